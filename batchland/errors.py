@@ -1,0 +1,96 @@
+"""What can go wrong, and the exit code that each kind ends a command with.
+
+    BatchlandError                     exit
+    ├── UsageError                      2   an option, a path or a label set that cannot be used as given
+    ├── TooManyFailedError              3   done, but more images failed than --max-failed allows
+    ├── GateFailedError                 4   an evaluation gate failed
+    ├── ModelError                      5   the model file cannot be used
+    │   └── DeviceError                 5   the device that was asked for cannot be used
+    ├── OutputError                    74   the output cannot be written (disk full, read-only)
+    ├── LockedError                    75   another run holds the output's lock
+    ├── Interrupted             130 / 143   stopped by SIGINT / SIGTERM; a rerun resumes
+    └── ImageError                      -   one image has no pixels; becomes a `failed` row, never ends a run
+
+A message says what, where and what next, in one line. A traceback means a bug.
+"""
+
+from typing import ClassVar, Literal
+
+
+class BatchlandError(Exception):
+    """Base of every error that batchland raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(BatchlandError):
+    """An option, a path or a label set that cannot be used as given."""
+
+    exit_code = 2
+
+
+class TooManyFailedError(BatchlandError):
+    """The run is done and written, but more images failed than `max_failed` allows."""
+
+    exit_code = 3
+
+
+class GateFailedError(BatchlandError):
+    """An evaluation gate failed."""
+
+    exit_code = 4
+
+
+class ModelError(BatchlandError):
+    """The model file cannot be used: not ONNX, without a card, with another input or output."""
+
+    exit_code = 5
+
+
+class DeviceError(ModelError):
+    """The device that was asked for cannot be used; the message says why and what to do."""
+
+
+class OutputError(BatchlandError):
+    """The output cannot be written. What was finished before is kept, a rerun resumes."""
+
+    exit_code = 74
+
+
+class LockedError(BatchlandError):
+    """Another run holds the lock of this output."""
+
+    exit_code = 75
+
+
+class Interrupted(BatchlandError):  # noqa: N818 - an event, not a fault
+    """A signal stopped the run after its last whole batch; a rerun resumes there."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum  # type: ignore[misc]  # 130 for SIGINT, 143 for SIGTERM
+
+
+ErrorCode = Literal[
+    "empty",
+    "not_an_image",
+    "truncated",
+    "corrupt",
+    "unsupported_format",
+    "too_many_pixels",
+    "too_large",
+    "out_of_memory",
+    "vanished",
+    "permission_denied",
+    "io_error",
+    "model_output",
+]
+"""Stable codes of failed rows; docs/errors.md explains each."""
+
+
+class ImageError(BatchlandError):
+    """One image cannot be turned into pixels or scores. `code` is stable, the message is for people."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code

@@ -1,0 +1,184 @@
+"""What there is to score: a stable listing of images below a folder, and their bytes. Knows nothing of pixels."""
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from batchland.errors import ErrorCode, ImageError, UsageError
+
+IMAGE_EXTENSIONS: Final = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+)
+"""Lower case. The extension only selects a file; its content decides how it is decoded."""
+MAX_FILE_BYTES: Final = 512 * 1024**2
+"""Larger files fail as `too_large`, unread."""
+
+
+class ImageRef(NamedTuple):
+    """One listed image: its name below the root (`/` separated, valid UTF-8) and where to open it."""
+
+    name: str
+    path: bytes
+    error: tuple[ErrorCode, str] | None = None
+    """Set where listing itself failed (a folder that cannot be read): the row is a failed one."""
+
+
+class ImageFile(NamedTuple):
+    """A file's content, and its size in bytes and modification time at the moment of reading."""
+
+    data: bytes
+    size: int
+    modified_at: datetime
+
+
+@dataclass
+class Ignored:
+    """What lies below the root and is not listed, counted by extension or kind. Filled while listing."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def list_images(
+    root: str | os.PathLike[str],
+    *,
+    all_files: bool = False,
+    follow_links: bool = False,
+    ignored: Ignored | None = None,
+) -> Iterator[ImageRef]:
+    """List the images below `root` in the order of their paths' bytes, holding one folder's names at a time.
+
+    Regular files and links to files, by extension (any with `all_files`). Hidden names are passed over; links to
+    folders are followed with `follow_links`, never in a loop. FIFOs, devices and dangling links are not listed. No file
+    is opened or, links aside, even stat'ed. A folder that cannot be read is yielded as a ref with an error, so that it
+    becomes a failed row instead of a silent gap. What is left out is counted in `ignored`.
+
+    Raises UsageError if `root` is no folder.
+    """
+    top = os.fsencode(root)
+    if not Path(root).is_dir():
+        what = "is not a folder" if Path(root).exists() else "does not exist"
+        raise UsageError(f"{root}: {what}; give a folder of images")
+    counts = ignored.counts if ignored is not None else Counter()
+    lister = _Lister(all_files, follow_links, counts)
+    stack = [lister.entries(top, b"", ())]
+    while stack:  # a stack of folders under way, however deep, in place of recursion
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, ImageRef):
+            yield entry
+        else:
+            stack.append(lister.entries(*entry))
+
+
+_FolderId = tuple[int, int]
+_Folder = tuple[bytes, bytes, tuple[_FolderId, ...]]
+"""A folder to list: its path, its name below the root with a `/`, and the folders above it (to see link loops)."""
+
+
+@dataclass(frozen=True)
+class _Lister:
+    all_files: bool
+    follow_links: bool
+    ignored: Counter[str]
+
+    def entries(self, folder: bytes, prefix: bytes, above: tuple[_FolderId, ...]) -> Iterator[ImageRef | _Folder]:
+        """The images and subfolders of one folder, in order."""
+        try:
+            if self.follow_links:
+                status = os.stat(folder)
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    self.ignored["link loop"] += 1
+                    return
+                above = (*above, identity)
+            with os.scandir(folder) as entries:
+                names = sorted(filter(None, map(self._listed_name, entries)))
+        except OSError as error:
+            reason = f"the folder cannot be listed: {error.strerror}"
+            yield ImageRef(display_name(prefix) or "./", folder, (_code(error), reason))
+            return
+        for name in names:
+            path = os.path.join(folder, name.rstrip(b"/"))  # noqa: PTH118 - pathlib has no bytes
+            if name.endswith(b"/"):
+                yield path, prefix + name, above
+            else:
+                yield ImageRef(display_name(prefix + name), path)
+
+    def _listed_name(self, entry: os.DirEntry[bytes]) -> bytes | None:
+        """The name to sort by, a folder's with its `/` so that whole paths come in order; None for what is ignored."""
+        kind = self._kind(entry)
+        if kind == "folder":
+            return entry.name + b"/"
+        if kind == "file":
+            return entry.name
+        self.ignored[kind] += 1
+        return None
+
+    def _kind(self, entry: os.DirEntry[bytes]) -> str:
+        if entry.name.startswith(b"."):
+            return "hidden"
+        if entry.is_symlink():
+            try:
+                mode = entry.stat().st_mode
+            except OSError:
+                return "dangling link"
+            if stat.S_ISDIR(mode):
+                return "folder" if self.follow_links else "link to a folder"
+            if not stat.S_ISREG(mode):
+                return "not a regular file"
+        elif entry.is_dir():
+            return "folder"
+        elif not entry.is_file():
+            return "not a regular file"
+        extension = display_name(os.path.splitext(entry.name)[1].lower())  # noqa: PTH122
+        if self.all_files or extension in IMAGE_EXTENSIONS:
+            return "file"
+        return extension or "no extension"
+
+
+def read_image(ref: ImageRef) -> ImageFile:
+    """Read an image's bytes, with its size and modification time.
+
+    Raises ImageError (`vanished`, `permission_denied`, `too_large`, `io_error`, or the listing's own error). Never
+    blocks on a FIFO or a device that took the file's place.
+    """
+    if ref.error is not None:
+        raise ImageError(*ref.error)
+    try:
+        descriptor = os.open(ref.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("io_error", "no longer a regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
+            data = file.readall()
+    except OSError as error:
+        raise ImageError(_code(error), error.strerror or str(error)) from error
+    return ImageFile(data, status.st_size, modification_time(status))
+
+
+def modification_time(status: os.stat_result) -> datetime:
+    """UTC, to the microsecond, rounded down (a float of seconds would not be exact)."""
+    seconds, rest = divmod(status.st_mtime_ns, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+
+
+def display_name(name: bytes) -> str:
+    r"""A file name as valid UTF-8: bytes that are not stand as `\xNN`."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _code(error: OSError) -> ErrorCode:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return "vanished"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission_denied"
+    return "io_error"
