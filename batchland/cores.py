@@ -7,10 +7,8 @@ from pathlib import Path
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Cores that the scheduler grants, at least 1: CPU affinity, capped by a cgroup (v2 or v1) CPU quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1  # macOS
+    # macOS has no affinity
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota(cgroup)
     return max(1, min(cores, math.ceil(quota))) if quota else cores
 

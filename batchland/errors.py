@@ -80,6 +80,7 @@ ErrorCode = Literal[
     "too_many_pixels",
     "too_large",
     "out_of_memory",
+    "timeout",
     "vanished",
     "permission_denied",
     "io_error",

@@ -65,7 +65,10 @@ def list_images(
         what = "is not a folder" if Path(root).exists() else "does not exist"
         raise UsageError(f"{root}: {what}; give a folder of images")
     counts = ignored.counts if ignored is not None else Counter()
-    lister = _Lister(all_files, follow_links, counts)
+    return _walk(top, _Lister(all_files, follow_links, counts))
+
+
+def _walk(top: bytes, lister: "_Lister") -> Iterator[ImageRef]:
     stack = [lister.entries(top, b"", ())]
     while stack:  # a stack of folders under way, however deep, in place of recursion
         entry = next(stack[-1], None)

@@ -1,0 +1,208 @@
+"""Read and decode images ahead of the model, in order: a DataLoader of threads for bytes -> pixels.
+
+Knows nothing of models. Image decoders release the GIL, so threads use all cores and share one set of buffers.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from batchland.cores import usable_cores
+from batchland.errors import ErrorCode, ImageError
+from batchland.preprocess import Pixels, PreprocessSpec, decode, fit
+from batchland.source import ImageRef, read_image
+
+_POLL_SECONDS: Final = 0.5
+
+
+class Outcome(NamedTuple):
+    """What became of one image: its facts as far as they are known, and the error if it has no pixels."""
+
+    width: int | None = None
+    height: int | None = None
+    """Pixels of the upright picture at full size."""
+    file_size: int | None = None
+    """Bytes."""
+    modified_at: datetime | None = None
+    error: tuple[ErrorCode, str] | None = None
+    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+class Batch(NamedTuple):
+    """Images next to each other in the listing. Row i of `pixels` belongs to `refs[i]` and `outcomes[i]`, always.
+
+    A failed image keeps its row, filled with zeros, so that nothing ever moves up into a neighbour's place.
+    """
+
+    refs: Sequence[ImageRef]
+    pixels: Pixels
+    """uint8 [batch, height, width, 3]; valid until the next batch is asked for."""
+    outcomes: Sequence[Outcome]
+
+    @property
+    def failed(self) -> int:
+        """Number of images without pixels."""
+        return sum(outcome.error is not None for outcome in self.outcomes)
+
+
+class BatchLoader:
+    """Iterate over `images` as batches, in order, decoding ahead with threads.
+
+    batch_size: images per batch; the last one is shorter. num_workers: decoding threads (default: one per usable core).
+    prefetch_factor: batches in preparation beyond the one that the caller holds; all workers share them (torch's
+    DataLoader counts per worker), so memory is (prefetch_factor + 1) batches of pixels whatever the number of images.
+    timeout: seconds that one image may take before it is given up as `timeout` and its thread is replaced.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[ImageRef],
+        spec: PreprocessSpec,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        prefetch_factor: int = 2,
+        timeout: float = 60.0,
+    ) -> None:
+        self.images = images
+        self.spec = spec
+        self.batch_size = batch_size
+        self.num_workers = num_workers or usable_cores()
+        self.prefetch_factor = prefetch_factor
+        self.timeout = timeout
+
+    def __iter__(self) -> Generator[Batch]:
+        """Batches in order. Raises what the iterable of images raises."""
+        images = iter(self.images)
+        tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        workers = _Workers(tasks, self.spec, self.num_workers)
+        free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(self.prefetch_factor + 1)]
+        pending: deque[_PendingBatch] = deque()
+        exhausted = False
+        try:
+            while pending or not exhausted:
+                while free and not exhausted:
+                    refs = list(islice(images, self.batch_size))
+                    if refs:
+                        batch = _PendingBatch(refs, free.pop(), self.timeout)
+                        pending.append(batch)
+                        for index in range(len(refs)):
+                            tasks.put((batch, index))
+                    exhausted = len(refs) < self.batch_size
+                if pending:
+                    batch = pending.popleft()
+                    yield batch.wait(on_abandoned=workers.add)
+                    free.append(batch.buffer)
+        finally:
+            workers.stop()
+
+
+class _PendingBatch:
+    """A batch under way. Workers hand in each image once; whoever comes after a timeout comes too late."""
+
+    def __init__(self, refs: list[ImageRef], buffer: Pixels, timeout: float) -> None:
+        self.refs = refs
+        self.buffer = buffer
+        self._timeout = timeout
+        self._outcomes: list[Outcome | None] = [None] * len(refs)
+        self._started: list[float | None] = [None] * len(refs)
+        self._missing = len(refs)
+        self._bug: BaseException | None = None
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+
+    def start(self, index: int) -> None:
+        self._started[index] = time.monotonic()
+
+    def finish(self, index: int, outcome: Outcome, pixels: Pixels | None) -> bool:
+        """Hand in an image. False if it had been given up: the pixels are dropped, the buffer may be another's now."""
+        with self._lock:
+            if self._outcomes[index] is not None:
+                return False
+            self.buffer[index] = 0 if pixels is None else pixels
+            self._outcomes[index] = outcome
+            self._missing -= 1
+            if self._missing == 0:
+                self._done.set()
+            return True
+
+    def break_off(self, bug: BaseException) -> None:
+        self._bug = bug
+        self._done.set()
+
+    def wait(self, on_abandoned: Callable[[], None]) -> Batch:
+        while not self._done.wait(_POLL_SECONDS):
+            now = time.monotonic()
+            for index, started in enumerate(self._started):
+                if started is not None and self._outcomes[index] is None and now - started > self._timeout:
+                    error: tuple[ErrorCode, str] = ("timeout", f"not decoded within {self._timeout:g} s")
+                    self.finish(index, Outcome(error=error), None)
+                    on_abandoned()
+        if self._bug is not None:
+            raise self._bug
+        outcomes = [outcome for outcome in self._outcomes if outcome is not None]
+        return Batch(self.refs, self.buffer[: len(self.refs)], outcomes)
+
+
+_Task = tuple[_PendingBatch, int]
+
+
+class _Workers:
+    """Daemon threads, so that one that hangs in a decoder or on a dead mount cannot keep the process alive."""
+
+    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", spec: PreprocessSpec, count: int) -> None:
+        self._tasks = tasks
+        self._spec = spec
+        self._stopping = threading.Event()
+        self._count = 0
+        for _ in range(count):
+            self.add()
+
+    def add(self) -> None:
+        self._count += 1
+        threading.Thread(target=self._work, name=f"decode-{self._count}", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for _ in range(self._count):
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            batch, index = task
+            if self._stopping.is_set():
+                continue
+            batch.start(index)
+            try:
+                in_time = batch.finish(index, *load_image(batch.refs[index], self._spec))
+            except BaseException as bug:  # raised again in the thread that waits for the batch
+                batch.break_off(bug)
+            else:
+                if not in_time:
+                    return  # another thread took over when this one was given up
+
+
+def load_image(ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
+    """Read, decode and fit one image: its outcome, and uint8 [spec.height, spec.width, 3] unless it failed."""
+    begin = time.perf_counter()
+    try:
+        file = read_image(ref)
+    except ImageError as error:
+        return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
+    read = time.perf_counter()
+    facts = Outcome(file_size=file.size, modified_at=file.modified_at, read_seconds=read - begin)
+    try:
+        decoded = decode(file.data, spec)
+        pixels = fit(decoded.pixels, spec)
+    except ImageError as error:
+        spent = time.perf_counter() - read
+        return facts._replace(error=(error.code, str(error)), decode_seconds=spent), None
+    facts = facts._replace(width=decoded.width, height=decoded.height, decode_seconds=time.perf_counter() - read)
+    return facts, pixels

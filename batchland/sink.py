@@ -1,0 +1,349 @@
+"""Write predictions so that nothing is lost and nobody reads half a file.
+
+Rows gather as parts in a hidden folder beside the output; each part is a file that appears by rename. At the end the
+parts become the output, a file or a folder of parts, again by rename, and the manifest is written last. A later run of
+the same fingerprint takes finished parts over. Knows nothing of models or pixels.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.errors import OutputError, UsageError
+from batchland.lock import locked
+from batchland.schemas import METADATA_KEY, PREDICTIONS, Counts, WrittenFile
+from batchland.source import ImageRef, modification_time
+
+PART_SIZE: Final = 8192
+"""Images per part, rounded up to whole batches."""
+CHECKPOINT_SECONDS: Final = 30.0
+"""An unfinished part is written this often, so that a killed run loses no more than that."""
+_FINGERPRINT_KEY: Final = b"batchland.fingerprint"
+
+
+def manifest_path(out: Path) -> Path:
+    """Where the manifest of an output is: inside a folder, beside a file."""
+    return out.with_suffix(".manifest.json") if is_file_output(out) else out / "_manifest.json"
+
+
+def is_file_output(out: Path) -> bool:
+    """`--out preds.parquet` is one file; any other name is a folder of parts."""
+    return out.suffix == ".parquet"
+
+
+@dataclass
+class _Part:
+    """A part under way: images [start, start + size) of the listing."""
+
+    index: int
+    size: int
+    rows: list[pa.RecordBatch] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the parts hold when all are written."""
+
+    counts: Counts
+    input_fingerprint: str
+
+
+class PredictionSink:
+    """Context that takes batches of rows in listing order and leaves one output. Holds the output's lock.
+
+    fingerprint: everything that decides what the rows are; parts of another one are discarded. batch_size: parts are
+    whole numbers of batches, so that a resumed run computes the same batches. Rows of type PREDICTIONS.
+
+    Raises UsageError if the output exists (unless `overwrite`), LockedError if another run is writing it, OutputError
+    if it cannot be written.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        fingerprint: dict[str, Any],
+        *,
+        batch_size: int,
+        part_size: int = PART_SIZE,
+        overwrite: bool = False,
+        restart: bool = False,
+    ) -> None:
+        self.out = out
+        self.part_size = -(-part_size // batch_size) * batch_size
+        self.resumed_images = 0
+        self.write_seconds = 0.0
+        self._fingerprint = fingerprint | {"part_size": self.part_size}
+        self._batch_size = batch_size
+        self._overwrite = overwrite
+        self._restart = restart
+        self._parts_dir = out.parent / f".{out.name}.parts"
+        self._assembly = out.parent / f".{out.name}.new"
+        self._replaced = out.parent / f".{out.name}.old"
+        self._lock = locked(out.parent / f".{out.name}.lock", str(out))
+        self._pending: deque[_Part] = deque()
+        self._parts = 0
+        self._listed = 0
+        self._last_checkpoint = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "write")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        with _output_errors(self.out):
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.__enter__()
+        try:
+            with _output_errors(self.out):
+                self._prepare()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown(wait=True)
+        self._lock.__exit__(kind, error, trace)
+
+    def _prepare(self) -> None:
+        if self._replaced.exists():  # an overwriting run was killed between its two renames
+            if not self.out.exists():
+                self._replaced.rename(self.out)
+            _remove(self._replaced)
+        _remove(self._assembly)
+        text = json.dumps(self._fingerprint, sort_keys=True)
+        note = self._parts_dir / "run.json"
+        known = note.read_text() if note.exists() else None
+        # Killed between the rename and the manifest, the output is this very run's and only needs its manifest.
+        completing = known == text and not manifest_path(self.out).exists() and is_file_output(self.out)
+        if self.out.exists() and not self._overwrite and not completing:
+            raise UsageError(f"{self.out}: exists; give --overwrite to replace it, or another --out")
+        if self.out.exists() and self.out.is_dir() == is_file_output(self.out):
+            kind = "folder" if self.out.is_dir() else "file"
+            raise UsageError(f"{self.out}: is a {kind}; an output named *.parquet is a file, any other is a folder")
+        if self.out.is_dir() and any(self.out.iterdir()) and not manifest_path(self.out).exists():
+            raise UsageError(f"{self.out}: is a folder that batchland did not write; give another --out")
+        if known != text or self._restart:
+            _remove(self._parts_dir)
+            self._parts_dir.mkdir()
+            _publish(note, lambda path: path.write_text(text))
+
+    def unscored(self, images: Iterable[ImageRef]) -> Iterator[ImageRef]:
+        """Pass on the images that no finished part holds, in order; takes them a part at a time."""
+        images = iter(images)
+        while refs := list(islice(images, self.part_size)):
+            part = _Part(self._parts, len(refs))
+            kept = self._kept_rows(part.index, refs)
+            if kept is not None:
+                part.rows, part.count = kept.to_batches(), kept.num_rows
+                self.resumed_images += kept.num_rows
+            self._parts += 1
+            self._listed += len(refs)
+            if part.count < part.size:
+                self._pending.append(part)
+                yield from refs[part.count :]
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Take the rows of the next batch."""
+        self._raise_write_errors(wait=False)
+        part = self._pending[0]
+        part.rows.append(rows)
+        part.count += rows.num_rows
+        assert part.count <= part.size, "a batch must not reach into the next part"
+        if part.count == part.size:
+            self._pending.popleft()
+            self._flush(part)
+        elif time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS:
+            self._flush(part)
+
+    def checkpoint(self) -> None:
+        """Put everything written so far on disk, for a later run to take over."""
+        if self._pending and self._pending[0].rows:
+            self._flush(self._pending[0])
+        self._raise_write_errors(wait=True)
+
+    def survey(self) -> Survey:
+        """Count the rows and fingerprint the input as it was read. Every listed image must have its row by now."""
+        self._raise_write_errors(wait=True)
+        assert not self._pending, "images without a row"
+        by_code: Counter[str] = Counter()
+        rows = 0
+        digest = hashlib.sha256()
+        for part in range(self._parts):
+            table = self._read_part(part)
+            rows += table.num_rows
+            by_code.update(code for code in table["error_code"].to_pylist() if code is not None)
+            for fact in _facts(table):
+                digest.update(repr(fact).encode())
+        assert rows == self._listed, f"{self._listed} images listed, {rows} rows"
+        failed = by_code.total()
+        counts = Counts(listed=rows, ok=rows - failed, failed=failed, failed_by_code=dict(sorted(by_code.items())))
+        return Survey(counts, digest.hexdigest())
+
+    def assemble(self, info: str) -> list[WrittenFile]:
+        """Put the output together out of the parts, unseen yet. info: JSON text for the Parquet metadata."""
+        metadata = {METADATA_KEY: info.encode()}
+        with self._timed():
+            if is_file_output(self.out):
+                with pq.ParquetWriter(self._assembly, PREDICTIONS, compression="zstd") as writer:
+                    writer.add_key_value_metadata(metadata)
+                    for part in range(self._parts):
+                        writer.write_table(self._read_part(part))
+                _sync(self._assembly)
+                return [_describe_file(self._assembly, self.out.name)]
+            self._assembly.mkdir()
+            for part in range(self._parts):
+                _write_table(self._read_part(part), self._assembly / _part_name(part), metadata)
+                _sync(self._assembly / _part_name(part))
+            return [_describe_file(path, path.name) for path in sorted(self._assembly.iterdir())]
+
+    def publish(self, manifest: str) -> None:
+        """Let the output appear, with its manifest, and drop the parts."""
+        with self._timed():
+            if is_file_output(self.out):
+                manifest_path(self.out).unlink(missing_ok=True)
+                self._assembly.replace(self.out)
+                _sync(self.out.parent)
+                _publish(manifest_path(self.out), lambda path: path.write_text(manifest))
+            else:
+                _publish(self._assembly / manifest_path(self.out).name, lambda path: path.write_text(manifest))
+                if self.out.exists():
+                    self.out.rename(self._replaced)
+                self._assembly.rename(self.out)
+                _sync(self.out.parent)
+                _remove(self._replaced)
+            _remove(self._parts_dir)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begin = time.monotonic()
+        with _output_errors(self.out):
+            yield
+        self.write_seconds += time.monotonic() - begin
+
+    def _flush(self, part: _Part) -> None:
+        """Write a part in the background, one at a time."""
+        self._raise_write_errors(wait=True)
+        self._last_checkpoint = time.monotonic()
+        table = pa.Table.from_batches(part.rows, PREDICTIONS)
+        self._writing = self._writer.submit(self._write_part, part.index, table)
+
+    def _write_part(self, index: int, table: pa.Table) -> None:
+        metadata = {_FINGERPRINT_KEY: self._fingerprint_digest()}
+        with self._timed():
+            _publish(self._part_path(index), lambda path: _write_table(table, path, metadata))
+
+    def _raise_write_errors(self, *, wait: bool) -> None:
+        if self._writing is not None and (wait or self._writing.done()):
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _kept_rows(self, index: int, refs: list[ImageRef]) -> pa.Table | None:
+        """Rows that an earlier run left for the first of these images, if they still are what it read."""
+        path = self._part_path(index)
+        if not path.exists():
+            return None
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowException):
+            return None
+        whole = table.num_rows == len(refs) or (table.num_rows < len(refs) and table.num_rows % self._batch_size == 0)
+        if not whole or (table.schema.metadata or {}).get(_FINGERPRINT_KEY) != self._fingerprint_digest():
+            return None
+        unchanged = all(_unchanged(ref, *fact) for ref, fact in zip(refs, _facts(table), strict=False))
+        return table.replace_schema_metadata(None) if unchanged else None
+
+    def _read_part(self, index: int) -> pa.Table:
+        table = pq.read_table(self._part_path(index), partitioning=None)
+        return table.replace_schema_metadata(None).combine_chunks()
+
+    def _part_path(self, index: int) -> Path:
+        return self._parts_dir / _part_name(index)
+
+    def _fingerprint_digest(self) -> bytes:
+        return hashlib.sha256(json.dumps(self._fingerprint, sort_keys=True).encode()).hexdigest().encode()
+
+
+def _part_name(index: int) -> str:
+    return f"part-{index:06d}.parquet"
+
+
+def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, datetime | None]]:
+    """Name, size and modification time of each image, as they were read."""
+    return zip(*(table[name].to_pylist() for name in ("image", "file_size", "modified_at")), strict=True)
+
+
+def _unchanged(ref: ImageRef, name: str, file_size: int | None, modified_at: datetime | None) -> bool:
+    """Whether a row still describes the file; one that could not be read then has no facts to compare."""
+    if name != ref.name:
+        return False
+    if file_size is None:
+        return True
+    try:
+        status = os.stat(ref.path)
+    except OSError:
+        return False
+    return (status.st_size, modification_time(status)) == (file_size, modified_at)
+
+
+def _write_table(table: pa.Table, path: Path, metadata: dict[bytes, bytes]) -> None:
+    table = table.combine_chunks().replace_schema_metadata(metadata)
+    pq.write_table(table, path, compression="zstd", row_group_size=max(1, table.num_rows))
+
+
+def _describe_file(path: Path, name: str) -> WrittenFile:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return WrittenFile(path=name, rows=pq.read_metadata(path).num_rows, bytes=path.stat().st_size, sha256=digest)
+
+
+def _publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside, fsync, rename, fsync the folder."""
+    temporary = path.with_name(f".{path.name}.new")
+    write(temporary)
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _output_errors(out: Path) -> Iterator[None]:
+    """Say what an error of the file system means for the run."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{out}: cannot be written ({reason}); finished parts are kept, run the same command again to go on"
+        ) from error
