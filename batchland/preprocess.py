@@ -14,15 +14,26 @@ from typing import Annotated, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+
+# Each plugin registers its format; without Image.init(), nothing but these is ever tried.
+from PIL import (  # noqa: F401
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batchland.errors import ErrorCode, ImageError
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
-"""What is decoded, by content. MPO is the multi-picture JPEG of some cameras, its first picture counts."""
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is decoded, by content. Of MPO, the multi-picture JPEG of some cameras, the first picture counts."""
 
 # Warnings of libjpeg that leave every pixel in place; all others mean that some are missing or made up.
 _HARMLESS_JPEG_WARNINGS: Final = (

@@ -13,6 +13,12 @@ from batchland.model_card import ClassName
 METADATA_KEY: Final = b"batchland"
 """Key of the JSON document in a Parquet file's metadata."""
 
+
+def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = True) -> pa.Field:
+    """A column that carries its own description; it is stored in the files, too."""
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+
 TOP_K_TYPE: Final = pa.list_(
     pa.field(
         "element",
@@ -29,28 +35,22 @@ TOP_K_TYPE: Final = pa.list_(
 
 PREDICTIONS: Final = pa.schema(
     [
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("error_code", pa.string()),
-        pa.field("error_message", pa.string()),
-        pa.field("label", pa.string()),
-        pa.field("class_index", pa.int32()),
-        pa.field("probability", pa.float32()),
-        pa.field("margin", pa.float32()),
-        pa.field("top_k", TOP_K_TYPE),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("file_size", pa.int64()),
-        pa.field("modified_at", pa.timestamp("us", tz="UTC")),
+        column("image", pa.string(), "Path below the scored root, `/` separated.", nullable=False),
+        column("status", pa.string(), "`ok` or `failed`.", nullable=False),
+        column("error_code", pa.string(), "Of failed images: the stable code, see docs/errors.md."),
+        column("error_message", pa.string(), "Of failed images: what went wrong, for people."),
+        column("label", pa.string(), "First choice: its label."),
+        column("class_index", pa.int32(), "First choice: its place among the model's outputs."),
+        column("probability", pa.float32(), "First choice: its probability, 0 to 1."),
+        column("margin", pa.float32(), "Probability of the first choice less that of the second."),
+        column("top_k", TOP_K_TYPE, "The first k choices, best first, ties by class index."),
+        column("width", pa.int32(), "Pixels of the upright picture at full size."),
+        column("height", pa.int32(), "Pixels of the upright picture at full size."),
+        column("file_size", pa.int64(), "Bytes, when the file was read."),
+        column("modified_at", pa.timestamp("us", tz="UTC"), "The file's modification time when it was read."),
     ]
 )
-"""One row per listed image, in listing order.
-
-image: path below the scored root, `/` separated. status: `ok` or `failed`. error_code, error_message: of failed rows.
-label, class_index, probability: the first choice. margin: its probability less the second's. top_k: the first k
-choices, best first, ties by class index. width, height: pixels of the upright picture at full size. file_size: bytes.
-modified_at: the file's modification time when it was read.
-"""
+"""One row per listed image, in listing order."""
 
 
 class Document(BaseModel):
@@ -156,3 +156,258 @@ class Manifest(Document):
     versions: dict[str, str]
     host: str
     cores: int
+
+
+class Figure(Document):
+    """A number, with its interval where it has one, at the confidence of the report's options."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Figures(Document):
+    """The headline numbers, over the labelled images that were scored. None where the data does not allow one.
+
+    Macro figures are means over the classes that have labelled images, each class counting the same.
+    """
+
+    top1: Figure | None
+    """Share of images whose first choice is right (accuracy). Wilson."""
+    top3: Figure | None
+    """Share with the right class among the first 3; None if fewer choices were kept. Wilson."""
+    top5: Figure | None
+    """Share with the right class among the first 5; None if fewer choices were kept. Wilson."""
+    top1_with_failures: Figure | None
+    """Accuracy if every failed image counts as wrong. Wilson."""
+    balanced_accuracy: Figure | None
+    """Mean of the classes' accuracies; the same number as macro_recall. Stratified bootstrap."""
+    macro_precision: Figure | None
+    """Mean of the classes' precisions; 0 for a class never predicted. Stratified bootstrap."""
+    macro_recall: Figure | None
+    """Mean of the classes' recalls. Stratified bootstrap."""
+    macro_f1: Figure | None
+    """Mean of the classes' F1 scores. Stratified bootstrap."""
+    weighted_precision: Figure | None
+    """Mean of the classes' precisions, weighted by support. Stratified bootstrap."""
+    weighted_recall: Figure | None
+    """Mean of the classes' recalls, weighted by support: the same number as top1."""
+    weighted_f1: Figure | None
+    """Mean of the classes' F1 scores, weighted by support. Stratified bootstrap."""
+    mean_confidence: Figure | None
+    """Mean probability of the first choice; above top1, the model is overconfident."""
+    log_loss: Figure | None
+    """Mean negative log of the true class's probability, nats; None unless all classes were kept in top_k."""
+    brier: Figure | None
+    """Mean squared distance of all probabilities from the truth, 0 to 2; None unless all classes were kept in top_k."""
+    brier_top1: Figure | None
+    """Mean squared distance of the first choice's probability from being right (1) or wrong (0)."""
+    ece: Figure | None
+    """Expected calibration error: mean distance of confidence and accuracy over equal-width bins, by images."""
+    mce: Figure | None
+    """Maximum calibration error: the largest such distance of any bin."""
+    failed_rate: Figure | None
+    """Share of labelled images that the run could not read or score. Wilson."""
+
+
+class LabelAccount(Document):
+    """What became of every predicted image and of every label."""
+
+    predicted: Count
+    """Rows of the predictions."""
+    labelled: Count
+    """Images with a label."""
+    scored: Count
+    """Images with a label and a successful prediction: what the figures are about."""
+    failed: Count
+    """Images with a label and a failed row."""
+    unlabelled: Count
+    """Predicted images without a label."""
+    unlabelled_examples: tuple[str, ...]
+    unpredicted: Count
+    """Labelled images without a prediction."""
+    unpredicted_examples: tuple[str, ...]
+    missing_classes: tuple[str, ...]
+    """Labels of the model's classes that no labelled image has."""
+    unknown_classes: dict[str, Count]
+    """Names in the labels that the model does not know, and their images: left out, because that was asked for."""
+    renamed_classes: dict[str, str]
+    """Names in the labels that match only without their number, and the model's folder that they were taken for."""
+    empty_folders: tuple[str, ...]
+    """Class folders without an image."""
+    loose_images: Count
+    """Images beside the class folders."""
+    blank_labels: Count
+    """Rows of a label table without a label."""
+
+
+class ReliabilityBin(Document):
+    """Images whose confidence lies in (lower, upper], the first bin's lower end included."""
+
+    lower: float
+    upper: float
+    images: Count
+    confidence: float | None
+    """Mean."""
+    accuracy: Figure | None
+
+
+class CoveragePoint(Document):
+    """What happens if answers of at least `threshold` probability are taken, and the others go to a human."""
+
+    threshold: float
+    taken: Count
+    to_human: Count
+    """Scored images below the threshold; failed ones come on top."""
+    coverage: float
+    """taken / scored."""
+    accuracy: Figure | None
+    """Of those taken."""
+
+
+class Slice(Document):
+    """Accuracy over a part of the images."""
+
+    dimension: str
+    value: str
+    images: Count
+    accuracy: Figure
+    difference: float | None
+    """Accuracy here less that of all other images of this dimension."""
+    p_value: float | None
+    """Of Fisher's exact test against the others, Holm-adjusted for all slices."""
+
+
+class FailureGroup(Document):
+    """Labelled images that failed with the same code."""
+
+    error_code: str
+    images: Count
+    examples: tuple[str, ...]
+
+
+class ConfusedPair(Document):
+    """Images of one class taken for another."""
+
+    true_label: str
+    predicted_label: str
+    images: Count
+    share: float
+    """Of the true class's scored images."""
+
+
+class LabelSource(Document):
+    """Where the truth came from."""
+
+    path: str
+    kind: Literal["folder", "csv", "parquet"]
+    fingerprint: str
+    """sha256 over the images and classes that were evaluated, in order of image names."""
+
+
+class EvaluationSummary(Document):
+    """`summary.json` of a report: every figure on its page. Written last, so that its presence means it is complete."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.evaluation"] = "batchland.evaluation"
+    created_at: str
+    """ISO 8601, UTC."""
+    predictions: str
+    """Path of the predictions, as it was given."""
+    run_id: str
+    model: ModelInfo
+    classes: tuple[ClassName, ...]
+    device: str
+    provider: str
+    top_k: Count
+    """Choices that the predictions keep per image."""
+    images: str
+    """Absolute path of the scored root."""
+    labels: LabelSource
+    options: dict[str, Any]
+    resamples: Count
+    """Bootstrap resamples that were really drawn; fewer than asked for where many classes make them dear."""
+    account: LabelAccount
+    figures: Figures
+    most_confused: tuple[ConfusedPair, ...]
+    """At most 20, by images."""
+    reliability: tuple[ReliabilityBin, ...]
+    coverage: tuple[CoveragePoint, ...]
+    slices: tuple[Slice, ...]
+    failures: tuple[FailureGroup, ...]
+    versions: dict[str, str]
+    """Of what scored."""
+    evaluated_with: dict[str, str]
+    """Versions of what evaluated."""
+
+
+PER_CLASS: Final = pa.schema(
+    [
+        column("class_index", pa.int32(), "Place of the class in the model's output.", nullable=False),
+        column("folder", pa.string(), "The training folder of the class.", nullable=False),
+        column("label", pa.string(), "The name that people read.", nullable=False),
+        column("support", pa.int64(), "Labelled images of the class that were scored.", nullable=False),
+        column("correct", pa.int64(), "Of them, those named right.", nullable=False),
+        column("accuracy", pa.float64(), "correct / support: the class's recall. Null without support."),
+        column("accuracy_low", pa.float64(), "Lower end of its Wilson interval."),
+        column("accuracy_high", pa.float64(), "Upper end of its Wilson interval."),
+        column("predicted", pa.int64(), "Scored images given this class, right or wrong.", nullable=False),
+        column("precision", pa.float64(), "correct / predicted. Null if the class was never predicted."),
+        column("precision_low", pa.float64(), "Lower end of its Wilson interval."),
+        column("precision_high", pa.float64(), "Upper end of its Wilson interval."),
+        column("f1", pa.float64(), "2 correct / (support + predicted). Null without support."),
+        column("mean_confidence", pa.float64(), "Mean probability of the first choice, over the class's images."),
+        column("most_confused_with", pa.string(), "The class that most of its wrong images were taken for."),
+        column("most_confused_images", pa.int64(), "How many those are.", nullable=False),
+        column("failed", pa.int64(), "Labelled images of the class that failed; not in support.", nullable=False),
+    ]
+)
+"""`per_class.parquet` and `per_class.csv`: one row per class of the model, in class_index order."""
+
+CONFUSION: Final = pa.schema(
+    [
+        column("true_index", pa.int32(), "class_index of the true class.", nullable=False),
+        column("true_label", pa.string(), "Label of the true class.", nullable=False),
+        column("predicted_index", pa.int32(), "class_index of the predicted class.", nullable=False),
+        column("predicted_label", pa.string(), "Label of the predicted class.", nullable=False),
+        column("images", pa.int64(), "Images of the true class that were given the predicted one.", nullable=False),
+        column("share", pa.float64(), "images / scored images of the true class.", nullable=False),
+    ]
+)
+"""`confusion.parquet`: the confusion matrix without its zeros, diagonal included, by true_index, predicted_index."""
+
+OUTCOMES: Final = pa.schema(
+    [
+        column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
+        column("status", pa.string(), "`ok` or `failed`.", nullable=False),
+        column("error_code", pa.string(), "Why it failed."),
+        column("true_index", pa.int32(), "class_index of the true class.", nullable=False),
+        column("true_label", pa.string(), "Label of the true class.", nullable=False),
+        column("predicted_index", pa.int32(), "class_index of the first choice."),
+        column("predicted_label", pa.string(), "Label of the first choice."),
+        column("correct", pa.bool_(), "Whether the first choice is the true class. Null for failed images."),
+        column("probability", pa.float32(), "Probability of the first choice."),
+        column("margin", pa.float32(), "Its probability less the second choice's."),
+        column("true_rank", pa.int32(), "Place of the true class among the choices kept, from 1. Null beyond them."),
+        column("true_probability", pa.float32(), "Probability of the true class. Null beyond the choices kept."),
+        column("width", pa.int32(), "Pixels of the upright picture."),
+        column("height", pa.int32(), "Pixels of the upright picture."),
+        column("file_size", pa.int64(), "Bytes."),
+    ]
+)
+"""`outcomes.parquet`: one row per image with a label and a row in the predictions, in the predictions' order."""
+
+MISTAKES: Final = pa.schema(
+    [field for field in OUTCOMES if field.name not in ("status", "error_code", "correct")]
+    + [
+        column("suspicion", pa.float32(), "probability - true_probability (0 where that is null).", nullable=False),
+        column(
+            "suspected_label_error",
+            pa.bool_(),
+            "The answer is at least as sure as the model is on average of images labelled with it, and the true class "
+            "gets less than on average for its own images (after confident learning, Northcutt et al. 2021).",
+            nullable=False,
+        ),
+    ]
+)
+"""`mistakes.parquet`: the scored images that were named wrong, the most confident first (ties: by name)."""

@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from batchland import __version__
 from batchland.cores import usable_cores
-from batchland.errors import Interrupted, UsageError
+from batchland.errors import Interrupted, TooManyFailedError, UsageError
 from batchland.loader import Batch, BatchLoader
 from batchland.predictions import to_rows
-from batchland.schemas import Manifest, ModelInfo, PredictionsInfo, Seconds
+from batchland.schemas import Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
 from batchland.session import Session, open_session
 from batchland.signals import StopSignal
 from batchland.sink import PredictionSink, Survey, manifest_path
@@ -63,6 +63,35 @@ class ScoreOptions(BaseModel):
     """Discard what an interrupted run has left instead of resuming it."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one image may take to read and decode."""
+
+
+class FailureLimit(NamedTuple):
+    """How many images may fail before a finished run counts as a bad one: a number or a share."""
+
+    text: str
+    number: int | None
+    share: float | None
+
+    @classmethod
+    def parse(cls, text: str) -> "FailureLimit":
+        """Read `20` or `1.5%`. Raises UsageError."""
+        number, percent, rest = text.strip().partition("%")
+        with suppress(ValueError):
+            if not percent and int(number) >= 0:
+                return cls(text, int(number), None)
+            if percent and not rest and 0 <= float(number) <= 100:
+                return cls(text, None, float(number) / 100)
+        raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
+
+    def check(self, counts: Counts) -> None:
+        """Raise TooManyFailedError if more images failed than allowed."""
+        allowed = self.number if self.number is not None else (self.share or 0.0) * counts.listed
+        if counts.failed > allowed:
+            codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
+            raise TooManyFailedError(
+                f"{counts.failed} of {counts.listed} images failed ({codes}), more than --max-failed {self.text}; "
+                f"the predictions are written, look at the rows with status = 'failed'"
+            )
 
 
 class Progress(NamedTuple):

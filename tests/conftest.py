@@ -1,61 +1,9 @@
-"""Shared fixtures: a toy model whose answer is the dominant colour, and pictures to go with it."""
+"""Fixtures that several test modules share."""
 
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
-
-from batchland.model_card import METADATA_KEY, ModelCard, class_names
-from batchland.preprocess import PreprocessSpec
-
-COLOURS = {"00.Red_Tower": (255, 0, 0), "01.Green_Hill": (0, 255, 0), "02.Blue_Lake": (0, 0, 255)}
-
-
-def toy_card(size: int = 8, folders: tuple[str, ...] = tuple(COLOURS)) -> ModelCard:
-    return ModelCard(
-        name="toy",
-        architecture="dominant-colour",
-        classes=class_names(folders),
-        preprocess=PreprocessSpec(height=size, width=size),
-        created_at="2026-11-23T00:00:00Z",
-    )
-
-
-def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
-    """Probabilities are the softmax of ten times the mean of each colour channel, 0 to 1."""
-    card = card or toy_card()
-    height, width, _ = card.preprocess.shape
-    nodes = [
-        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["means"], keepdims=0),
-        helper.make_node("Mul", ["means", "scale"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", height, width, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
-        [
-            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
-            numpy_helper.from_array(np.array(10 / 255, np.float32), "scale"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    onnx.save(model, path)
-    return path
-
-
-def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = (32, 24), kind: str = "JPEG") -> bytes:
-    """Bytes of a picture of one colour, (width, height) pixels."""
-    buffer = BytesIO()
-    Image.new("RGB", size, colour).save(buffer, kind)
-    return buffer.getvalue()
+from toys import COLOURS, picture, write_toy_model
 
 
 @pytest.fixture

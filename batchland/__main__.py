@@ -1,0 +1,5 @@
+"""`python -m batchland`."""
+
+from batchland.cli import main
+
+main(prog_name="batchland")

@@ -1,0 +1,51 @@
+"""The lock: one holder, named to the second; freed however the holder ends."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from batchland.errors import LockedError
+from batchland.lock import locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from batchland.lock import locked
+with locked(Path(sys.argv[1]), "out"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_file_is_gone_afterwards(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path, "out"):
+        assert path.exists()
+    assert not path.exists()
+    with locked(path, "out"):
+        pass
+
+
+def test_a_second_process_is_told_who_holds_it_and_a_killed_holder_frees_it(tmp_path):
+    path = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockedError) as caught, locked(path, "preds.parquet"):
+            pass
+        pattern = rf"preds\.parquet: another run \(process {holder.pid} on \S+, since \S+\) is writing it; .*"
+        assert re.fullmatch(pattern, str(caught.value))
+        assert caught.value.exit_code == 75
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with locked(path, "out"):
+            pass
+
+
+def test_a_lock_file_of_unknown_content_is_no_obstacle(tmp_path):
+    path = tmp_path / "lock"
+    path.write_text("garbage")
+    with locked(path, "out"):
+        assert '"pid"' in path.read_text()

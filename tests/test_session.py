@@ -1,0 +1,130 @@
+"""Opening models: what is accepted, what each refusal says, and that no device is taken silently."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from toys import toy_card, write_toy_model
+
+import batchland.session as session_module
+from batchland.errors import DeviceError, ModelError
+from batchland.session import open_session
+
+GPU = session_module._cuda_problem() is None
+
+
+def test_probabilities_come_in_the_cards_order(toy_model):
+    session = open_session(toy_model, "cpu")
+    colours = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
+    pixels = np.broadcast_to(colours[:, None, None], (3, 8, 8, 3))
+    probabilities = session.predict(np.ascontiguousarray(pixels))
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert [session.card.labels[index] for index in probabilities.argmax(axis=1)] == list(session.card.labels)
+    assert (session.device, session.provider, session.fallback) == ("cpu", "CPUExecutionProvider", None)
+
+
+def refusal(path, error=ModelError, device="cpu"):
+    with pytest.raises(error) as caught:
+        open_session(path, device)
+    return str(caught.value)
+
+
+def test_a_file_that_is_no_model(tmp_path, toy_model):
+    path = tmp_path / "m.onnx"
+    assert refusal(path) == f"{path}: cannot be read (No such file or directory); give an exported model with --model"
+    path.write_bytes(b"")
+    assert refusal(path) == f"{path}: is empty; export the model again"
+    path.write_bytes(toy_model.read_bytes()[:200])
+    assert refusal(path).startswith(f"{path}: onnxruntime cannot load it: ")
+    path.write_bytes(b"text")
+    assert refusal(path).startswith(f"{path}: onnxruntime cannot load it: ")
+
+
+def test_a_model_without_a_card_is_told_how_to_get_one(tmp_path, toy_model):
+    model = onnx.load(toy_model)
+    del model.metadata_props[:]
+    path = tmp_path / "foreign.onnx"
+    onnx.save(model, path)
+    assert refusal(path) == (
+        f"{path}: has no batchland card (class names and preprocessing); add one with `batchland adopt foreign.onnx "
+        f"--classes labels.txt --preprocess imagenet --out adopted.onnx`"
+    )
+
+
+def test_a_card_that_does_not_fit_its_graph(tmp_path, toy_model):
+    model = onnx.load(toy_model)
+    path = tmp_path / "other.onnx"
+    model.metadata_props[0].value = toy_card(size=16).to_json()
+    onnx.save(model, path)
+    assert "its card asks for images uint8 [batch, 16, 16, 3]" in refusal(path)
+    model.metadata_props[0].value = toy_card(folders=("a", "b")).to_json()
+    onnx.save(model, path)
+    assert "its card names 2 classes" in refusal(path)
+
+
+def test_a_fixed_batch_is_refused(tmp_path, toy_model):
+    model = onnx.load(toy_model)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    path = tmp_path / "fixed.onnx"
+    onnx.save(model, path)
+    assert "its input is {'images': ('tensor(uint8)', [1, 8, 8, 3])}" in refusal(path)
+
+
+def test_an_unknown_device_is_refused(toy_model):
+    for device in ("gpu", "cuda:", "cuda:x", "cpu:1", "cuda:-1"):
+        assert refusal(toy_model, DeviceError, device) == f"unknown device {device!r}; use auto, cpu, cuda or cuda:N"
+
+
+@pytest.mark.skipif(GPU, reason="this machine has a GPU")
+def test_cuda_never_falls_back_and_auto_says_why(toy_model):
+    assert refusal(toy_model, DeviceError, "cuda").startswith("--device cuda cannot run here: ")
+    session = open_session(toy_model, "auto")
+    assert (session.device, session.provider) == ("cpu", "CPUExecutionProvider")
+    assert session.fallback
+
+
+def test_a_provider_that_is_offered_but_does_not_start_is_noticed(toy_model, monkeypatch):
+    """onnxruntime lists CUDA as available and then silently gives a CPU session: the session's own list decides."""
+    monkeypatch.setattr(session_module, "_cuda_problem", lambda: None)
+    monkeypatch.setattr(session_module, "_library_problem", lambda: "libcublas.so.13: cannot open shared object file")
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda c, o, providers: real(c, o, ["CPUExecutionProvider"]))
+    message = refusal(toy_model, DeviceError, "cuda")
+    assert message == (
+        "--device cuda cannot run here: libcublas.so.13: cannot open shared object file; install the NVIDIA libraries "
+        "with `pip install 'batchland[cuda]'`, or use --device cpu"
+    )
+    assert open_session(toy_model, "auto").fallback == "libcublas.so.13: cannot open shared object file"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason=f"no CUDA here: {session_module._cuda_problem()}")
+def test_cuda_gives_what_the_cpu_gives(toy_model):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    cuda = open_session(toy_model, "cuda:0")
+    assert (cuda.device, cuda.provider) == ("cuda:0", "CUDAExecutionProvider")
+    np.testing.assert_allclose(cuda.predict(pixels), open_session(toy_model, "cpu").predict(pixels), atol=1e-5)
+
+
+def test_a_failing_inference_is_a_model_error(toy_model):
+    with pytest.raises(ModelError, match="inference failed on cpu"):
+        open_session(toy_model, "cpu").predict(np.zeros((1, 9, 9, 3), np.uint8))
+
+
+def test_a_graph_with_a_custom_operator_is_refused_not_loaded(tmp_path):
+    node = helper.make_node("Evil", ["images"], ["probabilities"], domain="custom")
+    graph = helper.make_graph(
+        [node], "g",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 8, 8, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("custom", 1)]
+    path = tmp_path / "custom.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    assert refusal(path).startswith(f"{path}: onnxruntime cannot load it: ")
+
+
+def test_the_toy_is_what_it_says(tmp_path):
+    assert onnx.load(write_toy_model(tmp_path / "t.onnx")).opset_import[0].version == 18

@@ -1,0 +1,155 @@
+"""What is listed, in which order, what is not, and how reading fails."""
+
+import os
+import subprocess
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from batchland.errors import ImageError, UsageError
+from batchland.source import MAX_FILE_BYTES, Ignored, ImageRef, list_images, read_image
+
+
+def tree(root, *names: str | bytes):
+    for name in names:
+        path = os.path.join(os.fsencode(root), os.fsencode(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(b"x")
+
+
+def names(root, **options):
+    return [ref.name for ref in list_images(root, **options)]
+
+
+def test_the_order_is_that_of_the_paths_bytes(tmp_path):
+    tree(tmp_path, "b.jpg", "a/z.png", "a-b.jpg", "a.JPG", "a/b/c.webp", "A.jpeg", "é.tiff", "a/b.gif")
+    listed = names(tmp_path)
+    assert listed == ["A.jpeg", "a-b.jpg", "a.JPG", "a/b.gif", "a/b/c.webp", "a/z.png", "b.jpg", "é.tiff"]
+    assert listed == sorted(listed, key=os.fsencode)
+
+
+def test_what_is_not_listed_is_counted(tmp_path):
+    tree(tmp_path / "in", "a.jpg", "notes.txt", "more.txt", "README", ".hidden.jpg", ".git/x.jpg", "sub/x.jpg")
+    (tmp_path / "in" / "dangling.jpg").symlink_to("nowhere")
+    (tmp_path / "in" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "in" / "file-link.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "folder-link").symlink_to("sub")
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    ignored = Ignored()
+    assert names(tmp_path / "in", ignored=ignored) == ["a.jpg", "file-link.jpg", "sub/x.jpg"]
+    assert ignored.counts == {
+        ".txt": 2, "no extension": 1, "hidden": 2, "dangling link": 2, "link to a folder": 1, "not a regular file": 1,
+    }  # fmt: skip
+
+
+def test_all_files_lists_every_extension_but_no_pipe(tmp_path):
+    tree(tmp_path, "a.jpg", "b.txt", "c")
+    os.mkfifo(tmp_path / "pipe")
+    assert names(tmp_path, all_files=True) == ["a.jpg", "b.txt", "c"]
+
+
+def test_links_to_folders_are_followed_when_asked_and_never_in_a_loop(tmp_path):
+    tree(tmp_path, "in/a.jpg", "other/b.jpg")
+    (tmp_path / "in" / "other").symlink_to("../other")
+    (tmp_path / "in" / "self").symlink_to(".")
+    (tmp_path / "other" / "back").symlink_to("../in")
+    ignored = Ignored()
+    assert names(tmp_path / "in", follow_links=True, ignored=ignored) == ["a.jpg", "other/b.jpg"]
+    assert ignored.counts == {"link loop": 2}
+
+
+def test_names_that_are_not_utf8_are_shown_and_can_still_be_read(tmp_path):
+    tree(tmp_path, b"caf\xe9.jpg", "new\nline.jpg", 'quo"te.jpg', "x" * 251 + ".jpg")
+    refs = list(list_images(tmp_path))
+    assert [ref.name for ref in refs] == ["caf\\xe9.jpg", "new\nline.jpg", 'quo"te.jpg', "x" * 251 + ".jpg"]
+    assert [read_image(ref).data for ref in refs] == [b"x"] * 4
+
+
+def test_a_tree_deeper_than_pythons_stack_is_listed(tmp_path):
+    depth = 1200
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("deep.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    try:
+        assert names(tmp_path) == ["d/" * depth + "deep.jpg"]
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # pytest's own clean-up is recursive
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_without_permission_is_a_failed_row(tmp_path):
+    tree(tmp_path, "a.jpg", "locked/b.jpg")
+    (tmp_path / "locked").chmod(0)
+    _, ref = list_images(tmp_path)
+    assert ref.name == "locked/"
+    with pytest.raises(ImageError, match="cannot be listed") as caught:
+        read_image(ref)
+    assert caught.value.code == "permission_denied"
+
+
+def test_a_folder_that_fails_to_list_is_a_failed_row_not_a_gap(tmp_path, monkeypatch):
+    tree(tmp_path, "a.jpg", "locked/b.jpg", "z.jpg")
+    scandir = os.scandir
+
+    def refuse(path):
+        if path.endswith(b"locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refs = list(list_images(tmp_path))
+    assert [ref.name for ref in refs] == ["a.jpg", "locked/", "z.jpg"]
+    assert refs[1].error == ("permission_denied", "the folder cannot be listed: Permission denied")
+
+
+def test_a_root_that_is_no_folder_is_an_error_at_once(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        list_images(tmp_path / "nowhere")
+    tree(tmp_path, "file.jpg")
+    with pytest.raises(UsageError, match="is not a folder"):
+        list_images(tmp_path / "file.jpg")
+
+
+def test_reading_gives_bytes_size_and_time(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"12345")
+    os.utime(path, ns=(0, 1_700_000_000_123_456_789))
+    file = read_image(ImageRef("a.jpg", os.fsencode(path)))
+    assert file == (b"12345", 5, datetime(2023, 11, 14, 22, 13, 20, 123456, UTC))
+
+
+def test_reading_fails_with_a_code(tmp_path):
+    def code(path):
+        with pytest.raises(ImageError) as caught:
+            read_image(ImageRef("x", os.fsencode(path)))
+        return caught.value.code
+
+    assert code(tmp_path / "gone.jpg") == "vanished"
+    assert code(tmp_path) == "io_error"
+    huge = tmp_path / "huge.jpg"
+    with huge.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    assert code(huge) == "too_large"
+
+
+def test_a_pipe_that_took_a_files_place_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    failures = []
+
+    def read():
+        try:
+            read_image(ImageRef("a.jpg", os.fsencode(tmp_path / "a.jpg")))
+        except ImageError as error:
+            failures.append(error.code)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert failures == ["io_error"]
