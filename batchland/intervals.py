@@ -1,0 +1,78 @@
+"""How sure a figure is: Wilson intervals, exact McNemar, Holm, stratified bootstrap. Knows no images or files."""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+MAX_DRAWS: Final = 60_000_000
+"""Binomial draws that one bootstrap may cost, about five seconds; beyond it, there are fewer resamples."""
+MIN_RESAMPLES: Final = 200
+
+
+class Bounds(NamedTuple):
+    """Lower and upper end, elementwise."""
+
+    low: Floats
+    high: Floats
+
+
+def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 0.95) -> Bounds:
+    """Wilson score interval of a rate, elementwise; NaN where there were no trials. Exact 0 and 1 at the ends."""
+    from scipy.special import ndtri
+
+    hits, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    z = float(ndtri(0.5 + confidence / 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = hits / n
+        centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    low = np.where(hits == 0, 0.0, np.clip(centre - half, 0, 1))
+    high = np.where(hits == n, 1.0, np.clip(centre + half, 0, 1))
+    return Bounds(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value that A and B are right equally often, from the images that only one of them got right."""
+    from scipy.stats import binomtest
+
+    discordant = only_a + only_b
+    return float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def holm(p_values: npt.ArrayLike) -> Floats:
+    """p-values adjusted for their number by Holm's step-down method, in the order given."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
+
+
+def affordable_resamples(cells: int, wanted: int) -> int:
+    """`wanted`, or as many as `cells` different outcomes leave within MAX_DRAWS, though never under MIN_RESAMPLES."""
+    return min(wanted, max(MIN_RESAMPLES, MAX_DRAWS // max(cells, 1)))
+
+
+def stratified_draws(strata: Ints, counts: Ints, resamples: int, seed: int) -> Iterator[tuple[Ints, Ints]]:
+    """Bootstrap whole tables of counts: per stratum its cells (indices) and their drawn counts, [resamples, cells].
+
+    Drawing n images of one stratum with replacement gives its cells a multinomial distribution, so no image needs to be
+    touched: the cost depends on the number of different outcomes, not of images. strata must be sorted.
+    """
+    rng = np.random.default_rng(seed)
+    starts = np.flatnonzero(np.r_[True, strata[1:] != strata[:-1]]) if len(strata) else np.array([], np.int64)
+    for start, stop in zip(starts, np.r_[starts[1:], len(strata)], strict=True):
+        cells = np.arange(start, stop)
+        total = counts[cells].sum()
+        yield cells, rng.multinomial(total, counts[cells] / total, size=resamples)
+
+
+def percentile_bounds(samples: Floats, confidence: float) -> tuple[float, float]:
+    """The middle `confidence` of bootstrap samples."""
+    low, high = np.quantile(samples, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)

@@ -1,0 +1,139 @@
+"""Made-up predictions files for the tests of evaluating: the same columns and metadata as the scorer's."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.model_card import ClassName, class_names
+from batchland.schemas import METADATA_KEY, PREDICTIONS, TOP_K_TYPE, Counts, ModelInfo, PredictionsInfo
+
+
+class Row(NamedTuple):
+    """One image's row: probabilities of all classes in order, or an error code."""
+
+    image: str
+    probabilities: Sequence[float] = ()
+    error_code: str | None = None
+    width: int = 640
+    height: int = 480
+    file_size: int = 50_000
+
+
+def predictions_info(
+    classes: tuple[ClassName, ...], rows: int, failed: int, *, top_k: int, images: Path, model: str = "toy"
+) -> PredictionsInfo:
+    return PredictionsInfo(
+        run_id="run-1",
+        model=ModelInfo(name=model, architecture="made-up", sha256="ab" * 32, file=f"models/{model}.onnx"),
+        classes=classes,
+        images=str(images),
+        device="cpu",
+        provider="CPUExecutionProvider",
+        batch_size=32,
+        top_k=top_k,
+        counts=Counts(
+            listed=rows, ok=rows - failed, failed=failed, failed_by_code={"truncated": failed} if failed else {}
+        ),
+        versions={"batchland": "0.1.0"},
+    )
+
+
+def write_predictions(
+    path: Path, folders: Sequence[str], rows: Sequence[Row], *, top_k: int = 5, images: Path = Path("/photos"), **info: str
+) -> Path:
+    """A predictions file of a model with these class folders."""
+    ok = np.array([row.error_code is None for row in rows], bool)
+    probabilities = np.zeros((len(rows), len(folders)), np.float32)
+    for i, row in enumerate(rows):
+        if row.error_code is None:
+            probabilities[i] = row.probabilities
+    return write_arrays(
+        path,
+        class_names(folders),
+        [row.image for row in rows],
+        probabilities,
+        ok=ok,
+        error_codes=[row.error_code for row in rows],
+        sizes=np.array([(row.width, row.height, row.file_size) for row in rows], np.int64).reshape(-1, 3),
+        top_k=top_k,
+        images=images,
+        **info,
+    )
+
+
+def write_arrays(
+    path: Path,
+    classes: tuple[ClassName, ...],
+    names: Sequence[str],
+    probabilities: np.ndarray,
+    *,
+    ok: np.ndarray | None = None,
+    error_codes: Sequence[str | None] | None = None,
+    sizes: np.ndarray | None = None,
+    top_k: int = 5,
+    images: Path = Path("/photos"),
+    model: str = "toy",
+) -> Path:
+    """The same from arrays: probabilities float32 [rows, classes]."""
+    count = len(names)
+    ok = np.ones(count, bool) if ok is None else ok
+    codes = error_codes or [None] * count
+    sizes = np.tile(np.array([640, 480, 50_000]), (count, 1)) if sizes is None else sizes
+    k = min(top_k, len(classes))
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(k, 2)]
+    best = np.take_along_axis(probabilities, order, axis=1)
+    labels = pa.array([name.label for name in classes])
+    flat = pa.array(order[ok, :k].ravel().astype(np.int32))
+    entries = pa.StructArray.from_arrays(
+        [labels.take(flat), flat, pa.array(best[ok, :k].ravel().astype(np.float32))], fields=list(TOP_K_TYPE.value_type)
+    )
+    ends = np.concatenate([[0], np.cumsum(ok * k)]).astype(np.int32)
+    first = pa.array(order[:, 0].astype(np.int32), mask=~ok)
+    table = pa.table(
+        {
+            "image": list(names),
+            "status": ["ok" if good else "failed" for good in ok],
+            "error_code": pa.array(codes, pa.string()),
+            "error_message": pa.array([code and f"made-up: {code}" for code in codes], pa.string()),
+            "label": labels.take(first),
+            "class_index": first,
+            "probability": pa.array(best[:, 0].astype(np.float32), mask=~ok),
+            "margin": pa.array((best[:, 0] - best[:, 1]).astype(np.float32), mask=~ok),
+            "top_k": pa.ListArray.from_arrays(pa.array(ends), entries, type=TOP_K_TYPE, mask=pa.array(~ok)),
+            "width": pa.array(sizes[:, 0].astype(np.int32), mask=~ok),
+            "height": pa.array(sizes[:, 1].astype(np.int32), mask=~ok),
+            "file_size": pa.array(sizes[:, 2]),
+            "modified_at": pa.array([datetime(2026, 11, 23, tzinfo=UTC)] * count, pa.timestamp("us", tz="UTC")),
+        },
+        schema=PREDICTIONS,
+    )
+    info = predictions_info(classes, count, int((~ok).sum()), top_k=top_k, images=images, model=model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: info.model_dump_json().encode()}), path)
+    return path
+
+
+def random_case(classes: int, images: int, *, accuracy: float = 0.75, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(truth, probabilities) of an imperfect, somewhat overconfident model with uneven classes and similar neighbours."""
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.3, 1.5, classes)
+    truth = rng.choice(classes, images, p=weights / weights.sum())
+    logits = rng.normal(0, 1, (images, classes)).astype(np.float32)
+    skill = rng.uniform(0.6, 1.4, classes)[truth] * (2.2 + 2.5 * accuracy)
+    logits[np.arange(images), truth] += skill
+    logits[np.arange(images), (truth + 1) % classes] += 1.6
+    exponentials = np.exp(1.3 * logits)
+    return truth, exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def write_label_folders(root: Path, names: Sequence[str], data: bytes = b"") -> Path:
+    """Files with these names below `root`."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
