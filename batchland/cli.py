@@ -100,6 +100,9 @@ def _example(text: str) -> str:
     metavar="SECONDS",
     help="Give up an image that takes longer to read and decode.",
 )
+@click.option(
+    "--part-size", type=click.IntRange(1), default=8192, show_default=True, help="Images per part, as a folder."
+)
 @click.option("--all-files", is_flag=True, help="Score files of every extension.")
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")

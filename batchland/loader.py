@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -30,7 +29,8 @@ class Outcome(NamedTuple):
     """Pixels of the upright picture at full size."""
     file_size: int | None = None
     """Bytes."""
-    modified_at: datetime | None = None
+    modified_us: int | None = None
+    """Modification time, microseconds since 1970, UTC."""
     error: tuple[ErrorCode, str] | None = None
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -197,7 +197,7 @@ def load_image(ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | N
     except ImageError as error:
         return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
     read = time.perf_counter()
-    facts = Outcome(file_size=file.size, modified_at=file.modified_at, read_seconds=read - begin)
+    facts = Outcome(file_size=file.size, modified_us=file.modified_us, read_seconds=read - begin)
     try:
         decoded = decode(file.data, spec)
         pixels = fit(decoded.pixels, spec)

@@ -1,5 +1,8 @@
 """Turn a batch and its probabilities into Arrow rows. Knows nothing of files."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -28,24 +31,25 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
     ok = np.array([error is None for error in errors], dtype=bool)
     indices = best_first(np.where(ok[:, None], probabilities, 0), min(top_k, len(card.classes)))
     chosen = np.take_along_axis(probabilities, indices, axis=1)
-    labels = pa.array(card.labels)
-    first = pa.array(indices[:, 0].astype(np.int32), mask=~ok)
-    columns = {
-        "image": pa.array([ref.name for ref in batch.refs]),
-        "status": pa.array(["ok" if error is None else "failed" for error in errors]),
-        "error_code": pa.array([error and error[0] for error in errors], pa.string()),
-        "error_message": pa.array([error and error[1] for error in errors], pa.string()),
-        "label": labels.take(first),
-        "class_index": first,
-        "probability": pa.array(chosen[:, 0], mask=~ok),
-        "margin": pa.array(chosen[:, 0] - chosen[:, 1] if chosen.shape[1] > 1 else chosen[:, 0], mask=~ok),
-        "top_k": _top_k_lists(indices, chosen, labels, ok),
-        "width": pa.array([outcome.width for outcome in batch.outcomes], pa.int32()),
-        "height": pa.array([outcome.height for outcome in batch.outcomes], pa.int32()),
-        "file_size": pa.array([outcome.file_size for outcome in batch.outcomes], pa.int64()),
-        "modified_at": pa.array([outcome.modified_at for outcome in batch.outcomes], pa.timestamp("us", tz="UTC")),
-    }
-    return pa.RecordBatch.from_pydict(columns, schema=PREDICTIONS)
+    margin = chosen[:, 0] - chosen[:, 1] if chosen.shape[1] > 1 else chosen[:, 0]
+    labels = _strings(card.labels)
+    first = _numbers(indices[:, 0], pa.int32(), ok)
+    columns = [
+        _strings([ref.name for ref in batch.refs]),
+        _strings(["ok" if error is None else "failed" for error in errors]),
+        _strings([error and error[0] for error in errors]),
+        _strings([error and error[1] for error in errors]),
+        labels.take(first),
+        first,
+        _numbers(chosen[:, 0], pa.float32(), ok),
+        _numbers(margin, pa.float32(), ok),
+        _top_k_lists(indices, chosen, labels, ok),
+        _facts([outcome.width for outcome in batch.outcomes], pa.int32()),
+        _facts([outcome.height for outcome in batch.outcomes], pa.int32()),
+        _facts([outcome.file_size for outcome in batch.outcomes], pa.int64()),
+        _facts([outcome.modified_us for outcome in batch.outcomes], pa.timestamp("us", tz="UTC")),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
 
 
 def best_first(probabilities: Probabilities, k: int) -> npt.NDArray[np.intp]:
@@ -56,9 +60,36 @@ def best_first(probabilities: Probabilities, k: int) -> npt.NDArray[np.intp]:
 def _top_k_lists(
     indices: npt.NDArray[np.intp], chosen: Probabilities, labels: pa.Array, ok: npt.NDArray[np.bool_]
 ) -> pa.ListArray:
-    flat = pa.array(indices[ok].ravel().astype(np.int32))
+    flat = _numbers(indices[ok].ravel(), pa.int32())
     entries = pa.StructArray.from_arrays(
-        [labels.take(flat), flat, pa.array(chosen[ok].ravel())], fields=list(TOP_K_TYPE.value_type)
+        [labels.take(flat), flat, _numbers(chosen[ok].ravel(), pa.float32())], fields=list(TOP_K_TYPE.value_type)
     )
     ends = np.concatenate([[0], np.cumsum(ok * indices.shape[1])]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), entries, type=TOP_K_TYPE, mask=pa.array(~ok))
+    return pa.ListArray.from_buffers(
+        TOP_K_TYPE, len(ok), [_validity(ok), pa.py_buffer(ends)], null_count=int((~ok).sum()), children=[entries]
+    )
+
+
+# Arrays are put together from buffers, because the first `pyarrow.array` of a process imports pandas: half a second.
+
+
+def _numbers(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    stored = np.ascontiguousarray(values, f"{'f' if pa.types.is_floating(kind) else 'i'}{kind.bit_width // 8}")
+    return pa.Array.from_buffers(kind, len(stored), [None if valid is None else _validity(valid), pa.py_buffer(stored)])
+
+
+def _facts(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
+    valid = np.array([value is not None for value in values], dtype=bool)
+    return _numbers(np.array([value or 0 for value in values], np.int64), kind, valid)
+
+
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    valid = np.array([value is not None for value in values], dtype=bool)
+    encoded = [(value or "").encode() for value in values]
+    ends = np.concatenate([[0], np.cumsum([len(text) for text in encoded])]).astype(np.int32)
+    buffers = [_validity(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def _validity(valid: npt.NDArray[np.bool_]) -> pa.Buffer | None:
+    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))

@@ -59,6 +59,8 @@ class ScoreOptions(BaseModel):
     """Follow links to folders."""
     overwrite: bool = False
     """Replace an output that exists."""
+    part_size: PositiveInt = 8192
+    """Images per part, rounded up to whole batches."""
     restart: bool = False
     """Discard what an interrupted run has left instead of resuming it."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
@@ -145,7 +147,12 @@ def score(
     with (
         StopSignal() as stop,
         PredictionSink(
-            out, run, batch_size=options.batch_size, overwrite=options.overwrite, restart=options.restart
+            out,
+            run,
+            batch_size=options.batch_size,
+            part_size=options.part_size,
+            overwrite=options.overwrite,
+            restart=options.restart,
         ) as sink,
         closing(iter(_loader(sink.unscored(listing), session, options))) as batches,
     ):

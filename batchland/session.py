@@ -6,6 +6,7 @@ The only module that imports onnxruntime. Knows nothing of files of images or of
 import ctypes
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,6 @@ INPUT_NAME: Final = "images"
 OUTPUT_NAME: Final = "probabilities"
 _CUDA: Final = "CUDAExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
-_INSTALL_CUDA: Final = "install the NVIDIA libraries with `pip install 'batchland[cuda]'`, or use --device cpu"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def open_session(
     if intra_op_threads is not None:
         options.intra_op_num_threads = intra_op_threads
     kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise DeviceError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
     fallback = None
     if kind != "cpu":
@@ -79,7 +79,7 @@ def open_session(
         if session is not None:
             return _checked(path, content, session, f"cuda:{number or 0}", _CUDA, None)
         if kind == "cuda":
-            raise DeviceError(f"--device {device} cannot run here: {fallback}; {_INSTALL_CUDA}")
+            raise DeviceError(f"--device {device} cannot run here: {fallback}; or use --device cpu")
     session = _create(path, content, options, [_CPU])
     return _checked(path, content, session, "cpu", _CPU, fallback)
 
@@ -94,19 +94,22 @@ def _open_on_cuda(
     session = _create(path, content, options, [(_CUDA, {"device_id": number}), _CPU])
     if _CUDA in session.get_providers():
         return session, None
-    return None, _library_problem() or f"onnxruntime could not start CUDA on GPU {number}"
+    problem = _library_problem()
+    if problem:
+        return None, f"{problem}; install the NVIDIA libraries with `pip install 'batchland[cuda]'`"
+    return None, f"onnxruntime could not start CUDA on GPU {number}; see nvidia-smi for its state"
 
 
 def _cuda_problem() -> str | None:
     """Why CUDA cannot work here, found without creating a session. None if nothing speaks against it."""
     if _CUDA not in ort.get_available_providers():
-        return "the installed onnxruntime has no CUDA provider (the package onnxruntime-gpu has)"
+        return "the installed onnxruntime has no CUDA provider; install onnxruntime-gpu in its place"
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return "no NVIDIA driver on this machine (libcuda.so.1 is missing)"
+        return "no NVIDIA driver on this machine (libcuda.so.1 is missing); run it where there is a GPU"
     if (status := driver.cuInit(0)) != 0:
-        return f"the NVIDIA driver does not start (cuInit gives {status}; 100 means no GPU)"
+        return f"the NVIDIA driver does not start (cuInit gives {status}; 100 means no GPU); see nvidia-smi"
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     return None

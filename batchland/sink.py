@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -27,10 +26,8 @@ import pyarrow.parquet as pq
 from batchland.errors import OutputError, UsageError
 from batchland.lock import locked
 from batchland.schemas import METADATA_KEY, PREDICTIONS, Counts, WrittenFile
-from batchland.source import ImageRef, modification_time
+from batchland.source import ImageRef
 
-PART_SIZE: Final = 8192
-"""Images per part, rounded up to whole batches."""
 CHECKPOINT_SECONDS: Final = 30.0
 """An unfinished part is written this often, so that a killed run loses no more than that."""
 _FINGERPRINT_KEY: Final = b"batchland.fingerprint"
@@ -67,8 +64,9 @@ class Survey:
 class PredictionSink:
     """Context that takes batches of rows in listing order and leaves one output. Holds the output's lock.
 
-    fingerprint: everything that decides what the rows are; parts of another one are discarded. batch_size: parts are
-    whole numbers of batches, so that a resumed run computes the same batches. Rows of type PREDICTIONS.
+    fingerprint: everything that decides what the rows are; parts of another one are discarded. part_size: images per
+    part, rounded up to whole batches of batch_size, so that a resumed run computes the same batches. Rows are of
+    schema PREDICTIONS.
 
     Raises UsageError if the output exists (unless `overwrite`), LockedError if another run is writing it, OutputError
     if it cannot be written.
@@ -80,7 +78,7 @@ class PredictionSink:
         fingerprint: dict[str, Any],
         *,
         batch_size: int,
-        part_size: int = PART_SIZE,
+        part_size: int,
         overwrite: bool = False,
         restart: bool = False,
     ) -> None:
@@ -201,10 +199,10 @@ class PredictionSink:
         metadata = {METADATA_KEY: info.encode()}
         with self._timed():
             if is_file_output(self.out):
-                with pq.ParquetWriter(self._assembly, PREDICTIONS, compression="zstd") as writer:
-                    writer.add_key_value_metadata(metadata)
+                schema = PREDICTIONS.with_metadata(metadata)
+                with pq.ParquetWriter(self._assembly, schema, compression="zstd") as writer:
                     for part in range(self._parts):
-                        writer.write_table(self._read_part(part))
+                        writer.write_table(self._read_part(part).cast(schema))
                 _sync(self._assembly)
                 return [_describe_file(self._assembly, self.out.name)]
             self._assembly.mkdir()
@@ -260,7 +258,7 @@ class PredictionSink:
         if not path.exists():
             return None
         try:
-            table = pq.read_table(path, partitioning=None)
+            table = _read_table(path)
         except (OSError, pa.ArrowException):
             return None
         whole = table.num_rows == len(refs) or (table.num_rows < len(refs) and table.num_rows % self._batch_size == 0)
@@ -270,8 +268,7 @@ class PredictionSink:
         return table.replace_schema_metadata(None) if unchanged else None
 
     def _read_part(self, index: int) -> pa.Table:
-        table = pq.read_table(self._part_path(index), partitioning=None)
-        return table.replace_schema_metadata(None).combine_chunks()
+        return _read_table(self._part_path(index)).replace_schema_metadata(None).combine_chunks()
 
     def _part_path(self, index: int) -> Path:
         return self._parts_dir / _part_name(index)
@@ -284,12 +281,13 @@ def _part_name(index: int) -> str:
     return f"part-{index:06d}.parquet"
 
 
-def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, datetime | None]]:
-    """Name, size and modification time of each image, as they were read."""
-    return zip(*(table[name].to_pylist() for name in ("image", "file_size", "modified_at")), strict=True)
+def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:
+    """Name, size and modification time (microseconds) of each image, as they were read."""
+    modified = table["modified_at"].cast(pa.int64())
+    return zip(table["image"].to_pylist(), table["file_size"].to_pylist(), modified.to_pylist(), strict=True)
 
 
-def _unchanged(ref: ImageRef, name: str, file_size: int | None, modified_at: datetime | None) -> bool:
+def _unchanged(ref: ImageRef, name: str, file_size: int | None, modified_us: int | None) -> bool:
     """Whether a row still describes the file; one that could not be read then has no facts to compare."""
     if name != ref.name:
         return False
@@ -299,7 +297,12 @@ def _unchanged(ref: ImageRef, name: str, file_size: int | None, modified_at: dat
         status = os.stat(ref.path)
     except OSError:
         return False
-    return (status.st_size, modification_time(status)) == (file_size, modified_at)
+    return (status.st_size, status.st_mtime_ns // 1000) == (file_size, modified_us)
+
+
+def _read_table(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:  # pq.read_table would import pyarrow.dataset, and that pandas
+        return file.read()
 
 
 def _write_table(table: pa.Table, path: Path, metadata: dict[bytes, bytes]) -> None:

@@ -6,7 +6,6 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,7 +33,8 @@ class ImageFile(NamedTuple):
 
     data: bytes
     size: int
-    modified_at: datetime
+    modified_us: int
+    """Microseconds since 1970, UTC."""
 
 
 @dataclass
@@ -165,13 +165,7 @@ def read_image(ref: ImageRef) -> ImageFile:
             data = file.readall()
     except OSError as error:
         raise ImageError(_code(error), error.strerror or str(error)) from error
-    return ImageFile(data, status.st_size, modification_time(status))
-
-
-def modification_time(status: os.stat_result) -> datetime:
-    """UTC, to the microsecond, rounded down (a float of seconds would not be exact)."""
-    seconds, rest = divmod(status.st_mtime_ns, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+    return ImageFile(data, status.st_size, status.st_mtime_ns // 1000)
 
 
 def display_name(name: bytes) -> str:

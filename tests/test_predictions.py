@@ -11,7 +11,8 @@ from batchland.schemas import PREDICTIONS
 from batchland.source import ImageRef
 
 WHEN = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
-OK = Outcome(width=30, height=20, file_size=99, modified_at=WHEN)
+US = round(WHEN.timestamp() * 1e6)
+OK = Outcome(width=30, height=20, file_size=99, modified_us=US)
 
 
 def batch(*outcomes):
@@ -20,7 +21,7 @@ def batch(*outcomes):
 
 
 def test_a_whole_table():
-    failed = Outcome(file_size=3, modified_at=WHEN, error=("truncated", "half of it"))
+    failed = Outcome(file_size=3, modified_us=US, error=("truncated", "half of it"))
     probabilities = np.array([[0.25, 0.5, 0.25], [0.9, 0.05, 0.05], [0.125, 0.125, 0.75]], np.float32)
     rows = to_rows(batch(OK, failed, OK), probabilities, toy_card(), top_k=2)
     assert rows.schema == PREDICTIONS
@@ -76,3 +77,13 @@ def test_ties_break_by_class_index():
     values = np.random.default_rng(0).integers(0, 4, (200, 30)).astype(np.float32)
     expected = [sorted(range(30), key=lambda index, row=row: (-row[index], index))[:7] for row in values]
     assert best_first(values, 7).tolist() == expected
+
+
+def test_text_of_any_kind_survives():
+    names = ["é.jpg", "", "new\nline", "日本.png"]
+    outcomes = (OK,) * 4
+    rows = to_rows(
+        batch(*outcomes)._replace(refs=[ImageRef(n, b"") for n in names]), np.eye(4, 3, dtype=np.float32), toy_card(), 1
+    )
+    rows.validate(full=True)
+    assert rows["image"].to_pylist() == names

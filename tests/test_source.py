@@ -3,7 +3,6 @@
 import os
 import subprocess
 import threading
-from datetime import UTC, datetime
 
 import pytest
 
@@ -122,7 +121,7 @@ def test_reading_gives_bytes_size_and_time(tmp_path):
     path.write_bytes(b"12345")
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
     file = read_image(ImageRef("a.jpg", os.fsencode(path)))
-    assert file == (b"12345", 5, datetime(2023, 11, 14, 22, 13, 20, 123456, UTC))
+    assert file == (b"12345", 5, 1_700_000_000_123_456)
 
 
 def test_reading_fails_with_a_code(tmp_path):
