@@ -44,7 +44,13 @@ def predictions_info(
 
 
 def write_predictions(
-    path: Path, folders: Sequence[str], rows: Sequence[Row], *, top_k: int = 5, images: Path = Path("/photos"), **info: str
+    path: Path,
+    folders: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    top_k: int = 5,
+    images: Path = Path("/photos"),
+    **info: str,
 ) -> Path:
     """A predictions file of a model with these class folders."""
     ok = np.array([row.error_code is None for row in rows], bool)
@@ -127,7 +133,7 @@ def random_case(classes: int, images: int, *, accuracy: float = 0.75, seed: int 
     skill = rng.uniform(0.6, 1.4, classes)[truth] * (2.2 + 2.5 * accuracy)
     logits[np.arange(images), truth] += skill
     logits[np.arange(images), (truth + 1) % classes] += 1.6
-    exponentials = np.exp(1.3 * logits)
+    exponentials = np.exp(2.2 * logits)
     return truth, exponentials / exponentials.sum(axis=1, keepdims=True)
 
 

@@ -1,0 +1,155 @@
+"""An Evaluation as files: summary.json, tables for analysts, and one page that people open.
+
+files = write_report(evaluation, Path("report/"))
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from batchland.errors import OutputError, UsageError
+from batchland.schemas import EvaluationSummary
+
+if TYPE_CHECKING:
+    from batchland.evaluation import Evaluation
+    from batchland.gates import GateResult
+
+FILES: Final = (
+    "summary.json",
+    "report.html",
+    "per_class.parquet",
+    "per_class.csv",
+    "confusion.parquet",
+    "mistakes.parquet",
+    "outcomes.parquet",
+)
+
+
+class ReportOptions(BaseModel):
+    """How the page is made. No figure depends on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    picture_bytes: Annotated[int, Field(ge=0)] = 900_000
+    """Of all thumbnails on the page together, as base64; 0 shows none."""
+    thumbnail_side: Annotated[int, Field(ge=32, le=512)] = 168
+    """Longest side of a thumbnail, pixels."""
+    gallery: Annotated[int, Field(ge=0, le=500)] = 24
+    """Images per gallery."""
+    command: str | None = None
+    """The command line, for the page's provenance."""
+    overwrite: bool = False
+    """Write into a folder that holds other things. They stay."""
+
+
+class ReportFiles(NamedTuple):
+    """Where the parts of a report are."""
+
+    folder: Path
+    summary: Path
+    html: Path
+    per_class: Path
+    per_class_csv: Path
+    confusion: Path
+    mistakes: Path
+    outcomes: Path
+
+
+class Report(NamedTuple):
+    """A report as it was read back."""
+
+    folder: Path
+    summary: EvaluationSummary
+    per_class: pa.Table
+    outcomes: pa.Table
+
+
+def write_report(
+    evaluation: "Evaluation",
+    out: str | os.PathLike[str],
+    options: ReportOptions | None = None,
+    *,
+    gates: Sequence["GateResult"] = (),
+) -> ReportFiles:
+    """Write the report's files into the folder `out`; an earlier report there is replaced.
+
+    Each file appears by rename, summary.json last and after the old one is gone: a folder with a summary is whole.
+    gates: results to show on the page.
+
+    Raises UsageError if the folder holds something else, OutputError if it cannot be written.
+    """
+    from pyarrow import csv
+
+    from batchland.report.page import render
+
+    options = options or ReportOptions()
+    folder = Path(out)
+    check_folder(folder, overwrite=options.overwrite)
+    html = render(evaluation, options, gates)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").unlink(missing_ok=True)
+        for name in ("per_class", "confusion", "mistakes", "outcomes"):
+            table = getattr(evaluation, name)
+            publish(
+                folder / f"{name}.parquet", lambda path, table=table: pq.write_table(table, path, compression="zstd")
+            )
+        publish(folder / "per_class.csv", lambda path: csv.write_csv(evaluation.per_class, path))
+        publish(folder / "report.html", lambda path: path.write_bytes(html.encode()))
+        text = evaluation.summary.model_dump_json(indent=2) + "\n"
+        publish(folder / "summary.json", lambda path: path.write_bytes(text.encode()))
+    except OSError as error:
+        raise OutputError(f"{folder}: the report cannot be written ({error.strerror or error})") from error
+    paths = (folder / name for name in FILES)
+    return ReportFiles(folder, *paths)
+
+
+def check_folder(folder: Path, *, overwrite: bool = False, names: Sequence[str] = FILES) -> None:
+    """Raise UsageError if `folder` holds something that is not a report (only files called `names` are one's)."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; a report is a folder, give another --out")
+    if overwrite or not folder.exists():
+        return
+    foreign = sorted(
+        path.name for path in folder.iterdir() if path.name.removeprefix(".").removesuffix(".new") not in names
+    )
+    if foreign:
+        raise UsageError(
+            f"{folder}: holds {foreign[0]!r}, which is no part of a report; give another --out, or --overwrite to write "
+            f"beside it"
+        )
+
+
+def read_report(folder: str | os.PathLike[str]) -> Report:
+    """Read what `compare` and baselines need of a report. Raises UsageError."""
+    path = Path(folder)
+    try:
+        summary = read_summary(path)
+        tables = [pq.read_table(path / name, partitioning=None) for name in ("per_class.parquet", "outcomes.parquet")]
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{path}: its tables cannot be read ({error}); evaluate again") from error
+    return Report(path, summary, *tables)
+
+
+def read_summary(folder: Path) -> EvaluationSummary:
+    """The summary of a report folder. Raises UsageError."""
+    path = folder / "summary.json"
+    if not path.exists():
+        raise UsageError(f"{folder}: holds no summary.json; give a folder that `batchland evaluate` wrote")
+    try:
+        return EvaluationSummary.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
+        raise UsageError(f"{path}: is no summary that this batchland reads ({where}); evaluate again") from error
+
+
+def publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside, then rename: nobody reads half a file."""
+    temporary = path.with_name(f".{path.name}.new")
+    write(temporary)
+    temporary.replace(path)

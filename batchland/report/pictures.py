@@ -1,0 +1,58 @@
+"""Thumbnails as data URIs, within a budget of bytes. Knows images by name, size and root, nothing of evaluation."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from batchland.errors import ImageError
+from batchland.preprocess import PreprocessSpec, decode
+
+QUALITY = 72
+
+
+class Thumbnail(NamedTuple):
+    """A picture for the page, or why there is none."""
+
+    uri: str | None
+    width: int = 0
+    height: int = 0
+    missing: str = ""
+
+
+class Thumbnails:
+    """Makes thumbnails from the images below `root` until their data URIs come to `budget` bytes.
+
+    A file whose size is no longer what it was when it was scored is not shown: it is another picture.
+    """
+
+    def __init__(self, root: Path, side: int, budget: int) -> None:
+        self._root = root
+        self._side = side
+        self._left = budget
+        self._spec = PreprocessSpec(height=side, width=side, jpeg_scale="auto")
+
+    def make(self, name: str, file_size: int | None) -> Thumbnail:
+        """The thumbnail of one image."""
+        if self._left <= 0:
+            return Thumbnail(None, missing="left out to keep the page small")
+        try:
+            data = (self._root / name).read_bytes()
+            if file_size is not None and len(data) != file_size:
+                return Thumbnail(None, missing="changed since it was scored")
+            image = Image.fromarray(decode(data, self._spec).pixels)
+        except OSError:
+            return Thumbnail(None, missing="no longer there")
+        except ImageError as error:
+            return Thumbnail(None, missing=error.code)
+        image.thumbnail((self._side, self._side))
+        buffer = BytesIO()
+        image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+        uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        if len(uri) > self._left:
+            self._left = 0
+            return Thumbnail(None, missing="left out to keep the page small")
+        self._left -= len(uri)
+        return Thumbnail(uri, *image.size)

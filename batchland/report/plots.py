@@ -1,0 +1,126 @@
+"""Where the marks of the page's plots go, in SVG units. The templates draw them; nothing here knows markup."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from batchland.schemas import CoveragePoint, ReliabilityBin
+
+WIDTH: Final = 420
+HEIGHT: Final = 300
+LEFT: Final = 46
+RIGHT: Final = 12
+TOP: Final = 12
+BOTTOM: Final = 42
+
+
+class Scale(NamedTuple):
+    """Maps a value to SVG units, along x or (upside down) y."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        """The place of `value`, to a tenth."""
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start), 1)
+
+
+class Tick(NamedTuple):
+    """A grid line and its text."""
+
+    place: float
+    text: str
+
+
+class Bar(NamedTuple):
+    """One reliability bin: a dot with its interval, and the histogram bar below it."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    bar_x: float
+    bar_width: float
+    bar_y: float
+    bar_height: float
+    title: str
+
+
+class ReliabilityPlot(NamedTuple):
+    """Confidence against accuracy."""
+
+    bars: tuple[Bar, ...]
+    diagonal: tuple[float, float, float, float]
+    ticks_x: tuple[Tick, ...]
+    ticks_y: tuple[Tick, ...]
+    floor: float
+
+
+class CoveragePlot(NamedTuple):
+    """Coverage against accuracy: the line, its band, and named thresholds."""
+
+    line: str
+    band: str
+    marks: tuple[tuple[float, float, str], ...]
+    ticks_x: tuple[Tick, ...]
+    ticks_y: tuple[Tick, ...]
+
+
+def reliability_plot(curve: Sequence[ReliabilityBin]) -> ReliabilityPlot:
+    """Dots with intervals over the diagonal; the lowest fifth of the plot is a histogram of the images."""
+    floor = HEIGHT - BOTTOM
+    x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(0, 1, floor, TOP)
+    most = max((part.images for part in curve), default=0)
+    bars = []
+    for part in curve:
+        if part.accuracy is None or part.confidence is None or part.accuracy.low is None or part.accuracy.high is None:
+            continue
+        tall = round(part.images / most * (floor - TOP) * 0.2, 1)
+        title = (
+            f"{part.images:,} images at {part.lower:.0%} to {part.upper:.0%}: mean confidence {part.confidence:.1%}, "
+            f"accuracy {part.accuracy.value:.1%}"
+        )
+        left, right = x(part.lower), x(part.upper)
+        low, high = y(part.accuracy.low), y(part.accuracy.high)
+        bars.append(
+            Bar(
+                x(part.confidence), y(part.accuracy.value), low, high,
+                left + 1, max(round(right - left - 2, 1), 1), round(floor - tall, 1), tall, title,
+            )
+        )  # fmt: skip
+    ticks = (0, 0.2, 0.4, 0.6, 0.8, 1)
+    return ReliabilityPlot(
+        tuple(bars),
+        (x(0), y(0), x(1), y(1)),
+        tuple(Tick(x(value), f"{value:.0%}") for value in ticks),
+        tuple(Tick(y(value), f"{value:.0%}") for value in ticks),
+        floor,
+    )
+
+
+def coverage_plot(curve: Sequence[CoveragePoint], named: Sequence[float]) -> CoveragePlot:
+    """The curve from few sure answers (left) to all of them (right); the axis begins below the lowest accuracy."""
+    points = [point for point in curve if point.accuracy is not None and point.taken]
+    values = [(point, point.accuracy.value, point.accuracy.low or 0.0, point.accuracy.high or 1.0)
+              for point in points if point.accuracy is not None]  # fmt: skip
+    # The leftmost points rest on a handful of images; the axis follows the line, not their wide intervals.
+    lowest = min((value for _, value, _, _ in values), default=0.0)
+    bottom = next((edge for edge in (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.2) if edge < lowest), 0.0)
+    x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(bottom, 1, HEIGHT - BOTTOM, TOP)
+    line = " ".join(f"{x(point.coverage)},{y(value)}" for point, value, _, _ in values)
+    upper = [f"{x(point.coverage)},{y(high)}" for point, _, _, high in values]
+    lower = [f"{x(point.coverage)},{y(max(low, bottom))}" for point, _, low, _ in reversed(values)]
+    marks = tuple(
+        (x(point.coverage), y(value), f"{point.threshold:g}")
+        for point, value, _, _ in values
+        if point.threshold in named and 0.02 < point.coverage < 0.995
+    )
+    steps = [bottom + (1 - bottom) * part / 5 for part in range(6)]
+    return CoveragePlot(
+        line,
+        " ".join((*upper, *lower)),
+        marks,
+        tuple(Tick(x(value), f"{value:.0%}") for value in (0, 0.2, 0.4, 0.6, 0.8, 1)),
+        tuple(Tick(y(value), f"{value * 100:g}%") for value in (round(step, 4) for step in steps)),
+    )

@@ -1,0 +1,215 @@
+"use strict";
+document.documentElement.classList.remove("no-script");
+
+// Tables: sort by the buttons in the header; a second press turns the order round. Empty cells stay last.
+for (const table of document.querySelectorAll("table[data-sortable]")) {
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
+  const heads = Array.from(table.tHead.rows[0].cells);
+  const keyOf = (row, column) => {
+    const cell = row.cells[column];
+    const text = "v" in cell.dataset ? cell.dataset.v : cell.textContent.trim();
+    return text;
+  };
+  heads.forEach((head, column) => {
+    const button = head.querySelector("button");
+    if (!button) return;
+    const numeric = head.classList.contains("number") || "numeric" in head.dataset;
+    button.addEventListener("click", () => {
+      const first = numeric && !("lowFirst" in head.dataset) ? "descending" : "ascending";
+      const other = first === "ascending" ? "descending" : "ascending";
+      const direction = head.getAttribute("aria-sort") === first ? other : first;
+      heads.forEach((each) => each.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", direction);
+      const sign = direction === "ascending" ? 1 : -1;
+      rows.sort((a, b) => {
+        const left = keyOf(a, column), right = keyOf(b, column);
+        if (left === "" || right === "") return (left === "") - (right === "");
+        return sign * (numeric ? left - right : left.localeCompare(right, undefined, {numeric: true}));
+      });
+      body.append(...rows);
+    });
+  });
+}
+
+// Filters: a text and a selection over the rows of one table.
+for (const form of document.querySelectorAll("form[data-filters]")) {
+  const rows = Array.from(document.getElementById(form.dataset.filters).tBodies[0].rows);
+  const text = form.querySelector("input"), choice = form.querySelector("select"), told = form.querySelector("output");
+  const apply = () => {
+    const wanted = text.value.trim().toLocaleLowerCase();
+    const limit = choice && choice.value !== "" ? Number(choice.value) : null;
+    let shown = 0;
+    for (const row of rows) {
+      const value = row.dataset.accuracy;
+      const fits = limit === null || (value !== "" && Number(value) < limit);
+      row.hidden = !(fits && row.textContent.toLocaleLowerCase().includes(wanted));
+      shown += !row.hidden;
+    }
+    told.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
+  };
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", apply);
+  form.addEventListener("reset", () => setTimeout(apply));
+  apply();
+}
+
+// The confusion matrix of many classes: drawn on a canvas, moved and read with the mouse, a finger or the keyboard.
+const holder = document.getElementById("confusion-data");
+if (holder) {
+  const data = JSON.parse(holder.textContent);
+  const canvas = document.getElementById("confusion-canvas");
+  const readout = document.getElementById("confusion-readout");
+  const select = document.getElementById("confusion-order");
+  const count = data.labels.length;
+  const cells = new Map();
+  for (let i = 0; i < data.cells.length; i += 3) cells.set(data.cells[i] * count + data.cells[i + 1], data.cells[i + 2]);
+  const context = canvas.getContext("2d");
+  const view = {order: data.orders.similar, place: [], zoom: 1, x: 0, y: 0, cursor: null};
+  let size = 0, gutter = 0, pitch = 1, frame = 0;
+
+  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+  const shorten = (text, room) => {
+    if (context.measureText(text).width <= room) return text;
+    while (text.length > 1 && context.measureText(text + "…").width > room) text = text.slice(0, -1);
+    return text + "…";
+  };
+  const reorder = (order) => {
+    view.order = order;
+    order.forEach((index, place) => { view.place[index] = place; });
+  };
+  const span = () => count / view.zoom;
+
+  const draw = () => {
+    frame = 0;
+    const width = canvas.clientWidth;
+    gutter = width >= 560 ? Math.min(170, width * 0.24) : 0;
+    size = width - gutter;
+    const ratio = window.devicePixelRatio || 1;
+    canvas.height = Math.round(size * ratio);
+    canvas.width = Math.round(width * ratio);
+    canvas.style.height = size + "px";
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const style = getComputedStyle(document.documentElement);
+    const hit = style.getPropertyValue("--hit"), miss = style.getPropertyValue("--miss");
+    context.fillStyle = style.getPropertyValue("--paper");
+    context.fillRect(0, 0, width, size);
+    view.x = clamp(view.x, 0, count - span());
+    view.y = clamp(view.y, 0, count - span());
+    pitch = size / span();
+    const box = Math.max(pitch > 6 ? pitch - 1 : pitch, 1.3);
+    context.save();
+    context.beginPath();
+    context.rect(gutter, 0, size, size);
+    context.clip();
+    for (const [key, images] of cells) {
+      const truth = Math.floor(key / count), predicted = key % count;
+      const row = view.place[truth] - view.y, column = view.place[predicted] - view.x;
+      if (row < -1 || column < -1 || row > span() || column > span()) continue;
+      const share = images / data.support[truth];
+      context.fillStyle = `rgba(${truth === predicted ? hit : miss}, ${0.12 + 0.88 * Math.sqrt(share)})`;
+      context.fillRect(gutter + column * pitch, row * pitch, box, box);
+      if (pitch >= 30) {
+        context.fillStyle = style.getPropertyValue("--text");
+        context.font = "11px system-ui, sans-serif";
+        context.textAlign = "center";
+        context.textBaseline = "middle";
+        context.fillText(images, gutter + (column + 0.5) * pitch, (row + 0.5) * pitch);
+      }
+    }
+    if (view.cursor) {
+      context.strokeStyle = style.getPropertyValue("--text");
+      context.lineWidth = 2;
+      const frameSize = Math.max(box, 7);
+      context.strokeRect(gutter + (view.cursor[1] - view.x) * pitch - 1, (view.cursor[0] - view.y) * pitch - 1, frameSize + 2, frameSize + 2);
+    }
+    context.restore();
+    if (gutter) {
+      context.fillStyle = style.getPropertyValue("--text");
+      context.font = Math.min(12, Math.max(pitch - 1, 9)) + "px system-ui, sans-serif";
+      context.textAlign = "right";
+      context.textBaseline = "middle";
+      const step = Math.ceil(11 / pitch);
+      for (let place = Math.ceil(view.y); place < view.y + span(); place += step) {
+        if ((place - view.y + 0.5) * pitch > size) break;
+        context.fillText(shorten(data.labels[view.order[place]], gutter - 14), gutter - 8, (place - view.y + 0.5) * pitch);
+      }
+    }
+  };
+  const redraw = () => { frame = frame || requestAnimationFrame(draw); };
+
+  const tell = () => {
+    if (!view.cursor) return;
+    const truth = view.order[view.cursor[0]], predicted = view.order[view.cursor[1]];
+    const images = cells.get(truth * count + predicted) || 0, of = data.support[truth];
+    const share = of ? ` (${(100 * images / of).toFixed(1)}%)` : "";
+    const numbers = `${images} of ${of} images${share}`;
+    readout.textContent = truth === predicted
+      ? `${data.labels[truth]}, named right: ${numbers}`
+      : `${data.labels[truth]}, taken for ${data.labels[predicted]}: ${numbers}`;
+  };
+  const point = (event) => {
+    const area = canvas.getBoundingClientRect();
+    const column = Math.floor(view.x + (event.clientX - area.left - gutter) / pitch);
+    const row = Math.floor(view.y + (event.clientY - area.top) / pitch);
+    view.cursor = column >= 0 && row >= 0 && column < count && row < count ? [row, column] : view.cursor;
+    tell();
+    redraw();
+  };
+  const zoomTo = (factor) => {
+    const [row, column] = view.cursor || [view.y + span() / 2, view.x + span() / 2];
+    view.zoom = clamp(view.zoom * factor, 1, Math.max(1, count / 8));
+    view.x = column + 0.5 - span() / 2;
+    view.y = row + 0.5 - span() / 2;
+    redraw();
+  };
+
+  let held = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    held = [event.clientX, event.clientY, view.x, view.y];
+    canvas.setPointerCapture(event.pointerId);
+    point(event);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!held) return point(event);
+    view.x = held[2] - (event.clientX - held[0]) / pitch;
+    view.y = held[3] - (event.clientY - held[1]) / pitch;
+    redraw();
+  });
+  for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { held = null; });
+  canvas.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && document.activeElement !== canvas) return;
+    event.preventDefault();
+    zoomTo(event.deltaY < 0 ? 1.25 : 0.8);
+  }, {passive: false});
+  canvas.addEventListener("keydown", (event) => {
+    const moves = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
+    if (event.key in moves) {
+      const [row, column] = view.cursor || [0, 0];
+      const [down, right] = view.cursor ? moves[event.key] : [0, 0];
+      view.cursor = [clamp(row + down, 0, count - 1), clamp(column + right, 0, count - 1)];
+      view.y = clamp(view.y, view.cursor[0] + 1 - span(), view.cursor[0]);
+      view.x = clamp(view.x, view.cursor[1] + 1 - span(), view.cursor[1]);
+      tell();
+      redraw();
+    } else if (event.key === "+" || event.key === "=") zoomTo(1.5);
+    else if (event.key === "-") zoomTo(1 / 1.5);
+    else if (event.key === "0" || event.key === "Home") zoomTo(1e-6);
+    else return;
+    event.preventDefault();
+  });
+  document.getElementById("confusion-in").addEventListener("click", () => zoomTo(2));
+  document.getElementById("confusion-out").addEventListener("click", () => zoomTo(0.5));
+  document.getElementById("confusion-all").addEventListener("click", () => zoomTo(1e-6));
+  select.addEventListener("change", () => {
+    reorder(data.orders[select.value]);
+    view.cursor = null;
+    readout.textContent = "Point at a cell, or use the arrow keys.";
+    redraw();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  window.addEventListener("beforeprint", draw);
+  new ResizeObserver(redraw).observe(canvas.parentElement);
+  reorder(data.orders.similar);
+  draw();
+}

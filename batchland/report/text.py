@@ -1,0 +1,83 @@
+"""An evaluation as plain text: for the terminal, and as Markdown for a ticket."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from batchland.report.findings import account_findings, findings, headline, worst_classes
+from batchland.report.wording import NONE, count, images, interval, markdown_text, one_line, percent, visible
+from batchland.schemas import Figure, Figures
+
+if TYPE_CHECKING:
+    from batchland.evaluation import Evaluation
+    from batchland.gates import GateResult
+
+SHOWN = (
+    ("top1", "top-1 accuracy"),
+    ("top3", "top-3 accuracy"),
+    ("top5", "top-5 accuracy"),
+    ("top1_with_failures", "top-1, failed as wrong"),
+    ("balanced_accuracy", "balanced accuracy"),
+    ("macro_f1", "macro F1"),
+    ("ece", "calibration error"),
+)
+"""Figures of the short forms, and their names."""
+
+
+def shown_figures(figures: Figures, *, failed: int, classes: int) -> list[tuple[str, Figure]]:
+    """The figures that say something here: no top-5 of five classes, no second accuracy without failures."""
+    useless = {"top3": classes <= 3, "top5": classes <= 5, "top1_with_failures": not failed}
+    return [
+        (name, figure) for key, name in SHOWN if not useless.get(key) and (figure := getattr(figures, key)) is not None
+    ]
+
+
+def terminal_summary(evaluation: "Evaluation", gates: Sequence["GateResult"] = ()) -> str:
+    """Headline, what is not in it, the five worst classes, gates. Ends with a newline."""
+    summary = evaluation.summary
+    lines = [
+        f"{one_line(summary.model.name, 40)}: {images(summary.account.scored)} scored and labelled, "
+        f"{len(summary.classes)} classes"
+    ]
+    for name, figure in shown_figures(summary.figures, failed=summary.account.failed, classes=len(summary.classes)):
+        bounds = interval(figure)
+        lines.append(f"  {name:<24}{percent(figure.value):>7}" + (f"  ({bounds})" if bounds else ""))
+    lines += [f"note: {finding.text}" for finding in account_findings(summary)]
+    if weak := worst_classes(evaluation):
+        width = max(12, *(len(one_line(item.label, 32)) for item in weak))
+        lines.append(f"{'worst classes':<{width + 2}}{'accuracy':>10}{'images':>9}  mostly taken for")
+        lines += [
+            f"  {one_line(item.label, 32):<{width}}{percent(item.accuracy):>10}{count(item.support):>9}  "
+            f"{one_line(item.most_confused_with or NONE, 32)}"
+            for item in weak
+        ]
+    lines += [f"gate {'FAILED' if result.failed else 'passed'}: {result.message}" for result in gates]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(evaluation: "Evaluation", gates: Sequence["GateResult"] = ()) -> str:
+    """The same for pasting into a ticket, with the findings. Ends with a newline."""
+    summary = evaluation.summary
+    lines = [f"## {markdown_text(summary.model.name)}: evaluation", "", headline(summary), ""]
+    lines += ["| figure | value | interval |", "| --- | ---: | --- |"]
+    for name, figure in shown_figures(summary.figures, failed=summary.account.failed, classes=len(summary.classes)):
+        lines.append(f"| {name} | {percent(figure.value)} | {interval(figure)} |")
+    if found := findings(evaluation):
+        lines += ["", *(f"- {markdown_text(finding.text)}" for finding in found)]
+    if weak := worst_classes(evaluation):
+        lines += ["", "| worst classes | accuracy | images | mostly taken for |", "| --- | ---: | ---: | --- |"]
+        lines += [
+            f"| {markdown_text(item.label)} | {percent(item.accuracy)} | {count(item.support)} | "
+            f"{markdown_text(item.most_confused_with or NONE)} |"
+            for item in weak
+        ]
+    if gates:
+        lines += [
+            "",
+            *(
+                f"- {'❌' if result.failed else '✅'} `{visible(result.message).replace('`', chr(39))}`"
+                for result in gates
+            ),
+        ]
+    labels = f"labels {summary.labels.fingerprint[:12]}"
+    lines += ["", f"Run `{summary.run_id}`, model sha256 `{summary.model.sha256[:12]}`, {labels}."]
+    return "\n".join(lines) + "\n"
