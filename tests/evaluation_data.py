@@ -125,7 +125,7 @@ def write_arrays(
 
 
 def random_case(classes: int, images: int, *, accuracy: float = 0.75, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(truth, probabilities) of an imperfect, somewhat overconfident model with uneven classes and similar neighbours."""
+    """(truth, probabilities) of an imperfect, overconfident model with uneven classes and similar neighbours."""
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.3, 1.5, classes)
     truth = rng.choice(classes, images, p=weights / weights.sum())

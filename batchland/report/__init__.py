@@ -5,6 +5,7 @@ files = write_report(evaluation, Path("report/"))
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
@@ -95,10 +96,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").unlink(missing_ok=True)
         for name in ("per_class", "confusion", "mistakes", "outcomes"):
-            table = getattr(evaluation, name)
-            publish(
-                folder / f"{name}.parquet", lambda path, table=table: pq.write_table(table, path, compression="zstd")
-            )
+            publish(folder / f"{name}.parquet", partial(_write_table, getattr(evaluation, name)))
         publish(folder / "per_class.csv", lambda path: csv.write_csv(evaluation.per_class, path))
         publish(folder / "report.html", lambda path: path.write_bytes(html.encode()))
         text = evaluation.summary.model_dump_json(indent=2) + "\n"
@@ -115,13 +113,12 @@ def check_folder(folder: Path, *, overwrite: bool = False, names: Sequence[str] 
         raise UsageError(f"{folder}: is a file; a report is a folder, give another --out")
     if overwrite or not folder.exists():
         return
-    foreign = sorted(
-        path.name for path in folder.iterdir() if path.name.removeprefix(".").removesuffix(".new") not in names
-    )
+    ours = {*names, *(f".{name}.new" for name in names)}
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if foreign:
         raise UsageError(
-            f"{folder}: holds {foreign[0]!r}, which is no part of a report; give another --out, or --overwrite to write "
-            f"beside it"
+            f"{folder}: holds {foreign[0]!r}, which is no part of a report; give another --out, or --overwrite to "
+            f"write beside it"
         )
 
 
@@ -153,3 +150,7 @@ def publish(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     write(temporary)
     temporary.replace(path)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")

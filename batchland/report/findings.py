@@ -113,15 +113,15 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
             word = "over" if gap > 0 else "under"
             yield Finding(
                 "note",
-                f"The model is {word}confident: it says {percent(figures.mean_confidence.value)} on average and is right "
-                f"in {percent(figures.top1.value)}.",
+                f"The model is {word}confident: its mean confidence is {percent(figures.mean_confidence.value)}, its "
+                f"accuracy {percent(figures.top1.value)}.",
                 "calibration",
             )
     yield from _threshold_finding(summary)
     yield from _slice_findings(summary)
     suspected = int(np.count_nonzero(evaluation.mistakes["suspected_label_error"].to_numpy()))
     if suspected:
-        share = f"{images(suspected)} of {images(evaluation.mistakes.num_rows)} named wrong"
+        share = f"{count(suspected)} of {images(evaluation.mistakes.num_rows)} named wrong"
         verb = "looks" if suspected == 1 else "look"
         yield Finding("note", f"{share} {verb} like a wrong label rather than a wrong answer.", "labels")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from batchland.report.findings import account_findings, findings, headline, worst_classes
-from batchland.report.wording import NONE, count, images, interval, markdown_text, one_line, percent, visible
+from batchland.report.wording import NONE, count, images, interval, markdown_text, one_line, percent
 from batchland.schemas import Figure, Figures
 
 if TYPE_CHECKING:
@@ -34,10 +34,8 @@ def shown_figures(figures: Figures, *, failed: int, classes: int) -> list[tuple[
 def terminal_summary(evaluation: "Evaluation", gates: Sequence["GateResult"] = ()) -> str:
     """Headline, what is not in it, the five worst classes, gates. Ends with a newline."""
     summary = evaluation.summary
-    lines = [
-        f"{one_line(summary.model.name, 40)}: {images(summary.account.scored)} scored and labelled, "
-        f"{len(summary.classes)} classes"
-    ]
+    scored = f"{images(summary.account.scored)} scored and labelled"
+    lines = [f"{one_line(summary.model.name, 40)}: {scored}, {len(summary.classes)} classes"]
     for name, figure in shown_figures(summary.figures, failed=summary.account.failed, classes=len(summary.classes)):
         bounds = interval(figure)
         lines.append(f"  {name:<24}{percent(figure.value):>7}" + (f"  ({bounds})" if bounds else ""))
@@ -74,7 +72,7 @@ def markdown(evaluation: "Evaluation", gates: Sequence["GateResult"] = ()) -> st
         lines += [
             "",
             *(
-                f"- {'❌' if result.failed else '✅'} `{visible(result.message).replace('`', chr(39))}`"
+                f"- {'❌ failed' if result.failed else '✅ passed'}: {markdown_text(result.message)}"
                 for result in gates
             ),
         ]

@@ -64,7 +64,7 @@ def one_line(text: str, limit: int) -> str:
 
 def markdown_text(text: str) -> str:
     """A name inside a Markdown table: visible, nothing in it taken for markup."""
-    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", visible(text))
+    return re.sub(r"([\\`*_\[\]<#|~])", r"\\\1", visible(text))
 
 
 def _hides(sign: str) -> bool:
