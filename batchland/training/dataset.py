@@ -6,6 +6,7 @@ Nothing is ever written into the user's folders: the split lives in memory and f
 import hashlib
 import logging
 import random
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from torchsampler import ImbalancedDatasetSampler
 from torchvision.transforms.v2 import functional as tv
 
 from batchland.cores import usable_cores
@@ -25,6 +25,10 @@ from batchland.errors import ErrorCode, ImageError, UsageError
 from batchland.model_card import ClassName, DataSummary, class_names
 from batchland.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
 from batchland.source import Ignored, ImageRef, list_images, read_image
+
+with warnings.catch_warnings():  # of its own __about__, at import
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from torchsampler import ImbalancedDatasetSampler
 
 _log = logging.getLogger("batchland")
 
