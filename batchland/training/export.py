@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import pickle
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,7 +126,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror}); give a run folder that `batchland train` wrote"
         ) from error
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's unpickler lets IndexError and others through on garbage
         raise UsageError(f"{path}: not a checkpoint of `batchland train`, or a damaged one; train again") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise UsageError(f"{path}: not a checkpoint that this version of batchland reads; train again")

@@ -1,5 +1,6 @@
 """Write a file so that a reader sees the old one or the whole new one, never half. Knows nothing of what is in it."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,8 @@ def publish(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -5,7 +5,6 @@ the model, so no caller can forget them or do them differently.
 """
 
 import logging
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -175,7 +174,12 @@ def _transfer(model: ServedModel) -> TransferNetwork:
 
 
 def _shrink_residuals(backbone: nn.Module) -> None:
-    """Turn each residual branch down, so that the shortcuts carry the picture through fifty random layers."""
+    """Turn each residual branch down, so that the shortcuts carry the picture through fifty random layers.
+
+    Measured on 5 classes of real landmarks (169 to train, 99 to test, a linear classifier on standardised features, two
+    seeds each, with calibrated batch norm): gain 0 or 0.2: 66 to 70 %, 0.5: 54 to 60 %, 1 (the usual): 38 to 43 %.
+    Without calibration, gain 1 and a fifth of the features dead: 57 to 68 %.
+    """
     for name, module in backbone.named_modules():
         if name.endswith(".bn3") and isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, _RANDOM_RESIDUAL_GAIN)
@@ -200,7 +204,7 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
         raise UsageError(
             f"--weights {path}: cannot be read ({error.strerror}); give imagenet, none or a file"
         ) from error
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's unpickler lets IndexError and others through on garbage
         raise UsageError(f"--weights {path}: not tensors that torch.save wrote; give a state_dict") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"--weights {path}: holds no state_dict (names to tensors); save model.state_dict()")

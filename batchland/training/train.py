@@ -424,8 +424,10 @@ class _Schedule:
 def _optimiser(learner: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     learning = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(learning, recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(learning, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(
+            learning, recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.AdamW(learning, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 class _OnDevice:
@@ -487,6 +489,7 @@ def _loader(dataset: PhotoDataset, options: TrainOptions, device: torch.device) 
         options.batch_size,
         sampler=BalancedDraws(dataset, options.seed),
         num_workers=workers,
+        generator=torch.Generator(),  # else it takes numbers from the global one, more or fewer by number of workers
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )
