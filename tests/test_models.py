@@ -44,7 +44,7 @@ def test_scratch_is_the_reference_network() -> None:
         (16, 3, 3, 3), (32, 16, 3, 3), (64, 32, 3, 3), (1024, 64 * 28 * 28), (512, 1024), (50, 512),
     ]  # fmt: skip
     assert [type(layer).__name__ for layer in network.children()] == (
-        ["Conv2d", "ReLU", "MaxPool2d"] * 3
+        ["Conv2d", "MaxPool2d", "ReLU"] * 3
         + ["Flatten"]
         + ["Dropout", "Linear", "LeakyReLU"] * 2
         + ["Dropout", "Linear"]

@@ -66,7 +66,7 @@ def test_a_learnable_set_is_learned_on_the_cpu(name: str, request: pytest.Fixtur
     trained: TrainedModel = request.getfixturevalue(name)
     assert trained.card.training is not None
     assert trained.card.training.validation_accuracy == 1.0
-    assert trained.epochs[-1].training_loss < 0.8 * trained.epochs[0].training_loss
+    assert trained.epochs[-1].training_loss < 0.6 * math.log(3)  # of what a guess costs
     assert trained.epochs[-1].training_accuracy >= 0.9
 
 

@@ -24,7 +24,7 @@ from batchland.cores import usable_cores
 from batchland.errors import ErrorCode, ImageError, UsageError
 from batchland.model_card import ClassName, DataSummary, class_names
 from batchland.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
-from batchland.source import Ignored, ImageRef, list_images, read_image
+from batchland.source import IMAGE_EXTENSIONS, ImageRef, list_images, read_image
 
 with warnings.catch_warnings():  # of its own __about__, at import
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -89,6 +89,7 @@ def load_data(data: Path, spec: PreprocessSpec, *, seed: int = 1337, strict: boo
     folders = class_folders(folder)
     classes = class_names(folders)
     _compare_with_test(data, folder, folders)
+    _warn_of_loose_images(folder)
     listed = [Example(ref, index) for index, name in enumerate(folders) for ref in _list_class(folder, name)]
     _require_images(folder, folders, Counter(example.class_index for example in listed), "the folder is empty")
     pixels, digests, skipped = _read_all(listed, spec)
@@ -127,10 +128,6 @@ def class_folders(folder: Path) -> list[str]:
     if len(names) < 2:
         found = f"only one class folder ({names[0]})" if names else "no class folders"
         raise UsageError(f"{folder}: {found}; training wants one folder a class, CLASS/*.jpg, and at least two classes")
-    ignored = Ignored()
-    loose = sum("/" not in ref.name for ref in list_images(folder, ignored=ignored) if ref.error is None)
-    if loose:
-        _log.warning("%s: %d images lie beside the class folders and are not used", folder, loose)
     return names
 
 
@@ -151,6 +148,12 @@ def _compare_with_test(data: Path, folder: Path, folders: Sequence[str]) -> None
     ):
         if odd:
             _log.warning("%s: %d class folders are %s %s: %s", test, len(odd), what, where, ", ".join(odd[:10]))
+
+
+def _warn_of_loose_images(folder: Path) -> None:
+    loose = sum(entry.is_file() and entry.suffix.lower() in IMAGE_EXTENSIONS for entry in folder.iterdir())
+    if loose:
+        _log.warning("%s: %d images lie beside the class folders and are not used", folder, loose)
 
 
 def _list_class(folder: Path, name: str) -> Iterator[ImageRef]:

@@ -89,7 +89,8 @@ def scratch_network(classes: int, spec: PreprocessSpec) -> nn.Sequential:
         raise UsageError(f"size {spec.height} x {spec.width}: too small for the scratch model; use at least 8 pixels")
     layers: list[nn.Module] = []
     for before, after in ((3, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        # Pooling before ReLU gives the same numbers as after it, and a third less work: a quarter of the pixels.
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
     layers.append(nn.Flatten())
     for before, after in ((64 * (spec.height // 8) * (spec.width // 8), 1024), (1024, 512)):
         layers += [nn.Dropout(0.25), nn.Linear(before, after), nn.LeakyReLU()]

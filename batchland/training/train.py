@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol
 
+import numpy as np
 import torch
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field
@@ -90,7 +91,7 @@ class TrainOptions(BaseModel):
     """Peak learning rate. Default: the recipe's."""
     weights: Annotated[str, Field(min_length=1)] = "imagenet"
     """The transfer backbone's weights: `imagenet` (downloaded once), `none` (random) or a ResNet50 state_dict file."""
-    views: Annotated[int, Field(gt=0)] = 4
+    views: Annotated[int, Field(ge=0)] = 4
     """transfer: augmented views per photo that features are computed of, besides the photo as it is."""
     size: Annotated[int, Field(gt=0)] = 224
     """Rows and columns of the model's input, pixels."""
@@ -278,7 +279,8 @@ class _Job:
         views = [self._extract(torch.split(pixels, _FEATURE_BATCH))]
         dataset = PhotoDataset(self.data.training.examples, self.data.spec, self.recipe.augment)
         for view in range(self.options.views):
-            draws = [Draw(place, self.options.seed + view * len(dataset) + place) for place in range(len(dataset))]
+            seeds = np.random.default_rng((self.options.seed, view)).integers(2**63, size=len(dataset))
+            draws = [Draw(place, int(seed)) for place, seed in enumerate(seeds)]
             loader = DataLoader(dataset, _FEATURE_BATCH, sampler=draws, num_workers=_workers(self.options, self.device))
             views.append(self._extract(images for images, _ in loader))
             _log.info("transfer: features of view %d of %d", view + 1, self.options.views)
