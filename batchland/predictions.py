@@ -23,10 +23,10 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
         probabilities = np.zeros((len(errors), len(card.classes)), np.float32)
-    finite = np.isfinite(probabilities).all(axis=1)
+    finite: npt.NDArray[np.bool_] = np.isfinite(probabilities).all(axis=1)
     errors = [
         error or (None if good else ("model_output", "the model's probabilities are not finite numbers"))
-        for error, good in zip(errors, finite.tolist(), strict=True)
+        for error, good in zip(errors, finite, strict=True)
     ]
     ok = np.array([error is None for error in errors], dtype=bool)
     indices = best_first(np.where(ok[:, None], probabilities, 0), min(top_k, len(card.classes)))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Never, Self
 
 from tqdm import tqdm
 
@@ -23,7 +23,7 @@ class ScoreProgress:
     """Context whose `update` takes a `Progress`. `count` gives the total; it runs in the background, while scoring."""
 
     def __init__(self, count: Callable[[], int]) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Never] | None = None
         self._total: int | None = None
         self._last_log = self._begin = time.monotonic()
         if sys.stderr.isatty():

@@ -1,17 +1,10 @@
-"""The command line: parse, call, print, turn errors into exit codes. Nobody imports this module.
-
-Imports of everything heavy happen inside the command that needs it, so that `--help` is quick.
-"""
+"""`batchland score`: a folder of images to a table of predictions."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from batchland import __version__
-from batchland.errors import BatchlandError
 
 if TYPE_CHECKING:
     from batchland.scoring import RunSummary
@@ -19,40 +12,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("batchland")
 
 
-class _Commands(click.Group):
-    """Errors of ours become one line on stderr and their exit code; a traceback means a bug."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BatchlandError as error:
-            click.echo(f"batchland: {error}", err=True)
-            ctx.exit(error.exit_code)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)  # in the order of a day's work, not of the alphabet
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="batchland")
-@click.option("-v", "--verbose", is_flag=True, help="Log details, too.")
-def main(verbose: bool) -> None:
-    """Train image classifiers, score folders of images with them, and evaluate the predictions.
-
-    \b
-    batchland score photos/ --out preds.parquet
-    batchland evaluate preds.parquet --labels data/test --out report/
-    """
-    form = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(format=form, stream=sys.stderr, level=logging.WARNING)
-    _log.setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-def _example(text: str) -> str:
-    return f"Example: {text}"
-
-
-@main.command(epilog=_example("batchland score photos/ --out preds.parquet --model models/scratch.onnx"))
+@click.command(epilog="Example: batchland score photos/ --out preds.parquet --model models/scratch.onnx")
 @click.argument("images", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -149,34 +109,3 @@ def _score_paragraph(images: Path, summary: "RunSummary") -> str:
 def _shown(path: Path) -> Path:
     """Relative to here, where it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-@main.command(epilog=_example("batchland inspect models/scratch.onnx"))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
-def inspect(model: Path, as_json: bool) -> None:
-    """Print the card of an ONNX model: classes, preprocessing, where it comes from."""
-    from batchland.session import open_session
-
-    session = open_session(model, "cpu")
-    if as_json:
-        click.echo(session.card.model_dump_json(indent=2))
-        return
-    card = session.card
-    rows = {"name": card.name, "architecture": card.architecture, "created": card.created_at, "sha256": session.sha256}
-    rows["preprocess"] = ", ".join(f"{key} {value}" for key, value in card.preprocess if value is not None)
-    rows["versions"] = ", ".join(f"{name} {number}" for name, number in card.versions.items()) or "unknown"
-    if card.training:
-        kept = card.training.model_dump(exclude={"settings"}) | card.training.settings
-        rows["training"] = ", ".join(f"{key} {value}" for key, value in kept.items())
-    if card.data:
-        rows["data"] = ", ".join(f"{key} {value}" for key, value in card.data)
-    for key, value in rows.items():
-        click.echo(f"{key:13} {value}")
-    click.echo(f"{'classes':13} {len(card.classes)}")
-    for index, name in enumerate(card.classes):
-        click.echo(f"{index:13} {name.label}  ({name.folder})")
-
-
-if __name__ == "__main__":
-    main()
