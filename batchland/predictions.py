@@ -23,7 +23,7 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
         probabilities = np.zeros((len(errors), len(card.classes)), np.float32)
-    finite: npt.NDArray[np.bool_] = np.isfinite(probabilities).all(axis=1)
+    finite = np.asarray(np.isfinite(probabilities).all(axis=1))
     errors = [
         error or (None if good else ("model_output", "the model's probabilities are not finite numbers"))
         for error, good in zip(errors, finite, strict=True)
