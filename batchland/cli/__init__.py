@@ -11,7 +11,9 @@ import click
 
 from batchland import __version__
 from batchland.cli.models import inspect
+from batchland.cli.sample import sample
 from batchland.cli.score import score
+from batchland.cli.train import export, train
 from batchland.errors import BatchlandError
 
 _log = logging.getLogger("batchland")
@@ -46,5 +48,5 @@ def main(verbose: bool) -> None:
     _log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-for _command in (score, inspect):  # in the order of a day's work
+for _command in (sample, train, export, inspect, score):  # in the order of a day's work
     main.add_command(_command)

@@ -1,0 +1,123 @@
+"""`batchland train` and `batchland export`: labelled photos to checkpoints, checkpoints to ONNX files."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchland.errors import UsageError
+
+if TYPE_CHECKING:
+    from batchland.training.export import ExportReport
+    from batchland.training.train import EpochReport
+
+_log = logging.getLogger("batchland")
+
+
+@click.command(epilog="Example: batchland train data/landmark_images --out runs/ --model both --epochs 20")
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("-o", "--out", default=Path("runs"), show_default=True, type=click.Path(path_type=Path),
+              help="Folder of runs; each model gets a folder of its own in it.")  # fmt: skip
+@click.option("--models-dir", default=Path("models"), show_default=True, type=click.Path(path_type=Path),
+              help="Where the ONNX files go, as MODEL.onnx.")  # fmt: skip
+@click.option("--model", type=click.Choice(["scratch", "transfer", "both"]), default="both", show_default=True,
+              help="A CNN from scratch, ResNet50 by transfer learning, or one after the other.")  # fmt: skip
+@click.option("--recipe", type=click.Choice(["default", "walkthrough"]), default="default", show_default=True,
+              help="`walkthrough` trains as the published walk-through, its faults mended.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training images.  [default: the recipe's]")
+@click.option("-b", "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per step.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
+              help="At its peak.  [default: the recipe's]")  # fmt: skip
+@click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|none|FILE",
+              help="The transfer backbone's weights: downloaded once, random, or a state_dict.")  # fmt: skip
+@click.option("--views", type=click.IntRange(0), default=4, show_default=True,
+              help="Augmented views per photo that the frozen backbone looks at, once.")  # fmt: skip
+@click.option("--size", type=click.IntRange(8), default=224, show_default=True,
+              help="Rows and columns of the models' input.")  # fmt: skip
+@click.option("--fast-jpeg/--full-jpeg", default=True, show_default=True,
+              help="Shrink large JPEGs while decoding them, in training and scoring alike.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1337, show_default=True,
+              help="Of split, weights, sampling and augmentation.")  # fmt: skip
+@click.option("--patience", type=click.IntRange(1),
+              help="Stop after so many epochs without a lower validation loss.")  # fmt: skip
+@click.option("--num-workers", type=click.IntRange(0),
+              help="Processes that decode and augment.  [default: by cores and device]")  # fmt: skip
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="`auto` is CUDA where torch can use it.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="An unreadable image is an error, not skipped.")
+def train(data: Path, out: Path, models_dir: Path, **options: Any) -> None:
+    """Train on DATA/train (or DATA itself: one folder a class) and export the models to ONNX.
+
+    A fifth of the images is kept aside for validation, class by class; the weights of the lowest validation loss are
+    kept. Each ONNX file appears only if it answers as PyTorch does on validation images.
+    """
+    with _training_extra():
+        from batchland.training.export import export as run_export
+        from batchland.training.train import TrainOptions
+        from batchland.training.train import train as run
+
+    for trained in run(data, out, TrainOptions(**options), on_epoch=print_epoch):
+        summary = trained.card.training
+        assert summary is not None
+        click.echo(
+            f"{trained.card.name}: validation accuracy {summary.validation_accuracy:.1%} at epoch "
+            f"{summary.best_epoch} of {summary.epochs}, {trained.seconds:.0f} s; {trained.checkpoint}"
+        )
+        print_export(run_export(trained.checkpoint.parent, models_dir / f"{trained.checkpoint.parent.name}.onnx"))
+
+
+@click.command(epilog="Example: batchland export runs/scratch --out models/scratch.onnx")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
+@click.option("--data", type=click.Path(path_type=Path),
+              help="Where the training data lies now, if it has moved since training.")  # fmt: skip
+def export(run: Path, out: Path, data: Path | None) -> None:
+    """Turn RUN (a folder that `train` wrote, or its checkpoint.pt) into one ONNX file with its card.
+
+    The file appears only if it answers as PyTorch does on real validation images: one, a full batch and a ragged one.
+    """
+    with _training_extra():
+        from batchland.training.export import export as run_export
+
+    print_export(run_export(run, out, data=data))
+
+
+def print_epoch(report: "EpochReport") -> None:
+    """One line an epoch."""
+    _log.info(
+        "%s: epoch %d/%d: training loss %.4f, accuracy %.1f %%; validation loss %.4f, accuracy %.1f %%%s; %.1f s",
+        report.model,
+        report.epoch,
+        report.epochs,
+        report.training_loss,
+        100 * report.training_accuracy,
+        report.validation_loss,
+        100 * report.validation_accuracy,
+        " (best)" if report.best else "",
+        report.seconds,
+    )
+
+
+def print_export(report: "ExportReport") -> None:
+    """What was published, and how far it is from PyTorch."""
+    click.echo(
+        f"{report.path}: {report.size / 1e6:.1f} MB, agrees with PyTorch on {report.images} validation images: same "
+        f"first class on all, largest difference {report.largest_difference:.1e} (allowed {report.tolerance:g})"
+    )
+
+
+@contextmanager
+def _training_extra() -> Iterator[None]:
+    """Say which extra is missing, where one is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("batchland", *sys.stdlib_module_names):
+            raise
+        raise UsageError(
+            f"training needs {error.name}, which is not installed; pip install 'batchland[train]'"
+        ) from error
