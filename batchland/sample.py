@@ -1,8 +1,8 @@
 """Draw the built-in sample set: postcards of ten landmarks, labelled and unevenly filled, and a night's delivery.
 
 Every picture follows from (seed, folder, number) alone: the same seed and Pillow give the same bytes, in whatever order
-they are drawn. Sky, ground, light and colours are shared by all classes, so that only the landmark's shape tells them
-apart. Knows how files are named and encoded; nothing of preprocessing, models or scores.
+they are drawn. Sky, ground and light are shared by all classes, each colour by two: colour helps, but only the
+landmark's shape tells them apart. Knows how files are named and encoded; nothing of preprocessing, models or scores.
 """
 
 import contextlib
@@ -263,7 +263,9 @@ _STONES: Final[tuple[Colour, ...]] = (
     (150, 146, 138), (208, 180, 134), (166, 90, 68), (236, 230, 218), (214, 162, 84), (92, 100, 112), (106, 158, 142),
     (186, 84, 56), (104, 78, 58), (70, 104, 156), (206, 150, 146), (162, 44, 52),
 )  # fmt: skip
-"""Of walls, roofs and trimmings, whatever the landmark."""
+"""Of walls, roofs and trimmings."""
+_OWN_COLOURS: Final = 0.85
+"""How often a landmark has its own colours; else it has any, as if newly painted."""
 _GROUNDS: Final[tuple[Colour, ...]] = (
     (98, 136, 72), (98, 136, 72), (166, 152, 92), (214, 192, 146), (148, 146, 144), (230, 234, 240), (62, 106, 136),
     (62, 106, 136),
@@ -572,19 +574,26 @@ def _pagoda(pen: _Pen) -> None:
         pen.disc(0, y, 0.02, pen.trim, flat=0.5)
 
 
-LANDMARKS: Final[dict[str, Callable[[_Pen], None]]] = {
-    "Stone_Lighthouse": _lighthouse,
-    "Suspension_Bridge": _bridge,
-    "Step_Pyramid": _pyramid,
-    "Onion_Dome": _onion_dome,
-    "Wind_Mill": _wind_mill,
-    "Ferris_Wheel": _ferris_wheel,
-    "Leaning_Tower": _leaning_tower,
-    "Stone_Arch": _stone_arch,
-    "Castle_Keep": _castle_keep,
-    "Pagoda": _pagoda,
+class _Landmark(NamedTuple):
+    draw: Callable[[_Pen], None]
+    wall: Colour
+    roof: Colour
+
+
+_WHITE, _RED, _SAND, _BRICK, _SLATE, _COPPER, _BLUE = (_STONES[place] for place in (3, 11, 1, 7, 5, 6, 9))
+LANDMARKS: Final[dict[str, _Landmark]] = {
+    "Stone_Lighthouse": _Landmark(_lighthouse, _WHITE, _RED),
+    "Suspension_Bridge": _Landmark(_bridge, _RED, _SLATE),
+    "Step_Pyramid": _Landmark(_pyramid, _SAND, _SAND),
+    "Onion_Dome": _Landmark(_onion_dome, _BLUE, _COPPER),
+    "Wind_Mill": _Landmark(_wind_mill, _WHITE, _BRICK),
+    "Ferris_Wheel": _Landmark(_ferris_wheel, _BLUE, _RED),
+    "Leaning_Tower": _Landmark(_leaning_tower, _SLATE, _SLATE),
+    "Stone_Arch": _Landmark(_stone_arch, _BRICK, _BRICK),
+    "Castle_Keep": _Landmark(_castle_keep, _SLATE, _BRICK),
+    "Pagoda": _Landmark(_pagoda, _RED, _COPPER),
 }
-"""What there is to tell apart, and how each is drawn."""
+"""What there is to tell apart: how each is drawn, and its own colours, which it shares with another one."""
 _CLASSES: Final = tuple(f"{number:02}.{name}" for number, name in enumerate(LANDMARKS))
 
 
@@ -648,7 +657,11 @@ def _draw_picture(
         _stand(scene, (_house, _house, _tree, _fir)[rng.integers(4)], (0.08, 0.25), depth=0.02)
     size = min(scene.height * rng.uniform(0.52, 0.8), scene.width * rng.uniform(0.5, 0.85))
     foot = (scene.width * rng.uniform(0.36, 0.64), scene.horizon + rng.uniform(0.01, 0.08) * scene.height)
-    LANDMARKS[landmark](_Pen(scene, foot, size, tilt=rng.normal(0, 2)))
+    pen = _Pen(scene, foot, size, tilt=rng.normal(0, 2))
+    draw, wall, roof = LANDMARKS[landmark]
+    if rng.random() < _OWN_COLOURS:
+        pen.wall, pen.roof = scene.pick((wall,)), scene.pick((roof,))
+    draw(pen)
     if ground == _WATER:
         _mirror_in_water(scene, foot[1])
     for _ in range(rng.integers(0, 3)):
