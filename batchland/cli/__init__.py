@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batchland import __version__
+from batchland.cli.evaluate import evaluate
 from batchland.cli.models import inspect
 from batchland.cli.score import score
 from batchland.errors import BatchlandError
@@ -46,5 +47,5 @@ def main(verbose: bool) -> None:
     _log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-for _command in (score, inspect):  # in the order of a day's work
+for _command in (score, evaluate, inspect):  # in the order of a day's work
     main.add_command(_command)
