@@ -1,26 +1,60 @@
 """Batch inference and evaluation for image classifiers: ONNX in, Parquet and reports out.
 
-from batchland import ScoreOptions, score
+from batchland import ScoreOptions, evaluate, score, write_report
 
     summary = score("photos/", "preds.parquet", ScoreOptions(model="models/scratch.onnx"))
+    evaluation = evaluate("preds.parquet", "data/test")
+    files = write_report(evaluation, "report/")
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
+    from batchland.gates import Gate, GateResult, check_gates, parse_gate
+    from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
     from batchland.scoring import Progress, RunSummary, ScoreOptions, score
 
 __version__ = "0.1.0"
 
 # Public name -> module, imported when the name is first used, so that `import batchland` costs nothing.
 _PUBLIC = {
+    "EvaluateOptions": "batchland.evaluation",
+    "Evaluation": "batchland.evaluation",
+    "Gate": "batchland.gates",
+    "GateResult": "batchland.gates",
     "Progress": "batchland.scoring",
+    "Report": "batchland.report",
+    "ReportFiles": "batchland.report",
+    "ReportOptions": "batchland.report",
     "RunSummary": "batchland.scoring",
     "ScoreOptions": "batchland.scoring",
+    "check_gates": "batchland.gates",
+    "evaluate": "batchland.evaluation",
+    "parse_gate": "batchland.gates",
+    "read_report": "batchland.report",
     "score": "batchland.scoring",
+    "write_report": "batchland.report",
 }
-__all__ = ["Progress", "RunSummary", "ScoreOptions", "score"]
+__all__ = [
+    "EvaluateOptions",
+    "Evaluation",
+    "Gate",
+    "GateResult",
+    "Progress",
+    "Report",
+    "ReportFiles",
+    "ReportOptions",
+    "RunSummary",
+    "ScoreOptions",
+    "check_gates",
+    "evaluate",
+    "parse_gate",
+    "read_report",
+    "score",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> object:

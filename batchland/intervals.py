@@ -72,7 +72,12 @@ def stratified_draws(strata: Ints, counts: Ints, resamples: int, seed: int) -> I
         yield cells, rng.multinomial(total, counts[cells] / total, size=resamples)
 
 
-def percentile_bounds(samples: Floats, confidence: float) -> tuple[float, float]:
-    """The middle `confidence` of bootstrap samples."""
+def percentile_bounds(samples: Floats, confidence: float) -> tuple[float, float] | tuple[None, None]:
+    """The middle `confidence` of bootstrap samples; none where all are alike, as without a mistake they are.
+
+    Resampling cannot tell how sure such a figure is; an interval of no width would claim that it is certain.
+    """
+    if np.ptp(samples) == 0:
+        return None, None
     low, high = np.quantile(samples, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)

@@ -134,8 +134,10 @@ def _from_folders(root: Path, predicted: pa.ChunkedArray) -> Labels:
 
 
 def _from_table(source: Path, kind: LabelKind, table: pa.Table, image_root: str) -> Labels:
-    images = table["image"].combine_chunks().cast(pa.string())
-    names = table["label"].combine_chunks().cast(pa.string())
+    try:
+        images, names = (table[name].combine_chunks().cast(pa.string()) for name in ("image", "label"))
+    except pa.ArrowException as error:
+        raise UsageError(f"{source}: images and labels must be text ({_first_line(error)})") from error
     if images.null_count or (len(images) and pc.any(pc.equal(images, "")).as_py()):
         raise UsageError(f"{source}: some rows have no image name; every row needs one")
     prefix = image_root.rstrip("/") + "/"
@@ -163,7 +165,7 @@ def _read_parquet(source: Path) -> pa.Table:
     try:
         found = pq.read_schema(source).names
         _check_columns(source, found)
-        return pq.read_table(source, columns=["image", "label"], partitioning=None)
+        return pq.ParquetFile(source).read(["image", "label"])
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{source}: cannot be read as Parquet ({_first_line(error)})") from error
 

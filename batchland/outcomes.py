@@ -98,7 +98,7 @@ def read_predictions(source: Path) -> Predictions:
             what = f"no column {missing[0]!r}" if missing else "no run in its metadata"
             raise UsageError(f"{source}: is not a predictions file of batchland ({what}); give what `score` wrote")
         info = PredictionsInfo.model_validate_json(schema.metadata[METADATA_KEY])
-        parts = [pq.read_table(path, columns=[*_COLUMNS, *_FACTS], partitioning=None) for path in paths]
+        parts = [pq.ParquetFile(path).read([*_COLUMNS, *_FACTS]) for path in paths]
     except ValidationError as error:
         raise UsageError(f"{source}: its metadata is damaged or of another batchland; score again") from error
     except (OSError, pa.ArrowException) as error:
@@ -162,7 +162,11 @@ def join(
         loose_images=labels.loose_images,
         blank_labels=labels.blank_labels,
     )
-    return outcomes, account, LabelSource(path=labels.source, kind=labels.kind, fingerprint=_fingerprint(outcomes))
+    return (
+        outcomes,
+        account,
+        LabelSource(path=labels.source, kind=labels.kind, fingerprint=_fingerprint(outcomes, info.classes)),
+    )
 
 
 def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
@@ -214,11 +218,11 @@ def _parts(folder: Path) -> list[Path]:
         raise UsageError(f"{manifest}: is not a manifest of batchland; score again") from error
 
 
-def _fingerprint(outcomes: Outcomes) -> str:
+def _fingerprint(outcomes: Outcomes, classes: tuple[ClassName, ...]) -> str:
+    """The same for every model that knows these classes, whatever their order."""
     order = pc.array_sort_indices(outcomes.images)
-    text = pc.binary_join_element_wise(
-        outcomes.images.take(order), pa.array(outcomes.truth).take(order).cast(pa.string()), "\0"
-    )
+    labels = pa.array([name.label for name in classes], pa.string()).take(pa.array(outcomes.truth))
+    text = pc.binary_join_element_wise(outcomes.images.take(order), labels.take(order), "\0")
     return hashlib.sha256("\n".join(text.to_pylist()).encode()).hexdigest()
 
 

@@ -302,7 +302,7 @@ class LabelSource(Document):
     path: str
     kind: Literal["folder", "csv", "parquet"]
     fingerprint: str
-    """sha256 over the images and classes that were evaluated, in order of image names."""
+    """sha256 over the images that were evaluated and their labels: two reports with the same one can be compared."""
 
 
 class EvaluationSummary(Document):

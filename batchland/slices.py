@@ -39,10 +39,17 @@ class _Parts(NamedTuple):
 
 
 def slices(
-    outcomes: Outcomes, *, confidence: float, image_root: Path, brightness_sample: int, seed: int
+    outcomes: Outcomes,
+    *,
+    confidence: float,
+    class_folders: bool,
+    image_root: Path,
+    brightness_sample: int,
+    seed: int,
 ) -> tuple[Slice, ...]:
     """Accuracy by part, dimension by dimension; dimensions in which all images are alike are left out.
 
+    class_folders: the first folder of an image's path is its class, not where it comes from.
     Brightness is measured on a seeded sample of at most `brightness_sample` images that are still below `image_root`.
     """
     ok = outcomes.ok
@@ -57,7 +64,7 @@ def slices(
         _shape(width, height),
         _ranges("file size", file_size / 1000, KILOBYTES, "kB"),
         _named("format", _extensions(images)),
-        _named("source folder", _source_folders(images)),
+        _named("source folder", _source_folders(images, class_folders=class_folders)),
         _brightness(images, image_root, brightness_sample, seed),
     )
     rows = [
@@ -141,9 +148,10 @@ def _extensions(images: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(found, "^tif$", "tiff")
 
 
-def _source_folders(images: pa.Array) -> pa.Array:
-    """The folders of an image without the class folder, which is the first."""
-    return pc.replace_substring_regex(pc.replace_substring_regex(images, r"^[^/]*/", ""), r"(^|/)[^/]*$", "")
+def _source_folders(images: pa.Array, *, class_folders: bool) -> pa.Array:
+    """The folders of each image, `a/b`; empty where it lies in none."""
+    below = pc.replace_substring_regex(images, r"^[^/]*/", "") if class_folders else images
+    return pc.replace_substring_regex(below, r"(^|/)[^/]*$", "")
 
 
 def _brightness(images: pa.Array, root: Path, sample: int, seed: int) -> _Parts:

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from batchland import __version__
-from batchland.cli.models import inspect
-from batchland.cli.sample import sample
+from batchland.cli.evaluate import evaluate
+from batchland.cli.models import adopt, inspect
+from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
 from batchland.cli.train import export, train
 from batchland.errors import BatchlandError
@@ -48,5 +49,14 @@ def main(verbose: bool) -> None:
     _log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-for _command in (sample, train, export, inspect, score):  # in the order of a day's work
+for _command in (  # in the order of a day's work
+    demo,
+    sample,
+    train,
+    export,
+    adopt,
+    inspect,
+    score,
+    evaluate,
+):
     main.add_command(_command)

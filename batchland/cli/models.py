@@ -1,8 +1,36 @@
-"""`batchland inspect`: what a model file says of itself."""
+"""`batchland adopt` and `batchland inspect`: cards of model files."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from batchland.session import Session
+
+
+@click.command(
+    epilog="Example: batchland adopt resnet.onnx --classes labels.txt --preprocess imagenet --out models/resnet.onnx"
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--classes", required=True, type=click.Path(path_type=Path),
+              help="Text file, one label a line, in the order of the model's outputs.")  # fmt: skip
+@click.option("--preprocess", default="imagenet", show_default=True, metavar="imagenet|half|unit|byte|FILE.json",
+              help="What the model was trained on: ImageNet's crop and statistics; the whole picture as "
+              "-1..1, 0..1 or 0..255; or a JSON file with height, width, fit, mean, std.")  # fmt: skip
+@click.option("--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto", show_default=True,
+              help="What the model gives; `auto` looks whether it ends in a softmax.")  # fmt: skip
+@click.option("--name", help="Name of the model.  [default: that of the file]")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
+def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
+    """Make an ONNX classifier from elsewhere ready for scoring: add its classes and its preprocessing.
+
+    Normalisation, and softmax where it is missing, go into the graph, so that nothing about it is left to options.
+    """
+    from batchland.adopt import adopt as run
+
+    session = run(model, classes, out, **options)
+    click.echo(f"{out}: adopted, {len(session.card.classes)} classes; look at it with: batchland inspect {out}")
 
 
 @click.command(epilog="Example: batchland inspect models/scratch.onnx")
@@ -13,9 +41,10 @@ def inspect(model: Path, as_json: bool) -> None:
     from batchland.session import open_session
 
     session = open_session(model, "cpu")
-    if as_json:
-        click.echo(session.card.model_dump_json(indent=2))
-        return
+    click.echo(session.card.model_dump_json(indent=2) if as_json else _card_table(session), nl=as_json)
+
+
+def _card_table(session: "Session") -> str:
     card = session.card
     rows = {"name": card.name, "architecture": card.architecture, "created": card.created_at, "sha256": session.sha256}
     rows["preprocess"] = ", ".join(f"{key} {value}" for key, value in card.preprocess if value is not None)
@@ -25,8 +54,7 @@ def inspect(model: Path, as_json: bool) -> None:
         rows["training"] = ", ".join(f"{key} {value}" for key, value in kept.items())
     if card.data:
         rows["data"] = ", ".join(f"{key} {value}" for key, value in card.data)
-    for key, value in rows.items():
-        click.echo(f"{key:13} {value}")
-    click.echo(f"{'classes':13} {len(card.classes)}")
-    for index, name in enumerate(card.classes):
-        click.echo(f"{index:13} {name.label}  ({name.folder})")
+    lines = [f"{key:13} {value}" for key, value in rows.items()]
+    lines.append(f"{'classes':13} {len(card.classes)}")
+    lines += [f"{index:13} {name.label}  ({name.folder})" for index, name in enumerate(card.classes)]
+    return "\n".join(lines) + "\n"

@@ -55,7 +55,7 @@ def train(data: Path, out: Path, models_dir: Path, **options: Any) -> None:
     A fifth of the images is kept aside for validation, class by class; the weights of the lowest validation loss are
     kept. Each ONNX file appears only if it answers as PyTorch does on validation images.
     """
-    with _training_extra():
+    with training_extra():
         from batchland.training.export import export as run_export
         from batchland.training.train import TrainOptions
         from batchland.training.train import train as run
@@ -80,7 +80,7 @@ def export(run: Path, out: Path, data: Path | None) -> None:
 
     The file appears only if it answers as PyTorch does on real validation images: one, a full batch and a ragged one.
     """
-    with _training_extra():
+    with training_extra():
         from batchland.training.export import export as run_export
 
     print_export(run_export(run, out, data=data))
@@ -111,7 +111,7 @@ def print_export(report: "ExportReport") -> None:
 
 
 @contextmanager
-def _training_extra() -> Iterator[None]:
+def training_extra() -> Iterator[None]:
     """Say which extra is missing, where one is."""
     try:
         yield

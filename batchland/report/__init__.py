@@ -127,7 +127,7 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
     path = Path(folder)
     try:
         summary = read_summary(path)
-        tables = [pq.read_table(path / name, partitioning=None) for name in ("per_class.parquet", "outcomes.parquet")]
+        tables = [pq.ParquetFile(path / name).read() for name in ("per_class.parquet", "outcomes.parquet")]
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: its tables cannot be read ({error}); evaluate again") from error
     return Report(path, summary, *tables)

@@ -40,7 +40,8 @@ def images(value: int) -> str:
 
 def points(value: float) -> str:
     """A difference of two shares, in percentage points, with its sign."""
-    return f"{value * 100:+.1f}".replace("-", "\N{MINUS SIGN}") + " points"
+    tenths = round(value * 100, 1) + 0.0  # never -0.0
+    return f"{tenths:+.1f}".replace("-", "\N{MINUS SIGN}") + " points"
 
 
 def p_value(value: float) -> str:

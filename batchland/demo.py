@@ -1,0 +1,74 @@
+"""Everything in a row on the sample set: draw, train, export, score, evaluate. Composes; decides nothing."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchland.evaluation import Evaluation, evaluate
+from batchland.report import ReportFiles, write_report
+from batchland.sample import draw_sample
+from batchland.scoring import RunSummary, ScoreOptions, score
+from batchland.training.export import export
+from batchland.training.train import EpochReport, TrainOptions, train
+
+_log = logging.getLogger("batchland")
+
+TRAINING = TrainOptions(weights="none", epochs=16, learning_rate=1e-3, size=80, views=1)
+"""Small pictures and few epochs: about a minute on two cores, and clearly better than chance."""
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model's way through the demo."""
+
+    name: str
+    """`scratch` or `transfer`."""
+    onnx: Path
+    predictions: RunSummary
+    """Of the labelled test set."""
+    evaluation: Evaluation
+    report: ReportFiles
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo left in its folder."""
+
+    folder: Path
+    models: tuple[ModelResult, ...]
+    night: RunSummary
+    """The night's delivery, scored by the better model: with its broken files as failed rows."""
+
+
+def run_demo(folder: Path, *, on_epoch: Callable[[EpochReport], None] | None = None) -> DemoResult:
+    """Fill `folder` with sample/, runs/, models/, predictions/ and report/. A sample that is there is used again.
+
+    Raises what the steps raise.
+    """
+    sample = folder / "sample"
+    if not sample.exists():
+        _log.info("drawing the sample set into %s", sample)
+        draw_sample(sample)
+    trained = train(sample, folder / "runs", TRAINING, on_epoch=on_epoch)
+    models = []
+    for model in trained:
+        name = model.checkpoint.parent.name
+        onnx = export(model.checkpoint.parent, folder / "models" / f"{name}.onnx").path
+        predictions = _score(sample / "test", folder / "predictions" / f"{name}.parquet", onnx)
+        evaluation = evaluate(predictions.out, sample / "test")
+        report = write_report(evaluation, folder / "report" / name)
+        models.append(ModelResult(name, onnx, predictions, evaluation, report))
+    best = max(models, key=lambda model: top1(model.evaluation))
+    night = _score(sample / "incoming", folder / "predictions" / "incoming.parquet", best.onnx)
+    return DemoResult(folder, tuple(models), night)
+
+
+def top1(evaluation: Evaluation) -> float:
+    """Share of the scored test images whose first choice is right; all of the sample's are labelled."""
+    figure = evaluation.summary.figures.top1
+    return figure.value if figure else 0.0
+
+
+def _score(images: Path, out: Path, model: Path) -> RunSummary:
+    return score(images, out, ScoreOptions(model=model, overwrite=True))
