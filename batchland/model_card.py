@@ -21,7 +21,7 @@ SCHEMA_VERSION: Final = 1
 class ClassName(BaseModel):
     """One class: the training folder it came from, and the label that people read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     folder: Annotated[str, Field(min_length=1)]
     label: Annotated[str, Field(min_length=1)]
@@ -30,7 +30,7 @@ class ClassName(BaseModel):
 class TrainingSummary(BaseModel):
     """How the weights came about; empty for models trained elsewhere."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     recipe: str
     epochs: int
@@ -49,7 +49,7 @@ class TrainingSummary(BaseModel):
 class DataSummary(BaseModel):
     """The training data, by numbers and by fingerprint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     fingerprint: str
     """sha256 over the names and contents of the images."""
@@ -60,7 +60,7 @@ class DataSummary(BaseModel):
 class ModelCard(BaseModel):
     """Everything that scoring needs to know of a model besides its graph."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(min_length=1)]

@@ -56,7 +56,7 @@ PREDICTIONS: Final = pa.schema(
 class Document(BaseModel):
     """Base of the JSON documents: frozen, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 Count = Annotated[int, Field(ge=0)]
