@@ -69,12 +69,20 @@ def test_shapes_formats_and_file_sizes(tmp_path: Path) -> None:
     }
 
 
-def test_source_folders_are_those_below_the_class_or_all_of_a_table_s(tmp_path: Path) -> None:
+def test_source_folders_are_those_below_the_class(tmp_path: Path) -> None:
     rows = [row(0, name="a/web/{}.jpg"), row(1, name="a/web/{}.jpg"), row(2, name="a/{}.jpg")]
-    below = slices_of(tmp_path / "folders", rows)["source folder"]
-    assert [(part.value, part.images) for part in below] == [("web", 2), ("", 1)]
-    whole = slices_of(tmp_path / "table", rows, table=True)["source folder"]
-    assert [(part.value, part.images) for part in whole] == [("a/web", 2), ("a", 1)]
+    for table in (False, True):
+        parts = slices_of(tmp_path / str(table), rows, table=table)["source folder"]
+        assert [(part.value, part.images) for part in parts] == [("web", 2), ("", 1)]
+
+
+def test_source_folders_that_are_no_classes_are_whole(tmp_path: Path) -> None:
+    names = ("2025/web/1.jpg", "2025/web/2.jpg", "2026/3.jpg", "2026/4.jpg")
+    predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row(name, RIGHT) for name in names])
+    labels = tmp_path / "l.csv"
+    labels.write_text("image,label\n" + "".join(f"{name},{'abab'[index]}\n" for index, name in enumerate(names)))
+    parts = [part for part in evaluate(predictions, labels).summary.slices if part.dimension == "source folder"]
+    assert [(part.value, part.images) for part in parts] == [("2025/web", 2), ("2026", 2)]
 
 
 def test_many_folders_are_taken_together(tmp_path: Path) -> None:
