@@ -111,7 +111,6 @@ def evaluate(
         slices=slices(
             outcomes,
             confidence=options.confidence,
-            class_folders=source.kind == "folder",
             image_root=image_root,
             brightness_sample=options.brightness_sample,
             seed=options.seed,

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from batchland.cores import usable_cores
 from batchland.errors import ImageError
-from batchland.intervals import Floats, holm, wilson
+from batchland.intervals import Floats, Ints, holm, wilson
 from batchland.outcomes import Outcomes
 from batchland.preprocess import PreprocessSpec, preprocess
 from batchland.schemas import Figure, Slice
@@ -42,14 +42,12 @@ def slices(
     outcomes: Outcomes,
     *,
     confidence: float,
-    class_folders: bool,
     image_root: Path,
     brightness_sample: int,
     seed: int,
 ) -> tuple[Slice, ...]:
     """Accuracy by part, dimension by dimension; dimensions in which all images are alike are left out.
 
-    class_folders: the first folder of an image's path is its class, not where it comes from.
     Brightness is measured on a seeded sample of at most `brightness_sample` images that are still below `image_root`.
     """
     ok = outcomes.ok
@@ -64,7 +62,7 @@ def slices(
         _shape(width, height),
         _ranges("file size", file_size / 1000, KILOBYTES, "kB"),
         _named("format", _extensions(images)),
-        _named("source folder", _source_folders(images, class_folders=class_folders)),
+        _named("source folder", _source_folders(images, outcomes.truth[ok])),
         _brightness(images, image_root, brightness_sample, seed),
     )
     rows = [
@@ -148,8 +146,11 @@ def _extensions(images: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(found, "^tif$", "tiff")
 
 
-def _source_folders(images: pa.Array, *, class_folders: bool) -> pa.Array:
-    """The folders of each image, `a/b`; empty where it lies in none."""
+def _source_folders(images: pa.Array, truth: Ints) -> pa.Array:
+    """The folders of each image, `a/b`, without the first where that is its class; empty where it lies in none."""
+    first = pc.replace_substring_regex(images, r"/.*$", "")
+    pairs = pa.table({"folder": first, "class": truth}).group_by(["folder", "class"]).aggregate([])
+    class_folders = pairs.num_rows == pc.count_distinct(first).as_py()
     below = pc.replace_substring_regex(images, r"^[^/]*/", "") if class_folders else images
     return pc.replace_substring_regex(below, r"(^|/)[^/]*$", "")
 

@@ -67,8 +67,11 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     account = summary.account
     if account.failed:
         both = summary.figures.top1_with_failures
-        counted = f"; counted as wrong, they would leave {percent(both.value)}" if both and summary.figures.top1 else ""
-        yield Finding("warning", f"{images(account.failed)} failed and are in no figure{counted}.", "failed")
+        verb, who = ("is", "it") if account.failed == 1 else ("are", "they")
+        counted = (
+            f"; counted as wrong, {who} would leave {percent(both.value)}" if both and summary.figures.top1 else ""
+        )
+        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{counted}.", "failed")
     for number, what in (
         (account.unpredicted, "labelled but not in the predictions"),
         (account.unlabelled, "predicted but without a label"),

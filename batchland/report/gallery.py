@@ -1,5 +1,6 @@
 """Which pictures the page shows: of the most confused pairs, of suspected label errors, of the worst mistakes."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -43,6 +44,8 @@ class Galleries(NamedTuple):
     worst: tuple[Picture, ...]
     worst_total: int
     pairs: tuple[PairPictures, ...]
+    missing: str | None
+    """Why there is not one picture; None if there are some."""
 
 
 def galleries(evaluation: "Evaluation", options: "ReportOptions") -> Galleries:
@@ -61,13 +64,16 @@ def galleries(evaluation: "Evaluation", options: "ReportOptions") -> Galleries:
         )
         shown = min(PICTURES_PER_PAIR, options.gallery)
         pairs.append(PairPictures(pair, _pictures(table.filter(same)[:shown], shares[2])))
-    return Galleries(
-        _pictures(suspected[: options.gallery], shares[0]),
-        suspected.num_rows,
-        _pictures(others[: options.gallery], shares[1]),
-        others.num_rows,
-        tuple(pairs),
-    )
+    sure = _pictures(suspected[: options.gallery], shares[0])
+    worst = _pictures(others[: options.gallery], shares[1])
+    chosen = [*sure, *worst, *(picture for pair in pairs for picture in pair.pictures)]
+    missing = None
+    if chosen and not any(picture.thumbnail.uri for picture in chosen):
+        reasons = Counter(picture.thumbnail.missing for picture in chosen)
+        missing = f"the images below {evaluation.image_root} are {reasons.most_common(1)[0][0]}; --images tells where"
+        if not budget:
+            missing = "they were not asked for"
+    return Galleries(sure, suspected.num_rows, worst, others.num_rows, tuple(pairs), missing)
 
 
 def _pictures(rows: pa.Table, thumbnails: Thumbnails) -> tuple[Picture, ...]:

@@ -7,9 +7,9 @@ from batchland.schemas import CoveragePoint, ReliabilityBin
 
 WIDTH: Final = 420
 HEIGHT: Final = 300
-LEFT: Final = 46
-RIGHT: Final = 12
-TOP: Final = 12
+LEFT: Final = 56
+RIGHT: Final = 22
+TOP: Final = 22
 BOTTOM: Final = 42
 
 

@@ -6,11 +6,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
   const heads = Array.from(table.tHead.rows[0].cells);
-  const keyOf = (row, column) => {
-    const cell = row.cells[column];
-    const text = "v" in cell.dataset ? cell.dataset.v : cell.textContent.trim();
-    return text;
-  };
+  const keyOf = (row, column) => row.cells[column].dataset.v ?? row.cells[column].textContent.trim();
   heads.forEach((head, column) => {
     const button = head.querySelector("button");
     if (!button) return;
@@ -43,7 +39,7 @@ for (const form of document.querySelectorAll("form[data-filters]")) {
     for (const row of rows) {
       const value = row.dataset.accuracy;
       const fits = limit === null || (value !== "" && Number(value) < limit);
-      row.hidden = !(fits && row.textContent.toLocaleLowerCase().includes(wanted));
+      row.hidden = !(fits && row.cells[0].textContent.toLocaleLowerCase().includes(wanted));
       shown += !row.hidden;
     }
     told.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
@@ -66,7 +62,8 @@ if (holder) {
   for (let i = 0; i < data.cells.length; i += 3) cells.set(data.cells[i] * count + data.cells[i + 1], data.cells[i + 2]);
   const context = canvas.getContext("2d");
   const view = {order: data.orders.similar, place: [], zoom: 1, x: 0, y: 0, cursor: null};
-  let size = 0, gutter = 0, pitch = 1, frame = 0;
+  const hint = readout.textContent;
+  let size = 0, gutter = 0, head = 0, pitch = 1, frame = 0;  // CSS pixels: side of the matrix, room for labels, a cell
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const shorten = (text, room) => {
@@ -84,56 +81,77 @@ if (holder) {
     frame = 0;
     const width = canvas.clientWidth;
     gutter = width >= 560 ? Math.min(170, width * 0.24) : 0;
+    head = gutter && 120;
     size = width - gutter;
     const ratio = window.devicePixelRatio || 1;
-    canvas.height = Math.round(size * ratio);
+    canvas.height = Math.round((size + head) * ratio);
     canvas.width = Math.round(width * ratio);
-    canvas.style.height = size + "px";
+    canvas.style.height = size + head + "px";
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const style = getComputedStyle(document.documentElement);
     const hit = style.getPropertyValue("--hit"), miss = style.getPropertyValue("--miss");
-    context.fillStyle = style.getPropertyValue("--paper");
-    context.fillRect(0, 0, width, size);
+    const ink = style.getPropertyValue("--text");
+    context.clearRect(0, 0, width, size + head);
     view.x = clamp(view.x, 0, count - span());
     view.y = clamp(view.y, 0, count - span());
     pitch = size / span();
     const box = Math.max(pitch > 6 ? pitch - 1 : pitch, 1.3);
     context.save();
     context.beginPath();
-    context.rect(gutter, 0, size, size);
+    context.rect(gutter, head, size, size);
     context.clip();
+    context.translate(gutter, head);
+    if (view.cursor) {
+      context.fillStyle = style.getPropertyValue("--panel");
+      context.fillRect(0, (view.cursor[0] - view.y) * pitch, size, Math.max(box, 2));
+      context.fillRect((view.cursor[1] - view.x) * pitch, 0, Math.max(box, 2), size);
+    }
     for (const [key, images] of cells) {
       const truth = Math.floor(key / count), predicted = key % count;
       const row = view.place[truth] - view.y, column = view.place[predicted] - view.x;
       if (row < -1 || column < -1 || row > span() || column > span()) continue;
       const share = images / data.support[truth];
-      context.fillStyle = `rgba(${truth === predicted ? hit : miss}, ${0.12 + 0.88 * Math.sqrt(share)})`;
-      context.fillRect(gutter + column * pitch, row * pitch, box, box);
+      context.fillStyle = `rgba(${truth === predicted ? hit : miss}, ${Math.max(pitch < 4 ? 0.4 : 0.12, Math.sqrt(share))})`;
+      context.fillRect(column * pitch, row * pitch, box, box);
       if (pitch >= 30) {
-        context.fillStyle = style.getPropertyValue("--text");
+        context.fillStyle = ink;
         context.font = "11px system-ui, sans-serif";
         context.textAlign = "center";
         context.textBaseline = "middle";
-        context.fillText(images, gutter + (column + 0.5) * pitch, (row + 0.5) * pitch);
+        context.fillText(images, (column + 0.5) * pitch, (row + 0.5) * pitch);
       }
     }
     if (view.cursor) {
-      context.strokeStyle = style.getPropertyValue("--text");
+      context.strokeStyle = ink;
       context.lineWidth = 2;
       const frameSize = Math.max(box, 7);
-      context.strokeRect(gutter + (view.cursor[1] - view.x) * pitch - 1, (view.cursor[0] - view.y) * pitch - 1, frameSize + 2, frameSize + 2);
+      context.strokeRect((view.cursor[1] - view.x) * pitch - 1, (view.cursor[0] - view.y) * pitch - 1, frameSize + 2, frameSize + 2);
     }
     context.restore();
     if (gutter) {
-      context.fillStyle = style.getPropertyValue("--text");
-      context.font = Math.min(12, Math.max(pitch - 1, 9)) + "px system-ui, sans-serif";
-      context.textAlign = "right";
+      context.fillStyle = ink;
+      context.font = "11px system-ui, sans-serif";
       context.textBaseline = "middle";
-      const step = Math.ceil(11 / pitch);
-      for (let place = Math.ceil(view.y); place < view.y + span(); place += step) {
-        if ((place - view.y + 0.5) * pitch > size) break;
-        context.fillText(shorten(data.labels[view.order[place]], gutter - 14), gutter - 8, (place - view.y + 0.5) * pitch);
-      }
+      label(view.y, gutter - 14, (text, at) => {
+        context.textAlign = "right";
+        context.fillText(text, gutter - 8, head + at);
+      });
+      label(view.x, head - 12, (text, at) => {
+        context.save();
+        context.translate(gutter + at, head - 6);
+        context.rotate(-Math.PI / 2);
+        context.textAlign = "left";
+        context.fillText(text, 0, 0);
+        context.restore();
+      });
+    }
+  };
+  const label = (from, room, write) => {
+    const step = Math.ceil(12 / pitch);
+    for (let place = Math.ceil(from); place < count; place += step) {
+      const at = (place - from + 0.5) * pitch;
+      if (at > size - 5) break;
+      if (at >= 5) write(shorten(data.labels[view.order[place]], room), at);
     }
   };
   const redraw = () => { frame = frame || requestAnimationFrame(draw); };
@@ -151,7 +169,7 @@ if (holder) {
   const point = (event) => {
     const area = canvas.getBoundingClientRect();
     const column = Math.floor(view.x + (event.clientX - area.left - gutter) / pitch);
-    const row = Math.floor(view.y + (event.clientY - area.top) / pitch);
+    const row = Math.floor(view.y + (event.clientY - area.top - head) / pitch);
     view.cursor = column >= 0 && row >= 0 && column < count && row < count ? [row, column] : view.cursor;
     tell();
     redraw();
@@ -204,8 +222,24 @@ if (holder) {
   select.addEventListener("change", () => {
     reorder(data.orders[select.value]);
     view.cursor = null;
-    readout.textContent = "Point at a cell, or use the arrow keys.";
+    readout.textContent = hint;
     redraw();
+  });
+  const find = document.getElementById("confusion-find");
+  for (const text of data.labels) {
+    const option = document.createElement("option");
+    option.value = text;
+    document.getElementById("confusion-names").append(option);
+  }
+  find.addEventListener("change", () => {
+    const wanted = find.value.trim().toLocaleLowerCase();
+    const names = data.labels.map((text) => text.toLocaleLowerCase());
+    const index = names.includes(wanted) ? names.indexOf(wanted) : names.findIndex((text) => text.includes(wanted));
+    if (!wanted || index < 0) return;
+    view.cursor = [view.place[index], view.place[index]];
+    view.zoom = Math.max(view.zoom, count / 24);
+    zoomTo(1);
+    tell();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   window.addEventListener("beforeprint", draw);
@@ -213,3 +247,8 @@ if (holder) {
   reorder(data.orders.similar);
   draw();
 }
+
+// On paper, nothing stays folded.
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});
