@@ -2,9 +2,11 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from batchland.cli.train import training_extra
 
 if TYPE_CHECKING:
     from batchland.training.download import Stage
@@ -59,3 +61,42 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
         f"{done.folder}: {done.unpacked.files} files, {done.unpacked.size / 1e6:.1f} MB, from {source} "
         f"({done.archive_bytes / 1e6:.1f} MB, sha256 {done.sha256})"
     )
+
+
+@data.command(epilog="Example: batchland data split photos/ --out data/photos --parts train=0.8,test=0.2 --links")
+@click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--parts", default="train=0.8,val=0.2", show_default=True, metavar="NAME=SHARE,...",
+              help="Two or three parts, whose shares make 1.")  # fmt: skip
+@click.option("--seed", type=int, default=1337, show_default=True, help="Of the draw.")
+@click.option("--links/--copies", default=False, show_default=True, help="Link to the photos, or copy them.")
+@click.option("--group-prefix", metavar="REGEX",
+              help="Photos of a class whose names start with the same match stay together: '[^-]+' for "
+              "scene7-1.jpg and scene7-2.jpg.")  # fmt: skip
+def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
+    """Divide the photos of DATA/train, or of DATA itself (one folder a class), into parts, class by class.
+
+    `train` keeps a fifth for validation by itself, by the same draw as this command with its defaults: this is for a
+    test set to keep aside, and for other tools. DATA is left as it is.
+    """
+    from pydantic import ValidationError
+
+    from batchland.errors import UsageError
+
+    with training_extra():
+        from batchland.training.split import SplitOptions
+        from batchland.training.split import split as run
+
+    try:
+        shares = dict(part.split("=") for part in parts.split(","))
+        given = SplitOptions.model_validate({"parts": shares} | options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"--parts {parts}: give NAME=SHARE,NAME=SHARE, such as train=0.8,test=0.2") from error
+    made = run(folder, out, given)
+    for part, counts in made.parts.items():
+        click.echo(f"{made.folder / part}: {sum(counts.values())} photos of {len(counts)} classes")
