@@ -6,6 +6,7 @@
     ├── GateFailedError                 4   an evaluation gate failed
     ├── ModelError                      5   the model file cannot be used
     │   └── DeviceError                 5   the device that was asked for cannot be used
+    ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
     ├── OutputError                    74   the output cannot be written (disk full, read-only)
     ├── LockedError                    75   another run holds the output's lock
     ├── Interrupted             130 / 143   stopped by SIGINT / SIGTERM; a rerun resumes
@@ -49,6 +50,12 @@ class ModelError(BatchlandError):
 
 class DeviceError(ModelError):
     """The device that was asked for cannot be used; the message says why and what to do."""
+
+
+class DownloadError(BatchlandError):
+    """A server cannot be reached or keeps breaking off. What has arrived is kept, a rerun resumes."""
+
+    exit_code = 69
 
 
 class OutputError(BatchlandError):

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batchland import __version__
+from batchland.cli.data import data
 from batchland.cli.evaluate import evaluate
 from batchland.cli.models import adopt, inspect
 from batchland.cli.sample import demo, sample
@@ -52,6 +53,7 @@ def main(verbose: bool) -> None:
 for _command in (  # in the order of a day's work
     demo,
     sample,
+    data,
     train,
     export,
     adopt,

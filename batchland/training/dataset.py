@@ -25,6 +25,7 @@ from batchland.errors import ErrorCode, ImageError, UsageError
 from batchland.model_card import ClassName, DataSummary, class_names
 from batchland.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
 from batchland.source import IMAGE_EXTENSIONS, ImageRef, list_images, read_image
+from batchland.training.folders import class_folders, subfolders, training_folder
 
 with warnings.catch_warnings():  # of its own __about__, at import
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -113,35 +114,12 @@ def load_data(data: Path, spec: PreprocessSpec, *, seed: int = 1337, strict: boo
     return TrainingData(folder, classes, spec, sets[0], sets[1], skipped, summary)
 
 
-def training_folder(data: Path) -> Path:
-    """DATA/train where there is one, else DATA; absolute. Raises UsageError if DATA is no folder."""
-    if not data.is_dir():
-        what = "is not a folder" if data.exists() else "does not exist"
-        raise UsageError(f"{data}: {what}; give a folder with train/CLASS/*.jpg or CLASS/*.jpg")
-    folder = data / "train"
-    return (folder if folder.is_dir() else data).absolute()
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders in byte order. Raises UsageError if there are fewer than two."""
-    names = _subfolders(folder)
-    if len(names) < 2:
-        found = f"only one class folder ({names[0]})" if names else "no class folders"
-        raise UsageError(f"{folder}: {found}; training wants one folder a class, CLASS/*.jpg, and at least two classes")
-    return names
-
-
-def _subfolders(folder: Path) -> list[str]:
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return sorted(names, key=str.encode)
-
-
 def _compare_with_test(data: Path, folder: Path, folders: Sequence[str]) -> None:
     """Warn of a test set whose classes are not those of the training set: it could not be evaluated later."""
     test = data / "test"
     if folder == data.absolute() or not test.is_dir():
         return
-    names = _subfolders(test)
+    names = subfolders(test)
     for what, where, odd in (
         ("unknown to", folder, [name for name in names if name not in folders]),
         ("lacking here but in", folder, [name for name in folders if name not in names]),

@@ -19,8 +19,8 @@ from batchland.model_card import METADATA_KEY, ModelCard
 from batchland.preprocess import Pixels, preprocess
 from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
 from batchland.source import ImageRef, read_image
-from batchland.training.dataset import training_folder
 from batchland.training.files import publish
+from batchland.training.folders import training_folder
 from batchland.training.models import ServedModel, build
 from batchland.training.train import CHECKPOINT, CHECKPOINT_FORMAT
 

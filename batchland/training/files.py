@@ -1,11 +1,13 @@
-"""Write a file so that a reader sees the old one or the whole new one, never half. Knows nothing of what is in it."""
+"""Write a file or folder so that a reader sees the old or the whole new one, never half. Knows nothing of contents."""
 
 import contextlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from batchland.errors import OutputError
+from batchland.errors import OutputError, UsageError
+from batchland.lock import locked
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:
@@ -25,6 +27,32 @@ def publish(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder `.NAME.new` beside `path`, which becomes `path` at the end; if the body raises, nothing stays.
+
+    Raises UsageError if `path` exists and is not an empty folder, LockedError if another process is making it,
+    OutputError if it cannot be written.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(f"{path}: exists and is not an empty folder; give a new one with --out, or delete it first")
+    target = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
+    temporary = target.with_name(f".{target.name}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(temporary.with_suffix(".lock"), str(path)):
+            shutil.rmtree(temporary, ignore_errors=True)  # what a killed process has left
+            try:
+                temporary.mkdir()
+                yield temporary
+                temporary.replace(target)
+                _sync(target.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _sync(path: Path) -> None:

@@ -41,11 +41,10 @@ from batchland.training.dataset import (
     PhotoDataset,
     Skipped,
     TrainingData,
-    class_folders,
     load_data,
-    training_folder,
 )
 from batchland.training.files import publish
+from batchland.training.folders import class_folders, training_folder
 from batchland.training.models import (
     ARCHITECTURES,
     Architecture,

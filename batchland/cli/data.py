@@ -1,0 +1,102 @@
+"""`batchland data`: get a data set, split it, look it over before training on it."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchland.cli.train import training_extra
+
+if TYPE_CHECKING:
+    from batchland.training.download import Stage
+
+
+@click.group()
+def data() -> None:
+    """Get labelled photos, split them, and look them over before training."""
+
+
+@data.command(epilog="Example: batchland data download --out data/landmark_images")
+@click.argument("source", required=False)
+@click.option("-o", "--out", type=click.Path(path_type=Path),
+              help="The folder to make.  [default: data/NAME for NAME.zip]")  # fmt: skip
+@click.option("--sha256", metavar="HEX", help="What the archive's must be; a copy made today tells it for tomorrow.")
+@click.option("--max-size", type=click.FloatRange(0, min_open=True), default=64.0, show_default=True, metavar="GIB",
+              help="Refuse what is larger, as an archive or unpacked.")  # fmt: skip
+def download(source: str | None, out: Path | None, sha256: str | None, max_size: float) -> None:
+    """Fetch the zip or tar archive SOURCE and unpack it as a folder.
+
+    SOURCE is an http(s) address or a local file; without it, the landmarks of the walk-through are fetched: 50 classes,
+    4,996 photos to train and 1,250 to test. The folder appears whole or not at all. A download that breaks off goes on
+    where it stopped when the command is given again. Archives with links, with paths outside the folder, or that grow
+    out of all proportion are refused.
+    """
+    from pydantic import ValidationError
+    from tqdm import tqdm
+
+    from batchland.errors import UsageError
+    from batchland.training.archive import UnpackLimits
+    from batchland.training.download import REFERENCE_URL, DownloadOptions, default_folder
+    from batchland.training.download import download as run
+
+    source = source or REFERENCE_URL
+    try:
+        options = DownloadOptions(sha256=sha256, limits=UnpackLimits(max_bytes=int(max_size * 2**30)))
+    except ValidationError as error:
+        raise UsageError(f"--sha256 {sha256}: not 64 hexadecimal digits") from error
+    with ExitStack() as bars:
+        shown: dict[str, tqdm[None]] = {}
+
+        def update(stage: "Stage", done: int, total: int | None) -> None:
+            if stage not in shown:
+                unit = {"unit": "B", "unit_scale": True} if stage == "download" else {"unit": " files"}
+                shown[stage] = bars.enter_context(tqdm(desc=stage, disable=None, dynamic_ncols=True, **unit))
+            bar = shown[stage]
+            bar.total = total
+            bar.update(done - bar.n)
+
+        done = run(source, out or default_folder(source), options, on_progress=update)
+    click.echo(
+        f"{done.folder}: {done.unpacked.files} files, {done.unpacked.size / 1e6:.1f} MB, from {source} "
+        f"({done.archive_bytes / 1e6:.1f} MB, sha256 {done.sha256})"
+    )
+
+
+@data.command(epilog="Example: batchland data split photos/ --out data/photos --parts train=0.8,test=0.2 --links")
+@click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--parts", default="train=0.8,val=0.2", show_default=True, metavar="NAME=SHARE,...",
+              help="Two or three parts, whose shares make 1.")  # fmt: skip
+@click.option("--seed", type=int, default=1337, show_default=True, help="Of the draw.")
+@click.option("--links/--copies", default=False, show_default=True, help="Link to the photos, or copy them.")
+@click.option("--group-prefix", metavar="REGEX",
+              help="Photos of a class whose names start with the same match stay together: '[^-]+' for "
+              "scene7-1.jpg and scene7-2.jpg.")  # fmt: skip
+def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
+    """Divide the photos of DATA/train, or of DATA itself (one folder a class), into parts, class by class.
+
+    `train` keeps a fifth for validation by itself, by the same draw as this command with its defaults: this is for a
+    test set to keep aside, and for other tools. DATA is left as it is.
+    """
+    from pydantic import ValidationError
+
+    from batchland.errors import UsageError
+
+    with training_extra():
+        from batchland.training.split import SplitOptions
+        from batchland.training.split import split as run
+
+    try:
+        shares = dict(part.split("=") for part in parts.split(","))
+        given = SplitOptions.model_validate({"parts": shares} | options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"--parts {parts}: give NAME=SHARE,NAME=SHARE, such as train=0.8,test=0.2") from error
+    made = run(folder, out, given)
+    for part, counts in made.parts.items():
+        click.echo(f"{made.folder / part}: {sum(counts.values())} photos of {len(counts)} classes")

@@ -1,0 +1,191 @@
+"""Unpack a zip or tar archive that nobody vouches for: nothing outside the target, no links, no absurd sizes.
+
+Names, links and sizes are judged here and not left to the archive's word: bytes are counted as they come out. What is
+refused is refused as a whole; throwing away what was unpacked until then is the caller's part.
+"""
+
+import errno
+import gzip
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated, Final, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchland.errors import UsageError
+
+_CHUNK: Final = 1 << 20
+_RATIO_COUNTS_FROM: Final = 64 << 20
+"""Bytes that may come out whatever the ratio: a small archive of plain pictures is no bomb."""
+_JUNK: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
+_DAMAGE: Final = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError, UnicodeError,
+    NotImplementedError,
+)  # fmt: skip
+
+
+class UnpackLimits(BaseModel):
+    """What an archive may grow to. Far above any set of photos, far below what fills a disk by trickery."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: Annotated[int, Field(gt=0)] = 64 << 30
+    """Of all files together, unpacked; also of the archive itself, while it is downloaded."""
+    max_files: Annotated[int, Field(gt=0)] = 1_000_000
+    """Files and folders."""
+    max_ratio: Annotated[float, Field(gt=0)] = 100.0
+    """Unpacked bytes per byte of the archive, counted from 64 MiB on. Photos hardly shrink; bombs reach thousands."""
+
+
+class Unpacked(NamedTuple):
+    """What came out."""
+
+    files: int
+    size: int
+    """Bytes."""
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    limits: UnpackLimits | None = None,
+    *,
+    name: str | None = None,
+    on_entry: Callable[[int], None] | None = None,
+) -> Unpacked:
+    """Unpack all files of a zip or tar archive (plain, gzip, bzip2, xz) into the empty folder `folder`.
+
+    Permissions, owners and times are not taken over. name: what messages call the archive. on_entry is called before
+    each entry, with the number of those before it; what it raises ends the unpacking. Raises UsageError if the archive
+    is damaged or anything in it is refused, OSError if writing fails.
+    """
+    shown = name or str(archive)
+    unpacking = _Unpacking(shown, folder, limits or UnpackLimits(), archive.stat().st_size)
+    try:
+        for member in _members(archive, shown):
+            if on_entry is not None:
+                on_entry(unpacking.entries)
+            unpacking.take(member)
+    except _DAMAGE as error:
+        raise UsageError(f"{shown}: damaged ({error}); get it again") from error
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # of bzip2 on damaged data, of a seek to a damaged offset
+            raise UsageError(f"{shown}: damaged ({error}); get it again") from error
+        raise
+    return Unpacked(unpacking.files, unpacking.size)
+
+
+def lift_only_folder(folder: Path) -> None:
+    """Where `folder` holds nothing but one folder, as archives are often packed, bring that one's content up."""
+    inside = list(folder.iterdir())
+    if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in ("train", "test", "val"):
+        return
+    inner = inside[0].rename(folder / ".inner")  # so that it is in no child's way
+    for child in list(inner.iterdir()):
+        child.rename(folder / child.name)
+    inner.rmdir()
+
+
+class _Member(NamedTuple):
+    """One entry of an archive, of either kind."""
+
+    name: str
+    is_folder: bool
+    problem: str | None
+    """Why it is not unpacked: a link, a device, encrypted."""
+    open: Callable[[], IO[bytes]]
+
+
+def _members(archive: Path, shown: str) -> Iterator[_Member]:
+    """The entries, in the archive's order. The content decides the kind, not the name."""
+    if zipfile.is_zipfile(archive):
+        return _zip_members(archive)
+    if tarfile.is_tarfile(archive):
+        return _tar_members(archive)
+    raise UsageError(f"{shown}: neither a zip nor a tar archive; look at it, it may be an error page")
+
+
+def _zip_members(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as container:
+        for info in container.infolist():
+            mode = info.external_attr >> 16
+            problem = None
+            if info.flag_bits & 1:
+                problem = "is encrypted"
+            elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                problem = "is a link or a device"
+            yield _Member(info.orig_filename, info.is_dir(), problem, partial(container.open, info))
+
+
+def _tar_members(archive: Path) -> Iterator[_Member]:
+    with tarfile.open(archive) as container:
+        for info in container:
+            problem = None if info.isfile() or info.isdir() else "is a link or a device"
+
+            def content(info: tarfile.TarInfo = info) -> IO[bytes]:
+                file = container.extractfile(info)
+                assert file is not None  # of a regular file
+                return file
+
+            yield _Member(info.name, info.isdir(), problem, content)
+        assert container.fileobj is not None
+        container.fileobj.read(_CHUNK)  # the padding, and with it the checksum of a gzip, bzip2 or xz stream
+
+
+@dataclass
+class _Unpacking:
+    """What has come out so far, and what may."""
+
+    shown: str
+    folder: Path
+    limits: UnpackLimits
+    archive_bytes: int
+    entries: int = 0
+    files: int = 0
+    size: int = 0
+
+    def take(self, member: _Member) -> None:
+        """Unpack one entry, or raise UsageError."""
+        self.entries += 1
+        if self.entries > self.limits.max_files:
+            raise UsageError(f"{self.shown}: more than {self.limits.max_files} entries; refused, nothing is unpacked")
+        path = self._path(member)
+        if any(part in _JUNK for part in path.relative_to(self.folder).parts):
+            return
+        try:
+            (path if member.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+            if not member.is_folder:
+                with path.open("xb") as target, member.open() as source:
+                    self._copy(member, source, target)
+                self.files += 1
+        except (FileExistsError, NotADirectoryError) as error:
+            raise self._refusal(member, "stands twice") from error
+
+    def _path(self, member: _Member) -> Path:
+        """Where it goes. A backslash counts as a separator, as the programs that write them mean it."""
+        name = PurePosixPath(member.name.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in (*name.parts, "")[0] or "\0" in member.name:
+            raise self._refusal(member, "points outside the target")
+        if member.problem:
+            raise self._refusal(member, member.problem)
+        return self.folder / name
+
+    def _copy(self, member: _Member, source: IO[bytes], target: IO[bytes]) -> None:
+        most = max(_RATIO_COUNTS_FROM, int(self.archive_bytes * self.limits.max_ratio))
+        while chunk := source.read(_CHUNK):
+            self.size += len(chunk)
+            if self.size > self.limits.max_bytes:
+                raise self._refusal(member, f"brings the whole beyond {self.limits.max_bytes / 1e9:g} GB")
+            if self.size > most:
+                raise self._refusal(member, f"brings the whole beyond {self.limits.max_ratio:g} times the archive")
+            target.write(chunk)
+
+    def _refusal(self, member: _Member, problem: str) -> UsageError:
+        return UsageError(f"{self.shown}: its entry {member.name!r} {problem}; refused, nothing is unpacked")

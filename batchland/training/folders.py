@@ -1,0 +1,29 @@
+"""Where the images of a data set lie: DATA/train or DATA, one folder a class. Knows neither torch nor pixels."""
+
+from pathlib import Path
+
+from batchland.errors import UsageError
+
+
+def training_folder(data: Path) -> Path:
+    """DATA/train where there is one, else DATA; absolute. Raises UsageError if DATA is no folder."""
+    if not data.is_dir():
+        what = "is not a folder" if data.exists() else "does not exist"
+        raise UsageError(f"{data}: {what}; give a folder with train/CLASS/*.jpg or CLASS/*.jpg")
+    folder = data / "train"
+    return (folder if folder.is_dir() else data).absolute()
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the class folders in byte order. Raises UsageError if there are fewer than two."""
+    names = subfolders(folder)
+    if len(names) < 2:
+        found = f"only one class folder ({names[0]})" if names else "no class folders"
+        raise UsageError(f"{folder}: {found}; training wants one folder a class, CLASS/*.jpg, and at least two classes")
+    return names
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in `folder` that are not hidden, in byte order."""
+    names = (entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(names, key=str.encode)
