@@ -3,6 +3,7 @@
 for record in read_runs(Path("runs/nightly")): print(record.date, record.outcome)
 """
 
+import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,6 +24,8 @@ LATEST: Final = "latest"
 LOCK_FILE: Final = ".lock"
 """Beside the dates; held by the kernel while a run of the job is under way."""
 CONFIDENCE_BINS: Final = 20
+
+_log = logging.getLogger("batchland")
 
 Outcome = Literal[
     "running",
@@ -62,7 +65,7 @@ class Attempt(Document):
     exit_code: int | None = None
     """What the process ended with, or would have without a retry. None while it runs, and if it was killed."""
     error: str | None = None
-    """One sentence: what, where, what next."""
+    """One sentence, unless the outcome is ok: what, where, what next."""
 
 
 class PredictionMix(Document):
@@ -109,9 +112,10 @@ class ModelRun(Document):
     """As the job calls it."""
     partition: str
     """Absolute path of the folder that holds the predictions."""
-    state: Literal["scored", "resumed", "kept", "replaced", "unfinished"]
+    state: Literal["scored", "resumed", "kept", "replaced", "nothing_new", "unfinished"]
     """scored: whole, from nothing. resumed: an earlier attempt had begun it. kept: was complete before this run.
-    replaced: by --force. unfinished: not complete; the fields below are None then."""
+    replaced: by --force. nothing_new: with mode "new", every image was scored already, so there is no partition.
+    unfinished: not complete. With the last two, the fields below are None."""
     run_id: str | None = None
     """Of the predictions, as in their manifest: derived from model, options and input."""
     model: ModelInfo | None = None
@@ -197,16 +201,21 @@ class RunRecord(Document):
 def read_runs(folder: str | os.PathLike[str]) -> list[RunRecord]:
     """The records of a job, `folder` being `runs/NAME`, oldest date first; none if the folder does not exist.
 
-    An attempt that says `running` while no process holds the job's lock reads as `killed`. Raises UsageError if a
-    record cannot be read.
+    An attempt that says `running` while no process holds the job's lock reads as `killed`. A record that cannot be read
+    (another version's, perhaps) is passed over with a warning in the log: it must not end tonight's run.
     """
     root = Path(folder)
-    dates = sorted(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file())
-    return [read_run(root / name) for name in dates]
+    records = []
+    for name in sorted(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file()):
+        try:
+            records.append(read_run(root / name))
+        except UsageError as error:
+            _log.warning("%s", error)
+    return records
 
 
 def read_run(folder: Path) -> RunRecord:
-    """The record of one night, `folder` being `runs/NAME/DATE`; see `read_runs`."""
+    """The record of one night, `folder` being `runs/NAME/DATE`; see `read_runs`. Raises UsageError."""
     path = folder / RUN_FILE
     # The lock is asked first: a run that ends in between is then read as what it ended with.
     running = holder(folder.parent / LOCK_FILE)

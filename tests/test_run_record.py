@@ -1,6 +1,7 @@
 """The record of a night: one document per date, whoever was started for it and however that ended."""
 
 import os
+import re
 import socket
 from datetime import UTC, date, datetime, timedelta
 
@@ -96,10 +97,11 @@ def test_the_last_good_night():
     assert last_good([bad]) is None
 
 
-def test_a_record_that_cannot_be_read_is_named(tmp_path):
+def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(tmp_path, caplog):
     with pytest.raises(UsageError, match=r"run\.json: cannot be read \(No such file or directory\)"):
         read_run(tmp_path / "2026-11-23")
+    update_run(tmp_path / "2026-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2026, 11, 22)))
     (tmp_path / "2026-11-23").mkdir()
     (tmp_path / "2026-11-23" / "run.json").write_text('{"job": 1}')
-    with pytest.raises(UsageError, match=r"run\.json: is no record that this batchland reads \(job\)"):
-        read_runs(tmp_path)
+    assert [str(run.date) for run in read_runs(tmp_path)] == ["2026-11-22"]
+    assert re.search(r"2026-11-23/run\.json: is no record that this batchland reads \(job\)", caplog.text)
