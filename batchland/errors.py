@@ -6,15 +6,18 @@
     ├── GateFailedError                 4   an evaluation gate failed
     ├── ModelError                      5   the model file cannot be used
     │   └── DeviceError                 5   the device that was asked for cannot be used
+    ├── MissingInputError              66   a job's delivery is missing, empty or still growing
     ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
     ├── OutputError                    74   the output cannot be written (disk full, read-only)
     ├── LockedError                    75   another run holds the output's lock
     ├── Interrupted             130 / 143   stopped by SIGINT / SIGTERM; a rerun resumes
+    │   └── TimeLimitError            143   stopped at its own time limit, as by SIGTERM; a rerun resumes
     └── ImageError                      -   one image has no pixels; becomes a `failed` row, never ends a run
 
 A message says what, where and what next, in one line. A traceback means a bug.
 """
 
+import signal
 from typing import ClassVar, Literal
 
 
@@ -52,6 +55,12 @@ class DeviceError(ModelError):
     """The device that was asked for cannot be used; the message says why and what to do."""
 
 
+class MissingInputError(BatchlandError):
+    """A job's delivery is missing, empty or still growing."""
+
+    exit_code = 66
+
+
 class DownloadError(BatchlandError):
     """A server cannot be reached or keeps breaking off. What has arrived is kept, a rerun resumes."""
 
@@ -76,6 +85,13 @@ class Interrupted(BatchlandError):  # noqa: N818 - an event, not a fault
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum  # type: ignore[misc]  # 130 for SIGINT, 143 for SIGTERM
+
+
+class TimeLimitError(Interrupted):
+    """The run reached its time limit and stopped after a whole batch; a rerun resumes there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, signal.SIGTERM)
 
 
 ErrorCode = Literal[

@@ -19,28 +19,28 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from batchland import __version__
 from batchland.cores import usable_cores
-from batchland.errors import Interrupted, TooManyFailedError, UsageError
+from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
 from batchland.loader import Batch, BatchLoader
 from batchland.predictions import to_rows
 from batchland.schemas import Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
 from batchland.session import Session, open_session
 from batchland.signals import StopSignal
 from batchland.sink import PredictionSink, Survey, manifest_path
-from batchland.source import Ignored, ImageRef, list_images
+from batchland.source import Ignored, ImageRef, choose, list_images
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
+ALREADY_SCORED: Final = "already scored"
+"""Under this the manifest's `ignored` counts what `skip` has left out."""
 _PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "pyarrow")
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
-class ScoreOptions(BaseModel):
-    """How to score. What the model card fixes (preprocessing, classes) is not here, on purpose."""
+class ScoreSettings(BaseModel):
+    """How to score, as a job file may say it, too. What the model card fixes (preprocessing, classes) is not here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: Path | None = None
-    """ONNX file; None takes $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx."""
     top_k: PositiveInt = 5
     """Choices kept per image, capped by the number of classes."""
     batch_size: PositiveInt = 32
@@ -53,18 +53,31 @@ class ScoreOptions(BaseModel):
     """onnxruntime's threads on the CPU; None takes one per usable core."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    include: tuple[str, ...] = ()
+    """Score only images that match one of these patterns (as in .gitignore); none means all."""
+    exclude: tuple[str, ...] = ()
+    """Leave out images that match one of these patterns (as in .gitignore)."""
     all_files: bool = False
     """List every file, whatever its extension."""
     follow_links: bool = False
     """Follow links to folders."""
-    overwrite: bool = False
-    """Replace an output that exists."""
     part_size: PositiveInt = 8192
     """Images per part, rounded up to whole batches."""
-    restart: bool = False
-    """Discard what an interrupted run has left instead of resuming it."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one image may take to read and decode."""
+
+
+class ScoreOptions(ScoreSettings):
+    """How one run scores."""
+
+    model: Path | None = None
+    """ONNX file; None takes $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx."""
+    overwrite: bool = False
+    """Replace an output that exists."""
+    restart: bool = False
+    """Discard what an interrupted run has left instead of resuming it."""
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which the run stops in good order, for a rerun to go on."""
 
 
 class FailureLimit(NamedTuple):
@@ -122,6 +135,7 @@ def score(
     out: str | os.PathLike[str],
     options: ScoreOptions | None = None,
     *,
+    skip: Callable[[ImageRef], bool] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
     """Score every image below the folder `images` and write the predictions to `out`.
@@ -130,7 +144,10 @@ def score(
     listed image gets one row, in listing order: `ok` with its top-k, or `failed` with an error code. A rerun after an
     interruption goes on from the last part written and leaves the same bytes as an undisturbed run.
 
-    Raises UsageError, ModelError, DeviceError, OutputError, LockedError, and Interrupted on SIGINT or SIGTERM.
+    skip: says of a listed image that it is scored already and shall have no row; the manifest counts those.
+
+    Raises UsageError, ModelError, DeviceError, OutputError, LockedError, Interrupted on SIGINT or SIGTERM, and
+    TimeLimitError.
     """
     options = options or ScoreOptions()
     root, out = Path(images), Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
@@ -139,6 +156,9 @@ def score(
     stopwatch = _Stopwatch()
     ignored = Ignored()
     listing = list_images(root, all_files=options.all_files, follow_links=options.follow_links, ignored=ignored)
+    listing = choose(listing, options.include, options.exclude, ignored)
+    if skip is not None:
+        listing = _unless(skip, listing, ignored)
     listing = _not_empty(stopwatch.listing(listing), root, ignored)
     session = open_session(
         find_model(options.model), options.device, intra_op_threads=options.intra_op_threads or usable_cores()
@@ -166,6 +186,11 @@ def score(
             if stop.received is not None:
                 sink.checkpoint()
                 raise Interrupted(f"{out}: stopped after {kept} images; the same command goes on there", stop.received)
+            if options.time_limit is not None and stopwatch.elapsed() >= options.time_limit:
+                sink.checkpoint()
+                raise TimeLimitError(
+                    f"{out}: stopped after {kept} images, at the time limit; the same command goes on there"
+                )
         survey = sink.survey()
         info = _info(root, options, session, run, survey)
         files = sink.assemble(info.model_dump_json())
@@ -253,6 +278,14 @@ def _loader(images: Iterable[ImageRef], session: Session, options: ScoreOptions)
     )
 
 
+def _unless(skip: Callable[[ImageRef], bool], images: Iterable[ImageRef], ignored: Ignored) -> Iterator[ImageRef]:
+    for ref in images:
+        if skip(ref):
+            ignored.counts[ALREADY_SCORED] += 1
+        else:
+            yield ref
+
+
 def _not_empty(images: Iterator[ImageRef], root: Path, ignored: Ignored) -> Iterator[ImageRef]:
     first = next(images, None)
     if first is None:
@@ -269,7 +302,8 @@ def _fingerprint(root: Path, options: ScoreOptions, session: Session) -> dict[st
         "provider": session.provider,
         "images": str(root.resolve()),
         "options": options.model_dump(
-            mode="json", include={"top_k", "batch_size", "all_files", "follow_links", "intra_op_threads"}
+            mode="json",
+            include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
         ),
         "versions": _versions(),
     }

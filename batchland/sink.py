@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import OutputError, UsageError
+from batchland.exchange import exchange
 from batchland.lock import locked
 from batchland.schemas import METADATA_KEY, PREDICTIONS, Counts, WrittenFile
 from batchland.source import ImageRef
@@ -221,9 +222,12 @@ class PredictionSink:
                 _publish(manifest_path(self.out), lambda path: path.write_text(manifest))
             else:
                 _publish(self._assembly / manifest_path(self.out).name, lambda path: path.write_text(manifest))
-                if self.out.exists():
-                    self.out.rename(self._replaced)
-                self._assembly.rename(self.out)
+                if self.out.exists() and exchange(self._assembly, self.out):
+                    self._assembly.rename(self._replaced)
+                else:
+                    if self.out.exists():
+                        self.out.rename(self._replaced)
+                    self._assembly.rename(self.out)
                 _sync(self.out.parent)
                 _remove(self._replaced)
             _remove(self._parts_dir)

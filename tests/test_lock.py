@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from batchland.errors import LockedError
-from batchland.lock import locked
+from batchland.lock import holder, locked
 
 HOLD = """
 import sys, time
@@ -31,15 +31,15 @@ def test_the_file_is_gone_afterwards(tmp_path):
 
 def test_a_second_process_is_told_who_holds_it_and_a_killed_holder_frees_it(tmp_path):
     path = tmp_path / "lock"
-    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "held\n"
         with pytest.raises(LockedError) as caught, locked(path, "preds.parquet"):
             pass
-        pattern = rf"preds\.parquet: another run \(process {holder.pid} on \S+, since \S+\) is writing it; .*"
+        pattern = rf"preds\.parquet: another run \(process {child.pid} on \S+, since \S+\) is writing it; .*"
         assert re.fullmatch(pattern, str(caught.value))
         assert caught.value.exit_code == 75
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
         with locked(path, "out"):
             pass
 
@@ -49,3 +49,14 @@ def test_a_lock_file_of_unknown_content_is_no_obstacle(tmp_path):
     path.write_text("garbage")
     with locked(path, "out"):
         assert '"pid"' in path.read_text()
+
+
+def test_the_holder_can_be_asked_for(tmp_path):
+    path = tmp_path / "lock"
+    assert holder(path) is None
+    with locked(path, "out"):
+        assert holder(path).keys() == {"pid", "host", "since"}
+        with pytest.raises(LockedError), locked(path, "out", wait=0.2):
+            pass
+    path.write_text("left by a killed run")
+    assert holder(path) is None

@@ -17,7 +17,15 @@ from toys import COLOURS, picture, toy_card, write_toy_model
 
 import batchland.sink as sink_module
 from batchland import ScoreOptions, __version__, score
-from batchland.errors import Interrupted, LockedError, ModelError, OutputError, TooManyFailedError, UsageError
+from batchland.errors import (
+    Interrupted,
+    LockedError,
+    ModelError,
+    OutputError,
+    TimeLimitError,
+    TooManyFailedError,
+    UsageError,
+)
 from batchland.schemas import METADATA_KEY, PREDICTIONS, Counts, Manifest, PredictionsInfo
 from batchland.scoring import FailureLimit, find_model
 
@@ -329,6 +337,28 @@ def test_the_signal_is_answered_after_the_batch(tmp_path, photos, toy_model):
     assert caught.value.exit_code == 143
     assert str(caught.value) == f"{out}: stopped after 12 images; the same command goes on there"
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 12
+
+
+def test_a_run_stops_at_its_time_limit_and_goes_on_there(tmp_path, photos, toy_model):
+    out = tmp_path / "p.parquet"
+    with pytest.raises(TimeLimitError) as caught:
+        score(photos, out, options(toy_model, time_limit=1e-9))
+    assert caught.value.exit_code == 143
+    assert str(caught.value) == f"{out}: stopped after 4 images, at the time limit; the same command goes on there"
+    assert score(photos, out, options(toy_model)).manifest.resumed_images == 4
+
+
+def test_only_chosen_images_have_rows_and_parts_of_another_choice_are_not_taken_over(tmp_path, photos, toy_model):
+    out = tmp_path / "p.parquet"
+    with pytest.raises(TimeLimitError):
+        score(photos, out, options(toy_model, time_limit=1e-9, exclude=("/camera-2/",)))
+    chosen = options(toy_model, include=("camera-0/", "camera-1/"), exclude=("*5.jpg",))
+    manifest = score(photos, out, chosen, skip=lambda ref: ref.name < "camera-1/030.jpg").manifest
+    assert list(labels(out)) == [f"camera-1/{number:03}.jpg" for number in range(30, 40) if number != 35]
+    assert manifest.ignored == {"already scored": 27, "excluded": 6, "not included": 18}
+    assert manifest.resumed_images == 0
+    with pytest.raises(UsageError, match=r"no images to score \(found: 60 already scored\)"):
+        score(photos, tmp_path / "none.parquet", options(toy_model), skip=lambda ref: True)
 
 
 CHILD = """

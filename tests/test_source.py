@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from batchland.errors import ImageError, UsageError
-from batchland.source import MAX_FILE_BYTES, Ignored, ImageRef, list_images, read_image
+from batchland.source import MAX_FILE_BYTES, Ignored, ImageRef, choose, list_images, read_image
 
 
 def tree(root, *names: str | bytes):
@@ -152,3 +152,23 @@ def test_a_pipe_that_took_a_files_place_is_never_waited_for(tmp_path):
     thread.start()
     thread.join(5)
     assert failures == ["io_error"]
+
+
+def test_images_are_chosen_by_patterns_and_the_others_counted(tmp_path):
+    tree(tmp_path / "in", "camera-1/a.jpg", "camera-1/raw/b.jpg", "camera-2/c.jpg", "d.png", "e.jpg", "locked/f.jpg")
+    ignored = Ignored()
+
+    def chosen(include=(), exclude=()):
+        return [ref.name for ref in choose(list_images(tmp_path / "in"), include, exclude, ignored)]
+
+    assert chosen(include=["camera-*/", "*.png"], exclude=["raw/"]) == ["camera-1/a.jpg", "camera-2/c.jpg", "d.png"]
+    assert ignored.counts == {"not included": 2, "excluded": 1}
+    assert chosen(exclude=["/*", "!/e.jpg"]) == ["e.jpg"]
+    with pytest.raises(UsageError, match=r"pattern '!': is no pattern as in \.gitignore; write it like"):
+        chosen(exclude=["*.gif", "!"])
+
+
+def test_a_folder_that_cannot_be_listed_is_no_silent_gap_whatever_is_included():
+    broken = ImageRef("sub/", b"sub/", ("permission_denied", "the folder cannot be listed"))
+    assert list(choose([broken], ["*.jpg"], [], Ignored())) == [broken]
+    assert list(choose([broken], [], ["sub/"], Ignored())) == []

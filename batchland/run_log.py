@@ -1,0 +1,67 @@
+"""The log of a night as JSON lines: `runs/NAME/DATE/log.jsonl`, every line with the run's id. Decides nothing."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from batchland.errors import OutputError
+
+_log = logging.getLogger("batchland")
+
+
+@contextmanager
+def run_log(path: Path, **fields: Any) -> Iterator[None]:
+    """Append what batchland logs meanwhile to `path`, one JSON object a line, each with `fields`.
+
+    What is logged with `extra={"data": {...}}` has those keys, too. Two processes may append at once. Raises
+    OutputError if the file cannot be opened; a line that cannot be written later is dropped, and that is said once on
+    stderr.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); the job was not started") from error
+    handler = _JsonLines(descriptor, path, fields)
+    level = _log.level
+    _log.addHandler(handler)
+    if not _log.isEnabledFor(logging.INFO):
+        _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _log.setLevel(level)
+        _log.removeHandler(handler)
+        os.close(descriptor)
+
+
+class _JsonLines(logging.Handler):
+    def __init__(self, descriptor: int, path: Path, fields: dict[str, Any]) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._path = path
+        self._fields = fields
+        self._broken = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = {
+            "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            **self._fields,
+            "message": record.getMessage(),
+            **getattr(record, "data", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = logging.Formatter().formatException(record.exc_info)
+        try:
+            os.write(self._descriptor, (json.dumps(line, default=str) + "\n").encode())
+        except OSError as error:
+            if not self._broken:
+                print(f"batchland: {self._path}: cannot be written ({error.strerror})", file=sys.stderr)
+            self._broken = True
