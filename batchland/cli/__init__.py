@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batchland import __version__
+from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import evaluate
 from batchland.cli.models import adopt, inspect
 from batchland.cli.sample import demo, sample
@@ -58,5 +59,6 @@ for _command in (  # in the order of a day's work
     inspect,
     score,
     evaluate,
+    doctor,
 ):
     main.add_command(_command)
