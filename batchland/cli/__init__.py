@@ -12,6 +12,7 @@ import click
 from batchland import __version__
 from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import evaluate
+from batchland.cli.history import history
 from batchland.cli.models import adopt, inspect
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
@@ -59,6 +60,7 @@ for _command in (  # in the order of a day's work
     inspect,
     score,
     evaluate,
+    history,
     doctor,
 ):
     main.add_command(_command)
