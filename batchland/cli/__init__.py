@@ -12,7 +12,7 @@ import click
 from batchland import __version__
 from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import evaluate
-from batchland.cli.history import history
+from batchland.cli.history import history, trend
 from batchland.cli.models import adopt, inspect
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
@@ -61,6 +61,7 @@ for _command in (  # in the order of a day's work
     score,
     evaluate,
     history,
+    trend,
     doctor,
 ):
     main.add_command(_command)
