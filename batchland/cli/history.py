@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-
 _runs = click.option(
     "--runs",
     type=click.Path(path_type=Path),
