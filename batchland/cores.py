@@ -1,29 +1,73 @@
-"""How many processor cores this process may really use: affinity and container quota, not the host's count."""
+"""Cores and memory that this process may really use: affinity and control groups' limits, not the host's counts."""
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+"""Where control groups are mounted: version 2 itself, or version 1 with a folder per controller."""
+MEMBERSHIP: Final = Path("/proc/self/cgroup")
+"""Which groups this process is in. In a container they are usually the roots of what is mounted there."""
 
 
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores that the scheduler grants, at least 1: CPU affinity, capped by a cgroup (v2 or v1) CPU quota."""
+def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Cores that the scheduler grants, at least 1: CPU affinity, capped by the tightest CPU quota."""
     # macOS has no affinity
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota(cgroup)
-    return max(1, min(cores, math.ceil(quota))) if quota else cores
+    quotas = (_cpu_quota(group) for group in _groups(cgroups, "cpu", membership))
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)]))
 
 
-def _cgroup_quota(cgroup: Path) -> float | None:
+def usable_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Bytes that this process may use before the kernel kills it: the machine's, capped by the tightest limit."""
+    limits = (_memory_limit(group) for group in _groups(cgroups, "memory", membership))
+    return min([machine_memory(), *(limit for limit in limits if limit is not None)])
+
+
+def machine_memory() -> int:
+    """Bytes of the whole machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _groups(cgroups: Path, controller: str, membership: Path) -> Iterator[Path]:
+    """Folders of the groups that this process is in, innermost first; a limit of any of them counts."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", f"0:{controller}:/", *lines]:  # the mounts' own roots, whatever the groups are called outside
+        _, controllers, group = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = cgroups / controller if controllers else cgroups
+        inner = root / group.lstrip("/")
+        yield inner
+        yield from (folder for folder in inner.parents if folder.is_relative_to(root))
+
+
+def _cpu_quota(group: Path) -> float | None:
     """The quota in cores, None where there is none."""
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        quota, period = (group / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
         except OSError:
             return None
     try:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (ValueError, ZeroDivisionError):  # "max"
         return None
+
+
+def _memory_limit(group: Path) -> int | None:
+    """The limit in bytes, None where there is none."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            return int((group / name).read_text())
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return None

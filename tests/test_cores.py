@@ -1,10 +1,10 @@
-"""Cores as granted: affinity and container quotas."""
+"""Cores and memory as granted: affinity and the limits of control groups."""
 
 import os
 
 import pytest
 
-from batchland.cores import usable_cores
+from batchland.cores import machine_memory, usable_cores, usable_memory
 
 
 def test_without_a_quota_the_affinity_counts(tmp_path):
@@ -31,3 +31,33 @@ def test_cgroup_v1(tmp_path, monkeypatch, quota, cores):
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
     assert usable_cores(tmp_path) == cores
+
+
+def test_the_tightest_limit_of_the_groups_around_this_process_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    service = tmp_path / "system.slice" / "batchland.service"
+    service.mkdir(parents=True)
+    membership = tmp_path / "membership"
+    membership.write_text("0::/system.slice/batchland.service\n")
+    (service / "cpu.max").write_text("400000 100000\n")
+    (service / "memory.max").write_text("max\n")
+    (service.parent / "cpu.max").write_text("max 100000\n")
+    (service.parent / "memory.max").write_text(f"{512 * 2**20}\n")
+    assert (usable_cores(tmp_path, membership), usable_memory(tmp_path, membership)) == (4, 512 * 2**20)
+    (service.parent / "cpu.max").write_text("150000 100000\n")
+    (service / "memory.max").write_text(f"{256 * 2**20}\n")
+    assert (usable_cores(tmp_path, membership), usable_memory(tmp_path, membership)) == (2, 256 * 2**20)
+
+
+def test_memory_of_cgroup_v1_with_controllers_of_their_own(tmp_path):
+    membership = tmp_path / "membership"
+    membership.write_text("3:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n")
+    (tmp_path / "memory" / "docker" / "abc").mkdir(parents=True)
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert usable_memory(tmp_path, membership) == machine_memory()
+    (tmp_path / "memory" / "docker" / "abc" / "memory.limit_in_bytes").write_text(f"{2**30}\n")
+    assert usable_memory(tmp_path, membership) == 2**30
+
+
+def test_where_no_group_is_mounted_the_machine_counts(tmp_path):
+    assert usable_memory(tmp_path, tmp_path / "absent") == machine_memory()

@@ -11,7 +11,9 @@ import click
 
 from batchland import __version__
 from batchland.cli.data import data
+from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import evaluate
+from batchland.cli.history import history, trend
 from batchland.cli.models import adopt, inspect
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
@@ -60,5 +62,8 @@ for _command in (  # in the order of a day's work
     inspect,
     score,
     evaluate,
+    history,
+    trend,
+    doctor,
 ):
     main.add_command(_command)

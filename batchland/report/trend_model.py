@@ -1,0 +1,207 @@
+"""What the trend's page shows of one model: figures of its last night, plots over the nights, classes that moved."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from batchland.drift import MOVED_FAR, Drift
+from batchland.metrics import rate
+from batchland.report.trend_plots import Calendar, Columns, Plot, Value, column_plot, line_plot
+from batchland.report.wording import count, interval, percent, visible
+from batchland.schemas import Figure
+
+Row = dict[str, Any]
+"""A row of TREND, and `reference_rows`: those that it is compared with."""
+
+COLOURS: Final = 8
+"""Classes with a colour of their own, the most frequent ones; the others share one more."""
+MEASURES: Final = {"class": "predicted classes", "confidence": "confidences"}
+"""What drift is measured on: the columns' prefix, and its name."""
+
+
+class Mark(NamedTuple):
+    """Something that happened in a night, at its place in the plots."""
+
+    x: float
+    title: str
+
+
+class Tile(NamedTuple):
+    """A figure of the last night."""
+
+    what: str
+    value: str
+    note: str
+
+
+class Share(NamedTuple):
+    """A class among the answers, before (the reference) and now (the last night)."""
+
+    label: str
+    before: float | None
+    now: float
+    change: float | None
+    colour: int
+
+
+class ModelView(NamedTuple):
+    """A model's section of the page. Plots are None where the nights hold nothing of the kind."""
+
+    name: str
+    anchor: str
+    last: date | None
+    """The last night with a complete partition."""
+    tiles: tuple[Tile, ...]
+    shares: tuple[Share, ...]
+    """The most changed class first."""
+    legend: tuple[str, ...]
+    """Labels in the order of colours."""
+    accuracy: Plot | None
+    confidence: Plot | None
+    mix: Columns | None
+    psi: Plot | None
+    js: Plot | None
+    failed: Plot | None
+    speed: Plot | None
+    replaced: tuple[Mark, ...]
+    reference: tuple[float, ...]
+    """Where the nights are that the others are compared with."""
+
+
+def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) -> ModelView:
+    """The section of the model with these rows, oldest first."""
+    scored = [row for row in rows if row["images"] is not None]
+    answered = [row for row in rows if row["classes"]]
+    legend = _legend(answered)
+    return ModelView(
+        name=name,
+        anchor=anchor,
+        last=scored[-1]["date"] if scored else None,
+        tiles=tuple(_tiles(scored[-1])) if scored else (),
+        shares=tuple(_shares(answered, legend)),
+        legend=legend,
+        accuracy=_plot(calendar, [[_accuracy(row) for row in rows]], percent=True),
+        confidence=_plot(calendar, [[_value(row, "mean_confidence", percent) for row in rows]], percent=True),
+        mix=column_plot(calendar, [_column(row, legend) for row in answered]) if answered else None,
+        psi=_plot(calendar, [[_drift(row, what, "psi") for row in rows] for what in MEASURES], low=0, high=MOVED_FAR),
+        js=_plot(calendar, [[_drift(row, what, "js") for row in rows] for what in MEASURES], low=0, high=0.2),
+        failed=_plot(calendar, [[_failed(row) for row in rows]], percent=True, low=0, high=0.01),
+        speed=_plot(
+            calendar, [[_value(row, "images_per_second", lambda rate: f"{rate:,.1f}") for row in rows]], low=0, high=1
+        ),
+        replaced=tuple(
+            Mark(calendar(row["date"]), f"{row['date']}: another version, sha256 {row['model_sha256'][:12]}")
+            for row in replacements(rows)
+        ),
+        reference=tuple(calendar(row["date"]) for row in rows if row["reference"]),
+    )
+
+
+def replacements(rows: Sequence[Row]) -> Iterator[Row]:
+    """The nights on which another version of the model scored than before."""
+    known = [row for row in rows if row["model_sha256"]]
+    return (row for before, row in pairwise(known) if before["model_sha256"] != row["model_sha256"])
+
+
+def shares(rows: Sequence[Row]) -> dict[str, float]:
+    """Shares of the predicted classes, the most frequent first, over these nights together; empty without images."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update({each["label"]: each["images"] for each in row["classes"]})
+    total = counts.total()
+    return {label: images / total for label, images in counts.most_common()} if total else {}
+
+
+def drift_of(row: Row, what: str) -> Drift | None:
+    """The drift of a night, `what` being a key of MEASURES."""
+    psi, limit, js = (row[f"{what}_{name}"] for name in ("psi", "psi_limit", "js"))
+    return None if psi is None else Drift(psi, limit, js)
+
+
+def failed_figure(row: Row) -> Figure | None:
+    """Share of a night's images that failed, with its interval; None without images."""
+    return rate(row["failed"], row["images"], 0.95) if row["images"] else None
+
+
+def _tiles(row: Row) -> Iterator[Tile]:
+    if row["accuracy"] is not None:
+        bounds = Figure(value=row["accuracy"], low=row["accuracy_low"], high=row["accuracy_high"])
+        yield Tile("accuracy", percent(row["accuracy"]), interval(bounds))
+    if row["mean_confidence"] is not None:
+        yield Tile("mean confidence", percent(row["mean_confidence"]), "")
+    for what, name in MEASURES.items():
+        if found := drift_of(row, what):
+            yield Tile(f"PSI of {name}", f"{found.psi:.2f}", f"{found.verdict}; by chance up to {found.psi_limit:.2f}")
+    if failed := failed_figure(row):
+        yield Tile("failed", percent(failed.value), f"{count(row['failed'])} of {count(row['images'])}")
+    if row["images_per_second"] is not None:
+        yield Tile("images/s", f"{row['images_per_second']:,.1f}", "")
+
+
+def _shares(answered: Sequence[Row], legend: Sequence[str]) -> list[Share]:
+    if not answered:
+        return []
+    before, now = shares(answered[-1]["reference_rows"]), shares(answered[-1:])
+    found = [
+        Share(
+            label,
+            before.get(label, 0.0) if before else None,
+            now.get(label, 0.0),
+            now.get(label, 0.0) - before.get(label, 0.0) if before else None,
+            legend.index(label) if label in legend else COLOURS,
+        )
+        for label in dict.fromkeys([*before, *now])
+    ]
+    return sorted(found, key=lambda share: -abs(share.now if share.change is None else share.change))
+
+
+def _legend(answered: Sequence[Row]) -> tuple[str, ...]:
+    """The most frequent classes over all nights; with one class more than colours, that takes the last one."""
+    labels = list(shares(answered))
+    return tuple(labels[: COLOURS + 1 if len(labels) == COLOURS + 1 else COLOURS])
+
+
+def _plot(calendar: Calendar, series: Sequence[Sequence[Value]], **axis: Any) -> Plot | None:
+    known = any(value.value is not None for values in series for value in values)
+    return line_plot(calendar, series, **axis) if known else None
+
+
+def _value(row: Row, name: str, said: Any) -> Value:
+    value = row[name]
+    return Value(row["date"], value, "" if value is None else f"{row['date']}: {said(value)}")
+
+
+def _accuracy(row: Row) -> Value:
+    value = row["accuracy"]
+    if value is None:
+        return Value(row["date"], None, "")
+    bounds = interval(Figure(value=value, low=row["accuracy_low"], high=row["accuracy_high"]))
+    title = f"{row['date']}: {percent(value)} ({bounds}) of {count(row['labelled'])} labelled images"
+    return Value(row["date"], value, title, row["accuracy_low"], row["accuracy_high"], row["gates"] == "failed")
+
+
+def _failed(row: Row) -> Value:
+    figure = failed_figure(row)
+    if figure is None:
+        return Value(row["date"], None, "")
+    title = f"{row['date']}: {count(row['failed'])} of {count(row['images'])} images, {percent(figure.value)}"
+    return Value(row["date"], figure.value, title)
+
+
+def _drift(row: Row, what: str, measure: str) -> Value:
+    found = drift_of(row, what)
+    if found is None:
+        return Value(row["date"], None, "")
+    title = f"{row['date']}, {MEASURES[what]}: PSI {found.psi:.3f} (by chance up to {found.psi_limit:.3f}), "
+    title += f"Jensen-Shannon {found.js:.3f}, {found.verdict}"
+    return Value(row["date"], found.psi if measure == "psi" else found.js, title, marked=found.moved)
+
+
+def _column(row: Row, legend: Sequence[str]) -> tuple[date, list[float], str]:
+    own = shares([row])
+    named = [own.get(label, 0.0) for label in legend]
+    others = sum(share for label, share in own.items() if label not in legend)
+    told = ", ".join(f"{visible(label)} {percent(share)}" for label, share in zip(legend, named, strict=True) if share)
+    return row["date"], [*named, others], f"{row['date']}: {told}" + (f", others {percent(others)}" if others else "")
