@@ -1,0 +1,47 @@
+# make demo: everything from nothing, in demo/.  make test: the whole suite.  Both make the environment first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/python -m uv pip
+
+.PHONY: demo test test-slow lint schemas bench install constraints clean
+
+demo: .venv/train.installed
+	$(BIN)/batchland demo demo
+
+test: .venv/dev.installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/dev.installed
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: .venv/dev.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+schemas: .venv/train.installed
+	$(BIN)/python -m batchland.schema_files schemas
+
+install: .venv/train.installed
+
+constraints: .venv/dev.installed
+	(sed -n '/^#/p' constraints.txt; $(UV) freeze --exclude-editable | grep -vE '^(nvidia-|cuda-|triton|uv=|pip=|setuptools=)') > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "batchland needs Python 3.11 or later, $(PYTHON) is older; say which: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+
+.venv/train.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+.venv/dev.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,dev]'
+	touch $@ .venv/train.installed
