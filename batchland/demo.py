@@ -41,7 +41,9 @@ class DemoResult:
     """The night's delivery, scored by the better model: with its broken files as failed rows."""
 
 
-def run_demo(folder: Path, *, on_epoch: Callable[[EpochReport], None] | None = None) -> DemoResult:
+def run_demo(
+    folder: Path, training: TrainOptions = TRAINING, *, on_epoch: Callable[[EpochReport], None] | None = None
+) -> DemoResult:
     """Fill `folder` with sample/, runs/, models/, predictions/ and report/. A sample that is there is used again.
 
     Raises what the steps raise.
@@ -50,7 +52,7 @@ def run_demo(folder: Path, *, on_epoch: Callable[[EpochReport], None] | None = N
     if not sample.exists():
         _log.info("drawing the sample set into %s", sample)
         draw_sample(sample)
-    trained = train(sample, folder / "runs", TRAINING, on_epoch=on_epoch)
+    trained = train(sample, folder / "runs", training, on_epoch=on_epoch)
     models = []
     for model in trained:
         name = model.checkpoint.parent.name
