@@ -131,7 +131,11 @@ def test_findings(small: Evaluation) -> None:
         ("warning", "1 class is without a labelled image: Blue Lake.", "account"),
         ("note", "Most confused: Green Hill taken for Red Tower, 4 images (50.0% of the class).", "confusion"),
         ("note", "The model is overconfident: its mean confidence is 80.0%, its accuracy 72.2%.", "calibration"),
-        ("note", "4 of 5 images named wrong look like a wrong label rather than a wrong answer.", "labels"),
+        (
+            "note",
+            "4 of 5 images named wrong may have a wrong label: the answer is as sure as right ones are.",
+            "labels",
+        ),
     ]
 
 
@@ -183,7 +187,7 @@ def test_markdown_for_a_ticket(small: Evaluation) -> None:
         "- 1 class is without a labelled image: Blue Lake.\n"
         "- Most confused: Green Hill taken for Red Tower, 4 images (50.0% of the class).\n"
         "- The model is overconfident: its mean confidence is 80.0%, its accuracy 72.2%.\n"
-        "- 4 of 5 images named wrong look like a wrong label rather than a wrong answer.\n\n"
+        "- 4 of 5 images named wrong may have a wrong label: the answer is as sure as right ones are.\n\n"
         "| worst classes | accuracy | images | mostly taken for |\n"
         "| --- | ---: | ---: | --- |\n"
         "| Green Hill | 50.0% | 8 | Red Tower |\n"

@@ -124,9 +124,8 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     yield from _slice_findings(summary)
     suspected = int(np.count_nonzero(evaluation.mistakes["suspected_label_error"].to_numpy()))
     if suspected:
-        share = f"{count(suspected)} of {images(evaluation.mistakes.num_rows)} named wrong"
-        verb = "looks" if suspected == 1 else "look"
-        yield Finding("note", f"{share} {verb} like a wrong label rather than a wrong answer.", "labels")
+        share = f"{count(suspected)} of {images(evaluation.mistakes.num_rows)} named wrong may have a wrong label"
+        yield Finding("note", f"{share}: the answer is as sure as right ones are.", "labels")
 
 
 def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:
