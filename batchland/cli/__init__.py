@@ -13,6 +13,7 @@ from batchland import __version__
 from batchland.cli.data import data
 from batchland.cli.evaluate import evaluate
 from batchland.cli.models import adopt, inspect
+from batchland.cli.predict import predict
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
 from batchland.cli.train import export, train
@@ -58,6 +59,7 @@ for _command in (  # in the order of a day's work
     export,
     adopt,
     inspect,
+    predict,
     score,
     evaluate,
 ):
