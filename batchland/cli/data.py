@@ -100,3 +100,39 @@ def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
     made = run(folder, out, given)
     for part, counts in made.parts.items():
         click.echo(f"{made.folder / part}: {sum(counts.values())} photos of {len(counts)} classes")
+
+
+@data.command(epilog="Example: batchland data check data/landmark_images --samples samples.png")
+@click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--samples", type=click.Path(path_type=Path), metavar="FILE.png",
+              help="Also draw some photos of each class, as a model sees them.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Notes count as problems, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
+def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:
+    """Read all photos of DATA/train (or DATA) and DATA/test, and say what is wrong with them.
+
+    Problems are what training or evaluating would refuse or be deceived by: classes without photos, test folders that
+    training does not know, one picture in train and in test or in two classes. They end the command with exit code 4.
+    Notes are unreadable photos, which training skips, and mere repetitions.
+    """
+    from tqdm import tqdm
+
+    from batchland.errors import GateFailedError
+    from batchland.training.check import check as run
+    from batchland.training.check import table
+    from batchland.training.files import publish
+    from batchland.training.samples import contact_sheet
+
+    with tqdm(unit=" photos", disable=None, dynamic_ncols=True) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found, classes = run(folder, on_progress=update)
+    click.echo(found.model_dump_json(indent=2) if as_json else table(found), nl=as_json)
+    if samples is not None:
+        publish(samples, lambda path: contact_sheet(classes).save(path, "PNG"))
+    wrong = len(found.findings) if strict else found.problems
+    if wrong:
+        raise GateFailedError(f"{folder}: {wrong} problem{'s' * (wrong > 1)}, see above; mend the folders")

@@ -1,0 +1,51 @@
+"""One picture of some photos of each class, a row a class. Knows nothing of files."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+from batchland.preprocess import Pixels
+from batchland.report.wording import one_line
+
+_TILE: Final = 96
+_GAP: Final = 6
+_LABEL_WIDTH: Final = 200
+_FONT_SIZE: Final = 14
+_INK: Final = "#1f2328"
+_PAPER: Final = "white"
+
+
+class ClassSamples(NamedTuple):
+    """A class and some of its photos, uint8 [height, width, 3] each."""
+
+    label: str
+    photos: list[Pixels]
+
+
+def contact_sheet(classes: Sequence[ClassSamples]) -> Image.Image:
+    """A row for each class: its label, then its photos as a model sees them (squashed to one size)."""
+    most = max((len(one.photos) for one in classes), default=0)
+    width = _LABEL_WIDTH + most * (_TILE + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, len(classes) * (_TILE + _GAP) + _GAP), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    for row, one in enumerate(classes):
+        top = _GAP + row * (_TILE + _GAP)
+        for line, text in enumerate(_lines(one.label, font)):
+            draw.text((_GAP, top + line * (_FONT_SIZE + 4)), text, _INK, font)
+        for column, pixels in enumerate(one.photos):
+            tile = Image.fromarray(pixels).resize((_TILE, _TILE), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (_LABEL_WIDTH + column * (_TILE + _GAP), top))
+    return sheet
+
+
+def _lines(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """The label broken at spaces, in as many lines as a row has room for."""
+    lines: list[str] = [""]
+    for word in one_line(label, 100).split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= _LABEL_WIDTH - 2 * _GAP or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines[: _TILE // (_FONT_SIZE + 4)]
