@@ -15,6 +15,7 @@ from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import evaluate
 from batchland.cli.history import history, trend
 from batchland.cli.models import adopt, inspect
+from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
 from batchland.cli.train import export, train
@@ -62,6 +63,8 @@ for _command in (  # in the order of a day's work
     inspect,
     score,
     evaluate,
+    run,
+    job,
     history,
     trend,
     doctor,
