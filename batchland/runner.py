@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from batchland.assessment import assess
 from batchland.delivery import check_delivery, chosen_images
@@ -32,7 +32,7 @@ from batchland.progress import ScoreProgress
 from batchland.recorder import Ending, Recorder
 from batchland.retention import delete, find_expired
 from batchland.run_log import run_log
-from batchland.run_record import LOCK_FILE, LOG_FILE, Attempt, ModelRun, RunRecord, read_runs
+from batchland.run_record import LOCK_FILE, LOG_FILE, Attempt, ModelRun, ModelState, RunRecord, read_runs
 from batchland.run_text import describe_model
 from batchland.schemas import Manifest
 from batchland.scoring import ALREADY_SCORED, FailureLimit, ScoreOptions, ScoreSettings, score
@@ -43,8 +43,6 @@ _LOCK_WAIT: Final = 1.0
 """Seconds to wait for the job's lock: whoever asks who holds it has it for a moment."""
 _MAY_PASS: Final = (MissingInputError, OutputError, DeviceError)
 """Faults that another attempt may not meet."""
-
-_State = Literal["scored", "resumed", "kept", "replaced"]
 
 _log = logging.getLogger("batchland")
 
@@ -204,7 +202,7 @@ class _Night:
             summary = score(root, partition, options, skip=skip, on_progress=progress.update)
         if summary.fallback:
             _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
-        state: _State = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
+        state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
         run = _model_run(name, partition, state, summary.manifest)
         _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
         return run
@@ -239,7 +237,7 @@ def _warn_of_another_model(name: str, file: Path, manifest: Manifest) -> None:
             _log.warning("%s: %s is another model than the one that scored it; --force scores it again", name, file)
 
 
-def _model_run(name: str, partition: Path, state: _State, manifest: Manifest) -> ModelRun:
+def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest) -> ModelRun:
     return ModelRun(
         name=name,
         partition=str(partition),
