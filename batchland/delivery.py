@@ -2,11 +2,12 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from batchland.errors import MissingInputError
 from batchland.job import Job
-from batchland.source import Ignored, choose, list_images
+from batchland.source import Ignored, ImageRef, choose, list_images
 
 
 def check_delivery(job: Job, root: Path) -> None:
@@ -18,10 +19,16 @@ def check_delivery(job: Job, root: Path) -> None:
     if settle and quiet < settle:
         raise MissingInputError(f"{root}: still grows, it changed {max(0.0, quiet):.0f} s ago; settle is {settle:g} s")
     ignored = Ignored()
-    listing = list_images(root, all_files=job.all_files, follow_links=job.follow_links, ignored=ignored)
-    if next(choose(listing, job.include, job.exclude, ignored), None) is None:
+    if next(chosen_images(job, root, ignored), None) is None:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.counts.items())) or "nothing at all"
         raise MissingInputError(f"{root}: holds no images to score (found: {found})")
+
+
+def chosen_images(job: Job, root: Path, ignored: Ignored | None = None) -> Iterator[ImageRef]:
+    """The images below `root` that the job is about; others are counted in `ignored`. Raises UsageError."""
+    ignored = ignored or Ignored()
+    listing = list_images(root, all_files=job.all_files, follow_links=job.follow_links, ignored=ignored)
+    return choose(listing, job.include, job.exclude, ignored)
 
 
 def _changed_at(root: Path) -> float:

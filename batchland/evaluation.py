@@ -26,7 +26,7 @@ from batchland.slices import slices
 class EvaluateOptions(BaseModel):
     """How to evaluate. Classes come from the predictions' metadata, so no option can contradict them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of all intervals, a share."""

@@ -13,7 +13,7 @@ from typing import Literal
 from batchland.errors import UsageError
 from batchland.labels import near_miss
 from batchland.report.wording import NONE, count, interval, one_line, percent, visible
-from batchland.run_record import ModelRun, Outcome, RunRecord, read_runs
+from batchland.run_record import ModelRun, ModelState, Outcome, RunRecord, read_runs
 from batchland.schemas import Count, Document, Figure
 
 GateState = Literal["passed", "failed", "not_checked"]
@@ -37,7 +37,7 @@ class Night(Document):
     """Wall seconds of the attempt that decided the night, all its models together."""
     model: str | None = None
     model_sha256: str | None = None
-    state: Literal["scored", "resumed", "kept", "replaced", "unfinished"] | None = None
+    state: ModelState | None = None
     images: Count | None = None
     """Listed; None while the model's partition is not complete."""
     failed: Count | None = None

@@ -8,20 +8,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchland.run_record import RunRecord
+from batchland.run_record import Attempt, RunRecord
 
 if TYPE_CHECKING:
     from batchland.job import NotifyTable
 
 
-def notify(table: "NotifyTable", record: RunRecord, path: Path, summary: str) -> str | None:
-    """Run the command with `summary` on its standard input; `path` is the record's. Returns what went wrong."""
+def notify(table: "NotifyTable", record: RunRecord, attempt: Attempt, path: Path, summary: str) -> str | None:
+    """Run the command with `summary` on its standard input; `attempt` is what it is about, `path` the record's.
+
+    Returns what went wrong, None if nothing did.
+    """
     facts = {
         "BATCHLAND_JOB": record.job,
         "BATCHLAND_DATE": record.date.isoformat(),
-        "BATCHLAND_OUTCOME": record.attempts[-1].outcome,
-        "BATCHLAND_EXIT_CODE": str(record.attempts[-1].exit_code),
-        "BATCHLAND_ERROR": record.attempts[-1].error or "",
+        "BATCHLAND_OUTCOME": attempt.outcome,
+        "BATCHLAND_EXIT_CODE": str(attempt.exit_code),
+        "BATCHLAND_ERROR": attempt.error or "",
         "BATCHLAND_RUN": str(path),
     }
     program, seconds = table.command[0], table.timeout.total_seconds()

@@ -19,7 +19,7 @@ _log = logging.getLogger("batchland")
 def run_log(path: Path, **fields: Any) -> Iterator[None]:
     """Append what batchland logs meanwhile to `path`, one JSON object a line, each with `fields`.
 
-    What is logged with `extra={"data": {...}}` has those keys, too. Two processes may append at once. Raises
+    What is logged with `extra={"data": {...}}` has that as `data`. Two processes may append at once. Raises
     OutputError if the file cannot be opened; a line that cannot be written later is dropped, and that is said once on
     stderr.
     """
@@ -55,8 +55,9 @@ class _JsonLines(logging.Handler):
             "level": record.levelname.lower(),
             **self._fields,
             "message": record.getMessage(),
-            **getattr(record, "data", {}),
         }
+        if hasattr(record, "data"):
+            line["data"] = record.data
         if record.exc_info:
             line["traceback"] = logging.Formatter().formatException(record.exc_info)
         try:

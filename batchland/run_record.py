@@ -49,6 +49,11 @@ time_limit, interrupted: stopped in good order, a rerun goes on there. killed: e
 a rerun goes on there. locked: turned away, because another run of the job was under way.
 """
 
+ModelState = Literal["scored", "resumed", "kept", "replaced", "nothing_new", "unfinished"]
+"""scored: whole, from nothing. resumed: an earlier attempt had begun it. kept: was complete before this run. replaced:
+by --force. nothing_new: with mode "new", every image was scored already, so there is no partition. unfinished: not
+complete."""
+
 
 class Attempt(Document):
     """One try at the night. A start of the job makes one, each retry one more with the same run_id."""
@@ -112,10 +117,8 @@ class ModelRun(Document):
     """As the job calls it."""
     partition: str
     """Absolute path of the folder that holds the predictions."""
-    state: Literal["scored", "resumed", "kept", "replaced", "nothing_new", "unfinished"]
-    """scored: whole, from nothing. resumed: an earlier attempt had begun it. kept: was complete before this run.
-    replaced: by --force. nothing_new: with mode "new", every image was scored already, so there is no partition.
-    unfinished: not complete. With the last two, the fields below are None."""
+    state: ModelState
+    """With nothing_new and unfinished, the fields below are None."""
     run_id: str | None = None
     """Of the predictions, as in their manifest: derived from model, options and input."""
     model: ModelInfo | None = None

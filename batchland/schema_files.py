@@ -11,7 +11,9 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
+from batchland.job import job_schema
 from batchland.model_card import ModelCard
+from batchland.run_record import RunRecord
 from batchland.schemas import (
     CONFUSION,
     MISTAKES,
@@ -28,6 +30,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
     "manifest": (Manifest, "The manifest beside predictions, written last."),
     "summary": (EvaluationSummary, "summary.json of a report."),
+    "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "predictions": (PREDICTIONS, "One row per listed image, in listing order."),
@@ -40,7 +43,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
 
 def schema_files() -> dict[str, str]:
     """File name to content, of every file in schemas/."""
-    documents = {name: _document(*entry) for name, entry in DOCUMENTS.items()}
+    documents = {name: _document(*entry) for name, entry in DOCUMENTS.items()} | {"job": job_schema()}
     tables = {name: _table(name, *entry) for name, entry in TABLES.items()}
     return {
         f"{name}.json": json.dumps(content, indent=2, ensure_ascii=False) + "\n"

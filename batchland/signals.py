@@ -1,9 +1,13 @@
-"""Turn SIGINT and SIGTERM into a question that a loop can ask between two steps."""
+"""Turn SIGINT and SIGTERM into a question that a loop can ask between two steps, or into an error of ours."""
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Never, Self
+
+from batchland.errors import Interrupted
 
 
 class StopSignal:
@@ -30,3 +34,23 @@ class StopSignal:
         self.received = signum
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """Context in which SIGINT and SIGTERM raise Interrupted, wherever the main thread is then.
+
+    A `StopSignal` within it has precedence for the first signal. Outside the main thread, nothing is caught.
+    """
+
+    def interrupt(signum: int, frame: FrameType | None) -> Never:  # noqa: ARG001
+        raise Interrupted(f"stopped by {signal.Signals(signum).name}; the same command goes on there", signum)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -16,6 +16,7 @@ from batchland.cli.evaluate import evaluate
 from batchland.cli.history import history, trend
 from batchland.cli.models import adopt, inspect
 from batchland.cli.predict import predict
+from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
 from batchland.cli.train import export, train
@@ -64,6 +65,8 @@ for _command in (  # in the order of a day's work
     predict,
     score,
     evaluate,
+    run,
+    job,
     history,
     trend,
     doctor,

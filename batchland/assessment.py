@@ -1,0 +1,72 @@
+"""A night's predictions against the labels: evaluate, compare with the last good night, ask the gates, report."""
+
+import logging
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from batchland.errors import UsageError
+from batchland.evaluation import EvaluateOptions, evaluate
+from batchland.gates import GateResult, check_gates, parse_gate
+from batchland.job import LAST_GOOD, EvaluationTable, Job, expand
+from batchland.report import Report, ReportOptions, read_report, write_report
+from batchland.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
+
+_log = logging.getLogger("batchland")
+
+
+def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> NightEvaluation | None:
+    """Evaluate a model's partition and write its report. None where there are no labels and the job allows that.
+
+    records: of the job's nights, among which the last good one before `night` is the baseline. Raises UsageError.
+    """
+    table = job.evaluation
+    assert table is not None
+    labels = expand(table.labels, night)
+    if not labels.exists() and table.on_missing == "skip":
+        _log.info("%s: no labels at %s, so there is no evaluation", model, labels)
+        return None
+    options = EvaluateOptions.model_validate(table.model_dump(include=set(EvaluateOptions.model_fields)))
+    evaluation = evaluate(job.partition(model, night), labels, options)
+    baseline, name = _baseline(job, table, model, night, records)
+    gates = [parse_gate(text) for text in table.gates]
+    checked = [gate for gate in gates if not gate.drop or baseline is not None]
+    results = {result.gate: result for result in check_gates(checked, evaluation, baseline)}
+    report = job.report(model, night)
+    command = f"batchland run {job.file} --date {night}"
+    write_report(evaluation, report, ReportOptions(command=command), gates=tuple(results.values()))
+    summary = evaluation.summary
+    return NightEvaluation(
+        report=str(report),
+        labels=summary.labels,
+        account=summary.account,
+        figures=summary.figures,
+        baseline=name,
+        gates=tuple(_verdict(gate.text, results.get(gate)) for gate in gates),
+    )
+
+
+def _baseline(
+    job: Job, table: EvaluationTable, model: str, night: date, records: Sequence[RunRecord]
+) -> tuple[Report | None, str | None]:
+    if table.baseline != Path(LAST_GOOD):
+        return read_report(table.baseline), str(table.baseline)
+    good = last_good([record for record in records if _has_report(record, model)], before=night)
+    if good is None:
+        return None, None
+    try:
+        return read_report(job.report(model, good.date)), good.date.isoformat()
+    except UsageError as error:
+        _log.warning("%s: the last good night cannot be the baseline: %s", model, error)
+        return None, None
+
+
+def _has_report(record: RunRecord, model: str) -> bool:
+    return any(run.name == model and run.evaluation is not None for run in record.models)
+
+
+def _verdict(text: str, result: GateResult | None) -> GateVerdict:
+    if result is None:
+        return GateVerdict(gate=text, verdict="not_checked", message=f"{text} (no earlier good night to compare with)")
+    verdict = "failed" if result.failed else "passed"
+    return GateVerdict(gate=text, verdict=verdict, value=result.value, message=result.message)

@@ -1,0 +1,102 @@
+"""`batchland run` and `batchland job`: what cron calls every night, and its job file looked at by day."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchland.errors import UsageError
+
+if TYPE_CHECKING:
+    from datetime import date
+
+_DATE = click.DateTime(["%Y-%m-%d"])
+_set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the job file, e.g. --set batch_size=8 or --set evaluation.gates='[\"top1 < 0.7\"]'.",
+)
+
+
+@click.command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
+@click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
+@click.option("--date", "night", type=_DATE, help="The night to run.  [default: as the job says, yesterday or today]")
+@click.option("--from", "first", type=_DATE, help="Run every night from this one ...")
+@click.option("--to", "last", type=_DATE, help="... to this one, without heartbeat and notification.")
+@_set_option
+@click.option("--force", is_flag=True, help="Replace a complete partition. Readers see the old or the new one.")
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, and do nothing.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    job_file: Path,
+    night: datetime | None,
+    first: datetime | None,
+    last: datetime | None,
+    settings: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Run a job for one night: score, evaluate, ask the gates, keep the record.
+
+    Running it again is safe: what is complete is kept, what is unfinished is gone on with, and two runs never overlap.
+    JOB is a TOML file; what happened is in runs/NAME/DATE/run.json.
+
+    \b
+    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;
+    74 output cannot be written; 75 another run is under way; 130/143 interrupted or out of time, to be gone on with.
+    """
+    from batchland.job import load_job
+    from batchland.plan import plan_night
+    from batchland.run_text import describe_run
+    from batchland.runner import run_night
+
+    job = load_job(job_file, settings)
+    exit_code = 0
+    for day in _nights(night, first, last) or [job.night(datetime.now().astimezone().date())]:
+        if dry_run:
+            click.echo("\n".join(plan_night(job, day, force=force)))
+            continue
+        result = run_night(job, day, force=force, quiet=first is not None)
+        click.echo(describe_run(result.record), nl=False)
+        attempt = result.attempt
+        if attempt.exit_code:
+            click.echo(f"batchland: {attempt.error}", err=True)
+            exit_code = exit_code or attempt.exit_code
+        if attempt.outcome in ("locked", "interrupted"):
+            break
+    ctx.exit(exit_code)
+
+
+def _nights(night: datetime | None, first: datetime | None, last: datetime | None) -> "list[date]":
+    if first is None and last is None:
+        return [night.date()] if night else []
+    if first is None or last is None or night is not None:
+        raise UsageError("give --from and --to together, and without --date")
+    if last < first:
+        raise UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
+    return [(first + timedelta(days=days)).date() for days in range((last - first).days + 1)]
+
+
+@click.group()
+def job() -> None:
+    """Look at job files."""
+
+
+@job.command(epilog="Example: batchland job check jobs/nightly.toml")
+@click.argument("job_file", metavar="FILE", type=click.Path(path_type=Path))
+@_set_option
+def check(job_file: Path, settings: tuple[str, ...]) -> None:
+    """Check a job file, and print what a run without --date would do now.
+
+    An unknown key, a value that makes no sense or a gate that cannot be read is an error that names it (exit code 2).
+    """
+    from batchland.job import load_job
+    from batchland.plan import plan_night
+
+    loaded = load_job(job_file, settings)
+    click.echo(f"{job_file}: fine")
+    click.echo("\n".join(plan_night(loaded, loaded.night(datetime.now().astimezone().date()))))
