@@ -40,12 +40,8 @@ def images(value: int) -> str:
 
 def points(value: float) -> str:
     """A difference of two shares, in percentage points, with its sign."""
-<<<<<<< HEAD
     tenths = round(value * 100, 1) + 0.0  # never -0.0
     return f"{tenths:+.1f}".replace("-", "\N{MINUS SIGN}") + " points"
-=======
-    return f"{round(value * 100, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}") + " points"
->>>>>>> 2258a4e (trend: a page and a table of how the nights develop, with drift that knows what chance does)
 
 
 def p_value(value: float) -> str:
