@@ -4,9 +4,7 @@ cron runs a line with /bin/sh, an almost empty environment and the home director
 a line break. So the entry names everything by absolute paths, sets what it needs before the command, and escapes `%`.
 Variables are set within the entry: a line `NAME=value` of the crontab would hold for the other entries, too.
 
-    entry = Entry(job="nightly", command=("/opt/venv/bin/python", "-m", "batchland", "run", "/srv/jobs/nightly.toml"),
-                  folder=Path("/srv"), log=Path("/srv/runs/nightly/cron.log"))
-    install(entry)
+    install(entry_of(load_job(Path("jobs/nightly.toml")), schedule="30 1 * * *"))
 """
 
 import os
@@ -14,12 +12,15 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from batchland.errors import OutputError, UsageError
+from batchland.job import Job
 
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
 """Taken over from the environment of whoever installs the entry, so that it runs as it was tried."""
@@ -50,8 +51,30 @@ class Entry(BaseModel):
     """What the command prints is added there."""
     schedule: Annotated[str, AfterValidator(_schedule)] = "0 2 * * *"
     """In the time zone of the cron daemon."""
-    environment: dict[str, str] = {}
+    environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
     """Variables to set."""
+
+
+def entry_of(
+    job: Job, *, schedule: str = "0 2 * * *", log: Path | None = None, variables: Mapping[str, str] | None = None
+) -> Entry:
+    """The entry that runs a job with this very Python and what of the present environment matters.
+
+    log: by default `cron.log` in the job's folder of records. variables: set besides. Raises UsageError if the schedule
+    or a variable is none.
+    """
+    try:
+        return Entry(
+            job=job.name,
+            command=(sys.executable, "-m", "batchland", "run", str(job.file)),
+            folder=(job.file.parent / job.root).resolve(),
+            log=(log or job.folder / "cron.log").absolute(),
+            schedule=schedule,
+            environment=kept_environment(Path(sys.executable).parent) | dict(variables or {}),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].split(', ', 1)[-1]}") from error
 
 
 def render(entry: Entry) -> str:

@@ -13,14 +13,19 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
+from datetime import date
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, requires, version
 from io import BytesIO
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from batchland.cores import machine_memory, usable_cores, usable_memory
 from batchland.errors import BatchlandError
+
+if TYPE_CHECKING:
+    from batchland.job import Job
+    from batchland.session import Session
 
 State = Literal["ok", "warn", "fail"]
 
@@ -44,32 +49,31 @@ class Check(NamedTuple):
     """What to do about it; empty where nothing needs doing."""
 
 
-def examine(*, model: Path | None = None, device: str = "auto", folder: Path | None = None) -> Iterator[Check]:
+def examine(*, model: Path | None = None, device: str = "auto", job: Path | None = None) -> Iterator[Check]:
     """Every check, as it is done. Raises nothing: what goes wrong is a check that failed.
 
-    model: the ONNX file; None takes the one that `batchland score` would take. device: what runs shall use; only with
-    `cuda` is a missing GPU a failure. folder: where output goes, by default here.
+    job: a job file; its models are tried on its device, and its input, folders and lock are looked at. Without one,
+    `model` is tried on `device` (None takes the one that `batchland score` would take), and this folder's disk.
     """
-    checks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
-        ("python", _python),
-        ("packages", _packages),
-        ("onnxruntime", _onnxruntime),
-        ("formats", _formats),
-        ("cpu", _cpu_provider),
-        ("cuda", lambda: _cuda_provider(device)),
-        ("cuda libraries", _cuda_libraries),
-        ("cores", _cores),
-        ("memory", _memory),
-        ("disk", lambda: _disk(folder or Path.cwd())),
-        ("model", lambda: _model(model)),
-    )
-    for name, check in checks:
-        yield from _guarded(name, check)
+    yield from _guarded("python", _python)
+    yield from _guarded("packages", _packages)
+    yield from _guarded("onnxruntime", _onnxruntime)
+    yield from _guarded("formats", _formats)
+    yield from _guarded("cpu", _cpu_provider)
+    yield from _guarded("cuda", _cuda_provider)
+    yield from _guarded("cuda libraries", _cuda_libraries)
+    yield from _guarded("cores", _cores)
+    yield from _guarded("memory", _memory)
+    if job is not None:
+        yield from _guarded("job", _job, job)
+    else:
+        yield from _guarded("disk", _disk, "disk", Path.cwd())
+        yield from _guarded("model", _model, "model", model, device)
 
 
-def _guarded(name: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+def _guarded(name: str, check: Callable[..., Iterator[Check]], *arguments: Any) -> Iterator[Check]:
     try:
-        yield from check()
+        yield from check(*arguments)
     except BatchlandError as error:
         yield Check(name, "fail", str(error))
     except Exception as error:  # a broken installation breaks in ways of its own; to tell them is the point
@@ -152,21 +156,19 @@ def _formats() -> Iterator[Check]:
 
 
 def _cpu_provider() -> Iterator[Check]:
-    _, session = _try_device("cpu")
-    yield Check("cpu", "ok", session)
+    session = _run_probe("cpu")
+    yield Check("cpu", "ok", f"{session.provider} ran a convolution")
 
 
-def _cuda_provider(device: str) -> Iterator[Check]:
-    wanted = device.startswith("cuda")
-    reason, ran = _try_device(device if wanted else "auto")
-    if reason is None:
-        yield Check("cuda", "ok", ran)
+def _cuda_provider() -> Iterator[Check]:
+    session = _run_probe("auto")
+    if session.fallback is None:
+        yield Check("cuda", "ok", f"{session.provider} ran a convolution on {session.device}")
     else:
-        yield Check("cuda", "warn", f"not used: {reason}", "nothing, if scoring on the CPU is meant")
+        yield Check("cuda", "warn", f"not usable: {session.fallback}", "nothing, if the CPU is meant to score")
 
 
-def _try_device(device: str) -> tuple[str | None, str]:
-    """Run the probe on a device: why `auto` fell back, and which provider ran it. Raises DeviceError."""
+def _run_probe(device: str) -> "Session":
     import numpy as np
 
     from batchland.session import open_session
@@ -174,7 +176,7 @@ def _try_device(device: str) -> tuple[str | None, str]:
     with tempfile.TemporaryDirectory(prefix="batchland-doctor-") as folder:
         session = open_session(_write_probe(Path(folder) / "probe.onnx"), device)
         session.predict(np.zeros((2, *session.card.preprocess.shape), np.uint8))
-    return session.fallback, f"{session.provider} ran a convolution on {session.device}"
+    return session
 
 
 def _write_probe(path: Path) -> Path:
@@ -239,7 +241,7 @@ def _memory() -> Iterator[Check]:
         yield Check("memory", "warn", found, "raise the container's limit, or lower --batch-size and --num-workers")
 
 
-def _disk(folder: Path) -> Iterator[Check]:
+def _disk(name: str, folder: Path) -> Iterator[Check]:
     place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=place) as probe:
@@ -247,27 +249,77 @@ def _disk(folder: Path) -> Iterator[Check]:
         status = os.statvfs(place)
     except OSError as error:
         advice = "free some space, or give this user the right to write there"
-        yield Check("disk", "fail", f"{place}: cannot be written ({error.strerror})", advice)
+        yield Check(name, "fail", f"{place}: cannot be written ({error.strerror})", advice)
         return
     free = status.f_bavail * status.f_frsize
     found = f"{_gigabytes(free)} free at {place}"
     if free >= LITTLE_DISK:
-        yield Check("disk", "ok", found)
+        yield Check(name, "ok", found)
     else:
-        yield Check("disk", "warn", found, "free some space; a run that fills the disk stops resumably")
+        yield Check(name, "warn", found, "free some space; a run that fills the disk stops and can be resumed")
 
 
-def _model(path: Path | None) -> Iterator[Check]:
+def _model(name: str, path: Path | None, device: str) -> Iterator[Check]:
     import numpy as np
 
     from batchland.scoring import find_model
     from batchland.session import open_session
 
-    session = open_session(find_model(path), "cpu")
+    session = open_session(find_model(path), device)
     session.predict(np.zeros((1, *session.card.preprocess.shape), np.uint8))
     card = session.card
-    found = f"{session.path}: {card.name}, {len(card.classes)} classes, sha256 {session.sha256[:12]}"
-    yield Check("model", "ok", found)
+    found = f"{session.path}: {card.name}, {len(card.classes)} classes, sha256 {session.sha256[:12]}, runs on "
+    yield Check(name, "ok", found + session.device)
+
+
+def _job(path: Path) -> Iterator[Check]:
+    from batchland.job import load_job
+
+    job = load_job(path)
+    night = job.night(date.today())
+    yield Check("job", "ok", f"{path}: {job.name}, next for {night}")
+    yield from _guarded("input", _input, job, night)
+    for name, file in job.all_models.items():
+        yield from _guarded(f"model {name}", _model, f"model {name}", file, job.device)
+    yield from _guarded("disk", _disk, "disk, output", job.output)
+    yield from _guarded("disk", _disk, "disk, records", job.folder)
+    yield from _guarded("lock", _lock, job)
+    yield from _guarded("last night", _last_night, job)
+
+
+def _input(job: "Job", night: date) -> Iterator[Check]:
+    images = job.images_of(night)
+    if images.is_dir():
+        yield Check("input", "ok", str(images))
+    else:
+        yield Check("input", "warn", f"{images}: not there", "wait for the delivery, or mend `images` in the job file")
+
+
+def _lock(job: "Job") -> Iterator[Check]:
+    from batchland.lock import holder
+    from batchland.run_record import LOCK_FILE
+
+    facts = holder(job.folder / LOCK_FILE)
+    if facts is None:
+        yield Check("lock", "ok", "free")
+    else:
+        found = f"held by process {facts.get('pid')} on {facts.get('host')} since {facts.get('since')}"
+        yield Check("lock", "warn", found, "wait for that run, or stop it with SIGTERM; it can be resumed")
+
+
+def _last_night(job: "Job") -> Iterator[Check]:
+    from batchland.run_record import read_runs
+
+    records = read_runs(job.folder)
+    if not records:
+        yield Check("last night", "ok", "none yet")
+        return
+    last = records[-1]
+    found = f"{last.date}: {last.outcome}"
+    if last.exit_code == 0 or last.outcome == "running":
+        yield Check("last night", "ok", found)
+    else:
+        yield Check("last night", "warn", f"{found} ({last.error})", f"batchland run {job.file} --date {last.date}")
 
 
 def _gigabytes(amount: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batchland import __version__
+from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import evaluate
@@ -70,5 +71,6 @@ for _command in (  # in the order of a day's work
     history,
     trend,
     doctor,
+    cron,
 ):
     main.add_command(_command)

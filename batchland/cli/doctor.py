@@ -6,16 +6,19 @@ import click
 
 
 @click.command(epilog="Example: batchland doctor --job jobs/nightly.toml")
+@click.option("--job", type=click.Path(path_type=Path), help="Job file whose input, models, disk and lock to try.")
 @click.option(
     "-m",
     "--model",
     type=click.Path(path_type=Path),
-    help="ONNX file to try.  [default: the one that `batchland score` would take]",
+    help="Without a job: ONNX file to try.  [default: the one that `batchland score` would take]",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="What runs shall use.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Without a job: where to try it."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON, one a line.")
-def doctor(model: Path | None, device: str, as_json: bool) -> None:
-    """Check this installation: one line each, and what to do about it.
+def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:
+    """Check this installation, and a job: one line each, and what to do about it.
 
     Ends with exit code 1 if a check failed; warnings are no failures.
     """
@@ -23,10 +26,13 @@ def doctor(model: Path | None, device: str, as_json: bool) -> None:
 
     from batchland.doctor import examine
 
-    states = []
-    for check in examine(model=model, device=device):
-        states.append(check.state)
+    if job and (model or device != "auto"):
+        raise click.UsageError("a job names its models and its device itself; leave --model and --device out")
+    failed = False
+    for check in examine(model=model, device=device, job=job):
+        failed |= check.state == "fail"
         advice = f" -> {check.advice}" if check.advice else ""
-        click.echo(json.dumps(check._asdict()) if as_json else f"{check.state:5} {check.name:15} {check.found}{advice}")
-    if "fail" in states:
+        line = json.dumps(check._asdict()) if as_json else f"{check.state:5} {check.name:15} {check.found}{advice}"
+        click.echo(line)
+    if failed:
         raise SystemExit(1)

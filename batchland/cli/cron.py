@@ -1,0 +1,77 @@
+"""`batchland cron`: a job's entry in the user's crontab."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from batchland.crontab import Entry
+
+
+@click.group()
+def cron() -> None:
+    """Let cron run a job every night: show, install or remove its entry in your crontab."""
+
+
+def _entry_options(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--env", "variables", multiple=True, metavar="NAME=VALUE", help="Set this variable, too.  [repeatable]"
+        ),
+        click.option(
+            "--log",
+            type=click.Path(path_type=Path),
+            help="Where the output goes.  [default: cron.log in the job's folder of records]",
+        ),
+        click.option(
+            "--schedule",
+            default="0 2 * * *",
+            show_default=True,
+            help="Minute, hour, day, month, weekday, by the time zone of the cron daemon; or @daily and its like.",
+        ),
+        click.argument("job", type=click.Path(path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
+@cron.command(epilog='Example: batchland cron show jobs/nightly.toml --schedule "30 1 * * *"')
+@_entry_options
+def show(**options: Any) -> None:
+    """Print the lines that `install` would put into your crontab for the job file JOB."""
+    from batchland.crontab import render
+
+    click.echo(render(_entry(**options)), nl=False)
+
+
+@cron.command(epilog="Example: batchland cron install jobs/nightly.toml")
+@_entry_options
+def install(**options: Any) -> None:
+    """Put the job file JOB into your crontab, in place of its earlier entry. No other line is touched."""
+    from batchland.crontab import install as put
+
+    entry = _entry(**options)
+    put(entry)
+    click.echo(f"Installed: {entry.job} at {entry.schedule!r}, log {entry.log}.")
+
+
+@cron.command(epilog="Example: batchland cron remove nightly")
+@click.argument("job")
+def remove(job: str) -> None:
+    """Take JOB, a name or a job file, out of your crontab. No other line is touched."""
+    from batchland.crontab import remove as take_out
+    from batchland.job import load_job
+
+    name = load_job(Path(job)).name if job.endswith(".toml") else job
+    click.echo(f"Removed: {name}." if take_out(name) else f"There is no entry of {name}.")
+
+
+def _entry(job: Path, schedule: str, log: Path | None, variables: tuple[str, ...]) -> "Entry":
+    from batchland.crontab import entry_of
+    from batchland.job import load_job
+
+    pairs = dict(variable.partition("=")[::2] for variable in variables if "=" in variable)
+    if len(pairs) < len(variables):
+        raise click.UsageError("--env takes NAME=VALUE, every NAME once")
+    return entry_of(load_job(job), schedule=schedule, log=log, variables=pairs)
