@@ -11,15 +11,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchland.comparison import CompareOptions, Comparison, compare
     from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
     from batchland.gates import Gate, GateResult, check_gates, parse_gate
     from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
+    from batchland.report.comparison import write_comparison
     from batchland.scoring import Progress, RunSummary, ScoreOptions, score
 
 __version__ = "0.1.0"
 
 # Public name -> module, imported when the name is first used, so that `import batchland` costs nothing.
 _PUBLIC = {
+    "CompareOptions": "batchland.comparison",
+    "Comparison": "batchland.comparison",
     "EvaluateOptions": "batchland.evaluation",
     "Evaluation": "batchland.evaluation",
     "Gate": "batchland.gates",
@@ -31,13 +35,17 @@ _PUBLIC = {
     "RunSummary": "batchland.scoring",
     "ScoreOptions": "batchland.scoring",
     "check_gates": "batchland.gates",
+    "compare": "batchland.comparison",
     "evaluate": "batchland.evaluation",
     "parse_gate": "batchland.gates",
     "read_report": "batchland.report",
     "score": "batchland.scoring",
+    "write_comparison": "batchland.report.comparison",
     "write_report": "batchland.report",
 }
 __all__ = [
+    "CompareOptions",
+    "Comparison",
     "EvaluateOptions",
     "Evaluation",
     "Gate",
@@ -49,10 +57,12 @@ __all__ = [
     "RunSummary",
     "ScoreOptions",
     "check_gates",
+    "compare",
     "evaluate",
     "parse_gate",
     "read_report",
     "score",
+    "write_comparison",
     "write_report",
 ]
 

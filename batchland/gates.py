@@ -86,7 +86,7 @@ def parse_gate(text: str) -> Gate:
 
 
 def check_gates(
-    gates: Sequence[Gate], evaluation: "Evaluation | Report", baseline: "Report | None" = None
+    gates: Sequence[Gate], evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None" = None
 ) -> tuple[GateResult, ...]:
     """The verdict on each gate, in order. baseline: an earlier report, which `drop(...)` needs.
 
@@ -104,7 +104,7 @@ def raise_if_failed(results: Sequence[GateResult], report: Path) -> None:
         raise GateFailedError(f"gate failed: {failed[0]}{more}; see {report / 'report.html'}")
 
 
-def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Report | None") -> GateResult:
+def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None") -> GateResult:
     value = _value(gate, evaluation.summary, evaluation.per_class)
     told = f"{gate.name} is {_format(value)}"
     if gate.drop:

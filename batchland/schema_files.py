@@ -15,11 +15,14 @@ from batchland.job import job_schema
 from batchland.model_card import ModelCard
 from batchland.run_record import RunRecord
 from batchland.schemas import (
+    CLASS_CHANGES,
     CONFUSION,
+    FLIPS,
     MISTAKES,
     OUTCOMES,
     PER_CLASS,
     PREDICTIONS,
+    ComparisonSummary,
     EvaluationSummary,
     Manifest,
     PredictionsInfo,
@@ -30,6 +33,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
     "manifest": (Manifest, "The manifest beside predictions, written last."),
     "summary": (EvaluationSummary, "summary.json of a report."),
+    "comparison_summary": (ComparisonSummary, "summary.json of a comparison."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
@@ -38,6 +42,8 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
     "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
+    "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),
+    "flips": (FLIPS, "The images that both scored and gave another first choice."),
 }
 
 

@@ -341,6 +341,105 @@ class EvaluationSummary(Document):
     """Versions of what evaluated."""
 
 
+class Change(Document):
+    """A figure of two evaluations, over the images that both scored."""
+
+    a: float
+    b: float
+    difference: float
+    """b - a."""
+    low: float | None = None
+    """Ends of the difference's paired bootstrap interval; None where resampling cannot tell."""
+    high: float | None = None
+
+
+class Changes(Document):
+    """The headline numbers side by side. None where one of the two does not allow it."""
+
+    top1: Change
+    top3: Change | None
+    top5: Change | None
+    balanced_accuracy: Change
+    macro_precision: Change
+    macro_f1: Change
+    mean_confidence: Change
+    brier_top1: Change
+    """Lower is better, as for log_loss and ece."""
+    log_loss: Change | None
+    ece: Change
+    """Without an interval."""
+
+
+class PairAccount(Document):
+    """What became of the images of the two evaluations: `images_a` and `images_b` are the sums of their parts."""
+
+    images_a: Count
+    """Labelled images of A, failed ones included."""
+    images_b: Count
+    paired: Count
+    """Scored by both and labelled alike: what the comparison is about."""
+    only_a: Count
+    """In A, not in B."""
+    only_b: Count
+    relabelled: Count
+    """In both, but with another label."""
+    failed_a: Count
+    """Failed in A alone."""
+    failed_b: Count
+    failed_both: Count
+    classes: Count
+    """Classes that either model knows."""
+    classes_only_a: tuple[str, ...]
+    """Those that only A's model knows."""
+    classes_only_b: tuple[str, ...]
+
+
+class Agreement(Document):
+    """How the right and wrong answers of A and B go together, and whether the difference may be chance."""
+
+    both_right: Count
+    only_a_right: Count
+    only_b_right: Count
+    both_wrong: Count
+    p_value: float
+    """Exact McNemar, two-sided: that A and B are equally good."""
+
+
+class ComparedEvaluation(Document):
+    """One side of a comparison."""
+
+    name: str
+    """What tells it from the other: its model's name, the predictions' file or folder, or A and B."""
+    report: str | None
+    """Its folder, as it was given; None if it was evaluated just now."""
+    evaluated_at: str
+    predictions: str
+    run_id: str
+    model: ModelInfo
+    labels: LabelSource
+
+
+class ComparisonSummary(Document):
+    """`summary.json` of a comparison. Written last, so that its presence means it is complete."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.comparison"] = "batchland.comparison"
+    created_at: str
+    """ISO 8601, UTC."""
+    a: ComparedEvaluation
+    b: ComparedEvaluation
+    options: dict[str, Any]
+    resamples: Count
+    """Bootstrap resamples that were really drawn."""
+    account: PairAccount
+    figures: Changes
+    agreement: Agreement
+    flips: dict[Literal["broken", "fixed", "moved"], Count]
+    """Images whose first choice differs, by what that means; see flips.parquet."""
+    compared_with: dict[str, str]
+    """Versions of what compared."""
+
+
 PER_CLASS: Final = pa.schema(
     [
         column("class_index", pa.int32(), "Place of the class in the model's output.", nullable=False),
@@ -466,3 +565,39 @@ TREND: Final = pa.schema(
     ]
 )
 """`trend.parquet`: one row per night and model, by date, then in the job's order of models."""
+
+CLASS_CHANGES: Final = pa.schema(
+    [
+        column("label", pa.string(), "The class's label.", nullable=False),
+        column("support", pa.int64(), "Images of the class that both scored.", nullable=False),
+        column("accuracy_a", pa.float64(), "Share of them that A named right. Null without support."),
+        column("accuracy_b", pa.float64(), "Share of them that B named right."),
+        column("difference", pa.float64(), "accuracy_b - accuracy_a."),
+        column("difference_low", pa.float64(), "Lower end of its interval (Bonett and Price, paired)."),
+        column("difference_high", pa.float64(), "Upper end of its interval."),
+        column("only_a_right", pa.int64(), "Images that A alone named right.", nullable=False),
+        column("only_b_right", pa.int64(), "Images that B alone named right.", nullable=False),
+        column("p_value", pa.float64(), "Exact McNemar test of the two before. Null without support."),
+        column("p_adjusted", pa.float64(), "p_value, adjusted by Holm for all classes with support."),
+        column("f1_a", pa.float64(), "F1 of A. Null without support."),
+        column("f1_b", pa.float64(), "F1 of B. Null without support."),
+    ]
+)
+"""`per_class.parquet` and `per_class.csv` of a comparison: one row per class that either model knows, in A's order."""
+
+FLIPS: Final = pa.schema(
+    [
+        column("image", pa.string(), "Path below the scored root.", nullable=False),
+        column("true_label", pa.string(), "Label of the true class.", nullable=False),
+        column("change", pa.string(), "`broken` (A right), `fixed` (B right) or `moved` (both wrong).", nullable=False),
+        column("predicted_a", pa.string(), "A's first choice.", nullable=False),
+        column("probability_a", pa.float32(), "Its probability.", nullable=False),
+        column("true_probability_a", pa.float32(), "What A gave the true class. Null beyond the choices kept."),
+        column("predicted_b", pa.string(), "B's first choice.", nullable=False),
+        column("probability_b", pa.float32(), "Its probability.", nullable=False),
+        column("true_probability_b", pa.float32(), "What B gave the true class. Null beyond the choices kept."),
+        column("file_size", pa.int64(), "Bytes, when A read it."),
+    ]
+)
+"""`flips.parquet`: the images that both scored and gave another first choice; broken, fixed, moved, each the surest
+wrong answer first."""

@@ -13,7 +13,7 @@ from batchland import __version__
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
-from batchland.cli.evaluate import evaluate
+from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, trend
 from batchland.cli.models import adopt, inspect
 from batchland.cli.predict import predict
@@ -66,6 +66,7 @@ for _command in (  # in the order of a day's work
     predict,
     score,
     evaluate,
+    compare,
     run,
     job,
     history,

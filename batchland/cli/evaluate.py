@@ -1,17 +1,53 @@
-"""`batchland evaluate`: predictions and labels to a report, and gates on its figures."""
+"""`batchland evaluate` and `batchland compare`: predictions to reports, reports to what changed."""
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from batchland.errors import UsageError
+
+if TYPE_CHECKING:
+    from batchland.report import ReportOptions
+
+_OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+_SHARED = (
+    click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for pasting into a ticket."),
+    click.option(
+        "--images",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Where the images are now, for thumbnails and brightness.  [default: the folder that was scored]",
+    ),
+    click.option("--no-pictures", is_flag=True, help="Leave thumbnails out of the page."),
+    click.option(
+        "--confidence",
+        type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
+        default=0.95,
+        show_default=True,
+        help="Of all intervals.",
+    ),
+    click.option(
+        "--resamples", type=click.IntRange(200, 100_000), default=1000, show_default=True, help="Of the bootstrap."
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."),
+    click.option("--overwrite", is_flag=True, help="Write into a folder that holds other things; they stay."),
+)
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that both commands have."""
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
 
 
 @click.command(
     epilog='Example: batchland evaluate preds.parquet --labels data/test --out report/ --fail-if "top1 < 0.70"'
 )
-@click.argument("predictions", metavar="PREDS", type=click.Path(path_type=Path))
+@click.argument("predictions", metavar="PREDS [PREDS]", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-l",
     "--labels",
@@ -19,7 +55,7 @@ import click
     type=click.Path(path_type=Path),
     help="Folder of class folders, or a CSV or Parquet file with the columns `image` and `label`.",
 )
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+@_OUT
 @click.option(
     "--fail-if",
     "gates",
@@ -31,34 +67,16 @@ import click
 @click.option(
     "--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report, for drop(...) gates."
 )
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for pasting into a ticket.")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where the images are now, for thumbnails and brightness.  [default: the folder that was scored]",
-)
-@click.option("--no-pictures", is_flag=True, help="Leave thumbnails out of the page.")
 @click.option("--strip-prefix", default="", metavar="TEXT", help="Taken off the front of the predictions' image names.")
 @click.option(
     "--ignore-unknown-classes", is_flag=True, help="Leave out images of classes that the model does not know."
 )
 @click.option(
-    "--confidence",
-    type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
-    default=0.95,
-    show_default=True,
-    help="Of all intervals.",
-)
-@click.option(
-    "--resamples", type=click.IntRange(200, 100_000), default=1000, show_default=True, help="Of the bootstrap."
-)
-@click.option(
     "--bins", type=click.IntRange(2, 100), default=15, show_default=True, help="Bins of the reliability curve."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option("--overwrite", is_flag=True, help="Write into a folder that holds other things; they stay.")
+@_shared
 def evaluate(
-    predictions: Path,
+    predictions: tuple[Path, ...],
     labels: Path,
     out: Path,
     gates: tuple[str, ...],
@@ -72,23 +90,77 @@ def evaluate(
 
     Images are matched by their path below the scored folder, classes by the name of their folder or by their label.
     Failed images are counted apart. The report is a page, report.html, and the same figures as files.
+
+    Of two PREDS, each gets its report in a folder below, and what differs is written into --out as `batchland compare`
+    does. Gates are then about the second, and drop(...) is against the first unless there is a --baseline.
     """
     from batchland.evaluation import EvaluateOptions
     from batchland.evaluation import evaluate as run
     from batchland.gates import check_gates, parse_gate, raise_if_failed
-    from batchland.report import ReportOptions, check_folder, read_report, write_report
+    from batchland.report import check_folder, read_report, write_report
+    from batchland.report.changes_text import comparison_markdown, comparison_summary
+    from batchland.report.comparison import write_side_by_side
     from batchland.report.text import markdown, terminal_summary
 
+    if len(predictions) > 2:
+        raise UsageError(f"{len(predictions)} predictions files: give one, or two to have them compared")
     conditions = [parse_gate(text) for text in gates]
     earlier = read_report(baseline) if baseline else None
-    check_folder(out, overwrite=overwrite)
-    evaluation = run(predictions, labels, EvaluateOptions(**options))
-    results = check_gates(conditions, evaluation, earlier)
-    page = ReportOptions(overwrite=overwrite, command=shlex.join(["batchland", *sys.argv[1:]]))
-    if no_pictures:
-        page = page.model_copy(update={"picture_bytes": 0})
-    files = write_report(evaluation, out, page, gates=results)
-    click.echo((markdown if as_markdown else terminal_summary)(evaluation, results), nl=False)
+    if len(predictions) == 1:
+        check_folder(out, overwrite=overwrite)
+    evaluations = [run(each, labels, EvaluateOptions(**options)) for each in predictions]
+    results = check_gates(conditions, evaluations[-1], earlier or (evaluations[0] if len(evaluations) == 2 else None))
+    page = _page(no_pictures, overwrite)
+    one, both = (markdown, comparison_markdown) if as_markdown else (terminal_summary, comparison_summary)
+    if len(evaluations) == 1:
+        write_report(evaluations[0], out, page, gates=results)
+        told = [one(evaluations[0], results)]
+    else:
+        first, second = evaluations
+        comparison = write_side_by_side(first, second, out, page, gates=results)
+        told = [one(first), one(second, results), both(comparison)]
+    click.echo("\n".join(told), nl=False)
     if not as_markdown:
-        click.echo(f"report: {files.html}")
-    raise_if_failed(results, files.folder)
+        click.echo(f"report: {out / 'report.html'}")
+    raise_if_failed(results, out)
+
+
+@click.command(epilog="Example: batchland compare monday/report tuesday/report --out changes/")
+@click.argument("report_a", metavar="REPORT_A", type=click.Path(path_type=Path))
+@click.argument("report_b", metavar="REPORT_B", type=click.Path(path_type=Path))
+@_OUT
+@_shared
+def compare(
+    report_a: Path,
+    report_b: Path,
+    out: Path,
+    as_markdown: bool,
+    no_pictures: bool,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Tell what changed from REPORT_A to REPORT_B: two models or two nights, evaluated on the same images.
+
+    Only images that both scored are compared, pair by pair: figures with intervals, classes that changed by more than
+    chance, and the images whose answer is another one.
+    """
+    from batchland.comparison import CompareOptions
+    from batchland.comparison import compare as run
+    from batchland.report import read_report
+    from batchland.report.changes_text import comparison_markdown, comparison_summary
+    from batchland.report.comparison import write_comparison
+
+    comparison = run(read_report(report_a), read_report(report_b), CompareOptions(**options))
+    files = write_comparison(comparison, out, _page(no_pictures, overwrite))
+    if as_markdown:
+        click.echo(comparison_markdown(comparison), nl=False)
+    else:
+        click.echo(f"{comparison_summary(comparison)}report: {files.html}")
+
+
+def _page(no_pictures: bool, overwrite: bool) -> "ReportOptions":
+    from batchland.report import ReportOptions
+
+    command = shlex.join(["batchland", *sys.argv[1:]])
+    pictures = {"picture_bytes": 0} if no_pictures else {}
+    return ReportOptions(overwrite=overwrite, command=command, **pictures)

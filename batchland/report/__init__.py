@@ -4,7 +4,7 @@ files = write_report(evaluation, Path("report/"))
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
@@ -84,27 +84,32 @@ def write_report(
 
     Raises UsageError if the folder holds something else, OutputError if it cannot be written.
     """
-    from pyarrow import csv
-
     from batchland.report.page import render
 
     options = options or ReportOptions()
     folder = Path(out)
     check_folder(folder, overwrite=options.overwrite)
-    html = render(evaluation, options, gates)
+    tables = {name: getattr(evaluation, name) for name in ("per_class", "confusion", "mistakes", "outcomes")}
+    write_folder(folder, tables, render(evaluation, options, gates), evaluation.summary)
+    paths = (folder / name for name in FILES)
+    return ReportFiles(folder, *paths)
+
+
+def write_folder(folder: Path, tables: Mapping[str, pa.Table], html: str, summary: BaseModel) -> None:
+    """Write tables (`per_class` as CSV, too), page and summary, the summary last. Raises OutputError."""
+    from pyarrow import csv
+
+    text = summary.model_dump_json(indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").unlink(missing_ok=True)
-        for name in ("per_class", "confusion", "mistakes", "outcomes"):
-            publish(folder / f"{name}.parquet", partial(_write_table, getattr(evaluation, name)))
-        publish(folder / "per_class.csv", lambda path: csv.write_csv(evaluation.per_class, path))
+        for name, table in tables.items():
+            publish(folder / f"{name}.parquet", partial(_write_table, table))
+        publish(folder / "per_class.csv", lambda path: csv.write_csv(tables["per_class"], path))
         publish(folder / "report.html", lambda path: path.write_bytes(html.encode()))
-        text = evaluation.summary.model_dump_json(indent=2) + "\n"
         publish(folder / "summary.json", lambda path: path.write_bytes(text.encode()))
     except OSError as error:
         raise OutputError(f"{folder}: the report cannot be written ({error.strerror or error})") from error
-    paths = (folder / name for name in FILES)
-    return ReportFiles(folder, *paths)
 
 
 def check_folder(folder: Path, *, overwrite: bool = False, names: Sequence[str] = FILES) -> None:
