@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,69 @@ def opened(browser: Any, path: Path, size: str = "desktop", scheme: str = "light
     yield found
     found.assert_quiet()
     context.close()
+
+
+STRUCTURE = """() => {
+    const all = (selector) => [...document.querySelectorAll(selector)];
+    const ids = all("[id]").map((each) => each.id);
+    return {
+        lang: document.documentElement.lang,
+        headings: all("h1, h2, h3").map((each) => Number(each.tagName[1])),
+        landmarks: ["header", "nav", "main", "footer"].filter((name) => all(name).length === 1),
+        heads_without_scope: all("th:not([scope])").length,
+        images_without_text: all("img:not([alt]), img[alt='']").length,
+        plots_without_title: all("svg:not([aria-labelledby])").length,
+        fields_without_label: all("input, select").filter((each) => !each.labels.length).length,
+        dead_links: all("a[href^='#']").filter((each) => !ids.includes(each.hash.slice(1))).length,
+        repeated_ids: ids.length - new Set(ids).size,
+    };
+}"""
+
+
+def assert_structured(page: Any) -> None:
+    """Headings in order, landmarks, and everything that a screen reader needs."""
+    structure = page.evaluate(STRUCTURE)
+    headings = structure.pop("headings")
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(deeper - before <= 1 for before, deeper in pairwise(headings))
+    landmarks = ["header", "nav", "main", "footer"]
+    assert (structure.pop("lang"), structure.pop("landmarks")) == ("en", landmarks)
+    assert set(structure.values()) == {0}, structure
+
+
+CONTRAST = """() => {
+    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const over = (colours) => {
+        canvas.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+        return canvas.getImageData(0, 0, 1, 1).data;
+    };
+    const luminance = (data) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, index) => {
+        const part = data[index] / 255;
+        return sum + weight * (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    }, 0);
+    const poor = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const element = walker.currentNode.parentElement;
+        if (!walker.currentNode.textContent.trim() || !element.checkVisibility()) continue;
+        const behind = [];
+        for (let each = element; each; each = each.parentElement) {
+            behind.unshift(getComputedStyle(each).backgroundColor);
+        }
+        const style = getComputedStyle(element);
+        const text = element instanceof SVGElement ? style.fill : style.color;
+        const [a, b] = [luminance(over(behind)), luminance(over([...behind, text]))];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) poor.push([ratio.toFixed(2), element.outerHTML.slice(0, 120)]);
+    }
+    return poor;
+}"""
+
+
+def texts_of_poor_contrast(page: Any) -> list[list[str]]:
+    """Every text with less than 4.5 to 1 against what lies behind it, as (ratio, markup). Opens all that is folded."""
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    found: list[list[str]] = page.evaluate(CONTRAST)
+    return found

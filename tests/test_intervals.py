@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -12,8 +13,10 @@ from batchland.intervals import (
     affordable_resamples,
     holm,
     mcnemar_exact,
+    paired_difference,
     percentile_bounds,
     stratified_draws,
+    stratified_weights,
     wilson,
 )
 
@@ -70,3 +73,39 @@ def test_resamples_are_fewer_where_they_cost_too_much_but_never_too_few() -> Non
     assert affordable_resamples(100_000, 1000) == MAX_DRAWS // 100_000
     assert affordable_resamples(10_000_000, 1000) == MIN_RESAMPLES
     assert affordable_resamples(0, 1000) == 1000
+
+
+def test_weights_draw_every_stratum_to_its_size_and_each_image_alike() -> None:
+    strata = np.array([3, 1, 1, 3, 1, 7])
+    drawn = np.stack(list(stratified_weights(strata, 20_000, seed=0)))
+    for stratum, size in ((1, 3), (3, 2), (7, 1)):
+        assert (drawn[:, strata == stratum].sum(axis=1) == size).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.02)
+    np.testing.assert_allclose(drawn[:, 1].std(), np.sqrt(2 / 3), rtol=0.02)  # binomial of 3 draws, 1/3 each
+
+
+def test_the_paired_interval_holds_its_level_for_few_images_by_enumeration() -> None:
+    """For every truth tried, the interval covers it in about 95% of all outcomes."""
+    pairs = 12
+    lost, won = (grid.ravel() for grid in np.meshgrid(np.arange(pairs + 1), np.arange(pairs + 1)))
+    possible = lost + won <= pairs
+    lost, won = lost[possible], won[possible]
+    low, high = paired_difference(lost, won, pairs, 0.95)
+    covered = []
+    for p_lost, p_won in ((0.05, 0.05), (0.1, 0.3), (0.3, 0.3), (0.02, 0.5), (0.4, 0.1)):
+        shares = [p_lost, p_won, 1 - p_lost - p_won]
+        weight = multinomial.pmf(np.stack([lost, won, pairs - lost - won], 1), pairs, shares)
+        assert weight.sum() == pytest.approx(1)
+        truth = p_won - p_lost
+        covered.append(weight[(low <= truth) & (truth <= high)].sum())
+    assert min(covered) > 0.93
+    assert np.mean(covered) == pytest.approx(0.96, abs=0.02)
+
+
+def test_the_paired_interval_of_many_images_is_that_of_the_normal_approximation() -> None:
+    lost, won, pairs = 300, 420, 10_000
+    low, high = paired_difference(lost, won, pairs, 0.95)
+    difference, spread = (won - lost) / pairs, np.sqrt(lost + won - (won - lost) ** 2 / pairs) / pairs
+    expected = difference - 1.96 * spread, difference + 1.96 * spread
+    assert (float(low), float(high)) == pytest.approx(expected, abs=1e-5)
+    assert np.isnan(paired_difference(0, 0, 0, 0.95)).all()

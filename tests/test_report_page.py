@@ -4,13 +4,12 @@ import csv
 import os
 from collections.abc import Iterator
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import chromium, needs_browser, opened
+from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
 from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
 from PIL import Image
 
@@ -238,79 +237,18 @@ def test_the_matrix_s_numbers_are_those_of_the_table(browser: Any, pages: dict[s
         assert page.locator("#confusion-readout").inner_text().endswith(f" of {images} images ({accuracy})")
 
 
-STRUCTURE = """() => {
-    const all = (selector) => [...document.querySelectorAll(selector)];
-    const ids = all("[id]").map((each) => each.id);
-    return {
-        lang: document.documentElement.lang,
-        headings: all("h1, h2, h3").map((each) => Number(each.tagName[1])),
-        landmarks: ["header", "nav", "main", "footer"].filter((name) => all(name).length === 1),
-        heads_without_scope: all("th:not([scope])").length,
-        images_without_text: all("img:not([alt]), img[alt='']").length,
-        plots_without_title: all("svg:not([aria-labelledby])").length,
-        fields_without_label: all("input, select").filter((each) => !each.labels.length).length,
-        dead_links: all("a[href^='#']").filter((each) => !ids.includes(each.hash.slice(1))).length,
-        repeated_ids: ids.length - new Set(ids).size,
-    };
-}"""
-
-
 @pytest.mark.parametrize("name", ["5", "300"])
 def test_structure_for_those_who_do_not_see_it(browser: Any, pages: dict[str, Path], name: str) -> None:
     with opened(browser, pages[name]) as found:
-        structure = found.page.evaluate(STRUCTURE)
-        headings = structure.pop("headings")
-        assert headings[0] == 1
-        assert headings.count(1) == 1
-        assert all(deeper - before <= 1 for before, deeper in pairwise(headings))
-        assert structure == {
-            "lang": "en",
-            "landmarks": ["header", "nav", "main", "footer"],
-            **dict.fromkeys(
-                ("heads_without_scope", "images_without_text", "plots_without_title", "fields_without_label",
-                 "dead_links", "repeated_ids"),
-                0,
-            ),
-        }  # fmt: skip
+        assert_structured(found.page)
         found.page.keyboard.press("Tab")
         assert found.page.evaluate("document.activeElement.textContent") == "Skip to the report"
-
-
-CONTRAST = """() => {
-    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-    const over = (colours) => {
-        canvas.clearRect(0, 0, 1, 1);
-        for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
-        return canvas.getImageData(0, 0, 1, 1).data;
-    };
-    const luminance = (data) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, index) => {
-        const part = data[index] / 255;
-        return sum + weight * (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-    }, 0);
-    const poor = [];
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const element = walker.currentNode.parentElement;
-        if (!walker.currentNode.textContent.trim() || !element.checkVisibility()) continue;
-        const behind = [];
-        for (let each = element; each; each = each.parentElement) {
-            behind.unshift(getComputedStyle(each).backgroundColor);
-        }
-        const style = getComputedStyle(element);
-        const text = element instanceof SVGElement ? style.fill : style.color;
-        const [a, b] = [luminance(over(behind)), luminance(over([...behind, text]))];
-        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < 4.5) poor.push([ratio.toFixed(2), element.outerHTML.slice(0, 120)]);
-    }
-    return poor;
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_enough_contrast(browser: Any, pages: dict[str, Path], scheme: str) -> None:
     with opened(browser, pages["5"], scheme=scheme) as found:
-        found.page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-        assert found.page.evaluate(CONTRAST) == []
+        assert texts_of_poor_contrast(found.page) == []
 
 
 def test_without_script_everything_is_there_but_the_controls(browser: Any, pages: dict[str, Path]) -> None:
