@@ -86,9 +86,9 @@ def evaluate(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Compare PREDS, which `batchland score` wrote, with the true labels, and write a report.
+    """Hold predictions against the true labels and write a report.
 
-    Images are matched by their path below the scored folder, classes by the name of their folder or by their label.
+    PREDS is what `batchland score` wrote. Images are matched by their path below the scored folder, classes by the name of their folder or by their label.
     Failed images are counted apart. The report is a page, report.html, and the same figures as files.
 
     Of two PREDS, each gets its report in a folder below, and what differs is written into --out as `batchland compare`
@@ -139,9 +139,9 @@ def compare(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Tell what changed from REPORT_A to REPORT_B: two models or two nights, evaluated on the same images.
+    """Tell what changed from one report to another.
 
-    Only images that both scored are compared, pair by pair: figures with intervals, classes that changed by more than
+    Of two models or two nights, evaluated on the same images. Only images that both scored are compared, pair by pair: figures with intervals, classes that changed by more than
     chance, and the images whose answer is another one.
     """
     from batchland.comparison import CompareOptions
