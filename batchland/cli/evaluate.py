@@ -88,8 +88,9 @@ def evaluate(
 ) -> None:
     """Hold predictions against the true labels and write a report.
 
-    PREDS is what `batchland score` wrote. Images are matched by their path below the scored folder, classes by the name of their folder or by their label.
-    Failed images are counted apart. The report is a page, report.html, and the same figures as files.
+    PREDS is what `batchland score` wrote. Images are matched by their path below the scored folder, classes by the name
+    of their folder or by their label. Failed images are counted apart. The report is a page, report.html, and the same
+    figures as files.
 
     Of two PREDS, each gets its report in a folder below, and what differs is written into --out as `batchland compare`
     does. Gates are then about the second, and drop(...) is against the first unless there is a --baseline.
@@ -141,8 +142,8 @@ def compare(
 ) -> None:
     """Tell what changed from one report to another.
 
-    Of two models or two nights, evaluated on the same images. Only images that both scored are compared, pair by pair: figures with intervals, classes that changed by more than
-    chance, and the images whose answer is another one.
+    Of two models or two nights, evaluated on the same images. Only images that both scored are compared, pair by pair:
+    figures with intervals, classes that changed by more than chance, and the images whose answer is another one.
     """
     from batchland.comparison import CompareOptions
     from batchland.comparison import compare as run
