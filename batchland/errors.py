@@ -8,6 +8,7 @@
     │   └── DeviceError                 5   the device that was asked for cannot be used
     ├── MissingInputError              66   a job's delivery is missing, empty or still growing
     ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
+    ├── InputError                     74   the storage of the images is gone; a rerun resumes
     ├── OutputError                    74   the output cannot be written (disk full, read-only)
     ├── LockedError                    75   another run holds the output's lock
     ├── Interrupted             130 / 143   stopped by SIGINT / SIGTERM; a rerun resumes
@@ -17,14 +18,21 @@
 A message says what, where and what next, in one line. A traceback means a bug.
 """
 
+import re
 import signal
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
+
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class BatchlandError(Exception):
     """Base of every error that batchland raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """One line, whatever the names in it hold: line breaks and terminal controls are shown, not obeyed."""
+        return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), super().__str__())
 
 
 class UsageError(BatchlandError):
@@ -67,6 +75,12 @@ class DownloadError(BatchlandError):
     exit_code = 69
 
 
+class InputError(BatchlandError):
+    """The storage of the images does not answer any more. What was finished before is kept, a rerun resumes."""
+
+    exit_code = 74
+
+
 class OutputError(BatchlandError):
     """The output cannot be written. What was finished before is kept, a rerun resumes."""
 
@@ -104,9 +118,12 @@ ErrorCode = Literal[
     "too_large",
     "out_of_memory",
     "timeout",
+    "crashed",
     "vanished",
+    "changed",
     "permission_denied",
     "io_error",
+    "unreadable",
     "model_output",
 ]
 """Stable codes of failed rows; docs/errors.md explains each."""

@@ -7,18 +7,20 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from batchland.cores import usable_cores
-from batchland.errors import ErrorCode, ImageError
+from batchland.errors import ErrorCode, ImageError, InputError
 from batchland.preprocess import Pixels, PreprocessSpec, decode, fit
 from batchland.source import ImageRef, read_image
 
+MAX_HANGING: Final = 64
+"""Threads that may hang at once before the storage is taken for dead."""
 _POLL_SECONDS: Final = 0.5
+_END: Final = object()
 
 
 class Outcome(NamedTuple):
@@ -56,20 +58,25 @@ class Batch(NamedTuple):
 class BatchLoader:
     """Iterate over `images` as batches, in order, decoding ahead with threads.
 
-    batch_size: images per batch; the last one is shorter. num_workers: decoding threads (default: one per usable core).
-    prefetch_factor: batches in preparation beyond the one that the caller holds; all workers share them (torch's
-    DataLoader counts per worker), so memory is (prefetch_factor + 1) batches of pixels whatever the number of images.
-    timeout: seconds that one image may take before it is given up as `timeout` and its thread is replaced.
+    images: a None among them ends the batch. batch_size: images per batch; the last one is shorter. num_workers:
+    decoding threads (default: one per usable core). prefetch_factor: batches in preparation beyond the one that the
+    caller holds; all workers share them (torch's DataLoader counts per worker), so memory is (prefetch_factor + 1)
+    batches of pixels whatever the number of images. timeout: seconds that one image may take before it is given up as
+    `timeout` and its thread is replaced. on_wait: is called about twice a second while a batch is waited for, and may
+    raise. load: turns one image into pixels, as `load_image` does.
     """
 
     def __init__(
         self,
-        images: Iterable[ImageRef],
+        images: Iterable[ImageRef | None],
         spec: PreprocessSpec,
         batch_size: int = 32,
         num_workers: int | None = None,
         prefetch_factor: int = 2,
         timeout: float = 60.0,
+        *,
+        on_wait: Callable[[], None] | None = None,
+        load: "Load | None" = None,
     ) -> None:
         self.images = images
         self.spec = spec
@@ -77,31 +84,44 @@ class BatchLoader:
         self.num_workers = num_workers or usable_cores()
         self.prefetch_factor = prefetch_factor
         self.timeout = timeout
+        self.on_wait = on_wait
+        self.load = load or load_image
 
     def __iter__(self) -> Generator[Batch]:
-        """Batches in order. Raises what the iterable of images raises."""
+        """Batches in order. Raises what the iterable of images raises, and InputError if MAX_HANGING threads hang."""
         images = iter(self.images)
         tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        workers = _Workers(tasks, self.spec, self.num_workers)
+        workers = _Workers(tasks, self.spec, self.num_workers, self.load)
         free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(self.prefetch_factor + 1)]
         pending: deque[_PendingBatch] = deque()
         exhausted = False
         try:
             while pending or not exhausted:
                 while free and not exhausted:
-                    refs = list(islice(images, self.batch_size))
+                    refs = _next_refs(images, self.batch_size)
+                    exhausted = not refs
                     if refs:
                         batch = _PendingBatch(refs, free.pop(), self.timeout)
                         pending.append(batch)
                         for index in range(len(refs)):
                             tasks.put((batch, index))
-                    exhausted = len(refs) < self.batch_size
                 if pending:
                     batch = pending.popleft()
-                    yield batch.wait(on_abandoned=workers.add)
+                    yield batch.wait(workers.replace_hanging, self.on_wait)
                     free.append(batch.buffer)
         finally:
             workers.stop()
+
+
+def _next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
+    refs: list[ImageRef] = []
+    while len(refs) < count:
+        ref = next(images, _END)
+        if isinstance(ref, ImageRef):
+            refs.append(ref)
+        elif refs or ref is _END:
+            break
+    return refs
 
 
 class _PendingBatch:
@@ -137,37 +157,54 @@ class _PendingBatch:
         self._bug = bug
         self._done.set()
 
-    def wait(self, on_abandoned: Callable[[], None]) -> Batch:
+    def wait(self, on_abandoned: Callable[[], None], on_wait: Callable[[], None] | None) -> Batch:
         while not self._done.wait(_POLL_SECONDS):
+            if on_wait:
+                on_wait()
             now = time.monotonic()
             for index, started in enumerate(self._started):
                 if started is not None and self._outcomes[index] is None and now - started > self._timeout:
                     error: tuple[ErrorCode, str] = ("timeout", f"not decoded within {self._timeout:g} s")
-                    self.finish(index, Outcome(error=error), None)
-                    on_abandoned()
+                    if self.finish(index, Outcome(error=error), None):
+                        on_abandoned()
         if self._bug is not None:
             raise self._bug
         outcomes = [outcome for outcome in self._outcomes if outcome is not None]
         return Batch(self.refs, self.buffer[: len(self.refs)], outcomes)
 
 
+Load = Callable[[ImageRef, PreprocessSpec], tuple[Outcome, Pixels | None]]
 _Task = tuple[_PendingBatch, int]
 
 
 class _Workers:
     """Daemon threads, so that one that hangs in a decoder or on a dead mount cannot keep the process alive."""
 
-    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", spec: PreprocessSpec, count: int) -> None:
+    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", spec: PreprocessSpec, count: int, load: Load) -> None:
         self._tasks = tasks
         self._spec = spec
+        self._load = load
         self._stopping = threading.Event()
         self._count = 0
+        self._hanging = 0
+        self._lock = threading.Lock()
         for _ in range(count):
             self.add()
 
     def add(self) -> None:
         self._count += 1
         threading.Thread(target=self._work, name=f"decode-{self._count}", daemon=True).start()
+
+    def replace_hanging(self) -> None:
+        """One more thread hangs: put another in its place."""
+        with self._lock:
+            self._hanging += 1
+        if self._hanging >= MAX_HANGING:
+            raise InputError(
+                f"{self._hanging} images hang at once, each past its timeout: their storage seems to be gone; finished "
+                f"parts are kept, run the same command again when it is back"
+            )
+        self.add()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -181,12 +218,14 @@ class _Workers:
                 continue
             batch.start(index)
             try:
-                in_time = batch.finish(index, *load_image(batch.refs[index], self._spec))
+                in_time = batch.finish(index, *self._load(batch.refs[index], self._spec))
             except BaseException as bug:  # raised again in the thread that waits for the batch
                 batch.break_off(bug)
             else:
-                if not in_time:
-                    return  # another thread took over when this one was given up
+                if not in_time:  # another thread took over when this one was given up
+                    with self._lock:
+                        self._hanging -= 1
+                    return
 
 
 def load_image(ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:

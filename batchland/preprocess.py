@@ -128,10 +128,16 @@ def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
 
 
 def fit(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
-    """Bring RGB uint8 [H, W, 3] of any size to uint8 [spec.height, spec.width, 3], with antialiasing."""
-    image = Image.fromarray(pixels)
-    box = None if spec.shorter_side is None else _centre_box(image.size, spec.shorter_side, spec.width, spec.height)
-    return np.asarray(image.resize((spec.width, spec.height), _PILLOW_FILTERS[spec.filter], box=box))
+    """Bring RGB uint8 [H, W, 3] of any size to uint8 [spec.height, spec.width, 3], with antialiasing.
+
+    Raises ImageError (`out_of_memory`).
+    """
+    try:
+        image = Image.fromarray(pixels)
+        box = None if spec.shorter_side is None else _centre_box(image.size, spec.shorter_side, spec.width, spec.height)
+        return np.asarray(image.resize((spec.width, spec.height), _PILLOW_FILTERS[spec.filter], box=box))
+    except MemoryError as error:
+        raise ImageError("out_of_memory", "not enough memory to resize it") from error
 
 
 def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
@@ -173,6 +179,8 @@ def _decode_jpeg(data: bytes, width: int, height: int, divisor: int) -> Pixels |
     """By libjpeg-turbo. None for the rare kinds that simplejpeg does not know; Pillow tries those."""
     size = {"min_height": -(-height // divisor), "min_width": -(-width // divisor), "min_factor": divisor}
     try:
+        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (height, width):  # max_pixels was held to Pillow's
+            raise ImageError("corrupt", "its header gives more than one size")
         pixels: Pixels = simplejpeg.decode_jpeg(data, **size)
     except ValueError as error:
         message = str(error)

@@ -6,7 +6,7 @@
 from typing import Annotated, Any, Final, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batchland.model_card import ClassName
 
@@ -69,6 +69,12 @@ class Counts(Document):
     ok: Count
     failed: Count
     failed_by_code: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _every_image_is_accounted_for(self) -> "Counts":
+        if self.listed != self.ok + self.failed or self.failed != sum(self.failed_by_code.values()):
+            raise ValueError(f"{self.listed} listed images are not {self.ok} ok and {self.failed} failed ones")
+        return self
 
 
 class ModelInfo(Document):
@@ -148,7 +154,9 @@ class Manifest(Document):
     provider: str
     counts: Counts
     resumed_images: Count
-    """Rows taken over from an interrupted run."""
+    """Images whose rows were taken over from an interrupted run."""
+    kept_images: Count = 0
+    """Rows kept by `--retry-failed`, which scores only the others again."""
     seconds: Seconds
     images_per_second: float
     """Images scored by this process, over its total seconds."""

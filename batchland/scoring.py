@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from fractions import Fraction
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
@@ -19,14 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from batchland import __version__
 from batchland.cores import usable_cores
+from batchland.earlier import EarlierOutput
 from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
 from batchland.loader import Batch, BatchLoader
 from batchland.predictions import to_rows
 from batchland.schemas import Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
 from batchland.session import Session, open_session
-from batchland.signals import StopSignal
-from batchland.sink import PredictionSink, Survey, manifest_path
-from batchland.source import Ignored, ImageRef, choose, list_images
+from batchland.signals import GRACE_SECONDS, StopSignal
+from batchland.sink import Entry, PredictionSink, Survey, manifest_path
+from batchland.source import Ignored, ImageRef, choose, list_again, list_images, shown
+from batchland.suspects import Suspects
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 ALREADY_SCORED: Final = "already scored"
@@ -76,6 +80,8 @@ class ScoreOptions(ScoreSettings):
     """Replace an output that exists."""
     restart: bool = False
     """Discard what an interrupted run has left instead of resuming it."""
+    retry_failed: bool = False
+    """Score only the failed rows of an output that exists, and keep its others."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which the run stops in good order, for a rerun to go on."""
 
@@ -85,7 +91,7 @@ class FailureLimit(NamedTuple):
 
     text: str
     number: int | None
-    share: float | None
+    percent: Fraction | None
 
     @classmethod
     def parse(cls, text: str) -> "FailureLimit":
@@ -94,13 +100,18 @@ class FailureLimit(NamedTuple):
         with suppress(ValueError):
             if not percent and int(number) >= 0:
                 return cls(text, int(number), None)
-            if percent and not rest and 0 <= float(number) <= 100:
-                return cls(text, None, float(number) / 100)
+            if percent and not rest and 0 <= Fraction(number) <= 100:
+                return cls(text, None, Fraction(number))
         raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
 
     def check(self, counts: Counts) -> None:
-        """Raise TooManyFailedError if more images failed than allowed."""
-        allowed = self.number if self.number is not None else (self.share or 0.0) * counts.listed
+        """Raise TooManyFailedError if more images failed than allowed, or a folder hides an unknown number of them."""
+        if folders := counts.failed_by_code.get("unreadable"):
+            raise TooManyFailedError(
+                f"{folders} of {counts.listed} rows stand for folders that could not be listed, with nobody knows how "
+                f"many images; the predictions are written, mend the folders and run again with --retry-failed"
+            )
+        allowed = self.number if self.number is not None else counts.listed * (self.percent or 0) / 100
         if counts.failed > allowed:
             codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
             raise TooManyFailedError(
@@ -113,7 +124,7 @@ class Progress(NamedTuple):
     """How far a run is."""
 
     done: int
-    """Images with a row, those of an interrupted run included."""
+    """Images with a row, those of an interrupted or earlier run included."""
     failed: int
     """Failed ones among those of this process."""
     resumed: int
@@ -151,53 +162,72 @@ def score(
     """
     options = options or ScoreOptions()
     root, out = Path(images), Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
-    if out.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"{out}: lies inside the images to score; give an --out elsewhere")
+    _check_places(root, out, options)
     stopwatch = _Stopwatch()
     ignored = Ignored()
-    listing = list_images(root, all_files=options.all_files, follow_links=options.follow_links, ignored=ignored)
-    listing = choose(listing, options.include, options.exclude, ignored)
-    if skip is not None:
-        listing = _unless(skip, listing, ignored)
-    listing = _not_empty(stopwatch.listing(listing), root, ignored)
+    earlier = EarlierOutput(out) if options.retry_failed else None
+    entries: Iterable[Entry]
+    if earlier:
+        entries = earlier.entries(partial(_listed_again, root, options))
+    else:
+        entries = _not_empty(_listed(root, options, ignored, skip), root, ignored)
     session = open_session(
         find_model(options.model), options.device, intra_op_threads=options.intra_op_threads or usable_cores()
     )
     run = _fingerprint(root, options, session)
+    if earlier:
+        _check_same(earlier, root, options, session)
+        ignored.counts.update(earlier.ignored)
     with (
         StopSignal() as stop,
         PredictionSink(
             out,
-            run,
+            run | ({"retries": earlier.identity} if earlier else {}),
             batch_size=options.batch_size,
             part_size=options.part_size,
-            overwrite=options.overwrite,
+            overwrite=options.overwrite or options.retry_failed,
             restart=options.restart,
         ) as sink,
-        closing(iter(_loader(sink.unscored(listing), session, options))) as batches,
+        Suspects(sink.parts_dir, options.timeout) as suspects,
     ):
         done = failed = 0
-        for batch in batches:
-            sink.write(stopwatch.infer(batch, session, options.top_k))
-            done, failed = done + len(batch.refs), failed + batch.failed
-            kept = done + sink.resumed_images
-            if on_progress:
-                on_progress(Progress(kept, failed, sink.resumed_images))
-            if stop.received is not None:
+
+        def stop_if_due(grace: float = 0.0) -> None:
+            """Between two batches at once; while one is waited for, only when the grace for it is over."""
+            error: Interrupted | None = None
+            where = f"{out}: stopped after {done + sink.resumed_images + sink.kept_images} images"
+            if stop.received is not None and stop.seconds_ago >= grace:
+                error = Interrupted(f"{where}; the same command goes on there", stop.received)
+            elif options.time_limit is not None and stopwatch.elapsed() >= options.time_limit + grace:
+                error = TimeLimitError(f"{where}, at the time limit; the same command goes on there")
+            if error:
                 sink.checkpoint()
-                raise Interrupted(f"{out}: stopped after {kept} images; the same command goes on there", stop.received)
-            if options.time_limit is not None and stopwatch.elapsed() >= options.time_limit:
-                sink.checkpoint()
-                raise TimeLimitError(
-                    f"{out}: stopped after {kept} images, at the time limit; the same command goes on there"
-                )
+                raise error
+
+        loader = BatchLoader(
+            sink.unscored(stopwatch.listing(entries)),
+            session.card.preprocess,
+            options.batch_size,
+            options.num_workers,
+            options.prefetch_factor,
+            options.timeout,
+            on_wait=partial(stop_if_due, GRACE_SECONDS),
+            load=suspects.load,
+        )
+        with closing(iter(loader)) as batches:
+            for batch in batches:
+                sink.write(stopwatch.infer(batch, session, options.top_k))
+                done, failed = done + len(batch.refs), failed + batch.failed
+                if on_progress:
+                    on_progress(Progress(done + sink.resumed_images + sink.kept_images, failed, sink.resumed_images))
+                stop_if_due()
         survey = sink.survey()
         info = _info(root, options, session, run, survey)
         files = sink.assemble(info.model_dump_json())
         manifest = Manifest(
             run_id=info.run_id,
             created_at=datetime.now(UTC).isoformat("T", "seconds"),
-            config=options.model_dump(mode="json") | {"model": str(session.path), "out": str(out)},
+            config=options.model_dump(mode="json") | {"model": shown(session.path), "out": shown(out)},
             model=info.model,
             images=info.images,
             input_fingerprint=survey.input_fingerprint,
@@ -206,6 +236,7 @@ def score(
             provider=info.provider,
             counts=survey.counts,
             resumed_images=sink.resumed_images,
+            kept_images=sink.kept_images,
             seconds=stopwatch.seconds(sink.write_seconds),
             images_per_second=round(done / stopwatch.elapsed(), 1),
             files=tuple(files),
@@ -240,15 +271,15 @@ class _Stopwatch:
         self._begin = time.monotonic()
         self._list = self._read = self._decode = self._infer = 0.0
 
-    def listing(self, images: Iterable[ImageRef]) -> Iterator[ImageRef]:
-        images = iter(images)
+    def listing(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        entries = iter(entries)
         while True:
             begin = time.perf_counter()
-            ref = next(images, None)
+            entry = next(entries, None)
             self._list += time.perf_counter() - begin
-            if ref is None:
+            if entry is None:
                 return
-            yield ref
+            yield entry
 
     def infer(self, batch: Batch, session: Session, top_k: int) -> pa.RecordBatch:
         """Rows of a batch, timed; a batch without a single picture is not shown to the model."""
@@ -267,31 +298,55 @@ class _Stopwatch:
         return Seconds(**{name: round(value, 3) for name, value in parts.items()}, total=round(self.elapsed(), 3))
 
 
-def _loader(images: Iterable[ImageRef], session: Session, options: ScoreOptions) -> BatchLoader:
-    return BatchLoader(
-        images,
-        session.card.preprocess,
-        options.batch_size,
-        options.num_workers,
-        options.prefetch_factor,
-        options.timeout,
-    )
+def _check_places(root: Path, out: Path, options: ScoreOptions) -> None:
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"{shown(out)}: lies inside the images to score; give an --out elsewhere")
+    if not _is_utf8(out):
+        raise UsageError(f"{shown(out)}: its name is no valid UTF-8, few programs could read it; give another --out")
+    if options.retry_failed and options.overwrite:
+        raise UsageError("--retry-failed keeps the good rows of an output, --overwrite none; give one of the two")
 
 
-def _unless(skip: Callable[[ImageRef], bool], images: Iterable[ImageRef], ignored: Ignored) -> Iterator[ImageRef]:
-    for ref in images:
-        if skip(ref):
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _listed(
+    root: Path, options: ScoreOptions, ignored: Ignored, skip: Callable[[ImageRef], bool] | None
+) -> Iterator[ImageRef]:
+    images = list_images(root, all_files=options.all_files, follow_links=options.follow_links, ignored=ignored)
+    for ref in choose(images, options.include, options.exclude, ignored):
+        if skip is not None and skip(ref):
             ignored.counts[ALREADY_SCORED] += 1
         else:
             yield ref
+
+
+def _listed_again(root: Path, options: ScoreOptions, name: str) -> Iterator[ImageRef]:
+    images = list_again(root, name, all_files=options.all_files, follow_links=options.follow_links)
+    return choose(images, options.include, options.exclude, Ignored()) if name.endswith("/") else images
 
 
 def _not_empty(images: Iterator[ImageRef], root: Path, ignored: Ignored) -> Iterator[ImageRef]:
     first = next(images, None)
     if first is None:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.counts.items())) or "nothing at all"
-        raise UsageError(f"{root}: no images to score (found: {found}); --all-files lists every file")
+        raise UsageError(f"{shown(root)}: no images to score (found: {found}); --all-files lists every file")
     return chain([first], images)
+
+
+def _check_same(earlier: EarlierOutput, root: Path, options: ScoreOptions, session: Session) -> None:
+    earlier.check_same(
+        images=shown(root.resolve()),
+        model_sha256=session.sha256,
+        provider=session.provider,
+        batch_size=options.batch_size,
+        top_k=min(options.top_k, len(session.card.classes)),
+    )
 
 
 def _fingerprint(root: Path, options: ScoreOptions, session: Session) -> dict[str, object]:
@@ -300,7 +355,7 @@ def _fingerprint(root: Path, options: ScoreOptions, session: Session) -> dict[st
         "schema_version": 1,
         "model": session.sha256,
         "provider": session.provider,
-        "images": str(root.resolve()),
+        "images": shown(root.resolve()),
         "options": options.model_dump(
             mode="json",
             include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
@@ -319,10 +374,10 @@ def _info(
             name=session.card.name,
             architecture=session.card.architecture,
             sha256=session.sha256,
-            file=str(session.path),
+            file=shown(session.path),
         ),
         classes=session.card.classes,
-        images=str(root.resolve()),
+        images=shown(root.resolve()),
         device=session.device,
         provider=session.provider,
         batch_size=options.batch_size,

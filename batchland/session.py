@@ -43,12 +43,17 @@ class Session:
     def predict(self, pixels: Pixels) -> Probabilities:
         """Class probabilities, float32 [batch, classes], in `card.classes` order, of uint8 pixels [batch, H, W, 3].
 
-        Raises ModelError if onnxruntime fails on this batch.
+        Raises ModelError if onnxruntime fails on this batch, or gives other than a row per image.
         """
         try:
             (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise ModelError(f"{self.path}: inference failed on {self.device}: {_first_line(error)}") from error
+        if probabilities.shape != (len(pixels), len(self.card.classes)):
+            raise ModelError(
+                f"{self.path}: gave probabilities of shape {list(probabilities.shape)} for {len(pixels)} images and "
+                f"{len(self.card.classes)} classes; export the model again"
+            )
         return probabilities  # type: ignore[no-any-return]
 
 

@@ -2,12 +2,16 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Never, Self
+from typing import Any, Final, Never, Self
 
 from batchland.errors import Interrupted
+
+GRACE_SECONDS: Final = 10.0
+"""What is under way when a signal comes may take this long to be finished."""
 
 
 class StopSignal:
@@ -18,6 +22,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -30,8 +35,13 @@ class StopSignal:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    @property
+    def seconds_ago(self) -> float:
+        """Seconds since the signal."""
+        return time.monotonic() - self._at
+
     def _note(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.received = signum
+        self.received, self._at = signum, time.monotonic()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

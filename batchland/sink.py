@@ -3,22 +3,30 @@
 Rows gather as parts in a hidden folder beside the output; each part is a file that appears by rename. At the end the
 parts become the output, a file or a folder of parts, again by rename, and the manifest is written last. A later run of
 the same fingerprint takes finished parts over. Knows nothing of models or pixels.
+
+What lies beside an output `p.parquet` while a run is under way, or was killed:
+
+    .p.parquet.lock     the lock, with its holder
+    .p.parquet.parts/   run.json (the fingerprint), part-000000.parquet ..., `publishing` once all parts are there
+    .p.parquet.new      the output being put together
+    .p.parquet.old      of a folder that is being overwritten: the old one, between two renames
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,14 +52,58 @@ def is_file_output(out: Path) -> bool:
     return out.suffix == ".parquet"
 
 
+class KeptRow(NamedTuple):
+    """A row that is known already, in an image's place in the listing."""
+
+    name: str
+    rows: pa.RecordBatch
+    """Of schema PREDICTIONS; the row is number `place` of them."""
+    place: int
+
+    def is_followed(self, entry: "Entry", distance: int) -> bool:
+        """Whether `entry` is the row of that distance behind this one, in the same batch."""
+        return isinstance(entry, KeptRow) and entry.rows is self.rows and entry.place == self.place + distance
+
+
+Entry = ImageRef | KeptRow
+
+
 @dataclass
 class _Part:
-    """A part under way: images [start, start + size) of the listing."""
+    """A part under way: its entries, and the rows of the first `count` of them."""
 
     index: int
-    size: int
+    entries: Sequence[Entry]
     rows: list[pa.RecordBatch] = field(default_factory=list)
     count: int = 0
+
+    @property
+    def whole(self) -> bool:
+        return self.count == len(self.entries)
+
+    def append(self, rows: pa.RecordBatch) -> None:
+        """Rows of the next images; kept rows come in between them by themselves."""
+        begin = 0
+        while begin < rows.num_rows:
+            end = begin + 1
+            while end < rows.num_rows and isinstance(self.entries[self.count + end - begin], ImageRef):
+                end += 1
+            self._append(rows.slice(begin, end - begin))
+            self.append_kept()
+            begin = end
+        assert self.count <= len(self.entries), "a batch must not reach into the next part"
+
+    def append_kept(self) -> None:
+        """The kept rows that are next."""
+        while not self.whole and isinstance(first := self.entries[self.count], KeptRow):
+            end = self.count + 1
+            while end < len(self.entries) and first.is_followed(self.entries[end], end - self.count):
+                end += 1
+            self._append(first.rows.slice(first.place, end - self.count))
+
+    def _append(self, rows: pa.RecordBatch) -> None:
+        self.rows.append(rows)
+        self.count += rows.num_rows
 
 
 @dataclass(frozen=True)
@@ -65,9 +117,9 @@ class Survey:
 class PredictionSink:
     """Context that takes batches of rows in listing order and leaves one output. Holds the output's lock.
 
-    fingerprint: everything that decides what the rows are; parts of another one are discarded. part_size: images per
+    fingerprint: everything that decides what the rows are; parts of another one are discarded. part_size: rows per
     part, rounded up to whole batches of batch_size, so that a resumed run computes the same batches. Rows are of
-    schema PREDICTIONS.
+    schema PREDICTIONS. `parts_dir` is the folder of the unfinished work, there from entering to publishing.
 
     Raises UsageError if the output exists (unless `overwrite`), LockedError if another run is writing it, OutputError
     if it cannot be written.
@@ -85,19 +137,21 @@ class PredictionSink:
     ) -> None:
         self.out = out
         self.part_size = -(-part_size // batch_size) * batch_size
-        self.resumed_images = 0
+        self.resumed_images = self.kept_images = 0
         self.write_seconds = 0.0
         self._fingerprint = fingerprint | {"part_size": self.part_size}
         self._batch_size = batch_size
         self._overwrite = overwrite
         self._restart = restart
-        self._parts_dir = out.parent / f".{out.name}.parts"
+        self.parts_dir = out.parent / f".{out.name}.parts"
         self._assembly = out.parent / f".{out.name}.new"
         self._replaced = out.parent / f".{out.name}.old"
+        self._publishing = self.parts_dir / "publishing"
         self._lock = locked(out.parent / f".{out.name}.lock", str(out))
         self._pending: deque[_Part] = deque()
         self._parts = 0
         self._listed = 0
+        self._listed_names = hashlib.sha256()
         self._last_checkpoint = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
@@ -118,6 +172,9 @@ class PredictionSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.shutdown(wait=True)
+        if error is not None:
+            with suppress(OSError):
+                _remove(self._assembly)  # of no use to a later run, and it may have filled the disk
         self._lock.__exit__(kind, error, trace)
 
     def _prepare(self) -> None:
@@ -127,10 +184,10 @@ class PredictionSink:
             _remove(self._replaced)
         _remove(self._assembly)
         text = json.dumps(self._fingerprint, sort_keys=True)
-        note = self._parts_dir / "run.json"
-        known = note.read_text() if note.exists() else None
-        # Killed between the rename and the manifest, the output is this very run's and only needs its manifest.
-        completing = known == text and not manifest_path(self.out).exists() and is_file_output(self.out)
+        note = self.parts_dir / "run.json"
+        known = note.read_text("utf-8") if note.exists() else None
+        # Killed while it published, this very run had begun to replace what is there, and goes on with it.
+        completing = known == text and self._publishing.exists()
         if self.out.exists() and not self._overwrite and not completing:
             raise UsageError(f"{self.out}: exists; give --overwrite to replace it, or another --out")
         if self.out.exists() and self.out.is_dir() == is_file_output(self.out):
@@ -139,33 +196,40 @@ class PredictionSink:
         if self.out.is_dir() and any(self.out.iterdir()) and not manifest_path(self.out).exists():
             raise UsageError(f"{self.out}: is a folder that batchland did not write; give another --out")
         if known != text or self._restart:
-            _remove(self._parts_dir)
-            self._parts_dir.mkdir()
-            _publish(note, lambda path: path.write_text(text))
+            _remove(self.parts_dir)
+            self.parts_dir.mkdir()
+            _publish(note, lambda path: path.write_text(text, "utf-8"))
 
-    def unscored(self, images: Iterable[ImageRef]) -> Iterator[ImageRef]:
-        """Pass on the images that no finished part holds, in order; takes them a part at a time."""
-        images = iter(images)
-        while refs := list(islice(images, self.part_size)):
-            part = _Part(self._parts, len(refs))
-            kept = self._kept_rows(part.index, refs)
-            if kept is not None:
-                part.rows, part.count = kept.to_batches(), kept.num_rows
-                self.resumed_images += kept.num_rows
+    def unscored(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
+        """Pass on the images without a row, kept or in a finished part, in order; takes entries a part at a time.
+
+        After each part comes a None: no batch may reach into the next one, so that a resumed run computes the same.
+        """
+        entries = iter(entries)
+        while chunk := list(islice(entries, self.part_size)):
+            part = _Part(self._parts, chunk)
+            resumed = self._resumed_rows(part)
+            if resumed is not None:
+                part.rows, part.count = resumed.to_batches(), resumed.num_rows
+                self.resumed_images += _images(chunk[: part.count])
             self._parts += 1
-            self._listed += len(refs)
-            if part.count < part.size:
+            self._listed += len(chunk)
+            self.kept_images += len(chunk) - _images(chunk)
+            self._listed_names.update(_joined(entry.name for entry in chunk))
+            part.append_kept()
+            if not part.whole:
                 self._pending.append(part)
-                yield from refs[part.count :]
+                yield from (entry for entry in chunk[part.count :] if isinstance(entry, ImageRef))
+                yield None
+            elif resumed is None or resumed.num_rows < part.count:
+                self._flush(part)
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Take the rows of the next batch."""
         self._raise_write_errors(wait=False)
         part = self._pending[0]
-        part.rows.append(rows)
-        part.count += rows.num_rows
-        assert part.count <= part.size, "a batch must not reach into the next part"
-        if part.count == part.size:
+        part.append(rows)
+        if part.whole:
             self._pending.popleft()
             self._flush(part)
         elif time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS:
@@ -178,21 +242,30 @@ class PredictionSink:
         self._raise_write_errors(wait=True)
 
     def survey(self) -> Survey:
-        """Count the rows and fingerprint the input as it was read. Every listed image must have its row by now."""
+        """Count the rows and fingerprint the input as it was read.
+
+        Every listed image must have its one row by now, under its own name and in its place: that is checked here, on
+        what is on disk, and a run that breaks it publishes nothing.
+        """
         self._raise_write_errors(wait=True)
-        assert not self._pending, "images without a row"
+        by_status: Counter[str] = Counter()
         by_code: Counter[str] = Counter()
-        rows = 0
-        digest = hashlib.sha256()
+        names, digest = hashlib.sha256(), hashlib.sha256()
         for part in range(self._parts):
             table = self._read_part(part)
-            rows += table.num_rows
+            by_status.update(table["status"].to_pylist())
             by_code.update(code for code in table["error_code"].to_pylist() if code is not None)
+            names.update(_joined(table["image"].to_pylist()))
             for fact in _facts(table):
                 digest.update(repr(fact).encode())
-        assert rows == self._listed, f"{self._listed} images listed, {rows} rows"
-        failed = by_code.total()
-        counts = Counts(listed=rows, ok=rows - failed, failed=failed, failed_by_code=dict(sorted(by_code.items())))
+        if self._pending or names.digest() != self._listed_names.digest():
+            raise AssertionError(f"{self._listed} images listed, but the {by_status.total()} rows are not theirs")
+        counts = Counts(
+            listed=self._listed,
+            ok=by_status["ok"],
+            failed=by_status["failed"],
+            failed_by_code=dict(sorted(by_code.items())),
+        )
         return Survey(counts, digest.hexdigest())
 
     def assemble(self, info: str) -> list[WrittenFile]:
@@ -215,13 +288,14 @@ class PredictionSink:
     def publish(self, manifest: str) -> None:
         """Let the output appear, with its manifest, and drop the parts."""
         with self._timed():
+            _publish(self._publishing, lambda path: path.touch())
             if is_file_output(self.out):
                 manifest_path(self.out).unlink(missing_ok=True)
                 self._assembly.replace(self.out)
                 _sync(self.out.parent)
-                _publish(manifest_path(self.out), lambda path: path.write_text(manifest))
+                _publish(manifest_path(self.out), lambda path: path.write_text(manifest, "utf-8"))
             else:
-                _publish(self._assembly / manifest_path(self.out).name, lambda path: path.write_text(manifest))
+                _publish(self._assembly / manifest_path(self.out).name, lambda path: path.write_text(manifest, "utf-8"))
                 if self.out.exists() and exchange(self._assembly, self.out):
                     self._assembly.rename(self._replaced)
                 else:
@@ -230,7 +304,8 @@ class PredictionSink:
                     self._assembly.rename(self.out)
                 _sync(self.out.parent)
                 _remove(self._replaced)
-            _remove(self._parts_dir)
+            self.parts_dir.rename(self._assembly)  # at one stroke: half a parts folder would be taken for an old one
+            _remove(self._assembly)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -256,26 +331,29 @@ class PredictionSink:
             writing, self._writing = self._writing, None
             writing.result()
 
-    def _kept_rows(self, index: int, refs: list[ImageRef]) -> pa.Table | None:
-        """Rows that an earlier run left for the first of these images, if they still are what it read."""
-        path = self._part_path(index)
+    def _resumed_rows(self, part: _Part) -> pa.Table | None:
+        """Rows that an interrupted run left for the first of these entries, if they still are what it read."""
+        path = self._part_path(part.index)
         if not path.exists():
             return None
         try:
             table = _read_table(path)
         except (OSError, pa.ArrowException):
             return None
-        whole = table.num_rows == len(refs) or (table.num_rows < len(refs) and table.num_rows % self._batch_size == 0)
-        if not whole or (table.schema.metadata or {}).get(_FINGERPRINT_KEY) != self._fingerprint_digest():
+        entries = part.entries[: table.num_rows]
+        in_step = len(entries) == len(part.entries) or _images(entries) % self._batch_size == 0
+        if not in_step or len(entries) != table.num_rows:
             return None
-        unchanged = all(_unchanged(ref, *fact) for ref, fact in zip(refs, _facts(table), strict=False))
+        if (table.schema.metadata or {}).get(_FINGERPRINT_KEY) != self._fingerprint_digest():
+            return None
+        unchanged = all(_unchanged(entry, *fact) for entry, fact in zip(entries, _facts(table), strict=True))
         return table.replace_schema_metadata(None) if unchanged else None
 
     def _read_part(self, index: int) -> pa.Table:
         return _read_table(self._part_path(index)).replace_schema_metadata(None).combine_chunks()
 
     def _part_path(self, index: int) -> Path:
-        return self._parts_dir / _part_name(index)
+        return self.parts_dir / _part_name(index)
 
     def _fingerprint_digest(self) -> bytes:
         return hashlib.sha256(json.dumps(self._fingerprint, sort_keys=True).encode()).hexdigest().encode()
@@ -291,14 +369,23 @@ def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:
     return zip(table["image"].to_pylist(), table["file_size"].to_pylist(), modified.to_pylist(), strict=True)
 
 
-def _unchanged(ref: ImageRef, name: str, file_size: int | None, modified_us: int | None) -> bool:
+def _images(entries: Iterable[Entry]) -> int:
+    return sum(isinstance(entry, ImageRef) for entry in entries)
+
+
+def _joined(names: Iterable[str]) -> bytes:
+    """Names as bytes, each with its end; no file name holds a zero byte."""
+    return b"".join(name.encode() + b"\0" for name in names)
+
+
+def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int | None) -> bool:
     """Whether a row still describes the file; one that could not be read then has no facts to compare."""
-    if name != ref.name:
+    if name != entry.name:
         return False
-    if file_size is None:
+    if file_size is None or isinstance(entry, KeptRow):
         return True
     try:
-        status = os.stat(ref.path)
+        status = os.stat(entry.path)
     except OSError:
         return False
     return (status.st_size, status.st_mtime_ns // 1000) == (file_size, modified_us)
@@ -321,10 +408,14 @@ def _describe_file(path: Path, name: str) -> WrittenFile:
 
 
 def _publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside, fsync, rename, fsync the folder."""
+    """Write beside, fsync, rename, fsync the folder. A failure leaves nothing behind, least of all on a full disk."""
     temporary = path.with_name(f".{path.name}.new")
-    write(temporary)
-    _sync(temporary)
+    try:
+        write(temporary)
+        _sync(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
     _sync(path.parent)
 
@@ -350,7 +441,14 @@ def _output_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{out}: cannot be written ({reason}); finished parts are kept, run the same command again to go on"
-        ) from error
+        reason, advice = _told(error)
+        raise OutputError(f"{out}: cannot be written ({reason}); {advice}") from error
+
+
+def _told(error: OSError) -> tuple[str, str]:
+    """What went wrong, and what to do. Arrow's errors carry the number, but a text of their own around it."""
+    reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return reason, "give an --out that this user may write"
+    todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
+    return reason, f"finished parts are kept: {todo}, then run the same command again to go on"

@@ -1,9 +1,47 @@
 """Fixtures that several test modules share."""
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from toys import COLOURS, picture, write_toy_model
+
+import batchland.retries
+from batchland import source
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batchland.retries, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(source, "_retries", batchland.retries.Retries())
+
+
+class Nobody:
+    """Context in which this process may not read what it has no permission for, even as root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        if os.getuid() == 0:
+            os.seteuid(65534)
+
+    def __exit__(self, *exc: object) -> None:
+        if os.getuid() == 0:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def nobody() -> Iterator[Nobody]:
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield Nobody(folder)
+    for path in folder.rglob("*"):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from toys import picture
 
 import batchland.loader as loader_module
-from batchland.errors import ImageError
-from batchland.loader import BatchLoader, load_image
+from batchland.errors import ImageError, InputError
+from batchland.loader import BatchLoader, Outcome, load_image
 from batchland.preprocess import PreprocessSpec, preprocess
 from batchland.source import ImageRef, list_images
 
@@ -120,6 +120,37 @@ def test_images_that_hang_are_given_up_and_the_rest_goes_on(grey_images, monkeyp
     expected[3] = expected[4] = 0
     assert values == expected
     assert failures == dict.fromkeys(("03.png", "04.png"), ("timeout", "not decoded within 0.1 s"))
+
+
+def test_a_storage_that_is_gone_ends_the_run_before_threads_pile_up(grey_images, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(loader_module, "MAX_HANGING", 6)
+    before = threading.active_count()
+
+    def hang(ref, spec):
+        release.wait()
+        return Outcome(), None
+
+    with pytest.raises(InputError, match="6 images hang at once, each past its timeout"):
+        list(BatchLoader(list_images(grey_images), SPEC, batch_size=10, num_workers=2, timeout=0.02, load=hang))
+    assert threading.active_count() - before < 10
+    release.set()
+
+
+def test_who_waits_may_lose_patience(grey_images, monkeypatch):
+    release = threading.Event()
+
+    def hang(ref, spec):
+        release.wait()
+        return Outcome(), None
+
+    def no_patience():
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        list(BatchLoader(list_images(grey_images), SPEC, on_wait=no_patience, load=hang))
+    release.set()
 
 
 def test_facts_of_an_image_are_kept_as_far_as_known(tmp_path):

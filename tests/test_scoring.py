@@ -318,8 +318,8 @@ def test_a_full_disk_loses_nothing(tmp_path, photos, toy_model, monkeypatch):
     with pytest.raises(OutputError) as caught:
         score(photos, out, options(toy_model))
     assert str(caught.value) == (
-        f"{out}: cannot be written (No space left on device); finished parts are kept, run the same command again to "
-        f"go on"
+        f"{out}: cannot be written (No space left on device); finished parts are kept: free some space, then run the "
+        f"same command again to go on"
     )
     monkeypatch.undo()
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 24
@@ -387,7 +387,7 @@ def kill_and_resume(photos, tmp_path, model, kills):
         shutil.rmtree(tmp_path / "killed", ignore_errors=True)
         patience = 0.2
         while not (tmp_path / "killed" / "p.manifest.json").exists():
-            patience *= 1.1
+            patience *= 1.3
             with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
                 assert child.stdout.readline() == b"ready\n"
                 time.sleep(rng.uniform(0, patience))

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from toys import toy_card, write_toy_model
 
 import batchland.session as session_module
@@ -113,6 +113,39 @@ def test_cuda_gives_what_the_cpu_gives(toy_model):
 def test_a_failing_inference_is_a_model_error(toy_model):
     with pytest.raises(ModelError, match="inference failed on cpu"):
         open_session(toy_model, "cpu").predict(np.zeros((1, 9, 9, 3), np.uint8))
+
+
+def test_a_model_that_does_not_give_a_row_per_image_is_a_model_error(tmp_path, toy_model):
+    model = onnx.load(toy_model)
+    mean = next(node for node in model.graph.node if node.op_type == "ReduceMean")
+    mean.input[1] = "all_axes"  # over the batch as well: one row for all images
+    axes = numpy_helper.from_array(np.array([0, 1, 2], np.int64), "all_axes")
+    model.graph.initializer.append(axes)
+    next(attribute for attribute in mean.attribute if attribute.name == "keepdims").i = 0
+    model.graph.node.insert(2, helper.make_node("Reshape", [mean.output[0], "row"], ["row_of_means"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3], np.int64), "row"))
+    model.graph.node[3].input[0] = "row_of_means"
+    path = tmp_path / "one_row.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelError) as caught:
+        open_session(path, "cpu").predict(np.zeros((4, 8, 8, 3), np.uint8))
+    assert str(caught.value) == (
+        f"{path}: gave probabilities of shape [1, 3] for 4 images and 3 classes; export the model again"
+    )
+
+
+def test_a_model_never_reads_a_file_beside_it(tmp_path, toy_model, monkeypatch):
+    (tmp_path / "weights.bin").write_bytes(np.array(1, np.float32).tobytes())
+    monkeypatch.chdir("/")
+    for location in ("weights.bin", "../weights.bin", str(tmp_path / "weights.bin"), "/etc/hostname"):
+        model = onnx.load(toy_model)
+        scale = next(tensor for tensor in model.graph.initializer if tensor.name == "scale")
+        scale.ClearField("raw_data")
+        scale.data_location = TensorProto.EXTERNAL
+        scale.external_data.add(key="location", value=location)
+        path = tmp_path / "external.onnx"
+        path.write_bytes(model.SerializeToString())
+        assert refusal(path).startswith(f"{path}: onnxruntime cannot load it: ")
 
 
 def test_a_graph_with_a_custom_operator_is_refused_not_loaded(tmp_path):

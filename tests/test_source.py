@@ -1,13 +1,26 @@
 """What is listed, in which order, what is not, and how reading fails."""
 
+import errno
 import os
 import subprocess
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchland.errors import ImageError, UsageError
-from batchland.source import MAX_FILE_BYTES, Ignored, ImageRef, choose, list_images, read_image
+from batchland.source import (
+    MAX_FILE_BYTES,
+    Ignored,
+    ImageRef,
+    choose,
+    display_name,
+    file_name,
+    list_again,
+    list_images,
+    read_image,
+)
 
 
 def tree(root, *names: str | bytes):
@@ -66,6 +79,19 @@ def test_names_that_are_not_utf8_are_shown_and_can_still_be_read(tmp_path):
     assert [read_image(ref).data for ref in refs] == [b"x"] * 4
 
 
+@given(st.binary() | st.lists(st.sampled_from([b"\\", b"x", b"e9", b"\xe9", b"5c", b"\\xe9"])).map(b"".join))
+def test_a_shown_name_is_utf8_and_can_be_turned_back(name):
+    shown = display_name(name)
+    shown.encode()
+    assert file_name(shown) == name
+
+
+def test_usual_names_are_shown_as_they_are():
+    for name in ("a.jpg", "caf\u00e9.jpg", "C:\\temp\\a.jpg", "a\\b"):
+        assert display_name(name.encode()) == name
+    assert display_name(rb"caf\xe9.jpg") == r"caf\x5cxe9.jpg"  # not the name of caf + byte E9
+
+
 def test_a_tree_deeper_than_pythons_stack_is_listed(tmp_path):
     depth = 1200
     here = os.open(tmp_path, os.O_RDONLY)
@@ -82,30 +108,81 @@ def test_a_tree_deeper_than_pythons_stack_is_listed(tmp_path):
         subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # pytest's own clean-up is recursive
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_without_permission_is_a_failed_row(tmp_path):
-    tree(tmp_path, "a.jpg", "locked/b.jpg")
-    (tmp_path / "locked").chmod(0)
-    _, ref = list_images(tmp_path)
-    assert ref.name == "locked/"
-    with pytest.raises(ImageError, match="cannot be listed") as caught:
-        read_image(ref)
-    assert caught.value.code == "permission_denied"
-
-
-def test_a_folder_that_fails_to_list_is_a_failed_row_not_a_gap(tmp_path, monkeypatch):
-    tree(tmp_path, "a.jpg", "locked/b.jpg", "z.jpg")
-    scandir = os.scandir
-
-    def refuse(path):
-        if path.endswith(b"locked"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    refs = list(list_images(tmp_path))
+def test_a_folder_without_permission_is_a_failed_row_not_a_gap(tmp_path, nobody):
+    tree(nobody.folder, "a.jpg", "locked/b.jpg", "locked/sub/c.jpg", "z.jpg")
+    (nobody.folder / "locked").chmod(0)
+    with nobody:
+        refs = list(list_images(nobody.folder))
+        with pytest.raises(ImageError) as caught:
+            read_image(refs[1])
     assert [ref.name for ref in refs] == ["a.jpg", "locked/", "z.jpg"]
-    assert refs[1].error == ("permission_denied", "the folder cannot be listed: Permission denied")
+    assert caught.value.code == "unreadable"
+    assert str(caught.value) == "the folder cannot be listed: Permission denied"
+    (nobody.folder / "locked").chmod(0o755)
+    again = list(list_again(nobody.folder, "locked/"))
+    assert [ref.name for ref in again] == ["locked/b.jpg", "locked/sub/c.jpg"]
+    assert [read_image(ref).data for ref in again] == [b"x"] * 2
+
+
+def test_a_file_without_permission_is_a_failed_row(nobody):
+    tree(nobody.folder, "a.jpg")
+    (nobody.folder / "a.jpg").chmod(0)
+    with nobody:
+        (ref,) = list_images(nobody.folder)
+        with pytest.raises(ImageError) as caught:
+            read_image(ref)
+    assert (caught.value.code, str(caught.value)) == ("permission_denied", "Permission denied")
+
+
+def test_a_root_without_permission_is_an_error_at_once(nobody):
+    tree(nobody.folder, "locked/in/a.jpg")
+    (nobody.folder / "locked").chmod(0)
+    with nobody, pytest.raises(UsageError) as caught:
+        list_images(nobody.folder / "locked" / "in")
+    assert str(caught.value).endswith("locked/in: cannot be opened (Permission denied); give a folder of images")
+
+
+def failing(action, *errors):
+    """`action`, failing first with these errors."""
+    left = list(errors)
+
+    def call(*args, **kwargs):
+        if left:
+            raise left.pop(0)
+        return action(*args, **kwargs)
+
+    return call
+
+
+def test_listing_and_reading_are_retried_where_the_error_may_pass(tmp_path, monkeypatch):
+    tree(tmp_path, "a.jpg", "notes.txt")
+    monkeypatch.setattr(os, "scandir", failing(os.scandir, PermissionError(errno.EACCES, "Permission denied")))
+    ignored = Ignored()
+    (ref,) = list_images(tmp_path, ignored=ignored)
+    assert (ref.name, ignored.counts) == ("a.jpg", {".txt": 1})
+    monkeypatch.setattr(os, "open", failing(os.open, OSError(errno.EIO, "I/O error"), OSError(errno.ESTALE, "Stale")))
+    assert read_image(ref).data == b"x"
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x" * 10)
+    ref = ImageRef("a.jpg", os.fsencode(path))
+    fstat, growing = os.fstat, []
+
+    def grow(descriptor):
+        status = fstat(descriptor)
+        if len(growing) < growths:
+            growing.append(path.write_bytes(b"x" * (status.st_size + 5)))
+        return status
+
+    growths = 1
+    monkeypatch.setattr(os, "fstat", grow)
+    assert read_image(ref).data == b"x" * 15
+    growths = 100
+    with pytest.raises(ImageError) as caught:
+        read_image(ref)
+    assert (caught.value.code, str(caught.value)) == ("changed", "the file was being written while it was read")
 
 
 def test_a_root_that_is_no_folder_is_an_error_at_once(tmp_path):

@@ -35,6 +35,9 @@ class _Commands(click.Group):
         except BatchlandError as error:
             click.echo(f"batchland: {error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:  # outside of what handles it better
+            click.echo("batchland: interrupted", err=True)
+            ctx.exit(130)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)  # in the order of a day's work, not of the alphabet

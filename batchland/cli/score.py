@@ -67,11 +67,12 @@ _log = logging.getLogger("batchland")
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--restart", is_flag=True, help="Discard what an interrupted run has left, instead of resuming it.")
+@click.option("--retry-failed", is_flag=True, help="Score only the failed rows of an output that exists again.")
 def score(images: Path, out: Path, max_failed: str | None, **options: Any) -> None:
     """Score every image below DIR and write a table of top-k predictions.
 
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
-    where it stopped.
+    where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
     """
     from batchland.progress import ScoreProgress
     from batchland.scoring import FailureLimit, ScoreOptions, find_model
@@ -92,12 +93,15 @@ def score(images: Path, out: Path, max_failed: str | None, **options: Any) -> No
 
 
 def _score_paragraph(images: Path, summary: "RunSummary") -> str:
+    from batchland.source import shown
+
     manifest = summary.manifest
     counts, seconds = manifest.counts, manifest.seconds
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     resumed = f", {manifest.resumed_images} of them by an earlier run" if manifest.resumed_images else ""
+    resumed += f", {manifest.kept_images} of them kept from before" if manifest.kept_images else ""
     return (
-        f"Scored {counts.listed} images of {images}{resumed} with {manifest.model.name} on {manifest.device} "
+        f"Scored {counts.listed} images of {shown(images)}{resumed} with {manifest.model.name} on {manifest.device} "
         f"({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f} and decode {seconds.decode:.2f} (summed over "

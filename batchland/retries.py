@@ -1,0 +1,74 @@
+"""Try again what a busy disk or a flaky mount refuses now and may give in a second. Knows only OSError."""
+
+import errno
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+Result = TypeVar("Result")
+
+FIRST_WAIT: Final = 0.1
+"""Seconds before the first retry."""
+_WAITS: Final = (1, 4, 16)
+VAIN_IN_A_ROW: Final = 20
+REST_SECONDS: Final = 60.0
+
+# Errors that say what is there, not how the storage feels. All others may pass: permissions of network mounts, too.
+_FINAL_ERRORS: Final = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
+)
+
+
+class Retries:
+    """Calls of file system actions, repeated with growing waits where the error may pass. For threads to share.
+
+    When VAIN_IN_A_ROW calls have been retried for nothing, the errors are taken at their word for REST_SECONDS: a
+    hundred thousand files that nobody may read must not cost a night of waiting.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_vain = 0
+        self._rests_until = 0.0
+
+    def call(self, action: Callable[[], Result]) -> Result:
+        """The action's result. Raises what it raised last."""
+        try:
+            return action()
+        except OSError as error:
+            if not may_pass(error) or time.monotonic() < self._rests_until:
+                raise
+        try:
+            result = _again(action)
+        except OSError:
+            self._count_in_vain()
+            raise
+        with self._lock:
+            self._in_vain = 0
+        return result
+
+    def _count_in_vain(self) -> None:
+        with self._lock:
+            self._in_vain += 1
+            if self._in_vain >= VAIN_IN_A_ROW:
+                self._rests_until = time.monotonic() + REST_SECONDS
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same call could succeed a moment later."""
+    return isinstance(error, OSError) and error.errno not in _FINAL_ERRORS
+
+
+# No library's: imported with the program it would cost start-up, imported here it might find no file handle left.
+def _again(action: Callable[[], Result]) -> Result:
+    for wait in _WAITS[:-1]:
+        time.sleep(wait * FIRST_WAIT * random.uniform(1, 1.25))  # noqa: S311 - so that threads come back one by one
+        try:
+            return action()
+        except OSError as error:
+            if not may_pass(error):
+                raise
+    time.sleep(_WAITS[-1] * FIRST_WAIT)
+    return action()
