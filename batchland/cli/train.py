@@ -25,19 +25,26 @@ _log = logging.getLogger("batchland")
 @click.option("--models-dir", default=Path("models"), show_default=True, type=click.Path(path_type=Path),
               help="Where the ONNX files go, as MODEL.onnx.")  # fmt: skip
 @click.option("--model", type=click.Choice(["scratch", "transfer", "both"]), default="both", show_default=True,
-              help="A CNN from scratch, ResNet50 by transfer learning, or one after the other.")  # fmt: skip
+              help="A CNN from scratch, a pretrained backbone with a new head, or one after the other.")  # fmt: skip
 @click.option("--recipe", type=click.Choice(["default", "walkthrough"]), default="default", show_default=True,
               help="`walkthrough` trains as the published walk-through, its faults mended.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training images.  [default: the recipe's]")
 @click.option("-b", "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per step.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
               help="At its peak.  [default: the recipe's]")  # fmt: skip
+@click.option("--backbone", default="resnet50", show_default=True, metavar="NAME",
+              help="The transfer model's network by torchvision's name, e.g. convnext_tiny.")  # fmt: skip
 @click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|none|FILE",
-              help="The transfer backbone's weights: downloaded once, random, or a state_dict.")  # fmt: skip
-@click.option("--views", type=click.IntRange(0), default=4, show_default=True,
+              help="The backbone's weights: downloaded once, random, or a state_dict.")  # fmt: skip
+@click.option("--views", type=click.IntRange(0), default=2, show_default=True,
               help="Augmented views per photo that the frozen backbone looks at, once.")  # fmt: skip
-@click.option("--size", type=click.IntRange(8), default=224, show_default=True,
-              help="Rows and columns of the models' input.")  # fmt: skip
+@click.option("--unfreeze", metavar="LAYERS",
+              help="Parts of the backbone that learn after the head has, e.g. layer3,layer4.")  # fmt: skip
+@click.option("--unfreeze-epochs", type=click.IntRange(1), default=5, show_default=True, help="Epochs of that.")
+@click.option("--unfreeze-learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True,
+              help="Learning rate of that, at its peak.")  # fmt: skip
+@click.option("--size", type=click.IntRange(8),
+              help="Rows and columns of the models' input.  [default: 224, or what the weights were made for]")  # fmt: skip
 @click.option("--fast-jpeg/--full-jpeg", default=True, show_default=True,
               help="Shrink large JPEGs while decoding them, in training and scoring alike.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1337, show_default=True,
@@ -48,19 +55,36 @@ _log = logging.getLogger("batchland")
               help="Processes that decode and augment.  [default: by cores and device]")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="`auto` is CUDA where torch can use it.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
+              help="Of products in training; `auto` is bf16 where the hardware multiplies it.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="An unreadable image is an error, not skipped.")
-def train(data: Path, out: Path, models_dir: Path, **options: Any) -> None:
+@click.option("--cache-dir", type=click.Path(path_type=Path),
+              help="Where decoded pixels lie between runs.  [default: batchland/pixels in the user's cache]")  # fmt: skip
+@click.option("--cache-limit", type=click.FloatRange(0, min_open=True), default=20, show_default=True, metavar="GB",
+              help="What all data sets may take there; the least recently used make room.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with what an interrupted run has left in --out.")
+@click.option("--checkpoint-every", type=click.FloatRange(0), default=60, show_default=True, metavar="SECONDS",
+              help="Save the state to resume from at the first end of an epoch after so long.")  # fmt: skip
+def train(data: Path, out: Path, models_dir: Path, cache_limit: float, **options: Any) -> None:
     """Train on DATA/train (or DATA itself: one folder a class) and export the models to ONNX.
 
     A fifth of the images is kept aside for validation, class by class; the weights of the lowest validation loss are
-    kept. Each ONNX file appears only if it answers as PyTorch does on validation images.
+    kept. Each ONNX file appears only if it answers as PyTorch does on validation images. Beside each checkpoint lie
+    metrics.csv, metrics.jsonl, curves.png, layers.txt and, where TensorBoard is installed, its events.
+
+    Photos are decoded once, into a cache between runs. Interrupted (Ctrl-C, SIGTERM) it stops after the step; that run
+    or a killed one goes on with --resume, to the same weights.
     """
     with training_extra():
         from batchland.training.export import export as run_export
+        from batchland.training.progress import TrainProgress
         from batchland.training.train import TrainOptions
         from batchland.training.train import train as run
 
-    for trained in run(data, out, TrainOptions(**options), on_epoch=print_epoch):
+    settings = TrainOptions(cache_limit=round(cache_limit * 1e9), **options)
+    with TrainProgress() as progress:
+        models = run(data, out, settings, on_epoch=print_epoch, on_progress=progress.update)
+    for trained in models:
         summary = trained.card.training
         assert summary is not None
         click.echo(

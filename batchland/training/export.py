@@ -19,10 +19,10 @@ from batchland.model_card import METADATA_KEY, ModelCard
 from batchland.preprocess import Pixels, preprocess
 from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
 from batchland.source import ImageRef, read_image
+from batchland.training.checkpoint import CHECKPOINT, load_checkpoint, restore_model
 from batchland.training.files import publish
 from batchland.training.folders import training_folder
-from batchland.training.models import ServedModel, build
-from batchland.training.train import CHECKPOINT, CHECKPOINT_FORMAT
+from batchland.training.models import ServedModel
 
 _log = logging.getLogger("batchland")
 
@@ -73,11 +73,9 @@ def export(run: Path, out: Path, *, data: Path | None = None) -> ExportReport:
     """
     run, out = Path(run), Path(out)
     path = run / CHECKPOINT if run.is_dir() else run
-    checkpoint = _load(path)
+    checkpoint = load_checkpoint(path)
     card = ModelCard.from_json(checkpoint["card"], str(path))
-    model = build(checkpoint["architecture"], len(card.classes), card.preprocess)
-    model.load_state_dict(checkpoint["state"])
-    model.eval()
+    model = restore_model(checkpoint, card)
     pixels = _validation_pixels(path, checkpoint, card, data)
     reports: list[ExportReport] = []
 
@@ -117,20 +115,6 @@ def _require_agreement(out: Path, agreement: tuple[Agreement, ...]) -> None:
                 f"images: {each.batch - each.same_top1} with another first class, largest difference "
                 f"{each.largest_difference:.2g} (allowed {TOLERANCE:g}); please report this with the versions in use"
             )
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); give a run folder that `batchland train` wrote"
-        ) from error
-    except Exception as error:  # torch's unpickler lets IndexError and others through on garbage
-        raise UsageError(f"{path}: not a checkpoint of `batchland train`, or a damaged one; train again") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
-        raise UsageError(f"{path}: not a checkpoint that this version of batchland reads; train again")
-    return checkpoint
 
 
 def _validation_pixels(path: Path, checkpoint: dict[str, Any], card: ModelCard, data: Path | None) -> Pixels:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from batchland.training.dataset import Augmentation
+from batchland.training.augment import Augmentation
 from batchland.training.models import Architecture
 
 RecipeName = Literal["default", "walkthrough"]

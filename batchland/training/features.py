@@ -1,0 +1,90 @@
+"""What the frozen backbone sees: features once per view of a photo, kept as files until the run is done."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from batchland.training.augment import Augmentation
+from batchland.training.batches import picture_loader
+from batchland.training.compute import Compute
+from batchland.training.dataset import ImageSet, PhotoDataset, TrainingData
+from batchland.training.files import publish
+from batchland.training.models import ServedModel, calibrate_batch_norm, features
+from batchland.training.sampling import Draw
+
+_log = logging.getLogger("batchland")
+
+_BATCH: Final = 16
+"""Pictures at once through the backbone: enough to be quick, small enough for any memory."""
+_CALIBRATION_IMAGES: Final = 512
+
+OnBatch = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A backbone that looks at photos. A view that lies in `folder` already is not computed again."""
+
+    model: ServedModel
+    data: TrainingData
+    compute: Compute
+    workers: int
+    folder: Path
+    on_batch: OnBatch
+    """Called with what is done, and how many images of how many are; what it raises ends the work after a batch."""
+
+    def calibrate(self) -> None:
+        """Random weights only: give batch norm the statistics of some training images."""
+        images = self.data.training
+        step = -(-len(images) // _CALIBRATION_IMAGES)
+        chosen = ImageSet(images.examples[::step], images.cached, images.rows[::step])
+        calibrate_batch_norm(self.model, (batch.to(self.compute.device) for batch in chosen.batches(_BATCH)))
+
+    def training(self, augment: Augmentation, views: int, seed: int) -> Tensor:
+        """float32 [1 + views, photos, features]: each photo as it is, and augmented."""
+        images = self.data.training
+        results = [self._view("view 0", len(images), images.batches(_BATCH), self.compute)]
+        for view in range(1, views + 1):
+            augmented = self._augmented(augment, seed, view)
+            results.append(self._view(f"view {view}", len(images), augmented, self.compute))
+        return torch.stack(results)
+
+    def validation(self) -> Tensor:
+        """float32 [photos, features], computed in float32, as the model is served."""
+        images = self.data.validation
+        exact = Compute(self.compute.device, bf16=False)
+        return self._view("validation", len(images), images.batches(_BATCH), exact)
+
+    def _augmented(self, augment: Augmentation, seed: int, view: int) -> Iterator[Tensor]:
+        dataset = PhotoDataset(self.data.training, self.data.spec, augment)
+        seeds = np.random.default_rng((seed, view)).integers(2**63, size=len(dataset))
+        draws = [Draw(place, int(each)) for place, each in enumerate(seeds)]
+        batches = [draws[start : start + _BATCH] for start in range(0, len(draws), _BATCH)]
+        for images, _ in picture_loader(dataset, batches, self.workers, self.compute):
+            yield images
+
+    @torch.no_grad()
+    def _view(self, name: str, count: int, batches: Iterable[Tensor], compute: Compute) -> Tensor:
+        path = self.folder / f"features {name}.npy"
+        if not path.exists():
+            parts: list[Tensor] = []
+            done = 0
+            for images in batches:
+                with compute.autocast():
+                    parts.append(features(self.model, images.to(compute.device)).cpu())
+                done += len(images)
+                self.on_batch(f"features of {name}", done, count)
+            vectors = torch.cat(parts).numpy()
+            publish(path, lambda temporary: _save(temporary, vectors))
+        return torch.from_numpy(np.load(path)).to(compute.device)
+
+
+def _save(path: Path, vectors: np.ndarray) -> None:
+    with path.open("wb") as file:  # np.save would add .npy to a name
+        np.save(file, vectors)

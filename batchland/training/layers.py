@@ -1,0 +1,17 @@
+"""A table of a model's layers: shapes and numbers of parameters."""
+
+import torch
+from torchinfo import summary
+
+from batchland.preprocess import PreprocessSpec
+from batchland.training.models import ServedModel
+
+
+def layer_table(model: ServedModel, spec: PreprocessSpec) -> str:
+    """One line a layer, for one picture of the spec's size; totals below."""
+    picture = torch.zeros((1, *spec.shape), dtype=torch.uint8, device=model.mean.device)
+    table = summary(
+        model, input_data=[picture], col_names=("input_size", "output_size", "num_params", "trainable"), depth=4,
+        row_settings=("var_names",), mode="eval", verbose=0,
+    )  # fmt: skip
+    return "\n".join(line.rstrip() for line in str(table).splitlines()) + "\n"

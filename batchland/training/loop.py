@@ -1,0 +1,225 @@
+"""The loop that trains one stage of a model, from any step of any epoch. Knows nothing of files and signals.
+
+All that the weights follow from is in `Loop.state`: a loop that loads it goes on to the same weights, bit for bit.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from batchland.errors import UsageError
+from batchland.training.compute import Compute
+from batchland.training.metrics import EpochReport, StageName
+from batchland.training.recipes import Recipe
+
+_WARM_UP_SHARE: Final = 0.05
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Batches(Protocol):
+    """The training batches of any epoch."""
+
+    def __len__(self) -> int:
+        """Batches of one epoch."""
+
+    def epoch(self, number: int, first: int) -> Iterator[Batch]:
+        """Those of an epoch, from number `first` on; they follow from the two numbers."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the loop works on: who learns, what it is fed, how it answers, and by which recipe."""
+
+    name: StageName
+    learner: nn.Module
+    logits: Callable[[Tensor], Tensor]
+    training: Batches
+    validation: Iterable[Batch]
+    recipe: Recipe
+    compute: Compute
+    patience: int | None
+    """Epochs without a lower validation loss, after which the stage ends."""
+
+
+class Watcher(Protocol):
+    """Who looks on: shows, saves, and raises to stop the loop."""
+
+    def after_step(self, loop: "Loop") -> None:
+        """Between two steps."""
+
+    def after_epoch(self, loop: "Loop") -> None:
+        """After validation; `loop.reports` has a new one."""
+
+
+class Loop:
+    """One stage under way."""
+
+    def __init__(self, stage: Stage, model: str, reports: list[EpochReport], epochs: int) -> None:
+        """reports: of the stages before, added to here. epochs: planned, of all stages."""
+        self.stage = stage
+        self.reports = reports
+        self.epoch = len(reports) + 1
+        """The epoch under way."""
+        self.step = 0
+        """Steps of it that are done."""
+        self._model = model
+        self._epochs = epochs
+        self._first = self.epoch
+        self._seconds = 0.0
+        self._totals = torch.zeros(3, dtype=torch.float64, device=stage.compute.device)  # loss, right answers, images
+        self._optimiser = _optimiser(stage.learner, stage.recipe)
+        self._schedule = _Schedule(self._optimiser, stage.recipe, len(stage.training))
+        self._best_loss = min((report.validation_loss for report in reports), default=math.inf)
+        self._best_weights = copy.deepcopy(stage.learner.state_dict())
+
+    def run(self, watcher: Watcher) -> None:
+        """Train to the end, then put the weights of the lowest validation loss into the learner."""
+        last = self._first + self.stage.recipe.epochs - 1
+        while self.epoch <= last and not self._is_stale():
+            started = time.perf_counter() - self._seconds
+            for inputs, labels in self.stage.training.epoch(self.epoch, self.step):
+                self._train(inputs, labels)
+                self._seconds = time.perf_counter() - started
+                watcher.after_step(self)
+            self._finish_epoch(started)
+            watcher.after_epoch(self)
+        self.stage.learner.load_state_dict(self._best_weights)
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on from: tensors, numbers and strings."""
+        return {
+            "stage": self.stage.name,
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self._seconds,
+            "first": self._first,
+            "totals": self._totals,
+            "learner": self.stage.learner.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "best_loss": self._best_loss,
+            "best_weights": self._best_weights,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.stage.compute.device.type == "cuda" else [],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from there; `reports` must be those of then."""
+        self.epoch, self.step, self._first = state["epoch"], state["step"], state["first"]
+        self._seconds = state["seconds"]
+        self._totals.copy_(state["totals"])
+        self.stage.learner.load_state_dict(state["learner"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._best_loss, self._best_weights = state["best_loss"], state["best_weights"]
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+
+    def _train(self, inputs: Tensor, labels: Tensor) -> None:
+        """One step."""
+        self.stage.learner.train()
+        self._optimiser.zero_grad(set_to_none=True)
+        with self.stage.compute.autocast():
+            logits = self.stage.logits(inputs).float()
+        loss = cross_entropy(logits, labels, label_smoothing=self.stage.recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self._schedule.after_step()
+        with torch.no_grad():  # not .item(): on a GPU, that would wait for it at every step
+            right = (logits.argmax(1) == labels).sum()
+            self._totals += torch.stack([loss * len(labels), right, torch.full_like(loss, len(labels))])
+        self.step += 1
+
+    def _finish_epoch(self, started: float) -> None:
+        loss, right, images = self._totals.tolist()
+        validation_loss, validation_accuracy = validate(self.stage)
+        if not math.isfinite(validation_loss):
+            raise UsageError(
+                f"{self._model}: the loss is {validation_loss} after epoch {self.epoch}; "
+                f"use a --learning-rate below {self.stage.recipe.learning_rate:g}"
+            )
+        rate = self._optimiser.param_groups[0]["lr"]
+        self._schedule.after_epoch(validation_loss)
+        best = validation_loss < self._best_loss
+        if best:
+            self._best_loss = validation_loss
+            self._best_weights = copy.deepcopy(self.stage.learner.state_dict())
+        report = EpochReport(
+            model=self._model, stage=self.stage.name, epoch=self.epoch, epochs=self._epochs,
+            training_loss=loss / images, training_accuracy=right / images, validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy, learning_rate=rate, seconds=time.perf_counter() - started,
+            best=best,
+        )  # fmt: skip
+        self.reports.append(report)
+        self.epoch, self.step, self._seconds = self.epoch + 1, 0, 0.0
+        self._totals.zero_()
+
+    def _is_stale(self) -> bool:
+        ours = [report for report in self.reports if report.epoch >= self._first]
+        best = max((report.epoch for report in ours if report.best), default=self._first - 1)
+        return self.stage.patience is not None and self.epoch - 1 - best >= self.stage.patience
+
+
+@torch.inference_mode()
+def validate(stage: Stage) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over the validation images, in float32, as the model is served."""
+    stage.learner.eval()
+    total, right, count = 0.0, 0, 0
+    for inputs, labels in stage.validation:
+        logits = stage.logits(inputs)
+        total += cross_entropy(logits, labels, reduction="sum").item()
+        right += int((logits.argmax(1) == labels).sum())
+        count += len(labels)
+    return total / count, right / count
+
+
+class _Schedule:
+    """The learning rate: by step (warm-up, then a cosine down to 0) or by validation loss (plateau)."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int) -> None:
+        total = recipe.epochs * steps
+        warm_up = max(1, round(_WARM_UP_SHARE * total))
+
+        def factor(step: int) -> float:
+            if step < warm_up:
+                return (step + 1) / (warm_up + 1)
+            return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+        self._by_step = LambdaLR(optimiser, factor) if recipe.schedule == "cosine" else None
+        self._by_loss = ReduceLROnPlateau(optimiser, patience=10) if recipe.schedule == "plateau" else None
+
+    def after_step(self) -> None:
+        if self._by_step is not None:
+            self._by_step.step()
+
+    def after_epoch(self, validation_loss: float) -> None:
+        if self._by_loss is not None:
+            self._by_loss.step(validation_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        schedule = self._by_step or self._by_loss
+        return schedule.state_dict() if schedule else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        schedule = self._by_step or self._by_loss
+        if schedule:
+            schedule.load_state_dict(state)
+
+
+def _optimiser(learner: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    learning = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            learning, recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.AdamW(learning, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
