@@ -7,7 +7,8 @@ import hashlib
 import logging
 import math
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +26,7 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
+from batchland.heartbeat import ping_end
 from batchland.job import Job
 from batchland.lock import locked
 from batchland.partitions import KnownImages, mix, read_manifest, siblings
@@ -64,18 +66,33 @@ def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False
     OutputError if the job's folder of records cannot be written at all, and what is a bug, after recording it.
     """
     recorder = Recorder(job, night)
-    with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
-        try:
-            with signals_raise(), locked(job.folder / LOCK_FILE, f"job {job.name}", wait=_LOCK_WAIT):
-                recorder.open()
-                try:
-                    _Night(recorder, force=force, quiet=quiet).run()
-                finally:
-                    tell_end(recorder, quiet=quiet)
-        except LockedError as error:
-            recorder.finish(Ending.of(error))
-            tell_end(recorder, quiet=quiet)
+    try:
+        with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
+            try:
+                with signals_raise(), _job_lock(job):
+                    recorder.open()
+                    try:
+                        _Night(recorder, force=force, quiet=quiet).run()
+                    finally:
+                        tell_end(recorder, quiet=quiet)
+            except LockedError as error:
+                recorder.finish(Ending.of(error))
+                tell_end(recorder, quiet=quiet)
+    except OutputError as error:
+        if job.heartbeat and not quiet:
+            ping_end(job.heartbeat, error.exit_code)
+        raise
     return NightResult(recorder.record, recorder.attempt)
+
+
+@contextmanager
+def _job_lock(job: Job) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(job.folder / LOCK_FILE, f"job {job.name}", wait=_LOCK_WAIT))
+        except OSError as error:
+            raise OutputError(f"{job.folder}: cannot be written ({error.strerror}); the job was not started") from error
+        yield
 
 
 class _Night:
