@@ -43,7 +43,7 @@ from batchland.telling import tell_end, tell_start
 
 _LOCK_WAIT: Final = 1.0
 """Seconds to wait for the job's lock: whoever asks who holds it has it for a moment."""
-_MAY_PASS: Final = (MissingInputError, OutputError, DeviceError)
+_MAY_PASS: Final = (MissingInputError, OutputError, DeviceError, LockedError)
 """Faults that another attempt may not meet."""
 
 _log = logging.getLogger("batchland")
@@ -135,11 +135,15 @@ class _Night:
         except BatchlandError as error:
             self.recorder.finish(Ending.of(error))
             return error
+        except OSError as error:
+            _log.exception("a fault of the system")
+            fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
+            self.recorder.finish(Ending.of(fault))
+            return fault
         except Exception as error:
             _log.exception("a bug")
-            self.recorder.finish(
-                Ending("failed", 1, f"{type(error).__name__}: {error} (a bug; its trace is in the log)")
-            )
+            told = f"{type(error).__name__}: {error} (a bug; its trace is in the log)"
+            self.recorder.finish(Ending("failed", 1, told))
             raise
         self.recorder.finish(Ending("skipped", 0, skipped) if skipped else Ending("ok", 0, None))
         return None

@@ -326,6 +326,21 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
     assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; the same command goes on there")
 
 
+def test_a_fault_of_the_system_is_no_bug_and_may_pass(project, monkeypatch):
+    real, faults = runner_module.check_delivery, [PermissionError(13, "Permission denied", "/mnt/in")]
+
+    def check(*arguments):
+        if faults:
+            raise faults.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(runner_module, "check_delivery", check)
+    record = run(project, NIGHT, "retry={attempts=2, wait='0.1s'}").record
+    assert [(tried.outcome, tried.exit_code, tried.error) for tried in record.attempts] == [
+        ("failed", 74, "/mnt/in: Permission denied"), ("ok", 0, None),
+    ]  # fmt: skip
+
+
 def test_a_bug_is_recorded_and_raised(project, monkeypatch):
     def broken(*args, **options):
         raise ZeroDivisionError("oh")
