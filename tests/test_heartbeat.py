@@ -3,42 +3,20 @@
 import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
 
 from batchland.heartbeat import ping_end, ping_start
 from batchland.job import HeartbeatTable
 
 
-@pytest.fixture
-def server():
-    heard = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            heard.append(self.path)
-            self.send_response(404 if "missing" in self.path else 200)
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", heard
-        running.shutdown()
-
-
-def test_start_success_and_failure_are_told_apart(server):
-    url, heard = server
+def test_start_success_and_failure_are_told_apart(web_server):
+    url, heard = web_server
     heartbeat = HeartbeatTable(url=f"{url}/check/")
     assert [ping_start(heartbeat), ping_end(heartbeat, 0), ping_end(heartbeat, 4)] == [None, None, None]
     assert heard == ["/check/start", "/check", "/check/4"]
 
 
-def test_addresses_can_be_others_or_none(server):
-    url, heard = server
+def test_addresses_can_be_others_or_none(web_server):
+    url, heard = web_server
     heartbeat = HeartbeatTable(
         url=url, start="", success="{url}/?status=up", failure="{url}/?status=down&msg={exit_code}"
     )
@@ -46,8 +24,8 @@ def test_addresses_can_be_others_or_none(server):
     assert heard == ["/?status=up", "/?status=down&msg=75"]
 
 
-def test_what_goes_wrong_is_told_and_no_more(server):
-    url, _ = server
+def test_what_goes_wrong_is_told_and_no_more(web_server):
+    url, _ = web_server
     assert ping_start(HeartbeatTable(url=f"{url}/missing")) == "heartbeat: answered 404 Not Found"
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
