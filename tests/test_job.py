@@ -163,3 +163,15 @@ def test_the_schema_knows_every_key_and_explains_it():
     tables = [schema, *schema["$defs"].values()]
     keys = {name: key for table in tables for name, key in table["properties"].items()}
     assert [name for name, key in keys.items() if "description" not in key and "$ref" not in json.dumps(key)] == []
+
+
+def test_the_documentation_has_every_key_with_its_default():
+    schema, rows = job_schema(), []
+    for table in (schema, *schema["$defs"].values()):
+        for name, key in table["properties"].items():
+            if "$ref" not in json.dumps(key):
+                default = "" if key.get("default") is None else f"`{json.dumps(key['default'])}`"
+                default = "required" if name in table.get("required", ()) else default
+                rows.append(f"| `{name}` | {default} | {' '.join(key['description'].split())} |")
+    documented = (JOBS.parent / "docs" / "jobs.md").read_text().splitlines()
+    assert sorted(line for line in documented if line.startswith("| `")) == sorted(rows)
