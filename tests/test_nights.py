@@ -210,6 +210,52 @@ def test_thirty_nights(disk):
     assert sorted(path.name for path in (folder / "out").iterdir()) == [f"date={night}" for night in NIGHTS.values()]
 
 
+def test_ten_nights_of_an_archive_that_grows(tmp_path):
+    """With mode "new": a night that was killed and never run again, and one that nobody started, leave their images to
+    the next night; an image that changed is scored again, one that is broken is not."""
+    project = Project(tmp_path)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    project.job.write_text(JOB.partition("max_failed")[0].replace("in/{date}", "archive") + 'mode = "new"\n')
+    counts = {}
+    for day in range(1, 11):
+        night = NIGHTS[day]
+        for number in range(6 if day != 8 else 0):
+            data = picture()
+            (archive / f"{day:02}-{number}.jpg").write_bytes(data[:100] if number == 5 else data)
+        if day == 9:
+            (archive / "02-0.jpg").write_bytes(picture((0, 0, 255)))
+        if day == 3:
+            with project.paused_run(night) as child:
+                child.kill()
+        elif day != 5:
+            assert project.run(night) == 0
+        record = {record.date: record for record in read_runs(tmp_path / "runs" / "toy")}.get(night)
+        counts[day] = record and [
+            (record.outcome, model.state, model.counts and model.counts.listed, model.already_scored)
+            for model in record.models
+        ]
+    assert counts == {
+        1: [("ok", "scored", 6, 0)],
+        2: [("ok", "scored", 6, 6)],
+        3: [("killed", "unfinished", None, 0)],
+        4: [("ok", "scored", 12, 12)],
+        5: None,
+        6: [("ok", "scored", 12, 24)],
+        7: [("ok", "scored", 6, 36)],
+        8: [("skipped", "nothing_new", None, 0)],
+        9: [("ok", "scored", 7, 41)],
+        10: [("ok", "scored", 6, 48)],
+    }
+    rows = ds.dataset(tmp_path / "out", partitioning="hive").to_table(columns=["image", "status"]).to_pylist()
+    names = sorted(row["image"] for row in rows)
+    assert names == sorted([path.name for path in archive.iterdir()] + ["02-0.jpg"])
+    assert {row["image"] for row in rows if row["status"] == "failed"} == {name for name in names if name[3] == "5"}
+    # Run again, the killed night finds nothing left to do.
+    assert project.run(NIGHTS[3]) == 0
+    assert {record.date.day: record.outcome for record in read_runs(tmp_path / "runs" / "toy")}[3] == "skipped"
+
+
 def test_a_disk_that_is_full_from_the_start_is_told_of_and_hurts_nothing(disk):
     folder, can_fill = disk
     if not can_fill:
