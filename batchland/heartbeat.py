@@ -35,9 +35,9 @@ def _ping(heartbeat: "HeartbeatTable", template: str, exit_code: int | None) -> 
 
 
 def _get(url: str, seconds: float) -> str | None:
-    request = urllib.request.Request(url, headers={"User-Agent": f"batchland/{__version__}"})  # noqa: S310 - see Job
     try:
-        with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
+        request = urllib.request.Request(url, headers={"User-Agent": f"batchland/{__version__}"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310 - the job file allows http and https only
             return None
     except urllib.error.HTTPError as error:
         return f"heartbeat: answered {error.code} {error.reason}"

@@ -25,6 +25,7 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
 from batchland.errors import UsageError
@@ -52,10 +53,14 @@ def _duration(value: object) -> dt.timedelta:
     return dt.timedelta(seconds=float(number) * _UNITS[unit])
 
 
+def _seconds(value: dt.timedelta) -> str:
+    return f"{value.total_seconds():g}s"
+
+
 Duration = Annotated[
     dt.timedelta,
     BeforeValidator(_duration),
-    PlainSerializer(lambda value: f"{value.total_seconds():g}s", return_type=str),
+    PlainSerializer(_seconds, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["90s", "10m", "3h", "2d"]}),
 ]
 
@@ -122,7 +127,7 @@ class EvaluationTable(EvaluateOptions):
     labels: DatedPath
     """A folder of class folders, or a CSV or Parquet file with the columns image and label. May say {date}."""
     on_missing: Literal["fail", "skip"] = "fail"
-    """What to do where there are no labels: fail, or go without an evaluation."""
+    """fail, or skip the evaluation, where there are no labels."""
     gates: tuple[Annotated[str, AfterValidator(_usage_as_value_error(parse_gate))], ...] = ()
     """Conditions under which the night fails, like "top1 < 0.70" or "drop(top1) > 2%"."""
     baseline: Annotated[Path, AfterValidator(_baseline)] = Path(LAST_GOOD)
@@ -189,7 +194,7 @@ class NotifyTable(_Table):
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     """Program and arguments, without a shell. BATCHLAND_JOB, _DATE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
     on: Literal["failure", "change", "always"] = "failure"
-    """failure: after a night that did not end with exit code 0. change: then, and after the first that does again."""
+    """failure: after a night that did not end with exit code 0. change: then, and after the first good one. always."""
     timeout: Duration = dt.timedelta(seconds=30)
     """The command is ended after that."""
 
@@ -200,7 +205,7 @@ class Job(ScoreSettings):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Of the job, and of its folder of records. The default is the file's name without .toml."""
+    """Of the job and of its folder of records; by default the file's name without .toml."""
     root: Path = Path()
     """Where relative paths begin, itself relative to the job file's folder."""
     date: Literal["today", "yesterday"] = "yesterday"
@@ -218,7 +223,7 @@ class Job(ScoreSettings):
     output: JobPath = Path("predictions")
     """Folder of the partitions; a run owns date=DATE in it."""
     mode: Literal["all", "new"] = "all"
-    """new: score only images that no other partition of this output holds unchanged, by path, size and time."""
+    """all, or new: only images that no other partition of this output holds unchanged, by path, size and time."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     max_failed: Annotated[
@@ -229,7 +234,7 @@ class Job(ScoreSettings):
     ] = None
     """The night fails if more images do: a number or a percentage. The default allows any number."""
     on_missing: Literal["fail", "skip"] = "fail"
-    """What to do if the folder of images is missing, empty or still growing."""
+    """fail or skip, if the folder of images is missing, empty or still growing."""
     settle: Duration = dt.timedelta(0)
     """The folder counts as growing until nothing in it has changed for so long."""
     time_limit: Duration | None = None
@@ -324,9 +329,14 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
 
 def job_schema() -> dict[str, Any]:
     """JSON Schema of the job file, for editors."""
-    schema = Job.model_json_schema()
+    schema = Job.model_json_schema(schema_generator=_JobSchema)
     schema["required"].remove("name")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+class _JobSchema(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        return _seconds(dft) if isinstance(dft, dt.timedelta) else super().encode_default(dft)
 
 
 def _set(content: dict[str, Any], setting: str) -> None:

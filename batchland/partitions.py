@@ -21,6 +21,7 @@ from batchland.schemas import METADATA_KEY, Manifest, PredictionsInfo
 from batchland.sink import manifest_path
 from batchland.source import ImageRef
 
+_DIGEST_BYTES: Final = 16
 _FACTS: Final = ("image", "file_size", "modified_at")
 
 
@@ -46,24 +47,29 @@ def siblings(partition: Path) -> list[Path]:
 
 
 class KnownImages:
-    """The images below `root` that partitions hold, by name, size and modification time, in 16 bytes each.
+    """The images below `root` that partitions hold, by name, size and modification time; 16 bytes of memory each.
 
     An image that failed before it could be read has no size and time there, so it is not known.
     """
 
     def __init__(self, partitions: Iterable[Path], root: Path) -> None:
         self._root = str(root.resolve())
-        self._known: set[bytes] = set()
+        digests = bytearray()
         for partition in partitions:
             for path in sorted(partition.glob("*.parquet")):
-                self._known.update(self._read(path))
+                for digest in self._read(path):
+                    digests += digest
+        self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
+        self._known.sort()
 
     def __contains__(self, ref: ImageRef) -> bool:
         try:
             status = os.stat(ref.path)
         except OSError:
             return False
-        return _digest(ref.name, status.st_size, status.st_mtime_ns // 1000) in self._known
+        digest = _digest(ref.name, status.st_size, status.st_mtime_ns // 1000)
+        place = np.searchsorted(self._known, digest)
+        return self._known[place : place + 1].tobytes() == digest
 
     def _read(self, path: Path) -> Iterator[bytes]:
         with _open(path) as file:
@@ -102,7 +108,7 @@ def mix(partition: Path) -> PredictionMix:
 
 
 def _digest(name: str, size: int, modified_us: int) -> bytes:
-    return hashlib.blake2b(f"{size} {modified_us} {name}".encode(), digest_size=16).digest()
+    return hashlib.blake2b(f"{size} {modified_us} {name}".encode(), digest_size=_DIGEST_BYTES).digest()
 
 
 def _open(path: Path) -> pq.ParquetFile:

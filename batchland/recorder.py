@@ -106,7 +106,8 @@ class Recorder:
             self.start()
         changes = ending._asdict() | {"finished_at": _now()}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
-        self._reserve.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._reserve.unlink()
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         told = f": {ending.error}" if ending.error else ""
         _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, told, extra={"data": changes})

@@ -7,7 +7,8 @@ import hashlib
 import logging
 import math
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +26,7 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
+from batchland.heartbeat import ping_end
 from batchland.job import Job
 from batchland.lock import locked
 from batchland.partitions import KnownImages, mix, read_manifest, siblings
@@ -41,7 +43,7 @@ from batchland.telling import tell_end, tell_start
 
 _LOCK_WAIT: Final = 1.0
 """Seconds to wait for the job's lock: whoever asks who holds it has it for a moment."""
-_MAY_PASS: Final = (MissingInputError, OutputError, DeviceError)
+_MAY_PASS: Final = (MissingInputError, OutputError, DeviceError, LockedError)
 """Faults that another attempt may not meet."""
 
 _log = logging.getLogger("batchland")
@@ -64,18 +66,33 @@ def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False
     OutputError if the job's folder of records cannot be written at all, and what is a bug, after recording it.
     """
     recorder = Recorder(job, night)
-    with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
-        try:
-            with signals_raise(), locked(job.folder / LOCK_FILE, f"job {job.name}", wait=_LOCK_WAIT):
-                recorder.open()
-                try:
-                    _Night(recorder, force=force, quiet=quiet).run()
-                finally:
-                    tell_end(recorder, quiet=quiet)
-        except LockedError as error:
-            recorder.finish(Ending.of(error))
-            tell_end(recorder, quiet=quiet)
+    try:
+        with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
+            try:
+                with signals_raise(), _job_lock(job):
+                    recorder.open()
+                    try:
+                        _Night(recorder, force=force, quiet=quiet).run()
+                    finally:
+                        tell_end(recorder, quiet=quiet)
+            except LockedError as error:
+                recorder.finish(Ending.of(error))
+                tell_end(recorder, quiet=quiet)
+    except OutputError as error:
+        if job.heartbeat and not quiet:
+            ping_end(job.heartbeat, error.exit_code)
+        raise
     return NightResult(recorder.record, recorder.attempt)
+
+
+@contextmanager
+def _job_lock(job: Job) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(job.folder / LOCK_FILE, f"job {job.name}", wait=_LOCK_WAIT))
+        except OSError as error:
+            raise OutputError(f"{job.folder}: cannot be written ({error.strerror}); the job was not started") from error
+        yield
 
 
 class _Night:
@@ -118,11 +135,15 @@ class _Night:
         except BatchlandError as error:
             self.recorder.finish(Ending.of(error))
             return error
+        except OSError as error:
+            _log.exception("a fault of the system")
+            fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
+            self.recorder.finish(Ending.of(fault))
+            return fault
         except Exception as error:
             _log.exception("a bug")
-            self.recorder.finish(
-                Ending("failed", 1, f"{type(error).__name__}: {error} (a bug; its trace is in the log)")
-            )
+            told = f"{type(error).__name__}: {error} (a bug; its trace is in the log)"
+            self.recorder.finish(Ending("failed", 1, told))
             raise
         self.recorder.finish(Ending("skipped", 0, skipped) if skipped else Ending("ok", 0, None))
         return None

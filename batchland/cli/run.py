@@ -40,10 +40,10 @@ def run(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Run a job for one night: score, evaluate, ask the gates, keep the record.
+    """Run one night of a job: score, evaluate, gates, record.
 
-    Running it again is safe: what is complete is kept, what is unfinished is gone on with, and two runs never overlap.
-    JOB is a TOML file; what happened is in runs/NAME/DATE/run.json.
+    JOB is a TOML file. Running it again is safe: what is complete is kept, what is unfinished is gone on with, and two
+    runs never overlap. What happened is in runs/NAME/DATE/run.json.
 
     \b
     Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;

@@ -1,0 +1,108 @@
+"""Retention: old nights go by the rules, the last good one never, and only what is provably the job's."""
+
+from datetime import date
+
+import pytest
+from toys import picture
+
+from batchland.job import load_job
+from batchland.retention import delete, find_expired
+from batchland.run_record import read_runs
+from batchland.runner import run_night
+
+DAYS = [date(2026, 11, day) for day in range(20, 25)]
+
+
+@pytest.fixture
+def project(tmp_path, toy_model):
+    """Five good nights of two images."""
+    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(picture())
+    for day in DAYS:
+        assert run_night(load_job(tmp_path / "toy.toml"), day).attempt.outcome == "ok"
+    return tmp_path
+
+
+def expired(project, *rules, night=DAYS[-1], forget=()):
+    job = load_job(project / "toy.toml", [f"retention.{rule}" for rule in rules])
+    records = [record for record in read_runs(job.folder) if record.date not in forget]
+    return [folder.folder.name for folder in find_expired(job, night, records)]
+
+
+def test_one_reason_to_keep_a_night_is_enough(project):
+    assert expired(project) == []
+    assert expired(project, "keep_nights=2") == ["date=2026-11-20", "date=2026-11-21", "date=2026-11-22"]
+    assert expired(project, "keep_days=4") == ["date=2026-11-20"]
+    assert expired(project, "keep_days=2", "keep_nights=4") == ["date=2026-11-20"]
+    # The run's own night counts, be it there or not.
+    assert expired(project, "keep_nights=3", night=date(2026, 11, 25)) == [f"date={day}" for day in DAYS[:3]]
+
+
+def test_the_last_good_night_stays_whatever_the_rules_say(project):
+    job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
+    (project / "in" / "b.jpg").write_bytes(b"broken")
+    late = date(2026, 12, 24)
+    bad = load_job(project / "toy.toml", ["max_failed=0"])
+    assert run_night(bad, late).attempt.outcome == "too_many_failed"
+    names = [folder.folder.name for folder in find_expired(job, late, read_runs(job.folder))]
+    assert names == [f"date={day}" for day in DAYS[:-1]]
+    # For a rerun of an old night, the last good one before it is the baseline, and stays as well.
+    names = [folder.folder.name for folder in find_expired(job, DAYS[2], read_runs(job.folder))]
+    assert names == ["date=2026-11-20", "date=2026-11-23"]
+
+
+def test_what_no_manifest_of_the_job_claims_is_never_deleted(project):
+    foreign = project / "out" / "date=2026-11-20" / "notes.txt"
+    foreign.write_text("mine")
+    (project / "out" / "date=2026-11-19").mkdir()
+    (project / "out" / "date=2026-11-19" / "part-000000.parquet").write_bytes(b"somebody's")
+    manifest = project / "out" / "date=2026-11-21" / "_manifest.json"
+    manifest.write_text(manifest.read_text().replace('"path": "part-000000.parquet"', '"path": "../../toy.toml"'))
+    other = project / "out" / "date=2026-11-22" / "_manifest.json"
+    other.write_text(other.read_text().replace('"run_id": "', '"run_id": "another-'))
+    (project / "out" / "date=2026-11-23" / "_manifest.json").write_text("{}")
+    job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
+    found = find_expired(job, DAYS[-1], read_runs(job.folder))
+    assert [(folder.folder.name, [path.name for path in folder.files]) for folder in found] == [
+        ("date=2026-11-20", ["part-000000.parquet", "_manifest.json"]),
+        ("date=2026-11-21", ["_manifest.json"]),
+    ]
+    deletions = [delete(folder) for folder in found]
+    assert [(deletion.date, deletion.files) for deletion in deletions] == [(DAYS[0], 2), (DAYS[1], 1)]
+    assert [path.name for path in foreign.parent.iterdir()] == ["notes.txt"]
+    assert (project / "toy.toml").exists()
+    assert [path.name for path in manifest.parent.iterdir()] == ["part-000000.parquet"]
+    # A night whose record is lost is not the job's any more.
+    assert expired(project, "keep_nights=1", forget=DAYS) == []
+
+
+def test_a_deletion_that_was_killed_is_gone_on_with(project):
+    job = load_job(project / "toy.toml", ["retention.keep_nights=4"])
+    (first,) = find_expired(job, DAYS[-1], read_runs(job.folder))
+    first.files[0].unlink()  # as far as the killed one came
+    (again,) = find_expired(job, DAYS[-1], read_runs(job.folder))
+    assert delete(again).files == 1
+    assert not again.folder.exists()
+
+
+def test_a_run_deletes_and_tells_of_it_and_reports_go_with_their_night(project):
+    for folder, colour in (("00.Red_Tower", (255, 0, 0)), ("02.Blue_Lake", (0, 0, 255))):
+        (project / "in" / folder).mkdir()
+        (project / "in" / folder / "1.jpg").write_bytes(picture(colour))
+    settings = ["evaluation.labels=in", "evaluation.brightness_sample=0", "evaluation.resamples=200"]
+    for day in (25, 26):
+        run_night(load_job(project / "toy.toml", settings), date(2026, 11, day))
+    job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
+    record = run_night(job, date(2026, 11, 27)).record
+    gone = {(str(deletion.date), deletion.path.removeprefix(f"{project}/")) for deletion in record.deleted}
+    assert ("2026-11-25", "out/date=2026-11-25") in gone
+    assert ("2026-11-25", "runs/toy/2026-11-25/report/toy") in gone
+    assert len(gone) == 7
+    assert sorted(path.name for path in (project / "out").iterdir()) == ["date=2026-11-26", "date=2026-11-27"]
+    assert sorted(path.name for path in (project / "runs" / "toy" / "2026-11-25").iterdir()) == [
+        "log.jsonl",
+        "run.json",
+    ]
+    assert (project / "runs" / "toy" / "2026-11-26" / "report" / "toy" / "summary.json").exists()
