@@ -36,6 +36,12 @@ def _schedule(text: str) -> str:
     raise ValueError('is not five fields like "0 2 * * *", nor a word like @daily')
 
 
+def _variable(name: str) -> str:
+    if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        return name
+    raise ValueError("is no name of a variable")
+
+
 class Entry(BaseModel):
     """What cron shall run for a job, and when. All paths are absolute."""
 
@@ -51,7 +57,7 @@ class Entry(BaseModel):
     """What the command prints is added there."""
     schedule: Annotated[str, AfterValidator(_schedule)] = "0 2 * * *"
     """In the time zone of the cron daemon."""
-    environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
     """Variables to set."""
 
 
@@ -74,7 +80,9 @@ def entry_of(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].split(', ', 1)[-1]}") from error
+        raise UsageError(
+            f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def render(entry: Entry) -> str:

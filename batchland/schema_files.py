@@ -11,6 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
+from batchland.history import Night
 from batchland.job import job_schema
 from batchland.model_card import ModelCard
 from batchland.run_record import RunRecord
@@ -20,6 +21,7 @@ from batchland.schemas import (
     OUTCOMES,
     PER_CLASS,
     PREDICTIONS,
+    TREND,
     EvaluationSummary,
     Manifest,
     PredictionsInfo,
@@ -30,6 +32,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
     "manifest": (Manifest, "The manifest beside predictions, written last."),
     "summary": (EvaluationSummary, "summary.json of a report."),
+    "history": (Night, "A line of `batchland history --json`: one model in one night."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
@@ -38,6 +41,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
     "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
+    "trend": (TREND, "trend.parquet: one row per night and model of a job."),
 }
 
 

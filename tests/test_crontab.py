@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from batchland.cli import main
 from batchland.crontab import Entry, install, installed, kept_environment, read, remove, render
 from batchland.errors import UsageError
 
@@ -160,3 +162,41 @@ def test_the_environment_that_is_kept(monkeypatch):
     path = "/venv/bin:/usr/local/bin:/usr/bin:/bin"
     assert kept_environment(Path("/venv/bin")) == {"PATH": path, "BATCHLAND_MODEL": "models/a.onnx"}
     assert os.environ["PATH"] != path
+
+
+def test_the_commands(table, tmp_path, toy_model, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/opt/venv/bin/python")
+    for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ", "BATCHLAND_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    job = tmp_path / "jobs" / "nightly.toml"
+    job.parent.mkdir()
+    job.write_text('root = ".."\nimages = "incoming"\nmodel = "toy.onnx"\n')
+    run = CliRunner().invoke
+    lines = (
+        "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
+        f"30 1 * * * cd {tmp_path} && A=b=c PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin /opt/venv/bin/python "
+        f"-m batchland run {job} >>{tmp_path}/runs/nightly/cron.log 2>&1 "
+        f"|| echo 'batchland nightly ended with exit code' $?, see {tmp_path}/runs/nightly/cron.log\n"
+        "# <<< batchland nightly\n"
+    )
+    options = [str(job), "--schedule", "30 1 * * *", "--env", "A=b=c"]
+    assert run(main, ["cron", "show", *options]).output == lines
+    assert not table.exists()
+    result = run(main, ["cron", "install", *options])
+    assert (result.exit_code, result.output) == (
+        0, f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
+    )  # fmt: skip
+    assert table.read_text() == lines
+    for argument, told in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry of nightly.\n")):
+        assert run(main, ["cron", "remove", argument]).output == told
+    for options, told in (
+        (
+            ["--schedule", "0 2 * *"],
+            "crontab: schedule '0 2 * *' is not five fields like \"0 2 * * *\", nor a word like @daily",
+        ),
+        (["--env", "1A=b"], "crontab: environment '1A' is no name of a variable"),
+    ):
+        result = run(main, ["cron", "show", str(job), *options])
+        assert (result.exit_code, result.stderr) == (2, f"batchland: {told}\n")
+    result = run(main, ["cron", "show", str(job), "--env", "A"])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from nights import night
-from toys import toy_card, write_toy_model
+from toys import picture, toy_card, write_toy_model
 
 import batchland.doctor as doctor_module
 from batchland.cli import main
@@ -26,6 +27,7 @@ YESTERDAY = date.today() - timedelta(days=1)
 def job(tmp_path, toy_model):
     """A job file with its input, beside the toy model."""
     (tmp_path / "incoming" / str(YESTERDAY)).mkdir(parents=True)
+    (tmp_path / "incoming" / str(YESTERDAY) / "a.jpg").write_bytes(picture())
     path = tmp_path / "nightly.toml"
     path.write_text('images = "incoming/{date}"\nmodel = "toy.onnx"\ndevice = "cpu"\n')
     return path
@@ -171,7 +173,7 @@ def test_a_job_that_is_ready(job, tmp_path, toy_model):
 
 
 def test_a_job_in_trouble(job, tmp_path):
-    (tmp_path / "incoming" / str(YESTERDAY)).rmdir()
+    shutil.rmtree(tmp_path / "incoming")
     write_toy_model(tmp_path / "other.onnx", toy_card())
     job.write_text(
         'images = "incoming/{date}"\ndevice = "cuda:7"\n[models]\nfirst = "other.onnx"\nsecond = "none.onnx"\n'
@@ -183,8 +185,8 @@ def test_a_job_in_trouble(job, tmp_path):
     assert found["input"] == Check(
         "input",
         "warn",
-        f"{tmp_path}/incoming/{YESTERDAY}: not there",
-        "wait for the delivery, or mend `images` in the job file",
+        f"{tmp_path}/incoming/{YESTERDAY}: does not exist; is the delivery late, or `images` in {job} wrong?",
+        "wait for the delivery, or mend the job file",
     )
     assert (found["model first"].state, found["model first"].found[:33]) == (
         "fail",
