@@ -1,5 +1,6 @@
 """cron/: every example is what the code means, and the tools that they are for accept them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -54,7 +55,7 @@ def test_the_service_runs_a_job_and_may_write_where_it_writes():
     assert settings["WorkingDirectory"] == settings["ReadWritePaths"] == settings["RequiresMountsFor"]
     assert (settings["Type"], settings["ProtectSystem"], settings["NoNewPrivileges"]) == ("oneshot", "strict", "yes")
     timer = (FOLDER / "batchland@.timer").read_text()
-    assert {"Persistent=true", "OnCalendar=*-*-* 02:00:00", "WantedBy=timers.target"} <= set(timer.splitlines())
+    assert {"Persistent=true", "OnCalendar=*-*-* 03:30:00", "WantedBy=timers.target"} <= set(timer.splitlines())
 
 
 @needs("systemd-analyze")
@@ -68,6 +69,15 @@ def test_systemd_accepts_the_units(tmp_path):
     units = [str(tmp_path / "batchland@nightly.service"), str(tmp_path / "batchland@nightly.timer")]
     result = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@needs("systemd-analyze")
+@pytest.mark.parametrize(("zone", "summer"), [("Europe/Berlin", "2027-03-28"), ("America/New_York", "2027-03-14")])
+def test_the_night_in_which_summer_begins_has_its_run(zone, summer):
+    (when,) = re.findall(r"^OnCalendar=(.*)$", (FOLDER / "batchland@.timer").read_text(), re.MULTILINE)
+    command = ["systemd-analyze", "calendar", f"{when} {zone}", "--base-time=2027-03-10 12:00:00", "--iterations=25"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"TZ": zone})
+    assert summer in result.stdout
 
 
 @needs("systemd-analyze")

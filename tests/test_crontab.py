@@ -48,7 +48,7 @@ def table(tmp_path, monkeypatch):
 def test_the_lines():
     assert render(entry()) == (
         "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
-        "0 2 * * * cd /srv/batchland && PATH=/usr/bin:/bin /opt/batchland/.venv/bin/python -m batchland run "
+        "30 3 * * * cd /srv/batchland && PATH=/usr/bin:/bin /opt/batchland/.venv/bin/python -m batchland run "
         "/srv/batchland/jobs/nightly.toml >>/srv/batchland/runs/nightly/cron.log 2>&1 "
         "|| echo 'batchland nightly ended with exit code' $?, see /srv/batchland/runs/nightly/cron.log\n"
         "# <<< batchland nightly\n"
@@ -77,7 +77,7 @@ def test_a_shell_with_an_empty_environment_runs_it_in_its_folder_and_tells_of_a_
     folder.mkdir()
     command = ("/bin/sh", "-c", 'echo "$PATH|$NOTE|$(pwd)"; exit 3')
     made = entry(command=command, folder=folder, log=folder / "log", environment={"PATH": "/usr/bin", "NOTE": "a b%"})
-    line = render(made).splitlines()[1].removeprefix("0 2 * * * ").replace("\\%", "%")  # as cron hands it on
+    line = render(made).splitlines()[1].removeprefix("30 3 * * * ").replace("\\%", "%")  # as cron hands it on
     result = subprocess.run(["/bin/sh", "-c", line], env={}, cwd="/", capture_output=True, text=True)
     assert result.stdout == f"batchland nightly ended with exit code 3, see {folder}/log\n"
     assert (result.stderr, (folder / "log").read_text()) == ("", f"/usr/bin|a b%|{folder}\n")
@@ -98,7 +98,7 @@ def test_what_cron_could_not_read_is_refused(changes, message):
 
 @pytest.mark.parametrize("schedule", ["0 2 * *", "tonight", "0 2 * * * root", "@never", "0 2 * * %", ""])
 def test_a_schedule_that_is_none(schedule):
-    with pytest.raises(ValueError, match=r'is not five fields like "0 2 \* \* \*", nor a word like @daily'):
+    with pytest.raises(ValueError, match=r'is not five fields like "30 3 \* \* \*", nor a word like @daily'):
         entry(schedule=schedule)
 
 
@@ -192,7 +192,7 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
     for options, told in (
         (
             ["--schedule", "0 2 * *"],
-            "crontab: schedule '0 2 * *' is not five fields like \"0 2 * * *\", nor a word like @daily",
+            "crontab: schedule '0 2 * *' is not five fields like \"30 3 * * *\", nor a word like @daily",
         ),
         (["--env", "1A=b"], "crontab: environment '1A' is no name of a variable"),
     ):
