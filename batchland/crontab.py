@@ -22,6 +22,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from batchland.errors import OutputError, UsageError
 from batchland.job import Job
 
+EVERY_NIGHT: Final = "30 3 * * *"
+"""Not between one and three: where summer begins, the clock leaves that out, and some schedulers the night with it."""
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
 """Taken over from the environment of whoever installs the entry, so that it runs as it was tried."""
 LONGEST_LINE: Final = 990
@@ -33,7 +35,13 @@ _FIELD: Final = r"[0-9A-Za-z*/,-]+"
 def _schedule(text: str) -> str:
     if text in _NICKNAMES or re.fullmatch(rf"{_FIELD}(?: +{_FIELD}){{4}}", text):
         return text
-    raise ValueError('is not five fields like "0 2 * * *", nor a word like @daily')
+    raise ValueError('is not five fields like "30 3 * * *", nor a word like @daily')
+
+
+def _variable(name: str) -> str:
+    if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        return name
+    raise ValueError("is no name of a variable")
 
 
 class Entry(BaseModel):
@@ -49,14 +57,14 @@ class Entry(BaseModel):
     """Where it runs."""
     log: Path
     """What the command prints is added there."""
-    schedule: Annotated[str, AfterValidator(_schedule)] = "0 2 * * *"
+    schedule: Annotated[str, AfterValidator(_schedule)] = EVERY_NIGHT
     """In the time zone of the cron daemon."""
-    environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
     """Variables to set."""
 
 
 def entry_of(
-    job: Job, *, schedule: str = "0 2 * * *", log: Path | None = None, variables: Mapping[str, str] | None = None
+    job: Job, *, schedule: str = EVERY_NIGHT, log: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> Entry:
     """The entry that runs a job with this very Python and what of the present environment matters.
 
@@ -74,7 +82,9 @@ def entry_of(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].split(', ', 1)[-1]}") from error
+        raise UsageError(
+            f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def render(entry: Entry) -> str:

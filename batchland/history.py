@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from batchland.errors import UsageError
 from batchland.labels import near_miss
-from batchland.report.wording import NONE, count, interval, one_line, percent, visible
+from batchland.report.wording import NONE, count, interval, one_line, percent
 from batchland.run_record import ModelRun, ModelState, Outcome, RunRecord, read_runs
 from batchland.schemas import Count, Document, Figure
 
 GateState = Literal["passed", "failed", "not_checked"]
 
+LONGEST_ERROR: Final = 240
+"""Characters of an error in the table; longer ones lose their middle. JSON has them whole."""
 _HEAD = ("date", "outcome", "tries", "model", "images", "failed", "images/s", "accuracy", "gates", "duration")
 _RIGHT = ("tries", "images", "failed", "images/s", "duration")
 
@@ -90,7 +92,7 @@ def table(rows: Sequence[Night]) -> str:
         shown = line if first else line | dict.fromkeys(("date", "outcome", "tries", "duration"), "")
         printed.append(_row(shown, widths))
         if first and night.error:
-            printed.append(f"{'':{widths['date']}}  {visible(night.error)}")
+            printed.append(f"{'':{widths['date']}}  {one_line(night.error, LONGEST_ERROR)}")
     return "\n".join([*printed, _counted(rows)]) + "\n"
 
 

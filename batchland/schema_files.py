@@ -11,6 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
+from batchland.history import Night
 from batchland.job import job_schema
 from batchland.model_card import ModelCard
 from batchland.run_record import RunRecord
@@ -22,6 +23,7 @@ from batchland.schemas import (
     OUTCOMES,
     PER_CLASS,
     PREDICTIONS,
+    TREND,
     ComparisonSummary,
     EvaluationSummary,
     Manifest,
@@ -34,6 +36,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "manifest": (Manifest, "The manifest beside predictions, written last."),
     "summary": (EvaluationSummary, "summary.json of a report."),
     "comparison_summary": (ComparisonSummary, "summary.json of a comparison."),
+    "history": (Night, "A line of `batchland history --json`: one model in one night."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
@@ -44,6 +47,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
     "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),
     "flips": (FLIPS, "The images that both scored and gave another first choice."),
+    "trend": (TREND, "trend.parquet: one row per night and model of a job."),
 }
 
 

@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from batchland.cli import main
 from batchland.crontab import Entry, install, installed, kept_environment, read, remove, render
 from batchland.errors import UsageError
 
@@ -46,7 +48,7 @@ def table(tmp_path, monkeypatch):
 def test_the_lines():
     assert render(entry()) == (
         "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
-        "0 2 * * * cd /srv/batchland && PATH=/usr/bin:/bin /opt/batchland/.venv/bin/python -m batchland run "
+        "30 3 * * * cd /srv/batchland && PATH=/usr/bin:/bin /opt/batchland/.venv/bin/python -m batchland run "
         "/srv/batchland/jobs/nightly.toml >>/srv/batchland/runs/nightly/cron.log 2>&1 "
         "|| echo 'batchland nightly ended with exit code' $?, see /srv/batchland/runs/nightly/cron.log\n"
         "# <<< batchland nightly\n"
@@ -75,7 +77,7 @@ def test_a_shell_with_an_empty_environment_runs_it_in_its_folder_and_tells_of_a_
     folder.mkdir()
     command = ("/bin/sh", "-c", 'echo "$PATH|$NOTE|$(pwd)"; exit 3')
     made = entry(command=command, folder=folder, log=folder / "log", environment={"PATH": "/usr/bin", "NOTE": "a b%"})
-    line = render(made).splitlines()[1].removeprefix("0 2 * * * ").replace("\\%", "%")  # as cron hands it on
+    line = render(made).splitlines()[1].removeprefix("30 3 * * * ").replace("\\%", "%")  # as cron hands it on
     result = subprocess.run(["/bin/sh", "-c", line], env={}, cwd="/", capture_output=True, text=True)
     assert result.stdout == f"batchland nightly ended with exit code 3, see {folder}/log\n"
     assert (result.stderr, (folder / "log").read_text()) == ("", f"/usr/bin|a b%|{folder}\n")
@@ -96,7 +98,7 @@ def test_what_cron_could_not_read_is_refused(changes, message):
 
 @pytest.mark.parametrize("schedule", ["0 2 * *", "tonight", "0 2 * * * root", "@never", "0 2 * * %", ""])
 def test_a_schedule_that_is_none(schedule):
-    with pytest.raises(ValueError, match=r'is not five fields like "0 2 \* \* \*", nor a word like @daily'):
+    with pytest.raises(ValueError, match=r'is not five fields like "30 3 \* \* \*", nor a word like @daily'):
         entry(schedule=schedule)
 
 
@@ -160,3 +162,41 @@ def test_the_environment_that_is_kept(monkeypatch):
     path = "/venv/bin:/usr/local/bin:/usr/bin:/bin"
     assert kept_environment(Path("/venv/bin")) == {"PATH": path, "BATCHLAND_MODEL": "models/a.onnx"}
     assert os.environ["PATH"] != path
+
+
+def test_the_commands(table, tmp_path, toy_model, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/opt/venv/bin/python")
+    for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ", "BATCHLAND_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    job = tmp_path / "jobs" / "nightly.toml"
+    job.parent.mkdir()
+    job.write_text('root = ".."\nimages = "incoming"\nmodel = "toy.onnx"\n')
+    run = CliRunner().invoke
+    lines = (
+        "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
+        f"30 1 * * * cd {tmp_path} && A=b=c PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin /opt/venv/bin/python "
+        f"-m batchland run {job} >>{tmp_path}/runs/nightly/cron.log 2>&1 "
+        f"|| echo 'batchland nightly ended with exit code' $?, see {tmp_path}/runs/nightly/cron.log\n"
+        "# <<< batchland nightly\n"
+    )
+    options = [str(job), "--schedule", "30 1 * * *", "--env", "A=b=c"]
+    assert run(main, ["cron", "show", *options]).output == lines
+    assert not table.exists()
+    result = run(main, ["cron", "install", *options])
+    assert (result.exit_code, result.output) == (
+        0, f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
+    )  # fmt: skip
+    assert table.read_text() == lines
+    for argument, told in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry of nightly.\n")):
+        assert run(main, ["cron", "remove", argument]).output == told
+    for options, told in (
+        (
+            ["--schedule", "0 2 * *"],
+            "crontab: schedule '0 2 * *' is not five fields like \"30 3 * * *\", nor a word like @daily",
+        ),
+        (["--env", "1A=b"], "crontab: environment '1A' is no name of a variable"),
+    ):
+        result = run(main, ["cron", "show", str(job), *options])
+        assert (result.exit_code, result.stderr) == (2, f"batchland: {told}\n")
+    result = run(main, ["cron", "show", str(job), "--env", "A"])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")

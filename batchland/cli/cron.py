@@ -26,7 +26,7 @@ def _entry_options(command: Any) -> Any:
         ),
         click.option(
             "--schedule",
-            default="0 2 * * *",
+            default="30 3 * * *",
             show_default=True,
             help="Minute, hour, day, month, weekday, by the time zone of the cron daemon; or @daily and its like.",
         ),
@@ -36,7 +36,7 @@ def _entry_options(command: Any) -> Any:
     return command
 
 
-@cron.command(epilog='Example: batchland cron show jobs/nightly.toml --schedule "30 1 * * *"')
+@cron.command(epilog='Example: batchland cron show jobs/nightly.toml --schedule "15 4 * * *"')
 @_entry_options
 def show(**options: Any) -> None:
     """Print the lines that `install` would put into your crontab for the job file JOB."""

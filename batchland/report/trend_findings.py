@@ -53,6 +53,8 @@ def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
     if bad:
         kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in Counter(bad.values()).most_common())
         yield Finding("warning", f"Not every night ended well: {kinds}; the last one is {max(bad)}.", "nights")
+    if any(row["classes"] for row in rows) and not any(row["reference_rows"] or row["reference"] for row in rows):
+        yield Finding("note", "No good night yet that others could be compared with.", "reading")
     steps = [(after - before).days for before, after in pairwise(outcomes)]
     if steps and median(steps) == 1:  # it runs every day
         days = sorted(outcomes)

@@ -106,12 +106,12 @@ def replacements(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def shares(rows: Sequence[Row]) -> dict[str, float]:
-    """Shares of the predicted classes, the most frequent first, over these nights together; empty without images."""
+    """Shares of the classes that were predicted, the most frequent first, over these nights together."""
     counts: Counter[str] = Counter()
     for row in rows:
         counts.update({each["label"]: each["images"] for each in row["classes"]})
     total = counts.total()
-    return {label: images / total for label, images in counts.most_common()} if total else {}
+    return {label: images / total for label, images in counts.most_common() if images}
 
 
 def drift_of(row: Row, what: str) -> Drift | None:

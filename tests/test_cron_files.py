@@ -1,0 +1,151 @@
+"""cron/: every example is what the code means, and the tools that they are for accept them."""
+
+import os
+import re
+import shutil
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import pytest
+import yaml
+from nights import model_run, night
+
+from batchland.cli import main
+from batchland.crontab import Entry, kept_environment, render
+from batchland.errors import GateFailedError, ModelError, TooManyFailedError, UsageError
+from batchland.prometheus import write_metrics
+from batchland.run_record import GateVerdict
+
+FOLDER = Path(__file__).parent.parent / "cron"
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
+
+
+def assert_our_command(words: list[str]) -> None:
+    """That the program takes these arguments."""
+    program, name, *arguments = words
+    assert program == "/opt/batchland/.venv/bin/batchland"
+    main.commands[name].make_context(name, arguments)
+
+
+def test_the_crontab_is_what_cron_install_would_write(monkeypatch):
+    for name in ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ"):
+        monkeypatch.delenv(name, raising=False)
+    program, home = Path("/opt/batchland/.venv/bin"), Path("/srv/batchland")
+    entry = Entry(
+        job="nightly",
+        command=(str(program / "python"), "-m", "batchland", "run", str(home / "jobs" / "nightly.toml")),
+        folder=home,
+        log=home / "runs" / "nightly" / "cron.log",
+        environment=kept_environment(program),
+    )
+    text = (FOLDER / "crontab").read_text()
+    comment, _, lines = text.partition("# >>> ")
+    assert "# >>> " + lines == render(entry)
+    assert all(line.startswith("#") for line in comment.splitlines())
+
+
+def test_the_service_runs_a_job_and_may_write_where_it_writes():
+    text = (FOLDER / "batchland@.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert_our_command(settings["ExecStart"].split())
+    assert settings["WorkingDirectory"] == settings["ReadWritePaths"] == settings["RequiresMountsFor"]
+    assert (settings["Type"], settings["ProtectSystem"], settings["NoNewPrivileges"]) == ("oneshot", "strict", "yes")
+    timer = (FOLDER / "batchland@.timer").read_text()
+    assert {"Persistent=true", "OnCalendar=*-*-* 03:30:00", "WantedBy=timers.target"} <= set(timer.splitlines())
+
+
+@needs("systemd-analyze")
+def test_systemd_accepts_the_units(tmp_path):
+    program = tmp_path / "batchland"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for name in ("batchland@.service", "batchland@.timer"):
+        text = (FOLDER / name).read_text().replace("/opt/batchland/.venv/bin/batchland", str(program))
+        (tmp_path / name).write_text(text)
+    units = [str(tmp_path / "batchland@nightly.service"), str(tmp_path / "batchland@nightly.timer")]
+    result = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@needs("systemd-analyze")
+@pytest.mark.parametrize(("zone", "summer"), [("Europe/Berlin", "2027-03-28"), ("America/New_York", "2027-03-14")])
+def test_the_night_in_which_summer_begins_has_its_run(zone, summer):
+    (when,) = re.findall(r"^OnCalendar=(.*)$", (FOLDER / "batchland@.timer").read_text(), re.MULTILINE)
+    command = ["systemd-analyze", "calendar", f"{when} {zone}", "--base-time=2027-03-10 12:00:00", "--iterations=25"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"TZ": zone})
+    assert summer in result.stdout
+
+
+@needs("systemd-analyze")
+def test_systemd_finds_the_service_well_shut():
+    result = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(FOLDER / "batchland@.service")],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-300:] + result.stderr
+
+
+def test_the_pod_never_overlaps_and_does_not_retry_what_another_try_cannot_change():
+    job = yaml.safe_load((FOLDER / "cronjob.yaml").read_text())
+    assert (job["kind"], job["spec"]["concurrencyPolicy"]) == ("CronJob", "Forbid")
+    spec = job["spec"]["jobTemplate"]["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert_our_command(container["command"])
+    failing = spec["podFailurePolicy"]["rules"][0]
+    errors = (UsageError, TooManyFailedError, GateFailedError, ModelError)
+    assert failing == {
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": container["name"], "operator": "In", "values": [error.exit_code for error in errors]
+        },
+    }  # fmt: skip
+    assert pod["restartPolicy"] == "Never"  # as podFailurePolicy demands
+    zone = {variable["name"]: variable["value"] for variable in container["env"]}["TZ"]
+    assert zone == job["spec"]["timeZone"]
+
+
+def test_the_alerts_ask_for_metrics_that_are_written(tmp_path):
+    rules = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"][0]["rules"]
+    gate = GateVerdict(gate="top1 < 0.5", verdict="passed", value=0.8, message="fine")
+    write_metrics(tmp_path / "x.prom", [night(date(2026, 11, 23), model_run(failed=1, right=80, gates=(gate,)))])
+    text = (tmp_path / "x.prom").read_text()
+    written = {name: set(re.findall(r'(\w+)="', labels)) for name, labels in re.findall(r"^(\w+)\{(.*)\}", text, re.M)}
+    asked = {name for rule in rules for name in re.findall(r"batchland_\w+", rule["expr"])}
+    assert asked <= set(written)
+    for rule in rules:
+        for name, label in re.findall(r"(batchland_\w+)\{(\w+)=", rule["expr"]):
+            assert label in written[name]
+        labels = set().union(*(written[name] for name in re.findall(r"batchland_\w+", rule["expr"])))
+        told = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert told <= labels | {"file", "instance"}, rule["alert"]
+
+
+@needs("promtool")
+def test_prometheus_accepts_the_alerts():
+    result = subprocess.run(["promtool", "check", "rules", str(FOLDER / "alerts.yaml")], capture_output=True, text=True)
+    assert (result.returncode, "SUCCESS: 9 rules found" in result.stdout) == (0, True), result.stderr
+
+
+@needs("logrotate")
+def test_logrotate_moves_a_log_away_and_the_next_night_writes_a_new_one(tmp_path):
+    log = tmp_path / "runs" / "nightly" / "cron.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("a night\n")
+    owner = f"su {log.owner()} {log.group()}"
+    text = (FOLDER / "logrotate.conf").read_text().replace("/srv/batchland", str(tmp_path))
+    config = tmp_path / "logrotate.conf"
+    config.write_text(text.replace("su batchland batchland", owner))
+    config.chmod(0o644)
+    command = ["logrotate", "--force", "--state", str(tmp_path / "state"), str(config)]
+    for content in ("a night\n", "another\n"):
+        log.write_text(content)
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(path.name for path in log.parent.iterdir()) == ["cron.log.1", "cron.log.2.gz"]
+    assert (log.parent / "cron.log.1").read_text() == "another\n"
