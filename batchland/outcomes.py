@@ -5,6 +5,8 @@ Knows nothing of metrics or pages. Works on Arrow columns and numpy arrays, neve
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,6 +26,8 @@ from batchland.schemas import METADATA_KEY, OUTCOMES, PREDICTIONS, LabelAccount,
 
 EXAMPLES: Final = 10
 """Names listed where images are counted."""
+EXAMINED: Final = 10_000
+"""Names looked at to find out why nothing matches."""
 _COLUMNS: Final = ("image", "status", "error_code", "class_index", "probability", "margin", "top_k")
 _FACTS: Final = ("width", "height", "file_size")
 
@@ -231,20 +235,22 @@ def _nothing_matches(predictions: Predictions, names: pa.Array, labels: Labels) 
         return f"{labels.source}: holds no labelled image; give class folders with images in them, or a filled table"
     if not len(names):
         return f"{predictions.source}: holds no predictions; there is nothing to evaluate"
-    ours, theirs = names[0].as_py(), labels.images[0].as_py()
+    some, others = names[:EXAMINED].to_pylist(), labels.images[:EXAMINED].to_pylist()
     advice = "labels must name images as the predictions do, by their path below the scored folder"
-    some, others = names[:1000].to_pylist(), labels.images[:1000].to_pylist()
-    for left, right in ((left, right) for left in some for right in others):
-        if left.endswith("/" + right):
-            ours, theirs = left, right
-            prefix = left.removesuffix(right)
-            advice = f"images were scored from a folder further up: give --strip-prefix {prefix}, or score that folder"
-            break
-        if right.endswith("/" + left):
-            ours, theirs = left, right
-            advice = f"labels begin further up: give the folder {right.removesuffix(left)} in it, or take that off"
-            break
+    if prefix := _commonest_prefix(some, others):
+        advice = f"images were scored from a folder further up: give --strip-prefix {prefix}, or score that folder"
+    elif prefix := _commonest_prefix(others, some):
+        advice = f"labels begin further up: give the folder {prefix} in it, or take that off"
     return (
-        f"{predictions.source}: no predicted image has a label: predictions name {ours!r}, {labels.source} names "
-        f"{theirs!r}; {advice}"
+        f"{predictions.source}: no predicted image has a label: predictions name {some[0]!r}, {labels.source} names "
+        f"{others[0]!r}; {advice}"
     )
+
+
+def _commonest_prefix(longer: Sequence[str], shorter: Sequence[str]) -> str:
+    """The folders in front of most names of `longer` that without them are in `shorter`; empty if there are none."""
+    known = set(shorter)
+    found = Counter(
+        name[: cut + 1] for name in longer for cut, sign in enumerate(name) if sign == "/" and name[cut + 1 :] in known
+    )
+    return found.most_common(1)[0][0] if found else ""

@@ -108,6 +108,13 @@ def test_a_prefix_is_advised_and_taken_off(tmp_path: Path) -> None:
     assert top1(evaluate(scored, source, EvaluateOptions(strip_prefix="test/"))) == 1.0
 
 
+def test_the_prefix_that_fits_most_is_advised(tmp_path: Path) -> None:
+    names = [f"00.Red_Tower/{number}.jpg" for number in range(3)]
+    rows = [Row(f"test/{names[0]}", RED), *(Row(f"train/{name}", RED) for name in names)]
+    message = refusal(predictions(tmp_path, *rows), labels(tmp_path, *names))
+    assert "give --strip-prefix train/, or score that folder" in message
+
+
 def test_labels_that_begin_further_up_are_told(tmp_path: Path) -> None:
     source = labels(tmp_path, "test/00.Red_Tower/1.jpg")
     scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED))
