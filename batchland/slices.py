@@ -147,12 +147,14 @@ def _extensions(images: pa.Array) -> pa.Array:
 
 
 def _source_folders(images: pa.Array, truth: Ints) -> pa.Array:
-    """The folders of each image, `a/b`, without the first where that is its class; empty where it lies in none."""
-    first = pc.replace_substring_regex(images, r"/.*$", "")
-    pairs = pa.table({"folder": first, "class": truth}).group_by(["folder", "class"]).aggregate([])
-    class_folders = pairs.num_rows == pc.count_distinct(first).as_py()
-    below = pc.replace_substring_regex(images, r"^[^/]*/", "") if class_folders else images
-    return pc.replace_substring_regex(below, r"(^|/)[^/]*$", "")
+    """The folders of each image, `a/b`, without the level that only tells its class; empty where it lies in none."""
+    folders = [name.split("/")[:-1] for name in images.to_pylist()]
+    for level in range(max(map(len, folders))):
+        seen = {(path[level], label) for path, label in zip(folders, truth, strict=True) if len(path) > level}
+        if len(seen) == len({folder for folder, _ in seen}):  # one class a folder
+            folders = [path[:level] + path[level + 1 :] for path in folders]
+            break
+    return pa.array(["/".join(path) for path in folders])
 
 
 def _brightness(images: pa.Array, root: Path, sample: int, seed: int) -> _Parts:

@@ -76,6 +76,15 @@ def test_source_folders_are_those_below_the_class(tmp_path: Path) -> None:
         assert [(part.value, part.images) for part in parts] == [("web", 2), ("", 1)]
 
 
+def test_class_folders_may_lie_deeper(tmp_path: Path) -> None:
+    names = ("train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg")
+    predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row(name, RIGHT) for name in names])
+    labels = tmp_path / "l.csv"
+    labels.write_text("image,label\n" + "".join(f"{name},{name.split('/')[1]}\n" for name in names))
+    parts = [part for part in evaluate(predictions, labels).summary.slices if part.dimension == "source folder"]
+    assert [(part.value, part.images) for part in parts] == [("test", 2), ("train", 2)]
+
+
 def test_source_folders_that_are_no_classes_are_whole(tmp_path: Path) -> None:
     names = ("2025/web/1.jpg", "2025/web/2.jpg", "2026/3.jpg", "2026/4.jpg")
     predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row(name, RIGHT) for name in names])
