@@ -1,6 +1,7 @@
 """A comparison's files, its page in a real browser, its texts, and the two commands that make one."""
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
 from click.testing import CliRunner, Result
 from evaluation_data import Row, write_label_folders, write_predictions
+from jsonschema import Draft202012Validator
 from toys import picture
 
 from batchland.cli import main
@@ -104,6 +106,8 @@ def test_the_files_and_their_schemas(nights: Path) -> None:
     assert pq.read_schema(files.per_class).equals(CLASS_CHANGES)
     assert pq.read_schema(files.flips).equals(FLIPS)
     assert ComparisonSummary.model_validate_json(files.summary.read_bytes()) == found.summary
+    schema = json.loads((Path(__file__).parent.parent / "schemas" / "comparison_summary.json").read_text())
+    Draft202012Validator(schema).validate(json.loads(files.summary.read_bytes()))
     with files.per_class_csv.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["label"], row["only_b_right"]) for row in rows] == [("Red Tower", "0"), ("Green Hill", "12")]

@@ -266,6 +266,8 @@ def test_on_paper_nothing_is_cut_off_or_folded(browser: Any, pages: dict[str, Pa
         assert page.locator("details:not([open])").count() == 0
         boxes = page.locator(".scroll").evaluate_all("all => all.map((each) => getComputedStyle(each).overflow)")
         assert set(boxes) == {"visible"}
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert page.locator("details[open]").count() == 0
         assert page.pdf().startswith(b"%PDF")
 
 

@@ -111,7 +111,7 @@ if (holder) {
       const row = view.place[truth] - view.y, column = view.place[predicted] - view.x;
       if (row < -1 || column < -1 || row > span() || column > span()) continue;
       const share = images / data.support[truth];
-      context.fillStyle = `rgba(${truth === predicted ? hit : miss}, ${Math.max(pitch < 4 ? 0.4 : 0.12, Math.sqrt(share))})`;
+      context.fillStyle = `rgba(${truth === predicted ? hit : miss}, ${Math.max(pitch < 4 ? 0.4 : 0.18, Math.sqrt(share))})`;
       context.fillRect(column * pitch, row * pitch, box, box);
       if (pitch >= 30) {
         context.fillStyle = ink;
@@ -249,6 +249,11 @@ if (holder) {
 }
 
 // On paper, nothing stays folded.
+let folded = [];
 window.addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
+  folded = Array.from(document.querySelectorAll("details:not([open])"));
+  for (const details of folded) details.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const details of folded) details.open = false;
 });
