@@ -1,0 +1,147 @@
+"""Valid images of every supported kind, and ways to damage them. For tests of what survives what."""
+
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from functools import cache
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+
+def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    """Smooth colours, as in a photo."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = BytesIO()
+    image.copy().save(buffer, kind, **options)  # saving leaves traces in the image, for the next format to stumble over
+    return buffer.getvalue()
+
+
+@cache
+def valid_images() -> dict[str, bytes]:
+    """Small files, named by what is special about them; the first word is the format."""
+    rgb = photo()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    text = PngInfo()
+    text.add_text("comment", "hello " * 50, zip=True)
+
+    def animated(kind: str) -> bytes:
+        return encoded(rgb, kind, save_all=True, append_images=[photo(seed=1), photo(seed=2)])
+
+    return {
+        "jpeg": encoded(rgb, "JPEG"),
+        "jpeg progressive": encoded(rgb, "JPEG", progressive=True),
+        "jpeg grey": encoded(rgb.convert("L"), "JPEG"),
+        "jpeg cmyk": encoded(rgb.convert("CMYK"), "JPEG"),
+        "jpeg exif icc": encoded(rgb, "JPEG", exif=exif, icc_profile=b"profile" * 40),
+        "jpeg restarts": encoded(rgb, "JPEG", restart_marker_rows=1),
+        "jpeg multi-picture": animated("MPO"),
+        "png": encoded(rgb, "PNG"),
+        "png alpha text": encoded(rgb.convert("RGBA"), "PNG", pnginfo=text, exif=exif),
+        "png palette": encoded(rgb.quantize(16), "PNG", transparency=3),
+        "png 16-bit": encoded(rgb.convert("I;16"), "PNG"),
+        "png one-bit": encoded(rgb.convert("1"), "PNG"),
+        "png animated": animated("PNG"),
+        "webp": encoded(rgb, "WEBP"),
+        "webp lossless alpha": encoded(rgb.convert("RGBA"), "WEBP", lossless=True, exif=exif),
+        "webp animated": animated("WEBP"),
+        "bmp": encoded(rgb, "BMP"),
+        "bmp palette": encoded(rgb.quantize(16), "BMP"),
+        "gif": encoded(rgb, "GIF"),
+        "gif animated": animated("GIF"),
+        "tiff": encoded(rgb, "TIFF", exif=exif),
+        "tiff lzw": encoded(rgb, "TIFF", compression="tiff_lzw"),
+        "tiff deflate": encoded(rgb, "TIFF", compression="tiff_adobe_deflate"),
+        "tiff pages": animated("TIFF"),
+        "tiff jpeg": encoded(rgb, "TIFF", compression="jpeg"),
+        "tiff fax": encoded(rgb.convert("1"), "TIFF", compression="group4"),
+        "tiff cmyk": encoded(rgb.convert("CMYK"), "TIFF"),
+    }
+
+
+FORMATS = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
+
+INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+"""Numbers that break arithmetic."""
+
+Mutation = Callable[[bytearray, int, int, int], None]
+"""Changes data at a place, by two numbers."""
+
+
+def _flip_bit(data: bytearray, place: int, size: int, value: int) -> None:
+    data[place] ^= 1 << value % 8
+
+
+def _set_byte(data: bytearray, place: int, size: int, value: int) -> None:
+    data[place] = value % 256
+
+
+def _set_number(data: bytearray, place: int, size: int, value: int) -> None:
+    form = ("<I", ">I", "<H", ">H")[size % 4]
+    number = INTERESTING[value % len(INTERESTING)] & (0xFFFF if form[1] == "H" else 0xFFFFFFFF)
+    data[place : place + struct.calcsize(form)] = struct.pack(form, number)
+
+
+def _cut_out(data: bytearray, place: int, size: int, value: int) -> None:
+    del data[place : place + size]
+
+
+def _insert(data: bytearray, place: int, size: int, value: int) -> None:
+    data[place:place] = random.Random(value).randbytes(size)
+
+
+def _repeat(data: bytearray, place: int, size: int, value: int) -> None:
+    data[place:place] = data[place : place + size] * (1 + value % 5)
+
+
+def _move(data: bytearray, place: int, size: int, value: int) -> None:
+    piece = data[place : place + size]
+    del data[place : place + size]
+    there = value % (len(data) + 1)
+    data[there:there] = piece
+
+
+def _fill(data: bytearray, place: int, size: int, value: int) -> None:
+    data[place : place + size] = bytes([value % 256]) * size
+
+
+def _truncate(data: bytearray, place: int, size: int, value: int) -> None:
+    del data[place:]
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    _flip_bit, _set_byte, _set_number, _cut_out, _insert, _repeat, _move, _fill, _truncate,
+)  # fmt: skip
+
+
+def mutate(data: bytes, changes: list[tuple[int, int, int, int]]) -> bytes:
+    """The data after changes of (kind, place, size, value), each number taken to what there is."""
+    changed = bytearray(data)
+    for kind, place, size, value in changes:
+        if not changed:
+            break
+        MUTATIONS[kind % len(MUTATIONS)](changed, place % len(changed), size, value)
+    return with_right_checksums(bytes(changed)) if changes and changes[0][3] % 2 else bytes(changed)
+
+
+def with_right_checksums(data: bytes) -> bytes:
+    """A PNG's checksums put right, so that damage gets past them to the decoder. Other data as it is."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data
+    chunks, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        size = int.from_bytes(data[place : place + 4])
+        body = data[place + 4 : place + 8 + size]
+        if len(body) < size + 4:
+            break
+        chunks += [data[place : place + 4], body, struct.pack(">I", zlib.crc32(body))]
+        place += size + 12
+    return b"".join([*chunks, data[place:]])
