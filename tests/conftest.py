@@ -46,6 +46,14 @@ def nobody() -> Iterator[Nobody]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded pixels go to a temporary folder, not to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def toy_model(tmp_path: Path) -> Path:
     return write_toy_model(tmp_path / "toy.onnx")

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import splitfolders
-import torch
 from PIL import Image
 from toys import picture
 
 from batchland.errors import UsageError
 from batchland.model_card import ClassName
-from batchland.preprocess import PreprocessSpec, decode, fit, preprocess
-from batchland.training.dataset import Augmentation, BalancedDraws, Draw, PhotoDataset, load_data
+from batchland.preprocess import PreprocessSpec, fit, preprocess
+from batchland.training.augment import Augmentation
+from batchland.training.dataset import PhotoDataset, load_data
+from batchland.training.sampling import Draw
 
 SPEC = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
@@ -99,7 +100,7 @@ def test_pixels_of_training_and_scoring_are_the_same_bytes(data: Path) -> None:
     big.write_bytes(noise(77, (700, 500)))  # large enough to be shrunk while it is decoded
     loaded = load_data(data, SPEC)
     for part in (loaded.training, loaded.validation):
-        dataset = PhotoDataset(part.examples, SPEC)
+        dataset = PhotoDataset(part, SPEC)
         for place, example in enumerate(part.examples):
             scored = preprocess((loaded.folder / example.ref.name).read_bytes(), SPEC)
             item, label = dataset[Draw(place, seed=5)]
@@ -110,69 +111,13 @@ def test_pixels_of_training_and_scoring_are_the_same_bytes(data: Path) -> None:
     )
 
 
-def test_augmentation_stands_between_decode_and_fit(data: Path) -> None:
-    examples = load_data(data, SPEC).training.examples
+def test_augmentation_works_on_pictures_of_the_models_size(data: Path) -> None:
+    images = load_data(data, SPEC).training
     augment = Augmentation(crop=0.5, horizontal_flip=True, brightness=0.3, contrast=0.2, saturation=0.3, hue=0.2)
-    item, _ = PhotoDataset(examples, SPEC, augment)[Draw(2, seed=11)]
-    decoded = decode((data / "train" / examples[2].ref.name).read_bytes(), SPEC).pixels
-    assert item.numpy().tobytes() == fit(augment(decoded, 11), SPEC).tobytes()
-    assert item.numpy().tobytes() != fit(decoded, SPEC).tobytes()
-
-
-@pytest.mark.parametrize(
-    "augment",
-    [
-        Augmentation(horizontal_flip=True),
-        Augmentation(vertical_flip=True),
-        Augmentation(crop=0.5),
-        Augmentation(brightness=0.3),
-        Augmentation(contrast=0.2),
-        Augmentation(saturation=0.3),
-        Augmentation(hue=0.2),
-    ],
-)
-def test_each_augmentation_follows_its_seed_and_leaves_the_original(augment: Augmentation) -> None:
-    pixels = decode(noise(3), SPEC).pixels
-    before = pixels.copy()
-    results = {seed: augment(pixels, seed) for seed in range(8)}
-    assert all(np.array_equal(augment(pixels, seed), result) for seed, result in results.items())
-    assert any(not np.array_equal(result, before) for result in results.values())
-    assert np.array_equal(pixels, before)
-
-
-def test_flips_and_crops_move_pixels_and_change_none() -> None:
-    pixels = decode(noise(3), SPEC).pixels
-    flipped = [Augmentation(horizontal_flip=True)(pixels, seed) for seed in range(20)]
-    mirrored = sum(np.array_equal(each, pixels[:, ::-1]) for each in flipped)
-    assert mirrored + sum(np.array_equal(each, pixels) for each in flipped) == 20
-    assert 4 <= mirrored <= 16
-    for seed in range(20):
-        height, width, _ = (part := Augmentation(crop=0.5)(pixels, seed)).shape
-        assert height >= 0.5 * pixels.shape[0]
-        assert width >= 0.5 * pixels.shape[1]
-        assert any(
-            np.array_equal(part, pixels[top : top + height, left : left + width])
-            for top in range(pixels.shape[0] - height + 1)
-            for left in range(pixels.shape[1] - width + 1)
-        )
-
-
-def test_balanced_draws_even_out_the_classes_and_follow_the_seed(tmp_path: Path) -> None:
-    write_classes(tmp_path, {"few": 3, "many": 30})
-    loaded = load_data(tmp_path, SPEC)
-    (tmp_path / "few" / "00.jpg").unlink()  # drawing decodes nothing, so this goes unnoticed
-    dataset = PhotoDataset(loaded.training.examples, SPEC)
-    draws, again, other = (BalancedDraws(dataset, seed) for seed in (1, 1, 2))
-    state = torch.get_rng_state()
-    epochs = [list(draws) for _ in range(40)]
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [list(again), list(again)] == epochs[:2]
-    assert epochs[0] != epochs[1]
-    assert list(other) != epochs[0]
-    assert {len(epoch) for epoch in epochs} == {len(dataset)}
-    labels = dataset.labels()
-    shares = Counter(labels[draw.place] for epoch in epochs for draw in epoch)
-    assert 0.45 < shares[0] / shares.total() < 0.55
+    item, _ = PhotoDataset(images, SPEC, augment)[Draw(2, seed=11)]
+    scored = preprocess((data / "train" / images.examples[2].ref.name).read_bytes(), SPEC)
+    assert item.numpy().tobytes() == fit(augment(scored, 11), SPEC).tobytes()
+    assert item.numpy().tobytes() != scored.tobytes()
 
 
 def test_unreadable_images_are_skipped_listed_and_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:

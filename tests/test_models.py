@@ -1,25 +1,22 @@
 """The two architectures and the wrapper around them."""
 
-import urllib.error
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models import ResNet50_Weights, resnet18, resnet50
+from torchvision.models import ResNet50_Weights
 
 from batchland.errors import UsageError
 from batchland.preprocess import PreprocessSpec
+from batchland.training.backbones import find_backbone, load_weights
 from batchland.training.models import (
-    FEATURES,
     build,
     calibrate_batch_norm,
     features,
     fold_standardisation,
     head,
-    load_backbone,
+    transfer_network,
 )
 
 SPEC = PreprocessSpec(height=32, width=32)
@@ -108,7 +105,7 @@ def test_the_backbone_stays_in_eval_mode_whatever_is_asked_for() -> None:
 
 def test_calibration_brings_random_activations_to_mean_0_and_deviation_1() -> None:
     model = build("transfer", 3, SPEC)
-    load_backbone(model, "none")
+    load_weights(transfer_network(model).backbone, find_backbone("resnet50"), "none")
     pictures = images(24)
     untouched = features(model, pictures)
     calibrate_batch_norm(model, [pictures])
@@ -124,73 +121,8 @@ def test_calibration_brings_random_activations_to_mean_0_and_deviation_1() -> No
 
 def test_folding_the_standardisation_changes_no_answer() -> None:
     model = build("transfer", 3, SPEC).eval()
-    vectors = torch.rand(6, FEATURES) * 5 + 2
+    vectors = torch.rand(6, 2048) * 5 + 2
     mean, std = vectors.mean(0), vectors.std(0)
     expected = head(model)((vectors - mean) / std)
     fold_standardisation(model, mean, std)
     assert torch.allclose(head(model)(vectors), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("with_fc", [True, False])
-def test_a_resnet50_file_becomes_the_backbone(tmp_path: Path, with_fc: bool) -> None:
-    state = resnet50().state_dict()
-    if not with_fc:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
-    torch.save(state, tmp_path / "weights.pth")
-    model = build("transfer", 3, SPEC)
-    load_backbone(model, str(tmp_path / "weights.pth"))
-    ours = model.network.backbone.state_dict()  # type: ignore[union-attr, operator]
-    assert len(ours) == 318
-    assert all(torch.equal(tensor, state[name]) for name, tensor in ours.items())
-
-
-def _refusal(weights: Path | str) -> str:
-    with pytest.raises(UsageError) as caught:
-        load_backbone(build("transfer", 3, SPEC), str(weights))
-    return str(caught.value)
-
-
-def test_files_of_other_weights_are_refused(tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    assert (
-        _refusal(file) == f"--weights {file}: cannot be read (No such file or directory); give imagenet, none or a file"
-    )
-    for content in ("", "text", "not a file of tensors"):
-        file.write_text(content)
-        assert _refusal(file) == f"--weights {file}: not tensors that torch.save wrote; give a state_dict"
-    torch.save([1, 2], file)
-    assert _refusal(file) == f"--weights {file}: holds no state_dict (names to tensors); save model.state_dict()"
-    torch.save(resnet18().state_dict(), file)
-    assert _refusal(file) == (
-        f"--weights {file}: not the weights of a ResNet50; it lacks 198 of its tensors, first layer1.0.conv3.weight; "
-        f"give a ResNet50 state_dict"
-    )
-    state = resnet50().state_dict()
-    torch.save(state | {"layer5.weight": torch.zeros(1)}, file)
-    assert "it has besides 1 of its tensors, first layer5.weight;" in _refusal(file)
-    torch.save(state | {"conv1.weight": torch.zeros(64, 3, 3, 3)}, file)
-    assert "it has in another shape 1 of its tensors, first conv1.weight;" in _refusal(file)
-
-
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    class Harm:
-        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-            return (Path.touch, (tmp_path / "harmed",))
-
-    torch.save({"conv1.weight": Harm()}, tmp_path / "weights.pth")
-    assert "not tensors that torch.save wrote" in _refusal(tmp_path / "weights.pth")
-    assert not (tmp_path / "harmed").exists()
-
-
-def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def offline(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("urllib.request.urlopen", offline)
-    monkeypatch.setattr("torch.hub.urlopen", offline)
-    assert _refusal("imagenet") == (
-        "the ImageNet weights cannot be downloaded from https://download.pytorch.org/models/resnet50-0676ba61.pth "
-        "(<urlopen error no route to host>); download that file elsewhere and give it with --weights FILE, or use "
-        "--weights none for a trial"
-    )

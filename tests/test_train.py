@@ -1,6 +1,7 @@
 """Training, on tiny pictures of two colours and a ResNet50 with random weights."""
 
 import csv
+import json
 import logging
 import math
 import shutil
@@ -17,8 +18,9 @@ from torchvision.models import resnet18
 
 from batchland.errors import DeviceError, OutputError, UsageError
 from batchland.model_card import ModelCard
+from batchland.training.backbones import find_backbone, load_weights
 from batchland.training.dataset import load_data
-from batchland.training.models import build, calibrate_batch_norm, load_backbone
+from batchland.training.models import build, calibrate_batch_norm, transfer_network
 from batchland.training.train import EpochReport, TrainedModel, TrainOptions, train
 
 COLOURS = {"00.Red_Tower": (200, 40, 40), "01.Green_Hill": (40, 200, 40), "02.Blue_Lake": (40, 40, 200)}
@@ -91,7 +93,8 @@ def test_one_step_changes_every_layer(data: Path, tmp_path: Path) -> None:
 def test_the_frozen_backbone_stays_bit_for_bit(transfer: TrainedModel, data: Path) -> None:
     torch.manual_seed(1337)
     before = build("transfer", 3, transfer.card.preprocess)
-    load_backbone(before, "none")
+    load_weights(transfer_network(before).backbone, find_backbone("resnet50"), "none")
+    before.to(memory_format=torch.channels_last)  # as in training: other layouts round otherwise
     pixels = torch.from_numpy(load_data(data, transfer.card.preprocess).training.pixels)
     calibrate_batch_norm(before, torch.split(pixels, 16))
     after = state(transfer)
@@ -103,7 +106,7 @@ def test_the_frozen_backbone_stays_bit_for_bit(transfer: TrainedModel, data: Pat
 
 def test_a_file_of_weights_is_frozen_with_its_own_statistics(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    weights = build("transfer", 3, TrainOptions(**SMALL).spec).network.backbone.state_dict()  # type: ignore[union-attr, operator]
+    weights = build("transfer", 3, TrainOptions(**SMALL).spec("transfer")).network.backbone.state_dict()  # type: ignore[union-attr, operator]
     torch.save(weights, tmp_path / "weights.pth")
     options = TrainOptions(**TRANSFER | {"weights": str(tmp_path / "weights.pth")}, epochs=2)
     (trained,) = train(data, tmp_path / "runs", options)
@@ -178,14 +181,19 @@ def test_metrics_csv_has_every_epoch_as_it_was_reported(data: Path, tmp_path: Pa
         with each.metrics.open() as file:
             rows = list(csv.DictReader(file))
         assert rows == [{key: str(value) for key, value in asdict(report).items()} for report in each.epochs]
-    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
-        "scratch/checkpoint.pt", "scratch/metrics.csv", "transfer/checkpoint.pt", "transfer/metrics.csv",
-    ]  # fmt: skip
+        lines = each.metrics.with_suffix(".jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [asdict(report) for report in each.epochs]
+    files = ["checkpoint.pt", "curves.png", "layers.txt", "metrics.csv", "metrics.jsonl", "tensorboard"]
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")) == [
+        f"{model}/{file}" for model in ("scratch", "transfer") for file in files
+    ]
 
 
 def test_the_checkpoint_is_safe_to_load_and_says_what_it_is(scratch: TrainedModel, data: Path) -> None:
     checkpoint = torch.load(scratch.checkpoint, weights_only=True)
-    assert sorted(checkpoint) == ["architecture", "card", "data", "format", "state", "validation"]
+    assert sorted(checkpoint) == [
+        "architecture", "backbone", "card", "data", "epochs", "format", "identity", "state", "validation",
+    ]  # fmt: skip
     assert (checkpoint["format"], checkpoint["architecture"]) == (1, "scratch")
     assert checkpoint["data"] == str(data / "train")
     assert len(checkpoint["validation"]) == 6
@@ -229,7 +237,7 @@ def test_a_loss_that_is_no_number_ends_the_run(data: Path, tmp_path: Path) -> No
 
 def test_weights_are_checked_before_any_image_is_read(data: Path, tmp_path: Path, caplog: Any) -> None:
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
-    with caplog.at_level(logging.INFO, "batchland"), pytest.raises(UsageError, match="not the weights of a ResNet50"):
+    with caplog.at_level(logging.INFO, "batchland"), pytest.raises(UsageError, match="not the weights of a resnet50"):
         train(data, tmp_path / "runs", TrainOptions(**SMALL | {"weights": str(tmp_path / "resnet18.pth")}))
     assert caplog.messages == []
     with pytest.raises(UsageError, match=r"weights x\.pth: the scratch model has no backbone; leave it out"):
@@ -264,7 +272,7 @@ def test_cuda_that_cannot_be_had_is_an_error(data: Path, tmp_path: Path) -> None
 
 def test_an_output_that_cannot_be_written_is_an_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file in the way")
-    with pytest.raises(OutputError, match=r"runs/scratch/metrics.csv: cannot be written"):
+    with pytest.raises(OutputError, match=r"runs: cannot be made \(File exists\); give another --out"):
         train(data, tmp_path / "runs", TrainOptions(**SCRATCH, epochs=1))
 
 
@@ -275,3 +283,56 @@ def test_an_output_that_cannot_be_written_is_an_error(data: Path, tmp_path: Path
 def test_options_are_checked_at_the_door(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         TrainOptions(**wrong)
+
+
+def test_unfrozen_layers_learn_and_the_rest_does_not(data: Path, tmp_path: Path) -> None:
+    options = TRANSFER | {
+        "backbone": "resnet18",
+        "weights": "none",
+        "unfreeze": "layer4",
+        "unfreeze_learning_rate": 0.01,
+    }
+    (frozen,) = train(data, tmp_path / "frozen", TrainOptions(**options | {"unfreeze": None}, epochs=1))
+    (tuned,) = train(data, tmp_path / "tuned", TrainOptions(**options, unfreeze_epochs=3, epochs=1))
+    assert [(each.stage, each.epoch, each.epochs) for each in tuned.epochs] == [
+        ("head", 1, 4), ("fine-tune", 2, 4), ("fine-tune", 3, 4), ("fine-tune", 4, 4),
+    ]  # fmt: skip
+    assert max(each.learning_rate for each in tuned.epochs[1:]) <= 0.01
+    before, after = state(frozen), state(tuned)
+    changed = {name.removeprefix("network.") for name in after if not torch.equal(after[name], before[name])}
+    assert tuned.card.training is not None
+    assert tuned.card.training.best_epoch > 1
+    assert {name.split(".")[1] for name in changed if name.startswith("backbone")} == {"layer4"}
+    assert not any("running" in name for name in changed)
+    assert any(name.startswith("head") for name in changed)
+
+
+def test_another_backbone_is_served_with_its_own_preprocessing(data: Path, tmp_path: Path) -> None:
+    options = SMALL | {"model": "both", "backbone": "efficientnet_b0", "epochs": 1, "views": 0}
+    scratch, transfer = train(data, tmp_path, TrainOptions(**options))
+    assert (scratch.card.architecture, scratch.card.preprocess.filter) == ("cnn-16-32-64", "bilinear")
+    assert (transfer.card.architecture, transfer.card.preprocess.filter) == ("efficientnet_b0", "bicubic")
+    assert state(transfer)["network.head.0.weight"].shape == (512, 1280)
+    assert TrainOptions(backbone="efficientnet_b3").spec("transfer").shape == (300, 300, 3)
+    with pytest.raises(
+        UsageError, match=r"--unfreeze layer4: the backbone has no such part; its parts are features\.0"
+    ):
+        train(data, tmp_path, TrainOptions(**options, unfreeze="layer4"))
+
+
+def test_the_layer_table_counts_every_parameter(scratch: TrainedModel) -> None:
+    table = (scratch.checkpoint.parent / "layers.txt").read_text()
+    convolution = next(line for line in table.splitlines() if "Conv2d" in line).split()
+    assert convolution[-10:] == ["[1,", "3,", "32,", "32]", "[1,", "16,", "32,", "32]", "448", "True"]
+    total = sum(tensor.numel() for name, tensor in state(scratch).items() if name.startswith("network"))
+    assert f"Total params: {total:,}" in table
+
+
+def test_products_in_bfloat16_learn_as_well(data: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        options = TrainOptions(**SCRATCH, epochs=8, precision=precision)
+        (trained,) = train(data, tmp_path / precision, options)
+        assert trained.card.training is not None
+        assert trained.card.training.validation_accuracy == 1.0
+        assert trained.card.training.settings["precision"] == precision
+        assert {tensor.dtype for tensor in state(trained).values()} == {torch.float32}

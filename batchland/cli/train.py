@@ -44,7 +44,7 @@ _log = logging.getLogger("batchland")
 @click.option("--unfreeze-learning-rate", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True,
               help="Learning rate of that, at its peak.")  # fmt: skip
 @click.option("--size", type=click.IntRange(8),
-              help="Rows and columns of the models' input.  [default: 224, or what the weights were made for]")  # fmt: skip
+              help="Rows and columns of the models' input.  [default: 224, or the backbone's]")  # fmt: skip
 @click.option("--fast-jpeg/--full-jpeg", default=True, show_default=True,
               help="Shrink large JPEGs while decoding them, in training and scoring alike.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1337, show_default=True,
@@ -59,7 +59,7 @@ _log = logging.getLogger("batchland")
               help="Of products in training; `auto` is bf16 where the hardware multiplies it.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="An unreadable image is an error, not skipped.")
 @click.option("--cache-dir", type=click.Path(path_type=Path),
-              help="Where decoded pixels lie between runs.  [default: batchland/pixels in the user's cache]")  # fmt: skip
+              help="Where decoded pixels lie between runs.  [default: batchland/pixels in ~/.cache]")  # fmt: skip
 @click.option("--cache-limit", type=click.FloatRange(0, min_open=True), default=20, show_default=True, metavar="GB",
               help="What all data sets may take there; the least recently used make room.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run has left in --out.")

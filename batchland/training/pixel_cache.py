@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,8 +52,9 @@ class CachedPixels:
         failures: dict[str, tuple[ErrorCode, str]] = json.loads((folder / _FAILURES).read_text())
         self.failures = {int(place): (code, message) for place, (code, message) in failures.items()}
         """By place in the list: what cannot be decoded, and why. Its pixels are 0."""
-        self._in_use = (folder / _PIXELS).open("rb")
-        fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        in_use = os.open(folder / _PIXELS, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(in_use, fcntl.LOCK_SH)
+        weakref.finalize(self, os.close, in_use)
 
     @cached_property
     def array(self) -> Pixels:

@@ -47,6 +47,8 @@ _log = logging.getLogger("batchland")
 
 LAYERS = "layers.txt"
 _LOCK = ".train.lock"
+_LOCK_WAIT = 10.0
+"""Seconds: the workers of a killed run notice within five that they are orphans, and hold its lock until then."""
 
 OnProgress = Callable[[str, int, int], object]
 """Called with what is being done, how many images or steps of it are done, and of how many."""
@@ -92,7 +94,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); give another --out") from error
-    with locked(out / _LOCK, str(out)), freed_memory_kept(), StopSignal() as stop:
+    with locked(out / _LOCK, str(out), wait=_LOCK_WAIT), freed_memory_kept(), StopSignal() as stop:
         loaded = _load_all(data, options, on_progress)
         first = next(iter(loaded.values()))
         _log.info(
@@ -150,8 +152,8 @@ class _Job:
     def __post_init__(self) -> None:
         self._versions = {
             "batchland": batchland.__version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torch": str(torch.__version__),  # a class of its own, which a checkpoint may not hold
+            "torchvision": str(torchvision.__version__),
         }
         self._identity = self.options.identity() | {
             "device": str(self.compute.device),

@@ -1,0 +1,34 @@
+"""Draws: balanced, and a function of seed and epoch."""
+
+from collections import Counter
+
+import torch
+
+from batchland.training.sampling import BalancedDraws, EpochBatches
+
+LABELS = [0] * 3 + [1] * 30
+
+
+def test_balanced_draws_even_out_the_classes_and_follow_seed_and_epoch() -> None:
+    draws, again, other = (BalancedDraws(LABELS, seed) for seed in (1, 1, 2))
+    state = torch.get_rng_state()
+    epochs = [draws.epoch(number) for number in range(40)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [again.epoch(1), again.epoch(0)] == [epochs[1], epochs[0]]
+    assert epochs[0] != epochs[1]
+    assert other.epoch(0) != epochs[0]
+    assert {len(epoch) for epoch in epochs} == {33}
+    shares = Counter(LABELS[draw.place] for epoch in epochs for draw in epoch)
+    assert 0.45 < shares[0] / shares.total() < 0.55
+
+
+def test_an_epoch_can_begin_at_any_batch() -> None:
+    batches = EpochBatches(BalancedDraws(LABELS, 1), batch_size=8)
+    assert len(batches) == 5
+    batches.start(7, 0)
+    whole = list(batches)
+    assert [len(batch) for batch in whole] == [8, 8, 8, 8, 1]
+    assert [draw for batch in whole for draw in batch] == BalancedDraws(LABELS, 1).epoch(7)
+    for first in range(6):
+        batches.start(7, first)
+        assert list(batches) == whole[first:]
