@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+from batchland.comparison import CompareOptions, compare
 from batchland.errors import UsageError
 from batchland.evaluation import EvaluateOptions, evaluate
 from batchland.gates import GateResult, check_gates, parse_gate
 from batchland.job import LAST_GOOD, EvaluationTable, Job, expand
 from batchland.report import Report, ReportOptions, read_report, write_report
+from batchland.report.comparison import write_comparison
 from batchland.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
 
 _log = logging.getLogger("batchland")
@@ -33,8 +35,7 @@ def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> N
     checked = [gate for gate in gates if not gate.drop or baseline is not None]
     results = {result.gate: result for result in check_gates(checked, evaluation, baseline)}
     report = job.report(model, night)
-    command = f"batchland run {job.file} --date {night}"
-    write_report(evaluation, report, ReportOptions(command=command), gates=tuple(results.values()))
+    write_report(evaluation, report, _page(job, night), gates=tuple(results.values()))
     summary = evaluation.summary
     return NightEvaluation(
         report=str(report),
@@ -44,6 +45,26 @@ def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> N
         baseline=name,
         gates=tuple(_verdict(gate.text, results.get(gate)) for gate in gates),
     )
+
+
+def compare_models(job: Job, models: Sequence[str], night: date) -> tuple[str, ...]:
+    """Compare the reports of all models but the first with the first one's; the folders that were written.
+
+    Raises UsageError, OutputError.
+    """
+    assert job.evaluation is not None
+    settings = job.evaluation.model_dump(include=set(CompareOptions.model_fields))
+    first, *others = ((model, read_report(job.report(model, night))) for model in models)
+    folders = []
+    for model, report in others:
+        folder = job.comparison(first[0], model, night)
+        write_comparison(compare(first[1], report, CompareOptions(**settings)), folder, _page(job, night))
+        folders.append(str(folder))
+    return tuple(folders)
+
+
+def _page(job: Job, night: date) -> ReportOptions:
+    return ReportOptions(command=f"batchland run {job.file} --date {night}")
 
 
 def _baseline(

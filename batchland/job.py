@@ -299,6 +299,10 @@ class Job(ScoreSettings):
         """The folder that the report on a model for a night is in."""
         return self.folder / str(night) / "report" / model
 
+    def comparison(self, first: str, second: str, night: dt.date) -> Path:
+        """The folder that compares the second model with the first."""
+        return self.folder / str(night) / "comparison" / f"{first}-{second}"
+
     def night(self, today: dt.date) -> dt.date:
         """What a run without a date is about."""
         return today if self.date == "today" else today - dt.timedelta(days=1)

@@ -64,6 +64,7 @@ class Recorder:
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
+        self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
         self.record: RunRecord
@@ -87,6 +88,7 @@ class Recorder:
                 self.warn(f"{error}; moved to {RUN_FILE}.unreadable")
         if self.before is not None:
             self.models = {model.name: model for model in self.before.models if model.name in self.job.all_models}
+            self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
         with suppress(OSError):  # a disk that is full already is told of when the work meets it
             self._reserve.write_bytes(bytes(_RESERVE_BYTES))
@@ -127,6 +129,7 @@ class Recorder:
             config=self.job.model_dump(mode="json"),
             attempts=tuple(self._attempts),
             models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
+            comparisons=self.comparisons,
             deleted=tuple(self.deleted),
             warnings=tuple(self.warnings),
             versions={"batchland": __version__, "python": platform.python_version()},

@@ -14,6 +14,7 @@ from batchland.errors import UsageError
 from batchland.job import Job
 from batchland.partitions import read_manifest
 from batchland.report import FILES
+from batchland.report.comparison import COMPARISON_FILES
 from batchland.run_record import Deletion, RunRecord, last_good
 from batchland.sink import manifest_path
 
@@ -72,7 +73,15 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
             yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])
         report = job.report(model.name, record.date)
         if model.evaluation is not None and (report / FILES[0]).exists():
-            yield _expired(record, report, [report / name for name in (*FILES[1:], FILES[0])])
+            yield _expired(record, report, [report / name for name in _summary_last(FILES)])
+    for comparison in map(Path, record.comparisons):
+        if comparison.parent == job.folder / str(record.date) / "comparison" and (comparison / FILES[0]).exists():
+            yield _expired(record, comparison, [comparison / name for name in _summary_last(COMPARISON_FILES)])
+
+
+def _summary_last(names: Sequence[str]) -> Sequence[str]:
+    """So that a deletion that was killed still finds a report, and is gone on with."""
+    return (*names[1:], names[0])
 
 
 def _expired(record: RunRecord, folder: Path, files: Sequence[Path]) -> Expired:

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from batchland.assessment import assess
+from batchland.assessment import assess, compare_models
 from batchland.delivery import check_delivery, chosen_images
 from batchland.errors import (
     BatchlandError,
@@ -27,7 +27,7 @@ from batchland.errors import (
     TimeLimitError,
 )
 from batchland.heartbeat import ping_end
-from batchland.job import Job
+from batchland.job import EvaluationTable, Job
 from batchland.lock import locked
 from batchland.partitions import KnownImages, mix, read_manifest, siblings
 from batchland.progress import ScoreProgress
@@ -158,16 +158,12 @@ class _Night:
             if self.job.on_missing == "skip":
                 return str(error)
             raise
-        models = self.recorder.models
         if self.job.evaluation:
-            for name, model in models.items():
-                if model.counts:
-                    self._check_time()
-                    evaluation = assess(self.job, name, self.night, records)
-                    models[name] = model.model_copy(update={"evaluation": evaluation})
+            self._evaluate(self.job.evaluation, records)
         if refused:
             raise refused[0]
         self._judge()
+        models = self.recorder.models
         return "every image was scored already" if all(m.state == "nothing_new" for m in models.values()) else None
 
     def _retain(self, records: list[RunRecord]) -> None:
@@ -227,6 +223,18 @@ class _Night:
         run = _model_run(name, partition, state, summary.manifest)
         _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
         return run
+
+    def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
+        models = self.recorder.models
+        for name, model in models.items():
+            if model.counts:
+                self._check_time()
+                evaluation = assess(self.job, name, self.night, records)
+                models[name] = model.model_copy(update={"evaluation": evaluation})
+        evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
+        if table.compare and len(evaluated) > 1:
+            self._check_time()
+            self.recorder.comparisons = compare_models(self.job, evaluated, self.night)
 
     def _check_time(self) -> None:
         if time.monotonic() >= self._deadline:

@@ -87,6 +87,21 @@ def test_a_deletion_that_was_killed_is_gone_on_with(project):
     assert not again.folder.exists()
 
 
+def test_a_comparison_goes_with_its_night(project, colour_folders):
+    text = "images = 'labelled'\noutput = 'out2'\n[models]\na = 'toy.onnx'\nb = 'toy.onnx'\n"
+    (project / "pair.toml").write_text(
+        text + "[evaluation]\nlabels = 'labelled'\nbrightness_sample = 0\nresamples = 200\n"
+    )
+    for day in DAYS[:2]:
+        assert run_night(load_job(project / "pair.toml"), day).attempt.outcome == "ok"
+    job = load_job(project / "pair.toml", ["retention.keep_nights=1"])
+    found = find_expired(job, DAYS[2], read_runs(job.folder))
+    assert [folder.folder.name for folder in found] == ["date=2026-11-20", "a", "date=2026-11-20", "b", "a-b"]
+    for folder in found:
+        delete(folder)
+    assert sorted(path.name for path in (job.folder / str(DAYS[0])).iterdir()) == ["log.jsonl", "run.json"]
+
+
 def test_a_run_deletes_and_tells_of_it_and_reports_go_with_their_night(project):
     for folder, colour in (("00.Red_Tower", (255, 0, 0)), ("02.Blue_Lake", (0, 0, 255))):
         (project / "in" / folder).mkdir()

@@ -244,6 +244,9 @@ def test_several_models_have_a_partition_each_and_a_bad_one_does_not_keep_the_ot
     shutil.copy(project / "other.onnx", project / "bad.onnx")
     record, attempt = run(project)
     assert (attempt.outcome, [model.state for model in record.models]) == ("ok", ["kept", "scored", "kept"])
+    comparisons = project / "runs" / "toy" / "2026-11-23" / "comparison"
+    assert record.comparisons == (f"{comparisons}/first-bad", f"{comparisons}/first-second")
+    assert (comparisons / "first-second" / "report.html").exists()
 
 
 def test_mode_new_scores_an_image_once_and_again_when_it_changed(project):
