@@ -67,23 +67,36 @@ def _page(job: Job, night: date) -> ReportOptions:
     return ReportOptions(command=f"batchland run {job.file} --date {night}")
 
 
+def baseline_night(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> tuple[date, str] | None:
+    """The last good night before `night` in which the model was evaluated, and what it was called then.
+
+    The only model of a job may be called otherwise: its new file's first night is compared with the old one's last.
+    """
+
+    def names(record: RunRecord) -> list[str]:
+        evaluated = [run.name for run in record.models if run.evaluation]
+        return (
+            evaluated if len(evaluated) == len(job.all_models) == 1 else [name for name in evaluated if name == model]
+        )
+
+    good = last_good(filter(names, records), before=night)
+    return (good.date, names(good)[0]) if good else None
+
+
 def _baseline(
     job: Job, table: EvaluationTable, model: str, night: date, records: Sequence[RunRecord]
 ) -> tuple[Report | None, str | None]:
     if table.baseline != Path(LAST_GOOD):
         return read_report(table.baseline), str(table.baseline)
-    good = last_good([record for record in records if _has_report(record, model)], before=night)
+    good = baseline_night(job, model, night, records)
     if good is None:
         return None, None
+    day, name = good
     try:
-        return read_report(job.report(model, good.date)), good.date.isoformat()
+        return read_report(job.report(name, day)), day.isoformat()
     except UsageError as error:
         _log.warning("%s: the last good night cannot be the baseline: %s", model, error)
         return None, None
-
-
-def _has_report(record: RunRecord, model: str) -> bool:
-    return any(run.name == model and run.evaluation is not None for run in record.models)
 
 
 def _verdict(text: str, result: GateResult | None) -> GateVerdict:

@@ -95,9 +95,7 @@ class Recorder:
 
     def start(self) -> None:
         """Begin an attempt."""
-        self._attempts.append(
-            Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
-        )
+        self._attempts.append(self._new_attempt())
         data = self._attempts[-1].model_dump(include={"pid", "host", "started_at"})
         _log.info("job %s, %s: begins", self.job.name, self.night, extra={"data": data})
         self.save()
@@ -105,7 +103,7 @@ class Recorder:
     def finish(self, ending: Ending) -> None:
         """End the attempt that runs, be it one that had no time to begin."""
         if not self._attempts or self._attempts[-1].outcome != "running":
-            self.start()
+            self._attempts.append(self._new_attempt())
         changes = ending._asdict() | {"finished_at": _now()}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         with suppress(OSError):
@@ -114,6 +112,9 @@ class Recorder:
         told = f": {ending.error}" if ending.error else ""
         _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, told, extra={"data": changes})
         self.save()
+
+    def _new_attempt(self) -> Attempt:
+        return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
 
     def warn(self, text: str) -> None:
         """Note something that went wrong beside the work."""

@@ -1,7 +1,7 @@
 """Delete the predictions and reports of old nights, by the job's rules. Run records and logs stay.
 
-Only files that a night's own manifest or report claims are deleted, and only if the job's record of that night names
-that very manifest. Whatever else lies there stays, and so does the last good night.
+Only files that a manifest of this job names are deleted, and only if the job's record of that night knows its run.
+Whatever else lies there stays, and so does the last good night.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,7 +67,7 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
         manifest = None
         with suppress(UsageError):  # what cannot be read claims nothing
             manifest = read_manifest(partition)
-        if manifest is not None and manifest.run_id == model.run_id:
+        if manifest is not None and (manifest.config.get("job"), manifest.run_id) == (job.name, model.run_id):
             names = [file.path for file in manifest.files if Path(file.path).name == file.path]
             # The manifest goes last: a deletion that was killed is gone on with the next time.
             yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])

@@ -192,8 +192,9 @@ class _Night:
             if not delivered:
                 check_delivery(self.job, self.job.images_of(self.night))
                 delivered = True
-            self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
-            self.recorder.save()
+            if manifest is None:
+                self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
+                self.recorder.save()
             try:
                 self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
             except ModelError as error:
@@ -214,7 +215,7 @@ class _Night:
         self._check_time()
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
-        options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left)
+        options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
         with ScoreProgress(lambda: sum(not (skip and skip(ref)) for ref in chosen_images(self.job, root))) as progress:
             summary = score(root, partition, options, skip=skip, on_progress=progress.update)
         if summary.fallback:

@@ -63,6 +63,10 @@ def test_what_no_manifest_of_the_job_claims_is_never_deleted(project):
     other = project / "out" / "date=2026-11-22" / "_manifest.json"
     other.write_text(other.read_text().replace('"run_id": "', '"run_id": "another-'))
     (project / "out" / "date=2026-11-23" / "_manifest.json").write_text("{}")
+    # Another job may read this output and keep its nights, but has not made them.
+    twin = load_job(project / "toy.toml", ["name=twin", "retention.keep_nights=1"])
+    assert run_night(twin, DAYS[0]).record.models[0].state == "kept"
+    assert find_expired(twin, DAYS[-1], read_runs(twin.folder)) == []
     job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
     found = find_expired(job, DAYS[-1], read_runs(job.folder))
     assert [(folder.folder.name, [path.name for path in folder.files]) for folder in found] == [
