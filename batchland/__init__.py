@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from batchland.comparison import CompareOptions, Comparison, compare
     from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
     from batchland.gates import Gate, GateResult, check_gates, parse_gate
+    from batchland.job import Job, load_job
     from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
     from batchland.report.comparison import write_comparison
+    from batchland.run_record import RunRecord, read_runs
+    from batchland.runner import NightResult, run_night
     from batchland.scoring import Progress, RunSummary, ScoreOptions, score
 
 __version__ = "0.1.0"
@@ -28,17 +31,23 @@ _PUBLIC = {
     "Evaluation": "batchland.evaluation",
     "Gate": "batchland.gates",
     "GateResult": "batchland.gates",
+    "Job": "batchland.job",
+    "NightResult": "batchland.runner",
     "Progress": "batchland.scoring",
     "Report": "batchland.report",
     "ReportFiles": "batchland.report",
     "ReportOptions": "batchland.report",
+    "RunRecord": "batchland.run_record",
     "RunSummary": "batchland.scoring",
     "ScoreOptions": "batchland.scoring",
     "check_gates": "batchland.gates",
     "compare": "batchland.comparison",
     "evaluate": "batchland.evaluation",
+    "load_job": "batchland.job",
     "parse_gate": "batchland.gates",
     "read_report": "batchland.report",
+    "read_runs": "batchland.run_record",
+    "run_night": "batchland.runner",
     "score": "batchland.scoring",
     "write_comparison": "batchland.report.comparison",
     "write_report": "batchland.report",
@@ -50,17 +59,23 @@ __all__ = [
     "Evaluation",
     "Gate",
     "GateResult",
+    "Job",
+    "NightResult",
     "Progress",
     "Report",
     "ReportFiles",
     "ReportOptions",
+    "RunRecord",
     "RunSummary",
     "ScoreOptions",
     "check_gates",
     "compare",
     "evaluate",
+    "load_job",
     "parse_gate",
     "read_report",
+    "read_runs",
+    "run_night",
     "score",
     "write_comparison",
     "write_report",

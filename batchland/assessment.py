@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+from batchland.comparison import CompareOptions, compare
 from batchland.errors import UsageError
 from batchland.evaluation import EvaluateOptions, evaluate
 from batchland.gates import GateResult, check_gates, parse_gate
 from batchland.job import LAST_GOOD, EvaluationTable, Job, expand
 from batchland.report import Report, ReportOptions, read_report, write_report
+from batchland.report.comparison import write_comparison
 from batchland.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
 
 _log = logging.getLogger("batchland")
@@ -33,8 +35,7 @@ def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> N
     checked = [gate for gate in gates if not gate.drop or baseline is not None]
     results = {result.gate: result for result in check_gates(checked, evaluation, baseline)}
     report = job.report(model, night)
-    command = f"batchland run {job.file} --date {night}"
-    write_report(evaluation, report, ReportOptions(command=command), gates=tuple(results.values()))
+    write_report(evaluation, report, _page(job, night), gates=tuple(results.values()))
     summary = evaluation.summary
     return NightEvaluation(
         report=str(report),
@@ -46,23 +47,56 @@ def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> N
     )
 
 
+def compare_models(job: Job, models: Sequence[str], night: date) -> tuple[str, ...]:
+    """Compare the reports of all models but the first with the first one's; the folders that were written.
+
+    Raises UsageError, OutputError.
+    """
+    assert job.evaluation is not None
+    settings = job.evaluation.model_dump(include=set(CompareOptions.model_fields))
+    first, *others = ((model, read_report(job.report(model, night))) for model in models)
+    folders = []
+    for model, report in others:
+        folder = job.comparison(first[0], model, night)
+        write_comparison(compare(first[1], report, CompareOptions(**settings)), folder, _page(job, night))
+        folders.append(str(folder))
+    return tuple(folders)
+
+
+def _page(job: Job, night: date) -> ReportOptions:
+    return ReportOptions(command=f"batchland run {job.file} --date {night}")
+
+
+def baseline_night(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> tuple[date, str] | None:
+    """The last good night before `night` in which the model was evaluated, and what it was called then.
+
+    The only model of a job may be called otherwise: its new file's first night is compared with the old one's last.
+    """
+
+    def names(record: RunRecord) -> list[str]:
+        evaluated = [run.name for run in record.models if run.evaluation]
+        return (
+            evaluated if len(evaluated) == len(job.all_models) == 1 else [name for name in evaluated if name == model]
+        )
+
+    good = last_good(filter(names, records), before=night)
+    return (good.date, names(good)[0]) if good else None
+
+
 def _baseline(
     job: Job, table: EvaluationTable, model: str, night: date, records: Sequence[RunRecord]
 ) -> tuple[Report | None, str | None]:
     if table.baseline != Path(LAST_GOOD):
         return read_report(table.baseline), str(table.baseline)
-    good = last_good([record for record in records if _has_report(record, model)], before=night)
+    good = baseline_night(job, model, night, records)
     if good is None:
         return None, None
+    day, name = good
     try:
-        return read_report(job.report(model, good.date)), good.date.isoformat()
+        return read_report(job.report(name, day)), day.isoformat()
     except UsageError as error:
         _log.warning("%s: the last good night cannot be the baseline: %s", model, error)
         return None, None
-
-
-def _has_report(record: RunRecord, model: str) -> bool:
-    return any(run.name == model and run.evaluation is not None for run in record.models)
 
 
 def _verdict(text: str, result: GateResult | None) -> GateVerdict:

@@ -289,15 +289,16 @@ class Job(ScoreSettings):
 
     def partition(self, model: str, night: dt.date) -> Path:
         """The folder that the predictions of a model for a night are in."""
-        return self.output_of(model) / f"date={night}"
-
-    def output_of(self, model: str) -> Path:
-        """The folder of a model's partitions."""
-        return self.output / f"model={model}" if self.models else self.output
+        output = self.output / f"model={model}" if self.models else self.output
+        return output / f"date={night}"
 
     def report(self, model: str, night: dt.date) -> Path:
         """The folder that the report on a model for a night is in."""
         return self.folder / str(night) / "report" / model
+
+    def comparison(self, first: str, second: str, night: dt.date) -> Path:
+        """The folder that compares the second model with the first."""
+        return self.folder / str(night) / "comparison" / f"{first}-{second}"
 
     def night(self, today: dt.date) -> dt.date:
         """What a run without a date is about."""

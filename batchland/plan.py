@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from datetime import date
 
+from batchland.assessment import baseline_night
 from batchland.delivery import check_delivery, chosen_images
 from batchland.errors import MissingInputError
 from batchland.job import LAST_GOOD, EvaluationTable, Job, expand
 from batchland.lock import holder
 from batchland.partitions import KnownImages, is_begun, read_manifest, siblings
 from batchland.retention import find_expired
-from batchland.run_record import LOCK_FILE, RUN_FILE, RunRecord, last_good, read_runs
+from batchland.run_record import LOCK_FILE, RUN_FILE, RunRecord, read_runs
 
 
 def plan_night(job: Job, night: date, *, force: bool = False) -> Iterator[str]:
@@ -64,6 +65,6 @@ def _plan_evaluation(job: Job, table: EvaluationTable, model: str, night: date, 
         return f"{table.on_missing}: no labels at {labels}"
     baseline = str(table.baseline)
     if baseline == LAST_GOOD:
-        good = last_good(records, before=night)
-        baseline = f"the night of {good.date}" if good else "no earlier good night"
+        good = baseline_night(job, model, night, records)
+        baseline = f"the night of {good[0]}" if good else "no earlier good night"
     return f"evaluate against {labels}, compared with {baseline}; report {job.report(model, night)}"

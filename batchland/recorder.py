@@ -64,6 +64,7 @@ class Recorder:
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
+        self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
         self.record: RunRecord
@@ -87,15 +88,14 @@ class Recorder:
                 self.warn(f"{error}; moved to {RUN_FILE}.unreadable")
         if self.before is not None:
             self.models = {model.name: model for model in self.before.models if model.name in self.job.all_models}
+            self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
         with suppress(OSError):  # a disk that is full already is told of when the work meets it
             self._reserve.write_bytes(bytes(_RESERVE_BYTES))
 
     def start(self) -> None:
         """Begin an attempt."""
-        self._attempts.append(
-            Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
-        )
+        self._attempts.append(self._new_attempt())
         data = self._attempts[-1].model_dump(include={"pid", "host", "started_at"})
         _log.info("job %s, %s: begins", self.job.name, self.night, extra={"data": data})
         self.save()
@@ -103,7 +103,7 @@ class Recorder:
     def finish(self, ending: Ending) -> None:
         """End the attempt that runs, be it one that had no time to begin."""
         if not self._attempts or self._attempts[-1].outcome != "running":
-            self.start()
+            self._attempts.append(self._new_attempt())
         changes = ending._asdict() | {"finished_at": _now()}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         with suppress(OSError):
@@ -112,6 +112,9 @@ class Recorder:
         told = f": {ending.error}" if ending.error else ""
         _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, told, extra={"data": changes})
         self.save()
+
+    def _new_attempt(self) -> Attempt:
+        return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
 
     def warn(self, text: str) -> None:
         """Note something that went wrong beside the work."""
@@ -127,6 +130,7 @@ class Recorder:
             config=self.job.model_dump(mode="json"),
             attempts=tuple(self._attempts),
             models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
+            comparisons=self.comparisons,
             deleted=tuple(self.deleted),
             warnings=tuple(self.warnings),
             versions={"batchland": __version__, "python": platform.python_version()},

@@ -1,7 +1,7 @@
 """Delete the predictions and reports of old nights, by the job's rules. Run records and logs stay.
 
-Only files that a night's own manifest or report claims are deleted, and only if the job's record of that night names
-that very manifest. Whatever else lies there stays, and so does the last good night.
+Only files that a manifest of this job names are deleted, and only if the job's record of that night knows its run.
+Whatever else lies there stays, and so does the last good night.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +14,7 @@ from batchland.errors import UsageError
 from batchland.job import Job
 from batchland.partitions import read_manifest
 from batchland.report import FILES
+from batchland.report.comparison import COMPARISON_FILES
 from batchland.run_record import Deletion, RunRecord, last_good
 from batchland.sink import manifest_path
 
@@ -66,13 +67,21 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
         manifest = None
         with suppress(UsageError):  # what cannot be read claims nothing
             manifest = read_manifest(partition)
-        if manifest is not None and manifest.run_id == model.run_id:
+        if manifest is not None and (manifest.config.get("job"), manifest.run_id) == (job.name, model.run_id):
             names = [file.path for file in manifest.files if Path(file.path).name == file.path]
             # The manifest goes last: a deletion that was killed is gone on with the next time.
             yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])
         report = job.report(model.name, record.date)
         if model.evaluation is not None and (report / FILES[0]).exists():
-            yield _expired(record, report, [report / name for name in (*FILES[1:], FILES[0])])
+            yield _expired(record, report, [report / name for name in _summary_last(FILES)])
+    for comparison in map(Path, record.comparisons):
+        if comparison.parent == job.folder / str(record.date) / "comparison" and (comparison / FILES[0]).exists():
+            yield _expired(record, comparison, [comparison / name for name in _summary_last(COMPARISON_FILES)])
+
+
+def _summary_last(names: Sequence[str]) -> Sequence[str]:
+    """So that a deletion that was killed still finds a report, and is gone on with."""
+    return (*names[1:], names[0])
 
 
 def _expired(record: RunRecord, folder: Path, files: Sequence[Path]) -> Expired:

@@ -161,8 +161,8 @@ class RunRecord(Document):
     """In the order in which they began."""
     models: tuple[ModelRun, ...] = ()
     """In the job's order."""
-    comparison: str | None = None
-    """Absolute path of the folder that compares the models' reports."""
+    comparisons: tuple[str, ...] = ()
+    """Absolute paths of the folders that compare each further model's report with the first one's."""
     deleted: tuple[Deletion, ...] = ()
     warnings: tuple[str, ...] = ()
     """What went wrong beside the work: a heartbeat, a notification, the metrics file."""

@@ -14,6 +14,7 @@ def describe_run(record: RunRecord) -> str:
         if model.evaluation:
             lines += [f"  gate {gate.verdict.replace('_', ' ')}: {gate.message}" for gate in model.evaluation.gates]
             lines.append(f"  report: {model.evaluation.report}/report.html")
+    lines += [f"Models compared: {folder}/report.html" for folder in record.comparisons]
     lines += [f"Deleted, {night.date}: {night.path} ({night.files} files)." for night in record.deleted]
     lines += [f"Warning: {warning}." for warning in record.warnings]
     return "\n".join(lines) + "\n"

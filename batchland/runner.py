@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from batchland.assessment import assess
+from batchland.assessment import assess, compare_models
 from batchland.delivery import check_delivery, chosen_images
 from batchland.errors import (
     BatchlandError,
@@ -27,7 +27,7 @@ from batchland.errors import (
     TimeLimitError,
 )
 from batchland.heartbeat import ping_end
-from batchland.job import Job
+from batchland.job import EvaluationTable, Job
 from batchland.lock import locked
 from batchland.partitions import KnownImages, mix, read_manifest, siblings
 from batchland.progress import ScoreProgress
@@ -158,16 +158,12 @@ class _Night:
             if self.job.on_missing == "skip":
                 return str(error)
             raise
-        models = self.recorder.models
         if self.job.evaluation:
-            for name, model in models.items():
-                if model.counts:
-                    self._check_time()
-                    evaluation = assess(self.job, name, self.night, records)
-                    models[name] = model.model_copy(update={"evaluation": evaluation})
+            self._evaluate(self.job.evaluation, records)
         if refused:
             raise refused[0]
         self._judge()
+        models = self.recorder.models
         return "every image was scored already" if all(m.state == "nothing_new" for m in models.values()) else None
 
     def _retain(self, records: list[RunRecord]) -> None:
@@ -196,8 +192,9 @@ class _Night:
             if not delivered:
                 check_delivery(self.job, self.job.images_of(self.night))
                 delivered = True
-            self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
-            self.recorder.save()
+            if manifest is None:
+                self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
+                self.recorder.save()
             try:
                 self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
             except ModelError as error:
@@ -218,7 +215,7 @@ class _Night:
         self._check_time()
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
-        options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left)
+        options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
         with ScoreProgress(lambda: sum(not (skip and skip(ref)) for ref in chosen_images(self.job, root))) as progress:
             summary = score(root, partition, options, skip=skip, on_progress=progress.update)
         if summary.fallback:
@@ -227,6 +224,18 @@ class _Night:
         run = _model_run(name, partition, state, summary.manifest)
         _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
         return run
+
+    def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
+        models = self.recorder.models
+        for name, model in models.items():
+            if model.counts:
+                self._check_time()
+                evaluation = assess(self.job, name, self.night, records)
+                models[name] = model.model_copy(update={"evaluation": evaluation})
+        evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
+        if table.compare and len(evaluated) > 1:
+            self._check_time()
+            self.recorder.comparisons = compare_models(self.job, evaluated, self.night)
 
     def _check_time(self) -> None:
         if time.monotonic() >= self._deadline:

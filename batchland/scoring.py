@@ -84,6 +84,8 @@ class ScoreOptions(ScoreSettings):
     """Score only the failed rows of an output that exists, and keep its others."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which the run stops in good order, for a rerun to go on."""
+    job: str | None = None
+    """Name of the job that asks for it; the manifest keeps it, so that retention knows what is the job's."""
 
 
 class FailureLimit(NamedTuple):

@@ -1,6 +1,7 @@
 """Thirty nights in a row, with all that goes wrong: the history tells of it, and no image is lost or scored twice."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from toys import COLOURS, picture, write_toy_model
 from batchland.errors import OutputError
 from batchland.history import nights
 from batchland.job import load_job
+from batchland.report import read_report
 from batchland.run_record import read_runs
 from batchland.runner import run_night
 
@@ -254,6 +256,53 @@ def test_ten_nights_of_an_archive_that_grows(tmp_path):
     # Run again, the killed night finds nothing left to do.
     assert project.run(NIGHTS[3]) == 0
     assert {record.date.day: record.outcome for record in read_runs(tmp_path / "runs" / "toy")}[3] == "skipped"
+
+
+def kill_and_rerun(folder, kills):
+    """Kill runs of one night at random moments, whatever they are at: start, scoring, evaluation, report, record."""
+    rng = random.Random(kills)
+    project, night = Project(folder), NIGHTS[2]
+    for day in (1, 2):
+        project.deliver(NIGHTS[day])
+    assert project.run(NIGHTS[1]) == 0
+    command = [sys.executable, "-m", "batchland", "run", project.job, "--date", str(night)]
+    begin = time.monotonic()
+    subprocess.run(command, capture_output=True, check=True)
+    patience = time.monotonic() - begin
+    partition, records = folder / "out" / f"date={night}", folder / "runs" / "toy" / str(night)
+    undisturbed = {path.name: path.read_bytes() for path in partition.glob("*.parquet")}
+    shutil.rmtree(records)
+    done = 0
+    while done < kills:
+        if (partition / "_manifest.json").exists():
+            shutil.rmtree(partition)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            time.sleep(rng.uniform(0.4, 1) * patience)
+            child.kill()
+        done += child.returncode == -signal.SIGKILL
+        read_runs(records.parent)  # whole, or not there yet
+    assert project.run(night) == 0
+    assert {path.name: path.read_bytes() for path in partition.glob("*.parquet")} == undisturbed
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [f"date={NIGHTS[1]}", f"date={night}"]
+    left = {path.name for path in records.iterdir()}
+    assert left == {"log.jsonl", "report", "run.json"}
+    record = read_runs(records.parent)[-1]
+    outcomes = [attempt.outcome for attempt in record.attempts]
+    assert set(outcomes[:-1]) <= {"killed", "ok"}
+    assert outcomes[-1] == "ok"
+    assert record.models[0].evaluation.baseline == str(NIGHTS[1])
+    assert read_report(record.models[0].evaluation.report).summary.account.scored == 12
+    return outcomes.count("killed")
+
+
+def test_nights_killed_at_random_moments_end_as_undisturbed_ones(tmp_path):
+    kill_and_rerun(tmp_path, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fifty_kills_of_a_night(tmp_path):
+    assert kill_and_rerun(tmp_path, 50) > 10  # the others died before they had begun to write
 
 
 def test_a_disk_that_is_full_from_the_start_is_told_of_and_hurts_nothing(disk):

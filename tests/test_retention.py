@@ -63,6 +63,10 @@ def test_what_no_manifest_of_the_job_claims_is_never_deleted(project):
     other = project / "out" / "date=2026-11-22" / "_manifest.json"
     other.write_text(other.read_text().replace('"run_id": "', '"run_id": "another-'))
     (project / "out" / "date=2026-11-23" / "_manifest.json").write_text("{}")
+    # Another job may read this output and keep its nights, but has not made them.
+    twin = load_job(project / "toy.toml", ["name=twin", "retention.keep_nights=1"])
+    assert run_night(twin, DAYS[0]).record.models[0].state == "kept"
+    assert find_expired(twin, DAYS[-1], read_runs(twin.folder)) == []
     job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
     found = find_expired(job, DAYS[-1], read_runs(job.folder))
     assert [(folder.folder.name, [path.name for path in folder.files]) for folder in found] == [
@@ -85,6 +89,21 @@ def test_a_deletion_that_was_killed_is_gone_on_with(project):
     (again,) = find_expired(job, DAYS[-1], read_runs(job.folder))
     assert delete(again).files == 1
     assert not again.folder.exists()
+
+
+def test_a_comparison_goes_with_its_night(project, colour_folders):
+    text = "images = 'labelled'\noutput = 'out2'\n[models]\na = 'toy.onnx'\nb = 'toy.onnx'\n"
+    (project / "pair.toml").write_text(
+        text + "[evaluation]\nlabels = 'labelled'\nbrightness_sample = 0\nresamples = 200\n"
+    )
+    for day in DAYS[:2]:
+        assert run_night(load_job(project / "pair.toml"), day).attempt.outcome == "ok"
+    job = load_job(project / "pair.toml", ["retention.keep_nights=1"])
+    found = find_expired(job, DAYS[2], read_runs(job.folder))
+    assert [folder.folder.name for folder in found] == ["date=2026-11-20", "a", "date=2026-11-20", "b", "a-b"]
+    for folder in found:
+        delete(folder)
+    assert sorted(path.name for path in (job.folder / str(DAYS[0])).iterdir()) == ["log.jsonl", "run.json"]
 
 
 def test_a_run_deletes_and_tells_of_it_and_reports_go_with_their_night(project):

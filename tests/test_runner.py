@@ -113,6 +113,13 @@ def test_a_complete_night_is_kept_and_force_replaces_it(project):
     assert [path.name for path in (project / "out").iterdir()] == ["date=2026-11-23"]
 
 
+def test_a_replacement_that_fails_leaves_the_night_as_it_was(project):
+    before = run(project).record.models
+    record, attempt = run(project, NIGHT, "device=cuda:99", force=True)
+    assert (attempt.exit_code, record.models) == (5, before)
+    assert len(images(project)) == 9
+
+
 def test_readers_see_the_old_night_or_the_new_one(project):
     run(project)
     seen, done = set(), threading.Event()
@@ -212,6 +219,22 @@ def test_gates_compare_with_the_last_good_night(project):
     assert read_run(project / "runs/toy/latest").models[0].evaluation.baseline == "2026-11-25"
 
 
+def test_a_new_model_file_is_compared_with_the_old_one_s_last_good_night(project):
+    (project / "toy.toml").write_text(JOB + EVALUATION)
+    assert run(project).record.good
+    tomorrow = NIGHT + timedelta(days=1)
+    deliver(project, tomorrow, wrong=1)
+    write_toy_model(project / "toy-v2.onnx", toy_card().model_copy(update={"name": "newer"}))
+    settings = ("model=toy-v2.onnx", "evaluation.gates=['drop(top1) > 1%']")
+    assert (
+        "compared with the night of 2026-11-23; "
+        in list(plan_night(load_job(project / "toy.toml", settings), tomorrow))[3]
+    )
+    record, attempt = run(project, tomorrow, *settings)
+    assert (attempt.outcome, record.models[0].name) == ("gate_failed", "toy-v2")
+    assert record.models[0].evaluation.baseline == "2026-11-23"
+
+
 def test_labels_may_come_later_where_the_job_says_so(project):
     (project / "toy.toml").write_text(JOB + EVALUATION)
     settings = ["evaluation.labels=labels/{date}.csv", "evaluation.on_missing=skip", "evaluation.gates=['top1 < 50%']"]
@@ -244,6 +267,9 @@ def test_several_models_have_a_partition_each_and_a_bad_one_does_not_keep_the_ot
     shutil.copy(project / "other.onnx", project / "bad.onnx")
     record, attempt = run(project)
     assert (attempt.outcome, [model.state for model in record.models]) == ("ok", ["kept", "scored", "kept"])
+    comparisons = project / "runs" / "toy" / "2026-11-23" / "comparison"
+    assert record.comparisons == (f"{comparisons}/first-bad", f"{comparisons}/first-second")
+    assert (comparisons / "first-second" / "report.html").exists()
 
 
 def test_mode_new_scores_an_image_once_and_again_when_it_changed(project):
@@ -275,6 +301,11 @@ def test_a_second_run_is_turned_away_and_the_night_says_so(project):
     assert not (project / "out").exists()
     record = run(project).record
     assert ([tried.outcome for tried in record.attempts], record.outcome) == (["locked", "ok"], "ok")
+    with locked(job.folder / ".lock", "job toy"):
+        assert run(project).attempt.exit_code == 75
+    again = read_run(project / "runs" / "toy" / "latest")
+    assert ([tried.outcome for tried in again.attempts], again.outcome) == (["locked", "ok", "locked"], "ok")
+    assert (again.models, again.config) == (record.models, record.config)
 
 
 SIGNALLED = """
