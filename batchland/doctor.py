@@ -218,10 +218,8 @@ def _write_probe(path: Path) -> Path:
 
 def _cuda_libraries() -> Iterator[Check]:
     """Told, not judged: only a GPU needs them, and the line above says whether they work."""
-    names = [dist.name for dist in distributions() if (dist.name or "").startswith("nvidia-")]
-    wheels = sorted(
-        f"{name} {version(name)}" for name in names if name.startswith(("nvidia-cuda-runtime", "nvidia-cudnn"))
-    )
+    names = {dist.name for dist in distributions() if (dist.name or "").startswith(_CUDA_WHEELS)}
+    wheels = sorted(f"{name} {version(name)}" for name in names)
     system = sorted(name for library in _CUDA_LIBRARIES if (name := find_library(library)))
     found = ", ".join([*wheels, *system])
     yield Check("cuda libraries", "ok", found or "none; a GPU needs them: pip install 'batchland[cuda]'")
