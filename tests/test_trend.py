@@ -291,7 +291,11 @@ def test_the_command_writes_a_page_and_a_table(tmp_path, monkeypatch):
         update_run(tmp_path / "runs" / "nightly" / str(record.date), record)
     run = CliRunner().invoke
     result = run(main, ["trend", "nightly", "--out", "new/trend.html", "--reference", "2026-10-01", "2026-10-02"])
-    assert (result.exit_code, result.output) == (0, "Trend: new/trend.html; table: new/trend.parquet.\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "3 of 3 nights ended well. 300 images scored, 0 of them failed.\n"
+        "Trend: new/trend.html; table: new/trend.parquet.\n",
+    )
     assert sorted(path.name for path in Path("new").iterdir()) == ["trend.html", "trend.parquet"]
     table = pq.read_table("new/trend.parquet")
     told = table.schema.field("class_psi").metadata[b"description"]

@@ -58,11 +58,13 @@ def trend(
     """Draw how job NAME develops: accuracy, predicted classes, confidence, drift, failures and speed."""
     from batchland.errors import UsageError
     from batchland.history import job_records
+    from batchland.report.trend import terminal_summary
     from batchland.trend import TrendOptions, measure, write_trend
 
     dates = (reference[0].date(), reference[1].date()) if reference else None
     if dates and dates[0] > dates[1]:
         raise UsageError(f"--reference {dates[0]} {dates[1]}: ends before it begins; give the earlier date first")
     options = TrendOptions(reference_nights=reference_nights, reference=dates, nights=last)
-    files = write_trend(measure(job_records(runs, name), options), out)
-    click.echo(f"Trend: {files.html}; table: {files.parquet}.")
+    found = measure(job_records(runs, name), options)
+    files = write_trend(found, out)
+    click.echo(terminal_summary(found) + f"Trend: {files.html}; table: {files.parquet}.")
