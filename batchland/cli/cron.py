@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def cron() -> None:
-    """Let cron run a job every night: show, install or remove its entry in your crontab."""
+    """Let cron run a job every night."""
 
 
 def _entry_options(command: Any) -> Any:

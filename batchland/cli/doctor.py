@@ -18,9 +18,10 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON, one a line.")
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:
-    """Check this installation, and a job: one line each, and what to do about it.
+    """Check that everything here can do its work.
 
-    Ends with exit code 1 if a check failed; warnings are no failures.
+    The installation and a model, or all that a job needs: one line each, and what to do about it. Ends with exit code 1
+    if a check failed; warnings are no failures.
     """
     import json
 

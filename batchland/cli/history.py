@@ -20,7 +20,10 @@ _runs = click.option(
 @click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per night and model.")
 def history(name: str, runs: Path, last: int, as_json: bool) -> None:
-    """Show the nights of job NAME: what came in, what failed, how right and how fast it was."""
+    """Show the nights of job NAME as a table.
+
+    What came in, what failed, how right and how fast it was, and why a night did not end well.
+    """
     from batchland.history import job_records, nights, table
 
     rows = nights(job_records(runs, name)[-last:])
@@ -55,7 +58,10 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
 def trend(
     name: str, runs: Path, out: Path, last: int, reference_nights: int, reference: tuple[datetime, datetime] | None
 ) -> None:
-    """Draw how job NAME develops: accuracy, predicted classes, confidence, drift, failures and speed."""
+    """Draw how job NAME develops from night to night.
+
+    A page of accuracy, predicted classes, confidence, drift against a reference, failures and speed; and its table.
+    """
     from batchland.errors import UsageError
     from batchland.history import job_records
     from batchland.report.trend import terminal_summary
