@@ -14,9 +14,12 @@ from nights import drawn_mix, mix, model_run, night
 
 from batchland.cli import main
 from batchland.errors import OutputError, UsageError
+from batchland.history import job_records
+from batchland.job import load_job
 from batchland.report.trend import render
 from batchland.report.trend_plots import Calendar, Value, line_plot
 from batchland.run_record import ModelRun, RunRecord, update_run
+from batchland.runner import run_night
 from batchland.schemas import TREND
 from batchland.trend import TrendOptions, measure, write_trend
 
@@ -339,3 +342,16 @@ def test_of_many_nights_only_marked_and_lonely_ones_are_points():
 def test_the_vertical_axis_has_round_ends(values, options, ticks):
     plot = line_plot(Calendar([day(0), day(1)]), [[Value(day(0), value, "") for value in values]], **options)
     assert [tick.text for tick in plot.ticks_y] == ticks
+
+
+def test_the_records_of_real_nights_are_measured(tmp_path, toy_model, colour_folders):
+    job = tmp_path / "nightly.toml"
+    job.write_text(f'images = "{colour_folders}"\nmodel = "{toy_model}"\n[evaluation]\nlabels = "{colour_folders}"\n')
+    for number in range(2):
+        assert run_night(load_job(job), day(number)).record.outcome == "ok"
+    found = measure(job_records(tmp_path / "runs", "nightly")).table.to_pylist()
+    assert [(row["date"], row["model"], row["images"], row["failed"], row["accuracy"]) for row in found] == [
+        (day(0), "toy", 9, 0, 1.0), (day(1), "toy", 9, 0, 1.0)
+    ]  # fmt: skip
+    assert found[1]["classes"] == [{"label": label, "images": 3} for label in LABELS]
+    assert (sum(found[1]["confidence_histogram"]), found[1]["class_psi"], found[1]["class_js"]) == (9, 0.0, 0.0)
