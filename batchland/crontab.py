@@ -27,7 +27,7 @@ EVERY_NIGHT: Final = "30 3 * * *"
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
 """Taken over from the environment of whoever installs the entry, so that it runs as it was tried."""
 LONGEST_LINE: Final = 990
-"""Characters; Debian's cron refuses commands of 1000, with their schedule."""
+"""Bytes; Debian's cron refuses commands of 1000."""
 _NICKNAMES: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "@reboot")
 _FIELD: Final = r"[0-9A-Za-z*/,-]+"
 
@@ -101,10 +101,10 @@ def render(entry: Entry) -> str:
     if found := re.search(r"[\x00-\x1f\x7f\\]", line):
         raise UsageError(f"crontab: {found[0]!r} cannot stand in a crontab line; rename what is called so: {line!r}")
     line = line.replace("%", r"\%")
-    if len(line) > LONGEST_LINE:
+    if (length := len(os.fsencode(line))) > LONGEST_LINE:
         raise UsageError(
-            f"crontab: the line for {entry.job} has {len(line)} characters and cron takes {LONGEST_LINE}; use shorter "
-            f"paths, or put variables into a script that calls batchland"
+            f"crontab: the line for {entry.job} has {length} bytes and cron takes {LONGEST_LINE}; use shorter paths, "
+            f"or put variables into a script that calls batchland"
         )
     begin, end = _marks(entry.job)
     return f"{begin}\n{line}\n{end}\n"
@@ -135,13 +135,6 @@ def remove(job: str) -> bool:
     if place is not None:
         _write(table[: place[0]] + table[place[1] :])
     return place is not None
-
-
-def installed(job: str) -> str | None:
-    """The job's lines as they stand in the user's crontab now. Raises UsageError without crontab."""
-    table = read()
-    place = _place(table, job)
-    return table[slice(*place)] if place else None
 
 
 def read() -> str:

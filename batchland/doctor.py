@@ -1,6 +1,6 @@
 """Examine an installation: what a nightly run needs, whether it is there, and what to do where it is not.
 
-for check in examine(model=Path("models/transfer.onnx")):
+for check in (*examine_installation(), *examine_model(Path("models/transfer.onnx"))):
     print(check.state, check.name, check.found, check.advice)
 
 Everything is tried rather than looked up: providers run a small model, decoders decode, the disk is written to. Nothing
@@ -13,19 +13,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
-from datetime import date
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, requires, version
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from batchland.cores import machine_memory, usable_cores, usable_memory
-from batchland.errors import BatchlandError, MissingInputError
-
-if TYPE_CHECKING:
-    from batchland.job import Job
-    from batchland.session import Session
+from batchland.errors import BatchlandError
 
 State = Literal["ok", "warn", "fail"]
 
@@ -49,29 +44,38 @@ class Check(NamedTuple):
     """What to do about it; empty where nothing needs doing."""
 
 
-def examine(*, model: Path | None = None, device: str = "auto", job: Path | None = None) -> Iterator[Check]:
-    """Every check, as it is done. Raises nothing: what goes wrong is a check that failed.
-
-    job: a job file; its models are tried on its device, and its input, folders and lock are looked at. Without one,
-    `model` is tried on `device` (None takes the one that `batchland score` would take), and this folder's disk.
-    """
-    yield from _guarded("python", _python)
-    yield from _guarded("packages", _packages)
-    yield from _guarded("onnxruntime", _onnxruntime)
-    yield from _guarded("formats", _formats)
-    yield from _guarded("cpu", _cpu_provider)
-    yield from _guarded("cuda", _cuda_provider)
-    yield from _guarded("cuda libraries", _cuda_libraries)
-    yield from _guarded("cores", _cores)
-    yield from _guarded("memory", _memory)
-    if job is not None:
-        yield from _guarded("job", _job, job)
-    else:
-        yield from _guarded("disk", _disk, "disk", Path.cwd())
-        yield from _guarded("model", _model, "model", model, device)
+def examine_installation() -> Iterator[Check]:
+    """Python, packages, what decodes and computes, cores and memory: each check as it is done. Raises nothing."""
+    yield from guarded("python", _python)
+    yield from guarded("packages", _packages)
+    yield from guarded("onnxruntime", _onnxruntime)
+    yield from guarded("formats", _formats)
+    yield from guarded("cpu", _cpu_provider)
+    yield from guarded("cuda", _cuda_provider)
+    yield from guarded("cuda libraries", _cuda_libraries)
+    yield from guarded("cores", _cores)
+    yield from guarded("memory", _memory)
 
 
-def _guarded(name: str, check: Callable[..., Iterator[Check]], *arguments: Any) -> Iterator[Check]:
+def examine_model(model: Path | None = None, device: str = "auto", folder: Path = Path()) -> Iterator[Check]:
+    """The disk below `folder`, and a model on a device; None takes the one that scoring would take. Raises nothing."""
+    yield from guarded("disk", check_disk, "disk", folder.absolute())
+    yield from guarded("model", check_model, "model", model, device)
+
+
+def examine_job(path: Path) -> Iterator[Check]:
+    """The job file, and what its next run needs: each check as it is done. Raises nothing."""
+
+    def checks() -> Iterator[Check]:
+        from batchland.doctor_job import checks_of_job  # which a broken onnxruntime keeps from being imported
+
+        yield from checks_of_job(path)
+
+    yield from guarded("job", checks)
+
+
+def guarded(name: str, check: Callable[..., Iterator[Check]], *arguments: Any) -> Iterator[Check]:
+    """What a check finds; if it breaks, that is what was found."""
     try:
         yield from check(*arguments)
     except BatchlandError as error:
@@ -156,72 +160,26 @@ def _formats() -> Iterator[Check]:
 
 
 def _cpu_provider() -> Iterator[Check]:
-    session = _run_probe("cpu")
+    from batchland.probe import run_probe
+
+    session = run_probe("cpu")
     yield Check("cpu", "ok", f"{session.provider} ran a convolution")
 
 
 def _cuda_provider() -> Iterator[Check]:
-    session = _run_probe("auto")
+    from batchland.probe import run_probe
+
+    session = run_probe("auto")
     if session.fallback is None:
         yield Check("cuda", "ok", f"{session.provider} ran a convolution on {session.device}")
     else:
         yield Check("cuda", "warn", f"not usable: {session.fallback}", "nothing, if the CPU is meant to score")
 
 
-def _run_probe(device: str) -> "Session":
-    import numpy as np
-
-    from batchland.session import open_session
-
-    with tempfile.TemporaryDirectory(prefix="batchland-doctor-") as folder:
-        session = open_session(_write_probe(Path(folder) / "probe.onnx"), device)
-        session.predict(np.zeros((2, *session.card.preprocess.shape), np.uint8))
-    return session
-
-
-def _write_probe(path: Path) -> Path:
-    """The smallest classifier that needs cuDNN: one convolution, pooling, softmax."""
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from batchland.model_card import METADATA_KEY, ModelCard, class_names
-    from batchland.preprocess import PreprocessSpec
-
-    card = ModelCard(
-        name="probe",
-        architecture="one convolution",
-        classes=class_names(["first", "second"]),
-        preprocess=PreprocessSpec(height=8, width=8),
-        created_at="1970-01-01T00:00:00+00:00",
-    )
-    nodes = [
-        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["floats"], ["channels_first"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["channels_first", "weights"], ["maps"]),
-        helper.make_node("GlobalAveragePool", ["maps"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "probe",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *card.preprocess.shape])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(card.classes)])],
-        [numpy_helper.from_array(np.full((2, 3, 3, 3), 0.01, np.float32), "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    onnx.save(model, path)
-    return path
-
-
 def _cuda_libraries() -> Iterator[Check]:
     """Told, not judged: only a GPU needs them, and the line above says whether they work."""
-    names = [dist.name for dist in distributions() if (dist.name or "").startswith("nvidia-")]
-    wheels = sorted(
-        f"{name} {version(name)}" for name in names if name.startswith(("nvidia-cuda-runtime", "nvidia-cudnn"))
-    )
+    names = {dist.name for dist in distributions() if (dist.name or "").startswith(_CUDA_WHEELS)}
+    wheels = sorted(f"{name} {version(name)}" for name in names)
     system = sorted(name for library in _CUDA_LIBRARIES if (name := find_library(library)))
     found = ", ".join([*wheels, *system])
     yield Check("cuda libraries", "ok", found or "none; a GPU needs them: pip install 'batchland[cuda]'")
@@ -241,7 +199,8 @@ def _memory() -> Iterator[Check]:
         yield Check("memory", "warn", found, "raise the container's limit, or lower --batch-size and --num-workers")
 
 
-def _disk(name: str, folder: Path) -> Iterator[Check]:
+def check_disk(name: str, folder: Path) -> Iterator[Check]:
+    """Whether `folder`, or what of it exists, can be written, and how much is free."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=place) as probe:
@@ -259,7 +218,8 @@ def _disk(name: str, folder: Path) -> Iterator[Check]:
         yield Check(name, "warn", found, "free some space; a run that fills the disk stops and can be resumed")
 
 
-def _model(name: str, path: Path | None, device: str) -> Iterator[Check]:
+def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
+    """Whether the model answers on the device."""
     import numpy as np
 
     from batchland.scoring import find_model
@@ -270,60 +230,6 @@ def _model(name: str, path: Path | None, device: str) -> Iterator[Check]:
     card = session.card
     found = f"{session.path}: {card.name}, {len(card.classes)} classes, sha256 {session.sha256[:12]}, runs on "
     yield Check(name, "ok", found + session.device)
-
-
-def _job(path: Path) -> Iterator[Check]:
-    from batchland.job import load_job
-
-    job = load_job(path)
-    night = job.night(date.today())
-    yield Check("job", "ok", f"{path}: {job.name}, next for {night}")
-    yield from _guarded("input", _input, job, night)
-    for name, file in job.all_models.items():
-        yield from _guarded(f"model {name}", _model, f"model {name}", file, job.device)
-    yield from _guarded("disk", _disk, "disk, output", job.output)
-    yield from _guarded("disk", _disk, "disk, records", job.folder)
-    yield from _guarded("lock", _lock, job)
-    yield from _guarded("last night", _last_night, job)
-
-
-def _input(job: "Job", night: date) -> Iterator[Check]:
-    from batchland.delivery import check_delivery
-
-    images = job.images_of(night)
-    try:
-        check_delivery(job, images)
-    except MissingInputError as error:
-        yield Check("input", "warn", str(error), "wait for the delivery, or mend the job file")
-    else:
-        yield Check("input", "ok", str(images))
-
-
-def _lock(job: "Job") -> Iterator[Check]:
-    from batchland.lock import holder
-    from batchland.run_record import LOCK_FILE
-
-    facts = holder(job.folder / LOCK_FILE)
-    if facts is None:
-        yield Check("lock", "ok", "free")
-    else:
-        found = f"held by process {facts.get('pid')} on {facts.get('host')} since {facts.get('since')}"
-        yield Check("lock", "warn", found, "wait for that run, or stop it with SIGTERM; it can be resumed")
-
-
-def _last_night(job: "Job") -> Iterator[Check]:
-    from batchland.run_record import read_runs
-
-    records = read_runs(job.folder)
-    if not records:
-        yield Check("last night", "ok", "none yet")
-        return
-    last = records[-1]
-    found = f"{last.date}: {last.outcome}"
-    if last.exit_code == 0 or last.outcome == "running":
-        yield Check("last night", "ok", found)
-    else:
-        yield Check("last night", "warn", f"{found} ({last.error})", f"batchland run {job.file} --date {last.date}")
 
 
 def _gigabytes(amount: int) -> str:

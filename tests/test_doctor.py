@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from toys import picture, toy_card, write_toy_model
 
 import batchland.doctor as doctor_module
 from batchland.cli import main
-from batchland.doctor import Check, examine
+from batchland.doctor import Check, examine_installation, examine_job, examine_model
 from batchland.lock import locked
 from batchland.run_record import update_run
 
@@ -33,19 +34,14 @@ def job(tmp_path, toy_model):
     return path
 
 
-def checks(**arguments) -> dict[str, Check]:
-    found = list(examine(**arguments))
+def by_name(checks: Iterable[Check]) -> dict[str, Check]:
+    found = list(checks)
     assert len({check.name for check in found}) == len(found)
     return {check.name: check for check in found}
 
 
-def without_installation(found: dict[str, Check]) -> list[Check]:
-    names = list(found)
-    return [found[name] for name in names[names.index("memory") + 1 :]]
-
-
 def test_a_healthy_installation(toy_model):
-    found = checks(model=toy_model, device="cpu")
+    found = by_name([*examine_installation(), *examine_model(toy_model, "cpu")])
     assert list(found) == [
         "python", "packages", "training", "onnxruntime", "formats", "cpu", "cuda", "cuda libraries", "cores", "memory",
         "disk", "model",
@@ -58,8 +54,8 @@ def test_a_healthy_installation(toy_model):
     assert re.fullmatch(rf"{toy_model}: toy, 3 classes, sha256 [0-9a-f]{{12}}, runs on cpu", found["model"].found)
 
 
-def test_cuda_is_told_from_a_session_that_ran_or_with_the_reason(toy_model):
-    found = checks(model=toy_model)["cuda"]
+def test_cuda_is_told_from_a_session_that_ran_or_with_the_reason():
+    found = by_name(examine_installation())["cuda"]
     if found.state == "ok":
         assert found.found == "CUDAExecutionProvider ran a convolution on cuda:0"
     else:
@@ -70,8 +66,9 @@ def test_cuda_is_told_from_a_session_that_ran_or_with_the_reason(toy_model):
 
 def test_it_does_not_import_torch(toy_model):
     code = (
-        "import sys; from pathlib import Path; from batchland.doctor import examine\n"
-        f"print(*(check.state for check in examine(model=Path({str(toy_model)!r}))), 'torch' in sys.modules)"
+        "import sys; from pathlib import Path; from batchland.doctor import examine_installation, examine_model\n"
+        f"checks = (*examine_installation(), *examine_model(Path({str(toy_model)!r})))\n"
+        "print(*(check.state for check in checks), 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.endswith("False\n")
@@ -90,7 +87,7 @@ def test_two_onnxruntime_wheels_side_by_side(tmp_path, monkeypatch):
     for name in ("onnxruntime", "onnxruntime-gpu"):
         distribution(tmp_path / "site", name, "9.9.9")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert checks()["onnxruntime"] == Check(
+    assert by_name(examine_installation())["onnxruntime"] == Check(
         "onnxruntime",
         "fail",
         "onnxruntime 9.9.9, onnxruntime-gpu 9.9.9 are installed side by side and break each other",
@@ -104,25 +101,22 @@ def test_what_a_removed_wheel_leaves_of_the_other(tmp_path):
     (tmp_path / "onnxruntime" / "__init__.py").touch()
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from batchland.doctor import examine\n"
-        "for check in examine():\n"
+        "from pathlib import Path; from batchland.doctor import examine_installation, examine_job, examine_model\n"
+        "for check in (*examine_installation(), *examine_model(), *examine_job(Path('nightly.toml'))):\n"
         "    print(check.state, check.name, check.advice, sep='|')"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lines = [line for line in result.stdout.splitlines() if line.startswith("fail")]
     reinstall = "reinstall batchland into a fresh environment"
-    assert [line.split("|")[1:] for line in lines[1:]] == [
-        ["cpu", reinstall],
-        ["cuda", reinstall],
-        ["model", reinstall],
-    ]
+    told = [line.split("|")[1:] for line in lines[1:]]
+    assert told == [[name, reinstall] for name in ("cpu", "cuda", "model", "job")]
     assert re.fullmatch(r"fail\|onnxruntime\|pip install --force-reinstall --no-deps onnxruntime(-gpu)?", lines[0])
 
 
 def test_a_package_that_is_missing_and_one_that_is_too_old(monkeypatch):
     wanted = ["numpy>=999", "no-such-package>=1", "torch>=999; extra == 'train'", "click"]
     monkeypatch.setattr(doctor_module, "requires", lambda name: wanted)
-    found = checks()["packages"]
+    found = by_name(examine_installation())["packages"]
     assert (found.state, found.advice) == ("fail", "pip install --upgrade batchland")
     assert re.fullmatch(r"numpy \S+ is not >=999, no-such-package is not installed", found.found)
 
@@ -130,8 +124,7 @@ def test_a_package_that_is_missing_and_one_that_is_too_old(monkeypatch):
 def test_little_memory_and_a_disk_that_cannot_be_written(monkeypatch):
     monkeypatch.setattr(doctor_module, "usable_memory", lambda: 2**29)
     monkeypatch.setattr(doctor_module, "machine_memory", lambda: 2**34)
-    monkeypatch.chdir("/proc")
-    found = checks()
+    found = by_name([*examine_installation(), *examine_model(folder=Path("/proc"))])
     assert found["memory"] == Check(
         "memory",
         "warn",
@@ -143,22 +136,21 @@ def test_little_memory_and_a_disk_that_cannot_be_written(monkeypatch):
 
 def test_a_little_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor_module, "LITTLE_DISK", 2**60)
-    monkeypatch.chdir(tmp_path)
-    found = checks()["disk"]
+    found = by_name(examine_model(folder=tmp_path / "not" / "yet"))["disk"]
     assert found.state == "warn"
     assert re.fullmatch(rf"\d+\.\d GiB free at {tmp_path}", found.found)
 
 
 def test_a_model_that_is_none(tmp_path, toy_model):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    found = checks(model=tmp_path / "broken.onnx")["model"]
+    found = by_name(examine_model(tmp_path / "broken.onnx"))["model"]
     assert (found.state, found.found.split(": ")[:2]) == (
         "fail", [str(tmp_path / "broken.onnx"), "onnxruntime cannot load it"]
     )  # fmt: skip
 
 
 def test_a_job_that_is_ready(job, tmp_path, toy_model):
-    found = without_installation(checks(job=job))
+    found = list(examine_job(job))
     name, state, told, advice = found.pop(2)
     assert (name, state, advice) == ("model toy", "ok", "")
     assert told.startswith(f"{toy_model}: toy, 3 classes")
@@ -176,18 +168,30 @@ def test_a_job_in_trouble(job, tmp_path):
     shutil.rmtree(tmp_path / "incoming")
     write_toy_model(tmp_path / "other.onnx", toy_card())
     job.write_text(
-        'images = "incoming/{date}"\ndevice = "cuda:7"\n[models]\nfirst = "other.onnx"\nsecond = "none.onnx"\n'
+        'images = "incoming/{date}"\ndevice = "cuda:7"\nmetrics = "/proc/batchland.prom"\n'
+        '[models]\nfirst = "other.onnx"\nsecond = "none.onnx"\n'
+        '[evaluation]\nlabels = "labels-{date}.csv"\n[notify]\ncommand = ["no-such-program"]\n'
     )
     record = night(YESTERDAY, outcome="gate_failed", error="gate failed: top1 < 0.9")
     update_run(tmp_path / "runs" / "nightly" / str(YESTERDAY), record)
     with locked(tmp_path / "runs" / "nightly" / ".lock", "nightly"):
-        found = checks(job=job)
+        found = by_name(examine_job(job))
     assert found["input"] == Check(
         "input",
         "warn",
         f"{tmp_path}/incoming/{YESTERDAY}: does not exist; is the delivery late, or `images` in {job} wrong?",
         "wait for the delivery, or mend the job file",
     )
+    assert found["labels"] == Check(
+        "labels",
+        "warn",
+        f"{tmp_path}/labels-{YESTERDAY}.csv: not there; the night fails",
+        "bring them, or mend the job file",
+    )
+    assert found["notify"] == Check(
+        "notify", "warn", "no-such-program: no such program", "install it, or give its whole path"
+    )
+    assert (found["disk, metrics"].state, found["disk, metrics"].found[:24]) == ("fail", "/proc: cannot be written")
     assert (found["model first"].state, found["model first"].found[:33]) == (
         "fail",
         "--device cuda:7 cannot run here: ",
@@ -206,7 +210,7 @@ def test_a_job_in_trouble(job, tmp_path):
 
 def test_a_job_file_with_a_mistake(job):
     job.write_text('images = "incoming"\nmodel = "toy.onnx"\nbatchsize = 4\n')
-    (found,) = without_installation(checks(job=job))
+    (found,) = examine_job(job)
     assert found == Check("job", "fail", f'{job}: unknown key "batchsize" (did you mean "batch_size"?)')
 
 

@@ -14,8 +14,12 @@ from nights import drawn_mix, mix, model_run, night
 
 from batchland.cli import main
 from batchland.errors import OutputError, UsageError
+from batchland.history import job_records
+from batchland.job import load_job
 from batchland.report.trend import render
+from batchland.report.trend_plots import Calendar, Value, line_plot
 from batchland.run_record import ModelRun, RunRecord, update_run
+from batchland.runner import run_night
 from batchland.schemas import TREND
 from batchland.trend import TrendOptions, measure, write_trend
 
@@ -290,7 +294,11 @@ def test_the_command_writes_a_page_and_a_table(tmp_path, monkeypatch):
         update_run(tmp_path / "runs" / "nightly" / str(record.date), record)
     run = CliRunner().invoke
     result = run(main, ["trend", "nightly", "--out", "new/trend.html", "--reference", "2026-10-01", "2026-10-02"])
-    assert (result.exit_code, result.output) == (0, "Trend: new/trend.html; table: new/trend.parquet.\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "3 of 3 nights ended well. 300 images scored, 0 of them failed.\n"
+        "Trend: new/trend.html; table: new/trend.parquet.\n",
+    )
     assert sorted(path.name for path in Path("new").iterdir()) == ["trend.html", "trend.parquet"]
     table = pq.read_table("new/trend.parquet")
     told = table.schema.field("class_psi").metadata[b"description"]
@@ -309,3 +317,41 @@ def test_where_it_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/trend\.html: the trend cannot be written \(File exists\)$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
+
+
+def test_of_many_nights_only_marked_and_lonely_ones_are_points():
+    days = [day(number) for number in range(150)]
+    values = [Value(day, None if number in (3, 5) else 0.5, str(day)) for number, day in enumerate(days)]
+    values[40] = values[40]._replace(marked=True)
+    (series,) = line_plot(Calendar(days), [values], percent=True).series
+    assert [point.title for point in series.points] == [str(days[4]), str(days[40])]
+    assert [len(line.split()) for line in series.lines] == [3, 144]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "ticks"),
+    [
+        ([0.81, 0.84], {"percent": True}, ["80%", "81%", "82%", "83%", "84%", "85%"]),
+        ([0.5], {"percent": True}, ["48%", "49%", "50%", "51%", "52%"]),
+        ([0.999], {"percent": True}, ["97%", "98%", "99%", "100%"]),
+        ([0.0], {"percent": True, "low": 0, "high": 0.01}, ["0%", "1%", "2%", "3%"]),
+        ([0.02, 0.41], {"low": 0, "high": 0.25}, ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]),
+        ([1234.0], {"low": 0, "high": 1}, ["0", "250", "500", "750", "1,000", "1,250"]),
+    ],
+)
+def test_the_vertical_axis_has_round_ends(values, options, ticks):
+    plot = line_plot(Calendar([day(0), day(1)]), [[Value(day(0), value, "") for value in values]], **options)
+    assert [tick.text for tick in plot.ticks_y] == ticks
+
+
+def test_the_records_of_real_nights_are_measured(tmp_path, toy_model, colour_folders):
+    job = tmp_path / "nightly.toml"
+    job.write_text(f'images = "{colour_folders}"\nmodel = "{toy_model}"\n[evaluation]\nlabels = "{colour_folders}"\n')
+    for number in range(2):
+        assert run_night(load_job(job), day(number)).record.outcome == "ok"
+    found = measure(job_records(tmp_path / "runs", "nightly")).table.to_pylist()
+    assert [(row["date"], row["model"], row["images"], row["failed"], row["accuracy"]) for row in found] == [
+        (day(0), "toy", 9, 0, 1.0), (day(1), "toy", 9, 0, 1.0)
+    ]  # fmt: skip
+    assert found[1]["classes"] == [{"label": label, "images": 3} for label in LABELS]
+    assert (sum(found[1]["confidence_histogram"]), found[1]["class_psi"], found[1]["class_js"]) == (9, 0.0, 0.0)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def cron() -> None:
-    """Let cron run a job every night: show, install or remove its entry in your crontab."""
+    """Let cron run a job every night."""
 
 
 def _entry_options(command: Any) -> Any:
@@ -39,7 +39,10 @@ def _entry_options(command: Any) -> Any:
 @cron.command(epilog='Example: batchland cron show jobs/nightly.toml --schedule "15 4 * * *"')
 @_entry_options
 def show(**options: Any) -> None:
-    """Print the lines that `install` would put into your crontab for the job file JOB."""
+    """Print what `install` would write.
+
+    JOB is a job file. The lines set all that cron does not, and tell of a night that failed.
+    """
     from batchland.crontab import render
 
     click.echo(render(_entry(**options)), nl=False)
@@ -48,7 +51,10 @@ def show(**options: Any) -> None:
 @cron.command(epilog="Example: batchland cron install jobs/nightly.toml")
 @_entry_options
 def install(**options: Any) -> None:
-    """Put the job file JOB into your crontab, in place of its earlier entry. No other line is touched."""
+    """Put a job into your crontab.
+
+    JOB is a job file; its earlier entry is replaced. No other line is touched.
+    """
     from batchland.crontab import install as put
 
     entry = _entry(**options)
@@ -59,7 +65,10 @@ def install(**options: Any) -> None:
 @cron.command(epilog="Example: batchland cron remove nightly")
 @click.argument("job")
 def remove(job: str) -> None:
-    """Take JOB, a name or a job file, out of your crontab. No other line is touched."""
+    """Take a job out of your crontab.
+
+    JOB is a name or a job file. No other line is touched.
+    """
     from batchland.crontab import remove as take_out
     from batchland.job import load_job
 

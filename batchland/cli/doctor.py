@@ -18,18 +18,20 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON, one a line.")
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:
-    """Check this installation, and a job: one line each, and what to do about it.
+    """Check that everything here can do its work.
 
-    Ends with exit code 1 if a check failed; warnings are no failures.
+    The installation and a model, or all that a job needs: one line each, and what to do about it. Ends with exit code 1
+    if a check failed; warnings are no failures.
     """
     import json
+    from itertools import chain
 
-    from batchland.doctor import examine
+    from batchland.doctor import examine_installation, examine_job, examine_model
 
     if job and (model or device != "auto"):
         raise click.UsageError("a job names its models and its device itself; leave --model and --device out")
     failed = False
-    for check in examine(model=model, device=device, job=job):
+    for check in chain(examine_installation(), examine_job(job) if job else examine_model(model, device)):
         failed |= check.state == "fail"
         advice = f" -> {check.advice}" if check.advice else ""
         line = json.dumps(check._asdict()) if as_json else f"{check.state:5} {check.name:15} {check.found}{advice}"

@@ -20,7 +20,10 @@ _runs = click.option(
 @click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per night and model.")
 def history(name: str, runs: Path, last: int, as_json: bool) -> None:
-    """Show the nights of job NAME: what came in, what failed, how right and how fast it was."""
+    """Show the nights of job NAME as a table.
+
+    What came in, what failed, how right and how fast it was, and why a night did not end well.
+    """
     from batchland.history import job_records, nights, table
 
     rows = nights(job_records(runs, name)[-last:])
@@ -55,14 +58,19 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
 def trend(
     name: str, runs: Path, out: Path, last: int, reference_nights: int, reference: tuple[datetime, datetime] | None
 ) -> None:
-    """Draw how job NAME develops: accuracy, predicted classes, confidence, drift, failures and speed."""
+    """Draw how job NAME develops from night to night.
+
+    A page of accuracy, predicted classes, confidence, drift against a reference, failures and speed; and its table.
+    """
     from batchland.errors import UsageError
     from batchland.history import job_records
+    from batchland.report.trend import terminal_summary
     from batchland.trend import TrendOptions, measure, write_trend
 
     dates = (reference[0].date(), reference[1].date()) if reference else None
     if dates and dates[0] > dates[1]:
         raise UsageError(f"--reference {dates[0]} {dates[1]}: ends before it begins; give the earlier date first")
     options = TrendOptions(reference_nights=reference_nights, reference=dates, nights=last)
-    files = write_trend(measure(job_records(runs, name), options), out)
-    click.echo(f"Trend: {files.html}; table: {files.parquet}.")
+    found = measure(job_records(runs, name), options)
+    files = write_trend(found, out)
+    click.echo(terminal_summary(found) + f"Trend: {files.html}; table: {files.parquet}.")

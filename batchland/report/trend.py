@@ -17,19 +17,15 @@ if TYPE_CHECKING:
 
 def render(trend: "Trend") -> str:
     """The trend as one HTML document that requests nothing."""
-    every = _rows(trend)
-    days = sorted({row["date"] for row in every})
-    left_out, days = days[: -trend.options.nights], days[-trend.options.nights :]
-    rows = [row for row in every if row["date"] >= days[0]]
+    rows, by_model = _shown(trend)
+    days = sorted({row["date"] for row in rows})
     calendar = Calendar(days)
-    names = dict.fromkeys(row["model"] for row in rows if row["model"] is not None)
-    by_model = {name: [row for row in rows if row["model"] == name] for name in names}
     return render_page(
         "trend.html.j2",
         job=trend.job,
         options=trend.options,
         days=days,
-        left_out=len(left_out),
+        left_out=len(set(trend.table["date"].to_pylist())) - len(days),
         headline=headline(rows),
         findings=findings(rows, by_model),
         models=[
@@ -43,13 +39,23 @@ def render(trend: "Trend") -> str:
     )
 
 
-def _rows(trend: "Trend") -> list[Row]:
-    """The rows of the table, each with those that it is compared with at hand, as `reference_rows`."""
-    rows: list[Row] = trend.table.to_pylist()
-    by_night = {(row["model"], row["date"]): row for row in rows}
-    for row in rows:
+def terminal_summary(trend: "Trend") -> str:
+    """What the page says first, for a terminal. Ends with a newline."""
+    rows, by_model = _shown(trend)
+    told = (f"{finding.kind}: {finding.text}" for finding in findings(rows, by_model))
+    return "\n".join((headline(rows), *told)) + "\n"
+
+
+def _shown(trend: "Trend") -> tuple[list[Row], dict[str, list[Row]]]:
+    """The rows of the nights on the page, all and by model; each has those that it is compared with at hand."""
+    every: list[Row] = trend.table.to_pylist()
+    by_night = {(row["model"], row["date"]): row for row in every}
+    for row in every:
         row["reference_rows"] = [by_night[row["model"], night] for night in row["compared_with"] or ()]
-    return rows
+    days = sorted({row["date"] for row in every})[-trend.options.nights :]
+    rows = [row for row in every if row["date"] >= days[0]]
+    names = dict.fromkeys(row["model"] for row in rows if row["model"] is not None)
+    return rows, {name: [row for row in rows if row["model"] == name] for name in names}
 
 
 def _faults(rows: list[Row], calendar: Calendar) -> list[Mark]:

@@ -1,7 +1,7 @@
 """What the trend's page shows of one model: figures of its last night, plots over the nights, classes that moved."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -43,7 +43,6 @@ class Share(NamedTuple):
     before: float | None
     now: float
     change: float | None
-    colour: int
 
 
 class ModelView(NamedTuple):
@@ -80,7 +79,7 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
         anchor=anchor,
         last=scored[-1]["date"] if scored else None,
         tiles=tuple(_tiles(scored[-1])) if scored else (),
-        shares=tuple(_shares(answered, legend)),
+        shares=tuple(_shares(answered)),
         legend=legend,
         accuracy=_plot(calendar, [[_accuracy(row) for row in rows]], percent=True),
         confidence=_plot(calendar, [[_value(row, "mean_confidence", percent) for row in rows]], percent=True),
@@ -140,7 +139,7 @@ def _tiles(row: Row) -> Iterator[Tile]:
         yield Tile("images/s", f"{row['images_per_second']:,.1f}", "")
 
 
-def _shares(answered: Sequence[Row], legend: Sequence[str]) -> list[Share]:
+def _shares(answered: Sequence[Row]) -> list[Share]:
     if not answered:
         return []
     before, now = shares(answered[-1]["reference_rows"]), shares(answered[-1:])
@@ -150,7 +149,6 @@ def _shares(answered: Sequence[Row], legend: Sequence[str]) -> list[Share]:
             before.get(label, 0.0) if before else None,
             now.get(label, 0.0),
             now.get(label, 0.0) - before.get(label, 0.0) if before else None,
-            legend.index(label) if label in legend else COLOURS,
         )
         for label in dict.fromkeys([*before, *now])
     ]
@@ -168,7 +166,7 @@ def _plot(calendar: Calendar, series: Sequence[Sequence[Value]], **axis: Any) ->
     return line_plot(calendar, series, **axis) if known else None
 
 
-def _value(row: Row, name: str, said: Any) -> Value:
+def _value(row: Row, name: str, said: Callable[[float], str]) -> Value:
     value = row[name]
     return Value(row["date"], value, "" if value is None else f"{row['date']}: {said(value)}")
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from batchland.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, Tick
 
 CROWDED: Final = 100
-"""Nights beyond which a plot shows only the marked points."""
+"""Nights beyond which only marked and lonely ones are points, the others nothing but a line."""
 
 
 class Value(NamedTuple):
@@ -145,14 +145,14 @@ def _series(calendar: Calendar, y: Scale, values: Sequence[Value]) -> Series:
             )
             for value in run
         ]
-        points += part
+        crowded = len(values) > CROWDED and len(part) > 1
+        points += [point for point in part if point.marked] if crowded else part
         if len(part) > 1:
             lines.append(" ".join(f"{point.x},{point.y}" for point in part))
             upper = [f"{point.x},{point.high}" for point in part if point.high is not None]
             lower = [f"{point.x},{point.low}" for point in reversed(part) if point.low is not None]
             bands += [" ".join((*upper, *lower))] if upper and lower else []
-    shown = points if len(values) <= CROWDED else [point for point in points if point.marked]
-    return Series(tuple(lines), tuple(bands), tuple(shown))
+    return Series(tuple(lines), tuple(bands), tuple(points))
 
 
 def _steps(low: float, high: float, *, ceiling: float | None) -> list[float]:
