@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import chromium, needs_browser, opened
+from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
 from nights import drawn_mix, model_run, night
-from test_report_page import CONTRAST, HOSTILE, STRUCTURE
+from test_report_page import HOSTILE
 
 from batchland.trend import measure, write_trend
 
@@ -72,18 +71,13 @@ def test_it_is_quiet_and_fits_its_width(browser, pages, name, size, scheme):
 @pytest.mark.parametrize("name", ["plain", "one"])
 def test_structure_for_those_who_do_not_see_it(browser, pages, name):
     with opened(browser, pages[name]) as found:
-        structure = found.page.evaluate(STRUCTURE)
-        headings = structure.pop("headings")
-        assert headings.count(1) == 1
-        assert all(deeper - before <= 1 for before, deeper in pairwise(headings))
-        assert (structure.pop("lang"), structure.pop("landmarks")) == ("en", ["header", "nav", "main", "footer"])
-        assert set(structure.values()) == {0}
+        assert_structured(found.page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_enough_contrast(browser, pages, scheme):
     with opened(browser, pages["plain"], scheme=scheme) as found:
-        assert found.page.evaluate(CONTRAST) == []
+        assert texts_of_poor_contrast(found.page) == []
 
 
 def test_nights_are_sorted_by_click(browser, pages):
