@@ -355,3 +355,12 @@ def test_the_records_of_real_nights_are_measured(tmp_path, toy_model, colour_fol
     ]  # fmt: skip
     assert found[1]["classes"] == [{"label": label, "images": 3} for label in LABELS]
     assert (sum(found[1]["confidence_histogram"]), found[1]["class_psi"], found[1]["class_js"]) == (9, 0.0, 0.0)
+
+
+def test_a_night_without_predictions_breaks_the_lines():
+    records = [night(day(number), model_run(mix=STEADY)) for number in range(6)]
+    records[2] = night(day(2), outcome="missing_input", error="nothing")
+    page = render(measure(records))
+    lines = re.findall(r'<polyline class="line" points="([^"]+)"', page)
+    assert {len(line.split()) for line in lines} == {2, 3}
+    assert "<title>2026-10-03: missing_input</title>" in page

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -74,6 +75,17 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
     scored = [row for row in rows if row["images"] is not None]
     answered = [row for row in rows if row["classes"]]
     legend = _legend(answered)
+    of_day = {row["date"]: row for row in rows}
+
+    def plot(*series: Callable[[Row], Value | None], **axis: Any) -> Plot | None:
+        """A night that did not come to this model breaks the lines."""
+        values = [
+            [(make(of_day[day]) if day in of_day else None) or Value(day, None, "") for day in calendar.days]
+            for make in series
+        ]
+        known = any(value.value is not None for line in values for value in line)
+        return line_plot(calendar, values, **axis) if known else None
+
     return ModelView(
         name=name,
         anchor=anchor,
@@ -81,15 +93,13 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
         tiles=tuple(_tiles(scored[-1])) if scored else (),
         shares=tuple(_shares(answered)),
         legend=legend,
-        accuracy=_plot(calendar, [[_accuracy(row) for row in rows]], percent=True),
-        confidence=_plot(calendar, [[_value(row, "mean_confidence", percent) for row in rows]], percent=True),
+        accuracy=plot(_accuracy, percent=True),
+        confidence=plot(partial(_value, name="mean_confidence", said=percent), percent=True),
         mix=column_plot(calendar, [_column(row, legend) for row in answered]) if answered else None,
-        psi=_plot(calendar, [[_drift(row, what, "psi") for row in rows] for what in MEASURES], low=0, high=MOVED_FAR),
-        js=_plot(calendar, [[_drift(row, what, "js") for row in rows] for what in MEASURES], low=0, high=0.2),
-        failed=_plot(calendar, [[_failed(row) for row in rows]], percent=True, low=0, high=0.01),
-        speed=_plot(
-            calendar, [[_value(row, "images_per_second", lambda rate: f"{rate:,.1f}") for row in rows]], low=0, high=1
-        ),
+        psi=plot(*(partial(_drift, what=what, measure="psi") for what in MEASURES), low=0, high=MOVED_FAR),
+        js=plot(*(partial(_drift, what=what, measure="js") for what in MEASURES), low=0, high=0.2),
+        failed=plot(_failed, percent=True, low=0, high=0.01),
+        speed=plot(partial(_value, name="images_per_second", said="{:,.1f}".format), low=0, high=1),
         replaced=tuple(
             Mark(calendar(row["date"]), f"{row['date']}: another version, sha256 {row['model_sha256'][:12]}")
             for row in replacements(rows)
@@ -161,37 +171,32 @@ def _legend(answered: Sequence[Row]) -> tuple[str, ...]:
     return tuple(labels[: COLOURS + 1 if len(labels) == COLOURS + 1 else COLOURS])
 
 
-def _plot(calendar: Calendar, series: Sequence[Sequence[Value]], **axis: Any) -> Plot | None:
-    known = any(value.value is not None for values in series for value in values)
-    return line_plot(calendar, series, **axis) if known else None
-
-
-def _value(row: Row, name: str, said: Callable[[float], str]) -> Value:
+def _value(row: Row, name: str, said: Callable[[float], str]) -> Value | None:
     value = row[name]
-    return Value(row["date"], value, "" if value is None else f"{row['date']}: {said(value)}")
+    return None if value is None else Value(row["date"], value, f"{row['date']}: {said(value)}")
 
 
-def _accuracy(row: Row) -> Value:
+def _accuracy(row: Row) -> Value | None:
     value = row["accuracy"]
     if value is None:
-        return Value(row["date"], None, "")
+        return None
     bounds = interval(Figure(value=value, low=row["accuracy_low"], high=row["accuracy_high"]))
     title = f"{row['date']}: {percent(value)} ({bounds}) of {count(row['labelled'])} labelled images"
     return Value(row["date"], value, title, row["accuracy_low"], row["accuracy_high"], row["gates"] == "failed")
 
 
-def _failed(row: Row) -> Value:
+def _failed(row: Row) -> Value | None:
     figure = failed_figure(row)
     if figure is None:
-        return Value(row["date"], None, "")
+        return None
     title = f"{row['date']}: {count(row['failed'])} of {count(row['images'])} images, {percent(figure.value)}"
     return Value(row["date"], figure.value, title)
 
 
-def _drift(row: Row, what: str, measure: str) -> Value:
+def _drift(row: Row, what: str, measure: str) -> Value | None:
     found = drift_of(row, what)
     if found is None:
-        return Value(row["date"], None, "")
+        return None
     title = f"{row['date']}, {MEASURES[what]}: PSI {found.psi:.3f} (by chance up to {found.psi_limit:.3f}), "
     title += f"Jensen-Shannon {found.js:.3f}, {found.verdict}"
     return Value(row["date"], found.psi if measure == "psi" else found.js, title, marked=found.moved)

@@ -73,6 +73,8 @@ class Calendar:
 
     def __init__(self, days: Sequence[date]) -> None:
         first, last = min(days).toordinal(), max(days).toordinal()
+        self.days = tuple(days)
+        """Of the nights, in order."""
         self._days = last - first + 1
         self._first = first
         self._scale = Scale(first - 0.5, last + 0.5, LEFT, WIDTH - RIGHT)
