@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 def why_not() -> str | None:
     if os.geteuid() != 0:
         return "needs root, to start a cron daemon"
-    if not all(map(shutil.which, ("cron", "crontab"))):
-        return "needs Debian's cron"
+    if not all(map(shutil.which, ("cron", "crontab", "pgrep"))):
+        return "needs Debian's cron, and pgrep"
     if subprocess.run(["pgrep", "-x", "cron"], capture_output=True, check=False).returncode == 0:
         return "a cron daemon is running already"
     if subprocess.run(["crontab", "-l"], capture_output=True, check=False).returncode == 0:

@@ -149,3 +149,73 @@ def test_logrotate_moves_a_log_away_and_the_next_night_writes_a_new_one(tmp_path
         assert (result.returncode, result.stderr) == (0, "")
     assert sorted(path.name for path in log.parent.iterdir()) == ["cron.log.1", "cron.log.2.gz"]
     assert (log.parent / "cron.log.1").read_text() == "another\n"
+
+
+def alert_case(
+    name: str, hour: int, series: dict[str, str], fires: bool, severity: str = "ticket", **labels: str
+) -> dict[str, object]:
+    """A case of promtool's: series sampled every five minutes, and whether the alert fires at `hour`."""
+    expected = [{"exp_labels": {"job_name": "nightly", "severity": severity, **labels}}] if fires else []
+    return {
+        "interval": "5m",
+        "input_series": [{"series": series_name, "values": values} for series_name, values in series.items()],
+        "alert_rule_test": [{"eval_time": f"{hour}h", "alertname": name, "exp_alerts": expected}],
+    }
+
+
+NIGHTLY = 'job_name="nightly"'
+MODEL = f'{NIGHTLY},model="toy"'
+GOOD_AT_0 = {
+    f"batchland_success_timestamp_seconds{{{NIGHTLY}}}": "0+0x400",
+    f"batchland_exit_code{{{NIGHTLY}}}": "0+0x400",
+}
+
+
+def images(ok: str, failed: str) -> dict[str, str]:
+    return {f'batchland_images{{{MODEL},status="ok"}}': ok, f'batchland_images{{{MODEL},status="failed"}}': failed}
+
+
+def scored_by(provider: str, values: str) -> dict[str, str]:
+    return {f'batchland_model_info{{{MODEL},sha256="a",device="x",provider="{provider}"}}': values}
+
+
+@needs("promtool")
+@pytest.mark.parametrize(
+    "case",
+    [
+        alert_case("BatchlandNoGoodNight", 26, GOOD_AT_0, False),
+        alert_case("BatchlandNoGoodNight", 28, GOOD_AT_0, True, severity="page"),
+        alert_case("BatchlandNeverGood", 5, GOOD_AT_0, False),
+        alert_case("BatchlandNeverGood", 5, {f"batchland_exit_code{{{NIGHTLY}}}": "5+0x120"}, True),
+        alert_case("BatchlandNightFailed", 5, GOOD_AT_0, False),
+        alert_case("BatchlandNightFailed", 5, {f"batchland_exit_code{{{NIGHTLY}}}": "4+0x120"}, True),
+        alert_case(
+            "BatchlandGateFailed", 2, {f'batchland_gate_passed{{{MODEL},gate="top1 < 0.7"}}': "1+0x11 0+0x20"}, True,
+            model="toy", gate="top1 < 0.7",
+        ),
+        alert_case("BatchlandManyFailedImages", 1, images("99+0x24", "1+0x24"), False),
+        alert_case("BatchlandManyFailedImages", 1, images("97+0x24", "3+0x24"), True, model="toy"),
+        alert_case("BatchlandFewImages", 30, images("100+0x360", "0+0x360"), False),
+        alert_case("BatchlandFewImages", 26, images("100+0x288 20+0x36", "0+0x360"), True, model="toy"),
+        alert_case(
+            "BatchlandSlow", 26, {f"batchland_images_per_second{{{MODEL}}}": "100+0x288 20+0x36"}, True,
+            model="toy",
+        ),
+        alert_case(
+            "BatchlandLostItsGpu", 4,
+            scored_by("CUDAExecutionProvider", "1+0x12 stale") | scored_by("CPUExecutionProvider", "_x13 1+0x60"), True,
+            model="toy",
+        ),
+        alert_case("BatchlandLostItsGpu", 4, scored_by("CPUExecutionProvider", "1+0x60"), False),
+    ],
+    ids=lambda case: f"{case['alert_rule_test'][0]['alertname']} {len(case['alert_rule_test'][0]['exp_alerts'])}",
+)  # fmt: skip
+def test_an_alert_fires_when_it_should(tmp_path, case):
+    rules = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
+    for rule in rules["groups"][0]["rules"]:
+        del rule["annotations"]  # promtool would compare their wording, too
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rules))
+    test = {"rule_files": ["alerts.yaml"], "evaluation_interval": "5m", "tests": [case]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    result = subprocess.run(["promtool", "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
