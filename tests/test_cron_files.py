@@ -185,6 +185,10 @@ def scored_by(provider: str, values: str) -> dict[str, str]:
     [
         alert_case("BatchlandNoGoodNight", 26, GOOD_AT_0, False),
         alert_case("BatchlandNoGoodNight", 28, GOOD_AT_0, True, severity="page"),
+        alert_case(
+            "BatchlandNoGoodNight", 28, {f"batchland_success_timestamp_seconds{{{NIGHTLY}}}": "0+0x12 stale"}, True,
+            severity="page",
+        ),
         alert_case("BatchlandNeverGood", 5, GOOD_AT_0, False),
         alert_case("BatchlandNeverGood", 5, {f"batchland_exit_code{{{NIGHTLY}}}": "5+0x120"}, True),
         alert_case("BatchlandNightFailed", 5, GOOD_AT_0, False),
