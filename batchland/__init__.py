@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batchland.gates import Gate, GateResult, check_gates, parse_gate
     from batchland.job import Job, load_job
     from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
-    from batchland.report.comparison import write_comparison
+    from batchland.report.comparison import write_comparison, write_side_by_side
     from batchland.run_record import RunRecord, read_runs
     from batchland.runner import NightResult, run_night
     from batchland.scoring import Progress, RunSummary, ScoreOptions, score
@@ -51,6 +51,7 @@ _PUBLIC = {
     "score": "batchland.scoring",
     "write_comparison": "batchland.report.comparison",
     "write_report": "batchland.report",
+    "write_side_by_side": "batchland.report.comparison",
 }
 __all__ = [
     "CompareOptions",
@@ -79,6 +80,7 @@ __all__ = [
     "score",
     "write_comparison",
     "write_report",
+    "write_side_by_side",
 ]
 
 

@@ -198,6 +198,8 @@ def _check_columns(source: Path, found: Sequence[str]) -> None:
             f"{source}: has no column {' and no column '.join(map(repr, missing))}, it has "
             f"{enumerate_names(list(found))}; labels need the columns 'image' and 'label'"
         )
+    if {"status", "probability"} <= set(found):  # else predictions could be held against themselves, and be perfect
+        raise UsageError(f"{source}: holds predictions, not true labels; give those, as class folders or a table")
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from evaluation_data import Row, write_label_folders, write_predictions
 
 from batchland.comparison import compare
 from batchland.evaluation import evaluate
+from batchland.gates import parse_gate
 from batchland.report import write_report
 from batchland.report.comparison import write_comparison
 from batchland.schemas import (
@@ -81,6 +82,13 @@ def test_every_figure_and_part_of_the_summary_is_explained() -> None:
              "versions")  # fmt: skip
     assert set(parts) <= set(EvaluationSummary.model_fields)
     assert all(f"`{name}`" in section for name in parts)
+
+
+def test_every_gate_in_the_guide_is_one() -> None:
+    section = TEXT.partition("## Gates")[2].partition("## Ten")[0]
+    gates = re.findall(r"`([^`]+ [<>]=? [0-9.]+%?)`", section)
+    assert len(gates) == 9
+    assert all(parse_gate(gate) for gate in gates)
 
 
 def queries() -> list[tuple[str, str]]:

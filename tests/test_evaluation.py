@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from toys import picture
 
 import batchland
 from batchland.errors import UsageError
 from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
+from batchland.outcomes import join, read_predictions
 from batchland.schemas import LabelAccount
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
@@ -119,6 +122,33 @@ def test_labels_that_begin_further_up_are_told(tmp_path: Path) -> None:
     source = labels(tmp_path, "test/00.Red_Tower/1.jpg")
     scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED))
     assert "labels begin further up: give the folder test/ in it" in refusal(scored, source)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    labelled=st.dictionaries(st.integers(0, 12), st.sampled_from(["00.Red_Tower", "Blue Lake", "7.Blue_Lake", "Mars"])),
+    predicted=st.dictionaries(st.integers(0, 12), st.sampled_from([RED, GREEN, BLUE, ()])),
+)
+def test_the_account_adds_up(tmp_path: Path, labelled: dict[int, str], predicted: dict[int, tuple[float, ...]]) -> None:
+    """Whatever is labelled and predicted, every image is in one count of each side."""
+    rows = [Row(f"{number}.jpg", answer, None if answer else "empty") for number, answer in predicted.items()]
+    path = predictions(tmp_path, *rows)
+    table = tmp_path / "l.csv"
+    table.write_text("image,label\n" + "".join(f"{number}.jpg,{name}\n" for number, name in labelled.items()))
+    known = {number for number, name in labelled.items() if name != "Mars"}
+    if not known & set(predicted):
+        with pytest.raises(UsageError):
+            join(read_predictions(path), table, ignore_unknown=True)
+        return
+    outcomes, account, _ = join(read_predictions(path), table, ignore_unknown=True)
+    both = known & set(predicted)
+    assert outcomes.images.to_pylist() == [f"{number}.jpg" for number in predicted if number in both]
+    assert account.scored == sum(bool(predicted[number]) for number in both)
+    assert account.failed == len(both) - account.scored
+    unknown = account.unknown_classes.get("Mars", 0)
+    assert account.labelled == account.scored + account.failed + account.unpredicted + unknown
+    assert account.unlabelled == len(set(predicted) - set(labelled))
+    assert account.unpredicted == len(known - set(predicted))
 
 
 @pytest.mark.parametrize(

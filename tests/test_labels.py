@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_data import write_label_folders
+from evaluation_data import Row, write_label_folders, write_predictions
 
 from batchland.errors import UsageError
 from batchland.labels import Labels, match_classes, near_miss, read_labels, unknown_classes_message
@@ -125,6 +125,13 @@ def test_what_is_no_table_of_labels_is_refused(tmp_path: Path, name: str, conten
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name) == message
+
+
+def test_predictions_are_no_labels(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "preds.parquet", ("a", "b"), [Row("a/1.jpg", (0.9, 0.1))])
+    assert refusal(path) == "holds predictions, not true labels; give those, as class folders or a table"
+    pd.read_parquet(path).drop(columns="top_k").to_csv(tmp_path / "preds.csv")
+    assert refusal(tmp_path / "preds.csv").startswith("holds predictions, not true labels")
 
 
 def test_labels_that_are_no_text_are_refused(tmp_path: Path) -> None:

@@ -294,6 +294,19 @@ def test_a_picture_that_changed_since_is_not_shown(browser: Any, tmp_path: Path)
         assert found.page.locator("#mistakes img").count() == 1
 
 
+def test_no_name_leads_to_a_picture_elsewhere(browser: Any, tmp_path: Path) -> None:
+    secret = write_label_folders(tmp_path, ["secret.jpg", "images/a/1.jpg"], noise(60)) / "secret.jpg"
+    names = (str(secret), "../secret.jpg", "a/../../secret.jpg")
+    rows = [Row(name, (0.1, 0.9), file_size=len(noise(60))) for name in names]
+    predictions = write_predictions(tmp_path / "p.parquet", ("a", "b"), rows, images=tmp_path / "images")
+    labels = tmp_path / "l.csv"
+    labels.write_text("image,label\n" + "".join(f"{name},a\n" for name in names))
+    files = write_report(evaluate(predictions, labels), tmp_path / "report")
+    with opened(browser, files.html) as found:
+        assert found.page.locator("img").count() == 0
+        assert "are outside the scored folder" in found.page.content()
+
+
 def test_50_classes_and_10_000_images_stay_under_2_megabytes(browser: Any, tmp_path: Path) -> None:
     folders = [f"{index:02}.Some_Famous_Place_No_{index}" for index in range(50)]
     evaluation = made_up(tmp_path, folders, 10_000, failed=40, picture=noise())

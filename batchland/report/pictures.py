@@ -25,7 +25,8 @@ class Thumbnail(NamedTuple):
 class Thumbnails:
     """Makes thumbnails from the images below `root` until their data URIs come to `budget` bytes.
 
-    A file whose size is no longer what it was when it was scored is not shown: it is another picture.
+    A file whose size is no longer what it was when it was scored is not shown: it is another picture. Nor is anything
+    outside `root`: a page may be sent to people who must not see it.
     """
 
     def __init__(self, root: Path, side: int, budget: int) -> None:
@@ -36,6 +37,8 @@ class Thumbnails:
 
     def make(self, name: str, file_size: int | None) -> Thumbnail:
         """The thumbnail of one image."""
+        if name.startswith("/") or ".." in name.split("/"):
+            return Thumbnail(None, missing="outside the scored folder")
         if self._left <= 0:
             return Thumbnail(None, missing="left out to keep the page small")
         try:
