@@ -58,3 +58,17 @@ def colour_folders(tmp_path: Path) -> Path:
         for number in range(3):
             (root / folder / f"{number}.jpg").write_bytes(picture(colour))
     return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Sixty images in folders, of colours that say their labels, some of them broken."""
+    root = tmp_path / "photos"
+    for number in range(60):
+        folder = root / f"camera-{number // 20}"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = picture(list(COLOURS.values())[number % 3])
+        if number % 10 == 7:
+            data = data[: len(data) // 2]
+        (folder / f"{number:03}.jpg").write_bytes(data)
+    return root
