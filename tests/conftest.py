@@ -88,3 +88,17 @@ def web_server() -> Iterator[tuple[str, list[str]]]:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}", heard
         running.shutdown()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Sixty images in folders, of colours that say their labels, some of them broken."""
+    root = tmp_path / "photos"
+    for number in range(60):
+        folder = root / f"camera-{number // 20}"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = picture(list(COLOURS.values())[number % 3])
+        if number % 10 == 7:
+            data = data[: len(data) // 2]
+        (folder / f"{number:03}.jpg").write_bytes(data)
+    return root

@@ -6,8 +6,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_scoring import contents, options
-from toys import COLOURS, picture, toy_card, write_toy_model
+from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import score
 from batchland.errors import TooManyFailedError, UsageError

@@ -3,23 +3,20 @@
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from toys import COLOURS, picture, toy_card, write_toy_model
+from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 import batchland.sink as sink_module
 from batchland import ScoreOptions, __version__, score
 from batchland.errors import (
     Interrupted,
-    LockedError,
     ModelError,
     OutputError,
     TimeLimitError,
@@ -30,24 +27,6 @@ from batchland.schemas import METADATA_KEY, PREDICTIONS, Counts, Manifest, Predi
 from batchland.scoring import FailureLimit, find_model
 
 RED, GREEN, BLUE = COLOURS.values()
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Sixty images in folders, of colours that say their labels, some of them broken."""
-    root = tmp_path / "photos"
-    for number in range(60):
-        folder = root / f"camera-{number // 20}"
-        folder.mkdir(parents=True, exist_ok=True)
-        data = picture(list(COLOURS.values())[number % 3])
-        if number % 10 == 7:
-            data = data[: len(data) // 2]
-        (folder / f"{number:03}.jpg").write_bytes(data)
-    return root
-
-
-def options(model, **changes):
-    return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
 
 
 def labels(out):
@@ -150,15 +129,6 @@ def test_a_run_that_broke_off_is_resumed_and_gives_the_same_bytes(tmp_path, phot
     summary = score(photos, tmp_path / "broken" / name, options(toy_model))
     assert summary.manifest.resumed_images == -(-images // 4) * 4 // 8 * 8 if images < 60 else 60
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
-
-
-def contents(folder):
-    """All files below, hidden ones as well; manifests, which hold times, aside."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith("manifest.json")
-    }
 
 
 def test_an_unfinished_part_is_resumed_from_its_last_checkpoint(tmp_path, photos, toy_model, monkeypatch):
@@ -359,74 +329,6 @@ def test_only_chosen_images_have_rows_and_parts_of_another_choice_are_not_taken_
     assert manifest.resumed_images == 0
     with pytest.raises(UsageError, match=r"no images to score \(found: 60 already scored\)"):
         score(photos, tmp_path / "none.parquet", options(toy_model), skip=lambda ref: True)
-
-
-CHILD = """
-import sys, time
-import batchland.session, batchland.sink
-from batchland import ScoreOptions, score
-batchland.sink.CHECKPOINT_SECONDS = 0.02
-predict = batchland.session.Session.predict
-def slow(self, pixels):
-    time.sleep(0.01)
-    return predict(self, pixels)
-batchland.session.Session.predict = slow
-images, out, model = sys.argv[1:]
-print("ready", flush=True)
-score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8))
-"""
-
-
-def kill_and_resume(photos, tmp_path, model, kills):
-    """Kill a scoring process again and again at random moments; count how often it came to that."""
-    rng = random.Random(kills)
-    score(photos, tmp_path / "whole" / "p.parquet", options(model))
-    command = [sys.executable, "-c", CHILD, photos, tmp_path / "killed" / "p.parquet", model]
-    killed = 0
-    while killed < kills:
-        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
-        patience = 0.2
-        while not (tmp_path / "killed" / "p.manifest.json").exists():
-            patience *= 1.3
-            with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-                assert child.stdout.readline() == b"ready\n"
-                time.sleep(rng.uniform(0, patience))
-                child.kill()
-            killed += child.returncode == -signal.SIGKILL
-        assert contents(tmp_path / "killed").get("p.parquet") == contents(tmp_path / "whole")["p.parquet"]
-    return killed
-
-
-def test_killed_runs_end_as_undisturbed_ones(tmp_path, photos, toy_model):
-    assert kill_and_resume(photos, tmp_path, toy_model, kills=5) >= 5
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_hundred_kills(tmp_path, photos, toy_model):
-    assert kill_and_resume(photos, tmp_path, toy_model, kills=100) >= 100
-
-
-def test_a_second_run_on_the_same_output_is_turned_away(tmp_path, photos, toy_model):
-    out = tmp_path / "p.parquet"
-    refusals = []
-
-    def second(progress):
-        with pytest.raises(LockedError) as caught:
-            subprocess_score(photos, out, toy_model)
-        refusals.append(str(caught.value))
-        raise Stop
-
-    with pytest.raises(Stop):
-        score(photos, out, options(toy_model), on_progress=second)
-    assert f"{out}: another run (process {os.getpid()} on " in refusals[0]
-
-
-def subprocess_score(photos, out, model):
-    command = [sys.executable, "-m", "batchland", "score", photos, "--out", out, "--model", model]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode == 75:
-        raise LockedError(run.stderr)
 
 
 def test_scoring_never_imports_torch_nor_pandas(tmp_path, photos, toy_model):

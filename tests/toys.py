@@ -2,12 +2,14 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from batchland import ScoreOptions
 from batchland.model_card import METADATA_KEY, ModelCard, class_names
 from batchland.preprocess import PreprocessSpec
 
@@ -55,3 +57,17 @@ def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = 
     buffer = BytesIO()
     Image.new("RGB", size, colour).save(buffer, kind)
     return buffer.getvalue()
+
+
+def options(model: Path, **changes: Any) -> ScoreOptions:
+    """Small batches and parts, so that a few dozen images make many."""
+    return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below, hidden ones as well; manifests, which hold times, aside."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith("manifest.json")
+    }
