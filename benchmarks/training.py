@@ -133,7 +133,7 @@ def ours_frozen(data: Path, out: Path, backbone: str, size: int) -> None:
     """All of it: decoding, features, head."""
     wall, cpu = time.perf_counter(), _cpu_seconds()
     trained, _ = _train(data, out, epochs=FROZEN_EPOCHS, size=size, model="transfer", backbone=backbone, weights="none")
-    lap = (time.perf_counter() - wall, _cpu_seconds(ended=True) - cpu)
+    lap = (time.perf_counter() - wall, _cpu_seconds() - cpu)
     _print([lap], validation=max(report.validation_accuracy for report in trained.epochs))
 
 
@@ -217,7 +217,7 @@ def _plain_loop(
         with torch.no_grad():
             for inputs, targets in kept:
                 right += int((model(inputs).argmax(1) == targets).sum())
-        lap = (time.perf_counter() - wall, _cpu_seconds(ended=True) - cpu)
+        lap = (time.perf_counter() - wall, _cpu_seconds() - cpu)
         yield lap, right / len(validation)
 
 
@@ -264,15 +264,15 @@ def _some(data: Path, folder: Path, photos: int) -> Path:
     return folder
 
 
-def _cpu_seconds(ended: bool = False) -> float:
-    """Of this process and its living workers; `ended`: and of those that have ended."""
+def _cpu_seconds() -> float:
+    """Of this process and its workers, living and ended."""
     times = os.times()
-    total = times.user + times.system
+    total = times.user + times.system + times.children_user + times.children_system
     ticks = os.sysconf("SC_CLK_TCK")
     for child in multiprocessing.active_children():
         fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
         total += (int(fields[11]) + int(fields[12])) / ticks
-    return total + (times.children_user + times.children_system if ended else 0.0)
+    return total
 
 
 def _print(laps: list[tuple[float, float]], **more: float) -> None:

@@ -18,7 +18,7 @@ from batchland.errors import UsageError
 from batchland.model_card import ModelCard
 from batchland.training.dataset import TrainingData
 from batchland.training.files import publish
-from batchland.training.metrics import EpochReport
+from batchland.training.journal import EpochReport
 from batchland.training.models import ServedModel, build
 
 _log = logging.getLogger("batchland")

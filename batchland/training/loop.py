@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from batchland.errors import UsageError
 from batchland.training.compute import Compute
-from batchland.training.metrics import EpochReport, StageName
+from batchland.training.journal import EpochReport, StageName
 from batchland.training.recipes import Recipe
 
 _WARM_UP_SHARE: Final = 0.05

@@ -32,9 +32,9 @@ from batchland.training.dataset import PhotoDataset, Skipped, TrainingData, load
 from batchland.training.features import Extractor
 from batchland.training.files import publish
 from batchland.training.folders import class_folders, training_folder
+from batchland.training.journal import METRICS, EpochReport, Journal, best_of
 from batchland.training.layers import layer_table
 from batchland.training.loop import Loop, Stage
-from batchland.training.metrics import METRICS, EpochReport, Journal, best_of
 from batchland.training.models import Architecture, ServedModel, build, fold_standardisation, head, transfer_network
 from batchland.training.options import TrainOptions
 from batchland.training.pixel_cache import PixelCache, default_folder

@@ -1,0 +1,51 @@
+"""Where training computes, and what it leaves as it was."""
+
+import resource
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from batchland.training.compute import Compute, choose, freed_memory_kept, reproducible
+
+
+def test_precision_is_what_was_asked_for() -> None:
+    assert choose("cpu", "fp32") == Compute(torch.device("cpu"), bf16=False)
+    assert choose("cpu", "bf16") == Compute(torch.device("cpu"), bf16=True)
+    assert (str(choose("cpu", "fp32")), str(choose("cpu", "bf16"))) == ("cpu, float32", "cpu, bfloat16 products")
+
+
+def test_only_products_are_bfloat16() -> None:
+    layer, inputs = nn.Linear(4, 4), torch.rand(2, 4)
+    for bf16, kind in ((False, torch.float32), (True, torch.bfloat16)):
+        with Compute(torch.device("cpu"), bf16).autocast():
+            assert layer(inputs).dtype == kind
+    assert layer.weight.dtype == torch.float32
+
+
+def test_random_numbers_follow_the_seed_and_the_callers_go_on() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    drawn = []
+    for _ in range(2):
+        with reproducible(7):
+            drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_memory_that_is_freed_is_taken_again_without_page_faults() -> None:
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 * 1024**2).sum()  # 64 MB, 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() > 8000
+    with freed_memory_kept():
+        faults()
+        assert faults() < 100
+    faults()
+    assert faults() > 8000
