@@ -133,7 +133,8 @@ class _Night:
             self.recorder.start()
             skipped = self._work()
         except BatchlandError as error:
-            self.recorder.finish(Ending.of(error))
+            skip = isinstance(error, MissingInputError) and self.job.on_missing == "skip"
+            self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
             return error
         except OSError as error:
             _log.exception("a fault of the system")
@@ -152,12 +153,7 @@ class _Night:
         """All that the job asks for. Returns why there was nothing to do, None if there was."""
         records = read_runs(self.job.folder)
         self._retain(records)
-        try:
-            refused = self._score_all()
-        except MissingInputError as error:
-            if self.job.on_missing == "skip":
-                return str(error)
-            raise
+        refused = self._score_all()
         if self.job.evaluation:
             self._evaluate(self.job.evaluation, records)
         if refused:

@@ -169,6 +169,9 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not(project):
     assert outcomes == ["missing_input"] * (len(outcomes) - 1) + ["ok"]
     assert 2 <= len(outcomes) <= 4
     assert len({tried.run_id for tried in record.attempts}) == 1
+    # A job that may skip a night waits for it all the same.
+    never = run(project, NIGHT + timedelta(days=2), "on_missing=skip", "retry={attempts=2, wait='0.1s'}").record
+    assert [tried.outcome for tried in never.attempts] == ["skipped", "skipped"]
     record, attempt = run(project, NIGHT, "model=none.onnx", "retry={attempts=5, wait='0.2s'}")
     assert (attempt.outcome, attempt.exit_code, len(record.attempts)) == ("failed", 5, 1)
     assert attempt.error.startswith(f"{project}/none.onnx: ")

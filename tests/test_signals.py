@@ -3,10 +3,12 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
-from batchland.signals import StopSignal
+from batchland.errors import Interrupted
+from batchland.signals import StopSignal, signals_raise
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -36,3 +38,23 @@ def test_in_another_thread_nothing_is_caught():
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_becomes_an_error_of_ours_and_only_within(signum):
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as caught, signals_raise():  # noqa: PT012
+        os.kill(os.getpid(), signum)
+        time.sleep(5)
+    assert caught.value.exit_code == 128 + signum
+    assert str(caught.value) == f"stopped by {signum.name}; the same command goes on there"
+    assert signal.getsignal(signum) is before
+
+
+def test_a_stop_signal_within_has_the_first_one():
+    with signals_raise():
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.received == signal.SIGTERM
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)

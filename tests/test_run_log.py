@@ -1,0 +1,61 @@
+"""The log of a night: one JSON object a line, whole lines only, and never a reason to fail."""
+
+import json
+import logging
+
+import pytest
+
+from batchland.errors import OutputError
+from batchland.run_log import run_log
+
+log = logging.getLogger("batchland")
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_lines_have_the_run_s_fields_the_data_and_the_trace(tmp_path):
+    path = tmp_path / "new" / "log.jsonl"
+    with run_log(path, run_id="r", job="toy"):
+        log.info("%d images\nof %s", 3, "Café", extra={"data": {"images": 3, "run_id": "of something else"}})
+        log.debug("not asked for")
+        try:
+            raise ValueError("oh")
+        except ValueError:
+            log.exception("a bug")
+    log.warning("afterwards")
+    first, second = lines(path)
+    assert first.pop("time").startswith("20")
+    assert first == {
+        "level": "info",
+        "run_id": "r",
+        "job": "toy",
+        "message": "3 images\nof Café",
+        "data": {"images": 3, "run_id": "of something else"},
+    }
+    assert (second["level"], second["message"]) == ("error", "a bug")
+    assert second["traceback"].endswith("ValueError: oh")
+
+
+def test_another_run_s_lines_stay(tmp_path):
+    for run_id in ("a", "b"):
+        with run_log(tmp_path / "log.jsonl", run_id=run_id):
+            log.info("here")
+    assert [line["run_id"] for line in lines(tmp_path / "log.jsonl")] == ["a", "b"]
+
+
+def test_a_full_disk_is_said_once_and_fails_nothing(capsys, tmp_path):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with run_log(tmp_path / "log.jsonl"):
+        log.info("one")
+        log.info("two")
+    said = f"batchland: {tmp_path}/log.jsonl: cannot be written (No space left on device)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_log_that_cannot_be_opened_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError) as caught, run_log(tmp_path / "file" / "log.jsonl"):
+        pass
+    assert str(caught.value) == f"{tmp_path}/file/log.jsonl: cannot be written (File exists); the job was not started"
