@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Get labelled photos, split them, and look them over before training."""
+    """Get labelled photos, split them, look them over."""
 
 
 @data.command(epilog="Example: batchland data download --out data/landmark_images")
@@ -74,10 +74,11 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
               help="Photos of a class whose names start with the same match stay together: '[^-]+' for "
               "scene7-1.jpg and scene7-2.jpg.")  # fmt: skip
 def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
-    """Divide the photos of DATA/train, or of DATA itself (one folder a class), into parts, class by class.
+    """Divide labelled photos into parts, class by class.
 
-    `train` keeps a fifth for validation by itself, by the same draw as this command with its defaults: this is for a
-    test set to keep aside, and for other tools. DATA is left as it is.
+    They are those of DATA/train, or of DATA itself, one folder a class. `train` keeps a fifth for validation by itself,
+    by the same draw as this command with its defaults: this is for a test set to keep aside, and for other tools. DATA
+    is left as it is.
     """
     from pydantic import ValidationError
 
@@ -109,11 +110,12 @@ def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
 @click.option("--strict", is_flag=True, help="Notes count as problems, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
 def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:
-    """Read all photos of DATA/train (or DATA) and DATA/test, and say what is wrong with them.
+    """Read all labelled photos and say what is wrong with them.
 
-    Problems are what training or evaluating would refuse or be deceived by: classes without photos, test folders that
-    training does not know, one picture in train and in test or in two classes. They end the command with exit code 4.
-    Notes are unreadable photos, which training skips, and mere repetitions.
+    They are those of DATA/train, or of DATA itself, and of DATA/test. Problems are what training or evaluating would
+    refuse or be deceived by: classes without photos, test folders that training does not know, one picture in train and
+    in test or in two classes. They end the command with exit code 4. Notes are unreadable photos, which training skips,
+    and mere repetitions.
     """
     from tqdm import tqdm
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.option("--name", help="Name of the model.  [default: that of the file]")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
 def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
-    """Make an ONNX classifier from elsewhere ready for scoring: add its classes and its preprocessing.
+    """Make an ONNX classifier from elsewhere ready for scoring.
 
-    Normalisation, and softmax where it is missing, go into the graph, so that nothing about it is left to options.
+    Its classes and its preprocessing are added. Normalisation, and softmax where it is missing, go into the graph, so
+    that nothing about it is left to options.
     """
     from batchland.adopt import adopt as run
 
@@ -37,7 +38,7 @@ def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def inspect(model: Path, as_json: bool) -> None:
-    """Print the card of an ONNX model: classes, preprocessing, where it comes from."""
+    """Print a model's card: classes, preprocessing, origin."""
     from batchland.session import open_session
 
     session = open_session(model, "cpu")

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @click.option("--images", type=int, default=480, show_default=True, help="Labelled pictures, train and test together.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same files.")
 def sample(folder: Path, images: int, seed: int) -> None:
-    """Draw the built-in sample set into DIR: train/ and test/ with class folders, and incoming/.
+    """Draw the built-in sample set into DIR.
 
-    Ten landmarks, unevenly filled, of many sizes and formats; incoming/ is a night's delivery with broken files in it.
+    It has train/ and test/ with class folders, and incoming/. Ten landmarks, unevenly filled, of many sizes and
+    formats; incoming/ is a night's delivery with broken files in it.
     """
     from batchland.sample import draw_sample
 
@@ -33,9 +34,10 @@ def sample(folder: Path, images: int, seed: int) -> None:
 @click.command(epilog="Example: batchland demo")
 @click.argument("folder", metavar="[DIR]", default="demo", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
-    """Try everything: draw the sample set, train both models briefly, export, score, evaluate.
+    """Try everything on the sample set, from training to report.
 
-    All of it in DIR (demo/ by default), in two to four minutes on two cores. Needs the extra `train`.
+    It is drawn, both models are trained briefly, exported, scored and evaluated. All of it in DIR (demo/ by default),
+    in two to four minutes on two cores. Needs the extra `train`.
     """
     with training_extra():
         from batchland.demo import run_demo, top1

@@ -69,7 +69,7 @@ _log = logging.getLogger("batchland")
 @click.option("--restart", is_flag=True, help="Discard what an interrupted run has left, instead of resuming it.")
 @click.option("--retry-failed", is_flag=True, help="Score only the failed rows of an output that exists again.")
 def score(images: Path, out: Path, max_failed: str | None, **options: Any) -> None:
-    """Score every image below DIR and write a table of top-k predictions.
+    """Score every image below DIR: a table of top-k predictions.
 
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.

@@ -66,11 +66,12 @@ _log = logging.getLogger("batchland")
 @click.option("--checkpoint-every", type=click.FloatRange(0), default=60, show_default=True, metavar="SECONDS",
               help="Save the state to resume from at the first end of an epoch after so long.")  # fmt: skip
 def train(data: Path, out: Path, models_dir: Path, cache_limit: float, **options: Any) -> None:
-    """Train on DATA/train (or DATA itself: one folder a class) and export the models to ONNX.
+    """Train one or both models and export them to ONNX.
 
-    A fifth of the images is kept aside for validation, class by class; the weights of the lowest validation loss are
-    kept. Each ONNX file appears only if it answers as PyTorch does on validation images. Beside each checkpoint lie
-    metrics.csv, metrics.jsonl, curves.png, layers.txt and, where TensorBoard is installed, its events.
+    The photos are those of DATA/train, or of DATA itself, one folder a class. A fifth of the images is kept aside for
+    validation, class by class; the weights of the lowest validation loss are kept. Each ONNX file appears only if it
+    answers as PyTorch does on validation images. Beside each checkpoint lie metrics.csv, metrics.jsonl, curves.png,
+    layers.txt and, where TensorBoard is installed, its events.
 
     Photos are decoded once, into a cache between runs. Interrupted (Ctrl-C, SIGTERM) it stops after the step; that run
     or a killed one goes on with --resume, to the same weights.
@@ -100,9 +101,10 @@ def train(data: Path, out: Path, models_dir: Path, cache_limit: float, **options
 @click.option("--data", type=click.Path(path_type=Path),
               help="Where the training data lies now, if it has moved since training.")  # fmt: skip
 def export(run: Path, out: Path, data: Path | None) -> None:
-    """Turn RUN (a folder that `train` wrote, or its checkpoint.pt) into one ONNX file with its card.
+    """Turn a training run into one ONNX file with its card.
 
-    The file appears only if it answers as PyTorch does on real validation images: one, a full batch and a ragged one.
+    RUN is a folder that `train` wrote, or its checkpoint.pt. The file appears only if it answers as PyTorch does on
+    real validation images: one, a full batch and a ragged one.
     """
     with training_extra():
         from batchland.training.export import export as run_export
