@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchland.evaluation import Evaluation, evaluate
-from batchland.report import ReportFiles, write_report
+from batchland.report.comparison import write_side_by_side
 from batchland.sample import draw_sample
 from batchland.scoring import RunSummary, ScoreOptions, score
 from batchland.training.export import export
-from batchland.training.train import EpochReport, TrainOptions, train
+from batchland.training.train import EpochReport, OnProgress, TrainOptions, train
 
 _log = logging.getLogger("batchland")
 
@@ -28,7 +28,6 @@ class ModelResult:
     predictions: RunSummary
     """Of the labelled test set."""
     evaluation: Evaluation
-    report: ReportFiles
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,19 @@ class DemoResult:
     """What the demo left in its folder."""
 
     folder: Path
-    models: tuple[ModelResult, ...]
+    models: tuple[ModelResult, ModelResult]
+    report: Path
+    """The page on which the two are compared; the report of each lies in a folder beside it."""
     night: RunSummary
     """The night's delivery, scored by the better model: with its broken files as failed rows."""
 
 
 def run_demo(
-    folder: Path, training: TrainOptions = TRAINING, *, on_epoch: Callable[[EpochReport], None] | None = None
+    folder: Path,
+    training: TrainOptions = TRAINING,
+    *,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> DemoResult:
     """Fill `folder` with sample/, runs/, models/, predictions/ and report/. A sample that is there is used again.
 
@@ -52,18 +57,20 @@ def run_demo(
     if not sample.exists():
         _log.info("drawing the sample set into %s", sample)
         draw_sample(sample)
-    trained = train(sample, folder / "runs", training, on_epoch=on_epoch)
-    models = []
-    for model in trained:
-        name = model.checkpoint.parent.name
-        onnx = export(model.checkpoint.parent, folder / "models" / f"{name}.onnx").path
-        predictions = _score(sample / "test", folder / "predictions" / f"{name}.parquet", onnx)
-        evaluation = evaluate(predictions.out, sample / "test")
-        report = write_report(evaluation, folder / "report" / name)
-        models.append(ModelResult(name, onnx, predictions, evaluation, report))
-    best = max(models, key=lambda model: top1(model.evaluation))
+    training = training.model_copy(update={"cache_dir": folder / "runs" / "pixels"})
+    trained = train(sample, folder / "runs", training, on_epoch=on_epoch, on_progress=on_progress)
+    scratch, transfer = (_evaluated(model.checkpoint.parent, folder) for model in trained)
+    write_side_by_side(scratch.evaluation, transfer.evaluation, folder / "report")
+    best = max(scratch, transfer, key=lambda model: top1(model.evaluation))
     night = _score(sample / "incoming", folder / "predictions" / "incoming.parquet", best.onnx)
-    return DemoResult(folder, tuple(models), night)
+    return DemoResult(folder, (scratch, transfer), folder / "report" / "report.html", night)
+
+
+def _evaluated(run: Path, folder: Path) -> ModelResult:
+    onnx = export(run, folder / "models" / f"{run.name}.onnx").path
+    test = folder / "sample" / "test"
+    predictions = _score(test, folder / "predictions" / f"{run.name}.parquet", onnx)
+    return ModelResult(run.name, onnx, predictions, evaluate(predictions.out, test))
 
 
 def top1(evaluation: Evaluation) -> float:

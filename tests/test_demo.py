@@ -16,8 +16,9 @@ def test_everything_is_there_and_agrees(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["models", "predictions", "report", "runs", "sample"]
     for model in result.models:
         assert model.evaluation.summary.account.scored == drawn.test_images
-        assert model.report.html.stat().st_size > 10_000
+        assert (folder / "report" / model.name / "report.html").stat().st_size > 10_000
         assert pq.read_metadata(model.predictions.out).num_rows == drawn.test_images
+    assert result.report.stat().st_size > 10_000
     counts = result.night.manifest.counts
     assert (counts.listed, counts.failed) == (drawn.incoming_files, drawn.broken_files)
     assert counts.failed_by_code == {"empty": 1, "not_an_image": 1, "truncated": 1}

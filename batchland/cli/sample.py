@@ -1,15 +1,10 @@
 """`batchland sample` and `batchland demo`: pictures to try everything on, and everything tried on them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from batchland.cli.train import print_epoch, training_extra
-
-if TYPE_CHECKING:
-    from batchland.demo import DemoResult
-    from batchland.scoring import RunSummary
 
 
 @click.command(epilog="Example: batchland sample data/sample")
@@ -41,8 +36,10 @@ def demo(folder: Path) -> None:
     """
     with training_extra():
         from batchland.demo import run_demo, top1
+        from batchland.training.progress import TrainProgress
 
-    result = run_demo(folder, on_epoch=print_epoch)
+    with TrainProgress() as progress:
+        result = run_demo(folder, on_epoch=print_epoch, on_progress=progress.update)
     classes = len(result.models[0].evaluation.summary.classes)
     click.echo(f"\nThe test set has {classes} classes; guessing would name {1 / classes:.0%} right.")
     for model in result.models:
@@ -51,10 +48,6 @@ def demo(folder: Path) -> None:
     counts = result.night.manifest.counts
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     click.echo(f"the night: {counts.listed} images delivered, {counts.ok} scored, {counts.failed} failed ({codes})")
-    click.echo(f"\nreports:     {', '.join(str(model.report.html) for model in result.models)}")
-    click.echo(f"models:      {', '.join(str(model.onnx) for model in result.models)}")
-    click.echo(f"predictions: {', '.join(str(run.out) for run in _runs(result))}")
-
-
-def _runs(result: "DemoResult") -> "list[RunSummary]":
-    return [*(model.predictions for model in result.models), result.night]
+    click.echo(f"\nreport:      {result.report}, and of each model {folder}/report/*/report.html")
+    click.echo(f"models:      {folder}/models/*.onnx")
+    click.echo(f"predictions: {folder}/predictions/*.parquet")

@@ -41,7 +41,7 @@ from batchland.training.pixel_cache import PixelCache, default_folder
 from batchland.training.recipes import RECIPES, Recipe
 from batchland.training.sampling import BalancedDraws
 
-__all__ = ["EpochReport", "TrainOptions", "TrainedModel", "train"]
+__all__ = ["EpochReport", "OnProgress", "TrainOptions", "TrainedModel", "train"]
 
 _log = logging.getLogger("batchland")
 
