@@ -266,8 +266,16 @@ def kill_and_rerun(folder, kills):
         project.deliver(NIGHTS[day])
     assert project.run(NIGHTS[1]) == 0
     command = [sys.executable, "-m", "batchland", "run", project.job, "--date", str(night)]
-    begin = time.monotonic()
-    subprocess.run(command, capture_output=True, check=True)
+
+    @contextmanager
+    def begun():
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+            assert "begins" in child.stderr.readline()
+            yield child
+
+    with begun() as child:
+        begin = time.monotonic()
+        child.communicate()
     patience = time.monotonic() - begin
     partition, records = folder / "out" / f"date={night}", folder / "runs" / "toy" / str(night)
     undisturbed = {path.name: path.read_bytes() for path in partition.glob("*.parquet")}
@@ -276,8 +284,8 @@ def kill_and_rerun(folder, kills):
     while done < kills:
         if (partition / "_manifest.json").exists():
             shutil.rmtree(partition)
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-            time.sleep(rng.uniform(0.4, 1) * patience)
+        with begun() as child:
+            time.sleep(rng.uniform(0, patience))
             child.kill()
         done += child.returncode == -signal.SIGKILL
         read_runs(records.parent)  # whole, or not there yet
@@ -296,13 +304,13 @@ def kill_and_rerun(folder, kills):
 
 
 def test_nights_killed_at_random_moments_end_as_undisturbed_ones(tmp_path):
-    kill_and_rerun(tmp_path, 3)
+    assert kill_and_rerun(tmp_path, 3) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_fifty_kills_of_a_night(tmp_path):
-    assert kill_and_rerun(tmp_path, 50) > 10  # the others died before they had begun to write
+    assert kill_and_rerun(tmp_path, 50) > 40  # a few may die before their first word is on disk
 
 
 def test_a_disk_that_is_full_from_the_start_is_told_of_and_hurts_nothing(disk):
