@@ -260,7 +260,7 @@ def update_run(folder: Path, record: RunRecord) -> RunRecord:
 def point_to_latest(root: Path) -> None:
     """Let `runs/NAME/latest` be a link to the newest date that has a record."""
     newest = max(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file())
-    temporary = root / f".{LATEST}.new"
+    temporary = root / f".{LATEST}.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(newest)
     temporary.replace(root / LATEST)

@@ -6,6 +6,7 @@ import pytest
 from toys import picture
 
 from batchland.job import load_job
+from batchland.plan import plan_night
 from batchland.retention import delete, find_expired
 from batchland.run_record import read_runs
 from batchland.runner import run_night
@@ -38,6 +39,14 @@ def test_one_reason_to_keep_a_night_is_enough(project):
     assert expired(project, "keep_days=2", "keep_nights=4") == ["date=2026-11-20"]
     # The run's own night counts, be it there or not.
     assert expired(project, "keep_nights=3", night=date(2026, 11, 25)) == [f"date={day}" for day in DAYS[:3]]
+
+
+def test_a_dry_run_lists_what_would_go_and_deletes_nothing(project):
+    partition = project / "out" / "date=2026-11-20"
+    size = sum(path.stat().st_size for path in partition.iterdir())
+    plan = list(plan_night(load_job(project / "toy.toml", ["retention.keep_nights=4"]), DAYS[-1]))
+    assert plan[1] == f"delete {partition}: 2 files, {size} bytes"
+    assert len(list(partition.iterdir())) == 2
 
 
 def test_the_last_good_night_stays_whatever_the_rules_say(project):
