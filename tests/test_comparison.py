@@ -212,7 +212,7 @@ def test_the_interval_of_macro_f1_is_that_of_resampled_images(
     rng = np.random.default_rng(0)
     groups = [np.flatnonzero(truth == index) for index in range(6)]
     samples = []
-    for _ in range(500):
+    for _ in range(300):
         drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
         before, after = (f1_score(truth[drawn], each[drawn], average="macro") for each in (a, b))
         samples.append(after - before)

@@ -18,7 +18,7 @@ from batchland.cli import main
 from batchland.comparison import Comparison, compare
 from batchland.errors import UsageError
 from batchland.evaluation import evaluate
-from batchland.report.changes_text import changed_classes, comparison_markdown, comparison_summary
+from batchland.report.changes_text import changed_classes, changed_figures, comparison_markdown, comparison_summary
 from batchland.report.comparison import COMPARISON_FILES, write_comparison
 from batchland.schemas import CLASS_CHANGES, FLIPS, ComparisonSummary
 
@@ -89,6 +89,23 @@ def test_no_clear_difference_is_said_so(nights: Path) -> None:
         "\nNo clear difference. B is right for 27 of 40 images, A for 27; chance alone may do that (exact McNemar "
         "test, p = 1.000).\nimages: 0 broken (A alone was right), 0 fixed, 0 wrong in another way\n"
     ) in comparison_summary(compare(same, same))
+
+
+def test_what_the_exact_test_leaves_open_is_not_called_better(tmp_path: Path) -> None:
+    """Of 100 images 11 were won and 3 lost: the bootstrap says more than chance, the exact test does not."""
+    names = [f"{number:03}.jpg" for number in range(100)]
+    labels = tmp_path / "l.csv"
+    labels.write_text("image,label\n" + "".join(f"{name},Red Tower\n" for name in names))
+    sides = []
+    for name, wrong in (("a", range(11)), ("b", range(90, 93))):
+        rows = [Row(each, GREEN if number in wrong else RED) for number, each in enumerate(names)]
+        sides.append(evaluate(write_predictions(tmp_path / f"{name}.parquet", FOLDERS, rows), labels))
+    summary = compare(*sides).summary
+    assert summary.figures.top1.low is not None
+    assert summary.figures.top1.low > 0
+    assert summary.agreement.p_value == pytest.approx(0.0574, abs=1e-4)
+    assert next(figure for figure in changed_figures(summary) if figure.name == "top-1 accuracy").kind == ""
+    assert "\nNo clear difference. " in comparison_summary(compare(*sides))
 
 
 def test_markdown_for_a_ticket(nights: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_bootstrap_of_counts_is_that_of_images(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     groups = [np.flatnonzero(truth == index) for index in range(4)]
     scores = []
-    for _ in range(1500):
+    for _ in range(800):
         drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
         scores.append(sk.f1_score(truth[drawn], outcomes.predicted[drawn], average="macro"))
     assert ours.macro_f1.mean() == pytest.approx(np.mean(scores), abs=0.003)

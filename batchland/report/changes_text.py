@@ -32,7 +32,7 @@ class ChangedFigure(NamedTuple):
     name: str
     change: Change
     kind: str
-    """`better` or `worse` where the whole interval says so, else nothing."""
+    """`better` or `worse` where the whole interval says so, and of top1 the exact test, too; else nothing."""
     difference: str
     interval: str
 
@@ -77,6 +77,8 @@ def changed_figures(summary: ComparisonSummary) -> list[ChangedFigure]:
             continue
         known = change.low is not None and change.high is not None
         sure = known and (change.low > 0 or change.high < 0)  # type: ignore[operator]
+        if key == "top1":  # the exact test has the last word, as in the verdict
+            sure = sure and summary.agreement.p_value < LEVEL
         kind = ("better" if change.difference * better > 0 else "worse") if sure else ""
         found.append(ChangedFigure(name, change, kind, points(change.difference), _range(change) if known else ""))
     return found
