@@ -274,7 +274,8 @@ class PredictionSink:
         with self._timed():
             if is_file_output(self.out):
                 schema = PREDICTIONS.with_metadata(metadata)
-                with pq.ParquetWriter(self._assembly, schema, compression="zstd") as writer:
+                # A file of ours is closed even where its last bytes find no room; the writer's own would stay open.
+                with self._assembly.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                     for part in range(self._parts):
                         writer.write_table(self._read_part(part).cast(schema))
                 _sync(self._assembly)
