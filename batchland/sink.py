@@ -274,7 +274,7 @@ class PredictionSink:
         with self._timed():
             if is_file_output(self.out):
                 schema = PREDICTIONS.with_metadata(metadata)
-                with pq.ParquetWriter(self._assembly, schema, compression="zstd") as writer:
+                with self._assembly.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                     for part in range(self._parts):
                         writer.write_table(self._read_part(part).cast(schema))
                 _sync(self._assembly)
@@ -398,7 +398,9 @@ def _read_table(path: Path) -> pa.Table:
 
 def _write_table(table: pa.Table, path: Path, metadata: dict[bytes, bytes]) -> None:
     table = table.combine_chunks().replace_schema_metadata(metadata)
-    pq.write_table(table, path, compression="zstd", row_group_size=max(1, table.num_rows))
+    # A file of ours is closed even where its last bytes find no room; Arrow's own would stay open, and keep the space.
+    with path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=max(1, table.num_rows))
 
 
 def _describe_file(path: Path, name: str) -> WrittenFile:

@@ -58,9 +58,13 @@ class Suspects:
     ) -> None:
         with suppress(OSError):
             self._notes_path.unlink(missing_ok=True)  # this process lives: no image has killed it
+        if self._notes is not None:  # a thread that hung may still come back and make a note: into nothing, then
+            nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nothing, self._notes, inheritable=False)
+            os.close(nothing)
 
     def __del__(self) -> None:
-        if self._notes is not None:  # not before: a thread that hung may still come back and make a note
+        if self._notes is not None:
             os.close(self._notes)
 
     def load(self, ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:

@@ -13,11 +13,13 @@ from pathlib import Path
 import onnx
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
 from toys import COLOURS, contents, options, picture, toy_card
 
 import batchland.scoring as scoring_module
 import batchland.suspects as suspects_module
 from batchland import score
+from batchland.cli import main
 from batchland.errors import Interrupted, OutputError
 from batchland.loader import load_image
 from batchland.model_card import METADATA_KEY
@@ -27,11 +29,11 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "batchland", "score", *map(str, arguments), "--device", "cpu"]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, command(*arguments)[3:])
 
 
-def last_line(result: subprocess.CompletedProcess[str]) -> str:
+def last_line(result: Result) -> str:
     return result.stderr.splitlines()[-1]
 
 
@@ -63,7 +65,7 @@ def test_a_disk_that_fills_up(tmp_path, toy_model, name):
     with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=160k", "tmpfs") as small:
         out = small / name
         first = run(root, "--out", out, *arguments)
-        assert first.returncode == 74
+        assert first.exit_code == 74
         assert last_line(first) == (
             f"batchland: {out}: cannot be written (No space left on device); finished parts are kept: free some space, "
             f"then run the same command again to go on"
@@ -74,12 +76,12 @@ def test_a_disk_that_fills_up(tmp_path, toy_model, name):
         assert 0 < kept < 38
         assert not list((small / f".{name}.parts").glob(".*"))
         refused = 1
-        for size in (200, 300, 450, 1000, 2000):
+        for size in (200, 2000):
             subprocess.run(["mount", "-o", f"remount,size={size}k", small], check=True)
             again = run(root, "--out", out, *arguments)
-            if again.returncode == 0:
+            if again.exit_code == 0:
                 break
-            assert again.returncode == 74, again.stderr
+            assert again.exit_code == 74, again.stderr
             assert not out.exists()
             refused += 1
         assert refused >= 2
@@ -92,7 +94,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, photos, toy_model):
     with mounted(tmp_path / "readonly", "-t", "tmpfs", "-o", "ro", "tmpfs") as readonly:
         for out in (readonly / "p.parquet", readonly / "p", readonly / "new" / "p.parquet"):
             result = run(photos, "--out", out, "--model", toy_model)
-            assert result.returncode == 74
+            assert result.exit_code == 74
             assert last_line(result) == (
                 f"batchland: {out}: cannot be written (Read-only file system); give an --out that this user may write"
             )
@@ -145,12 +147,13 @@ def test_the_second_of_two_runs_names_the_first(tmp_path, photos, toy_model):
 
     def second(progress):
         if not refused:
-            refused.append(run(photos, "--out", out, "--model", toy_model))
+            arguments = command(photos, "--out", out, "--model", toy_model)
+            refused.append(subprocess.run(arguments, capture_output=True, text=True, check=False))
 
     score(photos, out, options(toy_model), on_progress=second)
     assert refused[0].returncode == 75
     pattern = rf"batchland: {out}: another run \(process {os.getpid()} on \S+, since \S+\) is writing it; wait for .*"
-    assert re.fullmatch(pattern, last_line(refused[0]))
+    assert re.fullmatch(pattern, refused[0].stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -221,7 +224,7 @@ def refusal_of_model(tmp_path, photos, data: bytes) -> str:
     model = tmp_path / "m.onnx"
     model.write_bytes(data)
     result = run(photos, "--out", tmp_path / "p.parquet", "--model", model)
-    assert result.returncode == 5, result.stderr
+    assert result.exit_code == 5, result.stderr
     assert result.stdout == ""
     assert not (tmp_path / "p.parquet").exists()
     line = last_line(result)
@@ -251,7 +254,7 @@ def test_max_failed_decides_the_exit_code_and_nothing_else(tmp_path, photos, toy
     out = tmp_path / "p.parquet"
     for limit, code in (("10%", 0), ("9.99%", 3), ("0", 3)):
         result = run(photos, "--out", out, "--model", toy_model, "--overwrite", "--max-failed", limit)
-        assert result.returncode == code, result.stderr
+        assert result.exit_code == code, result.stderr
         assert pq.read_table(out).num_rows == 60
     assert last_line(result) == (
         "batchland: 6 of 60 images failed (truncated 6), more than --max-failed 0; the predictions are written, look "
