@@ -57,6 +57,26 @@ class DataSummary(BaseModel):
     validation_images: int
 
 
+class ExportSummary(BaseModel):
+    """How the file's answers compare with those of the trained model, over all validation images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    precision: Literal["fp32", "fp16", "int8"]
+    """Of the network's weights and products; input stays uint8, output float32."""
+    temperature: float
+    """What the graph divides logits by before softmax, fitted on the validation images."""
+    validation_images: int
+    validation_accuracy: float
+    """The file's top-1, 0 to 1."""
+    validation_loss: float
+    """The file's mean cross-entropy, nats, with the temperature."""
+    accuracy_fp32: float
+    """Top-1 of the trained model in float32, 0 to 1."""
+    largest_difference: float
+    """Of any probability, between the file and the trained model with the same temperature."""
+
+
 class ModelCard(BaseModel):
     """Everything that scoring needs to know of a model besides its graph."""
 
@@ -74,6 +94,8 @@ class ModelCard(BaseModel):
     """Package name to version, of what made the file."""
     training: TrainingSummary | None = None
     data: DataSummary | None = None
+    export: ExportSummary | None = None
+    """None for models trained elsewhere."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":

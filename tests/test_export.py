@@ -16,7 +16,7 @@ from batchland.model_card import METADATA_KEY, ModelCard
 from batchland.preprocess import preprocess
 from batchland.session import open_session
 from batchland.training import export as export_module
-from batchland.training.export import export
+from batchland.training.export import ExportOptions, export
 from batchland.training.models import ServedModel, build
 from batchland.training.train import TrainedModel, TrainOptions, train
 
@@ -36,9 +36,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainedModel]
     return {model.card.name: model for model in models}
 
 
-def in_torch(model: TrainedModel, pixels: np.ndarray) -> np.ndarray:
+def in_torch(model: TrainedModel, pixels: np.ndarray, temperature: float) -> np.ndarray:
     served = build(model.card.name, 3, model.card.preprocess)  # type: ignore[arg-type]
     served.load_state_dict(torch.load(model.checkpoint, weights_only=True)["state"])
+    served.temperature.fill_(temperature)
     with torch.inference_mode():
         probabilities: np.ndarray = served.eval()(torch.from_numpy(pixels)).numpy()
     return probabilities
@@ -53,13 +54,18 @@ def test_the_exported_model_answers_as_the_checkpoint(
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in out.parent.iterdir()] == [f"{name}.onnx"]
     session = open_session(out, "cpu")
-    assert session.card == model.card == report.card
+    assert session.card == report.card
+    assert session.card.model_copy(update={"export": None}) == model.card
+    summary = session.card.export
+    assert summary is not None
+    assert (summary.precision, summary.validation_images) == ("fp32", 6)
+    assert summary.validation_accuracy == summary.accuracy_fp32 == model.card.training.validation_accuracy
     assert (report.sha256, report.size, report.opset) == (session.sha256, out.stat().st_size, 18)
     for count in (1, 2, 7, 40):
         pixels = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         probabilities = session.predict(pixels)
         assert probabilities.shape == (count, 3)
-        assert np.abs(probabilities - in_torch(model, pixels)).max() < 5e-5
+        assert np.abs(probabilities - in_torch(model, pixels, summary.temperature)).max() < 5e-5
     assert report.images == 6
     assert [(each.batch, each.same_top1) for each in report.agreement] == [(1, 1), (32, 32), (13, 13)]
     assert report.largest_difference == max(each.largest_difference for each in report.agreement) < 5e-5
@@ -77,7 +83,7 @@ def test_the_file_keeps_the_contract(trained: dict[str, TrainedModel], tmp_path:
     assert dims == ["batch", 32, 32, 3]
     assert [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim] == ["batch", 3]
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
-    assert ModelCard.from_json(entry.value, "file") == trained["scratch"].card
+    assert ModelCard.from_json(entry.value, "file").classes == trained["scratch"].card.classes
 
 
 def test_scoring_a_training_file_gives_what_training_saw(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
@@ -91,7 +97,9 @@ def test_scoring_a_training_file_gives_what_training_saw(trained: dict[str, Trai
         place = session.card.folders.index(name.split("/")[0])
         losses.append(-np.log(session.predict(pixels[None])[0, place]))
     assert model.card.training is not None
-    assert np.mean(losses) == pytest.approx(model.card.training.validation_loss, rel=1e-3)
+    assert session.card.export is not None
+    assert np.mean(losses) == pytest.approx(session.card.export.validation_loss, rel=1e-3)
+    assert np.mean(losses) < model.card.training.validation_loss
 
 
 @pytest.mark.parametrize(("change", "says"), [("shift", "0 with another first class"), ("turn", "another first class")])
@@ -112,7 +120,7 @@ def test_a_file_that_disagrees_is_not_published(
 
     monkeypatch.setattr(export_module, "_write_onnx", wrong)
     out = tmp_path / "scratch.onnx"
-    with pytest.raises(ModelError, match="not written, the ONNX file disagrees with PyTorch on a batch of") as caught:
+    with pytest.raises(ModelError, match="not written, the fp32 file disagrees with PyTorch on a batch of") as caught:
         export(trained["scratch"].checkpoint, out)
     assert says in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -138,9 +146,9 @@ def test_data_that_has_moved_must_be_named(trained: dict[str, TrainedModel], tmp
     )
     assert not (tmp_path / "scratch.onnx").exists()
     for data in (tmp_path / "moved", tmp_path / "moved" / "train"):
-        assert export(tmp_path, tmp_path / "scratch.onnx", data=data).images == 6
+        assert export(tmp_path, tmp_path / "scratch.onnx", ExportOptions(data=data)).images == 6
     with pytest.raises(UsageError, match="give the data it was trained on"):
-        export(tmp_path, tmp_path / "scratch.onnx", data=tmp_path)
+        export(tmp_path, tmp_path / "scratch.onnx", ExportOptions(data=tmp_path))
 
 
 def test_files_that_are_no_checkpoint_are_refused(trained: dict[str, TrainedModel], tmp_path: Path) -> None:

@@ -100,16 +100,22 @@ def train(data: Path, out: Path, models_dir: Path, cache_limit: float, **options
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
 @click.option("--data", type=click.Path(path_type=Path),
               help="Where the training data lies now, if it has moved since training.")  # fmt: skip
-def export(run: Path, out: Path, data: Path | None) -> None:
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
+              help="fp16 halves the file, int8 quarters it.")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(0), default=0.5, show_default=True, metavar="POINTS",
+              help="Top-1 on the validation images that fp16 and int8 may lose against fp32.")  # fmt: skip
+def export(run: Path, out: Path, **options: Any) -> None:
     """Turn a training run into one ONNX file with its card.
 
     RUN is a folder that `train` wrote, or its checkpoint.pt. The file appears only if it answers as PyTorch does on
-    real validation images: one, a full batch and a ragged one.
+    real validation images: one, a full batch and a ragged one. A temperature is fitted on them, so that probabilities
+    mean what they say; it goes into the graph and the card.
     """
     with training_extra():
+        from batchland.training.export import ExportOptions
         from batchland.training.export import export as run_export
 
-    print_export(run_export(run, out, data=data))
+    print_export(run_export(run, out, ExportOptions(**options)))
 
 
 def print_epoch(report: "EpochReport") -> None:
@@ -130,9 +136,17 @@ def print_epoch(report: "EpochReport") -> None:
 
 def print_export(report: "ExportReport") -> None:
     """What was published, and how far it is from PyTorch."""
+    summary = report.card.export
+    assert summary is not None
+    same, compared = (sum(getattr(each, name) for each in report.agreement) for name in ("same_top1", "batch"))
+    drop = 100 * (summary.accuracy_fp32 - summary.validation_accuracy)
+    lost = "" if summary.precision == "fp32" else f", {drop:.2f} points less than in fp32"
     click.echo(
-        f"{report.path}: {report.size / 1e6:.1f} MB, agrees with PyTorch on {report.images} validation images: same "
-        f"first class on all, largest difference {report.largest_difference:.1e} (allowed {report.tolerance:g})"
+        f"{report.path}: {summary.precision}, {report.size / 1e6:.1f} MB; validation accuracy "
+        f"{summary.validation_accuracy:.1%}{lost}; temperature {summary.temperature:.2f} (validation loss "
+        f"{report.loss_before:.4f} before, {summary.validation_loss:.4f} with it); agrees with PyTorch on the first "
+        f"class of {same} of {compared} images, largest difference {report.largest_difference:.1e} "
+        f"(allowed {report.tolerance:g})"
     )
 
 

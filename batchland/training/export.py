@@ -3,45 +3,56 @@
 import contextlib
 import io
 import logging
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
 
 import numpy as np
 import onnx
 import torch
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import softmax
 
-from batchland.errors import ImageError, ModelError, UsageError
-from batchland.model_card import METADATA_KEY, ModelCard
-from batchland.preprocess import Pixels, preprocess
+from batchland.model_card import METADATA_KEY, ExportSummary, ModelCard
+from batchland.preprocess import Pixels
 from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
-from batchland.source import ImageRef, read_image
+from batchland.training.agreement import (
+    BATCHES,
+    TOLERANCES,
+    Agreement,
+    Probabilities,
+    agreement,
+    compare,
+    require_accuracy,
+    require_agreement,
+)
 from batchland.training.checkpoint import CHECKPOINT, load_checkpoint, restore_model
 from batchland.training.files import publish
-from batchland.training.folders import training_folder
+from batchland.training.holdout import Holdout, read_holdout
 from batchland.training.models import ServedModel
+from batchland.training.precision import Precision, half, quantisable, quantise
+from batchland.training.temperature import fit_temperature, mean_loss
 
 _log = logging.getLogger("batchland")
 
 OPSET: Final = 18
-TOLERANCE: Final = 1e-4
-"""Largest difference of a probability that counts as agreement."""
-BATCHES: Final = (1, 32, 13)
-"""Sizes that the two must agree at: one image, a full batch, a ragged one."""
+CALIBRATION_IMAGES: Final = 200
+"""Training photos that int8 ranges are taken from."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """PyTorch and the ONNX session on one batch of real images."""
+class ExportOptions(BaseModel):
+    """What to make of a checkpoint."""
 
-    batch: int
-    same_top1: int
-    """Images, of `batch`, with the same first class."""
-    largest_difference: float
-    """Of any probability."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path | None = None
+    """Where the training data lies now, if it has moved."""
+    precision: Precision = "fp32"
+    """`fp16` halves the file, `int8` quarters it, at the price of some accuracy."""
+    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    """Percentage points of validation top-1 that fp16 and int8 may lose against fp32."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +61,15 @@ class ExportReport:
 
     path: Path
     card: ModelCard
+    """With the figures over all validation images, as `card.export`."""
+    loss_before: float
+    """Mean cross-entropy over the validation images without the temperature, nats."""
     sha256: str
     size: int
     """Bytes."""
     opset: int
     images: int
-    """Different validation images that were compared."""
+    """Different validation images that were compared batch by batch."""
     tolerance: float
     agreement: tuple[Agreement, ...]
 
@@ -65,75 +79,89 @@ class ExportReport:
         return max(each.largest_difference for each in self.agreement)
 
 
-def export(run: Path, out: Path, *, data: Path | None = None) -> ExportReport:
+def export(run: Path, out: Path, options: ExportOptions | None = None) -> ExportReport:
     """Write the model of `run` (a folder with checkpoint.pt, or that file) to the ONNX file `out`.
 
-    data: where the training data lies now, if it has moved. Raises UsageError if the checkpoint or its validation
-    images cannot be had, ModelError if the ONNX session disagrees with PyTorch; then `out` is as it was before.
+    Probabilities are calibrated: a temperature, fitted on the validation images, goes into the graph and the card.
+
+    Raises UsageError if the checkpoint or its validation images cannot be had or have other classes, ModelError if the
+    ONNX session disagrees with PyTorch or loses too much accuracy; then `out` is as it was before.
     """
+    options = options or ExportOptions()
     run, out = Path(run), Path(out)
     path = run / CHECKPOINT if run.is_dir() else run
     checkpoint = load_checkpoint(path)
     card = ModelCard.from_json(checkpoint["card"], str(path))
     model = restore_model(checkpoint, card)
-    pixels = _validation_pixels(path, checkpoint, card, data)
-    reports: list[ExportReport] = []
+    holdout = read_holdout(path, checkpoint, card, options.data)
+    logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
+    model.temperature.fill_(fit_temperature(logits, holdout.labels))
+    making = _Making(out, options, card, model, holdout, logits)
+    publish(out, making.write)
+    assert making.report is not None
+    return making.report
 
-    def write(temporary: Path) -> None:
-        _write_onnx(model, card, temporary)
+
+@dataclass
+class _Making:
+    """A file on its way."""
+
+    out: Path
+    options: ExportOptions
+    card: ModelCard
+    model: ServedModel
+    holdout: Holdout
+    logits: Probabilities
+    """The trained model's, of all validation images, [images, classes]."""
+    report: ExportReport | None = None
+
+    def write(self, temporary: Path) -> None:
+        precision = self.options.precision
+        form = {"fp32": lambda model: model, "fp16": half, "int8": quantisable}[precision]
+        _write_onnx(form(self.model), self.card, temporary)
+        if precision == "int8":
+            _log.info("%s: looks at %d training images for int8 ranges", self.out, CALIBRATION_IMAGES)
+            quantise(temporary, self.holdout.trained_on(CALIBRATION_IMAGES, batch_size=8))
         session = open_session(temporary, "cpu")
-        agreement = compare(model, session, pixels)
-        _require_agreement(out, agreement)
-        size = temporary.stat().st_size
-        reports.append(ExportReport(out, card, session.sha256, size, OPSET, len(pixels), TOLERANCE, agreement))
+        pixels = self.holdout.spread(sum(BATCHES))
+        batches = compare(lambda batch: _infer(self.model, batch), session.predict, pixels)
+        require_agreement(self.out, precision, batches)
+        card = self.card.model_copy(update={"export": self._summary(session, batches)})
+        _set_card(temporary, card)
+        self.report = ExportReport(
+            path=self.out,
+            card=card,
+            loss_before=mean_loss(self.logits, self.holdout.labels),
+            sha256=open_session(temporary, "cpu").sha256,
+            size=temporary.stat().st_size,
+            opset=OPSET,
+            images=len(pixels),
+            tolerance=TOLERANCES[precision],
+            agreement=batches,
+        )
 
-    publish(out, write)
-    return reports[0]
+    def _summary(self, session: Session, batches: tuple[Agreement, ...]) -> ExportSummary:
+        """The file's figures over all validation images; an fp32 file's are the trained model's, as `batches` show."""
+        labels, temperature = self.holdout.labels, float(self.model.temperature)
+        trained = softmax(self.logits / temperature, axis=1)
+        file = trained if self.options.precision == "fp32" else self.holdout.scores(session.predict)
+        accuracy, accuracy_fp32 = (float((answers.argmax(1) == labels).mean()) for answers in (file, trained))
+        require_accuracy(self.out, self.options.precision, accuracy_fp32, accuracy, self.options.max_drop)
+        return ExportSummary(
+            precision=self.options.precision,
+            temperature=temperature,
+            validation_images=len(labels),
+            validation_accuracy=accuracy,
+            validation_loss=mean_loss(np.log(np.maximum(file, np.finfo(np.float32).tiny)), labels),
+            accuracy_fp32=accuracy_fp32,
+            largest_difference=max(each.largest_difference for each in (*batches, agreement(trained, file))),
+        )
 
 
-def compare(model: ServedModel, session: Session, pixels: Pixels) -> tuple[Agreement, ...]:
-    """Both on the same batches, one for each size in BATCHES; images repeat where there are too few."""
-    results = []
-    start = 0
-    for size in BATCHES:
-        batch = pixels[np.arange(start, start + size) % len(pixels)]
-        start += size
-        with torch.inference_mode():
-            ours = model(torch.from_numpy(batch)).numpy()
-        theirs = session.predict(batch)
-        same = int((ours.argmax(1) == theirs.argmax(1)).sum())
-        results.append(Agreement(size, same, float(np.abs(ours - theirs).max())))
-    return tuple(results)
-
-
-def _require_agreement(out: Path, agreement: tuple[Agreement, ...]) -> None:
-    for each in agreement:
-        # `not <=`, so that a difference of nan does not pass
-        if each.same_top1 != each.batch or not each.largest_difference <= TOLERANCE:
-            raise ModelError(
-                f"{out}: not written, the ONNX file disagrees with PyTorch on a batch of {each.batch} validation "
-                f"images: {each.batch - each.same_top1} with another first class, largest difference "
-                f"{each.largest_difference:.2g} (allowed {TOLERANCE:g}); please report this with the versions in use"
-            )
-
-
-def _validation_pixels(path: Path, checkpoint: dict[str, Any], card: ModelCard, data: Path | None) -> Pixels:
-    """As many of the validation images as the gate wants, spread over the classes."""
-    folder = training_folder(data) if data is not None else Path(checkpoint["data"])
-    names: list[str] = checkpoint["validation"]
-    wanted = min(len(names), sum(BATCHES))
-    chosen = [names[place * len(names) // wanted] for place in range(wanted)]
-    pixels = np.zeros((wanted, *card.preprocess.shape), np.uint8)
-    for place, name in enumerate(chosen):
-        try:
-            pixels[place] = preprocess(read_image(ImageRef(name, os.fsencode(folder / name))).data, card.preprocess)
-        except ImageError as error:
-            where = "give where it lies now with --data" if data is None else "give the data it was trained on"
-            raise UsageError(
-                f"{path}: its validation image {folder / name} cannot be read ({error}), and without it the export "
-                f"cannot be checked; {where}"
-            ) from error
-    return pixels
+def _infer(answer: Callable[[torch.Tensor], torch.Tensor], pixels: Pixels) -> Probabilities:
+    with torch.inference_mode():
+        answers: Probabilities = answer(torch.from_numpy(pixels)).numpy()
+    return answers
 
 
 def _write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
@@ -151,8 +179,13 @@ def _write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
-    proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.save(program.model_proto, path)
+    _set_card(path, card)
+
+
+def _set_card(path: Path, card: ModelCard) -> None:
+    proto = onnx.load(path)
+    onnx.helper.set_model_props(proto, {METADATA_KEY: card.to_json()})
     onnx.save(proto, path)
 
 

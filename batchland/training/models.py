@@ -28,12 +28,15 @@ class ServedModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    temperature: Tensor
+    """What logits are divided by before softmax; 1 until the export fits it. Not part of a checkpoint."""
 
     def __init__(self, network: nn.Module, mean: Iterable[float], std: Iterable[float]) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(list(mean)).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).reshape(3, 1, 1))
+        self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [batch, H, W, 3] to float32 [batch, 3, H, W] as the network wants it."""
@@ -46,7 +49,7 @@ class ServedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities, float32 [batch, classes], of uint8 images [batch, H, W, 3]."""
-        return self.logits(images).softmax(dim=1)
+        return (self.logits(images) / self.temperature).softmax(dim=1)
 
 
 class TransferNetwork(nn.Module):
