@@ -134,6 +134,12 @@ def test_a_command_that_is_stopped_resumes_to_the_same_weights(data: Path, tmp_p
     assert weights(out / "scratch") == weights(tmp_path / "whole" / "scratch")
 
 
+def test_a_signal_stops_the_decoding_too(data: Path, tmp_path: Path) -> None:
+    options = SCRATCH | {"size": 31}
+    message = stopped_at(lambda *now: now == ("decoding", 3), data, tmp_path, options, signal.SIGINT)
+    assert message == "stopped while decoding image 3 of 20; start it again"
+
+
 def test_a_model_that_is_done_is_not_trained_again(data: Path, tmp_path: Path) -> None:
     both = SMALL | {"model": "both"}
     first = train(data, tmp_path, TrainOptions(**both))
