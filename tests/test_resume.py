@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,22 +110,34 @@ def test_every_stage_of_the_transfer_model_resumes(
     assert weights(tmp_path / "cut" / "transfer") == weights(tuned.checkpoint.parent)
 
 
-def test_a_killed_process_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_that_is_stopped_resumes_to_the_same_weights(data: Path, tmp_path: Path, signum: int) -> None:
+    """SIGKILL to the command alone, as the kernel does; SIGTERM to it and its workers, as a service manager does."""
     options = SCRATCH | {"epochs": 12, "num_workers": 1}
     train(data, tmp_path / "whole", TrainOptions(**options))
     out = tmp_path / "cut"
-    code = f"from batchland.training.train import *; train({str(data)!r}, {str(out)!r}, TrainOptions(**{options!r}))"
-    process = subprocess.Popen([sys.executable, "-c", code])
+    command = [sys.executable, "-m", "batchland", "train", str(data), "--out", str(out)]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     while not (out / "scratch" / ".resume" / "state.pt").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    process.kill()
-    process.wait()
+    (process.send_signal if signum == signal.SIGKILL else partial(os.killpg, process.pid))(signum)
+    _, errors = process.communicate()
+    assert process.returncode == (-signal.SIGKILL if signum == signal.SIGKILL else 143)
+    assert "Traceback" not in errors
     assert not (out / "scratch" / "checkpoint.pt").exists()
     seen: list[EpochReport] = []
     train(data, out, TrainOptions(**options, resume=True), on_epoch=seen.append)
     assert 0 < len(seen) < 12
     assert weights(out / "scratch") == weights(tmp_path / "whole" / "scratch")
+
+
+def test_a_signal_stops_the_decoding_too(data: Path, tmp_path: Path) -> None:
+    options = SCRATCH | {"size": 31}
+    message = stopped_at(lambda *now: now == ("decoding", 3), data, tmp_path, options, signal.SIGINT)
+    assert message == "stopped while decoding image 3 of 20; start it again"
 
 
 def test_a_model_that_is_done_is_not_trained_again(data: Path, tmp_path: Path) -> None:

@@ -286,18 +286,14 @@ def test_options_are_checked_at_the_door(wrong: dict[str, Any]) -> None:
 
 
 def test_unfrozen_layers_learn_and_the_rest_does_not(data: Path, tmp_path: Path) -> None:
-    options = TRANSFER | {
-        "backbone": "resnet18",
-        "weights": "none",
-        "unfreeze": "layer4",
-        "unfreeze_learning_rate": 0.01,
-    }
+    options = TRANSFER | {"backbone": "resnet18", "learning_rate": 1e-6, "unfreeze": "layer4"}
+    options["unfreeze_learning_rate"] = 1e-3
     (frozen,) = train(data, tmp_path / "frozen", TrainOptions(**options | {"unfreeze": None}, epochs=1))
     (tuned,) = train(data, tmp_path / "tuned", TrainOptions(**options, unfreeze_epochs=3, epochs=1))
     assert [(each.stage, each.epoch, each.epochs) for each in tuned.epochs] == [
         ("head", 1, 4), ("fine-tune", 2, 4), ("fine-tune", 3, 4), ("fine-tune", 4, 4),
     ]  # fmt: skip
-    assert max(each.learning_rate for each in tuned.epochs[1:]) <= 0.01
+    assert max(each.learning_rate for each in tuned.epochs[1:]) <= 1e-3
     before, after = state(frozen), state(tuned)
     changed = {name.removeprefix("network.") for name in after if not torch.equal(after[name], before[name])}
     assert tuned.card.training is not None

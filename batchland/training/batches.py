@@ -85,10 +85,11 @@ def picture_loader(dataset: PhotoDataset, batches: Iterable[Sequence[Draw]], wor
         generator=torch.Generator(),  # else it takes numbers from the global one, more or fewer by number of workers
         pin_memory=compute.device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C reaches the whole group; the parent ends its step and then the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
+    """Ctrl-C and a service manager's SIGTERM reach the whole group; the parent ends its step and then the workers."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)

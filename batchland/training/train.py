@@ -9,11 +9,10 @@ its head learns on those, so an epoch takes moments; then, with `unfreeze`, part
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
@@ -25,21 +24,18 @@ from batchland.model_card import ModelCard, TrainingSummary
 from batchland.preprocess import PreprocessSpec
 from batchland.signals import StopSignal
 from batchland.training.backbones import find_backbone, find_blocks, load_weights
-from batchland.training.batches import FeatureBatches, InOrder, PictureBatches, pictures_in_order
 from batchland.training.checkpoint import CHECKPOINT, ResumeFolder, load_checkpoint, require_same, save_checkpoint
 from batchland.training.compute import Compute, choose, freed_memory_kept, reproducible
-from batchland.training.dataset import PhotoDataset, Skipped, TrainingData, load_data
-from batchland.training.features import Extractor
+from batchland.training.dataset import Skipped, TrainingData, load_data
 from batchland.training.files import publish
 from batchland.training.folders import class_folders, training_folder
 from batchland.training.journal import METRICS, EpochReport, Journal, best_of
 from batchland.training.layers import layer_table
-from batchland.training.loop import Loop, Stage
-from batchland.training.models import Architecture, ServedModel, build, fold_standardisation, head, transfer_network
+from batchland.training.loop import Loop
+from batchland.training.models import Architecture, ServedModel, build, transfer_network
 from batchland.training.options import TrainOptions
 from batchland.training.pixel_cache import PixelCache, default_folder
-from batchland.training.recipes import RECIPES, Recipe
-from batchland.training.sampling import BalancedDraws
+from batchland.training.plan import Plan
 
 __all__ = ["EpochReport", "OnProgress", "TrainOptions", "TrainedModel", "train"]
 
@@ -95,7 +91,7 @@ def train(
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); give another --out") from error
     with locked(out / _LOCK, str(out), wait=_LOCK_WAIT), freed_memory_kept(), StopSignal() as stop:
-        loaded = _load_all(data, options, on_progress)
+        loaded = _load_all(data, options, _stoppable(on_progress, stop))
         first = next(iter(loaded.values()))
         _log.info(
             "%s: %d classes, %d training and %d validation images, %d skipped; training on %s",
@@ -122,6 +118,17 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
             if options.unfreeze:
                 find_blocks(backbone, options.unfreeze)
     return model
+
+
+def _stoppable(on_progress: OnProgress, stop: StopSignal) -> OnProgress:
+    """Until the images are there, nothing is to be saved."""
+
+    def show(doing: str, done: int, total: int) -> None:
+        on_progress(doing, done, total)
+        if stop.received:
+            raise Interrupted(f"stopped while {doing} image {done} of {total}; start it again", stop.received)
+
+    return show
 
 
 def _load_all(data: Path, options: TrainOptions, on_progress: OnProgress) -> dict[Architecture, TrainingData]:
@@ -163,18 +170,11 @@ class _Job:
             "versions": self._versions,
         }
         self._resume = ResumeFolder(self.out, self._identity)
+        self._plan = Plan(
+            self.name, self.model, self.data, self.options, self.compute, self._resume.path, self._after_features
+        )
         self._journal = Journal(self.out)
         self._saved = time.monotonic()
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe with what the options change in it."""
-        recipe = RECIPES[self.options.recipe, self.name]
-        return replace(
-            recipe,
-            epochs=self.options.epochs or recipe.epochs,
-            learning_rate=self.options.learning_rate or recipe.learning_rate,
-        )
 
     def run(self) -> TrainedModel:
         started = time.perf_counter()
@@ -190,8 +190,8 @@ class _Job:
         with reproducible(self.options.seed):
             self.compute.place(self.model)
             publish(self.out / LAYERS, lambda path: path.write_text(layer_table(self.model, self.data.spec)))
-            for stage in self._stages(state["stage"] if state else None):
-                loop = Loop(stage, self.name, reports, self._planned_epochs)
+            for stage in self._plan.stages(state["stage"] if state else None):
+                loop = Loop(stage, self.name, reports, self._plan.epochs)
                 if state and state["stage"] == stage.name:
                     loop.load(state)
                 loop.run(self)
@@ -203,7 +203,7 @@ class _Job:
 
     def after_step(self, loop: Loop) -> None:
         """Show it, and stop where a signal asks for it."""
-        self.on_progress(f"{self.name}: epoch {loop.epoch}/{self._planned_epochs}", loop.step, len(loop.stage.training))
+        self.on_progress(f"{self.name}: epoch {loop.epoch}/{self._plan.epochs}", loop.step, len(loop.stage.training))
         if self.stop.received:
             self._resume.save(loop.state(), loop.reports)
             self._interrupt(f"after step {loop.step} of epoch {loop.epoch}")
@@ -222,65 +222,10 @@ class _Job:
             f"{self.name}: stopped {where}; the same command with --resume goes on there", self.stop.received
         )
 
-    @property
-    def _planned_epochs(self) -> int:
-        tuned = self.options.unfreeze_epochs if self.name == "transfer" and self.options.unfreeze else 0
-        return self.recipe.epochs + tuned
-
-    def _stages(self, resumed: str | None) -> Iterator[Stage]:
-        """One after the other, each made when the one before has been trained."""
-        if self.name == "scratch":
-            yield self._pictures_stage("pictures", self.recipe)
-            return
-        if resumed != "fine-tune":
-            yield from self._head_stage()
-        if self.options.unfreeze:
-            for block in find_blocks(transfer_network(self.model).backbone, self.options.unfreeze):
-                block.requires_grad_(True)
-            recipe = replace(
-                self.recipe, epochs=self.options.unfreeze_epochs, learning_rate=self.options.unfreeze_learning_rate
-            )
-            yield self._pictures_stage("fine-tune", recipe)
-
-    def _pictures_stage(self, name: Any, recipe: Recipe) -> Stage:
-        dataset = PhotoDataset(self.data.training, self.data.spec, recipe.augment)
-        size, workers = self.options.batch_size, self.compute.workers(self.options.num_workers)
-        training = PictureBatches(dataset, self._draws(), size, workers, self.compute)
-        validation = pictures_in_order(self.data.validation, size, self.compute.device)
-        return Stage(
-            name, self.model, self.model.logits, training, validation, recipe, self.compute, self.options.patience
-        )
-
-    def _head_stage(self) -> Iterator[Stage]:
-        """Features once, then the head alone."""
-        workers = self.compute.workers(self.options.num_workers)
-        extractor = Extractor(self.model, self.data, self.compute, workers, self._resume.path, self._after_features)
-        if self.options.weights == "none":
-            extractor.calibrate()
-        training = extractor.training(self.recipe.augment, self.options.views, self.options.seed)
-        validation = extractor.validation()
-        mean, std = training.mean((0, 1)), training.std((0, 1))
-        std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a feature that is always the same
-        if self.recipe.standardise_features:
-            training, validation = (training - mean) / std, (validation - mean) / std
-        size, device = self.options.batch_size, self.compute.device
-        labels = self.data.training.labels.to(device)
-        learner = head(self.model)
-        yield Stage(
-            "head", learner, learner, FeatureBatches(training, labels, self._draws(), size),
-            InOrder(lambda: torch.split(validation, size), self.data.validation.labels, device),
-            self.recipe, Compute(device, bf16=False), self.options.patience,
-        )  # fmt: skip
-        if self.recipe.standardise_features:
-            fold_standardisation(self.model, mean, std)
-
     def _after_features(self, doing: str, done: int, total: int) -> None:
         self.on_progress(f"{self.name}: {doing}", done, total)
         if self.stop.received:
             self._interrupt(f"while it computed the {doing}")
-
-    def _draws(self) -> BalancedDraws:
-        return BalancedDraws([example.class_index for example in self.data.training.examples], self.options.seed)
 
     def _finished_before(self) -> TrainedModel | None:
         """With `resume`, a model that is done needs no more than its checkpoint."""
@@ -314,7 +259,7 @@ class _Job:
                 validation_loss=best.validation_loss,
                 validation_accuracy=best.validation_accuracy,
                 seed=self.options.seed,
-                settings=settings | self.recipe.settings() | {"device": str(self.compute)},
+                settings=settings | self._plan.recipe.settings() | {"device": str(self.compute)},
             ),
             data=self.data.summary,
         )
