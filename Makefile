@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/python -m uv pip
 
+# Most tests and benchmarks start processes: let Python keep what it has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow lint schemas bench install constraints clean
 
 demo: .venv/train.installed
@@ -19,6 +22,11 @@ lint: .venv/dev.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: .venv/bench.installed
+	$(BIN)/python -m benchmarks.score --model scratch --size small
+	$(BIN)/python -m benchmarks.score --model scratch --size 12mp --count 48
+	$(BIN)/python -m benchmarks.score --model transfer --size small --count 200
 
 schemas: .venv/train.installed
 	$(BIN)/python -m batchland.schema_files schemas
@@ -40,6 +48,10 @@ clean:
 
 .venv/train.installed: .venv/bin/python pyproject.toml constraints.txt
 	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+.venv/bench.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,bench]'
 	touch $@
 
 .venv/dev.installed: .venv/bin/python pyproject.toml constraints.txt

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchland.model_card import ModelCard, class_names
 from batchland.preprocess import PreprocessSpec
-from batchland.training.export import _write_onnx as write_onnx
+from batchland.training.export import write_onnx
 from batchland.training.models import Architecture, build
 
 CLASSES = 50

@@ -118,7 +118,7 @@ class _Making:
     def write(self, temporary: Path) -> None:
         precision = self.options.precision
         form = {"fp32": lambda model: model, "fp16": half, "int8": quantisable}[precision]
-        _write_onnx(form(self.model), self.card, temporary)
+        write_onnx(form(self.model), self.card, temporary)
         if precision == "int8":
             _log.info("%s: looks at %d training images for int8 ranges", self.out, CALIBRATION_IMAGES)
             quantise(temporary, self.holdout.trained_on(CALIBRATION_IMAGES, batch_size=8))
@@ -164,7 +164,8 @@ def _infer(answer: Callable[[torch.Tensor], torch.Tensor], pixels: Pixels) -> Pr
     return answers
 
 
-def _write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
+def write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
+    """One file: images uint8 [batch, H, W, 3] to probabilities float32 [batch, classes], batch open, with the card."""
     example = torch.zeros((2, *card.preprocess.shape), dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
