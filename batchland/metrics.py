@@ -1,7 +1,8 @@
 """Figures, tables and curves of one model against the truth, from arrays of outcomes. Knows nothing of files or pages.
 
 Everything derives from the confusion counts and the probabilities; the cost does not depend on the number of classes
-squared, as only the cells that occur are held.
+squared, as only the cells that occur are held. scikit-learn has most of these figures, but of images one by one; from
+counts, a thousand resampled test sets are as quick as one. The tests hold ours against its.
 """
 
 from collections.abc import Sequence
