@@ -19,7 +19,7 @@ from batchland.comparison import Comparison, compare
 from batchland.errors import UsageError
 from batchland.evaluation import evaluate
 from batchland.report.changes_text import changed_classes, changed_figures, comparison_markdown, comparison_summary
-from batchland.report.comparison import COMPARISON_FILES, write_comparison
+from batchland.report.comparison import COMPARISON_FILES, side_folders, write_comparison
 from batchland.schemas import CLASS_CHANGES, FLIPS, ComparisonSummary
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill")
@@ -174,6 +174,26 @@ def test_evaluate_does_two_at_once(nights: Path) -> None:
         assert (Path("both") / night / "report.html").exists()
     once_more = batchland("evaluate", "monday.parquet", "tuesday.parquet", "-l", "images", "-o", "both")
     assert once_more.exit_code == 0  # its own folders are in nobody's way
+
+
+def test_evaluate_of_two_writes_into_no_folder_of_other_things(nights: Path) -> None:
+    result = batchland("evaluate", "monday.parquet", "tuesday.parquet", "-l", "no labels", "-o", "images")
+    assert result.exit_code == 2
+    assert "images: holds '00.Red_Tower', which is no part of a report" in result.stderr  # before labels are read
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "names"),
+    [
+        ("scratch.parquet", "transfer.parquet", ("scratch", "transfer")),
+        ("monday/preds.parquet", "tuesday/preds.parquet", ("monday", "tuesday")),
+        ("preds.parquet", "preds.parquet", ("a", "b")),
+        ("summary.json", "other", ("summary", "other")),
+        ("report.html/p", "other/p", ("a", "b")),
+    ],
+)
+def test_what_the_two_reports_are_called(a: str, b: str, names: tuple[str, str]) -> None:
+    assert side_folders(a, b) == names
 
 
 def test_evaluate_does_not_do_three(nights: Path) -> None:

@@ -98,17 +98,17 @@ def evaluate(
     from batchland.evaluation import EvaluateOptions
     from batchland.evaluation import evaluate as run
     from batchland.gates import check_gates, parse_gate, raise_if_failed
-    from batchland.report import check_folder, read_report, write_report
+    from batchland.report import FILES, check_folder, read_report, write_report
     from batchland.report.changes_text import comparison_markdown, comparison_summary
-    from batchland.report.comparison import write_side_by_side
+    from batchland.report.comparison import COMPARISON_FILES, side_folders, write_side_by_side
     from batchland.report.text import markdown, terminal_summary
 
     if len(predictions) > 2:
         raise UsageError(f"{len(predictions)} predictions files: give one, or two to have them compared")
     conditions = [parse_gate(text) for text in gates]
     earlier = read_report(baseline) if baseline else None
-    if len(predictions) == 1:
-        check_folder(out, overwrite=overwrite)
+    names = FILES if len(predictions) == 1 else (*COMPARISON_FILES, *side_folders(*predictions))
+    check_folder(out, overwrite=overwrite, names=names)
     evaluations = [run(each, labels, EvaluateOptions(**options)) for each in predictions]
     results = check_gates(conditions, evaluations[-1], earlier or (evaluations[0] if len(evaluations) == 2 else None))
     page = _page(no_pictures, overwrite)

@@ -79,7 +79,7 @@ def write_side_by_side(
 
     options = options or ReportOptions()
     folder = Path(out)
-    names = _folder_names(a, b)
+    names = side_folders(a.summary.predictions, b.summary.predictions)
     check_folder(folder, overwrite=options.overwrite, names=(*COMPARISON_FILES, *names))
     shared = b.summary.options
     comparison = compare(a, b, CompareOptions(**{name: shared[name] for name in CompareOptions.model_fields}))
@@ -89,10 +89,10 @@ def write_side_by_side(
     return comparison
 
 
-def _folder_names(a: "Evaluation", b: "Evaluation") -> tuple[str, str]:
-    """After the predictions' files, or else their folders, if that tells them apart."""
-    paths = [Path(each.summary.predictions) for each in (a, b)]
-    for left, right in ((paths[0].stem, paths[1].stem), (paths[0].parent.name, paths[1].parent.name)):
+def side_folders(predictions_a: str | os.PathLike[str], predictions_b: str | os.PathLike[str]) -> tuple[str, str]:
+    """What `write_side_by_side` calls the two reports: as the predictions' files or their folders, or a and b."""
+    a, b = Path(predictions_a), Path(predictions_b)
+    for left, right in ((a.stem, b.stem), (a.parent.name, b.parent.name)):
         if left != right and left and right and not {left, right} & set(COMPARISON_FILES):
             return left, right
     return "a", "b"

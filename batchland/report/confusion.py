@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from batchland.report.wording import visible
+
 if TYPE_CHECKING:
     from batchland.evaluation import Evaluation
 
@@ -51,7 +53,7 @@ def confusion_view(evaluation: "Evaluation") -> ConfusionView:
     kept = np.sort(np.argsort(-images, kind="stable")[:MAX_CELLS])
     accuracy = pc.fill_null(evaluation.per_class["accuracy"], 2.0).to_numpy()
     data = {
-        "labels": labels,
+        "labels": list(map(visible, labels)),
         "support": support.tolist(),
         "cells": np.stack([truth[kept], predicted[kept], images[kept]], axis=1).ravel().tolist(),
         "orders": {

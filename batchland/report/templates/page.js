@@ -90,7 +90,7 @@ if (holder) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const style = getComputedStyle(document.documentElement);
     const hit = style.getPropertyValue("--hit"), miss = style.getPropertyValue("--miss");
-    const ink = style.getPropertyValue("--text");
+    const ink = style.getPropertyValue("--text"), paper = style.getPropertyValue("--paper");
     context.clearRect(0, 0, width, size + head);
     view.x = clamp(view.x, 0, count - span());
     view.y = clamp(view.y, 0, count - span());
@@ -111,10 +111,11 @@ if (holder) {
       const row = view.place[truth] - view.y, column = view.place[predicted] - view.x;
       if (row < -1 || column < -1 || row > span() || column > span()) continue;
       const share = images / data.support[truth];
-      context.fillStyle = `rgba(${truth === predicted ? hit : miss}, ${Math.max(pitch < 4 ? 0.4 : 0.18, Math.sqrt(share))})`;
+      const strength = Math.max(pitch < 4 ? 0.4 : 0.18, Math.sqrt(share));
+      context.fillStyle = `rgba(${truth === predicted ? hit : miss}, ${strength})`;
       context.fillRect(column * pitch, row * pitch, box, box);
       if (pitch >= 30) {
-        context.fillStyle = ink;
+        context.fillStyle = strength > 0.6 ? paper : ink;
         context.font = "11px system-ui, sans-serif";
         context.textAlign = "center";
         context.textBaseline = "middle";
