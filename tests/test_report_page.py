@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import assert_structured, chromium, needs_browser, opened, playwright, texts_of_poor_contrast
 from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
 from PIL import Image
 
@@ -180,7 +180,7 @@ def test_classes_are_filtered(browser: Any, pages: dict[str, Path]) -> None:
         assert column(page, 3)
         assert all(float(text.rstrip("%")) < 70 for text in column(page, 3))
         page.get_by_role("button", name="Clear").click()
-        page.wait_for_function("document.querySelector('form[data-filters] output').textContent === '30 rows'")
+        playwright.expect(told).to_have_text("30 rows")
         assert len(column(page, 1)) == 30
 
 
