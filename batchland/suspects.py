@@ -87,7 +87,9 @@ class Suspects:
             self._save()
 
     def _save(self) -> None:
-        self._suspects_path.write_bytes(b"\0".join(sorted(self._suspects)))
+        beside = self._suspects_path.with_name("suspects.new")
+        beside.write_bytes(b"\0".join(sorted(self._suspects)))
+        beside.replace(self._suspects_path)
 
     def _note(self, name: bytes) -> None:
         """A few microseconds. What is written outlives the process, and need not outlive the machine."""

@@ -63,6 +63,13 @@ def test_reading_ahead_is_bounded(grey_images):
     batches.close()
 
 
+def test_none_ends_a_batch(grey_images):
+    a, b, c, d, *_ = list_images(grey_images)
+    listing = [None, a, b, None, None, c, d, None]
+    batches = [[ref.name for ref in batch.refs] for batch in BatchLoader(listing, SPEC, batch_size=3)]
+    assert batches == [["00.png", "01.png"], ["02.png", "03.png"]]
+
+
 def test_an_empty_listing_gives_no_batch():
     assert list(BatchLoader([], SPEC)) == []
 

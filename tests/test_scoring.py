@@ -11,8 +11,10 @@ import sys
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
+import batchland.scoring as scoring_module
 import batchland.sink as sink_module
 from batchland import ScoreOptions, __version__, score
 from batchland.errors import (
@@ -230,6 +232,47 @@ def test_a_run_killed_between_file_and_manifest_is_completed(tmp_path, photos, t
     summary = score(photos, out, options(toy_model))
     assert summary.manifest.resumed_images == 60
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p"])
+def test_a_run_killed_before_it_cleaned_up_is_completed(tmp_path, photos, toy_model, monkeypatch, name):
+    out = tmp_path / "out" / name
+    real = sink_module._sync
+
+    def killed(path):
+        real(path)
+        if path == out.parent and sink_module.manifest_path(out).exists():
+            raise Stop
+
+    monkeypatch.setattr(sink_module, "_sync", killed)
+    with pytest.raises(Stop):
+        score(photos, out, options(toy_model))
+    monkeypatch.undo()
+    before = {key: value for key, value in contents(out.parent).items() if not key.startswith(".")}
+    assert score(photos, out, options(toy_model)).manifest.resumed_images == 60
+    assert contents(out.parent) == before
+
+
+def test_rows_that_are_not_those_of_the_listing_are_never_published(tmp_path, photos, toy_model, monkeypatch):
+    """The assertion behind `listed = ok + failed`: here a bug lets two neighbours change places."""
+    real = scoring_module.to_rows
+
+    def swapped(batch, *rest):
+        first, second, *others = batch.refs
+        return real(batch._replace(refs=[second, first, *others]), *rest)
+
+    monkeypatch.setattr(scoring_module, "to_rows", swapped)
+    with pytest.raises(AssertionError, match="60 images listed, but the 60 rows are not theirs"):
+        score(photos, tmp_path / "out" / "p.parquet", options(toy_model))
+    assert os.listdir(tmp_path / "out") == [".p.parquet.parts"]
+
+
+@pytest.mark.parametrize("wrong", [{"ok": 1}, {"failed": 2}, {"failed_by_code": {"empty": 2}}])
+def test_counts_that_do_not_add_up_are_no_counts(wrong):
+    right = {"listed": 3, "ok": 2, "failed": 1, "failed_by_code": {"empty": 1}}
+    assert Counts(**right).listed == 3
+    with pytest.raises(ValidationError):
+        Counts(**right | wrong)
 
 
 def test_an_overwriting_run_killed_between_its_renames_loses_nothing(tmp_path, photos, toy_model):
