@@ -16,14 +16,16 @@ from batchland.model_card import METADATA_KEY, ModelCard
 from batchland.preprocess import preprocess
 from batchland.session import open_session
 from batchland.training import export as export_module
+from batchland.training.agreement import TOLERANCES
 from batchland.training.export import ExportOptions, export
 from batchland.training.models import ServedModel, build
+from batchland.training.precision import Precision
 from batchland.training.train import TrainedModel, TrainOptions, train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainedModel]:
-    """Both models, after two epochs on ten pictures of each of three colours."""
+    """Both models, after eight epochs on ten pictures of each of three colours."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for folder, colour in {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}.items():
@@ -31,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainedModel]
         for number in range(10):
             pixels = np.clip(np.array(colour) + rng.normal(0, 40, (40, 48, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / "train" / folder / f"{number}.jpg")
-    options = TrainOptions(size=32, num_workers=0, batch_size=8, weights="none", views=1, epochs=2, device="cpu")
+    options = TrainOptions(size=32, num_workers=0, batch_size=8, weights="none", views=1, epochs=8, device="cpu")
     models = train(root, tmp_path_factory.mktemp("runs"), options)
     return {model.card.name: model for model in models}
 
@@ -84,6 +86,95 @@ def test_the_file_keeps_the_contract(trained: dict[str, TrainedModel], tmp_path:
     assert [dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim] == ["batch", 3]
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
     assert ModelCard.from_json(entry.value, "file").classes == trained["scratch"].card.classes
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "share"),
+    [
+        ("scratch", "fp16", 0.5),
+        ("scratch", "int8", 0.25),
+        pytest.param("transfer", "fp16", 0.5, marks=pytest.mark.slow),
+        pytest.param("transfer", "int8", 0.25, marks=pytest.mark.slow),
+    ],
+)
+def test_fewer_bits_keep_the_contract_and_nearly_the_answers(
+    trained: dict[str, TrainedModel], tmp_path: Path, name: str, precision: Precision, share: float
+) -> None:
+    root = logging.getLogger()
+    level = root.level
+    plain = export(trained[name].checkpoint, tmp_path / "plain.onnx")
+    small = export(trained[name].checkpoint, tmp_path / "small.onnx", ExportOptions(precision=precision))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.onnx", "small.onnx"]
+    assert root.level == level
+    assert share < small.size / plain.size < share + 0.1
+    model = onnx.load(tmp_path / "small.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    summary, reference = small.card.export, plain.card.export
+    assert summary is not None
+    assert reference is not None
+    assert open_session(tmp_path / "small.onnx", "cpu").card == small.card
+    assert (summary.precision, summary.temperature) == (precision, reference.temperature)
+    assert (summary.accuracy_fp32, summary.validation_accuracy) == (reference.accuracy_fp32,) * 2
+    assert 0 < summary.largest_difference < TOLERANCES[precision]
+
+
+def test_int8_weights_are_per_channel_and_the_ends_stay_in_float(
+    trained: dict[str, TrainedModel], tmp_path: Path
+) -> None:
+    export(trained["scratch"].checkpoint, tmp_path / "int8.onnx", ExportOptions(precision="int8"))
+    model = onnx.load(tmp_path / "int8.onnx")
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    kinds = [node.op_type for node in model.graph.node]
+    makers = {output: node for node in model.graph.node for output in node.output}
+    quantised = []
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            source = makers.get(node.input[1])
+            quantised.append(source is not None and source.op_type == "DequantizeLinear")
+            if quantised[-1]:
+                assert weights[source.input[0]].dtype == np.int8
+                assert np.abs(weights[source.input[0]].astype(int)).max() <= 64  # 7 bits
+                assert len(weights[source.input[1]]) == max(weights[source.input[0]].shape[0], 1)
+    assert quantised == [True, True, True, True, True, False]
+    assert kinds.index("QuantizeLinear") > kinds.index("Sub")
+    assert kinds[-1] == "Softmax"
+
+
+def test_what_loses_too_much_accuracy_is_not_published(
+    trained: dict[str, TrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quantiser gives way to one that always answers with the first class."""
+
+    def crude(path: Path, calibration: object) -> None:
+        model = onnx.load(path)
+        (bias,) = [each for each in model.graph.initializer if each.dims == [3] and "bias" in each.name]
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.array([50, 0, 0], np.float32), bias.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr(export_module, "quantise", crude)
+    monkeypatch.setitem(TOLERANCES, "int8", 1.0)
+    accuracy = trained["scratch"].card.training.validation_accuracy  # type: ignore[union-attr]
+    options = ExportOptions(precision="int8", max_drop=1.5)
+    with pytest.raises(ModelError) as caught:
+        export(trained["scratch"].checkpoint, tmp_path / "int8.onnx", options)
+    assert str(caught.value) == (
+        f"{tmp_path}/int8.onnx: not written, int8 loses {100 * (accuracy - 1 / 3):.2f} points of top-1 on the "
+        f"validation images (33.33% after {accuracy:.2%}), and --max-drop allows 1.5; use another --precision"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert export(trained["scratch"].checkpoint, tmp_path / "int8.onnx", ExportOptions(precision="int8", max_drop=99))
+
+
+def test_other_classes_than_the_model_learned_are_refused(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
+    checkpoint = torch.load(trained["scratch"].checkpoint, weights_only=True)
+    shutil.copytree(checkpoint["data"], tmp_path / "data")
+    (tmp_path / "data" / "blue").rename(tmp_path / "data" / "teal")
+    with pytest.raises(UsageError, match="it lacks 'blue' and has 'teal'; give the data it was trained on"):
+        export(trained["scratch"].checkpoint, tmp_path / "scratch.onnx", ExportOptions(data=tmp_path / "data"))
+    assert not (tmp_path / "scratch.onnx").exists()
 
 
 def test_scoring_a_training_file_gives_what_training_saw(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
