@@ -1,4 +1,4 @@
-"""Training, on tiny pictures of two colours and a ResNet50 with random weights."""
+"""Training, on tiny pictures of three colours and a ResNet18 with random weights."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ from batchland.training.train import EpochReport, TrainedModel, TrainOptions, tr
 COLOURS = {"00.Red_Tower": (200, 40, 40), "01.Green_Hill": (40, 200, 40), "02.Blue_Lake": (40, 40, 200)}
 SMALL: dict[str, Any] = {"size": 32, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1}
 SCRATCH = SMALL | {"model": "scratch"}
-TRANSFER = SMALL | {"model": "transfer"}
+TRANSFER = SMALL | {"model": "transfer", "backbone": "resnet18"}
 
 
 @pytest.fixture(scope="module")
@@ -92,21 +92,21 @@ def test_one_step_changes_every_layer(data: Path, tmp_path: Path) -> None:
 
 def test_the_frozen_backbone_stays_bit_for_bit(transfer: TrainedModel, data: Path) -> None:
     torch.manual_seed(1337)
-    before = build("transfer", 3, transfer.card.preprocess)
-    load_weights(transfer_network(before).backbone, find_backbone("resnet50"), "none")
+    before = build("transfer", 3, transfer.card.preprocess, "resnet18")
+    load_weights(transfer_network(before).backbone, find_backbone("resnet18"), "none")
     before.to(memory_format=torch.channels_last)  # as in training: other layouts round otherwise
     pixels = torch.from_numpy(load_data(data, transfer.card.preprocess).training.pixels)
     calibrate_batch_norm(before, torch.split(pixels, 16))
     after = state(transfer)
     backbone = {name: tensor for name, tensor in before.state_dict().items() if "backbone" in name}
-    assert len(backbone) == 318
+    assert len(backbone) == 120
     assert all(torch.equal(after[name], tensor) for name, tensor in backbone.items())
     assert not torch.equal(after["network.head.3.weight"], before.state_dict()["network.head.3.weight"])
 
 
 def test_a_file_of_weights_is_frozen_with_its_own_statistics(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    weights = build("transfer", 3, TrainOptions(**SMALL).spec("transfer")).network.backbone.state_dict()  # type: ignore[union-attr, operator]
+    weights = build("transfer", 3, TrainOptions(**TRANSFER).spec("transfer"), "resnet18").network.backbone.state_dict()  # type: ignore[union-attr, operator]
     torch.save(weights, tmp_path / "weights.pth")
     options = TrainOptions(**TRANSFER | {"weights": str(tmp_path / "weights.pth")}, epochs=2)
     (trained,) = train(data, tmp_path / "runs", options)
@@ -168,7 +168,7 @@ def test_reported_losses_are_means_over_images(scratch: TrainedModel, data: Path
 
 def test_metrics_csv_has_every_epoch_as_it_was_reported(data: Path, tmp_path: Path) -> None:
     seen: list[EpochReport] = []
-    options = TrainOptions(**SMALL, epochs=2)
+    options = TrainOptions(**SMALL, backbone="resnet18", epochs=2)
     trained = train(data, tmp_path, options, on_epoch=seen.append)
     assert [(each.card.name, each.checkpoint, each.metrics) for each in trained] == [
         (name, tmp_path / name / "checkpoint.pt", tmp_path / name / "metrics.csv") for name in ("scratch", "transfer")
@@ -286,7 +286,7 @@ def test_options_are_checked_at_the_door(wrong: dict[str, Any]) -> None:
 
 
 def test_unfrozen_layers_learn_and_the_rest_does_not(data: Path, tmp_path: Path) -> None:
-    options = TRANSFER | {"backbone": "resnet18", "learning_rate": 1e-6, "unfreeze": "layer4"}
+    options = TRANSFER | {"learning_rate": 1e-6, "unfreeze": "layer4"}
     options["unfreeze_learning_rate"] = 1e-3
     (frozen,) = train(data, tmp_path / "frozen", TrainOptions(**options | {"unfreeze": None}, epochs=1))
     (tuned,) = train(data, tmp_path / "tuned", TrainOptions(**options, unfreeze_epochs=3, epochs=1))
