@@ -67,7 +67,7 @@ _log = logging.getLogger("batchland")
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--restart", is_flag=True, help="Discard what an interrupted run has left, instead of resuming it.")
-@click.option("--retry-failed", is_flag=True, help="Score only the failed rows of an output that exists again.")
+@click.option("--retry-failed", is_flag=True, help="Score the failed rows of an existing output again, and only those.")
 def score(images: Path, out: Path, max_failed: str | None, **options: Any) -> None:
     """Score every image below DIR: a table of top-k predictions.
 
