@@ -55,6 +55,8 @@ def _card_table(session: "Session") -> str:
         rows["training"] = ", ".join(f"{key} {value}" for key, value in kept.items())
     if card.data:
         rows["data"] = ", ".join(f"{key} {value}" for key, value in card.data)
+    if card.export:
+        rows["export"] = ", ".join(f"{key} {value}" for key, value in card.export)
     lines = [f"{key:13} {value}" for key, value in rows.items()]
     lines.append(f"{'classes':13} {len(card.classes)}")
     lines += [f"{index:13} {name.label}  ({name.folder})" for index, name in enumerate(card.classes)]
