@@ -51,7 +51,7 @@ def test_a_name_that_is_none_is_refused_with_near_ones() -> None:
     with pytest.raises(UsageError) as caught:
         find_backbone("resnet51")
     assert str(caught.value) == (
-        "--backbone resnet51: not a network that can be used here; near ones are resnet50, resnet152, resnet101"
+        "--backbone resnet51: not a network that can be used here; near ones are resnet50, resnet18, resnet152"
     )
     with pytest.raises(UsageError, match="near ones are resnet50, convnext_tiny, efficientnet_b0"):
         find_backbone("zzz")
