@@ -219,7 +219,7 @@ def test_a_file_that_disagrees_is_not_published(
     trained: dict[str, TrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, says: str
 ) -> None:
     """The exporter gets a model with other weights than the checkpoint's: a wrong graph, seen from outside."""
-    write = export_module._write_onnx
+    write = export_module.write_onnx
 
     def wrong(model: ServedModel, card: ModelCard, path: Path) -> None:
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -230,7 +230,7 @@ def test_a_file_that_disagrees_is_not_published(
         write(model, card, path)
         model.load_state_dict(state)
 
-    monkeypatch.setattr(export_module, "_write_onnx", wrong)
+    monkeypatch.setattr(export_module, "write_onnx", wrong)
     out = tmp_path / "scratch.onnx"
     with pytest.raises(ModelError, match="not written, the fp32 file disagrees with PyTorch on a batch of") as caught:
         export(trained["scratch"].checkpoint, out)

@@ -17,6 +17,8 @@ from batchland.preprocess import Pixels, PreprocessSpec
 from batchland.source import ImageRef, list_images
 from batchland.training.folders import subfolders, training_folder
 
+Scores = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Holdout:
@@ -33,7 +35,7 @@ class Holdout:
     hint: str
     """What to do where a photo is missing."""
 
-    def scores(self, score: Callable[[Pixels], npt.NDArray[np.float32]], batch_size: int = 32) -> Any:
+    def scores(self, score: Callable[[Pixels], Scores], batch_size: int = 32) -> Scores:
         """What `score` makes of all validation photos, [images, classes]."""
         return np.concatenate([score(pixels) for pixels in self._batches(self.names, batch_size)])
 
