@@ -13,6 +13,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+# onnxruntime 1.31 collects telemetry, in a database in the user's cache, from its import on. Nobody asked for that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from batchland.errors import DeviceError, ModelError

@@ -1,5 +1,9 @@
 """Opening models: what is accepted, what each refusal says, and that no device is taken silently."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -163,3 +167,11 @@ def test_a_graph_with_a_custom_operator_is_refused_not_loaded(tmp_path):
 
 def test_the_toy_is_what_it_says(tmp_path):
     assert onnx.load(write_toy_model(tmp_path / "t.onnx")).opset_import[0].version == 18
+
+
+def test_nothing_is_collected_about_the_user(tmp_path):
+    """onnxruntime's telemetry begins with its import, with files in the user's cache."""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    code = "import batchland.session"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | home, check=True)
+    assert list(tmp_path.iterdir()) == []
