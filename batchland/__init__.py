@@ -11,43 +11,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batchland.comparison import CompareOptions, Comparison, compare
     from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
-    from batchland.gates import Gate, GateResult, check_gates, parse_gate
-    from batchland.job import Job, load_job
+    from batchland.evaluation.comparison import CompareOptions, Comparison, compare
+    from batchland.evaluation.gates import Gate, GateResult, check_gates, parse_gate
+    from batchland.nightly.job import Job, load_job
+    from batchland.nightly.run_record import RunRecord, read_runs
+    from batchland.nightly.runner import NightResult, run_night
     from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
     from batchland.report.comparison import write_comparison, write_side_by_side
-    from batchland.run_record import RunRecord, read_runs
-    from batchland.runner import NightResult, run_night
     from batchland.scoring import Progress, RunSummary, ScoreOptions, score
 
 __version__ = "0.1.0"
 
 # Public name -> module, imported when the name is first used, so that `import batchland` costs nothing.
 _PUBLIC = {
-    "CompareOptions": "batchland.comparison",
-    "Comparison": "batchland.comparison",
+    "CompareOptions": "batchland.evaluation.comparison",
+    "Comparison": "batchland.evaluation.comparison",
     "EvaluateOptions": "batchland.evaluation",
     "Evaluation": "batchland.evaluation",
-    "Gate": "batchland.gates",
-    "GateResult": "batchland.gates",
-    "Job": "batchland.job",
-    "NightResult": "batchland.runner",
+    "Gate": "batchland.evaluation.gates",
+    "GateResult": "batchland.evaluation.gates",
+    "Job": "batchland.nightly.job",
+    "NightResult": "batchland.nightly.runner",
     "Progress": "batchland.scoring",
     "Report": "batchland.report",
     "ReportFiles": "batchland.report",
     "ReportOptions": "batchland.report",
-    "RunRecord": "batchland.run_record",
+    "RunRecord": "batchland.nightly.run_record",
     "RunSummary": "batchland.scoring",
     "ScoreOptions": "batchland.scoring",
-    "check_gates": "batchland.gates",
-    "compare": "batchland.comparison",
+    "check_gates": "batchland.evaluation.gates",
+    "compare": "batchland.evaluation.comparison",
     "evaluate": "batchland.evaluation",
-    "load_job": "batchland.job",
-    "parse_gate": "batchland.gates",
+    "load_job": "batchland.nightly.job",
+    "parse_gate": "batchland.evaluation.gates",
     "read_report": "batchland.report",
-    "read_runs": "batchland.run_record",
-    "run_night": "batchland.runner",
+    "read_runs": "batchland.nightly.run_record",
+    "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring",
     "write_comparison": "batchland.report.comparison",
     "write_report": "batchland.report",

@@ -4,7 +4,6 @@ Normalisation goes into the graph before it, softmax behind it where it is missi
 """
 
 import logging
-import os
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import Field, ValidationError, field_validator
 
 from batchland import __version__
-from batchland.errors import ModelError, OutputError, UsageError
-from batchland.labels import near_miss
+from batchland.errors import ModelError, UsageError, near_miss
+from batchland.files import publish
 from batchland.model_card import METADATA_KEY, ModelCard, class_names
 from batchland.preprocess import PreprocessSpec
 from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
@@ -97,18 +96,12 @@ def adopt(
     softmax = output == "logits" or (output == "auto" and not _ends_in_softmax(foreign, target.name))
     whole = _wrapped(foreign, source, target, foreign_spec, classes=len(labels), softmax=softmax)
     whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.new")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(temporary: Path) -> None:
         onnx.save(whole, temporary)
         _check(model, open_session(temporary, "cpu"))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    publish(out, write)
     return open_session(out, "cpu")
 
 

@@ -5,11 +5,9 @@ they are drawn. Sky, ground and light are shared by all classes, each colour by 
 landmark's shape tells them apart. Knows how files are named and encoded; nothing of preprocessing, models or scores.
 """
 
-import contextlib
 import datetime
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,7 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from batchland.cores import usable_cores
-from batchland.errors import ErrorCode, OutputError, UsageError
+from batchland.errors import ErrorCode, UsageError
+from batchland.files import new_folder
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -86,9 +85,7 @@ def draw_sample(root: Path, *, seed: int = 0, images: int = 480) -> SampleSummar
         raise UsageError(f"images = {images}: give at least {len(LANDMARKS) * SMALLEST_CLASS}, 4 + 4 of each class")
     if seed < 0:
         raise UsageError(f"seed = {seed}: give 0 or more")
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise UsageError(f"{root}: exists and is not an empty folder; give a new one, or delete it first")
-    with _all_or_nothing(root) as folder, ThreadPoolExecutor(usable_cores()) as pool:
+    with new_folder(root) as folder, ThreadPoolExecutor(usable_cores()) as pool:
         pictures = _plan(images)
         drawing = [pool.submit(_write_picture, folder, picture, seed) for picture in pictures]
         try:
@@ -108,24 +105,6 @@ def draw_sample(root: Path, *, seed: int = 0, images: int = 480) -> SampleSummar
         incoming_files=len(_INCOMING) + len(BROKEN_FILES),
         broken_files=len(BROKEN_FILES),
     )
-
-
-@contextlib.contextmanager
-def _all_or_nothing(root: Path) -> Iterator[Path]:
-    """A folder to draw in, which becomes `root` at the end: beside it, or inside where `root` exists (a mount, say)."""
-    existed = root.exists()
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root if existed else root.parent) as temporary:
-            folder = Path(temporary, "sample")
-            folder.mkdir()
-            yield folder
-            if not existed:
-                folder.rename(root)
-            for part in sorted(folder.iterdir()) if existed else ():
-                part.rename(root / part.name)
-    except OSError as error:
-        raise OutputError(f"{root}: the sample set cannot be written ({error.strerror or error})") from error
 
 
 # --- which pictures, and how they are encoded ---

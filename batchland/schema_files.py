@@ -11,10 +11,10 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
-from batchland.history import Night
-from batchland.job import job_schema
 from batchland.model_card import ModelCard
-from batchland.run_record import RunRecord
+from batchland.nightly.history import Night
+from batchland.nightly.job import job_schema
+from batchland.nightly.run_record import RunRecord
 from batchland.schemas import (
     CLASS_CHANGES,
     CONFUSION,

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 
-from batchland.intervals import wilson
-from batchland.run_record import (
+from batchland.evaluation.intervals import wilson
+from batchland.nightly.run_record import (
     CONFIDENCE_BINS,
     Attempt,
     GateVerdict,

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
-from batchland.comparison import compare
 from batchland.evaluation import evaluate
-from batchland.gates import parse_gate
+from batchland.evaluation.comparison import compare
+from batchland.evaluation.gates import parse_gate
 from batchland.report import write_report
 from batchland.report.comparison import write_comparison
 from batchland.schemas import (

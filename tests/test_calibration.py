@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from batchland.calibration import ROUND_THRESHOLDS, calibration_errors, coverage, reliability
+from batchland.evaluation.calibration import ROUND_THRESHOLDS, calibration_errors, coverage, reliability
 from batchland.schemas import ReliabilityBin
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from toys import picture
 
 from batchland.cli import main
+from batchland.data.check import ClassCheck, Duplicates, Finding, Sizes, check, table
 from batchland.errors import UsageError
-from batchland.training.check import ClassCheck, Duplicates, Finding, Sizes, check, table
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 

@@ -10,9 +10,9 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from batchland.comparison import CompareOptions, Comparison, compare
 from batchland.errors import UsageError
 from batchland.evaluation import Evaluation, evaluate
+from batchland.evaluation.comparison import CompareOptions, Comparison, compare
 from batchland.model_card import class_names
 from batchland.report import read_report, write_report
 from batchland.schemas import CLASS_CHANGES, FLIPS, PairAccount

@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 from toys import picture
 
 from batchland.cli import main
-from batchland.comparison import Comparison, compare
 from batchland.errors import UsageError
 from batchland.evaluation import evaluate
+from batchland.evaluation.comparison import Comparison, compare
 from batchland.report.changes_text import changed_classes, changed_figures, comparison_markdown, comparison_summary
 from batchland.report.comparison import COMPARISON_FILES, side_folders, write_comparison
 from batchland.schemas import CLASS_CHANGES, FLIPS, ComparisonSummary

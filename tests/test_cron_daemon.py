@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toys import COLOURS, picture, write_toy_model
 
-from batchland.run_record import read_run
+from batchland.nightly.run_record import read_run
 from batchland.sink import manifest_path
 
 pytestmark = pytest.mark.slow

@@ -12,10 +12,10 @@ import yaml
 from nights import model_run, night
 
 from batchland.cli import main
-from batchland.crontab import Entry, kept_environment, render
 from batchland.errors import GateFailedError, ModelError, TooManyFailedError, UsageError
-from batchland.prometheus import write_metrics
-from batchland.run_record import GateVerdict
+from batchland.nightly.crontab import Entry, kept_environment, render
+from batchland.nightly.prometheus import write_metrics
+from batchland.nightly.run_record import GateVerdict
 
 FOLDER = Path(__file__).parent.parent / "cron"
 

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from batchland.cli import main
-from batchland.crontab import Entry, install, kept_environment, read, remove, render
 from batchland.errors import UsageError
+from batchland.nightly.crontab import Entry, install, kept_environment, read, remove, render
 
 OTHERS = 'MAILTO=ops@example.org\n# mine, caf\xe9\r\n5 4 * * sun  backup "a  b" \\% %stdin\n\n'.encode("latin-1")
 

@@ -6,9 +6,9 @@ import time
 import pytest
 from toys import picture
 
-from batchland.delivery import check_delivery, chosen_images
 from batchland.errors import MissingInputError
-from batchland.job import load_job
+from batchland.nightly.delivery import check_delivery, chosen_images
+from batchland.nightly.job import load_job
 
 
 @pytest.fixture

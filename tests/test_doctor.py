@@ -19,7 +19,7 @@ import batchland.doctor as doctor_module
 from batchland.cli import main
 from batchland.doctor import Check, examine_installation, examine_job, examine_model
 from batchland.lock import locked
-from batchland.run_record import update_run
+from batchland.nightly.run_record import update_run
 
 YESTERDAY = date.today() - timedelta(days=1)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchland.drift import CHANCE, Drift, drift, equal_parts
+from batchland.nightly.drift import CHANCE, Drift, drift, equal_parts
 
 COUNTS = st.lists(st.integers(0, 5000), min_size=1, max_size=12)
 

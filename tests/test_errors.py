@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 import batchland.errors as errors_module
-from batchland.errors import BatchlandError, ErrorCode, ImageError, Interrupted, UsageError
+from batchland.errors import BatchlandError, ErrorCode, ImageError, Interrupted, UsageError, near_miss
 
 DOCS = (Path(__file__).parent.parent / "docs" / "errors.md").read_text()
 
@@ -47,3 +47,8 @@ def test_every_exit_code_is_explained_and_no_other():
 def test_a_message_is_one_line_of_harmless_text(text, shown):
     assert str(UsageError(text)) == shown
     assert str(ImageError("corrupt", text)) == shown
+
+
+def test_a_near_miss_is_near() -> None:
+    assert near_miss("  EIFFEL TOWR ", ["Eiffel Tower", "Red"]) == "Eiffel Tower"
+    assert near_miss("Blue", ["Eiffel Tower", "Red"]) is None

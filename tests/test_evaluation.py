@@ -12,7 +12,7 @@ from toys import picture
 import batchland
 from batchland.errors import UsageError
 from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
-from batchland.outcomes import join, read_predictions
+from batchland.evaluation.outcomes import join, read_predictions
 from batchland.schemas import LabelAccount
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")

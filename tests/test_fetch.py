@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from archives import server
 
+from batchland.data.fetch import _SafeRedirects, fetch, forget
 from batchland.errors import DownloadError, UsageError
-from batchland.training.fetch import _SafeRedirects, fetch, forget
 
 CONTENT = bytes(range(256)) * 4000
 NO_WAIT = (0.0, 0.0)

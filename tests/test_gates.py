@@ -7,7 +7,7 @@ from evaluation_data import Row, write_label_folders, write_predictions
 
 from batchland.errors import GateFailedError, UsageError
 from batchland.evaluation import Evaluation, evaluate
-from batchland.gates import Gate, check_gates, parse_gate, raise_if_failed
+from batchland.evaluation.gates import Gate, check_gates, parse_gate, raise_if_failed
 from batchland.report import Report, read_report, write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Sea < Sky")

@@ -5,8 +5,8 @@ import socket
 import threading
 import time
 
-from batchland.heartbeat import ping_end, ping_start
-from batchland.job import HeartbeatTable
+from batchland.nightly.heartbeat import ping_end, ping_start
+from batchland.nightly.job import HeartbeatTable
 
 
 def test_start_success_and_failure_are_told_apart(web_server):

@@ -9,8 +9,8 @@ from nights import model_run, night
 
 from batchland.cli import main
 from batchland.errors import UsageError
-from batchland.history import Night, job_records, nights, table
-from batchland.run_record import GateVerdict, ModelRun, update_run
+from batchland.nightly.history import Night, job_records, nights, table
+from batchland.nightly.run_record import GateVerdict, ModelRun, update_run
 from batchland.schemas import Figure
 
 

@@ -7,7 +7,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from batchland.intervals import (
+from batchland.evaluation.intervals import (
     MAX_DRAWS,
     MIN_RESAMPLES,
     affordable_resamples,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchland.errors import UsageError
-from batchland.job import Job, expand, job_schema, load_job
+from batchland.nightly.job import Job, expand, job_schema, load_job
 
 JOBS = Path(__file__).parents[1] / "jobs"
 NIGHT = date(2026, 11, 23)

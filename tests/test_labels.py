@@ -9,7 +9,7 @@ import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
 from batchland.errors import UsageError
-from batchland.labels import Labels, match_classes, near_miss, read_labels, unknown_classes_message
+from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
 from batchland.model_card import class_names
 
 PREDICTED = pa.chunked_array([["a/1.jpg", "a/2.data"]])
@@ -170,8 +170,3 @@ def test_unknown_classes_are_told_with_both_sides_and_the_near_ones() -> None:
     message = unknown_classes_message("l", [f"x{number:02}" for number in range(12)], class_names(many))
     assert "'x09' and 2 more" in message
     assert "'class 19' and 10 more" in message
-
-
-def test_a_near_miss_is_near() -> None:
-    assert near_miss("  EIFFEL TOWR ", ["Eiffel Tower", "Red"]) == "Eiffel Tower"
-    assert near_miss("Blue", ["Eiffel Tower", "Red"]) is None

@@ -9,9 +9,9 @@ from evaluation_data import Row, random_case, write_arrays, write_predictions
 from sklearn import metrics as sk
 
 from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
-from batchland.metrics import bootstrap_averages, class_averages, confusion_cells
+from batchland.evaluation.metrics import bootstrap_averages, class_averages, confusion_cells
+from batchland.evaluation.outcomes import join, read_predictions
 from batchland.model_card import class_names
-from batchland.outcomes import join, read_predictions
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake", "03.Grey_Sea")
 # Two Red right; one Green right, one taken for Red, surely; one Blue right; Grey has no image and is never predicted.

@@ -15,11 +15,11 @@ import pytest
 from toys import COLOURS, picture, write_toy_model
 
 from batchland.errors import OutputError
-from batchland.history import nights
-from batchland.job import load_job
+from batchland.nightly.history import nights
+from batchland.nightly.job import load_job
+from batchland.nightly.run_record import read_runs
+from batchland.nightly.runner import run_night
 from batchland.report import read_report
-from batchland.run_record import read_runs
-from batchland.runner import run_night
 
 JOB = """
 images = "in/{date}"
@@ -45,8 +45,8 @@ import sys
 from datetime import date
 from pathlib import Path
 import batchland.session
-from batchland.job import load_job
-from batchland.runner import run_night
+from batchland.nightly.job import load_job
+from batchland.nightly.runner import run_night
 predict, batches = batchland.session.Session.predict, 0
 def pausing(self, pixels):
     global batches

@@ -5,9 +5,9 @@ import time
 from datetime import date
 from pathlib import Path
 
-from batchland.job import NotifyTable
-from batchland.notify import notify
-from batchland.run_record import Attempt, RunRecord
+from batchland.nightly.job import NotifyTable
+from batchland.nightly.notify import notify
+from batchland.nightly.run_record import Attempt, RunRecord
 
 ATTEMPT = Attempt(
     run_id="r",

@@ -12,9 +12,9 @@ import yaml
 
 from batchland import errors
 from batchland.cli import main
-from batchland.job import load_job
-from batchland.run_record import Outcome
-from batchland.runner import run_night
+from batchland.nightly.job import load_job
+from batchland.nightly.run_record import Outcome
+from batchland.nightly.runner import run_night
 
 FOLDER = Path(__file__).parent.parent
 TEXT = (FOLDER / "docs" / "operations.md").read_text()

@@ -7,8 +7,8 @@ from toys import COLOURS, picture
 
 from batchland import ScoreOptions, score
 from batchland.errors import UsageError
-from batchland.partitions import KnownImages, is_begun, mix, read_manifest, siblings
-from batchland.run_record import PredictionMix
+from batchland.nightly.partitions import KnownImages, is_begun, mix, read_manifest, siblings
+from batchland.nightly.run_record import PredictionMix
 from batchland.source import list_images
 
 

@@ -5,8 +5,8 @@ from datetime import date
 
 import pytest
 
-from batchland.prometheus import write_metrics
-from batchland.run_record import Attempt, GateVerdict, ModelRun, NightEvaluation, RunRecord
+from batchland.nightly.prometheus import write_metrics
+from batchland.nightly.run_record import Attempt, GateVerdict, ModelRun, NightEvaluation, RunRecord
 from batchland.schemas import Counts, Figure, Figures, LabelAccount, LabelSource, ModelInfo
 
 FIGURES = Figures(**dict.fromkeys(Figures.model_fields)).model_copy(

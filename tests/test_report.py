@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
-from batchland.gates import check_gates, parse_gate
+from batchland.evaluation.gates import check_gates, parse_gate
 from batchland.model_card import class_names
 from batchland.report import FILES, ReportOptions, read_report, write_report
 from batchland.report.findings import findings

@@ -14,7 +14,7 @@ from evaluation_data import Row, random_case, write_arrays, write_label_folders,
 from PIL import Image
 
 from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
-from batchland.gates import check_gates, parse_gate
+from batchland.evaluation.gates import check_gates, parse_gate
 from batchland.model_card import class_names
 from batchland.report import ReportOptions, write_report
 

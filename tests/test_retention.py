@@ -5,11 +5,11 @@ from datetime import date
 import pytest
 from toys import picture
 
-from batchland.job import load_job
-from batchland.plan import plan_night
-from batchland.retention import delete, find_expired
-from batchland.run_record import read_runs
-from batchland.runner import run_night
+from batchland.nightly.job import load_job
+from batchland.nightly.plan import plan_night
+from batchland.nightly.retention import delete, find_expired
+from batchland.nightly.run_record import read_runs
+from batchland.nightly.runner import run_night
 
 DAYS = [date(2026, 11, day) for day in range(20, 25)]
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from batchland.errors import OutputError
-from batchland.run_log import run_log
+from batchland.nightly.run_log import run_log
 
 log = logging.getLogger("batchland")
 

@@ -9,7 +9,7 @@ import pytest
 
 from batchland.errors import UsageError
 from batchland.lock import locked
-from batchland.run_record import (
+from batchland.nightly.run_record import (
     Attempt,
     RunRecord,
     last_good,

@@ -15,13 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from toys import COLOURS, picture, toy_card, write_toy_model
 
-import batchland.runner as runner_module
+import batchland.nightly.runner as runner_module
 from batchland.errors import OutputError
-from batchland.job import load_job
 from batchland.lock import locked
-from batchland.plan import plan_night
-from batchland.run_record import read_run, read_runs
-from batchland.runner import run_night
+from batchland.nightly.job import load_job
+from batchland.nightly.plan import plan_night
+from batchland.nightly.run_record import read_run, read_runs
+from batchland.nightly.runner import run_night
 
 NIGHT = date(2026, 11, 23)
 JOB = """
@@ -316,8 +316,8 @@ import sys, time
 from datetime import date
 from pathlib import Path
 import batchland.session
-from batchland.job import load_job
-from batchland.runner import run_night
+from batchland.nightly.job import load_job
+from batchland.nightly.runner import run_night
 predict = batchland.session.Session.predict
 def slow(self, pixels):
     print("scoring", flush=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from batchland.training.samples import ClassSamples, contact_sheet
+from batchland.data.samples import ClassSamples, contact_sheet
 
 
 def ink(sheet: np.ndarray, row: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from batchland.cli import main
+from batchland.data.split import SplitOptions, split
 from batchland.errors import OutputError, UsageError
-from batchland.training.split import SplitOptions, split
 
 
 def write_photos(folder: Path, names: dict[str, list[str]]) -> Path:

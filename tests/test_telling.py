@@ -6,9 +6,9 @@ import pytest
 from toys import picture
 
 from batchland.errors import OutputError
-from batchland.job import load_job
 from batchland.lock import locked
-from batchland.runner import run_night
+from batchland.nightly.job import load_job
+from batchland.nightly.runner import run_night
 
 NIGHT = date(2026, 11, 23)
 

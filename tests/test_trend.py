@@ -14,14 +14,14 @@ from nights import drawn_mix, mix, model_run, night
 
 from batchland.cli import main
 from batchland.errors import OutputError, UsageError
-from batchland.history import job_records
-from batchland.job import load_job
+from batchland.nightly.history import job_records
+from batchland.nightly.job import load_job
+from batchland.nightly.run_record import ModelRun, RunRecord, update_run
+from batchland.nightly.runner import run_night
+from batchland.nightly.trend import TrendOptions, measure, write_trend
 from batchland.report.trend import render
 from batchland.report.trend_plots import Calendar, Value, line_plot
-from batchland.run_record import ModelRun, RunRecord, update_run
-from batchland.runner import run_night
 from batchland.schemas import TREND
-from batchland.trend import TrendOptions, measure, write_trend
 
 LABELS = ("Red Tower", "Green Hill", "Blue Lake")
 STEADY = mix({"Red Tower": 50, "Green Hill": 30, "Blue Lake": 20}, [0.62] * 50 + [0.92] * 50)

@@ -11,7 +11,7 @@ from browser import assert_structured, chromium, needs_browser, opened, texts_of
 from nights import drawn_mix, model_run, night
 from test_report_page import HOSTILE
 
-from batchland.trend import measure, write_trend
+from batchland.nightly.trend import measure, write_trend
 
 pytestmark = needs_browser
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from batchland.crontab import Entry
+    from batchland.nightly.crontab import Entry
 
 
 @click.group()
@@ -43,7 +43,7 @@ def show(**options: Any) -> None:
 
     JOB is a job file. The lines set all that cron does not, and tell of a night that failed.
     """
-    from batchland.crontab import render
+    from batchland.nightly.crontab import render
 
     click.echo(render(_entry(**options)), nl=False)
 
@@ -55,7 +55,7 @@ def install(**options: Any) -> None:
 
     JOB is a job file; its earlier entry is replaced. No other line is touched.
     """
-    from batchland.crontab import install as put
+    from batchland.nightly.crontab import install as put
 
     entry = _entry(**options)
     put(entry)
@@ -69,16 +69,16 @@ def remove(job: str) -> None:
 
     JOB is a name or a job file. No other line is touched.
     """
-    from batchland.crontab import remove as take_out
-    from batchland.job import load_job
+    from batchland.nightly.crontab import remove as take_out
+    from batchland.nightly.job import load_job
 
     name = load_job(Path(job)).name if job.endswith(".toml") else job
     click.echo(f"Removed: {name}." if take_out(name) else f"There is no entry of {name}.")
 
 
 def _entry(job: Path, schedule: str, log: Path | None, variables: tuple[str, ...]) -> "Entry":
-    from batchland.crontab import entry_of
-    from batchland.job import load_job
+    from batchland.nightly.crontab import entry_of
+    from batchland.nightly.job import load_job
 
     pairs = dict(variable.partition("=")[::2] for variable in variables if "=" in variable)
     if len(pairs) < len(variables):

@@ -9,7 +9,7 @@ import click
 from batchland.cli.train import training_extra
 
 if TYPE_CHECKING:
-    from batchland.training.download import Stage
+    from batchland.data.download import Stage
 
 
 @click.group()
@@ -35,10 +35,10 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
     from pydantic import ValidationError
     from tqdm import tqdm
 
+    from batchland.data.archive import UnpackLimits
+    from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder
+    from batchland.data.download import download as run
     from batchland.errors import UsageError
-    from batchland.training.archive import UnpackLimits
-    from batchland.training.download import REFERENCE_URL, DownloadOptions, default_folder
-    from batchland.training.download import download as run
 
     source = source or REFERENCE_URL
     try:
@@ -85,8 +85,8 @@ def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
     from batchland.errors import UsageError
 
     with training_extra():
-        from batchland.training.split import SplitOptions
-        from batchland.training.split import split as run
+        from batchland.data.split import SplitOptions
+        from batchland.data.split import split as run
 
     try:
         shares = dict(part.split("=") for part in parts.split(","))
@@ -119,11 +119,11 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
     """
     from tqdm import tqdm
 
+    from batchland.data.check import check as run
+    from batchland.data.check import table
+    from batchland.data.samples import contact_sheet
     from batchland.errors import GateFailedError
-    from batchland.training.check import check as run
-    from batchland.training.check import table
-    from batchland.training.files import publish
-    from batchland.training.samples import contact_sheet
+    from batchland.files import publish
 
     with tqdm(unit=" photos", disable=None, dynamic_ncols=True) as bar:
 

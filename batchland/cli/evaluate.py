@@ -97,7 +97,7 @@ def evaluate(
     """
     from batchland.evaluation import EvaluateOptions
     from batchland.evaluation import evaluate as run
-    from batchland.gates import check_gates, parse_gate, raise_if_failed
+    from batchland.evaluation.gates import check_gates, parse_gate, raise_if_failed
     from batchland.report import FILES, check_folder, read_report, write_report
     from batchland.report.changes_text import comparison_markdown, comparison_summary
     from batchland.report.comparison import COMPARISON_FILES, side_folders, write_side_by_side
@@ -145,8 +145,8 @@ def compare(
     Of two models or two nights, evaluated on the same images. Only images that both scored are compared, pair by pair:
     figures with intervals, classes that changed by more than chance, and the images whose answer is another one.
     """
-    from batchland.comparison import CompareOptions
-    from batchland.comparison import compare as run
+    from batchland.evaluation.comparison import CompareOptions
+    from batchland.evaluation.comparison import compare as run
     from batchland.report import read_report
     from batchland.report.changes_text import comparison_markdown, comparison_summary
     from batchland.report.comparison import write_comparison

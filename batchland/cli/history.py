@@ -24,7 +24,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
 
     What came in, what failed, how right and how fast it was, and why a night did not end well.
     """
-    from batchland.history import job_records, nights, table
+    from batchland.nightly.history import job_records, nights, table
 
     rows = nights(job_records(runs, name)[-last:])
     if as_json:
@@ -63,9 +63,9 @@ def trend(
     A page of accuracy, predicted classes, confidence, drift against a reference, failures and speed; and its table.
     """
     from batchland.errors import UsageError
-    from batchland.history import job_records
+    from batchland.nightly.history import job_records
+    from batchland.nightly.trend import TrendOptions, measure, write_trend
     from batchland.report.trend import terminal_summary
-    from batchland.trend import TrendOptions, measure, write_trend
 
     dates = (reference[0].date(), reference[1].date()) if reference else None
     if dates and dates[0] > dates[1]:

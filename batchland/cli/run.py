@@ -49,10 +49,10 @@ def run(
     Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;
     74 output cannot be written; 75 another run is under way; 130/143 interrupted or out of time, to be gone on with.
     """
-    from batchland.job import load_job
-    from batchland.plan import plan_night
-    from batchland.run_text import describe_run
-    from batchland.runner import run_night
+    from batchland.nightly.job import load_job
+    from batchland.nightly.plan import plan_night
+    from batchland.nightly.run_text import describe_run
+    from batchland.nightly.runner import run_night
 
     job = load_job(job_file, settings)
     exit_code = 0
@@ -94,8 +94,8 @@ def check(job_file: Path, settings: tuple[str, ...]) -> None:
 
     An unknown key, a value that makes no sense or a gate that cannot be read is an error that names it (exit code 2).
     """
-    from batchland.job import load_job
-    from batchland.plan import plan_night
+    from batchland.nightly.job import load_job
+    from batchland.nightly.plan import plan_night
 
     loaded = load_job(job_file, settings)
     click.echo(f"{job_file}: fine")

@@ -18,7 +18,7 @@ from batchland.schemas import EvaluationSummary
 
 if TYPE_CHECKING:
     from batchland.evaluation import Evaluation
-    from batchland.gates import GateResult
+    from batchland.evaluation.gates import GateResult
 
 FILES: Final = (
     "summary.json",

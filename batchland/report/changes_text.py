@@ -11,7 +11,7 @@ from batchland.report.wording import count, images, markdown_text, one_line, p_v
 from batchland.schemas import Change, ComparisonSummary
 
 if TYPE_CHECKING:
-    from batchland.comparison import Comparison
+    from batchland.evaluation.comparison import Comparison
 
 LEVEL: Final = 0.05
 """p-values below it are told as more than chance."""

@@ -18,9 +18,9 @@ from batchland.report.page import LONG_TABLE, render_page
 from batchland.report.pictures import Thumbnail, Thumbnails
 
 if TYPE_CHECKING:
-    from batchland.comparison import Comparison
     from batchland.evaluation import Evaluation
-    from batchland.gates import GateResult
+    from batchland.evaluation.comparison import Comparison
+    from batchland.evaluation.gates import GateResult
 
 COMPARISON_FILES: Final = ("summary.json", "report.html", "per_class.parquet", "per_class.csv", "flips.parquet")
 
@@ -75,7 +75,7 @@ def write_side_by_side(
 
     gates: results to show on B's page. Raises as write_comparison does.
     """
-    from batchland.comparison import CompareOptions, compare
+    from batchland.evaluation.comparison import CompareOptions, compare
 
     options = options or ReportOptions()
     folder = Path(out)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.calibration import ROUND_THRESHOLDS
+from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.report import plots, wording
 from batchland.report.confusion import confusion_view
 from batchland.report.findings import findings, headline
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from batchland.evaluation import Evaluation
-    from batchland.gates import GateResult
+    from batchland.evaluation.gates import GateResult
     from batchland.report import ReportOptions
 
 TEMPLATES: Final = Path(__file__).parent / "templates"

@@ -9,7 +9,7 @@ from batchland.schemas import Figure, Figures
 
 if TYPE_CHECKING:
     from batchland.evaluation import Evaluation
-    from batchland.gates import GateResult
+    from batchland.evaluation.gates import GateResult
 
 SHOWN = (
     ("top1", "top-1 accuracy"),

@@ -4,7 +4,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from batchland import __version__
-from batchland.drift import CHANCE, MOVED, MOVED_FAR
+from batchland.nightly.drift import CHANCE, MOVED, MOVED_FAR
 from batchland.report.page import render_page
 from batchland.report.trend_findings import findings, headline
 from batchland.report.trend_model import Mark, Row, model_view
@@ -12,7 +12,7 @@ from batchland.report.trend_plots import Calendar
 from batchland.report.wording import visible
 
 if TYPE_CHECKING:
-    from batchland.trend import Trend
+    from batchland.nightly.trend import Trend
 
 
 def render(trend: "Trend") -> str:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final, Literal
 
-from batchland.metrics import rate
+from batchland.evaluation.metrics import rate
 from batchland.report.findings import Finding
 from batchland.report.trend_model import (
     MEASURES,

@@ -7,8 +7,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from batchland.drift import MOVED_FAR, Drift
-from batchland.metrics import rate
+from batchland.evaluation.metrics import rate
+from batchland.nightly.drift import MOVED_FAR, Drift
 from batchland.report.trend_plots import Calendar, Columns, Plot, Value, column_plot, line_plot
 from batchland.report.wording import count, interval, percent, visible
 from batchland.schemas import Figure

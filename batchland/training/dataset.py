@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from batchland.cores import usable_cores
+from batchland.data.folders import class_folders, subfolders, training_folder
 from batchland.errors import ErrorCode, ImageError, UsageError
 from batchland.model_card import ClassName, DataSummary, class_names
 from batchland.preprocess import Pixels, PreprocessSpec, fit
 from batchland.source import IMAGE_EXTENSIONS, ImageRef, list_images, read_image
 from batchland.training.augment import Augmentation
-from batchland.training.folders import class_folders, subfolders, training_folder
 from batchland.training.pixel_cache import CachedPixels, Content, PixelCache, default_folder
 from batchland.training.sampling import Draw
 

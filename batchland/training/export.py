@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import softmax
 
+from batchland.files import publish
 from batchland.model_card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.preprocess import Pixels
 from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
@@ -29,7 +30,6 @@ from batchland.training.agreement import (
     require_agreement,
 )
 from batchland.training.checkpoint import CHECKPOINT, load_checkpoint, restore_model
-from batchland.training.files import publish
 from batchland.training.holdout import Holdout, read_holdout
 from batchland.training.models import ServedModel
 from batchland.training.precision import Precision, half, quantisable, quantise

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batchland.files import publish
 from batchland.training.augment import Augmentation
 from batchland.training.batches import picture_loader
 from batchland.training.compute import Compute
 from batchland.training.dataset import ImageSet, PhotoDataset, TrainingData
-from batchland.training.files import publish
 from batchland.training.models import ServedModel, calibrate_batch_norm, features
 from batchland.training.sampling import Draw
 

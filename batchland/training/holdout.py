@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchland.data.folders import subfolders, training_folder
 from batchland.errors import UsageError
-from batchland.labels import enumerate_names
+from batchland.evaluation.labels import enumerate_names
 from batchland.loader import BatchLoader
 from batchland.model_card import ModelCard
 from batchland.preprocess import Pixels, PreprocessSpec
 from batchland.source import ImageRef, list_images
-from batchland.training.folders import subfolders, training_folder
 
 Scores = npt.NDArray[np.float32]
 

@@ -18,7 +18,9 @@ import torch
 import torchvision
 
 import batchland
+from batchland.data.folders import class_folders, training_folder
 from batchland.errors import Interrupted, OutputError, UsageError
+from batchland.files import publish
 from batchland.lock import locked
 from batchland.model_card import ModelCard, TrainingSummary
 from batchland.preprocess import PreprocessSpec
@@ -27,8 +29,6 @@ from batchland.training.backbones import find_backbone, find_blocks, load_weight
 from batchland.training.checkpoint import CHECKPOINT, ResumeFolder, load_checkpoint, require_same, save_checkpoint
 from batchland.training.compute import Compute, choose, freed_memory_kept, reproducible
 from batchland.training.dataset import Skipped, TrainingData, load_data
-from batchland.training.files import publish
-from batchland.training.folders import class_folders, training_folder
 from batchland.training.journal import METRICS, EpochReport, Journal, best_of
 from batchland.training.layers import layer_table
 from batchland.training.loop import Loop

@@ -1,0 +1,285 @@
+"""Look over labelled photos before training on them: numbers, sizes, unreadable files, duplicates, leakage.
+
+Pixels are those that training and scoring see, so a picture counts as a duplicate if a model cannot tell it apart.
+Needs no torch, changes nothing.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from batchland.data.folders import subfolders, training_folder
+from batchland.data.samples import ClassSamples
+from batchland.errors import ErrorCode
+from batchland.loader import BatchLoader, Outcome
+from batchland.model_card import class_names
+from batchland.preprocess import Pixels, PreprocessSpec
+from batchland.report.wording import one_line, visible
+from batchland.source import IMAGE_EXTENSIONS, ImageRef, list_images
+
+SAMPLES: Final = 8
+"""Photos of a class that its row of the picture shows."""
+SPEC: Final = PreprocessSpec(jpeg_scale="auto")
+"""How training looks at photos unless it is told otherwise."""
+
+Part = Literal["train", "test"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassCheck(_Record):
+    """One class."""
+
+    folder: str
+    label: str
+    train: int
+    """Readable photos."""
+    test: int
+    unreadable: int
+    """In both parts."""
+
+
+class UnreadableFile(_Record):
+    """A photo without pixels."""
+
+    name: str
+    """Below DATA."""
+    code: ErrorCode
+    message: str
+
+
+class Duplicates(_Record):
+    """Photos that are the same to a model."""
+
+    names: tuple[str, ...]
+    """Below DATA, in listing order."""
+    kind: Literal["train and test", "two classes", "within train", "within test"]
+    """The worst that holds: a test photo that was trained on, one picture under two labels, or mere repetition."""
+
+
+class Finding(_Record):
+    """Something to know before training."""
+
+    problem: bool
+    """Training or evaluating would be refused, or would deceive; else it is only worth a look."""
+    text: str
+
+
+class Sizes(_Record):
+    """Of the readable photos: pixels of the upright pictures, and bytes of the files."""
+
+    width: tuple[int, int, int]
+    """Smallest, median, largest."""
+    height: tuple[int, int, int]
+    bytes: int
+    """All files together."""
+
+
+class DataCheck(_Record):
+    """What was found."""
+
+    data: str
+    classes: tuple[ClassCheck, ...]
+    sizes: Sizes | None
+    """None without a readable photo."""
+    unreadable: tuple[UnreadableFile, ...]
+    duplicates: tuple[Duplicates, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> int:
+        """Number of findings that are problems."""
+        return sum(finding.problem for finding in self.findings)
+
+
+def check(data: Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[DataCheck, list[ClassSamples]]:
+    """Read all photos of DATA/train (or DATA) and DATA/test: what is noteworthy, and some photos of each class.
+
+    on_progress: called with the photos done and their number. Raises UsageError if DATA is no folder.
+    """
+    folder = training_folder(data)
+    has_parts = folder != data.absolute()
+    survey = _Survey(has_parts)
+    test = data / "test"
+    survey.list_part("train", folder)
+    if has_parts and test.is_dir():
+        survey.list_part("test", test)
+    done = 0
+    for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC):
+        for ref, outcome, pixels in zip(batch.refs, batch.outcomes, batch.pixels, strict=True):
+            survey.take(survey.photos[done], ref, outcome, pixels)
+            done += 1
+        if on_progress is not None:
+            on_progress(done, len(survey.photos))
+    return survey.report(data), survey.samples()
+
+
+class _Photo(NamedTuple):
+    ref: ImageRef
+    part: Part
+    folder: str
+    sampled: bool
+
+
+@dataclass
+class _Survey:
+    """What is known so far. `has_parts`: photos lie in DATA/train and DATA/test, not in DATA itself."""
+
+    has_parts: bool
+    photos: list[_Photo] = field(default_factory=list)
+    folders: dict[Part, list[str]] = field(default_factory=lambda: {"train": [], "test": []})
+    loose: Counter[Part] = field(default_factory=Counter)
+    counts: Counter[tuple[Part, str]] = field(default_factory=Counter)
+    unreadable: list[UnreadableFile] = field(default_factory=list)
+    unreadable_by_class: Counter[str] = field(default_factory=Counter)
+    same: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
+    outcomes: list[Outcome] = field(default_factory=list)
+    sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
+
+    def list_part(self, part: Part, root: Path) -> None:
+        self.folders[part] = subfolders(root)
+        self.loose[part] = sum(entry.is_file() and entry.suffix.lower() in IMAGE_EXTENSIONS for entry in root.iterdir())
+        for folder in self.folders[part]:
+            refs = list(list_images(root / folder))
+            spread = {place * len(refs) // SAMPLES for place in range(SAMPLES)}
+            for place, ref in enumerate(refs):
+                name = f"{part}/{folder}/{ref.name}" if self.has_parts else f"{folder}/{ref.name}"
+                self.photos.append(_Photo(ref._replace(name=name), part, folder, part == "train" and place in spread))
+
+    def take(self, photo: _Photo, ref: ImageRef, outcome: Outcome, pixels: Pixels) -> None:
+        if outcome.error is not None:
+            code, message = outcome.error
+            self.unreadable.append(UnreadableFile(name=ref.name, code=code, message=message))
+            self.unreadable_by_class[photo.folder] += 1
+            return
+        self.outcomes.append(outcome)
+        self.counts[photo.part, photo.folder] += 1
+        self.same[hashlib.sha256(pixels.tobytes()).digest()].append(photo)
+        if photo.sampled:
+            self.sampled[photo.folder].append(pixels.copy())
+
+    def samples(self) -> list[ClassSamples]:
+        names = class_names(self.folders["train"])
+        return [ClassSamples(name.label, self.sampled[name.folder]) for name in names]
+
+    def report(self, data: Path) -> DataCheck:
+        duplicates = tuple(_duplicates(group) for group in self.same.values() if len(group) > 1)
+        classes = tuple(
+            ClassCheck(
+                folder=name.folder,
+                label=name.label,
+                train=self.counts["train", name.folder],
+                test=self.counts["test", name.folder],
+                unreadable=self.unreadable_by_class[name.folder],
+            )
+            for name in class_names(sorted({*self.folders["train"], *self.folders["test"]}, key=str.encode))
+        )
+        findings = (*self._class_findings(classes), *_duplicate_findings(duplicates), *self._file_findings())
+        return DataCheck(
+            data=str(data),
+            classes=classes,
+            sizes=_sizes(self.outcomes) if self.outcomes else None,
+            unreadable=tuple(self.unreadable),
+            duplicates=duplicates,
+            findings=findings,
+        )
+
+    def _class_findings(self, classes: tuple[ClassCheck, ...]) -> Iterator[Finding]:
+        train, test = set(self.folders["train"]), set(self.folders["test"])
+        if len(train) < 2:
+            yield Finding(problem=True, text=f"training needs at least two class folders, there are {len(train)}")
+        for one in classes:
+            if one.folder in train and one.train < 2:
+                has = "only one readable photo" if one.train else "no readable photo"
+                yield Finding(problem=True, text=f"{one.folder} has {has} to train on; training needs two a class")
+        if unknown := sorted(test - train):
+            text = f"{_number(len(unknown), 'test folder')} that training does not know: {_some(unknown)}"
+            yield Finding(problem=True, text=text)
+        if test and (lacking := [one.folder for one in classes if one.folder in train and not one.test]):
+            yield Finding(
+                problem=False, text=f"{_number(len(lacking), 'class')} without a test photo: {_some(lacking)}"
+            )
+
+    def _file_findings(self) -> Iterator[Finding]:
+        if self.unreadable:
+            names = [f"{file.name} ({file.code})" for file in self.unreadable]
+            text = f"{_number(len(names), 'photo')} that cannot be read, and will be skipped: {_some(names)}"
+            yield Finding(problem=False, text=text)
+        for part, loose in self.loose.items():
+            if loose:
+                text = f"{_number(loose, 'photo')} beside the class folders of {part}, which nothing uses"
+                yield Finding(problem=False, text=text)
+
+
+def _duplicates(group: list[_Photo]) -> Duplicates:
+    parts, folders = {photo.part for photo in group}, {photo.folder for photo in group}
+    names = tuple(photo.ref.name for photo in group)
+    if len(parts) > 1:
+        return Duplicates(names=names, kind="train and test")
+    if len(folders) > 1:
+        return Duplicates(names=names, kind="two classes")
+    return Duplicates(names=names, kind="within train" if parts == {"train"} else "within test")
+
+
+_DUPLICATE_TEXTS: Final = {
+    "train and test": (True, "both in train and in test, which flatters every figure"),
+    "two classes": (True, "in more than one class, so that a label is wrong"),
+    "within train": (False, "more than once in a class of train"),
+    "within test": (False, "more than once in a class of test"),
+}
+
+
+def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
+    for kind, (problem, what) in _DUPLICATE_TEXTS.items():
+        groups = [" = ".join(group.names[:3]) for group in duplicates if group.kind == kind]
+        if groups:
+            yield Finding(problem=problem, text=f"{_number(len(groups), 'picture')} {what}: {_some(groups)}")
+
+
+def _sizes(outcomes: list[Outcome]) -> Sizes:
+    widths, heights, sizes = (
+        np.array([getattr(outcome, name) for outcome in outcomes]) for name in ("width", "height", "file_size")
+    )
+    return Sizes(width=_spread(widths), height=_spread(heights), bytes=int(sizes.sum()))
+
+
+def _spread(values: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> tuple[int, int, int]:
+    return int(values.min()), int(median(values.tolist())), int(values.max())
+
+
+def table(found: DataCheck) -> str:
+    """What was found, for a terminal. Ends with a newline."""
+    train, test = (sum(getattr(one, part) for one in found.classes) for part in ("train", "test"))
+    lines = [f"{found.data}: {_number(len(found.classes), 'class')}, {train} photos to train and {test} to test"]
+    if found.sizes:
+        ranges = [f"{name} {low} to {high}, median {middle}" for name, (low, middle, high) in (
+            ("width", found.sizes.width), ("height", found.sizes.height))]  # fmt: skip
+        lines.append(f"{'; '.join(ranges)} pixels; {found.sizes.bytes / 1e6:.1f} MB")
+    width = max(5, *(len(one_line(one.folder, 40)) for one in found.classes)) if found.classes else 5
+    lines.append(f"{'class':<{width}}  {'train':>7}  {'test':>7}  {'unreadable':>10}")
+    lines += [
+        f"{one_line(one.folder, 40):<{width}}  {one.train:>7}  {one.test:>7}  {one.unreadable:>10}"
+        for one in found.classes
+    ]
+    for finding in found.findings:
+        lines.append(f"{'problem' if finding.problem else 'note'}: {visible(finding.text)}")
+    return "\n".join(lines) + "\n"
+
+
+def _number(count: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    more = f", and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

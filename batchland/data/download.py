@@ -1,0 +1,121 @@
+"""Get a data set: fetch an archive (or take a local one), check it, unpack it. The folder appears whole or not at all.
+
+download(REFERENCE_URL, Path("data/landmark_images"))
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchland.data.archive import Unpacked, UnpackLimits, lift_only_folder, unpack
+from batchland.data.fetch import fetch, forget
+from batchland.errors import Interrupted, UsageError
+from batchland.files import new_folder
+from batchland.signals import StopSignal
+
+REFERENCE_URL: Final = "https://udacity-dlnfd.s3-us-west-1.amazonaws.com/datasets/landmark_images.zip"
+"""50 classes of Google Landmarks v2, 4,996 photos to train and 1,250 to test."""
+
+
+class DownloadOptions(BaseModel):
+    """What to insist on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    """The archive's; None takes any, and the result tells it."""
+    limits: UnpackLimits = UnpackLimits()
+
+
+Stage = Literal["download", "unpacking"]
+OnProgress = Callable[[Stage, int, int | None], None]
+"""Called with how much is done, and the total where it is known: bytes of the download, entries of the archive."""
+
+
+class Downloaded(NamedTuple):
+    """What is there now."""
+
+    folder: Path
+    unpacked: Unpacked
+    archive_bytes: int
+    sha256: str
+    """Of the archive."""
+
+
+def download(
+    source: str, out: Path, options: DownloadOptions | None = None, *, on_progress: OnProgress | None = None
+) -> Downloaded:
+    """Unpack the archive at `source`, an http(s) address or a local zip or tar file, as the folder `out`.
+
+    A folder that holds everything else in the archive is left out: `landmark_images/train/...` becomes `out/train/...`.
+    What a broken download has brought so far lies hidden beside `out`, and the same call goes on from there.
+
+    Raises UsageError if `out` is there already, the archive cannot be had, is not the expected one, or is refused;
+    DownloadError if the connection keeps breaking; OutputError, LockedError; Interrupted on SIGINT or SIGTERM.
+    """
+    options = options or DownloadOptions()
+    with StopSignal() as stop:
+
+        def report(stage: Stage, done: int, total: int | None = None) -> None:
+            if stop.received:
+                raise Interrupted(f"{out}: stopped during the {stage}; give the same command again", stop.received)
+            if on_progress is not None:
+                on_progress(stage, done, total)
+
+        with new_folder(out) as folder:
+            if not is_address(source):
+                return _take(Path(source), source, folder, out, options, report)
+            partial = folder.with_suffix(".part")
+            fetch(
+                source,
+                partial,
+                max_bytes=options.limits.max_bytes,
+                on_bytes=lambda here, total: report("download", here, total),
+            )
+            try:
+                downloaded = _take(partial, source, folder, out, options, report)
+            except UsageError:  # whole, and not what was wanted: no further byte will mend it
+                forget(partial)
+                raise
+        forget(partial)
+        return downloaded
+
+
+def is_address(source: str) -> bool:
+    """Whether `source` is an address; else it is a file."""
+    return "://" in source
+
+
+def default_folder(source: str) -> Path:
+    """`data/landmark_images` for `.../landmark_images.zip`."""
+    name = PurePosixPath(unquote(urlsplit(source).path)).name if is_address(source) else Path(source).name
+    stem = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
+    if not stem.strip(".") or stem == name:
+        raise UsageError(f"{source}: its name does not say what the folder should be called; give one with --out")
+    return Path("data") / stem
+
+
+def _take(
+    archive: Path, name: str, folder: Path, out: Path, options: DownloadOptions, report: OnProgress
+) -> Downloaded:
+    """Check the archive and unpack it into `folder`."""
+    try:
+        with archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror}); give an address or an archive") from error
+    if options.sha256 and digest != options.sha256.lower():
+        raise UsageError(f"{name}: its sha256 is {digest}, not {options.sha256.lower()}; not unpacked")
+    unpacked = unpack(
+        archive, folder, options.limits, name=name, on_entry=lambda entries: report("unpacking", entries, None)
+    )
+    if not unpacked.files:
+        raise UsageError(f"{name}: holds no files")
+    lift_only_folder(folder)
+    return Downloaded(out, unpacked, size, digest)

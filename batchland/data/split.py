@@ -1,0 +1,165 @@
+"""Divide a folder of class folders into train, validation and test folders, by split-folders. Needs no torch.
+
+`train` divides by itself, in memory and by the same draw; this is for a test set kept aside, and for other tools.
+"""
+
+import contextlib
+import io
+import math
+import random
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple
+
+import splitfolders
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from batchland.data.folders import class_folders, training_folder
+from batchland.errors import UsageError
+from batchland.files import new_folder
+from batchland.source import list_images
+
+_THEIR_NAMES: Final = ("train", "val", "test")
+
+Groups = list[tuple[Path, ...]]
+
+
+class SplitOptions(BaseModel):
+    """How to divide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[float, Field(gt=0, lt=1)]] = {
+        "train": 0.8,
+        "val": 0.2,
+    }
+    """Folder name to share, two or three, 1 in all. The first ones are rounded down, class by class."""
+    seed: int = 1337
+    links: bool = False
+    """Symbolic links to the photos instead of copies."""
+    group_prefix: re.Pattern[str] | None = None
+    """Photos of a class whose names start with the same match of it stay together, as the shots of one scene should."""
+
+    @field_validator("parts")
+    @classmethod
+    def _is_a_whole(cls, parts: dict[str, float]) -> dict[str, float]:
+        if len(parts) not in (2, 3) or not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
+            raise ValueError("give two or three parts whose shares make 1")
+        return parts
+
+
+class Split(NamedTuple):
+    """What was made."""
+
+    folder: Path
+    parts: dict[str, dict[str, int]]
+    """Part to class folder to number of photos."""
+
+
+def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
+    """Copy or link the photos of DATA/train, or of DATA itself, to `out/<part>/<class>/`, class by class.
+
+    The same photos, seed and shares give the same split. `out` appears whole or not at all, DATA is left as it is.
+
+    Raises UsageError if DATA is no folder of class folders, a class has too few photos for every part to get one, or
+    photos lie below the class folders; OutputError if `out` cannot be written.
+    """
+    options = options or SplitOptions()
+    folder = training_folder(data)
+    classes = class_folders(folder)
+    photos = {name: _names(folder / name) for name in classes}
+    with new_folder(out) as made:
+        _run(folder, made, {Path(name).suffix for names in photos.values() for name in names}, options)
+        parts = {
+            part: {name: sum(1 for _ in (made / theirs / name).iterdir()) for name in classes}
+            for part, theirs in zip(options.parts, _THEIR_NAMES, strict=False)
+        }
+        for name in classes:
+            _require_some(folder / name, len(photos[name]), {part: counts[name] for part, counts in parts.items()})
+        _name(made, options.parts, classes)
+    return Split(out, parts)
+
+
+def _names(folder: Path) -> list[str]:
+    """The photos of a class."""
+    names = []
+    for ref in list_images(folder):
+        if ref.error:
+            raise UsageError(f"{folder / ref.name}: {ref.error[1]}")
+        if "/" in ref.name:
+            raise UsageError(f"{folder}: photos lie in folders below it ({ref.name}); move them up, or train without")
+        names.append(ref.name)
+    if not names:
+        raise UsageError(f"{folder}: holds no photos; add some or remove the folder")
+    return names
+
+
+def _run(folder: Path, made: Path, extensions: set[str], options: SplitOptions) -> None:
+    with _random_state_kept(), _quiet_unless_watched():
+        try:
+            splitfolders.ratio(
+                folder,
+                made,
+                seed=options.seed,
+                ratio=tuple(options.parts.values()),
+                group=options.group_prefix and _by_prefix(options.group_prefix),
+                move="symlink" if options.links else "copy",
+                formats=extensions,
+            )
+        except OSError as error:
+            if error.filename is not None and Path(error.filename).is_relative_to(folder):
+                raise UsageError(f"{error.filename}: cannot be read ({error.strerror})") from error
+            raise
+
+
+def _by_prefix(prefix: re.Pattern[str]) -> Callable[[Sequence[Path]], Groups]:
+    def group(photos: Sequence[Path]) -> Groups:
+        groups: dict[str, list[Path]] = {}
+        for photo in sorted(photos):
+            match = prefix.match(photo.name)
+            groups.setdefault((match and match[0]) or photo.name, []).append(photo)
+        return [tuple(members) for members in groups.values()]
+
+    return group
+
+
+def _require_some(folder: Path, photos: int, counts: dict[str, int]) -> None:
+    if sum(counts.values()) != photos:
+        raise UsageError(f"{folder}: changed while it was divided; give the command again")
+    for part, count in counts.items():
+        if not count:
+            raise UsageError(
+                f"{folder}: none of its {photos} photo{'s' * (photos > 1)} would get into {part}; add some, remove the "
+                f"folder, or give other shares"
+            )
+
+
+def _name(made: Path, parts: dict[str, float], classes: list[str]) -> None:
+    """Give the parts their names, without the hidden folders that split-folders took for classes."""
+    for theirs in _THEIR_NAMES[: len(parts)]:
+        for folder in (made / theirs).iterdir():
+            if folder.name not in classes:
+                shutil.rmtree(folder)
+        (made / theirs).rename(made / f".{theirs}")  # in two steps, so that none is in another's way
+    for part, theirs in zip(parts, _THEIR_NAMES, strict=False):
+        (made / f".{theirs}").rename(made / part)
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """split-folders seeds the global generator."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@contextlib.contextmanager
+def _quiet_unless_watched() -> Iterator[None]:
+    """split-folders draws its bar on whatever stderr is, a log as well."""
+    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,85 @@
+"""Examine a job: its file, tonight's input and labels, models on its device, disks, notification, lock, last night."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+from batchland.doctor import Check, check_disk, check_model, guarded
+from batchland.errors import MissingInputError
+from batchland.lock import holder
+from batchland.nightly.delivery import check_delivery
+from batchland.nightly.job import Job, expand, load_job
+from batchland.nightly.run_record import LOCK_FILE, read_runs
+
+
+def checks_of_job(path: Path) -> Iterator[Check]:
+    """The checks, as they are done. Raises UsageError if it is no job file; see `batchland.doctor.examine_job`."""
+    job = load_job(path)
+    night = job.night(date.today())
+    yield Check("job", "ok", f"{path}: {job.name}, next for {night}")
+    yield from guarded("input", _input, job, night)
+    yield from guarded("labels", _labels, job, night)
+    for name, file in job.all_models.items():
+        yield from guarded(f"model {name}", check_model, f"model {name}", file, job.device)
+    yield from guarded("disk", check_disk, "disk, output", job.output)
+    yield from guarded("disk", check_disk, "disk, records", job.folder)
+    if job.metrics:
+        yield from guarded("disk", check_disk, "disk, metrics", job.metrics.parent)
+    yield from guarded("notify", _notify, job)
+    yield from guarded("lock", _lock, job)
+    yield from guarded("last night", _last_night, job)
+
+
+def _input(job: Job, night: date) -> Iterator[Check]:
+    images = job.images_of(night)
+    try:
+        check_delivery(job, images)
+    except MissingInputError as error:
+        yield Check("input", "warn", str(error), "wait for the delivery, or mend the job file")
+    else:
+        yield Check("input", "ok", str(images))
+
+
+def _labels(job: Job, night: date) -> Iterator[Check]:
+    if job.evaluation is None:
+        return
+    labels = expand(job.evaluation.labels, night)
+    if labels.exists():
+        yield Check("labels", "ok", str(labels))
+    else:
+        ends = "fails" if job.evaluation.on_missing == "fail" else "goes without an evaluation"
+        yield Check("labels", "warn", f"{labels}: not there; the night {ends}", "bring them, or mend the job file")
+
+
+def _notify(job: Job) -> Iterator[Check]:
+    """Whether the program is there, on this PATH; cron's entry has its own, see `batchland cron show`."""
+    if job.notify is None:
+        return
+    program = job.notify.command[0]
+    if found := shutil.which(program):
+        yield Check("notify", "ok", found)
+    else:
+        yield Check("notify", "warn", f"{program}: no such program", "install it, or give its whole path")
+
+
+def _lock(job: Job) -> Iterator[Check]:
+    facts = holder(job.folder / LOCK_FILE)
+    if facts is None:
+        yield Check("lock", "ok", "free")
+    else:
+        found = f"held by process {facts.get('pid')} on {facts.get('host')} since {facts.get('since')}"
+        yield Check("lock", "warn", found, "wait for that run, or stop it with SIGTERM; it can be resumed")
+
+
+def _last_night(job: Job) -> Iterator[Check]:
+    records = read_runs(job.folder)
+    if not records:
+        yield Check("last night", "ok", "none yet")
+        return
+    last = records[-1]
+    found = f"{last.date}: {last.outcome}"
+    if last.exit_code == 0 or last.outcome == "running":
+        yield Check("last night", "ok", found)
+    else:
+        yield Check("last night", "warn", f"{found} ({last.error})", f"batchland run {job.file} --date {last.date}")

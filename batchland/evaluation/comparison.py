@@ -1,0 +1,114 @@
+"""Compare two evaluations of the same images: two models, or two nights. Everything is paired, image by image.
+
+comparison = compare(read_report("monday/"), read_report("tuesday/"))
+write_comparison(comparison, "changes/")
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchland import __version__
+from batchland.evaluation.changes import KINDS, class_changes, flips, headline_changes
+from batchland.evaluation.intervals import mcnemar_exact
+from batchland.evaluation.pairs import pair
+from batchland.schemas import Agreement, ComparedEvaluation, ComparisonSummary
+
+if TYPE_CHECKING:
+    from batchland.evaluation import Evaluation
+    from batchland.report import Report
+
+
+class CompareOptions(BaseModel):
+    """How to compare."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of all intervals, a share."""
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
+    """Bootstrap resamples."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the bootstrap."""
+    images: Path | None = None
+    """Where the images are now, for thumbnails; None takes the folder that A was scored in."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found: the summary, and the tables of its files."""
+
+    summary: ComparisonSummary
+    per_class: pa.Table
+    flips: pa.Table
+    image_root: Path
+    """Where thumbnails are read."""
+
+
+def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: CompareOptions | None = None) -> Comparison:
+    """Compare B with A over the images that both scored: positive differences mean that B has more.
+
+    a, b: evaluations, or reports as `read_report` gives them. Raises UsageError if they have no image in common.
+    """
+    options = options or CompareOptions()
+    pairs, account = pair(a, b)
+    right_a, right_b = (side.predicted == pairs.truth for side in (pairs.a, pairs.b))
+    only_a, only_b = right_a & ~right_b, right_b & ~right_a
+    figures, drawn = headline_changes(
+        pairs, confidence=options.confidence, resamples=options.resamples, seed=options.seed
+    )
+    flipped = flips(pairs, only_a, only_b)
+    kinds = flipped["change"].to_pylist()
+    names = _names(a, b)
+    summary = ComparisonSummary(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        a=_side_document(a, names[0]),
+        b=_side_document(b, names[1]),
+        options=options.model_dump(mode="json"),
+        resamples=drawn,
+        account=account,
+        figures=figures,
+        agreement=Agreement(
+            both_right=int((right_a & right_b).sum()),
+            only_a_right=int(only_a.sum()),
+            only_b_right=int(only_b.sum()),
+            both_wrong=int((~right_a & ~right_b).sum()),
+            p_value=mcnemar_exact(int(only_a.sum()), int(only_b.sum())),
+        ),
+        flips={kind: kinds.count(kind) for kind in KINDS},
+        compared_with={"batchland": __version__, **{name: version(name) for name in ("numpy", "pyarrow", "scipy")}},
+    )
+    root = options.images or Path(a.summary.options.get("images") or a.summary.images)
+    return Comparison(summary, class_changes(pairs, only_a, only_b, options.confidence), flipped, root)
+
+
+def _side_document(side: "Report | Evaluation", name: str) -> ComparedEvaluation:
+    summary = side.summary
+    folder = getattr(side, "folder", None)
+    return ComparedEvaluation(
+        name=name,
+        report=str(folder) if folder else None,
+        evaluated_at=summary.created_at,
+        predictions=summary.predictions,
+        run_id=summary.run_id,
+        model=summary.model,
+        labels=summary.labels,
+    )
+
+
+def _names(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[str, str]:
+    """The first thing in which the two differ that people would call them by."""
+    paths = [Path(side.summary.predictions) for side in (a, b)]
+    for left, right in (
+        (a.summary.model.name, b.summary.model.name),
+        (paths[0].stem, paths[1].stem),
+        (paths[0].parent.name, paths[1].parent.name),
+    ):
+        if left != right and left and right:
+            return left, right
+    return "A", "B"

@@ -1,0 +1,146 @@
+"""Gates for cron and CI: conditions on a report's figures that make a run fail. Text in, verdicts out.
+
+top1 < 0.70        class[Eiffel Tower].recall < 50%        drop(top1) > 0.02        failed > 10
+"""
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pyarrow as pa
+
+from batchland.errors import GateFailedError, UsageError, near_miss
+from batchland.schemas import EvaluationSummary, Figure, Figures, LabelAccount
+
+if TYPE_CHECKING:
+    from batchland.evaluation import Evaluation
+    from batchland.report import Report
+
+OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+CLASS_FIGURES: Final = {
+    "accuracy": "accuracy",
+    "recall": "accuracy",
+    "precision": "precision",
+    "f1": "f1",
+    "mean_confidence": "mean_confidence",
+    "support": "support",
+    "failed": "failed",
+}
+"""What a gate may ask of a class, and its column in per_class.parquet."""
+COUNTS: Final = tuple(name for name, field in LabelAccount.model_fields.items() if field.annotation is int)
+_GATE: Final = re.compile(r"(?P<name>.+?)\s*(?P<operator><=|>=|<|>)\s*(?P<limit>[0-9.eE+-]+)\s*(?P<percent>%?)")
+_DROP: Final = re.compile(r"drop\(\s*(.+?)\s*\)")
+_CLASS: Final = re.compile(r"class\[(.+)\]\.(\w+)")
+
+
+class Gate(NamedTuple):
+    """A condition under which the evaluation fails."""
+
+    text: str
+    name: str
+    """A figure, a count, or `class[LABEL].figure`."""
+    drop: bool
+    """Whether it is about baseline less present value."""
+    operator: str
+    limit: float
+
+
+class GateResult(NamedTuple):
+    """A gate and what it found."""
+
+    gate: Gate
+    failed: bool
+    value: float | None
+    """What was compared with the limit; None where there is no such figure, which fails the gate."""
+    message: str
+    """One line: the condition and the value."""
+
+
+def parse_gate(text: str) -> Gate:
+    """Read `top1 < 0.70`, `class[Eiffel Tower].recall < 50%` or `drop(top1) > 0.02`. Raises UsageError."""
+    found = _GATE.fullmatch(text.strip())
+    if not found:
+        raise UsageError(f'gate {text!r}: is not NAME < NUMBER; write it like "top1 < 0.70" or "drop(top1) > 2%"')
+    try:
+        limit = float(found["limit"]) / (100 if found["percent"] else 1)
+    except ValueError as error:
+        raise UsageError(f"gate {text!r}: {found['limit']!r} is not a number") from error
+    drop = _DROP.fullmatch(found["name"])
+    name = drop[1] if drop else found["name"]
+    of_class = _CLASS.fullmatch(name)
+    known = tuple(CLASS_FIGURES) if of_class else (*Figures.model_fields, *COUNTS)
+    asked = of_class[2] if of_class else name
+    if asked not in known:
+        near = near_miss(asked, known)
+        advice = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
+        raise UsageError(f"gate {text!r}: unknown figure {asked!r} ({advice})")
+    return Gate(text.strip(), name, drop is not None, found["operator"], limit)
+
+
+def check_gates(
+    gates: Sequence[Gate], evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None" = None
+) -> tuple[GateResult, ...]:
+    """The verdict on each gate, in order. baseline: an earlier report, which `drop(...)` needs.
+
+    A gate whose figure the data does not allow has failed: a night in which no image could be read passes none.
+    Raises UsageError if a gate names a class that the model does not have, or a drop has no baseline.
+    """
+    return tuple(_check(gate, evaluation, baseline) for gate in gates)
+
+
+def raise_if_failed(results: Sequence[GateResult], report: Path) -> None:
+    """Raise GateFailedError, in one line, if a gate failed."""
+    failed = [result.message for result in results if result.failed]
+    if failed:
+        more = f" (and {len(failed) - 1} more: {'; '.join(failed[1:])})" if len(failed) > 1 else ""
+        raise GateFailedError(f"gate failed: {failed[0]}{more}; see {report / 'report.html'}")
+
+
+def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None") -> GateResult:
+    value = _value(gate, evaluation.summary, evaluation.per_class)
+    told = f"{gate.name} is {_format(value)}"
+    if gate.drop:
+        if baseline is None:
+            raise UsageError(f"gate {gate.text!r}: a drop needs an earlier report; give --baseline REPORT")
+        before = _value(gate, baseline.summary, baseline.per_class)
+        told = f"{gate.name} went from {_format(before)} to {_format(value)}"
+        if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
+            told += ", on other images or labels"
+        # Rounded: 0.80 less 0.78 is not more than 0.02.
+        value = None if value is None or before is None else round(before - value, 12)
+    failed = value is None or OPERATORS[gate.operator](value, gate.limit)
+    return GateResult(gate, failed, value, f"{gate.text} ({told})")
+
+
+def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float | None:
+    of_class = _CLASS.fullmatch(gate.name)
+    if of_class:
+        return _class_value(gate, of_class[1], CLASS_FIGURES[of_class[2]], per_class)
+    if gate.name in COUNTS:
+        return float(getattr(summary.account, gate.name))
+    figure: Figure | None = getattr(summary.figures, gate.name)
+    return figure.value if figure else None
+
+
+def _class_value(gate: Gate, name: str, column: str, per_class: pa.Table) -> float | None:
+    labels, folders = per_class["label"].to_pylist(), per_class["folder"].to_pylist()
+    row = labels.index(name) if name in labels else folders.index(name) if name in folders else None
+    if row is None:
+        near = near_miss(name, [*labels, *folders])
+        advice = f"; did you mean {near!r}?" if near else ""
+        raise UsageError(f"gate {gate.text!r}: the model has no class {name!r}{advice}")
+    value: float | None = per_class[column][row].as_py()
+    return value
+
+
+def _format(value: float | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.4f}".rstrip("0").rstrip(".") if value != int(value) else f"{value:g}"

@@ -1,0 +1,256 @@
+"""Predictions and labels, joined by image name: one record of columns that all figures are computed from.
+
+Knows nothing of metrics or pages. Works on Arrow columns and numpy arrays, never on rows.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from batchland.errors import UsageError
+from batchland.evaluation.intervals import Floats, Ints
+from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
+from batchland.model_card import ClassName
+from batchland.schemas import METADATA_KEY, OUTCOMES, PREDICTIONS, LabelAccount, LabelSource, PredictionsInfo
+
+EXAMPLES: Final = 10
+"""Names listed where images are counted."""
+EXAMINED: Final = 10_000
+"""Names looked at to find out why nothing matches."""
+_COLUMNS: Final = ("image", "status", "error_code", "class_index", "probability", "margin", "top_k")
+_FACTS: Final = ("width", "height", "file_size")
+
+
+class Predictions(NamedTuple):
+    """A predictions file or folder: its rows, of the columns needed here, and what it says of itself."""
+
+    source: Path
+    table: pa.Table
+    info: PredictionsInfo
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Every image with a label and a predictions row, in the predictions' order, all arrays of that length."""
+
+    images: pa.Array
+    error_codes: pa.Array
+    """Null where the image was scored."""
+    facts: pa.Table
+    """width, height, file_size."""
+    ok: npt.NDArray[np.bool_]
+    truth: Ints
+    """True class index."""
+    predicted: Ints
+    """First choice; -1 where failed."""
+    probability: Floats
+    """Of the first choice; NaN where failed. Margin, true_probability and squares alike."""
+    margin: Floats
+    true_rank: Ints
+    """Place of the true class among the choices kept, from 1; 0 beyond them and where failed."""
+    true_probability: Floats
+    """NaN beyond the choices kept."""
+    squares: Floats
+    """Sum of the squared probabilities of the choices kept."""
+    kept: int
+    """Choices that every scored image has."""
+
+    def table(self, classes: tuple[ClassName, ...]) -> pa.Table:
+        """The rows of `outcomes.parquet`."""
+        labels = pa.array([name.label for name in classes], pa.string())
+        truth = pa.array(self.truth.astype(np.int32))
+        predicted = pa.array(self.predicted.astype(np.int32), mask=~self.ok)
+        columns = {
+            "image": self.images,
+            "status": pc.if_else(pa.array(self.ok), "ok", "failed"),
+            "error_code": self.error_codes,
+            "true_index": truth,
+            "true_label": labels.take(truth),
+            "predicted_index": predicted,
+            "predicted_label": labels.take(predicted),
+            "correct": pa.array(self.predicted == self.truth, mask=~self.ok),
+            "probability": pa.array(self.probability.astype(np.float32), mask=~self.ok),
+            "margin": pa.array(self.margin.astype(np.float32), mask=~self.ok),
+            "true_rank": pa.array(self.true_rank.astype(np.int32), mask=self.true_rank == 0),
+            "true_probability": pa.array(
+                self.true_probability.astype(np.float32), mask=np.isnan(self.true_probability)
+            ),
+        } | {name: self.facts[name] for name in _FACTS}
+        return pa.table(columns, schema=OUTCOMES)
+
+
+def read_predictions(source: Path) -> Predictions:
+    """Read a predictions file, or a folder of parts with its manifest. Raises UsageError."""
+    if not source.exists():
+        raise UsageError(f"{source}: does not exist; give what `batchland score --out` wrote")
+    paths = _parts(source) if source.is_dir() else [source]
+    try:
+        schema = pq.read_schema(paths[0])
+        missing = [name for name in PREDICTIONS.names if name not in schema.names]
+        if METADATA_KEY not in (schema.metadata or {}) or missing:
+            what = f"no column {missing[0]!r}" if missing else "no run in its metadata"
+            raise UsageError(f"{source}: is not a predictions file of batchland ({what}); give what `score` wrote")
+        info = PredictionsInfo.model_validate_json(schema.metadata[METADATA_KEY])
+        parts = [pq.ParquetFile(path).read([*_COLUMNS, *_FACTS]) for path in paths]
+    except ValidationError as error:
+        raise UsageError(f"{source}: its metadata is damaged or of another batchland; score again") from error
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{source}: cannot be read as Parquet ({reason}); give what `score` wrote") from error
+    table = pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
+    if pc.count_distinct(table["image"]).as_py() != table.num_rows:
+        raise UsageError(f"{source}: some images stand in it twice; score again")
+    return Predictions(source, table, info)
+
+
+def join(
+    predictions: Predictions, labels_path: Path, *, strip_prefix: str = "", ignore_unknown: bool = False
+) -> tuple[Outcomes, LabelAccount, LabelSource]:
+    """Match labels to predictions by image name and classes by class name, and account for what does not match.
+
+    strip_prefix: taken off the front of the predictions' names first. Raises UsageError if a class is unknown (unless
+    `ignore_unknown`) or no image matches.
+    """
+    table, info = predictions.table, predictions.info
+    names = table["image"].combine_chunks()
+    if strip_prefix:
+        stripped = pc.utf8_slice_codeunits(names, len(strip_prefix))
+        names = pc.if_else(pc.starts_with(names, strip_prefix), stripped, names)
+    labels = read_labels(labels_path, pa.chunked_array([names]), info.images)
+    if not pc.any(pc.is_in(names, value_set=labels.images)).as_py():
+        raise UsageError(_nothing_matches(predictions, names, labels))
+    match = match_classes(set(pc.unique(labels.names).to_pylist()), info.classes)
+    if match.unknown and not ignore_unknown:
+        raise UsageError(unknown_classes_message(labels.source, match.unknown, info.classes))
+    known = pc.is_in(labels.names, value_set=pa.array(list(match.index), pa.string()))
+    unknown_counts = {item["values"]: item["counts"] for item in labels.names.value_counts().to_pylist()}
+    images, given = labels.images.filter(known), labels.names.filter(known)
+    place = pc.index_in(names, value_set=images)
+    matched = pc.is_valid(place)
+    if not pc.any(matched).as_py():
+        raise UsageError(unknown_classes_message(labels.source, match.unknown, info.classes))
+    encoded = given.dictionary_encode()
+    class_of = np.array([match.index[name] for name in encoded.dictionary.to_pylist()], np.int64)
+    truths = class_of[encoded.indices.to_numpy(zero_copy_only=False)]
+    truth = truths[place.filter(matched).to_numpy(zero_copy_only=False)]
+    outcomes = _outcomes(table.filter(matched), truth)
+    unpredicted = images.filter(pc.invert(pc.is_in(images, value_set=names)))
+    # An image of an unknown class that is left out does have a label: it is not one of the unlabelled.
+    unlabelled = names.filter(pc.invert(pc.is_in(names, value_set=labels.images)))
+    present = np.zeros(len(info.classes), bool)
+    present[truths] = True
+    account = LabelAccount(
+        predicted=table.num_rows,
+        labelled=len(labels.images),
+        scored=int(outcomes.ok.sum()),
+        failed=int((~outcomes.ok).sum()),
+        unlabelled=len(unlabelled),
+        unlabelled_examples=tuple(unlabelled[:EXAMPLES].to_pylist()),
+        unpredicted=len(unpredicted),
+        unpredicted_examples=tuple(unpredicted[:EXAMPLES].to_pylist()),
+        missing_classes=tuple(name.label for name, there in zip(info.classes, present, strict=True) if not there),
+        unknown_classes={name: unknown_counts[name] for name in match.unknown},
+        renamed_classes=match.renamed,
+        empty_folders=labels.empty_folders,
+        loose_images=labels.loose_images,
+        blank_labels=labels.blank_labels,
+    )
+    return (
+        outcomes,
+        account,
+        LabelSource(path=labels.source, kind=labels.kind, fingerprint=_fingerprint(outcomes, info.classes)),
+    )
+
+
+def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
+    table = table.combine_chunks()
+    ok = pc.equal(table["status"], "ok").to_numpy()
+    choices = table["top_k"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(choices), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = choices.flatten()
+    index = pc.struct_field(flat, "class_index").to_numpy(zero_copy_only=False)
+    probability = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False).astype(np.float64)
+    ends = np.cumsum(lengths)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    hit = np.flatnonzero(index == truth[row])
+    rank = np.zeros(len(lengths), np.int64)
+    rank[row[hit]] = hit - (ends - lengths)[row[hit]] + 1
+    true_probability = np.full(len(lengths), np.nan)
+    true_probability[row[hit]] = probability[hit]
+    squares = np.bincount(row, probability**2, len(lengths))
+    return Outcomes(
+        images=table["image"].combine_chunks(),
+        error_codes=table["error_code"].combine_chunks(),
+        facts=table.select(_FACTS),
+        ok=ok,
+        truth=truth,
+        predicted=pc.fill_null(table["class_index"], -1).to_numpy().astype(np.int64),
+        probability=_floats(table["probability"]),
+        margin=_floats(table["margin"]),
+        true_rank=rank,
+        true_probability=true_probability,
+        squares=np.where(ok, squares, np.nan),
+        kept=int(lengths[ok].min()) if ok.any() else 0,
+    )
+
+
+def _floats(column: pa.ChunkedArray) -> Floats:
+    values: Floats = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
+    return values
+
+
+def _parts(folder: Path) -> list[Path]:
+    manifest = folder / "_manifest.json"
+    if not manifest.exists():
+        raise UsageError(
+            f"{folder}: holds no _manifest.json, so its run is not finished; run `score` again to finish it"
+        )
+    try:
+        return [folder / file["path"] for file in json.loads(manifest.read_bytes())["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{manifest}: is not a manifest of batchland; score again") from error
+
+
+def _fingerprint(outcomes: Outcomes, classes: tuple[ClassName, ...]) -> str:
+    """The same for every model that knows these classes, whatever their order."""
+    order = pc.array_sort_indices(outcomes.images)
+    labels = pa.array([name.label for name in classes], pa.string()).take(pa.array(outcomes.truth))
+    text = pc.binary_join_element_wise(outcomes.images.take(order), labels.take(order), "\0")
+    return hashlib.sha256("\n".join(text.to_pylist()).encode()).hexdigest()
+
+
+def _nothing_matches(predictions: Predictions, names: pa.Array, labels: Labels) -> str:
+    if not len(labels.images):
+        return f"{labels.source}: holds no labelled image; give class folders with images in them, or a filled table"
+    if not len(names):
+        return f"{predictions.source}: holds no predictions; there is nothing to evaluate"
+    some, others = names[:EXAMINED].to_pylist(), labels.images[:EXAMINED].to_pylist()
+    advice = "labels must name images as the predictions do, by their path below the scored folder"
+    if prefix := _commonest_prefix(some, others):
+        advice = f"images were scored from a folder further up: give --strip-prefix {prefix}, or score that folder"
+    elif prefix := _commonest_prefix(others, some):
+        advice = f"labels begin further up: give the folder {prefix} in it, or take that off"
+    return (
+        f"{predictions.source}: no predicted image has a label: predictions name {some[0]!r}, {labels.source} names "
+        f"{others[0]!r}; {advice}"
+    )
+
+
+def _commonest_prefix(longer: Sequence[str], shorter: Sequence[str]) -> str:
+    """The folders in front of most names of `longer` that without them are in `shorter`; empty if there are none."""
+    known = set(shorter)
+    found = Counter(
+        name[: cut + 1] for name in longer for cut, sign in enumerate(name) if sign == "/" and name[cut + 1 :] in known
+    )
+    return found.most_common(1)[0][0] if found else ""

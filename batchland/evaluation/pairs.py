@@ -1,0 +1,117 @@
+"""Two evaluations of the same images, joined by image name: what each side said of every image that both scored.
+
+Classes are matched by label, so the two models may have them in another order. Knows nothing of figures or pages.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.errors import UsageError
+from batchland.evaluation.intervals import Floats, Ints
+from batchland.schemas import PairAccount
+
+if TYPE_CHECKING:
+    from batchland.evaluation import Evaluation
+    from batchland.report import Report
+
+
+class Side(NamedTuple):
+    """One model's answers to the paired images."""
+
+    predicted: Ints
+    """First choice, as an index into Pairs.classes."""
+    probability: Floats
+    """Of the first choice."""
+    true_rank: Ints
+    """Place of the true class among the choices kept, from 1; 0 beyond them."""
+    true_probability: Floats
+    """NaN beyond the choices kept."""
+    kept: int
+    """Choices kept per image."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The images that both scored and label alike, in A's order; all arrays of that length."""
+
+    images: pa.Array
+    file_size: pa.Array
+    truth: Ints
+    """As an index into `classes`."""
+    a: Side
+    b: Side
+    classes: tuple[str, ...]
+    """Labels of A's classes, then those that B alone knows."""
+
+
+def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, PairAccount]:
+    """Match the images of two evaluations, and account for those that do not match.
+
+    Raises UsageError if there is no image that both scored.
+    """
+    names_a, names_b = ([name.label for name in each.summary.classes] for each in (a, b))
+    classes = tuple(dict.fromkeys((*names_a, *names_b)))
+    left, right = a.outcomes, b.outcomes
+    place = pc.index_in(left["image"].combine_chunks(), value_set=right["image"].combine_chunks())
+    common = pc.is_valid(place)
+    left, right = left.filter(common), right.take(place.filter(common))
+    alike = pc.equal(left["true_label"], right["true_label"]).to_numpy()
+    ok_a, ok_b = (pc.equal(each["status"], "ok").to_numpy() for each in (left, right))
+    paired = alike & ok_a & ok_b
+    shared = len(alike)
+    account = PairAccount(
+        images_a=a.outcomes.num_rows,
+        images_b=b.outcomes.num_rows,
+        paired=_count(paired),
+        only_a=a.outcomes.num_rows - shared,
+        only_b=b.outcomes.num_rows - shared,
+        relabelled=_count(~alike),
+        failed_a=_count(alike & ~ok_a & ok_b),
+        failed_b=_count(alike & ok_a & ~ok_b),
+        failed_both=_count(alike & ~ok_a & ~ok_b),
+        classes=len(classes),
+        classes_only_a=tuple(name for name in names_a if name not in names_b),
+        classes_only_b=tuple(name for name in names_b if name not in names_a),
+    )
+    if not account.paired:
+        raise UsageError(
+            f"{a.summary.predictions} and {b.summary.predictions}: no image was scored and labelled alike in both "
+            f"({account.images_a} and {account.images_b} images, {shared} of them in both); compare runs over the same "
+            f"images"
+        )
+    mask = pa.array(paired)
+    left, right = left.filter(mask).combine_chunks(), right.filter(mask).combine_chunks()
+    index = pa.array(classes)
+    found = Pairs(
+        images=left["image"].combine_chunks(),
+        file_size=left["file_size"].combine_chunks(),
+        truth=_places(left["true_label"], index),
+        a=_side(left, index, a.summary.top_k),
+        b=_side(right, index, b.summary.top_k),
+        classes=classes,
+    )
+    return found, account
+
+
+def _side(table: pa.Table, classes: pa.Array, kept: int) -> Side:
+    return Side(
+        predicted=_places(table["predicted_label"], classes),
+        probability=table["probability"].to_numpy().astype(np.float64),
+        true_rank=pc.fill_null(table["true_rank"], 0).to_numpy().astype(np.int64),
+        true_probability=pc.fill_null(table["true_probability"], float("nan")).to_numpy().astype(np.float64),
+        kept=kept,
+    )
+
+
+def _places(labels: pa.ChunkedArray, classes: pa.Array) -> Ints:
+    places: Ints = pc.index_in(labels, value_set=classes).to_numpy().astype(np.int64)
+    return places
+
+
+def _count(flags: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(flags))

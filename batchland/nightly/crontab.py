@@ -1,0 +1,192 @@
+"""One entry per job in the user's crontab: written, replaced and removed without touching any other line.
+
+cron runs a line with /bin/sh, an almost empty environment and the home directory as its folder, and takes every `%` for
+a line break. So the entry names everything by absolute paths, sets what it needs before the command, and escapes `%`.
+Variables are set within the entry: a line `NAME=value` of the crontab would hold for the other entries, too.
+
+    install(entry_of(load_job(Path("jobs/nightly.toml")), schedule="30 1 * * *"))
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from batchland.errors import OutputError, UsageError
+from batchland.nightly.job import Job
+
+EVERY_NIGHT: Final = "30 3 * * *"
+"""Not between one and three: where summer begins, the clock leaves that out, and some schedulers the night with it."""
+KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
+"""Taken over from the environment of whoever installs the entry, so that it runs as it was tried."""
+LONGEST_LINE: Final = 990
+"""Bytes; Debian's cron refuses commands of 1000."""
+_NICKNAMES: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "@reboot")
+_FIELD: Final = r"[0-9A-Za-z*/,-]+"
+
+
+def _schedule(text: str) -> str:
+    if text in _NICKNAMES or re.fullmatch(rf"{_FIELD}(?: +{_FIELD}){{4}}", text):
+        return text
+    raise ValueError('is not five fields like "30 3 * * *", nor a word like @daily')
+
+
+def _variable(name: str) -> str:
+    if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        return name
+    raise ValueError("is no name of a variable")
+
+
+class Entry(BaseModel):
+    """What cron shall run for a job, and when. All paths are absolute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """Its name: the entry is found again by it."""
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The program and its arguments."""
+    folder: Path
+    """Where it runs."""
+    log: Path
+    """What the command prints is added there."""
+    schedule: Annotated[str, AfterValidator(_schedule)] = EVERY_NIGHT
+    """In the time zone of the cron daemon."""
+    environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
+    """Variables to set."""
+
+
+def entry_of(
+    job: Job, *, schedule: str = EVERY_NIGHT, log: Path | None = None, variables: Mapping[str, str] | None = None
+) -> Entry:
+    """The entry that runs a job with this very Python and what of the present environment matters.
+
+    log: by default `cron.log` in the job's folder of records. variables: set besides. Raises UsageError if the schedule
+    or a variable is none.
+    """
+    try:
+        return Entry(
+            job=job.name,
+            command=(sys.executable, "-m", "batchland", "run", str(job.file)),
+            folder=(job.file.parent / job.root).resolve(),
+            log=(log or job.folder / "cron.log").absolute(),
+            schedule=schedule,
+            environment=kept_environment(Path(sys.executable).parent) | dict(variables or {}),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"crontab: {first['loc'][0]} {first['input']!r} {first['msg'].removeprefix('Value error, ')}"
+        ) from error
+
+
+def render(entry: Entry) -> str:
+    """The entry's lines as they stand in a crontab, marked at both ends.
+
+    Raises UsageError if cron could not read the line.
+    """
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(entry.environment.items()))
+    command = " ".join(filter(None, (f"cd {shlex.quote(str(entry.folder))} &&", variables, shlex.join(entry.command))))
+    log = shlex.quote(str(entry.log))
+    # The output is in the log, so cron has nothing to mail but the sentence about a failure.
+    told = shlex.quote(f"batchland {entry.job} ended with exit code")
+    line = f"{entry.schedule} {command} >>{log} 2>&1 || echo {told} $?, see {log}"
+    if found := re.search(r"[\x00-\x1f\x7f\\]", line):
+        raise UsageError(f"crontab: {found[0]!r} cannot stand in a crontab line; rename what is called so: {line!r}")
+    line = line.replace("%", r"\%")
+    if (length := len(os.fsencode(line))) > LONGEST_LINE:
+        raise UsageError(
+            f"crontab: the line for {entry.job} has {length} bytes and cron takes {LONGEST_LINE}; use shorter paths, "
+            f"or put variables into a script that calls batchland"
+        )
+    begin, end = _marks(entry.job)
+    return f"{begin}\n{line}\n{end}\n"
+
+
+def install(entry: Entry) -> None:
+    """Put the entry into the user's crontab, in place of the job's earlier one.
+
+    Raises UsageError without crontab or if it refuses the entry, OutputError if the log's folder cannot be made.
+    """
+    block = render(entry)
+    try:
+        entry.log.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{entry.log.parent}: cannot be made for the log ({error.strerror})") from error
+    table = read()
+    start, stop = _place(table, entry.job) or (len(table), len(table))
+    before = table[:start]
+    if before and not before.endswith("\n"):
+        before += "\n"
+    _write(before + block + table[stop:])
+
+
+def remove(job: str) -> bool:
+    """Take the job's entry out of the user's crontab; whether there was one. Raises UsageError without crontab."""
+    table = read()
+    place = _place(table, job)
+    if place is not None:
+        _write(table[: place[0]] + table[place[1] :])
+    return place is not None
+
+
+def read() -> str:
+    """The user's crontab, empty if there is none. Raises UsageError without crontab, or if it may not be used."""
+    code, table, told = _crontab("-l")
+    if code == 0:
+        return table
+    if "no crontab for" in told:
+        return ""
+    raise UsageError(f"crontab: cannot be read ({told or code})")
+
+
+def kept_environment(folder: Path) -> dict[str, str]:
+    """PATH with `folder` before the system's, and the variables of this process that matter to a run."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if os.environ.get(name)}
+    return {"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin"} | kept
+
+
+def _write(table: str) -> None:
+    code, _, told = _crontab("-", table) if table else _crontab("-r")
+    if code != 0:
+        raise UsageError(f"crontab: refused the new table and keeps the old one ({told})")
+
+
+def _crontab(argument: str, table: str = "") -> tuple[int, str, str]:
+    """Exit code, standard output, and the message in one line."""
+    program = shutil.which("crontab")
+    if program is None:
+        raise UsageError("crontab: no such program here; install cron, or use the systemd timer or the pod of cron/")
+    result = subprocess.run(  # noqa: S603
+        [program, argument],
+        input=table.encode(errors="surrogateescape"),
+        capture_output=True,
+        check=False,
+        env=os.environ | {"LC_ALL": "C"},
+    )
+    # lines of others go back byte for byte as they came
+    told = " ".join(result.stderr.decode(errors="replace").split())
+    return result.returncode, result.stdout.decode(errors="surrogateescape"), told
+
+
+def _marks(job: str) -> tuple[str, str]:
+    return (
+        f"# >>> batchland {job}: made by `batchland cron install`, removed by `batchland cron remove`",
+        f"# <<< batchland {job}",
+    )
+
+
+def _place(table: str, job: str) -> tuple[int, int] | None:
+    """Where the job's entry begins and ends. Raises UsageError if somebody changed it, rather than guess its end."""
+    begin, end = (re.escape(mark) for mark in _marks(job))
+    found = re.search(rf"^{begin}\n.*\n{end}(?:\n|\Z)", table, re.MULTILINE)
+    if found is None and re.search(rf"^(?:{begin}|{end})$", table, re.MULTILINE):
+        raise UsageError(f"crontab: the entry of {job} was changed by hand; take its lines out with `crontab -e`")
+    return found.span() if found else None

@@ -1,0 +1,156 @@
+"""The nights of a job, one row per night and model, for people and for scripts. Reads run records, decides nothing.
+
+rows = nights(job_records(Path("runs"), "nightly"))
+print(table(rows))
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+from batchland.errors import UsageError, near_miss
+from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord, read_runs
+from batchland.report.wording import NONE, count, interval, one_line, percent
+from batchland.schemas import Count, Document, Figure
+
+GateState = Literal["passed", "failed", "not_checked"]
+
+LONGEST_ERROR: Final = 240
+"""Characters of an error in the table; longer ones lose their middle. JSON has them whole."""
+_HEAD = ("date", "outcome", "tries", "model", "images", "failed", "images/s", "accuracy", "gates", "duration")
+_RIGHT = ("tries", "images", "failed", "images/s", "duration")
+
+
+class Night(Document):
+    """What one model made of one night; a night that never came to a model is one row without a model."""
+
+    job: str
+    date: date
+    outcome: Outcome
+    exit_code: int | None
+    error: str | None
+    """One sentence, where the night did not end well."""
+    attempts: Count
+    """Starts and retries, those included that another run turned away."""
+    seconds: float | None
+    """Wall seconds of the attempt that decided the night, all its models together."""
+    model: str | None = None
+    model_sha256: str | None = None
+    state: ModelState | None = None
+    images: Count | None = None
+    """Listed; None while the model's partition is not complete."""
+    failed: Count | None = None
+    failed_by_code: dict[str, Count] | None = None
+    already_scored: Count = 0
+    images_per_second: float | None = None
+    accuracy: Figure | None = None
+    """Top-1, with its interval."""
+    gates: GateState | None = None
+    """failed if one failed, not_checked if one could not be checked; None without gates."""
+    gate_messages: tuple[str, ...] = ()
+    report: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def job_records(runs: Path, job: str) -> list[RunRecord]:
+    """The records of a job below the folder `runs`, oldest first. Raises UsageError if it has none."""
+    records = read_runs(runs / job)
+    if records:
+        return records
+    others = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    near = near_miss(job, others)
+    advice = f"did you mean {near!r}?" if near else f"there is {', '.join(others)}" if others else "no job ran here yet"
+    raise UsageError(f"{runs / job}: no night of this job is recorded ({advice})")
+
+
+def nights(records: Iterable[RunRecord]) -> list[Night]:
+    """The rows of these records, in their order, models in the job's order."""
+    return [
+        Night.model_validate(_of_night(record) | (_of_model(model) if model else {}))
+        for record in records
+        for model in record.models or (None,)
+    ]
+
+
+def gate_state(model: ModelRun) -> GateState | None:
+    """The verdict of all gates of a model together."""
+    verdicts = {gate.verdict for gate in model.evaluation.gates} if model.evaluation else set()
+    order: tuple[GateState, ...] = ("failed", "not_checked", "passed")
+    return next((verdict for verdict in order if verdict in verdicts), None)
+
+
+def table(rows: Sequence[Night]) -> str:
+    """The rows as a table for a terminal, each error below its night, and a line that counts. Ends with a newline."""
+    lines = [dict(zip(_HEAD, _HEAD, strict=True)), *map(_cells, rows)]
+    widths = {name: max(len(line[name]) for line in lines) for name in _HEAD}
+    printed = [_row(lines[0], widths)]
+    for before, night, line in zip([None, *rows], rows, lines[1:], strict=False):
+        first = before is None or before.date != night.date
+        shown = line if first else line | dict.fromkeys(("date", "outcome", "tries", "duration"), "")
+        printed.append(_row(shown, widths))
+        if first and night.error:
+            printed.append(f"{'':{widths['date']}}  {one_line(night.error, LONGEST_ERROR)}")
+    return "\n".join([*printed, _counted(rows)]) + "\n"
+
+
+def _of_night(record: RunRecord) -> dict[str, object]:
+    return {
+        "job": record.job,
+        "date": record.date,
+        "outcome": record.outcome,
+        "exit_code": record.exit_code,
+        "error": record.error,
+        "attempts": len(record.attempts),
+        "seconds": record.seconds,
+        "warnings": record.warnings,
+    }
+
+
+def _of_model(model: ModelRun) -> dict[str, object]:
+    evaluation = model.evaluation
+    return {
+        "model": model.name,
+        "model_sha256": model.model.sha256 if model.model else None,
+        "state": model.state,
+        "images": model.counts.listed if model.counts else None,
+        "failed": model.counts.failed if model.counts else None,
+        "failed_by_code": model.counts.failed_by_code if model.counts else None,
+        "already_scored": model.already_scored,
+        "images_per_second": model.images_per_second,
+        "accuracy": evaluation.figures.top1 if evaluation else None,
+        "gates": gate_state(model),
+        "gate_messages": tuple(gate.message for gate in evaluation.gates) if evaluation else (),
+        "report": evaluation.report if evaluation else None,
+    }
+
+
+def _cells(night: Night) -> dict[str, str]:
+    bounds = interval(night.accuracy)
+    accuracy = percent(night.accuracy.value) + (f" ({bounds})" if bounds else "") if night.accuracy else NONE
+    return {
+        "date": str(night.date),
+        "outcome": night.outcome,
+        "tries": str(night.attempts),
+        "model": one_line(night.model, 24) if night.model else NONE,
+        "images": NONE if night.images is None else count(night.images),
+        "failed": NONE if night.failed is None else count(night.failed),
+        "images/s": NONE if night.images_per_second is None else f"{night.images_per_second:,.1f}",
+        "accuracy": accuracy,
+        "gates": (night.gates or NONE).replace("_", " "),
+        "duration": NONE if night.seconds is None else str(timedelta(seconds=round(night.seconds))),
+    }
+
+
+def _row(cells: dict[str, str], widths: dict[str, int]) -> str:
+    placed = (cells[name].rjust(widths[name]) if name in _RIGHT else cells[name].ljust(widths[name]) for name in _HEAD)
+    return "  ".join(placed).rstrip()
+
+
+def _counted(rows: Sequence[Night]) -> str:
+    outcomes = {night.date: night.outcome for night in rows}
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in Counter(outcomes.values()).most_common())
+    good = [day for day, outcome in outcomes.items() if outcome == "ok"]
+    last = f"the last good one is {max(good)}" if good else "none of them good"
+    return f"{len(outcomes)} night{'' if len(outcomes) == 1 else 's'}: {counts}; {last}."

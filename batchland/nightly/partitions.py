@@ -1,0 +1,128 @@
+"""The partitions of a job's output, `output/date=2026-11-23/`: what they hold, and which images they know already.
+
+All of it is read from the partitions' own files; there is no state beside them.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from batchland.errors import UsageError
+from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
+from batchland.schemas import METADATA_KEY, Manifest, PredictionsInfo
+from batchland.sink import manifest_path
+from batchland.source import ImageRef
+
+_DIGEST_BYTES: Final = 16
+_FACTS: Final = ("image", "file_size", "modified_at")
+
+
+def read_manifest(partition: Path) -> Manifest | None:
+    """What a complete partition says of itself; None if it is not there. Raises UsageError if it cannot be read."""
+    path = manifest_path(partition)
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise UsageError(f"{path}: is no manifest that this batchland reads; move {partition} away") from error
+
+
+def is_begun(partition: Path) -> bool:
+    """Whether an earlier run has left parts of it, for the next one to go on with."""
+    return any((partition.parent / f".{partition.name}.parts").glob("part-*.parquet"))
+
+
+def siblings(partition: Path) -> list[Path]:
+    """The complete partitions beside it, in the order of their dates."""
+    return sorted(path.parent for path in partition.parent.glob("date=*/_manifest.json") if path.parent != partition)
+
+
+class KnownImages:
+    """The images below `root` that partitions hold, by name, size and modification time; 16 bytes of memory each.
+
+    An image that failed before it could be read has no size and time there, so it is not known.
+    """
+
+    def __init__(self, partitions: Iterable[Path], root: Path) -> None:
+        self._root = str(root.resolve())
+        digests = bytearray()
+        for partition in partitions:
+            for path in sorted(partition.glob("*.parquet")):
+                for digest in self._read(path):
+                    digests += digest
+        self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
+        self._known.sort()
+
+    def __contains__(self, ref: ImageRef) -> bool:
+        try:
+            status = os.stat(ref.path)
+        except OSError:
+            return False
+        digest = _digest(ref.name, status.st_size, status.st_mtime_ns // 1000)
+        place = np.searchsorted(self._known, digest)
+        return self._known[place : place + 1].tobytes() == digest
+
+    def _read(self, path: Path) -> Iterator[bytes]:
+        with _open(path) as file:
+            if _info(path, file).images != self._root:  # the same name below another folder is another image
+                return
+            for batch in file.iter_batches(columns=list(_FACTS)):
+                modified = batch["modified_at"].cast(pa.int64())
+                facts = zip(
+                    batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
+                )
+                yield from (_digest(name, size, time) for name, size, time in facts if size is not None)
+
+
+def mix(partition: Path) -> PredictionMix:
+    """Which classes were answered how often, and how surely."""
+    paths = sorted(partition.glob("*.parquet"))
+    histogram = np.zeros(CONFIDENCE_BINS, np.int64)
+    total = 0.0
+    classes: dict[str, int] = {}
+    for path in paths:
+        with _open(path) as file:
+            classes = classes or {name.label: 0 for name in _info(path, file).classes}
+            table = file.read(columns=["label", "probability"]).drop_null()
+        for answer in table["label"].value_counts().to_pylist():
+            classes[answer["values"]] += answer["counts"]
+        probability = table["probability"].cast(pa.float64()).to_numpy()
+        bins = np.clip(np.ceil(probability * CONFIDENCE_BINS).astype(np.int64) - 1, 0, CONFIDENCE_BINS - 1)
+        histogram += np.bincount(bins, minlength=CONFIDENCE_BINS)
+        total += float(pc.sum(table["probability"].cast(pa.float64())).as_py() or 0.0)
+    images = int(histogram.sum())
+    return PredictionMix(
+        classes=classes,
+        confidence_histogram=tuple(histogram.tolist()),
+        mean_confidence=total / images if images else None,
+    )
+
+
+def _digest(name: str, size: int, modified_us: int) -> bytes:
+    return hashlib.blake2b(f"{size} {modified_us} {name}".encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"{path}: cannot be read as Parquet ({reason}); restore it, or score again with --force"
+        ) from error
+
+
+def _info(path: Path, file: pq.ParquetFile) -> PredictionsInfo:
+    try:
+        return PredictionsInfo.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
+    except (KeyError, ValidationError) as error:
+        raise UsageError(f"{path}: is no predictions file of this batchland; move it out of the partition") from error

@@ -1,0 +1,158 @@
+"""Keep `run.json` true while a night's run goes on: attempts as they begin and end, models as they are done."""
+
+import logging
+import os
+import platform
+import secrets
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import date, datetime
+from typing import Final, NamedTuple, Self
+
+from batchland import __version__
+from batchland.errors import (
+    BatchlandError,
+    GateFailedError,
+    Interrupted,
+    LockedError,
+    MissingInputError,
+    TimeLimitError,
+    TooManyFailedError,
+    UsageError,
+)
+from batchland.nightly.job import Job
+from batchland.nightly.run_record import (
+    RUN_FILE,
+    Attempt,
+    Deletion,
+    ModelRun,
+    Outcome,
+    RunRecord,
+    point_to_latest,
+    read_run,
+    update_run,
+)
+
+_RESERVE_BYTES: Final = 64 * 1024
+"""Held on disk for the night's last words, so that even a full disk is told of."""
+
+_log = logging.getLogger("batchland")
+
+
+class Ending(NamedTuple):
+    """How an attempt ended."""
+
+    outcome: Outcome
+    exit_code: int
+    error: str | None
+
+    @classmethod
+    def of(cls, error: BatchlandError) -> Self:
+        """The ending that an error means."""
+        return cls(_outcome(error), error.exit_code, str(error))
+
+
+class Recorder:
+    """The record of one process's run for one date of a job."""
+
+    def __init__(self, job: Job, night: date) -> None:
+        self.job = job
+        self.night = night
+        self.folder = job.folder / str(night)
+        self.run_id = f"{datetime.now().astimezone():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self.before: RunRecord | None = None
+        """The record as an earlier process left it."""
+        self.models: dict[str, ModelRun] = {}
+        self.comparisons: tuple[str, ...] = ()
+        self.deleted: list[Deletion] = []
+        self.warnings: list[str] = []
+        self.record: RunRecord
+        """As it was saved last."""
+        self._attempts: list[Attempt] = []
+        self._reserve = self.folder / ".reserve"
+
+    @property
+    def attempt(self) -> Attempt:
+        """The last attempt of this process."""
+        return self._attempts[-1]
+
+    def open(self) -> None:
+        """Take over what an earlier process left. Only for the holder of the job's lock."""
+        path = self.folder / RUN_FILE
+        if path.exists():
+            try:
+                self.before = read_run(self.folder)
+            except UsageError as error:
+                path.replace(path.with_name(f"{RUN_FILE}.unreadable"))
+                self.warn(f"{error}; moved to {RUN_FILE}.unreadable")
+        if self.before is not None:
+            self.models = {model.name: model for model in self.before.models if model.name in self.job.all_models}
+            self.comparisons = self.before.comparisons
+            self.deleted = list(self.before.deleted)
+        with suppress(OSError):  # a disk that is full already is told of when the work meets it
+            self._reserve.write_bytes(bytes(_RESERVE_BYTES))
+
+    def start(self) -> None:
+        """Begin an attempt."""
+        self._attempts.append(self._new_attempt())
+        data = self._attempts[-1].model_dump(include={"pid", "host", "started_at"})
+        _log.info("job %s, %s: begins", self.job.name, self.night, extra={"data": data})
+        self.save()
+
+    def finish(self, ending: Ending) -> None:
+        """End the attempt that runs, be it one that had no time to begin."""
+        if not self._attempts or self._attempts[-1].outcome != "running":
+            self._attempts.append(self._new_attempt())
+        changes = ending._asdict() | {"finished_at": _now()}
+        self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
+        with suppress(OSError):
+            self._reserve.unlink()
+        level = logging.INFO if ending.exit_code == 0 else logging.ERROR
+        told = f": {ending.error}" if ending.error else ""
+        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, told, extra={"data": changes})
+        self.save()
+
+    def _new_attempt(self) -> Attempt:
+        return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
+
+    def warn(self, text: str) -> None:
+        """Note something that went wrong beside the work."""
+        _log.warning("%s", text)
+        self.warnings.append(text)
+
+    def save(self) -> None:
+        """Write the record as it stands. What keeps it from being written is logged, no more."""
+        self.record = RunRecord(
+            job=self.job.name,
+            job_file=str(self.job.file),
+            date=self.night,
+            config=self.job.model_dump(mode="json"),
+            attempts=tuple(self._attempts),
+            models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
+            comparisons=self.comparisons,
+            deleted=tuple(self.deleted),
+            warnings=tuple(self.warnings),
+            versions={"batchland": __version__, "python": platform.python_version()},
+        )
+        try:
+            self.record = update_run(self.folder, self.record)
+            point_to_latest(self.job.folder)
+        except (OSError, BatchlandError) as error:
+            _log.error("%s: cannot be written (%s)", self.folder / RUN_FILE, error)
+
+
+def _outcome(error: BatchlandError) -> Outcome:
+    outcomes: Mapping[type[BatchlandError], Outcome] = {
+        TooManyFailedError: "too_many_failed",
+        GateFailedError: "gate_failed",
+        MissingInputError: "missing_input",
+        TimeLimitError: "time_limit",
+        Interrupted: "interrupted",
+        LockedError: "locked",
+    }
+    return next((outcome for kind, outcome in outcomes.items() if isinstance(error, kind)), "failed")
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat()

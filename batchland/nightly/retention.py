@@ -1,0 +1,89 @@
+"""Delete the predictions and reports of old nights, by the job's rules. Run records and logs stay.
+
+Only files that a manifest of this job names are deleted, and only if the job's record of that night knows its run.
+Whatever else lies there stays, and so does the last good night.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from batchland.errors import UsageError
+from batchland.nightly.job import Job
+from batchland.nightly.partitions import read_manifest
+from batchland.nightly.run_record import Deletion, RunRecord, last_good
+from batchland.report import FILES
+from batchland.report.comparison import COMPARISON_FILES
+from batchland.sink import manifest_path
+
+
+class Expired(NamedTuple):
+    """A folder of an old night, and the files in it that may go, in the order in which they go."""
+
+    date: date
+    folder: Path
+    files: tuple[Path, ...]
+    bytes: int
+
+
+def find_expired(job: Job, night: date, records: Sequence[RunRecord]) -> list[Expired]:
+    """What the job's rules let go at the run of `night`, the oldest first. Nothing without `[retention]`."""
+    if job.retention is None:
+        return []
+    found = {record.date: folders for record in records if (folders := list(_claimed(job, record)))}
+    kept = _kept(job, night, found, records)
+    return [folder for day in sorted(found) if day not in kept for folder in found[day]]
+
+
+def delete(expired: Expired) -> Deletion:
+    """Delete the files, and the folder if nothing else is in it. Raises OSError."""
+    for path in expired.files:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # something else lies there
+        expired.folder.rmdir()
+        expired.folder.parent.rmdir()  # of a report, when it was the night's last one
+    return Deletion(date=expired.date, path=str(expired.folder), files=len(expired.files), bytes=expired.bytes)
+
+
+def _kept(job: Job, night: date, found: Iterable[date], records: Sequence[RunRecord]) -> set[date]:
+    assert job.retention is not None
+    rules = job.retention
+    kept = {night}
+    for good in (last_good(records), last_good(records, before=night)):
+        if good is not None:
+            kept.add(good.date)
+    if rules.keep_days is not None:
+        kept.update(day for day in found if day > night - timedelta(days=rules.keep_days))
+    if rules.keep_nights is not None:
+        kept.update(sorted({*found, night})[-rules.keep_nights :])
+    return kept
+
+
+def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
+    for model in record.models:
+        partition = job.partition(model.name, record.date)
+        manifest = None
+        with suppress(UsageError):  # what cannot be read claims nothing
+            manifest = read_manifest(partition)
+        if manifest is not None and (manifest.config.get("job"), manifest.run_id) == (job.name, model.run_id):
+            names = [file.path for file in manifest.files if Path(file.path).name == file.path]
+            # The manifest goes last: a deletion that was killed is gone on with the next time.
+            yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])
+        report = job.report(model.name, record.date)
+        if model.evaluation is not None and (report / FILES[0]).exists():
+            yield _expired(record, report, [report / name for name in _summary_last(FILES)])
+    for comparison in map(Path, record.comparisons):
+        if comparison.parent == job.folder / str(record.date) / "comparison" and (comparison / FILES[0]).exists():
+            yield _expired(record, comparison, [comparison / name for name in _summary_last(COMPARISON_FILES)])
+
+
+def _summary_last(names: Sequence[str]) -> Sequence[str]:
+    """So that a deletion that was killed still finds a report, and is gone on with."""
+    return (*names[1:], names[0])
+
+
+def _expired(record: RunRecord, folder: Path, files: Sequence[Path]) -> Expired:
+    there = [path for path in files if path.is_file()]
+    return Expired(record.date, folder, tuple(there), sum(path.stat().st_size for path in there))

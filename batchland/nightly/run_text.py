@@ -1,0 +1,36 @@
+"""A night's record as text for people: terminal, cron mail, notification. Computes nothing."""
+
+from batchland.nightly.run_record import ModelRun, RunRecord
+
+
+def describe_run(record: RunRecord) -> str:
+    """A few lines: how it ended, what each model did, what the gates found."""
+    took = f" in {record.seconds:.1f} s" if record.seconds is not None else ""
+    lines = [f"Job {record.job}, {record.date}: {record.outcome.replace('_', ' ')}{took}."]
+    if record.error:
+        lines.append(record.error)
+    for model in record.models:
+        lines.append(describe_model(model))
+        if model.evaluation:
+            lines += [f"  gate {gate.verdict.replace('_', ' ')}: {gate.message}" for gate in model.evaluation.gates]
+            lines.append(f"  report: {model.evaluation.report}/report.html")
+    lines += [f"Models compared: {folder}/report.html" for folder in record.comparisons]
+    lines += [f"Deleted, {night.date}: {night.path} ({night.files} files)." for night in record.deleted]
+    lines += [f"Warning: {warning}." for warning in record.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def describe_model(model: ModelRun) -> str:
+    """One line: what became of the images, how fast, how well."""
+    if not model.counts:
+        return f"{model.name}: {model.state.replace('_', ' ')}."
+    counts = model.counts
+    codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
+    known = f", {model.already_scored} known already" if model.already_scored else ""
+    text = (
+        f"{model.name}: {model.state}, {counts.listed} images{known}, {counts.ok} ok, {counts.failed} failed"
+        f"{f' ({codes})' if codes else ''}, {model.images_per_second:.1f} images/s on {model.device}"
+    )
+    if model.evaluation and (top1 := model.evaluation.figures.top1):
+        text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"
+    return f"{text}; {model.partition}"

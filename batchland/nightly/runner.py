@@ -1,0 +1,281 @@
+"""Run a job for one night: lock, retention, scoring, evaluation, gates, and telling of it. Composes the other modules.
+
+record = run_night(load_job(Path("jobs/nightly.toml")), date(2026, 11, 23))
+"""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from batchland.errors import (
+    BatchlandError,
+    DeviceError,
+    GateFailedError,
+    Interrupted,
+    LockedError,
+    MissingInputError,
+    ModelError,
+    OutputError,
+    TimeLimitError,
+)
+from batchland.lock import locked
+from batchland.nightly.assessment import assess, compare_models
+from batchland.nightly.delivery import check_delivery, chosen_images
+from batchland.nightly.heartbeat import ping_end
+from batchland.nightly.job import EvaluationTable, Job
+from batchland.nightly.partitions import KnownImages, mix, read_manifest, siblings
+from batchland.nightly.recorder import Ending, Recorder
+from batchland.nightly.retention import delete, find_expired
+from batchland.nightly.run_log import run_log
+from batchland.nightly.run_record import LOCK_FILE, LOG_FILE, Attempt, ModelRun, ModelState, RunRecord, read_runs
+from batchland.nightly.run_text import describe_model
+from batchland.nightly.telling import tell_end, tell_start
+from batchland.progress import ScoreProgress
+from batchland.schemas import Manifest
+from batchland.scoring import ALREADY_SCORED, FailureLimit, ScoreOptions, ScoreSettings, score
+from batchland.signals import signals_raise
+
+_LOCK_WAIT: Final = 1.0
+"""Seconds to wait for the job's lock: whoever asks who holds it has it for a moment."""
+_MAY_PASS: Final = (MissingInputError, OutputError, DeviceError, LockedError)
+"""Faults that another attempt may not meet."""
+
+_log = logging.getLogger("batchland")
+
+
+class NightResult(NamedTuple):
+    """What `run_night` leaves."""
+
+    record: RunRecord
+    """Of the whole night; another process may have its attempts in it."""
+    attempt: Attempt
+    """The last one of this process: how it ended."""
+
+
+def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False) -> NightResult:
+    """Do a job's work for one date, and leave the record of it at `runs/NAME/DATE/run.json`.
+
+    Complete partitions are kept, unfinished ones gone on with; `force` replaces complete ones. quiet: no heartbeat and
+    no notification, as befits a backfill. How it ended is data: the attempt's outcome, exit code and error. Raises
+    OutputError if the job's folder of records cannot be written at all, and what is a bug, after recording it.
+    """
+    recorder = Recorder(job, night)
+    try:
+        with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
+            try:
+                with signals_raise(), _job_lock(job):
+                    recorder.open()
+                    try:
+                        _Night(recorder, force=force, quiet=quiet).run()
+                    finally:
+                        tell_end(recorder, quiet=quiet)
+            except LockedError as error:
+                recorder.finish(Ending.of(error))
+                tell_end(recorder, quiet=quiet)
+    except OutputError as error:
+        if job.heartbeat and not quiet:
+            ping_end(job.heartbeat, error.exit_code)
+        raise
+    return NightResult(recorder.record, recorder.attempt)
+
+
+@contextmanager
+def _job_lock(job: Job) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(job.folder / LOCK_FILE, f"job {job.name}", wait=_LOCK_WAIT))
+        except OSError as error:
+            raise OutputError(f"{job.folder}: cannot be written ({error.strerror}); the job was not started") from error
+        yield
+
+
+class _Night:
+    """The run of the process that holds the job's lock."""
+
+    def __init__(self, recorder: Recorder, *, force: bool, quiet: bool) -> None:
+        self.recorder = recorder
+        self.job = recorder.job
+        self.night = recorder.night
+        self._force = force
+        self._quiet = quiet
+        limit = self.job.time_limit
+        self._deadline = time.monotonic() + limit.total_seconds() if limit else math.inf
+
+    def run(self) -> None:
+        """Attempt the night, as often as the job wants."""
+        try:
+            if not self._quiet:
+                tell_start(self.recorder)
+            self._attempts()
+        except Interrupted as error:  # between two attempts
+            self.recorder.finish(Ending.of(error))
+
+    def _attempts(self) -> None:
+        wait = self.job.retry.wait.total_seconds()
+        error = self._attempt()
+        for _ in range(self.job.retry.attempts - 1):
+            if not isinstance(error, _MAY_PASS) or time.monotonic() + wait >= self._deadline:
+                break
+            _log.info("trying again in %g s", wait)
+            error = self._attempt(wait)
+            wait *= 2
+
+    def _attempt(self, wait: float = 0.0) -> BatchlandError | None:
+        """Wait, work, and record how that ended."""
+        try:
+            time.sleep(wait)
+            self.recorder.start()
+            skipped = self._work()
+        except BatchlandError as error:
+            skip = isinstance(error, MissingInputError) and self.job.on_missing == "skip"
+            self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
+            return error
+        except OSError as error:
+            _log.exception("a fault of the system")
+            fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
+            self.recorder.finish(Ending.of(fault))
+            return fault
+        except Exception as error:
+            _log.exception("a bug")
+            told = f"{type(error).__name__}: {error} (a bug; its trace is in the log)"
+            self.recorder.finish(Ending("failed", 1, told))
+            raise
+        self.recorder.finish(Ending("skipped", 0, skipped) if skipped else Ending("ok", 0, None))
+        return None
+
+    def _work(self) -> str | None:
+        """All that the job asks for. Returns why there was nothing to do, None if there was."""
+        records = read_runs(self.job.folder)
+        self._retain(records)
+        refused = self._score_all()
+        if self.job.evaluation:
+            self._evaluate(self.job.evaluation, records)
+        if refused:
+            raise refused[0]
+        self._judge()
+        models = self.recorder.models
+        return "every image was scored already" if all(m.state == "nothing_new" for m in models.values()) else None
+
+    def _retain(self, records: list[RunRecord]) -> None:
+        """Delete old nights first, because that may be what a full disk needs."""
+        for expired in find_expired(self.job, self.night, records):
+            try:
+                deletion = delete(expired)
+            except OSError as error:
+                self.recorder.warn(f"retention: {expired.folder} cannot be deleted ({error.strerror})")
+                continue
+            _log.info("retention: deleted %s", expired.folder, extra={"data": deletion.model_dump(mode="json")})
+            self.recorder.deleted.append(deletion)
+
+    def _score_all(self) -> list[ModelError]:
+        """Bring every model's partition about, and return the errors of those models that cannot be used."""
+        refused = []
+        delivered = False
+        for name, file in self.job.all_models.items():
+            partition = self.job.partition(name, self.night)
+            manifest = read_manifest(partition)
+            if manifest is not None and not self._force:
+                _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
+                _warn_of_another_model(name, file, manifest)
+                self.recorder.models[name] = _model_run(name, partition, "kept", manifest)
+                continue
+            if not delivered:
+                check_delivery(self.job, self.job.images_of(self.night))
+                delivered = True
+            if manifest is None:
+                self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
+                self.recorder.save()
+            try:
+                self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
+            except ModelError as error:
+                _log.error("%s: %s", name, error)
+                refused.append(error)
+            self.recorder.save()
+        return refused
+
+    def _score(self, name: str, file: Path, partition: Path, *, replaced: bool) -> ModelRun:
+        root = self.job.images_of(self.night)
+        skip = None
+        if self.job.mode == "new":
+            known = KnownImages(siblings(partition), root)
+            skip = known.__contains__
+            if all(map(skip, chosen_images(self.job, root))):
+                _log.info("%s: every image was scored already", name)
+                return ModelRun(name=name, partition=str(partition), state="nothing_new")
+        self._check_time()
+        left = None if self._deadline == math.inf else self._deadline - time.monotonic()
+        settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
+        options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
+        with ScoreProgress(lambda: sum(not (skip and skip(ref)) for ref in chosen_images(self.job, root))) as progress:
+            summary = score(root, partition, options, skip=skip, on_progress=progress.update)
+        if summary.fallback:
+            _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
+        state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
+        run = _model_run(name, partition, state, summary.manifest)
+        _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
+        return run
+
+    def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
+        models = self.recorder.models
+        for name, model in models.items():
+            if model.counts:
+                self._check_time()
+                evaluation = assess(self.job, name, self.night, records)
+                models[name] = model.model_copy(update={"evaluation": evaluation})
+        evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
+        if table.compare and len(evaluated) > 1:
+            self._check_time()
+            self.recorder.comparisons = compare_models(self.job, evaluated, self.night)
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._deadline:
+            limit = self.job.time_limit
+            raise TimeLimitError(f"job {self.job.name}: stopped at its time limit of {limit}; a rerun goes on there")
+
+    def _judge(self) -> None:
+        """Raise what the models' counts and gates say, once everything is written."""
+        models = self.recorder.models
+        limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
+        for model in models.values():
+            if limit and model.counts:
+                limit.check(model.counts)
+        failed = [
+            f"{name}: {gate.message}; see {model.evaluation.report}/report.html"
+            for name, model in models.items()
+            if model.evaluation
+            for gate in model.evaluation.gates
+            if gate.verdict == "failed"
+        ]
+        if failed:
+            more = f" (and {len(failed) - 1} more gates)" if len(failed) > 1 else ""
+            raise GateFailedError(f"gate failed: {failed[0]}{more}")
+
+
+def _warn_of_another_model(name: str, file: Path, manifest: Manifest) -> None:
+    with suppress(OSError), file.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != manifest.model.sha256:
+            _log.warning("%s: %s is another model than the one that scored it; --force scores it again", name, file)
+
+
+def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest) -> ModelRun:
+    return ModelRun(
+        name=name,
+        partition=str(partition),
+        state=state,
+        run_id=manifest.run_id,
+        model=manifest.model,
+        device=manifest.device,
+        provider=manifest.provider,
+        counts=manifest.counts,
+        already_scored=manifest.ignored.get(ALREADY_SCORED, 0),
+        resumed_images=manifest.resumed_images,
+        seconds=manifest.seconds,
+        images_per_second=manifest.images_per_second,
+        mix=mix(partition),
+    )
