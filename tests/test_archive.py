@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from archives import PHOTOS, tar_of, zip_of
 
+from batchland.data import archive as archive_module
 from batchland.data.archive import Unpacked, UnpackLimits, lift_only_folder, unpack
 from batchland.errors import UsageError
-from batchland.training import archive as archive_module
 
 
 def unpacked(content: bytes, tmp_path: Path, limits: UnpackLimits | None = None) -> Unpacked:

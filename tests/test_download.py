@@ -10,10 +10,10 @@ from archives import PHOTOS, server, tar_of, zip_of
 from click.testing import CliRunner
 
 from batchland.cli import main
+from batchland.data import fetch as fetch_module
 from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder, download
 from batchland.errors import DownloadError, Interrupted, LockedError, UsageError
 from batchland.lock import locked
-from batchland.training import fetch as fetch_module
 
 ARCHIVE = zip_of(PHOTOS)
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
