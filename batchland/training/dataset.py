@@ -134,7 +134,7 @@ def load_data(
     _require_images(folder, folders, Counter(labels), "none of its images can be read")
     training, validation = (
         ImageSet(tuple(examples[rows[place]] for place in part), cached, tuple(rows[place] for place in part))
-        for part in _split(labels, seed)
+        for part in split_places(labels, seed)
     )
     summary = DataSummary(
         fingerprint=_fingerprint({examples[row].ref.name: digests[row] for row in rows}),
@@ -214,7 +214,7 @@ def _report(folder: Path, skipped: Sequence[Skipped], listed: int, strict: bool)
         )
 
 
-def _split(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
+def split_places(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
     """Places of training and validation images in `labels`, both in listing order."""
     training: list[int] = []
     validation: list[int] = []
