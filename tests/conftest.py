@@ -14,6 +14,8 @@ from toys import COLOURS, picture, write_toy_model
 import batchland.retries
 from batchland import source
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as batchland.training does, but some tests import torch before it
+
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
