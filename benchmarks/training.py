@@ -1,6 +1,6 @@
 """Training against the plain loop that one would write instead, and our recipe against the walk-through's.
 
-    python benchmarks/training.py compare ../shared/data/flowers
+    python benchmarks/training.py compare data/flowers
 
 prints three Markdown tables; `--only` picks one. DATA is a folder with train/CLASS/*.jpg and test/CLASS/*.jpg. The
 plain loop is the walk-through's: ImageFolder, DataLoader with two workers, torchvision's transforms, batches of 32.
