@@ -11,15 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchland.adoption import adopt
     from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
     from batchland.evaluation.comparison import CompareOptions, Comparison, compare
     from batchland.evaluation.gates import Gate, GateResult, check_gates, parse_gate
+    from batchland.lookup import predict
     from batchland.nightly.job import Job, load_job
     from batchland.nightly.run_record import RunRecord, read_runs
     from batchland.nightly.runner import NightResult, run_night
     from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
     from batchland.report.comparison import write_comparison, write_side_by_side
+    from batchland.sample import draw_sample
     from batchland.scoring import Progress, RunSummary, ScoreOptions, score
+    from batchland.session import Session, open_session
+    from batchland.training.export import ExportOptions, export
+    from batchland.training.options import TrainOptions
+    from batchland.training.train import TrainedModel, train
 
 __version__ = "0.1.0"
 
@@ -29,6 +36,7 @@ _PUBLIC = {
     "Comparison": "batchland.evaluation.comparison",
     "EvaluateOptions": "batchland.evaluation",
     "Evaluation": "batchland.evaluation",
+    "ExportOptions": "batchland.training.export",
     "Gate": "batchland.evaluation.gates",
     "GateResult": "batchland.evaluation.gates",
     "Job": "batchland.nightly.job",
@@ -40,15 +48,24 @@ _PUBLIC = {
     "RunRecord": "batchland.nightly.run_record",
     "RunSummary": "batchland.scoring",
     "ScoreOptions": "batchland.scoring",
+    "Session": "batchland.session",
+    "TrainOptions": "batchland.training.options",
+    "TrainedModel": "batchland.training.train",
+    "adopt": "batchland.adoption",
     "check_gates": "batchland.evaluation.gates",
     "compare": "batchland.evaluation.comparison",
+    "draw_sample": "batchland.sample",
     "evaluate": "batchland.evaluation",
+    "export": "batchland.training.export",
     "load_job": "batchland.nightly.job",
+    "open_session": "batchland.session",
     "parse_gate": "batchland.evaluation.gates",
+    "predict": "batchland.lookup",
     "read_report": "batchland.report",
     "read_runs": "batchland.nightly.run_record",
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring",
+    "train": "batchland.training.train",
     "write_comparison": "batchland.report.comparison",
     "write_report": "batchland.report",
     "write_side_by_side": "batchland.report.comparison",
@@ -58,6 +75,7 @@ __all__ = [
     "Comparison",
     "EvaluateOptions",
     "Evaluation",
+    "ExportOptions",
     "Gate",
     "GateResult",
     "Job",
@@ -69,15 +87,24 @@ __all__ = [
     "RunRecord",
     "RunSummary",
     "ScoreOptions",
+    "Session",
+    "TrainOptions",
+    "TrainedModel",
+    "adopt",
     "check_gates",
     "compare",
+    "draw_sample",
     "evaluate",
+    "export",
     "load_job",
+    "open_session",
     "parse_gate",
+    "predict",
     "read_report",
     "read_runs",
     "run_night",
     "score",
+    "train",
     "write_comparison",
     "write_report",
     "write_side_by_side",

@@ -28,7 +28,7 @@ def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
     Its classes and its preprocessing are added. Normalisation, and softmax where it is missing, go into the graph, so
     that nothing about it is left to options.
     """
-    from batchland.adopt import adopt as run
+    from batchland.adoption import adopt as run
 
     session = run(model, classes, out, **options)
     click.echo(f"{out}: adopted, {len(session.card.classes)} classes; look at it with: batchland inspect {out}")

@@ -23,8 +23,8 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
     Images that cannot be read are shown as failed, and the command then ends with exit code 3.
     """
     from batchland.errors import TooManyFailedError
-    from batchland.predict import predict as run
-    from batchland.predict import table
+    from batchland.lookup import predict as run
+    from batchland.lookup import table
     from batchland.scoring import find_model
     from batchland.session import open_session
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from toys import picture
 
 from batchland.cli import main
-from batchland.predict import predict, table
+from batchland.lookup import predict, table
 from batchland.scoring import ScoreOptions, score
 from batchland.session import open_session
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from batchland.adopt import PRESETS, adopt
+from batchland.adoption import PRESETS, adopt
 from batchland.errors import ModelError, UsageError
 from batchland.preprocess import PreprocessSpec
 from batchland.session import open_session
