@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
@@ -181,7 +182,7 @@ def score(
         _check_same(earlier, root, options, session)
         ignored.counts.update(earlier.ignored)
     with (
-        StopSignal() as stop,
+        StopSignal() as signal,
         PredictionSink(
             out,
             run | ({"retries": earlier.identity} if earlier else {}),
@@ -192,20 +193,7 @@ def score(
         ) as sink,
         Suspects(sink.parts_dir, options.timeout) as suspects,
     ):
-        done = failed = 0
-
-        def stop_if_due(grace: float = 0.0) -> None:
-            """Between two batches at once; while one is waited for, only when the grace for it is over."""
-            error: Interrupted | None = None
-            where = f"{out}: stopped after {done + sink.resumed_images + sink.kept_images} images"
-            if stop.received is not None and stop.seconds_ago >= grace:
-                error = Interrupted(f"{where}; the same command goes on there", stop.received)
-            elif options.time_limit is not None and stopwatch.elapsed() >= options.time_limit + grace:
-                error = TimeLimitError(f"{where}, at the time limit; the same command goes on there")
-            if error:
-                sink.checkpoint()
-                raise error
-
+        tally = _Tally(sink, signal, stopwatch, options.time_limit)
         loader = BatchLoader(
             sink.unscored(stopwatch.listing(entries)),
             session.card.preprocess,
@@ -213,41 +201,70 @@ def score(
             options.num_workers,
             options.prefetch_factor,
             options.timeout,
-            on_wait=partial(stop_if_due, GRACE_SECONDS),
+            on_wait=partial(tally.stop_if_due, GRACE_SECONDS),
             load=suspects.load,
         )
         with closing(iter(loader)) as batches:
             for batch in batches:
                 sink.write(stopwatch.infer(batch, session, options.top_k))
-                done, failed = done + len(batch.refs), failed + batch.failed
+                tally.count(batch)
                 if on_progress:
-                    on_progress(Progress(done + sink.resumed_images + sink.kept_images, failed, sink.resumed_images))
-                stop_if_due()
+                    on_progress(tally.progress)
+                tally.stop_if_due()
         survey = sink.survey()
         info = _info(root, options, session, run, survey)
         files = sink.assemble(info.model_dump_json())
         manifest = Manifest(
-            run_id=info.run_id,
+            **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
             created_at=datetime.now(UTC).isoformat("T", "seconds"),
             config=options.model_dump(mode="json") | {"model": shown(session.path), "out": shown(out)},
-            model=info.model,
-            images=info.images,
             input_fingerprint=survey.input_fingerprint,
             ignored=dict(sorted(ignored.counts.items())),
-            device=info.device,
-            provider=info.provider,
             counts=survey.counts,
             resumed_images=sink.resumed_images,
             kept_images=sink.kept_images,
             seconds=stopwatch.seconds(sink.write_seconds),
-            images_per_second=round(done / stopwatch.elapsed(), 1),
+            images_per_second=round(tally.scored / stopwatch.elapsed(), 1),
             files=tuple(files),
-            versions=info.versions,
             host=socket.gethostname(),
             cores=usable_cores(),
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
     return RunSummary(out, manifest_path(out), manifest, session.fallback)
+
+
+@dataclass
+class _Tally:
+    """How far a run is, and whether it must stop there."""
+
+    sink: PredictionSink
+    signal: StopSignal
+    stopwatch: "_Stopwatch"
+    time_limit: float | None
+    scored: int = 0
+    """Images that this process has given a row."""
+    failed: int = 0
+
+    @property
+    def progress(self) -> Progress:
+        done = self.scored + self.sink.resumed_images + self.sink.kept_images
+        return Progress(done, self.failed, self.sink.resumed_images)
+
+    def count(self, batch: Batch) -> None:
+        self.scored += len(batch.refs)
+        self.failed += batch.failed
+
+    def stop_if_due(self, grace: float = 0.0) -> None:
+        """Between two batches at once; while one is waited for, only when the grace for it is over."""
+        error: Interrupted | None = None
+        where = f"{self.sink.out}: stopped after {self.progress.done} images"
+        if self.signal.received is not None and self.signal.seconds_ago >= grace:
+            error = Interrupted(f"{where}; the same command goes on there", self.signal.received)
+        elif self.time_limit is not None and self.stopwatch.elapsed() >= self.time_limit + grace:
+            error = TimeLimitError(f"{where}, at the time limit; the same command goes on there")
+        if error:
+            self.sink.checkpoint()
+            raise error
 
 
 def find_model(model: Path | None = None) -> Path:
