@@ -37,9 +37,8 @@ def main(images: Path, models: list[Path]) -> None:
         )
         same = int((left.argmax(1) == right.argmax(1)).sum())
         print(f"{model.name}: same first class on {same} of {len(left)}, ", end="")
-        print(
-            f"mean difference of a probability {np.abs(left - right).mean():.4f}, largest {np.abs(left - right).max():.3f}"
-        )
+        gap = np.abs(left - right)
+        print(f"mean difference of a probability {gap.mean():.4f}, largest {gap.max():.3f}")
 
 
 if __name__ == "__main__":
