@@ -118,7 +118,7 @@ class FailureLimit(NamedTuple):
         if counts.failed > allowed:
             codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
             raise TooManyFailedError(
-                f"{counts.failed} of {counts.listed} images failed ({codes}), more than --max-failed {self.text}; "
+                f"{counts.failed} of {counts.listed} images failed ({codes}), more than max-failed {self.text} allows; "
                 f"the predictions are written, look at the rows with status = 'failed'"
             )
 

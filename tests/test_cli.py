@@ -83,7 +83,7 @@ def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch
     assert told.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3
-    assert "1 of 10 images failed (empty 1), more than --max-failed 0" in result.stderr
+    assert "1 of 10 images failed (empty 1), more than max-failed 0 allows" in result.stderr
 
 
 def test_inspect_prints_the_card(toy_model):

@@ -38,8 +38,8 @@ def test_a_night(project):
     assert code == 3
     assert said == (
         "Job toy, 2026-11-23: too many failed in N s.\n"
-        "1 of 4 images failed (empty 1), more than --max-failed 0; the predictions are written, look at the rows with "
-        "status = 'failed'\n"
+        "1 of 4 images failed (empty 1), more than max-failed 0 allows; the predictions are written, look "
+        "at the rows with status = 'failed'\n"
         "toy: replaced, 4 images, 3 ok, 1 failed (empty 1), N images/s on cpu; top-1 accuracy 100.0% [43.9%, 100.0%]; "
         f"{project}/out/date=2026-11-23\n"
         "  gate failed: top1 > 10% (top1 is 1)\n"

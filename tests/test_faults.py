@@ -257,6 +257,6 @@ def test_max_failed_decides_the_exit_code_and_nothing_else(tmp_path, photos, toy
         assert result.exit_code == code, result.stderr
         assert pq.read_table(out).num_rows == 60
     assert last_line(result) == (
-        "batchland: 6 of 60 images failed (truncated 6), more than --max-failed 0; the predictions are written, look "
-        "at the rows with status = 'failed'"
+        "batchland: 6 of 60 images failed (truncated 6), more than max-failed 0 allows; the predictions are written, "
+        "look at the rows with status = 'failed'"
     )

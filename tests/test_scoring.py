@@ -418,8 +418,8 @@ def test_failure_limits(text, failed, over):
     with pytest.raises(TooManyFailedError) as caught:
         limit.check(counts)
     assert str(caught.value) == (
-        f"{failed} of 100 images failed (empty {failed}), more than --max-failed {text}; the predictions are written, "
-        f"look at the rows with status = 'failed'"
+        f"{failed} of 100 images failed (empty {failed}), more than max-failed {text} allows; the predictions are "
+        f"written, look at the rows with status = 'failed'"
     )
 
 
