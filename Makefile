@@ -25,7 +25,7 @@ lint: .venv/dev.installed
 
 bench: .venv/bench.installed
 	$(BIN)/python -m benchmarks.score --model scratch --size small
-	$(BIN)/python -m benchmarks.score --model scratch --size 12mp --count 48
+	$(BIN)/python -m benchmarks.score --model scratch --size 12mp --count 200
 	$(BIN)/python -m benchmarks.score --model transfer --size small --count 200
 
 schemas: .venv/train.installed
