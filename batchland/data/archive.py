@@ -25,6 +25,7 @@ _CHUNK: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 64 << 20
 """Bytes that may come out whatever the ratio: a small archive of plain pictures is no bomb."""
 _JUNK: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
+# What the readers raise on damaged archives; NotImplementedError is zipfile's word for a compression it does not know.
 _DAMAGE: Final = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError, UnicodeError,
     NotImplementedError,
