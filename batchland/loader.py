@@ -235,13 +235,17 @@ def load_image(ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | N
         file = read_image(ref)
     except ImageError as error:
         return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
-    read = time.perf_counter()
-    facts = Outcome(file_size=file.size, modified_us=file.modified_us, read_seconds=read - begin)
+    read_seconds = time.perf_counter() - begin
+    outcome, pixels = decode_image(file.data, spec)
+    return outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read_seconds), pixels
+
+
+def decode_image(data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
+    """Decode and fit one image's content: its outcome, and uint8 [spec.height, spec.width, 3] unless it failed."""
+    begin = time.perf_counter()
     try:
-        decoded = decode(file.data, spec)
+        decoded = decode(data, spec)
         pixels = fit(decoded.pixels, spec)
     except ImageError as error:
-        spent = time.perf_counter() - read
-        return facts._replace(error=(error.code, str(error)), decode_seconds=spent), None
-    facts = facts._replace(width=decoded.width, height=decoded.height, decode_seconds=time.perf_counter() - read)
-    return facts, pixels
+        return Outcome(error=(error.code, str(error)), decode_seconds=time.perf_counter() - begin), None
+    return Outcome(decoded.width, decoded.height, decode_seconds=time.perf_counter() - begin), pixels

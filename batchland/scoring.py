@@ -30,7 +30,7 @@ from batchland.schemas import Counts, Manifest, ModelInfo, PredictionsInfo, Seco
 from batchland.session import Session, open_session
 from batchland.signals import GRACE_SECONDS, StopSignal
 from batchland.sink import Entry, PredictionSink, Survey, manifest_path
-from batchland.source import Ignored, ImageRef, choose, list_again, list_images, shown
+from batchland.source import Ignored, ImageRef, Source, choose, open_source, shown
 from batchland.suspects import Suspects
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
@@ -152,7 +152,7 @@ def score(
     skip: Callable[[ImageRef], bool] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
-    """Score every image below the folder `images` and write the predictions to `out`.
+    """Score every image of `images`, a folder, and write the predictions to `out`.
 
     out: `*.parquet` becomes one file, any other name a folder of parts; the manifest beside it is written last. Every
     listed image gets one row, in listing order: `ok` with its top-k, or `failed` with an error code. A rerun after an
@@ -164,22 +164,23 @@ def score(
     TimeLimitError.
     """
     options = options or ScoreOptions()
-    root, out = Path(images), Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
-    _check_places(root, out, options)
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
+    source = open_source(images, all_files=options.all_files, follow_links=options.follow_links)
+    _check_places(source, out, options)
     stopwatch = _Stopwatch()
     ignored = Ignored()
     earlier = EarlierOutput(out) if options.retry_failed else None
     entries: Iterable[Entry]
     if earlier:
-        entries = earlier.entries(partial(_listed_again, root, options))
+        entries = earlier.entries(partial(_listed_again, source, options))
     else:
-        entries = _not_empty(_listed(root, options, ignored, skip), root, ignored)
+        entries = _not_empty(_listed(source, options, ignored, skip), source, ignored)
     session = open_session(
         find_model(options.model), options.device, intra_op_threads=options.intra_op_threads or usable_cores()
     )
-    run = _fingerprint(root, options, session)
+    run = _fingerprint(source, options, session)
     if earlier:
-        _check_same(earlier, root, options, session)
+        _check_same(earlier, source, options, session)
         ignored.counts.update(earlier.ignored)
     with (
         StopSignal() as signal,
@@ -212,7 +213,7 @@ def score(
                     on_progress(tally.progress)
                 tally.stop_if_due()
         survey = sink.survey()
-        info = _info(root, options, session, run, survey)
+        info = _info(source, options, session, run, survey)
         files = sink.assemble(info.model_dump_json())
         manifest = Manifest(
             **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
@@ -317,8 +318,8 @@ class _Stopwatch:
         return Seconds(**{name: round(value, 3) for name, value in parts.items()}, total=round(self.elapsed(), 3))
 
 
-def _check_places(root: Path, out: Path, options: ScoreOptions) -> None:
-    if out.resolve().is_relative_to(root.resolve()):
+def _check_places(source: Source, out: Path, options: ScoreOptions) -> None:
+    if shown(out.resolve()).startswith(source.name.rstrip("/") + "/"):
         raise UsageError(f"{shown(out)}: lies inside the images to score; give an --out elsewhere")
     if not _is_utf8(out):
         raise UsageError(f"{shown(out)}: its name is no valid UTF-8, few programs could read it; give another --out")
@@ -335,32 +336,31 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _listed(
-    root: Path, options: ScoreOptions, ignored: Ignored, skip: Callable[[ImageRef], bool] | None
+    source: Source, options: ScoreOptions, ignored: Ignored, skip: Callable[[ImageRef], bool] | None
 ) -> Iterator[ImageRef]:
-    images = list_images(root, all_files=options.all_files, follow_links=options.follow_links, ignored=ignored)
-    for ref in choose(images, options.include, options.exclude, ignored):
+    for ref in choose(source.images(ignored), options.include, options.exclude, ignored):
         if skip is not None and skip(ref):
             ignored.counts[ALREADY_SCORED] += 1
         else:
             yield ref
 
 
-def _listed_again(root: Path, options: ScoreOptions, name: str) -> Iterator[ImageRef]:
-    images = list_again(root, name, all_files=options.all_files, follow_links=options.follow_links)
+def _listed_again(source: Source, options: ScoreOptions, name: str) -> Iterator[ImageRef]:
+    images = source.again(name)
     return choose(images, options.include, options.exclude, Ignored()) if name.endswith("/") else images
 
 
-def _not_empty(images: Iterator[ImageRef], root: Path, ignored: Ignored) -> Iterator[ImageRef]:
+def _not_empty(images: Iterator[ImageRef], source: Source, ignored: Ignored) -> Iterator[ImageRef]:
     first = next(images, None)
     if first is None:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.counts.items())) or "nothing at all"
-        raise UsageError(f"{shown(root)}: no images to score (found: {found}); --all-files lists every file")
+        raise UsageError(f"{source.name}: no images to score (found: {found}); --all-files lists every file")
     return chain([first], images)
 
 
-def _check_same(earlier: EarlierOutput, root: Path, options: ScoreOptions, session: Session) -> None:
+def _check_same(earlier: EarlierOutput, source: Source, options: ScoreOptions, session: Session) -> None:
     earlier.check_same(
-        images=shown(root.resolve()),
+        images=source.name,
         model_sha256=session.sha256,
         provider=session.provider,
         batch_size=options.batch_size,
@@ -368,13 +368,13 @@ def _check_same(earlier: EarlierOutput, root: Path, options: ScoreOptions, sessi
     )
 
 
-def _fingerprint(root: Path, options: ScoreOptions, session: Session) -> dict[str, object]:
+def _fingerprint(source: Source, options: ScoreOptions, session: Session) -> dict[str, object]:
     """Everything besides the images that decides what the rows are."""
     return {
         "schema_version": 1,
         "model": session.sha256,
         "provider": session.provider,
-        "images": shown(root.resolve()),
+        "images": source.name,
         "options": options.model_dump(
             mode="json",
             include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
@@ -384,7 +384,7 @@ def _fingerprint(root: Path, options: ScoreOptions, session: Session) -> dict[st
 
 
 def _info(
-    root: Path, options: ScoreOptions, session: Session, run: dict[str, object], survey: Survey
+    source: Source, options: ScoreOptions, session: Session, run: dict[str, object], survey: Survey
 ) -> PredictionsInfo:
     run_id = hashlib.sha256((json.dumps(run, sort_keys=True) + survey.input_fingerprint).encode()).hexdigest()[:16]
     return PredictionsInfo(
@@ -396,7 +396,7 @@ def _info(
             file=shown(session.path),
         ),
         classes=session.card.classes,
-        images=shown(root.resolve()),
+        images=source.name,
         device=session.device,
         provider=session.provider,
         batch_size=options.batch_size,

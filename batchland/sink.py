@@ -19,11 +19,11 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -70,19 +70,22 @@ Entry = ImageRef | KeptRow
 
 @dataclass
 class _Part:
-    """A part under way: its entries, and the rows of the first `count` of them."""
+    """A part under way: its entries as far as they are listed, and the rows of the first `count` of them."""
 
     index: int
-    entries: Sequence[Entry]
+    entries: list[Entry] = field(default_factory=list)
     rows: list[pa.RecordBatch] = field(default_factory=list)
     count: int = 0
+    closed: bool = False
+    """No more entries will come."""
 
     @property
     def whole(self) -> bool:
-        return self.count == len(self.entries)
+        return self.closed and self.count == len(self.entries)
 
     def append(self, rows: pa.RecordBatch) -> None:
         """Rows of the next images; kept rows come in between them by themselves."""
+        self.append_kept()
         begin = 0
         while begin < rows.num_rows:
             end = begin + 1
@@ -95,7 +98,7 @@ class _Part:
 
     def append_kept(self) -> None:
         """The kept rows that are next."""
-        while not self.whole and isinstance(first := self.entries[self.count], KeptRow):
+        while self.count < len(self.entries) and isinstance(first := self.entries[self.count], KeptRow):
             end = self.count + 1
             while end < len(self.entries) and first.is_followed(self.entries[end], end - self.count):
                 end += 1
@@ -201,27 +204,39 @@ class PredictionSink:
             _publish(note, lambda path: path.write_text(text, "utf-8"))
 
     def unscored(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
-        """Pass on the images without a row, kept or in a finished part, in order; takes entries a part at a time.
+        """Pass on the images without a row, kept or in a finished part, in order.
 
         After each part comes a None: no batch may reach into the next one, so that a resumed run computes the same.
+        Entries are taken one by one, but for a part that an interrupted run has left: of that, all at once.
         """
         entries = iter(entries)
-        while chunk := list(islice(entries, self.part_size)):
-            part = _Part(self._parts, chunk)
-            resumed = self._resumed_rows(part)
+        for first in entries:
+            part = _Part(self._parts)
+            self._parts += 1
+            listed = islice(chain([first], entries), self.part_size)
+            resumed = self._resumed_rows(part, listed) if self._part_path(part.index).exists() else None
             if resumed is not None:
                 part.rows, part.count = resumed.to_batches(), resumed.num_rows
-                self.resumed_images += _images(chunk[: part.count])
-            self._parts += 1
-            self._listed += len(chunk)
-            self.kept_images += len(chunk) - _images(chunk)
-            self._listed_names.update(_joined(entry.name for entry in chunk))
+                self.resumed_images += _images(part.entries[: part.count])
+            self._pending.append(part)
+            yield from (entry for entry in part.entries[part.count :] if isinstance(entry, ImageRef))
+            for entry in listed:
+                part.entries.append(entry)
+                if isinstance(entry, ImageRef):
+                    yield entry
+            self._close(part, resumed.num_rows if resumed else 0)
+            yield None
+
+    def _close(self, part: _Part, resumed: int) -> None:
+        """All entries of a part are listed. One that waits for no more images is done."""
+        part.closed = True
+        self._listed += len(part.entries)
+        self.kept_images += len(part.entries) - _images(part.entries)
+        self._listed_names.update(_joined(entry.name for entry in part.entries))
+        if not any(isinstance(entry, ImageRef) for entry in part.entries[part.count :]):
             part.append_kept()
-            if not part.whole:
-                self._pending.append(part)
-                yield from (entry for entry in chunk[part.count :] if isinstance(entry, ImageRef))
-                yield None
-            elif resumed is None or resumed.num_rows < part.count:
+            self._pending.remove(part)
+            if resumed < part.count:
                 self._flush(part)
 
     def write(self, rows: pa.RecordBatch) -> None:
@@ -331,13 +346,14 @@ class PredictionSink:
             writing, self._writing = self._writing, None
             writing.result()
 
-    def _resumed_rows(self, part: _Part) -> pa.Table | None:
-        """Rows that an interrupted run left for the first of these entries, if they still are what it read."""
-        path = self._part_path(part.index)
-        if not path.exists():
-            return None
+    def _resumed_rows(self, part: _Part, listed: Iterator[Entry]) -> pa.Table | None:
+        """Rows that an interrupted run left for the first entries of a part, if they still are what it read.
+
+        Takes all entries of the part out of `listed`.
+        """
+        part.entries = list(listed)
         try:
-            table = _read_table(path)
+            table = _read_table(self._part_path(part.index))
         except (OSError, pa.ArrowException):
             return None
         entries = part.entries[: table.num_rows]
@@ -385,10 +401,9 @@ def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int 
     if file_size is None or isinstance(entry, KeptRow):
         return True
     try:
-        status = os.stat(entry.path)
+        return entry.store.facts(entry.path) == (file_size, modified_us)
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns // 1000) == (file_size, modified_us)
 
 
 def _read_table(path: Path) -> pa.Table:

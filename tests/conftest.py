@@ -12,7 +12,7 @@ import pytest
 from toys import COLOURS, picture, write_toy_model
 
 import batchland.retries
-from batchland import source
+from batchland.source import refs
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as batchland.training does, but some tests import torch before it
 
@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as batchland.training doe
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batchland.retries, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(source, "_retries", batchland.retries.Retries())
+    monkeypatch.setattr(refs, "retries", batchland.retries.Retries())
 
 
 class Nobody:

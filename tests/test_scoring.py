@@ -310,12 +310,11 @@ def test_a_night_of_nothing_but_broken_files_is_a_table_of_failures(tmp_path, to
 
 def test_a_file_that_vanishes_after_listing_has_its_row(tmp_path, photos, toy_model):
     def remove(progress):
-        (photos / "camera-2" / "059.jpg").unlink(missing_ok=True)
+        (photos / "camera-0" / "019.jpg").unlink(missing_ok=True)  # its folder is listed by now
 
-    listed_first = ScoreOptions(model=toy_model, batch_size=4, part_size=64, prefetch_factor=1)
-    score(photos, tmp_path / "p.parquet", listed_first, on_progress=remove)
-    last = pq.read_table(tmp_path / "p.parquet").to_pylist()[-1]
-    assert (last["image"], last["status"], last["error_code"]) == ("camera-2/059.jpg", "failed", "vanished")
+    score(photos, tmp_path / "p.parquet", options(toy_model, batch_size=4, prefetch_factor=1), on_progress=remove)
+    row = pq.read_table(tmp_path / "p.parquet").to_pylist()[19]
+    assert (row["image"], row["status"], row["error_code"]) == ("camera-0/019.jpg", "failed", "vanished")
 
 
 def test_a_full_disk_loses_nothing(tmp_path, photos, toy_model, monkeypatch):

@@ -4,7 +4,6 @@ All of it is read from the partitions' own files; there is no state beside them.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -64,10 +63,9 @@ class KnownImages:
 
     def __contains__(self, ref: ImageRef) -> bool:
         try:
-            status = os.stat(ref.path)
+            digest = _digest(ref.name, *ref.store.facts(ref.path))
         except OSError:
             return False
-        digest = _digest(ref.name, status.st_size, status.st_mtime_ns // 1000)
         place = np.searchsorted(self._known, digest)
         return self._known[place : place + 1].tobytes() == digest
 

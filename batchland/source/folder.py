@@ -1,52 +1,40 @@
-"""What there is to score: a stable listing of images below a folder, and their bytes. Knows nothing of pixels."""
+"""A folder of images on this machine, listed in a stable order. Opens no file."""
 
-import errno
 import os
-import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from batchland.errors import ErrorCode, ImageError, UsageError
-from batchland.retries import Retries
+from batchland.errors import UsageError
+from batchland.source import refs
+from batchland.source.refs import Ignored, ImageRef, display_name, file_name, shown
 
 IMAGE_EXTENSIONS: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 )
 """Lower case. The extension only selects a file; its content decides how it is decoded."""
-MAX_FILE_BYTES: Final = 512 * 1024**2
-"""Larger files fail as `too_large`, unread."""
-
-_retries: Final = Retries()
-_ESCAPED: Final = re.compile(rb"\\x([0-9a-f]{2})")
-_LOOKS_ESCAPED: Final = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 
-class ImageRef(NamedTuple):
-    """One listed image: its name below the root (`/` separated, valid UTF-8) and where to open it."""
+class Folder:
+    """A folder of this machine as a Source; see `list_images`."""
 
-    name: str
-    path: bytes
-    error: tuple[ErrorCode, str] | None = None
-    """Set where listing itself failed (a folder that cannot be read): the row is a failed one."""
+    countable = True
 
+    def __init__(self, root: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> None:
+        self.name = shown(Path(root).resolve())
+        self._root = root
+        self._options = {"all_files": all_files, "follow_links": follow_links}
 
-class ImageFile(NamedTuple):
-    """A file's content, and its size in bytes and modification time at the moment of reading."""
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """As `list_images` does it."""
+        return list_images(self._root, **self._options, ignored=ignored)
 
-    data: bytes
-    size: int
-    modified_us: int
-    """Microseconds since 1970, UTC."""
-
-
-@dataclass
-class Ignored:
-    """What lies below the root and is not listed, counted by extension or kind. Filled while listing."""
-
-    counts: Counter[str] = field(default_factory=Counter)
+    def again(self, name: str) -> Iterator[ImageRef]:
+        """As `list_again` does it."""
+        return list_again(self._root, name, **self._options)
 
 
 def list_images(
@@ -127,7 +115,7 @@ class _Lister:
                     self.ignored["link loop"] += 1
                     return
                 above = (*above, identity)
-            names = _retries.call(lambda: self._names(folder))
+            names = refs.retries.call(lambda: self._names(folder))
         except OSError as error:
             reason = f"the folder cannot be listed: {error.strerror}"
             yield ImageRef(display_name(prefix) or "./", folder, ("unreadable", reason))
@@ -172,98 +160,3 @@ class _Lister:
         if self.all_files or extension in IMAGE_EXTENSIONS:
             return "file"
         return extension or "no extension"
-
-
-def choose(
-    images: Iterable[ImageRef], include: Sequence[str], exclude: Sequence[str], ignored: Ignored
-) -> Iterator[ImageRef]:
-    """Pass on the images that match a pattern of `include` (all, if there is none) and none of `exclude`.
-
-    Patterns are those of .gitignore, on names below the root: `*.png`, `camera-1/`, `/upload/**`, `!except-this.jpg`.
-    A folder that could not be listed is passed on unless it is excluded. Raises UsageError for a pattern that is none.
-    """
-    wanted, unwanted = matcher(include), matcher(exclude)
-    for ref in images:
-        if unwanted(ref.name):
-            ignored.counts["excluded"] += 1
-        elif include and ref.error is None and not wanted(ref.name):
-            ignored.counts["not included"] += 1
-        else:
-            yield ref
-
-
-def matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a name matches one of the patterns, as in .gitignore. Raises UsageError for a pattern that is none."""
-    if not patterns:
-        return lambda name: False  # noqa: ARG005
-    from pathspec import GitIgnoreSpec  # only who has patterns pays for it
-
-    for pattern in patterns:
-        try:
-            GitIgnoreSpec.from_lines([pattern])
-        except ValueError as error:
-            raise UsageError(f"pattern {pattern!r}: is no pattern as in .gitignore; write it like '*.png'") from error
-    return GitIgnoreSpec.from_lines(patterns).match_file
-
-
-def read_image(ref: ImageRef) -> ImageFile:
-    """Read an image's bytes, with its size and modification time; errors that may pass are retried.
-
-    Raises ImageError (`vanished`, `permission_denied`, `too_large`, `changed`, `io_error`, `out_of_memory`, or the
-    listing's own error). Never blocks on a FIFO or a device that took the file's place.
-    """
-    if ref.error is not None:
-        raise ImageError(*ref.error)
-    try:
-        return _retries.call(lambda: _read(ref.path))
-    except OSError as error:
-        raise ImageError(_code(error), error.strerror or str(error)) from error
-    except MemoryError as error:
-        raise ImageError("out_of_memory", "not enough memory to read it") from error
-
-
-class _ChangedError(OSError):
-    """The file was written to while it was read: what was read may be half old, half new."""
-
-
-def _read(path: bytes) -> ImageFile:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("io_error", "no longer a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
-        data = file.read(status.st_size + 1)  # a byte more than there should be, and never all of an endless file
-        now = os.fstat(descriptor)
-    if not (len(data) == status.st_size == now.st_size and status.st_mtime_ns == now.st_mtime_ns):
-        raise _ChangedError("the file was being written while it was read")
-    return ImageFile(data, status.st_size, status.st_mtime_ns // 1000)
-
-
-def display_name(name: bytes) -> str:
-    r"""A file name as valid UTF-8: bytes that are not stand as `\xNN`. No two names give the same text.
-
-    (A backslash that happens to stand before such an `xNN` is written `\x5c` for that.)
-    """
-    return _LOOKS_ESCAPED.sub(rb"\\x5c", name).decode("utf-8", "backslashreplace")
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path for people and JSON, as `display_name` shows names."""
-    return display_name(os.fsencode(path))
-
-
-def file_name(name: str) -> bytes:
-    """The bytes that `display_name` shows as `name`."""
-    return _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), name.encode())
-
-
-def _code(error: OSError) -> ErrorCode:
-    if isinstance(error, _ChangedError):
-        return "changed"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-        return "vanished"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission_denied"
-    return "io_error"

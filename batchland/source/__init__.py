@@ -1,0 +1,69 @@
+"""What there is to score: images in a stable order, wherever they lie, and their bytes. Knows nothing of pixels.
+
+`open_source` is the door; each kind of place has a module here.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+from batchland.source.choose import choose, matcher
+from batchland.source.folder import IMAGE_EXTENSIONS, Folder, list_again, list_images
+from batchland.source.refs import (
+    MAX_FILE_BYTES,
+    ChangedError,
+    Ignored,
+    ImageFile,
+    ImageRef,
+    Store,
+    display_name,
+    file_name,
+    read_image,
+    shown,
+)
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "MAX_FILE_BYTES",
+    "ChangedError",
+    "Ignored",
+    "ImageFile",
+    "ImageRef",
+    "Source",
+    "Store",
+    "choose",
+    "display_name",
+    "file_name",
+    "list_again",
+    "list_images",
+    "matcher",
+    "open_source",
+    "read_image",
+    "shown",
+]
+
+
+class Source(Protocol):
+    """A place with images, opened: each kind has its module."""
+
+    name: str
+    """What it is, for fingerprints, manifests and people: an absolute path or a URL."""
+    countable: bool
+    """Whether listing it once more, to know how many images there are, costs next to nothing."""
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """All images, in an order that only their names decide. What is passed over is counted in `ignored`.
+
+        Raises UsageError if there is no such place.
+        """
+
+    def again(self, name: str) -> Iterator[ImageRef]:
+        """What has to be scored to replace a failed row of that name. The image need not exist any more."""
+
+
+def open_source(images: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> Source:
+    """The source that `images` means: a folder of this machine.
+
+    all_files: list files of every extension. follow_links: follow links to folders.
+    """
+    return Folder(images, all_files=all_files, follow_links=follow_links)
