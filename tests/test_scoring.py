@@ -312,7 +312,8 @@ def test_a_file_that_vanishes_after_listing_has_its_row(tmp_path, photos, toy_mo
     def remove(progress):
         (photos / "camera-0" / "019.jpg").unlink(missing_ok=True)  # its folder is listed by now
 
-    score(photos, tmp_path / "p.parquet", options(toy_model, batch_size=4, prefetch_factor=1), on_progress=remove)
+    few = ScoreOptions(model=toy_model, batch_size=4, prefetch_factor=1)
+    score(photos, tmp_path / "p.parquet", few, on_progress=remove)
     row = pq.read_table(tmp_path / "p.parquet").to_pylist()[19]
     assert (row["image"], row["status"], row["error_code"]) == ("camera-0/019.jpg", "failed", "vanished")
 
