@@ -17,21 +17,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchland import __version__
 from batchland.cores import usable_cores
 from batchland.earlier import EarlierOutput
+from batchland.engine import Engine, LocalEngine, Scored
 from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
-from batchland.loader import Batch, BatchLoader
-from batchland.predictions import to_rows
 from batchland.schemas import Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
-from batchland.session import Session, open_session
+from batchland.session import OpenModel
 from batchland.signals import GRACE_SECONDS, StopSignal
 from batchland.sink import Entry, PredictionSink, Survey, manifest_path
 from batchland.source import Ignored, ImageRef, Source, choose, open_source, shown
-from batchland.suspects import Suspects
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 ALREADY_SCORED: Final = "already scored"
@@ -173,52 +170,40 @@ def score(
     entries: Iterable[Entry]
     if earlier:
         entries = earlier.entries(partial(_listed_again, source, options))
+        ignored.counts.update(earlier.ignored)
     else:
         entries = _not_empty(_listed(source, options, ignored, skip), source, ignored)
-    session = open_session(
-        find_model(options.model), options.device, intra_op_threads=options.intra_op_threads or usable_cores()
-    )
-    run = _fingerprint(source, options, session)
-    if earlier:
-        _check_same(earlier, source, options, session)
-        ignored.counts.update(earlier.ignored)
     with (
+        _engine(options) as engine,
         StopSignal() as signal,
         PredictionSink(
             out,
-            run | ({"retries": earlier.identity} if earlier else {}),
+            _fingerprint(source, options, engine.model) | _retries(earlier, source, options, engine.model),
             batch_size=options.batch_size,
             part_size=options.part_size,
             overwrite=options.overwrite or options.retry_failed,
             restart=options.restart,
         ) as sink,
-        Suspects(sink.parts_dir, options.timeout) as suspects,
     ):
         tally = _Tally(sink, signal, stopwatch, options.time_limit)
-        loader = BatchLoader(
-            sink.unscored(stopwatch.listing(entries)),
-            session.card.preprocess,
-            options.batch_size,
-            options.num_workers,
-            options.prefetch_factor,
-            options.timeout,
-            on_wait=partial(tally.stop_if_due, GRACE_SECONDS),
-            load=suspects.load,
-        )
-        with closing(iter(loader)) as batches:
-            for batch in batches:
-                sink.write(stopwatch.infer(batch, session, options.top_k))
-                tally.count(batch)
+        images_left = sink.unscored(stopwatch.listing(entries))
+        on_wait = partial(tally.stop_if_due, GRACE_SECONDS)
+        with closing(engine.score(images_left, sink.parts_dir, on_wait)) as batches:
+            for scored in batches:
+                stopwatch.add(scored)
+                sink.write(scored.rows)
+                tally.count(scored)
                 if on_progress:
                     on_progress(tally.progress)
                 tally.stop_if_due()
         survey = sink.survey()
-        info = _info(source, options, session, run, survey)
+        model = engine.model
+        info = _info(source, options, model, survey)
         files = sink.assemble(info.model_dump_json())
         manifest = Manifest(
             **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
             created_at=datetime.now(UTC).isoformat("T", "seconds"),
-            config=options.model_dump(mode="json") | {"model": shown(session.path), "out": shown(out)},
+            config=options.model_dump(mode="json") | {"model": shown(model.path), "out": shown(out)},
             input_fingerprint=survey.input_fingerprint,
             ignored=dict(sorted(ignored.counts.items())),
             counts=survey.counts,
@@ -231,7 +216,7 @@ def score(
             cores=usable_cores(),
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(out, manifest_path(out), manifest, session.fallback)
+    return RunSummary(out, manifest_path(out), manifest, model.fallback)
 
 
 @dataclass
@@ -251,9 +236,9 @@ class _Tally:
         done = self.scored + self.sink.resumed_images + self.sink.kept_images
         return Progress(done, self.failed, self.sink.resumed_images)
 
-    def count(self, batch: Batch) -> None:
-        self.scored += len(batch.refs)
-        self.failed += batch.failed
+    def count(self, scored: Scored) -> None:
+        self.scored += scored.rows.num_rows
+        self.failed += scored.failed
 
     def stop_if_due(self, grace: float = 0.0) -> None:
         """Between two batches at once; while one is waited for, only when the grace for it is over."""
@@ -284,6 +269,10 @@ def find_model(model: Path | None = None) -> Path:
     raise UsageError(f"no model: give --model or set BATCHLAND_MODEL (there is no {looked} here)")
 
 
+def _engine(options: ScoreOptions) -> Engine:
+    return LocalEngine(find_model(options.model), options)
+
+
 class _Stopwatch:
     """Seconds spent per stage."""
 
@@ -301,14 +290,10 @@ class _Stopwatch:
                 return
             yield entry
 
-    def infer(self, batch: Batch, session: Session, top_k: int) -> pa.RecordBatch:
-        """Rows of a batch, timed; a batch without a single picture is not shown to the model."""
-        self._read += sum(outcome.read_seconds for outcome in batch.outcomes)
-        self._decode += sum(outcome.decode_seconds for outcome in batch.outcomes)
-        begin = time.perf_counter()
-        probabilities = session.predict(batch.pixels) if batch.failed < len(batch.refs) else None
-        self._infer += time.perf_counter() - begin
-        return to_rows(batch, probabilities, session.card, top_k)
+    def add(self, scored: Scored) -> None:
+        self._read += scored.read_seconds
+        self._decode += scored.decode_seconds
+        self._infer += scored.infer_seconds
 
     def elapsed(self) -> float:
         return time.monotonic() - self._begin
@@ -358,22 +343,28 @@ def _not_empty(images: Iterator[ImageRef], source: Source, ignored: Ignored) -> 
     return chain([first], images)
 
 
-def _check_same(earlier: EarlierOutput, source: Source, options: ScoreOptions, session: Session) -> None:
+def _retries(
+    earlier: EarlierOutput | None, source: Source, options: ScoreOptions, model: OpenModel
+) -> dict[str, object]:
+    """For the fingerprint: whose failed rows are scored again. Raises UsageError if those were made otherwise."""
+    if earlier is None:
+        return {}
     earlier.check_same(
         images=source.name,
-        model_sha256=session.sha256,
-        provider=session.provider,
+        model_sha256=model.sha256,
+        provider=model.provider,
         batch_size=options.batch_size,
-        top_k=min(options.top_k, len(session.card.classes)),
+        top_k=min(options.top_k, len(model.card.classes)),
     )
+    return {"retries": earlier.identity}
 
 
-def _fingerprint(source: Source, options: ScoreOptions, session: Session) -> dict[str, object]:
+def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, object]:
     """Everything besides the images that decides what the rows are."""
     return {
         "schema_version": 1,
-        "model": session.sha256,
-        "provider": session.provider,
+        "model": model.sha256,
+        "provider": model.provider,
         "images": source.name,
         "options": options.model_dump(
             mode="json",
@@ -383,24 +374,23 @@ def _fingerprint(source: Source, options: ScoreOptions, session: Session) -> dic
     }
 
 
-def _info(
-    source: Source, options: ScoreOptions, session: Session, run: dict[str, object], survey: Survey
-) -> PredictionsInfo:
+def _info(source: Source, options: ScoreOptions, model: OpenModel, survey: Survey) -> PredictionsInfo:
+    run = _fingerprint(source, options, model)
     run_id = hashlib.sha256((json.dumps(run, sort_keys=True) + survey.input_fingerprint).encode()).hexdigest()[:16]
     return PredictionsInfo(
         run_id=run_id,
         model=ModelInfo(
-            name=session.card.name,
-            architecture=session.card.architecture,
-            sha256=session.sha256,
-            file=shown(session.path),
+            name=model.card.name,
+            architecture=model.card.architecture,
+            sha256=model.sha256,
+            file=shown(model.path),
         ),
-        classes=session.card.classes,
+        classes=model.card.classes,
         images=source.name,
-        device=session.device,
-        provider=session.provider,
+        device=model.device,
+        provider=model.provider,
         batch_size=options.batch_size,
-        top_k=min(options.top_k, len(session.card.classes)),
+        top_k=min(options.top_k, len(model.card.classes)),
         counts=survey.counts,
         versions=_versions(),
     )

@@ -31,8 +31,11 @@ _CPU: Final = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
-class Session:
-    """An open model. `device` is where it really runs: `cpu` or `cuda:N`, `provider` the execution provider's name."""
+class OpenModel:
+    """What there is to know of an open model, wherever it is open.
+
+    `device` is where it really runs: `cpu` or `cuda:N`, `provider` the execution provider's name.
+    """
 
     path: Path
     card: ModelCard
@@ -41,6 +44,12 @@ class Session:
     provider: str
     fallback: str | None
     """With device `auto`: why it is not CUDA. None where nothing was given up."""
+
+
+@dataclass(frozen=True)
+class Session(OpenModel):
+    """A model that is open in this process."""
+
     _session: ort.InferenceSession
 
     def predict(self, pixels: Pixels) -> Probabilities:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
-import batchland.scoring as scoring_module
+import batchland.engine as engine_module
 import batchland.sink as sink_module
 from batchland import ScoreOptions, __version__, score
 from batchland.errors import (
@@ -255,13 +255,13 @@ def test_a_run_killed_before_it_cleaned_up_is_completed(tmp_path, photos, toy_mo
 
 def test_rows_that_are_not_those_of_the_listing_are_never_published(tmp_path, photos, toy_model, monkeypatch):
     """The assertion behind `listed = ok + failed`: here a bug lets two neighbours change places."""
-    real = scoring_module.to_rows
+    real = engine_module.to_rows
 
     def swapped(batch, *rest):
         first, second, *others = batch.refs
         return real(batch._replace(refs=[second, first, *others]), *rest)
 
-    monkeypatch.setattr(scoring_module, "to_rows", swapped)
+    monkeypatch.setattr(engine_module, "to_rows", swapped)
     with pytest.raises(AssertionError, match="60 images listed, but the 60 rows are not theirs"):
         score(photos, tmp_path / "out" / "p.parquet", options(toy_model))
     assert os.listdir(tmp_path / "out") == [".p.parquet.parts"]

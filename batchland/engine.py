@@ -1,0 +1,108 @@
+"""How images become rows: what every engine promises, and the local one, threads and a session in this process.
+
+Knows nothing of listings, parts or outputs: whatever the engine, scoring.py gives it images and writes its rows.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+import pyarrow as pa
+
+from batchland.cores import usable_cores
+from batchland.loader import Batch, BatchLoader
+from batchland.predictions import to_rows
+from batchland.session import OpenModel, Session, open_session
+from batchland.source import ImageRef
+from batchland.suspects import Suspects
+
+if TYPE_CHECKING:
+    from batchland.scoring import ScoreOptions
+
+
+class Scored(NamedTuple):
+    """The rows of one batch, and the seconds that went into them, summed over workers."""
+
+    rows: pa.RecordBatch
+    """Of schema PREDICTIONS."""
+    read_seconds: float
+    decode_seconds: float
+    infer_seconds: float
+
+    @property
+    def failed(self) -> int:
+        """Number of failed rows."""
+        failed: int = self.rows.num_rows - self.rows.column("error_code").null_count
+        return failed
+
+
+class Engine(Protocol):
+    """Context that turns images into their rows. The rows do not depend on which engine it is."""
+
+    @property
+    def model(self) -> OpenModel:
+        """The model, and where it runs. Known within the context."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def score(
+        self, images: Iterable[ImageRef | None], folder: Path, on_wait: Callable[[], None]
+    ) -> Generator[Scored, None, None]:
+        """Batches of `images`, in order, scored; a None among the images ends the batch.
+
+        folder: of the unfinished run, for what one run tells the next. on_wait: is called about twice a second while
+        a batch is waited for, and may raise. Images are asked for as they are needed, a bounded number ahead.
+        """
+
+
+class LocalEngine:
+    """Threads that decode, and one session in this process.
+
+    Raises ModelError or DeviceError if the model cannot be opened.
+    """
+
+    def __init__(self, model: Path, options: "ScoreOptions") -> None:
+        self.model = open_session(model, options.device, intra_op_threads=options.intra_op_threads or usable_cores())
+        self._options = options
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def score(
+        self, images: Iterable[ImageRef | None], folder: Path, on_wait: Callable[[], None]
+    ) -> Generator[Scored, None, None]:
+        """As `Engine.score`. Raises ModelError if onnxruntime fails, InputError if the storage seems to be gone."""
+        with Suspects(folder, self._options.timeout) as suspects:
+            loader = BatchLoader(
+                images,
+                self.model.card.preprocess,
+                self._options.batch_size,
+                self._options.num_workers,
+                self._options.prefetch_factor,
+                self._options.timeout,
+                on_wait=on_wait,
+                load=suspects.load,
+            )
+            with closing(iter(loader)) as batches:
+                for batch in batches:
+                    yield score_batch(batch, self.model, self._options.top_k)
+
+
+def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
+    """Rows of a batch, timed; a batch without a single picture is not shown to the model."""
+    begin = time.perf_counter()
+    probabilities = session.predict(batch.pixels) if batch.failed < len(batch.refs) else None
+    infer_seconds = time.perf_counter() - begin
+    return Scored(
+        to_rows(batch, probabilities, session.card, top_k),
+        sum(outcome.read_seconds for outcome in batch.outcomes),
+        sum(outcome.decode_seconds for outcome in batch.outcomes),
+        infer_seconds,
+    )
