@@ -9,10 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from s3_server import bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
 import batchland.retries
 from batchland.source import refs
+
+__all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as batchland.training does, but some tests import torch before it
 

