@@ -4,10 +4,13 @@ Knows nothing of listings, parts or outputs: whatever the engine, scoring.py giv
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 import pyarrow as pa
 
@@ -59,14 +62,24 @@ class Engine(Protocol):
         """
 
 
+MOST_CALLS: Final = 4
+"""Calls of the model at once on a CPU: each takes memory for the activations of its batch."""
+
+
 class LocalEngine:
     """Threads that decode, and one session in this process.
+
+    On a CPU several batches are in the model at once, each with few threads of onnxruntime: a call with many threads
+    makes each of them wait for the others at every layer, and decoding threads come in between.
 
     Raises ModelError or DeviceError if the model cannot be opened.
     """
 
     def __init__(self, model: Path, options: "ScoreOptions") -> None:
-        self.model = open_session(model, options.device, intra_op_threads=options.intra_op_threads or usable_cores())
+        cores = usable_cores()
+        threads = options.intra_op_threads or ceil(cores / MOST_CALLS)
+        self.model = open_session(model, options.device, intra_op_threads=threads)
+        self._calls = min(MOST_CALLS, ceil(cores / threads)) if self.model.device == "cpu" else 1
         self._options = options
 
     def __enter__(self) -> Self:
@@ -87,12 +100,25 @@ class LocalEngine:
                 self._options.num_workers,
                 self._options.prefetch_factor,
                 self._options.timeout,
+                held=self._calls,
                 on_wait=on_wait,
                 load=suspects.load,
             )
             with closing(iter(loader)) as batches:
-                for batch in batches:
-                    yield score_batch(batch, self.model, self._options.top_k)
+                yield from self._scored(batches)
+
+    def _scored(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        under_way: deque[Future[Scored]] = deque()
+        pool = ThreadPoolExecutor(self._calls, "infer")
+        try:
+            for batch in batches:
+                under_way.append(pool.submit(score_batch, batch, self.model, self._options.top_k))
+                if len(under_way) > self._calls:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:

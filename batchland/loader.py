@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from statistics import median
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from batchland.source import ImageRef, read_image
 
 MAX_HANGING: Final = 64
 """Threads that may hang at once before the storage is taken for dead."""
+MOST_WORKERS: Final = 64
+"""Threads that the loader starts by itself; `num_workers` may say more."""
 _POLL_SECONDS: Final = 0.5
 _END: Final = object()
 
@@ -59,11 +62,13 @@ class BatchLoader:
     """Iterate over `images` as batches, in order, decoding ahead with threads.
 
     images: a None among them ends the batch. batch_size: images per batch; the last one is shorter. num_workers:
-    decoding threads (default: one per usable core). prefetch_factor: batches in preparation beyond the one that the
-    caller holds; all workers share them (torch's DataLoader counts per worker), so memory is (prefetch_factor + 1)
-    batches of pixels whatever the number of images. timeout: seconds that one image may take before it is given up as
-    `timeout` and its thread is replaced. on_wait: is called about twice a second while a batch is waited for, and may
-    raise. load: turns one image into pixels, as `load_image` does.
+    decoding threads; by default one per usable core, and more as soon as images turn out to be waited for longer than
+    they take to decode (network mounts, object stores). prefetch_factor: batches in preparation beyond those that the
+    caller holds; all workers share them (torch's DataLoader counts per worker), so memory is (prefetch_factor + held +
+    1) batches of pixels whatever the number of images. timeout: seconds that one image may take before it is given up
+    as `timeout` and its thread is replaced. held: batches that stay valid when the next one is asked for. on_wait: is
+    called about twice a second while a batch is waited for, and may raise. load: turns one image into pixels, as
+    `load_image` does.
     """
 
     def __init__(
@@ -75,15 +80,17 @@ class BatchLoader:
         prefetch_factor: int = 2,
         timeout: float = 60.0,
         *,
+        held: int = 0,
         on_wait: Callable[[], None] | None = None,
         load: "Load | None" = None,
     ) -> None:
         self.images = images
         self.spec = spec
         self.batch_size = batch_size
-        self.num_workers = num_workers or usable_cores()
+        self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
         self.timeout = timeout
+        self.held = held
         self.on_wait = on_wait
         self.load = load or load_image
 
@@ -91,9 +98,12 @@ class BatchLoader:
         """Batches in order. Raises what the iterable of images raises, and InputError if MAX_HANGING threads hang."""
         images = iter(self.images)
         tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        workers = _Workers(tasks, self.spec, self.num_workers, self.load)
-        free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(self.prefetch_factor + 1)]
+        cores = usable_cores()
+        workers = _Workers(tasks, self.spec, self.num_workers or cores, self.load)
+        buffers = self.prefetch_factor + self.held + 1
+        free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(buffers)]
         pending: deque[_PendingBatch] = deque()
+        held: deque[Pixels] = deque()
         exhausted = False
         try:
             while pending or not exhausted:
@@ -101,16 +111,30 @@ class BatchLoader:
                     refs = _next_refs(images, self.batch_size)
                     exhausted = not refs
                     if refs:
-                        batch = _PendingBatch(refs, free.pop(), self.timeout)
-                        pending.append(batch)
+                        task = _PendingBatch(refs, free.pop(), self.timeout)
+                        pending.append(task)
                         for index in range(len(refs)):
-                            tasks.put((batch, index))
+                            tasks.put((task, index))
                 if pending:
-                    batch = pending.popleft()
-                    yield batch.wait(workers.replace_hanging, self.on_wait)
-                    free.append(batch.buffer)
+                    task = pending.popleft()
+                    batch = task.wait(workers.replace_hanging, self.on_wait)
+                    if self.num_workers is None:
+                        workers.grow(_enough_workers(batch.outcomes, cores))
+                    yield batch
+                    held.append(task.buffer)
+                    if len(held) > self.held:
+                        free.append(held.popleft())
         finally:
             workers.stop()
+
+
+def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
+    """Threads that keep all cores decoding while others wait for their images, going by a batch just loaded."""
+    decoded = [outcome for outcome in outcomes if outcome.error is None and outcome.decode_seconds > 0]
+    if not decoded:
+        return cores
+    waits = median(outcome.read_seconds / outcome.decode_seconds for outcome in decoded)
+    return min(MOST_WORKERS, round(cores * (1 + waits)))
 
 
 def _next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
@@ -194,6 +218,11 @@ class _Workers:
     def add(self) -> None:
         self._count += 1
         threading.Thread(target=self._work, name=f"decode-{self._count}", daemon=True).start()
+
+    def grow(self, count: int) -> None:
+        """Have at least so many threads."""
+        while self._count < count:
+            self.add()
 
     def replace_hanging(self) -> None:
         """One more thread hangs: put another in its place."""

@@ -113,7 +113,7 @@ class PredictionsInfo(Document):
 
 
 class Seconds(Document):
-    """Where the time went. list, infer and write are wall seconds; read and decode are summed over the workers."""
+    """Where the time went. list and write are wall seconds; read, decode and infer are summed over threads."""
 
     list: float
     read: float

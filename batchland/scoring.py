@@ -48,11 +48,11 @@ class ScoreSettings(BaseModel):
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None
-    """Decoding threads; None takes one per usable core."""
+    """Decoding threads; None takes one per usable core, and more where images are long waited for."""
     prefetch_factor: PositiveInt = 2
     """Batches prepared ahead."""
     intra_op_threads: PositiveInt | None = None
-    """onnxruntime's threads on the CPU; None takes one per usable core."""
+    """onnxruntime's threads per call on the CPU; None divides the usable cores among up to four calls at once."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     include: tuple[str, ...] = ()

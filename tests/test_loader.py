@@ -63,6 +63,36 @@ def test_reading_ahead_is_bounded(grey_images):
     batches.close()
 
 
+def test_batches_that_are_held_stay_as_they_are(grey_images):
+    loader = BatchLoader(list_images(grey_images), SPEC, batch_size=3, prefetch_factor=1, held=2)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    for batch in loader:
+        seen.append((batch.pixels, batch.pixels.copy()))
+        for pixels, copy in seen[-3:]:
+            np.testing.assert_array_equal(pixels, copy)
+    assert any(not np.array_equal(pixels, copy) for pixels, copy in seen)  # older ones are used again
+
+
+def decoding_threads() -> int:
+    return sum(thread.name.startswith("decode-") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "read_seconds", "threads"), [(None, 0.0, 2), (None, 0.0035, 9), (3, 0.0035, 3)]
+)
+def test_images_that_are_long_waited_for_get_more_threads(grey_images, monkeypatch, num_workers, read_seconds, threads):
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: 2)
+    before = decoding_threads()
+
+    def load(ref, spec):
+        return Outcome(8, 8, read_seconds=read_seconds, decode_seconds=0.001), np.zeros((8, 8, 3), np.uint8)
+
+    batches = iter(BatchLoader(list_images(grey_images), SPEC, 4, num_workers, load=load))
+    next(batches)
+    assert decoding_threads() - before == threads
+    batches.close()
+
+
 def test_none_ends_a_batch(grey_images):
     a, b, c, d, *_ = list_images(grey_images)
     listing = [None, a, b, None, None, c, d, None]

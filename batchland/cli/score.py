@@ -31,7 +31,11 @@ _log = logging.getLogger("batchland")
 @click.option(
     "-b", "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per call of the model."
 )
-@click.option("--num-workers", type=click.IntRange(1), help="Decoding threads.  [default: one per usable core]")
+@click.option(
+    "--num-workers",
+    type=click.IntRange(1),
+    help="Decoding threads.  [default: one per usable core, more where images are long waited for]",
+)
 @click.option(
     "--prefetch-factor",
     type=click.IntRange(1),
@@ -42,7 +46,7 @@ _log = logging.getLogger("batchland")
 @click.option(
     "--intra-op-threads",
     type=click.IntRange(1),
-    help="onnxruntime's threads on the CPU.  [default: one per usable core]",
+    help="onnxruntime's threads per call on the CPU.  [default: the cores, divided among up to four calls]",
 )
 @click.option(
     "--device",
@@ -104,8 +108,8 @@ def _score_paragraph(images: Path, summary: "RunSummary") -> str:
         f"Scored {counts.listed} images of {shown(images)}{resumed} with {manifest.model.name} on {manifest.device} "
         f"({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
-        f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f} and decode {seconds.decode:.2f} (summed over "
-        f"workers), infer {seconds.infer:.2f}, write {seconds.write:.2f}. "
+        f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
+        f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
         f"Predictions: {_shown(summary.out)}; manifest: {_shown(summary.manifest_path)}."
     )
 
