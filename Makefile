@@ -25,8 +25,10 @@ lint: .venv/dev.installed
 
 bench: .venv/bench.installed
 	$(BIN)/python -m benchmarks.score --model scratch --size small
-	$(BIN)/python -m benchmarks.score --model scratch --size 12mp --count 200
+	$(BIN)/python -m benchmarks.score --model scratch --size 2mp --count 300
+	$(BIN)/python -m benchmarks.score --model scratch --size 12mp --count 100
 	$(BIN)/python -m benchmarks.score --model transfer --size small --count 200
+	$(BIN)/python -m benchmarks.alternatives
 
 schemas: .venv/train.installed
 	$(BIN)/python -m batchland.schema_files schemas

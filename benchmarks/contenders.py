@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +29,29 @@ def decode(images: Path, model: Path, workers: int) -> tuple[int, float]:
 
 
 def session(images: Path, model: Path, workers: int) -> tuple[int, float]:
-    """M: the bare onnxruntime session on one batch that lies in memory, all cores, again and again."""
+    """M: the bare onnxruntime session on one batch that lies in memory, one call after the other with all cores."""
+    return _bare(images, model, calls=1, threads=workers)
+
+
+def sessions(images: Path, model: Path, workers: int) -> tuple[int, float]:
+    """M: the same with a call per core, each on one thread."""
+    return _bare(images, model, calls=workers, threads=1)
+
+
+def _bare(images: Path, model: Path, calls: int, threads: int) -> tuple[int, float]:
     import onnxruntime as ort
 
     from batchland.source import list_images
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = workers
+    options.intra_op_num_threads = threads
     opened = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *opened.get_inputs()[0].shape[1:]), np.uint8)
-    opened.run(None, {"images": pixels})
-    rounds = max(3, min(40, sum(1 for _ in list_images(images)) // BATCH_SIZE))
-    begin = time.perf_counter()
-    for _ in range(rounds):
-        opened.run(None, {"images": pixels})
+    rounds = max(4, min(40, sum(1 for _ in list_images(images)) // BATCH_SIZE))
+    with ThreadPoolExecutor(calls) as pool:
+        list(pool.map(lambda _: opened.run(None, {"images": pixels}), range(calls)))
+        begin = time.perf_counter()
+        list(pool.map(lambda _: opened.run(None, {"images": pixels}), range(rounds)))
     return rounds * BATCH_SIZE, time.perf_counter() - begin
 
 
@@ -146,7 +156,7 @@ def _torch_network(model: Path):
 
 
 WAYS: dict[str, Callable[[Path, Path, int], tuple[int, float]]] = {
-    way.__name__: way for way in (decode, session, batchland, imagefolder, timm, naive)
+    way.__name__: way for way in (decode, session, sessions, batchland, imagefolder, timm, naive)
 }
 
 if __name__ == "__main__":

@@ -6,34 +6,32 @@
 Every way is a process of its own; all take their turns, round after round, so that a machine whose speed drifts drifts
 for all. The table gives medians over the rounds, and medians of ratios within a round.
 
-D: images/s read, decoded and resized with all cores. M: images/s through the bare onnxruntime session with all cores.
-L = 1 / (1/D + 1/M) is what a perfect pipeline on the same cores would reach.
+D: images/s read, decoded and resized with all cores. M: images/s through the bare onnxruntime session with all cores,
+in one call or in one call per core, whichever is faster. L = 1 / (1/D + 1/M) is what a perfect pipeline on the same
+cores would reach.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from batchland.cores import usable_cores
 from benchmarks.contenders import WAYS
+from benchmarks.machine import RESULTS, cpu, versions
+from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos
-
-RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("onnxruntime-gpu", "torch", "torchvision", "timm", "pillow", "simplejpeg", "numpy", "pyarrow")
 
 
 def main() -> None:
     options = _options()
-    model = _model(options.model, options.work)
+    model = find_model(options.model, options.work)
     images = options.images or draw_photos(options.work / "photos", options.size, options.count)
     rounds = []
     for number in range(options.rounds):
@@ -62,16 +60,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where photos and models are kept")
     return parser.parse_args()
-
-
-def _model(name: str, work: Path) -> Path:
-    if name not in ("scratch", "transfer"):
-        return Path(name)
-    path = work / f"{name}.onnx"
-    if not path.exists():
-        # in a process of its own: torch here would be counted as every child's peak memory
-        subprocess.run([sys.executable, "-m", "benchmarks.models", name, str(path)], check=True)
-    return path
 
 
 def _one_image(images: Path, work: Path) -> Path:
@@ -118,29 +106,24 @@ def _facts(options: argparse.Namespace, images: Path, rounds: list[dict[str, Any
                 run["rate"] = run["images"] / run["seconds"]
         total = sum(1 for _ in images.rglob("*.jpg"))
         found["cli"]["rate"] = total / found["cli"]["wall"]
-        if {"decode", "session"} <= found.keys():
-            found["limit"] = {"rate": 1 / (1 / found["decode"]["rate"] + 1 / found["session"]["rate"])}
+        if {"decode", "session", "sessions"} <= found.keys():
+            bare = max(found["session"]["rate"], found["sessions"]["rate"])
+            found["limit"] = {"rate": 1 / (1 / found["decode"]["rate"] + 1 / bare)}
     return {
         "command": "python -m benchmarks.score " + " ".join(sys.argv[1:]),
         "date": datetime.now(UTC).isoformat("T", "minutes"),
         "model": options.model,
         "images": total,
         "cores": usable_cores(),
-        "cpu": _cpu(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "cpu": cpu(),
+        "versions": versions(),
         "rounds": rounds,
     }
 
 
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 _NAMES = {
-    "decode": "D: decode alone", "session": "M: bare session", "limit": "L = 1/(1/D + 1/M)",
+    "decode": "D: decode alone", "session": "M: bare session, one call with all cores",
+    "sessions": "M: bare session, one call per core", "limit": "L = 1/(1/D + 1/M)",
     "batchland": "batchland score, without start-up", "cli": "batchland score, whole process",
     "imagefolder": "ImageFolder + DataLoader + torch", "timm": "timm's inference loop",
     "naive": "onnxruntime, one by one",
