@@ -1,4 +1,4 @@
-"""Score a folder of images: list, decode, infer, write. Composes the other modules and does none of their work."""
+"""Score images: list, decode, infer, write. Composes the other modules and does none of their work."""
 
 import hashlib
 import json
@@ -149,7 +149,7 @@ def score(
     skip: Callable[[ImageRef], bool] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
-    """Score every image of `images`, a folder, and write the predictions to `out`.
+    """Score every image of `images`, a folder or a URL, and write the predictions to `out`.
 
     out: `*.parquet` becomes one file, any other name a folder of parts; the manifest beside it is written last. Every
     listed image gets one row, in listing order: `ok` with its top-k, or `failed` with an error code. A rerun after an

@@ -21,6 +21,7 @@ from batchland.source.refs import (
     read_image,
     shown,
 )
+from batchland.urls import is_url, local_path
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -62,8 +63,16 @@ class Source(Protocol):
 
 
 def open_source(images: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> Source:
-    """The source that `images` means: a folder of this machine.
+    """The source that `images` means: a folder of this machine, or one that a URL names.
 
-    all_files: list files of every extension. follow_links: follow links to folders.
+    all_files: list files of every extension. follow_links: follow links to folders of this machine.
     """
+    if is_url(images):
+        url = str(images)
+        path = local_path(url)
+        if path is None:
+            from batchland.source.remote import Remote  # with pyarrow, which local images do without
+
+            return Remote(url, all_files=all_files)
+        images = path
     return Folder(images, all_files=all_files, follow_links=follow_links)

@@ -3,10 +3,10 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from batchland.errors import UsageError
 from batchland.source import refs
@@ -16,6 +16,7 @@ IMAGE_EXTENSIONS: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 )
 """Lower case. The extension only selects a file; its content decides how it is decoded."""
+Place = TypeVar("Place")
 
 
 class Folder:
@@ -64,7 +65,8 @@ def list_images(
     if problem:
         raise UsageError(f"{display_name(top)}: {problem}; give a folder of images")
     counts = ignored.counts if ignored is not None else Counter()
-    return _walk((top, b"", ()), _Lister(all_files, follow_links, counts))
+    place: _Folder = (top, b"", ())
+    return walk(place, _Lister(all_files, follow_links, counts).entries)
 
 
 def list_again(
@@ -78,12 +80,14 @@ def list_again(
     path = os.path.join(os.fsencode(root), relative)  # noqa: PTH118 - pathlib has no bytes
     if relative.endswith(b"/"):
         prefix = b"" if relative == b"./" else relative
-        return _walk((path.rstrip(b"/"), prefix, ()), _Lister(all_files, follow_links, Counter()))
+        place: _Folder = (path.rstrip(b"/"), prefix, ())
+        return walk(place, _Lister(all_files, follow_links, Counter()).entries)
     return iter([ImageRef(name, path)])
 
 
-def _walk(top: "_Folder", lister: "_Lister") -> Iterator[ImageRef]:
-    stack = [lister.entries(*top)]
+def walk(top: Place, entries: Callable[[Place], Iterator[ImageRef | Place]]) -> Iterator[ImageRef]:
+    """All images below `top`, depth first; `entries` gives the images and folders of one folder, in order."""
+    stack = [entries(top)]
     while stack:  # a stack of folders under way, however deep, in place of recursion
         entry = next(stack[-1], None)
         if entry is None:
@@ -91,7 +95,17 @@ def _walk(top: "_Folder", lister: "_Lister") -> Iterator[ImageRef]:
         elif isinstance(entry, ImageRef):
             yield entry
         else:
-            stack.append(lister.entries(*entry))
+            stack.append(entries(entry))
+
+
+def kind_by_name(name: bytes, *, all_files: bool) -> str:
+    """`file` if a file of that name is to be listed; else what it is counted as."""
+    if name.startswith(b"."):
+        return "hidden"
+    extension = display_name(os.path.splitext(name)[1].lower())  # noqa: PTH122
+    if all_files or extension in IMAGE_EXTENSIONS:
+        return "file"
+    return extension or "no extension"
 
 
 _FolderId = tuple[int, int]
@@ -105,8 +119,9 @@ class _Lister:
     follow_links: bool
     ignored: Counter[str]
 
-    def entries(self, folder: bytes, prefix: bytes, above: tuple[_FolderId, ...]) -> Iterator[ImageRef | _Folder]:
+    def entries(self, place: _Folder) -> Iterator[ImageRef | _Folder]:
         """The images and subfolders of one folder, in order."""
+        folder, prefix, above = place
         try:
             if self.follow_links:
                 status = os.stat(folder)
@@ -156,7 +171,4 @@ class _Lister:
             return "folder"
         elif not entry.is_file():
             return "not a regular file"
-        extension = display_name(os.path.splitext(entry.name)[1].lower())  # noqa: PTH122
-        if self.all_files or extension in IMAGE_EXTENSIONS:
-            return "file"
-        return extension or "no extension"
+        return kind_by_name(entry.name, all_files=self.all_files)

@@ -1,0 +1,186 @@
+"""Images in an object store or on a cluster's file system, by URL. Lists folder by folder, reads with retries.
+
+Knows URLs, not how they are opened (filesystems.py). Reading one image is what pyarrow makes of it: of an object store
+a HEAD and a GET, since Arrow asks for the size before it reads. Listing brings sizes and times along for nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import pyarrow as pa
+
+from batchland.errors import ImageError, InputError, UsageError
+from batchland.filesystems import Location, answers, open_location, os_error, start_error
+from batchland.source import refs
+from batchland.source.folder import kind_by_name, walk
+from batchland.source.refs import ChangedError, Ignored, ImageFile, ImageRef, display_name, file_name
+from batchland.urls import shown_url
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
+
+_SECOND: Final = 1_000_000
+Result = TypeVar("Result")
+
+
+class Remote:
+    """A folder in a remote file system as a Source."""
+
+    countable = False
+
+    def __init__(self, url: str, *, all_files: bool = False) -> None:
+        self.name = shown_url(url).rstrip("/")
+        self._files = RemoteFiles(url)
+        self._all_files = all_files
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """As `list_images` does it. Raises UsageError, or InputError if nobody answers, before the first image."""
+        location = self._files.location
+        try:
+            first = self._files.infos("")
+        except FileNotFoundError:
+            if location.filesystem.get_file_info(location.path).is_file:
+                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in") from None
+            raise UsageError(f"{self.name}: does not exist; give a folder of images") from None
+        except (OSError, pa.ArrowException) as error:
+            raise start_error(error, self.name) from error
+        return walk("", _Lister(self._files, self._all_files, ignored.counts, first).entries)
+
+    def again(self, name: str) -> Iterator[ImageRef]:
+        """As `list_again` does it."""
+        key = file_name(name).decode()
+        if key.endswith("/"):
+            return walk("" if key == "./" else key, _Lister(self._files, self._all_files, Counter()).entries)
+        return iter([self._files.ref(key)])
+
+
+@dataclass
+class _Lister:
+    files: "RemoteFiles"
+    all_files: bool
+    ignored: Counter[str]
+    first: "list[FileInfo] | None" = None
+    """The listing of the first folder, if it is known already."""
+
+    def entries(self, prefix: str) -> Iterator[ImageRef | str]:
+        """The images and subfolders of one folder, in the order of their paths' bytes. prefix: with its `/`."""
+        infos, self.first = self.first, None
+        try:
+            if infos is None:
+                infos = refs.retries.call(lambda: self.files.call(lambda: self.files.infos(prefix)))
+        except OSError as error:
+            reason = f"the folder cannot be listed: {error.strerror}"
+            yield ImageRef(display_name(prefix.encode()) or "./", b"", ("unreadable", reason))
+            return
+        for name, size, modified_us in sorted(self._listed(infos)):
+            key = prefix + name.decode()
+            yield key if name.endswith(b"/") else self.files.ref(key, size, modified_us)
+
+    def _listed(self, infos: "list[FileInfo]") -> Iterator[tuple[bytes, int, int]]:
+        """What to list of a folder; a subfolder's name has its `/` so that whole paths come in order."""
+        while infos:  # from the end, so that a million names are not held twice
+            info = infos.pop()
+            name = info.base_name.encode()
+            folder = not info.is_file
+            kind = kind_by_name(name, all_files=self.all_files or folder)
+            if kind == "file":
+                yield (name + b"/", 0, 0) if folder else (name, info.size, _modified_us(info))
+            else:
+                self.ignored[kind] += 1
+
+
+@dataclass(frozen=True)
+class RemoteFiles:
+    """The Store of what lies below a URL: `path` is a key, with its size and time where the listing gave them."""
+
+    url: str = field(repr=False)
+
+    @cached_property
+    def location(self) -> Location:
+        """Opened at first use."""
+        return open_location(self.url)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url}
+
+    def ref(self, key: str, size: int | None = None, modified_us: int = 0, name: str | None = None) -> ImageRef:
+        """The image of that key below the URL."""
+        facts = "" if size is None else f"{size} {modified_us}"
+        return ImageRef(name or display_name(key.encode()), f"{facts}\0{key}".encode(), store=self)
+
+    def infos(self, prefix: str) -> "list[FileInfo]":
+        """What lies in one folder. Raises Arrow's errors."""
+        from pyarrow.fs import FileSelector
+
+        found: list[FileInfo] = self.location.filesystem.get_file_info(FileSelector(self._path(prefix).rstrip("/")))
+        return found
+
+    def read(self, path: bytes) -> ImageFile:
+        """As the Store says. Raises InputError if the storage as a whole is gone, which is no image's fault."""
+        return self.call(lambda: self._read(path))
+
+    def facts(self, path: bytes) -> tuple[int, int]:
+        """As listed, or asked for now."""
+        facts, key = _unpacked(path)
+        if facts is None:
+            info = self.call(lambda: self.location.filesystem.get_file_info(self._path(key)))
+            if not info.is_file:
+                raise os_error(FileNotFoundError())
+            return info.size, _modified_us(info)
+        return facts
+
+    def call(self, action: Callable[[], Result]) -> Result:
+        """Do it, with the errors of a local file system. Raises InputError if the storage as a whole is gone."""
+        try:
+            return action()
+        except (ChangedError, ImageError):
+            raise
+        except (OSError, pa.ArrowException) as error:
+            told = os_error(error)
+            if not isinstance(told, FileNotFoundError) and not answers(self.location):
+                raise InputError(
+                    f"{self.location.name}: does not answer any more ({told.strerror}); finished parts are kept, run "
+                    f"the same command again when it does"
+                ) from error
+            raise told from error
+
+    def _read(self, path: bytes) -> ImageFile:
+        facts, key = _unpacked(path)
+        if facts and facts[0] > refs.MAX_FILE_BYTES:
+            raise ImageError("too_large", f"{facts[0]} bytes, more than {refs.MAX_FILE_BYTES}")
+        with self.location.filesystem.open_input_file(self._path(key)) as file:
+            size = file.size()
+            if size > refs.MAX_FILE_BYTES:
+                raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
+            stamp = (file.metadata() or {}).get("Last-Modified")
+            data = file.read(size)
+        if len(data) != size:
+            raise ChangedError("the object was replaced while it was read")
+        if stamp:
+            return ImageFile(data, size, int(datetime.fromisoformat(stamp.decode()).timestamp()) * _SECOND)
+        return ImageFile(data, size, self._modified_us(key, size, facts))
+
+    def _modified_us(self, key: str, size: int, facts: tuple[int, int] | None) -> int:
+        """Where opening a file does not tell: as listed, if that is the same file still."""
+        if facts and facts[0] == size:
+            return facts[1]
+        return _modified_us(self.location.filesystem.get_file_info(self._path(key)))
+
+    def _path(self, key: str) -> str:
+        return f"{self.location.path}/{key}" if key else self.location.path
+
+
+def _modified_us(info: "FileInfo") -> int:
+    """In whole seconds: a listing may tell of fractions that the object itself does not."""
+    return (info.mtime_ns or 0) // 1_000_000_000 * _SECOND
+
+
+def _unpacked(path: bytes) -> tuple[tuple[int, int] | None, str]:
+    """A ref's path: size and time, if they are known, and the key."""
+    facts, _, key = path.decode().partition("\0")
+    size, _, modified_us = facts.partition(" ")
+    return ((int(size), int(modified_us)) if facts else None), key
