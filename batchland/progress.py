@@ -22,13 +22,14 @@ _log = logging.getLogger("batchland")
 class ScoreProgress:
     """Context whose `update` takes a `Progress`. `count` gives the total; it runs in the background, while scoring."""
 
-    def __init__(self, count: Callable[[], int]) -> None:
+    def __init__(self, count: Callable[[], int] | None = None) -> None:
         self._bar: tqdm[Never] | None = None
         self._total: int | None = None
         self._last_log = self._begin = time.monotonic()
         if sys.stderr.isatty():
             self._bar = tqdm(unit=" images", dynamic_ncols=True, smoothing=0.1)
-        threading.Thread(target=self._count, args=(count,), name="count", daemon=True).start()
+        if count is not None:
+            threading.Thread(target=self._count, args=(count,), name="count", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
