@@ -26,6 +26,7 @@ def merge(folder: Path, out: Path, max_failed: str | None, overwrite: bool) -> N
     from batchland.progress import ScoreProgress
     from batchland.scoring import FailureLimit
     from batchland.shards.merge import merge as run
+    from batchland.sink import manifest_path
     from batchland.source import shown
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
@@ -36,7 +37,7 @@ def merge(folder: Path, out: Path, max_failed: str | None, overwrite: bool) -> N
     click.echo(
         f"Merged {len(shards)} shard{'s' if len(shards) > 1 else ''} of {shown(folder)}: {counts.listed} images, "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
-        f"Predictions: {shown(out)}; manifest: {shown(summary.manifest_path)}."
+        f"Predictions: {shown(out)}; manifest: {shown(manifest_path(out))}."
     )
     if limit:
         limit.check(counts)

@@ -95,8 +95,9 @@ def score(images: Path, out: Path, max_failed: str | None, shard: str | None, **
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)
     if summary.done_before:
-        _log.info("shard %s is scored already; --overwrite scores it again", own)
-    click.echo(_score_paragraph(images, summary))
+        click.echo(f"Shard {own} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
+    else:
+        click.echo(_score_paragraph(images, summary))
     if limit:
         limit.check(summary.manifest.counts)
 

@@ -59,8 +59,13 @@ class Shard(BaseModel):
 
     def owns(self, name: str) -> bool:
         """Whether the image or container of that name is this shard's."""
+        return self.owner(name, self.count) == self.index
+
+    @staticmethod
+    def owner(name: str, count: int) -> int:
+        """Which of `count` shards an image or a container of that name falls to."""
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % self.count == self.index
+        return int.from_bytes(digest, "big") % count
 
 
 class Deal:

@@ -75,7 +75,9 @@ def _look_around(folder: Path) -> tuple[int, set[int], set[int]]:
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be opened ({error.strerror}); give the --out of the shards") from error
+        raise UsageError(
+            f"{folder}: cannot be opened ({error.strerror}); give the --out of `batchland score --shard`"
+        ) from error
     matches = [match for match in map(_FOLDER.fullmatch, names) if match]
     counts = sorted({int(match[3]) for match in matches})
     if not counts:
