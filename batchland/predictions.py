@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from batchland.loader import Batch
 from batchland.model_card import ModelCard
-from batchland.schemas import PREDICTIONS, TOP_K_TYPE
+from batchland.schemas import PREDICTIONS, SHARD_PREDICTIONS, TOP_K_TYPE
 from batchland.session import Probabilities
 
 
 def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, top_k: int) -> pa.RecordBatch:
-    """One row per image of the batch, in its order, of schema PREDICTIONS.
+    """One row per image of the batch, in its order, of schema PREDICTIONS; of SHARD_PREDICTIONS if they have positions.
 
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
     do where all have failed. A row that is not finite becomes a failed one (`model_output`). top_k is capped by the
@@ -49,7 +49,10 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
         _facts([outcome.file_size for outcome in batch.outcomes], pa.int64()),
         _facts([outcome.modified_us for outcome in batch.outcomes], pa.timestamp("us", tz="UTC")),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
+    positions = [ref.position for ref in batch.refs]
+    if None in positions:
+        return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
+    return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
 
 
 def best_first(probabilities: Probabilities, k: int) -> npt.NDArray[np.intp]:

@@ -25,13 +25,13 @@ class ScoreProgress:
     count: gives the total; it runs in the background, while scoring. None where counting would cost too much.
     """
 
-    def __init__(self, count: Callable[[], int] | None) -> None:
+    def __init__(self, count: Callable[[], int] | None = None) -> None:
         self._bar: tqdm[Never] | None = None
         self._total: int | None = None
         self._last_log = self._begin = time.monotonic()
         if sys.stderr.isatty():
             self._bar = tqdm(unit=" images", dynamic_ncols=True, smoothing=0.1)
-        if count:
+        if count is not None:
             threading.Thread(target=self._count, args=(count,), name="count", daemon=True).start()
 
     def __enter__(self) -> Self:

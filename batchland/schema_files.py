@@ -23,6 +23,7 @@ from batchland.schemas import (
     OUTCOMES,
     PER_CLASS,
     PREDICTIONS,
+    SHARD_PREDICTIONS,
     TREND,
     ComparisonSummary,
     EvaluationSummary,
@@ -41,6 +42,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "predictions": (PREDICTIONS, "One row per listed image, in listing order."),
+    "shard_predictions": (SHARD_PREDICTIONS, "A part of a shard: one row per image of it, in listing order."),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),

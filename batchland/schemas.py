@@ -52,6 +52,11 @@ PREDICTIONS: Final = pa.schema(
 )
 """One row per listed image, in listing order."""
 
+SHARD_PREDICTIONS: Final = PREDICTIONS.append(
+    column("position", pa.int64(), "The image's place in the whole listing; see batchland/shards.", nullable=False)
+)
+"""One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
+
 
 class Document(BaseModel):
     """Base of the JSON documents: frozen, no unknown keys, no NaN."""
@@ -134,6 +139,33 @@ class WrittenFile(Document):
     sha256: str
 
 
+class ShardInfo(Document):
+    """Which shard of a listing this is, and what must be the same for all its shards."""
+
+    index: Count
+    """From 0."""
+    count: Annotated[int, Field(gt=0)]
+    dealt_by: Literal["image", "container"]
+    listed: Count
+    """Images, or containers, of the whole listing, whosever they are."""
+    names_sha256: str
+    """Over their names, in order, each with a zero byte behind it."""
+    fingerprint: dict[str, Any]
+    """All that decides what a row is, besides the image."""
+
+
+class MergedShard(Document):
+    """A shard that an output was merged of."""
+
+    index: Count
+    images: Count
+    host: str
+    device: str
+    seconds: float
+    """Wall seconds of its last run."""
+    manifest_sha256: str
+
+
 class Manifest(Document):
     """`*.manifest.json` beside a predictions file: written last, so that its presence means the run is complete."""
 
@@ -164,6 +196,10 @@ class Manifest(Document):
     versions: dict[str, str]
     host: str
     cores: int
+    shard: ShardInfo | None = None
+    """Of the output of one shard."""
+    shards: tuple[MergedShard, ...] = ()
+    """Of a merged output: what it was merged of. Counts and seconds are sums over the shards then."""
 
 
 class Figure(Document):

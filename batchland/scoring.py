@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,11 +24,13 @@ from batchland.cores import usable_cores
 from batchland.earlier import EarlierOutput
 from batchland.engine import Engine, LocalEngine, Scored
 from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
-from batchland.schemas import Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
+from batchland.schemas import PREDICTIONS, SHARD_PREDICTIONS, Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
 from batchland.session import OpenModel
+from batchland.shards.deal import Deal, Shard
+from batchland.shards.finished import ROW_GROUP_SIZE, finished_before
 from batchland.signals import GRACE_SECONDS, StopSignal
-from batchland.sink import Entry, PredictionSink, Survey, manifest_path
-from batchland.source import Ignored, ImageRef, Source, choose, open_source, shown
+from batchland.sink import Entry, PredictionSink, Survey, is_file_output, manifest_path
+from batchland.source import ContainerSource, Ignored, ImageRef, Source, choose, open_source, shown
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 ALREADY_SCORED: Final = "already scored"
@@ -80,6 +82,8 @@ class ScoreOptions(ScoreSettings):
     """Discard what an interrupted run has left instead of resuming it."""
     retry_failed: bool = False
     """Score only the failed rows of an output that exists, and keep its others."""
+    shard: Shard | None = None
+    """Score only the images of this shard; `out` is the folder of all shards then."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which the run stops in good order, for a rerun to go on."""
     job: str | None = None
@@ -139,6 +143,8 @@ class RunSummary(NamedTuple):
     manifest: Manifest
     fallback: str | None
     """With device `auto`: why it did not run on CUDA."""
+    done_before: bool = False
+    """The shard was finished already, by an earlier run of the same options."""
 
 
 def score(
@@ -162,6 +168,9 @@ def score(
     """
     options = options or ScoreOptions()
     out = Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
+    deal = Deal(options.shard) if options.shard else None
+    if options.shard:
+        out = options.shard.folder(out)
     source = open_source(images, all_files=options.all_files, follow_links=options.follow_links)
     _check_places(source, out, options)
     stopwatch = _Stopwatch()
@@ -172,50 +181,56 @@ def score(
         entries = earlier.entries(partial(_listed_again, source, options))
         ignored.counts.update(earlier.ignored)
     else:
-        entries = _not_empty(_listed(source, options, ignored, skip), source, ignored)
-    with (
-        _engine(options) as engine,
-        StopSignal() as signal,
-        PredictionSink(
-            out,
-            _fingerprint(source, options, engine.model) | _retries(earlier, source, options, engine.model),
-            batch_size=options.batch_size,
-            part_size=options.part_size,
-            overwrite=options.overwrite or options.retry_failed,
-            restart=options.restart,
-        ) as sink,
-    ):
-        tally = _Tally(sink, signal, stopwatch, options.time_limit)
-        images_left = sink.unscored(stopwatch.listing(entries))
-        on_wait = partial(tally.stop_if_due, GRACE_SECONDS)
-        with closing(engine.score(images_left, sink.parts_dir, on_wait)) as batches:
-            for scored in batches:
-                stopwatch.add(scored)
-                sink.write(scored.rows)
-                tally.count(scored)
-                if on_progress:
-                    on_progress(tally.progress)
-                tally.stop_if_due()
-        survey = sink.survey()
-        model = engine.model
-        info = _info(source, options, model, survey)
-        files = sink.assemble(info.model_dump_json())
-        manifest = Manifest(
-            **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
-            created_at=datetime.now(UTC).isoformat("T", "seconds"),
-            config=options.model_dump(mode="json") | {"model": shown(model.path), "out": shown(out)},
-            input_fingerprint=survey.input_fingerprint,
-            ignored=dict(sorted(ignored.counts.items())),
-            counts=survey.counts,
-            resumed_images=sink.resumed_images,
-            kept_images=sink.kept_images,
-            seconds=stopwatch.seconds(sink.write_seconds),
-            images_per_second=round(tally.scored / stopwatch.elapsed(), 1),
-            files=tuple(files),
-            host=socket.gethostname(),
-            cores=usable_cores(),
-        )
-        sink.publish(manifest.model_dump_json(indent=2) + "\n")
+        entries = _listed(source, options, ignored, skip, deal)
+    with _engine(options) as engine:
+        run = _fingerprint(source, options, engine.model)
+        if deal and not options.overwrite and (done := finished_before(out, run)):
+            return RunSummary(out, manifest_path(out), done, engine.model.fallback, done_before=True)
+        with (
+            StopSignal() as signal,
+            PredictionSink(
+                out,
+                run | _retries(earlier, source, options, engine.model) | ({"shard": str(deal.shard)} if deal else {}),
+                batch_size=options.batch_size,
+                part_size=options.part_size,
+                schema=SHARD_PREDICTIONS if deal else PREDICTIONS,
+                row_group_size=ROW_GROUP_SIZE if deal else None,
+                overwrite=options.overwrite or options.retry_failed,
+                restart=options.restart,
+            ) as sink,
+        ):
+            tally = _Tally(sink, signal, stopwatch, options.time_limit)
+            images_left = sink.unscored(stopwatch.listing(entries))
+            on_wait = partial(tally.stop_if_due, GRACE_SECONDS)
+            with closing(engine.score(images_left, sink.parts_dir, on_wait)) as batches:
+                for scored in batches:
+                    stopwatch.add(scored)
+                    sink.write(scored.rows)
+                    tally.count(scored)
+                    if on_progress:
+                        on_progress(tally.progress)
+                    tally.stop_if_due()
+            survey = sink.survey()
+            model = engine.model
+            info = _info(source, options, model, survey)
+            files = sink.assemble(info.model_dump_json())
+            manifest = Manifest(
+                **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
+                created_at=datetime.now(UTC).isoformat("T", "seconds"),
+                config=options.model_dump(mode="json") | {"model": shown(model.path), "out": shown(out)},
+                input_fingerprint=survey.input_fingerprint,
+                ignored=dict(sorted(ignored.counts.items())),
+                counts=survey.counts,
+                resumed_images=sink.resumed_images,
+                kept_images=sink.kept_images,
+                seconds=stopwatch.seconds(sink.write_seconds),
+                images_per_second=round(tally.scored / stopwatch.elapsed(), 1),
+                files=tuple(files),
+                host=socket.gethostname(),
+                cores=usable_cores(),
+                shard=deal.info(run) if deal else None,
+            )
+            sink.publish(manifest.model_dump_json(indent=2) + "\n")
     return RunSummary(out, manifest_path(out), manifest, model.fallback)
 
 
@@ -308,6 +323,10 @@ def _check_places(source: Source, out: Path, options: ScoreOptions) -> None:
         raise UsageError(f"{shown(out)}: lies inside the images to score; give an --out elsewhere")
     if not _is_utf8(out):
         raise UsageError(f"{shown(out)}: its name is no valid UTF-8, few programs could read it; give another --out")
+    if options.shard and is_file_output(out.parent):
+        raise UsageError(f"{shown(out.parent)}: is the name of a file; a shard's --out is the folder of all shards")
+    if options.shard and options.retry_failed:
+        raise UsageError("--retry-failed works on merged predictions; run `batchland merge`, then it, without --shard")
     if options.retry_failed and options.overwrite:
         raise UsageError("--retry-failed keeps the good rows of an output, --overwrite none; give one of the two")
 
@@ -321,9 +340,23 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _listed(
-    source: Source, options: ScoreOptions, ignored: Ignored, skip: Callable[[ImageRef], bool] | None
+    source: Source,
+    options: ScoreOptions,
+    ignored: Ignored,
+    skip: Callable[[ImageRef], bool] | None,
+    deal: Deal | None,
 ) -> Iterator[ImageRef]:
-    for ref in choose(source.images(ignored), options.include, options.exclude, ignored):
+    chosen = partial(_chosen, options, ignored, skip)
+    if deal and isinstance(source, ContainerSource):
+        return deal.containers(source, ignored, chosen)
+    images = _not_empty(chosen(source.images(ignored)), source, ignored)
+    return deal.images(images) if deal else images
+
+
+def _chosen(
+    options: ScoreOptions, ignored: Ignored, skip: Callable[[ImageRef], bool] | None, images: Iterator[ImageRef]
+) -> Iterator[ImageRef]:
+    for ref in choose(images, options.include, options.exclude, ignored):
         if skip is not None and skip(ref):
             ignored.counts[ALREADY_SCORED] += 1
         else:
@@ -359,7 +392,7 @@ def _retries(
     return {"retries": earlier.identity}
 
 
-def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, object]:
+def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
     """Everything besides the images that decides what the rows are."""
     return {
         "schema_version": 1,
@@ -374,11 +407,14 @@ def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dic
     }
 
 
+def run_id(fingerprint: dict[str, Any], input_fingerprint: str) -> str:
+    """The id of what is made of this input in this way."""
+    return hashlib.sha256((json.dumps(fingerprint, sort_keys=True) + input_fingerprint).encode()).hexdigest()[:16]
+
+
 def _info(source: Source, options: ScoreOptions, model: OpenModel, survey: Survey) -> PredictionsInfo:
-    run = _fingerprint(source, options, model)
-    run_id = hashlib.sha256((json.dumps(run, sort_keys=True) + survey.input_fingerprint).encode()).hexdigest()[:16]
     return PredictionsInfo(
-        run_id=run_id,
+        run_id=run_id(_fingerprint(source, options, model), survey.input_fingerprint),
         model=ModelInfo(
             name=model.card.name,
             architecture=model.card.architecture,

@@ -121,8 +121,9 @@ class PredictionSink:
     """Context that takes batches of rows in listing order and leaves one output. Holds the output's lock.
 
     fingerprint: everything that decides what the rows are; parts of another one are discarded. part_size: rows per
-    part, rounded up to whole batches of batch_size, so that a resumed run computes the same batches. Rows are of
-    schema PREDICTIONS. `parts_dir` is the folder of the unfinished work, there from entering to publishing.
+    part, rounded up to whole batches of batch_size, so that a resumed run computes the same batches. schema: of the
+    rows. row_group_size: rows per row group in a folder of parts; None takes the whole part. `parts_dir` is the folder
+    of the unfinished work, there from entering to publishing.
 
     Raises UsageError if the output exists (unless `overwrite`), LockedError if another run is writing it, OutputError
     if it cannot be written.
@@ -135,6 +136,8 @@ class PredictionSink:
         *,
         batch_size: int,
         part_size: int,
+        schema: pa.Schema = PREDICTIONS,
+        row_group_size: int | None = None,
         overwrite: bool = False,
         restart: bool = False,
     ) -> None:
@@ -142,6 +145,8 @@ class PredictionSink:
         self.part_size = -(-part_size // batch_size) * batch_size
         self.resumed_images = self.kept_images = 0
         self.write_seconds = 0.0
+        self._schema = schema
+        self._row_group_size = row_group_size
         self._fingerprint = fingerprint | {"part_size": self.part_size}
         self._batch_size = batch_size
         self._overwrite = overwrite
@@ -288,7 +293,7 @@ class PredictionSink:
         metadata = {METADATA_KEY: info.encode()}
         with self._timed():
             if is_file_output(self.out):
-                schema = PREDICTIONS.with_metadata(metadata)
+                schema = self._schema.with_metadata(metadata)
                 with self._assembly.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                     for part in range(self._parts):
                         writer.write_table(self._read_part(part).cast(schema))
@@ -296,7 +301,7 @@ class PredictionSink:
                 return [_describe_file(self._assembly, self.out.name)]
             self._assembly.mkdir()
             for part in range(self._parts):
-                _write_table(self._read_part(part), self._assembly / _part_name(part), metadata)
+                _write_table(self._read_part(part), self._assembly / _part_name(part), metadata, self._row_group_size)
                 _sync(self._assembly / _part_name(part))
             return [_describe_file(path, path.name) for path in sorted(self._assembly.iterdir())]
 
@@ -333,7 +338,7 @@ class PredictionSink:
         """Write a part in the background, one at a time."""
         self._raise_write_errors(wait=True)
         self._last_checkpoint = time.monotonic()
-        table = pa.Table.from_batches(part.rows, PREDICTIONS)
+        table = pa.Table.from_batches(part.rows, self._schema)
         self._writing = self._writer.submit(self._write_part, part.index, table)
 
     def _write_part(self, index: int, table: pa.Table) -> None:
@@ -361,6 +366,8 @@ class PredictionSink:
         if not in_step or len(entries) != table.num_rows:
             return None
         if (table.schema.metadata or {}).get(_FINGERPRINT_KEY) != self._fingerprint_digest():
+            return None
+        if not table.schema.equals(self._schema) or not _in_position(entries, table):
             return None
         unchanged = all(_unchanged(entry, *fact) for entry, fact in zip(entries, _facts(table), strict=True))
         return table.replace_schema_metadata(None) if unchanged else None
@@ -406,16 +413,24 @@ def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int 
         return False
 
 
+def _in_position(entries: Iterable[Entry], table: pa.Table) -> bool:
+    """Whether the rows of a shard still say where in the listing their images are."""
+    if "position" not in table.column_names:
+        return True
+    positions: list[int] = table["position"].to_pylist()
+    return positions == [entry.position for entry in entries if isinstance(entry, ImageRef)]
+
+
 def _read_table(path: Path) -> pa.Table:
     with pq.ParquetFile(path) as file:  # pq.read_table would import pyarrow.dataset, and that pandas
         return file.read()
 
 
-def _write_table(table: pa.Table, path: Path, metadata: dict[bytes, bytes]) -> None:
+def _write_table(table: pa.Table, path: Path, metadata: dict[bytes, bytes], row_group_size: int | None = None) -> None:
     table = table.combine_chunks().replace_schema_metadata(metadata)
     # A file of ours is closed even where its last bytes find no room; Arrow's own would stay open, and keep the space.
     with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=max(1, table.num_rows))
+        pq.write_table(table, file, compression="zstd", row_group_size=row_group_size or max(1, table.num_rows))
 
 
 def _describe_file(path: Path, name: str) -> WrittenFile:

@@ -15,6 +15,7 @@ from batchland.cli.data import data
 from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, trend
+from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
 from batchland.cli.predict import predict
 from batchland.cli.run import job, run
@@ -68,6 +69,7 @@ for _command in (  # in the order of a day's work
     inspect,
     predict,
     score,
+    merge,
     evaluate,
     compare,
     run,

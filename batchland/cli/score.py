@@ -72,7 +72,8 @@ _log = logging.getLogger("batchland")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--restart", is_flag=True, help="Discard what an interrupted run has left, instead of resuming it.")
 @click.option("--retry-failed", is_flag=True, help="Score the failed rows of an existing output again, and only those.")
-def score(images: str, out: Path, max_failed: str | None, **options: Any) -> None:
+@click.option("--shard", metavar="I/N", help="Score only shard I (from 0) of N, into a folder of --out; then `merge`.")
+def score(images: str, out: Path, max_failed: str | None, shard: str | None, **options: Any) -> None:
     """Score every image below DIR: a table of top-k predictions.
 
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
@@ -81,18 +82,26 @@ def score(images: str, out: Path, max_failed: str | None, **options: Any) -> Non
     from batchland.progress import ScoreProgress
     from batchland.scoring import FailureLimit, ScoreOptions, find_model
     from batchland.scoring import score as run
+    from batchland.shards.deal import Deal, Shard
     from batchland.source import Ignored, open_source
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options["model"] = find_model(options["model"])
     _log.info("model: %s", options["model"])
+    options["shard"] = own = Shard.parse(shard) if shard else None
     source = open_source(images, all_files=options["all_files"], follow_links=options["follow_links"])
-    count = (lambda: sum(1 for _ in source.images(Ignored()))) if source.countable else None
-    with ScoreProgress(count) as progress:
+
+    def count() -> int:
+        return Deal(own).own(source) if own else sum(1 for _ in source.images(Ignored()))
+
+    with ScoreProgress(count if source.countable else None) as progress:
         summary = run(images, out, ScoreOptions(**options), on_progress=progress.update)
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)
-    click.echo(_score_paragraph(images, summary))
+    if summary.done_before:
+        click.echo(f"Shard {own} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
+    else:
+        click.echo(_score_paragraph(images, summary))
     if limit:
         limit.check(summary.manifest.counts)
 

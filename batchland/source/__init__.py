@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from batchland.source.choose import choose, matcher
 from batchland.source.folder import IMAGE_EXTENSIONS, Folder, list_again, list_images
@@ -27,6 +27,7 @@ __all__ = [
     "IMAGE_EXTENSIONS",
     "MAX_FILE_BYTES",
     "ChangedError",
+    "ContainerSource",
     "Ignored",
     "ImageFile",
     "ImageRef",
@@ -60,6 +61,20 @@ class Source(Protocol):
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """What has to be scored to replace a failed row of that name. The image need not exist any more."""
+
+
+@runtime_checkable
+class ContainerSource(Source, Protocol):
+    """A Source made of containers of many images (tar shards, tables), each read as a whole: shards deal out those.
+
+    `images` gives the images of all `containers`, one container after the other.
+    """
+
+    def containers(self, ignored: Ignored) -> Iterator[str]:
+        """Names of all containers, in order, the same on every machine; lists them, but opens none."""
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
+        """The images of one container, in order. The others are not opened for that."""
 
 
 def open_source(images: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> Source:

@@ -78,6 +78,8 @@ class ImageRef(NamedTuple):
     error: tuple[ErrorCode, str] | None = None
     """Set where listing itself failed (a folder that cannot be read): the row is a failed one."""
     store: Store = LOCAL_FILES
+    position: int | None = None
+    """Place in the whole listing, where a shard scores only some of it."""
 
 
 @dataclass

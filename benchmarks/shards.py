@@ -1,0 +1,222 @@
+"""What shards cost: merging a thousand of them, and scoring with two at once in place of one process.
+
+    python -m benchmarks.shards merge --shards 1000 --rows 1000000
+    python -m benchmarks.shards throughput --model scratch --count 1000
+
+merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a process
+of its own. throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge;
+each round runs both ways, one after the other.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.model_card import class_names
+from batchland.schemas import (
+    METADATA_KEY,
+    SHARD_PREDICTIONS,
+    Counts,
+    Manifest,
+    ModelInfo,
+    PredictionsInfo,
+    Seconds,
+    WrittenFile,
+)
+from batchland.scoring import ScoreOptions
+from batchland.shards.deal import Deal, Shard
+from batchland.shards.finished import ROW_GROUP_SIZE
+from batchland.sink import manifest_path
+from batchland.source import ImageRef
+from benchmarks.photos import SIZES, draw_photos
+from benchmarks.score import _model, _timed
+
+CLASSES = class_names([f"{number:02}.Class_{number}" for number in range(50)])
+MODEL = ModelInfo(name="drawn", architecture="none", sha256="0" * 64, file="none.onnx")
+RUN: dict[str, Any] = {"model": MODEL.sha256, "provider": "CPUExecutionProvider", "images": "/photos"}
+
+
+def main() -> None:
+    options = _options()
+    print(_merge(options) if options.what == "merge" else _throughput(options))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("merge", "throughput"))
+    parser.add_argument("--shards", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of all shards together")
+    parser.add_argument("--model", default="scratch", help="scratch, transfer (both with random weights) or a file")
+    parser.add_argument("--size", choices=SIZES, default="small", help="of the drawn photos")
+    parser.add_argument("--count", type=int, default=1000, help="of the drawn photos")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/bench"), help="where photos, models and shards are kept"
+    )
+    return parser.parse_args()
+
+
+def _merge(options: argparse.Namespace) -> str:
+    folder = options.work / f"shards-{options.shards}-{options.rows}"
+    if not folder.exists():
+        draw_shards(folder, options.shards, options.rows)
+    out = options.work / "merged.parquet"
+    run = _timed([sys.executable, "-m", "batchland", "merge", str(folder), "--out", str(out), "--overwrite"])
+    sizes = [path.stat().st_size for path in folder.rglob("*.parquet")]
+    manifests = [path.stat().st_size for path in folder.rglob("_manifest.json")]
+    return (
+        "| shards | rows | their files MB | a manifest KB | merged MB | wall s | CPU s | rows/s | peak MB |\n"
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        f"| {options.shards} | {options.rows} | {sum(sizes) / 1e6:.1f} | {median(manifests) / 1e3:.1f} "
+        f"| {out.stat().st_size / 1e6:.1f} | {run['wall']:.1f} | {run['cpu']:.1f} | {options.rows / run['wall']:.0f} "
+        f"| {run['peak_mb']:.0f} |"
+    )
+
+
+def draw_shards(folder: Path, count: int, rows: int) -> None:
+    """Finished shards of a listing of `rows` images, as `score --shard` leaves them."""
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    names = [f"camera-{number // 10_000:05}/{number:09}.jpg" for number in range(rows)]
+    own: list[list[int]] = [[] for _ in range(count)]
+    deal = Deal(Shard(index=0, count=count))
+    for _ in deal.images(ImageRef(name, b"") for name in names):
+        pass
+    for position, name in enumerate(names):
+        own[Shard.owner(name, count)].append(position)
+    for index in range(count):
+        _draw_shard(temporary, Shard(index=index, count=count), names, own[index], deal)
+    temporary.rename(folder)
+
+
+def _draw_shard(out: Path, shard: Shard, names: list[str], positions: list[int], deal: Deal) -> None:
+    folder = shard.folder(out)
+    folder.mkdir(parents=True)
+    counts = Counts(listed=len(positions), ok=len(positions), failed=0, failed_by_code={})
+    facts: dict[str, Any] = {
+        "run_id": "drawn", "model": MODEL, "images": "/photos", "device": "cpu", "provider": RUN["provider"],
+        "counts": counts, "versions": {},
+    }  # fmt: skip
+    info = PredictionsInfo(**facts, classes=CLASSES, batch_size=32, top_k=5)
+    options = ScoreOptions(shard=shard)
+    files = []
+    for part, begin in enumerate(range(0, len(positions), options.part_size)):
+        table = _rows(names, positions[begin : begin + options.part_size])
+        path = folder / f"part-{part:06d}.parquet"
+        metadata = {METADATA_KEY: info.model_dump_json().encode()}
+        table = table.replace_schema_metadata(metadata)
+        pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_SIZE)
+        files.append(_described(path, table.num_rows))
+    manifest = Manifest(
+        **facts,
+        created_at="2026-11-25T00:00:00+00:00",
+        config=options.model_dump(mode="json"),
+        input_fingerprint="0" * 64,
+        ignored={},
+        resumed_images=0,
+        seconds=Seconds(list=1, read=1, decode=1, infer=1, write=1, total=5),
+        images_per_second=1,
+        files=tuple(files),
+        host=f"node-{shard.index}",
+        cores=1,
+        shard=deal.info(RUN).model_copy(update={"index": shard.index}),
+    )
+    manifest_path(folder).write_text(manifest.model_dump_json(indent=2) + "\n")
+
+
+def _described(path: Path, rows: int) -> WrittenFile:
+    import hashlib
+
+    content = path.read_bytes()
+    return WrittenFile(path=path.name, rows=rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _rows(names: list[str], positions: list[int]) -> pa.Table:
+    """Rows as varied as those of a real model: probabilities do not compress."""
+    count = len(positions)
+    rng = np.random.default_rng(positions[0])
+    probabilities = -np.sort(-rng.dirichlet(np.full(len(CLASSES), 0.1), count).astype(np.float32), axis=1)[:, :5]
+    classes = rng.permuted(np.tile(np.arange(len(CLASSES), dtype=np.int32), (count, 1)), axis=1)[:, :5]
+    labels = np.array([name.label for name in CLASSES])
+    top_k = [
+        [{"label": labels[c], "class_index": c, "probability": p} for c, p in zip(row_classes, row, strict=True)]
+        for row_classes, row in zip(classes.tolist(), probabilities.tolist(), strict=True)
+    ]
+    columns = {
+        "image": [names[position] for position in positions], "status": ["ok"] * count,
+        "error_code": [None] * count, "error_message": [None] * count, "label": labels[classes[:, 0]],
+        "class_index": classes[:, 0], "probability": probabilities[:, 0],
+        "margin": probabilities[:, 0] - probabilities[:, 1], "top_k": top_k,
+        "width": np.full(count, 500), "height": np.full(count, 375), "file_size": rng.integers(30_000, 90_000, count),
+        "modified_at": rng.integers(1_700_000_000_000_000, 1_760_000_000_000_000, count), "position": positions,
+    }  # fmt: skip
+    arrays = [pa.array(columns[field.name], field.type) for field in SHARD_PREDICTIONS]
+    return pa.Table.from_arrays(arrays, schema=SHARD_PREDICTIONS)
+
+
+def _throughput(options: argparse.Namespace) -> str:
+    model, images = (
+        _model(options.model, options.work),
+        draw_photos(options.work / "photos", options.size, options.count),
+    )
+    rounds = []
+    for _ in range(options.rounds):
+        out = options.work / "plain.parquet"
+        plain = _scoring(images, model, "--overwrite", "--out", str(out))
+        rounds.append({"plain": _together([(plain, _cores())]), **_sharded(options, images, model, out)})
+    lines = ["| way | wall s | images/s | of plain score |", "| --- | ---: | ---: | ---: |"]
+    for way in rounds[0]:
+        wall = median(each[way] for each in rounds)
+        ratio = median(each["plain"] / each[way] for each in rounds)
+        lines.append(f"| {way} | {wall:.2f} | {options.count / wall:.1f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def _sharded(options: argparse.Namespace, images: Path, model: Path, plain: Path) -> dict[str, float]:
+    """Wall seconds of two shards at once, half of the cores each, and of their merge."""
+    folder, merged = options.work / "two-shards", options.work / "two-merged.parquet"
+    halves = np.array_split(_cores(), 2)
+    commands = [_scoring(images, model, "--overwrite", "--out", str(folder), "--shard", f"{i}/2") for i in (0, 1)]
+    shards = _together(list(zip(commands, [set(half.tolist()) for half in halves], strict=True)))
+    command = [sys.executable, "-m", "batchland", "merge", str(folder), "--out", str(merged), "--overwrite"]
+    merging = _together([(command, _cores())])
+    same = pq.read_table(merged, columns=["image", "label"]).equals(pq.read_table(plain, columns=["image", "label"]))
+    assert same, "the merged shards have other rows than plain score"
+    return {"two shards at once": shards, "two shards at once, then merge": shards + merging}
+
+
+def _scoring(images: Path, model: Path, *arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "batchland", "score", str(images), "--model", str(model), "--device", "cpu"]
+    return [*command, *arguments]
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+def _together(commands: list[tuple[list[str], Any]]) -> float:
+    """Wall seconds until all of these commands are done, each on its cores."""
+    begin = time.perf_counter()
+    running = []
+    for command, cores in commands:
+        pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores))), *command]
+        running.append(subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+    for process in running:
+        _, errors = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{process.args} failed:\n{errors}")
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
