@@ -24,10 +24,11 @@ from batchland.cores import usable_cores
 from batchland.earlier import EarlierOutput
 from batchland.engine import Engine, LocalEngine, Scored
 from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
+from batchland.output import manifest_path, open_output
 from batchland.schemas import Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
 from batchland.session import OpenModel
 from batchland.signals import GRACE_SECONDS, StopSignal
-from batchland.sink import Entry, PredictionSink, Survey, manifest_path
+from batchland.sink import Entry, PredictionSink, Survey
 from batchland.source import Ignored, ImageRef, Source, choose, open_source, shown
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
@@ -177,7 +178,7 @@ def score(
         _engine(options) as engine,
         StopSignal() as signal,
         PredictionSink(
-            out,
+            open_output(out),
             _fingerprint(source, options, engine.model) | _retries(earlier, source, options, engine.model),
             batch_size=options.batch_size,
             part_size=options.part_size,
@@ -188,7 +189,7 @@ def score(
         tally = _Tally(sink, signal, stopwatch, options.time_limit)
         images_left = sink.unscored(stopwatch.listing(entries))
         on_wait = partial(tally.stop_if_due, GRACE_SECONDS)
-        with closing(engine.score(images_left, sink.parts_dir, on_wait)) as batches:
+        with closing(engine.score(images_left, sink.notes_dir, on_wait)) as batches:
             for scored in batches:
                 stopwatch.add(scored)
                 sink.write(scored.rows)
