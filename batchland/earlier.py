@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batchland.errors import UsageError
+from batchland.output import is_file_output, manifest_path
 from batchland.schemas import METADATA_KEY, PREDICTIONS, Manifest, PredictionsInfo
-from batchland.sink import Entry, KeptRow, is_file_output, manifest_path
+from batchland.sink import Entry, KeptRow
 from batchland.source import ImageRef
 
 

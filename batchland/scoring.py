@@ -24,12 +24,13 @@ from batchland.cores import usable_cores
 from batchland.earlier import EarlierOutput
 from batchland.engine import Engine, LocalEngine, Scored
 from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
+from batchland.output import is_file_output, manifest_path, open_output
 from batchland.schemas import PREDICTIONS, SHARD_PREDICTIONS, Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
 from batchland.session import OpenModel
 from batchland.shards.deal import Deal, Shard
 from batchland.shards.finished import ROW_GROUP_SIZE, finished_before
 from batchland.signals import GRACE_SECONDS, StopSignal
-from batchland.sink import Entry, PredictionSink, Survey, is_file_output, manifest_path
+from batchland.sink import Entry, PredictionSink, Survey
 from batchland.source import ContainerSource, Ignored, ImageRef, Source, choose, open_source, shown
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
@@ -189,7 +190,7 @@ def score(
         with (
             StopSignal() as signal,
             PredictionSink(
-                out,
+                open_output(out),
                 run | _retries(earlier, source, options, engine.model) | ({"shard": str(deal.shard)} if deal else {}),
                 batch_size=options.batch_size,
                 part_size=options.part_size,
@@ -202,7 +203,7 @@ def score(
             tally = _Tally(sink, signal, stopwatch, options.time_limit)
             images_left = sink.unscored(stopwatch.listing(entries))
             on_wait = partial(tally.stop_if_due, GRACE_SECONDS)
-            with closing(engine.score(images_left, sink.parts_dir, on_wait)) as batches:
+            with closing(engine.score(images_left, sink.notes_dir, on_wait)) as batches:
                 for scored in batches:
                     stopwatch.add(scored)
                     sink.write(scored.rows)

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.model_card import class_names
+from batchland.output import manifest_path
 from batchland.schemas import (
     METADATA_KEY,
     SHARD_PREDICTIONS,
@@ -36,7 +37,6 @@ from batchland.schemas import (
 from batchland.scoring import ScoreOptions
 from batchland.shards.deal import Deal, Shard
 from batchland.shards.finished import ROW_GROUP_SIZE
-from batchland.sink import manifest_path
 from batchland.source import ImageRef
 from benchmarks.photos import SIZES, draw_photos
 from benchmarks.score import _model, _timed

@@ -12,7 +12,7 @@ import pytest
 from toys import COLOURS, picture, write_toy_model
 
 from batchland.nightly.run_record import read_run
-from batchland.sink import manifest_path
+from batchland.output import manifest_path
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import score
-from batchland.sink import manifest_path
+from batchland.output import manifest_path
 
 CHILD = """
 import sys, time

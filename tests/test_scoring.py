@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 import batchland.engine as engine_module
+import batchland.output.local as local_module
 import batchland.sink as sink_module
 from batchland import ScoreOptions, __version__, score
 from batchland.errors import (
@@ -25,6 +26,7 @@ from batchland.errors import (
     TooManyFailedError,
     UsageError,
 )
+from batchland.output import manifest_path
 from batchland.schemas import METADATA_KEY, PREDICTIONS, Counts, Manifest, PredictionsInfo
 from batchland.scoring import FailureLimit, find_model
 
@@ -217,14 +219,14 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path, photos, toy_model
 
 def test_a_run_killed_between_file_and_manifest_is_completed(tmp_path, photos, toy_model, monkeypatch):
     out = tmp_path / "p.parquet"
-    real = sink_module._publish
+    real = local_module._publish
 
     def killed(path, write):
         if path.name.endswith("manifest.json"):
             raise Stop
         real(path, write)
 
-    monkeypatch.setattr(sink_module, "_publish", killed)
+    monkeypatch.setattr(local_module, "_publish", killed)
     with pytest.raises(Stop):
         score(photos, out, options(toy_model))
     monkeypatch.undo()
@@ -237,14 +239,14 @@ def test_a_run_killed_between_file_and_manifest_is_completed(tmp_path, photos, t
 @pytest.mark.parametrize("name", ["p.parquet", "p"])
 def test_a_run_killed_before_it_cleaned_up_is_completed(tmp_path, photos, toy_model, monkeypatch, name):
     out = tmp_path / "out" / name
-    real = sink_module._sync
+    real = local_module._sync
 
     def killed(path):
         real(path)
-        if path == out.parent and sink_module.manifest_path(out).exists():
+        if path == out.parent and manifest_path(out).exists():
             raise Stop
 
-    monkeypatch.setattr(sink_module, "_sync", killed)
+    monkeypatch.setattr(local_module, "_sync", killed)
     with pytest.raises(Stop):
         score(photos, out, options(toy_model))
     monkeypatch.undo()

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from batchland.errors import UsageError
 from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
+from batchland.output import manifest_path
 from batchland.schemas import METADATA_KEY, Manifest, PredictionsInfo
-from batchland.sink import manifest_path
 from batchland.source import ImageRef
 
 _DIGEST_BYTES: Final = 16

@@ -14,9 +14,9 @@ from batchland.errors import UsageError
 from batchland.nightly.job import Job
 from batchland.nightly.partitions import read_manifest
 from batchland.nightly.run_record import Deletion, RunRecord, last_good
+from batchland.output import manifest_path
 from batchland.report import FILES
 from batchland.report.comparison import COMPARISON_FILES
-from batchland.sink import manifest_path
 
 
 class Expired(NamedTuple):

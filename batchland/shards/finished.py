@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from batchland.cores import usable_cores
 from batchland.errors import MissingInputError, UsageError
+from batchland.output import manifest_path
 from batchland.schemas import Manifest, ShardInfo, WrittenFile
 from batchland.shards.deal import Shard
-from batchland.sink import manifest_path
 
 ROW_GROUP_SIZE: Final = 1024
 """Rows per row group of a shard's files: a merge holds one of every shard in memory."""

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from batchland.cores import usable_cores
 from batchland.errors import Interrupted, UsageError
+from batchland.output import manifest_path, open_output
 from batchland.schemas import (
     METADATA_KEY,
     SHARD_PREDICTIONS,
@@ -32,7 +33,7 @@ from batchland.scoring import Progress, RunSummary, run_id
 from batchland.shards.deal import PLACE_BITS
 from batchland.shards.finished import FinishedShard, finished_shards
 from batchland.signals import StopSignal
-from batchland.sink import KeptRow, PredictionSink, Survey, manifest_path
+from batchland.sink import KeptRow, PredictionSink, Survey
 from batchland.source import shown
 
 
@@ -59,7 +60,7 @@ def merge(
     with (
         StopSignal() as signal,
         PredictionSink(
-            out,
+            open_output(out),
             {"merge": identity},
             batch_size=config["batch_size"],
             part_size=config["part_size"],

@@ -1,0 +1,65 @@
+"""Where predictions go, and their unfinished parts until then. Knows nothing of rows or listings.
+
+`open_output` is the door; each kind of place has a module here.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from batchland.output.layout import is_file_output, manifest_path, part_name
+from batchland.output.local import LocalOutput
+from batchland.schemas import WrittenFile
+
+__all__ = ["Output", "is_file_output", "manifest_path", "open_output", "part_name"]
+
+
+class Output(AbstractContextManager["Output"], Protocol):
+    """A place for one output, held by one run from entering to leaving.
+
+    Between `begin` and `publish` finished parts gather, by index; a killed run leaves them to the next one. A part, the
+    output and the manifest each appear whole or not at all.
+    """
+
+    name: str
+    """For people and JSON: an absolute path or a URL."""
+    notes_dir: Path
+    """A folder of this machine for notes of the unfinished run, there from `begin` to `publish`."""
+
+    def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
+        """Keep the parts of an unfinished run of that fingerprint, unless `restart`; discard any others.
+
+        Raises UsageError if there is an output (unless `overwrite`, or that run was killed while it published).
+        """
+
+    def has_part(self, index: int) -> bool:
+        """Whether that part is there."""
+
+    def read_part(self, index: int) -> pa.Table:
+        """A part as it was written, with its metadata. Raises OSError or pa.ArrowException."""
+
+    def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
+        """Write a part, or replace it. Raises OSError."""
+
+    def assemble(
+        self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
+    ) -> list[WrittenFile]:
+        """Put the output together, of one table a part. Raises OSError.
+
+        schema: of all of them, with the metadata of the output. row_group_size: rows per row group in a folder of
+        parts; None takes the whole part.
+        """
+
+    def publish(self, manifest: str) -> None:
+        """Let what is assembled appear, the manifest last, and drop the parts. Raises OSError."""
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turns an OSError into an OutputError that says what it means for the run."""
+
+
+def open_output(out: Path) -> Output:
+    """The output that `out` means: a file or folder of this machine."""
+    return LocalOutput(out)

@@ -1,0 +1,62 @@
+"""How an output is laid out, wherever it lies: names, Parquet files, and what may be replaced. Knows no place."""
+
+from pathlib import Path, PurePath
+from typing import Any, Final, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.errors import UsageError
+
+PUBLISHING: Final = "publishing"
+"""Mark among the parts that all of them are there, and the output is being replaced."""
+RUN_NOTE: Final = "run.json"
+"""Among the parts: whose they are."""
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
+
+def manifest_path(out: AnyPath) -> AnyPath:
+    """Where the manifest of an output is: inside a folder, beside a file."""
+    return out.with_suffix(".manifest.json") if is_file_output(out) else out / "_manifest.json"
+
+
+def is_file_output(out: PurePath) -> bool:
+    """`--out preds.parquet` is one file; any other name is a folder of parts."""
+    return out.suffix == ".parquet"
+
+
+def part_name(index: int) -> str:
+    """Of a part, and of the file of a folder that comes of it."""
+    return f"part-{index:06d}.parquet"
+
+
+def read_table(source: Path | pa.NativeFile) -> pa.Table:
+    """A whole Parquet file. Raises OSError or pa.ArrowException."""
+    with pq.ParquetFile(source) as file:  # pq.read_table would import pyarrow.dataset, and that pandas
+        return file.read()
+
+
+def write_table(table: pa.Table, file: Any, metadata: dict[bytes, bytes], row_group_size: int | None = None) -> None:
+    """One Parquet file, of one row group if no size is given: the same table gives the same bytes."""
+    table = table.combine_chunks().replace_schema_metadata(metadata)
+    pq.write_table(table, file, compression="zstd", row_group_size=row_group_size or max(1, table.num_rows))
+
+
+def check_replaceable(
+    out: PurePath | str,
+    found: Literal["file", "folder"] | None,
+    *,
+    file_output: bool,
+    ours: bool,
+    replace: bool,
+) -> None:
+    """Raise UsageError unless what is found at `out` may be replaced.
+
+    ours: a folder is empty, or has batchland's manifest. replace: the user, or a run killed in the middle, wants it.
+    """
+    if found and not replace:
+        raise UsageError(f"{out}: exists; give --overwrite to replace it, or another --out")
+    if found and (found == "file") != file_output:
+        raise UsageError(f"{out}: is a {found}; an output named *.parquet is a file, any other is a folder")
+    if found == "folder" and not ours:
+        raise UsageError(f"{out}: is a folder that batchland did not write; give another --out")
