@@ -19,6 +19,8 @@ from importlib.util import find_spec
 from batchland.errors import UsageError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for that
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would write on our stderr; errors come as exceptions
+# Ray's own reports would come between our lines on stderr, and on stdout; errors come as exceptions anyway.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
 if missing := [package for package in ("ray", "pandas", "fsspec") if find_spec(package) is None]:
     raise UsageError(f"--engine ray needs {', '.join(missing)}; install with `pip install 'batchland[ray]'`")

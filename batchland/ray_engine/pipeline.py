@@ -41,7 +41,9 @@ def dataset(feed: ActorHandle, orders: Orders, spec: PreprocessSpec, plan: Plan)
             fn_constructor_args=(orders,),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=plan.sessions),
+            compute=ActorPoolStrategy(
+                size=plan.sessions, max_concurrent_calls_per_actor=plan.calls, enable_true_multi_threading=True
+            ),
             num_cpus=plan.session_cpus,
             num_gpus=plan.session_gpus,
         )

@@ -10,21 +10,26 @@ from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import ray
 
 from batchland.engine import score_batch
-from batchland.errors import BatchlandError, UsageError
+from batchland.errors import BatchlandError, EngineError, UsageError
 from batchland.isolation import load_apart
 from batchland.loader import Batch, BatchLoader, load_image
 from batchland.preprocess import Pixels, PreprocessSpec
 from batchland.scoring import versions
 from batchland.session import OpenModel, Session, open_session
 from batchland.source import ImageRef
+from batchland.source.refs import LocalFiles
 
+_THREADS_FAR: Final = 8
+"""Of a decoder whose images come over the network: it waits more than it decodes."""
+_MOST_DEATHS: Final = 10
+"""Of processes over one batch. Ray itself would try for ever."""
 ActorHandle = Any  # Ray's own type does not know an actor's methods
 
 
@@ -61,10 +66,19 @@ def decode(table: pa.Table, feed: ActorHandle, orders: Orders, spec: PreprocessS
     number = table["number"][0].as_py()
     refs: list[ImageRef]
     refs, deaths = ray.get(feed.take.remote(number))
+    if deaths > _MOST_DEATHS:
+        return _block(
+            number,
+            EngineError(
+                f"{deaths} processes in a row died or were lost over the batch from {refs[0].name} to {refs[-1].name}, "
+                f"even with each image decoded apart; finished parts are kept, see that the nodes have enough memory"
+            ),
+        )
     load = partial(load_apart, timeout=orders.timeout) if deaths else load_image
     try:
         orders.check_versions()
-        loader = BatchLoader(refs, spec, len(refs), num_workers=1, prefetch_factor=1, timeout=orders.timeout, load=load)
+        threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _THREADS_FAR
+        loader = BatchLoader(refs, spec, len(refs), threads, prefetch_factor=0, timeout=orders.timeout, load=load)
         with closing(iter(loader)) as batches:
             batch = next(batches)
             return _block(number, (batch.refs, batch.outcomes), batch.pixels)
