@@ -8,6 +8,7 @@
     │   └── DeviceError                 5   the device that was asked for cannot be used
     ├── MissingInputError              66   a job's delivery is missing, empty or still growing
     ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
+    ├── EngineError                    69   a Ray cluster cannot be reached or broke down; a rerun resumes
     ├── InputError                     74   the storage of the images is gone; a rerun resumes
     ├── OutputError                    74   the output cannot be written (disk full, read-only)
     ├── LockedError                    75   another run holds the output's lock
@@ -73,6 +74,12 @@ class MissingInputError(BatchlandError):
 
 class DownloadError(BatchlandError):
     """A server cannot be reached or keeps breaking off. What has arrived is kept, a rerun resumes."""
+
+    exit_code = 69
+
+
+class EngineError(BatchlandError):
+    """A Ray cluster cannot be reached, or broke down. What was finished before is kept, a rerun resumes."""
 
     exit_code = 69
 

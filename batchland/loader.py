@@ -108,7 +108,7 @@ class BatchLoader:
         try:
             while pending or not exhausted:
                 while free and not exhausted:
-                    refs = _next_refs(images, self.batch_size)
+                    refs = next_refs(images, self.batch_size)
                     exhausted = not refs
                     if refs:
                         task = _PendingBatch(refs, free.pop(), self.timeout)
@@ -137,7 +137,8 @@ def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
     return min(MOST_WORKERS, round(cores * (1 + waits)))
 
 
-def _next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
+def next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
+    """The next batch of at most `count` images; a None ends it. Empty only at the end of `images`."""
     refs: list[ImageRef] = []
     while len(refs) < count:
         ref = next(images, _END)

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,6 +70,10 @@ class ScoreSettings(BaseModel):
     """Images per part, rounded up to whole batches."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one image may take to read and decode."""
+    engine: Literal["local", "ray"] = "local"
+    """Who decodes and infers: this process, or Ray (docs/ray.md). The rows are the same."""
+    ray_address: str | None = None
+    """Ray cluster to use; None takes $RAY_ADDRESS, else starts Ray on this machine for the time of the run."""
 
 
 class ScoreOptions(ScoreSettings):
@@ -286,6 +290,10 @@ def find_model(model: Path | None = None) -> Path:
 
 
 def _engine(options: ScoreOptions) -> Engine:
+    if options.engine == "ray":
+        from batchland.ray_engine.engine import RayEngine
+
+        return RayEngine(find_model(options.model), options)
     return LocalEngine(find_model(options.model), options)
 
 
@@ -404,7 +412,7 @@ def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dic
             mode="json",
             include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
         ),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -429,11 +437,12 @@ def _info(source: Source, options: ScoreOptions, model: OpenModel, survey: Surve
         batch_size=options.batch_size,
         top_k=min(options.top_k, len(model.card.classes)),
         counts=survey.counts,
-        versions=_versions(),
+        versions=versions(),
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of whatever has a say in what the rows are."""
     found = {"python": platform.python_version(), "batchland": __version__}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

@@ -70,18 +70,24 @@ class Session(OpenModel):
 
 
 def open_session(
-    path: str | os.PathLike[str], device: str = "auto", *, intra_op_threads: int | None = None, spinning: bool = False
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    *,
+    intra_op_threads: int | None = None,
+    spinning: bool = False,
+    content: bytes | None = None,
 ) -> Session:
     """Open an exported ONNX classifier.
 
     device: `auto`, `cpu`, `cuda` or `cuda:N`. intra_op_threads: onnxruntime's own threads (default: its choice).
-    spinning: let them busy-wait, faster when nothing else wants the cores.
+    spinning: let them busy-wait, faster when nothing else wants the cores. content: the file's, where it has been read
+    already; the path is only its name then.
 
     Raises ModelError if the file is not such a model, DeviceError if `cuda` was asked for and cannot be had; `auto`
     falls back to the CPU and says why in `fallback`.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_model(path) if content is None else content
     options = ort.SessionOptions()
     options.log_severity_level = 4  # the reasons of failures are ours to tell
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
@@ -150,7 +156,8 @@ def _create(path: Path, content: bytes, options: ort.SessionOptions, providers: 
         raise ModelError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
 
 
-def _read(path: Path) -> bytes:
+def read_model(path: Path) -> bytes:
+    """The file's content. Raises ModelError."""
     try:
         content = path.read_bytes()
     except OSError as error:

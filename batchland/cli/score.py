@@ -55,6 +55,18 @@ _log = logging.getLogger("batchland")
     metavar="auto|cpu|cuda[:N]",
     help="`auto` takes CUDA where it works and says so where it does not; `cuda` never falls back.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who decodes and infers: this process, or Ray, on one machine or many.",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT|auto",
+    help="Ray cluster to use.  [default: $RAY_ADDRESS, else Ray on this machine, for this run]",
+)
 @click.option("--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this.")
 @click.option(
     "--timeout",

@@ -1,0 +1,262 @@
+"""The engine of Ray: the same file as the local engine's, whatever dies on the way, and nothing left behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow.parquet as pq
+import pytest
+from toys import COLOURS, options, picture
+
+from batchland import ScoreOptions, score
+from batchland.errors import TimeLimitError
+from batchland.ray_engine.feed import Feed
+from batchland.ray_engine.plan import Plan
+from batchland.schemas import Manifest
+from batchland.sink import manifest_path
+from batchland.source import ImageRef
+
+DECODER = """
+import ctypes, os, signal, time
+import simplejpeg
+decode = simplejpeg.decode_jpeg
+def evil(data, **options):
+    time.sleep(SECONDS)
+    if b"crash" in data:
+        ctypes.string_at(0)
+    if b"killed" in data:  # as the kernel does when memory is short
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    return decode(data, **options)
+simplejpeg.decode_jpeg = evil
+"""
+"""It crashes on certain JPEG files, for real, and takes its time."""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Of the processes of a test, each of which is gone when it ends."""
+    mark = f"BATCHLAND_TEST={uuid4()}"
+    yield os.environ | dict([mark.split("=")])
+    until = time.monotonic() + 20
+    while alive := [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in read(path)]:
+        assert time.monotonic() < until, [read(Path("/proc", pid, "cmdline")) for pid in alive]
+        time.sleep(0.2)
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
+def decoder(folder: Path, seconds: float = 0.0) -> dict[str, str]:
+    """Environment in which each Python process has that decoder."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(DECODER.replace("SECONDS", str(seconds)))
+    return {"PYTHONPATH": str(folder)}
+
+
+def command(images: Path, out: Path, model: Path, *more: str) -> list[str]:
+    given = ["--out", out, "--model", model, "--batch-size", 4, "--part-size", 8, "--device", "cpu", *more]
+    return [sys.executable, "-m", "batchland", "score", *map(str, [images, *given])]
+
+
+def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+def manifest(out: Path) -> Manifest:
+    return Manifest.model_validate_json(manifest_path(out).read_text())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def locally(photos: Path, out: Path, model: Path) -> bytes:
+    score(photos, out, options(model, device="cpu"))
+    return out.read_bytes()
+
+
+def test_whatever_the_engine_the_file_is_the_same_and_parts_are_shared(tmp_path, photos, toy_model, environment):
+    """A run of the local engine stops at its time limit; Ray goes on there. Some images are broken."""
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    out = tmp_path / "p.parquet"
+    with pytest.raises(TimeLimitError):
+        score(photos, out, options(toy_model, device="cpu", time_limit=1e-9))
+    result = run(command(photos, out, toy_model, "--engine", "ray"), environment)
+    assert result.returncode == 0, result.stderr
+    assert out.read_bytes() == expected
+    found = manifest(out)
+    assert (found.config["engine"], found.resumed_images, found.counts.failed_by_code) == ("ray", 4, {"truncated": 6})
+    assert found.seconds.decode > 0
+    assert found.seconds.infer > 0
+    assert result.stdout.startswith(f"Scored 60 images of {photos}, 4 of them by an earlier run with toy on cpu ")
+    said = [line.split(" INFO ")[1] for line in result.stderr.splitlines()]
+    assert [line for line in said if not line.endswith("images/s")] == [f"model: {toy_model}"]  # nothing of Ray's
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_its_decoder_costs_its_row_and_no_other(tmp_path, toy_model, environment):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(24):
+        data = picture(list(COLOURS.values())[number % 3])
+        (photos / f"{number:02}.jpg").write_bytes(data + {5: b"crash", 14: b"killed"}.get(number, b""))
+    out = tmp_path / "p.parquet"
+    arguments = command(photos, out, toy_model, "--engine", "ray", "--max-failed", "1")
+    result = run(arguments, environment | decoder(tmp_path / "evil"))
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        "batchland: 2 of 24 images failed (crashed 2), more than max-failed"
+    )
+    rows = pq.read_table(out).to_pylist()
+    assert [row["image"] for row in rows] == [f"{number:02}.jpg" for number in range(24)]
+    assert {row["image"]: (row["error_code"], row["error_message"]) for row in rows if row["status"] == "failed"} == {
+        "05.jpg": ("crashed", "its decoder was killed by SIGSEGV"),
+        "14.jpg": ("crashed", "its decoder was killed by SIGKILL"),
+    }
+    labels = ["Red Tower", "Green Hill", "Blue Lake"]
+    assert all(row["label"] == labels[number % 3] for number, row in enumerate(rows) if row["status"] == "ok")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_it_keeps_what_it_has_and_the_local_engine_goes_on(
+    tmp_path, photos, toy_model, environment, signum
+):
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    out = tmp_path / "p.parquet"
+    slow = environment | decoder(tmp_path / "slow", 0.2)
+    arguments = command(photos, out, toy_model, "--engine", "ray", "--num-workers", "1")
+    with subprocess.Popen(arguments, env=slow, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+        wait_for(lambda: (tmp_path / ".p.parquet.parts" / "part-000000.parquet").exists())
+        os.killpg(running.pid, signum)  # as a terminal does, and a service manager
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 128 + signum, errors
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"batchland: {out}: stopped after ")
+    assert last.endswith(" images; the same command goes on there")
+    assert "Traceback" not in errors
+    resumed = score(photos, out, options(toy_model, device="cpu"))
+    assert f"stopped after {resumed.manifest.resumed_images} images" in last
+    assert 8 <= resumed.manifest.resumed_images < 60
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_takes_no_row_along(tmp_path, photos, toy_model, environment, monkeypatch):
+    """Two nodes and the driver's, which has no cores. One is killed when some parts are done."""
+    from ray.cluster_utils import Cluster
+
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    for name, value in (environment | decoder(tmp_path / "slow", 0.2)).items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "p.parquet"
+    small = {"include_dashboard": False, "object_store_memory": 100 * 1024**2}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    try:
+        nodes = [cluster.add_node(num_cpus=2, object_store_memory=100 * 1024**2) for _ in range(2)]
+        arguments = command(photos, out, toy_model, "--engine", "ray", "--ray-address", cluster.address)
+        with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+            wait_for(lambda: (tmp_path / ".p.parquet.parts" / "part-000001.parquet").exists())
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            summary, errors = running.communicate(timeout=250)
+    finally:
+        cluster.shutdown()
+    assert running.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert out.read_bytes() == expected
+    assert summary.startswith(f"Scored 60 images of {photos} with toy on cpu ")
+    assert manifest(out).resumed_images == 0
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path, photos, toy_model):
+    arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray")[3:]
+    code = f"import sys; sys.modules['ray'] = None; from batchland.cli import main; main({arguments!r})"
+    result = run([sys.executable, "-c", code], dict(os.environ))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "batchland: --engine ray needs ray; install with `pip install 'batchland[ray]'`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "exit_code", "says"),
+    [
+        (["--ray-address", "ray://head:10001"], 2, "run on a machine of the cluster, with HOST:PORT or auto"),
+        (["--device", "cuda:1"], 5, "Ray gives each session a GPU by itself; use --device cuda"),
+    ],
+)
+def test_what_ray_cannot_do_is_refused_at_once(tmp_path, photos, toy_model, environment, more, exit_code, says):
+    out = tmp_path / "p.parquet"
+    result = run(command(photos, out, toy_model, "--engine", "ray", *more), environment)
+    assert (result.returncode, result.stdout) == (exit_code, "")
+    assert result.stderr.splitlines()[-1].endswith(says)
+    assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "exit_code", "says"),
+    [
+        (["--ray-address", "127.0.0.1:1"], 69, "; see `ray status` there"),
+        (["--device", "cuda"], 5, "the Ray cluster has no GPUs; or use --device cpu"),
+    ],
+)
+def test_a_cluster_that_is_not_there_or_has_no_gpu_is_an_error_of_one_line(
+    tmp_path, photos, toy_model, environment, more, exit_code, says
+):
+    result = run(command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray", *more), environment)
+    assert (result.returncode, result.stdout) == (exit_code, "")
+    assert result.stderr.splitlines()[-1].endswith(says), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "given", "plan", "ahead"),
+    [
+        ([2.0], 0, {}, Plan(2, 0.5, 1, 1.0, 0, 2, 1), 8),
+        ([64.0], 0, {}, Plan(64, 0.5, 4, 8.0, 0, 4, 4), 160),
+        ([4.0, 8.0], 0, {}, Plan(12, 0.5, 3, 2.0, 0, 4, 1), 48),
+        ([2.0], 0, {"num_workers": 8, "intra_op_threads": 2}, Plan(8, 0.125, 1, 1.0, 0, 1, 2), 18),
+        ([1.0], 0, {}, Plan(1, 0.5, 1, 0.5, 0, 1, 1), 4),
+        ([16.0, 16.0], 4, {}, Plan(32, 1.0, 4, 0.0, 1, 1, 4), 72),
+    ],
+)
+def test_half_of_the_cores_decode_and_half_infer_or_all_decode_for_gpus(cores, gpus, given, plan, ahead):
+    found = Plan.of(cores, gpus, ScoreOptions(**given))
+    assert found == plan
+    assert found.ahead(2) == ahead
+    assert found.decoders * found.decoder_cpus + found.sessions * found.session_cpus <= sum(cores)
+
+
+def test_the_feed_gives_a_lost_batch_again_and_does_not_mind_calls_that_overtake_each_other():
+    one, two = [[ImageRef(name, name.encode())] for name in "ab"]
+
+    async def story() -> None:
+        feed = Feed()
+        waiting = asyncio.create_task(feed.has(0))
+        await feed.end(2)
+        await feed.put(1, two)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await feed.put(0, one)
+        assert await waiting
+        assert [await feed.take(0), await feed.take(1), await feed.take(0)] == [(one, 0), (two, 0), (one, 1)]
+        await feed.forget(0)
+        assert [await feed.has(number) for number in (0, 1, 2)] == [True, True, False]
+
+    asyncio.run(story())
