@@ -78,15 +78,16 @@ class LocalEngine:
     def __init__(self, model: Path, options: "ScoreOptions") -> None:
         cores = usable_cores()
         threads = options.intra_op_threads or ceil(cores / MOST_CALLS)
-        self.model = open_session(model, options.device, intra_op_threads=threads)
-        self._calls = min(MOST_CALLS, ceil(cores / threads)) if self.model.device == "cpu" else 1
+        self.model = open_session(model, options.device, intra_op_threads=threads, batch_size=options.batch_size)
+        on_cpu = self.model.device == "cpu"
+        self._calls = min(MOST_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once
         self._options = options
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        pass
+        self.model.close()
 
     def score(
         self, images: Iterable[ImageRef | None], folder: Path, on_wait: Callable[[], None]

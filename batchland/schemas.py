@@ -108,13 +108,24 @@ class PredictionsInfo(Document):
     images: str
     """The scored root, as an absolute path."""
     device: str
-    """`cpu` or `cuda:N`."""
+    """`cpu`, `cuda:N`, or several GPUs as `cuda:0,1`."""
     provider: str
     """The onnxruntime execution provider that the session really had."""
     batch_size: int
     top_k: int
     counts: Counts
     versions: dict[str, str]
+
+
+class Execution(Document):
+    """How GPUs ran the model."""
+
+    nodes: dict[str, Count]
+    """The model's nodes, by the execution provider that they were placed on."""
+    cpu_nodes: tuple[str, ...]
+    """Those that onnxruntime left to the CPU all the same, by operator and name."""
+    settings: dict[str, str]
+    """Of the execution provider: chosen by measurement, for this model, GPU and batch size."""
 
 
 class Seconds(Document):
@@ -184,6 +195,8 @@ class Manifest(Document):
     """What lay below the root and was not listed, by extension or kind."""
     device: str
     provider: str
+    execution: Execution | None = None
+    """None on the CPU."""
     counts: Counts
     resumed_images: Count
     """Images whose rows were taken over from an interrupted run."""

@@ -25,7 +25,16 @@ from batchland.earlier import EarlierOutput
 from batchland.engine import Engine, LocalEngine, Scored
 from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
 from batchland.output import is_file_output, manifest_path, open_output
-from batchland.schemas import PREDICTIONS, SHARD_PREDICTIONS, Counts, Manifest, ModelInfo, PredictionsInfo, Seconds
+from batchland.schemas import (
+    PREDICTIONS,
+    SHARD_PREDICTIONS,
+    Counts,
+    Execution,
+    Manifest,
+    ModelInfo,
+    PredictionsInfo,
+    Seconds,
+)
 from batchland.session import OpenModel
 from batchland.shards.deal import Deal, Shard
 from batchland.shards.finished import ROW_GROUP_SIZE, finished_before
@@ -57,7 +66,7 @@ class ScoreSettings(BaseModel):
     intra_op_threads: PositiveInt | None = None
     """onnxruntime's threads per call on the CPU; None divides the usable cores among up to four calls at once."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
     include: tuple[str, ...] = ()
     """Score only images that match one of these patterns (as in .gitignore); none means all."""
     exclude: tuple[str, ...] = ()
@@ -225,6 +234,7 @@ def score(
                 config=options.model_dump(mode="json") | {"model": shown(model.path), "out": shown(out)},
                 input_fingerprint=survey.input_fingerprint,
                 ignored=dict(sorted(ignored.counts.items())),
+                execution=_execution(model),
                 counts=survey.counts,
                 resumed_images=sink.resumed_images,
                 kept_images=sink.kept_images,
@@ -413,7 +423,7 @@ def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dic
             include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
         ),
         "versions": versions(),
-    }
+    } | ({"settings": dict(model.settings)} if model.settings else {})
 
 
 def run_id(fingerprint: dict[str, Any], input_fingerprint: str) -> str:
@@ -439,6 +449,12 @@ def _info(source: Source, options: ScoreOptions, model: OpenModel, survey: Surve
         counts=survey.counts,
         versions=versions(),
     )
+
+
+def _execution(model: OpenModel) -> Execution | None:
+    if not model.nodes:
+        return None
+    return Execution(nodes=dict(model.nodes), cpu_nodes=model.cpu_nodes, settings=dict(model.settings))
 
 
 def versions() -> dict[str, str]:

@@ -16,10 +16,10 @@ from toys import COLOURS, options, picture
 
 from batchland import ScoreOptions, score
 from batchland.errors import TimeLimitError
+from batchland.output import manifest_path
 from batchland.ray_engine.feed import Feed
 from batchland.ray_engine.plan import Plan
 from batchland.schemas import Manifest
-from batchland.sink import manifest_path
 from batchland.source import ImageRef
 
 DECODER = """

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -11,11 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from toys import toy_card, write_toy_model
 
-import batchland.session as session_module
+import batchland.session
 from batchland.errors import DeviceError, ModelError
-from batchland.session import open_session
+from batchland.session import gpu, open_session
+from batchland.session.devices import gpu_problem
+from batchland.session.ort import Placement, create_session, placement
 
-GPU = session_module._cuda_problem() is None
+GPU = gpu_problem() is None
 
 
 def test_probabilities_come_in_the_cards_order(toy_model):
@@ -76,11 +80,6 @@ def test_a_fixed_batch_is_refused(tmp_path, toy_model):
     assert "its input is {'images': ('tensor(uint8)', [1, 8, 8, 3])}" in refusal(path)
 
 
-def test_an_unknown_device_is_refused(toy_model):
-    for device in ("gpu", "cuda:", "cuda:x", "cpu:1", "cuda:-1"):
-        assert refusal(toy_model, DeviceError, device) == f"unknown device {device!r}; use auto, cpu, cuda or cuda:N"
-
-
 @pytest.mark.skipif(GPU, reason="this machine has a GPU")
 def test_cuda_never_falls_back_and_auto_says_why(toy_model):
     assert refusal(toy_model, DeviceError, "cuda").startswith("--device cuda cannot run here: ")
@@ -91,27 +90,62 @@ def test_cuda_never_falls_back_and_auto_says_why(toy_model):
 
 def test_a_provider_that_is_offered_but_does_not_start_is_noticed(toy_model, monkeypatch):
     """onnxruntime lists CUDA as available and then silently gives a CPU session: the session's own list decides."""
-    monkeypatch.setattr(session_module, "_cuda_problem", lambda: None)
-    monkeypatch.setattr(session_module, "_library_problem", lambda: "libcublas.so.13: cannot open shared object file")
+    monkeypatch.setattr(batchland.session, "gpu_problem", lambda kind: None)
+    monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
+    monkeypatch.setattr(gpu, "library_problem", lambda kind: "libcublas.so.13 is missing; install it")
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda c, o, providers: real(c, o, ["CPUExecutionProvider"]))
-    message = refusal(toy_model, DeviceError, "cuda")
-    assert message == (
-        "--device cuda cannot run here: libcublas.so.13: cannot open shared object file; install the NVIDIA libraries "
-        "with `pip install 'batchland[cuda]'`; or use --device cpu"
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda c, o, providers, **rest: real(c, o, ["CPUExecutionProvider"], **rest)
     )
+    message = refusal(toy_model, DeviceError, "cuda")
+    assert message == ("--device cuda cannot run here: libcublas.so.13 is missing; install it; or use --device cpu")
     session = open_session(toy_model, "auto")
     assert session.provider == "CPUExecutionProvider"
-    assert session.fallback.startswith("libcublas.so.13: cannot open shared object file; ")
+    assert session.fallback == "libcublas.so.13 is missing; install it"
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not GPU, reason=f"no CUDA here: {session_module._cuda_problem()}")
-def test_cuda_gives_what_the_cpu_gives(toy_model):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    cuda = open_session(toy_model, "cuda:0")
-    assert (cuda.device, cuda.provider) == ("cuda:0", "CUDAExecutionProvider")
-    np.testing.assert_allclose(cuda.predict(pixels), open_session(toy_model, "cpu").predict(pixels), atol=1e-5)
+def test_onnxruntime_never_starts_again_on_the_cpu_by_itself(toy_model):
+    """Its sessions do so by default, when one cannot be created and even when a run fails, and tell it on stdout."""
+    assert create_session(toy_model.read_bytes(), [("CPUExecutionProvider", {})])._enable_fallback is False
+
+
+def test_where_nodes_run_is_known(toy_model):
+    session = create_session(toy_model.read_bytes(), [("CPUExecutionProvider", {})], record_placement=True)
+    assert placement(session) == Placement({"CPUExecutionProvider": 4}, ())
+
+
+class Subgraph(NamedTuple):
+    """As onnxruntime tells it of a session with a GPU, which not every machine has."""
+
+    ep_name: str
+    nodes: list[SimpleNamespace]
+
+    def get_nodes(self):
+        return self.nodes
+
+
+def test_nodes_that_a_gpu_leaves_to_the_cpu_are_named():
+    def node(kind, name=""):
+        return SimpleNamespace(op_type=kind, name=name)
+
+    session = SimpleNamespace(
+        get_provider_graph_assignment_info=lambda: [
+            Subgraph("CUDAExecutionProvider", [node("Conv", "/stem/Conv"), node("Relu")]),
+            Subgraph("CPUExecutionProvider", [node("Shape")]),
+            Subgraph("CPUExecutionProvider", [node("Gather", "/head/Gather")]),
+        ]
+    )
+    placed = placement(session)
+    assert placed == Placement(
+        {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 2}, ("Shape", "Gather /head/Gather")
+    )
+    gpu._require_work(placed)
+    with pytest.raises(gpu.Unusable) as caught:
+        gpu._require_work(placed._replace(on_cpu=("Shape", "QLinearConv /stem/Conv_quant")))
+    assert str(caught.value) == (
+        "onnxruntime would leave 1 nodes of the model's work to the CPU (QLinearConv /stem/Conv_quant); export it in "
+        "fp32 or fp16"
+    )
 
 
 def test_a_failing_inference_is_a_model_error(toy_model):

@@ -14,7 +14,11 @@ import click
     help="Without a job: ONNX file to try.  [default: the one that `batchland score` would take]",
 )
 @click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Without a job: where to try it."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]|tensorrt[:N]",
+    help="Without a job: where to try it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON, one a line.")
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:

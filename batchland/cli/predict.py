@@ -15,7 +15,13 @@ _log = logging.getLogger("batchland")
               help="ONNX file with a batchland card.  [default: $BATCHLAND_MODEL, models/transfer.onnx or "
               "models/scratch.onnx]")  # fmt: skip
 @click.option("-k", "--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes shown per image.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the model runs.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]|tensorrt[:N]",
+    help="Where the model runs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: str, as_json: bool) -> None:
     """Show what each IMAGE is taken for, exactly as `score` would.

@@ -2,13 +2,15 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
+    from batchland.schemas import Manifest
     from batchland.scoring import RunSummary
 
+_NODES_SHOWN: Final = 3
 _log = logging.getLogger("batchland")
 
 
@@ -52,8 +54,8 @@ _log = logging.getLogger("batchland")
     "--device",
     default="auto",
     show_default=True,
-    metavar="auto|cpu|cuda[:N]",
-    help="`auto` takes CUDA where it works and says so where it does not; `cuda` never falls back.",
+    metavar="auto|cpu|cuda[:N,...]|tensorrt[:N,...]",
+    help="`auto` takes CUDA where it works and says so where not; the others never fall back. cuda:all: every GPU.",
 )
 @click.option(
     "--engine",
@@ -131,10 +133,22 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
     return (
         f"Scored {counts.listed} images of {place}{resumed} with {manifest.model.name} on {manifest.device} "
         f"({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
-        f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
+        f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. {_left_to_the_cpu(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
         f"Predictions: {_shown(summary.out)}; manifest: {_shown(summary.manifest_path)}."
+    )
+
+
+def _left_to_the_cpu(manifest: "Manifest") -> str:
+    """Of a run on GPUs: which nodes of the model they did not take."""
+    if manifest.execution is None or not manifest.execution.cpu_nodes:
+        return ""
+    names = manifest.execution.cpu_nodes
+    more = f" and {len(names) - _NODES_SHOWN} more" if len(names) > _NODES_SHOWN else ""
+    return (
+        f"Left to the CPU were {len(names)} of the model's {sum(manifest.execution.nodes.values())} nodes: "
+        f"{', '.join(names[:_NODES_SHOWN])}{more}. "
     )
 
 

@@ -32,6 +32,7 @@ from batchland.errors import UsageError, near_miss
 from batchland.evaluation import EvaluateOptions
 from batchland.evaluation.gates import parse_gate
 from batchland.scoring import FailureLimit, ScoreSettings
+from batchland.session.devices import PATTERN as DEVICES
 from batchland.source import matcher
 
 LAST_GOOD: Final = "last-good"
@@ -223,8 +224,8 @@ class Job(ScoreSettings):
     """Folder of the partitions; a run owns date=DATE in it."""
     mode: Literal["all", "new"] = "all"
     """all, or new: only images that no other partition of this output holds unchanged, by path, size and time."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    device: Annotated[str, Field(pattern=rf"^(?:{DEVICES})$")] = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
     max_failed: Annotated[
         str | None,
         BeforeValidator(lambda value: str(value) if type(value) is int else value),

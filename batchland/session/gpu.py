@@ -1,0 +1,196 @@
+"""Open a model on one or several GPUs: settings, sessions that really have their GPU, and runners that keep it busy."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from batchland.errors import ModelError
+from batchland.model_card import ModelCard
+from batchland.session.bound import BoundRunner, Place
+from batchland.session.contract import checked_card
+from batchland.session.devices import GpuKind, count_gpus, driver_version, gpu_model, library_problem
+from batchland.session.ort import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    Placement,
+    Provider,
+    Threads,
+    create_session,
+    first_line,
+    ort,
+    placement,
+)
+from batchland.session.pool import RunnerPool
+from batchland.session.problems import explain
+from batchland.session.tuning import Settings, Trial, choose, remembered, try_out
+
+Create = Callable[[Place, Settings], Any]
+"""Makes an onnxruntime session at a place, with settings of its execution provider."""
+
+RUNNERS_PER_GPU: Final = 2
+"""One copies while the other computes."""
+THREADS: Final = Threads(intra_op=1)
+"""For the few nodes that stay on the CPU; its cores are for decoding."""
+BASE: Final[Settings] = {
+    "use_tf32": "0",  # float32 as the CPU computes it; who wants speed takes an fp16 file
+    "arena_extend_strategy": "kSameAsRequested",
+    "cudnn_conv_algo_search": "HEURISTIC",  # none of the ways goes by timing, so that every run computes the same
+}
+CHANGES: Final[tuple[Settings, ...]] = (
+    {"prefer_nhwc": "1"},
+    {"cudnn_conv_algo_search": "EXHAUSTIVE"},
+    {"enable_cuda_graph": "1"},
+)
+_WORK: Final = ("Conv", "Gemm", "MatMul", "Attention")
+"""Parts of the names of operators that a GPU is there for."""
+
+
+class Unusable(Exception):  # noqa: N818 - a finding, told as a DeviceError or as the reason of a fallback
+    """Why the GPUs cannot be used, as a sentence with a remedy."""
+
+
+class Opened(NamedTuple):
+    """A model on GPUs."""
+
+    card: ModelCard
+    gpus: tuple[int, ...]
+    placement: Placement
+    settings: Settings
+    """Of the CUDA provider, as they were chosen; empty where nothing was."""
+    session: Any
+    """For any number of images at once, on the first GPU; None with a pool."""
+    pool: RunnerPool | None
+    """For batches of a size that was given."""
+
+
+def open_on_gpus(
+    path: Path, content: bytes, sha256: str, kind: GpuKind, gpus: tuple[int, ...] | None, batch_size: int | None
+) -> Opened:
+    """A model on GPUs, all of them if `gpus` is None; with a batch size tuned for it.
+
+    Only where `gpu_problem` finds none. Raises Unusable of the GPUs, ModelError of the model.
+    """
+    numbers = _numbers(gpus)
+    create = partial(_create_on_gpu, path, content, kind, cache_folder() / "tensorrt" / sha256)
+    first = Place("cuda", numbers[0])
+    session = create(first, BASE)
+    card, placed = checked_card(path, session), placement(session)
+    _require_work(placed)
+    if batch_size is None:
+        return Opened(card, numbers, placed, {}, session, None)
+    del session  # its memory is needed
+    settings = _tuned(create, first, card, sha256, batch_size, placed) if kind == "cuda" else BASE
+    places = [Place("cuda", number) for number in numbers * RUNNERS_PER_GPU]
+    return Opened(card, numbers, placed, settings, None, open_pool(create, places, card, batch_size, settings))
+
+
+def open_pool(
+    create: Create, places: Sequence[Place], card: ModelCard, batch_size: int, settings: Settings
+) -> RunnerPool:
+    """A runner for each place, with a session of its own, warmed up. Raises Unusable."""
+    pool = RunnerPool([_runner(create, place, card, batch_size, settings) for place in places])
+    try:  # one after the other: while a CUDA graph is captured, no other thread may use the GPU
+        pool.warm_up(np.zeros((batch_size, *card.preprocess.shape), np.uint8))
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        pool.close()
+        raise Unusable(explain(str(error))) from error
+    return pool
+
+
+def attempt(create: Create, place: Place, card: ModelCard, batch_size: int, settings: Settings) -> Trial:
+    """How fast a session with these settings is, on noise."""
+    runner = _runner(create, place, card, batch_size, settings)
+    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, *card.preprocess.shape), np.uint8)
+    return try_out(lambda: runner.predict(pixels), batch_size)
+
+
+def cache_folder() -> Path:
+    """`batchland` in $XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "batchland"
+
+
+def _runner(create: Create, place: Place, card: ModelCard, batch_size: int, settings: Settings) -> BoundRunner:
+    graph = settings.get("enable_cuda_graph") == "1"
+    session = create(place, settings)
+    return BoundRunner(session, place, batch_size, card.preprocess.shape, len(card.classes), graph=graph)
+
+
+def _numbers(gpus: tuple[int, ...] | None) -> tuple[int, ...]:
+    there = count_gpus()
+    for number in gpus or ():
+        if number >= there:
+            raise Unusable(f"there is no GPU {number}, the driver shows {there}; `nvidia-smi -L` lists them")
+    return gpus or tuple(range(there))
+
+
+def _create_on_gpu(path: Path, content: bytes, kind: GpuKind, engines: Path, place: Place, settings: Settings) -> Any:
+    """A session that really has the GPU. Raises Unusable, or ModelError if the CPU cannot take the model, either."""
+    providers = _providers(kind, engines, place, settings)
+    try:
+        session = create_session(content, providers, THREADS, record_placement=True)
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        try:
+            create_session(content, [(CPU, {})])
+        except Exception as broken:
+            raise ModelError(f"{path}: onnxruntime cannot load it: {first_line(broken)}") from broken
+        raise Unusable(explain(str(error))) from error
+    if providers[0][0] not in session.get_providers():
+        raise Unusable(library_problem(kind) or f"onnxruntime could not start GPU {place.number}; see nvidia-smi")
+    return session
+
+
+def _providers(kind: GpuKind, engines: Path, place: Place, settings: Settings) -> Sequence[Provider]:
+    """With TensorRT, CUDA takes what TensorRT leaves; the CPU what CUDA leaves."""
+    providers: list[Provider] = [(CUDA, {"device_id": str(place.number), **settings}), (CPU, {})]
+    if kind == "tensorrt":
+        providers.insert(0, (TENSORRT, _tensorrt_options(engines, place)))
+    return providers
+
+
+def _tensorrt_options(engines: Path, place: Place) -> dict[str, str]:
+    """An engine takes minutes to build, so it is kept; one for other versions or GPUs goes by another name."""
+    engines.mkdir(parents=True, exist_ok=True)
+    return {
+        "device_id": str(place.number),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(engines),
+    }
+
+
+def _require_work(placed: Placement) -> None:
+    """Raise Unusable if the CPU would do what the GPU is there for."""
+    idle = [node for node in placed.on_cpu if any(part in node.partition(" ")[0] for part in _WORK)]
+    if idle:
+        raise Unusable(
+            f"onnxruntime would leave {len(idle)} nodes of the model's work to the CPU ({', '.join(idle[:3])}); export "
+            f"it in fp32 or fp16"
+        )
+
+
+def _tuned(create: Create, place: Place, card: ModelCard, sha256: str, batch_size: int, placed: Placement) -> Settings:
+    # a CUDA graph holds nothing of the CPU
+    changes = [change for change in CHANGES if not (placed.on_cpu and "enable_cuda_graph" in change)]
+    key = {
+        "model": sha256,
+        "gpu": gpu_model(place.number),
+        "driver": driver_version(),
+        "onnxruntime": ort.__version__,
+        "batch_size": batch_size,
+        "start": BASE,
+        "changes": changes,
+    }
+    trial = partial(attempt, create, place, card, batch_size)
+    try:
+        return remembered(cache_folder() / "tuning", key, lambda: choose(BASE, changes, trial))
+    except ModelError:
+        raise
+    except Exception as error:  # of the base itself: onnxruntime's errors share no base class but Exception
+        raise Unusable(explain(str(error))) from error

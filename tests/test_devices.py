@@ -1,0 +1,44 @@
+"""What `--device` means, and what is found out of GPUs without creating a session."""
+
+import pytest
+
+from batchland.errors import DeviceError
+from batchland.session.devices import Wanted, device_name, gpu_problem, parse_device
+
+
+def test_devices_as_they_are_given():
+    assert {
+        text: parse_device(text) for text in ("auto", "cpu", "cuda", "cuda:2", "cuda:0,1", "cuda:1,1", "cuda:all")
+    } == {
+        "auto": Wanted("auto", (0,)),
+        "cpu": Wanted("cpu", ()),
+        "cuda": Wanted("cuda", (0,)),
+        "cuda:2": Wanted("cuda", (2,)),
+        "cuda:0,1": Wanted("cuda", (0, 1)),
+        "cuda:1,1": Wanted("cuda", (1,)),
+        "cuda:all": Wanted("cuda", None),
+    }
+    assert parse_device("tensorrt:1") == Wanted("tensorrt", (1,))
+    assert [device_name("cpu", ()), device_name("cuda", (0,)), device_name("tensorrt", (0, 1))] == [
+        "cpu", "cuda:0", "tensorrt:0,1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["gpu", "cuda:", "cuda:x", "cpu:1", "cuda:-1", "cuda:0,", "cuda:0,all", "auto:0", "CUDA", "cuda:0 ", ""]
+)
+def test_an_unknown_device_is_refused(text):
+    with pytest.raises(DeviceError) as caught:
+        parse_device(text)
+    assert str(caught.value) == (
+        f"unknown device {text!r}; use auto, cpu, cuda, cuda:N, cuda:0,1, cuda:all or tensorrt"
+    )
+
+
+@pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
+def test_what_keeps_a_gpu_from_working_is_told_with_a_remedy(capfd):
+    for kind in ("cuda", "tensorrt"):
+        problem = gpu_problem(kind)
+        assert "; " in problem
+        assert "\n" not in problem
+    assert capfd.readouterr() == ("", "")
