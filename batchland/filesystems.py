@@ -11,8 +11,9 @@ import errno
 import os
 import re
 import time
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -21,10 +22,11 @@ from batchland.errors import BatchlandError, InputError, UsageError
 from batchland.urls import shown_url, split_url
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSystem
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a storage that has answered before may be silent until it is taken for gone."""
+Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
 _AWS_REFUSALS: Final = "ACCESS_DENIED|SIGNATURE|ACCESS_KEY|TOKEN|UNRECOGNIZED_CLIENT|NOT_INITIALIZED|REQUEST_EXPIRED"
 _REFUSED: Final = re.compile(
@@ -41,6 +43,8 @@ class Location(NamedTuple):
     """As the file system wants it; of a bucket, with the bucket's name first."""
     name: str
     """The URL for people: without credentials and options."""
+    listed: bool = True
+    """Whether it could be looked at before, so that a refusal means that the credentials are worth nothing any more."""
 
 
 def open_location(url: str) -> Location:
@@ -64,6 +68,17 @@ def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
     except (OSError, pa.ArrowException, ImportError) as error:
         raise start_error(error, shown_url(base)) from None  # Arrow's text may quote the URL whole
     return filesystem, root
+
+
+def check_remote_file(url: str) -> None:
+    """Raise UsageError, or InputError if nobody answers, unless there is such a file."""
+    location = open_location(url)
+    try:
+        found = location.filesystem.get_file_info(location.path)
+    except (OSError, pa.ArrowException) as error:
+        raise start_error(error, location.name) from None
+    if not found.is_file:
+        raise UsageError(f"{location.name}: there is no such file; check the name")
 
 
 def start_error(error: Exception, name: str) -> BatchlandError:
@@ -101,18 +116,40 @@ def os_error(error: Exception) -> OSError:
     return OSError(errno.EIO, _reason(error))
 
 
-def answers(location: Location) -> bool:
+def call(location: Location, action: Callable[[], Result]) -> Result:
+    """Do it, with the errors of a local file system. Raises InputError if the storage as a whole is gone."""
+    try:
+        return action()
+    except (OSError, pa.ArrowException) as error:
+        told = os_error(error)
+        final = isinstance(told, FileNotFoundError) or (is_refused(error) and not location.listed)
+        if not final and not _answers(location):
+            raise InputError(
+                f"{location.name}: does not answer any more ({told.strerror}); finished parts are kept, run the same "
+                f"command again when it does"
+            ) from error
+        raise told from error
+
+
+def _answers(location: Location) -> bool:
     """Whether the storage still talks to us; waits for it up to PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             location.filesystem.get_file_info(location.path)
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException) as error:
+            if is_refused(error) and not location.listed:
+                return True
             if time.monotonic() >= deadline:
                 return False
             time.sleep(1)
         else:
             return True
+
+
+def listed_us(info: "FileInfo") -> int:
+    """A modification time, in microseconds, but in whole seconds: listings tell of fractions that objects do not."""
+    return (info.mtime_ns or 0) // 1_000_000_000 * 1_000_000
 
 
 def _reason(error: Exception) -> str:

@@ -5,8 +5,9 @@
 
 import os
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
+from batchland.errors import UsageError
 from batchland.source.choose import choose, matcher
 from batchland.source.folder import IMAGE_EXTENSIONS, Folder, list_again, list_images
 from batchland.source.refs import (
@@ -21,7 +22,7 @@ from batchland.source.refs import (
     read_image,
     shown,
 )
-from batchland.urls import is_url, local_path
+from batchland.urls import is_url, local_path, split_url
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -43,6 +44,9 @@ __all__ = [
     "read_image",
     "shown",
 ]
+
+
+SHARD_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 
 
 class Source(Protocol):
@@ -77,17 +81,38 @@ class ContainerSource(Source, Protocol):
         """The images of one container, in order. The others are not opened for that."""
 
 
-def open_source(images: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> Source:
-    """The source that `images` means: a folder of this machine, or one that a URL names.
+def open_source(
+    images: str | os.PathLike[str] | None,
+    *,
+    image_list: str | None = None,
+    all_files: bool = False,
+    follow_links: bool = False,
+) -> Source:
+    """The source that `images` means: a folder, or tar or Parquet files by their names; of this machine, or by URL.
 
+    image_list: a file that lists the images, `-` for standard input; relative paths lie below `images`, or else here.
     all_files: list files of every extension. follow_links: follow links to folders of this machine.
-    """
-    if is_url(images):
-        url = str(images)
-        path = local_path(url)
-        if path is None:
-            from batchland.source.remote import Remote  # with pyarrow, which local images do without
 
-            return Remote(url, all_files=all_files)
-        images = path
-    return Folder(images, all_files=all_files, follow_links=follow_links)
+    Raises UsageError if there is neither.
+    """
+    place = None if images is None else os.fspath(images)
+    if image_list is not None:
+        from batchland.source.paths import Paths
+
+        return Paths(image_list, place)
+    if place is None:
+        raise UsageError("nothing to score: give a folder, a URL, tar or Parquet files, or a list by --images")
+    path = split_url(place).path if is_url(place) else place
+    if path.endswith(SHARD_SUFFIXES) and not os.path.isdir(path):  # noqa: PTH112
+        from batchland.source.tar import Shards
+
+        return Shards(place, all_files=all_files)
+    if path.rstrip("/").endswith(".parquet"):
+        from batchland.source.table import Tables
+
+        return Tables(place)
+    if is_url(place) and local_path(place) is None:
+        from batchland.source.remote import Remote  # with pyarrow, which local images do without
+
+        return Remote(place, all_files=all_files)
+    return Folder(local_path(place) or place, all_files=all_files, follow_links=follow_links)

@@ -5,16 +5,16 @@ a HEAD and a GET, since Arrow asks for the size before it reads. Listing brings 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from batchland.errors import ImageError, InputError, UsageError
-from batchland.filesystems import Location, answers, open_location, os_error, start_error
+from batchland.errors import ImageError, UsageError
+from batchland.filesystems import Location, call, listed_us, open_location, os_error, start_error
 from batchland.source import refs
 from batchland.source.folder import kind_by_name, walk
 from batchland.source.refs import ChangedError, Ignored, ImageFile, ImageRef, display_name, file_name
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
 _SECOND: Final = 1_000_000
-Result = TypeVar("Result")
 
 
 class Remote:
@@ -39,16 +38,7 @@ class Remote:
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """As `list_images` does it. Raises UsageError, or InputError if nobody answers, before the first image."""
-        location = self._files.location
-        try:
-            first = self._files.infos("")
-        except FileNotFoundError:
-            if location.filesystem.get_file_info(location.path).is_file:
-                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in") from None
-            raise UsageError(f"{self.name}: does not exist; give a folder of images") from None
-        except (OSError, pa.ArrowException) as error:
-            raise start_error(error, self.name) from error
-        return walk("", _Lister(self._files, self._all_files, ignored.counts, first).entries)
+        return walk("", _Lister(self._files, self._all_files, ignored.counts, self._first_infos()).entries)
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """As `list_again` does it."""
@@ -56,6 +46,21 @@ class Remote:
         if key.endswith("/"):
             return walk("" if key == "./" else key, _Lister(self._files, self._all_files, Counter()).entries)
         return iter([self._files.ref(key)])
+
+    def names(self) -> list[str]:
+        """The files in the folder itself. Raises as `images` does."""
+        return [info.base_name for info in self._first_infos() if info.is_file]
+
+    def _first_infos(self) -> "list[FileInfo]":
+        location = self._files.location
+        try:
+            return self._files.infos("")
+        except FileNotFoundError:
+            if location.filesystem.get_file_info(location.path).is_file:
+                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in") from None
+            raise UsageError(f"{self.name}: does not exist; give a folder of images") from None
+        except (OSError, pa.ArrowException) as error:
+            raise start_error(error, self.name) from error
 
 
 @dataclass
@@ -71,7 +76,7 @@ class _Lister:
         infos, self.first = self.first, None
         try:
             if infos is None:
-                infos = refs.retries.call(lambda: self.files.call(lambda: self.files.infos(prefix)))
+                infos = refs.retries.call(lambda: call(self.files.location, lambda: self.files.infos(prefix)))
         except OSError as error:
             reason = f"the folder cannot be listed: {error.strerror}"
             yield ImageRef(display_name(prefix.encode()) or "./", b"", ("unreadable", reason))
@@ -88,7 +93,7 @@ class _Lister:
             folder = not info.is_file
             kind = kind_by_name(name, all_files=self.all_files or folder)
             if kind == "file":
-                yield (name + b"/", 0, 0) if folder else (name, info.size, _modified_us(info))
+                yield (name + b"/", 0, 0) if folder else (name, info.size, listed_us(info))
             else:
                 self.ignored[kind] += 1
 
@@ -98,14 +103,16 @@ class RemoteFiles:
     """The Store of what lies below a URL: `path` is a key, with its size and time where the listing gave them."""
 
     url: str = field(repr=False)
+    listed: bool = True
+    """Whether its images are known by listing it, which some may not do who may read them."""
 
     @cached_property
     def location(self) -> Location:
         """Opened at first use."""
-        return open_location(self.url)
+        return open_location(self.url)._replace(listed=self.listed)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url}
+        return {"url": self.url, "listed": self.listed}
 
     def ref(self, key: str, size: int | None = None, modified_us: int = 0, name: str | None = None) -> ImageRef:
         """The image of that key below the URL."""
@@ -121,32 +128,24 @@ class RemoteFiles:
 
     def read(self, path: bytes) -> ImageFile:
         """As the Store says. Raises InputError if the storage as a whole is gone, which is no image's fault."""
-        return self.call(lambda: self._read(path))
+        try:
+            location = self.location
+        except UsageError as error:  # of a list; a listing would have found out
+            raise ImageError("io_error", str(error)) from error
+        file = call(location, lambda: self._read(path))
+        if len(file.data) != file.size:
+            raise ChangedError("the object was replaced while it was read")
+        return file
 
     def facts(self, path: bytes) -> tuple[int, int]:
         """As listed, or asked for now."""
         facts, key = _unpacked(path)
         if facts is None:
-            info = self.call(lambda: self.location.filesystem.get_file_info(self._path(key)))
+            info = call(self.location, lambda: self.location.filesystem.get_file_info(self._path(key)))
             if not info.is_file:
                 raise os_error(FileNotFoundError())
-            return info.size, _modified_us(info)
+            return info.size, listed_us(info)
         return facts
-
-    def call(self, action: Callable[[], Result]) -> Result:
-        """Do it, with the errors of a local file system. Raises InputError if the storage as a whole is gone."""
-        try:
-            return action()
-        except (ChangedError, ImageError):
-            raise
-        except (OSError, pa.ArrowException) as error:
-            told = os_error(error)
-            if not isinstance(told, FileNotFoundError) and not answers(self.location):
-                raise InputError(
-                    f"{self.location.name}: does not answer any more ({told.strerror}); finished parts are kept, run "
-                    f"the same command again when it does"
-                ) from error
-            raise told from error
 
     def _read(self, path: bytes) -> ImageFile:
         facts, key = _unpacked(path)
@@ -158,8 +157,6 @@ class RemoteFiles:
                 raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
             stamp = (file.metadata() or {}).get("Last-Modified")
             data = file.read(size)
-        if len(data) != size:
-            raise ChangedError("the object was replaced while it was read")
         if stamp:
             return ImageFile(data, size, int(datetime.fromisoformat(stamp.decode()).timestamp()) * _SECOND)
         return ImageFile(data, size, self._modified_us(key, size, facts))
@@ -168,15 +165,10 @@ class RemoteFiles:
         """Where opening a file does not tell: as listed, if that is the same file still."""
         if facts and facts[0] == size:
             return facts[1]
-        return _modified_us(self.location.filesystem.get_file_info(self._path(key)))
+        return listed_us(self.location.filesystem.get_file_info(self._path(key)))
 
     def _path(self, key: str) -> str:
         return f"{self.location.path}/{key}" if key else self.location.path
-
-
-def _modified_us(info: "FileInfo") -> int:
-    """In whole seconds: a listing may tell of fractions that the object itself does not."""
-    return (info.mtime_ns or 0) // 1_000_000_000 * _SECOND
 
 
 def _unpacked(path: bytes) -> tuple[tuple[int, int] | None, str]:
