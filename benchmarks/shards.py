@@ -1,16 +1,18 @@
 """What shards cost: merging a thousand of them, and scoring with two at once in place of one process.
 
     python -m benchmarks.shards merge --shards 1000 --rows 1000000
-    python -m benchmarks.shards throughput --model scratch --count 1000
+    python -m benchmarks.shards deal --rows 10000000
+    python -m benchmarks.shards throughput --model scratch --count 3000
 
 merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a process
-of its own. throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge;
-each round runs both ways, one after the other.
+of its own. deal: finds a shard's own among that many names, as they would come from a listing. throughput: `score` on
+all cores, against two shards at once on half of the cores each, and their merge; each round runs both ways.
 """
 
 import argparse
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -50,14 +52,14 @@ RUN: dict[str, Any] = {"model": MODEL.sha256, "provider": "CPUExecutionProvider"
 
 def main() -> None:
     options = _options()
-    print(_merge(options) if options.what == "merge" else _throughput(options))
+    print({"merge": _merge, "deal": _deal, "throughput": _throughput}[options.what](options))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("merge", "throughput"))
+    parser.add_argument("what", choices=("merge", "deal", "throughput"))
     parser.add_argument("--shards", type=int, default=1000)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of all shards together")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="images of all shards together")
     parser.add_argument("--model", default="scratch", help="scratch, transfer (both with random weights) or a file")
     parser.add_argument("--size", choices=SIZES, default="small", help="of the drawn photos")
     parser.add_argument("--count", type=int, default=1000, help="of the drawn photos")
@@ -82,6 +84,19 @@ def _merge(options: argparse.Namespace) -> str:
         f"| {options.shards} | {options.rows} | {sum(sizes) / 1e6:.1f} | {median(manifests) / 1e3:.1f} "
         f"| {out.stat().st_size / 1e6:.1f} | {run.wall:.1f} | {run.cpu:.1f} | {options.rows / run.wall:.0f} "
         f"| {run.peak_mb:.0f} |"
+    )
+
+
+def _deal(options: argparse.Namespace) -> str:
+    deal = Deal(Shard(index=0, count=options.shards))
+    names = (f"camera-{number // 10_000:05}/{number:09}.jpg" for number in range(options.rows))
+    begin = time.perf_counter()
+    own = sum(1 for _ in deal.images(ImageRef(name, b"") for name in names))
+    seconds = time.perf_counter() - begin
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (
+        "| names | shards | own | seconds | names/s | peak MB |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        f"| {options.rows} | {options.shards} | {own} | {seconds:.1f} | {options.rows / seconds:.0f} | {peak_mb:.0f} |"
     )
 
 

@@ -36,7 +36,7 @@ from batchland.signals import StopSignal
 from batchland.sink import PredictionSink, Survey
 from batchland.source import shown
 
-BLOCK_SIZE: Final = 65536
+BLOCK_SIZE: Final = 32768
 """Rows put in order at once: many of each shard, so that a thousand shards cost little more than ten."""
 _ADVICE: Final = "which no undisturbed shards leave behind; score all shards again with --overwrite"
 
@@ -135,10 +135,9 @@ class _Rows:
 def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
     for file in shard.manifest.files:
         path = shard.folder / file.path
-        metadata = pq.read_metadata(path)
-        for number in range(metadata.num_row_groups):
-            with path.open("rb") as opened, pq.ParquetFile(opened, metadata=metadata) as parquet:
-                table = parquet.read_row_group(number)
+        for number in range(pq.read_metadata(path).num_row_groups):
+            with path.open("rb") as opened, pq.ParquetFile(opened) as parquet:
+                table = parquet.read_row_group(number, use_threads=False)
             yield from table.replace_schema_metadata(None).cast(SHARD_PREDICTIONS).combine_chunks().to_batches()
 
 
