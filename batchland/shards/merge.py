@@ -188,6 +188,8 @@ class _Stream:
 def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
     """Of containers, each shard has listed its own, and nobody all images."""
     listed = survey.counts.listed
+    if not listed:
+        raise UsageError(f"{folder}: all shards are empty, there was no image in any container; nothing to merge")
     if info.dealt_by == "image" and (listed, survey.names_sha256) != (info.listed, info.names_sha256):
         raise UsageError(f"{folder}: there are {listed} rows for {info.listed} images, or other names, {_ADVICE}")
 
