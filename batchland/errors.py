@@ -6,7 +6,7 @@
     ├── GateFailedError                 4   an evaluation gate failed
     ├── ModelError                      5   the model file cannot be used
     │   └── DeviceError                 5   the device that was asked for cannot be used
-    ├── MissingInputError              66   a job's delivery is missing, empty or still growing
+    ├── MissingInputError              66   a job's delivery, or a shard, is missing or not complete yet
     ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
     ├── EngineError                    69   a Ray cluster cannot be reached or broke down; a rerun resumes
     ├── InputError                     74   the storage of the images is gone; a rerun resumes
@@ -67,7 +67,7 @@ class DeviceError(ModelError):
 
 
 class MissingInputError(BatchlandError):
-    """A job's delivery is missing, empty or still growing."""
+    """A job's delivery is missing, empty or still growing; a shard is missing or unfinished."""
 
     exit_code = 66
 

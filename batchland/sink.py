@@ -91,6 +91,7 @@ class Survey:
 
     counts: Counts
     input_fingerprint: str
+    names_sha256: str
 
 
 class PredictionSink:
@@ -190,6 +191,21 @@ class PredictionSink:
             if resumed < part.count:
                 self._flush(part)
 
+    def keep(self, blocks: Iterable[pa.RecordBatch]) -> Iterator[None]:
+        """Take rows that are known already, all of the output's, in order and in blocks of any size.
+
+        After each part comes a None. Parts that an interrupted run of the same fingerprint has left stay as they are.
+        """
+        for table in _in_parts(blocks, self.part_size):
+            index = self._parts
+            self._parts += 1
+            self._listed += table.num_rows
+            self.kept_images += table.num_rows
+            self._listed_names.update(_joined(table["image"].to_pylist()))
+            if not self._is_written(index, table.num_rows):
+                self._flush_table(index, table)
+            yield None
+
     def write(self, rows: pa.RecordBatch) -> None:
         """Take the rows of the next batch."""
         self._raise_write_errors(wait=False)
@@ -232,7 +248,7 @@ class PredictionSink:
             failed=by_status["failed"],
             failed_by_code=dict(sorted(by_code.items())),
         )
-        return Survey(counts, digest.hexdigest())
+        return Survey(counts, digest.hexdigest(), names.hexdigest())
 
     def assemble(self, info: str) -> list[WrittenFile]:
         """Put the output together out of the parts. info: JSON text for the Parquet metadata."""
@@ -253,11 +269,13 @@ class PredictionSink:
         self.write_seconds += time.monotonic() - begin
 
     def _flush(self, part: _Part) -> None:
+        self._flush_table(part.index, pa.Table.from_batches(part.rows, self._schema))
+
+    def _flush_table(self, index: int, table: pa.Table) -> None:
         """Write a part in the background, one at a time."""
         self._raise_write_errors(wait=True)
         self._last_checkpoint = time.monotonic()
-        table = pa.Table.from_batches(part.rows, self._schema)
-        self._writing = self._writer.submit(self._write_part, part.index, table)
+        self._writing = self._writer.submit(self._write_part, index, table)
 
     def _write_part(self, index: int, table: pa.Table) -> None:
         with self._timed():
@@ -289,8 +307,34 @@ class PredictionSink:
         unchanged = all(_unchanged(entry, *fact) for entry, fact in zip(entries, _facts(table), strict=True))
         return table.replace_schema_metadata(None) if unchanged else None
 
+    def _is_written(self, index: int, rows: int) -> bool:
+        """Whether that part is there as this very run would write it."""
+        if not self._output.has_part(index):
+            return False
+        try:
+            table = self._output.read_part(index)
+        except (OSError, pa.ArrowException):
+            return False
+        metadata = table.schema.metadata or {}
+        return table.num_rows == rows and metadata.get(_FINGERPRINT_KEY) == self._part_metadata[_FINGERPRINT_KEY]
+
     def _read_part(self, index: int) -> pa.Table:
         return self._output.read_part(index).replace_schema_metadata(None).combine_chunks()
+
+
+def _in_parts(blocks: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `size` rows; the last one may be shorter."""
+    held: list[pa.RecordBatch] = []
+    room = size
+    for block in blocks:
+        while block.num_rows >= room:
+            yield pa.Table.from_batches([*held, block.slice(0, room)])
+            block, held, room = block.slice(room), [], size
+        if block.num_rows:
+            held.append(block)
+            room -= block.num_rows
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:

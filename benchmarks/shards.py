@@ -1,22 +1,26 @@
 """What shards cost: merging a thousand of them, and scoring with two at once in place of one process.
 
     python -m benchmarks.shards merge --shards 1000 --rows 1000000
-    python -m benchmarks.shards throughput --model scratch --count 1000
+    python -m benchmarks.shards deal --rows 10000000
+    python -m benchmarks.shards throughput --model scratch --count 3000
 
 merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a process
-of its own. throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge;
-each round runs both ways, one after the other.
+of its own. deal: finds a shard's own among that many names, as they would come from a listing. throughput: `score` on
+all cores, against two shards at once on half of the cores each, and their merge; each round runs both ways.
 """
 
 import argparse
+import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +42,8 @@ from batchland.scoring import ScoreOptions
 from batchland.shards.deal import Deal, Shard
 from batchland.shards.finished import ROW_GROUP_SIZE
 from batchland.source import ImageRef
+from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos
-from benchmarks.score import _model, _timed
 
 CLASSES = class_names([f"{number:02}.Class_{number}" for number in range(50)])
 MODEL = ModelInfo(name="drawn", architecture="none", sha256="0" * 64, file="none.onnx")
@@ -48,14 +52,14 @@ RUN: dict[str, Any] = {"model": MODEL.sha256, "provider": "CPUExecutionProvider"
 
 def main() -> None:
     options = _options()
-    print(_merge(options) if options.what == "merge" else _throughput(options))
+    print({"merge": _merge, "deal": _deal, "throughput": _throughput}[options.what](options))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("merge", "throughput"))
+    parser.add_argument("what", choices=("merge", "deal", "throughput"))
     parser.add_argument("--shards", type=int, default=1000)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of all shards together")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="images of all shards together")
     parser.add_argument("--model", default="scratch", help="scratch, transfer (both with random weights) or a file")
     parser.add_argument("--size", choices=SIZES, default="small", help="of the drawn photos")
     parser.add_argument("--count", type=int, default=1000, help="of the drawn photos")
@@ -71,15 +75,28 @@ def _merge(options: argparse.Namespace) -> str:
     if not folder.exists():
         draw_shards(folder, options.shards, options.rows)
     out = options.work / "merged.parquet"
-    run = _timed([sys.executable, "-m", "batchland", "merge", str(folder), "--out", str(out), "--overwrite"])
+    run = _together((_merging(folder, out), _cores()))
     sizes = [path.stat().st_size for path in folder.rglob("*.parquet")]
     manifests = [path.stat().st_size for path in folder.rglob("_manifest.json")]
     return (
         "| shards | rows | their files MB | a manifest KB | merged MB | wall s | CPU s | rows/s | peak MB |\n"
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         f"| {options.shards} | {options.rows} | {sum(sizes) / 1e6:.1f} | {median(manifests) / 1e3:.1f} "
-        f"| {out.stat().st_size / 1e6:.1f} | {run['wall']:.1f} | {run['cpu']:.1f} | {options.rows / run['wall']:.0f} "
-        f"| {run['peak_mb']:.0f} |"
+        f"| {out.stat().st_size / 1e6:.1f} | {run.wall:.1f} | {run.cpu:.1f} | {options.rows / run.wall:.0f} "
+        f"| {run.peak_mb:.0f} |"
+    )
+
+
+def _deal(options: argparse.Namespace) -> str:
+    deal = Deal(Shard(index=0, count=options.shards))
+    names = (f"camera-{number // 10_000:05}/{number:09}.jpg" for number in range(options.rows))
+    begin = time.perf_counter()
+    own = sum(1 for _ in deal.images(ImageRef(name, b"") for name in names))
+    seconds = time.perf_counter() - begin
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (
+        "| names | shards | own | seconds | names/s | peak MB |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        f"| {options.rows} | {options.shards} | {own} | {seconds:.1f} | {options.rows / seconds:.0f} | {peak_mb:.0f} |"
     )
 
 
@@ -135,8 +152,6 @@ def _draw_shard(out: Path, shard: Shard, names: list[str], positions: list[int],
 
 
 def _described(path: Path, rows: int) -> WrittenFile:
-    import hashlib
-
     content = path.read_bytes()
     return WrittenFile(path=path.name, rows=rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
@@ -165,57 +180,65 @@ def _rows(names: list[str], positions: list[int]) -> pa.Table:
 
 
 def _throughput(options: argparse.Namespace) -> str:
-    model, images = (
-        _model(options.model, options.work),
-        draw_photos(options.work / "photos", options.size, options.count),
-    )
+    model = find_model(options.model, options.work)
+    images = draw_photos(options.work / "photos", options.size, options.count)
     rounds = []
     for _ in range(options.rounds):
         out = options.work / "plain.parquet"
-        plain = _scoring(images, model, "--overwrite", "--out", str(out))
-        rounds.append({"plain": _together([(plain, _cores())]), **_sharded(options, images, model, out)})
+        plain = _together((_scoring(images, model, "--out", str(out)), _cores())).wall
+        rounds.append({"plain score": plain, **_sharded(options.work, images, model, out)})
     lines = ["| way | wall s | images/s | of plain score |", "| --- | ---: | ---: | ---: |"]
     for way in rounds[0]:
         wall = median(each[way] for each in rounds)
-        ratio = median(each["plain"] / each[way] for each in rounds)
+        ratio = median(each["plain score"] / each[way] for each in rounds)
         lines.append(f"| {way} | {wall:.2f} | {options.count / wall:.1f} | {ratio:.2f} |")
     return "\n".join(lines)
 
 
-def _sharded(options: argparse.Namespace, images: Path, model: Path, plain: Path) -> dict[str, float]:
+def _sharded(work: Path, images: Path, model: Path, plain: Path) -> dict[str, float]:
     """Wall seconds of two shards at once, half of the cores each, and of their merge."""
-    folder, merged = options.work / "two-shards", options.work / "two-merged.parquet"
-    halves = np.array_split(_cores(), 2)
-    commands = [_scoring(images, model, "--overwrite", "--out", str(folder), "--shard", f"{i}/2") for i in (0, 1)]
-    shards = _together(list(zip(commands, [set(half.tolist()) for half in halves], strict=True)))
-    command = [sys.executable, "-m", "batchland", "merge", str(folder), "--out", str(merged), "--overwrite"]
-    merging = _together([(command, _cores())])
-    same = pq.read_table(merged, columns=["image", "label"]).equals(pq.read_table(plain, columns=["image", "label"]))
-    assert same, "the merged shards have other rows than plain score"
-    return {"two shards at once": shards, "two shards at once, then merge": shards + merging}
+    folder, merged = work / "two-shards", work / "two-merged.parquet"
+    halves = np.array_split(sorted(_cores()), 2)
+    scoring = [_scoring(images, model, "--out", str(folder), "--shard", f"{index}/2") for index in (0, 1)]
+    shards = _together(*((command, half.tolist()) for command, half in zip(scoring, halves, strict=True))).wall
+    merging = _together((_merging(folder, merged), _cores())).wall
+    print(f"byte for byte the same: {merged.read_bytes() == plain.read_bytes()}", file=sys.stderr)
+    return {"two shards at once": shards, "two shards at once, and their merge": shards + merging}
 
 
 def _scoring(images: Path, model: Path, *arguments: str) -> list[str]:
     command = [sys.executable, "-m", "batchland", "score", str(images), "--model", str(model), "--device", "cpu"]
-    return [*command, *arguments]
+    return [*command, "--overwrite", *arguments]
+
+
+def _merging(folder: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "batchland", "merge", str(folder), "--out", str(out), "--overwrite"]
 
 
 def _cores() -> set[int]:
     return os.sched_getaffinity(0)
 
 
-def _together(commands: list[tuple[list[str], Any]]) -> float:
-    """Wall seconds until all of these commands are done, each on its cores."""
+class Run(NamedTuple):
+    wall: float
+    cpu: float
+    peak_mb: float
+    """Of the largest process."""
+
+
+def _together(*commands: tuple[list[str], Iterable[int]]) -> Run:
+    """Run commands at once, each on its cores, until all are done."""
     begin = time.perf_counter()
     running = []
     for command, cores in commands:
         pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores))), *command]
-        running.append(subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
-    for process in running:
-        _, errors = process.communicate()
-        if process.returncode:
-            raise SystemExit(f"{process.args} failed:\n{errors}")
-    return time.perf_counter() - begin
+        running.append(subprocess.Popen(pinned, stdout=subprocess.DEVNULL))
+    ends = [os.wait4(process.pid, 0) for process in running]
+    if any(status for _, status, _ in ends):
+        raise SystemExit("a command failed")
+    used = [usage for _, _, usage in ends]
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return Run(time.perf_counter() - begin, cpu, max(usage.ru_maxrss for usage in used) / 1024)
 
 
 if __name__ == "__main__":

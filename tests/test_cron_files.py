@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import yaml
 from nights import model_run, night
 
 from batchland.cli import main
-from batchland.errors import GateFailedError, ModelError, TooManyFailedError, UsageError
+from batchland.errors import GateFailedError, MissingInputError, ModelError, TooManyFailedError, UsageError
 from batchland.nightly.crontab import Entry, kept_environment, render
 from batchland.nightly.prometheus import write_metrics
 from batchland.nightly.run_record import GateVerdict
+from batchland.shards.deal import Shard
 
 FOLDER = Path(__file__).parent.parent / "cron"
 
@@ -108,6 +110,58 @@ def test_the_pod_never_overlaps_and_does_not_retry_what_another_try_cannot_chang
     assert pod["restartPolicy"] == "Never"  # as podFailurePolicy demands
     zone = {variable["name"]: variable["value"] for variable in container["env"]}["TZ"]
     assert zone == job["spec"]["timeZone"]
+
+
+def test_every_pod_scores_its_shard_and_another_job_merges_them():
+    shards, merge = yaml.safe_load_all((FOLDER / "kubernetes-shards.yaml").read_text())
+    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in (shards, merge)]
+    count = shards["spec"]["completions"]
+    for index in range(count):
+        words = [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in containers[0]["command"]]
+        assert_our_command(words)
+        assert str(Shard.parse(words[-1])) == f"{index}/{count}"
+    assert_our_command(containers[1]["command"])
+    assert containers[1]["command"][2] == containers[0]["command"][words.index("--out") + 1]
+    failing = [job["spec"]["podFailurePolicy"]["rules"][0] for job in (shards, merge)]
+    assert [(rule["action"], rule["onExitCodes"]["values"]) for rule in failing] == [
+        ("FailIndex", [error.exit_code for error in (UsageError, ModelError)]),
+        ("FailJob", [error.exit_code for error in (UsageError, TooManyFailedError, MissingInputError)]),
+    ]
+    for job, container in zip((shards, merge), containers, strict=True):
+        assert job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]
+        assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"  # as podFailurePolicy demands
+    assert shards["spec"]["completionMode"] == "Indexed"
+    assert merge["spec"]["suspend"] is True
+
+
+def test_the_tasks_of_a_slurm_array_and_the_merge_behind_them(tmp_path, photos, toy_model):
+    """The script as it is, but for its paths and a smaller number of tasks."""
+    text = (FOLDER / "slurm-array.sh").read_text()
+    (last,) = re.findall(r"^#SBATCH --array=0-([0-9]+)$", text, re.MULTILINE)
+    (count,) = re.findall(r"^SHARDS=([0-9]+)$", text, re.MULTILINE)
+    assert int(last) + 1 == int(count)
+    assert (FOLDER / "slurm-array.sh").stat().st_mode & 0o111
+    program = tmp_path / "batchland"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m batchland "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "models").mkdir()
+    shutil.copy(toy_model, tmp_path / "models" / "transfer.onnx")
+    script = tmp_path / "slurm-array.sh"
+    text = text.replace(f"SHARDS={count}", "SHARDS=2").replace("/opt/batchland/.venv/bin/batchland", str(program))
+    script.write_text(text.replace("cd /srv/batchland", f"cd {tmp_path}"))
+    for task in (0, 1):
+        environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "1"}
+        subprocess.run(["bash", str(script)], env=environment, check=True, capture_output=True)
+    (merging,) = re.findall(r'--wrap "(.*)"$', script.read_text(), re.MULTILINE)
+    subprocess.run(merging.split(), cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([program, "score", "photos", "--out", "one.parquet"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "predictions" / "all.parquet").read_bytes() == (tmp_path / "one.parquet").read_bytes()
+
+
+@needs("shellcheck")
+def test_shellcheck_finds_nothing_in_the_script():
+    result = subprocess.run(["shellcheck", str(FOLDER / "slurm-array.sh")], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "")
 
 
 def test_the_alerts_ask_for_metrics_that_are_written(tmp_path):

@@ -3,7 +3,6 @@
 Memory is bounded: one row group of every shard, and a part of the output.
 """
 
-import hashlib
 import heapq
 import os
 import socket
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +27,18 @@ from batchland.schemas import (
     MergedShard,
     PredictionsInfo,
     Seconds,
+    ShardInfo,
 )
 from batchland.scoring import Progress, RunSummary, run_id
 from batchland.shards.deal import PLACE_BITS
 from batchland.shards.finished import FinishedShard, finished_shards
 from batchland.signals import StopSignal
-from batchland.sink import KeptRow, PredictionSink, Survey
+from batchland.sink import PredictionSink, Survey
 from batchland.source import shown
+
+BLOCK_SIZE: Final = 32768
+"""Rows put in order at once: many of each shard, so that a thousand shards cost little more than ten."""
+_ADVICE: Final = "which no undisturbed shards leave behind; score all shards again with --overwrite"
 
 
 def merge(
@@ -68,13 +72,14 @@ def merge(
         ) as sink,
     ):
         done = 0
-        for _ in sink.unscored(_kept_rows(_Stream(folder, shards, sink.part_size))):  # a None after each part
+        for _ in sink.keep(_Stream(folder, shards)):  # after each part
             done += sink.part_size
             if on_progress:
                 on_progress(Progress(done, 0, 0))
             if signal.received is not None:
                 raise Interrupted(f"{out}: stopped while merging; the same command goes on there", signal.received)
         survey = sink.survey()
+        _check_complete(folder, shards[0].info, survey)
         info = _info(shards, survey)
         files = sink.assemble(info.model_dump_json())
         if changed := [shard.folder for shard in shards if not shard.is_unchanged()]:
@@ -130,49 +135,41 @@ class _Rows:
 def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
     for file in shard.manifest.files:
         path = shard.folder / file.path
-        metadata = pq.read_metadata(path)
-        for number in range(metadata.num_row_groups):
-            with path.open("rb") as opened, pq.ParquetFile(opened, metadata=metadata) as parquet:
-                table = parquet.read_row_group(number)
+        for number in range(pq.read_metadata(path).num_row_groups):
+            with path.open("rb") as opened, pq.ParquetFile(opened) as parquet:
+                table = parquet.read_row_group(number, use_threads=False)
             yield from table.replace_schema_metadata(None).cast(SHARD_PREDICTIONS).combine_chunks().to_batches()
 
 
 class _Stream:
-    """All rows of all shards in order, as blocks of `size` rows or fewer.
+    """All rows of all shards in order, in blocks of BLOCK_SIZE rows or fewer.
 
     Raises UsageError where a row is lacking or there twice.
     """
 
-    def __init__(self, folder: Path, shards: list[FinishedShard], size: int) -> None:
+    def __init__(self, folder: Path, shards: list[FinishedShard]) -> None:
         self._folder = folder
-        self._info = shards[0].info
         self._shards = shards
-        self._size = size
-        self._by_container = self._info.dealt_by == "container"
+        self._by_container = shards[0].info.dealt_by == "container"
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         rows = [_Rows(shard) for shard in self._shards]
         heads = [(each.head, index) for index, each in enumerate(rows) if each.rows is not None]
         heapq.heapify(heads)
-        names = hashlib.sha256()
         begin = 0
         while heads:
             if self._by_container and heads[0][0] > begin and not heads[0][0] % (1 << PLACE_BITS):
                 begin = heads[0][0]  # the next container that holds anything
             block = self._block(rows, heads, begin)
             begin += block.num_rows
-            names.update(b"".join(name.encode() + b"\0" for name in block.column("image").to_pylist()))
             yield block.drop_columns(["position"])
-        complete = (begin, names.hexdigest()) == (self._info.listed, self._info.names_sha256)
-        if not self._by_container and not complete:
-            raise UsageError(f"{self._folder}: the rows end at number {begin} of {self._info.listed}, {_ADVICE}")
 
     def _block(self, rows: list[_Rows], heads: list[tuple[int, int]], begin: int) -> pa.RecordBatch:
         """The next rows, from position `begin` on."""
         found: list[pa.RecordBatch] = []
-        while heads and heads[0][0] < begin + self._size:
+        while heads and heads[0][0] < begin + BLOCK_SIZE:
             _, index = heapq.heappop(heads)
-            found += rows[index].take(begin + self._size)
+            found += rows[index].take(begin + BLOCK_SIZE)
             if rows[index].rows is not None:
                 heapq.heappush(heads, (rows[index].head, index))
         if not found:
@@ -188,13 +185,13 @@ class _Stream:
         return table.take(order).combine_chunks().to_batches()[0]
 
 
-_ADVICE = "which no undisturbed shards leave behind; score all shards again with --overwrite"
-
-
-def _kept_rows(blocks: _Stream) -> Iterator[KeptRow]:
-    for block in blocks:
-        for place, name in enumerate(block.column("image").to_pylist()):
-            yield KeptRow(name, block, place)
+def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
+    """Of containers, each shard has listed its own, and nobody all images."""
+    listed = survey.counts.listed
+    if not listed:
+        raise UsageError(f"{folder}: all shards are empty, there was no image in any container; nothing to merge")
+    if info.dealt_by == "image" and (listed, survey.names_sha256) != (info.listed, info.names_sha256):
+        raise UsageError(f"{folder}: there are {listed} rows for {info.listed} images, or other names, {_ADVICE}")
 
 
 def _info(shards: list[FinishedShard], survey: Survey) -> PredictionsInfo:
