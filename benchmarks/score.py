@@ -14,9 +14,7 @@ cores would reach.
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -24,7 +22,7 @@ from typing import Any
 
 from batchland.cores import usable_cores
 from benchmarks.contenders import WAYS
-from benchmarks.machine import RESULTS, cpu, versions
+from benchmarks.machine import RESULTS, cpu, timed, versions
 from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos
 
@@ -38,7 +36,7 @@ def main() -> None:
         found = {way: _run_way(way, images, model) for way in options.ways}
         found["cli"] = _run_cli(images, model)
         found["first"] = _run_cli(_one_image(images, options.work), model)
-        found["help"] = _timed([sys.executable, "-m", "batchland", "--help"])
+        found["help"] = timed([sys.executable, "-m", "batchland", "--help"])
         rounds.append(found)
         print(f"round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
     result = _facts(options, images, rounds)
@@ -74,28 +72,14 @@ def _one_image(images: Path, work: Path) -> Path:
 
 def _run_way(way: str, images: Path, model: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.contenders", way, str(images), str(model), str(usable_cores())]
-    run = _timed(command)
+    run = timed(command)
     return run | json.loads(run["output"].splitlines()[-1])
 
 
 def _run_cli(images: Path, model: Path) -> dict[str, float]:
     out = model.parent / "predictions.parquet"
     command = [sys.executable, "-m", "batchland", "score", str(images), "--model", str(model), "--out", str(out)]
-    return _timed([*command, "--device", "cpu", "--overwrite"])
-
-
-def _timed(command: list[str]) -> dict[str, Any]:
-    """Wall seconds, CPU seconds and peak resident MB (largest process) of a command."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    output, errors = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - begin
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed:\n{errors}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return {"wall": wall, "cpu": cpu, "peak_mb": usage.ru_maxrss / 1024, "output": output}
+    return timed([*command, "--device", "cpu", "--overwrite"])
 
 
 def _facts(options: argparse.Namespace, images: Path, rounds: list[dict[str, Any]]) -> dict[str, Any]:
