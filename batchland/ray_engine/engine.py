@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -29,6 +30,8 @@ from batchland.source import ImageRef
 
 WINDOW: Final = 16384
 """Batches per execution of Ray Data, which keeps a few kilobytes of statistics of each until its end."""
+
+_ANSWER_SECONDS: Final = 10.0
 
 
 class RayEngine:
@@ -69,6 +72,7 @@ class RayEngine:
         address = self._options.ray_address or os.environ.get("RAY_ADDRESS") or "local"
         if address.startswith("ray://"):
             raise UsageError(f"--ray-address {address}: run on a machine of the cluster, with HOST:PORT or auto")
+        _check_answers(address)
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
             # its session files, in a folder that goes away; sockets' paths may not be long, whatever $TMPDIR is
@@ -159,6 +163,17 @@ class RayEngine:
                 done += 1
                 yield unless_error(scored)
         results.wait_for_end(on_wait)
+
+
+def _check_answers(address: str) -> None:
+    """Raise EngineError if nobody listens at HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+        except OSError as error:
+            reason = error.strerror or "no answer"
+            raise EngineError(f"Ray at {address} cannot be used: {reason}; see `ray status` there") from error
 
 
 @contextmanager
