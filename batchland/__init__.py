@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from batchland.sample import draw_sample
     from batchland.scoring import Progress, RunSummary, ScoreOptions, score
     from batchland.session import Session, open_session
+    from batchland.shards.deal import Shard
+    from batchland.shards.merge import merge
     from batchland.training.export import ExportOptions, export
     from batchland.training.options import TrainOptions
     from batchland.training.train import TrainedModel, train
@@ -49,6 +51,7 @@ _PUBLIC = {
     "RunSummary": "batchland.scoring",
     "ScoreOptions": "batchland.scoring",
     "Session": "batchland.session",
+    "Shard": "batchland.shards.deal",
     "TrainOptions": "batchland.training.options",
     "TrainedModel": "batchland.training.train",
     "adopt": "batchland.adoption",
@@ -58,6 +61,7 @@ _PUBLIC = {
     "evaluate": "batchland.evaluation",
     "export": "batchland.training.export",
     "load_job": "batchland.nightly.job",
+    "merge": "batchland.shards.merge",
     "open_session": "batchland.session",
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.lookup",
@@ -88,6 +92,7 @@ __all__ = [
     "RunSummary",
     "ScoreOptions",
     "Session",
+    "Shard",
     "TrainOptions",
     "TrainedModel",
     "adopt",
@@ -97,6 +102,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_job",
+    "merge",
     "open_session",
     "parse_gate",
     "predict",

@@ -212,7 +212,8 @@ class Manifest(Document):
     shard: ShardInfo | None = None
     """Of the output of one shard."""
     shards: tuple[MergedShard, ...] = ()
-    """Of a merged output: what it was merged of. Counts and seconds are sums over the shards then."""
+    """Of a merged output: what it was merged of. Counts and seconds are sums over the shards then, images_per_second is
+    that of a shard, on the average."""
 
 
 class Figure(Document):

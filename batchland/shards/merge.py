@@ -71,11 +71,9 @@ def merge(
             overwrite=overwrite,
         ) as sink,
     ):
-        done = 0
         for _ in sink.keep(_Stream(folder, shards)):  # after each part
-            done += sink.part_size
             if on_progress:
-                on_progress(Progress(done, 0, 0))
+                on_progress(Progress(sink.kept_images, 0, 0))
             if signal.received is not None:
                 raise Interrupted(f"{out}: stopped while merging; the same command goes on there", signal.received)
         survey = sink.survey()
