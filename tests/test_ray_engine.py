@@ -214,7 +214,11 @@ def test_what_ray_cannot_do_is_refused_at_once(tmp_path, photos, toy_model, envi
     [
         (["--ray-address", "127.0.0.1:1"], 69, "; see `ray status` there"),
         (["--device", "cuda"], 5, "the Ray cluster has no GPUs; or use --device cpu"),
-        (["--device", "tensorrt"], 5, "--device tensorrt cannot run here: the Ray cluster has no GPUs"),
+        (
+            ["--device", "tensorrt"],
+            5,
+            "--device tensorrt cannot run here: the Ray cluster has no GPUs; or use --device cpu",
+        ),
     ],
 )
 def test_a_cluster_that_is_not_there_or_has_no_gpu_is_an_error_of_one_line(
