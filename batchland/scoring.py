@@ -427,7 +427,7 @@ def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dic
             include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
         ),
         "versions": versions(),
-    } | ({"settings": dict(model.settings)} if model.settings else {})
+    }
 
 
 def run_id(fingerprint: dict[str, Any], input_fingerprint: str) -> str:

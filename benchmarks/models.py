@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 CLASSES = 50
 
 
-def write_random_model(architecture: "Architecture", path: Path) -> None:
-    """For 50 classes and 224 x 224 pixels, with fast JPEG decoding, as `train` makes them by default."""
+def write_random_model(architecture: "Architecture", path: Path, precision: str = "fp32") -> None:
+    """For 50 classes and 224 x 224 pixels, with fast JPEG decoding, as `train` makes them by default; fp32 or fp16."""
+    import torch
+
     from batchland.training.export import write_onnx
     from batchland.training.models import build
+    from batchland.training.precision import half
 
     spec = PreprocessSpec(jpeg_scale="auto")
     card = ModelCard(
@@ -28,19 +31,23 @@ def write_random_model(architecture: "Architecture", path: Path) -> None:
         created_at="2026-11-24T00:00:00Z",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_onnx(build(architecture, CLASSES, spec).eval(), card, path)
+    torch.manual_seed(0)
+    model = build(architecture, CLASSES, spec).eval()
+    write_onnx(half(model) if precision == "fp16" else model, card, path)
 
 
 def find_model(name: str, work: Path) -> Path:
-    """`scratch` or `transfer`, written to the folder `work` once, or the path of any other model."""
-    if name not in ("scratch", "transfer"):
+    """`scratch`, `transfer` or either with `-fp16`, written to the folder `work` once, or the path of another model."""
+    architecture, _, precision = name.partition("-")
+    if architecture not in ("scratch", "transfer") or precision not in ("", "fp16"):
         return Path(name)
     path = work / f"{name}.onnx"
     if not path.exists():
         # in a process of its own: torch here would be counted as every child's peak memory
-        subprocess.run([sys.executable, "-m", "benchmarks.models", name, str(path)], check=True)
+        command = [sys.executable, "-m", "benchmarks.models", architecture, str(path), precision or "fp32"]
+        subprocess.run(command, check=True)
     return path
 
 
 if __name__ == "__main__":
-    write_random_model(sys.argv[1], Path(sys.argv[2]))  # type: ignore[arg-type]
+    write_random_model(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])  # type: ignore[arg-type]

@@ -210,12 +210,15 @@ def test_what_ray_cannot_do_is_refused_at_once(tmp_path, photos, toy_model, envi
 
 
 @pytest.mark.slow
-def test_a_cluster_without_gpus_is_an_error_of_one_line_if_one_is_asked_for(tmp_path, photos, toy_model, environment):
-    arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray", "--device", "cuda")
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_cluster_without_gpus_is_an_error_of_one_line_if_one_is_asked_for(
+    tmp_path, photos, toy_model, environment, device
+):
+    arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray", "--device", device)
     result = run(arguments, environment)
     assert (result.returncode, result.stdout) == (5, "")
     assert result.stderr.splitlines()[1:] == [
-        "batchland: --device cuda cannot run here: the Ray cluster has no GPUs; or use --device cpu"
+        f"batchland: --device {device} cannot run here: the Ray cluster has no GPUs; or use --device cpu"
     ]
 
 

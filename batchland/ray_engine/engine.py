@@ -44,8 +44,9 @@ class RayEngine:
     """
 
     def __init__(self, model: Path, options: ScoreOptions) -> None:
-        if options.device.startswith("cuda:"):
-            raise DeviceError(f"--device {options.device}: Ray gives each session a GPU by itself; use --device cuda")
+        kind, _, numbers = options.device.partition(":")
+        if numbers:
+            raise DeviceError(f"--device {options.device}: Ray gives each session a GPU by itself; use --device {kind}")
         self._path = model
         self._content = read_model(model)
         self._options = options
@@ -102,8 +103,10 @@ class RayEngine:
         gpus = 0 if options.device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
         if not cores:
             raise EngineError("the Ray cluster has no CPUs; see `ray status`")
-        if options.device == "cuda" and not gpus:
-            raise DeviceError("--device cuda cannot run here: the Ray cluster has no GPUs; or use --device cpu")
+        if options.device not in ("auto", "cpu") and not gpus:
+            raise DeviceError(
+                f"--device {options.device} cannot run here: the Ray cluster has no GPUs; or use --device cpu"
+            )
         plan = Plan.of(cores, gpus, options)
         device = options.device if gpus else "cpu"
         content = ray.put(self._content)

@@ -105,6 +105,7 @@ def open_session(
     spinning: bool = False,
     batch_size: int | None = None,
     content: bytes | None = None,
+    gpu_settings: Mapping[str, str] | None = None,
 ) -> Session:
     """Open an exported ONNX classifier.
 
@@ -112,7 +113,7 @@ def open_session(
     intra_op_threads: onnxruntime's own threads on the CPU (default: its choice). spinning: let them busy-wait, faster
     when nothing else wants the cores. batch_size: on GPUs, be as fast as possible with batches of this size; choosing
     how takes some seconds the first time. content: the file's, where it has been read already; the path is only its
-    name then.
+    name then. gpu_settings: options of onnxruntime's CUDA provider, in place of its or our defaults.
 
     Raises ModelError if the file is not such a model, DeviceError if a GPU was asked for and cannot be had; `auto`
     falls back to the CPU and says why in `fallback`.
@@ -123,7 +124,7 @@ def open_session(
     sha256 = hashlib.sha256(content).hexdigest()
     fallback = None
     if wanted.kind != "cpu":
-        session, fallback = _open_on_gpus(path, content, sha256, wanted, batch_size)
+        session, fallback = _open_on_gpus(path, content, sha256, wanted, batch_size, gpu_settings or {})
         if session is not None:
             return session
         if wanted.kind != "auto":
@@ -136,7 +137,12 @@ def open_session(
 
 
 def _open_on_gpus(
-    path: Path, content: bytes, sha256: str, wanted: Wanted, batch_size: int | None
+    path: Path,
+    content: bytes,
+    sha256: str,
+    wanted: Wanted,
+    batch_size: int | None,
+    settings: Mapping[str, str],
 ) -> tuple[Session | None, str | None]:
     """A session that really runs on the GPUs, or the reason why there is none."""
     kind: GpuKind = "tensorrt" if wanted.kind == "tensorrt" else "cuda"
@@ -145,7 +151,7 @@ def _open_on_gpus(
     from batchland.session.gpu import Unusable, open_on_gpus
 
     try:
-        opened = open_on_gpus(path, content, sha256, kind, wanted.gpus, batch_size)
+        opened = open_on_gpus(path, content, sha256, kind, wanted.gpus, batch_size, settings)
     except Unusable as reason:
         return None, str(reason)
     return Session(

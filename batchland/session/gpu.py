@@ -61,7 +61,7 @@ class Opened(NamedTuple):
     gpus: tuple[int, ...]
     placement: Placement
     settings: Settings
-    """Of the CUDA provider, as they were chosen; empty where nothing was."""
+    """Of the CUDA provider."""
     session: Any
     """For any number of images at once, on the first GPU; None with a pool."""
     pool: RunnerPool | None
@@ -69,24 +69,31 @@ class Opened(NamedTuple):
 
 
 def open_on_gpus(
-    path: Path, content: bytes, sha256: str, kind: GpuKind, gpus: tuple[int, ...] | None, batch_size: int | None
+    path: Path,
+    content: bytes,
+    sha256: str,
+    kind: GpuKind,
+    gpus: tuple[int, ...] | None,
+    batch_size: int | None,
+    settings: Settings,
 ) -> Opened:
-    """A model on GPUs, all of them if `gpus` is None; with a batch size tuned for it.
+    """A model on GPUs, all of them if `gpus` is None; with a batch size tuned for it. settings: in place of BASE's.
 
     Only where `gpu_problem` finds none. Raises Unusable of the GPUs, ModelError of the model.
     """
     numbers = _numbers(gpus)
     create = partial(_create_on_gpu, path, content, kind, cache_folder() / "tensorrt" / sha256)
     first = Place("cuda", numbers[0])
-    session = create(first, BASE)
+    base = {**BASE, **settings}
+    session = create(first, base)
     card, placed = checked_card(path, session), placement(session)
     _require_work(placed)
     if batch_size is None:
-        return Opened(card, numbers, placed, {}, session, None)
+        return Opened(card, numbers, placed, base, session, None)
     del session  # its memory is needed
-    settings = _tuned(create, first, card, sha256, batch_size, placed) if kind == "cuda" else BASE
+    chosen = _tuned(create, first, card, sha256, batch_size, placed, base) if kind == "cuda" else base
     places = [Place("cuda", number) for number in numbers * RUNNERS_PER_GPU]
-    return Opened(card, numbers, placed, settings, None, open_pool(create, places, card, batch_size, settings))
+    return Opened(card, numbers, placed, chosen, None, open_pool(create, places, card, batch_size, chosen))
 
 
 def open_pool(
@@ -175,7 +182,9 @@ def _require_work(placed: Placement) -> None:
         )
 
 
-def _tuned(create: Create, place: Place, card: ModelCard, sha256: str, batch_size: int, placed: Placement) -> Settings:
+def _tuned(
+    create: Create, place: Place, card: ModelCard, sha256: str, batch_size: int, placed: Placement, base: Settings
+) -> Settings:
     # a CUDA graph holds nothing of the CPU
     changes = [change for change in CHANGES if not (placed.on_cpu and "enable_cuda_graph" in change)]
     key = {
@@ -184,12 +193,12 @@ def _tuned(create: Create, place: Place, card: ModelCard, sha256: str, batch_siz
         "driver": driver_version(),
         "onnxruntime": ort.__version__,
         "batch_size": batch_size,
-        "start": BASE,
+        "start": base,
         "changes": changes,
     }
     trial = partial(attempt, create, place, card, batch_size)
     try:
-        return remembered(cache_folder() / "tuning", key, lambda: choose(BASE, changes, trial))
+        return remembered(cache_folder() / "tuning", key, lambda: choose(base, changes, trial))
     except ModelError:
         raise
     except Exception as error:  # of the base itself: onnxruntime's errors share no base class but Exception

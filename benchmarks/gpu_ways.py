@@ -1,0 +1,271 @@
+"""What is measured of a device, each as a process: `python -m benchmarks.gpu_ways WAY OPTIONS`, options as JSON.
+
+Each prints one JSON line. With the device `cpu` everything runs, too, so that nothing but the device is new on a GPU.
+"""
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Found = dict[str, Any]
+
+
+class Options(NamedTuple):
+    model: str
+    """The fp32 file."""
+    half: str
+    """The same network in fp16."""
+    images: str
+    device: str
+    batch_size: int
+    seconds: float
+    """That each rate is measured for, at least."""
+
+
+def decode(options: Options) -> Found:
+    """D: images read, decoded and resized by all cores, while nothing else runs."""
+    from batchland.cores import usable_cores
+    from benchmarks.contenders import decode
+
+    images, seconds = decode(Path(options.images), Path(options.model), usable_cores())
+    return {"images_per_second": images / seconds}
+
+
+def copies(options: Options) -> Found:
+    """GB/s of batches from the host to the device, out of ordinary memory and out of pinned."""
+    from batchland.session.bound import Place
+    from batchland.session.cudart import pinned_zeros, use_gpu
+    from batchland.session.ort import ort
+
+    place = _place(options.device)
+    if place.kind == "cuda":
+        use_gpu(place.number)
+    shape = (options.batch_size, *_open(options.model, "cpu").card.preprocess.shape)
+    on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *Place(place.kind, place.number))
+    found = {}
+    for name, host in (("pageable", np.ones(shape, np.uint8)), ("pinned", pinned_zeros(shape))):
+        rate = _rate(lambda host=host: on_device.update_inplace(host), 1, 1, options.seconds)
+        found[f"{name}_gb_per_second"] = rate * host.nbytes / 1e9
+    return found
+
+
+def fp32(options: Options) -> Found:
+    """M: the float32 file as it is scored with."""
+    return _session_rate(options.model, options)
+
+
+def tf32(options: Options) -> Found:
+    """M: the same with its products rounded to tf32."""
+    return _session_rate(options.model, options, {"use_tf32": "1"})
+
+
+def fp16(options: Options) -> Found:
+    """M: the file in half floats."""
+    return _session_rate(options.half, options)
+
+
+def tensorrt(options: Options) -> Found:
+    """M: the file in half floats through TensorRT."""
+    device = options.device.replace("cuda", "tensorrt")
+    return _session_rate(options.half, options._replace(device=device))
+
+
+def pipeline_fp32(options: Options) -> Found:
+    """`batchland score`, without opening the model."""
+    return _pipeline(options.model, options)
+
+
+def pipeline_fp16(options: Options) -> Found:
+    """The same with the file in half floats."""
+    return _pipeline(options.half, options)
+
+
+def torch_fp32(options: Options) -> Found:
+    """torch, eager, channels last, float32: pixels from the host, probabilities back to it."""
+    return _torch_rate(options, half=False, compiled=False)
+
+
+def torch_fp16(options: Options) -> Found:
+    """The same with the network in half floats (bfloat16 on a CPU, which has no fast half floats)."""
+    return _torch_rate(options, half=True, compiled=False)
+
+
+def torch_compiled_fp16(options: Options) -> Found:
+    """The same through torch.compile."""
+    return _torch_rate(options, half=True, compiled=True)
+
+
+def agreement(options: Options) -> Found:
+    """Share of the images with the first class that the float32 file has on the CPU."""
+    from batchland.loader import BatchLoader
+    from batchland.source import list_images
+
+    with closing(_open(options.model, "cpu")) as cpu:
+        loader = BatchLoader(list_images(options.images), cpu.card.preprocess, options.batch_size)
+        batches = [batch.pixels.copy() for batch in loader]
+        wanted = np.concatenate([cpu.predict(pixels) for pixels in batches])
+    found: Found = {"images": len(wanted)}
+    for name, path in (("fp32", options.model), ("fp16", options.half)):
+        with closing(_open(path, options.device, options.batch_size)) as session:
+            got = np.concatenate([session.predict(pixels) for pixels in batches])
+        found[f"{name}_same_top1"] = float((got.argmax(1) == wanted.argmax(1)).mean())
+        found[f"{name}_largest_difference"] = float(np.abs(got - wanted).max())
+    return found
+
+
+WAYS: dict[str, Callable[[Options], Found]] = {
+    way.__name__: way
+    for way in (
+        decode, copies, fp32, tf32, fp16, tensorrt, torch_fp32, torch_fp16, torch_compiled_fp16, pipeline_fp32,
+        pipeline_fp16, agreement,
+    )
+}  # fmt: skip
+OF_IMAGES = ("decode", "pipeline_fp32", "pipeline_fp16", "agreement")
+"""Ways that depend on the images; the others only on the model."""
+
+
+def _open(path: str, device: str, batch_size: int | None = None, **settings: str):
+    from batchland.session import open_session
+
+    return open_session(path, device, batch_size=batch_size, gpu_settings=settings)
+
+
+def _place(device: str):
+    from batchland.session.bound import Place
+
+    kind, _, number = device.partition(":")
+    return Place("cpu" if kind == "cpu" else "cuda", int(number or 0))
+
+
+def _rate(call: Callable[[], object], per_call: int, threads: int, seconds: float) -> float:
+    """How many a second, `per_call` in each call, called by several threads without pause; warmed up before."""
+    for _ in range(3):
+        call()
+    stop = time.perf_counter() + seconds
+
+    def repeat(_: int) -> int:
+        count = 0
+        while count == 0 or time.perf_counter() < stop:
+            call()
+            count += 1
+        return count
+
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        calls = sum(pool.map(repeat, range(threads)))
+    return calls * per_call / (time.perf_counter() - begin)
+
+
+def _session_rate(path: str, options: Options, settings: dict[str, str] | None = None) -> Found:
+    with closing(_open(path, options.device, options.batch_size, **(settings or {}))) as session:
+        pixels = _noise(options, session.card)
+        with _utilisation(options.device) as used:
+            rate = _rate(lambda: session.predict(pixels), options.batch_size, session.calls_at_once, options.seconds)
+        return {
+            "images_per_second": rate,
+            "provider": session.provider,
+            "settings": dict(session.settings),
+            "cpu_nodes": list(session.cpu_nodes),
+            **used,
+        }
+
+
+def _noise(options: Options, card: Any) -> np.ndarray:
+    shape = (options.batch_size, *card.preprocess.shape)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def _pipeline(path: str, options: Options) -> Found:
+    from batchland import ScoreOptions, score
+
+    with closing(_open(path, options.device, options.batch_size)):  # settings are chosen and engines built now
+        pass
+    begin = time.perf_counter()
+    with closing(_open(path, options.device, options.batch_size)):
+        opening = time.perf_counter() - begin
+    scoring = ScoreOptions(model=Path(path), device=options.device, batch_size=options.batch_size)
+    with tempfile.TemporaryDirectory() as folder, _utilisation(options.device) as used:
+        begin = time.perf_counter()
+        run = score(options.images, Path(folder, "predictions.parquet"), scoring)
+        seconds = time.perf_counter() - begin - opening
+    return {"images_per_second": run.manifest.counts.listed / seconds, "opening_seconds": opening, **used}
+
+
+def _torch_rate(options: Options, *, half: bool, compiled: bool) -> Found:
+    import torch
+
+    from batchland.training.models import build
+
+    card = _open(options.model, "cpu").card
+    device = torch.device(str(_place(options.device)))
+    model = build(card.architecture, len(card.classes), card.preprocess).eval()
+    on_gpu = device.type == "cuda"
+    dtype = (torch.float16 if on_gpu else torch.bfloat16) if half else torch.float32
+    network = model.network.to(device, dtype, memory_format=torch.channels_last)
+    mean, std = (value.to(device) for value in (model.mean, model.std))
+
+    def answer(pixels: torch.Tensor) -> torch.Tensor:
+        floats = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        return network(floats.to(dtype)).float().softmax(1)
+
+    run = torch.compile(answer) if compiled else answer
+    host = torch.from_numpy(_noise(options, card))
+    host = host.pin_memory() if on_gpu else host
+
+    def call() -> None:
+        run(host.to(device, non_blocking=True)).cpu()
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    with torch.inference_mode():
+        call()
+
+        def in_inference_mode() -> None:
+            with torch.inference_mode():  # which is a thread's own
+                call()
+
+        return {"images_per_second": _rate(in_inference_mode, options.batch_size, 2 if on_gpu else 1, options.seconds)}
+
+
+@contextmanager
+def _utilisation(device: str):
+    """A dict that holds, afterwards, how busy the GPU was: percent of the time, as NVML sees it. Empty without one."""
+    found: Found = {}
+    samples: list[int] = []
+    stop = threading.Event()
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(_place(device).number)
+    except Exception:  # neither the package nor a driver need be here
+        yield found
+        return
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            samples.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+        if samples:
+            found["gpu_percent"] = sum(samples) / len(samples)
+
+
+if __name__ == "__main__":
+    _, way, given = sys.argv
+    print(json.dumps(WAYS[way](Options(**json.loads(given)))))
