@@ -11,8 +11,9 @@ import errno
 import os
 import re
 import time
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a storage that has answered before may be silent until it is taken for gone."""
+Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
 _AWS_REFUSALS: Final = "ACCESS_DENIED|SIGNATURE|ACCESS_KEY|TOKEN|UNRECOGNIZED_CLIENT|NOT_INITIALIZED|REQUEST_EXPIRED"
 _REFUSED: Final = re.compile(
@@ -66,6 +68,17 @@ def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
     return filesystem, root
 
 
+def check_remote_file(url: str) -> None:
+    """Raise UsageError, or InputError if nobody answers, unless there is such a file."""
+    location = open_location(url)
+    try:
+        found = location.filesystem.get_file_info(location.path)
+    except (OSError, pa.ArrowException) as error:
+        raise start_error(error, location.name) from None
+    if not found.is_file:
+        raise UsageError(f"{location.name}: there is no such file; check the name")
+
+
 def start_error(error: Exception, name: str) -> BatchlandError:
     """What it means that a storage gives this error when it is asked for the first time."""
     reason = _reason(error)
@@ -101,7 +114,21 @@ def os_error(error: Exception) -> OSError:
     return OSError(errno.EIO, _reason(error))
 
 
-def answers(location: Location) -> bool:
+def call(location: Location, action: Callable[[], Result]) -> Result:
+    """Do it, with the errors of a local file system. Raises InputError if the storage as a whole is gone."""
+    try:
+        return action()
+    except (OSError, pa.ArrowException) as error:
+        told = os_error(error)
+        if not isinstance(told, FileNotFoundError) and not _answers(location):
+            raise InputError(
+                f"{location.name}: does not answer any more ({told.strerror}); finished parts are kept, run the same "
+                f"command again when it does"
+            ) from error
+        raise told from error
+
+
+def _answers(location: Location) -> bool:
     """Whether the storage still talks to us; waits for it up to PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:

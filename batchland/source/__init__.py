@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from batchland.source.choose import choose, matcher
 from batchland.source.folder import IMAGE_EXTENSIONS, Folder, list_again, list_images
@@ -21,7 +21,7 @@ from batchland.source.refs import (
     read_image,
     shown,
 )
-from batchland.urls import is_url, local_path
+from batchland.urls import is_url, local_path, split_url
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -43,6 +43,9 @@ __all__ = [
     "read_image",
     "shown",
 ]
+
+
+SHARD_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 
 
 class Source(Protocol):
@@ -78,16 +81,18 @@ class ContainerSource(Source, Protocol):
 
 
 def open_source(images: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> Source:
-    """The source that `images` means: a folder of this machine, or one that a URL names.
+    """The source that `images` means: a folder, or shards by their name; of this machine, or by URL.
 
     all_files: list files of every extension. follow_links: follow links to folders of this machine.
     """
-    if is_url(images):
-        url = str(images)
-        path = local_path(url)
-        if path is None:
-            from batchland.source.remote import Remote  # with pyarrow, which local images do without
+    place = os.fspath(images)
+    path = split_url(place).path if is_url(place) else place
+    if path.endswith(SHARD_SUFFIXES) and not os.path.isdir(path):  # noqa: PTH112
+        from batchland.source.tar import Shards
 
-            return Remote(url, all_files=all_files)
-        images = path
-    return Folder(images, all_files=all_files, follow_links=follow_links)
+        return Shards(place, all_files=all_files)
+    if is_url(place) and local_path(place) is None:
+        from batchland.source.remote import Remote  # with pyarrow, which local images do without
+
+        return Remote(place, all_files=all_files)
+    return Folder(local_path(place) or place, all_files=all_files, follow_links=follow_links)

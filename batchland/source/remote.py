@@ -5,16 +5,16 @@ a HEAD and a GET, since Arrow asks for the size before it reads. Listing brings 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from batchland.errors import ImageError, InputError, UsageError
-from batchland.filesystems import Location, answers, open_location, os_error, start_error
+from batchland.errors import ImageError, UsageError
+from batchland.filesystems import Location, call, open_location, os_error, start_error
 from batchland.source import refs
 from batchland.source.folder import kind_by_name, walk
 from batchland.source.refs import ChangedError, Ignored, ImageFile, ImageRef, display_name, file_name
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
 _SECOND: Final = 1_000_000
-Result = TypeVar("Result")
 
 
 class Remote:
@@ -39,16 +38,7 @@ class Remote:
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """As `list_images` does it. Raises UsageError, or InputError if nobody answers, before the first image."""
-        location = self._files.location
-        try:
-            first = self._files.infos("")
-        except FileNotFoundError:
-            if location.filesystem.get_file_info(location.path).is_file:
-                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in") from None
-            raise UsageError(f"{self.name}: does not exist; give a folder of images") from None
-        except (OSError, pa.ArrowException) as error:
-            raise start_error(error, self.name) from error
-        return walk("", _Lister(self._files, self._all_files, ignored.counts, first).entries)
+        return walk("", _Lister(self._files, self._all_files, ignored.counts, self._first_infos()).entries)
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """As `list_again` does it."""
@@ -56,6 +46,21 @@ class Remote:
         if key.endswith("/"):
             return walk("" if key == "./" else key, _Lister(self._files, self._all_files, Counter()).entries)
         return iter([self._files.ref(key)])
+
+    def names(self) -> list[str]:
+        """The files in the folder itself. Raises as `images` does."""
+        return [info.base_name for info in self._first_infos() if info.is_file]
+
+    def _first_infos(self) -> "list[FileInfo]":
+        location = self._files.location
+        try:
+            return self._files.infos("")
+        except FileNotFoundError:
+            if location.filesystem.get_file_info(location.path).is_file:
+                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in") from None
+            raise UsageError(f"{self.name}: does not exist; give a folder of images") from None
+        except (OSError, pa.ArrowException) as error:
+            raise start_error(error, self.name) from error
 
 
 @dataclass
@@ -71,7 +76,7 @@ class _Lister:
         infos, self.first = self.first, None
         try:
             if infos is None:
-                infos = refs.retries.call(lambda: self.files.call(lambda: self.files.infos(prefix)))
+                infos = refs.retries.call(lambda: call(self.files.location, lambda: self.files.infos(prefix)))
         except OSError as error:
             reason = f"the folder cannot be listed: {error.strerror}"
             yield ImageRef(display_name(prefix.encode()) or "./", b"", ("unreadable", reason))
@@ -121,32 +126,20 @@ class RemoteFiles:
 
     def read(self, path: bytes) -> ImageFile:
         """As the Store says. Raises InputError if the storage as a whole is gone, which is no image's fault."""
-        return self.call(lambda: self._read(path))
+        file = call(self.location, lambda: self._read(path))
+        if len(file.data) != file.size:
+            raise ChangedError("the object was replaced while it was read")
+        return file
 
     def facts(self, path: bytes) -> tuple[int, int]:
         """As listed, or asked for now."""
         facts, key = _unpacked(path)
         if facts is None:
-            info = self.call(lambda: self.location.filesystem.get_file_info(self._path(key)))
+            info = call(self.location, lambda: self.location.filesystem.get_file_info(self._path(key)))
             if not info.is_file:
                 raise os_error(FileNotFoundError())
             return info.size, _modified_us(info)
         return facts
-
-    def call(self, action: Callable[[], Result]) -> Result:
-        """Do it, with the errors of a local file system. Raises InputError if the storage as a whole is gone."""
-        try:
-            return action()
-        except (ChangedError, ImageError):
-            raise
-        except (OSError, pa.ArrowException) as error:
-            told = os_error(error)
-            if not isinstance(told, FileNotFoundError) and not answers(self.location):
-                raise InputError(
-                    f"{self.location.name}: does not answer any more ({told.strerror}); finished parts are kept, run "
-                    f"the same command again when it does"
-                ) from error
-            raise told from error
 
     def _read(self, path: bytes) -> ImageFile:
         facts, key = _unpacked(path)
@@ -158,8 +151,6 @@ class RemoteFiles:
                 raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
             stamp = (file.metadata() or {}).get("Last-Modified")
             data = file.read(size)
-        if len(data) != size:
-            raise ChangedError("the object was replaced while it was read")
         if stamp:
             return ImageFile(data, size, int(datetime.fromisoformat(stamp.decode()).timestamp()) * _SECOND)
         return ImageFile(data, size, self._modified_us(key, size, facts))

@@ -1,0 +1,173 @@
+"""A file as ranges of bytes, for threads to share: local, remote by blocks that are fetched once, or unpacked gzip.
+
+Knows nothing of what is in the files. Of each kind a few files are open at a time, whoever still asks for others; a
+remote file's blocks are kept until BLOCKS newer ones came.
+"""
+
+import os
+import tempfile
+import threading
+import weakref
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from gzip import BadGzipFile, GzipFile
+from typing import BinaryIO, Final, Protocol, cast
+
+from batchland.filesystems import call, open_location
+from batchland.urls import is_url, split_url
+
+BLOCK_BYTES: Final = 8 * 1024**2
+BLOCKS: Final = 16
+"""Blocks in memory, of all remote files together: 128 MiB."""
+DIRECT_BYTES: Final = 512 * 1024
+"""Ranges of at least so many bytes are worth a request of their own, and keep no block."""
+OPEN_FILES: Final = 4
+_UNPACK_BYTES: Final = 1024**2
+
+
+class RandomAccess(Protocol):
+    """An open file. For threads to share."""
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
+        """`size` bytes, fewer at the file's end. alone: nothing nearby will be asked for. Raises OSError."""
+
+
+class _Local:
+    """A descriptor, closed when nobody knows it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:  # noqa: ARG002
+        chunks = []
+        while size > 0 and (chunk := os.pread(self.descriptor, size, offset)):
+            chunks.append(chunk)
+            offset, size = offset + len(chunk), size - len(chunk)
+        return b"".join(chunks)
+
+
+class _Remote:
+    """Small ranges come out of whole blocks; with each block the next is fetched as well."""
+
+    def __init__(self, url: str) -> None:
+        location = open_location(url)
+        self._folder = location._replace(path=location.path.rpartition("/")[0])  # answers even if this file does not
+        self._file = call(self._folder, lambda: location.filesystem.open_input_file(location.path))
+        self._size: int = self._file.size()
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
+        size = min(size, self._size - offset)
+        if alone or size >= DIRECT_BYTES:
+            return self._fetched(offset, size)
+        data = b""
+        while len(data) < size:
+            index, begin = divmod(offset + len(data), BLOCK_BYTES)
+            data += self._block(index)[begin : begin + size - len(data)]
+        return data
+
+    def _block(self, index: int) -> bytes:
+        following = (index + 1) * BLOCK_BYTES < self._size
+        wanted = _blocks.ask(self, index, lambda: self._fetched(index * BLOCK_BYTES, BLOCK_BYTES))
+        if following:
+            _blocks.ask(self, index + 1, lambda: self._fetched((index + 1) * BLOCK_BYTES, BLOCK_BYTES))
+        return wanted.result()
+
+    def _fetched(self, offset: int, size: int) -> bytes:
+        size = min(size, self._size - offset)
+        data: bytes = call(self._folder, lambda: self._file.read_at(size, offset))
+        if len(data) < size:
+            raise OSError(5, "the object was replaced while it was read")
+        return data
+
+
+class _Blocks:
+    """The blocks of all remote files that were asked for last, there or on their way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[_Remote, int], Future[bytes]] = OrderedDict()
+        self._threads = ThreadPoolExecutor(4, "fetch")
+
+    def ask(self, file: _Remote, index: int, fetch: Callable[[], bytes]) -> Future[bytes]:
+        key = (file, index)
+        with self._lock:
+            block = self._kept.get(key)
+            if block is None or (block.done() and block.exception() is not None):
+                block = self._kept[key] = self._threads.submit(fetch)
+            self._kept.move_to_end(key)
+            while len(self._kept) > BLOCKS:
+                self._kept.popitem(last=False)
+            return block
+
+
+class _Unpacked:
+    """Unpacked to a temporary file as far as it is asked for. A damaged stream ends where the damage is."""
+
+    def __init__(self, packed: "_Packed") -> None:
+        self._stream = GzipFile(fileobj=cast("BinaryIO", packed))
+        self._unpacked = 0
+        self._complete = False
+        with tempfile.TemporaryFile(prefix="batchland-") as file:
+            self._file = _Local(os.dup(file.fileno()))
+        self._lock = threading.Lock()
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:  # noqa: ARG002
+        with self._lock:
+            while self._unpacked < offset + size and not self._complete:
+                data = b""
+                with suppress(EOFError, zlib.error, BadGzipFile):
+                    data = self._stream.read(_UNPACK_BYTES)
+                self._complete = not data
+                os.pwrite(self._file.descriptor, data, self._unpacked)
+                self._unpacked += len(data)
+        return self._file.read_at(offset, size)
+
+
+class _Packed:
+    """A stream out of ranges, for GzipFile."""
+
+    def __init__(self, file: RandomAccess) -> None:
+        self._file = file
+        self._offset = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read_at(self._offset, size)
+        self._offset += len(data)
+        return data
+
+
+class _OpenFiles:
+    """The files that were asked for last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, RandomAccess] = OrderedDict()
+
+    def get(self, where: str) -> RandomAccess:
+        """A file by its path or URL, unpacked if its name says that it is packed. Raises OSError."""
+        with self._lock:
+            file = self._open.get(where)
+            if file is None:
+                file = self._open[where] = _opened(where)
+            self._open.move_to_end(where)
+            while len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+            return file
+
+    def close(self) -> None:
+        """Forget them all: they are opened anew, and show what has become of them meanwhile."""
+        with self._lock:
+            self._open.clear()
+
+
+def _opened(where: str) -> RandomAccess:
+    file: RandomAccess = _Remote(where) if is_url(where) else _Local(os.open(where, os.O_RDONLY | os.O_CLOEXEC))
+    return _Unpacked(_Packed(file)) if split_url(where).path.endswith((".gz", ".tgz")) else file
+
+
+_blocks: Final = _Blocks()
+open_files: Final = _OpenFiles()
