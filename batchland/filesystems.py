@@ -43,6 +43,8 @@ class Location(NamedTuple):
     """As the file system wants it; of a bucket, with the bucket's name first."""
     name: str
     """The URL for people: without credentials and options."""
+    listed: bool = True
+    """Whether it could be looked at before, so that a refusal means that the credentials are worth nothing any more."""
 
 
 def open_location(url: str) -> Location:
@@ -120,7 +122,8 @@ def call(location: Location, action: Callable[[], Result]) -> Result:
         return action()
     except (OSError, pa.ArrowException) as error:
         told = os_error(error)
-        if not isinstance(told, FileNotFoundError) and not _answers(location):
+        final = isinstance(told, FileNotFoundError) or (is_refused(error) and not location.listed)
+        if not final and not _answers(location):
             raise InputError(
                 f"{location.name}: does not answer any more ({told.strerror}); finished parts are kept, run the same "
                 f"command again when it does"
@@ -134,7 +137,9 @@ def _answers(location: Location) -> bool:
     while True:
         try:
             location.filesystem.get_file_info(location.path)
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException) as error:
+            if is_refused(error) and not location.listed:
+                return True
             if time.monotonic() >= deadline:
                 return False
             time.sleep(1)

@@ -81,6 +81,8 @@ class ScoreOptions(ScoreSettings):
 
     model: Path | None = None
     """ONNX file; None takes $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx."""
+    image_list: str | None = None
+    """Text, CSV or Parquet file that lists the images, `-` for standard input; None scores all there are."""
     overwrite: bool = False
     """Replace an output that exists."""
     restart: bool = False
@@ -117,8 +119,8 @@ class FailureLimit(NamedTuple):
         """Raise TooManyFailedError if more images failed than allowed, or a folder hides an unknown number of them."""
         if folders := counts.failed_by_code.get("unreadable"):
             raise TooManyFailedError(
-                f"{folders} of {counts.listed} rows stand for folders that could not be listed, with nobody knows how "
-                f"many images; the predictions are written, mend the folders and run again with --retry-failed"
+                f"{folders} of {counts.listed} rows stand for folders or shards that could not be read, with nobody "
+                f"knows how many images; the predictions are written, mend them and run again with --retry-failed"
             )
         allowed = self.number if self.number is not None else counts.listed * (self.percent or 0) / 100
         if counts.failed > allowed:
@@ -153,7 +155,7 @@ class RunSummary(NamedTuple):
 
 
 def score(
-    images: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     options: ScoreOptions | None = None,
     *,
@@ -176,7 +178,9 @@ def score(
     deal = Deal(options.shard) if options.shard else None
     if options.shard:
         out = options.shard.folder(out)
-    source = open_source(images, all_files=options.all_files, follow_links=options.follow_links)
+    source = open_source(
+        images, image_list=options.image_list, all_files=options.all_files, follow_links=options.follow_links
+    )
     _check_places(source, out, options)
     stopwatch = _Stopwatch()
     ignored = Ignored()
@@ -222,7 +226,7 @@ def score(
             manifest = Manifest(
                 **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
                 created_at=datetime.now(UTC).isoformat("T", "seconds"),
-                config=options.model_dump(mode="json") | {"model": shown(model.path), "out": shown(out)},
+                config=_config(options, model=model.path, out=out, image_list=options.image_list),
                 input_fingerprint=survey.input_fingerprint,
                 ignored=dict(sorted(ignored.counts.items())),
                 counts=survey.counts,
@@ -328,7 +332,7 @@ class _Stopwatch:
 
 
 def _check_places(source: Source, out: Path, options: ScoreOptions) -> None:
-    if shown(out.resolve()).startswith(source.name.rstrip("/") + "/"):
+    if options.image_list is None and shown(out.resolve()).startswith(source.name.rstrip("/") + "/"):
         raise UsageError(f"{shown(out)}: lies inside the images to score; give an --out elsewhere")
     if not _is_utf8(out):
         raise UsageError(f"{shown(out)}: its name is no valid UTF-8, few programs could read it; give another --out")
@@ -441,8 +445,17 @@ def _info(source: Source, options: ScoreOptions, model: OpenModel, survey: Surve
     )
 
 
+<<<<<<< HEAD
 def versions() -> dict[str, str]:
     """Of whatever has a say in what the rows are."""
+=======
+def _config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
+    """All options, with no credentials in them."""
+    return options.model_dump(mode="json") | {name: place and shown(place) for name, place in places.items()}
+
+
+def _versions() -> dict[str, str]:
+>>>>>>> 1267f1d (Source: a list of paths, as a file or on standard input)
     found = {"python": platform.python_version(), "batchland": __version__}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

@@ -20,11 +20,16 @@ def local_path(url: str) -> str | None:
 
 def shown_url(url: str) -> str:
     """A URL without credentials and options, percent signs decoded: what may be logged and written down."""
+    return unquote(bare_url(url))
+
+
+def bare_url(url: str) -> str:
+    """A URL without credentials and options."""
     parts = split_url(url)
     user, at, host = parts.netloc.rpartition("@")
     # abfs alone puts a container where others have who asks
     container = user.partition(":")[0] if parts.scheme.startswith("abfs") else ""
-    return f"{parts.scheme}://{container}{at if container else ''}{host}{unquote(parts.path)}"
+    return f"{parts.scheme}://{container}{at if container else ''}{host}{parts.path}"
 
 
 def split_url(url: str) -> SplitResult:

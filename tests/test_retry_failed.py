@@ -117,7 +117,7 @@ def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, t
     with nobody:
         counts = score(root, out, options(model)).manifest.counts
     assert counts == Counts(listed=3, ok=2, failed=1, failed_by_code={"unreadable": 1})
-    with pytest.raises(TooManyFailedError, match="folders that could not be listed, with nobody knows how many images"):
+    with pytest.raises(TooManyFailedError, match="folders or shards that could not be read, with nobody knows"):
         FailureLimit.parse("50%").check(counts)
     (root / "b").chmod(0o755)
     score(root, out, options(model, retry_failed=True))

@@ -13,7 +13,10 @@ _log = logging.getLogger("batchland")
 
 
 @click.command(epilog="Example: batchland score photos/ --out preds.parquet --model models/scratch.onnx")
-@click.argument("images", metavar="DIR")
+@click.argument("images", metavar="DIR", required=False)
+@click.option(
+    "--images", "image_list", metavar="LIST", help="Score what a text, CSV or Parquet file lists; - for stdin."
+)
 @click.option(
     "-o",
     "--out",
@@ -85,8 +88,10 @@ _log = logging.getLogger("batchland")
 @click.option("--restart", is_flag=True, help="Discard what an interrupted run has left, instead of resuming it.")
 @click.option("--retry-failed", is_flag=True, help="Score the failed rows of an existing output again, and only those.")
 @click.option("--shard", metavar="I/N", help="Score only shard I (from 0) of N, into a folder of --out; then `merge`.")
-def score(images: str, out: Path, max_failed: str | None, shard: str | None, **options: Any) -> None:
-    """Score every image below DIR: a table of top-k predictions.
+def score(images: str | None, out: Path, max_failed: str | None, shard: str | None, **options: Any) -> None:
+    """Score every image of DIR: a table of top-k predictions.
+
+    DIR is a folder or a URL (s3, gs, abfs, hdfs), or names shards (photos-{000..099}.tar).
 
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
@@ -101,7 +106,7 @@ def score(images: str, out: Path, max_failed: str | None, shard: str | None, **o
     options["model"] = find_model(options["model"])
     _log.info("model: %s", options["model"])
     options["shard"] = own = Shard.parse(shard) if shard else None
-    source = open_source(images, all_files=options["all_files"], follow_links=options["follow_links"])
+    source = open_source(images, **{name: options[name] for name in ("image_list", "all_files", "follow_links")})
 
     def count() -> int:
         return Deal(own).own(source) if own else sum(1 for _ in source.images(Ignored()))
@@ -113,23 +118,21 @@ def score(images: str, out: Path, max_failed: str | None, shard: str | None, **o
     if summary.done_before:
         click.echo(f"Shard {own} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
     else:
-        click.echo(_score_paragraph(images, summary))
+        click.echo(_score_paragraph(images or options["image_list"], summary))
     if limit:
         limit.check(summary.manifest.counts)
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:
     from batchland.source import shown
-    from batchland.urls import is_url, shown_url
 
-    place = shown_url(images) if is_url(images) else shown(images)
     manifest = summary.manifest
     counts, seconds = manifest.counts, manifest.seconds
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     resumed = f", {manifest.resumed_images} of them by an earlier run" if manifest.resumed_images else ""
     resumed += f", {manifest.kept_images} of them kept from before" if manifest.kept_images else ""
     return (
-        f"Scored {counts.listed} images of {place}{resumed} with {manifest.model.name} on {manifest.device} "
+        f"Scored {counts.listed} images of {shown(images)}{resumed} with {manifest.model.name} on {manifest.device} "
         f"({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "

@@ -105,7 +105,7 @@ def mix(partition: Path) -> PredictionMix:
     )
 
 
-def _digest(name: str, size: int, modified_us: int) -> bytes:
+def _digest(name: str, size: int | None, modified_us: int) -> bytes:
     return hashlib.blake2b(f"{size} {modified_us} {name}".encode(), digest_size=_DIGEST_BYTES).digest()
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Final, Protocol, runtime_checkable
 
+from batchland.errors import UsageError
 from batchland.source.choose import choose, matcher
 from batchland.source.folder import IMAGE_EXTENSIONS, Folder, list_again, list_images
 from batchland.source.refs import (
@@ -80,12 +81,27 @@ class ContainerSource(Source, Protocol):
         """The images of one container, in order. The others are not opened for that."""
 
 
-def open_source(images: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> Source:
+def open_source(
+    images: str | os.PathLike[str] | None,
+    *,
+    image_list: str | None = None,
+    all_files: bool = False,
+    follow_links: bool = False,
+) -> Source:
     """The source that `images` means: a folder, or shards by their name; of this machine, or by URL.
 
+    image_list: a file that lists the images, `-` for standard input; relative paths lie below `images`, or else here.
     all_files: list files of every extension. follow_links: follow links to folders of this machine.
+
+    Raises UsageError if there is neither.
     """
-    place = os.fspath(images)
+    place = None if images is None else os.fspath(images)
+    if image_list is not None:
+        from batchland.source.paths import Paths
+
+        return Paths(image_list, place)
+    if place is None:
+        raise UsageError("nothing to score: give a folder, a URL or shards, or --images with a list of paths")
     path = split_url(place).path if is_url(place) else place
     if path.endswith(SHARD_SUFFIXES) and not os.path.isdir(path):  # noqa: PTH112
         from batchland.source.tar import Shards

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from batchland.errors import ErrorCode, ImageError
 from batchland.retries import Retries
+from batchland.urls import is_url, shown_url
 
 MAX_FILE_BYTES: Final = 512 * 1024**2
 """Larger files fail as `too_large`, unread."""
@@ -38,8 +39,11 @@ class Store(Protocol):
     def read(self, path: bytes) -> ImageFile:
         """The whole content. Raises OSError, which is retried where it may pass, ChangedError, or ImageError."""
 
-    def facts(self, path: bytes) -> tuple[int, int]:
-        """Size in bytes and modification time in microseconds, as `read` would give them. Raises OSError."""
+    def facts(self, path: bytes) -> tuple[int | None, int]:
+        """Size in bytes and modification time in microseconds, as `read` would give them. Raises OSError.
+
+        The size is None where only reading would tell it, and the time suffices to know the content.
+        """
 
 
 class LocalFiles:
@@ -114,8 +118,8 @@ def display_name(name: bytes) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path for people and JSON, as `display_name` shows names."""
-    return display_name(os.fsencode(path))
+    """A path for people and JSON, as `display_name` shows names; a URL without its credentials."""
+    return shown_url(str(path)) if is_url(path) else display_name(os.fsencode(path))
 
 
 def file_name(name: str) -> bytes:

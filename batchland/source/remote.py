@@ -103,14 +103,16 @@ class RemoteFiles:
     """The Store of what lies below a URL: `path` is a key, with its size and time where the listing gave them."""
 
     url: str = field(repr=False)
+    listed: bool = True
+    """Whether its images are known by listing it, which some may not do who may read them."""
 
     @cached_property
     def location(self) -> Location:
         """Opened at first use."""
-        return open_location(self.url)
+        return open_location(self.url)._replace(listed=self.listed)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url}
+        return {"url": self.url, "listed": self.listed}
 
     def ref(self, key: str, size: int | None = None, modified_us: int = 0, name: str | None = None) -> ImageRef:
         """The image of that key below the URL."""
@@ -126,7 +128,11 @@ class RemoteFiles:
 
     def read(self, path: bytes) -> ImageFile:
         """As the Store says. Raises InputError if the storage as a whole is gone, which is no image's fault."""
-        file = call(self.location, lambda: self._read(path))
+        try:
+            location = self.location
+        except UsageError as error:  # of a list; a listing would have found out
+            raise ImageError("io_error", str(error)) from error
+        file = call(location, lambda: self._read(path))
         if len(file.data) != file.size:
             raise ChangedError("the object was replaced while it was read")
         return file
