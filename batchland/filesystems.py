@@ -22,7 +22,7 @@ from batchland.errors import BatchlandError, InputError, UsageError
 from batchland.urls import shown_url, split_url
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSystem
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a storage that has answered before may be silent until it is taken for gone."""
@@ -145,6 +145,11 @@ def _answers(location: Location) -> bool:
             time.sleep(1)
         else:
             return True
+
+
+def listed_us(info: "FileInfo") -> int:
+    """A modification time, in microseconds, but in whole seconds: listings tell of fractions that objects do not."""
+    return (info.mtime_ns or 0) // 1_000_000_000 * 1_000_000
 
 
 def _reason(error: Exception) -> str:

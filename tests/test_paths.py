@@ -84,11 +84,9 @@ def test_what_is_no_list(tmp_path: Path, name: str, content: bytes | None, messa
 
 
 def test_nothing_and_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^nothing to score: give a folder, a URL or shards, or --images with a list"):
+    with pytest.raises(UsageError, match=r"^nothing to score: give a folder, a URL, tar or Parquet files, or a list"):
         open_source(None)
-    with pytest.raises(
-        UsageError, match=r"photos\.tar: is not a folder; --images names files below one, or gives whole"
-    ):
+    with pytest.raises(UsageError, match=r"photos\.tar: is not a folder; --images names files below one, or"):
         _list(tmp_path / "list.txt", tmp_path / "photos.tar")
 
 

@@ -91,7 +91,8 @@ _log = logging.getLogger("batchland")
 def score(images: str | None, out: Path, max_failed: str | None, shard: str | None, **options: Any) -> None:
     """Score every image of DIR: a table of top-k predictions.
 
-    DIR is a folder or a URL (s3, gs, abfs, hdfs), or names shards (photos-{000..099}.tar).
+    DIR is a folder, or names tar files (photos-{000..099}.tar) or Parquet files that hold images; any of them may be a
+    URL (s3, gs, abfs, hdfs).
 
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.

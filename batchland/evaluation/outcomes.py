@@ -110,7 +110,7 @@ def read_predictions(source: Path) -> Predictions:
         raise UsageError(f"{source}: cannot be read as Parquet ({reason}); give what `score` wrote") from error
     table = pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
     if pc.count_distinct(table["image"]).as_py() != table.num_rows:
-        raise UsageError(f"{source}: some images stand in it twice; score again")
+        raise UsageError(f"{source}: some images stand in it twice, as if a list had named them so; score each once")
     return Predictions(source, table, info)
 
 

@@ -88,7 +88,7 @@ def open_source(
     all_files: bool = False,
     follow_links: bool = False,
 ) -> Source:
-    """The source that `images` means: a folder, or shards by their name; of this machine, or by URL.
+    """The source that `images` means: a folder, or tar or Parquet files by their names; of this machine, or by URL.
 
     image_list: a file that lists the images, `-` for standard input; relative paths lie below `images`, or else here.
     all_files: list files of every extension. follow_links: follow links to folders of this machine.
@@ -101,12 +101,16 @@ def open_source(
 
         return Paths(image_list, place)
     if place is None:
-        raise UsageError("nothing to score: give a folder, a URL or shards, or --images with a list of paths")
+        raise UsageError("nothing to score: give a folder, a URL, tar or Parquet files, or a list by --images")
     path = split_url(place).path if is_url(place) else place
     if path.endswith(SHARD_SUFFIXES) and not os.path.isdir(path):  # noqa: PTH112
         from batchland.source.tar import Shards
 
         return Shards(place, all_files=all_files)
+    if path.rstrip("/").endswith(".parquet"):
+        from batchland.source.table import Tables
+
+        return Tables(place)
     if is_url(place) and local_path(place) is None:
         from batchland.source.remote import Remote  # with pyarrow, which local images do without
 

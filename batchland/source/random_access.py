@@ -5,6 +5,7 @@ remote file's blocks are kept until BLOCKS newer ones came.
 """
 
 import os
+import sys
 import tempfile
 import threading
 import weakref
@@ -14,10 +15,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from gzip import BadGzipFile, GzipFile
-from typing import BinaryIO, Final, Protocol, cast
+from typing import BinaryIO, Final, Generic, Protocol, TypeVar, cast
 
-from batchland.filesystems import call, open_location
+from batchland.filesystems import call, listed_us, open_location
 from batchland.urls import is_url, split_url
+
+Opened = TypeVar("Opened")
 
 BLOCK_BYTES: Final = 8 * 1024**2
 BLOCKS: Final = 16
@@ -31,6 +34,11 @@ _UNPACK_BYTES: Final = 1024**2
 class RandomAccess(Protocol):
     """An open file. For threads to share."""
 
+    size: int
+    """Bytes."""
+    modified_us: int
+    """Microseconds since 1970, UTC."""
+
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
         """`size` bytes, fewer at the file's end. alone: nothing nearby will be asked for. Raises OSError."""
 
@@ -40,6 +48,8 @@ class _Local:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        status = os.fstat(descriptor)
+        self.size, self.modified_us = status.st_size, status.st_mtime_ns // 1000
         weakref.finalize(self, os.close, descriptor)
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:  # noqa: ARG002
@@ -57,10 +67,12 @@ class _Remote:
         location = open_location(url)
         self._folder = location._replace(path=location.path.rpartition("/")[0])  # answers even if this file does not
         self._file = call(self._folder, lambda: location.filesystem.open_input_file(location.path))
-        self._size: int = self._file.size()
+        info = call(self._folder, lambda: location.filesystem.get_file_info(location.path))
+        self.size: int = self._file.size()
+        self.modified_us = listed_us(info)
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
-        size = min(size, self._size - offset)
+        size = min(size, self.size - offset)
         if alone or size >= DIRECT_BYTES:
             return self._fetched(offset, size)
         data = b""
@@ -70,14 +82,14 @@ class _Remote:
         return data
 
     def _block(self, index: int) -> bytes:
-        following = (index + 1) * BLOCK_BYTES < self._size
+        following = (index + 1) * BLOCK_BYTES < self.size
         wanted = _blocks.ask(self, index, lambda: self._fetched(index * BLOCK_BYTES, BLOCK_BYTES))
         if following:
             _blocks.ask(self, index + 1, lambda: self._fetched((index + 1) * BLOCK_BYTES, BLOCK_BYTES))
         return wanted.result()
 
     def _fetched(self, offset: int, size: int) -> bytes:
-        size = min(size, self._size - offset)
+        size = min(size, self.size - offset)
         data: bytes = call(self._folder, lambda: self._file.read_at(size, offset))
         if len(data) < size:
             raise OSError(5, "the object was replaced while it was read")
@@ -107,10 +119,11 @@ class _Blocks:
 class _Unpacked:
     """Unpacked to a temporary file as far as it is asked for. A damaged stream ends where the damage is."""
 
-    def __init__(self, packed: "_Packed") -> None:
+    def __init__(self, packed: "Reader") -> None:
         self._stream = GzipFile(fileobj=cast("BinaryIO", packed))
         self._unpacked = 0
         self._complete = False
+        self.size, self.modified_us = sys.maxsize, packed.file.modified_us
         with tempfile.TemporaryFile(prefix="batchland-") as file:
             self._file = _Local(os.dup(file.fileno()))
         self._lock = threading.Lock()
@@ -127,47 +140,62 @@ class _Unpacked:
         return self._file.read_at(offset, size)
 
 
-class _Packed:
-    """A stream out of ranges, for GzipFile."""
+class Reader:
+    """A file as a stream that can be read from anywhere, for libraries that want one. Not for threads to share."""
 
-    def __init__(self, file: RandomAccess) -> None:
-        self._file = file
-        self._offset = 0
+    closed = False
+
+    def __init__(self, file: RandomAccess, position: int = 0) -> None:
+        self.file = file
+        self.position = position
+
+    def tell(self) -> int:
+        """Where the next byte comes from."""
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As every file does it."""
+        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.file.size}[whence]
+        return self.position
 
     def read(self, size: int) -> bytes:
-        data = self._file.read_at(self._offset, size)
-        self._offset += len(data)
+        """`size` bytes, fewer at the end."""
+        data = self.file.read_at(self.position, size)
+        self.position += len(data)
         return data
 
+    def close(self) -> None:
+        """The file stays open for others."""
 
-class _OpenFiles:
-    """The files that were asked for last."""
 
-    def __init__(self) -> None:
+class Recent(Generic[Opened]):
+    """What was opened last, of many things that cannot all be open. For threads to share."""
+
+    def __init__(self, opened: Callable[[str], Opened]) -> None:
+        self._opened = opened
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, RandomAccess] = OrderedDict()
+        self._recent: OrderedDict[str, Opened] = OrderedDict()
 
-    def get(self, where: str) -> RandomAccess:
-        """A file by its path or URL, unpacked if its name says that it is packed. Raises OSError."""
+    def get(self, where: str) -> Opened:
+        """By path or URL. Raises what opening it raises."""
         with self._lock:
-            file = self._open.get(where)
-            if file is None:
-                file = self._open[where] = _opened(where)
-            self._open.move_to_end(where)
-            while len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)
-            return file
+            if where not in self._recent:
+                self._recent[where] = self._opened(where)
+            self._recent.move_to_end(where)
+            while len(self._recent) > OPEN_FILES:
+                self._recent.popitem(last=False)
+            return self._recent[where]
 
     def close(self) -> None:
         """Forget them all: they are opened anew, and show what has become of them meanwhile."""
         with self._lock:
-            self._open.clear()
+            self._recent.clear()
 
 
 def _opened(where: str) -> RandomAccess:
     file: RandomAccess = _Remote(where) if is_url(where) else _Local(os.open(where, os.O_RDONLY | os.O_CLOEXEC))
-    return _Unpacked(_Packed(file)) if split_url(where).path.endswith((".gz", ".tgz")) else file
+    return _Unpacked(Reader(file)) if split_url(where).path.endswith((".gz", ".tgz")) else file
 
 
 _blocks: Final = _Blocks()
-open_files: Final = _OpenFiles()
+open_files: Final = Recent(_opened)

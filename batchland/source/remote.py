@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from batchland.errors import ImageError, UsageError
-from batchland.filesystems import Location, call, open_location, os_error, start_error
+from batchland.filesystems import Location, call, listed_us, open_location, os_error, start_error
 from batchland.source import refs
 from batchland.source.folder import kind_by_name, walk
 from batchland.source.refs import ChangedError, Ignored, ImageFile, ImageRef, display_name, file_name
@@ -93,7 +93,7 @@ class _Lister:
             folder = not info.is_file
             kind = kind_by_name(name, all_files=self.all_files or folder)
             if kind == "file":
-                yield (name + b"/", 0, 0) if folder else (name, info.size, _modified_us(info))
+                yield (name + b"/", 0, 0) if folder else (name, info.size, listed_us(info))
             else:
                 self.ignored[kind] += 1
 
@@ -144,7 +144,7 @@ class RemoteFiles:
             info = call(self.location, lambda: self.location.filesystem.get_file_info(self._path(key)))
             if not info.is_file:
                 raise os_error(FileNotFoundError())
-            return info.size, _modified_us(info)
+            return info.size, listed_us(info)
         return facts
 
     def _read(self, path: bytes) -> ImageFile:
@@ -165,15 +165,10 @@ class RemoteFiles:
         """Where opening a file does not tell: as listed, if that is the same file still."""
         if facts and facts[0] == size:
             return facts[1]
-        return _modified_us(self.location.filesystem.get_file_info(self._path(key)))
+        return listed_us(self.location.filesystem.get_file_info(self._path(key)))
 
     def _path(self, key: str) -> str:
         return f"{self.location.path}/{key}" if key else self.location.path
-
-
-def _modified_us(info: "FileInfo") -> int:
-    """In whole seconds: a listing may tell of fractions that the object itself does not."""
-    return (info.mtime_ns or 0) // 1_000_000_000 * _SECOND
 
 
 def _unpacked(path: bytes) -> tuple[tuple[int, int] | None, str]:

@@ -15,7 +15,7 @@ from batchland.errors import ImageError
 from batchland.source import refs
 from batchland.source.folder import kind_by_name
 from batchland.source.patterns import Place, check_file, expand, shown_pattern
-from batchland.source.random_access import DIRECT_BYTES, open_files
+from batchland.source.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
 from batchland.source.refs import Ignored, ImageFile, ImageRef, display_name
 
 _HEADER_BYTES: Final = 2048
@@ -98,7 +98,7 @@ def members(shard: Place, start: int, ignored: Counter[str], *, all_files: bool)
     store = Members(shard)
     position = start
     try:
-        headers = _Headers(shard.where, start)
+        headers = _Headers(refs.retries.call(lambda: open_files.get(shard.where)), start)
         with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
@@ -137,30 +137,24 @@ def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:
     return kind_by_name(name, all_files=all_files)
 
 
-class _Headers:
-    """What tarfile wants of a file, for headers alone. Reads a little ahead."""
+class _Headers(Reader):
+    """What tarfile reads of a shard: headers. Takes a little more than it is asked for."""
 
-    def __init__(self, where: str, start: int) -> None:
-        self._file = refs.retries.call(lambda: open_files.get(where))
-        self._position = self._begin = start
+    def __init__(self, file: RandomAccess, start: int) -> None:
+        super().__init__(file, start)
+        self._begin = start
         self._buffer = b""
         self.sparse = False
         """Headers lie far apart."""
 
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int) -> None:
-        self._position = position
-
     def read(self, size: int) -> bytes:
-        skip = self._position - self._begin
+        skip = self.position - self._begin
         if skip < 0 or skip + size > len(self._buffer):
             wanted = max(size, _HEADER_BYTES)
-            self._begin, skip = self._position, 0
-            self._buffer = refs.retries.call(lambda: self._file.read_at(self._begin, wanted, alone=self.sparse))
+            self._begin, skip = self.position, 0
+            self._buffer = refs.retries.call(lambda: self.file.read_at(self._begin, wanted, alone=self.sparse))
         data = self._buffer[skip : skip + size]
-        self._position += len(data)
+        self.position += len(data)
         return data
 
     def problem_at(self, position: int) -> str | None:
