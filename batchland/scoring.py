@@ -445,17 +445,13 @@ def _info(source: Source, options: ScoreOptions, model: OpenModel, survey: Surve
     )
 
 
-<<<<<<< HEAD
-def versions() -> dict[str, str]:
-    """Of whatever has a say in what the rows are."""
-=======
 def _config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
     """All options, with no credentials in them."""
     return options.model_dump(mode="json") | {name: place and shown(place) for name, place in places.items()}
 
 
-def _versions() -> dict[str, str]:
->>>>>>> 1267f1d (Source: a list of paths, as a file or on standard input)
+def versions() -> dict[str, str]:
+    """Of whatever has a say in what the rows are."""
     found = {"python": platform.python_version(), "batchland": __version__}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
