@@ -28,6 +28,8 @@ PATIENCE_SECONDS: Final = 30.0
 """How long a storage that has answered before may be silent until it is taken for gone."""
 Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
+_GCS_RETRY_SECONDS: Final = 10
+"""By itself Google's library would try for fifteen minutes, longer than an image may take."""
 _AWS_REFUSALS: Final = "ACCESS_DENIED|SIGNATURE|ACCESS_KEY|TOKEN|UNRECOGNIZED_CLIENT|NOT_INITIALIZED|REQUEST_EXPIRED"
 _REFUSED: Final = re.compile(
     rf"AWS Error [A-Z_]*({_AWS_REFUSALS})|HTTP status 40[13]|[Uu]nauthorized|AuthenticationFailed"
@@ -63,6 +65,8 @@ def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
 
     pa.set_io_thread_count(max(pa.io_thread_count(), _CONNECTIONS))  # Arrow allows itself as many connections
     base = f"{scheme}://{netloc}/"
+    if scheme in ("gs", "gcs") and "retry_limit_seconds" not in query:
+        query = f"{query}&retry_limit_seconds={_GCS_RETRY_SECONDS}".lstrip("&")
     try:
         filesystem, root = FileSystem.from_uri(f"{base}?{query}" if query else base)
     except (OSError, pa.ArrowException, ImportError) as error:
@@ -102,6 +106,11 @@ def start_error(error: Exception, name: str) -> BatchlandError:
     return InputError(f"{name}: does not answer ({reason}); check the host, the endpoint and the region")
 
 
+def is_missing(error: Exception) -> bool:
+    """Whether there is no such thing, whatever class of error says so."""
+    return isinstance(error, FileNotFoundError) or str(error).startswith("No such file or directory")
+
+
 def is_refused(error: Exception) -> bool:
     """Whether credentials, or what they are allowed, are the trouble."""
     return getattr(error, "errno", None) in (errno.EACCES, errno.EPERM) or _REFUSED.search(str(error)) is not None
@@ -109,7 +118,7 @@ def is_refused(error: Exception) -> bool:
 
 def os_error(error: Exception) -> OSError:
     """An error of Arrow's as the OSError that a local file system gives in that case."""
-    if isinstance(error, FileNotFoundError):
+    if is_missing(error):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if is_refused(error):
         return PermissionError(errno.EACCES, _reason(error))

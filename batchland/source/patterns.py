@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from functools import cached_property
 from urllib.parse import quote, unquote
 
 from batchland.errors import UsageError
@@ -12,13 +12,27 @@ from batchland.source.refs import shown
 from batchland.urls import is_url, local_path, shown_url
 
 
-class Place(NamedTuple):
-    """A file that a pattern means."""
+class Files:
+    """The files of a pattern, by their names: what comes behind the last folder that all of them have in common."""
 
-    name: str
-    """For rows: below the last folder that all files of the pattern have in common."""
-    where: str
-    """Its path, or its URL with all options."""
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """Path or URL, with all options, of each name, in order. Raises UsageError if there can be none."""
+        return dict(_expand(self.pattern))
+
+    def names(self) -> list[str]:
+        """The names, in order. Raises UsageError, or InputError if nobody answers, unless the first is there."""
+        check_file(next(iter(self.places.values())))
+        return list(self.places)
+
+    def holding(self, name: str) -> str | None:
+        """The file whose name, and a `/` or `#`, an image's name begins with."""
+        return next(
+            (name[: end.start()] for end in re.finditer("[/#]", name) if name[: end.start()] in self.places), None
+        )
 
 
 def shown_pattern(pattern: str) -> str:
@@ -26,23 +40,22 @@ def shown_pattern(pattern: str) -> str:
     return shown_url(pattern) if is_url(pattern) else shown(os.path.abspath(pattern))  # noqa: PTH100 - not resolved
 
 
-def expand(pattern: str) -> Iterator[Place]:
-    """The files of a pattern: those of braces as they are written, those of a `*` by the bytes of their names.
+def _expand(pattern: str) -> Iterator[tuple[str, str]]:
+    """Names and paths: those of braces as they are written, those of a `*` by the bytes of their names.
 
-    Braces need not mean files that exist. A `*` may stand in the last part of the path only. Raises UsageError if
-    braces do not match or a `*` finds nothing.
+    Braces need not mean files that exist. A `*` may stand in the last part of the path only.
     """
     pattern = (local_path(pattern) if is_url(pattern) else None) or pattern
     if not is_url(pattern):
         literal = os.path.exists(pattern)  # noqa: PTH110 - whatever signs are in its name
         common = os.path.dirname(pattern if literal else _plain(pattern))  # noqa: PTH120
         for path in [pattern] if literal else _expanded(pattern, ""):
-            yield Place(shown(os.path.relpath(path, common or ".")), path)
+            yield shown(os.path.relpath(path, common or ".")), path
         return
     path, mark, options = pattern.partition("?")
     common = _plain(path).rpartition("/")[0]
     for file in _expanded(path, mark + options):
-        yield Place(unquote(file[len(common) + 1 :]), file + mark + options)
+        yield unquote(file[len(common) + 1 :]), file + mark + options
 
 
 def check_file(where: str) -> None:

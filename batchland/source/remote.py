@@ -6,6 +6,7 @@ a HEAD and a GET, since Arrow asks for the size before it reads. Listing brings 
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from batchland.errors import ImageError, UsageError
-from batchland.filesystems import Location, call, listed_us, open_location, os_error, start_error
+from batchland.filesystems import Location, call, is_missing, listed_us, open_location, os_error, start_error
 from batchland.source import refs
 from batchland.source.folder import kind_by_name, walk
 from batchland.source.refs import ChangedError, Ignored, ImageFile, ImageRef, display_name, file_name
@@ -52,15 +53,15 @@ class Remote:
         return [info.base_name for info in self._first_infos() if info.is_file]
 
     def _first_infos(self) -> "list[FileInfo]":
-        location = self._files.location
         try:
             return self._files.infos("")
-        except FileNotFoundError:
-            if location.filesystem.get_file_info(location.path).is_file:
-                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in") from None
-            raise UsageError(f"{self.name}: does not exist; give a folder of images") from None
         except (OSError, pa.ArrowException) as error:
-            raise start_error(error, self.name) from error
+            if not is_missing(error):
+                raise start_error(error, self.name) from error
+        with suppress(OSError):
+            if self._files.location.filesystem.get_file_info(self._files.location.path).is_file:
+                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in")
+        raise UsageError(f"{self.name}: does not exist; give a folder of images")
 
 
 @dataclass
@@ -81,17 +82,19 @@ class _Lister:
             reason = f"the folder cannot be listed: {error.strerror}"
             yield ImageRef(display_name(prefix.encode()) or "./", b"", ("unreadable", reason))
             return
-        for name, size, modified_us in sorted(self._listed(infos)):
+        for name, size, modified_us in sorted(self._listed(infos, len(self.files.path(prefix)) + 1)):
             key = prefix + name.decode()
             yield key if name.endswith(b"/") else self.files.ref(key, size, modified_us)
 
-    def _listed(self, infos: "list[FileInfo]") -> Iterator[tuple[bytes, int, int]]:
+    def _listed(self, infos: "list[FileInfo]", skip: int) -> Iterator[tuple[bytes, int, int]]:
         """What to list of a folder; a subfolder's name has its `/` so that whole paths come in order."""
         while infos:  # from the end, so that a million names are not held twice
             info = infos.pop()
-            name = info.base_name.encode()
+            name = info.path[skip:].encode()
             folder = not info.is_file
-            kind = kind_by_name(name, all_files=self.all_files or folder)
+            if folder and self.files.flat:
+                continue
+            kind = "hidden" if b"/." in name else kind_by_name(name, all_files=self.all_files or folder)
             if kind == "file":
                 yield (name + b"/", 0, 0) if folder else (name, info.size, listed_us(info))
             else:
@@ -119,11 +122,17 @@ class RemoteFiles:
         facts = "" if size is None else f"{size} {modified_us}"
         return ImageRef(name or display_name(key.encode()), f"{facts}\0{key}".encode(), store=self)
 
+    @property
+    def flat(self) -> bool:
+        """Whether a folder has to be listed with all that is below: Arrow does not see Google's subfolders."""
+        return bool(self.location.filesystem.type_name == "gcs")
+
     def infos(self, prefix: str) -> "list[FileInfo]":
         """What lies in one folder. Raises Arrow's errors."""
         from pyarrow.fs import FileSelector
 
-        found: list[FileInfo] = self.location.filesystem.get_file_info(FileSelector(self._path(prefix).rstrip("/")))
+        selector = FileSelector(self.path(prefix), recursive=self.flat)
+        found: list[FileInfo] = self.location.filesystem.get_file_info(selector)
         return found
 
     def read(self, path: bytes) -> ImageFile:
@@ -141,7 +150,7 @@ class RemoteFiles:
         """As listed, or asked for now."""
         facts, key = _unpacked(path)
         if facts is None:
-            info = call(self.location, lambda: self.location.filesystem.get_file_info(self._path(key)))
+            info = call(self.location, lambda: self.location.filesystem.get_file_info(self.path(key)))
             if not info.is_file:
                 raise os_error(FileNotFoundError())
             return info.size, listed_us(info)
@@ -151,11 +160,12 @@ class RemoteFiles:
         facts, key = _unpacked(path)
         if facts and facts[0] > refs.MAX_FILE_BYTES:
             raise ImageError("too_large", f"{facts[0]} bytes, more than {refs.MAX_FILE_BYTES}")
-        with self.location.filesystem.open_input_file(self._path(key)) as file:
+        with self.location.filesystem.open_input_file(self.path(key)) as file:
             size = file.size()
             if size > refs.MAX_FILE_BYTES:
                 raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
-            stamp = (file.metadata() or {}).get("Last-Modified")
+            facts_now = file.metadata() or {}
+            stamp = facts_now.get("Last-Modified") or facts_now.get("updated")
             data = file.read(size)
         if stamp:
             return ImageFile(data, size, int(datetime.fromisoformat(stamp.decode()).timestamp()) * _SECOND)
@@ -165,10 +175,11 @@ class RemoteFiles:
         """Where opening a file does not tell: as listed, if that is the same file still."""
         if facts and facts[0] == size:
             return facts[1]
-        return listed_us(self.location.filesystem.get_file_info(self._path(key)))
+        return listed_us(self.location.filesystem.get_file_info(self.path(key)))
 
-    def _path(self, key: str) -> str:
-        return f"{self.location.path}/{key}" if key else self.location.path
+    def path(self, key: str) -> str:
+        """What the file system knows a key by."""
+        return f"{self.location.path}/{key}".rstrip("/")
 
 
 def _unpacked(path: bytes) -> tuple[tuple[int, int] | None, str]:

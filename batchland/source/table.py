@@ -8,7 +8,7 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from batchland.errors import ImageError, UsageError
 from batchland.source import refs
-from batchland.source.patterns import Place, check_file, expand, shown_pattern
+from batchland.source.patterns import Files, shown_pattern
 from batchland.source.random_access import Reader, Recent, open_files
 from batchland.source.refs import Ignored, ImageFile, ImageRef
 from batchland.urls import is_url
@@ -42,48 +42,56 @@ class Tables:
     """
 
     def __init__(self, pattern: str | os.PathLike[str]) -> None:
-        self._pattern = os.fspath(pattern)
-        self.name = shown_pattern(self._pattern).rstrip("/")
-        self.countable = not is_url(self._pattern)
-        if self._pattern.endswith("/") or os.path.isdir(self._pattern):  # noqa: PTH112
-            self._pattern = f"{self._pattern.rstrip('/')}/*.parquet"  # as Spark writes them
+        pattern = os.fspath(pattern)
+        self.name = shown_pattern(pattern).rstrip("/")
+        self.countable = not is_url(pattern)
+        if pattern.endswith("/") or os.path.isdir(pattern):  # noqa: PTH112
+            pattern = f"{pattern.rstrip('/')}/*.parquet"  # as Spark writes them
+        self._files = Files(pattern)
 
-    def images(self, ignored: Ignored) -> Iterator[ImageRef]:  # noqa: ARG002
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """File by file, in the pattern's order, row by row. Raises UsageError without a first file with images."""
-        files = expand(self._pattern)
-        first = next(files)
-        check_file(first.where)
+        return (ref for file in self.containers(ignored) for ref in self.images_in(file, ignored))
+
+    def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
+        """The files' names. Raises UsageError without a first one that holds images."""
+        names = self._files.names()
+        first = self._files.places[names[0]]
         try:
-            _open_tables.get(first.where)
+            _open_tables.get(first)
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{shown_pattern(first.where)}: cannot be read as Parquet ({_reason(error)})") from error
-        return (ref for file in [first, *files] for ref in _rows(file))
+            raise UsageError(f"{shown_pattern(first)}: cannot be read as Parquet ({_reason(error)})") from error
+        return iter(names)
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:  # noqa: ARG002
+        """The rows of one file."""
+        where = self._files.places[container]
+        try:
+            count = refs.retries.call(lambda: _open_tables.get(where)).count
+        except (pa.ArrowException, OSError, UsageError) as error:
+            reason = f"the table cannot be read: {_reason(error)}"
+            yield ImageRef(f"{container}/", b"", ("unreadable", reason))
+            return
+        store = Rows(where)
+        for row in range(count):
+            yield ImageRef(f"{container}#{row}", str(row).encode(), store=store)
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """A row by its name, or all of FILE/."""
-        file_name, _, row = name.rpartition("#") if not name.endswith("/") else (name[:-1], "", "")
-        file = next((place for place in expand(self._pattern) if place.name == file_name), None)
+        file = self._files.holding(name)
         if file is None:
             return iter([ImageRef(name, b"", ("vanished", "there is no such file any more"))])
-        return iter([ImageRef(name, row.encode(), store=Rows(file.where))]) if row else _rows(file)
-
-
-def _rows(file: Place) -> Iterator[ImageRef]:
-    try:
-        count = refs.retries.call(lambda: _open_tables.get(file.where)).count
-    except (pa.ArrowException, OSError, UsageError) as error:
-        yield ImageRef(f"{file.name}/", b"", ("unreadable", f"the table cannot be read: {_reason(error)}"))
-        return
-    store = Rows(file.where)
-    for row in range(count):
-        yield ImageRef(f"{file.name}#{row}", str(row).encode(), store=store)
+        if name.endswith("/"):
+            return self.images_in(file, Ignored())
+        return iter([ImageRef(name, name[len(file) + 1 :].encode(), store=Rows(self._files.places[file]))])
 
 
 @dataclass(frozen=True)
 class Rows:
     """The Store of one file's rows: `path` is a row's number."""
 
-    where: str
+    where: str = field(repr=False)
+    """The file's path or URL, perhaps with credentials."""
 
     def read(self, path: bytes) -> ImageFile:
         """As the Store says. The time is the file's. Raises ImageError `empty` for a null, `corrupt` for damage."""

@@ -8,13 +8,13 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Final, cast
 
 from batchland.errors import ImageError
 from batchland.source import refs
 from batchland.source.folder import kind_by_name
-from batchland.source.patterns import Place, check_file, expand, shown_pattern
+from batchland.source.patterns import Files, shown_pattern
 from batchland.source.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
 from batchland.source.refs import Ignored, ImageFile, ImageRef, display_name
 
@@ -33,40 +33,43 @@ class Shards:
     countable = False
 
     def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
-        self._pattern = os.fspath(pattern)
-        self.name = shown_pattern(self._pattern)
+        self._files = Files(os.fspath(pattern))
+        self.name = shown_pattern(self._files.pattern)
         self._all_files = all_files
         self._last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
         """A shard that `again` has looked into, and what comes there behind the image asked for last."""
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """Shard by shard, in the pattern's order, the members in theirs. Raises UsageError without a first shard."""
-        shards = expand(self._pattern)
-        first = next(shards)
-        check_file(first.where)
-        return self._images([first, *shards], ignored.counts)
+        return (ref for shard in self.containers(ignored) for ref in self.images_in(shard, ignored))
 
-    def _images(self, shards: list[Place], ignored: Counter[str]) -> Iterator[ImageRef]:
-        for shard in shards:
-            yield from members(shard, 0, ignored, all_files=self._all_files)
+    def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
+        """The shards' names. Raises UsageError without a first one."""
+        return iter(self._files.names())
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
+        """The members of one shard."""
+        where = self._files.places[container]
+        return members(container, where, 0, ignored.counts, all_files=self._all_files)
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """An image by its name; of SHARD/@BYTE/ what can be read from there on by now."""
-        shard = next((place for place in expand(self._pattern) if name.startswith(f"{place.name}/")), None)
+        shard = self._files.holding(name)
         if shard is None:
             return iter([ImageRef(name, b"", ("vanished", "there is no such shard any more"))])
-        member = name[len(shard.name) + 1 :]
         if name.endswith("/"):
-            return members(shard, int(member.strip("@/") or 0), Counter(), all_files=self._all_files)
+            start = int(name[len(shard) :].strip("@/") or 0)
+            return members(shard, self._files.places[shard], start, Counter(), all_files=self._all_files)
         return iter([self._found(shard, name)])
 
-    def _found(self, shard: Place, name: str) -> ImageRef:
+    def _found(self, shard: str, name: str) -> ImageRef:
         """Behind the one that was found last, since failed rows come in the order of the members; else anywhere."""
-        where, rest = self._last
-        for candidates in (rest if where == shard.where else iter(()), members(shard, 0, Counter(), all_files=True)):
+        last, rest = self._last
+        anew = members(shard, self._files.places[shard], 0, Counter(), all_files=True)
+        for candidates in (rest, anew) if last == shard else (anew,):
             for ref in candidates:
                 if ref.name == name:
-                    self._last = (shard.where, candidates)
+                    self._last = (shard, candidates)
                     return ref
         return ImageRef(name, b"", ("vanished", "the shard has no such member any more"))
 
@@ -75,14 +78,15 @@ class Shards:
 class Members:
     """The Store of one shard's members: `path` is where the content begins, its size, and its time."""
 
-    shard: Place
+    where: str = field(repr=False)
+    """The shard's path or URL, perhaps with credentials."""
 
     def read(self, path: bytes) -> ImageFile:
         """As the Store says. Raises ImageError `truncated` if the shard ends within the member."""
         offset, size, modified_us = map(int, path.split())
         if size > refs.MAX_FILE_BYTES:
             raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
-        data = open_files.get(self.shard.where).read_at(offset, size)
+        data = open_files.get(self.where).read_at(offset, size)
         if len(data) < size:
             raise ImageError("truncated", f"the shard ends after {len(data)} of its {size} bytes")
         return ImageFile(data, size, modified_us)
@@ -93,12 +97,12 @@ class Members:
         return size, modified_us
 
 
-def members(shard: Place, start: int, ignored: Counter[str], *, all_files: bool) -> Iterator[ImageRef]:
-    """The images of a shard from byte `start` on, and a ref that stands for what cannot be read."""
-    store = Members(shard)
+def members(shard: str, where: str, start: int, ignored: Counter[str], *, all_files: bool) -> Iterator[ImageRef]:
+    """The images of the shard of that name from byte `start` on, and a ref that stands for what cannot be read."""
+    store = Members(where)
     position = start
     try:
-        headers = _Headers(refs.retries.call(lambda: open_files.get(shard.where)), start)
+        headers = _Headers(refs.retries.call(lambda: open_files.get(where)), start)
         with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
@@ -109,7 +113,7 @@ def members(shard: Place, start: int, ignored: Counter[str], *, all_files: bool)
                     ignored.update([kind] if kind else [])
                     continue
                 facts = f"{member.offset_data} {member.size} {round(member.mtime * 1_000_000)}"
-                yield ImageRef(f"{shard.name}/{_name(member)}", facts.encode(), store=store)
+                yield ImageRef(f"{shard}/{_name(member)}", facts.encode(), store=store)
             position = tar.offset
             problem = headers.problem_at(position)
     except tarfile.TarError as error:
@@ -117,7 +121,7 @@ def members(shard: Place, start: int, ignored: Counter[str], *, all_files: bool)
     except OSError as error:
         problem = error.strerror or str(error)
     if problem:
-        name = f"{shard.name}/@{position}/" if position else f"{shard.name}/"
+        name = f"{shard}/@{position}/" if position else f"{shard}/"
         yield ImageRef(name, b"", ("unreadable", f"the shard cannot be read from byte {position} on: {problem}"))
 
 

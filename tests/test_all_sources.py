@@ -1,0 +1,68 @@
+"""The same images, wherever they come from, have the same rows; but for names and file times, which say where."""
+
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from s3_server import Bucket
+from toys import options
+
+from batchland import score
+
+KINDS = ["file url", "s3", "tar", "tgz", "s3 tar", "list", "s3 list", "parquet", "s3 parquet", "hugging face"]
+
+
+@pytest.fixture
+def names(photos: Path) -> list[str]:
+    (photos / "camera-1/empty.jpg").touch()
+    (photos / "camera-1/text.jpg").write_text("no picture")
+    return sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+
+
+def _place(kind: str, photos: Path, names: list[str], bucket: Bucket) -> dict[str, Any]:
+    """The images put where that kind of source finds them, and how it is told to."""
+    far, suffix = kind.startswith("s3 "), kind.removeprefix("s3 ")
+    folder = bucket.folder if far else photos.parent
+    path, where = folder / f"images.{suffix}", bucket.url(f"images.{suffix}") if far else f"{folder}/images.{suffix}"
+    if kind == "file url":
+        return {"images": f"file://{photos}"}
+    if kind == "s3":
+        shutil.copytree(photos, bucket.folder / "photos")
+        return {"images": bucket.url("photos")}
+    if suffix == "list":
+        path.write_text("\n".join(names))
+        if far:
+            shutil.copytree(photos, bucket.folder / "photos")
+        return {"images": bucket.url("photos") if far else photos, "image_list": where}
+    if suffix == "parquet" or kind == "hugging face":
+        rows = [(photos / name).read_bytes() for name in names]
+        hugging = kind == "hugging face"
+        pq.write_table(pa.table({"image": [{"bytes": row, "path": None} for row in rows] if hugging else rows}), path)
+        return {"images": where} if not hugging else {"images": path.rename(folder / "hugging.parquet")}
+    with tarfile.open(path, "w:gz" if suffix == "tgz" else "w") as tar:
+        for name in names:
+            tar.add(photos / name, name)
+    return {"images": where}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_do_not_depend_on_where_images_come_from(
+    kind: str, photos: Path, names: list[str], bucket: Bucket, toy_model: Path, tmp_path: Path
+) -> None:
+    place = _place(kind, photos, names, bucket)
+    images = place.pop("images")
+    score(photos, tmp_path / "local.parquet", options(toy_model))
+    score(images, tmp_path / "other.parquet", options(toy_model, **place))
+    local, other = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("local", "other"))
+    facts = ["image", "modified_at"]
+    assert other.drop(facts).equals(local.drop(facts))
+    assert other["status"].to_pylist().count("failed") == 8
+    prefix = f"{Path(images).name}/" if kind in ("tar", "tgz", "s3 tar") else ""
+    wanted = [f"{prefix}{name}" for name in names]
+    if kind in ("parquet", "s3 parquet", "hugging face"):
+        wanted = [f"{Path(images).name}#{row}" for row in range(len(names))]
+    assert other["image"].to_pylist() == wanted
