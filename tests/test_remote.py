@@ -10,14 +10,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from pyarrow import fs
 from s3_server import SECRET_KEY, Bucket, S3Server, new_bucket
 from toys import contents, options, picture
 
 from batchland import filesystems, score
 from batchland.cli import main
 from batchland.errors import ImageError, InputError, UsageError
+from batchland.filesystems import Location
 from batchland.scoring import Progress
 from batchland.source import Ignored, list_images, open_source, read_image, refs
+from batchland.source.remote import Remote
 
 NAMES = [
     "a.jpg",
@@ -228,3 +231,30 @@ def test_scoring_a_bucket_loads_neither_torch_nor_pandas(bucket: Bucket, toy_mod
     )
     command = [sys.executable, "-c", code, bucket.url(), str(tmp_path / "out"), str(toy_model)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+class SameFolderAgain(fs.FileSystemHandler):  # type: ignore[misc]
+    """As Arrow lists `a/b.jpg` and `a//c.jpg` of a bucket: the folder without a name has the path of the one above."""
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        below = [fs.FileInfo("bucket/a/b.jpg", fs.FileType.File, size=1)] if selector.base_dir == "bucket/a" else []
+        return [fs.FileInfo("bucket/a", fs.FileType.Directory), *below]
+
+    def _nothing(self, *args: object) -> None:
+        raise NotImplementedError
+
+    copy_file = create_dir = delete_dir = delete_dir_contents = delete_file = delete_root_dir_contents = _nothing
+    get_file_info = move = normalize_path = open_append_stream = open_input_file = _nothing
+    open_input_stream = open_output_stream = _nothing
+
+    def get_type_name(self) -> str:
+        return "s3"
+
+
+def test_keys_with_a_double_slash_are_no_silent_gap() -> None:
+    source = Remote("s3://bucket")
+    source._files.__dict__["location"] = Location(fs.PyFileSystem(SameFolderAgain()), "bucket", "s3://bucket")
+    reason = "folders without a name cannot be listed; rename what has // in its key"
+    images = list(source.images(Ignored()))
+    assert [(ref.name, ref.error) for ref in images] == [("a//", ("unreadable", reason)), ("a/b.jpg", None)]
+    assert list(source.again("a//")) == images[:1]

@@ -44,6 +44,8 @@ class Remote:
     def again(self, name: str) -> Iterator[ImageRef]:
         """As `list_again` does it."""
         key = file_name(name).decode()
+        if "//" in f"/{key}":
+            return iter([_nameless(key)])
         if key.endswith("/"):
             return walk("" if key == "./" else key, _Lister(self._files, self._all_files, Counter()).entries)
         return iter([self._files.ref(key)])
@@ -84,7 +86,10 @@ class _Lister:
             return
         for name, size, modified_us in sorted(self._listed(infos, len(self.files.path(prefix)) + 1)):
             key = prefix + name.decode()
-            yield key if name.endswith(b"/") else self.files.ref(key, size, modified_us)
+            if name == b"/":
+                yield _nameless(key)
+            else:
+                yield key if name.endswith(b"/") else self.files.ref(key, size, modified_us)
 
     def _listed(self, infos: "list[FileInfo]", skip: int) -> Iterator[tuple[bytes, int, int]]:
         """What to list of a folder; a subfolder's name has its `/` so that whole paths come in order."""
@@ -180,6 +185,11 @@ class RemoteFiles:
     def path(self, key: str) -> str:
         """What the file system knows a key by."""
         return f"{self.location.path}/{key}".rstrip("/")
+
+
+def _nameless(key: str) -> ImageRef:
+    """What stands for keys with a `//`: Arrow takes the folder without a name for the one above, and would go round."""
+    return ImageRef(key, b"", ("unreadable", "folders without a name cannot be listed; rename what has // in its key"))
 
 
 def _unpacked(path: bytes) -> tuple[tuple[int, int] | None, str]:
