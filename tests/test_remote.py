@@ -69,16 +69,16 @@ def test_one_request_a_folder_and_two_an_image(filled: tuple[Bucket, Path]) -> N
     assert bucket.server.requests() == []
 
 
-def test_an_image_is_what_it_is_when_it_is_read(bucket: Bucket) -> None:
+def test_an_image_is_what_it_is_when_it_is_read(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listed, then replaced, deleted or grown beyond measure before its turn comes."""
+    monkeypatch.setattr(refs, "MAX_FILE_BYTES", 1000)
     for name in ("changed.jpg", "gone.jpg", "huge.jpg", "empty.jpg"):
         (bucket.folder / name).write_bytes(b"" if name == "empty.jpg" else b"data")
     changed, empty, gone, huge = open_source(bucket.url()).images(Ignored())
     (bucket.folder / "changed.jpg").write_bytes(b"new data")
     os.utime(bucket.folder / "changed.jpg", (1_700_000_000, 1_700_000_000))
     (bucket.folder / "gone.jpg").unlink()
-    (bucket.folder / "huge.jpg").write_bytes(b"")
-    os.truncate(bucket.folder / "huge.jpg", refs.MAX_FILE_BYTES + 1)
+    (bucket.folder / "huge.jpg").write_bytes(bytes(1001))
     assert read_image(changed) == (b"new data", 8, 1_700_000_000_000_000)
     assert read_image(empty).data == b""
     failures = {}
@@ -88,7 +88,7 @@ def test_an_image_is_what_it_is_when_it_is_read(bucket: Bucket) -> None:
         failures[ref.name] = (caught.value.code, str(caught.value))
     assert failures == {
         "gone.jpg": ("vanished", "No such file or directory"),
-        "huge.jpg": ("too_large", "536870913 bytes, more than 536870912"),
+        "huge.jpg": ("too_large", "1001 bytes, more than 1000"),
     }
 
 

@@ -191,7 +191,7 @@ def test_a_remote_shard_is_fetched_once_block_by_block(bucket: Bucket, tmp_path:
 
 
 def test_large_members_of_a_remote_shard_are_fetched_alone(bucket: Bucket) -> None:
-    files = {f"{number}.jpg": bytes([number]) * 3_000_000 for number in range(20)}
+    files = {f"{number}.jpg": bytes([number]) * 600_000 for number in range(20)}
     _write(bucket.folder / "large.tar", files)
     bucket.server.requests()
     assert _read(bucket.url("large.tar")) == [(f"large.tar/{name}", data) for name, data in files.items()]
