@@ -20,9 +20,10 @@ from PIL import Image
 from pydantic import ValidationError
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
+import batchland.shards.ordered
 from batchland import ScoreOptions, Shard, merge, score
 from batchland.cli import main
-from batchland.errors import Interrupted, MissingInputError, UsageError
+from batchland.errors import InputError, Interrupted, MissingInputError, UsageError
 from batchland.lock import locked
 from batchland.preprocess import PreprocessSpec
 from batchland.schemas import SHARD_PREDICTIONS, Counts
@@ -336,6 +337,30 @@ def test_a_merge_that_was_stopped_goes_on(tmp_path, photos, toy_model, four):
     merge(four, out)
     score(photos, tmp_path / "q.parquet", options(toy_model))
     assert out.read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("what", ["part-000001.parquet", "_manifest.json"])
+def test_shards_that_change_while_they_are_merged(tmp_path, four, monkeypatch, what):
+    """A file that is gone is told of at once, a shard that was scored anew before anything is published."""
+    monkeypatch.setattr(batchland.shards.ordered, "BLOCK_SIZE", 8)
+    path = four / "shard-00002-of-00004" / what
+
+    def disturb(progress):
+        if progress.done == 8:
+            path.rename(tmp_path / "away")
+            if what == "_manifest.json":
+                path.write_text((tmp_path / "away").read_text().replace("toy", "other"))
+
+    out = tmp_path / "p.parquet"
+    with pytest.raises((InputError, UsageError)) as caught:
+        merge(four, out, on_progress=disturb)
+    assert not out.exists()
+    if what == "_manifest.json":
+        assert str(caught.value) == f"{path.parent}: was scored anew meanwhile; run the same command again"
+    else:
+        assert str(caught.value).startswith(f"{path}: cannot be read any more (")
+        (tmp_path / "away").rename(path)
+        assert merge(four, out).manifest.counts.listed == 60
 
 
 def test_the_output_is_nobody_elses(tmp_path, four):
