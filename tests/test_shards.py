@@ -1,14 +1,15 @@
 """--shard and merge: each image is some shard's, and together they are what one process would have written."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections import Counter
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +20,14 @@ from PIL import Image
 from pydantic import ValidationError
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
-import batchland.scoring
+import batchland.shards.ordered
 from batchland import ScoreOptions, Shard, merge, score
 from batchland.cli import main
-from batchland.errors import Interrupted, MissingInputError, UsageError
+from batchland.errors import InputError, Interrupted, MissingInputError, UsageError
 from batchland.lock import locked
 from batchland.preprocess import PreprocessSpec
 from batchland.schemas import SHARD_PREDICTIONS, Counts
 from batchland.shards.deal import PLACE_BITS
-from batchland.source import ContainerSource
-from batchland.source.folder import Folder
 from batchland.training.export import write_onnx
 from batchland.training.models import build
 
@@ -340,6 +339,30 @@ def test_a_merge_that_was_stopped_goes_on(tmp_path, photos, toy_model, four):
     assert out.read_bytes() == (tmp_path / "q.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("what", ["part-000001.parquet", "_manifest.json"])
+def test_shards_that_change_while_they_are_merged(tmp_path, four, monkeypatch, what):
+    """A file that is gone is told of at once, a shard that was scored anew before anything is published."""
+    monkeypatch.setattr(batchland.shards.ordered, "BLOCK_SIZE", 8)
+    path = four / "shard-00002-of-00004" / what
+
+    def disturb(progress):
+        if progress.done == 8:
+            path.rename(tmp_path / "away")
+            if what == "_manifest.json":
+                path.write_text((tmp_path / "away").read_text().replace("toy", "other"))
+
+    out = tmp_path / "p.parquet"
+    with pytest.raises((InputError, UsageError)) as caught:
+        merge(four, out, on_progress=disturb)
+    assert not out.exists()
+    if what == "_manifest.json":
+        assert str(caught.value) == f"{path.parent}: was scored anew meanwhile; run the same command again"
+    else:
+        assert str(caught.value).startswith(f"{path}: cannot be read any more (")
+        (tmp_path / "away").rename(path)
+        assert merge(four, out).manifest.counts.listed == 60
+
+
 def test_the_output_is_nobody_elses(tmp_path, four):
     out = tmp_path / "p.parquet"
     assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out)]).exit_code == 0
@@ -382,42 +405,49 @@ def test_what_the_commands_say(tmp_path, photos, toy_model, monkeypatch):
     assert batchland("merge", "preds", "--out", "q.parquet").exit_code == 66
 
 
-class Albums(Folder):
-    """Every folder just below the root is a container, and nobody looks into another's."""
-
-    looked_into: ClassVar[list[str]] = []
-
-    def containers(self, ignored):
-        return iter(sorted(os.listdir(self.name)))
-
-    def images_in(self, container, ignored):
-        self.looked_into.append(container)
-        return iter([ref for ref in self.images(ignored) if ref.name.startswith(f"{container}/")])
+def tar(path, pictures):
+    with tarfile.open(path, "w") as archive:
+        for name, data in pictures.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
 
 
-def test_containers_are_dealt_out_whole(tmp_path, photos, toy_model, monkeypatch):
-    """Twelve containers of five images each, one of them empty; each is opened by its shard, and by no other."""
-    for number in range(60):
-        album = tmp_path / "albums" / f"{number // 5:02}"
-        album.mkdir(parents=True, exist_ok=True)
-        shutil.copy(photos / f"camera-{number // 20}" / f"{number:03}.jpg", album / f"{number % 5}.jpg")
-    for path in (tmp_path / "albums" / "07").iterdir():
-        path.unlink()
-    whole = score(tmp_path / "albums", tmp_path / "q.parquet", options(toy_model)).manifest
-    assert isinstance(Albums("x"), ContainerSource)
-    monkeypatch.setattr(batchland.scoring, "open_source", lambda images, **_: Albums(images))
-    manifests = score_shards(tmp_path / "albums", tmp_path / "out", options(toy_model), 3)
-    assert sorted(Albums.looked_into) == [f"{number:02}" for number in range(12)]
-    assert {(manifest.shard.dealt_by, manifest.shard.listed) for manifest in manifests} == {("container", 12)}
+def test_containers_are_dealt_out_whole_and_only_own_ones_are_opened(tmp_path, photos, toy_model):
+    """Twelve tar files of five images each, but for one that is empty."""
+    data = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]
+    (tmp_path / "tars").mkdir()
+    names = [f"{number:02}.tar" for number in range(12)]
+    for number, name in enumerate(names):
+        pictures = {f"{place}.jpg": data[5 * number + place] for place in range(5)}
+        tar(tmp_path / "tars" / name, {} if number == 7 else pictures)
+    images = tmp_path / "tars" / "{00..11}.tar"
+    whole = score(images, tmp_path / "q.parquet", options(toy_model)).manifest
     for index in range(3):
+        foreign = [tmp_path / "tars" / name for name in names if Shard.owner(name, 3) != index]
+        for path in foreign:  # whoever opens it now finds no tar file
+            path.rename(path.with_suffix(".away"))
+            path.write_bytes(b"not a tar file" * 1000)
+        manifest = score_shard(images, tmp_path / "out", options(toy_model), index, 3).manifest
+        assert (manifest.shard.dealt_by, manifest.shard.listed) == ("container", 12)
+        for path in foreign:
+            path.with_suffix(".away").rename(path)
         for path in (tmp_path / "out" / f"shard-0000{index}-of-00003").glob("part-*.parquet"):
             for row in pq.read_table(path, columns=["image", "position"]).to_pylist():
-                album, image = row["image"].removesuffix(".jpg").split("/")
-                assert Shard.owner(album, 3) == index
-                assert row["position"] == int(album) << PLACE_BITS | int(image)
+                container, image = row["image"].split("/")
+                assert Shard.owner(container, 3) == index
+                assert row["position"] == names.index(container) << PLACE_BITS | int(image.removesuffix(".jpg"))
     merged = merge(tmp_path / "out", tmp_path / "p.parquet").manifest
-    assert merged.counts == whole.counts
+    assert (merged.counts, merged.counts.listed) == (whole.counts, 55)
     assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+def test_containers_without_an_image_are_nothing_to_merge(tmp_path, toy_model):
+    for number in range(3):
+        tar(tmp_path / f"{number}.tar", {})
+    score_shards(tmp_path / "{0..2}.tar", tmp_path / "out", options(toy_model), 2)
+    told = refusal(tmp_path / "out", tmp_path / "p.parquet")
+    assert told == "all shards are empty, there was no image in any container; nothing to merge"
 
 
 def test_a_real_network_gives_the_same_rows(tmp_path):
@@ -446,12 +476,3 @@ def assert_same_rows(one, two, tolerance=1e-6):
         assert [choice["label"] for choice in left] == [choice["label"] for choice in right]
         differences = [a["probability"] - b["probability"] for a, b in zip(left, right, strict=True)]
         assert max(map(abs, differences)) < tolerance
-
-
-def test_containers_without_an_image_are_nothing_to_merge(tmp_path, toy_model, monkeypatch):
-    for number in range(3):
-        (tmp_path / "albums" / f"{number}").mkdir(parents=True)
-    monkeypatch.setattr(batchland.scoring, "open_source", lambda images, **_: Albums(images))
-    score_shards(tmp_path / "albums", tmp_path / "out", options(toy_model), 2)
-    told = refusal(tmp_path / "out", tmp_path / "p.parquet")
-    assert told == "all shards are empty, there was no image in any container; nothing to merge"

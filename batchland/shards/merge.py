@@ -1,20 +1,13 @@
-"""Merge finished shards into one output, the rows in the order of the whole listing. Scores nothing.
+"""Merge finished shards into one output, as a single process would have written it. Scores nothing."""
 
-Memory is bounded: one row group of every shard, and a part of the output.
-"""
-
-import heapq
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.cores import usable_cores
@@ -22,7 +15,6 @@ from batchland.errors import Interrupted, UsageError
 from batchland.output import manifest_path, open_output
 from batchland.schemas import (
     METADATA_KEY,
-    SHARD_PREDICTIONS,
     Manifest,
     MergedShard,
     PredictionsInfo,
@@ -30,15 +22,11 @@ from batchland.schemas import (
     ShardInfo,
 )
 from batchland.scoring import Progress, RunSummary, run_id
-from batchland.shards.deal import PLACE_BITS
 from batchland.shards.finished import FinishedShard, finished_shards
+from batchland.shards.ordered import ADVICE, ordered_rows
 from batchland.signals import StopSignal
 from batchland.sink import PredictionSink, Survey
 from batchland.source import shown
-
-BLOCK_SIZE: Final = 32768
-"""Rows put in order at once: many of each shard, so that a thousand shards cost little more than ten."""
-_ADVICE: Final = "which no undisturbed shards leave behind; score all shards again with --overwrite"
 
 
 def merge(
@@ -54,7 +42,7 @@ def merge(
     interruption goes on from the last part written.
 
     Raises MissingInputError if shards are missing or unfinished, UsageError if they are damaged, do not fit together
-    or leave something out, OutputError, LockedError, and Interrupted on SIGINT or SIGTERM.
+    or leave something out, InputError if they vanish, OutputError, LockedError, and Interrupted on SIGINT or SIGTERM.
     """
     begin = time.monotonic()
     folder, out = Path(folder), Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
@@ -71,7 +59,7 @@ def merge(
             overwrite=overwrite,
         ) as sink,
     ):
-        for _ in sink.keep(_Stream(folder, shards)):  # after each part
+        for _ in sink.keep(ordered_rows(folder, shards)):  # after each part
             if on_progress:
                 on_progress(Progress(sink.kept_images, 0, 0))
             if signal.received is not None:
@@ -101,95 +89,13 @@ def merge(
     return RunSummary(out, manifest_path(out), manifest, None)
 
 
-class _Rows:
-    """Rows of a shard that are not merged yet, a row group at a time; its files are not kept open."""
-
-    def __init__(self, shard: FinishedShard) -> None:
-        self._groups = _row_groups(shard)
-        self._next_group()
-
-    def _next_group(self) -> None:
-        self.rows: pa.RecordBatch | None = next(self._groups, None)
-        if self.rows is not None:
-            self._positions: npt.NDArray[np.int64] = self.rows.column("position").to_numpy()
-
-    @property
-    def head(self) -> int:
-        """Position of the first row. Only while there are rows."""
-        return int(self._positions[0])
-
-    def take(self, end: int) -> Iterator[pa.RecordBatch]:
-        """All rows with a position below `end`."""
-        while self.rows is not None:
-            count = int(np.searchsorted(self._positions, end))
-            if count:
-                yield self.rows.slice(0, count)
-            if count < self.rows.num_rows:
-                self.rows, self._positions = self.rows.slice(count), self._positions[count:]
-                return
-            self._next_group()
-
-
-def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
-    for file in shard.manifest.files:
-        path = shard.folder / file.path
-        for number in range(pq.read_metadata(path).num_row_groups):
-            with path.open("rb") as opened, pq.ParquetFile(opened) as parquet:
-                table = parquet.read_row_group(number, use_threads=False)
-            yield from table.replace_schema_metadata(None).cast(SHARD_PREDICTIONS).combine_chunks().to_batches()
-
-
-class _Stream:
-    """All rows of all shards in order, in blocks of BLOCK_SIZE rows or fewer.
-
-    Raises UsageError where a row is lacking or there twice.
-    """
-
-    def __init__(self, folder: Path, shards: list[FinishedShard]) -> None:
-        self._folder = folder
-        self._shards = shards
-        self._by_container = shards[0].info.dealt_by == "container"
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        rows = [_Rows(shard) for shard in self._shards]
-        heads = [(each.head, index) for index, each in enumerate(rows) if each.rows is not None]
-        heapq.heapify(heads)
-        begin = 0
-        while heads:
-            if self._by_container and heads[0][0] > begin and not heads[0][0] % (1 << PLACE_BITS):
-                begin = heads[0][0]  # the next container that holds anything
-            block = self._block(rows, heads, begin)
-            begin += block.num_rows
-            yield block.drop_columns(["position"])
-
-    def _block(self, rows: list[_Rows], heads: list[tuple[int, int]], begin: int) -> pa.RecordBatch:
-        """The next rows, from position `begin` on."""
-        found: list[pa.RecordBatch] = []
-        while heads and heads[0][0] < begin + BLOCK_SIZE:
-            _, index = heapq.heappop(heads)
-            found += rows[index].take(begin + BLOCK_SIZE)
-            if rows[index].rows is not None:
-                heapq.heappush(heads, (rows[index].head, index))
-        if not found:
-            raise UsageError(f"{self._folder}: no shard has row {begin}, {_ADVICE}")
-        table = pa.Table.from_batches(found).combine_chunks()
-        positions = table["position"].to_numpy()
-        order = np.argsort(positions, kind="stable")
-        wrong = np.flatnonzero(positions[order] != np.arange(begin, begin + len(order)))
-        if len(wrong):
-            lacking = positions[order][wrong[0]] > begin + wrong[0]
-            what = f"no shard has row {begin + wrong[0]}" if lacking else f"two have row {begin + wrong[0] - 1}"
-            raise UsageError(f"{self._folder}: {what}, {_ADVICE}")
-        return table.take(order).combine_chunks().to_batches()[0]
-
-
 def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
     """Of containers, each shard has listed its own, and nobody all images."""
     listed = survey.counts.listed
     if not listed:
         raise UsageError(f"{folder}: all shards are empty, there was no image in any container; nothing to merge")
     if info.dealt_by == "image" and (listed, survey.names_sha256) != (info.listed, info.names_sha256):
-        raise UsageError(f"{folder}: there are {listed} rows for {info.listed} images, or other names, {_ADVICE}")
+        raise UsageError(f"{folder}: there are {listed} rows for {info.listed} images, or other names, {ADVICE}")
 
 
 def _info(shards: list[FinishedShard], survey: Survey) -> PredictionsInfo:
