@@ -149,22 +149,21 @@ class RayEngine:
         feed: ActorHandle = ray.remote(Feed).options(**beside_driver()).remote()
         results = Results(dataset(feed, self._orders, self._model.card.preprocess, self._plan))
         fed = done = 0
-        exhausted = False
-        while not exhausted or done < fed:
-            while not exhausted and fed - done < ahead:
-                refs = next(batches, None)
-                exhausted = refs is None
-                if refs is None:
-                    feed.end.remote(fed)
-                else:
-                    feed.put.remote(fed, refs)
-                    fed += 1
-            if done < fed:
+        try:
+            for refs in islice(batches, ahead):
+                feed.put.remote(fed, refs)
+                fed += 1
+            while done < fed:
                 number, scored = results.next(on_wait)
                 assert number == done, f"batch {number} came in place of batch {done}"
                 feed.forget.remote(done)
                 done += 1
                 yield unless_error(scored)
+                for refs in islice(batches, 1):
+                    feed.put.remote(fed, refs)
+                    fed += 1
+        finally:
+            feed.end.remote(fed)
         results.wait_for_end(on_wait)
 
 
