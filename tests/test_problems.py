@@ -153,6 +153,7 @@ def test_a_driver_must_know_the_major_version_of_cuda():
     assert explain_version(13000, "13.0") is None
     assert explain_version(13010, "13.2") is None
     assert explain_version(14000, "13.0") is None
+    assert explain_version(12040, "") is None
     assert explain_version(12040, "13.0") == (
         "the NVIDIA driver knows CUDA up to 12.4, and this onnxruntime needs 13.0; update the driver, or install an "
         "onnxruntime-gpu for CUDA 12"

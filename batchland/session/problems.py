@@ -139,8 +139,8 @@ def explain_version(driver: int, needed: str) -> str | None:
     driver: as `cuDriverGetVersion` gives it, 12040 for 12.4. Any driver of the same major version will do.
     """
     major, minor = driver // 1000, driver % 1000 // 10
-    wanted = int(needed.partition(".")[0])
-    if major >= wanted:
+    wanted = needed.partition(".")[0]
+    if not wanted.isdigit() or major >= int(wanted):  # a build of one's own may not say
         return None
     return (
         f"the NVIDIA driver knows CUDA up to {major}.{minor}, and this onnxruntime needs {needed}; update the driver, "
