@@ -6,6 +6,7 @@ Normalisation goes into the graph before it, softmax behind it where it is missi
 import logging
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from batchland import __version__
 from batchland.errors import ModelError, UsageError, near_miss
 from batchland.files import publish
+from batchland.half_floats import in_half_floats, require_agreement
 from batchland.model_card import METADATA_KEY, ModelCard, class_names
 from batchland.preprocess import PreprocessSpec
 from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
@@ -68,11 +70,13 @@ def adopt(
     preprocess: str = "imagenet",
     output: OutputKind = "auto",
     name: str | None = None,
+    precision: Literal["fp32", "fp16"] = "fp32",
 ) -> Session:
     """Write `model` to `out` with a card, and return the opened result.
 
     classes: a text file, one label a line, in the order of the model's outputs. preprocess: a name in PRESETS or a JSON
     file with the fields of ForeignPreprocess. output: what the model gives; `auto` looks whether it ends in a softmax.
+    precision: `fp16` computes in half floats, all but normalisation and softmax.
 
     `out` appears only if it answers alike one by one and as a batch, with rows that are probabilities. Raises
     ModelError if the model cannot be adopted, UsageError for the other files, OutputError if `out` cannot be written.
@@ -94,12 +98,17 @@ def adopt(
         versions={"batchland": __version__, "onnx": onnx.__version__},
     )
     softmax = output == "logits" or (output == "auto" and not _ends_in_softmax(foreign, target.name))
-    whole = _wrapped(foreign, source, target, foreign_spec, classes=len(labels), softmax=softmax)
-    whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    wrapped = partial(_wrapped, spec=foreign_spec, card=card, softmax=softmax)
+    whole = wrapped(foreign, source, target)
 
     def write(temporary: Path) -> None:
         onnx.save(whole, temporary)
-        _check(model, open_session(temporary, "cpu"))
+        session = open_session(temporary, "cpu")
+        _check(model, session)
+        if precision == "fp16":
+            half = in_half_floats(foreign)
+            onnx.save(wrapped(half, _input(model, half), _output(model, half)), temporary)
+            require_agreement(model, open_session(temporary, "cpu"), session)
 
     publish(out, write)
     return open_session(out, "cpu")
@@ -219,9 +228,16 @@ def _ends_in_softmax(model: onnx.ModelProto, output: str) -> bool:
 
 
 def _wrapped(
-    foreign: onnx.ModelProto, source: _Input, target: _Output, spec: ForeignPreprocess, *, classes: int, softmax: bool
+    foreign: onnx.ModelProto,
+    source: _Input,
+    target: _Output,
+    *,
+    spec: ForeignPreprocess,
+    card: ModelCard,
+    softmax: bool,
 ) -> onnx.ModelProto:
-    """The foreign graph between two of ours: pixels to its floats, its output to probabilities."""
+    """The foreign graph between two of ours, pixels to its floats, its output to probabilities; with the card."""
+    classes = len(card.classes)
     foreign = onnx.compose.add_prefix(foreign, _PREFIX)
     for value in (*foreign.graph.input, *foreign.graph.output):
         dim = value.type.tensor_type.shape.dim[0]
@@ -258,7 +274,9 @@ def _wrapped(
         del part.opset_import[:]
         part.opset_import.extend(foreign.opset_import)
     whole = onnx.compose.merge_models(before, foreign, [("input", _PREFIX + source.name)])
-    return onnx.compose.merge_models(whole, after, [(_PREFIX + target.name, "output")])
+    whole = onnx.compose.merge_models(whole, after, [(_PREFIX + target.name, "output")])
+    whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    return whole
 
 
 def _constant(name: str, values: np.ndarray[Any, Any]) -> onnx.NodeProto:

@@ -155,3 +155,29 @@ def test_a_batch_that_cannot_be_batched_is_found_out(tmp_path, labels):
     onnx.save(model, tmp_path / "f.onnx")
     with pytest.raises(ModelError, match="takes one picture at a time; export it with a dynamic batch"):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+
+
+def test_half_floats_on_request(tmp_path, labels):
+    path = foreign(tmp_path / "f.onnx")
+    full = adopt(path, labels, tmp_path / "full.onnx")
+    half = adopt(path, labels, tmp_path / "half.onnx", precision="fp16")
+    assert half.card.model_dump(exclude={"created_at"}) == full.card.model_dump(exclude={"created_at"})
+    assert 0 < np.abs(half.predict(PIXELS) - full.predict(PIXELS)).max() < 2e-3
+    kinds = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "half.onnx").graph.initializer}
+    assert kinds["adopted/weight"] == TensorProto.FLOAT16
+
+
+def test_a_model_that_half_floats_cannot_hold_is_not_written(tmp_path, labels):
+    path = foreign(tmp_path / "f.onnx")
+    model = onnx.load(path)
+    (weight,) = model.graph.initializer
+    weight.CopyFrom(numpy_helper.from_array(1e5 * WEIGHT, "weight"))
+    down = numpy_helper.from_array(np.array(1e-5, np.float32), "down")
+    model.graph.initializer.append(down)
+    model.graph.node[2].output[0] = "large"  # far beyond 65504, the largest half float
+    model.graph.node.insert(3, helper.make_node("Mul", ["large", "down"], ["logits"]))
+    onnx.save(model, path)
+    adopt(path, labels, tmp_path / "full.onnx")
+    with pytest.raises(ModelError, match="in half floats it answers otherwise than before"):
+        adopt(path, labels, tmp_path / "half.onnx", precision="fp16")
+    assert not (tmp_path / "half.onnx").exists()

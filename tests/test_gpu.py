@@ -19,7 +19,7 @@ from batchland.schemas import Execution
 from batchland.session import OpenModel, Session, gpu, open_session
 from batchland.session.bound import Place
 from batchland.session.devices import gpu_problem
-from batchland.session.ort import CPU, CUDA, TENSORRT, Threads, create_session
+from batchland.session.ort import CPU, CUDA, TENSORRT, Placement, Threads, create_session
 from batchland.session.tuning import choose
 from batchland.source import open_source
 
@@ -174,7 +174,7 @@ def test_a_gpu_that_is_not_there_is_named(toy_model, monkeypatch):
 
 @pytest.mark.skipif(CUDA not in ort.get_available_providers(), reason="this onnxruntime has no CUDA provider")
 @pytest.mark.skipif(PROBLEM is None, reason="this machine has a GPU")
-def test_onnxruntime_leaves_out_a_gpu_that_does_not_work_and_that_is_noticed(toy_model, monkeypatch):
+def test_onnxruntime_leaves_out_a_gpu_that_does_not_work_and_that_is_noticed(toy_model, monkeypatch, capfd):
     """Its real behaviour where CUDA is offered and cannot start: a session without it, and no error."""
     monkeypatch.setattr(batchland.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
@@ -183,3 +183,37 @@ def test_onnxruntime_leaves_out_a_gpu_that_does_not_work_and_that_is_noticed(toy
     session = open_session(toy_model, "auto", batch_size=4)
     assert (session.device, session.provider) == ("cpu", CPU)
     assert session.fallback
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_gpu_without_memory_for_one_image_is_unusable(toy_model):
+    class Full:
+        """A session on a GPU that another process has filled."""
+
+        def __init__(self, session):
+            self.session = session
+
+        def io_binding(self):
+            return self.session.io_binding()
+
+        def run_with_iobinding(self, binding, options):
+            raise RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);")
+
+    create = on_the_cpu(toy_model)
+    with pytest.raises(gpu.Unusable) as caught:
+        gpu.open_pool(lambda place, settings: Full(create(place, settings)), [Place("cpu")], CARD, 4, {})
+    assert str(caught.value) == (
+        "cpu: has not enough memory for a single image; see nvidia-smi for who uses it, or use --device cpu"
+    )
+
+
+def test_a_gpu_that_fails_while_it_is_tried_is_unusable(toy_model, monkeypatch):
+    monkeypatch.setattr(gpu, "gpu_model", lambda number: "NVIDIA H200")
+    monkeypatch.setattr(gpu, "driver_version", lambda: 13000)
+
+    def create(place, settings):
+        raise RuntimeError("CUDA failure 46: all CUDA-capable devices are busy or unavailable ; GPU=0")
+
+    placed = Placement({CUDA: 4})
+    with pytest.raises(gpu.Unusable, match="another process holds it for itself"):
+        gpu._tuned(create, Place("cuda"), CARD, "sha", 4, placed, gpu.BASE)

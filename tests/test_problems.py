@@ -67,6 +67,13 @@ SAID = {
     CUDA_CALL + "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version" + SET_DEVICE: (
         "the NVIDIA driver is too old for the CUDA of this onnxruntime; update the driver"
     ),
+    "provider_options_utils.h:187 Parse Failed to parse provider option \"device_id\": CUDA failure 36: API call is "
+    "not supported in the installed CUDA driver ; GPU=-1 ; expr=cudaGetDeviceCount(&num_devices);": (
+        "the NVIDIA driver is too old for the CUDA of this onnxruntime; update the driver"
+    ),
+    CUDA_CALL + "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=0 ; hostname=egg ; file=conv.cc ; line=9": (
+        "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED; see nvidia-smi for the GPU's state"
+    ),
     CUDA_CALL + "CUDA failure 101: invalid device ordinal" + SET_DEVICE: (
         "there is no GPU of that number; `nvidia-smi -L` lists them, and CUDA_VISIBLE_DEVICES may hide some"
     ),
@@ -153,6 +160,7 @@ def test_a_driver_must_know_the_major_version_of_cuda():
     assert explain_version(13000, "13.0") is None
     assert explain_version(13010, "13.2") is None
     assert explain_version(14000, "13.0") is None
+    assert explain_version(12040, "") is None
     assert explain_version(12040, "13.0") == (
         "the NVIDIA driver knows CUDA up to 12.4, and this onnxruntime needs 13.0; update the driver, or install an "
         "onnxruntime-gpu for CUDA 12"

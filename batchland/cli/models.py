@@ -20,6 +20,8 @@ if TYPE_CHECKING:
               "-1..1, 0..1 or 0..255; or a JSON file with height, width, fit, mean, std.")  # fmt: skip
 @click.option("--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto", show_default=True,
               help="What the model gives; `auto` looks whether it ends in a softmax.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
+              help="`fp16` halves the file; a GPU computes it fastest.")  # fmt: skip
 @click.option("--name", help="Name of the model.  [default: that of the file]")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
 def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:

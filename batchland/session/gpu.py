@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from batchland.errors import ModelError
+from batchland.errors import DeviceError, ModelError
 from batchland.model_card import ModelCard
 from batchland.session.bound import BoundRunner, Place
 from batchland.session.contract import checked_card
@@ -105,7 +105,7 @@ def open_pool(
         pool.warm_up(np.zeros((batch_size, *card.preprocess.shape), np.uint8))
     except Exception as error:  # onnxruntime's errors share no base class but Exception
         pool.close()
-        raise Unusable(explain(str(error))) from error
+        raise _unusable(error) from error
     return pool
 
 
@@ -126,6 +126,13 @@ def _runner(create: Create, place: Place, card: ModelCard, batch_size: int, sett
     graph = settings.get("enable_cuda_graph") == "1"
     session = create(place, settings)
     return BoundRunner(session, place, batch_size, card.preprocess.shape, len(card.classes), graph=graph)
+
+
+def _unusable(error: Exception) -> Exception:
+    """What to raise of an error while a GPU is tried: the model's own stay, the others become reasons."""
+    if isinstance(error, DeviceError):
+        return Unusable(str(error))
+    return error if isinstance(error, Unusable | ModelError) else Unusable(explain(str(error)))
 
 
 def _numbers(gpus: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -199,7 +206,5 @@ def _tuned(
     trial = partial(attempt, create, place, card, batch_size)
     try:
         return remembered(cache_folder() / "tuning", key, lambda: choose(base, changes, trial))
-    except ModelError:
-        raise
     except Exception as error:  # of the base itself: onnxruntime's errors share no base class but Exception
-        raise Unusable(explain(str(error))) from error
+        raise _unusable(error) from error

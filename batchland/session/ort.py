@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+ort.set_default_logger_severity(4)  # what is wrong with a GPU is ours to tell, in a line
+
 __all__ = [
     "CPU",
     "CUDA",

@@ -43,11 +43,11 @@ _KNOWN: Final = (
         "the libraries of CUDA do not fit this onnxruntime; pip install --upgrade 'batchland[cuda]'",
     ),
     _Known(
-        r"driver version is insufficient|cudaErrorInsufficientDriver",
+        r"driver version is insufficient|not supported in the installed CUDA driver|cudaErrorInsufficientDriver",
         "the NVIDIA driver is too old for the CUDA of this onnxruntime; update the driver",
     ),
     _Known(
-        r"invalid device ordinal|cudaErrorInvalidDevice",
+        r"invalid device (?:ordinal|id)|cudaErrorInvalidDevice",
         "there is no GPU of that number; `nvidia-smi -L` lists them, and CUDA_VISIBLE_DEVICES may hide some",
     ),
     _Known(
@@ -84,6 +84,7 @@ _KNOWN: Final = (
         r"|uncorrectable ECC|cudaErrorECCUncorrectable",
         "the GPU has failed while it computed; run the same command again, it goes on where it stopped",
     ),
+    _Known(r"((?:CUDA|CUDNN|CUBLAS) failure -?\d+: [^;]+?) *;", "{0}; see nvidia-smi for the GPU's state"),
 )
 
 _OUT_OF_MEMORY: Final = re.compile(
@@ -139,8 +140,8 @@ def explain_version(driver: int, needed: str) -> str | None:
     driver: as `cuDriverGetVersion` gives it, 12040 for 12.4. Any driver of the same major version will do.
     """
     major, minor = driver // 1000, driver % 1000 // 10
-    wanted = int(needed.partition(".")[0])
-    if major >= wanted:
+    wanted = needed.partition(".")[0]
+    if not wanted.isdigit() or major >= int(wanted):  # a build of one's own may not say
         return None
     return (
         f"the NVIDIA driver knows CUDA up to {major}.{minor}, and this onnxruntime needs {needed}; update the driver, "

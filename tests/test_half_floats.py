@@ -1,0 +1,40 @@
+"""A network in half floats answers as before, or is refused."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from toys import write_toy_model
+
+from batchland.errors import ModelError
+from batchland.half_floats import in_half_floats, require_agreement
+from batchland.session import open_session
+
+
+def test_weights_become_half_floats_and_the_model_stays_as_it_was(tmp_path):
+    model = onnx.load(write_toy_model(tmp_path / "toy.onnx"))
+    half = in_half_floats(model)
+    kinds = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
+    assert kinds == {"axes": TensorProto.INT64, "scale": TensorProto.FLOAT16}
+    assert model == onnx.load(tmp_path / "toy.onnx")
+    assert not [place for place in sys.path if "onnxruntime" in place]
+
+
+@pytest.mark.parametrize(("factor", "agrees"), [(1.0, True), (1.005, True), (1.5, False), (np.nan, False)])
+def test_rounding_is_let_through_and_more_is_not(tmp_path, factor, agrees):
+    path = write_toy_model(tmp_path / "toy.onnx")
+    model = onnx.load(path)
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == "scale")
+    scale.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(scale) * factor).astype(np.float32), "scale"))
+    onnx.save(model, tmp_path / "other.onnx")
+    other, toy = open_session(tmp_path / "other.onnx", "cpu"), open_session(path, "cpu")
+    if agrees:
+        assert 0 <= require_agreement(path, other, toy) <= 0.02
+        return
+    with pytest.raises(ModelError) as caught:
+        require_agreement(path, other, toy)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: in half floats it answers otherwise than before, by ")
+    assert said.endswith(" of a probability (allowed 0.02); use --precision fp32")
