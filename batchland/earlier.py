@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batchland.errors import UsageError
-from batchland.output import is_file_output, manifest_path
+from batchland.output import open_stored
 from batchland.schemas import METADATA_KEY, PREDICTIONS, Manifest, PredictionsInfo
 from batchland.sink import Entry, KeptRow
 from batchland.source import ImageRef
@@ -21,26 +21,27 @@ from batchland.source import ImageRef
 class EarlierOutput:
     """The predictions at `out`. Raises UsageError if there are none that batchland wrote."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self._files = [out] if is_file_output(out) else sorted(out.glob("part-*.parquet"))
-        if not self._files or not all(path.is_file() for path in self._files):
+    def __init__(self, place: Path | str) -> None:
+        self._stored = open_stored(place)
+        self.out = out = self._stored.name
+        if self._stored.kind is None or not (parts := self._stored.parts()):
             raise UsageError(f"{out}: there are no predictions yet; run without --retry-failed first")
         try:
-            schemas = [_schema(path) for path in self._files]
+            schemas = [self._schema(part) for part in parts]
             if not all(schema.equals(PREDICTIONS) for schema in schemas):
                 raise UsageError(f"{out}: has other columns than this batchland writes; score anew with --overwrite")
             self.info = PredictionsInfo.model_validate_json(schemas[0].metadata[METADATA_KEY])
         except (OSError, pa.ArrowException, KeyError, TypeError, ValidationError) as error:
             raise UsageError(f"{out}: is not a predictions file of batchland; score anew with --overwrite") from error
-        self.identity = [[path.name, *_stamp(path)] for path in self._files]
+        self._stamps = [(part, self._stored.stamp(part)) for part in parts]
+        self.identity = [[part, *stamp] for part, stamp in self._stamps]
         """Tells this output from the one that replaces it."""
 
     @property
     def ignored(self) -> dict[str, int]:
         """What was not listed then, by its manifest."""
         with suppress(OSError, ValidationError):
-            return dict(Manifest.model_validate_json(manifest_path(self.out).read_text("utf-8")).ignored)
+            return dict(Manifest.model_validate_json(self._stored.manifest()).ignored)
         return {}
 
     def check_same(self, **given: object) -> None:
@@ -58,10 +59,10 @@ class EarlierOutput:
 
     def entries(self, list_again: Callable[[str], Iterable[ImageRef]]) -> Iterator[Entry]:
         """What the new output is made of, in order: good rows, and what `list_again` gives for a failed row's name."""
-        for path, identity in zip(self._files, self.identity, strict=True):
-            if [path.name, *_stamp(path)] != identity:
-                raise UsageError(f"{path}: another run has replaced it meanwhile; run the same command again")
-            with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+        for part, stamp in self._stamps:
+            if self._stored.stamp(part) != stamp:
+                raise UsageError(f"{self.out}: another run has replaced {part} meanwhile; run the same command again")
+            with self._stored.open(part) as file, pq.ParquetFile(file) as parquet:
                 for rows in parquet.iter_batches():
                     kept = rows.replace_schema_metadata(None)
                     states = zip(rows["image"].to_pylist(), rows["status"].to_pylist(), strict=True)
@@ -71,12 +72,6 @@ class EarlierOutput:
                         else:
                             yield from list_again(name)
 
-
-def _schema(path: Path) -> pa.Schema:
-    with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-        return parquet.schema_arrow
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    def _schema(self, part: str) -> pa.Schema:
+        with self._stored.open(part) as file, pq.ParquetFile(file) as parquet:
+            return parquet.schema_arrow

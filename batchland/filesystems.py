@@ -132,7 +132,7 @@ def call(location: Location, action: Callable[[], Result]) -> Result:
     except (OSError, pa.ArrowException) as error:
         told = os_error(error)
         final = isinstance(told, FileNotFoundError) or (is_refused(error) and not location.listed)
-        if not final and not _answers(location):
+        if not final and not answers(location):
             raise InputError(
                 f"{location.name}: does not answer any more ({told.strerror}); finished parts are kept, run the same "
                 f"command again when it does"
@@ -140,7 +140,7 @@ def call(location: Location, action: Callable[[], Result]) -> Result:
         raise told from error
 
 
-def _answers(location: Location) -> bool:
+def answers(location: Location) -> bool:
     """Whether the storage still talks to us; waits for it up to PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:

@@ -25,17 +25,21 @@ def locked(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
     """
     descriptor = _acquire(path, what, time.monotonic() + wait)
     try:
-        facts = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat("T", "seconds"),
-        }
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+        os.pwrite(descriptor, json.dumps(holder_facts()).encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)  # while still holding it; see _acquire
         os.close(descriptor)
+
+
+def holder_facts() -> dict[str, object]:
+    """This process, as a lock names its holder."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat("T", "seconds"),
+    }
 
 
 def holder(path: Path) -> dict[str, Any] | None:
@@ -50,7 +54,7 @@ def holder(path: Path) -> dict[str, Any] | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _facts(os.pread(descriptor, 4096, 0))
+        return read_facts(os.pread(descriptor, 4096, 0))
     else:
         return None
     finally:
@@ -63,12 +67,12 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            facts = _facts(os.pread(descriptor, 4096, 0))
+            facts = read_facts(os.pread(descriptor, 4096, 0))
             os.close(descriptor)
             if time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
                 continue
-            raise LockedError(f"{what}: {_describe(facts)} is writing it; wait for that run or stop it") from None
+            raise LockedError(f"{what}: {describe_holder(facts)} is writing it; wait for that run or stop it") from None
         # The last holder may have removed the file between our open and our lock: then this is no longer its lock.
         if _same_file(descriptor, path):
             return descriptor
@@ -82,7 +86,8 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _facts(written: bytes) -> dict[str, Any]:
+def read_facts(written: bytes) -> dict[str, Any]:
+    """What a holder has written of itself; nothing, if it has not yet."""
     try:
         facts = json.loads(written)
     except ValueError:  # the holder has not written them yet
@@ -90,7 +95,8 @@ def _facts(written: bytes) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _describe(facts: dict[str, Any]) -> str:
+def describe_holder(facts: dict[str, Any]) -> str:
+    """A holder in words."""
     try:
         return f"another run (process {facts['pid']} on {facts['host']}, since {facts['since']})"
     except KeyError:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,7 @@ from batchland.cores import usable_cores
 from batchland.earlier import EarlierOutput
 from batchland.engine import Engine, LocalEngine, Scored
 from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
-from batchland.output import is_file_output, manifest_path, open_output
+from batchland.output import below, is_file_output, manifest_place, open_output, place, shown_place
 from batchland.schemas import (
     PREDICTIONS,
     SHARD_PREDICTIONS,
@@ -154,8 +154,9 @@ class Progress(NamedTuple):
 class RunSummary(NamedTuple):
     """What a run did; the same facts are in its manifest."""
 
-    out: Path
-    manifest_path: Path
+    out: Path | str
+    """A path, or a URL without credentials and options."""
+    manifest_path: Path | str
     manifest: Manifest
     fallback: str | None
     """With device `auto`: why it did not run on CUDA."""
@@ -173,7 +174,8 @@ def score(
 ) -> RunSummary:
     """Score every image of `images`, a folder or a URL, and write the predictions to `out`.
 
-    out: `*.parquet` becomes one file, any other name a folder of parts; the manifest beside it is written last. Every
+    out: a path or a URL; `*.parquet` becomes one file, any other name a folder of parts; the manifest beside it is
+    written last. Every
     listed image gets one row, in listing order: `ok` with its top-k, or `failed` with an error code. A rerun after an
     interruption goes on from the last part written and leaves the same bytes as an undisturbed run.
 
@@ -183,10 +185,10 @@ def score(
     TimeLimitError.
     """
     options = options or ScoreOptions()
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
+    out = place(out)
     deal = Deal(options.shard) if options.shard else None
     if options.shard:
-        out = options.shard.folder(out)
+        out = below(out, options.shard.folder_name)
     source = open_source(
         images, image_list=options.image_list, all_files=options.all_files, follow_links=options.follow_links
     )
@@ -203,7 +205,7 @@ def score(
     with _engine(options) as engine:
         run = _fingerprint(source, options, engine.model)
         if deal and not options.overwrite and (done := finished_before(out, run)):
-            return RunSummary(out, manifest_path(out), done, engine.model.fallback, done_before=True)
+            return RunSummary(_told(out), manifest_place(out), done, engine.model.fallback, done_before=True)
         with (
             StopSignal() as signal,
             PredictionSink(
@@ -235,7 +237,7 @@ def score(
             manifest = Manifest(
                 **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
                 created_at=datetime.now(UTC).isoformat("T", "seconds"),
-                config=_config(options, model=model.path, out=out, image_list=options.image_list),
+                config=_config(options, model=model.path, out=shown_place(out), image_list=options.image_list),
                 input_fingerprint=survey.input_fingerprint,
                 ignored=dict(sorted(ignored.counts.items())),
                 execution=_execution(model),
@@ -250,7 +252,7 @@ def score(
                 shard=deal.info(run) if deal else None,
             )
             sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(out, manifest_path(out), manifest, model.fallback)
+    return RunSummary(_told(out), manifest_place(out), manifest, model.fallback)
 
 
 @dataclass
@@ -341,20 +343,28 @@ class _Stopwatch:
         return Seconds(**{name: round(value, 3) for name, value in parts.items()}, total=round(self.elapsed(), 3))
 
 
-def _check_places(source: Source, out: Path, options: ScoreOptions) -> None:
-    if options.image_list is None and shown(out.resolve()).startswith(source.name.rstrip("/") + "/"):
-        raise UsageError(f"{shown(out)}: lies inside the images to score; give an --out elsewhere")
+def _check_places(source: Source, out: Path | str, options: ScoreOptions) -> None:
+    name = shown_place(out)
+    resolved = shown(out.resolve()) if isinstance(out, Path) else name
+    if options.image_list is None and resolved.startswith(source.name.rstrip("/") + "/"):
+        raise UsageError(f"{name}: lies inside the images to score; give an --out elsewhere")
     if not _is_utf8(out):
-        raise UsageError(f"{shown(out)}: its name is no valid UTF-8, few programs could read it; give another --out")
-    if options.shard and is_file_output(out.parent):
-        raise UsageError(f"{shown(out.parent)}: is the name of a file; a shard's --out is the folder of all shards")
+        raise UsageError(f"{name}: its name is no valid UTF-8, few programs could read it; give another --out")
+    if options.shard and is_file_output(PurePath(name).parent):
+        raise UsageError(
+            f"{name.rpartition('/')[0]}: is the name of a file; a shard's --out is the folder of all shards"
+        )
     if options.shard and options.retry_failed:
         raise UsageError("--retry-failed works on merged predictions; run `batchland merge`, then it, without --shard")
     if options.retry_failed and options.overwrite:
         raise UsageError("--retry-failed keeps the good rows of an output, --overwrite none; give one of the two")
 
 
-def _is_utf8(path: Path) -> bool:
+def _told(out: Path | str) -> Path | str:
+    return out if isinstance(out, Path) else shown_place(out)
+
+
+def _is_utf8(path: Path | str) -> bool:
     try:
         os.fsencode(path).decode("utf-8")
     except UnicodeDecodeError:

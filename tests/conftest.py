@@ -53,9 +53,10 @@ def nobody() -> Iterator[Nobody]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded pixels go to a temporary folder, not to the user's cache."""
+    """Decoded pixels and notes of runs go to a temporary folder, not to the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

@@ -126,7 +126,7 @@ def new_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return bucket
 
 
-_FRESH = ("--dir-cache-time", "0s", "--vfs-cache-mode", "off", "-vv")
+_FRESH = ("--dir-cache-time", "1ms", "--vfs-cache-mode", "off", "-vv")
 """What is put into the folder is there at once; -vv logs requests."""
 
 

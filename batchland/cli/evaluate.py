@@ -47,7 +47,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(
     epilog='Example: batchland evaluate preds.parquet --labels data/test --out report/ --fail-if "top1 < 0.70"'
 )
-@click.argument("predictions", metavar="PREDS [PREDS]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("predictions", metavar="PREDS [PREDS]", nargs=-1, required=True)
 @click.option(
     "-l",
     "--labels",
@@ -76,7 +76,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_shared
 def evaluate(
-    predictions: tuple[Path, ...],
+    predictions: tuple[str, ...],
     labels: Path,
     out: Path,
     gates: tuple[str, ...],
@@ -88,9 +88,9 @@ def evaluate(
 ) -> None:
     """Hold predictions against the true labels and write a report.
 
-    PREDS is what `batchland score` wrote. Images are matched by their path below the scored folder, classes by the name
-    of their folder or by their label. Failed images are counted apart. The report is a page, report.html, and the same
-    figures as files.
+    PREDS is what `batchland score` wrote, a path or a URL. Images are matched by their path below the scored folder,
+    classes by the name of their folder or by their label. Failed images are counted apart. The report is a page,
+    report.html, and the same figures as files.
 
     Of two PREDS, each gets its report in a folder below, and what differs is written into --out as `batchland compare`
     does. Gates are then about the second, and drop(...) is against the first unless there is a --baseline.

@@ -23,7 +23,6 @@ _log = logging.getLogger("batchland")
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
     help="NAME.parquet for one file; any other name is a folder of parts.",
 )
 @click.option(
@@ -90,7 +89,7 @@ _log = logging.getLogger("batchland")
 @click.option("--restart", is_flag=True, help="Discard what an interrupted run has left, instead of resuming it.")
 @click.option("--retry-failed", is_flag=True, help="Score the failed rows of an existing output again, and only those.")
 @click.option("--shard", metavar="I/N", help="Score only shard I (from 0) of N, into a folder of --out; then `merge`.")
-def score(images: str | None, out: Path, max_failed: str | None, shard: str | None, **options: Any) -> None:
+def score(images: str | None, out: str, max_failed: str | None, shard: str | None, **options: Any) -> None:
     """Score every image of DIR: a table of top-k predictions.
 
     DIR is a folder, or names tar files (photos-{000..099}.tar) or Parquet files that hold images; any of them may be a
@@ -156,6 +155,8 @@ def _left_to_the_cpu(manifest: "Manifest") -> str:
     )
 
 
-def _shown(path: Path) -> Path:
+def _shown(path: Path | str) -> Path | str:
     """Relative to here, where it lies below."""
+    if isinstance(path, str):
+        return path
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -20,7 +20,9 @@ from batchland.evaluation.calibration import calibration_errors, coverage, relia
 from batchland.evaluation.metrics import confusion_cells, confusion_table, figures, mistakes, most_confused, per_class
 from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predictions
 from batchland.evaluation.slices import slices
+from batchland.output import place
 from batchland.schemas import EvaluationSummary, FailureGroup
+from batchland.urls import is_url
 
 
 class EvaluateOptions(BaseModel):
@@ -62,7 +64,7 @@ class Evaluation:
 def evaluate(
     predictions: str | os.PathLike[str], labels: str | os.PathLike[str], options: EvaluateOptions | None = None
 ) -> Evaluation:
-    """Evaluate a predictions file (or folder of parts) against labels.
+    """Evaluate a predictions file (or folder of parts), a path or a URL, against labels.
 
     labels: a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`. Images are matched
     by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run: they are
@@ -71,7 +73,8 @@ def evaluate(
     Raises UsageError if one of them cannot be read, nothing matches, or a class is unknown.
     """
     options = options or EvaluateOptions()
-    run = read_predictions(Path(predictions))
+    where = place(predictions) if is_url(predictions) else Path(predictions)
+    run = read_predictions(where)
     info = run.info
     outcomes, account, source = join(
         run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes
@@ -92,7 +95,7 @@ def evaluate(
     table = outcomes.table(info.classes)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        predictions=str(predictions),
+        predictions=run.source,
         run_id=info.run_id,
         model=info.model,
         classes=info.classes,

@@ -22,6 +22,7 @@ from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
 from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
 from batchland.model_card import ClassName
+from batchland.output import Stored, open_stored
 from batchland.schemas import METADATA_KEY, OUTCOMES, PREDICTIONS, LabelAccount, LabelSource, PredictionsInfo
 
 EXAMPLES: Final = 10
@@ -35,7 +36,7 @@ _FACTS: Final = ("width", "height", "file_size")
 class Predictions(NamedTuple):
     """A predictions file or folder: its rows, of the columns needed here, and what it says of itself."""
 
-    source: Path
+    source: str
     table: pa.Table
     info: PredictionsInfo
 
@@ -90,19 +91,22 @@ class Outcomes:
         return pa.table(columns, schema=OUTCOMES)
 
 
-def read_predictions(source: Path) -> Predictions:
-    """Read a predictions file, or a folder of parts with its manifest. Raises UsageError."""
-    if not source.exists():
+def read_predictions(place: Path | str) -> Predictions:
+    """Read a predictions file, or a folder of parts with its manifest, from a path or URL. Raises UsageError."""
+    stored = open_stored(place)
+    source = stored.name
+    if stored.kind is None:
         raise UsageError(f"{source}: does not exist; give what `batchland score --out` wrote")
-    paths = _parts(source) if source.is_dir() else [source]
+    names = _parts(stored) if stored.kind == "folder" else stored.parts()
     try:
-        schema = pq.read_schema(paths[0])
+        with stored.open(names[0]) as file:
+            schema = pq.read_schema(file)
         missing = [name for name in PREDICTIONS.names if name not in schema.names]
         if METADATA_KEY not in (schema.metadata or {}) or missing:
             what = f"no column {missing[0]!r}" if missing else "no run in its metadata"
             raise UsageError(f"{source}: is not a predictions file of batchland ({what}); give what `score` wrote")
         info = PredictionsInfo.model_validate_json(schema.metadata[METADATA_KEY])
-        parts = [pq.ParquetFile(path).read([*_COLUMNS, *_FACTS]) for path in paths]
+        parts = [_read_part(stored, name) for name in names]
     except ValidationError as error:
         raise UsageError(f"{source}: its metadata is damaged or of another batchland; score again") from error
     except (OSError, pa.ArrowException) as error:
@@ -210,16 +214,20 @@ def _floats(column: pa.ChunkedArray) -> Floats:
     return values
 
 
-def _parts(folder: Path) -> list[Path]:
-    manifest = folder / "_manifest.json"
-    if not manifest.exists():
-        raise UsageError(
-            f"{folder}: holds no _manifest.json, so its run is not finished; run `score` again to finish it"
-        )
+def _parts(folder: Stored) -> list[str]:
     try:
-        return [folder / file["path"] for file in json.loads(manifest.read_bytes())["files"]]
+        return [file["path"] for file in json.loads(folder.manifest())["files"]]
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder.name}: holds no _manifest.json, so its run is not finished; run `score` again to finish it"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{manifest}: is not a manifest of batchland; score again") from error
+        raise UsageError(f"{folder.name}/_manifest.json: is not a manifest of batchland; score again") from error
+
+
+def _read_part(stored: Stored, name: str) -> pa.Table:
+    with stored.open(name) as file, pq.ParquetFile(file) as parquet:
+        return parquet.read([*_COLUMNS, *_FACTS])
 
 
 def _fingerprint(outcomes: Outcomes, classes: tuple[ClassName, ...]) -> str:

@@ -3,18 +3,34 @@
 `open_output` is the door; each kind of place has a module here.
 """
 
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import pyarrow as pa
 
 from batchland.output.layout import is_file_output, manifest_path, part_name
 from batchland.output.local import LocalOutput
+from batchland.output.stored import Stored, open_stored
 from batchland.schemas import WrittenFile
+from batchland.source.refs import shown
+from batchland.urls import is_url, local_path, shown_url
 
-__all__ = ["Output", "is_file_output", "manifest_path", "open_output", "part_name"]
+__all__ = [
+    "Output",
+    "Stored",
+    "below",
+    "is_file_output",
+    "manifest_path",
+    "manifest_place",
+    "open_output",
+    "open_stored",
+    "part_name",
+    "place",
+    "shown_place",
+]
 
 
 class Output(AbstractContextManager["Output"], Protocol):
@@ -60,6 +76,44 @@ class Output(AbstractContextManager["Output"], Protocol):
         """Turns an OSError into an OutputError that says what it means for the run."""
 
 
-def open_output(out: Path) -> Output:
-    """The output that `out` means: a file or folder of this machine."""
-    return LocalOutput(out)
+def open_output(out: Path | str) -> Output:
+    """The output that `out` means: a file or folder of this machine, or the URL of one elsewhere.
+
+    Raises UsageError or InputError if the URL cannot be used.
+    """
+    if isinstance(out, Path):
+        return LocalOutput(out)
+    from batchland.output.remote import RemoteOutput  # only who has URLs pays for it
+
+    return RemoteOutput(out)
+
+
+def place(out: str | os.PathLike[str]) -> Path | str:
+    """Where `out` is: an absolute path, also of a file:// URL, or the URL of a place elsewhere."""
+    if not is_url(out):
+        return Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
+    url = os.fspath(out)
+    path = local_path(url)
+    return url if path is None else place(path)
+
+
+def shown_place(out: Path | str) -> str:
+    """A `place` for people and JSON."""
+    return shown(out) if isinstance(out, Path) else shown_url(out).rstrip("/")
+
+
+def below(out: Path | str, name: str) -> Path | str:
+    """A place in a folder that is a `place`."""
+    if isinstance(out, Path):
+        return out / name
+    address, mark, options = out.partition("?")
+    return f"{address.rstrip('/')}/{name}{mark}{options}"
+
+
+def manifest_place(out: Path | str) -> Path | str:
+    """Where the manifest of the output at a `place` is, for people."""
+    if isinstance(out, Path):
+        return manifest_path(out)
+    folder, _, last = shown_place(out).rpartition("/")
+    manifest = manifest_path(PurePosixPath(last))
+    return f"{folder}/{manifest}"

@@ -53,9 +53,14 @@ class Shard(BaseModel):
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def folder(self, out: Path) -> Path:
+    @property
+    def folder_name(self) -> str:
         """Where this shard's parts and manifest go, below the folder of all shards."""
-        return out / f"shard-{self.index:05d}-of-{self.count:05d}"
+        return f"shard-{self.index:05d}-of-{self.count:05d}"
+
+    def folder(self, out: Path) -> Path:
+        """That folder."""
+        return out / self.folder_name
 
     def owns(self, name: str) -> bool:
         """Whether the image or container of that name is this shard's."""

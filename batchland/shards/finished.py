@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from batchland.cores import usable_cores
 from batchland.errors import MissingInputError, UsageError
-from batchland.output import manifest_path
+from batchland.output import manifest_path, open_stored
 from batchland.schemas import Manifest, ShardInfo, WrittenFile
 from batchland.shards.deal import Shard
 
@@ -41,10 +41,10 @@ class FinishedShard(NamedTuple):
         return False
 
 
-def finished_before(folder: Path, fingerprint: dict[str, Any]) -> Manifest | None:
+def finished_before(folder: Path | str, fingerprint: dict[str, Any]) -> Manifest | None:
     """The manifest of a shard that is finished, and was scored in this very way; None if there is none such."""
     with suppress(OSError, ValidationError):
-        manifest = Manifest.model_validate_json(manifest_path(folder).read_bytes())
+        manifest = Manifest.model_validate_json(open_stored(folder).manifest())
         if manifest.shard and manifest.shard.fingerprint == fingerprint:
             return manifest
     return None
