@@ -10,10 +10,12 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from s3_server import Bucket, new_bucket
 from toys import COLOURS, options, picture, toy_card, write_toy_model
 
 from batchland import evaluate, score
+from batchland.cli import main
 from batchland.errors import LockedError, OutputError, UsageError
 from batchland.filesystems import Location
 from batchland.output.objects import Objects, Upload
@@ -223,6 +225,8 @@ def test_killed_while_it_replaced_a_folder_the_same_command_completes_it(
 def test_a_folder_that_is_not_ours_is_never_replaced(bucket, photos, toy_model):
     (bucket.folder / "precious").mkdir()
     (bucket.folder / "precious" / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="exists; give --overwrite"):
+        score(photos, bucket.url("precious"), options(toy_model))
     with pytest.raises(UsageError, match="is a folder that batchland did not write"):
         score(photos, bucket.url("precious"), options(toy_model, overwrite=True))
     assert listed(bucket) == ["precious/thesis.tex"]
@@ -363,6 +367,19 @@ def test_what_cannot_be_written_is_said_at_once(bucket, photos, toy_model, monke
         score(photos, f"s3://test-key:{secret}@{bucket.name}/p.parquet", options(toy_model))
     assert secret not in str(caught.value)
     assert listed(bucket) == []
+
+
+def test_the_command_takes_urls(bucket, photos, toy_model):
+    arguments = ["score", str(photos), "--out", bucket.url("a b/p.parquet"), "--model", str(toy_model)]
+    result = CliRunner().invoke(main, [*arguments, "--device", "cpu"])
+    assert result.exit_code == 0, result.stderr
+    place = f"s3://{bucket.name}/a b/p"
+    assert result.stdout.endswith(f"Predictions: {place}.parquet; manifest: {place}.manifest.json.\n")
+    result = CliRunner().invoke(main, [*arguments, "--device", "cpu"])
+    assert result.exit_code == 2
+    assert result.stderr.endswith(
+        f"batchland: {place}.parquet: exists; give --overwrite to replace it, or another --out\n"
+    )
 
 
 def test_credentials_in_the_url_are_written_nowhere(bucket, photos, toy_model, monkeypatch):

@@ -74,11 +74,11 @@ class Objects:
             raise first_error(error, self.location.name) from error
 
     def list(self, folder: PurePosixPath) -> "dict[str, FileInfo]":
-        """The files directly in a folder by name; none if there is no such folder."""
+        """What lies directly in a folder, by name; nothing if there is no such folder."""
         from pyarrow.fs import FileSelector
 
         infos = self.call(lambda: self.filesystem.get_file_info(FileSelector(str(folder), allow_not_found=True)))
-        return {info.base_name: info for info in infos if info.is_file}
+        return {info.base_name: info for info in infos}
 
     def get(self, path: PurePosixPath) -> pa.Buffer:
         """All of an object."""

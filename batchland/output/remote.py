@@ -74,7 +74,7 @@ class RemoteOutput:
 
     def __enter__(self) -> Self:
         try:
-            _state_folder().mkdir(parents=True, exist_ok=True)
+            self.notes_dir.mkdir(parents=True, exist_ok=True)
             self._lock.__enter__()
         except OSError as error:
             raise OutputError(
@@ -88,7 +88,8 @@ class RemoteOutput:
     ) -> None:
         if self._upload is not None:
             self._upload.abandon()
-        if self._holding and not isinstance(error, OutputError):  # else it would wait for a storage that is gone
+        # A store that is gone would be waited for, and after a LockedError the note is another run's.
+        if self._holding and not isinstance(error, OutputError | LockedError):
             with suppress(OSError):
                 self._put(HOLDER_NOTE, {})
         self._lock.__exit__(kind, error, trace)
@@ -105,24 +106,26 @@ class RemoteOutput:
         self._fingerprint = fingerprint
         parts = self._objects.list(self._parts)
         known = self._text(RUN_NOTE) if RUN_NOTE in parts else None
-        self._check_holder(parts, harmless=known == fingerprint)
-        info = self._objects.info(self._out)
+        if known != _DONE:
+            self._check_holder(parts, harmless=known == fingerprint)
+        is_file = self._objects.info(self._out).is_file
+        names = [] if is_file else list(self._objects.list(self._out))
         check_replaceable(
             self.name,
-            "file" if info.is_file else "folder" if info.type.name == "Directory" else None,
+            "file" if is_file else "folder" if names else None,  # an empty object may stand for an empty folder
             file_output=is_file_output(self._out),
-            ours=all(_OURS.fullmatch(name) for name in self._objects.list(self._out)) if not info.is_file else True,
+            ours=all(map(_OURS.fullmatch, names)),
             replace=overwrite or (known == fingerprint and PUBLISHING in parts),
         )
         if known != fingerprint or restart:
             self._objects.remove_folder(self._parts)
-            shutil.rmtree(self.notes_dir, ignore_errors=True)
+            for note in self.notes_dir.iterdir():
+                note.unlink()
             parts = {}
             self._objects.put(self._parts / RUN_NOTE, fingerprint.encode())
         self._holding = True
         self._put(HOLDER_NOTE, holder_facts())
         self._present = set(parts)
-        self.notes_dir.mkdir(exist_ok=True)
 
     def _check_holder(self, parts: "dict[str, FileInfo]", *, harmless: bool) -> None:
         """The last holder may be at work on another machine; on this one, our lock says that it is not."""
@@ -186,7 +189,7 @@ class RemoteOutput:
     def _drop_surplus(self, files: set[str]) -> None:
         """Of a folder that held more parts before."""
         for name in self._objects.list(self._out):
-            if name not in files:
+            if _OURS.fullmatch(name) and name not in files:
                 self._objects.remove(self._out / name)
 
     def publish(self, manifest: str) -> None:

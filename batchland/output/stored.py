@@ -1,5 +1,6 @@
 """An output that is there, to be read: the same for a path and a URL. Knows nothing of rows."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -81,7 +82,7 @@ class _RemoteFiles:
     def parts(self) -> list[str]:
         if self.kind == "folder":
             names = self._objects.list(self._out)
-            return sorted(name for name in names if PurePosixPath(name).match("part-*.parquet"))
+            return sorted(name for name in names if fnmatchcase(name, "part-*.parquet"))
         return [self._out.name]
 
     def stamp(self, part: str) -> Stamp:
