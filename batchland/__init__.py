@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from batchland.nightly.job import Job, load_job
     from batchland.nightly.run_record import RunRecord, read_runs
     from batchland.nightly.runner import NightResult, run_night
+    from batchland.options import ScoreOptions
     from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
     from batchland.report.comparison import write_comparison, write_side_by_side
     from batchland.sample import draw_sample
-    from batchland.scoring import Progress, RunSummary, ScoreOptions, score
+    from batchland.scoring import Progress, RunSummary, score
     from batchland.session import Session, open_session
     from batchland.shards.deal import Shard
     from batchland.shards.merge import merge
@@ -49,7 +50,7 @@ _PUBLIC = {
     "ReportOptions": "batchland.report",
     "RunRecord": "batchland.nightly.run_record",
     "RunSummary": "batchland.scoring",
-    "ScoreOptions": "batchland.scoring",
+    "ScoreOptions": "batchland.options",
     "Session": "batchland.session",
     "Shard": "batchland.shards.deal",
     "TrainOptions": "batchland.training.options",

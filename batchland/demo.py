@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchland.evaluation import Evaluation, evaluate
+from batchland.options import ScoreOptions
 from batchland.report.comparison import write_side_by_side
 from batchland.sample import draw_sample
-from batchland.scoring import RunSummary, ScoreOptions, score
+from batchland.scoring import RunSummary, score
 from batchland.training.export import export
 from batchland.training.train import EpochReport, OnProgress, TrainOptions, train
 

@@ -22,7 +22,7 @@ from batchland.source import ImageRef
 from batchland.suspects import Suspects
 
 if TYPE_CHECKING:
-    from batchland.scoring import ScoreOptions
+    from batchland.options import ScoreOptions
 
 
 class Scored(NamedTuple):

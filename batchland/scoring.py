@@ -1,143 +1,36 @@
 """Score images: list, decode, infer, write. Composes the other modules and does none of their work."""
 
-import hashlib
-import json
 import os
-import platform
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from fractions import Fraction
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from batchland import __version__
-from batchland.cores import usable_cores
 from batchland.earlier import EarlierOutput
 from batchland.engine import Engine, LocalEngine, Scored
-from batchland.errors import Interrupted, TimeLimitError, TooManyFailedError, UsageError
+from batchland.errors import Interrupted, TimeLimitError, UsageError
+from batchland.manifest import complete_manifest, config, execution, fingerprint, predictions_info
+from batchland.options import ScoreOptions, find_model
 from batchland.output import below, is_file_output, manifest_place, open_output, place, shown_place
 from batchland.schemas import (
     PREDICTIONS,
     SHARD_PREDICTIONS,
-    Counts,
-    Execution,
     Manifest,
-    ModelInfo,
-    PredictionsInfo,
     Seconds,
 )
 from batchland.session import OpenModel
-from batchland.shards.deal import Deal, Shard
+from batchland.shards.deal import Deal
 from batchland.shards.finished import ROW_GROUP_SIZE, finished_before
 from batchland.signals import GRACE_SECONDS, StopSignal
-from batchland.sink import Entry, PredictionSink, Survey
+from batchland.sink import Entry, PredictionSink
 from batchland.source import ContainerSource, Ignored, ImageRef, Source, choose, open_source, shown
 
-DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 ALREADY_SCORED: Final = "already scored"
 """Under this the manifest's `ignored` counts what `skip` has left out."""
-_PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "pyarrow")
-
-PositiveInt = Annotated[int, Field(gt=0)]
-
-
-class ScoreSettings(BaseModel):
-    """How to score, as a job file may say it, too. What the model card fixes (preprocessing, classes) is not here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    top_k: PositiveInt = 5
-    """Choices kept per image, capped by the number of classes."""
-    batch_size: PositiveInt = 32
-    """Images per call of the model."""
-    num_workers: PositiveInt | None = None
-    """Decoding threads; None takes one per usable core, and more where images are long waited for."""
-    prefetch_factor: PositiveInt = 2
-    """Batches prepared ahead."""
-    intra_op_threads: PositiveInt | None = None
-    """onnxruntime's threads per call on the CPU; None divides the usable cores among up to four calls at once."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
-    include: tuple[str, ...] = ()
-    """Score only images that match one of these patterns (as in .gitignore); none means all."""
-    exclude: tuple[str, ...] = ()
-    """Leave out images that match one of these patterns (as in .gitignore)."""
-    all_files: bool = False
-    """List every file, whatever its extension."""
-    follow_links: bool = False
-    """Follow links to folders."""
-    part_size: PositiveInt = 8192
-    """Images per part, rounded up to whole batches."""
-    timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that one image may take to read and decode."""
-    engine: Literal["local", "ray"] = "local"
-    """Who decodes and infers: this process, or Ray (docs/ray.md). The rows are the same."""
-    ray_address: str | None = None
-    """Ray cluster to use; None takes $RAY_ADDRESS, else starts Ray on this machine for the time of the run."""
-
-
-class ScoreOptions(ScoreSettings):
-    """How one run scores."""
-
-    model: Path | None = None
-    """ONNX file; None takes $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx."""
-    image_list: str | None = None
-    """Text, CSV or Parquet file that lists the images, `-` for standard input; None scores all there are."""
-    overwrite: bool = False
-    """Replace an output that exists."""
-    restart: bool = False
-    """Discard what an interrupted run has left instead of resuming it."""
-    retry_failed: bool = False
-    """Score only the failed rows of an output that exists, and keep its others."""
-    shard: Shard | None = None
-    """Score only the images of this shard; `out` is the folder of all shards then."""
-    time_limit: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which the run stops in good order, for a rerun to go on."""
-    job: str | None = None
-    """Name of the job that asks for it; the manifest keeps it, so that retention knows what is the job's."""
-
-
-class FailureLimit(NamedTuple):
-    """How many images may fail before a finished run counts as a bad one: a number or a share."""
-
-    text: str
-    number: int | None
-    percent: Fraction | None
-
-    @classmethod
-    def parse(cls, text: str) -> "FailureLimit":
-        """Read `20` or `1.5%`. Raises UsageError."""
-        number, percent, rest = text.strip().partition("%")
-        with suppress(ValueError):
-            if not percent and int(number) >= 0:
-                return cls(text, int(number), None)
-            if percent and not rest and 0 <= Fraction(number) <= 100:
-                return cls(text, None, Fraction(number))
-        raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
-
-    def check(self, counts: Counts) -> None:
-        """Raise TooManyFailedError if more images failed than allowed, or a folder hides an unknown number of them."""
-        if folders := counts.failed_by_code.get("unreadable"):
-            raise TooManyFailedError(
-                f"{folders} of {counts.listed} rows stand for folders or shards that could not be read, with nobody "
-                f"knows how many images; the predictions are written, mend them and run again with --retry-failed"
-            )
-        allowed = self.number if self.number is not None else counts.listed * (self.percent or 0) / 100
-        if counts.failed > allowed:
-            codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
-            raise TooManyFailedError(
-                f"{counts.failed} of {counts.listed} images failed ({codes}), more than max-failed {self.text} allows; "
-                f"the predictions are written, look at the rows with status = 'failed'"
-            )
 
 
 class Progress(NamedTuple):
@@ -175,9 +68,9 @@ def score(
     """Score every image of `images`, a folder or a URL, and write the predictions to `out`.
 
     out: a path or a URL; `*.parquet` becomes one file, any other name a folder of parts; the manifest beside it is
-    written last. Every
-    listed image gets one row, in listing order: `ok` with its top-k, or `failed` with an error code. A rerun after an
-    interruption goes on from the last part written and leaves the same bytes as an undisturbed run.
+    written last. Every listed image gets one row, in listing order: `ok` with its top-k, or `failed` with an error
+    code. A rerun after an interruption goes on from the last part written and leaves the same bytes as an undisturbed
+    run.
 
     skip: says of a listed image that it is scored already and shall have no row; the manifest counts those.
 
@@ -203,7 +96,7 @@ def score(
     else:
         entries = _listed(source, options, ignored, skip, deal)
     with _engine(options) as engine:
-        run = _fingerprint(source, options, engine.model)
+        run = fingerprint(source, options, engine.model)
         if deal and not options.overwrite and (done := finished_before(out, run)):
             return RunSummary(_told(out), manifest_place(out), done, engine.model.fallback, done_before=True)
         with (
@@ -230,25 +123,20 @@ def score(
                     if on_progress:
                         on_progress(tally.progress)
                     tally.stop_if_due()
-            survey = sink.survey()
-            model = engine.model
-            info = _info(source, options, model, survey)
+            survey, model = sink.survey(), engine.model
+            info = predictions_info(source, options, model, survey)
             files = sink.assemble(info.model_dump_json())
-            manifest = Manifest(
-                **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
-                created_at=datetime.now(UTC).isoformat("T", "seconds"),
-                config=_config(options, model=model.path, out=shown_place(out), image_list=options.image_list),
-                input_fingerprint=survey.input_fingerprint,
+            manifest = complete_manifest(
+                info,
+                survey,
+                config=config(options, model=model.path, out=shown_place(out), image_list=options.image_list),
                 ignored=dict(sorted(ignored.counts.items())),
-                execution=_execution(model),
-                counts=survey.counts,
+                execution=execution(model),
                 resumed_images=sink.resumed_images,
                 kept_images=sink.kept_images,
                 seconds=stopwatch.seconds(sink.write_seconds),
                 images_per_second=round(tally.scored / stopwatch.elapsed(), 1),
                 files=tuple(files),
-                host=socket.gethostname(),
-                cores=usable_cores(),
                 shard=deal.info(run) if deal else None,
             )
             sink.publish(manifest.model_dump_json(indent=2) + "\n")
@@ -287,22 +175,6 @@ class _Tally:
         if error:
             self.sink.checkpoint()
             raise error
-
-
-def find_model(model: Path | None = None) -> Path:
-    """The model to use: as given, else $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx.
-
-    Raises UsageError if there is none.
-    """
-    if model is not None:
-        return model
-    if chosen := os.environ.get("BATCHLAND_MODEL"):
-        return Path(chosen)
-    for path in DEFAULT_MODELS:
-        if path.exists():
-            return path
-    looked = " or ".join(str(path) for path in DEFAULT_MODELS)
-    raise UsageError(f"no model: give --model or set BATCHLAND_MODEL (there is no {looked} here)")
 
 
 def _engine(options: ScoreOptions) -> Engine:
@@ -423,63 +295,3 @@ def _retries(
         top_k=min(options.top_k, len(model.card.classes)),
     )
     return {"retries": earlier.identity}
-
-
-def _fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
-    """Everything besides the images that decides what the rows are."""
-    return {
-        "schema_version": 1,
-        "model": model.sha256,
-        "provider": model.provider,
-        "images": source.name,
-        "options": options.model_dump(
-            mode="json",
-            include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
-        ),
-        "versions": versions(),
-    }
-
-
-def run_id(fingerprint: dict[str, Any], input_fingerprint: str) -> str:
-    """The id of what is made of this input in this way."""
-    return hashlib.sha256((json.dumps(fingerprint, sort_keys=True) + input_fingerprint).encode()).hexdigest()[:16]
-
-
-def _info(source: Source, options: ScoreOptions, model: OpenModel, survey: Survey) -> PredictionsInfo:
-    return PredictionsInfo(
-        run_id=run_id(_fingerprint(source, options, model), survey.input_fingerprint),
-        model=ModelInfo(
-            name=model.card.name,
-            architecture=model.card.architecture,
-            sha256=model.sha256,
-            file=shown(model.path),
-        ),
-        classes=model.card.classes,
-        images=source.name,
-        device=model.device,
-        provider=model.provider,
-        batch_size=options.batch_size,
-        top_k=min(options.top_k, len(model.card.classes)),
-        counts=survey.counts,
-        versions=versions(),
-    )
-
-
-def _config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
-    """All options, with no credentials in them."""
-    return options.model_dump(mode="json") | {name: place and shown(place) for name, place in places.items()}
-
-
-def _execution(model: OpenModel) -> Execution | None:
-    if not model.nodes:
-        return None
-    return Execution(nodes=dict(model.nodes), cpu_nodes=model.cpu_nodes, settings=dict(model.settings))
-
-
-def versions() -> dict[str, str]:
-    """Of whatever has a say in what the rows are."""
-    found = {"python": platform.python_version(), "batchland": __version__}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -127,7 +127,7 @@ def session(work: Path) -> Iterator[Experiment]:
 def beside(work: Path) -> Iterator[Experiment]:
     """The session's threads beside decoding threads: the whole of `score`, opening the model aside."""
     from batchland.engine import LocalEngine
-    from batchland.scoring import ScoreOptions
+    from batchland.options import ScoreOptions
 
     images = draw_photos(work / "photos", "small", 1000)
     model = find_model("scratch", work)

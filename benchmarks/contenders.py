@@ -57,7 +57,8 @@ def _bare(images: Path, model: Path, calls: int, threads: int) -> tuple[int, flo
 
 def batchland(images: Path, model: Path, _workers: int) -> tuple[int, float]:
     """`batchland score` in a process that has opened the model before, less the time that opening it again takes."""
-    from batchland.scoring import ScoreOptions, score
+    from batchland.options import ScoreOptions
+    from batchland.scoring import score
     from batchland.session import open_session
 
     open_session(model, "cpu")

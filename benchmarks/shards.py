@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.model_card import class_names
+from batchland.options import ScoreOptions
 from batchland.output import manifest_path
 from batchland.schemas import (
     METADATA_KEY,
@@ -38,7 +39,6 @@ from batchland.schemas import (
     Seconds,
     WrittenFile,
 )
-from batchland.scoring import ScoreOptions
 from batchland.shards.deal import Deal, Shard
 from batchland.shards.finished import ROW_GROUP_SIZE
 from batchland.source import ImageRef

@@ -10,7 +10,7 @@ from toys import options, write_toy_model
 import batchland.engine as engine_module
 from batchland.engine import LocalEngine
 from batchland.errors import ModelError
-from batchland.scoring import ScoreOptions
+from batchland.options import ScoreOptions
 from batchland.session import Session
 from batchland.source import list_images
 

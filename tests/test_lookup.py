@@ -12,7 +12,8 @@ from toys import picture
 
 from batchland.cli import main
 from batchland.lookup import predict, table
-from batchland.scoring import ScoreOptions, score
+from batchland.options import ScoreOptions
+from batchland.scoring import score
 from batchland.session import open_session
 
 

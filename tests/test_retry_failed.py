@@ -10,9 +10,9 @@ from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import score
 from batchland.errors import TooManyFailedError, UsageError
+from batchland.options import FailureLimit
 from batchland.output import manifest_path
 from batchland.schemas import Counts, Manifest
-from batchland.scoring import FailureLimit
 
 RED, GREEN, BLUE = COLOURS.values()
 

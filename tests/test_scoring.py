@@ -26,9 +26,9 @@ from batchland.errors import (
     TooManyFailedError,
     UsageError,
 )
+from batchland.options import FailureLimit, find_model
 from batchland.output import manifest_path
 from batchland.schemas import METADATA_KEY, PREDICTIONS, Counts, Manifest, PredictionsInfo
-from batchland.scoring import FailureLimit, find_model
 
 RED, GREEN, BLUE = COLOURS.values()
 

@@ -23,9 +23,9 @@ def merge(folder: Path, out: Path, max_failed: str | None, overwrite: bool) -> N
     Shards that are missing, unfinished, damaged or made in different ways are named, and nothing is written then. The
     shards themselves are never changed.
     """
+    from batchland.options import FailureLimit
     from batchland.output import manifest_path
     from batchland.progress import ScoreProgress
-    from batchland.scoring import FailureLimit
     from batchland.shards.merge import merge as run
     from batchland.source import shown
 

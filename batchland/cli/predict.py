@@ -31,7 +31,7 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
     from batchland.errors import TooManyFailedError
     from batchland.lookup import predict as run
     from batchland.lookup import table
-    from batchland.scoring import find_model
+    from batchland.options import find_model
     from batchland.session import open_session
 
     session = open_session(find_model(model), device)

@@ -98,8 +98,8 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
     """
+    from batchland.options import FailureLimit, ScoreOptions, find_model
     from batchland.progress import ScoreProgress
-    from batchland.scoring import FailureLimit, ScoreOptions, find_model
     from batchland.scoring import score as run
     from batchland.shards.deal import Deal, Shard
     from batchland.source import Ignored, open_source

@@ -222,7 +222,7 @@ def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
     """Whether the model answers on the device."""
     import numpy as np
 
-    from batchland.scoring import find_model
+    from batchland.options import find_model
     from batchland.session import open_session
 
     session = open_session(find_model(path), device)

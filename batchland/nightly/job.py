@@ -31,7 +31,7 @@ from pydantic_core import ErrorDetails
 from batchland.errors import UsageError, near_miss
 from batchland.evaluation import EvaluateOptions
 from batchland.evaluation.gates import parse_gate
-from batchland.scoring import FailureLimit, ScoreSettings
+from batchland.options import FailureLimit, ScoreSettings
 from batchland.session.devices import PATTERN as DEVICES
 from batchland.source import matcher
 

@@ -36,9 +36,10 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import LOCK_FILE, LOG_FILE, Attempt, ModelRun, ModelState, RunRecord, read_runs
 from batchland.nightly.run_text import describe_model
 from batchland.nightly.telling import tell_end, tell_start
+from batchland.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.progress import ScoreProgress
 from batchland.schemas import Manifest
-from batchland.scoring import ALREADY_SCORED, FailureLimit, ScoreOptions, ScoreSettings, score
+from batchland.scoring import ALREADY_SCORED, score
 from batchland.signals import signals_raise
 
 _LOCK_WAIT: Final = 1.0

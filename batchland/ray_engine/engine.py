@@ -20,11 +20,12 @@ from batchland.cores import usable_cores
 from batchland.engine import Scored
 from batchland.errors import DeviceError, EngineError, InputError, UsageError
 from batchland.loader import MAX_HANGING, next_refs
+from batchland.manifest import versions
+from batchland.options import ScoreOptions
 from batchland.ray_engine.feed import Feed
 from batchland.ray_engine.plan import Plan
 from batchland.ray_engine.results import Results, first_line, ray_errors
 from batchland.ray_engine.stages import ActorHandle, Orders, open_first, unless_error
-from batchland.scoring import ScoreOptions, versions
 from batchland.session import OpenModel, read_model
 from batchland.source import ImageRef
 

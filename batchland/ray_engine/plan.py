@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from batchland.engine import MOST_CALLS
 
 if TYPE_CHECKING:
-    from batchland.scoring import ScoreOptions
+    from batchland.options import ScoreOptions
 
 CORES_PER_SESSION: Final = 16
 """On CPUs, or a node's cores if it has fewer; beyond, another model in memory costs less than waiting for one."""

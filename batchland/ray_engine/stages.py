@@ -20,8 +20,8 @@ from batchland.engine import score_batch
 from batchland.errors import BatchlandError, EngineError, UsageError
 from batchland.isolation import load_apart
 from batchland.loader import Batch, BatchLoader, load_image
+from batchland.manifest import versions
 from batchland.preprocess import Pixels, PreprocessSpec
-from batchland.scoring import versions
 from batchland.session import OpenModel, Session, open_session
 from batchland.source import ImageRef
 from batchland.source.refs import LocalFiles

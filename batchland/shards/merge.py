@@ -1,27 +1,24 @@
 """Merge finished shards into one output, as a single process would have written it. Scores nothing."""
 
 import os
-import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from batchland.cores import usable_cores
 from batchland.errors import Interrupted, UsageError
+from batchland.manifest import complete_manifest, run_id
 from batchland.output import manifest_path, open_output
 from batchland.schemas import (
     METADATA_KEY,
-    Manifest,
     MergedShard,
     PredictionsInfo,
     Seconds,
     ShardInfo,
 )
-from batchland.scoring import Progress, RunSummary, run_id
+from batchland.scoring import Progress, RunSummary
 from batchland.shards.finished import FinishedShard, finished_shards
 from batchland.shards.ordered import ADVICE, ordered_rows
 from batchland.signals import StopSignal
@@ -70,19 +67,15 @@ def merge(
         files = sink.assemble(info.model_dump_json())
         if changed := [shard.folder for shard in shards if not shard.is_unchanged()]:
             raise UsageError(f"{changed[0]}: was scored anew meanwhile; run the same command again")
-        manifest = Manifest(
-            **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
-            created_at=datetime.now(UTC).isoformat("T", "seconds"),
+        manifest = complete_manifest(
+            info,
+            survey,
             config=config | {"shard": None, "out": shown(out), "overwrite": overwrite},
-            input_fingerprint=survey.input_fingerprint,
             ignored=_ignored(shards),
-            counts=survey.counts,
             resumed_images=sum(shard.manifest.resumed_images for shard in shards),
             seconds=_seconds(shards, sink.write_seconds, time.monotonic() - begin),
             images_per_second=_rate(shards),
             files=tuple(files),
-            host=socket.gethostname(),
-            cores=usable_cores(),
             shards=tuple(map(_merged, shards)),
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
