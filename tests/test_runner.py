@@ -320,7 +320,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
 predict = batchland.session.Session.predict
 def slow(self, pixels):
-    os.write(1, b"scoring\n")  # at one stroke: several calls are under way
+    os.write(1, b"scoring\\n")  # at one stroke: several calls are under way
     time.sleep(0.05)
     return predict(self, pixels)
 batchland.session.Session.predict = slow
