@@ -200,6 +200,20 @@ def test_large_members_of_a_remote_shard_are_fetched_alone(bucket: Bucket) -> No
     assert bucket.server.requests().count("GET OBJECT") <= 2 + 2 * 20 + 1
 
 
+@pytest.mark.parametrize("size", [100, 700_000])
+def test_a_remote_shard_cut_short_fails_as_a_local_one(bucket: Bucket, tmp_path: Path, size: int) -> None:
+    whole = _write(tmp_path / "cut.tar", {f"{number}.jpg": bytes([number]) * size for number in range(5)})
+    images = len(whole.rstrip(b"\0"))
+    for end in (images * 2 // 3, images // 2, 512, 0):
+        for path in (tmp_path / "cut.tar", bucket.folder / "cut.tar"):
+            path.write_bytes(whole[:end])
+        random_access.open_files.close()
+        local = [(ref.name, ref.error) for ref in open_source(tmp_path / "cut.tar").images(Ignored())]
+        assert [(ref.name, ref.error) for ref in open_source(bucket.url("cut.tar")).images(Ignored())] == local
+        assert _read(bucket.url("cut.tar")) == _read(tmp_path / "cut.tar")
+        assert local[-1][0].endswith("/")
+
+
 def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path) -> None:
     pattern = f"{shards}/photos-{{000..002}}.tar"
     second = (shards / "photos-001.tar").read_bytes()
