@@ -133,15 +133,17 @@ def _listing(options: argparse.Namespace) -> str:
     bare, listed = timed([*command, *size, "--bare"]), timed([*command, *size])
     nothing = timed([*command, "--folders", "1", "--keys", "1"])
     count = options.folders * options.keys
-    own = listed["wall"] - bare["wall"]
+    own = listed["cpu"] - bare["cpu"]
     return "\n".join(
-        [
+        (
             f"{count:,} keys in {options.folders:,} folders: {listed['output'].strip()}",
-            f"whole process {listed['wall']:.1f} s, {bare['wall']:.1f} s without the source, which only makes keys up",
-            f"the source's own: {own / count * 1e6:.2f} us a key, {count / own:,.0f} keys/s",
+            (
+                f"CPU seconds: {listed['cpu']:.1f}, of which {bare['cpu']:.1f} make keys up; the source's own "
+                f"{own / count * 1e6:.2f} us a key, {count / own:,.0f} keys/s"
+            ),
             f"peak {listed['peak_mb']:.0f} MB; of a process that lists one key {nothing['peak_mb']:.0f} MB",
             describe_machine(),
-        ]
+        )
     )
 
 

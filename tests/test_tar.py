@@ -16,7 +16,9 @@ from toys import COLOURS, contents, options, picture
 from batchland import score
 from batchland.errors import ImageError, UsageError
 from batchland.scoring import Progress
-from batchland.source import Ignored, open_source, random_access, read_image
+from batchland.shards.deal import Shard
+from batchland.shards.merge import merge
+from batchland.source import ContainerSource, Ignored, open_source, random_access, read_image
 from batchland.source.random_access import BLOCK_BYTES
 
 
@@ -198,6 +200,20 @@ def test_large_members_of_a_remote_shard_are_fetched_alone(bucket: Bucket) -> No
     assert bucket.server.requests().count("GET OBJECT") <= 2 + 2 * 20 + 1
 
 
+@pytest.mark.parametrize("size", [100, 700_000])
+def test_a_remote_shard_cut_short_fails_as_a_local_one(bucket: Bucket, tmp_path: Path, size: int) -> None:
+    whole = _write(tmp_path / "cut.tar", {f"{number}.jpg": bytes([number]) * size for number in range(5)})
+    images = len(whole.rstrip(b"\0"))
+    for end in (images * 2 // 3, images // 2, 512, 0):
+        for path in (tmp_path / "cut.tar", bucket.folder / "cut.tar"):
+            path.write_bytes(whole[:end])
+        random_access.open_files.close()
+        local = [(ref.name, ref.error) for ref in open_source(tmp_path / "cut.tar").images(Ignored())]
+        assert [(ref.name, ref.error) for ref in open_source(bucket.url("cut.tar")).images(Ignored())] == local
+        assert _read(bucket.url("cut.tar")) == _read(tmp_path / "cut.tar")
+        assert local[-1][0].endswith("/")
+
+
 def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path) -> None:
     pattern = f"{shards}/photos-{{000..002}}.tar"
     second = (shards / "photos-001.tar").read_bytes()
@@ -236,3 +252,18 @@ def test_few_shards_are_open_at_a_time(tmp_path: Path) -> None:
         if os.path.exists(f"/proc/self/fd/{fd}")
     ]
     assert sum(path.startswith(str(tmp_path)) for path in held) <= random_access.OPEN_FILES
+
+
+def test_containers_are_dealt_out_as_a_whole(shards: Path, toy_model: Path, tmp_path: Path) -> None:
+    pattern = f"{shards}/photos-{{000..002}}.tar"
+    source = open_source(pattern)
+    assert isinstance(source, ContainerSource)
+    assert list(source.containers(Ignored())) == [f"photos-{shard:03}.tar" for shard in range(3)]
+    second = [ref.name for ref in source.images_in("photos-001.tar", Ignored())]
+    assert second == [f"photos-001.tar/camera/{number:04}.jpg" for number in range(20)]
+    for index in range(2):
+        score(pattern, tmp_path / "shards", options(toy_model, shard=Shard(index=index, count=2)))
+    merge(tmp_path / "shards", tmp_path / "merged.parquet")
+    score(pattern, tmp_path / "whole.parquet", options(toy_model))
+    whole, merged = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "merged"))
+    assert merged.replace_schema_metadata().equals(whole.replace_schema_metadata())

@@ -15,7 +15,7 @@ _log = logging.getLogger("batchland")
 
 
 @click.command(epilog="Example: batchland score photos/ --out preds.parquet --model models/scratch.onnx")
-@click.argument("images", metavar="DIR", required=False)
+@click.argument("images", metavar="[DIR]", required=False)
 @click.option(
     "--images", "image_list", metavar="LIST", help="Score what a text, CSV or Parquet file lists; - for stdin."
 )

@@ -4,6 +4,7 @@ Knows nothing of what is in the files. Of each kind a few files are open at a ti
 remote file's blocks are kept until BLOCKS newer ones came.
 """
 
+import errno
 import os
 import sys
 import tempfile
@@ -73,6 +74,8 @@ class _Remote:
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
         size = min(size, self.size - offset)
+        if size <= 0:
+            return b""
         if alone or size >= DIRECT_BYTES:
             return self._fetched(offset, size)
         data = b""
@@ -92,7 +95,7 @@ class _Remote:
         size = min(size, self.size - offset)
         data: bytes = call(self._folder, lambda: self._file.read_at(size, offset))
         if len(data) < size:
-            raise OSError(5, "the object was replaced while it was read")
+            raise OSError(errno.EIO, "the object was replaced while it was read")
         return data
 
 

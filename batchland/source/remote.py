@@ -52,7 +52,8 @@ class Remote:
 
     def names(self) -> list[str]:
         """The files in the folder itself. Raises as `images` does."""
-        return [info.base_name for info in self._first_infos() if info.is_file]
+        skip = len(self._files.path("")) + 1
+        return [info.path[skip:] for info in self._first_infos() if info.is_file and "/" not in info.path[skip:]]
 
     def _first_infos(self) -> "list[FileInfo]":
         try:
