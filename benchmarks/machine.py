@@ -13,7 +13,7 @@ from batchland.cores import usable_cores
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "onnxruntime-gpu", "torch", "torchvision", "timm", "pillow", "simplejpeg", "opencv-python-headless", "numpy",
-    "pyarrow",
+    "pyarrow", "ray",
 )  # fmt: skip
 
 

@@ -183,6 +183,30 @@ def test_a_node_that_is_lost_takes_no_row_along(tmp_path, photos, toy_model, env
     assert manifest(out).resumed_images == 0
 
 
+WINDOWS_ON_A_RAY_OF_ITS_OWN = """
+import sys
+import ray
+from batchland import ScoreOptions, score
+from batchland.ray_engine import engine
+engine.WINDOW = 6
+images, out, model = sys.argv[1:]
+ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
+score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, device="cpu", engine="ray"))
+assert ray.is_initialized()
+ray.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_windows_follow_each_other_and_a_program_keeps_its_ray(tmp_path, photos, toy_model, environment):
+    """Fifteen batches in executions of six, six and three."""
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    out = tmp_path / "p.parquet"
+    result = run([sys.executable, "-c", WINDOWS_ON_A_RAY_OF_ITS_OWN, *map(str, [photos, out, toy_model])], environment)
+    assert result.returncode == 0, result.stderr
+    assert out.read_bytes() == expected
+
+
 def test_without_the_extra_it_says_what_to_install(tmp_path, photos, toy_model):
     arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray")[3:]
     code = f"import sys; sys.modules['ray'] = None; from batchland.cli import main; main({arguments!r})"

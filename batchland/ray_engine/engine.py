@@ -29,8 +29,8 @@ from batchland.ray_engine.stages import ActorHandle, Orders, open_first, unless_
 from batchland.session import OpenModel, read_model
 from batchland.source import ImageRef
 
-WINDOW: Final = 16384
-"""Batches per execution of Ray Data, which keeps a few kilobytes of statistics of each until its end."""
+WINDOW: Final = 8192
+"""Batches per execution of Ray Data, in which the driver grows by some 30 KB a batch."""
 
 _ANSWER_SECONDS: Final = 10.0
 

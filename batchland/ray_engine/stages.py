@@ -23,7 +23,7 @@ from batchland.loader import Batch, BatchLoader, load_image
 from batchland.manifest import versions
 from batchland.preprocess import Pixels, PreprocessSpec
 from batchland.session import OpenModel, Session, open_session
-from batchland.source import ImageRef
+from batchland.source import ImageRef, Store
 from batchland.source.refs import LocalFiles
 
 _THREADS_FAR: Final = 8
@@ -64,8 +64,9 @@ class Orders:
 def decode(table: pa.Table, feed: ActorHandle, orders: Orders, spec: PreprocessSpec) -> pa.Table:
     """Task. Should its process die, it is tried again, and then each image is decoded apart: the culprit has no row."""
     number = table["number"][0].as_py()
-    refs: list[ImageRef]
-    refs, deaths = ray.get(feed.take.remote(number))
+    listed: list[ImageRef]
+    listed, deaths = ray.get(feed.take.remote(number))
+    refs = [ref._replace(store=_known(ref.store)) for ref in listed]  # type: ignore[arg-type]  # frozen, all of them
     if deaths > _MOST_DEATHS:
         return _block(
             number,
@@ -117,6 +118,12 @@ def open_first(orders: Orders) -> OpenModel | BatchlandError:
     except BatchlandError as error:
         return error
     return OpenModel(**{each.name: getattr(session, each.name) for each in fields(OpenModel)})
+
+
+@lru_cache(8)
+def _known(store: Store) -> Store:
+    """The first one of equals that this process was given: it may have connections open."""
+    return store
 
 
 def _block(number: int, content: object, pixels: Pixels | None = None) -> pa.Table:
