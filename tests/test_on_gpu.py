@@ -77,7 +77,8 @@ def pictures(count, seed=0):
 
 def answers(path, device, pixels, batch_size=BATCH):
     with closing(open_session(path, device, batch_size=batch_size)) as session:
-        return session.predict(pixels)
+        starts = range(0, len(pixels), batch_size)
+        return np.concatenate([session.predict(pixels[start : start + batch_size]) for start in starts])
 
 
 def same_top1(ours, theirs, margin=0.0):

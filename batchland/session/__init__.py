@@ -37,7 +37,7 @@ __all__ = ["INPUT_NAME", "OUTPUT_NAME", "OpenModel", "Probabilities", "Session",
 class OpenModel:
     """What there is to know of an open model, wherever it is open.
 
-    `device` is where it really runs: `cpu`, `cuda:0` or `cuda:0,1`, `provider` the execution provider's name.
+    `device` is where it really runs: `cpu`, `cuda:0`, `cuda:0,1` or `tensorrt:0`, `provider` the execution provider.
     """
 
     path: Path

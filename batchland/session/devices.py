@@ -61,6 +61,8 @@ def gpu_problem(kind: GpuKind = "cuda") -> str | None:
         return explain_missing_provider(tuple(wheel for wheel in _WHEELS if _installed(wheel)))
     if _PROVIDERS[kind] not in ort.get_available_providers():
         return "the installed onnxruntime has no TensorRT provider; use --device cuda"
+    if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
+        return f"onnxruntime {ort.__version__} does not tell where nodes run; pip install --upgrade onnxruntime-gpu"
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
