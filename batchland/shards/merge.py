@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from batchland.cores import usable_cores
 from batchland.errors import Interrupted, UsageError
-from batchland.output import manifest_path, open_output
+from batchland.output import manifest_place, open_output, place, public_place, shown_place
 from batchland.schemas import (
     METADATA_KEY,
     Manifest,
@@ -27,6 +27,7 @@ from batchland.shards.ordered import ADVICE, ordered_rows
 from batchland.signals import StopSignal
 from batchland.sink import PredictionSink, Survey
 from batchland.source import shown
+from batchland.urls import is_url
 
 
 def merge(
@@ -45,7 +46,9 @@ def merge(
     or leave something out, InputError if they vanish, OutputError, LockedError, and Interrupted on SIGINT or SIGTERM.
     """
     begin = time.monotonic()
-    folder, out = Path(folder), Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
+    if is_url(folder):
+        raise UsageError(f"{shown(folder)}: shards are merged where they are read fast; copy them to a local folder")
+    folder, out = Path(folder), place(out)
     shards = finished_shards(folder)
     config = shards[0].manifest.config
     identity = [shard.manifest_sha256 for shard in shards]
@@ -63,7 +66,9 @@ def merge(
             if on_progress:
                 on_progress(Progress(sink.kept_images, 0, 0))
             if signal.received is not None:
-                raise Interrupted(f"{out}: stopped while merging; the same command goes on there", signal.received)
+                raise Interrupted(
+                    f"{shown_place(out)}: stopped while merging; the same command goes on there", signal.received
+                )
         survey = sink.survey()
         _check_complete(folder, shards[0].info, survey)
         info = _info(shards, survey)
@@ -73,7 +78,7 @@ def merge(
         manifest = Manifest(
             **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
             created_at=datetime.now(UTC).isoformat("T", "seconds"),
-            config=config | {"shard": None, "out": shown(out), "overwrite": overwrite},
+            config=config | {"shard": None, "out": shown_place(out), "overwrite": overwrite},
             input_fingerprint=survey.input_fingerprint,
             ignored=_ignored(shards),
             counts=survey.counts,
@@ -86,7 +91,7 @@ def merge(
             shards=tuple(map(_merged, shards)),
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(out, manifest_path(out), manifest, None)
+    return RunSummary(public_place(out), manifest_place(out), manifest, None)
 
 
 def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
