@@ -347,7 +347,7 @@ def test_a_run_that_was_stopped_is_gone_on_with(project, signum, status, outcome
     assert ([tried.outcome for tried in record.attempts], attempt.exit_code) == ([outcome, "ok"], 0)
     (model,) = record.models
     assert (model.state, model.counts.listed) == ("resumed", 120)
-    assert model.resumed_images >= 12
+    assert model.resumed_images >= 8  # of the sixteen begun some were in the model, some in a part half written
     assert len(set(images(project))) == len(images(project)) == 120
 
 
