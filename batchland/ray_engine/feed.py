@@ -7,7 +7,7 @@ from batchland.source import ImageRef
 
 
 class Feed:
-    """Actor that keeps a window's batches until their rows are there: what is lost is decoded again from the same names.
+    """Actor that keeps batches until their rows are there: what is lost is decoded again from the same names.
 
     ahead: batches that may be under way; calls for later ones wait.
     """
