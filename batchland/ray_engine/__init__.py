@@ -3,11 +3,11 @@
 The driver, that is scoring.py, keeps listing, parts, resuming and the output; here batches of images become their rows,
 by the very functions that the local engine uses. The only package that imports Ray, and it is imported on demand.
 
-    driver   batch n of names -> Feed, an actor beside the driver
-    read     n, n + 1, ... as the driver feeds them      one task
+    driver   a window of batches of names -> Feed, an actor beside the driver
+    read     n, n + 1, ...                               one task
     decode   n -> pixels and outcomes                    tasks
     infer    pixels -> rows                              actors, each with a session
-    driver   rows of n, n + 1, ...                       a bounded number of batches behind what it feeds
+    driver   rows of n, n + 1, ...                       a bounded number of batches under way
 
 engine.py is what scoring.py sees; plan.py shares the cores out, feed.py has the batches under way, stages.py is what
 runs on the nodes, pipeline.py makes a data set of that, results.py takes its rows.

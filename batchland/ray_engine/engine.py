@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
@@ -29,8 +29,8 @@ from batchland.ray_engine.stages import ActorHandle, Orders, open_first, unless_
 from batchland.session import OpenModel, read_model
 from batchland.source import ImageRef
 
-WINDOW: Final = 8192
-"""Batches per execution of Ray Data, in which the driver grows by some 30 KB a batch."""
+WINDOW: Final = 4096
+"""Batches listed at once for one execution of Ray Data, in which the driver grows by some 30 KB a batch."""
 
 _ANSWER_SECONDS: Final = 10.0
 
@@ -133,38 +133,26 @@ class RayEngine:
         listing = iter(images)
         batches = iter(lambda: next_refs(listing, self._options.batch_size), [])
         hanging = 0
-        for first in batches:
-            window = chain([first], islice(batches, WINDOW - 1))
+        while window := list(islice(batches, WINDOW)):
             with closing(self._score_window(window, on_wait)) as window_scored:
                 for scored in window_scored:
                     hanging = _hanging(scored, hanging)
                     yield scored
 
     def _score_window(
-        self, batches: Iterator[list[ImageRef]], on_wait: Callable[[], None]
+        self, batches: list[list[ImageRef]], on_wait: Callable[[], None]
     ) -> Generator[Scored, None, None]:
         """One execution of Ray Data."""
         from batchland.ray_engine.pipeline import beside_driver, dataset
 
         ahead = self._plan.ahead(self._options.prefetch_factor)
-        feed: ActorHandle = ray.remote(Feed).options(**beside_driver()).remote()
-        results = Results(dataset(feed, self._orders, self._model.card.preprocess, self._plan))
-        fed = done = 0
-        try:
-            for refs in islice(batches, ahead):
-                feed.put.remote(fed, refs)
-                fed += 1
-            while done < fed:
-                number, scored = results.next(on_wait)
-                assert number == done, f"batch {number} came in place of batch {done}"
-                feed.forget.remote(done)
-                done += 1
-                yield unless_error(scored)
-                for refs in islice(batches, 1):
-                    feed.put.remote(fed, refs)
-                    fed += 1
-        finally:
-            feed.end.remote(fed)
+        feed: ActorHandle = ray.remote(Feed).options(**beside_driver()).remote(batches, ahead)
+        results = Results(dataset(feed, len(batches), self._orders, self._model.card.preprocess, self._plan))
+        for expected in range(len(batches)):
+            number, scored = results.next(on_wait)
+            assert number == expected, f"batch {number} came in place of batch {expected}"
+            feed.forget.remote(number)
+            yield unless_error(scored)
         results.wait_for_end(on_wait)
 
 
