@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from toys import options, picture, toy_card
 
+import batchland.manifest as manifest_module
 import batchland.session
-from batchland import engine, score, scoring
+from batchland import engine, score
 from batchland.errors import DeviceError, ModelError
 from batchland.schemas import Execution
 from batchland.session import OpenModel, Session, gpu, open_session
@@ -99,7 +100,7 @@ def test_what_the_gpu_did_is_recorded_and_told(toy_model, tmp_path):
         toy_model, CARD, "sha", "cuda:0", CUDA, None, nodes=nodes, cpu_nodes=left, settings={"prefer_nhwc": "1"}
     )
     execution = Execution(nodes=nodes, cpu_nodes=left, settings={"prefer_nhwc": "1"})
-    assert scoring._execution(model) == execution
+    assert manifest_module.execution(model) == execution
     assert cli_score._left_to_the_cpu(manifest) == ""
     assert cli_score._left_to_the_cpu(manifest.model_copy(update={"execution": execution})) == (
         "Left to the CPU were 4 of the model's 124 nodes: Shape, Gather /head/Gather, Concat and 1 more. "
@@ -111,7 +112,7 @@ def test_shards_of_other_settings_go_together(toy_model, tmp_path):
     source = open_source(tmp_path)
     model = OpenModel(toy_model, CARD, "sha", "cuda:0", CUDA, None, settings={"prefer_nhwc": "1"})
     first, second = (
-        scoring._fingerprint(source, options(toy_model), each) for each in (model, replace(model, settings={}))
+        manifest_module.fingerprint(source, options(toy_model), each) for each in (model, replace(model, settings={}))
     )
     assert first == second
 
