@@ -15,7 +15,7 @@ from batchland.engine import Engine, LocalEngine, Scored
 from batchland.errors import Interrupted, TimeLimitError, UsageError
 from batchland.manifest import complete_manifest, config, execution, fingerprint, predictions_info
 from batchland.options import ScoreOptions, find_model
-from batchland.output import below, is_file_output, manifest_place, open_output, place, shown_place
+from batchland.output import below, is_file_output, manifest_place, open_output, place, public_place, shown_place
 from batchland.schemas import (
     PREDICTIONS,
     SHARD_PREDICTIONS,
@@ -98,7 +98,7 @@ def score(
     with _engine(options) as engine:
         run = fingerprint(source, options, engine.model)
         if deal and not options.overwrite and (done := finished_before(out, run)):
-            return RunSummary(_told(out), manifest_place(out), done, engine.model.fallback, done_before=True)
+            return RunSummary(public_place(out), manifest_place(out), done, engine.model.fallback, done_before=True)
         with (
             StopSignal() as signal,
             PredictionSink(
@@ -140,7 +140,7 @@ def score(
                 shard=deal.info(run) if deal else None,
             )
             sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(_told(out), manifest_place(out), manifest, model.fallback)
+    return RunSummary(public_place(out), manifest_place(out), manifest, model.fallback)
 
 
 @dataclass
@@ -230,10 +230,6 @@ def _check_places(source: Source, out: Path | str, options: ScoreOptions) -> Non
         raise UsageError("--retry-failed works on merged predictions; run `batchland merge`, then it, without --shard")
     if options.retry_failed and options.overwrite:
         raise UsageError("--retry-failed keeps the good rows of an output, --overwrite none; give one of the two")
-
-
-def _told(out: Path | str) -> Path | str:
-    return out if isinstance(out, Path) else shown_place(out)
 
 
 def _is_utf8(path: Path | str) -> bool:

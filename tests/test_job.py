@@ -77,6 +77,10 @@ def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
     ("settings", "told"),
     [
         (["batchsize=3"], 'unknown key "batchsize" (did you mean "batch_size"?)'),
+        (
+            ["output=s3://b/p"],
+            "\"output\" = 's3://b/p': is a URL, but a job works on paths of its machine; mount the storage",
+        ),
         (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
         (["retention.x=1"], 'unknown key "retention.x" (known are retention.keep_days, retention.keep_nights)'),
         (["batch_size=0"], '"batch_size" = 0: should be greater than 0'),

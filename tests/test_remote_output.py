@@ -21,6 +21,7 @@ from batchland.filesystems import Location
 from batchland.output.objects import Objects, Upload
 from batchland.schemas import Manifest
 from batchland.shards.deal import Shard
+from batchland.shards.merge import merge
 
 # Where a folder is not at the bucket's top, Arrow puts back an empty object for it with every deletion. This server
 # refuses that (it has the folder already), and Arrow tries for six seconds: such tests are slow.
@@ -431,6 +432,17 @@ def test_a_shard_in_the_store_knows_that_it_is_done(bucket, photos, toy_model):
     again = score(photos, bucket.url("all"), shard)
     assert again.done_before
     assert again.manifest == first.manifest
+
+
+def test_shards_are_merged_from_a_local_folder_into_the_store(tmp_path, bucket, photos, toy_model):
+    for index in range(2):
+        score(photos, tmp_path / "all", options(toy_model, shard=Shard(index=index, count=2)))
+    summary = merge(tmp_path / "all", bucket.url("p.parquet"))
+    score(photos, tmp_path / "whole" / "p.parquet", options(toy_model))
+    assert read(bucket) == local(tmp_path / "whole")
+    assert str(summary.manifest_path) == f"s3://{bucket.name}/p.manifest.json"
+    with pytest.raises(UsageError, match=r"/all: shards are merged where they are read fast; copy them"):
+        merge(bucket.url("all"), tmp_path / "p.parquet")
 
 
 def test_a_file_system_that_shows_unfinished_files_gets_them_by_rename(tmp_path):

@@ -6,17 +6,16 @@ import click
 
 
 @click.command(epilog="Example: batchland merge preds/ --out preds.parquet")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR")
 @click.option(
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="NAME.parquet for one file; any other name is a folder of parts.",
+    help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
 )
 @click.option("--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-def merge(folder: Path, out: Path, max_failed: str | None, overwrite: bool) -> None:
+def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> None:
     """Merge the shards in DIR into one table.
 
     DIR is the --out of `batchland score --shard`. The table is the one that a single process would have written.
@@ -24,10 +23,11 @@ def merge(folder: Path, out: Path, max_failed: str | None, overwrite: bool) -> N
     shards themselves are never changed.
     """
     from batchland.options import FailureLimit
-    from batchland.output import manifest_path
+    from batchland.output import manifest_place
     from batchland.progress import ScoreProgress
     from batchland.shards.merge import merge as run
     from batchland.source import shown
+    from batchland.urls import is_url
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     with ScoreProgress() as progress:
@@ -37,7 +37,7 @@ def merge(folder: Path, out: Path, max_failed: str | None, overwrite: bool) -> N
     click.echo(
         f"Merged {len(shards)} shard{'s' if len(shards) > 1 else ''} of {shown(folder)}: {counts.listed} images, "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
-        f"Predictions: {shown(out)}; manifest: {shown(manifest_path(out))}."
+        f"Predictions: {shown(out)}; manifest: {shown(manifest_place(out if is_url(out) else Path(out)))}."
     )
     if limit:
         limit.check(counts)

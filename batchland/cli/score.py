@@ -23,7 +23,7 @@ _log = logging.getLogger("batchland")
     "-o",
     "--out",
     required=True,
-    help="NAME.parquet for one file; any other name is a folder of parts.",
+    help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
 )
 @click.option(
     "-m",

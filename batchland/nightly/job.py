@@ -34,6 +34,7 @@ from batchland.evaluation.gates import parse_gate
 from batchland.options import FailureLimit, ScoreSettings
 from batchland.session.devices import PATTERN as DEVICES
 from batchland.source import matcher
+from batchland.urls import is_url
 
 LAST_GOOD: Final = "last-good"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -96,9 +97,15 @@ def _usage_as_value_error(check: Any) -> Any:
     return checked
 
 
-JobPath = Annotated[Path, AfterValidator(_undated), AfterValidator(_below_root)]
+def _no_url(path: Any) -> Any:
+    if isinstance(path, str) and is_url(path):
+        raise ValueError("is a URL, but a job works on paths of its machine; mount the storage")
+    return path
+
+
+JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), AfterValidator(_below_root)]
 """Relative ones are below the job's `root`."""
-DatedPath = Annotated[Path, AfterValidator(_template), AfterValidator(_below_root)]
+DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(_below_root)]
 """May say `{date}` or, as in strftime, `{date:%Y/%m/%d}`."""
 Patterns = Annotated[tuple[str, ...], AfterValidator(_usage_as_value_error(matcher))]
 

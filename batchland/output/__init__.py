@@ -29,6 +29,7 @@ __all__ = [
     "open_stored",
     "part_name",
     "place",
+    "public_place",
     "shown_place",
 ]
 
@@ -100,6 +101,11 @@ def place(out: str | os.PathLike[str]) -> Path | str:
 def shown_place(out: Path | str) -> str:
     """A `place` for people and JSON."""
     return shown(out) if isinstance(out, Path) else shown_url(out).rstrip("/")
+
+
+def public_place(out: Path | str) -> Path | str:
+    """A `place` as a caller may get it: a URL without credentials and options."""
+    return out if isinstance(out, Path) else shown_place(out)
 
 
 def below(out: Path | str, name: str) -> Path | str:

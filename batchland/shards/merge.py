@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from batchland.errors import Interrupted, UsageError
 from batchland.manifest import complete_manifest, run_id
-from batchland.output import manifest_path, open_output
+from batchland.output import manifest_place, open_output, place, public_place, shown_place
 from batchland.schemas import (
     METADATA_KEY,
     MergedShard,
@@ -24,6 +24,7 @@ from batchland.shards.ordered import ADVICE, ordered_rows
 from batchland.signals import StopSignal
 from batchland.sink import PredictionSink, Survey
 from batchland.source import shown
+from batchland.urls import is_url
 
 
 def merge(
@@ -42,7 +43,9 @@ def merge(
     or leave something out, InputError if they vanish, OutputError, LockedError, and Interrupted on SIGINT or SIGTERM.
     """
     begin = time.monotonic()
-    folder, out = Path(folder), Path(os.path.abspath(out))  # noqa: PTH100 - keeps links as they are
+    if is_url(folder):
+        raise UsageError(f"{shown(folder)}: shards are merged where they are read fast; copy them to a local folder")
+    folder, out = Path(folder), place(out)
     shards = finished_shards(folder)
     config = shards[0].manifest.config
     identity = [shard.manifest_sha256 for shard in shards]
@@ -60,7 +63,9 @@ def merge(
             if on_progress:
                 on_progress(Progress(sink.kept_images, 0, 0))
             if signal.received is not None:
-                raise Interrupted(f"{out}: stopped while merging; the same command goes on there", signal.received)
+                raise Interrupted(
+                    f"{shown_place(out)}: stopped while merging; the same command goes on there", signal.received
+                )
         survey = sink.survey()
         _check_complete(folder, shards[0].info, survey)
         info = _info(shards, survey)
@@ -70,7 +75,7 @@ def merge(
         manifest = complete_manifest(
             info,
             survey,
-            config=config | {"shard": None, "out": shown(out), "overwrite": overwrite},
+            config=config | {"shard": None, "out": shown_place(out), "overwrite": overwrite},
             ignored=_ignored(shards),
             resumed_images=sum(shard.manifest.resumed_images for shard in shards),
             seconds=_seconds(shards, sink.write_seconds, time.monotonic() - begin),
@@ -79,7 +84,7 @@ def merge(
             shards=tuple(map(_merged, shards)),
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(out, manifest_path(out), manifest, None)
+    return RunSummary(public_place(out), manifest_place(out), manifest, None)
 
 
 def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
