@@ -10,13 +10,16 @@ if TYPE_CHECKING:
 
 CORES_PER_SESSION: Final = 16
 """On CPUs, or a node's cores if it has fewer; beyond, another model in memory costs less than waiting for one."""
+SESSION_CPUS: Final = 0.01
+"""What a session claims on a CPU: enough to be where there are cores. Were it more, sessions that move from a lost node
+to the others might leave nothing for decoders there, and the run would wait for ever."""
 
 
 class Plan(NamedTuple):
     """Who gets which share.
 
-    On CPUs, each core is promised twice, half to a decoder and half to a session, as the local engine's threads share
-    them: whichever stage is the slower one takes what it needs. With GPUs, decoders have the cores.
+    On CPUs, decoders have half of each core, and sessions the rest without a claim to it: the threads of both share the
+    cores as the local engine's do. With GPUs, decoders have the cores.
     """
 
     decoders: int
@@ -41,7 +44,7 @@ class Plan(NamedTuple):
             return cls(decoders, min(1.0, total / decoders), gpus, 0.0, 1, 1, threads)
         sessions = max(1, int(total / session_cores))
         calls = min(MOST_CALLS, ceil(session_cores / threads))
-        return cls(decoders, min(0.5, total / 2 / decoders), sessions, session_cores / 2, 0, calls, threads)
+        return cls(decoders, min(0.5, total / 2 / decoders), sessions, SESSION_CPUS, 0, calls, threads)
 
     def ahead(self, prefetch_factor: int) -> int:
         """Batches under way at most."""
