@@ -133,17 +133,18 @@ def test_an_image_that_kills_its_decoder_costs_its_row_and_no_other(tmp_path, to
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("send", "signum"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)])
 def test_interrupted_it_keeps_what_it_has_and_the_local_engine_goes_on(
-    tmp_path, photos, toy_model, environment, signum
+    tmp_path, photos, toy_model, environment, send, signum
 ):
+    """SIGTERM to the process, SIGINT to its whole group as a terminal sends it."""
     expected = locally(photos, tmp_path / "local.parquet", toy_model)
     out = tmp_path / "p.parquet"
     slow = environment | decoder(tmp_path / "slow", 0.2)
     arguments = command(photos, out, toy_model, "--engine", "ray", "--num-workers", "1")
     with subprocess.Popen(arguments, env=slow, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         wait_for(lambda: (tmp_path / ".p.parquet.parts" / "part-000000.parquet").exists())
-        os.killpg(running.pid, signum)  # as a terminal does, and a service manager
+        send(running.pid, signum)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == 128 + signum, errors
     last = errors.splitlines()[-1]

@@ -46,7 +46,6 @@ def dataset(feed: ActorHandle, batches: int, orders: Orders, spec: PreprocessSpe
             ),
             num_cpus=plan.session_cpus,
             num_gpus=plan.session_gpus,
-            scheduling_strategy="SPREAD",
         )
     return scored
 
