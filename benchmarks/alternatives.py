@@ -103,7 +103,7 @@ def workers(work: Path) -> Iterator[Experiment]:
 
 def session(work: Path) -> Iterator[Experiment]:
     """Calls at once x threads per call; spinning; batch size; IO binding; a session per thread."""
-    for name, images in (("scratch", 512), ("transfer", 64)):
+    for name, images in (("scratch", 512), ("transfer", 128)):
         model = find_model(name, work)
         pixels = np.random.default_rng(0).integers(0, 256, (64, 224, 224, 3), np.uint8)
         one, all_cores, spinning, second = (
