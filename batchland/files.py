@@ -10,6 +10,12 @@ from batchland.errors import OutputError, UsageError
 from batchland.lock import locked
 
 
+def cache_folder() -> Path:
+    """`batchland` in $XDG_CACHE_HOME or ~/.cache: what can be made again."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "batchland"
+
+
 def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` make a temporary file beside `path`, then fsync it and rename it to `path`.
 

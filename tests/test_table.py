@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from s3_server import Bucket
-from toys import COLOURS, contents, options, picture
+from toys import COLOURS, contents, options, picture, read_all
 
 from batchland import score
-from batchland.errors import ImageError, UsageError
+from batchland.errors import UsageError
 from batchland.scoring import Progress
 from batchland.source import Ignored, open_source, random_access, read_image, refs, table
 
@@ -20,17 +20,6 @@ from batchland.source import Ignored, open_source, random_access, read_image, re
 def _open_anew() -> None:
     random_access.open_files.close()
     table._open_tables.close()
-
-
-def _read(place: Path | str) -> list[tuple[str, bytes | str]]:
-    """Names with contents, or the codes of what failed."""
-    found: list[tuple[str, bytes | str]] = []
-    for ref in open_source(place).images(Ignored()):
-        try:
-            found.append((ref.name, read_image(ref).data))
-        except ImageError as error:
-            found.append((ref.name, error.code))
-    return found
 
 
 PICTURES = [picture(list(COLOURS.values())[number % 3], (8 + number, 8)) for number in range(100)]
@@ -49,7 +38,7 @@ def test_bytes_in_every_guise(tmp_path: Path, kind: Any, group: int) -> None:
     pq.write_table(pa.table({"label": range(101), "image": column}), tmp_path / "t.parquet", row_group_size=group)
     wanted: list[bytes | str] = [*PICTURES, "empty"]
     wanted[98] = "empty" if kind == "struct" else wanted[98]
-    assert _read(tmp_path / "t.parquet") == [(f"t.parquet#{row}", value) for row, value in enumerate(wanted)]
+    assert read_all(tmp_path / "t.parquet") == [(f"t.parquet#{row}", value) for row, value in enumerate(wanted)]
 
 
 def test_rows_are_found_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,10 +70,10 @@ def test_rows_are_found_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_which_column(tmp_path: Path, columns: dict[str, list[object]], chosen: bytes | str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     if isinstance(chosen, bytes):
-        assert _read(tmp_path / "t.parquet") == [("t.parquet#0", chosen)]
+        assert read_all(tmp_path / "t.parquet") == [("t.parquet#0", chosen)]
     else:
         with pytest.raises(UsageError) as caught:
-            _read(tmp_path / "t.parquet")
+            read_all(tmp_path / "t.parquet")
         assert str(caught.value).startswith(f"{tmp_path}/{chosen}")
 
 
@@ -95,14 +84,16 @@ def test_files_by_pattern_and_folders(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "spark.parquet/part-0.parquet")
     (tmp_path / "spark.parquet/_SUCCESS").touch()
     wanted = [(f"train-{number}-of-3.parquet#0", b"%d" % number) for number in range(3)]
-    assert _read(tmp_path / "train-{0..2}-of-3.parquet") == wanted
-    assert _read(tmp_path / "train-*.parquet") == wanted
-    assert _read(tmp_path / "spark.parquet") == _read(f"{tmp_path}/spark.parquet/") == [("part-0.parquet#0", b"x")]
+    assert read_all(tmp_path / "train-{0..2}-of-3.parquet") == wanted
+    assert read_all(tmp_path / "train-*.parquet") == wanted
+    assert (
+        read_all(tmp_path / "spark.parquet") == read_all(f"{tmp_path}/spark.parquet/") == [("part-0.parquet#0", b"x")]
+    )
     (tmp_path / "train-1-of-3.parquet").write_bytes(b"no parquet")
     random_access.open_files.close()
     table._open_tables.close()
     wanted[1:2] = [("train-1-of-3.parquet/", "unreadable")]  # type: ignore[list-item]
-    assert _read(tmp_path / "train-*.parquet") == wanted
+    assert read_all(tmp_path / "train-*.parquet") == wanted
 
 
 def test_no_table(tmp_path: Path) -> None:
@@ -112,7 +103,7 @@ def test_no_table(tmp_path: Path) -> None:
         "u.parquet": "cannot be opened (No such file or directory); give a file",
     }.items():
         with pytest.raises(UsageError) as caught:
-            _read(tmp_path / name)
+            read_all(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path}/{name}: {message}")
 
 
@@ -125,7 +116,7 @@ def test_damage_costs_the_rest_of_its_row_group(tmp_path: Path) -> None:
     column = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0).column(0)
     content[column.data_page_offset + column.total_compressed_size // 2] ^= 255
     (tmp_path / "t.parquet").write_bytes(content)
-    values = [value for _, value in _read(tmp_path / "t.parquet")]
+    values = [value for _, value in read_all(tmp_path / "t.parquet")]
     assert len(values) == 100
     damaged = values.index("corrupt")
     assert 10 < damaged < 40
@@ -135,7 +126,7 @@ def test_damage_costs_the_rest_of_its_row_group(tmp_path: Path) -> None:
 def test_too_large_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refs, "MAX_FILE_BYTES", 10)
     pq.write_table(pa.table({"image": [b"x" * 11, b"x" * 10]}), tmp_path / "t.parquet")
-    assert [value for _, value in _read(tmp_path / "t.parquet")] == ["too_large", b"x" * 10]
+    assert [value for _, value in read_all(tmp_path / "t.parquet")] == ["too_large", b"x" * 10]
 
 
 def test_memory_does_not_grow_with_the_row_group(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from s3_server import Bucket
-from toys import COLOURS, contents, options, picture
+from toys import COLOURS, contents, options, picture, read_all
 
 from batchland import score
-from batchland.errors import ImageError, UsageError
+from batchland.errors import UsageError
 from batchland.scoring import Progress
 from batchland.shards.deal import Shard
 from batchland.shards.merge import merge
@@ -45,17 +45,6 @@ def _write(path: Path, files: dict[str, bytes]) -> bytes:
     return path.read_bytes()
 
 
-def _read(place: Path | str) -> list[tuple[str, bytes | str]]:
-    """Names with contents, or the codes of what failed."""
-    found: list[tuple[str, bytes | str]] = []
-    for ref in open_source(place).images(Ignored()):
-        try:
-            found.append((ref.name, read_image(ref).data))
-        except ImageError as error:
-            found.append((ref.name, error.code))
-    return found
-
-
 def test_shards_of_webdataset(shards: Path, toy_model: Path, tmp_path: Path) -> None:
     summary = score(f"{shards}/photos-{{000..002}}.tar", tmp_path / "out.parquet", options(toy_model))
     assert summary.manifest.images == f"{shards}/photos-{{000..002}}.tar"
@@ -72,9 +61,9 @@ def test_shards_of_webdataset(shards: Path, toy_model: Path, tmp_path: Path) -> 
 def test_a_shard_has_one_name_however_it_was_asked_for(shards: Path, pattern: str) -> None:
     if pattern == "*":
         (shards / "photos-{1}.tar").write_bytes((shards / "photos-000.tar").read_bytes())
-        assert _read(shards / "photos-{1}.tar")[0][0] == "photos-{1}.tar/camera/0000.jpg"
+        assert read_all(shards / "photos-{1}.tar")[0][0] == "photos-{1}.tar/camera/0000.jpg"
     else:
-        assert [name for name, _ in _read(shards / pattern)][::20] == [
+        assert [name for name, _ in read_all(shards / pattern)][::20] == [
             f"photos-{shard:03}.tar/camera/0000.jpg" for shard in range(3)
         ]
 
@@ -104,12 +93,12 @@ def test_a_shard_cut_anywhere_never_loses_an_image_silently(tmp_path: Path) -> N
     for size in range(0, end + 512, 128):
         (tmp_path / "cut.tar").write_bytes(whole[:size])
         complete = min((size + 324) // 1536, 4)  # 324 bytes pad the 700 to whole blocks
-        found = _read(tmp_path / "cut.tar")
+        found = read_all(tmp_path / "cut.tar")
         assert found[:complete] == wanted[:complete]
         assert [value for _, value in found[complete:]] in (["unreadable"], ["truncated", "unreadable"])
         random_access.open_files.close()
     (tmp_path / "cut.tar").write_bytes(whole[: end + 512])  # the end mark is there
-    assert _read(tmp_path / "cut.tar") == wanted
+    assert read_all(tmp_path / "cut.tar") == wanted
 
 
 def test_a_damaged_shard_never_gives_one_images_bytes_as_anothers(tmp_path: Path) -> None:
@@ -120,7 +109,7 @@ def test_a_damaged_shard_never_gives_one_images_bytes_as_anothers(tmp_path: Path
         damaged = bytearray(whole)
         damaged[draw.randrange(8 * 1536)] ^= 1 << draw.randrange(8)
         (tmp_path / "damaged.tar").write_bytes(damaged)
-        found = _read(tmp_path / "damaged.tar")
+        found = read_all(tmp_path / "damaged.tar")
         random_access.open_files.close()
         wrong = [(name, data) for name, data in found if files.get(name.partition("/")[2]) != data]
         assert len(wrong) <= 1  # the row that stands for the rest, or the image whose own bytes are damaged
@@ -151,7 +140,7 @@ def test_why_a_shard_is_unreadable(tmp_path: Path, make: object, message: str) -
 
 def test_a_missing_shard_among_others_is_a_row(shards: Path) -> None:
     (shards / "photos-001.tar").unlink()
-    names = [name for name, _ in _read(shards / "photos-{000..002}.tar")]
+    names = [name for name, _ in read_all(shards / "photos-{000..002}.tar")]
     assert len(names) == 41
     assert names[20] == "photos-001.tar/"
 
@@ -169,13 +158,13 @@ def test_no_shard_at_all(shards: Path, bucket: Bucket) -> None:
 
 
 def test_packed_shards_have_the_same_images(shards: Path) -> None:
-    wanted = _read(shards / "photos-000.tar")
+    wanted = read_all(shards / "photos-000.tar")
     packed = gzip.compress((shards / "photos-000.tar").read_bytes())
     for name in ("photos-000.tar.gz", "photos-000.tgz"):
         (shards / name).write_bytes(packed)
-        assert _read(shards / name) == [(image.replace("photos-000.tar", name), data) for image, data in wanted]
+        assert read_all(shards / name) == [(image.replace("photos-000.tar", name), data) for image, data in wanted]
     (shards / "cut.tgz").write_bytes(packed[: len(packed) // 2])
-    found = _read(shards / "cut.tgz")
+    found = read_all(shards / "cut.tgz")
     assert 0 < len(found) < 20
     assert found[-1][1] == "unreadable"
 
@@ -196,7 +185,7 @@ def test_large_members_of_a_remote_shard_are_fetched_alone(bucket: Bucket) -> No
     files = {f"{number}.jpg": bytes([number]) * 600_000 for number in range(20)}
     _write(bucket.folder / "large.tar", files)
     bucket.server.requests()
-    assert _read(bucket.url("large.tar")) == [(f"large.tar/{name}", data) for name, data in files.items()]
+    assert read_all(bucket.url("large.tar")) == [(f"large.tar/{name}", data) for name, data in files.items()]
     assert bucket.server.requests().count("GET OBJECT") <= 2 + 2 * 20 + 1
 
 
@@ -210,7 +199,7 @@ def test_a_remote_shard_cut_short_fails_as_a_local_one(bucket: Bucket, tmp_path:
         random_access.open_files.close()
         local = [(ref.name, ref.error) for ref in open_source(tmp_path / "cut.tar").images(Ignored())]
         assert [(ref.name, ref.error) for ref in open_source(bucket.url("cut.tar")).images(Ignored())] == local
-        assert _read(bucket.url("cut.tar")) == _read(tmp_path / "cut.tar")
+        assert read_all(bucket.url("cut.tar")) == read_all(tmp_path / "cut.tar")
         assert local[-1][0].endswith("/")
 
 

@@ -10,8 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from batchland import ScoreOptions
+from batchland.errors import ImageError
 from batchland.model_card import METADATA_KEY, ModelCard, class_names
 from batchland.preprocess import PreprocessSpec
+from batchland.source import Ignored, open_source, read_image
 
 COLOURS = {"00.Red_Tower": (255, 0, 0), "01.Green_Hill": (0, 255, 0), "02.Blue_Lake": (0, 0, 255)}
 
@@ -62,6 +64,17 @@ def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = 
 def options(model: Path, **changes: Any) -> ScoreOptions:
     """Small batches and parts, so that a few dozen images make many."""
     return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
+
+
+def read_all(place: Path | str) -> list[tuple[str, bytes | str]]:
+    """Names of a source's images with their contents, or the codes of what failed."""
+    found: list[tuple[str, bytes | str]] = []
+    for ref in open_source(place).images(Ignored()):
+        try:
+            found.append((ref.name, read_image(ref).data))
+        except ImageError as error:
+            found.append((ref.name, error.code))
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:

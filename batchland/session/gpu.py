@@ -1,6 +1,5 @@
 """Open a model on one or several GPUs: settings, sessions that really have their GPU, and runners that keep it busy."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from batchland.errors import DeviceError, ModelError
+from batchland.files import cache_folder
 from batchland.model_card import ModelCard
 from batchland.session.bound import BoundRunner, Place
 from batchland.session.contract import checked_card
@@ -114,12 +114,6 @@ def attempt(create: Create, place: Place, card: ModelCard, batch_size: int, sett
     runner = _runner(create, place, card, batch_size, settings)
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, *card.preprocess.shape), np.uint8)
     return try_out(lambda: runner.predict(pixels), batch_size)
-
-
-def cache_folder() -> Path:
-    """`batchland` in $XDG_CACHE_HOME or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "batchland"
 
 
 def _runner(create: Create, place: Place, card: ModelCard, batch_size: int, settings: Settings) -> BoundRunner:

@@ -23,6 +23,7 @@ import numpy as np
 
 from batchland.cores import usable_cores
 from batchland.errors import ErrorCode, ImageError, OutputError, UsageError
+from batchland.files import cache_folder
 from batchland.preprocess import Pixels, PreprocessSpec, preprocess
 from batchland.source import ImageRef, read_image
 
@@ -136,9 +137,8 @@ class PixelCache:
 
 
 def default_folder() -> Path:
-    """`batchland/pixels` in $XDG_CACHE_HOME or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "batchland" / "pixels"
+    """`pixels` in batchland's cache."""
+    return cache_folder() / "pixels"
 
 
 def _key(images: Sequence[Content], spec: PreprocessSpec) -> str:
