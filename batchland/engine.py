@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 import pyarrow as pa
 
 from batchland.cores import usable_cores
-from batchland.loader import Batch, BatchLoader
+from batchland.jpegs import JpegRows
+from batchland.loader import Batch, BatchLoader, Decode, decode_image, leave_jpegs
 from batchland.predictions import to_rows
+from batchland.preprocess import Pixels
 from batchland.session import OpenModel, Session, open_session
 from batchland.source import ImageRef
 from batchland.suspects import Suspects
@@ -33,6 +36,8 @@ class Scored(NamedTuple):
     read_seconds: float
     decode_seconds: float
     infer_seconds: float
+    decoded_on_gpu: int = 0
+    """Number of images."""
 
     @property
     def failed(self) -> int:
@@ -78,7 +83,13 @@ class LocalEngine:
     def __init__(self, model: Path, options: "ScoreOptions") -> None:
         cores = usable_cores()
         threads = options.intra_op_threads or ceil(cores / MOST_CALLS)
-        self.model = open_session(model, options.device, intra_op_threads=threads, batch_size=options.batch_size)
+        self.model = open_session(
+            model,
+            options.device,
+            intra_op_threads=threads,
+            batch_size=options.batch_size,
+            decode=options.decode,
+        )
         on_cpu = self.model.device == "cpu"
         self._calls = min(MOST_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once
         self._options = options
@@ -93,7 +104,10 @@ class LocalEngine:
         self, images: Iterable[ImageRef | None], folder: Path, on_wait: Callable[[], None]
     ) -> Generator[Scored, None, None]:
         """As `Engine.score`. Raises ModelError if onnxruntime fails, InputError if the storage seems to be gone."""
-        with Suspects(folder, self._options.timeout) as suspects:
+        decoding: Decode = decode_image
+        if self.model.decoder:
+            decoding = partial(leave_jpegs, checked=not self.model.decoder_is_strict)
+        with Suspects(folder, self._options.timeout, decoding) as suspects:
             loader = BatchLoader(
                 images,
                 self.model.card.preprocess,
@@ -106,14 +120,18 @@ class LocalEngine:
                 load=suspects.load,
             )
             with closing(iter(loader)) as batches:
-                yield from self._scored(batches)
+                yield from self._scored(batches, suspects)
 
-    def _scored(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+    def _scored(self, batches: Iterable[Batch], suspects: Suspects) -> Iterator[Scored]:
+        def score(batch: Batch) -> Scored:
+            with suspects.in_hand(batch.refs[row] for row in batch.encoded):
+                return score_batch(batch, self.model, self._options.top_k)
+
         under_way: deque[Future[Scored]] = deque()
         pool = ThreadPoolExecutor(self._calls, "infer")
         try:
             for batch in batches:
-                under_way.append(pool.submit(score_batch, batch, self.model, self._options.top_k))
+                under_way.append(pool.submit(score, batch))
                 if len(under_way) > self._calls:
                     yield under_way.popleft().result()
             while under_way:
@@ -124,12 +142,27 @@ class LocalEngine:
 
 def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
     """Rows of a batch, timed; a batch without a single picture is not shown to the model."""
+    outcomes = list(batch.outcomes)
+    decoded_here = []
+
+    def decode_here(row: int) -> Pixels | None:
+        outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess)
+        facts = outcomes[row]
+        outcomes[row] = outcome._replace(
+            file_size=facts.file_size, modified_us=facts.modified_us, read_seconds=facts.read_seconds
+        )
+        decoded_here.append(row)
+        return pixels
+
     begin = time.perf_counter()
-    probabilities = session.predict(batch.pixels) if batch.failed < len(batch.refs) else None
+    probabilities = None
+    if batch.failed < len(batch.refs):
+        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_here))
     infer_seconds = time.perf_counter() - begin
     return Scored(
-        to_rows(batch, probabilities, session.card, top_k),
-        sum(outcome.read_seconds for outcome in batch.outcomes),
-        sum(outcome.decode_seconds for outcome in batch.outcomes),
+        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, top_k),
+        sum(outcome.read_seconds for outcome in outcomes),
+        sum(outcome.decode_seconds for outcome in outcomes),
         infer_seconds,
+        len(batch.encoded.keys() - decoded_here),
     )

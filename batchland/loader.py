@@ -7,14 +7,16 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from statistics import median
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from batchland.cores import usable_cores
 from batchland.errors import ErrorCode, ImageError, InputError
+from batchland.jpegs import Encoded, left_encoded
 from batchland.preprocess import Pixels, PreprocessSpec, decode, fit
 from batchland.source import ImageRef, read_image
 
@@ -44,13 +46,16 @@ class Outcome(NamedTuple):
 class Batch(NamedTuple):
     """Images next to each other in the listing. Row i of `pixels` belongs to `refs[i]` and `outcomes[i]`, always.
 
-    A failed image keeps its row, filled with zeros, so that nothing ever moves up into a neighbour's place.
+    A failed image keeps its row, filled with zeros, so that nothing ever moves up into a neighbour's place; so does one
+    that is still encoded.
     """
 
     refs: Sequence[ImageRef]
     pixels: Pixels
     """uint8 [batch, height, width, 3]; valid until the next batch is asked for."""
     outcomes: Sequence[Outcome]
+    encoded: Mapping[int, Encoded] = MappingProxyType({})
+    """By row: what is left for a GPU to decode."""
 
     @property
     def failed(self) -> int:
@@ -155,6 +160,7 @@ class _PendingBatch:
     def __init__(self, refs: list[ImageRef], buffer: Pixels, timeout: float) -> None:
         self.refs = refs
         self.buffer = buffer
+        self._encoded: dict[int, Encoded] = {}
         self._timeout = timeout
         self._outcomes: list[Outcome | None] = [None] * len(refs)
         self._started: list[float | None] = [None] * len(refs)
@@ -166,12 +172,14 @@ class _PendingBatch:
     def start(self, index: int) -> None:
         self._started[index] = time.monotonic()
 
-    def finish(self, index: int, outcome: Outcome, pixels: Pixels | None) -> bool:
-        """Hand in an image. False if it had been given up: the pixels are dropped, the buffer may be another's now."""
+    def finish(self, index: int, outcome: Outcome, picture: Pixels | Encoded | None) -> bool:
+        """Hand in an image. False if it had been given up: the picture is dropped, the buffer may be another's now."""
         with self._lock:
             if self._outcomes[index] is not None:
                 return False
-            self.buffer[index] = 0 if pixels is None else pixels
+            if isinstance(picture, Encoded):
+                self._encoded[index], picture = picture, None
+            self.buffer[index] = 0 if picture is None else picture
             self._outcomes[index] = outcome
             self._missing -= 1
             if self._missing == 0:
@@ -195,10 +203,13 @@ class _PendingBatch:
         if self._bug is not None:
             raise self._bug
         outcomes = [outcome for outcome in self._outcomes if outcome is not None]
-        return Batch(self.refs, self.buffer[: len(self.refs)], outcomes)
+        return Batch(self.refs, self.buffer[: len(self.refs)], outcomes, self._encoded)
 
 
-Load = Callable[[ImageRef, PreprocessSpec], tuple[Outcome, Pixels | None]]
+Loaded = tuple[Outcome, Pixels | Encoded | None]
+"""An image's outcome, and its picture unless it failed: uint8 [spec.height, spec.width, 3], or what a GPU decodes."""
+Load = Callable[[ImageRef, PreprocessSpec], Loaded]
+Decode = Callable[[bytes, PreprocessSpec], Loaded]
 _Task = tuple[_PendingBatch, int]
 
 
@@ -258,18 +269,6 @@ class _Workers:
                     return
 
 
-def load_image(ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
-    """Read, decode and fit one image: its outcome, and uint8 [spec.height, spec.width, 3] unless it failed."""
-    begin = time.perf_counter()
-    try:
-        file = read_image(ref)
-    except ImageError as error:
-        return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
-    read_seconds = time.perf_counter() - begin
-    outcome, pixels = decode_image(file.data, spec)
-    return outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read_seconds), pixels
-
-
 def decode_image(data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
     """Decode and fit one image's content: its outcome, and uint8 [spec.height, spec.width, 3] unless it failed."""
     begin = time.perf_counter()
@@ -279,3 +278,25 @@ def decode_image(data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | N
     except ImageError as error:
         return Outcome(error=(error.code, str(error)), decode_seconds=time.perf_counter() - begin), None
     return Outcome(decoded.width, decoded.height, decode_seconds=time.perf_counter() - begin), pixels
+
+
+def leave_jpegs(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Loaded:
+    """As `decode_image`, but for JPEGs that a GPU may decode, `checked` or not (see `left_encoded`)."""
+    begin = time.perf_counter()
+    jpeg = left_encoded(data, spec, checked=checked)
+    if jpeg is None:
+        return decode_image(data, spec)
+    width, height = jpeg.upright_size
+    return Outcome(width, height, decode_seconds=time.perf_counter() - begin), jpeg
+
+
+def load_image(ref: ImageRef, spec: PreprocessSpec, decoding: Decode = decode_image) -> Loaded:
+    """Read one image, decode and fit it."""
+    begin = time.perf_counter()
+    try:
+        file = read_image(ref)
+    except ImageError as error:
+        return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
+    read_seconds = time.perf_counter() - begin
+    outcome, picture = decoding(file.data, spec)
+    return outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read_seconds), picture

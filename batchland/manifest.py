@@ -27,6 +27,7 @@ def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict
         "schema_version": 1,
         "model": model.sha256,
         "provider": model.provider,
+        "decoder": model.decoder,
         "images": source.name,
         "options": options.model_dump(
             mode="json",
@@ -55,6 +56,7 @@ def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, su
         images=source.name,
         device=model.device,
         provider=model.provider,
+        decoder=model.decoder,
         batch_size=options.batch_size,
         top_k=min(options.top_k, len(model.card.classes)),
         counts=survey.counts,
@@ -67,11 +69,16 @@ def config(options: ScoreOptions, **places: str | Path | None) -> dict[str, obje
     return options.model_dump(mode="json") | {name: place and shown(place) for name, place in places.items()}
 
 
-def execution(model: OpenModel) -> Execution | None:
+def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:
     """How GPUs ran the model, where they did."""
     if not model.nodes:
         return None
-    return Execution(nodes=dict(model.nodes), cpu_nodes=model.cpu_nodes, settings=dict(model.settings))
+    return Execution(
+        nodes=dict(model.nodes),
+        cpu_nodes=model.cpu_nodes,
+        settings=dict(model.settings),
+        decoded_on_gpu=decoded_on_gpu,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -86,7 +93,7 @@ def versions() -> dict[str, str]:
 def complete_manifest(info: PredictionsInfo, survey: Survey, **facts: Any) -> Manifest:
     """The manifest of an output that is complete now. facts: the fields that follow from neither."""
     return Manifest(
-        **info.model_dump(include={"run_id", "model", "images", "device", "provider", "versions"}),
+        **info.model_dump(include={"run_id", "model", "images", "device", "provider", "decoder", "versions"}),
         created_at=datetime.now(UTC).isoformat("T", "seconds"),
         input_fingerprint=survey.input_fingerprint,
         counts=survey.counts,

@@ -34,6 +34,8 @@ class ScoreSettings(BaseModel):
     """onnxruntime's threads per call on the CPU; None divides the usable cores among up to four calls at once."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
+    decode: Literal["cpu", "cuda"] = "cpu"
+    """Who decodes JPEGs: `cuda` is the GPUs that the model runs on (docs/gpu.md). The CPU decodes everything else."""
     include: tuple[str, ...] = ()
     """Score only images that match one of these patterns (as in .gitignore); none means all."""
     exclude: tuple[str, ...] = ()

@@ -35,13 +35,15 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 # Warnings of libjpeg that leave every pixel in place; all others mean that some are missing or made up.
 _HARMLESS_JPEG_WARNINGS: Final = (
-    "extraneous bytes before marker",
     "unknown JFIF revision number",
     "Unknown Adobe color transform code",
     "Application transferred too many scanlines",
     "Inconsistent progression sequence",
     "Corrupt JPEG data: bad ICC marker",
 )
+_BYTES_BEFORE_THE_END: Final = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
+"""Left over by the decoder: padding, or else it has lost its way in damaged data."""
+_END_OF_JPEG: Final = b"\xff\xd9"
 _MAX_SCANS: Final = 100
 """A progressive JPEG of an encoder has about ten; a crafted one of a few kilobytes can keep a core busy for hours."""
 _STRIP_PIXELS: Final = 4_000_000
@@ -134,7 +136,7 @@ def fit(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     """
     try:
         image = Image.fromarray(pixels)
-        box = None if spec.shorter_side is None else _centre_box(image.size, spec.shorter_side, spec.width, spec.height)
+        box = None if spec.shorter_side is None else _centre_box(image.size, spec)
         return np.asarray(image.resize((spec.width, spec.height), _PILLOW_FILTERS[spec.filter], box=box))
     except MemoryError as error:
         raise ImageError("out_of_memory", "not enough memory to resize it") from error
@@ -148,14 +150,14 @@ def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
 def _decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        _check_claims(image, data, spec)
+        check_claims(image, data, spec)
         pixels = None
         if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-            pixels = _decode_jpeg(data, width, height, _jpeg_divisor(width, height, spec))
+            pixels = decode_jpeg(data, width, height, _jpeg_divisor(width, height, spec))
         if pixels is None:
             image.load()  # of a TIFF, this applies the orientation as well
             pixels = _rgb_pixels(image)
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
     if pixels.shape[0] * pixels.shape[1] == 0:
         raise ImageError("corrupt", "the picture has no pixels")
     if orientation >= 5:
@@ -163,7 +165,7 @@ def _decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     return Decoded(_orient(pixels, orientation), width, height)
 
 
-def _check_claims(image: Image.Image, data: bytes, spec: PreprocessSpec) -> None:
+def check_claims(image: Image.Image, data: bytes, spec: PreprocessSpec) -> None:
     """Refuse, by the header alone, what would take absurd memory or time to decode."""
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, however small the picture is
@@ -175,8 +177,11 @@ def _check_claims(image: Image.Image, data: bytes, spec: PreprocessSpec) -> None
         raise ImageError("corrupt", f"more than {_MAX_SCANS} scans of a progressive JPEG; no encoder writes so many")
 
 
-def _decode_jpeg(data: bytes, width: int, height: int, divisor: int) -> Pixels | None:
-    """By libjpeg-turbo. None for the rare kinds that simplejpeg does not know; Pillow tries those."""
+def decode_jpeg(data: bytes, width: int, height: int, divisor: int) -> Pixels | None:
+    """By libjpeg-turbo, whose pixels must be all there. None for the rare kinds that simplejpeg does not know.
+
+    width, height: as Pillow has read them. divisor: of the sides, 1, 2, 4 or 8.
+    """
     size = {"min_height": -(-height // divisor), "min_width": -(-width // divisor), "min_factor": divisor}
     try:
         if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (height, width):  # max_pixels was held to Pillow's
@@ -184,12 +189,19 @@ def _decode_jpeg(data: bytes, width: int, height: int, divisor: int) -> Pixels |
         pixels: Pixels = simplejpeg.decode_jpeg(data, **size)
     except ValueError as error:
         message = str(error)
-        if "subsampling" in message:
+        if "subsampling" in message:  # Pillow tries those
             return None
-        if not any(harmless in message for harmless in _HARMLESS_JPEG_WARNINGS):
+        if not _is_harmless(message, data):
             raise
         pixels = simplejpeg.decode_jpeg(data, strict=False, **size)
     return pixels
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    """Whether every pixel of a JPEG is in place, in spite of what libjpeg says."""
+    if left_over := _BYTES_BEFORE_THE_END.search(warning):
+        return not data[: data.rfind(_END_OF_JPEG)][-int(left_over[1]) :].strip(b"\0\xff")
+    return any(harmless in warning for harmless in _HARMLESS_JPEG_WARNINGS)
 
 
 def _jpeg_divisor(width: int, height: int, spec: PreprocessSpec) -> int:
@@ -228,7 +240,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 where it is absent or its block is garbage."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -248,15 +260,34 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _centre_box(size: tuple[int, int], shorter_side: int, width: int, height: int) -> tuple[float, float, float, float]:
-    """The part of the source that a resize to `shorter_side` and a centre crop would leave (torchvision's rounding)."""
-    box = []
-    for side, cut in zip(size, (width, height), strict=True):
-        resized = shorter_side * side // min(size)
-        start = round((resized - cut) / 2)
-        box.append((start * side / resized, min((start + cut) * side / resized, side)))
-    (left, right), (top, bottom) = box
-    return (left, top, right, bottom)
+class Resized(NamedTuple):
+    """How a picture is fitted: resized as a whole, then cut. All in pixels."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    """Where the cut begins, whose size is the spec's."""
+
+
+def resized(width: int, height: int, spec: PreprocessSpec) -> Resized:
+    """How `fit` brings a picture of this size to the spec's (with `crop`, by torchvision's rounding)."""
+    if spec.shorter_side is None:
+        return Resized(spec.width, spec.height, 0, 0)
+    across, down = (spec.shorter_side * side // min(width, height) for side in (width, height))
+    return Resized(across, down, round((across - spec.width) / 2), round((down - spec.height) / 2))
+
+
+def _centre_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
+    """The part of the source that is left when it is resized and cut."""
+    width, height = size
+    across, down, left, top = resized(width, height, spec)
+    return (
+        left * width / across,
+        top * height / down,
+        min((left + spec.width) * width / across, width),
+        min((top + spec.height) * height / down, height),
+    )
 
 
 _SIGNATURES: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}

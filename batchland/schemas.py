@@ -111,6 +111,8 @@ class PredictionsInfo(Document):
     """`cpu`, `cuda:N`, or several GPUs as `cuda:0,1`."""
     provider: str
     """The onnxruntime execution provider that the session really had."""
+    decoder: str | None = None
+    """What decoded JPEGs on GPUs, unless it was the CPU."""
     batch_size: int
     top_k: int
     counts: Counts
@@ -126,6 +128,8 @@ class Execution(Document):
     """Those that onnxruntime left to the CPU all the same, by operator and name."""
     settings: dict[str, str]
     """Of the execution provider: chosen by measurement, for this model, GPU and batch size."""
+    decoded_on_gpu: Count = 0
+    """Images of this process whose JPEGs the GPUs decoded; the CPU decoded the others."""
 
 
 class Seconds(Document):
@@ -195,6 +199,8 @@ class Manifest(Document):
     """What lay below the root and was not listed, by extension or kind."""
     device: str
     provider: str
+    decoder: str | None = None
+    """What decoded JPEGs on GPUs, unless it was the CPU."""
     execution: Execution | None = None
     """None on the CPU."""
     counts: Counts

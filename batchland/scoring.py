@@ -131,7 +131,7 @@ def score(
                 survey,
                 config=config(options, model=model.path, out=shown_place(out), image_list=options.image_list),
                 ignored=dict(sorted(ignored.counts.items())),
-                execution=execution(model),
+                execution=execution(model, tally.decoded_on_gpu),
                 resumed_images=sink.resumed_images,
                 kept_images=sink.kept_images,
                 seconds=stopwatch.seconds(sink.write_seconds),
@@ -154,6 +154,7 @@ class _Tally:
     scored: int = 0
     """Images that this process has given a row."""
     failed: int = 0
+    decoded_on_gpu: int = 0
 
     @property
     def progress(self) -> Progress:
@@ -163,6 +164,7 @@ class _Tally:
     def count(self, scored: Scored) -> None:
         self.scored += scored.rows.num_rows
         self.failed += scored.failed
+        self.decoded_on_gpu += scored.decoded_on_gpu
 
     def stop_if_due(self, grace: float = 0.0) -> None:
         """Between two batches at once; while one is waited for, only when the grace for it is over."""
@@ -179,6 +181,8 @@ class _Tally:
 
 def _engine(options: ScoreOptions) -> Engine:
     if options.engine == "ray":
+        if options.decode == "cuda":
+            raise UsageError("--decode cuda goes with --engine local; Ray's tasks decode on CPUs, use --decode cpu")
         from batchland.ray_engine.engine import RayEngine
 
         return RayEngine(find_model(options.model), options)
@@ -287,6 +291,7 @@ def _retries(
         images=source.name,
         model_sha256=model.sha256,
         provider=model.provider,
+        decoder=model.decoder,
         batch_size=options.batch_size,
         top_k=min(options.top_k, len(model.card.classes)),
     )

@@ -9,15 +9,17 @@ the innocent give the same pixels as ever, the culprit a failed row. Knows nothi
 import logging
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from batchland.errors import DeviceError
 from batchland.isolation import load_apart
-from batchland.loader import Outcome, load_image
-from batchland.preprocess import Pixels, PreprocessSpec
+from batchland.loader import Decode, Loaded, decode_image, load_image
+from batchland.preprocess import PreprocessSpec
 from batchland.source import ImageRef
 
 _NOTE_BYTES: Final = 4096
@@ -29,13 +31,14 @@ _log = logging.getLogger("batchland")
 class Suspects:
     """Context whose `load` does what `load_image` does, and survives what that may not. For threads to share.
 
-    folder: where an unfinished run keeps its work. timeout: seconds that a suspect may take.
+    folder: where an unfinished run keeps its work. timeout: seconds that a suspect may take. decoding: of the others.
     """
 
-    def __init__(self, folder: Path, timeout: float) -> None:
+    def __init__(self, folder: Path, timeout: float, decoding: Decode = decode_image) -> None:
         self._notes_path = folder / "in-hand"
         self._suspects_path = folder / "suspects"
         self._timeout = timeout
+        self._decoding = decoding
         self._thread = threading.local()
         self._lock = threading.Lock()
         self._slots = count()
@@ -56,8 +59,9 @@ class Suspects:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):
-            self._notes_path.unlink(missing_ok=True)  # this process lives: no image has killed it
+        if not isinstance(error, DeviceError):  # which an image in the GPU's decoder may have brought about
+            with suppress(OSError):
+                self._notes_path.unlink(missing_ok=True)  # this process lives: no image has killed it
         if self._notes is not None:  # a thread that hung may still come back and make a note: into nothing, then
             nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             os.dup2(nothing, self._notes, inheritable=False)
@@ -67,13 +71,13 @@ class Suspects:
         if self._notes is not None:
             os.close(self._notes)
 
-    def load(self, ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
-        """As `load_image`; a suspect whose process dies is `crashed`."""
+    def load(self, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
+        """As `load_image`; a suspect whose process dies is `crashed`, and what a suspect gives is always pixels."""
         name = _key(ref)
         if name not in self._suspects:
-            self._note(name)
-            loaded = load_image(ref, spec)
-            self._note(b"")
+            self._note([name])
+            loaded = load_image(ref, spec, self._decoding)
+            self._note([b""])
             return loaded
         outcome, pixels = load_apart(ref, spec, self._timeout)
         if pixels is not None:
@@ -91,14 +95,23 @@ class Suspects:
         beside.write_bytes(b"\0".join(sorted(self._suspects)))
         beside.replace(self._suspects_path)
 
-    def _note(self, name: bytes) -> None:
-        """A few microseconds. What is written outlives the process, and need not outlive the machine."""
+    @contextmanager
+    def in_hand(self, refs: Iterable[ImageRef]) -> Iterator[None]:
+        """While the calling thread does something else with images that they may not survive, either."""
+        names = [_key(ref) for ref in refs]
+        self._note(names)
+        yield
+        self._note([b""] * len(names))
+
+    def _note(self, names: Sequence[bytes]) -> None:
+        """A few microseconds each. What is written outlives the process, and need not outlive the machine."""
         if self._notes is None:
             return
-        if not hasattr(self._thread, "slot"):
-            self._thread.slot = next(self._slots)
+        slots: list[int] = self._thread.__dict__.setdefault("slots", [])
+        slots += [next(self._slots) for _ in range(len(names) - len(slots))]
         with suppress(OSError):
-            os.pwrite(self._notes, len(name).to_bytes(2) + name, self._thread.slot * _NOTE_BYTES)
+            for slot, name in zip(slots, names, strict=False):
+                os.pwrite(self._notes, len(name).to_bytes(2) + name, slot * _NOTE_BYTES)
 
 
 def _key(ref: ImageRef) -> bytes:

@@ -23,10 +23,13 @@ from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos
 
 NAMES = {
-    "decode": "D: decode, all cores", "fp32": "M: fp32", "tf32": "M: tf32", "fp16": "M: fp16",
+    "decode": "D: decode, all cores", "decode_cuda": "D: decode on the GPU", "leave": "read, for the GPU to decode",
+    "leave_checked": "read and checked, for the GPU to decode", "fp32": "M: fp32", "tf32": "M: tf32", "fp16": "M: fp16",
     "tensorrt": "M: fp16, TensorRT", "torch_fp32": "torch eager, channels last, fp32",
     "torch_fp16": "torch eager, channels last, fp16", "torch_compiled_fp16": "torch.compile, channels last, fp16",
     "pipeline_fp32": "batchland score, fp32", "pipeline_fp16": "batchland score, fp16",
+    "pipeline_fp32_decode_cuda": "batchland score --decode cuda, fp32",
+    "pipeline_fp16_decode_cuda": "batchland score --decode cuda, fp16",
 }  # fmt: skip
 
 Found = dict[str, Any]
@@ -152,12 +155,11 @@ def _of_size(model: str, size: str, of_model: Rounds, rounds: Rounds) -> list[st
         "| way | images/s | of min(D, M) | GPU busy |",
         "| --- | ---: | ---: | ---: |",
     ]
-    decode = figure(rounds, "decode", "images_per_second")
     for way in (way for way in NAMES if way in rounds[0]):
         rate = figure(rounds, way, "images_per_second")
-        limit = figure(of_model, way.removeprefix("pipeline_"), "images_per_second")
-        known = decode is not None and limit is not None and rate is not None and way != "decode"
-        share = rate / min(decode, limit) if known else None  # type: ignore[operator,type-var]
+        share = None
+        if rate is not None and (limit := _limit(way, of_model, rounds)) is not None:
+            share = rate / limit
         busy = figure(rounds, way, "gpu_percent")
         error = rounds[0][way].get("error", "")
         lines.append(
@@ -169,6 +171,16 @@ def _of_size(model: str, size: str, of_model: Rounds, rounds: Rounds) -> list[st
         images = figure(rounds, "agreement", "images")
         lines += ["", f"Same first class as fp32 on the CPU, of {images:.0f} images: {shares}."]
     return [*lines, ""]
+
+
+def _limit(way: str, of_model: Rounds, rounds: Rounds) -> float | None:
+    """min(D, M) of a pipeline, as far as both are known."""
+    if not way.startswith("pipeline_"):
+        return None
+    precision = way.split("_")[1]
+    decode = figure(rounds, "decode_cuda" if way.endswith("_cuda") else "decode", "images_per_second")
+    model = figure(of_model, precision, "images_per_second")
+    return None if decode is None or model is None else min(decode, model)
 
 
 def figure(rounds: Rounds, way: str, name: str) -> float | None:

@@ -4,6 +4,7 @@ Each prints one JSON line. With the device `cpu` everything runs, too, so that n
 """
 
 import json
+import queue
 import sys
 import tempfile
 import threading
@@ -11,8 +12,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,13 +43,58 @@ def decode(options: Options) -> Found:
     return {"images_per_second": images / seconds}
 
 
+def decode_cuda(options: Options) -> Found:
+    """D on the GPU: JPEGs that lie in memory to the rows of batches there, as `score --decode cuda` decodes them."""
+    from batchland.cores import usable_cores
+    from batchland.jpegs import left_encoded
+    from batchland.session.decoding import open_decoders
+    from batchland.session.gpu import RUNNERS_PER_GPU
+    from batchland.session.ort import ort
+    from batchland.source import list_images, read_image
+
+    place = _place_of_gpu(options.device)
+    spec = _open(options.model, "cpu").card.preprocess
+    count = options.batch_size * RUNNERS_PER_GPU
+    left = [
+        left_encoded(read_image(ref).data, spec, checked=False) for ref in islice(list_images(options.images), count)
+    ]
+    jpegs = [jpeg for jpeg in left if jpeg is not None]
+    batches = [dict(enumerate(jpegs[start::RUNNERS_PER_GPU])) for start in range(RUNNERS_PER_GPU)]
+    decoders = open_decoders([place] * RUNNERS_PER_GPU, spec, max(1, usable_cores() // RUNNERS_PER_GPU))
+    runners: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for decoder, jpegs_of_one in zip(decoders.each, batches, strict=True):
+        shape = (len(jpegs_of_one), *spec.shape)
+        on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *place)
+        runners.put((decoder, jpegs_of_one, on_device))
+
+    def call() -> None:
+        decoder, jpegs_of_one, on_device = runner = runners.get()
+        refused = decoder.decode(jpegs_of_one, on_device, int(np.prod(spec.shape)))
+        assert not refused
+        runners.put(runner)
+
+    with _utilisation(options.device) as used:
+        rate = _rate(call, len(jpegs) / RUNNERS_PER_GPU, RUNNERS_PER_GPU, options.seconds)
+    return {"images_per_second": rate, "decoder": decoders.name, **used}
+
+
+def leave(options: Options) -> Found:
+    """What the CPU does with a JPEG that a GPU decodes: read it and its header."""
+    return _leave(options, checked=False)
+
+
+def leave_checked(options: Options) -> Found:
+    """The same, and look whether it is whole, for decoders that take damaged files for good ones."""
+    return _leave(options, checked=True)
+
+
 def copies(options: Options) -> Found:
     """GB/s of batches from the host to the device, out of ordinary memory and out of pinned."""
     from batchland.session.bound import Place
     from batchland.session.cudart import pinned_zeros, use_gpu
     from batchland.session.ort import ort
 
-    place = _place(options.device)
+    place = _place_of_gpu(options.device)
     if place.kind == "cuda":
         use_gpu(place.number)
     shape = (options.batch_size, *_open(options.model, "cpu").card.preprocess.shape)
@@ -89,6 +137,16 @@ def pipeline_fp16(options: Options) -> Found:
     return _pipeline(options.half, options)
 
 
+def pipeline_fp32_decode_cuda(options: Options) -> Found:
+    """`batchland score --decode cuda`, without opening the model."""
+    return _pipeline(options.model, options, "cuda")
+
+
+def pipeline_fp16_decode_cuda(options: Options) -> Found:
+    """The same with the file in half floats."""
+    return _pipeline(options.half, options, "cuda")
+
+
 def torch_fp32(options: Options) -> Found:
     """torch, eager, channels last, float32: pixels from the host, probabilities back to it."""
     return _torch_rate(options, half=False, compiled=False)
@@ -125,11 +183,15 @@ def agreement(options: Options) -> Found:
 WAYS: dict[str, Callable[[Options], Found]] = {
     way.__name__: way
     for way in (
-        decode, copies, fp32, tf32, fp16, tensorrt, torch_fp32, torch_fp16, torch_compiled_fp16, pipeline_fp32,
-        pipeline_fp16, agreement,
+        decode, decode_cuda, leave, leave_checked, copies, fp32, tf32, fp16, tensorrt, torch_fp32, torch_fp16,
+        torch_compiled_fp16, pipeline_fp32, pipeline_fp16, pipeline_fp32_decode_cuda, pipeline_fp16_decode_cuda,
+        agreement,
     )
 }  # fmt: skip
-OF_IMAGES = ("decode", "pipeline_fp32", "pipeline_fp16", "agreement")
+OF_IMAGES = (
+    "decode", "decode_cuda", "leave", "leave_checked", "pipeline_fp32", "pipeline_fp16", "pipeline_fp32_decode_cuda",
+    "pipeline_fp16_decode_cuda", "agreement",
+)  # fmt: skip
 """Ways that depend on the images; the others only on the model."""
 
 
@@ -146,7 +208,31 @@ def _place(device: str):
     return Place("cpu" if kind == "cpu" else "cuda", int(number or 0))
 
 
-def _rate(call: Callable[[], object], per_call: int, threads: int, seconds: float) -> float:
+def _place_of_gpu(device: str):
+    """With NVIDIA's libraries loaded, which what uses the GPU without a session needs, too."""
+    from batchland.session.devices import gpu_problem
+
+    place = _place(device)
+    if place.kind == "cuda" and (problem := gpu_problem()):
+        raise SystemExit(problem)
+    return place
+
+
+def _leave(options: Options, *, checked: bool) -> Found:
+    from batchland.loader import BatchLoader, leave_jpegs, load_image
+    from batchland.source import list_images
+
+    def load(ref, spec):
+        return load_image(ref, spec, partial(leave_jpegs, checked=checked))
+
+    spec = _open(options.model, "cpu").card.preprocess
+    begin = time.perf_counter()
+    batches = BatchLoader(list_images(options.images), spec, options.batch_size, load=load)
+    images = sum(len(batch.encoded) for batch in batches)
+    return {"images_per_second": images / (time.perf_counter() - begin)}
+
+
+def _rate(call: Callable[[], object], per_call: float, threads: int, seconds: float) -> float:
     """How many a second, `per_call` in each call, called by several threads without pause; warmed up before."""
     for _ in range(3):
         call()
@@ -184,20 +270,26 @@ def _noise(options: Options, card: Any) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def _pipeline(path: str, options: Options) -> Found:
+def _pipeline(path: str, options: Options, decode: Literal["cpu", "cuda"] = "cpu") -> Found:
     from batchland import ScoreOptions, score
+    from batchland.session import open_session
 
-    with closing(_open(path, options.device, options.batch_size)):  # settings are chosen and engines built now
-        pass
-    begin = time.perf_counter()
-    with closing(_open(path, options.device, options.batch_size)):
-        opening = time.perf_counter() - begin
-    scoring = ScoreOptions(model=Path(path), device=options.device, batch_size=options.batch_size)
+    def opened() -> float:
+        begin = time.perf_counter()
+        with closing(open_session(path, options.device, batch_size=options.batch_size, decode=decode)):
+            return time.perf_counter() - begin
+
+    opened()  # settings are chosen and engines built now
+    opening = opened()
+    scoring = ScoreOptions(model=Path(path), device=options.device, batch_size=options.batch_size, decode=decode)
     with tempfile.TemporaryDirectory() as folder, _utilisation(options.device) as used:
         begin = time.perf_counter()
         run = score(options.images, Path(folder, "predictions.parquet"), scoring)
         seconds = time.perf_counter() - begin - opening
-    return {"images_per_second": run.manifest.counts.listed / seconds, "opening_seconds": opening, **used}
+    found = {"images_per_second": run.manifest.counts.listed / seconds, "opening_seconds": opening, **used}
+    if run.manifest.execution and decode == "cuda":
+        found["decoded_on_gpu"] = run.manifest.execution.decoded_on_gpu
+    return found
 
 
 def _torch_rate(options: Options, *, half: bool, compiled: bool) -> Found:

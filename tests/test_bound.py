@@ -7,6 +7,7 @@ import pytest
 from toys import toy_card
 
 from batchland.errors import DeviceError
+from batchland.jpegs import Encoded, JpegRows
 from batchland.session import open_session
 from batchland.session.bound import BoundRunner, Place
 from batchland.session.cudart import pinned_zeros
@@ -89,6 +90,37 @@ def test_a_full_device_takes_half_as_many_images_and_goes_on(toy_model, session,
     assert caplog.messages == [
         f"cpu: not enough memory for {more} images at once; goes on with {less}" for more, less in pairwise(halves)
     ]
+
+
+class Painter:
+    """Writes a JPEG's width into each value of its row, and refuses those of even width."""
+
+    def decode(self, encoded, batch, row_bytes):
+        rows = batch.numpy()  # on the CPU, the buffer itself
+        for row, jpeg in encoded.items():
+            if jpeg.width % 2:
+                rows[row] = jpeg.width
+        assert row_bytes == rows[0].nbytes
+        return [row for row, jpeg in encoded.items() if jpeg.width % 2 == 0]
+
+
+@pytest.mark.parametrize("room", [1, 3, 13])
+def test_jpegs_find_their_rows_however_the_batch_is_divided(toy_model, session, room):
+    runner = BoundRunner(SmallDevice(session, room), Place("cpu"), 13, SHAPE, 3, decoder=Painter())
+    plain = open_session(toy_model, "cpu")
+    expected = noise(22)
+    pixels = expected.copy()
+    widths = {0: 1, 2: 21, 5: 52, 12: 121, 13: 132, 20: 201, 21: 212}
+    jpegs = {row: Encoded(b"", width, 1, 1) for row, width in widths.items()}
+
+    def decode_here(row):
+        assert row in (5, 13, 21)
+        return None if row == 13 else np.full(SHAPE, 255 - row, np.uint8)
+
+    for row, jpeg in jpegs.items():
+        pixels[row] = 0
+        expected[row] = jpeg.width if jpeg.width % 2 else 0 if row == 13 else 255 - row
+    np.testing.assert_array_equal(runner.predict(pixels, JpegRows(jpegs, decode_here)), plain.predict(expected))
 
 
 def test_without_room_for_a_single_image_the_device_is_told(session):

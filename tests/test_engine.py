@@ -48,7 +48,7 @@ def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
     real, lock = Session.predict, threading.Lock()
     number = at_once = most = 0
 
-    def predict(self, pixels):
+    def predict(self, pixels, jpegs):
         nonlocal number, at_once, most
         with lock:
             number += 1
@@ -58,7 +58,7 @@ def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
         time.sleep(0.05 * slow)
         with lock:
             at_once -= 1
-        return real(self, pixels)
+        return real(self, pixels, jpegs)
 
     monkeypatch.setattr(Session, "predict", predict)
     monkeypatch.setattr(engine_module, "usable_cores", lambda: 4)
@@ -70,11 +70,11 @@ def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
 def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypatch):
     real = Session.predict
 
-    def predict(self, pixels):
+    def predict(self, pixels, jpegs):
         if threading.current_thread().name.endswith("_1"):
             raise ModelError("the second call is lost")
         time.sleep(0.01)
-        return real(self, pixels)
+        return real(self, pixels, jpegs)
 
     monkeypatch.setattr(Session, "predict", predict)
     monkeypatch.setattr(engine_module, "usable_cores", lambda: 2)

@@ -179,7 +179,7 @@ def test_a_signal_ends_a_run_in_good_order(tmp_path, toy_model, signum, code):
 def test_a_signal_is_answered_even_while_images_hang(tmp_path, photos, toy_model, monkeypatch):
     release = threading.Event()
 
-    def hang(ref, spec):
+    def hang(ref, spec, decoding):
         if ref.name == "camera-0/009.jpg":
             os.kill(os.getpid(), signal.SIGTERM)
             release.wait()
@@ -203,7 +203,7 @@ import sys, threading, time
 import batchland.suspects
 from batchland import ScoreOptions, score
 from batchland.loader import load_image
-def hang(ref, spec):
+def hang(ref, spec, decoding):
     if ref.name.endswith("7.jpg"):
         threading.Event().wait()  # for ever
     return load_image(ref, spec)

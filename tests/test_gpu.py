@@ -21,6 +21,8 @@ from batchland.session import OpenModel, Session, gpu, open_session
 from batchland.session.bound import Place
 from batchland.session.devices import gpu_problem
 from batchland.session.ort import CPU, CUDA, TENSORRT, Placement, Threads, create_session
+from batchland.session.problems import Unusable
+from batchland.session.recipes import SINGLE
 from batchland.session.tuning import choose
 from batchland.source import open_source
 
@@ -100,9 +102,9 @@ def test_what_the_gpu_did_is_recorded_and_told(toy_model, tmp_path):
         toy_model, CARD, "sha", "cuda:0", CUDA, None, nodes=nodes, cpu_nodes=left, settings={"prefer_nhwc": "1"}
     )
     execution = Execution(nodes=nodes, cpu_nodes=left, settings={"prefer_nhwc": "1"})
-    assert manifest_module.execution(model) == execution
-    assert cli_score._left_to_the_cpu(manifest) == ""
-    assert cli_score._left_to_the_cpu(manifest.model_copy(update={"execution": execution})) == (
+    assert manifest_module.execution(model, 0) == execution
+    assert cli_score._on_gpus(manifest) == ""
+    assert cli_score._on_gpus(manifest.model_copy(update={"execution": execution})) == (
         "Left to the CPU were 4 of the model's 124 nodes: Shape, Gather /head/Gather, Concat and 1 more. "
     )
 
@@ -127,19 +129,19 @@ def test_each_runner_has_a_session_of_its_own_with_the_chosen_settings(toy_model
 def test_settings_are_chosen_by_trying_them(toy_model):
     seen = []
     trial = partial(gpu.attempt, on_the_cpu(toy_model, seen), Place("cpu"), CARD, 4)
-    settings = choose(gpu.BASE, gpu.CHANGES[:1], trial)
-    assert [tried for _, tried in seen] == [dict(gpu.BASE), gpu.BASE | {"prefer_nhwc": "1"}]
+    settings = choose(SINGLE.base, SINGLE.changes[:1], trial, SINGLE.tolerance)
+    assert [tried for _, tried in seen] == [SINGLE.base, {**SINGLE.base, "prefer_nhwc": "1"}]
     assert settings in [tried for _, tried in seen]
 
 
 def test_what_onnxruntime_is_asked_for(tmp_path):
     place, settings = Place("cuda", 1), {"prefer_nhwc": "1"}
-    assert gpu._providers("cuda", tmp_path / "engines", place, settings) == [
+    assert gpu._providers("cuda", tmp_path / "engines", place, settings, half=False) == [
         (CUDA, {"device_id": "1", "prefer_nhwc": "1"}),
         (CPU, {}),
     ]
     engines = tmp_path / "engines"
-    assert gpu._providers("tensorrt", engines, place, settings)[0] == (
+    assert gpu._providers("tensorrt", engines, place, settings, half=True)[0] == (
         TENSORRT,
         {
             "device_id": "1",
@@ -147,6 +149,7 @@ def test_what_onnxruntime_is_asked_for(tmp_path):
             "trt_engine_cache_path": str(engines),
             "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": str(engines),
+            "trt_fp16_enable": "1",
         },
     )
     assert engines.is_dir()
@@ -201,7 +204,7 @@ def test_a_gpu_without_memory_for_one_image_is_unusable(toy_model):
             raise RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);")
 
     create = on_the_cpu(toy_model)
-    with pytest.raises(gpu.Unusable) as caught:
+    with pytest.raises(Unusable) as caught:
         gpu.open_pool(lambda place, settings: Full(create(place, settings)), [Place("cpu")], CARD, 4, {})
     assert str(caught.value) == (
         "cpu: has not enough memory for a single image; see nvidia-smi for who uses it, or use --device cpu"
@@ -216,5 +219,5 @@ def test_a_gpu_that_fails_while_it_is_tried_is_unusable(toy_model, monkeypatch):
         raise RuntimeError("CUDA failure 46: all CUDA-capable devices are busy or unavailable ; GPU=0")
 
     placed = Placement({CUDA: 4})
-    with pytest.raises(gpu.Unusable, match="another process holds it for itself"):
-        gpu._tuned(create, Place("cuda"), CARD, "sha", 4, placed, gpu.BASE)
+    with pytest.raises(Unusable, match="another process holds it for itself"):
+        gpu._tuned(create, Place("cuda"), CARD, "sha", 4, placed, SINGLE)

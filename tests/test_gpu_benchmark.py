@@ -9,6 +9,7 @@ from toys import write_toy_model
 
 from batchland.session.devices import gpu_problem
 from benchmarks import gpu
+from benchmarks.gpu_ways import WAYS
 
 
 def run(tmp_path, capsys, *arguments):
@@ -27,11 +28,11 @@ def run(tmp_path, capsys, *arguments):
 def test_the_ways_that_need_no_torch(tmp_path, capsys):
     toy = write_toy_model(tmp_path / "toy.onnx")
     shutil.copy(toy, tmp_path / "toy-fp16.onnx")
-    ways = ("decode", "copies", "fp32", "pipeline_fp32", "agreement")
+    ways = ("decode", "leave", "leave_checked", "copies", "fp32", "pipeline_fp32", "agreement")
     result, text = run(tmp_path, capsys, "--models", str(toy), "--rounds", "1", "--ways", *ways)
     (of_model,), (of_size,) = result["models"][str(toy)]["model"], result["models"][str(toy)]["small"]
     assert set(of_model) == {"copies", "fp32"}
-    assert set(of_size) == {"decode", "pipeline_fp32", "agreement"}
+    assert set(of_size) == {"decode", "leave", "leave_checked", "pipeline_fp32", "agreement"}
     assert not [found for found in (*of_model.values(), *of_size.values()) if "error" in found]
     assert of_model["fp32"]["images_per_second"] > 0
     assert (of_size["agreement"]["images"], of_size["agreement"]["fp32_same_top1"]) == (9, 1.0)
@@ -54,7 +55,9 @@ def test_a_way_that_cannot_be_had_says_why(tmp_path):
 def test_all_ways(tmp_path, capsys):
     pytest.importorskip("torch")
     result, text = run(tmp_path, capsys, "--models", "scratch", "--rounds", "1")
-    found = [found for part in result["models"]["scratch"].values() for found in part[0].values()]
-    assert len(found) == 12
-    assert not [each for each in found if "error" in each]
+    found = {way: found for part in result["models"]["scratch"].values() for way, found in part[0].items()}
+    assert set(found) == set(WAYS)
+    for way in ("pipeline_fp32_decode_cuda", "pipeline_fp16_decode_cuda"):
+        assert "--decode cuda needs a GPU" in found.pop(way)["error"]
+    assert not [each for each in found.values() if "error" in each]
     assert text.count("| torch") == 3

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from batchland.jpegs import NO_JPEGS
 from batchland.session.pool import RunnerPool
 
 
@@ -16,7 +17,7 @@ class Doubler:
         self.barrier = barrier
         self.threads = []
 
-    def predict(self, pixels):
+    def predict(self, pixels, jpegs=NO_JPEGS):
         self.threads.append(threading.current_thread().name)
         if self.barrier:
             self.barrier.wait()

@@ -143,6 +143,19 @@ def test_stray_bytes_between_jpeg_markers_are_harmless():
     np.testing.assert_array_equal(decode(with_stray_bytes, SPEC).pixels, decode(data, SPEC).pixels)
 
 
+@pytest.mark.parametrize("options", [{"restart_marker_rows": 4}, {"progressive": True}])
+def test_bytes_that_the_decoder_leaves_over_are_damage(options):
+    """It loses its way in a hole of zeros, and may come out of it with too many bytes, not too few."""
+    left_over = 0
+    for seed in range(12):
+        data = encoded(photo(400, 300, seed), "JPEG", **options)
+        with_a_hole = data[:-1500] + bytes(500) + data[-1000:]
+        with pytest.raises(ImageError) as caught:
+            decode(with_a_hole, SPEC)
+        left_over += "extraneous bytes" in str(caught.value)
+    assert left_over > 0
+
+
 def test_the_same_damage_gives_the_same_message():
     data = encoded(photo(), "WEBP")[:-20]
     messages = []

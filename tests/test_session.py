@@ -18,6 +18,7 @@ from batchland.errors import DeviceError, ModelError
 from batchland.session import gpu, open_session
 from batchland.session.devices import gpu_problem
 from batchland.session.ort import Placement, create_session, placement
+from batchland.session.problems import Unusable
 
 GPU = gpu_problem() is None
 
@@ -140,7 +141,7 @@ def test_nodes_that_a_gpu_leaves_to_the_cpu_are_named():
         {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 2}, ("Shape", "Gather /head/Gather")
     )
     gpu._require_work(placed)
-    with pytest.raises(gpu.Unusable) as caught:
+    with pytest.raises(Unusable) as caught:
         gpu._require_work(placed._replace(on_cpu=("Shape", "QLinearConv /stem/Conv_quant")))
     assert str(caught.value) == (
         "onnxruntime would leave 1 nodes of the model's work to the CPU (QLinearConv /stem/Conv_quant); export it in "

@@ -112,7 +112,7 @@ def test_what_is_in_hand_is_noted_and_nothing_else(tmp_path, monkeypatch):
     ref = ref_of(tmp_path, picture())
     seen = []
 
-    def load(ref, spec):
+    def load(ref, spec, decoding):
         seen.append((tmp_path / "in-hand").read_bytes())
         return Outcome(), None
 

@@ -23,7 +23,7 @@ def chosen(rates, answers=None):
             raise rate
         return Trial(rate, (answers or {}).get(name, ANSWERS))
 
-    return choose(START, CHANGES, attempt), asked
+    return choose(START, CHANGES, attempt, 0.02), asked
 
 
 def test_each_change_is_tried_on_top_of_what_was_kept():

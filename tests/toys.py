@@ -1,11 +1,13 @@
 """Toys for the tests: a three-class model whose answer is the dominant colour, and pictures to go with it."""
 
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -14,6 +16,10 @@ from batchland.errors import ImageError
 from batchland.model_card import METADATA_KEY, ModelCard, class_names
 from batchland.preprocess import PreprocessSpec
 from batchland.source import Ignored, open_source, read_image
+
+needs_codec = pytest.mark.skipif(
+    find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None, reason="nvImageCodec is not installed"
+)
 
 COLOURS = {"00.Red_Tower": (255, 0, 0), "01.Green_Hill": (0, 255, 0), "02.Blue_Lake": (0, 0, 255)}
 

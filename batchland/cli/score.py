@@ -60,6 +60,13 @@ _log = logging.getLogger("batchland")
     help="`auto` takes CUDA where it works and says so where not; the others never fall back. cuda:all: every GPU.",
 )
 @click.option(
+    "--decode",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Who decodes JPEGs: the CPU's cores, or the GPUs that the model runs on.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
@@ -136,23 +143,29 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
     return (
         f"Scored {counts.listed} images of {shown(images)}{resumed} with {manifest.model.name} on {manifest.device} "
         f"({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
-        f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. {_left_to_the_cpu(manifest)}"
+        f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. {_on_gpus(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
         f"Predictions: {_shown(summary.out)}; manifest: {_shown(summary.manifest_path)}."
     )
 
 
-def _left_to_the_cpu(manifest: "Manifest") -> str:
-    """Of a run on GPUs: which nodes of the model they did not take."""
-    if manifest.execution is None or not manifest.execution.cpu_nodes:
+def _on_gpus(manifest: "Manifest") -> str:
+    """Of a run on GPUs: what they did not do, of the model and of the decoding."""
+    execution = manifest.execution
+    if execution is None:
         return ""
-    names = manifest.execution.cpu_nodes
-    more = f" and {len(names) - _NODES_SHOWN} more" if len(names) > _NODES_SHOWN else ""
-    return (
-        f"Left to the CPU were {len(names)} of the model's {sum(manifest.execution.nodes.values())} nodes: "
-        f"{', '.join(names[:_NODES_SHOWN])}{more}. "
-    )
+    told = ""
+    if names := execution.cpu_nodes:
+        more = f" and {len(names) - _NODES_SHOWN} more" if len(names) > _NODES_SHOWN else ""
+        told = (
+            f"Left to the CPU were {len(names)} of the model's {sum(execution.nodes.values())} nodes: "
+            f"{', '.join(names[:_NODES_SHOWN])}{more}. "
+        )
+    if manifest.decoder:
+        scored = manifest.counts.listed - manifest.resumed_images - manifest.kept_images
+        told += f"JPEGs decoded on the GPU: {execution.decoded_on_gpu} of {scored} images, by {manifest.decoder}. "
+    return told
 
 
 def _shown(path: Path | str) -> Path | str:

@@ -10,9 +10,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from batchland.errors import DeviceError, ModelError
+from batchland.jpegs import NO_JPEGS, JpegRows
 from batchland.model_card import ModelCard
 from batchland.preprocess import Pixels
 from batchland.session.contract import (
@@ -25,7 +26,7 @@ from batchland.session.contract import (
 )
 from batchland.session.devices import GpuKind, Wanted, device_name, gpu_problem, parse_device
 from batchland.session.ort import CPU, CUDA, TENSORRT, Threads, create_session, first_line
-from batchland.session.problems import explain_known
+from batchland.session.problems import Unusable, explain_known
 
 if TYPE_CHECKING:
     from batchland.session.pool import RunnerPool
@@ -53,6 +54,8 @@ class OpenModel:
     """On a GPU: the nodes that were left to the CPU all the same, by operator and name."""
     settings: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """On a GPU: how its execution provider was set. They decide the last digits of a probability."""
+    decoder: str | None = field(default=None, kw_only=True)
+    """What decodes JPEGs on the GPUs, where the CPU does not do it."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,25 @@ class Session(OpenModel):
     """onnxruntime's; None with a pool."""
     _pool: "RunnerPool | None" = field(default=None, kw_only=True)
     """On GPUs, for batches of a size that was given."""
+    decoder_is_strict: bool = field(default=False, kw_only=True)
+    """Whether it refuses damaged files; else they have to be found before."""
 
     @property
     def calls_at_once(self) -> int:
         """How many threads should call `predict` at a time, to keep the device busy. All may, anyway."""
         return len(self._pool) if self._pool is not None else 1
 
-    def predict(self, pixels: Pixels) -> Probabilities:
+    def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
         """Class probabilities, float32 [batch, classes], in `card.classes` order, of uint8 pixels [batch, H, W, 3].
+
+        jpegs: rows whose pixels are not there yet, only with a `decoder`.
 
         Raises ModelError if onnxruntime fails on this batch, or gives other than a row per image; DeviceError if that
         is the device's fault.
         """
         try:
             if self._pool is not None:
-                return self._pool.predict(pixels)
+                return self._pool.predict(pixels, jpegs)
             (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
         except DeviceError:
             raise
@@ -106,6 +113,7 @@ def open_session(
     batch_size: int | None = None,
     content: bytes | None = None,
     gpu_settings: Mapping[str, str] | None = None,
+    decode: Literal["cpu", "cuda"] = "cpu",
 ) -> Session:
     """Open an exported ONNX classifier.
 
@@ -113,7 +121,8 @@ def open_session(
     intra_op_threads: onnxruntime's own threads on the CPU (default: its choice). spinning: let them busy-wait, faster
     when nothing else wants the cores. batch_size: on GPUs, be as fast as possible with batches of this size; choosing
     how takes some seconds the first time. content: the file's, where it has been read already; the path is only its
-    name then. gpu_settings: options of onnxruntime's CUDA provider, in place of its or our defaults.
+    name then. gpu_settings: options of onnxruntime's CUDA provider, in place of its or our defaults. decode: who
+    decodes JPEGs; `cuda`, the GPUs that the model runs on, goes with a batch_size.
 
     Raises ModelError if the file is not such a model, DeviceError if a GPU was asked for and cannot be had; `auto`
     falls back to the CPU and says why in `fallback`.
@@ -124,11 +133,14 @@ def open_session(
     sha256 = hashlib.sha256(content).hexdigest()
     fallback = None
     if wanted.kind != "cpu":
-        session, fallback = _open_on_gpus(path, content, sha256, wanted, batch_size, gpu_settings or {})
+        session, fallback = _open_on_gpus(path, content, sha256, wanted, batch_size, gpu_settings or {}, decode)
         if session is not None:
             return session
         if wanted.kind != "auto":
             raise DeviceError(f"--device {device} cannot run here: {fallback}; or use --device cpu")
+    if decode == "cuda":
+        reason = fallback or "JPEGs are decoded where the model runs, and --device cpu is none"
+        raise DeviceError(f"--decode cuda needs a GPU: {reason}; or use --decode cpu")
     try:
         opened = create_session(content, [(CPU, {})], Threads(intra_op_threads, spinning))
     except Exception as error:  # onnxruntime's errors share no base class but Exception
@@ -143,15 +155,16 @@ def _open_on_gpus(
     wanted: Wanted,
     batch_size: int | None,
     settings: Mapping[str, str],
+    decode: Literal["cpu", "cuda"],
 ) -> tuple[Session | None, str | None]:
     """A session that really runs on the GPUs, or the reason why there is none."""
     kind: GpuKind = "tensorrt" if wanted.kind == "tensorrt" else "cuda"
     if problem := gpu_problem(kind):
         return None, problem
-    from batchland.session.gpu import Unusable, open_on_gpus
+    from batchland.session.gpu import open_on_gpus
 
     try:
-        opened = open_on_gpus(path, content, sha256, kind, wanted.gpus, batch_size, settings)
+        opened = open_on_gpus(path, content, sha256, kind, wanted.gpus, batch_size, settings, decode)
     except Unusable as reason:
         return None, str(reason)
     return Session(
@@ -164,6 +177,8 @@ def _open_on_gpus(
         nodes=opened.placement.nodes,
         cpu_nodes=opened.placement.on_cpu,
         settings=opened.settings,
+        decoder=opened.decoders and opened.decoders.name,
+        decoder_is_strict=opened.decoders is not None and opened.decoders.strict,
         _session=opened.session,
         _pool=opened.pool,
     ), None

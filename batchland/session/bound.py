@@ -5,11 +5,13 @@ CPU just the same, which is how it is tested. Knows nothing of threads, of cards
 """
 
 import logging
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from batchland.errors import DeviceError
+from batchland.jpegs import NO_JPEGS, Encoded, JpegRows
 from batchland.preprocess import Pixels
 from batchland.session.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
 from batchland.session.cudart import pinned_zeros, use_gpu
@@ -34,6 +36,13 @@ class Place(NamedTuple):
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.number}"
 
 
+class RowDecoder(Protocol):
+    """What decodes JPEGs on the device, for one thread at a time."""
+
+    def decode(self, encoded: Mapping[int, Encoded], batch: Any, row_bytes: int) -> list[int]:
+        """Write each picture, fitted, into its row of `batch`, an OrtValue; gives the rows that were refused."""
+
+
 class BoundRunner:
     """A session with its buffers for `batch_size` images of `shape` (height, width, 3) and `classes` probabilities.
 
@@ -49,6 +58,7 @@ class BoundRunner:
         classes: int,
         *,
         graph: bool = False,
+        decoder: RowDecoder | None = None,
     ) -> None:
         self.batch_size = batch_size
         """Images that the device takes at once: as given, until its memory does not suffice."""
@@ -57,10 +67,13 @@ class BoundRunner:
         self._shape = shape
         self._classes = classes
         self._graph = graph
+        self._decoder = decoder
         self._buffers: _Buffers | None = None
 
-    def predict(self, pixels: Pixels) -> Probabilities:
+    def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
         """Probabilities, float32 [images, classes], of uint8 [images, height, width, 3], however many.
+
+        jpegs: rows whose pixels are not there yet; for a runner with a decoder.
 
         Where memory does not suffice, goes on with half as many images at once. Raises DeviceError if not even a
         single one finds room, and what else onnxruntime raises.
@@ -68,24 +81,37 @@ class BoundRunner:
         while True:
             size = self.batch_size
             try:
+                starts = range(0, len(pixels), size)
                 return np.concatenate(
-                    [self._run(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+                    [self._run(pixels[start : start + size], jpegs.between(start, start + size)) for start in starts]
                 )
             except Exception as error:  # onnxruntime's errors share no base class but Exception
                 if not is_out_of_memory(str(error)):
                     raise
                 self._halve(error)
 
-    def _run(self, pixels: Pixels) -> Probabilities:
+    def _run(self, pixels: Pixels, jpegs: JpegRows) -> Probabilities:
         if self._buffers is None:
             self._buffers = self._bind()
         host, on_device, output, binding, options = self._buffers
         host[: len(pixels)] = pixels
         host[len(pixels) :] = 0
         on_device.update_inplace(host)
+        if self._decoder and jpegs.encoded:
+            self._decode(self._decoder, jpegs, on_device)
         self._session.run_with_iobinding(binding, options)
         rows: Probabilities = output.numpy()[: len(pixels)].copy()  # on the CPU, numpy() is the buffer itself
         return rows
+
+    def _decode(self, decoder: RowDecoder, jpegs: JpegRows, on_device: Any) -> None:
+        """Fill in the rows; the few that the decoder refuses by way of the host."""
+        refused = decoder.decode(jpegs.encoded, on_device, int(np.prod(self._shape)))
+        if refused:
+            filled = on_device.numpy()
+            for row in refused:
+                decoded = jpegs.decode_here(row)
+                filled[row] = 0 if decoded is None else decoded
+            on_device.update_inplace(filled)
 
     def _bind(self) -> "_Buffers":
         if self._place.kind == "cuda":
@@ -106,7 +132,7 @@ class BoundRunner:
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, self._place.kind, self._place.number)
 
     def _halve(self, error: Exception) -> None:
-        self._buffers = None  # their memory is needed
+        self._buffers = None
         self._graph = False  # it was captured for them; another could be only while no other thread uses the GPU
         size = self.batch_size
         if size == 1:

@@ -1,23 +1,27 @@
-"""What CUDA's runtime is asked for past onnxruntime: the GPU of a thread, and memory that stays in place.
-
-Both only help; where the runtime is not there, nothing happens.
-"""
+"""What CUDA's runtime is asked for past onnxruntime: a thread's GPU, memory that stays in place, a queue of work."""
 
 import ctypes
 import weakref
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from batchland.preprocess import Pixels
 from batchland.session.ort import ort
+from batchland.session.problems import INSTALL_CUDA, Unusable
+
+_NON_BLOCKING: Final = 1
+"""A stream that does not wait for those of others."""
 
 
 def use_gpu(number: int) -> None:
-    """Make copies of the calling thread belong to this GPU, and to no other, where they would take memory, too."""
+    """Make copies of the calling thread belong to this GPU, and to no other, where they would take memory, too.
+
+    This and the next only help: where there is no runtime, nothing happens.
+    """
     runtime = _runtime()
-    if runtime is not None:
-        runtime.cudaSetDevice(ctypes.c_int(number))
+    if runtime is not None and runtime.cudaSetDevice(ctypes.c_int(number)) != 0:
+        runtime.cudaGetLastError()  # or onnxruntime would take it for an error of its own
 
 
 def pinned_zeros(shape: tuple[int, ...]) -> Pixels:
@@ -29,7 +33,35 @@ def pinned_zeros(shape: tuple[int, ...]) -> Pixels:
         if runtime.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(0)) == 0:
             # before the memory is anyone else's; at the process's end the driver does it
             weakref.finalize(array, runtime.cudaHostUnregister, address).atexit = False
+        else:
+            runtime.cudaGetLastError()  # as above
     return array
+
+
+class Stream:
+    """A queue of work on the GPU that the calling thread uses. Raises Unusable where there is no runtime."""
+
+    def __init__(self) -> None:
+        runtime = _runtime()
+        if runtime is None:
+            raise Unusable(f"CUDA's runtime is not installed; {INSTALL_CUDA}")
+        self._runtime = runtime
+        self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
+        self._handle = ctypes.c_void_p()
+        self._check(runtime.cudaStreamCreateWithFlags(ctypes.byref(self._handle), ctypes.c_uint(_NON_BLOCKING)))
+
+    @property
+    def handle(self) -> int:
+        """For what puts work into it."""
+        return self._handle.value or 0
+
+    def wait(self) -> None:
+        """Until all that was put into it is done. Raises RuntimeError if the GPU failed meanwhile."""
+        self._check(self._runtime.cudaStreamSynchronize(self._handle))
+
+    def _check(self, status: int) -> None:
+        if status != 0:
+            raise RuntimeError(f"CUDA failure {status}: {self._runtime.cudaGetErrorString(status).decode()} ;")
 
 
 def _runtime() -> Any:

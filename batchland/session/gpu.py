@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
+from batchland.cores import usable_cores
 from batchland.errors import DeviceError, ModelError
 from batchland.files import cache_folder
 from batchland.model_card import ModelCard
@@ -26,8 +27,12 @@ from batchland.session.ort import (
     placement,
 )
 from batchland.session.pool import RunnerPool
-from batchland.session.problems import explain
+from batchland.session.problems import Unusable, explain
+from batchland.session.recipes import HALF, Recipe, recipe_for
 from batchland.session.tuning import Settings, Trial, choose, remembered, try_out
+
+if TYPE_CHECKING:
+    from batchland.session.decoding import RowDecoder, RowDecoders
 
 Create = Callable[[Place, Settings], Any]
 """Makes an onnxruntime session at a place, with settings of its execution provider."""
@@ -36,22 +41,8 @@ RUNNERS_PER_GPU: Final = 2
 """One copies while the other computes."""
 THREADS: Final = Threads(intra_op=1)
 """For the few nodes that stay on the CPU; its cores are for decoding."""
-BASE: Final[Settings] = {
-    "use_tf32": "0",  # float32 as the CPU computes it; who wants speed takes an fp16 file
-    "arena_extend_strategy": "kSameAsRequested",
-    "cudnn_conv_algo_search": "HEURISTIC",  # none of the ways goes by timing, so that every run computes the same
-}
-CHANGES: Final[tuple[Settings, ...]] = (
-    {"prefer_nhwc": "1"},
-    {"cudnn_conv_algo_search": "EXHAUSTIVE"},
-    {"enable_cuda_graph": "1"},
-)
 _WORK: Final = ("Conv", "Gemm", "MatMul", "Attention")
 """Parts of the names of operators that a GPU is there for."""
-
-
-class Unusable(Exception):  # noqa: N818 - a finding, told as a DeviceError or as the reason of a fallback
-    """Why the GPUs cannot be used, as a sentence with a remedy."""
 
 
 class Opened(NamedTuple):
@@ -66,6 +57,8 @@ class Opened(NamedTuple):
     """For any number of images at once, on the first GPU; None with a pool."""
     pool: RunnerPool | None
     """For batches of a size that was given."""
+    decoders: "RowDecoders | None" = None
+    """The pool's, one for each runner, where GPUs decode JPEGs."""
 
 
 def open_on_gpus(
@@ -76,31 +69,69 @@ def open_on_gpus(
     gpus: tuple[int, ...] | None,
     batch_size: int | None,
     settings: Settings,
+    decode: Literal["cpu", "cuda"] = "cpu",
 ) -> Opened:
-    """A model on GPUs, all of them if `gpus` is None; with a batch size tuned for it. settings: in place of BASE's.
+    """A model on GPUs, all of them if `gpus` is None; with a batch size tuned for it.
 
-    Only where `gpu_problem` finds none. Raises Unusable of the GPUs, ModelError of the model.
+    settings: in place of the recipe's. decode: who decodes JPEGs, with a batch size. Only where `gpu_problem` finds
+    none. Raises Unusable of the GPUs, ModelError of the model.
     """
     numbers = _numbers(gpus)
-    create = partial(_create_on_gpu, path, content, kind, cache_folder() / "tensorrt" / sha256)
+    recipe = recipe_for(content)
+    create = partial(_create_on_gpu, path, content, kind, cache_folder() / "tensorrt" / sha256, half=recipe is HALF)
+    recipe = recipe._replace(base={**recipe.base, **settings})
     first = Place("cuda", numbers[0])
-    base = {**BASE, **settings}
-    session = create(first, base)
+    session = create(first, recipe.base)
     card, placed = checked_card(path, session), placement(session)
     _require_work(placed)
     if batch_size is None:
-        return Opened(card, numbers, placed, base, session, None)
+        return Opened(card, numbers, placed, recipe.base, session, None)
     del session  # its memory is needed
-    chosen = _tuned(create, first, card, sha256, batch_size, placed, base) if kind == "cuda" else base
-    places = [Place("cuda", number) for number in numbers * RUNNERS_PER_GPU]
-    return Opened(card, numbers, placed, chosen, None, open_pool(create, places, card, batch_size, chosen))
+    chosen = _tuned(create, first, card, sha256, batch_size, placed, recipe) if kind == "cuda" else recipe.base
+    pool, decoders = _filled(create, numbers, card, batch_size, chosen, decode)
+    return Opened(card, numbers, placed, chosen, None, pool, decoders)
+
+
+def _filled(
+    create: Create,
+    gpus: tuple[int, ...],
+    card: ModelCard,
+    batch_size: int,
+    settings: Settings,
+    decode: Literal["cpu", "cuda"],
+) -> "tuple[RunnerPool, RowDecoders | None]":
+    """RUNNERS_PER_GPU on each GPU, or one where no more find room."""
+    for runners in range(RUNNERS_PER_GPU, 0, -1):
+        places = [Place("cuda", number) for number in gpus * runners]
+        decoders = None
+        try:
+            if decode == "cuda":
+                from batchland.session.decoding import open_decoders
+
+                decoders = open_decoders(places, card.preprocess, max(1, usable_cores() // len(places)))
+            return open_pool(create, places, card, batch_size, settings, decoders), decoders
+        except Unusable:
+            if runners == 1:
+                raise
+    raise AssertionError("the last round returns or raises")
 
 
 def open_pool(
-    create: Create, places: Sequence[Place], card: ModelCard, batch_size: int, settings: Settings
+    create: Create,
+    places: Sequence[Place],
+    card: ModelCard,
+    batch_size: int,
+    settings: Settings,
+    decoders: "RowDecoders | None" = None,
 ) -> RunnerPool:
-    """A runner for each place, with a session of its own, warmed up. Raises Unusable."""
-    pool = RunnerPool([_runner(create, place, card, batch_size, settings) for place in places])
+    """A runner for each place, with a session and a decoder of its own, warmed up. Raises Unusable."""
+    each = decoders.each if decoders else (None,) * len(places)
+    pool = RunnerPool(
+        [
+            _runner(create, place, card, batch_size, settings, decoder)
+            for place, decoder in zip(places, each, strict=True)
+        ]
+    )
     try:  # one after the other: while a CUDA graph is captured, no other thread may use the GPU
         pool.warm_up(np.zeros((batch_size, *card.preprocess.shape), np.uint8))
     except Exception as error:  # onnxruntime's errors share no base class but Exception
@@ -116,10 +147,18 @@ def attempt(create: Create, place: Place, card: ModelCard, batch_size: int, sett
     return try_out(lambda: runner.predict(pixels), batch_size)
 
 
-def _runner(create: Create, place: Place, card: ModelCard, batch_size: int, settings: Settings) -> BoundRunner:
+def _runner(
+    create: Create,
+    place: Place,
+    card: ModelCard,
+    batch_size: int,
+    settings: Settings,
+    decoder: "RowDecoder | None" = None,
+) -> BoundRunner:
     graph = settings.get("enable_cuda_graph") == "1"
     session = create(place, settings)
-    return BoundRunner(session, place, batch_size, card.preprocess.shape, len(card.classes), graph=graph)
+    shape = card.preprocess.shape
+    return BoundRunner(session, place, batch_size, shape, len(card.classes), graph=graph, decoder=decoder)
 
 
 def _unusable(error: Exception) -> Exception:
@@ -137,9 +176,11 @@ def _numbers(gpus: tuple[int, ...] | None) -> tuple[int, ...]:
     return gpus or tuple(range(there))
 
 
-def _create_on_gpu(path: Path, content: bytes, kind: GpuKind, engines: Path, place: Place, settings: Settings) -> Any:
+def _create_on_gpu(
+    path: Path, content: bytes, kind: GpuKind, engines: Path, place: Place, settings: Settings, *, half: bool
+) -> Any:
     """A session that really has the GPU. Raises Unusable, or ModelError if the CPU cannot take the model, either."""
-    providers = _providers(kind, engines, place, settings)
+    providers = _providers(kind, engines, place, settings, half=half)
     try:
         session = create_session(content, providers, THREADS, record_placement=True)
     except Exception as error:  # onnxruntime's errors share no base class but Exception
@@ -153,15 +194,15 @@ def _create_on_gpu(path: Path, content: bytes, kind: GpuKind, engines: Path, pla
     return session
 
 
-def _providers(kind: GpuKind, engines: Path, place: Place, settings: Settings) -> Sequence[Provider]:
+def _providers(kind: GpuKind, engines: Path, place: Place, settings: Settings, *, half: bool) -> Sequence[Provider]:
     """With TensorRT, CUDA takes what TensorRT leaves; the CPU what CUDA leaves."""
     providers: list[Provider] = [(CUDA, {"device_id": str(place.number), **settings}), (CPU, {})]
     if kind == "tensorrt":
-        providers.insert(0, (TENSORRT, _tensorrt_options(engines, place)))
+        providers.insert(0, (TENSORRT, _tensorrt_options(engines, place, half=half)))
     return providers
 
 
-def _tensorrt_options(engines: Path, place: Place) -> dict[str, str]:
+def _tensorrt_options(engines: Path, place: Place, *, half: bool) -> dict[str, str]:
     """An engine takes minutes to build, so it is kept; one for other versions or GPUs goes by another name."""
     engines.mkdir(parents=True, exist_ok=True)
     return {
@@ -170,6 +211,7 @@ def _tensorrt_options(engines: Path, place: Place) -> dict[str, str]:
         "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(engines),
+        "trt_fp16_enable": "1" if half else "0",
     }
 
 
@@ -184,21 +226,21 @@ def _require_work(placed: Placement) -> None:
 
 
 def _tuned(
-    create: Create, place: Place, card: ModelCard, sha256: str, batch_size: int, placed: Placement, base: Settings
+    create: Create, place: Place, card: ModelCard, sha256: str, batch_size: int, placed: Placement, recipe: Recipe
 ) -> Settings:
     # a CUDA graph holds nothing of the CPU
-    changes = [change for change in CHANGES if not (placed.on_cpu and "enable_cuda_graph" in change)]
+    changes = [change for change in recipe.changes if not (placed.on_cpu and "enable_cuda_graph" in change)]
     key = {
         "model": sha256,
         "gpu": gpu_model(place.number),
         "driver": driver_version(),
         "onnxruntime": ort.__version__,
         "batch_size": batch_size,
-        "start": base,
+        "start": recipe.base,
         "changes": changes,
     }
     trial = partial(attempt, create, place, card, batch_size)
     try:
-        return remembered(cache_folder() / "tuning", key, lambda: choose(base, changes, trial))
+        return remembered(cache_folder() / "tuning", key, lambda: choose(recipe.base, changes, trial, recipe.tolerance))
     except Exception as error:  # of the base itself: onnxruntime's errors share no base class but Exception
         raise _unusable(error) from error

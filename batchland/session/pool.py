@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from batchland.jpegs import NO_JPEGS, JpegRows
 from batchland.preprocess import Pixels
 from batchland.session.contract import Probabilities
 
@@ -16,8 +17,8 @@ from batchland.session.contract import Probabilities
 class Runner(Protocol):
     """What computes, for one thread at a time."""
 
-    def predict(self, pixels: Pixels) -> Probabilities:
-        """Probabilities, float32 [images, classes], of uint8 [images, height, width, 3]."""
+    def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
+        """Probabilities, float32 [images, classes], of uint8 [images, height, width, 3], JPEGs among them."""
 
 
 class RunnerPool:
@@ -33,11 +34,11 @@ class RunnerPool:
         """How many calls of `predict` make sense at once."""
         return len(self._all)
 
-    def predict(self, pixels: Pixels) -> Probabilities:
+    def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
         """What a free runner gives; waits for one. For any number of threads. Raises what the runner raises."""
         runner, thread = self._free.get()
         try:
-            return thread.submit(runner.predict, pixels).result()
+            return thread.submit(runner.predict, pixels, jpegs).result()
         finally:
             self._free.put((runner, thread))
 

@@ -9,6 +9,10 @@ from typing import Final, NamedTuple
 INSTALL_CUDA: Final = "pip install 'batchland[cuda]'"
 
 
+class Unusable(Exception):  # noqa: N818 - a finding, told as a DeviceError or as the reason of a fallback
+    """Why the GPUs cannot be used, as a sentence with a remedy."""
+
+
 class _Known(NamedTuple):
     pattern: str
     """Searched for in the text, whatever the case."""
@@ -84,7 +88,7 @@ _KNOWN: Final = (
         r"|uncorrectable ECC|cudaErrorECCUncorrectable",
         "the GPU has failed while it computed; run the same command again, it goes on where it stopped",
     ),
-    _Known(r"((?:CUDA|CUDNN|CUBLAS) failure -?\d+: [^;]+?) *;", "{0}; see nvidia-smi for the GPU's state"),
+    _Known(r"((?:CUDA|CUDNN(?:_FE)?|CUBLAS) failure -?\d+: [^;]+?) *;", "{0}; see nvidia-smi for the GPU's state"),
 )
 
 _OUT_OF_MEMORY: Final = re.compile(

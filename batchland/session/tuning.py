@@ -26,8 +26,6 @@ _log = logging.getLogger("batchland")
 
 GAIN: Final = 1.03
 """How much faster a change must be, at least: less is noise."""
-TOLERANCE: Final = 0.02
-"""Largest difference of a probability between two settings that compute the same."""
 WARM_UP_RUNS: Final = 3
 """The first plans, and captures a CUDA graph; the next have caches to fill."""
 TRIAL_SECONDS: Final = 0.3
@@ -40,10 +38,13 @@ class Trial(NamedTuple):
     answers: Probabilities
 
 
-def choose(start: Settings, changes: Sequence[Settings], attempt: Callable[[Settings], Trial]) -> Settings:
+def choose(
+    start: Settings, changes: Sequence[Settings], attempt: Callable[[Settings], Trial], tolerance: float
+) -> Settings:
     """`start` with those of `changes` that are faster, each tried on top of what was kept before.
 
-    A change that cannot be had, or that answers otherwise than `start`, is left out. Raises what `attempt` raises of
+    A change that cannot be had, or by which a probability differs from that of `start` by more than `tolerance`, is
+    left out. Raises what `attempt` raises of
     `start` itself.
     """
     best = first = attempt(start)
@@ -54,7 +55,7 @@ def choose(start: Settings, changes: Sequence[Settings], attempt: Callable[[Sett
         except Exception as error:  # whatever onnxruntime raises of settings that do not go with a GPU or a model
             _log.debug("settings %s: %s", dict(change), error)
             continue
-        agrees = np.abs(found.answers - first.answers).max() <= TOLERANCE
+        agrees = np.abs(found.answers - first.answers).max() <= tolerance
         if agrees and found.images_per_second > GAIN * best.images_per_second:
             chosen, best = chosen | dict(change), found
     return chosen

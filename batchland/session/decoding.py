@@ -1,0 +1,184 @@
+"""Decode JPEGs into the rows of a batch that lies on a GPU. Found out when it is opened, not assumed: that the pictures
+are the CPU's but for a small drift, and whether damaged files are refused.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from batchland.jpegs import Encoded, left_encoded
+from batchland.preprocess import PreprocessSpec, preprocess
+from batchland.session.bound import Place
+from batchland.session.fitting import Fitter, Picture
+from batchland.session.jpeg_decoder import HARDWARE, INSTALL, KERNELS, JpegDecoder
+from batchland.session.ort import ort
+from batchland.session.problems import Unusable
+
+_log = logging.getLogger("batchland")
+
+LARGEST_DRIFT: Final = 1.0
+"""Of a fitted picture from the CPU's: mean absolute difference of its values, of 0 to 255."""
+_KINDS: Final = ((HARDWARE, KERNELS), (KERNELS,))
+"""Decoders that are tried, in this order."""
+_MOST_PIXELS: Final = 2**27
+"""Decoded at once at most, unless a single picture has more: 400 MB on the device."""
+
+
+class Decoder(Protocol):
+    """What turns JPEGs into pictures in a device's memory, for one thread at a time."""
+
+    name: str
+
+    def decode(self, jpegs: Sequence[Encoded]) -> list[Picture | None]:
+        """A picture for each, in order, or None for what it refuses. Raises RuntimeError if the device is at fault."""
+
+
+class RowDecoder:
+    """Decodes JPEGs to where a batch has its rows for them. For one thread at a time."""
+
+    def __init__(self, decoder: Decoder, fitter: Fitter) -> None:
+        self.name = decoder.name
+        self._decoder = decoder
+        self._fitter = fitter
+        self._has_failed = False
+
+    def decode(self, encoded: Mapping[int, Encoded], batch: Any, row_bytes: int) -> list[int]:
+        """Write each picture, fitted, into its row of `batch`, an OrtValue; gives the rows that were refused.
+
+        Raises what onnxruntime raises.
+        """
+        refused = []
+        for rows in _portions(encoded):
+            for row, picture in zip(rows, self._pictures([encoded[row] for row in rows]), strict=True):
+                if picture is None:
+                    refused.append(row)
+                else:
+                    self._fitter.fit(picture, encoded[row].orientation, batch.data_ptr() + row * row_bytes)
+        return refused
+
+    def _pictures(self, jpegs: Sequence[Encoded]) -> list[Picture | None]:
+        try:
+            return self._decoder.decode(jpegs)
+        except RuntimeError as error:
+            if not self._has_failed:
+                _log.warning("%s failed, the CPU decodes instead: %s", self.name, error)
+            self._has_failed = True
+            return [None] * len(jpegs)
+
+
+def _portions(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
+    """The rows, so many at a time that their pictures find room."""
+    rows: list[int] = []
+    pixels = 0
+    for row, jpeg in encoded.items():
+        pixels += jpeg.width * jpeg.height
+        if rows and pixels > _MOST_PIXELS:
+            yield rows
+            rows, pixels = [], jpeg.width * jpeg.height
+        rows.append(row)
+    if rows:
+        yield rows
+
+
+class RowDecoders(NamedTuple):
+    """Decoders that have proven themselves, one for each place that was asked for."""
+
+    each: tuple[RowDecoder, ...]
+    strict: bool
+    """Whether they refuse damaged files; if not, these have to be found before."""
+
+    @property
+    def name(self) -> str:
+        """What decodes, and who looks whether files are whole, for people."""
+        return self.each[0].name + ("" if self.strict else "; damaged files are found by the CPU")
+
+
+def open_decoders(places: Sequence[Place], spec: PreprocessSpec, threads: int) -> RowDecoders:
+    """A decoder for each place, with CPU threads of its own. Raises Unusable."""
+    reasons = []
+    for kinds in _KINDS:
+        fitters = {place: Fitter(place, spec) for place in places}
+        try:
+            each = tuple(RowDecoder(JpegDecoder(place, kinds, threads), fitters[place]) for place in places)
+            found = [examine(decoder, place, spec) for decoder, place in zip(each, places, strict=True)]
+        except Unusable as reason:
+            reasons.append(str(reason))
+        else:
+            return RowDecoders(each, strict=all(found))
+    raise Unusable(reasons[-1])
+
+
+def examine(decoder: RowDecoder, place: Place, spec: PreprocessSpec) -> bool:
+    """Whether the decoder refuses damaged files. Raises Unusable if it does not decode good ones as the CPU does."""
+    good, damaged = probes()
+    jpegs = dict(enumerate(filter(None, (left_encoded(data, spec, checked=False) for data in (*good, *damaged)))))
+    batch = ort.OrtValue.ortvalue_from_shape_and_type((len(jpegs), *spec.shape), np.uint8, place.kind, place.number)
+    refused = decoder.decode(jpegs, batch, int(np.prod(spec.shape)))
+    fitted = batch.numpy()
+    if 0 in refused:
+        raise Unusable(f"{decoder.name} decodes no JPEG on {place}; is nvJPEG there? {INSTALL}")
+    for row in jpegs:
+        if row < len(good) and row not in refused:
+            drift = float(np.abs(fitted[row].astype(int) - preprocess(jpegs[row].data, spec)).mean())
+            if drift > LARGEST_DRIFT:
+                raise Unusable(f"{decoder.name} gives other pictures than the CPU, by {drift:.1f} levels on average")
+    return set(refused).issuperset(range(len(good), len(jpegs)))
+
+
+def probes() -> tuple[list[bytes], list[bytes]]:
+    """JPEGs of different kinds, small and large, the first one as usual as can be; and the same damaged."""
+    small, large = (
+        _photo(320, 240),
+        _photo(1280, 960),
+    )  # decoders have different ways for less and more than a megapixel
+    good = [
+        _jpeg(small),
+        _jpeg(large),
+        _jpeg(small, subsampling=0),
+        _jpeg(small, progressive=True),
+        _jpeg(small.convert("L")),
+        _jpeg(small, exif=_turned()),
+    ]
+    return good, [damage(data) for data in good[:4] for damage in (_cut, _blanked, _scrambled)]
+
+
+def _photo(width: int, height: int) -> Image.Image:
+    """Something with soft shades, edges and strong colours, the same every time."""
+    coarse = np.random.default_rng(7).integers(0, 256, (6, 8, 3), np.uint8)
+    soft = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    soft.paste((230, 40, 40), (width // 4, height // 4, width // 2, height // 2))
+    return soft
+
+
+def _jpeg(image: Image.Image, **options: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=90, **options)
+    return buffer.getvalue()
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def _cut(jpeg: bytes) -> bytes:
+    """Half of it, closed as if that were all."""
+    return jpeg[: len(jpeg) // 2] + jpeg[-2:]
+
+
+def _blanked(jpeg: bytes) -> bytes:
+    """A hole in the middle, as of a block that was never written."""
+    start, stop = len(jpeg) // 2, len(jpeg) * 3 // 4
+    return jpeg[:start] + bytes(stop - start) + jpeg[stop:]
+
+
+def _scrambled(jpeg: bytes) -> bytes:
+    """Other bytes in the middle; none of them is a marker."""
+    start, stop = len(jpeg) // 2, len(jpeg) // 2 + 200
+    noise = np.random.default_rng(3).integers(0, 255, stop - start, np.uint8).tobytes()
+    return jpeg[:start] + noise + jpeg[stop:]

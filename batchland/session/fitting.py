@@ -1,0 +1,104 @@
+"""Fit a decoded picture where it lies, on a GPU: preprocess.fit as a graph of onnxruntime, to within a level or two.
+
+Works on the CPU just the same, which is how it is held against preprocess.fit.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from batchland.preprocess import PreprocessSpec, resized
+from batchland.session.bound import Place
+from batchland.session.ort import CPU, CUDA, Provider, Threads, create_session
+
+_MODES: Final[dict[str, dict[str, Any]]] = {
+    "bilinear": {"mode": "linear"},
+    "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},  # as Pillow's
+}
+_PAST_THE_FIRST: Final = np.iinfo(np.int64).min
+"""Where a slice ends that goes backwards and takes the first element as well."""
+
+
+class Picture(NamedTuple):
+    """RGB uint8 [height, width, 3], not upright yet, in the memory of a device, row after row without gaps."""
+
+    address: int
+    height: int
+    width: int
+    keep: object
+    """Holds the memory."""
+
+
+class Fitter:
+    """Fits pictures at a place to a spec. For any number of threads."""
+
+    def __init__(self, place: Place, spec: PreprocessSpec) -> None:
+        self._place = place
+        self._spec = spec
+        providers: list[Provider] = [(CPU, {})]
+        if place.kind == "cuda":
+            providers.insert(0, (CUDA, {"device_id": str(place.number)}))
+        self._sessions = {
+            turned: create_session(_graph(spec, turned=turned), providers, Threads(intra_op=1))
+            for turned in (False, True)
+        }
+
+    def fit(self, picture: Picture, orientation: int, address: int) -> None:
+        """Write the picture, upright and fitted, as uint8 [spec.height, spec.width, 3] to `address` at the same place.
+
+        Raises what onnxruntime raises.
+        """
+        turned = orientation >= 5
+        session = self._sessions[turned]
+        height, width = (picture.width, picture.height) if turned else (picture.height, picture.width)
+        across, down, left, top = resized(width, height, self._spec)
+        rows = _slice(top, self._spec.height, down, backwards=orientation in (3, 4, 7, 8))
+        columns = _slice(left, self._spec.width, across, backwards=orientation in (2, 3, 6, 7))
+        binding = session.io_binding()
+        shape = (picture.height, picture.width, 3)
+        binding.bind_input("picture", self._place.kind, self._place.number, np.uint8, shape, picture.address)
+        binding.bind_cpu_input("size", np.array([1, 3, down, across], np.int64))
+        for name, values in zip(("starts", "ends", "steps"), zip(rows, columns, strict=True), strict=True):
+            binding.bind_cpu_input(name, np.array(values, np.int64))
+        binding.bind_output("fitted", self._place.kind, self._place.number, np.uint8, self._spec.shape, address)
+        session.run_with_iobinding(binding)
+
+
+def _slice(start: int, count: int, length: int, *, backwards: bool) -> tuple[int, int, int]:
+    """Start, end and step of a cut out of something of `length` that may have to be mirrored first."""
+    if not backwards:
+        return start, start + count, 1
+    last = length - 1 - start
+    return last, last - count if last >= count else _PAST_THE_FIRST, -1
+
+
+def _graph(spec: PreprocessSpec, *, turned: bool) -> bytes:
+    """Resize to `size`, then take the slice of rows and columns; with the channels first, as CUDA's kernels want it."""
+    nodes = [
+        helper.make_node("Transpose", ["picture"], ["planes"], perm=[2, 1, 0] if turned else [2, 0, 1]),
+        helper.make_node("Unsqueeze", ["planes", "first"], ["batch"]),
+        helper.make_node(
+            "Resize", ["batch", "", "", "size"], ["resized"], antialias=1, exclude_outside=1, **_MODES[spec.filter]
+        ),
+        helper.make_node("Slice", ["resized", "starts", "ends", "axes", "steps"], ["cut"]),
+        helper.make_node("Squeeze", ["cut", "first"], ["fitted_planes"]),
+        helper.make_node("Transpose", ["fitted_planes"], ["fitted"], perm=[1, 2, 0]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "fit",
+        [
+            helper.make_tensor_value_info("picture", TensorProto.UINT8, ["height", "width", 3]),
+            helper.make_tensor_value_info("size", TensorProto.INT64, [4]),
+            *(helper.make_tensor_value_info(name, TensorProto.INT64, [2]) for name in ("starts", "ends", "steps")),
+        ],
+        [helper.make_tensor_value_info("fitted", TensorProto.UINT8, list(spec.shape))],
+        [
+            numpy_helper.from_array(np.array([0], np.int64), "first"),
+            numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    content: bytes = model.SerializeToString()
+    return content
