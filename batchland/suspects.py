@@ -100,7 +100,11 @@ class Suspects:
         """While the calling thread does something else with images that they may not survive, either."""
         names = [_key(ref) for ref in refs]
         self._note(names)
-        yield
+        try:
+            yield
+        except BaseException:
+            self._thread.slots = []  # the notes stay, whatever the thread takes in hand next
+            raise
         self._note([b""] * len(names))
 
     def _note(self, names: Sequence[bytes]) -> None:

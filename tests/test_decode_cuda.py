@@ -17,9 +17,10 @@ from batchland.errors import DeviceError, UsageError
 from batchland.preprocess import PreprocessSpec
 from batchland.session import Session, gpu, open_session
 from batchland.session.bound import Place
-from batchland.session.decoding import RowDecoders, open_decoders, probes
+from batchland.session.decoding import RowDecoders, open_decoders
 from batchland.session.devices import gpu_problem
 from batchland.session.ort import CUDA
+from batchland.session.probe_jpegs import probes
 
 pytestmark = needs_codec
 SPEC = PreprocessSpec(height=24, width=32)

@@ -10,10 +10,11 @@ from batchland.jpegs import left_encoded
 from batchland.preprocess import PreprocessSpec, decode, preprocess
 from batchland.session import decoding
 from batchland.session.bound import Place
-from batchland.session.decoding import RowDecoder, examine, open_decoders, probes
+from batchland.session.decoding import RowDecoder, examine, open_decoders
 from batchland.session.fitting import Fitter, Picture
 from batchland.session.jpeg_decoder import HARDWARE, KERNELS, JpegDecoder
 from batchland.session.ort import ort
+from batchland.session.probe_jpegs import probes
 from batchland.session.problems import Unusable
 
 pytestmark = needs_codec
@@ -130,7 +131,10 @@ def test_a_decoder_that_decodes_nothing_is_not_used():
     )
 
 
-@pytest.mark.parametrize("spec", [PreprocessSpec(), PreprocessSpec(fit="crop", shorter_side=256, filter="bicubic")])
+@pytest.mark.parametrize(
+    "spec",
+    [PreprocessSpec(jpeg_scale="auto"), PreprocessSpec(fit="crop", shorter_side=256, filter="bicubic")],
+)
 def test_nvimagecodec_on_the_cpu_is_as_good_but_lenient(spec):
     decoders = open_decoders([CPU, CPU], spec, 1)
     assert len(decoders.each) == 2

@@ -11,8 +11,8 @@ from batchland.jpegs import Encoded, left_encoded
 from batchland.preprocess import PreprocessSpec, decode
 from batchland.session import jpeg_decoder
 from batchland.session.bound import Place
-from batchland.session.decoding import probes
 from batchland.session.jpeg_decoder import KERNELS, JpegDecoder, load_codec
+from batchland.session.probe_jpegs import probes
 from batchland.session.problems import Unusable
 
 pytestmark = needs_codec

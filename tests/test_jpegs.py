@@ -9,7 +9,7 @@ from PIL import Image
 from batchland.errors import ImageError
 from batchland.jpegs import NO_JPEGS, JpegRows, left_encoded
 from batchland.preprocess import PreprocessSpec, decode
-from batchland.session.decoding import probes
+from batchland.session.probe_jpegs import probes
 
 SPEC = PreprocessSpec(height=8, width=8, max_pixels=2_000_000)
 

@@ -6,18 +6,25 @@ from contextlib import closing
 from functools import partial
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from toys import options
+from PIL import Image
+from toys import needs_codec, options, picture
 
 from batchland import score
 from batchland.errors import DeviceError
+from batchland.jpegs import left_encoded
 from batchland.model_card import ModelCard, class_names
-from batchland.preprocess import PreprocessSpec
+from batchland.preprocess import PreprocessSpec, preprocess
 from batchland.session import gpu, open_session
 from batchland.session.bound import BoundRunner, Place
 from batchland.session.cudart import pinned_zeros
+from batchland.session.decoding import LARGEST_DRIFT, open_decoders
 from batchland.session.devices import count_gpus, gpu_problem
-from batchland.session.ort import CPU, CUDA, TENSORRT, create_session
+from batchland.session.fitting import Fitter, Picture
+from batchland.session.ort import CPU, CUDA, TENSORRT, create_session, ort
+from batchland.session.probe_jpegs import jpeg, photo, probes
+from batchland.session.recipes import HALF, SINGLE
 
 PROBLEM = gpu_problem()
 TENSORRT_PROBLEM = PROBLEM or gpu_problem("tensorrt")
@@ -111,12 +118,14 @@ def test_it_is_really_the_gpu(models):
 def test_auto_takes_the_gpu(small):
     with closing(open_session(small, "auto", batch_size=BATCH)) as session:
         assert (session.device, session.fallback) == ("cuda:0", None)
-        assert session.settings == gpu.BASE | session.settings
+        assert session.settings == SINGLE.base | session.settings
 
 
-def test_the_same_settings_give_the_same_bytes_again(small):
+@pytest.mark.parametrize("name", ["fp32.onnx", "fp16.onnx"])
+def test_the_same_settings_give_the_same_bytes_again(models, name):
+    """Of both networks: ResNet50's convolutions are fused with what follows, those of the other are not."""
     pixels = pictures(2 * BATCH + 5)
-    np.testing.assert_array_equal(answers(small, GPU, pixels), answers(small, GPU, pixels))
+    np.testing.assert_array_equal(answers(models / name, GPU, pixels), answers(models / name, GPU, pixels))
 
 
 def test_a_gpu_that_is_not_there_is_named(small):
@@ -140,17 +149,18 @@ def test_when_memory_ends_half_as_many_images_go(models):
 
 
 def test_without_room_for_one_image_the_gpu_is_told(models):
-    session = on_gpu(models / "fp32.onnx", Place("cuda"), {"gpu_mem_limit": str(2**20)})
+    room = (models / "fp32.onnx").stat().st_size + 2 * 2**20  # the weights find room, the first layer's output does not
+    session = on_gpu(models / "fp32.onnx", Place("cuda"), {"gpu_mem_limit": str(room)})
     runner = BoundRunner(session, Place("cuda"), 4, (SIDE, SIDE, 3), CLASSES)
     with pytest.raises(DeviceError, match="cuda:0: has not enough memory for a single image"):
         runner.predict(pictures(4))
 
 
-@pytest.mark.parametrize("settings", [{}, *gpu.CHANGES], ids=lambda settings: "-".join(settings) or "base")
+@pytest.mark.parametrize("settings", [{}, *HALF.changes], ids=lambda settings: "-".join(settings) or "base")
 def test_every_setting_answers_alike_whatever_came_before(small, settings):
     """A CUDA graph reads and writes where it did when it was captured: each batch must find its own pixels there."""
     card = open_session(small, "cpu").card
-    pool = gpu.open_pool(partial(on_gpu, small), [Place("cuda")] * 2, card, BATCH, gpu.BASE | settings)
+    pool = gpu.open_pool(partial(on_gpu, small), [Place("cuda")] * 2, card, BATCH, SINGLE.base | settings)
     batches = [pictures(count, seed) for seed, count in enumerate((BATCH, BATCH, 1, BATCH, 7, BATCH, BATCH))]
     with closing(pool), ThreadPoolExecutor(2) as callers:
         for batch, found in zip(batches, callers.map(pool.predict, batches), strict=True):
@@ -179,11 +189,23 @@ def test_tensorrt_answers_as_the_cpu_does(small):
         assert same_top1(session.predict(pixels), answers(small, "cpu", pixels), margin=0.001) >= 0.999
 
 
+class PointerAttributes(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("device", ctypes.c_int),
+        ("on_device", ctypes.c_void_p),
+        ("on_host", ctypes.c_void_p),
+        ("reserved", ctypes.c_long * 8),
+    )
+
+
 def test_memory_for_copies_is_really_pinned():
     array = pinned_zeros((4, SIDE, SIDE, 3))
-    flags = ctypes.c_uint()
+    attributes = PointerAttributes()
     runtime = ctypes.CDLL("libcudart.so.13")
-    assert runtime.cudaHostGetFlags(ctypes.byref(flags), ctypes.c_void_p(array.ctypes.data)) == 0
+    address = ctypes.c_void_p(array.ctypes.data)
+    assert runtime.cudaPointerGetAttributes(ctypes.byref(attributes), address) == 0
+    assert attributes.type == 1  # cudaMemoryTypeHost: the runtime knows it
 
 
 def test_a_run_on_the_gpu_records_where_it_ran(small, photos, tmp_path):
@@ -192,3 +214,80 @@ def test_a_run_on_the_gpu_records_where_it_ran(small, photos, tmp_path):
     assert on_gpu.counts == on_cpu.counts
     assert (on_gpu.device, on_gpu.provider) == ("cuda:0", CUDA)
     assert on_gpu.execution.nodes[CUDA] > 0
+
+
+def turned_photo(width, height, seed=0):
+    return photo(width, height).rotate(37 * seed, resample=Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PreprocessSpec(),
+        PreprocessSpec(fit="crop", shorter_side=256),
+        PreprocessSpec(fit="crop", shorter_side=256, filter="bicubic"),
+    ],
+    ids=["squash", "crop", "bicubic"],
+)
+def test_pictures_are_fitted_on_the_gpu_as_on_the_cpu(spec, orientation):
+    fitters = [Fitter(place, spec) for place in (Place("cpu"), Place("cuda"))]
+    for width, height in ((500, 375), (375, 500), (100, 90), (4000, 3000), (224, 224)):
+        pixels = np.asarray(turned_photo(width, height)).copy()
+        fitted = []
+        for fitter, place in zip(fitters, (Place("cpu"), Place("cuda")), strict=True):
+            stored = ort.OrtValue.ortvalue_from_shape_and_type(pixels.shape, np.uint8, *place)
+            stored.update_inplace(pixels)
+            batch = ort.OrtValue.ortvalue_from_shape_and_type((2, *spec.shape), np.uint8, *place)
+            picture = Picture(stored.data_ptr(), height, width, stored)
+            fitter.fit(picture, orientation, batch.data_ptr() + int(np.prod(spec.shape)))
+            fitted.append(batch.numpy()[1].astype(int))
+        assert np.abs(fitted[0] - fitted[1]).max() <= 2, (width, height)
+
+
+@needs_codec
+@pytest.mark.parametrize("spec", [PreprocessSpec(), PreprocessSpec(fit="crop", shorter_side=256)])
+def test_jpegs_decoded_on_the_gpu_are_the_cpus_pictures(spec):
+    decoders = open_decoders([Place("cuda")] * 2, spec, 4)
+    good, _ = probes()
+    files = good + [jpeg(turned_photo(width, height, seed), **how) for seed, (width, height, how) in enumerate(KINDS)]
+    jpegs = dict(enumerate(left_encoded(data, spec, checked=True) for data in files))
+    batch = ort.OrtValue.ortvalue_from_shape_and_type((len(files), *spec.shape), np.uint8, "cuda", 0)
+    refused = decoders.each[0].decode(jpegs, batch, int(np.prod(spec.shape)))
+    assert len(refused) <= 1  # 4:1:1 is rare, not every decoder knows it
+    rows = batch.numpy()
+    for row, data in enumerate(files):
+        if row not in refused:
+            assert np.abs(rows[row].astype(int) - preprocess(data, spec)).mean() <= LARGEST_DRIFT, row
+
+
+KINDS = [
+    (500, 375, {}),
+    (375, 500, {"subsampling": 1}),
+    (501, 333, {"subsampling": 2}),
+    (4000, 3000, {}),
+    (4000, 3000, {"progressive": True}),
+    (17, 9, {}),
+    (640, 480, {"restart_marker_rows": 2}),
+    (1, 1, {}),
+]
+
+
+@needs_codec
+def test_a_run_that_decodes_on_the_gpu_gives_the_cpus_rows(small, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    good, damaged = probes()
+    files = [*good, *damaged, b"", picture(kind="PNG"), picture() + b"more"]
+    files += [jpeg(turned_photo(500, 375, seed)) for seed in range(60)]
+    for number, data in enumerate(files):
+        (folder / f"{number:03}.jpg").write_bytes(data)
+    cpu = score(folder, tmp_path / "cpu.parquet", options(small, device=GPU)).manifest
+    gpu_run = score(folder, tmp_path / "gpu.parquet", options(small, device=GPU, decode="cuda")).manifest
+    assert gpu_run.counts == cpu.counts
+    assert gpu_run.execution.decoded_on_gpu >= 64
+    theirs, ours = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("cpu", "gpu"))
+    for column in ("image", "status", "error_code", "error_message", "width", "height"):
+        assert ours.column(column).equals(theirs.column(column)), column
+    probabilities = [np.nan_to_num(table.column("probability").to_numpy()) for table in (ours, theirs)]
+    np.testing.assert_allclose(*probabilities, atol=0.05)

@@ -159,6 +159,8 @@ def _open_on_gpus(
 ) -> tuple[Session | None, str | None]:
     """A session that really runs on the GPUs, or the reason why there is none."""
     kind: GpuKind = "tensorrt" if wanted.kind == "tensorrt" else "cuda"
+    if kind == "tensorrt":  # it has no option of its own to compute float32 as float32
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     if problem := gpu_problem(kind):
         return None, problem
     from batchland.session.gpu import open_on_gpus

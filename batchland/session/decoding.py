@@ -4,11 +4,9 @@ are the CPU's but for a small drift, and whether damaged files are refused.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from batchland.jpegs import Encoded, left_encoded
 from batchland.preprocess import PreprocessSpec, preprocess
@@ -16,6 +14,7 @@ from batchland.session.bound import Place
 from batchland.session.fitting import Fitter, Picture
 from batchland.session.jpeg_decoder import HARDWARE, INSTALL, KERNELS, JpegDecoder
 from batchland.session.ort import ort
+from batchland.session.probe_jpegs import probes
 from batchland.session.problems import Unusable
 
 _log = logging.getLogger("batchland")
@@ -119,66 +118,12 @@ def examine(decoder: RowDecoder, place: Place, spec: PreprocessSpec) -> bool:
     batch = ort.OrtValue.ortvalue_from_shape_and_type((len(jpegs), *spec.shape), np.uint8, place.kind, place.number)
     refused = decoder.decode(jpegs, batch, int(np.prod(spec.shape)))
     fitted = batch.numpy()
+    in_full = spec.model_copy(update={"jpeg_scale": "none"})  # a GPU decodes large ones in full as well
     if 0 in refused:
         raise Unusable(f"{decoder.name} decodes no JPEG on {place}; is nvJPEG there? {INSTALL}")
     for row in jpegs:
         if row < len(good) and row not in refused:
-            drift = float(np.abs(fitted[row].astype(int) - preprocess(jpegs[row].data, spec)).mean())
+            drift = float(np.abs(fitted[row].astype(int) - preprocess(jpegs[row].data, in_full)).mean())
             if drift > LARGEST_DRIFT:
                 raise Unusable(f"{decoder.name} gives other pictures than the CPU, by {drift:.1f} levels on average")
     return set(refused).issuperset(range(len(good), len(jpegs)))
-
-
-def probes() -> tuple[list[bytes], list[bytes]]:
-    """JPEGs of different kinds, small and large, the first one as usual as can be; and the same damaged."""
-    small, large = (
-        _photo(320, 240),
-        _photo(1280, 960),
-    )  # decoders have different ways for less and more than a megapixel
-    good = [
-        _jpeg(small),
-        _jpeg(large),
-        _jpeg(small, subsampling=0),
-        _jpeg(small, progressive=True),
-        _jpeg(small.convert("L")),
-        _jpeg(small, exif=_turned()),
-    ]
-    return good, [damage(data) for data in good[:4] for damage in (_cut, _blanked, _scrambled)]
-
-
-def _photo(width: int, height: int) -> Image.Image:
-    """Something with soft shades, edges and strong colours, the same every time."""
-    coarse = np.random.default_rng(7).integers(0, 256, (6, 8, 3), np.uint8)
-    soft = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    soft.paste((230, 40, 40), (width // 4, height // 4, width // 2, height // 2))
-    return soft
-
-
-def _jpeg(image: Image.Image, **options: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=90, **options)
-    return buffer.getvalue()
-
-
-def _turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
-
-
-def _cut(jpeg: bytes) -> bytes:
-    """Half of it, closed as if that were all."""
-    return jpeg[: len(jpeg) // 2] + jpeg[-2:]
-
-
-def _blanked(jpeg: bytes) -> bytes:
-    """A hole in the middle, as of a block that was never written."""
-    start, stop = len(jpeg) // 2, len(jpeg) * 3 // 4
-    return jpeg[:start] + bytes(stop - start) + jpeg[stop:]
-
-
-def _scrambled(jpeg: bytes) -> bytes:
-    """Other bytes in the middle; none of them is a marker."""
-    start, stop = len(jpeg) // 2, len(jpeg) // 2 + 200
-    noise = np.random.default_rng(3).integers(0, 255, stop - start, np.uint8).tobytes()
-    return jpeg[:start] + noise + jpeg[stop:]

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import importlib.util
 import io
-import os
 import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -64,8 +63,6 @@ def gpu_problem(kind: GpuKind = "cuda") -> str | None:
         return "the installed onnxruntime has no TensorRT provider; use --device cuda"
     if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
         return f"onnxruntime {ort.__version__} does not tell where nodes run; pip install --upgrade onnxruntime-gpu"
-    if kind == "tensorrt":  # which has no option of its own to compute float32 as float32
-        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
