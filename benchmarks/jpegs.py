@@ -63,7 +63,7 @@ def _times() -> list[str]:
     lines = [
         "## The CPU's share, ms an image on one core",
         "",
-        '| photos | decode and fit | decode and fit, `jpeg_scale = "auto"` | header | header, and whether it is whole |',
+        '| photos | decode and fit | the same, `jpeg_scale = "auto"` | header | header, and whether it is whole |',
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     auto = PreprocessSpec(jpeg_scale="auto")

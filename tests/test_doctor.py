@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from nights import night
-from toys import picture, toy_card, write_toy_model
+from toys import needs_codec, picture, toy_card, write_toy_model
 
 import batchland.doctor as doctor_module
 from batchland.cli import main
-from batchland.doctor import Check, examine_installation, examine_job, examine_model
+from batchland.doctor import Check, check_jpeg_decoder, examine_installation, examine_job, examine_model
 from batchland.lock import locked
 from batchland.nightly.run_record import update_run
+from batchland.session import jpeg_decoder
 
 YESTERDAY = date.today() - timedelta(days=1)
 
@@ -132,6 +133,19 @@ def test_little_memory_and_a_disk_that_cannot_be_written(monkeypatch):
         "raise the container's limit, or lower --batch-size and --num-workers",
     )
     assert (found["disk"].state, found["disk"].found.split(" (")[0]) == ("fail", "/proc: cannot be written")
+
+
+@needs_codec
+def test_the_jpeg_decoder_is_tried(monkeypatch):
+    version = jpeg_decoder.load_codec().__version__
+    found = f"nvImageCodec {version}, CPU_ONLY; damaged files are found by the CPU"
+    assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
+    monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
+    found = (
+        f"not usable: nvImageCodec {version} is too old; pip install --upgrade 'batchland[decode-cuda]'; only --decode "
+        "cuda needs it"
+    )
+    assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
 
 
 def test_a_little_disk(monkeypatch, tmp_path):

@@ -6,7 +6,9 @@ from PIL import Image
 
 from batchland.preprocess import PreprocessSpec, fit
 from batchland.session.bound import Place
-from batchland.session.fitting import Fitter, Picture
+from batchland.session.fitting import Fitter, Picture, require_work
+from batchland.session.ort import CPU, CUDA, Placement, ort
+from batchland.session.problems import Unusable
 
 SPECS = {
     "squash": PreprocessSpec(height=64, width=96),
@@ -44,6 +46,19 @@ def test_pictures_of_every_size_and_orientation(name, orientation):
         assert drift.max() <= 2
         assert drift.mean() < 0.2
         assert (batch[[0, 2]] == 7).all()  # its neighbours' rows
+
+
+def test_a_gpu_that_would_leave_pixels_to_the_cpu_is_not_used():
+    require_work(Placement({CUDA: 6}))
+    require_work(Placement({CUDA: 5, CPU: 1}, ("Unsqueeze node",)))
+    with pytest.raises(Unusable) as caught:
+        require_work(Placement({CUDA: 4, CPU: 2}, ("Resize node", "Unsqueeze node")))
+    assert str(caught.value) == (
+        f"onnxruntime {ort.__version__} would leave Resize of pictures to the CPU; pip install --upgrade "
+        f"onnxruntime-gpu"
+    )
+    with pytest.raises(Unusable, match="would leave Resize, Slice, Transpose of pictures to the CPU"):
+        require_work(Placement({CPU: 6}))
 
 
 def test_a_picture_of_the_wanted_size_stays_as_it_is():

@@ -172,8 +172,24 @@ def _cuda_provider() -> Iterator[Check]:
     session = run_probe("auto")
     if session.fallback is None:
         yield Check("cuda", "ok", f"{session.provider} ran a convolution on {session.device}")
+        yield from check_jpeg_decoder("cuda")
     else:
         yield Check("cuda", "warn", f"not usable: {session.fallback}", "nothing, if the CPU is meant to score")
+
+
+def check_jpeg_decoder(kind: str) -> Iterator[Check]:
+    """Whether `--decode cuda` could be used, on the first GPU (`cuda`), and by what; `cpu` serves tests."""
+    from batchland.preprocess import PreprocessSpec
+    from batchland.session.bound import Place
+    from batchland.session.decoding import open_decoders
+    from batchland.session.problems import Unusable
+
+    try:
+        decoders = open_decoders([Place(kind)], PreprocessSpec(), 1)
+    except Unusable as reason:
+        yield Check("jpeg decoder", "ok", f"not usable: {reason}; only --decode cuda needs it")
+    else:
+        yield Check("jpeg decoder", "ok", decoders.name)
 
 
 def _cuda_libraries() -> Iterator[Check]:

@@ -15,7 +15,7 @@ from batchland.session.fitting import Fitter, Picture
 from batchland.session.jpeg_decoder import HARDWARE, INSTALL, KERNELS, JpegDecoder
 from batchland.session.ort import ort
 from batchland.session.probe_jpegs import probes
-from batchland.session.problems import Unusable
+from batchland.session.problems import Unusable, explain
 
 _log = logging.getLogger("batchland")
 
@@ -100,12 +100,14 @@ def open_decoders(places: Sequence[Place], spec: PreprocessSpec, threads: int) -
     """A decoder for each place, with CPU threads of its own. Raises Unusable."""
     reasons = []
     for kinds in _KINDS:
-        fitters = {place: Fitter(place, spec) for place in places}
         try:
+            fitters = {place: Fitter(place, spec) for place in places}
             each = tuple(RowDecoder(JpegDecoder(place, kinds, threads), fitters[place]) for place in places)
             found = [examine(decoder, place, spec) for decoder, place in zip(each, places, strict=True)]
         except Unusable as reason:
             reasons.append(str(reason))
+        except Exception as error:  # onnxruntime's errors share no base class but Exception
+            reasons.append(explain(str(error)))
         else:
             return RowDecoders(each, strict=all(found))
     raise Unusable(reasons[-1])

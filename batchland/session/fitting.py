@@ -10,12 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from batchland.preprocess import PreprocessSpec, resized
 from batchland.session.bound import Place
-from batchland.session.ort import CPU, CUDA, Provider, Threads, create_session
+from batchland.session.ort import CPU, CUDA, Placement, Provider, Threads, create_session, ort, placement
+from batchland.session.problems import Unusable
 
 _MODES: Final[dict[str, dict[str, Any]]] = {
     "bilinear": {"mode": "linear"},
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},  # as Pillow's
 }
+_WORK: Final = ("Resize", "Slice", "Transpose")
 _PAST_THE_FIRST: Final = np.iinfo(np.int64).min
 """Where a slice ends that goes backwards and takes the first element as well."""
 
@@ -31,18 +33,15 @@ class Picture(NamedTuple):
 
 
 class Fitter:
-    """Fits pictures at a place to a spec. For any number of threads."""
+    """Fits pictures at a place to a spec. For any number of threads.
+
+    Raises Unusable if it would not be done there.
+    """
 
     def __init__(self, place: Place, spec: PreprocessSpec) -> None:
         self._place = place
         self._spec = spec
-        providers: list[Provider] = [(CPU, {})]
-        if place.kind == "cuda":
-            providers.insert(0, (CUDA, {"device_id": str(place.number)}))
-        self._sessions = {
-            turned: create_session(_graph(spec, turned=turned), providers, Threads(intra_op=1))
-            for turned in (False, True)
-        }
+        self._sessions = {turned: _session(place, _graph(spec, turned=turned)) for turned in (False, True)}
 
     def fit(self, picture: Picture, orientation: int, address: int) -> None:
         """Write the picture, upright and fitted, as uint8 [spec.height, spec.width, 3] to `address` at the same place.
@@ -63,6 +62,27 @@ class Fitter:
             binding.bind_cpu_input(name, np.array(values, np.int64))
         binding.bind_output("fitted", self._place.kind, self._place.number, np.uint8, self._spec.shape, address)
         session.run_with_iobinding(binding)
+
+
+def _session(place: Place, graph: bytes) -> Any:
+    providers: list[Provider] = [(CPU, {})]
+    if place.kind == "cuda":
+        providers.insert(0, (CUDA, {"device_id": str(place.number), "arena_extend_strategy": "kSameAsRequested"}))
+    session = create_session(graph, providers, Threads(intra_op=1), record_placement=True)
+    if place.kind == "cuda":
+        require_work(placement(session))
+    return session
+
+
+def require_work(placed: Placement) -> None:
+    """Raise Unusable if the CPU would do what touches pixels."""
+    left = [node.partition(" ")[0] for node in placed.on_cpu] if CUDA in placed.nodes else list(_WORK)
+    idle = sorted(set(left).intersection(_WORK))
+    if idle:
+        raise Unusable(
+            f"onnxruntime {ort.__version__} would leave {', '.join(idle)} of pictures to the CPU; "
+            f"pip install --upgrade onnxruntime-gpu"
+        )
 
 
 def _slice(start: int, count: int, length: int, *, backwards: bool) -> tuple[int, int, int]:
