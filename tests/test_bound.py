@@ -123,6 +123,17 @@ def test_jpegs_find_their_rows_however_the_batch_is_divided(toy_model, session, 
     np.testing.assert_array_equal(runner.predict(pixels, JpegRows(jpegs, decode_here)), plain.predict(expected))
 
 
+def test_a_batch_of_nothing_but_jpegs_keeps_nothing_of_the_one_before(toy_model, session):
+    runner = BoundRunner(session, Place("cpu"), 4, SHAPE, 3, decoder=Painter())
+    plain = open_session(toy_model, "cpu")
+    for count in (4, 3):
+        jpegs = JpegRows({row: Encoded(b"", 2 * row + 1, 1, 1) for row in range(count)}, lambda row: None)
+        expected = np.stack([np.full(SHAPE, 2 * row + 1, np.uint8) for row in range(count)])
+        runner.predict(noise(4))
+        found = runner.predict(np.zeros((count, *SHAPE), np.uint8), jpegs)
+        np.testing.assert_array_equal(found, plain.predict(expected))
+
+
 def test_without_room_for_a_single_image_the_device_is_told(session):
     runner = BoundRunner(SmallDevice(session, 0), Place("cpu"), 4, SHAPE, 3)
     with pytest.raises(DeviceError) as caught:

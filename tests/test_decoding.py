@@ -133,7 +133,11 @@ def test_a_decoder_that_decodes_nothing_is_not_used():
 
 @pytest.mark.parametrize(
     "spec",
-    [PreprocessSpec(jpeg_scale="auto"), PreprocessSpec(fit="crop", shorter_side=256, filter="bicubic")],
+    [
+        PreprocessSpec(jpeg_scale="auto"),
+        PreprocessSpec(max_pixels=1000),
+        PreprocessSpec(fit="crop", shorter_side=256, filter="bicubic"),
+    ],
 )
 def test_nvimagecodec_on_the_cpu_is_as_good_but_lenient(spec):
     decoders = open_decoders([CPU, CPU], spec, 1)

@@ -94,9 +94,10 @@ class BoundRunner:
         if self._buffers is None:
             self._buffers = self._bind()
         host, on_device, output, binding, options = self._buffers
-        host[: len(pixels)] = pixels
-        host[len(pixels) :] = 0
-        on_device.update_inplace(host)
+        if len(jpegs.encoded) < self.batch_size:  # else no row comes from the host
+            host[: len(pixels)] = pixels
+            host[len(pixels) :] = 0
+            on_device.update_inplace(host)
         if self._decoder and jpegs.encoded:
             self._decode(self._decoder, jpegs, on_device)
         self._session.run_with_iobinding(binding, options)

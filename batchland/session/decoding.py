@@ -116,16 +116,18 @@ def open_decoders(places: Sequence[Place], spec: PreprocessSpec, threads: int) -
 def examine(decoder: RowDecoder, place: Place, spec: PreprocessSpec) -> bool:
     """Whether the decoder refuses damaged files. Raises Unusable if it does not decode good ones as the CPU does."""
     good, damaged = probes()
-    jpegs = dict(enumerate(filter(None, (left_encoded(data, spec, checked=False) for data in (*good, *damaged)))))
-    batch = ort.OrtValue.ortvalue_from_shape_and_type((len(jpegs), *spec.shape), np.uint8, place.kind, place.number)
+    usual = spec.model_copy(update={"max_pixels": 10**8, "jpeg_scale": "none"})  # large ones are decoded in full there
+    left = (left_encoded(data, usual, checked=False) for data in (*good, *damaged))
+    jpegs = {row: jpeg for row, jpeg in enumerate(left) if jpeg is not None}
+    shape = (len(good) + len(damaged), *spec.shape)
+    batch = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, place.kind, place.number)
     refused = decoder.decode(jpegs, batch, int(np.prod(spec.shape)))
     fitted = batch.numpy()
-    in_full = spec.model_copy(update={"jpeg_scale": "none"})  # a GPU decodes large ones in full as well
     if 0 in refused:
         raise Unusable(f"{decoder.name} decodes no JPEG on {place}; is nvJPEG there? {INSTALL}")
-    for row in jpegs:
-        if row < len(good) and row not in refused:
-            drift = float(np.abs(fitted[row].astype(int) - preprocess(jpegs[row].data, in_full)).mean())
+    for row, data in enumerate(good):
+        if row not in refused:
+            drift = float(np.abs(fitted[row].astype(int) - preprocess(data, usual)).mean())
             if drift > LARGEST_DRIFT:
                 raise Unusable(f"{decoder.name} gives other pictures than the CPU, by {drift:.1f} levels on average")
-    return set(refused).issuperset(range(len(good), len(jpegs)))
+    return set(refused).issuperset(range(len(good), len(good) + len(damaged)))
