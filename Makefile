@@ -36,7 +36,7 @@ schemas: .venv/train.installed
 install: .venv/train.installed
 
 constraints: .venv/dev.installed
-	(sed -n '/^#/p' constraints.txt; $(UV) freeze --exclude-editable | grep -vE '^(nvidia-|cuda-|triton|uv=|pip=|setuptools=)') > constraints.new
+	(sed -n '/^#/p' constraints.txt; $(UV) freeze --exclude-editable | grep -vE '^(nvidia-(cu|nccl|nvj|nvs|nvt)|cuda-|triton|uv=|pip=|setuptools=)') > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
