@@ -1,5 +1,6 @@
 """How models are opened on GPUs, tried on the CPU as far as that goes; tests/test_on_gpu.py proves the rest."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -209,6 +210,26 @@ def test_a_gpu_without_memory_for_one_image_is_unusable(toy_model):
     assert str(caught.value) == (
         "cpu: has not enough memory for a single image; see nvidia-smi for who uses it, or use --device cpu"
     )
+
+
+def test_where_two_runners_find_no_room_one_does(toy_model):
+    """A device with room for one session: the second one is refused, and both are given up for one."""
+    alive = []
+
+    def create(place, settings):
+        if sum(session() is not None for session in alive):
+            raise Unusable("the GPU's memory is full; see nvidia-smi for who uses it")
+        session = on_the_cpu(toy_model)(place, settings)
+        alive.append(weakref.ref(session))
+        return session
+
+    place = Place("cpu")
+    pool, decoders = gpu.fill(create, [place], CARD, 4, {}, "cpu")
+    assert (len(pool), decoders) == (1, None)
+    with closing(pool):
+        np.testing.assert_array_equal(pool.predict(noise(3)), open_session(toy_model, "cpu").predict(noise(3)))
+        with pytest.raises(Unusable, match="memory is full"):  # now that it is taken
+            gpu.fill(create, [place], CARD, 4, {}, "cpu")
 
 
 def test_a_gpu_that_fails_while_it_is_tried_is_unusable(toy_model, monkeypatch):

@@ -88,28 +88,29 @@ def open_on_gpus(
         return Opened(card, numbers, placed, recipe.base, session, None)
     del session  # its memory is needed
     chosen = _tuned(create, first, card, sha256, batch_size, placed, recipe) if kind == "cuda" else recipe.base
-    pool, decoders = _filled(create, numbers, card, batch_size, chosen, decode)
+    places = [Place("cuda", number) for number in numbers]
+    pool, decoders = fill(create, places, card, batch_size, chosen, decode)
     return Opened(card, numbers, placed, chosen, None, pool, decoders)
 
 
-def _filled(
+def fill(
     create: Create,
-    gpus: tuple[int, ...],
+    places: Sequence[Place],
     card: ModelCard,
     batch_size: int,
     settings: Settings,
     decode: Literal["cpu", "cuda"],
 ) -> "tuple[RunnerPool, RowDecoders | None]":
-    """RUNNERS_PER_GPU on each GPU, or one where no more find room."""
+    """RUNNERS_PER_GPU at each place, or one where no more find room. Raises Unusable."""
     for runners in range(RUNNERS_PER_GPU, 0, -1):
-        places = [Place("cuda", number) for number in gpus * runners]
+        all_places = [*places] * runners
         decoders = None
         try:
             if decode == "cuda":
                 from batchland.session.decoding import open_decoders
 
-                decoders = open_decoders(places, card.preprocess, max(1, usable_cores() // len(places)))
-            return open_pool(create, places, card, batch_size, settings, decoders), decoders
+                decoders = open_decoders(all_places, card.preprocess, max(1, usable_cores() // len(all_places)))
+            return open_pool(create, all_places, card, batch_size, settings, decoders), decoders
         except Unusable:
             if runners == 1:
                 raise
