@@ -20,9 +20,9 @@ import batchland.session, batchland.sink
 from batchland import ScoreOptions, score
 batchland.sink.CHECKPOINT_SECONDS = 0.02
 predict = batchland.session.Session.predict
-def slow(self, pixels):
+def slow(self, *batch):
     time.sleep(0.01)
-    return predict(self, pixels)
+    return predict(self, *batch)
 batchland.session.Session.predict = slow
 images, out, model, changes = sys.argv[1:]
 print("ready", flush=True)

@@ -48,13 +48,13 @@ import batchland.session
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
 predict, batches = batchland.session.Session.predict, 0
-def pausing(self, pixels):
+def pausing(self, *batch):
     global batches
     batches += 1
     if batches == 3:
         print("pause", flush=True)
         sys.stdin.readline()
-    return predict(self, pixels)
+    return predict(self, *batch)
 batchland.session.Session.predict = pausing
 sys.exit(run_night(load_job(Path(sys.argv[1])), date.fromisoformat(sys.argv[2])).attempt.exit_code)
 """

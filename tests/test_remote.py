@@ -173,10 +173,10 @@ def test_killed_storage_ends_the_run_and_a_rerun_completes_it(
     shutil.copytree(photos, bucket.folder / "photos")
     url = bucket.url("photos")
     score(url, tmp_path / "undisturbed", options(toy_model))
-    monkeypatch.setattr(filesystems, "PATIENCE_SECONDS", 0.0)
 
     def power_cut(progress: Progress) -> None:
         if progress.done >= 16:
+            monkeypatch.setattr(filesystems, "PATIENCE_SECONDS", 0.0)
             own_s3_server.kill()
 
     with pytest.raises(InputError, match=r"does not answer any more \(AWS Error NETWORK_CONNECTION.*run the same"):

@@ -74,9 +74,9 @@ import batchland.session, batchland.sink
 from batchland import ScoreOptions, score
 batchland.sink.CHECKPOINT_SECONDS = 0.02
 predict = batchland.session.Session.predict
-def slow(self, pixels):
+def slow(self, *batch):
     time.sleep(0.04)
-    return predict(self, pixels)
+    return predict(self, *batch)
 batchland.session.Session.predict = slow
 images, out, model = sys.argv[1:]
 print("ready", flush=True)
@@ -99,7 +99,7 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
             assert child.stdout.readline() == b"ready\n"
             before = len(parts())
-            while machine < 3 and len(parts()) == before:  # three are killed after a part of theirs, the last is not
+            while machine < 3 and child.poll() is None and len(parts()) == before:  # three are killed after a part of theirs, the last is not
                 time.sleep(0.001)
             if machine < 3:
                 child.kill()
