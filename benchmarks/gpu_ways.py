@@ -60,7 +60,8 @@ def decode_cuda(options: Options) -> Found:
     ]
     jpegs = [jpeg for jpeg in left if jpeg is not None]
     batches = [dict(enumerate(jpegs[start::RUNNERS_PER_GPU])) for start in range(RUNNERS_PER_GPU)]
-    decoders = open_decoders([place] * RUNNERS_PER_GPU, spec, max(1, usable_cores() // RUNNERS_PER_GPU))
+    threads = max(1, usable_cores() // RUNNERS_PER_GPU)
+    decoders = open_decoders([place] * RUNNERS_PER_GPU, spec, threads, options.batch_size)
     runners: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for decoder, jpegs_of_one in zip(decoders.each, batches, strict=True):
         shape = (len(jpegs_of_one), *spec.shape)

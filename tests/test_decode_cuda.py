@@ -42,7 +42,7 @@ def decoded_there(monkeypatch):
         if decode == "cpu":
             return plain
         places = [Place("cpu")] * 2
-        decoders = open_decoders(places, plain.card.preprocess, 1)
+        decoders = open_decoders(places, plain.card.preprocess, 1, batch_size)
         pool = gpu.open_pool(on_the_cpu(path), places, plain.card, batch_size, {}, decoders)
         session = replace(
             plain, _session=None, _pool=pool, decoder=decoders.name, decoder_is_strict=decoders.strict, nodes={CUDA: 4}

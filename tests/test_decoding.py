@@ -98,7 +98,26 @@ def test_a_decoder_that_breaks_refuses_all_and_says_so_once(caplog):
     jpegs = {row: encoded(GOOD[0]) for row in (1, 2)}
     with caplog.at_level(logging.WARNING):
         assert [rows(decoder, jpegs)[1] for _ in range(3)] == [[1, 2]] * 3
-    assert caplog.messages == ["broken toy failed, the CPU decodes instead: CUDA failure 2: out of memory"]
+    assert caplog.messages == ["broken toy fails, the CPU decodes instead: CUDA failure 2: out of memory"]
+
+
+def test_a_decoder_that_refuses_whole_batches_is_told_of_once_and_bad_files_are_not_blamed_on_it(caplog):
+    half = encoded(GOOD[0])._replace(data=GOOD[0][: len(GOOD[0]) // 2])
+    decoder = RowDecoder(Toy(), Fitter(CPU, SPEC))
+    with caplog.at_level(logging.WARNING):
+        assert rows(decoder, {0: half}, 9)[1] == [0]
+        assert rows(decoder, dict.fromkeys(range(8), half) | {8: encoded(GOOD[0])}, 9)[1] == list(range(8))
+        assert caplog.messages == []
+        for _ in range(2):
+            assert rows(decoder, dict.fromkeys(range(8), half), 9)[1] == list(range(8))
+    assert caplog.messages == ["toy fails, the CPU decodes instead: it refuses all that it is given"]
+
+
+def test_a_graph_that_fits_otherwise_is_not_used_and_the_decoder_not_blamed(monkeypatch):
+    real = Fitter.fit
+    monkeypatch.setattr(Fitter, "fit", lambda self, picture, orientation, at: real(self, picture, 3, at))
+    with pytest.raises(Unusable, match=r"^onnxruntime \S+ fits pictures on cpu otherwise than the CPU, by up to"):
+        open_decoders([CPU], SPEC, 1, 1)
 
 
 def test_no_more_is_decoded_at_a_time_than_finds_room(monkeypatch):
@@ -140,7 +159,7 @@ def test_a_decoder_that_decodes_nothing_is_not_used():
     ],
 )
 def test_nvimagecodec_on_the_cpu_is_as_good_but_lenient(spec):
-    decoders = open_decoders([CPU, CPU], spec, 1)
+    decoders = open_decoders([CPU, CPU], spec, 1, 4)
     assert len(decoders.each) == 2
     assert decoders.each[0] is not decoders.each[1]
     assert not decoders.strict
@@ -149,15 +168,17 @@ def test_nvimagecodec_on_the_cpu_is_as_good_but_lenient(spec):
 
 
 def test_if_the_engines_decode_otherwise_the_kernels_do(monkeypatch):
-    opened = []
+    opened, toys = [], []
 
     def make(place, kinds, threads):
         opened.append((place, kinds, threads))
-        return Dark() if HARDWARE in kinds else Toy()
+        toys.append(Dark() if HARDWARE in kinds else Toy())
+        return toys[-1]
 
     monkeypatch.setattr(decoding, "JpegDecoder", make)
-    assert open_decoders([CPU, CPU], SPEC, 3).strict
+    assert open_decoders([CPU, CPU], SPEC, 3, 5).strict
+    assert toys[-1].asked[0] == 5  # as many as a batch has, before anything else
     assert opened == [(CPU, (HARDWARE, KERNELS), 3)] * 2 + [(CPU, (KERNELS,), 3)] * 2
     monkeypatch.setattr(decoding, "JpegDecoder", lambda *_: Dark())
     with pytest.raises(Unusable, match="dark toy gives other pictures"):
-        open_decoders([CPU], SPEC, 1)
+        open_decoders([CPU], SPEC, 1, 1)

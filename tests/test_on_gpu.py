@@ -248,7 +248,7 @@ def test_pictures_are_fitted_on_the_gpu_as_on_the_cpu(spec, orientation):
 @needs_codec
 @pytest.mark.parametrize("spec", [PreprocessSpec(), PreprocessSpec(fit="crop", shorter_side=256)])
 def test_jpegs_decoded_on_the_gpu_are_the_cpus_pictures(spec):
-    decoders = open_decoders([Place("cuda")] * 2, spec, 4)
+    decoders = open_decoders([Place("cuda")] * 2, spec, 4, BATCH)
     good, _ = probes()
     files = good + [jpeg(turned_photo(width, height, seed), **how) for seed, (width, height, how) in enumerate(KINDS)]
     jpegs = dict(enumerate(left_encoded(data, spec, checked=True) for data in files))

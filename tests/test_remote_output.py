@@ -99,7 +99,9 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
             assert child.stdout.readline() == b"ready\n"
             before = len(parts())
-            while machine < 3 and child.poll() is None and len(parts()) == before:  # three are killed after a part of theirs, the last is not
+            while (
+                machine < 3 and child.poll() is None and len(parts()) == before
+            ):  # three are killed after a part of theirs, the last is not
                 time.sleep(0.001)
             if machine < 3:
                 child.kill()

@@ -185,7 +185,7 @@ def check_jpeg_decoder(kind: str) -> Iterator[Check]:
     from batchland.session.problems import Unusable
 
     try:
-        decoders = open_decoders([Place(kind)], PreprocessSpec(), 1)
+        decoders = open_decoders([Place(kind)], PreprocessSpec(), 1, 32)
     except Unusable as reason:
         yield Check("jpeg decoder", "ok", f"not usable: {reason}; only --decode cuda needs it")
     else:

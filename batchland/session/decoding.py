@@ -9,20 +9,24 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from batchland.jpegs import Encoded, left_encoded
-from batchland.preprocess import PreprocessSpec, preprocess
+from batchland.preprocess import PreprocessSpec, fit, preprocess
 from batchland.session.bound import Place
 from batchland.session.fitting import Fitter, Picture
 from batchland.session.jpeg_decoder import HARDWARE, INSTALL, KERNELS, JpegDecoder
 from batchland.session.ort import ort
-from batchland.session.probe_jpegs import probes
+from batchland.session.probe_jpegs import photo, probes
 from batchland.session.problems import Unusable, explain
 
 _log = logging.getLogger("batchland")
 
 LARGEST_DRIFT: Final = 1.0
 """Of a fitted picture from the CPU's: mean absolute difference of its values, of 0 to 255."""
+LARGEST_ERROR: Final = 2
+"""Of any value of a picture that was fitted, but not decoded, there."""
 _KINDS: Final = ((HARDWARE, KERNELS), (KERNELS,))
 """Decoders that are tried, in this order."""
+_SUSPICIOUS: Final = 8
+"""JPEGs of which not all are bad: if all are refused at once, it is the decoder's fault."""
 _MOST_PIXELS: Final = 2**27
 """Decoded at once at most, unless a single picture has more: 400 MB on the device."""
 
@@ -59,14 +63,26 @@ class RowDecoder:
                     self._fitter.fit(picture, encoded[row].orientation, batch.data_ptr() + row * row_bytes)
         return refused
 
+    def warm_up(self, batch_size: int) -> None:
+        """Decode that many: how many images its engines ever take is settled by the first call."""
+        good, _ = probes()
+        usual = left_encoded(good[0], PreprocessSpec(), checked=False)
+        assert usual is not None
+        self._decoder.decode([usual] * batch_size)
+
     def _pictures(self, jpegs: Sequence[Encoded]) -> list[Picture | None]:
         try:
-            return self._decoder.decode(jpegs)
+            pictures = self._decoder.decode(jpegs)
         except RuntimeError as error:
-            if not self._has_failed:
-                _log.warning("%s failed, the CPU decodes instead: %s", self.name, error)
-            self._has_failed = True
-            return [None] * len(jpegs)
+            pictures, why = [None] * len(jpegs), str(error)
+        else:
+            why = "it refuses all that it is given"
+            if len(jpegs) < _SUSPICIOUS or any(pictures):
+                return pictures
+        if not self._has_failed:
+            _log.warning("%s fails, the CPU decodes instead: %s", self.name, why)
+        self._has_failed = True
+        return pictures
 
 
 def _portions(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
@@ -96,21 +112,45 @@ class RowDecoders(NamedTuple):
         return self.each[0].name + ("" if self.strict else "; damaged files are found by the CPU")
 
 
-def open_decoders(places: Sequence[Place], spec: PreprocessSpec, threads: int) -> RowDecoders:
-    """A decoder for each place, with CPU threads of its own. Raises Unusable."""
+def open_decoders(places: Sequence[Place], spec: PreprocessSpec, threads: int, batch_size: int) -> RowDecoders:
+    """A decoder for each place, with CPU threads of its own, for batches of this size. Raises Unusable."""
     reasons = []
+    try:
+        fitters = {place: Fitter(place, spec) for place in dict.fromkeys(places)}
+        for place, fitter in fitters.items():
+            examine_fitter(fitter, place, spec)
+    except Unusable:
+        raise
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise Unusable(explain(str(error))) from error
     for kinds in _KINDS:
         try:
-            fitters = {place: Fitter(place, spec) for place in places}
             each = tuple(RowDecoder(JpegDecoder(place, kinds, threads), fitters[place]) for place in places)
+            for decoder in each:
+                decoder.warm_up(batch_size)
             found = [examine(decoder, place, spec) for decoder, place in zip(each, places, strict=True)]
         except Unusable as reason:
             reasons.append(str(reason))
-        except Exception as error:  # onnxruntime's errors share no base class but Exception
+        except Exception as error:  # as above
             reasons.append(explain(str(error)))
         else:
             return RowDecoders(each, strict=all(found))
     raise Unusable(reasons[-1])
+
+
+def examine_fitter(fitter: Fitter, place: Place, spec: PreprocessSpec) -> None:
+    """Raise Unusable if it does not fit pictures as the CPU does."""
+    pixels = np.asarray(photo(1280, 960)).copy()
+    stored = ort.OrtValue.ortvalue_from_shape_and_type(pixels.shape, np.uint8, place.kind, place.number)
+    stored.update_inplace(pixels)
+    fitted = ort.OrtValue.ortvalue_from_shape_and_type(spec.shape, np.uint8, place.kind, place.number)
+    fitter.fit(Picture(stored.data_ptr(), 960, 1280, stored), 1, fitted.data_ptr())
+    drift = int(np.abs(fitted.numpy().astype(int) - fit(pixels, spec)).max())
+    if drift > LARGEST_ERROR:
+        raise Unusable(
+            f"onnxruntime {ort.__version__} fits pictures on {place} otherwise than the CPU, by up to {drift} levels; "
+            f"pip install --upgrade onnxruntime-gpu"
+        )
 
 
 def examine(decoder: RowDecoder, place: Place, spec: PreprocessSpec) -> bool:

@@ -109,7 +109,8 @@ def fill(
             if decode == "cuda":
                 from batchland.session.decoding import open_decoders
 
-                decoders = open_decoders(all_places, card.preprocess, max(1, usable_cores() // len(all_places)))
+                threads = max(1, usable_cores() // len(all_places))
+                decoders = open_decoders(all_places, card.preprocess, threads, batch_size)
             return open_pool(create, all_places, card, batch_size, settings, decoders), decoders
         except Unusable:
             if runners == 1:

@@ -5,6 +5,7 @@ It can decode on the CPU, too, into the CPU's memory, which is how all that is m
 
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -23,8 +24,9 @@ HARDWARE: Final = "HW_GPU_ONLY"
 KERNELS: Final = "HYBRID_CPU_GPU"
 """The CPU takes a share of the work."""
 _ON_CPU: Final = "CPU_ONLY"
-_OPTIONS: Final = ":fancy_upsampling=1"
-"""Chrominance is interpolated, as libjpeg does it."""
+_OPTIONS: Final = ":fancy_upsampling=1 nvjpeg_hw_decoder:force_batch_single=1"
+"""Chrominance is interpolated, as libjpeg does it; and the engines answer for each image, whatever the batch."""
+_silencing: Final = threading.Lock()
 
 
 class JpegDecoder:
@@ -34,12 +36,12 @@ class JpegDecoder:
     """
 
     def __init__(self, place: Place, kinds: Sequence[str], threads: int) -> None:
-        self._codec = codec = load_codec()
         on_gpu = place.kind == "cuda"
-        self.name = f"nvImageCodec {codec.__version__}, {' and '.join(kinds if on_gpu else [_ON_CPU])}"
-        """What decodes, for people."""
         if on_gpu:
             use_gpu(place.number)
+        self._codec = codec = load_codec()
+        self.name = f"nvImageCodec {codec.__version__}, {' and '.join(kinds if on_gpu else [_ON_CPU])}"
+        """What decodes, for people."""
         self._stream = Stream() if on_gpu else None
         self._params = codec.DecodeParams(
             apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB, sample_format=codec.SampleFormat.I_RGB
@@ -70,7 +72,7 @@ class JpegDecoder:
         stream = self._stream.handle if self._stream else 0
         images = self._decoder.decode(streams, params=self._params, cuda_stream=stream)
         if self._stream:
-            self._stream.wait()
+            self._stream.wait()  # by the host: to the engines' batches, an order of streams means nothing
         for place, image in zip(places, images, strict=True):
             pictures[place] = _picture(image, jpegs[place])
         return pictures
@@ -105,11 +107,12 @@ def _picture(image: Any, jpeg: Encoded) -> Picture | None:
 def _silence() -> Iterator[None]:
     """Without what C++ writes to the terminal past Python: libraries for other formats that are not there, mostly."""
     sys.stderr.flush()
-    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nothing)
+    with _silencing:
+        before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            os.close(nothing)
