@@ -3,9 +3,9 @@
 import os
 import pickle
 import shutil
-import time
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
