@@ -11,14 +11,14 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
-from toys import options, picture, toy_card
+from toys import needs_codec, options, picture, toy_card
 
 import batchland.manifest as manifest_module
 import batchland.session
 from batchland import engine, score
 from batchland.errors import DeviceError, ModelError
 from batchland.schemas import Execution
-from batchland.session import OpenModel, Session, gpu, open_session
+from batchland.session import OpenModel, Session, gpu, jpeg_decoder, open_session
 from batchland.session.bound import Place
 from batchland.session.devices import gpu_problem
 from batchland.session.ort import CPU, CUDA, TENSORRT, Placement, Threads, create_session
@@ -230,6 +230,16 @@ def test_where_two_runners_find_no_room_one_does(toy_model):
         np.testing.assert_array_equal(pool.predict(noise(3)), open_session(toy_model, "cpu").predict(noise(3)))
         with pytest.raises(Unusable, match="memory is full"):  # now that it is taken
             gpu.fill(create, [place], CARD, 4, {}, "cpu")
+
+
+@needs_codec
+def test_what_keeps_a_gpu_from_decoding_is_told_with_its_remedy(toy_model, monkeypatch):
+    monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
+    with pytest.raises(DeviceError) as caught:
+        gpu.fill(on_the_cpu(toy_model), [Place("cpu")], CARD, 4, {}, "cuda")
+    told = str(caught.value)
+    assert told.startswith("--decode cuda cannot be used here: nvImageCodec ")
+    assert told.endswith(" is too old; pip install --upgrade 'batchland[decode-cuda]'; or use --decode cpu")
 
 
 def test_a_gpu_that_fails_while_it_is_tried_is_unusable(toy_model, monkeypatch):

@@ -101,21 +101,29 @@ def fill(
     settings: Settings,
     decode: Literal["cpu", "cuda"],
 ) -> "tuple[RunnerPool, RowDecoders | None]":
-    """RUNNERS_PER_GPU at each place, or one where no more find room. Raises Unusable."""
-    for runners in range(RUNNERS_PER_GPU, 0, -1):
-        all_places = [*places] * runners
-        decoders = None
-        try:
-            if decode == "cuda":
-                from batchland.session.decoding import open_decoders
+    """RUNNERS_PER_GPU at each place, or one where no more find room.
 
-                threads = max(1, usable_cores() // len(all_places))
-                decoders = open_decoders(all_places, card.preprocess, threads, batch_size)
+    Raises Unusable, or DeviceError if JPEGs cannot be decoded there.
+    """
+    runners = RUNNERS_PER_GPU
+    while True:
+        all_places = [*places] * runners
+        try:
+            decoders = _decoders(all_places, card, batch_size) if decode == "cuda" else None
             return open_pool(create, all_places, card, batch_size, settings, decoders), decoders
-        except Unusable:
+        except (Unusable, DeviceError):
             if runners == 1:
                 raise
-    raise AssertionError("the last round returns or raises")
+        runners = 1
+
+
+def _decoders(places: Sequence[Place], card: ModelCard, batch_size: int) -> "RowDecoders":
+    from batchland.session.decoding import open_decoders
+
+    try:
+        return open_decoders(places, card.preprocess, max(1, usable_cores() // len(places)), batch_size)
+    except Unusable as reason:
+        raise DeviceError(f"--decode cuda cannot be used here: {reason}; or use --decode cpu") from reason
 
 
 def open_pool(

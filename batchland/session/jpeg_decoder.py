@@ -71,6 +71,8 @@ class JpegDecoder:
         pictures: list[Picture | None] = [None] * len(jpegs)
         stream = self._stream.handle if self._stream else 0
         images = self._decoder.decode(streams, params=self._params, cuda_stream=stream)
+        if len(images) != len(streams):  # whose is whose, nobody knows
+            raise RuntimeError(f"{len(images)} answers to {len(streams)} files")
         if self._stream:
             self._stream.wait()  # by the host: to the engines' batches, an order of streams means nothing
         for place, image in zip(places, images, strict=True):
