@@ -24,6 +24,8 @@ MAX_HANGING: Final = 64
 """Threads that may hang at once before the storage is taken for dead."""
 MOST_WORKERS: Final = 64
 """Threads that the loader starts by itself; `num_workers` may say more."""
+_LEAST_WORK: Final = 0.001
+"""Seconds of decoding below which more threads would only wait for Python's lock."""
 _POLL_SECONDS: Final = 0.5
 _END: Final = object()
 
@@ -46,8 +48,8 @@ class Outcome(NamedTuple):
 class Batch(NamedTuple):
     """Images next to each other in the listing. Row i of `pixels` belongs to `refs[i]` and `outcomes[i]`, always.
 
-    A failed image keeps its row, filled with zeros, so that nothing ever moves up into a neighbour's place; so does one
-    that is still encoded.
+    A failed image keeps its row, filled with zeros, so that nothing ever moves up into a neighbour's place. So does one
+    that is still encoded; what its row holds means nothing.
     """
 
     refs: Sequence[ImageRef]
@@ -138,7 +140,7 @@ def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
     decoded = [outcome for outcome in outcomes if outcome.error is None and outcome.decode_seconds > 0]
     if not decoded:
         return cores
-    waits = median(outcome.read_seconds / outcome.decode_seconds for outcome in decoded)
+    waits = median(outcome.read_seconds / max(outcome.decode_seconds, _LEAST_WORK) for outcome in decoded)
     return min(MOST_WORKERS, round(cores * (1 + waits)))
 
 
@@ -178,8 +180,9 @@ class _PendingBatch:
             if self._outcomes[index] is not None:
                 return False
             if isinstance(picture, Encoded):
-                self._encoded[index], picture = picture, None
-            self.buffer[index] = 0 if picture is None else picture
+                self._encoded[index] = picture
+            else:
+                self.buffer[index] = 0 if picture is None else picture
             self._outcomes[index] = outcome
             self._missing -= 1
             if self._missing == 0:

@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image
 
 from batchland.errors import ImageError
 from batchland.jpegs import Encoded, left_encoded
+from batchland.loader import BatchLoader, Decode, decode_image, leave_jpegs, load_image
 from batchland.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
 from batchland.session import jpeg_decoder
 from batchland.session.bound import Place
@@ -34,6 +36,7 @@ from benchmarks.photos import SIZES, draw_photos
 SPEC = PreprocessSpec()
 ROUNDS = 3
 DISTINCT = {"small": 100, "2mp": 20, "12mp": 6}
+LOADED = 4000
 DAMAGED_PHOTOS = 250
 HOLE = 500
 """Bytes."""
@@ -50,6 +53,7 @@ def main(photos: Path) -> None:
         f"{len(jpegs)} of the folder's {len(files)} files may be decoded by a GPU.",
         "",
         *_times(),
+        *_loader(),
         *_drift(jpegs),
         *_damage(jpegs),
     ]
@@ -78,6 +82,27 @@ def _times() -> list[str]:
         )
         cells = [f"{_milliseconds(way, files):.2f}" for way in ways]
         lines.append(f"| {SIZES[size].width} x {SIZES[size].height} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _loader() -> list[str]:
+    """Images a second through the loader with its own number of threads, where Python's lock counts as well."""
+    folder = draw_photos(Path("build/bench/photos"), "small", LOADED)
+    ways: dict[str, Decode] = {
+        "decoded and fitted": decode_image,
+        "left to a GPU": partial(leave_jpegs, checked=False),
+        "left to a GPU, checked": partial(leave_jpegs, checked=True),
+    }
+    lines = ["## Through the loader, 500 x 375", "", "| | images/s | CPU ms an image |", "| --- | ---: | ---: |"]
+    for name, decoding in ways.items():
+        rates, costs = [], []
+        for _ in range(ROUNDS):
+            begin, cpu = time.perf_counter(), time.process_time()
+            load = partial(load_image, decoding=decoding)
+            images = sum(len(batch.refs) for batch in BatchLoader(list_images(folder), SPEC, 64, load=load))
+            rates.append(images / (time.perf_counter() - begin))
+            costs.append(1000 * (time.process_time() - cpu) / images)
+        lines.append(f"| {name} | {median(rates):.0f} | {median(costs):.2f} |")
     return [*lines, ""]
 
 
