@@ -118,6 +118,7 @@ class LocalEngine:
                 held=self._calls,
                 on_wait=on_wait,
                 load=suspects.load,
+                start_small=self.model.decoder is not None,
             )
             with closing(iter(loader)) as batches:
                 yield from self._scored(batches, suspects)

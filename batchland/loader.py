@@ -24,8 +24,10 @@ MAX_HANGING: Final = 64
 """Threads that may hang at once before the storage is taken for dead."""
 MOST_WORKERS: Final = 64
 """Threads that the loader starts by itself; `num_workers` may say more."""
-_LEAST_WORK: Final = 0.001
-"""Seconds of decoding below which more threads would only wait for Python's lock."""
+_LOCKED: Final = 0.0001
+"""Seconds, roughly, for which an image's thread holds Python's lock: so long the others cannot work."""
+_WAITED: Final = 0.001
+"""Seconds below which reading an image is no waiting for it."""
 _POLL_SECONDS: Final = 0.5
 _END: Final = object()
 
@@ -75,7 +77,7 @@ class BatchLoader:
     1) batches of pixels whatever the number of images. timeout: seconds that one image may take before it is given up
     as `timeout` and its thread is replaced. held: batches that stay valid when the next one is asked for. on_wait: is
     called about twice a second while a batch is waited for, and may raise. load: turns one image into pixels, as
-    `load_image` does.
+    `load_image` does. start_small: begin with one thread, for a `load` that mostly leaves images encoded.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class BatchLoader:
         held: int = 0,
         on_wait: Callable[[], None] | None = None,
         load: "Load | None" = None,
+        start_small: bool = False,
     ) -> None:
         self.images = images
         self.spec = spec
@@ -100,13 +103,14 @@ class BatchLoader:
         self.held = held
         self.on_wait = on_wait
         self.load = load or load_image
+        self.start_small = start_small
 
     def __iter__(self) -> Generator[Batch]:
         """Batches in order. Raises what the iterable of images raises, and InputError if MAX_HANGING threads hang."""
         images = iter(self.images)
         tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         cores = usable_cores()
-        workers = _Workers(tasks, self.spec, self.num_workers or cores, self.load)
+        workers = _Workers(tasks, self.spec, self.num_workers or (1 if self.start_small else cores), self.load)
         buffers = self.prefetch_factor + self.held + 1
         free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(buffers)]
         pending: deque[_PendingBatch] = deque()
@@ -140,8 +144,10 @@ def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
     decoded = [outcome for outcome in outcomes if outcome.error is None and outcome.decode_seconds > 0]
     if not decoded:
         return cores
-    waits = median(outcome.read_seconds / max(outcome.decode_seconds, _LEAST_WORK) for outcome in decoded)
-    return min(MOST_WORKERS, round(cores * (1 + waits)))
+    decode = max(_LOCKED, median(outcome.decode_seconds for outcome in decoded))
+    read = median(outcome.read_seconds for outcome in decoded)
+    waits = read / decode if read > _WAITED else 0.0
+    return min(MOST_WORKERS, round(min(cores, decode / _LOCKED) * (1 + waits)))
 
 
 def next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:

@@ -228,7 +228,7 @@ def _leave(options: Options, *, checked: bool) -> Found:
 
     spec = _open(options.model, "cpu").card.preprocess
     begin = time.perf_counter()
-    batches = BatchLoader(list_images(options.images), spec, options.batch_size, load=load)
+    batches = BatchLoader(list_images(options.images), spec, options.batch_size, load=load, start_small=True)
     images = sum(len(batch.encoded) for batch in batches)
     return {"images_per_second": images / (time.perf_counter() - begin)}
 

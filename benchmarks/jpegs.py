@@ -99,7 +99,9 @@ def _loader() -> list[str]:
         for _ in range(ROUNDS):
             begin, cpu = time.perf_counter(), time.process_time()
             load = partial(load_image, decoding=decoding)
-            images = sum(len(batch.refs) for batch in BatchLoader(list_images(folder), SPEC, 64, load=load))
+            small = decoding is not decode_image
+            batches = BatchLoader(list_images(folder), SPEC, 64, load=load, start_small=small)
+            images = sum(len(batch.refs) for batch in batches)
             rates.append(images / (time.perf_counter() - begin))
             costs.append(1000 * (time.process_time() - cpu) / images)
         lines.append(f"| {name} | {median(rates):.0f} | {median(costs):.2f} |")

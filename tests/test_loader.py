@@ -10,6 +10,7 @@ from toys import picture
 
 import batchland.loader as loader_module
 from batchland.errors import ImageError, InputError
+from batchland.jpegs import Encoded
 from batchland.loader import BatchLoader, Outcome, load_image
 from batchland.preprocess import PreprocessSpec, preprocess
 from batchland.source import ImageRef, list_images
@@ -89,6 +90,30 @@ def test_images_that_are_long_waited_for_get_more_threads(grey_images, monkeypat
 
     batches = iter(BatchLoader(list_images(grey_images), SPEC, 4, num_workers, load=load))
     next(batches)
+    assert len(decoding_threads() - before) == threads
+    batches.close()
+
+
+@pytest.mark.parametrize(
+    ("decode_seconds", "read_seconds", "threads"),
+    [
+        (0.00002, 0.00005, 1),  # left encoded: the lock lets no second one work
+        (0.00002, 0.02, 64),  # the same from far away
+        (0.0005, 0.0, 5),  # and checked
+        (0.002, 0.0, 8),  # decoded after all: all cores
+    ],
+)
+def test_from_a_small_start_there_are_as_many_threads_as_find_work(
+    grey_images, monkeypatch, decode_seconds, read_seconds, threads
+):
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: 8)
+    before = decoding_threads()
+
+    def load(ref, spec):
+        return Outcome(8, 8, read_seconds=read_seconds, decode_seconds=decode_seconds), Encoded(b"", 8, 8, 1)
+
+    batches = iter(BatchLoader(list_images(grey_images), SPEC, 4, load=load, start_small=True))
+    assert next(batches).encoded == {row: Encoded(b"", 8, 8, 1) for row in range(4)}
     assert len(decoding_threads() - before) == threads
     batches.close()
 
