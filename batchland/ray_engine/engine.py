@@ -6,8 +6,8 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from batchland.engine import Scored
 from batchland.errors import DeviceError, EngineError, InputError, UsageError
 from batchland.loader import MAX_HANGING, next_refs
 from batchland.manifest import versions
+from batchland.muted import muted
 from batchland.options import ScoreOptions
 from batchland.ray_engine.feed import Feed
 from batchland.ray_engine.plan import Plan
@@ -85,7 +86,7 @@ class RayEngine:
         handler = signal.getsignal(signal.SIGTERM)
         stack.callback(ray.shutdown)
         try:
-            with _muted():
+            with muted():  # Ray's core says how much it is going to log
                 ray.init(address, **settings)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(
@@ -165,19 +166,6 @@ def _check_answers(address: str) -> None:
         except OSError as error:
             reason = error.strerror or "no answer"
             raise EngineError(f"Ray at {address} cannot be used: {reason}; see `ray status` there") from error
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Context in which nothing reaches stderr: Ray's core says there how much it is going to log."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
 
 
 def _hanging(scored: Scored, before: int) -> int:

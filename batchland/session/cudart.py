@@ -10,6 +10,8 @@ from batchland.preprocess import Pixels
 from batchland.session.ort import ort
 from batchland.session.problems import INSTALL_CUDA, Unusable
 
+_RELEASE_THRESHOLD: Final = 4
+"""cudaMemPoolAttrReleaseThreshold, bytes that a pool keeps."""
 _NON_BLOCKING: Final = 1
 """A stream that does not wait for those of others."""
 
@@ -17,11 +19,24 @@ _NON_BLOCKING: Final = 1
 def use_gpu(number: int) -> None:
     """Make copies of the calling thread belong to this GPU, and to no other, where they would take memory, too.
 
-    This and the next only help: where there is no runtime, nothing happens.
+    This and the next two only help: where there is no runtime, nothing happens.
     """
     runtime = _runtime()
     if runtime is not None and runtime.cudaSetDevice(ctypes.c_int(number)) != 0:
         runtime.cudaGetLastError()  # or onnxruntime would take it for an error of its own
+
+
+def keep_freed_memory(number: int) -> None:
+    """Let what was freed on this GPU wait for its next use, in place of going back to the driver and coming again."""
+    runtime = _runtime()
+    pool, all_of_it = ctypes.c_void_p(), ctypes.c_uint64(2**64 - 1)
+    if runtime is None:
+        return
+    if (
+        runtime.cudaDeviceGetDefaultMemPool(ctypes.byref(pool), ctypes.c_int(number)) != 0
+        or runtime.cudaMemPoolSetAttribute(pool, ctypes.c_int(_RELEASE_THRESHOLD), ctypes.byref(all_of_it)) != 0
+    ):
+        runtime.cudaGetLastError()  # as above
 
 
 def pinned_zeros(shape: tuple[int, ...]) -> Pixels:

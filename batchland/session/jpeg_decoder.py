@@ -4,15 +4,13 @@ It can decode on the CPU, too, into the CPU's memory, which is how all that is m
 """
 
 import os
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 from batchland.jpegs import Encoded
+from batchland.muted import muted
 from batchland.session.bound import Place
-from batchland.session.cudart import Stream, use_gpu
+from batchland.session.cudart import Stream, keep_freed_memory, use_gpu
 from batchland.session.fitting import Picture
 from batchland.session.problems import Unusable, explain
 
@@ -26,7 +24,6 @@ KERNELS: Final = "HYBRID_CPU_GPU"
 _ON_CPU: Final = "CPU_ONLY"
 _OPTIONS: Final = ":fancy_upsampling=1 nvjpeg_hw_decoder:force_batch_single=1"
 """Chrominance is interpolated, as libjpeg does it; and the engines answer for each image, whatever the batch."""
-_silencing: Final = threading.Lock()
 
 
 class JpegDecoder:
@@ -39,6 +36,7 @@ class JpegDecoder:
         on_gpu = place.kind == "cuda"
         if on_gpu:
             use_gpu(place.number)
+            keep_freed_memory(place.number)
         self._codec = codec = load_codec()
         self.name = f"nvImageCodec {codec.__version__}, {' and '.join(kinds if on_gpu else [_ON_CPU])}"
         """What decodes, for people."""
@@ -48,7 +46,7 @@ class JpegDecoder:
         )
         backends = [codec.Backend(getattr(codec.BackendKind, kind)) for kind in (kinds if on_gpu else [_ON_CPU])]
         try:
-            with _silence():
+            with muted():  # of libraries for other formats that are not there, mostly
                 self._decoder = codec.Decoder(
                     device_id=place.number if on_gpu else codec.NVIMGCODEC_DEVICE_CPU_ONLY,
                     max_num_cpu_threads=threads,
@@ -84,7 +82,7 @@ def load_codec() -> Any:
     """nvImageCodec's module. Raises Unusable if there is none, or an old one."""
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # what it refuses is ours to tell
     try:
-        with _silence():
+        with muted():
             from nvidia import nvimgcodec as codec
     except ImportError as error:
         raise Unusable(f"nvImageCodec is not installed; {INSTALL}") from error
@@ -103,18 +101,3 @@ def _picture(image: Any, jpeg: Encoded) -> Picture | None:
     on_gpu = image.buffer_kind.name == "STRIDED_DEVICE"
     interface = image.__cuda_array_interface__ if on_gpu else image.__array_interface__
     return Picture(interface["data"][0], jpeg.height, jpeg.width, image)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Without what C++ writes to the terminal past Python: libraries for other formats that are not there, mostly."""
-    sys.stderr.flush()
-    with _silencing:
-        before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            os.close(nothing)
