@@ -43,7 +43,7 @@ def test_a_night(project):
         "Job toy, 2026-11-23: too many failed in N s.\n"
         "toy: replaced, 4 images, 3 ok, 1 failed (empty 1), N images/s on cpu; top-1 accuracy 100.0% [43.9%, 100.0%]; "
         f"{project}/out/date=2026-11-23\n"
-        "  gate failed: top1 > 10% (top1 is 1)\n"
+        "  gate failed: top1 is 100% (fails if top1 > 10%)\n"
         f"  report: {project}/runs/toy/2026-11-23/report/toy/report.html\n"
     )
 

@@ -298,11 +298,13 @@ def test_gates_compare_with_the_last_good_night(project):
     first, worse, good, _ = (run(project, night, "evaluation.gates=['drop(top1) > 1%']") for night in nights)
     (gate,) = first.record.models[0].evaluation.gates
     assert (gate.verdict, gate.message) == (
-        "not_checked", "drop(top1) > 1% (no earlier good night to compare with)",
+        "not_checked", "no earlier good night to compare with (fails if drop(top1) > 1%)",
     )  # fmt: skip
     assert (worse.attempt.outcome, worse.attempt.exit_code) == ("gate_failed", 4)
     report = project / "runs" / "toy" / "2026-11-24" / "report" / "toy" / "report.html"
-    assert worse.attempt.error == f"gate failed: toy: drop(top1) > 1% (top1 went from 1 to 0.9); see {report}"
+    assert (
+        worse.attempt.error == f"gate failed: toy: top1 went from 100% to 90% (fails if drop(top1) > 1%); see {report}"
+    )
     assert report.exists()
     evaluation = good.record.models[0].evaluation
     assert (evaluation.baseline, evaluation.gates[0].verdict) == ("2026-11-23", "passed")
