@@ -18,6 +18,16 @@ from batchland.session import OpenModel
 from batchland.sink import Survey
 from batchland.source import Source, shown
 
+ROW_OPTIONS: Final = (
+    "top_k",
+    "batch_size",
+    "include",
+    "exclude",
+    "all_files",
+    "follow_links",
+    "intra_op_threads",
+)
+"""The options that decide which rows there are and what is in them."""
 _PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "pyarrow")
 
 
@@ -29,10 +39,7 @@ def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict
         "provider": model.provider,
         "decoder": model.decoder,
         "images": source.name,
-        "options": options.model_dump(
-            mode="json",
-            include={"top_k", "batch_size", "include", "exclude", "all_files", "follow_links", "intra_op_threads"},
-        ),
+        "options": options.model_dump(mode="json", include=set(ROW_OPTIONS)),
         "versions": versions(),
     }
 

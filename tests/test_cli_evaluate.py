@@ -55,10 +55,13 @@ def test_a_failing_gate_is_exit_code_4_and_one_line_and_the_report_is_there(nigh
     gates = ("--fail-if", "top1 < 0.9", "--fail-if", "class[Green Hill].recall < 70%")
     result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", *gates)
     assert result.exit_code == 4
-    assert result.stderr == "batchland: gate failed: top1 < 0.9 (top1 is 0.875); see report/report.html\n"
-    assert "gate FAILED: top1 < 0.9 (top1 is 0.875)\ngate passed: class[Green Hill].recall < 70%" in result.stdout
+    assert result.stderr == "batchland: gate failed: top1 is 0.875 (fails if top1 < 0.9); see report/report.html\n"
+    assert (
+        "gate FAILED: top1 is 0.875 (fails if top1 < 0.9)\n"
+        "gate passed: class[Green Hill].recall is 75% (fails if class[Green Hill].recall < 70%)\n"
+    ) in result.stdout
     page = Path("report/report.html").read_text()
-    assert "top1 &lt; 0.9 (top1 is 0.875)" in page
+    assert "top1 is 0.875 (fails if top1 &lt; 0.9)" in page
 
 
 def test_a_drop_against_a_baseline(night: Path) -> None:
@@ -68,7 +71,7 @@ def test_a_drop_against_a_baseline(night: Path) -> None:
     result = batchland(*arguments, "drop(top1) > 0.1")
     assert (result.exit_code, result.stderr) == (
         4,
-        "batchland: gate failed: drop(top1) > 0.1 (top1 went from 1 to 0.875); see report/report.html\n",
+        "batchland: gate failed: top1 went from 1 to 0.875 (fails if drop(top1) > 0.1); see report/report.html\n",
     )
 
 

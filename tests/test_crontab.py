@@ -1,6 +1,7 @@
 """The crontab entry: whole lines, `%`, other entries byte for byte, and a shell that runs what cron would run."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def table(tmp_path, monkeypatch):
         f'-l) [ -e "{store}" ] && cat "{store}" || {{ echo "no crontab for $LOGNAME" >&2; exit 1; }} ;;\n'
         f'-r) rm "{store}" ;;\n'
         f'-) cat >"{store}.new"\n'
-        f'   if grep -q " 99 " "{store}.new"; then echo "bad\n hour" >&2; exit 1; fi\n'
+        f'   if grep -q "30 2 \\*" "{store}.new"; then echo "bad\n hour" >&2; exit 1; fi\n'
         f'   mv "{store}.new" "{store}" ;;\n'
         "esac\n"
     )
@@ -102,6 +103,31 @@ def test_a_schedule_that_is_none(schedule):
         entry(schedule=schedule)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        ("99 3 * * *", "has '99' as its minute, which goes from 0 to 59"),
+        ("0 24 * * *", "has '24' as its hour, which goes from 0 to 23"),
+        ("0 3 0 * *", "has '0' as its day of the month, which goes from 1 to 31"),
+        ("0 3 * 13 *", "has '13' as its month, which goes from 1 to 12"),
+        ("0 3 * * mon-fry", "has 'mon-fry' as its weekday, which goes from 0 to 7"),
+        ("0 3 * * 1,8", "has '8' as its weekday, which goes from 0 to 7"),
+        ("*/0 3 * * *", "has '*/0' as its minute, which goes from 0 to 59"),
+        ("1--2 3 * * *", "has '1--2' as its minute, which goes from 0 to 59"),
+    ],
+)
+def test_a_schedule_that_never_comes(schedule, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        entry(schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["*/15 0-23/2 1,15 * *", "05 03 * Jan-mar MON", "30  3 * * 0,7", "59 23 31 12 7", "5/10 3 * * *"]
+)
+def test_schedules_that_cron_knows(schedule):
+    assert entry(schedule=schedule).schedule == schedule
+
+
 def test_installing_replacing_and_removing_leaves_the_other_lines_as_they_were(table, tmp_path):
     table.write_bytes(OTHERS)
     mine, other = entry(log=tmp_path / "new" / "log"), entry(job="night", log=tmp_path / "log")
@@ -145,7 +171,7 @@ def test_an_entry_that_was_changed_by_hand_is_left_alone(table, tmp_path):
 
 def test_a_refused_table_and_a_machine_without_crontab(table, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"^crontab: refused the new table and keeps the old one \(bad hour\)$"):
-        install(entry(schedule="0 99 * * *", log=tmp_path / "log"))
+        install(entry(schedule="0 0 30 2 *", log=tmp_path / "log"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"^crontab: no such program here; install cron, or use the systemd timer "):
         remove("nightly")

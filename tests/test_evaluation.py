@@ -170,7 +170,8 @@ def test_what_is_no_predictions_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not Parquet at all")
     assert refusal(path, source).startswith(f"{path}: cannot be read as Parquet (")
     assert refusal(source, source) == (
-        f"{source}: holds no _manifest.json, so its run is not finished; run `score` again to finish it"
+        f"{source}: holds no _manifest.json, so it is no finished run of `score`; give one, or run "
+        "`score` again to finish it"
     )
     (source / "_manifest.json").write_text("[]")
     assert "is not a manifest of batchland" in refusal(source, source)
@@ -196,6 +197,20 @@ def test_the_fingerprint_of_labels_is_of_names_not_of_a_model_s_order(tmp_path: 
     fewer = write_predictions(tmp_path / "3.parquet", FOLDERS, rows[:1])
     prints = [evaluate(path, source).summary.labels.fingerprint for path in (one, other, fewer)]
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_of_shards_and_of_a_job_s_partitions_one_is_asked_for(tmp_path: Path) -> None:
+    source, out = labels(tmp_path, "00.Red_Tower/1.jpg"), tmp_path / "out"
+    (out / "shard-00000-of-00002").mkdir(parents=True)
+    assert refusal(out, source) == (
+        f"{out}: holds shards; run `batchland merge {out} --out preds.parquet`, and give what it writes"
+    )
+    (out / "shard-00000-of-00002").rmdir()
+    for day in (24, 23):
+        (out / f"date=2026-11-{day}").mkdir()
+    assert refusal(out, source) == (
+        f"{out}: holds the partitions of a job, of which each is a run of its own; give one, like date=2026-11-24 in it"
+    )
 
 
 def test_the_same_seed_gives_the_same_evaluation(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ def day(number: int) -> date:
     return date(2026, 11, number)
 
 
-PASSED = GateVerdict(gate="top1 < 0.5", verdict="passed", value=0.8, message="top1 < 0.5 (top1 is 0.8)")
-FAILED = GateVerdict(gate="top1 < 0.9", verdict="failed", value=0.8, message="top1 < 0.9 (top1 is 0.8)")
+PASSED = GateVerdict(gate="top1 < 0.5", verdict="passed", value=0.8, message="top1 is 0.8 (fails if top1 < 0.5)")
+FAILED = GateVerdict(gate="top1 < 0.9", verdict="failed", value=0.8, message="top1 is 0.8 (fails if top1 < 0.9)")
 UNCHECKED = GateVerdict(gate="drop(top1) > 0.1", verdict="not_checked", message="no good night yet")
 
 RECORDS = [
@@ -30,7 +30,7 @@ RECORDS = [
         model_run(right=80, gates=(PASSED, FAILED)),
         model_run("other", rate=1234.56, right=100, gates=(PASSED,)),
         outcome="gate_failed",
-        error="gate failed: top1 < 0.9 (top1 is 0.8)",
+        error="gate failed: top1 is 0.8 (fails if top1 < 0.9)",
         before=("killed", "locked"),
         seconds=7322,
     ),
@@ -48,7 +48,7 @@ date        outcome        tries  model  images  failed  images/s  accuracy     
 2026-11-20  missing_input      1  –           –       –         –  –                        –             0:00:00
             /data/2026/11/20: does not exist; wait for it
 2026-11-21  gate_failed        3  toy       100       0      50.0  80.0% (71.1 to 86.7%)    failed        2:02:02
-            gate failed: top1 < 0.9 (top1 is 0.8)
+            gate failed: top1 is 0.8 (fails if top1 < 0.9)
                                   other     100       0   1,234.6  100.0% (96.3 to 100.0%)  passed
 2026-11-22  killed             1  toy         –       –         –  –                        –                   –
             ended without a word
@@ -67,7 +67,7 @@ def test_a_row_holds_every_fact():
         date=day(21),
         outcome="gate_failed",
         exit_code=4,
-        error="gate failed: top1 < 0.9 (top1 is 0.8)",
+        error="gate failed: top1 is 0.8 (fails if top1 < 0.9)",
         attempts=3,
         seconds=7322.0,
         model="toy",
@@ -79,7 +79,7 @@ def test_a_row_holds_every_fact():
         images_per_second=50.0,
         accuracy=Figure(value=0.8, low=0.7111708344068411, high=0.8666330666689675),
         gates="failed",
-        gate_messages=("top1 < 0.5 (top1 is 0.8)", "top1 < 0.9 (top1 is 0.8)"),
+        gate_messages=("top1 is 0.8 (fails if top1 < 0.5)", "top1 is 0.8 (fails if top1 < 0.9)"),
         report="/reports/toy",
     )
 

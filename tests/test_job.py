@@ -115,7 +115,19 @@ def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
             ["heartbeat={url='https://x.example', start='file:///etc/passwd'}"],
             "'file:///etc/passwd' is no http address; write it like '{url}/start'",
         ),
-        (["name=../up"], "\"name\" = '../up': should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'"),
+        (
+            ["name=../up"],
+            "\"name\" = '../up': should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+        ),
+        (
+            ["device=cud"],
+            "\"device\" = 'cud': unknown device 'cud'; use auto, cpu, cuda, cuda:N, cuda:0,1, cuda:all or tensorrt",
+        ),
+        (
+            ["evaluation.labels=x", "evaluation.gates=top1 < 70%"],
+            '"evaluation.gates" = \'top1 < 70%\': should be a list, like ["one", "another"]',
+        ),
+        (["exclude=*.png"], '"exclude" = \'*.png\': should be a list, like ["one", "another"]'),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, settings, told):

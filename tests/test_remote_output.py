@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -420,10 +421,16 @@ def test_predictions_in_the_store_are_evaluated(tmp_path, bucket, colour_folders
         summary = evaluate(bucket.url(name), colour_folders).summary
         assert summary.predictions == f"s3://{bucket.name}/{name}"
         assert summary.figures.top1.value == 1.0
+    (bucket.folder / "job").mkdir()
+    shutil.copytree(bucket.folder / "p", bucket.folder / "job" / "date=2026-11-23")
     (bucket.folder / "p" / "_manifest.json").unlink()
-    for url, told in ((bucket.url("p"), "holds no _manifest.json"), (bucket.url("none"), "does not exist")):
-        with pytest.raises(UsageError, match=rf"^{url}: {told}"):
-            evaluate(url, colour_folders)
+    for name, told in (
+        ("p", "holds no _manifest.json"),
+        ("none", "does not exist"),
+        ("job", "holds the partitions of a job, .*; give one, like date=2026-11-23 in it"),
+    ):
+        with pytest.raises(UsageError, match=rf"^{bucket.url(name)}: {told}"):
+            evaluate(bucket.url(name), colour_folders)
 
 
 @pytest.mark.slow

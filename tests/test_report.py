@@ -167,8 +167,8 @@ def test_the_terminal_summary(small: Evaluation) -> None:
         "worst classes   accuracy   images  mostly taken for\n"
         "  Green Hill       50.0%        8  Red Tower\n"
         "  Red Tower        90.0%       10  Blue Lake\n"
-        "gate FAILED: top1 < 0.8 (top1 is 0.7222)\n"
-        "gate passed: failed > 3 (failed is 1)\n"
+        "gate FAILED: top1 is 0.7222 (fails if top1 < 0.8)\n"
+        "gate passed: failed is 1 (fails if failed > 3)\n"
     )
 
 
@@ -194,7 +194,7 @@ def test_markdown_for_a_ticket(small: Evaluation) -> None:
         "| --- | ---: | ---: | --- |\n"
         "| Green Hill | 50.0% | 8 | Red Tower |\n"
         "| Red Tower | 90.0% | 10 | Blue Lake |\n\n"
-        "- ❌ failed: top1 \\< 0.8 (top1 is 0.7222)\n\n"
+        "- ❌ failed: top1 is 0.7222 (fails if top1 \\< 0.8)\n\n"
         f"Run `run-1`, model sha256 `abababababab`, labels {small.summary.labels.fingerprint[:12]}.\n"
     )
 

@@ -9,6 +9,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.retention import delete, find_expired
 from batchland.nightly.run_record import read_runs
+from batchland.nightly.run_text import describe_run
 from batchland.nightly.runner import run_night
 
 DAYS = [date(2026, 11, day) for day in range(20, 25)]
@@ -44,7 +45,7 @@ def test_one_reason_to_keep_a_night_is_enough(project):
 def test_a_dry_run_lists_what_would_go_and_deletes_nothing(project):
     partition = project / "out" / "date=2026-11-20"
     size = sum(path.stat().st_size for path in partition.iterdir())
-    plan = list(plan_night(load_job(project / "toy.toml", ["retention.keep_nights=4"]), DAYS[-1]))
+    plan = plan_night(load_job(project / "toy.toml", ["retention.keep_nights=4"]), DAYS[-1]).lines
     assert plan[1] == f"delete {partition}: 2 files, {size} bytes"
     assert len(list(partition.iterdir())) == 2
 
@@ -72,17 +73,16 @@ def test_what_no_manifest_of_the_job_claims_is_never_deleted(project):
     other = project / "out" / "date=2026-11-22" / "_manifest.json"
     other.write_text(other.read_text().replace('"run_id": "', '"run_id": "another-'))
     (project / "out" / "date=2026-11-23" / "_manifest.json").write_text("{}")
-    # Another job may read this output and keep its nights, but has not made them.
+    # Another job has not made them, whatever its records say.
     twin = load_job(project / "toy.toml", ["name=twin", "retention.keep_nights=1"])
-    assert run_night(twin, DAYS[0]).record.models[0].state == "kept"
-    assert find_expired(twin, DAYS[-1], read_runs(twin.folder)) == []
+    assert find_expired(twin, DAYS[-1], read_runs(project / "runs" / "toy")) == []
     job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
     found = find_expired(job, DAYS[-1], read_runs(job.folder))
     assert [(folder.folder.name, [path.name for path in folder.files]) for folder in found] == [
         ("date=2026-11-20", ["part-000000.parquet", "_manifest.json"]),
         ("date=2026-11-21", ["_manifest.json"]),
     ]
-    deletions = [delete(folder) for folder in found]
+    deletions = [delete(folder, "r") for folder in found]
     assert [(deletion.date, deletion.files) for deletion in deletions] == [(DAYS[0], 2), (DAYS[1], 1)]
     assert [path.name for path in foreign.parent.iterdir()] == ["notes.txt"]
     assert (project / "toy.toml").exists()
@@ -96,7 +96,7 @@ def test_a_deletion_that_was_killed_is_gone_on_with(project):
     (first,) = find_expired(job, DAYS[-1], read_runs(job.folder))
     first.files[0].unlink()  # as far as the killed one came
     (again,) = find_expired(job, DAYS[-1], read_runs(job.folder))
-    assert delete(again).files == 1
+    assert delete(again, "r").files == 1
     assert not again.folder.exists()
 
 
@@ -111,7 +111,7 @@ def test_a_comparison_goes_with_its_night(project, colour_folders):
     found = find_expired(job, DAYS[2], read_runs(job.folder))
     assert [folder.folder.name for folder in found] == ["date=2026-11-20", "a", "date=2026-11-20", "b", "a-b"]
     for folder in found:
-        delete(folder)
+        delete(folder, "r")
     assert sorted(path.name for path in (job.folder / str(DAYS[0])).iterdir()) == ["log.jsonl", "run.json"]
 
 
@@ -128,6 +128,13 @@ def test_a_run_deletes_and_tells_of_it_and_reports_go_with_their_night(project):
     assert ("2026-11-25", "out/date=2026-11-25") in gone
     assert ("2026-11-25", "runs/toy/2026-11-25/report/toy") in gone
     assert len(gone) == 7
+    told = [line for line in describe_run(record).splitlines() if line.startswith("Deleted")]
+    assert len(told) == 7
+    assert told[0] == f"Deleted, 2026-11-20: {project}/out/date=2026-11-20 (2 files)."
+    # A rerun deletes nothing more: the night's record still knows, but the run has nothing to tell.
+    again = run_night(job, date(2026, 11, 27)).record
+    assert again.deleted == record.deleted
+    assert "Deleted" not in describe_run(again)
     assert sorted(path.name for path in (project / "out").iterdir()) == ["date=2026-11-26", "date=2026-11-27"]
     assert sorted(path.name for path in (project / "runs" / "toy" / "2026-11-25").iterdir()) == [
         "log.jsonl",

@@ -200,7 +200,7 @@ def test_the_page_says_what_happened():
     records = long_story()
     page = render(measure(records))
     assert re.search(r'<p class="lead">(.*)</p>', page)[1] == (
-        "28 of 29 nights ended well. 56,000 images scored, 510 of them failed."
+        "28 of 29 nights ended well. 28,000 images scored by 2 models, 255 of them failed."
     )
     sha = records[-1].models[1].model.sha256[:12]
     told = findings(page)

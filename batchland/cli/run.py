@@ -9,7 +9,10 @@ import click
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
+
+    from batchland.errors import BatchlandError
 
 _DATE = click.DateTime(["%Y-%m-%d"])
 _set_option = click.option(
@@ -58,14 +61,12 @@ def run(
     exit_code = 0
     for day in _nights(night, first, last) or [job.night(datetime.now().astimezone().date())]:
         if dry_run:
-            click.echo("\n".join(plan_night(job, day, force=force)))
+            click.echo("\n".join(plan_night(job, day, force=force).lines))
             continue
         result = run_night(job, day, force=force, quiet=first is not None)
-        click.echo(describe_run(result.record), nl=False)
+        click.echo(describe_run(result.record, error=False), nl=False)  # which the log has said, on stderr
         attempt = result.attempt
-        if attempt.exit_code:
-            click.echo(f"batchland: {attempt.error}", err=True)
-            exit_code = exit_code or attempt.exit_code
+        exit_code = exit_code or attempt.exit_code or 0
         if attempt.outcome in ("locked", "interrupted"):
             break
     ctx.exit(exit_code)
@@ -89,14 +90,25 @@ def job() -> None:
 @job.command(epilog="Example: batchland job check jobs/nightly.toml")
 @click.argument("job_file", metavar="FILE", type=click.Path(path_type=Path))
 @_set_option
-def check(job_file: Path, settings: tuple[str, ...]) -> None:
+@click.pass_context
+def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None:
     """Check a job file, and print what a run without --date would do now.
 
     An unknown key, a value that makes no sense or a gate that cannot be read is an error that names it (exit code 2).
+    A model that cannot be used (5), a missing delivery (66), missing labels and an output that is not the job's (2)
+    have a line that begins with `fail:`, and the first of them gives the exit code. `batchland doctor --job` looks at
+    the machine as well.
     """
     from batchland.nightly.job import load_job
     from batchland.nightly.plan import plan_night
 
     loaded = load_job(job_file, settings)
-    click.echo(f"{job_file}: fine")
-    click.echo("\n".join(plan_night(loaded, loaded.night(datetime.now().astimezone().date()))))
+    plan = plan_night(loaded, loaded.night(datetime.now().astimezone().date()), open_models=True)
+    click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
+    ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
+
+
+def _verdict(problems: "Sequence[BatchlandError]") -> str:
+    if not problems:
+        return "fine"
+    return f"a run would fail now, {len(problems)} problem{'' if len(problems) == 1 else 's'} (see fail: below)"

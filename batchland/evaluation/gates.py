@@ -3,6 +3,7 @@
 top1 < 0.70        class[Eiffel Tower].recall < 50%        drop(top1) > 0.02        failed > 10
 """
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -35,6 +36,9 @@ CLASS_FIGURES: Final = {
 }
 """What a gate may ask of a class, and its column in per_class.parquet."""
 COUNTS: Final = tuple(name for name, field in LabelAccount.model_fields.items() if field.annotation is int)
+_CLASS_COUNTS: Final = ("support", "failed")
+_LARGEST: Final = {"log_loss": math.inf, "brier": 2.0}
+"""Of figures that are no shares of one."""
 _GATE: Final = re.compile(r"(?P<name>.+?)\s*(?P<operator><=|>=|<|>)\s*(?P<limit>[0-9.eE+-]+)\s*(?P<percent>%?)")
 _DROP: Final = re.compile(r"drop\(\s*(.+?)\s*\)")
 _CLASS: Final = re.compile(r"class\[(.+)\]\.(\w+)")
@@ -60,14 +64,17 @@ class GateResult(NamedTuple):
     value: float | None
     """What was compared with the limit; None where there is no such figure, which fails the gate."""
     message: str
-    """One line: the condition and the value."""
+    """One line: the value, in the limit's unit, and the condition."""
 
 
 def parse_gate(text: str) -> Gate:
     """Read `top1 < 0.70`, `class[Eiffel Tower].recall < 50%` or `drop(top1) > 0.02`. Raises UsageError."""
     found = _GATE.fullmatch(text.strip())
-    if not found:
-        raise UsageError(f'gate {text!r}: is not NAME < NUMBER; write it like "top1 < 0.70" or "drop(top1) > 2%"')
+    if not found or re.search("[=!<>]", _CLASS.sub("", found["name"])):
+        raise UsageError(
+            f"gate {text!r}: is not NAME < NUMBER, or with <=, > or >=; "
+            f'write it like "top1 < 0.70" or "drop(top1) > 2%"'
+        )
     try:
         limit = float(found["limit"]) / (100 if found["percent"] else 1)
     except ValueError as error:
@@ -81,7 +88,9 @@ def parse_gate(text: str) -> Gate:
         near = near_miss(asked, known)
         advice = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
         raise UsageError(f"gate {text!r}: unknown figure {asked!r} ({advice})")
-    return Gate(text.strip(), name, drop is not None, found["operator"], limit)
+    gate = Gate(text.strip(), name, drop is not None, found["operator"], limit)
+    _check_limit(gate, asked, counts=_CLASS_COUNTS if of_class else COUNTS)
+    return gate
 
 
 def check_gates(
@@ -103,20 +112,38 @@ def raise_if_failed(results: Sequence[GateResult], report: Path) -> None:
         raise GateFailedError(f"gate failed: {failed[0]}{more}; see {report / 'report.html'}")
 
 
+def _check_limit(gate: Gate, asked: str, counts: Sequence[str]) -> None:
+    """Raise UsageError where the figure can never be on the other side of the limit, or is none of a hundred."""
+    if asked in counts:
+        if _in_percent(gate):
+            advice = "use failed_rate" if gate.name == "failed" else "leave the % out"
+            raise UsageError(f"gate {gate.text!r}: {asked} is a number of images; {advice}")
+        return
+    largest = _LARGEST.get(asked, 1.0)
+    if not (-largest if gate.drop else 0) <= gate.limit <= largest:
+        advice = f"; write {gate.limit:g}%" if largest == 1 < gate.limit <= 100 and not _in_percent(gate) else ""
+        raise UsageError(f"gate {gate.text!r}: {asked} lies between 0 and {largest:g}{advice}")
+
+
+def _in_percent(gate: Gate) -> bool:
+    return gate.text.endswith("%")
+
+
 def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None") -> GateResult:
     value = _value(gate, evaluation.summary, evaluation.per_class)
-    told = f"{gate.name} is {_format(value)}"
+    shown = _percent if _in_percent(gate) else _format
+    told = f"{gate.name} is {shown(value)}"
     if gate.drop:
         if baseline is None:
             raise UsageError(f"gate {gate.text!r}: a drop needs an earlier report; give --baseline REPORT")
         before = _value(gate, baseline.summary, baseline.per_class)
-        told = f"{gate.name} went from {_format(before)} to {_format(value)}"
+        told = f"{gate.name} went from {shown(before)} to {shown(value)}"
         if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
             told += ", on other images or labels"
         # Rounded: 0.80 less 0.78 is not more than 0.02.
         value = None if value is None or before is None else round(before - value, 12)
     failed = value is None or OPERATORS[gate.operator](value, gate.limit)
-    return GateResult(gate, failed, value, f"{gate.text} ({told})")
+    return GateResult(gate, failed, value, f"{told} (fails if {gate.text})")
 
 
 def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float | None:
@@ -138,6 +165,10 @@ def _class_value(gate: Gate, name: str, column: str, per_class: pa.Table) -> flo
         raise UsageError(f"gate {gate.text!r}: the model has no class {name!r}{advice}")
     value: float | None = per_class[column][row].as_py()
     return value
+
+
+def _percent(value: float | None) -> str:
+    return "not known" if value is None else f"{_format(round(100 * value, 2))}%"
 
 
 def _format(value: float | None) -> str:

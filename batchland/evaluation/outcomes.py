@@ -218,11 +218,21 @@ def _parts(folder: Stored) -> list[str]:
     try:
         return [file["path"] for file in json.loads(folder.manifest())["files"]]
     except FileNotFoundError:
-        raise UsageError(
-            f"{folder.name}: holds no _manifest.json, so its run is not finished; run `score` again to finish it"
-        ) from None
+        raise UsageError(f"{folder.name}: {_without_manifest(folder)}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder.name}/_manifest.json: is not a manifest of batchland; score again") from error
+
+
+def _without_manifest(folder: Stored) -> str:
+    folders = folder.folders()
+    if any(name.lstrip(".").startswith("shard-") for name in folders):
+        return f"holds shards; run `batchland merge {folder.name} --out preds.parquet`, and give what it writes"
+    partitions = [name for name in folders if name.startswith(("date=", "model="))]
+    if partitions:
+        return (
+            f"holds the partitions of a job, of which each is a run of its own; give one, like {partitions[-1]} in it"
+        )
+    return "holds no _manifest.json, so it is no finished run of `score`; give one, or run `score` again to finish it"
 
 
 def _read_part(stored: Stored, name: str) -> pa.Table:

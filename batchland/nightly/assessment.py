@@ -101,6 +101,8 @@ def _baseline(
 
 def _verdict(text: str, result: GateResult | None) -> GateVerdict:
     if result is None:
-        return GateVerdict(gate=text, verdict="not_checked", message=f"{text} (no earlier good night to compare with)")
+        return GateVerdict(
+            gate=text, verdict="not_checked", message=f"no earlier good night to compare with (fails if {text})"
+        )
     verdict = "failed" if result.failed else "passed"
     return GateVerdict(gate=text, verdict=verdict, value=result.value, message=result.message)

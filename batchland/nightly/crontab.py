@@ -30,12 +30,29 @@ LONGEST_LINE: Final = 990
 """Bytes; Debian's cron refuses commands of 1000."""
 _NICKNAMES: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "@reboot")
 _FIELD: Final = r"[0-9A-Za-z*/,-]+"
+_FIELDS: Final = (
+    ("minute", range(60), ""),
+    ("hour", range(24), ""),
+    ("day of the month", range(1, 32), ""),
+    ("month", range(1, 13), "jan feb mar apr may jun jul aug sep oct nov dec"),
+    ("weekday", range(8), "sun mon tue wed thu fri sat"),
+)
+"""What each field of a schedule says, its numbers, and the words for them."""
+_SPAN: Final = re.compile(r"(?:\*|([0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?)(?:/0*[1-9][0-9]*)?", re.IGNORECASE)
 
 
 def _schedule(text: str) -> str:
-    if text in _NICKNAMES or re.fullmatch(rf"{_FIELD}(?: +{_FIELD}){{4}}", text):
+    if text in _NICKNAMES:
         return text
-    raise ValueError('is not five fields like "30 3 * * *", nor a word like @daily')
+    if not re.fullmatch(rf"{_FIELD}(?: +{_FIELD}){{4}}", text):
+        raise ValueError('is not five fields like "30 3 * * *", nor a word like @daily')
+    for field, (name, numbers, words) in zip(text.split(), _FIELDS, strict=True):
+        for span in field.split(","):
+            found = _SPAN.fullmatch(span)
+            ends = [end for end in found.groups() if end] if found else [""]
+            if not all(int(end) in numbers if end.isdecimal() else end.lower() in words.split() for end in ends):
+                raise ValueError(f"has {span!r} as its {name}, which goes from {numbers[0]} to {numbers[-1]}")
+    return text
 
 
 def _variable(name: str) -> str:

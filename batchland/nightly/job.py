@@ -28,11 +28,12 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
-from batchland.errors import UsageError, near_miss
+from batchland.errors import BatchlandError, UsageError, near_miss
 from batchland.evaluation import EvaluateOptions
 from batchland.evaluation.gates import parse_gate
 from batchland.options import FailureLimit, ScoreSettings
 from batchland.session.devices import PATTERN as DEVICES
+from batchland.session.devices import parse_device
 from batchland.source import matcher
 from batchland.urls import is_url
 
@@ -40,8 +41,14 @@ LAST_GOOD: Final = "last-good"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
 _DATE: Final = re.compile(r"date(?::(.+))?")
-_TOLD: Final = {"model_type": "should be a table", "path_type": "should be a path", "dict_type": "should be a table"}
-"""What to say where pydantic speaks of Python types."""
+_TOLD: Final = {
+    "model_type": "should be a table",
+    "path_type": "should be a path",
+    "dict_type": "should be a table",
+    "tuple_type": 'should be a list, like ["one", "another"]',
+    "string_pattern_mismatch": "should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+}
+"""What to say where pydantic speaks of Python types and regular expressions."""
 _DURATION: Final = r"\s*\d+(\.\d+)?\s*[smhd]\s*"
 
 
@@ -85,12 +92,12 @@ def _template(path: Path) -> Path:
     return path
 
 
-def _usage_as_value_error(check: Any) -> Any:
+def _told_as_value_error(check: Any) -> Any:
     def checked(value: Any) -> Any:
         try:
             if value is not None:
                 check(value)
-        except UsageError as error:
+        except BatchlandError as error:
             raise ValueError(str(error)) from error
         return value
 
@@ -107,7 +114,7 @@ JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), Af
 """Relative ones are below the job's `root`."""
 DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(_below_root)]
 """May say `{date}` or, as in strftime, `{date:%Y/%m/%d}`."""
-Patterns = Annotated[tuple[str, ...], AfterValidator(_usage_as_value_error(matcher))]
+Patterns = Annotated[tuple[str, ...], AfterValidator(_told_as_value_error(matcher))]
 
 
 def expand(path: Path, date: dt.date) -> Path:
@@ -135,7 +142,7 @@ class EvaluationTable(EvaluateOptions):
     """A folder of class folders, or a CSV or Parquet file with the columns image and label. May say {date}."""
     on_missing: Literal["fail", "skip"] = "fail"
     """fail, or skip the evaluation, where there are no labels."""
-    gates: tuple[Annotated[str, AfterValidator(_usage_as_value_error(parse_gate))], ...] = ()
+    gates: tuple[Annotated[str, AfterValidator(_told_as_value_error(parse_gate))], ...] = ()
     """Conditions under which the night fails, like "top1 < 0.70" or "drop(top1) > 2%"."""
     baseline: Annotated[Path, AfterValidator(_baseline)] = Path(LAST_GOOD)
     """What a drop is measured against: "last-good", the last good night before this one; or a report folder."""
@@ -231,12 +238,16 @@ class Job(ScoreSettings):
     """Folder of the partitions; a run owns date=DATE in it."""
     mode: Literal["all", "new"] = "all"
     """all, or new: only images that no other partition of this output holds unchanged, by path, size and time."""
-    device: Annotated[str, Field(pattern=rf"^(?:{DEVICES})$")] = "auto"
+    device: Annotated[
+        str,
+        AfterValidator(_told_as_value_error(parse_device)),
+        WithJsonSchema({"type": "string", "pattern": rf"^(?:{DEVICES})$"}),
+    ] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
     max_failed: Annotated[
         str | None,
         BeforeValidator(lambda value: str(value) if type(value) is int else value),
-        AfterValidator(_usage_as_value_error(FailureLimit.parse)),
+        AfterValidator(_told_as_value_error(FailureLimit.parse)),
         WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": [20, "1.5%"]}),
     ] = None
     """The night fails if more images do: a number or a percentage. The default allows any number."""

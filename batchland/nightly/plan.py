@@ -2,69 +2,128 @@
 
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
+from typing import NamedTuple
 
-from batchland.errors import MissingInputError
+from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
 from batchland.lock import holder
 from batchland.nightly.assessment import baseline_night
 from batchland.nightly.delivery import check_delivery, chosen_images
 from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
-from batchland.nightly.partitions import KnownImages, is_begun, read_manifest, siblings
+from batchland.nightly.ownership import differences, held_partition, scored_by
+from batchland.nightly.partitions import KnownImages, is_begun, siblings
 from batchland.nightly.retention import find_expired
 from batchland.nightly.run_record import LOCK_FILE, RUN_FILE, RunRecord, read_runs
+from batchland.report.wording import files, images
+from batchland.schemas import Manifest
 
 
-def plan_night(job: Job, night: date, *, force: bool = False) -> Iterator[str]:
-    """A line for each thing that a run would do, in order. Raises UsageError."""
+class Plan(NamedTuple):
+    """What a run would do, and why it would fail."""
+
+    lines: tuple[str, ...]
+    """For people, one for each thing, in order."""
+    problems: tuple[BatchlandError, ...]
+    """What would end the run, as far as it shows beforehand; each stands in a line that says `fail`."""
+
+
+class _Step(NamedTuple):
+    text: str
+    problem: BatchlandError | None = None
+
+    @classmethod
+    def fail(cls, error: BatchlandError) -> "_Step":
+        return cls(f"  fail: {error}", error)
+
+
+def plan_night(job: Job, night: date, *, force: bool = False, open_models: bool = False) -> Plan:
+    """Look at everything that a run would need. open_models: at the models, too, on the CPU."""
+    steps = list(_steps(job, night, force=force, open_models=open_models))
+    return Plan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
+
+
+def _steps(job: Job, night: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
     records = read_runs(job.folder)
-    yield f"job {job.name} of {job.file}, night {night}"
+    yield _Step(f"job {job.name} of {job.file}, night {night}")
     if (running := holder(job.folder / LOCK_FILE)) is not None:
-        yield f"turned away: process {running.get('pid')} runs the job since {running.get('since')}"
+        yield _Step(f"turned away: process {running.get('pid')} runs the job since {running.get('since')}")
     for expired in find_expired(job, night, records):
-        yield f"delete {expired.folder}: {len(expired.files)} files, {expired.bytes} bytes"
+        yield _Step(f"delete {expired.folder}: {files(len(expired.files))}, {expired.bytes} bytes")
     for model, file in job.all_models.items():
-        there = "" if file.exists() else ", which does not exist"
-        yield f"model {model}: {file}{there}"
-        yield f"  {_plan_partition(job, model, night, force=force)}"
-        if job.evaluation:
-            yield f"  {_plan_evaluation(job, job.evaluation, model, night, records)}"
+        yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
-        yield from (f"gate: fail if {gate}" for gate in job.evaluation.gates)
+        yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
     if job.max_failed is not None:
-        yield f"fail if more than {job.max_failed} images do"
-    yield f"record {job.folder / str(night) / RUN_FILE}"
+        yield _Step(f"fail if more than {job.max_failed} images do")
+    yield _Step(f"record {job.folder / str(night) / RUN_FILE}")
     if job.metrics:
-        yield f"metrics {job.metrics}"
+        yield _Step(f"metrics {job.metrics}")
     if job.heartbeat:
-        yield "ping the heartbeat"
+        yield _Step("ping the heartbeat")
     if job.notify:
-        yield f"on {job.notify.on}, run {' '.join(job.notify.command)}"
+        yield _Step(f"on {job.notify.on}, run {' '.join(job.notify.command)}")
 
 
-def _plan_partition(job: Job, model: str, night: date, *, force: bool) -> str:
+def _steps_of_model(
+    job: Job, model: str, file: Path, night: date, records: list[RunRecord], *, force: bool, open_model: bool
+) -> Iterator[_Step]:
+    yield _Step(f"model {model}: {file}{'' if file.exists() else ', which does not exist'}")
+    if open_model and (error := _model_problem(file)):
+        yield _Step.fail(error)
+    try:
+        manifest = held_partition(job, model, night, force=force)
+    except UsageError as error:
+        yield _Step.fail(error)
+        manifest = None
+    else:
+        if manifest is not None and not force:
+            yield from _keep(job, model, file, night, manifest)
+            model = scored_by(job, model, manifest)
+        else:
+            yield _score(job, model, night, replace=manifest is not None)
+    if job.evaluation:
+        yield _evaluate(job, job.evaluation, model, night, records)
+
+
+def _model_problem(file: Path) -> ModelError | None:
+    from batchland.session import open_session
+
+    try:
+        open_session(file, "cpu")
+    except ModelError as error:
+        return error
+    return None
+
+
+def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> Iterator[_Step]:
+    listed = images(manifest.counts.listed)
+    yield _Step(f"  keep {job.partition(model, night)}: complete since {manifest.created_at}, {listed}")
+    for difference in differences(job, file, manifest):
+        yield _Step(f"  though {difference}; --force scores it anew")
+
+
+def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:
     partition, root = job.partition(model, night), job.images_of(night)
-    manifest = read_manifest(partition)
-    if manifest is not None and not force:
-        return f"keep {partition}: complete since {manifest.created_at}, {manifest.counts.listed} images"
     try:
         check_delivery(job, root)
     except MissingInputError as error:
-        return f"{job.on_missing}: {error}"
-    images = list(chosen_images(job, root))
-    what = f"{len(images)} images of {root}"
+        return _Step(f"  skip: {error}") if job.on_missing == "skip" else _Step.fail(error)
+    chosen = list(chosen_images(job, root))
+    what = f"{images(len(chosen))} of {root}"
     if job.mode == "new":
         known = KnownImages(siblings(partition), root)
-        what = f"{sum(ref not in known for ref in images)} new of {what}"
-    if manifest is not None:
-        return f"replace {partition}: {what}"
-    return f"{'go on with' if is_begun(partition) else 'score'} {partition}: {what}"
+        what = f"{sum(ref not in known for ref in chosen)} new of {what}"
+    verb = "replace" if replace else "go on with" if is_begun(partition) else "score"
+    return _Step(f"  {verb} {partition}: {what}")
 
 
-def _plan_evaluation(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> str:
+def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:
     labels = expand(table.labels, night)
     if not labels.exists():
-        return f"{table.on_missing}: no labels at {labels}"
+        missing = UsageError(f"{labels}: no labels there; bring them, or mend {job.file}")
+        return _Step(f"  skip: {missing}") if table.on_missing == "skip" else _Step.fail(missing)
     baseline = str(table.baseline)
     if baseline == LAST_GOOD:
         good = baseline_night(job, model, night, records)
         baseline = f"the night of {good[0]}" if good else "no earlier good night"
-    return f"evaluate against {labels}, compared with {baseline}; report {job.report(model, night)}"
+    return _Step(f"  evaluate against {labels}, compared with {baseline}; report {job.report(model, night)}")

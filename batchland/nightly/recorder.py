@@ -64,6 +64,7 @@ class Recorder:
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
+        """By the job's names of the models. A kept partition's run has the name of the model that made it."""
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
@@ -87,7 +88,9 @@ class Recorder:
                 path.replace(path.with_name(f"{RUN_FILE}.unreadable"))
                 self.warn(f"{error}; moved to {RUN_FILE}.unreadable")
         if self.before is not None:
-            self.models = {model.name: model for model in self.before.models if model.name in self.job.all_models}
+            partitions = {str(self.job.partition(name, self.night)): name for name in self.job.all_models}
+            runs = {model.partition: model for model in self.before.models}
+            self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
         with suppress(OSError):  # a disk that is full already is told of when the work meets it

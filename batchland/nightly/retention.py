@@ -37,14 +37,20 @@ def find_expired(job: Job, night: date, records: Sequence[RunRecord]) -> list[Ex
     return [folder for day in sorted(found) if day not in kept for folder in found[day]]
 
 
-def delete(expired: Expired) -> Deletion:
-    """Delete the files, and the folder if nothing else is in it. Raises OSError."""
+def delete(expired: Expired, run_id: str) -> Deletion:
+    """Delete the files, and the folder if nothing else is in it. run_id: of whose attempt. Raises OSError."""
     for path in expired.files:
         path.unlink(missing_ok=True)
     with suppress(OSError):  # something else lies there
         expired.folder.rmdir()
         expired.folder.parent.rmdir()  # of a report, when it was the night's last one
-    return Deletion(date=expired.date, path=str(expired.folder), files=len(expired.files), bytes=expired.bytes)
+    return Deletion(
+        date=expired.date,
+        path=str(expired.folder),
+        files=len(expired.files),
+        bytes=expired.bytes,
+        run_id=run_id,
+    )
 
 
 def _kept(job: Job, night: date, found: Iterable[date], records: Sequence[RunRecord]) -> set[date]:

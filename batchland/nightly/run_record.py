@@ -114,7 +114,7 @@ class ModelRun(Document):
     """What one model of the job made of the night."""
 
     name: str
-    """As the job calls it."""
+    """As the job calls it; of a partition that was kept, as it was called when it scored that."""
     partition: str
     """Absolute path of the folder that holds the predictions."""
     state: ModelState
@@ -143,6 +143,8 @@ class Deletion(Document):
     """Absolute path of the folder of predictions or of the report."""
     files: Count
     bytes: Count
+    run_id: str | None = None
+    """Of the attempt that deleted it."""
 
 
 class RunRecord(Document):

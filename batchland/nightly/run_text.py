@@ -1,13 +1,17 @@
 """A night's record as text for people: terminal, cron mail, notification. Computes nothing."""
 
 from batchland.nightly.run_record import ModelRun, RunRecord
+from batchland.report.wording import files, images
 
 
-def describe_run(record: RunRecord) -> str:
-    """A few lines: how it ended, what each model did, what the gates found."""
+def describe_run(record: RunRecord, *, error: bool = True) -> str:
+    """A few lines: how it ended, what each model did, what the gates found, what the run deleted.
+
+    error: with its sentence, if the night did not end well.
+    """
     took = f" in {record.seconds:.1f} s" if record.seconds is not None else ""
     lines = [f"Job {record.job}, {record.date}: {record.outcome.replace('_', ' ')}{took}."]
-    if record.error:
+    if record.error and (error or record.exit_code == 0):
         lines.append(record.error)
     for model in record.models:
         lines.append(describe_model(model))
@@ -15,7 +19,11 @@ def describe_run(record: RunRecord) -> str:
             lines += [f"  gate {gate.verdict.replace('_', ' ')}: {gate.message}" for gate in model.evaluation.gates]
             lines.append(f"  report: {model.evaluation.report}/report.html")
     lines += [f"Models compared: {folder}/report.html" for folder in record.comparisons]
-    lines += [f"Deleted, {night.date}: {night.path} ({night.files} files)." for night in record.deleted]
+    lines += [
+        f"Deleted, {night.date}: {night.path} ({files(night.files)})."
+        for night in record.deleted
+        if night.run_id == record.deciding.run_id
+    ]
     lines += [f"Warning: {warning}." for warning in record.warnings]
     return "\n".join(lines) + "\n"
 
@@ -28,7 +36,7 @@ def describe_model(model: ModelRun) -> str:
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     known = f", {model.already_scored} known already" if model.already_scored else ""
     text = (
-        f"{model.name}: {model.state}, {counts.listed} images{known}, {counts.ok} ok, {counts.failed} failed"
+        f"{model.name}: {model.state}, {images(counts.listed)}{known}, {counts.ok} ok, {counts.failed} failed"
         f"{f' ({codes})' if codes else ''}, {model.images_per_second:.1f} images/s on {model.device}"
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):

@@ -3,12 +3,11 @@
 record = run_night(load_job(Path("jobs/nightly.toml")), date(2026, 11, 23))
 """
 
-import hashlib
 import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,7 +28,8 @@ from batchland.nightly.assessment import assess, compare_models
 from batchland.nightly.delivery import check_delivery, chosen_images
 from batchland.nightly.heartbeat import ping_end
 from batchland.nightly.job import EvaluationTable, Job
-from batchland.nightly.partitions import KnownImages, mix, read_manifest, siblings
+from batchland.nightly.ownership import differences, held_partition, scored_by
+from batchland.nightly.partitions import KnownImages, mix, siblings
 from batchland.nightly.recorder import Ending, Recorder
 from batchland.nightly.retention import delete, find_expired
 from batchland.nightly.run_log import run_log
@@ -167,7 +167,7 @@ class _Night:
         """Delete old nights first, because that may be what a full disk needs."""
         for expired in find_expired(self.job, self.night, records):
             try:
-                deletion = delete(expired)
+                deletion = delete(expired, self.recorder.run_id)
             except OSError as error:
                 self.recorder.warn(f"retention: {expired.folder} cannot be deleted ({error.strerror})")
                 continue
@@ -178,13 +178,12 @@ class _Night:
         """Bring every model's partition about, and return the errors of those models that cannot be used."""
         refused = []
         delivered = False
-        for name, file in self.job.all_models.items():
-            partition = self.job.partition(name, self.night)
-            manifest = read_manifest(partition)
+        models = self.job.all_models
+        held = {name: held_partition(self.job, name, self.night, force=self._force) for name in models}
+        for name, file in models.items():
+            partition, manifest = self.job.partition(name, self.night), held[name]
             if manifest is not None and not self._force:
-                _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
-                _warn_of_another_model(name, file, manifest)
-                self.recorder.models[name] = _model_run(name, partition, "kept", manifest)
+                self.recorder.models[name] = self._keep(name, file, partition, manifest)
                 continue
             if not delivered:
                 check_delivery(self.job, self.job.images_of(self.night))
@@ -195,10 +194,18 @@ class _Night:
             try:
                 self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
             except ModelError as error:
-                _log.error("%s: %s", name, error)
+                if len(models) > 1:  # the others go on, and the night tells of the first alone
+                    _log.error("%s: %s", name, error)
                 refused.append(error)
             self.recorder.save()
         return refused
+
+    def _keep(self, name: str, file: Path, partition: Path, manifest: Manifest) -> ModelRun:
+        name = scored_by(self.job, name, manifest)
+        _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
+        for difference in differences(self.job, file, manifest):
+            _log.warning("%s: %s; --force scores it anew", name, difference)
+        return _model_run(name, partition, "kept", manifest)
 
     def _score(self, name: str, file: Path, partition: Path, *, replaced: bool) -> ModelRun:
         root = self.job.images_of(self.night)
@@ -227,7 +234,7 @@ class _Night:
         for name, model in models.items():
             if model.counts:
                 self._check_time()
-                evaluation = assess(self.job, name, self.night, records)
+                evaluation = assess(self.job, model.name, self.night, records)
                 models[name] = model.model_copy(update={"evaluation": evaluation})
         evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
         if table.compare and len(evaluated) > 1:
@@ -247,8 +254,8 @@ class _Night:
             if limit and model.counts:
                 limit.check(model.counts)
         failed = [
-            f"{name}: {gate.message}; see {model.evaluation.report}/report.html"
-            for name, model in models.items()
+            f"{model.name}: {gate.message}; see {model.evaluation.report}/report.html"
+            for model in models.values()
             if model.evaluation
             for gate in model.evaluation.gates
             if gate.verdict == "failed"
@@ -256,12 +263,6 @@ class _Night:
         if failed:
             more = f" (and {len(failed) - 1} more gates)" if len(failed) > 1 else ""
             raise GateFailedError(f"gate failed: {failed[0]}{more}")
-
-
-def _warn_of_another_model(name: str, file: Path, manifest: Manifest) -> None:
-    with suppress(OSError), file.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != manifest.model.sha256:
-            _log.warning("%s: %s is another model than the one that scored it; --force scores it again", name, file)
 
 
 def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest) -> ModelRun:

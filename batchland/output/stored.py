@@ -25,6 +25,9 @@ class Stored(Protocol):
     def parts(self) -> list[str]:
         """Names of the Parquet files, in order, as they lie there; of a file, its own."""
 
+    def folders(self) -> list[str]:
+        """Names of the folders that lie in a folder, in order."""
+
     def stamp(self, part: str) -> Stamp:
         """Tells a file from one that replaces it."""
 
@@ -57,6 +60,9 @@ class _LocalFiles:
             return sorted(path.name for path in self._out.glob("part-*.parquet"))
         return [self._out.name]
 
+    def folders(self) -> list[str]:
+        return sorted(path.name for path in self._out.iterdir() if path.is_dir())
+
     def stamp(self, part: str) -> Stamp:
         status = self._path(part).stat()
         return status.st_size, status.st_mtime_ns
@@ -84,6 +90,9 @@ class _RemoteFiles:
             names = self._objects.list(self._out)
             return sorted(name for name in names if fnmatchcase(name, "part-*.parquet"))
         return [self._out.name]
+
+    def folders(self) -> list[str]:
+        return sorted(name for name, info in self._objects.list(self._out).items() if not info.is_file)
 
     def stamp(self, part: str) -> Stamp:
         info = self._objects.info(self._path(part))

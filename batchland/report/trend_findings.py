@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from statistics import median
 from typing import Final, Literal
 
@@ -29,12 +30,17 @@ CONFIDENCE: Final = 0.95
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """The nights in two sentences."""
+    """The nights in two sentences. An image that several models scored in a night counts once."""
     outcomes = {row["date"]: row["outcome"] for row in rows}
     good = sum(outcome == "ok" for outcome in outcomes.values())
-    listed, failed = (sum(row[name] or 0 for row in rows) for name in ("images", "failed"))
+    listed, failed = (
+        sum(max(row[name] or 0 for row in own) for _, own in groupby(rows, itemgetter("date")))
+        for name in ("images", "failed")
+    )
     nights = f"{count(len(outcomes))} night{'' if len(outcomes) == 1 else 's'}"
-    return f"{count(good)} of {nights} ended well. {images(listed)} scored, {count(failed)} of them failed."
+    models = max(Counter(row["date"] for row in rows).values())
+    by = f" by {models} models" if models > 1 else ""
+    return f"{count(good)} of {nights} ended well. {images(listed)} scored{by}, {count(failed)} of them failed."
 
 
 def findings(rows: Sequence[Row], by_model: Mapping[str, Sequence[Row]]) -> list[Finding]:

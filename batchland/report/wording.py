@@ -38,6 +38,11 @@ def images(value: int) -> str:
     return f"{value:,} image{'' if value == 1 else 's'}"
 
 
+def files(value: int) -> str:
+    """`1 file`, `12,345 files`."""
+    return f"{value:,} file{'' if value == 1 else 's'}"
+
+
 def points(value: float) -> str:
     """A difference of two shares, in percentage points, with its sign."""
     tenths = round(value * 100, 1) + 0.0  # never -0.0
