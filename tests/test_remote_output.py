@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -400,6 +401,11 @@ def test_images_and_output_both_in_the_store(tmp_path, bucket, photos, toy_model
         (bucket.folder / path.relative_to(photos.parent)).write_bytes(path.read_bytes())
     with pytest.raises(UsageError, match="lies inside the images to score; give an --out elsewhere"):
         score(bucket.url("photos"), bucket.url("photos/p.parquet"), options(toy_model))
+    pq.write_table(pa.table({"image": [picture()]}), bucket.folder / "table.parquet")
+    with pytest.raises(
+        UsageError, match=r"table.parquet: would replace s3://.*/table.parquet, which is to be read; give"
+    ):
+        score(bucket.url("table.parquet"), bucket.url("table.parquet"), options(toy_model, overwrite=True))
     score(bucket.url("photos"), bucket.url("p.parquet"), options(toy_model))
     score(photos, tmp_path / "p.parquet", options(toy_model))
     columns = ["image", "status", "error_code", "top_k", "width", "height", "file_size"]

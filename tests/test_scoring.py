@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -291,6 +293,33 @@ def test_an_output_inside_the_images_is_refused(photos, toy_model):
     with pytest.raises(UsageError, match="lies inside the images to score"):
         score(photos, photos / "sub" / "p.parquet", options(toy_model))
     assert not (photos / "sub").exists()
+
+
+def test_an_output_never_takes_the_place_of_what_is_read(tmp_path, photos, toy_model):
+    """Pictures in a table, a shard, a list, a folder in an output of ours: none is worth less than predictions."""
+    before = score(photos, tmp_path / "night", options(toy_model)).out
+    photos = photos.rename(before / "photos")
+    pq.write_table(pa.table({"image": [picture()]}), tmp_path / "table.parquet")
+    pq.write_table(pa.table({"image": [str(photos / "camera-0/000.jpg")]}), tmp_path / "list.parquet")
+    (tmp_path / "link.parquet").symlink_to("table.parquet")
+    with tarfile.open(before / "1.tar", "w") as tar:
+        tar.add(photos)
+    kept = contents(tmp_path)
+    for out, read, given, listing in (
+        ("table.parquet", "table.parquet", "table.parquet", None),
+        ("table.parquet", "link.parquet", "{link,table}.parquet", None),
+        ("night", "night/1.tar", "night/*.tar", None),
+        ("night", "night/photos", "night/photos", None),
+        ("night", "night", "night", None),
+        ("list.parquet", "list.parquet", None, "list.parquet"),
+    ):
+        for overwrite in (False, True):
+            asked = options(toy_model, image_list=listing and str(tmp_path / listing), overwrite=overwrite)
+            with pytest.raises(UsageError) as caught:
+                score(given and str(tmp_path / given), tmp_path / out, asked)
+            told = f"{tmp_path}/{out}: would replace {tmp_path}/{read}, which is to be read; give another --out"
+            assert str(caught.value) == told
+    assert contents(tmp_path) == kept
 
 
 def test_nothing_to_score_is_an_error_that_says_what_is_there(tmp_path, toy_model):

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -32,6 +32,10 @@ class Folder:
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """As `list_images` does it."""
         return list_images(self._root, **self._options, ignored=ignored)
+
+    def inputs(self) -> Iterable[str]:
+        """The folder."""
+        return [os.fspath(self._root)]
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """As `list_again` does it."""

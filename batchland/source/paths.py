@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from itertools import chain
@@ -53,6 +53,10 @@ class Paths:
                     yield self._ref(entry)
                 else:
                     ignored.counts["blank line"] += 1
+
+    def inputs(self) -> Iterable[str]:
+        """The folder, and the list if it has a name."""
+        return [self._base, self._listing][: 1 if self._listing == STANDARD_INPUT else 2]
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """Needs no list."""
