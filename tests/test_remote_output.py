@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -281,6 +282,8 @@ def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_sile
     for path in (bucket.folder / ".p.parquet.parts").iterdir():
         os.utime(path, (time.time() - 700, time.time() - 700))
     assert score(photos, url, options(new)).manifest.resumed_images == 0
+    told = rf"{url}: begins anew and discards (16|24) finished images of an interrupted run, which differs in model"
+    assert re.fullmatch(told, caplog.messages[-1])
 
 
 def test_the_second_run_on_one_machine_names_the_first(bucket, photos, toy_model):

@@ -156,7 +156,7 @@ def interrupted_at(photos, out, options, images):
     "change",
     ["top_k", "batch_size", "model", "all_files"],
 )
-def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, change):
+def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, change, caplog):
     out = tmp_path / "p.parquet"
     interrupted_at(photos, out, options(toy_model), 30)
     other = {"top_k": 1, "batch_size": 8, "all_files": True}
@@ -165,6 +165,10 @@ def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, ch
         card = toy_card().model_copy(update={"name": "another"})
         changed = options(write_toy_model(tmp_path / "other.onnx", card))
     assert score(photos, out, changed).manifest.resumed_images == 0
+    named = change if change == "model" else f"options.{change}"
+    assert caplog.messages == [
+        f"{out}: begins anew and discards 32 finished images of an interrupted run, which differs in {named}"
+    ]
 
 
 def test_only_parts_whose_images_are_unchanged_are_taken_over(tmp_path, photos, toy_model):
@@ -188,10 +192,11 @@ def test_a_damaged_part_is_scored_again(tmp_path, photos, toy_model):
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 32
 
 
-def test_restart_discards_what_is_there(tmp_path, photos, toy_model):
+def test_restart_discards_what_is_there(tmp_path, photos, toy_model, caplog):
     out = tmp_path / "p.parquet"
     interrupted_at(photos, out, options(toy_model), 40)
-    assert score(photos, out, options(toy_model, restart=True)).manifest.resumed_images == 0
+    assert score(photos, out, options(toy_model, top_k=2, restart=True)).manifest.resumed_images == 0
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p"])

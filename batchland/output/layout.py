@@ -1,5 +1,9 @@
 """How an output is laid out, wherever it lies: names, Parquet files, and what may be replaced. Knows no place."""
 
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Final, Literal, TypeVar
 
@@ -12,6 +16,8 @@ PUBLISHING: Final = "publishing"
 """Mark among the parts that all of them are there, and the output is being replaced."""
 RUN_NOTE: Final = "run.json"
 """Among the parts: whose they are."""
+_log = logging.getLogger("batchland")
+
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
@@ -40,6 +46,35 @@ def write_table(table: pa.Table, file: Any, metadata: dict[bytes, bytes], row_gr
     """One Parquet file, of one row group if no size is given: the same table gives the same bytes."""
     table = table.combine_chunks().replace_schema_metadata(metadata)
     pq.write_table(table, file, compression="zstd", row_group_size=row_group_size or max(1, table.num_rows))
+
+
+def count_rows(part: Path | pa.NativeFile) -> int:
+    """Of a part; a broken one has none. Raises OSError."""
+    with suppress(pa.ArrowException):
+        return int(pq.read_metadata(part).num_rows)
+    return 0
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Names of the values that differ in two fingerprints, as `options.top_k`."""
+    for name in sorted({*one, *other}):
+        first, second = one.get(name), other.get(name)
+        if isinstance(first, dict) and isinstance(second, dict):
+            yield from differences(first, second, f"{prefix}{name}.")
+        elif first != second:
+            yield prefix + name
+
+
+def warn_discarded(out: str, known: str, fingerprint: str, images: int) -> None:
+    """Say what is lost where a run of `fingerprint` begins, and one of `known` had finished so many images."""
+    if images:
+        names = ", ".join(differences(json.loads(known), json.loads(fingerprint)))
+        _log.warning(
+            "%s: begins anew and discards %d finished images of an interrupted run, which differs in %s",
+            out,
+            images,
+            names,
+        )
 
 
 def check_replaceable(

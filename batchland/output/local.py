@@ -28,10 +28,12 @@ from batchland.output.layout import (
     PUBLISHING,
     RUN_NOTE,
     check_replaceable,
+    count_rows,
     is_file_output,
     manifest_path,
     part_name,
     read_table,
+    warn_discarded,
     write_table,
 )
 from batchland.schemas import WrittenFile
@@ -80,6 +82,9 @@ class LocalOutput:
             ours=self._found() != "folder" or not any(self._out.iterdir()) or manifest_path(self._out).exists(),
             replace=overwrite or completing,
         )
+        if known and known != fingerprint and not restart:
+            images = sum(map(count_rows, self._parts.glob("part-*.parquet")))
+            warn_discarded(self.name, known, fingerprint, images)
         if known != fingerprint or restart:
             _remove(self._parts)
             self._parts.mkdir()

@@ -31,10 +31,12 @@ from batchland.output.layout import (
     PUBLISHING,
     RUN_NOTE,
     check_replaceable,
+    count_rows,
     is_file_output,
     manifest_path,
     part_name,
     read_table,
+    warn_discarded,
     write_table,
 )
 from batchland.output.objects import Objects, Upload, first_error
@@ -117,6 +119,9 @@ class RemoteOutput:
             ours=all(map(_OURS.fullmatch, names)),
             replace=overwrite or (known == fingerprint and PUBLISHING in parts),
         )
+        if known and known not in (_DONE, fingerprint) and not restart:
+            images = sum(self._count_rows(name) for name in parts if _OURS.fullmatch(name))
+            warn_discarded(self.name, known, fingerprint, images)
         if known != fingerprint or restart:
             self._objects.remove_folder(self._parts)
             for note in self.notes_dir.iterdir():
@@ -126,6 +131,10 @@ class RemoteOutput:
         self._holding = True
         self._put(HOLDER_NOTE, holder_facts())
         self._present = set(parts)
+
+    def _count_rows(self, part: str) -> int:
+        with self._objects.open(self._parts / part) as file:
+            return count_rows(file)
 
     def _check_holder(self, parts: "dict[str, FileInfo]", *, harmless: bool) -> None:
         """The last holder may be at work on another machine; on this one, our lock says that it is not."""
