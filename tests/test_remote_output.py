@@ -227,14 +227,17 @@ def test_killed_while_it_replaced_a_folder_the_same_command_completes_it(
     assert "p/_manifest.json" in listed(bucket)
 
 
-def test_a_folder_that_is_not_ours_is_never_replaced(bucket, photos, toy_model):
+def test_what_is_not_ours_is_never_replaced(bucket, photos, toy_model):
     (bucket.folder / "precious").mkdir()
     (bucket.folder / "precious" / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="exists; give --overwrite"):
         score(photos, bucket.url("precious"), options(toy_model))
     with pytest.raises(UsageError, match="is a folder that batchland did not write"):
         score(photos, bucket.url("precious"), options(toy_model, overwrite=True))
-    assert listed(bucket) == ["precious/thesis.tex"]
+    (bucket.folder / "notes.parquet").write_text("x")
+    with pytest.raises(UsageError, match=r"/notes.parquet: is a file that batchland did not write"):
+        score(photos, bucket.url("notes.parquet"), options(toy_model, overwrite=True))
+    assert listed(bucket) == ["notes.parquet", "precious/thesis.tex"]
 
 
 @pytest.mark.parametrize("name", ["p.parquet", pytest.param("p", marks=pytest.mark.slow)])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -213,7 +214,15 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(tmp_path, photos, t
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
+def test_what_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
+    for name, write in (("notes", lambda path: path.write_text("x")), ("t", partial(pq.write_table, pa.table({})))):
+        write(tmp_path / f"{name}.parquet")
+        before = contents(tmp_path)
+        with pytest.raises(UsageError, match=rf"/{name}.parquet: is a file that batchland did not write; give another"):
+            score(photos, tmp_path / f"{name}.parquet", options(toy_model, overwrite=True))
+        assert contents(tmp_path) == before
+    (tmp_path / "empty.parquet").touch()
+    assert score(photos, tmp_path / "empty.parquet", options(toy_model, overwrite=True)).manifest.counts.listed == 60
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="is a folder that batchland did not write"):

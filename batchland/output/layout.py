@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Final, Literal, TypeVar
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import UsageError
+from batchland.schemas import METADATA_KEY
 
 PUBLISHING: Final = "publishing"
 """Mark among the parts that all of them are there, and the output is being replaced."""
@@ -55,6 +56,13 @@ def count_rows(part: Path | pa.NativeFile) -> int:
     return 0
 
 
+def is_predictions(file: Path | pa.NativeFile) -> bool:
+    """Whether batchland wrote this Parquet file. Raises OSError."""
+    with suppress(pa.ArrowException):
+        return METADATA_KEY in (pq.read_metadata(file).metadata or {})
+    return False
+
+
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Names of the values that differ in two fingerprints, as `options.top_k`."""
     for name in sorted({*one, *other}):
@@ -82,16 +90,16 @@ def check_replaceable(
     found: Literal["file", "folder"] | None,
     *,
     file_output: bool,
-    ours: bool,
+    ours: Callable[[], bool],
     replace: bool,
 ) -> None:
     """Raise UsageError unless what is found at `out` may be replaced.
 
-    ours: a folder is empty, or has batchland's manifest. replace: the user, or a run killed in the middle, wants it.
+    ours: whether it is empty, or batchland wrote it. replace: the user, or a run killed in the middle, wants it.
     """
     if found and not replace:
         raise UsageError(f"{out}: exists; give --overwrite to replace it, or another --out")
     if found and (found == "file") != file_output:
         raise UsageError(f"{out}: is a {found}; an output named *.parquet is a file, any other is a folder")
-    if found == "folder" and not ours:
-        raise UsageError(f"{out}: is a folder that batchland did not write; give another --out")
+    if found and not ours():
+        raise UsageError(f"{out}: is a {found} that batchland did not write; give another --out")

@@ -30,6 +30,7 @@ from batchland.output.layout import (
     check_replaceable,
     count_rows,
     is_file_output,
+    is_predictions,
     manifest_path,
     part_name,
     read_table,
@@ -79,7 +80,7 @@ class LocalOutput:
             self._out,
             self._found(),
             file_output=is_file_output(self._out),
-            ours=self._found() != "folder" or not any(self._out.iterdir()) or manifest_path(self._out).exists(),
+            ours=self._is_ours,
             replace=overwrite or completing,
         )
         if known and known != fingerprint and not restart:
@@ -94,6 +95,13 @@ class LocalOutput:
         if not self._out.exists():
             return None
         return "folder" if self._out.is_dir() else "file"
+
+    def _is_ours(self) -> bool:
+        if manifest_path(self._out).exists():
+            return True
+        if self._out.is_dir():
+            return not any(self._out.iterdir())
+        return not self._out.stat().st_size or is_predictions(self._out)
 
     def has_part(self, index: int) -> bool:
         """As `Output`."""

@@ -33,6 +33,7 @@ from batchland.output.layout import (
     check_replaceable,
     count_rows,
     is_file_output,
+    is_predictions,
     manifest_path,
     part_name,
     read_table,
@@ -110,13 +111,14 @@ class RemoteOutput:
         known = self._text(RUN_NOTE) if RUN_NOTE in parts else None
         if known != _DONE:
             self._check_holder(parts, harmless=known == fingerprint)
-        is_file = self._objects.info(self._out).is_file
+        found = self._objects.info(self._out)
+        is_file = found.is_file
         names = [] if is_file else list(self._objects.list(self._out))
         check_replaceable(
             self.name,
             "file" if is_file else "folder" if names else None,  # an empty object may stand for an empty folder
             file_output=is_file_output(self._out),
-            ours=all(map(_OURS.fullmatch, names)),
+            ours=lambda: self._is_ours(found.size) if is_file else all(map(_OURS.fullmatch, names)),
             replace=overwrite or (known == fingerprint and PUBLISHING in parts),
         )
         if known and known not in (_DONE, fingerprint) and not restart:
@@ -131,6 +133,12 @@ class RemoteOutput:
         self._holding = True
         self._put(HOLDER_NOTE, holder_facts())
         self._present = set(parts)
+
+    def _is_ours(self, size: int) -> bool:
+        if not size or self._objects.info(self._manifest).is_file:
+            return True
+        with self._objects.open(self._out) as file:
+            return is_predictions(file)
 
     def _count_rows(self, part: str) -> int:
         with self._objects.open(self._parts / part) as file:
