@@ -105,7 +105,7 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
     """
-    from batchland.options import FailureLimit, ScoreOptions, find_model
+    from batchland.options import FailureLimit, ScoreOptions, find_model, hidden_images
     from batchland.progress import ScoreProgress
     from batchland.scoring import score as run
     from batchland.shards.deal import Deal, Shard
@@ -130,6 +130,8 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
         click.echo(_score_paragraph(images or options["image_list"], summary))
     if limit:
         limit.check(summary.manifest.counts)
+    elif told := hidden_images(summary.manifest.counts):
+        _log.warning(told)
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:
