@@ -262,7 +262,7 @@ def _listed(
     chosen = partial(_chosen, options, ignored, skip)
     if deal and isinstance(source, ContainerSource):
         return deal.containers(source, ignored, chosen)
-    images = _not_empty(chosen(source.images(ignored)), source, ignored)
+    images = _not_empty(chosen(source.images(ignored)), source, options.image_list, ignored)
     return deal.images(images) if deal else images
 
 
@@ -281,11 +281,19 @@ def _listed_again(source: Source, options: ScoreOptions, name: str) -> Iterator[
     return choose(images, options.include, options.exclude, Ignored()) if name.endswith("/") else images
 
 
-def _not_empty(images: Iterator[ImageRef], source: Source, ignored: Ignored) -> Iterator[ImageRef]:
+def _not_empty(
+    images: Iterator[ImageRef], source: Source, image_list: str | None, ignored: Ignored
+) -> Iterator[ImageRef]:
     first = next(images, None)
     if first is None:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.counts.items())) or "nothing at all"
-        raise UsageError(f"{source.name}: no images to score (found: {found}); --all-files lists every file")
+        where, advice = source.name, "give the place that holds them"
+        if image_list is not None:
+            where = "standard input" if image_list == "-" else shown(image_list)
+            advice = "give a list with one path a line"
+        elif any(kind.startswith(".") or kind == "no extension" for kind in ignored.counts):
+            advice = "--all-files lists every file"
+        raise UsageError(f"{where}: no images to score (found: {found}); {advice}")
     return chain([first], images)
 
 

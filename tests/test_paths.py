@@ -158,9 +158,14 @@ def test_standard_input(photos: Path, toy_model: Path, tmp_path: Path) -> None:
         path.write_bytes(picture())
     again = _piped(b"", tmp_path / "out.parquet", toy_model, "--retry-failed")
     assert b"60 ok, 0 failed" in again.stdout, again.stderr
-    nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model)
-    assert nothing.returncode == 2
-    assert b"no images to score (found: 2 blank line)" in nothing.stderr
+    (tmp_path / "empty.txt").touch()
+    for images, name, found in (
+        ("-", "standard input", "2 blank line"),
+        (f"{tmp_path}/empty.txt", "", "nothing at all"),
+    ):
+        nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model, images=images)
+        told = f"{name or images}: no images to score (found: {found}); give a list with one path a line"
+        assert (nothing.returncode, nothing.stderr.splitlines()[-1].decode()) == (2, f"batchland: {told}")
 
 
 @pytest.mark.parametrize("count", [5, 5000])

@@ -342,6 +342,10 @@ def test_nothing_to_score_is_an_error_that_says_what_is_there(tmp_path, toy_mode
     with pytest.raises(UsageError) as caught:
         score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
     assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 .txt); --all-files lists every file"
+    (tmp_path / "in" / "a.txt").rename(tmp_path / "in" / ".a.jpg")
+    with pytest.raises(UsageError) as caught:
+        score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
+    assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 hidden); give the place that holds them"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "toy.onnx"]
 
 
