@@ -309,6 +309,15 @@ def test_an_output_inside_the_images_is_refused(photos, toy_model):
     assert not (photos / "sub").exists()
 
 
+@pytest.mark.parametrize("name", ["ft.csv", "ft.JSON", "ft.pq"])
+def test_no_folder_is_called_as_a_file(tmp_path, photos, toy_model, name):
+    with pytest.raises(UsageError) as caught:
+        score(photos, tmp_path / name, options(toy_model))
+    told = "predictions are written as Parquet; call --out ft.parquet or ft"
+    assert str(caught.value) == f"{tmp_path}/{name}: {told}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
+
+
 def test_an_output_never_takes_the_place_of_what_is_read(tmp_path, photos, toy_model):
     """Pictures in a table, a shard, a list, a folder in an output of ours: none is worth less than predictions."""
     before = score(photos, tmp_path / "night", options(toy_model)).out
