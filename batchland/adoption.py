@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from batchland import __version__
 from batchland.errors import ModelError, UsageError, near_miss
-from batchland.files import publish
+from batchland.files import check_new_file, publish
 from batchland.half_floats import in_half_floats, require_agreement
 from batchland.model_card import METADATA_KEY, ModelCard, class_names
 from batchland.preprocess import PreprocessSpec
@@ -79,8 +79,10 @@ def adopt(
     precision: `fp16` computes in half floats, all but normalisation and softmax.
 
     `out` appears only if it answers alike one by one and as a batch, with rows that are probabilities. Raises
-    ModelError if the model cannot be adopted, UsageError for the other files, OutputError if `out` cannot be written.
+    ModelError if the model cannot be adopted, UsageError for the other files or an `out` that is one of them or is not
+    called *.onnx, OutputError if `out` cannot be written.
     """
+    check_new_file(out, ".onnx", (model, classes, Path(preprocess)))
     foreign = _load(model)
     source, target = _input(model, foreign), _output(model, foreign)
     foreign_spec = _preprocess(preprocess, source)

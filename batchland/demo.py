@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchland.errors import UsageError
 from batchland.evaluation import Evaluation, evaluate
 from batchland.options import ScoreOptions
 from batchland.report.comparison import write_side_by_side
@@ -52,9 +53,11 @@ def run_demo(
 ) -> DemoResult:
     """Fill `folder` with sample/, runs/, models/, predictions/ and report/. A sample that is there is used again.
 
-    Raises what the steps raise.
+    Raises UsageError if `folder` holds something and is no earlier demo's, and what the steps raise.
     """
     sample = folder / "sample"
+    if not (sample / "incoming").is_dir() and not _is_free(folder):
+        raise UsageError(f"{folder}: holds something that is not a demo's; give another folder")
     if not sample.exists():
         _log.info("drawing the sample set into %s", sample)
         draw_sample(sample)
@@ -65,6 +68,12 @@ def run_demo(
     best = max(scratch, transfer, key=lambda model: top1(model.evaluation))
     night = _score(sample / "incoming", folder / "predictions" / "incoming.parquet", best.onnx)
     return DemoResult(folder, (scratch, transfer), folder / "report" / "report.html", night)
+
+
+def _is_free(folder: Path) -> bool:
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(path.name.startswith(".") for path in folder.iterdir())  # as a demo that was killed leaves
 
 
 def _evaluated(run: Path, folder: Path) -> ModelResult:

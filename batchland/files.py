@@ -3,7 +3,8 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from batchland.errors import OutputError, UsageError
@@ -33,6 +34,30 @@ def publish(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
+    """Whether work may begin whose result becomes the file `path`, of that suffix and none of what it reads.
+
+    Raises UsageError, or OutputError if nothing can be written there.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file that ends in {suffix}")
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"{path}: give a name that ends in {suffix}")
+    if any(path.exists() and each.exists() and path.samefile(each) for each in reads):
+        raise UsageError(f"{path}: is to be read and would be replaced; give another name")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError if nothing can be made where `path` is, or is to be."""
+    folder = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextlib.contextmanager

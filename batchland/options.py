@@ -95,11 +95,8 @@ class FailureLimit(NamedTuple):
 
     def check(self, counts: Counts) -> None:
         """Raise TooManyFailedError if more images failed than allowed, or a folder hides an unknown number of them."""
-        if folders := counts.failed_by_code.get("unreadable"):
-            raise TooManyFailedError(
-                f"{folders} of {counts.listed} rows stand for folders or shards that could not be read, with nobody "
-                f"knows how many images; the predictions are written, mend them and run again with --retry-failed"
-            )
+        if told := hidden_images(counts):
+            raise TooManyFailedError(told)
         allowed = self.number if self.number is not None else counts.listed * (self.percent or 0) / 100
         if counts.failed > allowed:
             codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
@@ -107,6 +104,17 @@ class FailureLimit(NamedTuple):
                 f"{counts.failed} of {counts.listed} images failed ({codes}), more than max-failed {self.text} allows; "
                 f"the predictions are written, look at the rows with status = 'failed'"
             )
+
+
+def hidden_images(counts: Counts) -> str | None:
+    """What to say of failed rows that hide an unknown number of images, if there are any."""
+    folders = counts.failed_by_code.get("unreadable")
+    if not folders:
+        return None
+    return (
+        f"{folders} of {counts.listed} rows stand for folders or shards that could not be read, with nobody knows how "
+        f"many images; the predictions are written, mend them and run again with --retry-failed"
+    )
 
 
 def find_model(model: Path | None = None) -> Path:

@@ -221,9 +221,12 @@ class _Stopwatch:
 
 def _check_places(source: Source, out: Path | str, options: ScoreOptions) -> None:
     name = shown_place(out)
-    resolved = shown(out.resolve()) if isinstance(out, Path) else name
+    resolved = _resolved(out)
     if options.image_list is None and resolved.startswith(source.name.rstrip("/") + "/"):
         raise UsageError(f"{name}: lies inside the images to score; give an --out elsewhere")
+    for read in source.inputs() if not isinstance(out, Path) or out.exists() else ():
+        if f"{_resolved(place(read))}/".startswith(f"{resolved}/"):
+            raise UsageError(f"{name}: would replace {shown(read)}, which is to be read; give another --out")
     if not _is_utf8(out):
         raise UsageError(f"{name}: its name is no valid UTF-8, few programs could read it; give another --out")
     if options.shard and is_file_output(PurePath(name).parent):
@@ -234,6 +237,11 @@ def _check_places(source: Source, out: Path | str, options: ScoreOptions) -> Non
         raise UsageError("--retry-failed works on merged predictions; run `batchland merge`, then it, without --shard")
     if options.retry_failed and options.overwrite:
         raise UsageError("--retry-failed keeps the good rows of an output, --overwrite none; give one of the two")
+
+
+def _resolved(where: Path | str) -> str:
+    """Of a place: what it comes to by its links."""
+    return shown(where.resolve()) if isinstance(where, Path) else shown_place(where)
 
 
 def _is_utf8(path: Path | str) -> bool:
@@ -254,7 +262,7 @@ def _listed(
     chosen = partial(_chosen, options, ignored, skip)
     if deal and isinstance(source, ContainerSource):
         return deal.containers(source, ignored, chosen)
-    images = _not_empty(chosen(source.images(ignored)), source, ignored)
+    images = _not_empty(chosen(source.images(ignored)), source, options.image_list, ignored)
     return deal.images(images) if deal else images
 
 
@@ -273,11 +281,19 @@ def _listed_again(source: Source, options: ScoreOptions, name: str) -> Iterator[
     return choose(images, options.include, options.exclude, Ignored()) if name.endswith("/") else images
 
 
-def _not_empty(images: Iterator[ImageRef], source: Source, ignored: Ignored) -> Iterator[ImageRef]:
+def _not_empty(
+    images: Iterator[ImageRef], source: Source, image_list: str | None, ignored: Ignored
+) -> Iterator[ImageRef]:
     first = next(images, None)
     if first is None:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.counts.items())) or "nothing at all"
-        raise UsageError(f"{source.name}: no images to score (found: {found}); --all-files lists every file")
+        where, advice = source.name, "give the place that holds them"
+        if image_list is not None:
+            where = "standard input" if image_list == "-" else shown(image_list)
+            advice = "give a list with one path a line"
+        elif any(kind.startswith(".") or kind == "no extension" for kind in ignored.counts):
+            advice = "--all-files lists every file"
+        raise UsageError(f"{where}: no images to score (found: {found}); {advice}")
     return chain([first], images)
 
 

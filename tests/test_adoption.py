@@ -122,6 +122,26 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path, labels, give
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.onnx", "labels.txt"]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("labels.txt", "give a name that ends in .onnx"),
+        ("labels.onnx", "is to be read and would be replaced; give another name"),
+        ("f.onnx", "is to be read and would be replaced; give another name"),
+        ("models", "is a folder; give the name of a file that ends in .onnx"),
+    ],
+)
+def test_nothing_that_is_read_or_no_model_is_replaced(tmp_path, labels, name, message):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "labels.onnx").hardlink_to(labels)
+    model = foreign(tmp_path / "f.onnx")
+    before = {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError) as caught:
+        adopt(model, labels, tmp_path / name)
+    assert str(caught.value) == f"{tmp_path / name}: {message}"
+    assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_files_that_are_not_models_or_labels(tmp_path, labels):
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ModelError, match="is not a sound ONNX file"):

@@ -155,6 +155,22 @@ def test_the_command_prints_a_table_and_draws_the_samples(data: Path, tmp_path: 
     assert tuple(pixels[156, 554]) == (255, 255, 255)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("preds.parquet", "give a name that ends in .png"),
+        ("data/train/00.Red_Tower/a.png", "lies inside {data}, among the photos; give --samples a name elsewhere"),
+        ("data", "is a folder; give the name of a file that ends in .png"),
+    ],
+)
+def test_samples_replace_no_photo_and_no_other_file(data: Path, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "preds.parquet").write_text("x")
+    result = CliRunner().invoke(main, ["data", "check", str(data), "--samples", str(tmp_path / name)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"batchland: {tmp_path / name}: {message.format(data=data)}\n"
+    assert (tmp_path / "preds.parquet").read_text() == "x"
+
+
 def test_the_exit_code_tells_a_script(data: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
         result = CliRunner().invoke(main, ["data", "check", str(data), *options])

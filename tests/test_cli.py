@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -70,6 +71,14 @@ def test_errors_are_one_line_on_stderr_and_an_exit_code(tmp_path, toy_model):
     assert result.stderr.splitlines()[-1] == f"batchland: {missing}: does not exist; give a folder of images"
 
 
+def test_a_file_for_a_folder_is_told_what_takes_files(toy_model, tmp_path):
+    result = batchland("score", toy_model, "--model", toy_model, "--out", tmp_path / "p.parquet")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2, f"batchland: {toy_model}: is a file; give a folder of images, a list of them by --images, or look a few up "
+        "with `batchland predict`",
+    )  # fmt: skip
+
+
 def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (colour_folders / "broken.jpg").write_bytes(b"")
@@ -84,6 +93,15 @@ def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3
     assert "1 of 10 images failed (empty 1), more than max-failed 0 allows" in result.stderr
+
+
+def test_score_takes_patterns_as_jobs_do(tmp_path, toy_model, colour_folders):
+    out = tmp_path / "p.parquet"
+    chosen = ("--include", "00.*/", "--include", "02.*/", "--exclude", "*/1.jpg")
+    result = batchland("score", colour_folders, "--model", toy_model, "--device", "cpu", "--out", out, *chosen)
+    assert result.exit_code == 0, result.output
+    names = [f"{folder}/{number}.jpg" for folder in ("00.Red_Tower", "02.Blue_Lake") for number in (0, 2)]
+    assert pq.read_table(out)["image"].to_pylist() == names
 
 
 def test_inspect_prints_the_card(toy_model):

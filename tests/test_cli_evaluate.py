@@ -51,6 +51,12 @@ def test_the_summary_the_files_and_where_they_are(night: Path) -> None:
     assert sorted(path.name for path in Path("report").iterdir()) == sorted(FILES)
 
 
+def test_where_the_report_goes_is_looked_at_before_anything_is_read(night: Path) -> None:
+    result = batchland("evaluate", "no-such.parquet", "-l", "labels", "-o", "/proc/report")
+    assert (result.exit_code, result.stdout) == (74, "")
+    assert result.stderr.startswith("batchland: /proc/report: cannot be written (")
+
+
 def test_a_failing_gate_is_exit_code_4_and_one_line_and_the_report_is_there(night: Path) -> None:
     gates = ("--fail-if", "top1 < 0.9", "--fail-if", "class[Green Hill].recall < 70%")
     result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", *gates)

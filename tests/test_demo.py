@@ -1,8 +1,11 @@
 """run_demo(): the whole way on a small sample, both models, everything where it says."""
 
 import pyarrow.parquet as pq
+import pytest
+from toys import COLOURS
 
 from batchland.demo import run_demo
+from batchland.errors import UsageError
 from batchland.sample import draw_sample
 from batchland.training.train import TrainOptions
 
@@ -22,3 +25,12 @@ def test_everything_is_there_and_agrees(tmp_path):
     counts = result.night.manifest.counts
     assert (counts.listed, counts.failed) == (drawn.incoming_files, drawn.broken_files)
     assert counts.failed_by_code == {"empty": 1, "not_an_image": 1, "truncated": 1}
+
+
+def test_somebodys_folder_is_no_place_for_a_demo(tmp_path, colour_folders):
+    (tmp_path / "file").touch()
+    for place in (colour_folders, tmp_path / "file"):
+        with pytest.raises(UsageError) as caught:
+            run_demo(place)
+        assert str(caught.value) == f"{place}: holds something that is not a demo's; give another folder"
+    assert sorted(path.name for path in colour_folders.iterdir()) == list(COLOURS)

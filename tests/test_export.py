@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from batchland.cli import main
-from batchland.errors import ModelError, UsageError
+from batchland.errors import ModelError, OutputError, UsageError
 from batchland.model_card import METADATA_KEY, ModelCard
 from batchland.preprocess import preprocess
 from batchland.session import open_session
@@ -260,6 +260,16 @@ def test_data_that_has_moved_must_be_named(trained: dict[str, TrainedModel], tmp
         assert export(tmp_path, tmp_path / "scratch.onnx", ExportOptions(data=data)).images == 6
     with pytest.raises(UsageError, match="give the data it was trained on"):
         export(tmp_path, tmp_path / "scratch.onnx", ExportOptions(data=tmp_path))
+
+
+def test_where_the_file_goes_is_looked_at_first(tmp_path: Path) -> None:
+    """Before the checkpoint is read, not to speak of what takes minutes."""
+    run = tmp_path / "no-run"
+    with pytest.raises(UsageError) as caught:
+        export(run, tmp_path)
+    assert str(caught.value) == f"{tmp_path}: is a folder; give the name of a file that ends in .onnx"
+    with pytest.raises(OutputError, match=r"^/proc/x\.onnx: cannot be written \(.*\)$"):
+        export(run, Path("/proc/x.onnx"))
 
 
 def test_files_that_are_no_checkpoint_are_refused(trained: dict[str, TrainedModel], tmp_path: Path) -> None:

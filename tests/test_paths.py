@@ -142,8 +142,8 @@ def test_refused_objects_are_rows(
     assert summary.manifest.counts.ok == 1
 
 
-def _piped(listing: bytes, out: Path, model: Path, *more: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "batchland", "score", "--images", "-", "--out", out, "--model", model, *more]
+def _piped(listing: bytes, out: Path, model: Path, *more: str, images: str = "-") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "batchland", "score", "--images", images, "--out", out, "--model", model, *more]
     return subprocess.run(command, input=listing, capture_output=True, check=False)
 
 
@@ -158,9 +158,23 @@ def test_standard_input(photos: Path, toy_model: Path, tmp_path: Path) -> None:
         path.write_bytes(picture())
     again = _piped(b"", tmp_path / "out.parquet", toy_model, "--retry-failed")
     assert b"60 ok, 0 failed" in again.stdout, again.stderr
-    nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model)
-    assert nothing.returncode == 2
-    assert b"no images to score (found: 2 blank line)" in nothing.stderr
+    (tmp_path / "empty.txt").touch()
+    for images, name, found in (
+        ("-", "standard input", "2 blank line"),
+        (f"{tmp_path}/empty.txt", "", "nothing at all"),
+    ):
+        nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model, images=images)
+        told = f"{name or images}: no images to score (found: {found}); give a list with one path a line"
+        assert (nothing.returncode, nothing.stderr.splitlines()[-1].decode()) == (2, f"batchland: {told}")
+
+
+@pytest.mark.parametrize("count", [5, 5000])
+def test_a_pipe_by_its_path_loses_no_line(tmp_path: Path, toy_model: Path, count: int) -> None:
+    """As `--images <(find ...)` and `--images /dev/stdin`: whoever opens it a second time takes lines away."""
+    names = [f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(count)]
+    run = _piped("\n".join(names).encode(), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
+    assert run.stdout.startswith(b"Scored %d images of /dev/stdin with toy on cpu" % count), run.stderr
+    assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == names
 
 
 def test_the_same_list_piped_again_resumes(

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -226,14 +228,17 @@ def test_killed_while_it_replaced_a_folder_the_same_command_completes_it(
     assert "p/_manifest.json" in listed(bucket)
 
 
-def test_a_folder_that_is_not_ours_is_never_replaced(bucket, photos, toy_model):
+def test_what_is_not_ours_is_never_replaced(bucket, photos, toy_model):
     (bucket.folder / "precious").mkdir()
     (bucket.folder / "precious" / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="exists; give --overwrite"):
         score(photos, bucket.url("precious"), options(toy_model))
     with pytest.raises(UsageError, match="is a folder that batchland did not write"):
         score(photos, bucket.url("precious"), options(toy_model, overwrite=True))
-    assert listed(bucket) == ["precious/thesis.tex"]
+    (bucket.folder / "notes.parquet").write_text("x")
+    with pytest.raises(UsageError, match=r"/notes.parquet: is a file that batchland did not write"):
+        score(photos, bucket.url("notes.parquet"), options(toy_model, overwrite=True))
+    assert listed(bucket) == ["notes.parquet", "precious/thesis.tex"]
 
 
 @pytest.mark.parametrize("name", ["p.parquet", pytest.param("p", marks=pytest.mark.slow)])
@@ -281,6 +286,8 @@ def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_sile
     for path in (bucket.folder / ".p.parquet.parts").iterdir():
         os.utime(path, (time.time() - 700, time.time() - 700))
     assert score(photos, url, options(new)).manifest.resumed_images == 0
+    told = rf"{url}: begins anew and discards (16|24) finished images of an interrupted run, which differs in model"
+    assert re.fullmatch(told, caplog.messages[-1])
 
 
 def test_the_second_run_on_one_machine_names_the_first(bucket, photos, toy_model):
@@ -401,6 +408,11 @@ def test_images_and_output_both_in_the_store(tmp_path, bucket, photos, toy_model
         (bucket.folder / path.relative_to(photos.parent)).write_bytes(path.read_bytes())
     with pytest.raises(UsageError, match="lies inside the images to score; give an --out elsewhere"):
         score(bucket.url("photos"), bucket.url("photos/p.parquet"), options(toy_model))
+    pq.write_table(pa.table({"image": [picture()]}), bucket.folder / "table.parquet")
+    with pytest.raises(
+        UsageError, match=r"table.parquet: would replace s3://.*/table.parquet, which is to be read; give"
+    ):
+        score(bucket.url("table.parquet"), bucket.url("table.parquet"), options(toy_model, overwrite=True))
     score(bucket.url("photos"), bucket.url("p.parquet"), options(toy_model))
     score(photos, tmp_path / "p.parquet", options(toy_model))
     columns = ["image", "status", "error_code", "top_k", "width", "height", "file_size"]

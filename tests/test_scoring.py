@@ -7,7 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+from functools import partial
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -154,7 +157,7 @@ def interrupted_at(photos, out, options, images):
     "change",
     ["top_k", "batch_size", "model", "all_files"],
 )
-def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, change):
+def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, change, caplog):
     out = tmp_path / "p.parquet"
     interrupted_at(photos, out, options(toy_model), 30)
     other = {"top_k": 1, "batch_size": 8, "all_files": True}
@@ -163,6 +166,10 @@ def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, ch
         card = toy_card().model_copy(update={"name": "another"})
         changed = options(write_toy_model(tmp_path / "other.onnx", card))
     assert score(photos, out, changed).manifest.resumed_images == 0
+    named = change if change == "model" else f"options.{change}"
+    assert caplog.messages == [
+        f"{out}: begins anew and discards 32 finished images of an interrupted run, which differs in {named}"
+    ]
 
 
 def test_only_parts_whose_images_are_unchanged_are_taken_over(tmp_path, photos, toy_model):
@@ -186,10 +193,11 @@ def test_a_damaged_part_is_scored_again(tmp_path, photos, toy_model):
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 32
 
 
-def test_restart_discards_what_is_there(tmp_path, photos, toy_model):
+def test_restart_discards_what_is_there(tmp_path, photos, toy_model, caplog):
     out = tmp_path / "p.parquet"
     interrupted_at(photos, out, options(toy_model), 40)
-    assert score(photos, out, options(toy_model, restart=True)).manifest.resumed_images == 0
+    assert score(photos, out, options(toy_model, top_k=2, restart=True)).manifest.resumed_images == 0
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p"])
@@ -206,7 +214,15 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(tmp_path, photos, t
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
+def test_what_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
+    for name, write in (("notes", lambda path: path.write_text("x")), ("t", partial(pq.write_table, pa.table({})))):
+        write(tmp_path / f"{name}.parquet")
+        before = contents(tmp_path)
+        with pytest.raises(UsageError, match=rf"/{name}.parquet: is a file that batchland did not write; give another"):
+            score(photos, tmp_path / f"{name}.parquet", options(toy_model, overwrite=True))
+        assert contents(tmp_path) == before
+    (tmp_path / "empty.parquet").touch()
+    assert score(photos, tmp_path / "empty.parquet", options(toy_model, overwrite=True)).manifest.counts.listed == 60
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="is a folder that batchland did not write"):
@@ -293,12 +309,52 @@ def test_an_output_inside_the_images_is_refused(photos, toy_model):
     assert not (photos / "sub").exists()
 
 
+@pytest.mark.parametrize("name", ["ft.csv", "ft.JSON", "ft.pq"])
+def test_no_folder_is_called_as_a_file(tmp_path, photos, toy_model, name):
+    with pytest.raises(UsageError) as caught:
+        score(photos, tmp_path / name, options(toy_model))
+    told = "predictions are written as Parquet; call --out ft.parquet or ft"
+    assert str(caught.value) == f"{tmp_path}/{name}: {told}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
+
+
+def test_an_output_never_takes_the_place_of_what_is_read(tmp_path, photos, toy_model):
+    """Pictures in a table, a shard, a list, a folder in an output of ours: none is worth less than predictions."""
+    before = score(photos, tmp_path / "night", options(toy_model)).out
+    photos = photos.rename(before / "photos")
+    pq.write_table(pa.table({"image": [picture()]}), tmp_path / "table.parquet")
+    pq.write_table(pa.table({"image": [str(photos / "camera-0/000.jpg")]}), tmp_path / "list.parquet")
+    (tmp_path / "link.parquet").symlink_to("table.parquet")
+    with tarfile.open(before / "1.tar", "w") as tar:
+        tar.add(photos)
+    kept = contents(tmp_path)
+    for out, read, given, listing in (
+        ("table.parquet", "table.parquet", "table.parquet", None),
+        ("table.parquet", "link.parquet", "{link,table}.parquet", None),
+        ("night", "night/1.tar", "night/*.tar", None),
+        ("night", "night/photos", "night/photos", None),
+        ("night", "night", "night", None),
+        ("list.parquet", "list.parquet", None, "list.parquet"),
+    ):
+        for overwrite in (False, True):
+            asked = options(toy_model, image_list=listing and str(tmp_path / listing), overwrite=overwrite)
+            with pytest.raises(UsageError) as caught:
+                score(given and str(tmp_path / given), tmp_path / out, asked)
+            told = f"{tmp_path}/{out}: would replace {tmp_path}/{read}, which is to be read; give another --out"
+            assert str(caught.value) == told
+    assert contents(tmp_path) == kept
+
+
 def test_nothing_to_score_is_an_error_that_says_what_is_there(tmp_path, toy_model):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").touch()
     with pytest.raises(UsageError) as caught:
         score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
     assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 .txt); --all-files lists every file"
+    (tmp_path / "in" / "a.txt").rename(tmp_path / "in" / ".a.jpg")
+    with pytest.raises(UsageError) as caught:
+        score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
+    assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 hidden); give the place that holds them"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "toy.onnx"]
 
 

@@ -375,6 +375,18 @@ def test_the_output_is_nobody_elses(tmp_path, four):
         assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out), "--overwrite"]).exit_code == 75
 
 
+@pytest.mark.parametrize("place", ["four/shard-00001-of-00004", "four/shard-00001-of-00004/p.parquet", "four", "."])
+def test_no_output_replaces_a_shard(tmp_path, four, place):
+    (tmp_path / "_manifest.json").touch()  # as if it were an output of ours
+    kept = contents(tmp_path)
+    result = CliRunner().invoke(main, ["merge", str(four), "--out", str(tmp_path / place), "--overwrite"])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"batchland: {tmp_path / place}: lies among the shards to merge, or holds them; give an --out elsewhere\n",
+    )
+    assert contents(tmp_path) == kept
+
+
 def test_what_the_commands_say(tmp_path, photos, toy_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

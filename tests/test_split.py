@@ -70,6 +70,16 @@ def test_parts_have_the_names_and_shares_that_were_given(photos: Path, tmp_path:
         assert {folder.name: len(list(folder.iterdir())) for folder in (made.folder / part).iterdir()} == counts
 
 
+@pytest.mark.parametrize("place", ["new", "00.Red_Tower/new", "."])
+def test_the_photos_folder_is_left_as_it_is(photos: Path, place: str) -> None:
+    before = sorted(photos.rglob("*"))
+    with pytest.raises(UsageError) as caught:
+        split(photos, photos / place)
+    told = f"{photos / place}: lies inside {photos}, which is left as it is; give an --out elsewhere"
+    assert str(caught.value) == told
+    assert sorted(photos.rglob("*")) == before
+
+
 def test_links_lead_to_the_photos(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     copies, links = (

@@ -10,10 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from click.testing import CliRunner
 from s3_server import Bucket
 from toys import COLOURS, contents, options, picture, read_all
 
 from batchland import score
+from batchland.cli import main
 from batchland.errors import UsageError
 from batchland.scoring import Progress
 from batchland.shards.deal import Shard
@@ -143,6 +145,25 @@ def test_a_missing_shard_among_others_is_a_row(shards: Path) -> None:
     names = [name for name, _ in read_all(shards / "photos-{000..002}.tar")]
     assert len(names) == 41
     assert names[20] == "photos-001.tar/"
+
+
+def test_a_missing_shard_is_warned_of(
+    shards: Path, toy_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is one failed row, and may have held a thousand images."""
+    (shards / "photos-001.tar").unlink()
+    asked = ["score", f"{shards}/photos-{{000..002}}.tar", "--model", str(toy_model), "--device", "cpu"]
+    asked += ["--out", str(tmp_path / "p.parquet")]
+    told = (
+        "1 of 41 rows stand for folders or shards that could not be read, with nobody knows how many images; the "
+        "predictions are written, mend them and run again with --retry-failed"
+    )
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert told in caplog.messages
+    caplog.clear()
+    limited = CliRunner().invoke(main, [*asked, "--overwrite", "--max-failed", "50%"])
+    assert (limited.exit_code, limited.stderr.splitlines()[-1]) == (3, f"batchland: {told}")
+    assert told not in caplog.messages
 
 
 def test_no_shard_at_all(shards: Path, bucket: Bucket) -> None:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -317,6 +318,20 @@ def test_where_it_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/trend\.html: the trend cannot be written \(File exists\)$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
+
+
+def test_a_table_that_is_no_trends_is_kept(tmp_path):
+    trend = measure([night(day(0), model_run(mix=STEADY))])
+    files = write_trend(trend, tmp_path / "trend.html")
+    assert write_trend(trend, tmp_path / "trend.html") == files
+    for table in (pa.table({"image": ["a.jpg"], "label": ["x"]}), trend.table.append_column("mine", [[1]])):
+        pq.write_table(table, files.parquet)
+        with pytest.raises(UsageError) as caught:
+            write_trend(trend, tmp_path / "trend.html")
+        assert str(caught.value) == (
+            f"{files.parquet}: would be replaced, but is not the table of a trend; give another --out"
+        )
+        assert pq.read_table(files.parquet) == table
 
 
 def test_of_many_nights_only_marked_and_lonely_ones_are_points():

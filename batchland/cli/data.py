@@ -106,7 +106,7 @@ def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
 @data.command(epilog="Example: batchland data check data/landmark_images --samples samples.png")
 @click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
 @click.option("--samples", type=click.Path(path_type=Path), metavar="FILE.png",
-              help="Also draw some photos of each class, as a model sees them.")  # fmt: skip
+              help="Also draw some photos of each class, as a model sees them; replaces the file.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Notes count as problems, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
 def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:
@@ -122,8 +122,13 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
     from batchland.data.check import check as run
     from batchland.data.check import table
     from batchland.data.samples import contact_sheet
-    from batchland.errors import GateFailedError
-    from batchland.files import publish
+    from batchland.errors import GateFailedError, UsageError
+    from batchland.files import check_new_file, publish
+
+    if samples is not None:
+        check_new_file(samples, ".png")
+        if samples.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{samples}: lies inside {folder}, among the photos; give --samples a name elsewhere")
 
     with tqdm(unit=" photos", disable=None, dynamic_ncols=True) as bar:
 

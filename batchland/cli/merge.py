@@ -1,8 +1,11 @@
 """`batchland merge`: what shards have scored, as one output."""
 
+import logging
 from pathlib import Path
 
 import click
+
+_log = logging.getLogger("batchland")
 
 
 @click.command(epilog="Example: batchland merge preds/ --out preds.parquet")
@@ -22,7 +25,7 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     Shards that are missing, unfinished, damaged or made in different ways are named, and nothing is written then. The
     shards themselves are never changed.
     """
-    from batchland.options import FailureLimit
+    from batchland.options import FailureLimit, hidden_images
     from batchland.output import manifest_place
     from batchland.progress import ScoreProgress
     from batchland.shards.merge import merge as run
@@ -41,3 +44,5 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     )
     if limit:
         limit.check(counts)
+    elif told := hidden_images(counts):
+        _log.warning(told)

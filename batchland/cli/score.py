@@ -90,6 +90,10 @@ _log = logging.getLogger("batchland")
 @click.option(
     "--part-size", type=click.IntRange(1), default=8192, show_default=True, help="Images per part, as a folder."
 )
+@click.option(
+    "--include", metavar="PATTERN", multiple=True, help="Score only images that match, as in .gitignore. Repeatable."
+)
+@click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out images that match. Repeatable.")
 @click.option("--all-files", is_flag=True, help="Score files of every extension.")
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
@@ -105,11 +109,11 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
     """
-    from batchland.options import FailureLimit, ScoreOptions, find_model
+    from batchland.options import FailureLimit, ScoreOptions, find_model, hidden_images
     from batchland.progress import ScoreProgress
     from batchland.scoring import score as run
     from batchland.shards.deal import Deal, Shard
-    from batchland.source import Ignored, open_source
+    from batchland.source import Ignored, choose, open_source
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options["model"] = find_model(options["model"])
@@ -118,7 +122,9 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     source = open_source(images, **{name: options[name] for name in ("image_list", "all_files", "follow_links")})
 
     def count() -> int:
-        return Deal(own).own(source) if own else sum(1 for _ in source.images(Ignored()))
+        if own:
+            return Deal(own).own(source)
+        return sum(1 for _ in choose(source.images(Ignored()), options["include"], options["exclude"], Ignored()))
 
     with ScoreProgress(count if source.countable else None) as progress:
         summary = run(images, out, ScoreOptions(**options), on_progress=progress.update)
@@ -130,6 +136,8 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
         click.echo(_score_paragraph(images or options["image_list"], summary))
     if limit:
         limit.check(summary.manifest.counts)
+    elif told := hidden_images(summary.manifest.counts):
+        _log.warning(told)
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:

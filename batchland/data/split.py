@@ -64,10 +64,12 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
 
     The same photos, seed and shares give the same split. `out` appears whole or not at all, DATA is left as it is.
 
-    Raises UsageError if DATA is no folder of class folders, a class has too few photos for every part to get one, or
-    photos lie below the class folders; OutputError if `out` cannot be written.
+    Raises UsageError if DATA is no folder of class folders or holds `out`, a class has too few photos for every part to
+    get one, or photos lie below the class folders; OutputError if `out` cannot be written.
     """
     options = options or SplitOptions()
+    if out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"{out}: lies inside {data}, which is left as it is; give an --out elsewhere")
     folder = training_folder(data)
     classes = class_folders(folder)
     photos = {name: _names(folder / name) for name in classes}

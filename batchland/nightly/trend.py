@@ -7,6 +7,7 @@ Works on the run records alone, which hold what each night's answers were; predi
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -82,13 +83,18 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
 
 
 def write_trend(trend: Trend, out: Path) -> TrendFiles:
-    """Write the page to `out` and the table beside it, as `*.parquet`. Raises UsageError, OutputError."""
+    """Write the page to `out` and the table beside it, as `*.parquet`.
+
+    Raises UsageError if `out` is no name of a page, or beside it lies another table than a trend's; OutputError.
+    """
     from batchland.report import publish
     from batchland.report.trend import render
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: the trend is a page; give --out a name like trend.html")
     files = TrendFiles(out, out.with_suffix(".parquet"))
+    if files.parquet.exists() and not _is_trend(files.parquet):
+        raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend; give another --out")
     page = render(trend).encode()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +103,13 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
     except OSError as error:
         raise OutputError(f"{out}: the trend cannot be written ({error.strerror or error})") from error
     return files
+
+
+def _is_trend(table: Path) -> bool:
+    """Of this batchland or, with fewer columns, an earlier one."""
+    with suppress(OSError, pa.ArrowException):
+        return {"outcome", "exit_code", "gates"} <= set(pq.read_schema(table).names) <= set(TREND.names)
+    return False
 
 
 References = dict[str, dict[date, PredictionMix]]

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Final, Protocol
 
 import pyarrow as pa
 
+from batchland.errors import UsageError
 from batchland.output.layout import is_file_output, manifest_path, part_name
 from batchland.output.local import LocalOutput
 from batchland.output.stored import Stored, open_stored
@@ -32,6 +33,10 @@ __all__ = [
     "public_place",
     "shown_place",
 ]
+
+
+_OTHER_FILES: Final = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".html", ".xlsx", ".pq", ".onnx"))
+"""Nobody who gives such a name wants a folder of parts."""
 
 
 class Output(AbstractContextManager["Output"], Protocol):
@@ -80,8 +85,12 @@ class Output(AbstractContextManager["Output"], Protocol):
 def open_output(out: Path | str) -> Output:
     """The output that `out` means: a file or folder of this machine, or the URL of one elsewhere.
 
-    Raises UsageError or InputError if the URL cannot be used.
+    Raises UsageError if it is called as a file of another kind, UsageError or InputError if the URL cannot be used.
     """
+    name = shown_place(out)
+    stem, suffix = os.path.splitext(os.path.basename(name))  # noqa: PTH119, PTH122 - of a URL, too
+    if suffix.lower() in _OTHER_FILES:
+        raise UsageError(f"{name}: predictions are written as Parquet; call --out {stem}.parquet or {stem}")
     if isinstance(out, Path):
         return LocalOutput(out)
     from batchland.output.remote import RemoteOutput  # only who has URLs pays for it

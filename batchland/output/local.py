@@ -28,10 +28,13 @@ from batchland.output.layout import (
     PUBLISHING,
     RUN_NOTE,
     check_replaceable,
+    count_rows,
     is_file_output,
+    is_predictions,
     manifest_path,
     part_name,
     read_table,
+    warn_discarded,
     write_table,
 )
 from batchland.schemas import WrittenFile
@@ -77,9 +80,12 @@ class LocalOutput:
             self._out,
             self._found(),
             file_output=is_file_output(self._out),
-            ours=self._found() != "folder" or not any(self._out.iterdir()) or manifest_path(self._out).exists(),
+            ours=self._is_ours,
             replace=overwrite or completing,
         )
+        if known and known != fingerprint and not restart:
+            images = sum(map(count_rows, self._parts.glob("part-*.parquet")))
+            warn_discarded(self.name, known, fingerprint, images)
         if known != fingerprint or restart:
             _remove(self._parts)
             self._parts.mkdir()
@@ -89,6 +95,13 @@ class LocalOutput:
         if not self._out.exists():
             return None
         return "folder" if self._out.is_dir() else "file"
+
+    def _is_ours(self) -> bool:
+        if manifest_path(self._out).exists():
+            return True
+        if self._out.is_dir():
+            return not any(self._out.iterdir())
+        return not self._out.stat().st_size or is_predictions(self._out)
 
     def has_part(self, index: int) -> bool:
         """As `Output`."""

@@ -31,10 +31,13 @@ from batchland.output.layout import (
     PUBLISHING,
     RUN_NOTE,
     check_replaceable,
+    count_rows,
     is_file_output,
+    is_predictions,
     manifest_path,
     part_name,
     read_table,
+    warn_discarded,
     write_table,
 )
 from batchland.output.objects import Objects, Upload, first_error
@@ -108,15 +111,19 @@ class RemoteOutput:
         known = self._text(RUN_NOTE) if RUN_NOTE in parts else None
         if known != _DONE:
             self._check_holder(parts, harmless=known == fingerprint)
-        is_file = self._objects.info(self._out).is_file
+        found = self._objects.info(self._out)
+        is_file = found.is_file
         names = [] if is_file else list(self._objects.list(self._out))
         check_replaceable(
             self.name,
             "file" if is_file else "folder" if names else None,  # an empty object may stand for an empty folder
             file_output=is_file_output(self._out),
-            ours=all(map(_OURS.fullmatch, names)),
+            ours=lambda: self._is_ours(found.size) if is_file else all(map(_OURS.fullmatch, names)),
             replace=overwrite or (known == fingerprint and PUBLISHING in parts),
         )
+        if known and known not in (_DONE, fingerprint) and not restart:
+            images = sum(self._count_rows(name) for name in parts if _OURS.fullmatch(name))
+            warn_discarded(self.name, known, fingerprint, images)
         if known != fingerprint or restart:
             self._objects.remove_folder(self._parts)
             for note in self.notes_dir.iterdir():
@@ -126,6 +133,16 @@ class RemoteOutput:
         self._holding = True
         self._put(HOLDER_NOTE, holder_facts())
         self._present = set(parts)
+
+    def _is_ours(self, size: int) -> bool:
+        if not size or self._objects.info(self._manifest).is_file:
+            return True
+        with self._objects.open(self._out) as file:
+            return is_predictions(file)
+
+    def _count_rows(self, part: str) -> int:
+        with self._objects.open(self._parts / part) as file:
+            return count_rows(file)
 
     def _check_holder(self, parts: "dict[str, FileInfo]", *, harmless: bool) -> None:
         """The last holder may be at work on another machine; on this one, our lock says that it is not."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from batchland.errors import OutputError, UsageError
+from batchland.files import check_writable
 from batchland.schemas import EvaluationSummary
 
 if TYPE_CHECKING:
@@ -113,9 +114,13 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table], html: str, summar
 
 
 def check_folder(folder: Path, *, overwrite: bool = False, names: Sequence[str] = FILES) -> None:
-    """Raise UsageError if `folder` holds something that is not a report (only files called `names` are one's)."""
+    """Raise UsageError if `folder` holds something that is not a report (only files called `names` are one's).
+
+    Raises OutputError if nothing can be written there.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; a report is a folder, give another --out")
+    check_writable(folder)
     if overwrite or not folder.exists():
         return
     ours = {*names, *(f".{name}.new" for name in names)}

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from batchland.cores import usable_cores
 from batchland.errors import MissingInputError, UsageError
 from batchland.output import manifest_path, open_stored
+from batchland.output.layout import differences
 from batchland.schemas import Manifest, ShardInfo, WrittenFile
 from batchland.shards.deal import Shard
 
@@ -111,7 +112,7 @@ def _check_same(folder: Path, shards: list[FinishedShard]) -> None:
     ways = [shard.info.fingerprint for shard in shards]
     usual = max(ways, key=ways.count)
     if odd := [shard for shard in shards if shard.info.fingerprint != usual]:
-        names = sorted({name for shard in odd for name in _differences(usual, shard.info.fingerprint)})
+        names = sorted({name for shard in odd for name in differences(usual, shard.info.fingerprint)})
         raise UsageError(
             f"{folder}: {_numbered(shard.info.index for shard in odd)} of {len(shards)} {_are(odd)} made otherwise "
             f"than the others ({', '.join(names)}); score them again in the same way, with --overwrite"
@@ -125,16 +126,6 @@ def _check_same(folder: Path, shards: list[FinishedShard]) -> None:
             f"the others: {counts} {listing[0]}s, not {listing[1]}, or other names; something came or went meanwhile, "
             f"score again with --overwrite what saw the old one"
         )
-
-
-def _differences(usual: dict[str, Any], other: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    """Names of the values that differ, as `options.top_k`."""
-    for name in sorted({*usual, *other}):
-        one, two = usual.get(name), other.get(name)
-        if isinstance(one, dict) and isinstance(two, dict):
-            yield from _differences(one, two, f"{prefix}{name}.")
-        elif one != two:
-            yield prefix + name
 
 
 def _check_files(shard: FinishedShard) -> None:

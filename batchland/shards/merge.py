@@ -47,6 +47,7 @@ def merge(
         raise UsageError(f"{shown(folder)}: shards are merged where they are read fast; copy them to a local folder")
     folder, out = Path(folder), place(out)
     shards = finished_shards(folder)
+    _check_place(out, folder, shards)
     config = shards[0].manifest.config
     identity = [shard.manifest_sha256 for shard in shards]
     with (
@@ -85,6 +86,14 @@ def merge(
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
     return RunSummary(public_place(out), manifest_place(out), manifest, None)
+
+
+def _check_place(out: Path | str, folder: Path, shards: list[FinishedShard]) -> None:
+    if not isinstance(out, Path):
+        return
+    where = out.resolve()
+    if folder.resolve().is_relative_to(where) or any(where.is_relative_to(shard.folder.resolve()) for shard in shards):
+        raise UsageError(f"{out}: lies among the shards to merge, or holds them; give an --out elsewhere")
 
 
 def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:

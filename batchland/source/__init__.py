@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol, runtime_checkable
 
 from batchland.errors import UsageError
@@ -62,6 +62,9 @@ class Source(Protocol):
 
         Raises UsageError if there is no such place.
         """
+
+    def inputs(self) -> Iterable[str]:
+        """Paths and URLs of what is read: the folder, or the files that name or hold the images."""
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """What has to be scored to replace a failed row of that name. The image need not exist any more."""

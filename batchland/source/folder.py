@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -30,8 +30,17 @@ class Folder:
         self._options = {"all_files": all_files, "follow_links": follow_links}
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """As `list_images` does it."""
+        """As `list_images` does it. Raises UsageError, too, if it is a file, and then names what takes those."""
+        if os.path.isfile(self._root):  # noqa: PTH113 - any kind of path
+            raise UsageError(
+                f"{shown(self._root)}: is a file; give a folder of images, a list of them by --images, or look a few "
+                f"up with `batchland predict`"
+            )
         return list_images(self._root, **self._options, ignored=ignored)
+
+    def inputs(self) -> Iterable[str]:
+        """The folder."""
+        return [os.fspath(self._root)]
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """As `list_again` does it."""

@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from itertools import chain
@@ -16,7 +16,7 @@ from typing import IO, Any, Final, cast
 from urllib.parse import unquote
 
 from batchland.errors import UsageError
-from batchland.source.patterns import check_file, shown_pattern
+from batchland.source.patterns import check_file, open_file, shown_pattern
 from batchland.source.refs import Ignored, ImageRef, display_name, file_name, shown
 from batchland.urls import bare_url, is_url, local_path, split_url
 
@@ -36,13 +36,13 @@ class Paths:
         self._listing = listing
         self._base = os.curdir if base is None else local_path(base) or base
         self.name = shown_pattern(self._base) if is_url(self._base) else shown(Path(self._base).resolve())
-        self.countable = listing != STANDARD_INPUT and not is_url(listing)
+        self.countable = listing != STANDARD_INPUT and os.path.isfile(listing)  # noqa: PTH113 - a pipe is read once
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """As listed; blank lines are counted in `ignored`. Raises UsageError if the list cannot be read as one."""
         if not is_url(self._base) and not os.path.isdir(self._base):  # noqa: PTH112
             raise UsageError(f"{self.name}: is not a folder; --images names files below one, or gives whole paths")
-        if self._listing != STANDARD_INPUT:
+        if is_url(self._listing):
             check_file(self._listing)
         return self._images(ignored)
 
@@ -53,6 +53,10 @@ class Paths:
                     yield self._ref(entry)
                 else:
                     ignored.counts["blank line"] += 1
+
+    def inputs(self) -> Iterable[str]:
+        """The folder, and the list if it has a name."""
+        return [self._base, self._listing][: 1 if self._listing == STANDARD_INPUT else 2]
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """Needs no list."""
@@ -92,7 +96,7 @@ def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
 
         location = open_location(listing)
         return cast("IO[bytes]", location.filesystem.open_input_file(location.path))
-    return open(listing, "rb")
+    return open_file(listing)
 
 
 def _reader(listing: str) -> Callable[[IO[bytes], str], Iterator[bytes]]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import IO
 from urllib.parse import quote, unquote
 
 from batchland.errors import UsageError
@@ -64,11 +65,16 @@ def check_file(where: str) -> None:
         from batchland.filesystems import check_remote_file
 
         return check_remote_file(where)
+    with open_file(where):
+        return None
+
+
+def open_file(path: str) -> IO[bytes]:
+    """A file of this machine, to be closed. Raises UsageError."""
     try:
-        with open(where, "rb"):
-            return None
+        return open(path, "rb")
     except OSError as error:
-        raise UsageError(f"{shown_pattern(where)}: cannot be opened ({error.strerror}); give a file") from error
+        raise UsageError(f"{shown_pattern(path)}: cannot be opened ({error.strerror}); give a file") from error
 
 
 def _plain(pattern: str) -> str:

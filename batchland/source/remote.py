@@ -5,7 +5,7 @@ a HEAD and a GET, since Arrow asks for the size before it reads. Listing brings 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +40,10 @@ class Remote:
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """As `list_images` does it. Raises UsageError, or InputError if nobody answers, before the first image."""
         return walk("", _Lister(self._files, self._all_files, ignored.counts, self._first_infos()).entries)
+
+    def inputs(self) -> Iterable[str]:
+        """The folder."""
+        return [self.name]
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """As `list_again` does it."""

@@ -7,7 +7,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -75,6 +75,10 @@ class Tables:
         store = Rows(where)
         for row in range(count):
             yield ImageRef(f"{container}#{row}", str(row).encode(), store=store)
+
+    def inputs(self) -> Iterable[str]:
+        """All files."""
+        return self._files.places.values()
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """A row by its name, or all of FILE/."""

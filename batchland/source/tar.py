@@ -7,7 +7,7 @@ same few blocks (random_access.py), so a remote shard is fetched once, in order.
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Final, cast
 
@@ -51,6 +51,10 @@ class Shards:
         """The members of one shard."""
         where = self._files.places[container]
         return members(container, where, 0, ignored.counts, all_files=self._all_files)
+
+    def inputs(self) -> Iterable[str]:
+        """All files."""
+        return self._files.places.values()
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """An image by its name; of SHARD/@BYTE/ what can be read from there on by now."""

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import softmax
 
-from batchland.files import publish
+from batchland.files import check_new_file, publish
 from batchland.model_card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.preprocess import Pixels
 from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
@@ -84,11 +84,13 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
 
     Probabilities are calibrated: a temperature, fitted on the validation images, goes into the graph and the card.
 
-    Raises UsageError if the checkpoint or its validation images cannot be had or have other classes, ModelError if the
-    ONNX session disagrees with PyTorch or loses too much accuracy; then `out` is as it was before.
+    Raises UsageError if `out` is not called *.onnx, or the checkpoint or its validation images cannot be had or have
+    other classes; OutputError if `out` cannot be written; ModelError if the ONNX session disagrees with PyTorch or
+    loses too much accuracy. Then `out` is as it was before.
     """
     options = options or ExportOptions()
     run, out = Path(run), Path(out)
+    check_new_file(out, ".onnx")
     path = run / CHECKPOINT if run.is_dir() else run
     checkpoint = load_checkpoint(path)
     card = ModelCard.from_json(checkpoint["card"], str(path))
