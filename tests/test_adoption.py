@@ -157,8 +157,9 @@ def test_a_batch_that_cannot_be_batched_is_found_out(tmp_path, labels):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
-def test_half_floats_on_request(tmp_path, labels):
-    path = foreign(tmp_path / "f.onnx")
+@pytest.mark.parametrize("softmax", [False, True])
+def test_half_floats_on_request(tmp_path, labels, softmax):
+    path = foreign(tmp_path / "f.onnx", softmax=softmax)
     full = adopt(path, labels, tmp_path / "full.onnx")
     half = adopt(path, labels, tmp_path / "half.onnx", precision="fp16")
     assert half.card.model_dump(exclude={"created_at"}) == full.card.model_dump(exclude={"created_at"})
