@@ -240,8 +240,28 @@ def test_weights_are_checked_before_any_image_is_read(data: Path, tmp_path: Path
     with caplog.at_level(logging.INFO, "batchland"), pytest.raises(UsageError, match="not the weights of a resnet50"):
         train(data, tmp_path / "runs", TrainOptions(**SMALL | {"weights": str(tmp_path / "resnet18.pth")}))
     assert caplog.messages == []
-    with pytest.raises(UsageError, match=r"weights x\.pth: the scratch model has no backbone; leave it out"):
-        train(data, tmp_path / "runs", TrainOptions(**SCRATCH | {"weights": "x.pth"}))
+
+
+@pytest.mark.parametrize("given", [{"weights": "x.pth"}, {"unfreeze": "layer4"}, {"backbone": "resnet18"}])
+def test_options_of_the_backbone_are_not_ignored(data: Path, tmp_path: Path, given: dict[str, str]) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(UsageError) as caught:
+        train(data, tmp_path / "runs", TrainOptions(**SCRATCH | given))
+    assert str(caught.value) == f"--{name} {value}: the scratch model has no backbone; leave it out"
+
+
+def test_the_card_tells_the_settings_that_the_model_was_trained_with(
+    scratch: TrainedModel, transfer: TrainedModel
+) -> None:
+    """Of the backbone, the scratch model has none; of fine-tuning, a model without it."""
+    assert scratch.card.training is not None
+    assert transfer.card.training is not None
+    both = {
+        "augment", "batch_size", "device", "epochs", "fast_jpeg", "label_smoothing", "learning_rate", "optimiser",
+        "patience", "precision", "schedule", "size", "standardise_features", "weight_decay",
+    }  # fmt: skip
+    assert set(scratch.card.training.settings) == both
+    assert set(transfer.card.training.settings) == both | {"backbone", "weights", "views", "unfreeze"}
 
 
 def test_random_weights_are_warned_of(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
