@@ -77,9 +77,9 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
 def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **options: Any) -> None:
     """Divide labelled photos into parts, class by class.
 
-    They are those of DATA/train, or of DATA itself, one folder a class. `train` keeps a fifth for validation by itself,
-    by the same draw as this command with its defaults: this is for a test set to keep aside, and for other tools. DATA
-    is left as it is.
+    They are those of DATA/train, or of DATA itself, one folder a class. `train` takes the parts train and val as they
+    are; without a val it keeps a fifth for validation by itself, by the same draw as this command with its defaults.
+    DATA is left as it is.
     """
     from batchland.errors import UsageError
 
@@ -112,10 +112,10 @@ def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **optio
 def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:
     """Read all labelled photos and say what is wrong with them.
 
-    They are those of DATA/train, or of DATA itself, and of DATA/test. Problems are what training or evaluating would
-    refuse or be deceived by: classes without photos, test folders that training does not know, one picture in train and
-    in test or in two classes. They end the command with exit code 4. Notes are unreadable photos, which training skips,
-    and mere repetitions.
+    They are those of DATA/train, or of DATA itself, of DATA/val and DATA/test. Problems are what training or evaluating
+    would refuse or be deceived by: classes without photos, test folders that training does not know, one picture in
+    train and in test or in two classes. They end the command with exit code 4. Notes are unreadable photos, which
+    training skips, and mere repetitions.
     """
     from tqdm import tqdm
 

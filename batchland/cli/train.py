@@ -68,10 +68,10 @@ _log = logging.getLogger("batchland")
 def train(data: Path, out: Path, models_dir: Path, cache_limit: float, **options: Any) -> None:
     """Train one or both models and export them to ONNX.
 
-    The photos are those of DATA/train, or of DATA itself, one folder a class. A fifth of the images is kept aside for
-    validation, class by class; the weights of the lowest validation loss are kept. Each ONNX file appears only if it
-    answers as PyTorch does on validation images. Beside each checkpoint lie metrics.csv, metrics.jsonl, curves.png,
-    layers.txt and, where TensorBoard is installed, its events.
+    The photos are those of DATA/train, or of DATA itself, one folder a class. Those of DATA/val validate; without it, a
+    fifth of the others is kept aside for that, class by class. The weights of the lowest validation loss are kept. Each
+    ONNX file appears only if it answers as PyTorch does on validation images. Beside each checkpoint lie
+    metrics.csv, metrics.jsonl, curves.png, layers.txt and, where TensorBoard is installed, its events.
 
     Photos are decoded once, into a cache between runs. Interrupted (Ctrl-C, SIGTERM) it stops after the step; that run
     or a killed one goes on with --resume, to the same weights.

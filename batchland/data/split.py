@@ -1,6 +1,6 @@
 """Divide a folder of class folders into train, validation and test folders, by split-folders. Needs no torch.
 
-`train` divides by itself, in memory and by the same draw; this is for a test set kept aside, and for other tools.
+`train` takes what this makes, or divides by itself, in memory and by the same draw.
 """
 
 import contextlib

@@ -74,6 +74,8 @@ def train(
 ) -> list[TrainedModel]:
     """Train on DATA/train (or DATA) and write a folder for each model: `out/<model>/checkpoint.pt`, metrics, curves.
 
+    DATA/val validates, where there is one; else a fifth of the photos does.
+
     Killed at any moment, it goes on with `resume` from the state that was saved last, to the same weights. SIGINT and
     SIGTERM end the step under way, save the state and raise Interrupted.
 
