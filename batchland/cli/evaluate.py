@@ -67,7 +67,12 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report, for drop(...) gates."
 )
-@click.option("--strip-prefix", default="", metavar="TEXT", help="Taken off the front of the predictions' image names.")
+@click.option(
+    "--strip-prefix",
+    default="",
+    metavar="TEXT",
+    help="Taken off the front of the predictions' image names; a * stands for anything but /, e.g. '*.tar/'.",
+)
 @click.option(
     "--ignore-unknown-classes", is_flag=True, help="Leave out images of classes that the model does not know."
 )
