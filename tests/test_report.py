@@ -224,7 +224,7 @@ def test_numbers_as_people_read_them() -> None:
     assert interval(Figure(value=0.5, low=0.4, high=0.601)) == "40.0 to 60.1%"
     assert interval(Figure(value=0.5)) == interval(None) == ""
     assert (count(12345), images(1), images(12345)) == ("12,345", "1 image", "12,345 images")
-    assert [points(value) for value in (0.0123, -0.1, -0.0001)] == ["+1.2 points", "−10.0 points", "+0.0 points"]
+    assert [points(value) for value in (0.0123, -0.1, -0.0001)] == ["+1.2 points", "−10.0 points", "0.0 points"]
     assert [p_value(value) for value in (0.0123, 0.0001)] == ["p = 0.012", "p < 0.001"]
 
 

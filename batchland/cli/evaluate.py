@@ -124,7 +124,8 @@ def evaluate(
     else:
         first, second = evaluations
         comparison = write_side_by_side(first, second, out, page, gates=results)
-        told = [one(first), one(second, results), both(comparison)]
+        a, b = comparison.summary.a.name, comparison.summary.b.name
+        told = [one(first, name=a), one(second, results, name=b), both(comparison)]
     click.echo("\n".join(told), nl=False)
     if not as_markdown:
         click.echo(f"report: {out / 'report.html'}")
