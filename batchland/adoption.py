@@ -79,11 +79,13 @@ def adopt(
     precision: `fp16` computes in half floats, all but normalisation and softmax.
 
     `out` appears only if it answers alike one by one and as a batch, with rows that are probabilities. Raises
-    ModelError if the model cannot be adopted, UsageError for the other files or an `out` that is one of them or is not
-    called *.onnx, OutputError if `out` cannot be written.
+    ModelError if the model cannot be adopted, UsageError if it need not be, or the other files or options do not fit,
+    or `out` is one of the files or is not called *.onnx, OutputError if `out` cannot be written.
     """
     check_new_file(out, ".onnx", (model, classes, Path(preprocess)))
     foreign = _load(model)
+    if any(entry.key == METADATA_KEY for entry in foreign.metadata_props):
+        raise UsageError(f"{model}: has a card already, score with it as it is; adopt is for models from elsewhere")
     source, target = _input(model, foreign), _output(model, foreign)
     foreign_spec = _preprocess(preprocess, source)
     labels = _labels(classes)
@@ -99,7 +101,10 @@ def adopt(
         created_at=datetime.now(UTC).isoformat("T", "seconds"),
         versions={"batchland": __version__, "onnx": onnx.__version__},
     )
-    softmax = output == "logits" or (output == "auto" and not _ends_in_softmax(foreign, target.name))
+    soft = _ends_in_softmax(foreign, target.name)
+    if soft and output == "logits":
+        raise UsageError(f"{model}: ends in a softmax, so it gives probabilities; use --output probabilities")
+    softmax = output == "logits" or (output == "auto" and not soft)
     wrapped = partial(_wrapped, spec=foreign_spec, card=card, softmax=softmax)
     whole = wrapped(foreign, source, target)
 
@@ -216,7 +221,8 @@ def _labels(path: Path) -> list[str]:
     counts = Counter(labels)
     twice = [label for label, count in counts.items() if count > 1]
     if twice:
-        _log.warning("%s: %s stand more than once; their place is added to tell them apart", path, ", ".join(twice))
+        verb = "stands" if len(twice) == 1 else "stand"
+        _log.warning("%s: %s %s more than once; places are added to tell them apart", path, ", ".join(twice), verb)
     return [label if counts[label] == 1 else f"{label} ({place})" for place, label in enumerate(labels)]
 
 

@@ -68,7 +68,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     OutputError if it cannot be written.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"{path}: exists and is not an empty folder; give a new one with --out, or delete it first")
+        raise UsageError(f"{path}: exists and is not an empty folder; give a new one, or delete it first")
     target = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
     temporary = target.with_name(f".{target.name}.new")
     try:

@@ -6,6 +6,8 @@ here runs when images are scored.
 
 import copy
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ def in_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose weights and sums are float16, and so are its input and its output, if they were floats."""
     convert, float32_anyway = _converter()
     half: onnx.ModelProto = convert(copy.deepcopy(model), op_block_list=[*float32_anyway, *_FLOAT32])
+    _sort(half.graph)
     return half
 
 
@@ -55,6 +58,26 @@ def _pictures(shape: tuple[int, int, int]) -> Pixels:
         rows, columns = (np.arange(side) * len(patches) // side for side in (height, width))
         pictures[number] = patches[rows][:, columns]
     return pictures
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Bring each node behind those whose outputs it takes: the converter puts its casts at the very end."""
+    made_by = {name: place for place, node in enumerate(graph.node) for name in node.output}
+    needed = {
+        place: {made_by[name] for name in _taken(node) if name in made_by} for place, node in enumerate(graph.node)
+    }
+    nodes = [graph.node[place] for place in TopologicalSorter(needed).static_order()]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _taken(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of its inputs, and of those of the nodes in its branches."""
+    yield from filter(None, node.input)  # one that is left out has no name
+    for attribute in node.attribute:
+        for branch in (attribute.g, *attribute.graphs):
+            for inner in branch.node:
+                yield from _taken(inner)
 
 
 def _converter() -> Any:

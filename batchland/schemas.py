@@ -568,7 +568,8 @@ MISTAKES: Final = pa.schema(
             "suspected_label_error",
             pa.bool_(),
             "The answer is at least as sure as the model is on average of images labelled with it, and the true class "
-            "gets less than on average for its own images (after confident learning, Northcutt et al. 2021).",
+            "gets less than on average for its own images (after confident learning, Northcutt et al. 2021); and it is "
+            "among the surest answers of all, as many as there are with 80% of them right.",
             nullable=False,
         ),
     ]

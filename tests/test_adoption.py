@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from toys import write_toy_model
 
 from batchland.adoption import PRESETS, adopt
 from batchland.errors import ModelError, UsageError
@@ -105,7 +106,19 @@ def test_labels_that_stand_twice_get_their_place(tmp_path, caplog):
     labels.write_text("crane\nmaillot\ncrane\nbird\n")
     session = adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
     assert session.card.labels == ("crane (0)", "maillot", "crane (2)", "bird")
-    assert "crane stand more than once" in caplog.text
+    assert "crane stands more than once" in caplog.text
+    labels.write_text("crane\nmaillot\ncrane\nmaillot\n")
+    adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
+    assert "crane, maillot stand more than once" in caplog.text
+
+
+def test_a_model_with_a_card_is_left_as_it_is(tmp_path, labels):
+    """Adopted once more, it would lose its classes, preprocessing and provenance."""
+    with pytest.raises(UsageError) as caught:
+        adopt(write_toy_model(tmp_path / "toy.onnx"), labels, tmp_path / "o.onnx", preprocess="byte")
+    assert str(caught.value) == (
+        f"{tmp_path}/toy.onnx: has a card already, score with it as it is; adopt is for models from elsewhere"
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,6 +126,7 @@ def test_labels_that_stand_twice_get_their_place(tmp_path, caplog):
     [
         ({"labels": 3}, {}, ModelError, r"gives 3 numbers an image, but .*labels.txt has 4 labels"),
         ({}, {"preprocess": "imagnet"}, UsageError, r"neither a name nor a file \(did you mean 'imagenet'\?\)"),
+        ({"softmax": True}, {"output": "logits"}, UsageError, "ends in a softmax, so it gives probabilities"),
         ({}, {"output": "probabilities"}, ModelError, r"are not probabilities that sum to 1; use --output logits"),
     ],
 )  # fmt: skip
@@ -177,8 +191,9 @@ def test_a_batch_that_cannot_be_batched_is_found_out(tmp_path, labels):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
-def test_half_floats_on_request(tmp_path, labels):
-    path = foreign(tmp_path / "f.onnx")
+@pytest.mark.parametrize("softmax", [False, True])
+def test_half_floats_on_request(tmp_path, labels, softmax):
+    path = foreign(tmp_path / "f.onnx", softmax=softmax)
     full = adopt(path, labels, tmp_path / "full.onnx")
     half = adopt(path, labels, tmp_path / "half.onnx", precision="fp16")
     assert half.card.model_dump(exclude={"created_at"}) == full.card.model_dump(exclude={"created_at"})

@@ -156,6 +156,12 @@ def test_what_broke(night: Path) -> None:
 
 
 def test_labels_to_check(night: Path) -> None:
+    """Three of six wrong accuse no label; with nine more right ones they do."""
+    assert run(7).empty
+    more = [Row(f"00.Red_Tower/more{number}.jpg", RED) for number in range(9)]
+    write_label_folders(Path("labels"), [row.image for row in more])
+    write_predictions(Path("preds.parquet"), FOLDERS, [*ROWS, *more])
+    write_report(evaluate("preds.parquet", "labels"), "report")
     expected = {"image", "true_label", "predicted_label", "probability"}
     assert set(run(7).columns) == expected
     assert pd.read_csv("labels_to_check.csv")["image"].tolist() == run(7)["image"].tolist() == [

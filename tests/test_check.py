@@ -46,12 +46,16 @@ def findings(data: Path) -> list[tuple[str, str]]:
     return [("problem" if finding.problem else "note", finding.text) for finding in found.findings]
 
 
+def duplicates(*names: str, two_classes: bool = False, two_parts: bool = False) -> Duplicates:
+    return Duplicates(names=names, two_classes=two_classes, two_parts=two_parts)
+
+
 def test_good_data_are_counted_and_nothing_is_said(data: Path) -> None:
     told: list[tuple[int, int]] = []
     found, samples = check(data, on_progress=lambda done, total: told.append((done, total)))
     assert found.classes == (
-        ClassCheck(folder="00.Red_Tower", label="Red Tower", train=4, test=2, unreadable=0),
-        ClassCheck(folder="01.Green_Hill", label="Green Hill", train=3, test=1, unreadable=0),
+        ClassCheck(folder="00.Red_Tower", label="Red Tower", train=4, val=0, test=2, unreadable=0),
+        ClassCheck(folder="01.Green_Hill", label="Green Hill", train=3, val=0, test=1, unreadable=0),
     )
     size = sum(path.stat().st_size for path in data.rglob("*.jpg"))
     assert found.sizes == Sizes(width=(40, 40, 40), height=(30, 30, 30), bytes=size)
@@ -82,16 +86,53 @@ def test_duplicates_are_found_by_what_a_model_sees(data: Path) -> None:
         image.save(tower / "mislabelled.png")
     found, _ = check(data)
     assert found.duplicates == (
-        Duplicates(names=("train/00.Red_Tower/0.jpg", "train/00.Red_Tower/again.jpg"), kind="within train"),
-        Duplicates(names=("train/00.Red_Tower/1.jpg", "test/00.Red_Tower/trained on.jpg"), kind="train and test"),
-        Duplicates(names=("train/00.Red_Tower/mislabelled.png", "train/01.Green_Hill/2.jpg"), kind="two classes"),
-        Duplicates(names=("test/00.Red_Tower/1.jpg", "test/00.Red_Tower/9.jpg"), kind="within test"),
+        duplicates("train/00.Red_Tower/0.jpg", "train/00.Red_Tower/again.jpg"),
+        duplicates("train/00.Red_Tower/1.jpg", "test/00.Red_Tower/trained on.jpg", two_parts=True),
+        duplicates("train/00.Red_Tower/mislabelled.png", "train/01.Green_Hill/2.jpg", two_classes=True),
+        duplicates("test/00.Red_Tower/1.jpg", "test/00.Red_Tower/9.jpg"),
     )
-    assert [(finding.problem, finding.text.partition(":")[0]) for finding in found.findings] == [
-        (True, "1 picture both in train and in test, which flatters every figure"),
-        (True, "1 picture in more than one class, so that a label is wrong"),
-        (False, "1 picture more than once in a class of train"),
-        (False, "1 picture more than once in a class of test"),
+    assert [(finding.problem, finding.text) for finding in found.findings] == [
+        (
+            True,
+            "1 picture in more than one class, so that a label is wrong: train/00.Red_Tower/mislabelled.png = "
+            "train/01.Green_Hill/2.jpg",
+        ),
+        (
+            True,
+            "1 picture in more than one part, which flatters every figure: train/00.Red_Tower/1.jpg = "
+            "test/00.Red_Tower/trained on.jpg",
+        ),
+        (
+            False,
+            "2 pictures more than once in a class: train/00.Red_Tower/0.jpg = train/00.Red_Tower/again.jpg, "
+            "test/00.Red_Tower/1.jpg = test/00.Red_Tower/9.jpg",
+        ),
+    ]
+
+
+def test_a_picture_in_two_classes_of_two_parts_has_a_wrong_label_and_leaks(data: Path) -> None:
+    shutil.copy(data / "train" / "00.Red_Tower" / "0.jpg", data / "test" / "01.Green_Hill" / "9.jpg")
+    names = "train/00.Red_Tower/0.jpg = test/01.Green_Hill/9.jpg"
+    assert findings(data) == [
+        ("problem", f"1 picture in more than one class, so that a label is wrong: {names}"),
+        ("problem", f"1 picture in more than one part, which flatters every figure: {names}"),
+    ]
+
+
+def test_photos_to_validate_with_are_looked_at(data: Path) -> None:
+    write_photos(data, {"val/01.Green_Hill": 2, "val/Tower": 1})
+    shutil.copy(data / "train" / "01.Green_Hill" / "0.jpg", data / "val" / "01.Green_Hill" / "trained on.jpg")
+    found, _ = check(data)
+    assert table(found).splitlines()[0] == f"{data}: 3 classes, 7 photos to train, 4 to validate and 3 to test"
+    assert table(found).splitlines()[2:] == [
+        "class            train      val     test  unreadable",
+        "00.Red_Tower         4        0        2           0",
+        "01.Green_Hill        3        3        1           0",
+        "Tower                0        1        0           0",
+        "problem: 1 val folder that training does not know: Tower",
+        "problem: 1 class without a val photo: 00.Red_Tower",
+        "problem: 1 picture in more than one part, which flatters every figure: "
+        "train/01.Green_Hill/0.jpg = val/01.Green_Hill/trained on.jpg",
     ]
 
 
@@ -202,7 +243,11 @@ def test_json_holds_everything_and_torch_is_not_needed(data: Path) -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stderr == "False\n"
     assert json.loads(result.stdout)["duplicates"] == [
-        {"names": ["train/00.Red_Tower/0.jpg", "train/00.Red_Tower/again.jpg"], "kind": "within train"}
+        {
+            "names": ["train/00.Red_Tower/0.jpg", "train/00.Red_Tower/again.jpg"],
+            "two_classes": False,
+            "two_parts": False,
+        }
     ]
 
 
@@ -210,7 +255,7 @@ def test_json_holds_everything_and_torch_is_not_needed(data: Path) -> None:
 def test_real_photos_leak_where_eyes_did_not_see_it() -> None:
     found, _ = check(REAL / "landmarks")
     assert sum(one.train + one.test for one in found.classes) == 268
-    assert [names.names for names in found.duplicates if names.kind == "train and test"] == [
+    assert [names.names for names in found.duplicates if names.two_parts] == [
         (
             "train/hue_imperial_city/hue_imperial_city (8).jpg",
             "test/hue_imperial_city/hue_imperial_city (4).jpg",

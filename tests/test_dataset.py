@@ -120,6 +120,40 @@ def test_augmentation_works_on_pictures_of_the_models_size(data: Path) -> None:
     assert item.numpy().tobytes() != scored.tobytes()
 
 
+def test_a_val_folder_validates_and_all_of_train_is_trained_on(data: Path) -> None:
+    write_classes(data / "val", {"01.Blue_Lake": 1, "00.Red_Tower": 2})
+    (data / "val" / "00.Red_Tower" / "bad.jpg").write_text("no picture")
+    loaded = load_data(data, SPEC)
+    assert loaded.folder == data / "train"
+    assert [(one.ref.name, one.class_index) for one in loaded.validation.examples] == [
+        ("../val/00.Red_Tower/00.jpg", 0), ("../val/00.Red_Tower/01.jpg", 0), ("../val/01.Blue_Lake/00.jpg", 1),
+    ]  # fmt: skip
+    scored = preprocess((data / "val" / "01.Blue_Lake" / "00.jpg").read_bytes(), SPEC)
+    assert loaded.validation.picture(2).tobytes() == scored.tobytes()
+    assert Counter(one.class_index for one in loaded.training.examples) == {0: 10, 1: 7}
+    assert (loaded.summary.training_images, loaded.summary.validation_images) == (17, 3)
+    assert [one.name for one in loaded.skipped] == ["../val/00.Red_Tower/bad.jpg"]
+    assert load_data(data / "train", SPEC).summary.validation_images == 4
+
+
+def test_a_val_folder_has_the_classes_of_train(data: Path) -> None:
+    def message() -> str:
+        with pytest.raises(UsageError) as caught:
+            load_data(data, SPEC)
+        return str(caught.value)
+
+    needs = (
+        f"a class needs an image in train and one in val: add some, or remove {data}/val to have a fifth of the others "
+        f"kept aside"
+    )
+    write_classes(data / "val", {"00.Red_Tower": 1})
+    assert message() == f"{data}/val/01.Blue_Lake: does not exist; {needs}"
+    write_classes(data / "val", {"01.Blue_Lake": 0})
+    assert message() == f"{data}/val/01.Blue_Lake: the folder is empty; {needs}"
+    write_classes(data / "val", {"Blue_Lake": 1})
+    assert message() == (f"{data}/val/Blue_Lake: a class that {data}/train does not have; name it alike, or remove it")
+
+
 def test_unreadable_images_are_skipped_listed_and_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     (data / "train" / "00.Red_Tower" / "notes.jpg").write_text("no picture")
     (data / "train" / "01.Blue_Lake" / "cut.jpg").write_bytes(noise(1)[:-800])

@@ -211,7 +211,7 @@ def test_a_job_in_trouble(job, tmp_path):
         "--device cuda:7 cannot run here: ",
     )
     assert found["model second"].found == (
-        f"{tmp_path}/none.onnx: cannot be read (No such file or directory); give an exported model with --model"
+        f"{tmp_path}/none.onnx: cannot be read (No such file or directory); give an exported or adopted model"
     )
     assert (found["lock"].state, found["lock"].found.split(" on ")[0]) == ("warn", f"held by process {os.getpid()}")
     assert found["last night"] == Check(
@@ -237,7 +237,7 @@ def test_the_command(job, toy_model):
     assert [json.loads(line)["name"] for line in lines][-2:] == ["disk", "model"]
     sick = run(main, ["doctor", "--model", "absent.onnx"])
     assert sick.exit_code == 1
-    told = "absent.onnx: cannot be read (No such file or directory); give an exported model with --model"
+    told = "absent.onnx: cannot be read (No such file or directory); give an exported or adopted model"
     assert sick.output.splitlines()[-1] == f"fail  model           {told}"
     both = run(main, ["doctor", "--job", str(job), "--device", "cpu"])
     assert (both.exit_code, both.stderr.splitlines()[-1]) == (

@@ -111,6 +111,29 @@ def test_a_prefix_is_advised_and_taken_off(tmp_path: Path) -> None:
     assert top1(evaluate(scored, source, EvaluateOptions(strip_prefix="test/"))) == 1.0
 
 
+def test_a_star_takes_off_the_name_of_every_tar_shard(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg", "00.Red_Tower/2.jpg")
+    rows = [Row("s-001.tar/test/00.Red_Tower/1.jpg", RED), Row("s-002.tar/test/00.Red_Tower/2.jpg", RED)]
+    scored = predictions(tmp_path, *rows, Row("s-003.tar/", error_code="unreadable"))
+    assert refusal(scored, source).endswith(
+        "; predictions of tar shards begin with the shard: give --strip-prefix '*.tar/test/'"
+    )
+    evaluation = evaluate(scored, source, EvaluateOptions(strip_prefix="*.tar/test/"))
+    assert top1(evaluation) == 1.0
+    assert evaluation.outcomes["image"].to_pylist() == [row.image for row in rows]
+    account = evaluation.summary.account
+    assert (account.scored, account.unlabelled_examples) == (2, ("s-003.tar/",))
+
+
+def test_images_that_differ_by_their_shard_only_are_not_mixed_up(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg")
+    scored = predictions(tmp_path, Row("a.tar/00.Red_Tower/1.jpg", RED), Row("b.tar/00.Red_Tower/1.jpg", RED))
+    assert refusal(scored, source, EvaluateOptions(strip_prefix="*.tar/")) == (
+        f"{scored}: without the prefix *.tar/ several images are called '00.Red_Tower/1.jpg'; give a table of labels "
+        f"that names images as the predictions do"
+    )
+
+
 def test_the_prefix_that_fits_most_is_advised(tmp_path: Path) -> None:
     names = [f"00.Red_Tower/{number}.jpg" for number in range(3)]
     rows = [Row(f"test/{names[0]}", RED), *(Row(f"train/{name}", RED) for name in names)]

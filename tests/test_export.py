@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from batchland.cli import main
+from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
 from batchland.model_card import METADATA_KEY, ModelCard
 from batchland.preprocess import preprocess
@@ -145,6 +147,32 @@ def test_int8_weights_are_per_channel_and_the_ends_stay_in_float(
     assert kinds[-1] == "Softmax"
 
 
+@pytest.mark.parametrize(
+    ("precision", "accuracy", "told"),
+    [
+        ("fp32", 0.75, "75.0%;"),
+        ("fp16", 0.75, "75.0%, as in fp32;"),
+        ("int8", 0.7483, "74.8%, 0.17 points less than in fp32;"),
+        ("int8", 0.7517, "75.2%, 0.17 points more than in fp32;"),
+    ],
+)
+def test_accuracy_is_held_against_that_of_fp32(
+    trained: dict[str, TrainedModel],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    accuracy: float,
+    told: str,
+) -> None:
+    report = export(trained["scratch"].checkpoint, tmp_path / "m.onnx")
+    assert report.card.export is not None
+    summary = report.card.export.model_copy(
+        update={"precision": precision, "validation_accuracy": accuracy, "accuracy_fp32": 0.75}
+    )
+    print_export(replace(report, card=report.card.model_copy(update={"export": summary})))
+    assert f"; validation accuracy {told} temperature " in capsys.readouterr().out
+
+
 def test_the_command_tells_what_was_lost_and_the_card_keeps_it(
     trained: dict[str, TrainedModel], tmp_path: Path
 ) -> None:
@@ -153,9 +181,9 @@ def test_the_command_tells_what_was_lost_and_the_card_keeps_it(
     result = CliRunner().invoke(main, ["export", run, "--out", str(out), "--precision", "fp16", "--max-drop", "0"])
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(
-        rf"{out}: fp16, 3\.\d MB; validation accuracy 100\.0%, 0\.00 points less than in fp32; temperature "
+        rf"{out}: fp16, 3\.\d MB; validation accuracy 100\.0%, as in fp32; temperature "
         r"\d\.\d\d \(validation loss 0\.\d{4} before, 0\.\d{4} with it\); agrees with PyTorch on the first class of "
-        r"46 of 46 images, largest difference \d\.\de-0\d \(allowed 0\.02\)\n",
+        r"46 of 46 answers \(batches of 1, 32, 13\), largest difference \d\.\de-0\d \(allowed 0\.02\)\n",
         result.stdout,
     )
     shown = CliRunner().invoke(main, ["inspect", str(out)])

@@ -30,6 +30,21 @@ def test_photos_come_with_their_classes_by_name(colour_folders: Path) -> None:
     assert held.spread(99).mean((1, 2)).argmax(1).tolist() == [2, 1, 0]
 
 
+def test_photos_of_a_val_folder_are_found_beside_train_though_train_is_a_link(
+    colour_folders: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").symlink_to(colour_folders)
+    for folder, colour in COLOURS.items():
+        (tmp_path / "data" / "val" / folder).mkdir(parents=True)
+        (tmp_path / "data" / "val" / folder / "v.jpg").write_bytes(picture(colour))
+    names = [f"../val/{folder}/v.jpg" for folder in COLOURS]
+    for held in (holdout(tmp_path / "data" / "train", names), holdout(tmp_path / "gone", names, tmp_path / "data")):
+        assert held.labels.tolist() == [0, 1, 2]
+        assert held.spread(9).mean((1, 2)).argmax(1).tolist() == [0, 1, 2]
+        assert sum(len(batch) for batch in held.trained_on(100, batch_size=4)) == 9
+
+
 def test_training_photos_are_all_the_others_that_can_be_read(colour_folders: Path) -> None:
     (colour_folders / "00.Red_Tower" / "bad.jpg").write_text("no photo")
     (colour_folders / "loose.jpg").write_bytes(picture())

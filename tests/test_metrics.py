@@ -192,6 +192,21 @@ def test_a_mistake_that_is_less_sure_than_usual_is_no_suspected_label_error(tmp_
     assert evaluate_rows(tmp_path, rows).mistakes["suspected_label_error"].to_pylist() == [False]
 
 
+def test_the_sure_answers_of_a_weak_model_accuse_no_label(tmp_path: Path) -> None:
+    """Sure and wrong more often than not: only where it is right 4 times in 5 does an answer speak against a label."""
+    right = [Row(f"00.Red_Tower/right{number}.jpg", (0.95, 0.05, 0, 0)) for number in range(4)]
+    sure = Row("00.Red_Tower/sure.jpg", (0.05, 0.9, 0.05, 0))
+    unsure = [Row(f"00.Red_Tower/unsure{number}.jpg", (0.2, 0.6, 0.2, 0)) for number in range(10)]
+    hills = [Row("01.Green_Hill/a.jpg", (0.4, 0.5, 0.1, 0)), Row("01.Green_Hill/b.jpg", (0.4, 0.5, 0.1, 0))]
+
+    def suspected(*rows: Row) -> list[str]:
+        table = evaluate_rows(tmp_path, rows).mistakes
+        return table.filter(table["suspected_label_error"])["image"].to_pylist()
+
+    assert suspected(*right, sure, *unsure, *hills) == ["00.Red_Tower/sure.jpg"]
+    assert suspected(*right[:1], sure, *unsure, *hills) == []
+
+
 def test_planted_label_errors_are_found(tmp_path: Path) -> None:
     truth, probabilities = random_case(6, 1200, accuracy=0.95, seed=5)
     rng = np.random.default_rng(0)

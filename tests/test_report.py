@@ -133,11 +133,16 @@ def test_findings(small: Evaluation) -> None:
         ("warning", "1 class is without a labelled image: Blue Lake.", "account"),
         ("note", "Most confused: Green Hill taken for Red Tower, 4 images (50.0% of the class).", "confusion"),
         ("note", "The model is overconfident: its mean confidence is 80.0%, its accuracy 72.2%.", "calibration"),
-        (
-            "note",
-            "4 of 5 images named wrong may have a wrong label: the answer is as sure as right ones are.",
-            "labels",
-        ),
+    ]
+
+
+def test_labels_that_a_good_model_contradicts_are_a_finding(tmp_path: Path) -> None:
+    rows = [Row(f"00.Red_Tower/{number}.jpg", BLUE if number == 0 else RED) for number in range(10)]
+    rows += [Row(f"02.Blue_Lake/{number}.jpg", RED if number == 0 else BLUE) for number in range(10)]
+    predictions = write_predictions(tmp_path / "preds.parquet", FOLDERS, rows)
+    evaluation = evaluate(predictions, write_label_folders(tmp_path / "labels", [row.image for row in rows]))
+    assert [finding.text for finding in findings(evaluation) if finding.anchor == "labels"] == [
+        "2 of 2 images named wrong may have a wrong label: the answer is as sure as right ones are."
     ]
 
 
@@ -188,8 +193,7 @@ def test_markdown_for_a_ticket(small: Evaluation) -> None:
         "- 1 image failed and is in no figure; counted as wrong, it would leave 68.4%.\n"
         "- 1 class is without a labelled image: Blue Lake.\n"
         "- Most confused: Green Hill taken for Red Tower, 4 images (50.0% of the class).\n"
-        "- The model is overconfident: its mean confidence is 80.0%, its accuracy 72.2%.\n"
-        "- 4 of 5 images named wrong may have a wrong label: the answer is as sure as right ones are.\n\n"
+        "- The model is overconfident: its mean confidence is 80.0%, its accuracy 72.2%.\n\n"
         "| worst classes | accuracy | images | mostly taken for |\n"
         "| --- | ---: | ---: | --- |\n"
         "| Green Hill | 50.0% | 8 | Red Tower |\n"
@@ -220,7 +224,7 @@ def test_numbers_as_people_read_them() -> None:
     assert interval(Figure(value=0.5, low=0.4, high=0.601)) == "40.0 to 60.1%"
     assert interval(Figure(value=0.5)) == interval(None) == ""
     assert (count(12345), images(1), images(12345)) == ("12,345", "1 image", "12,345 images")
-    assert [points(value) for value in (0.0123, -0.1, -0.0001)] == ["+1.2 points", "−10.0 points", "+0.0 points"]
+    assert [points(value) for value in (0.0123, -0.1, -0.0001)] == ["+1.2 points", "−10.0 points", "0.0 points"]
     assert [p_value(value) for value in (0.0123, 0.0001)] == ["p = 0.012", "p < 0.001"]
 
 

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {
     "size": 32, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1, "epochs": 3,
     "backbone": "resnet18", "checkpoint_every": 0,
 }  # fmt: skip
-SCRATCH = SMALL | {"model": "scratch"}
+SCRATCH = SMALL | {"model": "scratch", "backbone": "resnet50"}
 TUNED = SMALL | {"model": "transfer", "unfreeze": "layer4", "unfreeze_epochs": 2}
 
 

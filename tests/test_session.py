@@ -42,7 +42,7 @@ def refusal(path, error=ModelError, device="cpu"):
 
 def test_a_file_that_is_no_model(tmp_path, toy_model):
     path = tmp_path / "m.onnx"
-    assert refusal(path) == f"{path}: cannot be read (No such file or directory); give an exported model with --model"
+    assert refusal(path) == f"{path}: cannot be read (No such file or directory); give an exported or adopted model"
     path.write_bytes(b"")
     assert refusal(path) == f"{path}: is empty; export the model again"
     path.write_bytes(toy_model.read_bytes()[:200])

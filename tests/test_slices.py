@@ -1,5 +1,6 @@
 """Accuracy over parts of the images."""
 
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 from PIL import Image
 from scipy.stats import fisher_exact
+from toys import picture
 
 from batchland.evaluation import EvaluateOptions, evaluate
 from batchland.schemas import Slice
@@ -122,6 +124,16 @@ def test_dark_pictures_are_found_where_the_images_still_are(tmp_path: Path) -> N
         ("128 to 160 of 255", 1),
         ("192 of 255 and more", 1),
     ]
+
+
+def test_a_dark_picture_is_found_under_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(picture((0, 0, 0)))
+    (folder / "0.jpg").write_bytes(picture((255, 255, 255)))
+    rows = [row(0), Row(r"a/\xff.jpg", RIGHT)]
+    parts = slices_of(tmp_path, rows, table=True, images=tmp_path / "images")["brightness"]
+    assert [(part.value, part.images) for part in parts] == [("under 64 of 255", 1), ("192 of 255 and more", 1)]
 
 
 def test_the_brightness_sample_is_bounded_and_0_reads_nothing(tmp_path: Path, colour_folders: Path) -> None:

@@ -117,6 +117,16 @@ def test_photos_of_one_scene_stay_together(tmp_path: Path) -> None:
     assert sum(sum(counts.values()) for counts in made.parts.values()) == len(scenes) + 4
 
 
+def test_a_prefix_that_no_photo_has_is_a_mistake(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        split(photos, tmp_path / "out", SplitOptions(group_prefix=re.compile("scene[^-]+")))
+    assert str(caught.value) == (
+        f"--group-prefix scene[^-]+: matches the beginning of no name below {photos} (one is 00.jpg), so nothing would "
+        f"stay together"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_photo_is_left_out(photos: Path, tmp_path: Path) -> None:
     (photos / "00.Red_Tower" / "notes.txt").write_text("")
     (photos / "00.Red_Tower" / ".hidden.jpg").write_text("")
@@ -202,15 +212,18 @@ def test_the_command_tells_the_parts_and_needs_no_torch(photos: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--parts", "train"], "--parts train: give NAME=SHARE,NAME=SHARE, such as train=0.8,test=0.2"),
-        (["--parts", "train=0.8,test=0.1"], "--parts: give two or three parts whose shares make 1"),
-        (
-            ["--parts", "train=x,test=0.1"],
-            "--parts: Input should be a valid number, unable to parse string as a number",
+        *(
+            (
+                ["--parts", parts],
+                f"--parts {parts}: give two or three parts, their names of letters, digits, - and _, whose shares make "
+                f"1, such as train=0.8,test=0.2",
+            )
+            for parts in ("train", "train=0.8,test=0.1", "train=80%,test=20%", "a/b=0.8,c=0.2")
         ),
-        (["--group-prefix", "["], "--group-prefix: Input should be a valid regular expression"),
+        (["--group-prefix", "("], "--group-prefix (: not a regular expression (missing ), unterminated subpattern at "
+                                  "position 0)"),
     ],
-)
+)  # fmt: skip
 def test_options_that_make_no_sense_are_one_line(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
     result = CliRunner().invoke(main, ["data", "split", str(photos), "--out", str(tmp_path / "out"), *options])
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"batchland: {says}\n")

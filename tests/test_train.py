@@ -16,10 +16,12 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.models import resnet18
 
+from batchland.data.split import split
 from batchland.errors import DeviceError, OutputError, UsageError
 from batchland.model_card import ModelCard
 from batchland.training.backbones import find_backbone, load_weights
 from batchland.training.dataset import load_data
+from batchland.training.export import export
 from batchland.training.models import build, calibrate_batch_norm, transfer_network
 from batchland.training.train import EpochReport, TrainedModel, TrainOptions, train
 
@@ -240,8 +242,28 @@ def test_weights_are_checked_before_any_image_is_read(data: Path, tmp_path: Path
     with caplog.at_level(logging.INFO, "batchland"), pytest.raises(UsageError, match="not the weights of a resnet50"):
         train(data, tmp_path / "runs", TrainOptions(**SMALL | {"weights": str(tmp_path / "resnet18.pth")}))
     assert caplog.messages == []
-    with pytest.raises(UsageError, match=r"weights x\.pth: the scratch model has no backbone; leave it out"):
-        train(data, tmp_path / "runs", TrainOptions(**SCRATCH | {"weights": "x.pth"}))
+
+
+@pytest.mark.parametrize("given", [{"weights": "x.pth"}, {"unfreeze": "layer4"}, {"backbone": "resnet18"}])
+def test_options_of_the_backbone_are_not_ignored(data: Path, tmp_path: Path, given: dict[str, str]) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(UsageError) as caught:
+        train(data, tmp_path / "runs", TrainOptions(**SCRATCH | given))
+    assert str(caught.value) == f"--{name} {value}: the scratch model has no backbone; leave it out"
+
+
+def test_the_card_tells_the_settings_that_the_model_was_trained_with(
+    scratch: TrainedModel, transfer: TrainedModel
+) -> None:
+    """Of the backbone, the scratch model has none; of fine-tuning, a model without it."""
+    assert scratch.card.training is not None
+    assert transfer.card.training is not None
+    both = {
+        "augment", "batch_size", "device", "epochs", "fast_jpeg", "label_smoothing", "learning_rate", "optimiser",
+        "patience", "precision", "schedule", "size", "standardise_features", "weight_decay",
+    }  # fmt: skip
+    assert set(scratch.card.training.settings) == both
+    assert set(transfer.card.training.settings) == both | {"backbone", "weights", "views", "unfreeze"}
 
 
 def test_random_weights_are_warned_of(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,6 +275,19 @@ def test_random_weights_are_warned_of(data: Path, tmp_path: Path, caplog: pytest
         "transfer: the backbone keeps random weights (--weights none); it sees colours and textures only, "
         "use --weights imagenet or a file for real work"
     ]
+
+
+def test_what_data_split_made_is_trained_validated_and_exported_as_it_is(data: Path, tmp_path: Path) -> None:
+    """The same draw as without it, so the same images and the same weights."""
+    made = split(data, tmp_path / "parts").folder
+    (divided,) = train(made, tmp_path / "divided", TrainOptions(**SCRATCH, epochs=1))
+    (whole,) = train(data, tmp_path / "whole", TrainOptions(**SCRATCH, epochs=1))
+    assert divided.card.data is not None
+    assert (divided.card.data.training_images, divided.card.data.validation_images) == (24, 6)
+    assert same(state(divided), state(whole))
+    report = export(divided.checkpoint, tmp_path / "m.onnx")
+    assert report.card.export is not None
+    assert report.card.export.validation_images == 6
 
 
 def test_unreadable_images_are_counted_and_do_not_hurt(data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`batchland data`: get a data set, split it, look it over before training on it."""
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,15 +74,13 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
 @click.option("--group-prefix", metavar="REGEX",
               help="Photos of a class whose names start with the same match stay together: '[^-]+' for "
               "scene7-1.jpg and scene7-2.jpg.")  # fmt: skip
-def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
+def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **options: Any) -> None:
     """Divide labelled photos into parts, class by class.
 
-    They are those of DATA/train, or of DATA itself, one folder a class. `train` keeps a fifth for validation by itself,
-    by the same draw as this command with its defaults: this is for a test set to keep aside, and for other tools. DATA
-    is left as it is.
+    They are those of DATA/train, or of DATA itself, one folder a class. `train` takes the parts train and val as they
+    are; without a val it keeps a fifth for validation by itself, by the same draw as this command with its defaults.
+    DATA is left as it is.
     """
-    from pydantic import ValidationError
-
     from batchland.errors import UsageError
 
     with training_extra():
@@ -89,15 +88,16 @@ def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
         from batchland.data.split import split as run
 
     try:
-        shares = dict(part.split("=") for part in parts.split(","))
-        given = SplitOptions.model_validate({"parts": shares} | options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(
-            f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg'].removeprefix('Value error, ')}"
-        ) from error
+        prefix = re.compile(group_prefix) if group_prefix is not None else None
+        shares = {name: float(share) for name, share in (part.split("=") for part in parts.split(","))}
+        given = SplitOptions(parts=shares, group_prefix=prefix, **options)
+    except re.error as error:
+        raise UsageError(f"--group-prefix {group_prefix}: not a regular expression ({error})") from error
     except ValueError as error:
-        raise UsageError(f"--parts {parts}: give NAME=SHARE,NAME=SHARE, such as train=0.8,test=0.2") from error
+        raise UsageError(
+            f"--parts {parts}: give two or three parts, their names of letters, digits, - and _, whose shares make 1, "
+            f"such as train=0.8,test=0.2"
+        ) from error
     made = run(folder, out, given)
     for part, counts in made.parts.items():
         click.echo(f"{made.folder / part}: {sum(counts.values())} photos of {len(counts)} classes")
@@ -112,10 +112,10 @@ def split(folder: Path, out: Path, parts: str, **options: Any) -> None:
 def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:
     """Read all labelled photos and say what is wrong with them.
 
-    They are those of DATA/train, or of DATA itself, and of DATA/test. Problems are what training or evaluating would
-    refuse or be deceived by: classes without photos, test folders that training does not know, one picture in train and
-    in test or in two classes. They end the command with exit code 4. Notes are unreadable photos, which training skips,
-    and mere repetitions.
+    They are those of DATA/train, or of DATA itself, of DATA/val and DATA/test. Problems are what training or evaluating
+    would refuse or be deceived by: classes without photos, test folders that training does not know, one picture in
+    train and in test or in two classes. They end the command with exit code 4. Notes are unreadable photos, which
+    training skips, and mere repetitions.
     """
     from tqdm import tqdm
 

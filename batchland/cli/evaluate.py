@@ -67,7 +67,12 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report, for drop(...) gates."
 )
-@click.option("--strip-prefix", default="", metavar="TEXT", help="Taken off the front of the predictions' image names.")
+@click.option(
+    "--strip-prefix",
+    default="",
+    metavar="TEXT",
+    help="Taken off the front of the predictions' image names; a * stands for anything but /, e.g. '*.tar/'.",
+)
 @click.option(
     "--ignore-unknown-classes", is_flag=True, help="Leave out images of classes that the model does not know."
 )
@@ -119,7 +124,8 @@ def evaluate(
     else:
         first, second = evaluations
         comparison = write_side_by_side(first, second, out, page, gates=results)
-        told = [one(first), one(second, results), both(comparison)]
+        a, b = comparison.summary.a.name, comparison.summary.b.name
+        told = [one(first, name=a), one(second, results, name=b), both(comparison)]
     click.echo("\n".join(told), nl=False)
     if not as_markdown:
         click.echo(f"report: {out / 'report.html'}")

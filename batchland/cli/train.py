@@ -12,6 +12,7 @@ import click
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
+    from batchland.model_card import ExportSummary
     from batchland.training.export import ExportReport
     from batchland.training.train import EpochReport
 
@@ -68,10 +69,10 @@ _log = logging.getLogger("batchland")
 def train(data: Path, out: Path, models_dir: Path, cache_limit: float, **options: Any) -> None:
     """Train one or both models and export them to ONNX.
 
-    The photos are those of DATA/train, or of DATA itself, one folder a class. A fifth of the images is kept aside for
-    validation, class by class; the weights of the lowest validation loss are kept. Each ONNX file appears only if it
-    answers as PyTorch does on validation images. Beside each checkpoint lie metrics.csv, metrics.jsonl, curves.png,
-    layers.txt and, where TensorBoard is installed, its events.
+    The photos are those of DATA/train, or of DATA itself, one folder a class. Those of DATA/val validate; without it, a
+    fifth of the others is kept aside for that, class by class. The weights of the lowest validation loss are kept. Each
+    ONNX file appears only if it answers as PyTorch does on validation images. Beside each checkpoint lie
+    metrics.csv, metrics.jsonl, curves.png, layers.txt and, where TensorBoard is installed, its events.
 
     Photos are decoded once, into a cache between runs. Interrupted (Ctrl-C, SIGTERM) it stops after the step; that run
     or a killed one goes on with --resume, to the same weights.
@@ -139,15 +140,21 @@ def print_export(report: "ExportReport") -> None:
     summary = report.card.export
     assert summary is not None
     same, compared = (sum(getattr(each, name) for each in report.agreement) for name in ("same_top1", "batch"))
-    drop = 100 * (summary.accuracy_fp32 - summary.validation_accuracy)
-    lost = "" if summary.precision == "fp32" else f", {drop:.2f} points less than in fp32"
+    sizes = ", ".join(str(each.batch) for each in report.agreement)
     click.echo(
         f"{report.path}: {summary.precision}, {report.size / 1e6:.1f} MB; validation accuracy "
-        f"{summary.validation_accuracy:.1%}{lost}; temperature {summary.temperature:.2f} (validation loss "
-        f"{report.loss_before:.4f} before, {summary.validation_loss:.4f} with it); agrees with PyTorch on the first "
-        f"class of {same} of {compared} images, largest difference {report.largest_difference:.1e} "
-        f"(allowed {report.tolerance:g})"
+        f"{summary.validation_accuracy:.1%}{_against_fp32(summary)}; temperature {summary.temperature:.2f} (validation "
+        f"loss {report.loss_before:.4f} before, {summary.validation_loss:.4f} with it); agrees with PyTorch on the "
+        f"first class of {same} of {compared} answers (batches of {sizes}), largest difference "
+        f"{report.largest_difference:.1e} (allowed {report.tolerance:g})"
     )
+
+
+def _against_fp32(summary: "ExportSummary") -> str:
+    if summary.precision == "fp32":
+        return ""
+    drop = round(100 * (summary.accuracy_fp32 - summary.validation_accuracy), 2)
+    return f", {abs(drop):.2f} points {'less' if drop > 0 else 'more'} than in fp32" if drop else ", as in fp32"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Final, Literal, NamedTuple
@@ -29,7 +30,8 @@ SAMPLES: Final = 8
 SPEC: Final = PreprocessSpec(jpeg_scale="auto")
 """How training looks at photos unless it is told otherwise."""
 
-Part = Literal["train", "test"]
+Part = Literal["train", "val", "test"]
+PARTS: Final[tuple[Part, ...]] = ("train", "val", "test")
 
 
 class _Record(BaseModel):
@@ -43,9 +45,10 @@ class ClassCheck(_Record):
     label: str
     train: int
     """Readable photos."""
+    val: int
     test: int
     unreadable: int
-    """In both parts."""
+    """In all parts."""
 
 
 class UnreadableFile(_Record):
@@ -62,8 +65,10 @@ class Duplicates(_Record):
 
     names: tuple[str, ...]
     """Below DATA, in listing order."""
-    kind: Literal["train and test", "two classes", "within train", "within test"]
-    """The worst that holds: a test photo that was trained on, one picture under two labels, or mere repetition."""
+    two_classes: bool
+    """One picture under two labels."""
+    two_parts: bool
+    """A photo to test or to validate with that is trained on, too, for one."""
 
 
 class Finding(_Record):
@@ -102,17 +107,17 @@ class DataCheck(_Record):
 
 
 def check(data: Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[DataCheck, list[ClassSamples]]:
-    """Read all photos of DATA/train (or DATA) and DATA/test: what is noteworthy, and some photos of each class.
+    """Read all photos of DATA/train (or DATA), DATA/val and DATA/test: what is noteworthy, and some photos a class.
 
     on_progress: called with the photos done and their number. Raises UsageError if DATA is no folder.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
     survey = _Survey(has_parts)
-    test = data / "test"
     survey.list_part("train", folder)
-    if has_parts and test.is_dir():
-        survey.list_part("test", test)
+    for part in PARTS[1:]:
+        if has_parts and (data / part).is_dir():
+            survey.list_part(part, data / part)
     done = 0
     for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC):
         for ref, outcome, pixels in zip(batch.refs, batch.outcomes, batch.pixels, strict=True):
@@ -132,11 +137,11 @@ class _Photo(NamedTuple):
 
 @dataclass
 class _Survey:
-    """What is known so far. `has_parts`: photos lie in DATA/train and DATA/test, not in DATA itself."""
+    """What is known so far. `has_parts`: photos lie in DATA/train and so on, not in DATA itself."""
 
     has_parts: bool
     photos: list[_Photo] = field(default_factory=list)
-    folders: dict[Part, list[str]] = field(default_factory=lambda: {"train": [], "test": []})
+    folders: dict[Part, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
     loose: Counter[Part] = field(default_factory=Counter)
     counts: Counter[tuple[Part, str]] = field(default_factory=Counter)
     unreadable: list[UnreadableFile] = field(default_factory=list)
@@ -178,10 +183,11 @@ class _Survey:
                 folder=name.folder,
                 label=name.label,
                 train=self.counts["train", name.folder],
+                val=self.counts["val", name.folder],
                 test=self.counts["test", name.folder],
                 unreadable=self.unreadable_by_class[name.folder],
             )
-            for name in class_names(sorted({*self.folders["train"], *self.folders["test"]}, key=str.encode))
+            for name in class_names(sorted({*chain.from_iterable(self.folders.values())}, key=str.encode))
         )
         findings = (*self._class_findings(classes), *_duplicate_findings(duplicates), *self._file_findings())
         return DataCheck(
@@ -194,20 +200,23 @@ class _Survey:
         )
 
     def _class_findings(self, classes: tuple[ClassCheck, ...]) -> Iterator[Finding]:
-        train, test = set(self.folders["train"]), set(self.folders["test"])
+        train = set(self.folders["train"])
+        least, needed = (1, "one") if self.folders["val"] else (2, "two")
         if len(train) < 2:
             yield Finding(problem=True, text=f"training needs at least two class folders, there are {len(train)}")
         for one in classes:
-            if one.folder in train and one.train < 2:
+            if one.folder in train and one.train < least:
                 has = "only one readable photo" if one.train else "no readable photo"
-                yield Finding(problem=True, text=f"{one.folder} has {has} to train on; training needs two a class")
-        if unknown := sorted(test - train):
-            text = f"{_number(len(unknown), 'test folder')} that training does not know: {_some(unknown)}"
-            yield Finding(problem=True, text=text)
-        if test and (lacking := [one.folder for one in classes if one.folder in train and not one.test]):
-            yield Finding(
-                problem=False, text=f"{_number(len(lacking), 'class')} without a test photo: {_some(lacking)}"
-            )
+                text = f"{one.folder} has {has} to train on; training needs {needed} a class"
+                yield Finding(problem=True, text=text)
+        for part in PARTS[1:]:
+            if unknown := sorted(set(self.folders[part]) - train):
+                text = f"{_number(len(unknown), f'{part} folder')} that training does not know: {_some(unknown)}"
+                yield Finding(problem=True, text=text)
+            lacking = [one.folder for one in classes if one.folder in train and not getattr(one, part)]
+            if self.folders[part] and lacking:
+                text = f"{_number(len(lacking), 'class')} without a {part} photo: {_some(lacking)}"
+                yield Finding(problem=part == "val", text=text)
 
     def _file_findings(self) -> Iterator[Finding]:
         if self.unreadable:
@@ -221,28 +230,23 @@ class _Survey:
 
 
 def _duplicates(group: list[_Photo]) -> Duplicates:
-    parts, folders = {photo.part for photo in group}, {photo.folder for photo in group}
-    names = tuple(photo.ref.name for photo in group)
-    if len(parts) > 1:
-        return Duplicates(names=names, kind="train and test")
-    if len(folders) > 1:
-        return Duplicates(names=names, kind="two classes")
-    return Duplicates(names=names, kind="within train" if parts == {"train"} else "within test")
-
-
-_DUPLICATE_TEXTS: Final = {
-    "train and test": (True, "both in train and in test, which flatters every figure"),
-    "two classes": (True, "in more than one class, so that a label is wrong"),
-    "within train": (False, "more than once in a class of train"),
-    "within test": (False, "more than once in a class of test"),
-}
+    return Duplicates(
+        names=tuple(photo.ref.name for photo in group),
+        two_classes=len({photo.folder for photo in group}) > 1,
+        two_parts=len({photo.part for photo in group}) > 1,
+    )
 
 
 def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
-    for kind, (problem, what) in _DUPLICATE_TEXTS.items():
-        groups = [" = ".join(group.names[:3]) for group in duplicates if group.kind == kind]
+    """A picture in two classes and two parts is told twice, since there are two things to mend."""
+    for problem, what, groups in (
+        (True, "in more than one class, so that a label is wrong", [one for one in duplicates if one.two_classes]),
+        (True, "in more than one part, which flatters every figure", [one for one in duplicates if one.two_parts]),
+        (False, "more than once in a class", [one for one in duplicates if not (one.two_classes or one.two_parts)]),
+    ):
         if groups:
-            yield Finding(problem=problem, text=f"{_number(len(groups), 'picture')} {what}: {_some(groups)}")
+            named = _some([" = ".join(group.names[:3]) for group in groups])
+            yield Finding(problem=problem, text=f"{_number(len(groups), 'picture')} {what}: {named}")
 
 
 def _sizes(outcomes: list[Outcome]) -> Sizes:
@@ -258,20 +262,22 @@ def _spread(values: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> tuple[int, 
 
 def table(found: DataCheck) -> str:
     """What was found, for a terminal. Ends with a newline."""
-    train, test = (sum(getattr(one, part) for one in found.classes) for part in ("train", "test"))
-    lines = [f"{found.data}: {_number(len(found.classes), 'class')}, {train} photos to train and {test} to test"]
+    totals = {part: sum(getattr(one, part) for one in found.classes) for part in PARTS}
+    parts = [part for part in PARTS if part != "val" or totals[part]]
+    train, val, test = totals.values()
+    validate = f", {val} to validate" if val else ""
+    classes = _number(len(found.classes), "class")
+    lines = [f"{found.data}: {classes}, {train} photos to train{validate} and {test} to test"]
     if found.sizes:
         ranges = [f"{name} {low} to {high}, median {middle}" for name, (low, middle, high) in (
             ("width", found.sizes.width), ("height", found.sizes.height))]  # fmt: skip
         lines.append(f"{'; '.join(ranges)} pixels; {found.sizes.bytes / 1e6:.1f} MB")
     width = max(5, *(len(one_line(one.folder, 40)) for one in found.classes)) if found.classes else 5
-    lines.append(f"{'class':<{width}}  {'train':>7}  {'test':>7}  {'unreadable':>10}")
-    lines += [
-        f"{one_line(one.folder, 40):<{width}}  {one.train:>7}  {one.test:>7}  {one.unreadable:>10}"
-        for one in found.classes
-    ]
-    for finding in found.findings:
-        lines.append(f"{'problem' if finding.problem else 'note'}: {visible(finding.text)}")
+    lines.append(f"{'class':<{width}}  {''.join(f'{part:>7}  ' for part in parts)}{'unreadable':>10}")
+    for one in found.classes:
+        counts = "".join(f"{getattr(one, part):>7}  " for part in parts)
+        lines.append(f"{one_line(one.folder, 40):<{width}}  {counts}{one.unreadable:>10}")
+    lines += [f"{'problem' if finding.problem else 'note'}: {visible(finding.text)}" for finding in found.findings]
     return "\n".join(lines) + "\n"
 
 

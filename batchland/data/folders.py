@@ -1,8 +1,12 @@
 """Where the images of a data set lie: DATA/train or DATA, one folder a class. Knows neither torch nor pixels."""
 
 from pathlib import Path
+from typing import Final
 
 from batchland.errors import UsageError
+
+VALIDATION: Final = "../val/"
+"""What the name of a photo in DATA/val begins with, as seen from the training folder."""
 
 
 def training_folder(data: Path) -> Path:
@@ -12,6 +16,19 @@ def training_folder(data: Path) -> Path:
         raise UsageError(f"{data}: {what}; give a folder with train/CLASS/*.jpg or CLASS/*.jpg")
     folder = data / "train"
     return (folder if folder.is_dir() else data).absolute()
+
+
+def validation_folder(data: Path) -> Path | None:
+    """DATA/val where there is one beside DATA/train; absolute."""
+    folder = data.absolute() / "val"
+    return folder if folder.is_dir() and training_folder(data) != data.absolute() else None
+
+
+def photo_path(folder: Path, name: str) -> Path:
+    """Where a photo of that name lies, seen from the training folder."""
+    if name.startswith(VALIDATION):
+        return folder.parent / "val" / name.removeprefix(VALIDATION)  # not by `..`: `train` may be a link
+    return folder / name
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Divide a folder of class folders into train, validation and test folders, by split-folders. Needs no torch.
 
-`train` divides by itself, in memory and by the same draw; this is for a test set kept aside, and for other tools.
+`train` takes what this makes, or divides by itself, in memory and by the same draw.
 """
 
 import contextlib
@@ -73,6 +73,8 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     folder = training_folder(data)
     classes = class_folders(folder)
     photos = {name: _names(folder / name) for name in classes}
+    if options.group_prefix:
+        _require_match(folder, options.group_prefix, [name for names in photos.values() for name in names])
     with new_folder(out) as made:
         _run(folder, made, {Path(name).suffix for names in photos.values() for name in names}, options)
         parts = {
@@ -97,6 +99,14 @@ def _names(folder: Path) -> list[str]:
     if not names:
         raise UsageError(f"{folder}: holds no photos; add some or remove the folder")
     return names
+
+
+def _require_match(folder: Path, prefix: re.Pattern[str], names: list[str]) -> None:
+    if not any((match := prefix.match(name)) and match[0] for name in names):
+        raise UsageError(
+            f"--group-prefix {prefix.pattern}: matches the beginning of no name below {folder} (one is {names[0]}), so "
+            f"nothing would stay together"
+        )
 
 
 def _run(folder: Path, made: Path, extensions: set[str], options: SplitOptions) -> None:

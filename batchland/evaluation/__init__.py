@@ -41,7 +41,7 @@ class EvaluateOptions(BaseModel):
     ignore_unknown_classes: bool = False
     """Leave images of classes that the model does not know out, instead of stopping."""
     strip_prefix: str = ""
-    """Taken off the front of the predictions' image names before matching, e.g. `test/`."""
+    """Taken off the front of the predictions' image names before matching: `test/`, or `*.tar/` of all tar shards."""
     images: Path | None = None
     """Where the images are now, for thumbnails and brightness; None takes the folder that was scored."""
     brightness_sample: Annotated[int, Field(ge=0)] = 2000

@@ -5,12 +5,14 @@ squared, as only the cells that occur are held. scikit-learn has most of these f
 counts, a thousand resampled test sets are as quick as one. The tests hold ours against its.
 """
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from batchland.evaluation.calibration import Right
 from batchland.evaluation.intervals import (
     Floats,
     Ints,
@@ -22,6 +24,9 @@ from batchland.evaluation.intervals import (
 from batchland.evaluation.outcomes import Outcomes
 from batchland.model_card import ClassName
 from batchland.schemas import CONFUSION, MISTAKES, PER_CLASS, ConfusedPair, Figure, Figures
+
+SURE: Final = 0.8
+"""Share of right answers among the sure ones; an answer that is not sure says nothing of a label."""
 
 
 class Cells(NamedTuple):
@@ -211,16 +216,25 @@ def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -
 
 def mistakes(outcomes: Outcomes, table: pa.Table, classes: int) -> pa.Table:
     """The rows of `mistakes.parquet`, from those of `outcomes.parquet`: see MISTAKES."""
-    wrong = np.flatnonzero(outcomes.ok & (outcomes.truth != outcomes.predicted))
+    ok, right = outcomes.ok, outcomes.truth == outcomes.predicted
+    wrong = np.flatnonzero(ok & ~right)
     own = np.nan_to_num(outcomes.true_probability)
-    ok = outcomes.ok
     with np.errstate(divide="ignore", invalid="ignore"):
         usual = np.bincount(outcomes.truth[ok], own[ok], classes) / np.bincount(outcomes.truth[ok], minlength=classes)
     suspected = (outcomes.probability >= usual[outcomes.predicted]) & (own < usual[outcomes.truth])
+    suspected &= outcomes.probability >= _sure_from(outcomes.probability[ok], right[ok])
     found = table.select([name for name in MISTAKES.names if name in table.schema.names]).take(wrong)
     found = found.append_column("suspicion", pa.array((outcomes.probability - own)[wrong].astype(np.float32)))
     found = found.append_column("suspected_label_error", pa.array(suspected[wrong]))
     return found.sort_by([("probability", "descending"), ("image", "ascending")]).cast(MISTAKES)
+
+
+def _sure_from(probability: Floats, right: Right) -> float:
+    """The lowest probability from which on at least SURE of the answers are right; infinite if there is none."""
+    thresholds, images = np.unique(-probability, return_counts=True)
+    hits = np.bincount(np.searchsorted(thresholds, -probability), right, len(thresholds))
+    enough = np.flatnonzero(np.cumsum(hits) >= SURE * np.cumsum(images))
+    return float(-thresholds[enough[-1]]) if len(enough) else math.inf
 
 
 def _sum_by(index: Ints, images: Ints, classes: int) -> Ints:

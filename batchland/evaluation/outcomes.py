@@ -5,6 +5,7 @@ Knows nothing of metrics or pages. Works on Arrow columns and numpy arrays, neve
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ EXAMINED: Final = 10_000
 """Names looked at to find out why nothing matches."""
 _COLUMNS: Final = ("image", "status", "error_code", "class_index", "probability", "margin", "top_k")
 _FACTS: Final = ("width", "height", "file_size")
+_SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
 
 
 class Predictions(NamedTuple):
@@ -123,14 +125,14 @@ def join(
 ) -> tuple[Outcomes, LabelAccount, LabelSource]:
     """Match labels to predictions by image name and classes by class name, and account for what does not match.
 
-    strip_prefix: taken off the front of the predictions' names first. Raises UsageError if a class is unknown (unless
-    `ignore_unknown`) or no image matches.
+    strip_prefix: taken off the front of the predictions' names first, a `*` in it for anything but `/`. Raises
+    UsageError if a class is unknown (unless `ignore_unknown`) or no image matches.
     """
     table, info = predictions.table, predictions.info
     names = table["image"].combine_chunks()
     if strip_prefix:
-        stripped = pc.utf8_slice_codeunits(names, len(strip_prefix))
-        names = pc.if_else(pc.starts_with(names, strip_prefix), stripped, names)
+        pattern = "[^/]*".join(map(re.escape, strip_prefix.split("*")))
+        names = pc.replace_substring_regex(names, f"^{pattern}", "")
     labels = read_labels(labels_path, pa.chunked_array([names]), info.images)
     if not pc.any(pc.is_in(names, value_set=labels.images)).as_py():
         raise UsageError(_nothing_matches(predictions, names, labels))
@@ -144,6 +146,13 @@ def join(
     matched = pc.is_valid(place)
     if not pc.any(matched).as_py():
         raise UsageError(unknown_classes_message(labels.source, match.unknown, info.classes))
+    used = names.filter(matched)
+    if pc.count_distinct(used).as_py() != len(used):
+        twice = Counter(used.to_pylist()).most_common(1)[0][0]
+        raise UsageError(
+            f"{predictions.source}: without the prefix {strip_prefix} several images are called {twice!r}; give a "
+            f"table of labels that names images as the predictions do"
+        )
     encoded = given.dictionary_encode()
     class_of = np.array([match.index[name] for name in encoded.dictionary.to_pylist()], np.int64)
     truths = class_of[encoded.indices.to_numpy(zero_copy_only=False)]
@@ -255,7 +264,9 @@ def _nothing_matches(predictions: Predictions, names: pa.Array, labels: Labels) 
         return f"{predictions.source}: holds no predictions; there is nothing to evaluate"
     some, others = names[:EXAMINED].to_pylist(), labels.images[:EXAMINED].to_pylist()
     advice = "labels must name images as the predictions do, by their path below the scored folder"
-    if prefix := _commonest_prefix(some, others):
+    if (prefix := _commonest_prefix(some, others)) and (pattern := _SHARD.sub(r"*\1", prefix)) != prefix:
+        advice = f"predictions of tar shards begin with the shard: give --strip-prefix '{pattern}'"
+    elif prefix:
         advice = f"images were scored from a folder further up: give --strip-prefix {prefix}, or score that folder"
     elif prefix := _commonest_prefix(others, some):
         advice = f"labels begin further up: give the folder {prefix} in it, or take that off"

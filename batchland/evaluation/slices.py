@@ -3,6 +3,7 @@
 Finds where a model is weak. Knows nothing of classes or pages.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -20,6 +21,7 @@ from batchland.evaluation.intervals import Floats, Ints, holm, wilson
 from batchland.evaluation.outcomes import Outcomes
 from batchland.preprocess import PreprocessSpec, preprocess
 from batchland.schemas import Figure, Slice
+from batchland.source import file_name
 
 MAX_VALUES: Final = 12
 """Values of one dimension; the smaller ones are taken together as `others`."""
@@ -162,7 +164,7 @@ def _brightness(images: pa.Array, root: Path, sample: int, seed: int) -> _Parts:
     chosen = np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))
     values = np.full(len(images), np.nan)
     if count and root.is_dir():
-        measure: Callable[[str], float] = lambda name: _mean_luma(root / name)  # noqa: E731
+        measure: Callable[[str], float] = lambda name: _mean_luma(root / os.fsdecode(file_name(name)))  # noqa: E731
         with ThreadPoolExecutor(usable_cores()) as pool:
             values[chosen] = list(pool.map(measure, images.take(pa.array(chosen)).to_pylist()))
     return _ranges("brightness", values, BRIGHTNESS, "of 255")

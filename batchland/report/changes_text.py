@@ -54,6 +54,10 @@ def verdict(summary: ComparisonSummary) -> str:
     agreement, change = summary.agreement, summary.figures.top1
     right_a = agreement.both_right + agreement.only_a_right
     right_b = agreement.both_right + agreement.only_b_right
+    if not any(summary.flips.values()):
+        return (
+            f"No difference. {a} and {b} answer alike; {count(right_a)} of {images(summary.account.paired)} are right."
+        )
     told = f"{b} is right for {count(right_b)} of {images(summary.account.paired)}, {a} for {count(right_a)}"
     if change.low is not None and change.high is not None:
         level = f"{summary.options['confidence'] * 100:g}% interval {_range(change)}"

@@ -1,6 +1,7 @@
 """Thumbnails as data URIs, within a budget of bytes. Knows images by name, size and root, nothing of evaluation."""
 
 import base64
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from PIL import Image
 
 from batchland.errors import ImageError
 from batchland.preprocess import PreprocessSpec, decode
+from batchland.source import file_name
 
 QUALITY = 72
 
@@ -42,7 +44,7 @@ class Thumbnails:
         if self._left <= 0:
             return Thumbnail(None, missing="left out to keep the page small")
         try:
-            data = (self._root / name).read_bytes()
+            data = (self._root / os.fsdecode(file_name(name))).read_bytes()
             if file_size is not None and len(data) != file_size:
                 return Thumbnail(None, missing="changed since it was scored")
             image = Image.fromarray(decode(data, self._spec).pixels)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from batchland.report.wording import images
 from batchland.schemas import CoveragePoint, ReliabilityBin
 
 WIDTH: Final = 420
@@ -78,7 +79,7 @@ def reliability_plot(curve: Sequence[ReliabilityBin]) -> ReliabilityPlot:
             continue
         tall = round(part.images / most * (floor - TOP) * 0.2, 1)
         title = (
-            f"{part.images:,} images at {part.lower:.0%} to {part.upper:.0%}: mean confidence {part.confidence:.1%}, "
+            f"{images(part.images)} at {part.lower:.0%} to {part.upper:.0%}: mean confidence {part.confidence:.1%}, "
             f"accuracy {part.accuracy.value:.1%}"
         )
         left, right = x(part.lower), x(part.upper)

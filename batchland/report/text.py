@@ -31,14 +31,17 @@ def shown_figures(figures: Figures, *, failed: int, classes: int) -> list[tuple[
     ]
 
 
-def terminal_summary(evaluation: "Evaluation", gates: Sequence["GateResult"] = ()) -> str:
-    """Headline, what is not in it, the five worst classes, gates. Ends with a newline."""
+def terminal_summary(evaluation: "Evaluation", gates: Sequence["GateResult"] = (), *, name: str | None = None) -> str:
+    """Headline, what is not in it, the five worst classes, gates. Ends with a newline.
+
+    name: what tells it from another one, in place of the model's.
+    """
     summary = evaluation.summary
     scored = f"{images(summary.account.scored)} scored and labelled"
-    lines = [f"{one_line(summary.model.name, 40)}: {scored}, {len(summary.classes)} classes"]
-    for name, figure in shown_figures(summary.figures, failed=summary.account.failed, classes=len(summary.classes)):
+    lines = [f"{one_line(name or summary.model.name, 40)}: {scored}, {len(summary.classes)} classes"]
+    for what, figure in shown_figures(summary.figures, failed=summary.account.failed, classes=len(summary.classes)):
         bounds = interval(figure)
-        lines.append(f"  {name:<24}{percent(figure.value):>7}" + (f"  ({bounds})" if bounds else ""))
+        lines.append(f"  {what:<24}{percent(figure.value):>7}" + (f"  ({bounds})" if bounds else ""))
     lines += [f"note: {finding.text}" for finding in account_findings(summary)]
     if weak := worst_classes(evaluation):
         width = max(12, *(len(one_line(item.label, 32)) for item in weak))
@@ -52,13 +55,13 @@ def terminal_summary(evaluation: "Evaluation", gates: Sequence["GateResult"] = (
     return "\n".join(lines) + "\n"
 
 
-def markdown(evaluation: "Evaluation", gates: Sequence["GateResult"] = ()) -> str:
+def markdown(evaluation: "Evaluation", gates: Sequence["GateResult"] = (), *, name: str | None = None) -> str:
     """The same for pasting into a ticket, with the findings. Ends with a newline."""
     summary = evaluation.summary
-    lines = [f"## {markdown_text(summary.model.name)}: evaluation", "", headline(summary), ""]
+    lines = [f"## {markdown_text(name or summary.model.name)}: evaluation", "", headline(summary), ""]
     lines += ["| figure | value | interval |", "| --- | ---: | --- |"]
-    for name, figure in shown_figures(summary.figures, failed=summary.account.failed, classes=len(summary.classes)):
-        lines.append(f"| {name} | {percent(figure.value)} | {interval(figure)} |")
+    for what, figure in shown_figures(summary.figures, failed=summary.account.failed, classes=len(summary.classes)):
+        lines.append(f"| {what} | {percent(figure.value)} | {interval(figure)} |")
     if found := findings(evaluation):
         lines += ["", *(f"- {markdown_text(finding.text)}" for finding in found)]
     if weak := worst_classes(evaluation):

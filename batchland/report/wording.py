@@ -44,9 +44,9 @@ def files(value: int) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of two shares, in percentage points, with its sign."""
+    """A difference of two shares, in percentage points, with its sign if it is one."""
     tenths = round(value * 100, 1) + 0.0  # never -0.0
-    return f"{tenths:+.1f}".replace("-", "\N{MINUS SIGN}") + " points"
+    return f"{tenths:{'+' if tenths else ''}.1f}".replace("-", "\N{MINUS SIGN}") + " points"
 
 
 def p_value(value: float) -> str:

@@ -20,7 +20,7 @@ def read_model(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); give an exported model with --model") from error
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); give an exported or adopted model") from error
     if not content:
         raise ModelError(f"{path}: is empty; export the model again")
     return content

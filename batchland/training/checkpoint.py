@@ -43,7 +43,7 @@ def save_checkpoint(
     checkpoint = {
         "format": CHECKPOINT_FORMAT,
         "architecture": card.name,
-        "backbone": identity["backbone"],
+        "backbone": identity.get("backbone"),  # None: the scratch model has none
         "card": card.to_json(),
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
         "data": os.fspath(data.folder),

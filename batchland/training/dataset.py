@@ -21,7 +21,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from batchland.cores import usable_cores
-from batchland.data.folders import class_folders, subfolders, training_folder
+from batchland.data.folders import (
+    VALIDATION,
+    class_folders,
+    photo_path,
+    subfolders,
+    training_folder,
+    validation_folder,
+)
 from batchland.errors import ErrorCode, ImageError, UsageError
 from batchland.model_card import ClassName, DataSummary, class_names
 from batchland.preprocess import Pixels, PreprocessSpec, fit
@@ -36,7 +43,7 @@ TRAINING_SHARE = 0.8
 
 
 class Example(NamedTuple):
-    """One labelled image. `ref.name` is its path below the training folder, class folder first."""
+    """One labelled image. `ref.name` is its path from the training folder: `CLASS/...`, or `../val/CLASS/...`."""
 
     ref: ImageRef
     class_index: int
@@ -106,14 +113,15 @@ def load_data(
     cache: PixelCache | None = None,
     on_image: Callable[[str, int, int], object] | None = None,
 ) -> TrainingData:
-    """Read all training images of DATA/train, or of DATA itself, and split them 0.8 / 0.2 class by class.
+    """Read all images of DATA/train and DATA/val; without a val, split those of DATA/train or DATA 0.8 / 0.2.
 
-    The split is that of split-folders with the same seed. Pixels lie in the cache (by default the user's), decoded only
-    if they are not there yet. An image that cannot be read is logged and skipped, with `strict` it is an error.
+    That is done class by class, as split-folders does with the same seed. Pixels lie in the cache (by default the
+    user's), decoded only if they are not there yet. An image that cannot be read is logged and skipped, with `strict`
+    it is an error.
 
     on_image: called with what is done ("reading", "decoding"), and how many images of how many are.
-    Raises UsageError if there are no class folders, a class has fewer than two images, or the cache is too small for
-    them, OutputError if the cache cannot be written.
+    Raises UsageError if there are no class folders, a class has no image to train or none to validate, DATA/val has
+    other classes, or the cache is too small for them, OutputError if the cache cannot be written.
     """
     show = on_image or (lambda *progress: None)  # noqa: ARG005
     folder = training_folder(data)
@@ -121,8 +129,18 @@ def load_data(
     classes = class_names(folders)
     _compare_with_test(data, folder, folders)
     _warn_of_loose_images(folder)
+    held = validation_folder(data)
     listed = [Example(ref, index) for index, name in enumerate(folders) for ref in _list_class(folder, name)]
-    _require_images(folder, folders, Counter(example.class_index for example in listed), "the folder is empty")
+    if held:
+        _require_known(held, folder, folders)
+        _warn_of_loose_images(held)
+        listed += [
+            Example(ref._replace(name=VALIDATION + ref.name), index)
+            for index, name in enumerate(folders)
+            if (held / name).is_dir()
+            for ref in _list_class(held, name)
+        ]
+    _require_images(folder, held, folders, listed, "the folder is empty")
     examples, digests, skipped = _read_all(listed, lambda done: show("reading", done, len(listed)))
     contents = [Content(example.ref, digest) for example, digest in zip(examples, digests, strict=True)]
     cache = cache or PixelCache(default_folder())
@@ -130,11 +148,11 @@ def load_data(
     skipped += [Skipped(examples[place].ref.name, *why) for place, why in cached.failures.items()]
     _report(folder, sorted(skipped), len(listed), strict)
     rows = [row for row in range(len(examples)) if row not in cached.failures]
-    labels = [examples[row].class_index for row in rows]
-    _require_images(folder, folders, Counter(labels), "none of its images can be read")
+    usable = [examples[row] for row in rows]
+    _require_images(folder, held, folders, usable, "none of its images can be read")
     training, validation = (
-        ImageSet(tuple(examples[rows[place]] for place in part), cached, tuple(rows[place] for place in part))
-        for part in split_places(labels, seed)
+        ImageSet(tuple(usable[place] for place in part), cached, tuple(rows[place] for place in part))
+        for part in (_by_folder(usable) if held else split_places([one.class_index for one in usable], seed))
     )
     summary = DataSummary(
         fingerprint=_fingerprint({examples[row].ref.name: digests[row] for row in rows}),
@@ -169,10 +187,26 @@ def _list_class(folder: Path, name: str) -> Iterator[ImageRef]:
         yield ref._replace(name=f"{name}/{ref.name}")
 
 
-def _require_images(folder: Path, folders: Sequence[str], counts: Counter[int], nothing: str) -> None:
+def _require_known(held: Path, folder: Path, folders: Sequence[str]) -> None:
+    if unknown := [name for name in subfolders(held) if name not in folders]:
+        raise UsageError(f"{held / unknown[0]}: a class that {folder} does not have; name it alike, or remove it")
+
+
+def _require_images(
+    folder: Path, held: Path | None, folders: Sequence[str], examples: Sequence[Example], nothing: str
+) -> None:
+    counts = Counter((one.class_index, one.ref.name.startswith(VALIDATION)) for one in examples)
     for index, name in enumerate(folders):
-        if counts[index] < 2:
-            found = "only one image can be used" if counts[index] else nothing
+        if held:
+            for part, in_val in ((folder, False), (held, True)):
+                if not counts[index, in_val]:
+                    why = nothing if (part / name).is_dir() else "does not exist"
+                    raise UsageError(
+                        f"{part / name}: {why}; a class needs an image in train and one in val: add some, or remove "
+                        f"{held} to have a fifth of the others kept aside"
+                    )
+        elif counts[index, False] < 2:
+            found = "only one image can be used" if counts[index, False] else nothing
             raise UsageError(
                 f"{folder / name}: {found}; a class needs at least two images, one to train and one to validate: "
                 f"add some or remove the folder"
@@ -206,12 +240,20 @@ def _read_all(
 
 def _report(folder: Path, skipped: Sequence[Skipped], listed: int, strict: bool) -> None:
     for image in skipped:
-        _log.warning("%s: skipped, %s (%s)", folder / image.name, image.message, image.code)
+        _log.warning("%s: skipped, %s (%s)", photo_path(folder, image.name), image.message, image.code)
     if skipped and strict:
         raise UsageError(
             f"{folder}: {len(skipped)} of {listed} images cannot be read, the first is {skipped[0].name} "
             f"({skipped[0].message}); remove them, or train without --strict"
         )
+
+
+def _by_folder(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
+    """Places of the images of DATA/train and of those of DATA/val."""
+    in_val = [one.ref.name.startswith(VALIDATION) for one in examples]
+    return [place for place, held in enumerate(in_val) if not held], [
+        place for place, held in enumerate(in_val) if held
+    ]
 
 
 def split_places(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:

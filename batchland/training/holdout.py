@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchland.data.folders import subfolders, training_folder
+from batchland.data.folders import VALIDATION, photo_path, subfolders, training_folder
 from batchland.errors import UsageError
 from batchland.evaluation.labels import enumerate_names
 from batchland.loader import BatchLoader
@@ -22,7 +22,7 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Holdout:
-    """Photos with their classes. Names are below `folder`, class folder first."""
+    """Photos with their classes. Names are below `folder`, class folder first; or of DATA/val, beside it."""
 
     checkpoint: Path
     """What messages speak of."""
@@ -45,7 +45,7 @@ class Holdout:
 
     def trained_on(self, count: int, batch_size: int) -> Iterator[Pixels]:
         """At most `count` training photos, spread over the classes, in batches; unreadable ones are passed over."""
-        kept_aside = {os.fsencode(self.folder / name) for name in self.names}
+        kept_aside = {os.fsencode(photo_path(self.folder, name)) for name in self.names}
         refs = [ref for ref in list_images(self.folder) if "/" in ref.name and ref.path not in kept_aside]
         for batch in BatchLoader(_spread(refs, count), self.spec, batch_size):
             readable = [place for place, outcome in enumerate(batch.outcomes) if outcome.error is None]
@@ -54,12 +54,12 @@ class Holdout:
 
     def _batches(self, names: Sequence[str], batch_size: int) -> Iterator[Pixels]:
         """Each valid until the next one is asked for."""
-        refs = [ImageRef(name, os.fsencode(self.folder / name)) for name in names]
+        refs = [ImageRef(name, os.fsencode(photo_path(self.folder, name))) for name in names]
         for batch in BatchLoader(refs, self.spec, batch_size):
             for ref, outcome in zip(batch.refs, batch.outcomes, strict=True):
                 if outcome.error is not None:
                     raise UsageError(
-                        f"{self.checkpoint}: its validation image {self.folder / ref.name} cannot be read "
+                        f"{self.checkpoint}: its validation image {photo_path(self.folder, ref.name)} cannot be read "
                         f"({outcome.error[1]}), and without it the export cannot be checked; {self.hint}"
                     )
             yield batch.pixels
@@ -76,7 +76,7 @@ def read_holdout(path: Path, checkpoint: dict[str, Any], card: ModelCard, data: 
     if folder.is_dir():  # else the first photo will be missed, and its message says more
         _require_classes(path, folder, card, hint)
     places = {name: index for index, name in enumerate(card.folders)}
-    labels = np.array([places.get(name.partition("/")[0], -1) for name in names], np.intp)
+    labels = np.array([places.get(name.removeprefix(VALIDATION).partition("/")[0], -1) for name in names], np.intp)
     if missing := [name for index, name in enumerate(card.folders) if index not in labels]:
         raise UsageError(f"{path}: no validation image of {enumerate_names(missing)}; train again")
     if (labels < 0).any():

@@ -12,6 +12,7 @@ from batchland.training.pixel_cache import DEFAULT_LIMIT
 from batchland.training.recipes import RecipeName
 
 _SCRATCH_SIZE = 224
+_FINE_TUNING = {"unfreeze_epochs", "unfreeze_learning_rate"}
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -84,7 +85,11 @@ class TrainOptions(BaseModel):
             {"height": size, "width": size, "filter": resampling, "jpeg_scale": "auto" if self.fast_jpeg else "none"}
         )
 
-    def identity(self) -> dict[str, Any]:
-        """What the result depends on, for one model: a run can only be resumed with the same."""
+    def identity(self, architecture: Architecture) -> dict[str, Any]:
+        """What that model depends on: a run can only be resumed with the same."""
         passing = {"model", "num_workers", "strict", "cache_dir", "cache_limit", "resume", "checkpoint_every"}
+        if architecture == "scratch":
+            passing |= {"backbone", "weights", "views", "unfreeze", *_FINE_TUNING}
+        elif not self.unfreeze:
+            passing |= _FINE_TUNING
         return self.model_dump(exclude=passing)

@@ -25,7 +25,7 @@ from batchland.lock import locked
 from batchland.model_card import ModelCard, TrainingSummary
 from batchland.preprocess import PreprocessSpec
 from batchland.signals import StopSignal
-from batchland.training.backbones import find_backbone, find_blocks, load_weights
+from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone, find_blocks, load_weights
 from batchland.training.checkpoint import CHECKPOINT, ResumeFolder, load_checkpoint, require_same, save_checkpoint
 from batchland.training.compute import Compute, choose, freed_memory_kept, reproducible
 from batchland.training.dataset import Skipped, TrainingData, load_data
@@ -74,6 +74,8 @@ def train(
 ) -> list[TrainedModel]:
     """Train on DATA/train (or DATA) and write a folder for each model: `out/<model>/checkpoint.pt`, metrics, curves.
 
+    DATA/val validates, where there is one; else a fifth of the photos does.
+
     Killed at any moment, it goes on with `resume` from the state that was saved last, to the same weights. SIGINT and
     SIGTERM end the step under way, save the state and raise Interrupted.
 
@@ -83,8 +85,7 @@ def train(
     options, data, out = options or TrainOptions(), Path(data), Path(out)
     on_epoch, on_progress = on_epoch or _unseen, on_progress or _unseen
     compute = choose(options.device, options.precision)
-    if options.weights not in ("imagenet", "none") and "transfer" not in options.architectures:
-        raise UsageError(f"--weights {options.weights}: the scratch model has no backbone; leave it out")
+    _require_backbone(options)
     models = {name: _prepared(name, data, options) for name in options.architectures}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,15 @@ def train(
 
 def _unseen(*progress: object) -> None:
     """Nobody looks on."""
+
+
+def _require_backbone(options: TrainOptions) -> None:
+    """Refuse what is about the backbone where no model has one, instead of ignoring it."""
+    if "transfer" in options.architectures:
+        return
+    for name, usual in (("backbone", (DEFAULT_BACKBONE,)), ("weights", ("imagenet", "none")), ("unfreeze", (None,))):
+        if (given := getattr(options, name)) not in usual:
+            raise UsageError(f"--{name} {given}: the scratch model has no backbone; leave it out")
 
 
 def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedModel:
@@ -162,7 +172,7 @@ class _Job:
             "torch": str(torch.__version__),  # a class of its own, which a checkpoint may not hold
             "torchvision": str(torchvision.__version__),
         }
-        self._identity = self.options.identity() | {
+        self._identity = self.options.identity(self.name) | {
             "device": str(self.compute.device),
             "bf16": self.compute.bf16,
             "data": self.data.summary.fingerprint,
@@ -244,7 +254,7 @@ class _Job:
     def _card(self, reports: list[EpochReport]) -> ModelCard:
         best = best_of(reports)
         elsewhere = {"recipe", "epochs", "learning_rate", "seed", "device"}
-        settings = {key: value for key, value in self.options.identity().items() if key not in elsewhere}
+        settings = {key: value for key, value in self.options.identity(self.name).items() if key not in elsewhere}
         return ModelCard(
             name=self.name,
             architecture="cnn-16-32-64" if self.name == "scratch" else self.options.backbone,
