@@ -106,7 +106,7 @@ def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **optio
 @data.command(epilog="Example: batchland data check data/landmark_images --samples samples.png")
 @click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
 @click.option("--samples", type=click.Path(path_type=Path), metavar="FILE.png",
-              help="Also draw some photos of each class, as a model sees them.")  # fmt: skip
+              help="Also draw some photos of each class, as a model sees them; replaces the file.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Notes count as problems, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
 def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:

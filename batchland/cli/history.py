@@ -38,7 +38,11 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
 @click.argument("name")
 @_runs
 @click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="The page; its table lies beside it, *.parquet."
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The page; its table lies beside it, *.parquet. Files that are there are replaced.",
 )
 @click.option("--last", type=click.IntRange(1), default=90, show_default=True, help="Nights on the page.")
 @click.option(
