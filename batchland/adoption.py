@@ -114,7 +114,12 @@ def adopt(
         _check(model, session)
         if precision == "fp16":
             half = in_half_floats(foreign)
-            onnx.save(wrapped(half, _input(model, half), _output(model, half)), temporary)
+            try:
+                onnx.save(wrapped(half, _input(model, half), _output(model, half)), temporary)
+            except onnx.checker.ValidationError as error:  # its casts may miss branches
+                raise ModelError(
+                    f"{model}: onnxruntime's converter makes no sound model of it in half floats; use --precision fp32"
+                ) from error
             require_agreement(model, open_session(temporary, "cpu"), session)
 
     publish(out, write)

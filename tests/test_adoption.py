@@ -202,6 +202,32 @@ def test_half_floats_on_request(tmp_path, labels, softmax):
     assert kinds["adopted/weight"] == TensorProto.FLOAT16
 
 
+def test_a_model_that_cannot_be_converted_to_half_floats_is_not_written(tmp_path, labels):
+    """Its softmax stands in the branches of an If, where the converter puts no casts."""
+    path = foreign(tmp_path / "f.onnx")
+    model = onnx.load(path)
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node("Softmax", ["logits"], [name], axis=1)],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4])],
+        )
+        for name in ("then", "else")
+    }
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.insert(3, helper.make_node("If", ["yes"], ["soft"], **branches))
+    model.graph.node[-1].input[0] = "soft"
+    onnx.save(model, path)
+    adopt(path, labels, tmp_path / "full.onnx", output="probabilities")
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "half.onnx", output="probabilities", precision="fp16")
+    assert str(caught.value) == (
+        f"{path}: onnxruntime's converter makes no sound model of it in half floats; use --precision fp32"
+    )
+    assert not (tmp_path / "half.onnx").exists()
+
+
 def test_a_model_that_half_floats_cannot_hold_is_not_written(tmp_path, labels):
     path = foreign(tmp_path / "f.onnx")
     model = onnx.load(path)

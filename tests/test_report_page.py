@@ -106,6 +106,24 @@ def test_it_is_quiet_and_fits_its_width(
         assert found.page.locator("h1").inner_text().endswith(": evaluation")
 
 
+def test_rows_are_whole_pixels_high_so_that_their_lines_meet_those_of_the_sticky_column(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    for size in ("desktop", "phone"):
+        with opened(browser, pages["30"], size) as found:
+            rows = "[...document.querySelectorAll('#class-table tbody tr')].map((row) => row.offsetHeight)"
+            exact = rows.replace("row.offsetHeight", "row.getBoundingClientRect().height")
+            assert found.page.evaluate(exact) == found.page.evaluate(rows)
+
+
+def test_the_header_names_what_was_held_against_what(browser: Any, pages: dict[str, Path]) -> None:
+    folder = pages["5"].parent.parent
+    with opened(browser, pages["5"]) as found:
+        assert found.page.locator("header p").inner_text().splitlines()[1] == (
+            f"{folder}/preds.parquet against {folder}/labels.csv"
+        )
+
+
 def test_names_do_nothing_but_stand_there(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["hostile"]) as found:
         page = found.page

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +57,8 @@ def test_the_split_is_that_of_split_folders_and_has_every_photo_once(photos: Pat
 
 
 def test_parts_have_the_names_and_shares_that_were_given(photos: Path, tmp_path: Path) -> None:
-    (photos / "02.Blue_Lake" / "more.JPG").write_text("")
-    (photos / "02.Blue_Lake" / "and more.png").write_text("")
+    (photos / "02.Blue_Lake" / "more.JPG").write_text("more")
+    (photos / "02.Blue_Lake" / "and more.png").write_text("and more")
     parts = {"test": 0.25, "train": 0.5, "val": 0.25}  # names that split-folders uses for others
     made = split(photos, tmp_path / "out", SplitOptions(parts=parts))
     assert made.parts == {
@@ -115,6 +116,28 @@ def test_photos_of_one_scene_stay_together(tmp_path: Path) -> None:
     assert {len(parts) for parts in homes.values()} == {1}
     assert set.union(*homes.values()) == {"train", "val", "test"}
     assert sum(sum(counts.values()) for counts in made.parts.values()) == len(scenes) + 4
+
+
+def test_copies_of_a_photo_stay_together_with_their_scenes(tmp_path: Path) -> None:
+    """Each photo lies there twice; one of scene 0 is one of scene 1, too, so that these two are one group."""
+    scenes = [f"scene{scene}-{shot}.jpg" for scene in range(6) for shot in range(2)]
+    data = write_photos(tmp_path / "photos", {"a": scenes, "b": scenes})
+    for folder in (data / "a", data / "b"):
+        for photo in scenes:
+            shutil.copy(folder / photo, folder / f"copy of {photo}")
+    shutil.copy(data / "a" / "scene0-1.jpg", data / "a" / "scene1-0.jpg")
+
+    def parts_of(*names: str) -> set[str]:
+        found = [path for name in names for path in made.folder.rglob(f"a/{name}")]
+        assert len(found) == len(names)
+        return {path.parent.parent.name for path in found}
+
+    made = split(data, tmp_path / "plain", SplitOptions(parts={"train": 0.5, "val": 0.5}))
+    assert {len(parts_of(photo, f"copy of {photo}")) for photo in scenes if photo != "scene1-0.jpg"} == {1}
+    options = SplitOptions(parts={"train": 0.5, "val": 0.5}, group_prefix=re.compile("scene[0-9]+"))
+    made = split(data, tmp_path / "scenes", options)
+    assert len(parts_of("scene0-0.jpg", "scene0-1.jpg", "copy of scene0-1.jpg", "scene1-0.jpg", "scene1-1.jpg")) == 1
+    assert {path.parent.parent.name for path in made.folder.rglob("a/*")} == {"train", "val"}
 
 
 def test_a_prefix_that_no_photo_has_is_a_mistake(photos: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **optio
 
     They are those of DATA/train, or of DATA itself, one folder a class. `train` takes the parts train and val as they
     are; without a val it keeps a fifth for validation by itself, by the same draw as this command with its defaults.
-    DATA is left as it is.
+    Copies of one photo in a class get into one part, which that draw does not see to. DATA is left as it is.
     """
     from batchland.errors import UsageError
 

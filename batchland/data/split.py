@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import hashlib
 import io
 import math
 import random
@@ -62,7 +63,8 @@ class Split(NamedTuple):
 def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     """Copy or link the photos of DATA/train, or of DATA itself, to `out/<part>/<class>/`, class by class.
 
-    The same photos, seed and shares give the same split. `out` appears whole or not at all, DATA is left as it is.
+    The same photos, seed and shares give the same split. Copies of a photo in a class stay together. `out` appears
+    whole or not at all, DATA is left as it is.
 
     Raises UsageError if DATA is no folder of class folders or holds `out`, a class has too few photos for every part to
     get one, or photos lie below the class folders; OutputError if `out` cannot be written.
@@ -117,7 +119,7 @@ def _run(folder: Path, made: Path, extensions: set[str], options: SplitOptions) 
                 made,
                 seed=options.seed,
                 ratio=tuple(options.parts.values()),
-                group=options.group_prefix and _by_prefix(options.group_prefix),
+                group=_staying_together(options.group_prefix),
                 move="symlink" if options.links else "copy",
                 formats=extensions,
             )
@@ -127,15 +129,34 @@ def _run(folder: Path, made: Path, extensions: set[str], options: SplitOptions) 
             raise
 
 
-def _by_prefix(prefix: re.Pattern[str]) -> Callable[[Sequence[Path]], Groups]:
+def _staying_together(prefix: re.Pattern[str] | None) -> Callable[[Sequence[Path]], Groups]:
+    """Photos of the same bytes, and those whose names match alike, and whatever these have in common."""
+
     def group(photos: Sequence[Path]) -> Groups:
-        groups: dict[str, list[Path]] = {}
+        nearer: dict[object, object] = {}  # from photos, contents and matches towards the one that stands for a group
+
+        def group_of(one: object) -> object:
+            while one in nearer:
+                one = nearer[one]
+            return one
+
+        for photo in photos:
+            match = prefix and prefix.match(photo.name)
+            for tie in filter(None, (_digest(photo), match and match[0])):
+                ours, theirs = group_of(photo), group_of(tie)
+                if ours != theirs:
+                    nearer[ours] = theirs
+        groups: dict[object, list[Path]] = {}
         for photo in sorted(photos):
-            match = prefix.match(photo.name)
-            groups.setdefault((match and match[0]) or photo.name, []).append(photo)
+            groups.setdefault(group_of(photo), []).append(photo)
         return [tuple(members) for members in groups.values()]
 
     return group
+
+
+def _digest(photo: Path) -> bytes:
+    with photo.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _require_some(folder: Path, photos: int, counts: dict[str, int]) -> None:

@@ -12,6 +12,13 @@ LEFT: Final = 56
 RIGHT: Final = 22
 TOP: Final = 22
 BOTTOM: Final = 42
+TEXT_WIDTH: Final = 30
+TEXT_HEIGHT: Final = 14
+"""Of a threshold and the space around it."""
+AXES: Final = (
+    (0.95, 0.01), (0.9, 0.02), (0.8, 0.05), (0.7, 0.1), (0.6, 0.1), (0.5, 0.1), (0.4, 0.2), (0.2, 0.2), (0.0, 0.2),
+)  # fmt: skip
+"""Where an axis up to 1 may begin, and the steps of its ticks."""
 
 
 class Scale(NamedTuple):
@@ -58,12 +65,24 @@ class ReliabilityPlot(NamedTuple):
     floor: float
 
 
+class Mark(NamedTuple):
+    """A dot with its text above it."""
+
+    x: float
+    y: float
+    text: str
+
+    def touches(self, other: "Mark") -> bool:
+        """Whether the texts would overlap, or nearly."""
+        return abs(self.x - other.x) < TEXT_WIDTH and abs(self.y - other.y) < TEXT_HEIGHT
+
+
 class CoveragePlot(NamedTuple):
-    """Coverage against accuracy: the line, its band, and named thresholds."""
+    """Coverage against accuracy: the line, its band, and named thresholds, as many as can be told apart."""
 
     line: str
     band: str
-    marks: tuple[tuple[float, float, str], ...]
+    marks: tuple[Mark, ...]
     ticks_x: tuple[Tick, ...]
     ticks_y: tuple[Tick, ...]
 
@@ -107,21 +126,21 @@ def coverage_plot(curve: Sequence[CoveragePoint], named: Sequence[float]) -> Cov
               for point in points if point.accuracy is not None]  # fmt: skip
     # The leftmost points rest on a handful of images; the axis follows the line, not their wide intervals.
     lowest = min((value for _, value, _, _ in values), default=0.0)
-    bottom = next((edge for edge in (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.2) if edge < lowest), 0.0)
+    bottom, step = next((axis for axis in AXES if axis[0] < lowest), AXES[-1])
     x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(bottom, 1, HEIGHT - BOTTOM, TOP)
     line = " ".join(f"{x(point.coverage)},{y(value)}" for point, value, _, _ in values)
     upper = [f"{x(point.coverage)},{y(high)}" for point, _, _, high in values]
     lower = [f"{x(point.coverage)},{y(max(low, bottom))}" for point, _, low, _ in reversed(values)]
-    marks = tuple(
-        (x(point.coverage), y(value), f"{point.threshold:g}")
-        for point, value, _, _ in values
-        if point.threshold in named and 0.02 < point.coverage < 0.995
-    )
-    steps = [bottom + (1 - bottom) * part / 5 for part in range(6)]
+    marks: list[Mark] = []
+    for point, value, _, _ in values:
+        mark = Mark(x(point.coverage), y(value), f"{point.threshold:g}")
+        if point.threshold in named and 0.02 < point.coverage < 0.995 and not any(map(mark.touches, marks)):
+            marks.append(mark)
+    steps = [bottom + step * part for part in range(round((1 - bottom) / step) + 1)]
     return CoveragePlot(
         line,
         " ".join((*upper, *lower)),
-        marks,
+        tuple(marks),
         tuple(Tick(x(value), f"{value:.0%}") for value in (0, 0.2, 0.4, 0.6, 0.8, 1)),
         tuple(Tick(y(value), f"{value * 100:g}%") for value in (round(step, 4) for step in steps)),
     )

@@ -1,0 +1,39 @@
+"""Where the marks and ticks of the report's plots go."""
+
+import numpy as np
+import pytest
+
+from batchland.evaluation.calibration import ROUND_THRESHOLDS, coverage, reliability
+from batchland.report.plots import coverage_plot, reliability_plot
+
+
+@pytest.mark.parametrize(
+    ("right", "ticks"),
+    [
+        (0.99, ["95%", "96%", "97%", "98%", "99%", "100%"]),
+        (0.85, ["80%", "85%", "90%", "95%", "100%"]),
+        (0.75, ["70%", "80%", "90%", "100%"]),
+        (0.45, ["40%", "60%", "80%", "100%"]),
+        (0.1, ["0%", "20%", "40%", "60%", "80%", "100%"]),
+    ],
+)
+def test_the_axis_of_accuracy_has_round_ticks(right: float, ticks: list[str]) -> None:
+    """Of equally sure answers, so many are right."""
+    curve = coverage(np.full(100, 0.9, np.float32), np.arange(100) < 100 * right, 0.95)
+    assert [tick.text for tick in coverage_plot(curve, ()).ticks_y] == ticks
+
+
+def test_thresholds_that_would_lie_on_each_other_are_left_out() -> None:
+    """Hardly an image in twenty is surer than 0.9: 0.95 would stand beside it, 0.99 on it."""
+    probability = np.r_[np.linspace(0.3, 0.9, 190), np.linspace(0.91, 1, 10)].astype(np.float32)
+    plot = coverage_plot(coverage(probability, np.ones(200, bool), 0.95), ROUND_THRESHOLDS)
+    assert [mark.text for mark in plot.marks] == ["0.5", "0.6", "0.7", "0.8", "0.9"]
+
+
+def test_one_image_is_no_images() -> None:
+    curve = reliability(np.array([0.85, 0.3, 0.31]), np.array([True, False, True]), 10, 0.95)
+    assert [bar.title.partition(":")[0] for bar in reliability_plot(curve).bars] == [
+        "1 image at 20% to 30%",
+        "1 image at 30% to 40%",
+        "1 image at 80% to 90%",
+    ]
