@@ -318,6 +318,14 @@ def test_no_folder_is_called_as_a_file(tmp_path, photos, toy_model, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
 
 
+def test_what_fails_at_once_has_left_no_parts(photos, toy_model):
+    with pytest.raises(OutputError) as caught:
+        score(photos, "/proc/p.parquet", options(toy_model))
+    assert str(caught.value) == (
+        "/proc/p.parquet: cannot be written (No such file or directory); mend that, or give another --out"
+    )
+
+
 def test_an_output_never_takes_the_place_of_what_is_read(tmp_path, photos, toy_model):
     """Pictures in a table, a shard, a list, a folder in an output of ours: none is worth less than predictions."""
     before = score(photos, tmp_path / "night", options(toy_model)).out
