@@ -215,7 +215,12 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(tmp_path, photos, t
 
 
 def test_what_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
-    for name, write in (("notes", lambda path: path.write_text("x")), ("t", partial(pq.write_table, pa.table({})))):
+    damaged = b"PAR1" + b"\xff" * 20 + (20).to_bytes(4, "little") + b"PAR1"
+    for name, write in (
+        ("notes", lambda path: path.write_text("x")),
+        ("damaged", lambda path: path.write_bytes(damaged)),
+        ("table", partial(pq.write_table, pa.table({}))),
+    ):
         write(tmp_path / f"{name}.parquet")
         before = contents(tmp_path)
         with pytest.raises(UsageError, match=rf"/{name}.parquet: is a file that batchland did not write; give another"):
