@@ -47,14 +47,14 @@ class EarlierOutput:
     def check_same(self, **given: object) -> None:
         """Raise UsageError if a new run would not make the rows as this one was made.
 
-        given: values of PredictionsInfo's fields, and `model_sha256`.
+        given: values of PredictionsInfo's fields; of the model, its name and sha256.
         """
-        made_with = {**dict(self.info), "model_sha256": self.info.model.sha256}
+        made_with = {**dict(self.info), "model": (self.info.model.name, self.info.model.sha256)}
         for name, value in given.items():
             if made_with[name] != value:
                 raise UsageError(
-                    f"{self.out}: was made with {name} = {made_with[name]}, not {value}; --retry-failed keeps its good "
-                    f"rows and needs the same, or score anew with --overwrite"
+                    f"{self.out}: was made with {name} = {_told(made_with[name])}, not {_told(value)}; --retry-failed "
+                    f"keeps its good rows and needs the same, or score anew with --overwrite"
                 )
 
     def entries(self, list_again: Callable[[str], Iterable[ImageRef]]) -> Iterator[Entry]:
@@ -75,3 +75,7 @@ class EarlierOutput:
     def _schema(self, part: str) -> pa.Schema:
         with self._stored.open(part) as file, pq.ParquetFile(file) as parquet:
             return parquet.schema_arrow
+
+
+def _told(value: object) -> str:
+    return f"{value[0]} (sha256 {value[1][:12]})" if isinstance(value, tuple) else str(value)

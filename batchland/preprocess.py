@@ -120,7 +120,7 @@ def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     except MemoryError as error:
         raise ImageError("out_of_memory", "not enough memory to decode it") from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", "far more pixels than any photo has") from error
+        raise ImageError("too_many_pixels", str(error).partition(",")[0]) from error  # without Pillow's guess at why
     except UnidentifiedImageError as error:
         raise ImageError(*_unidentified(data)) from error
     except ImageError:

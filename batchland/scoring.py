@@ -305,7 +305,7 @@ def _retries(
         return {}
     earlier.check_same(
         images=source.name,
-        model_sha256=model.sha256,
+        model=(model.card.name, model.sha256),
         provider=model.provider,
         decoder=model.decoder,
         batch_size=options.batch_size,

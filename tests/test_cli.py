@@ -1,5 +1,6 @@
 """The command line as a whole: every command explained, quick to start, errors as one line and an exit code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,13 +83,18 @@ def test_a_file_for_a_folder_is_told_what_takes_files(toy_model, tmp_path):
 def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (colour_folders / "broken.jpg").write_bytes(b"")
+    for name in ("notes.txt", ".hidden.jpg", "README"):
+        (colour_folders / name).touch()
+    (colour_folders / "dangling.jpg").symlink_to("gone.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        os.mkfifo(colour_folders / name)
     result = CliRunner().invoke(
         main, ["score", "labelled", "--out", "p.parquet", "--model", "toy.onnx", "--device", "cpu"]
     )
     assert result.exit_code == 0
     told = result.stdout
     assert told.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
-    assert "9 ok, 1 failed (empty 1). Seconds: list " in told
+    assert "9 ok, 1 failed (empty 1). Passed over: dangling link 1, not a regular file 2. Seconds: list " in told
     assert told.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3

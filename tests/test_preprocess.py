@@ -177,7 +177,10 @@ def test_a_decompression_bomb_is_refused_by_its_header():
     data = bytearray(encoded(Image.new("1", (1, 1)), "PNG"))
     data[16:24] = struct.pack(">II", 40_000, 40_000)  # in the header chunk, whose checksum follows
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    assert code_of(bytes(data)) == "too_many_pixels"
+    with pytest.raises(ImageError) as caught:
+        decode(bytes(data), SPEC)
+    assert caught.value.code == "too_many_pixels"
+    assert str(caught.value) == "Image size (1600000000 pixels) exceeds limit of 178956970 pixels"
 
 
 def test_flipped_bits_give_pixels_or_a_coded_failure():

@@ -215,7 +215,12 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(tmp_path, photos, t
 
 
 def test_what_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
-    for name, write in (("notes", lambda path: path.write_text("x")), ("t", partial(pq.write_table, pa.table({})))):
+    damaged = b"PAR1" + b"\xff" * 20 + (20).to_bytes(4, "little") + b"PAR1"
+    for name, write in (
+        ("notes", lambda path: path.write_text("x")),
+        ("damaged", lambda path: path.write_bytes(damaged)),
+        ("table", partial(pq.write_table, pa.table({}))),
+    ):
         write(tmp_path / f"{name}.parquet")
         before = contents(tmp_path)
         with pytest.raises(UsageError, match=rf"/{name}.parquet: is a file that batchland did not write; give another"):
@@ -316,6 +321,14 @@ def test_no_folder_is_called_as_a_file(tmp_path, photos, toy_model, name):
     told = "predictions are written as Parquet; call --out ft.parquet or ft"
     assert str(caught.value) == f"{tmp_path}/{name}: {told}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
+
+
+def test_what_fails_at_once_has_left_no_parts(photos, toy_model):
+    with pytest.raises(OutputError) as caught:
+        score(photos, "/proc/p.parquet", options(toy_model))
+    assert str(caught.value) == (
+        "/proc/p.parquet: cannot be written (No such file or directory); mend that, or give another --out"
+    )
 
 
 def test_an_output_never_takes_the_place_of_what_is_read(tmp_path, photos, toy_model):

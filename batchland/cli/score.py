@@ -151,11 +151,22 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
     return (
         f"Scored {counts.listed} images of {shown(images)}{resumed} with {manifest.model.name} on {manifest.device} "
         f"({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
-        f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. {_on_gpus(manifest)}"
+        f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. {_passed_over(manifest)}"
+        f"{_on_gpus(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
         f"Predictions: {_shown(summary.out)}; manifest: {_shown(summary.manifest_path)}."
     )
+
+
+def _passed_over(manifest: "Manifest") -> str:
+    """What was not listed, but for what nobody expects to be: hidden files, and those of other extensions."""
+    told = ", ".join(
+        f"{kind} {count}"
+        for kind, count in manifest.ignored.items()
+        if kind not in ("hidden", "no extension") and not kind.startswith(".")
+    )
+    return f"Passed over: {told}. " if told else ""
 
 
 def _on_gpus(manifest: "Manifest") -> str:

@@ -50,15 +50,15 @@ def write_table(table: pa.Table, file: Any, metadata: dict[bytes, bytes], row_gr
 
 
 def count_rows(part: Path | pa.NativeFile) -> int:
-    """Of a part; a broken one has none. Raises OSError."""
-    with suppress(pa.ArrowException):
+    """Of a part; a broken one has none."""
+    with suppress(OSError, pa.ArrowException):
         return int(pq.read_metadata(part).num_rows)
     return 0
 
 
 def is_predictions(file: Path | pa.NativeFile) -> bool:
-    """Whether batchland wrote this Parquet file. Raises OSError."""
-    with suppress(pa.ArrowException):
+    """Whether it is a Parquet file of batchland's, and whole."""
+    with suppress(OSError, pa.ArrowException):
         return METADATA_KEY in (pq.read_metadata(file).metadata or {})
     return False
 

@@ -158,7 +158,7 @@ class LocalOutput:
         try:
             yield
         except OSError as error:
-            reason, advice = _told(error)
+            reason, advice = _told(error, kept=any(self._parts.glob("part-*")))
             raise OutputError(f"{self.name}: cannot be written ({reason}); {advice}") from error
 
     def _part_path(self, index: int) -> Path:
@@ -205,10 +205,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _told(error: OSError) -> tuple[str, str]:
-    """What went wrong, and what to do. Arrow's errors carry the number, but a text of their own around it."""
+def _told(error: OSError, *, kept: bool) -> tuple[str, str]:
+    """What went wrong, and what to do; kept: whether there are finished parts.
+
+    Arrow's errors carry the number, but a text of their own around it.
+    """
     reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
         return reason, "give an --out that this user may write"
     todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
+    if not kept:
+        return reason, f"{todo}, or give another --out"
     return reason, f"finished parts are kept: {todo}, then run the same command again to go on"

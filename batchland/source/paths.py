@@ -56,7 +56,7 @@ class Paths:
 
     def inputs(self) -> Iterable[str]:
         """The folder, and the list if it has a name."""
-        return [self._base, self._listing][: 1 if self._listing == STANDARD_INPUT else 2]
+        return [self._base] if self._listing == STANDARD_INPUT else [self._base, self._listing]
 
     def again(self, name: str) -> Iterator[ImageRef]:
         """Needs no list."""
