@@ -1,6 +1,7 @@
 """`batchland score`: a folder of images to a table of predictions."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from batchland.schemas import Manifest
     from batchland.scoring import RunSummary
+    from batchland.source import ImageRef
 
 _NODES_SHOWN: Final = 3
 _log = logging.getLogger("batchland")
@@ -121,12 +123,11 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     options["shard"] = own = Shard.parse(shard) if shard else None
     source = open_source(images, **{name: options[name] for name in ("image_list", "all_files", "follow_links")})
 
-    def count() -> int:
-        if own:
-            return Deal(own).own(source)
-        return sum(1 for _ in choose(source.images(Ignored()), options["include"], options["exclude"], Ignored()))
+    def listing() -> Iterable["ImageRef"]:
+        images = Deal(own).own(source) if own else source.images(Ignored())
+        return choose(images, options["include"], options["exclude"], Ignored())
 
-    with ScoreProgress(count if source.countable else None) as progress:
+    with ScoreProgress(listing if source.countable else None) as progress:
         summary = run(images, out, ScoreOptions(**options), on_progress=progress.update)
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)

@@ -220,7 +220,9 @@ class _Night:
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
-        with ScoreProgress(lambda: sum(not (skip and skip(ref)) for ref in chosen_images(self.job, root))) as progress:
+        with ScoreProgress(
+            lambda: (ref for ref in chosen_images(self.job, root) if not (skip and skip(ref)))
+        ) as progress:
             summary = score(root, partition, options, skip=skip, on_progress=progress.update)
         if summary.fallback:
             _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)

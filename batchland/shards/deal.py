@@ -99,16 +99,12 @@ class Deal:
                 for place, ref in enumerate(chosen(source.images_in(name, ignored))):
                     yield ref._replace(position=number << PLACE_BITS | place)
 
-    def own(self, source: Source) -> int:
-        """How many images of a source are the shard's own, about; for a progress bar."""
+    def own(self, source: Source) -> Iterator[ImageRef]:
+        """The shard's own images of a source, about, and with no account kept; for a progress bar."""
         if isinstance(source, ContainerSource):
-            return sum(
-                1
-                for name in source.containers(Ignored())
-                if self.shard.owns(name)
-                for _ in source.images_in(name, Ignored())
-            )
-        return sum(self.shard.owns(ref.name) for ref in source.images(Ignored()))
+            containers = filter(self.shard.owns, source.containers(Ignored()))
+            return (ref for name in containers for ref in source.images_in(name, Ignored()))
+        return (ref for ref in source.images(Ignored()) if self.shard.owns(ref.name))
 
     def info(self, fingerprint: dict[str, Any]) -> ShardInfo:
         """For the manifest, once all is listed."""
