@@ -1,5 +1,7 @@
 """What a loop is fed: augmented pictures by a DataLoader, features by views, and either in order for validation."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -93,3 +95,10 @@ def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
     """Ctrl-C and a service manager's SIGTERM reach the whole group; the parent ends its step and then the workers."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
+
+
+@atexit.register  # after multiprocessing's own, so it comes before: that one sends SIGTERM, and waits for ever
+def _end_workers() -> None:
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
