@@ -31,7 +31,7 @@ bench: .venv/bench.installed
 	$(BIN)/python -m benchmarks.alternatives
 
 schemas: .venv/train.installed
-	$(BIN)/python -m batchland.schema_files schemas
+	$(BIN)/python schemas/generate.py schemas
 
 install: .venv/train.installed
 

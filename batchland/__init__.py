@@ -11,68 +11,68 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batchland.adoption import adopt
-    from batchland.evaluation import EvaluateOptions, Evaluation, evaluate
+    from batchland.demo.sample import draw_sample
     from batchland.evaluation.comparison import CompareOptions, Comparison, compare
+    from batchland.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
     from batchland.evaluation.gates import Gate, GateResult, check_gates, parse_gate
-    from batchland.lookup import predict
+    from batchland.evaluation.saved import Report, read_report
+    from batchland.models.adopt import adopt
+    from batchland.models.session import Session, open_session
     from batchland.nightly.job import Job, load_job
     from batchland.nightly.run_record import RunRecord, read_runs
     from batchland.nightly.runner import NightResult, run_night
-    from batchland.options import ScoreOptions
-    from batchland.report import Report, ReportFiles, ReportOptions, read_report, write_report
     from batchland.report.comparison import write_comparison, write_side_by_side
-    from batchland.sample import draw_sample
-    from batchland.scoring import Progress, RunSummary, score
-    from batchland.session import Session, open_session
-    from batchland.shards.deal import Shard
-    from batchland.shards.merge import merge
+    from batchland.report.write import ReportFiles, ReportOptions, write_report
+    from batchland.scoring.merge.merge import merge
+    from batchland.scoring.options import ScoreOptions
+    from batchland.scoring.predict import predict
+    from batchland.scoring.score import Progress, RunSummary, score
+    from batchland.scoring.shard import Shard
     from batchland.training.export import ExportOptions, export
     from batchland.training.options import TrainOptions
     from batchland.training.train import TrainedModel, train
 
-__version__ = "0.1.0"
 
 # Public name -> module, imported when the name is first used, so that `import batchland` costs nothing.
 _PUBLIC = {
     "CompareOptions": "batchland.evaluation.comparison",
     "Comparison": "batchland.evaluation.comparison",
-    "EvaluateOptions": "batchland.evaluation",
-    "Evaluation": "batchland.evaluation",
+    "EvaluateOptions": "batchland.evaluation.evaluate",
+    "Evaluation": "batchland.evaluation.evaluate",
     "ExportOptions": "batchland.training.export",
     "Gate": "batchland.evaluation.gates",
     "GateResult": "batchland.evaluation.gates",
     "Job": "batchland.nightly.job",
     "NightResult": "batchland.nightly.runner",
-    "Progress": "batchland.scoring",
-    "Report": "batchland.report",
-    "ReportFiles": "batchland.report",
-    "ReportOptions": "batchland.report",
+    "Progress": "batchland.scoring.score",
+    "Report": "batchland.evaluation.saved",
+    "ReportFiles": "batchland.report.write",
+    "ReportOptions": "batchland.report.write",
     "RunRecord": "batchland.nightly.run_record",
-    "RunSummary": "batchland.scoring",
-    "ScoreOptions": "batchland.options",
-    "Session": "batchland.session",
-    "Shard": "batchland.shards.deal",
+    "RunSummary": "batchland.scoring.score",
+    "ScoreOptions": "batchland.scoring.options",
+    "Session": "batchland.models.session",
+    "Shard": "batchland.scoring.shard",
     "TrainOptions": "batchland.training.options",
     "TrainedModel": "batchland.training.train",
-    "adopt": "batchland.adoption",
+    "adopt": "batchland.models.adopt",
     "check_gates": "batchland.evaluation.gates",
     "compare": "batchland.evaluation.comparison",
-    "draw_sample": "batchland.sample",
-    "evaluate": "batchland.evaluation",
+    "draw_sample": "batchland.demo.sample",
+    "evaluate": "batchland.evaluation.evaluate",
     "export": "batchland.training.export",
     "load_job": "batchland.nightly.job",
-    "merge": "batchland.shards.merge",
-    "open_session": "batchland.session",
+    "merge": "batchland.scoring.merge.merge",
+    "open_session": "batchland.models.session",
     "parse_gate": "batchland.evaluation.gates",
-    "predict": "batchland.lookup",
-    "read_report": "batchland.report",
+    "predict": "batchland.scoring.predict",
+    "read_report": "batchland.evaluation.saved",
     "read_runs": "batchland.nightly.run_record",
     "run_night": "batchland.nightly.runner",
-    "score": "batchland.scoring",
+    "score": "batchland.scoring.score",
     "train": "batchland.training.train",
     "write_comparison": "batchland.report.comparison",
-    "write_report": "batchland.report",
+    "write_report": "batchland.report.write",
     "write_side_by_side": "batchland.report.comparison",
 }
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m batchland`."""
 
-from batchland.cli import main
+from batchland.cli.main import main
 
 main(prog_name="batchland")

@@ -19,10 +19,8 @@
 A message says what, where and what next, in one line. A traceback means a bug.
 """
 
-import difflib
 import re
 import signal
-from collections.abc import Collection
 from typing import ClassVar, Final, Literal
 
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -144,10 +142,3 @@ class ImageError(BatchlandError):
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
-
-
-def near_miss(name: str, known: Collection[str]) -> str | None:
-    """The known name that looks most like `name`, whatever its case."""
-    folded = {candidate.casefold().strip(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.casefold().strip(), folded, n=1, cutoff=0.75)
-    return folded[near[0]] if near else None

@@ -23,11 +23,11 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
-from batchland.cores import usable_cores
-from batchland.loader import BatchLoader
-from batchland.preprocess import PreprocessSpec, decode, fit, preprocess
-from batchland.source import ImageFile, ImageRef, list_images
-from batchland.source.refs import LocalFiles
+from batchland.images.loader import BatchLoader
+from batchland.images.preprocess import PreprocessSpec, decode, fit, preprocess
+from batchland.images.sources.folder import list_images
+from batchland.images.sources.refs import ImageFile, ImageRef, LocalFiles
+from batchland.system.cores import usable_cores
 from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.models import find_model
 from benchmarks.photos import draw_photos
@@ -126,8 +126,8 @@ def session(work: Path) -> Iterator[Experiment]:
 
 def beside(work: Path) -> Iterator[Experiment]:
     """The session's threads beside decoding threads: the whole of `score`, opening the model aside."""
-    from batchland.engine import LocalEngine
-    from batchland.options import ScoreOptions
+    from batchland.scoring.engines.local import LocalEngine
+    from batchland.scoring.options import ScoreOptions
 
     images = draw_photos(work / "photos", "small", 1000)
     model = find_model("scratch", work)

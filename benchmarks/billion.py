@@ -10,7 +10,7 @@ import argparse
 from math import ceil
 from typing import NamedTuple
 
-from batchland.schemas import WrittenFile
+from batchland.predictions.schema import WrittenFile
 
 
 class Figure(NamedTuple):

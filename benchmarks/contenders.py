@@ -18,9 +18,9 @@ BATCH_SIZE = 32
 
 def decode(images: Path, model: Path, workers: int) -> tuple[int, float]:
     """D: read, decode and fit every image, as `score` does; nothing else runs."""
-    from batchland.loader import BatchLoader
-    from batchland.session import open_session
-    from batchland.source import list_images
+    from batchland.images.loader import BatchLoader
+    from batchland.images.sources.folder import list_images
+    from batchland.models.session import open_session
 
     spec = open_session(model, "cpu").card.preprocess
     begin = time.perf_counter()
@@ -41,7 +41,7 @@ def sessions(images: Path, model: Path, workers: int) -> tuple[int, float]:
 def _bare(images: Path, model: Path, calls: int, threads: int) -> tuple[int, float]:
     import onnxruntime as ort
 
-    from batchland.source import list_images
+    from batchland.images.sources.folder import list_images
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -57,9 +57,9 @@ def _bare(images: Path, model: Path, calls: int, threads: int) -> tuple[int, flo
 
 def batchland(images: Path, model: Path, _workers: int) -> tuple[int, float]:
     """`batchland score` in a process that has opened the model before, less the time that opening it again takes."""
-    from batchland.options import ScoreOptions
-    from batchland.scoring import score
-    from batchland.session import open_session
+    from batchland.models.session import open_session
+    from batchland.scoring.options import ScoreOptions
+    from batchland.scoring.score import score
 
     open_session(model, "cpu")
     begin = time.perf_counter()
@@ -149,7 +149,7 @@ def timm(images: Path, model: Path, workers: int) -> tuple[int, float]:
 
 def _torch_network(model: Path):
     """The same architecture in torch, random weights: speed does not depend on them."""
-    from batchland.session import open_session
+    from batchland.models.session import open_session
     from batchland.training.models import build
 
     card = open_session(model, "cpu").card

@@ -36,7 +36,7 @@ class Options(NamedTuple):
 
 def decode(options: Options) -> Found:
     """D: images read, decoded and resized by all cores, while nothing else runs."""
-    from batchland.cores import usable_cores
+    from batchland.system.cores import usable_cores
     from benchmarks.contenders import decode
 
     images, seconds = decode(Path(options.images), Path(options.model), usable_cores())
@@ -45,12 +45,13 @@ def decode(options: Options) -> Found:
 
 def decode_cuda(options: Options) -> Found:
     """D on the GPU: JPEGs that lie in memory to the rows of batches there, as `score --decode cuda` decodes them."""
-    from batchland.cores import usable_cores
-    from batchland.jpegs import left_encoded
-    from batchland.session.decoding import open_decoders
-    from batchland.session.gpu import RUNNERS_PER_GPU
-    from batchland.session.ort import ort
-    from batchland.source import list_images, read_image
+    from batchland.images.jpegs import left_encoded
+    from batchland.images.sources.folder import list_images
+    from batchland.images.sources.refs import read_image
+    from batchland.models.gpu.decode_jpegs import open_decoders
+    from batchland.models.gpu.open import RUNNERS_PER_GPU
+    from batchland.models.ort import ort
+    from batchland.system.cores import usable_cores
 
     place = _place_of_gpu(options.device)
     spec = _open(options.model, "cpu").card.preprocess
@@ -91,9 +92,9 @@ def leave_checked(options: Options) -> Found:
 
 def copies(options: Options) -> Found:
     """GB/s of batches from the host to the device, out of ordinary memory and out of pinned."""
-    from batchland.session.bound import Place
-    from batchland.session.cudart import pinned_zeros, use_gpu
-    from batchland.session.ort import ort
+    from batchland.models.gpu.bound import Place
+    from batchland.models.gpu.cudart import pinned_zeros, use_gpu
+    from batchland.models.ort import ort
 
     place = _place_of_gpu(options.device)
     if place.kind == "cuda":
@@ -165,8 +166,8 @@ def torch_compiled_fp16(options: Options) -> Found:
 
 def agreement(options: Options) -> Found:
     """Share of the images with the first class that the float32 file has on the CPU."""
-    from batchland.loader import BatchLoader
-    from batchland.source import list_images
+    from batchland.images.loader import BatchLoader
+    from batchland.images.sources.folder import list_images
 
     with closing(_open(options.model, "cpu")) as cpu:
         loader = BatchLoader(list_images(options.images), cpu.card.preprocess, options.batch_size)
@@ -197,13 +198,13 @@ OF_IMAGES = (
 
 
 def _open(path: str, device: str, batch_size: int | None = None, **settings: str):
-    from batchland.session import open_session
+    from batchland.models.session import open_session
 
     return open_session(path, device, batch_size=batch_size, gpu_settings=settings)
 
 
 def _place(device: str):
-    from batchland.session.bound import Place
+    from batchland.models.gpu.bound import Place
 
     kind, _, number = device.partition(":")
     return Place("cpu" if kind == "cpu" else "cuda", int(number or 0))
@@ -211,7 +212,7 @@ def _place(device: str):
 
 def _place_of_gpu(device: str):
     """With NVIDIA's libraries loaded, which what uses the GPU without a session needs, too."""
-    from batchland.session.devices import gpu_problem
+    from batchland.models.devices import gpu_problem
 
     place = _place(device)
     if place.kind == "cuda" and (problem := gpu_problem()):
@@ -220,8 +221,8 @@ def _place_of_gpu(device: str):
 
 
 def _leave(options: Options, *, checked: bool) -> Found:
-    from batchland.loader import BatchLoader, leave_jpegs, load_image
-    from batchland.source import list_images
+    from batchland.images.loader import BatchLoader, leave_jpegs, load_image
+    from batchland.images.sources.folder import list_images
 
     def load(ref, spec):
         return load_image(ref, spec, partial(leave_jpegs, checked=checked))
@@ -273,7 +274,7 @@ def _noise(options: Options, card: Any) -> np.ndarray:
 
 def _pipeline(path: str, options: Options, decode: Literal["cpu", "cuda"] = "cpu") -> Found:
     from batchland import ScoreOptions, score
-    from batchland.session import open_session
+    from batchland.models.session import open_session
 
     def opened() -> float:
         begin = time.perf_counter()

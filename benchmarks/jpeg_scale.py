@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from batchland.preprocess import PreprocessSpec, decode, fit
-from batchland.session import open_session
-from batchland.source import list_images, read_image
+from batchland.images.preprocess import PreprocessSpec, decode, fit
+from batchland.images.sources.folder import list_images
+from batchland.images.sources.refs import read_image
+from batchland.models.session import open_session
 
 BATCH_SIZE = 32
 

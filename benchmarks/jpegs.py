@@ -22,14 +22,15 @@ import numpy as np
 from PIL import Image
 
 from batchland.errors import ImageError
-from batchland.jpegs import Encoded, left_encoded
-from batchland.loader import BatchLoader, Decode, decode_image, leave_jpegs, load_image
-from batchland.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
-from batchland.session import jpeg_decoder
-from batchland.session.bound import Place
-from batchland.session.fitting import Fitter
-from batchland.session.jpeg_decoder import JpegDecoder
-from batchland.source import list_images, read_image
+from batchland.images.jpegs import Encoded, left_encoded
+from batchland.images.loader import BatchLoader, Decode, decode_image, leave_jpegs, load_image
+from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
+from batchland.images.sources.folder import list_images
+from batchland.images.sources.refs import read_image
+from batchland.models.gpu import jpeg_decoder
+from batchland.models.gpu.bound import Place
+from batchland.models.gpu.jpeg_decoder import JpegDecoder
+from batchland.models.gpu.resize import Fitter
 from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.photos import SIZES, draw_photos
 

@@ -55,7 +55,7 @@ def _make(folder: Path, count: int, per_folder: int) -> None:
 
 
 def _list(folder: Path) -> dict[str, float]:
-    from batchland.source import list_images
+    from batchland.images.sources.folder import list_images
 
     before = resource.getrusage(resource.RUSAGE_SELF)
     begin = time.perf_counter()

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from batchland.cores import usable_cores
+from batchland.system.cores import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchland.model_card import ModelCard, class_names
-from batchland.preprocess import PreprocessSpec
+from batchland.images.preprocess import PreprocessSpec
+from batchland.models.card import ModelCard, class_names
 
 if TYPE_CHECKING:
     from batchland.training.models import Architecture

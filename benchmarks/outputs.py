@@ -19,13 +19,13 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 
-from batchland.loader import Batch, Outcome
-from batchland.model_card import ModelCard, class_names
-from batchland.output import open_output, place
-from batchland.predictions import to_rows
-from batchland.preprocess import PreprocessSpec
-from batchland.sink import PredictionSink
-from batchland.source import ImageRef
+from batchland.images.loader import Batch, Outcome
+from batchland.images.preprocess import PreprocessSpec
+from batchland.images.sources.refs import ImageRef
+from batchland.models.card import ModelCard, class_names
+from batchland.predictions.rows import to_rows
+from batchland.predictions.storage import open_output, place
+from batchland.predictions.writer import PredictionSink
 from benchmarks.machine import describe_machine
 
 BATCH, PART = 32, 8192

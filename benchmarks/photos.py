@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from batchland.cores import usable_cores
+from batchland.system.cores import usable_cores
 
 
 class Size(NamedTuple):

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from batchland.session import Session, open_session
+from batchland.models.session import Session, open_session
 
 ROUNDS = 15
 BATCHES = (1, 32)

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from batchland.cores import usable_cores
+from batchland.system.cores import usable_cores
 from benchmarks.contenders import WAYS
 from benchmarks.machine import RESULTS, cpu, timed, versions
 from benchmarks.models import find_model

@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchland.model_card import class_names
-from batchland.options import ScoreOptions
-from batchland.output import manifest_path
-from batchland.schemas import (
+from batchland.images.sources.refs import ImageRef
+from batchland.models.card import class_names
+from batchland.predictions.layout import manifest_path
+from batchland.predictions.schema import (
     METADATA_KEY,
     SHARD_PREDICTIONS,
     Counts,
@@ -39,9 +39,8 @@ from batchland.schemas import (
     Seconds,
     WrittenFile,
 )
-from batchland.shards.deal import Deal, Shard
-from batchland.shards.finished import ROW_GROUP_SIZE
-from batchland.source import ImageRef
+from batchland.scoring.options import ScoreOptions
+from batchland.scoring.shard import ROW_GROUP_SIZE, Deal, Shard
 from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos
 

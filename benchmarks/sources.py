@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from batchland.filesystems import Location
-from batchland.source import Ignored
-from batchland.source.remote import Remote
+from batchland.images.sources.refs import Ignored
+from batchland.images.sources.remote import Remote
+from batchland.system.filesystems import Location
 from benchmarks.machine import describe_machine, timed
 from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos

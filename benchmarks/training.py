@@ -106,7 +106,7 @@ def _frozen(data: Path, folder: Path, backbone: str, size: int, plain_epochs: in
 @click.argument("size", type=int)
 def ours_recipe(data: Path, out: Path, recipe: str, epochs: int, size: int) -> None:
     """Train by one recipe, then look at the test set, once."""
-    from batchland.model_card import ModelCard
+    from batchland.models.card import ModelCard
     from batchland.training.checkpoint import load_checkpoint, restore_model
 
     trained, laps = _train(data, out, recipe=recipe, epochs=epochs, size=size, model="scratch")
@@ -171,7 +171,7 @@ def plain_frozen(data: Path, checkpoint: Path, backbone: str, size: int, epochs:
     import torch
     from torch import nn
 
-    from batchland.model_card import ModelCard
+    from batchland.models.card import ModelCard
     from batchland.training.backbones import find_backbone
     from batchland.training.checkpoint import load_checkpoint, restore_model
 
@@ -256,7 +256,7 @@ def _split(samples: Iterable[tuple[str, int]]) -> tuple[list[int], list[int]]:
 
 
 def _test_images(data: Path, card: Any) -> Iterator[tuple[Any, int]]:
-    from batchland.preprocess import preprocess
+    from batchland.images.preprocess import preprocess
 
     for label, folder in enumerate(card.folders):
         for path in sorted((data / "test" / folder).iterdir()):

@@ -12,8 +12,8 @@ import pytest
 from s3_server import bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
-import batchland.retries
-from batchland.source import refs
+import batchland.system.retries
+from batchland.images.sources import refs
 
 __all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
 
@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as batchland.training doe
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batchland.retries, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(refs, "retries", batchland.retries.Retries())
+    monkeypatch.setattr(batchland.system.retries, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(refs, "retries", batchland.system.retries.Retries())
 
 
 class Nobody:

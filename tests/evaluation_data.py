@@ -9,8 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchland.model_card import ClassName, class_names
-from batchland.schemas import METADATA_KEY, PREDICTIONS, TOP_K_TYPE, Counts, ModelInfo, PredictionsInfo
+from batchland.models.card import ClassName, class_names
+from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, TOP_K_TYPE, Counts, ModelInfo, PredictionsInfo
+
+HOSTILE = (
+    "00.<script>window.hacked=1</script>",
+    '01."><img src=x onerror=window.hacked=1>',
+    "02.</script><script>window.hacked=1</script>",
+    "03.{{ 7*7 }}{% raw %}",
+    "04.' onmouseover='window.hacked=1",
+    "05.&lt;b&gt; &amp;",
+    "06.\u202egnp.evil",
+    "07.line\nbreak\x07",
+    "08.https:\\\\evil.example",
+    "09." + "long" * 40,
+)
 
 
 class Row(NamedTuple):

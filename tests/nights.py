@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 
 from batchland.evaluation.intervals import wilson
+from batchland.evaluation.schema import Figure, Figures, LabelAccount, LabelSource
 from batchland.nightly.run_record import (
     CONFIDENCE_BINS,
     Attempt,
@@ -17,7 +18,7 @@ from batchland.nightly.run_record import (
     PredictionMix,
     RunRecord,
 )
-from batchland.schemas import Counts, Figure, Figures, LabelAccount, LabelSource, ModelInfo, Seconds
+from batchland.predictions.schema import Counts, ModelInfo, Seconds
 
 EXIT_CODES: dict[Outcome, int | None] = {
     "running": None,

@@ -13,9 +13,11 @@ from PIL import Image
 
 from batchland import ScoreOptions
 from batchland.errors import ImageError
-from batchland.model_card import METADATA_KEY, ModelCard, class_names
-from batchland.preprocess import PreprocessSpec
-from batchland.source import Ignored, open_source, read_image
+from batchland.images.preprocess import PreprocessSpec
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored, read_image
+from batchland.models.card import METADATA_KEY, ModelCard, class_names
+from batchland.models.ort import CPU, Threads, create_session
 
 needs_codec = pytest.mark.skipif(
     find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None, reason="nvImageCodec is not installed"
@@ -90,3 +92,14 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith("manifest.json")
     }
+
+
+def on_the_cpu(toy_model, settings_seen=None):
+    """Creates what `open_on_gpus` creates, where there is no GPU."""
+
+    def create(place, settings):
+        if settings_seen is not None:
+            settings_seen.append((place, dict(settings)))
+        return create_session(toy_model.read_bytes(), [(CPU, {})], Threads(1))
+
+    return create

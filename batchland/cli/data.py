@@ -123,7 +123,7 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
     from batchland.data.check import table
     from batchland.data.samples import contact_sheet
     from batchland.errors import GateFailedError, UsageError
-    from batchland.files import check_new_file, publish
+    from batchland.system.files import check_new_file, publish
 
     if samples is not None:
         check_new_file(samples, ".png")

@@ -30,7 +30,7 @@ def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> 
     import json
     from itertools import chain
 
-    from batchland.doctor import examine_installation, examine_job, examine_model
+    from batchland.doctor.examine import examine_installation, examine_job, examine_model
 
     if job and (model or device != "auto"):
         raise click.UsageError("a job names its models and its device itself; leave --model and --device out")

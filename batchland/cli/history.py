@@ -68,8 +68,9 @@ def trend(
     """
     from batchland.errors import UsageError
     from batchland.nightly.history import job_records
-    from batchland.nightly.trend import TrendOptions, measure, write_trend
-    from batchland.report.trend import terminal_summary
+    from batchland.trend.measure import TrendOptions, measure
+    from batchland.trend.page import terminal_summary
+    from batchland.trend.write import write_trend
 
     dates = (reference[0].date(), reference[1].date()) if reference else None
     if dates and dates[0] > dates[1]:

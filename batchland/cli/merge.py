@@ -25,12 +25,12 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     Shards that are missing, unfinished, damaged or made in different ways are named, and nothing is written then. The
     shards themselves are never changed.
     """
-    from batchland.options import FailureLimit, hidden_images
-    from batchland.output import manifest_place
-    from batchland.progress import ScoreProgress
-    from batchland.shards.merge import merge as run
-    from batchland.source import shown
-    from batchland.urls import is_url
+    from batchland.images.sources.refs import shown
+    from batchland.predictions.storage import manifest_place
+    from batchland.scoring.merge.merge import merge as run
+    from batchland.scoring.options import FailureLimit, hidden_images
+    from batchland.scoring.progress import ScoreProgress
+    from batchland.system.urls import is_url
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     with ScoreProgress() as progress:

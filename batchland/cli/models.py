@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from batchland.session import Session
+    from batchland.models.session import Session
 
 
 @click.command(
@@ -30,7 +30,7 @@ def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
     Its classes and its preprocessing are added. Normalisation, and softmax where it is missing, go into the graph, so
     that nothing about it is left to options.
     """
-    from batchland.adoption import adopt as run
+    from batchland.models.adopt import adopt as run
 
     session = run(model, classes, out, **options)
     click.echo(f"{out}: adopted, {len(session.card.classes)} classes; look at it with: batchland inspect {out}")
@@ -41,7 +41,7 @@ def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def inspect(model: Path, as_json: bool) -> None:
     """Print a model's card: classes, preprocessing, origin."""
-    from batchland.session import open_session
+    from batchland.models.session import open_session
 
     session = open_session(model, "cpu")
     click.echo(session.card.model_dump_json(indent=2) if as_json else _card_table(session), nl=as_json)

@@ -29,10 +29,10 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
     Images that cannot be read are shown as failed, and the command then ends with exit code 3.
     """
     from batchland.errors import TooManyFailedError
-    from batchland.lookup import predict as run
-    from batchland.lookup import table
-    from batchland.options import find_model
-    from batchland.session import open_session
+    from batchland.models.session import open_session
+    from batchland.scoring.options import find_model
+    from batchland.scoring.predict import predict as run
+    from batchland.scoring.predict import table
 
     session = open_session(find_model(model), device)
     if session.fallback:

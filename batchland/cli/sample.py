@@ -17,7 +17,7 @@ def sample(folder: Path, images: int, seed: int) -> None:
     It has train/ and test/ with class folders, and incoming/. Ten landmarks, unevenly filled, of many sizes and
     formats; incoming/ is a night's delivery with broken files in it.
     """
-    from batchland.sample import draw_sample
+    from batchland.demo.sample import draw_sample
 
     drawn = draw_sample(folder, seed=seed, images=images)
     click.echo(
@@ -35,7 +35,7 @@ def demo(folder: Path) -> None:
     in two to four minutes on two cores. Needs the extra `train`.
     """
     with training_extra():
-        from batchland.demo import run_demo, top1
+        from batchland.demo.run import run_demo, top1
         from batchland.training.progress import TrainProgress
 
     with TrainProgress() as progress:

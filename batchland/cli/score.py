@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from batchland.schemas import Manifest
-    from batchland.scoring import RunSummary
-    from batchland.source import ImageRef
+    from batchland.images.sources.refs import ImageRef
+    from batchland.predictions.schema import Manifest
+    from batchland.scoring.score import RunSummary
 
 _NODES_SHOWN: Final = 3
 _log = logging.getLogger("batchland")
@@ -111,11 +111,13 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
     """
-    from batchland.options import FailureLimit, ScoreOptions, find_model, hidden_images
-    from batchland.progress import ScoreProgress
-    from batchland.scoring import score as run
-    from batchland.shards.deal import Deal, Shard
-    from batchland.source import Ignored, choose, open_source
+    from batchland.images.sources.open import open_source
+    from batchland.images.sources.patterns_filter import choose
+    from batchland.images.sources.refs import Ignored
+    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, hidden_images
+    from batchland.scoring.progress import ScoreProgress
+    from batchland.scoring.score import score as run
+    from batchland.scoring.shard import Deal, Shard
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options["model"] = find_model(options["model"])
@@ -142,7 +144,7 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:
-    from batchland.source import shown
+    from batchland.images.sources.refs import shown
 
     manifest = summary.manifest
     counts, seconds = manifest.counts, manifest.seconds

@@ -12,7 +12,7 @@ import click
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
-    from batchland.model_card import ExportSummary
+    from batchland.models.card import ExportSummary
     from batchland.training.export import ExportReport
     from batchland.training.train import EpochReport
 

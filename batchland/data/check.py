@@ -19,11 +19,12 @@ from pydantic import BaseModel, ConfigDict
 from batchland.data.folders import subfolders, training_folder
 from batchland.data.samples import ClassSamples
 from batchland.errors import ErrorCode
-from batchland.loader import BatchLoader, Outcome
-from batchland.model_card import class_names
-from batchland.preprocess import Pixels, PreprocessSpec
-from batchland.report.wording import one_line, visible
-from batchland.source import IMAGE_EXTENSIONS, ImageRef, list_images
+from batchland.images.loader import BatchLoader, Outcome
+from batchland.images.preprocess import Pixels, PreprocessSpec
+from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
+from batchland.images.sources.refs import ImageRef
+from batchland.models.card import class_names
+from batchland.system.text import one_line, visible
 
 SAMPLES: Final = 8
 """Photos of a class that its row of the picture shows."""

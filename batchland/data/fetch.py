@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from batchland import __version__
+from batchland._version import __version__
 from batchland.errors import DownloadError, UsageError
 
 _log = logging.getLogger("batchland")

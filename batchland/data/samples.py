@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from batchland.preprocess import Pixels
-from batchland.report.wording import one_line
+from batchland.images.preprocess import Pixels
+from batchland.system.text import one_line
 
 _TILE: Final = 96
 _GAP: Final = 6

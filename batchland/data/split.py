@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from batchland.data.folders import class_folders, training_folder
 from batchland.errors import UsageError
-from batchland.files import new_folder
-from batchland.source import list_images
+from batchland.images.sources.folder import list_images
+from batchland.system.files import new_folder
 
 _THEIR_NAMES: Final = ("train", "val", "test")
 

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from batchland.doctor import Check, check_disk, check_model, guarded
+from batchland.doctor.examine import Check, check_disk, check_model, guarded
 from batchland.errors import MissingInputError
-from batchland.lock import holder
 from batchland.nightly.delivery import check_delivery
 from batchland.nightly.job import Job, expand, load_job
 from batchland.nightly.run_record import LOCK_FILE, read_runs
+from batchland.system.lock import holder
 
 
 def checks_of_job(path: Path) -> Iterator[Check]:
-    """The checks, as they are done. Raises UsageError if it is no job file; see `batchland.doctor.examine_job`."""
+    """The checks, as they are done; see `examine_job`. Raises UsageError if it is no job file."""
     job = load_job(path)
     night = job.night(date.today())
     yield Check("job", "ok", f"{path}: {job.name}, next for {night}")

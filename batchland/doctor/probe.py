@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from batchland.model_card import METADATA_KEY, ModelCard, class_names
-from batchland.preprocess import PreprocessSpec
-from batchland.session import Session, open_session
+from batchland.images.preprocess import PreprocessSpec
+from batchland.models.card import METADATA_KEY, ModelCard, class_names
+from batchland.models.session import Session, open_session
 
 
 def run_probe(device: str) -> Session:

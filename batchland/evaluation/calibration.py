@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchland.evaluation.intervals import Floats, wilson
-from batchland.schemas import CoveragePoint, Figure, ReliabilityBin
+from batchland.evaluation.schema import CoveragePoint, Figure, ReliabilityBin
 
 ROUND_THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 CURVE_POINTS: Final = 60

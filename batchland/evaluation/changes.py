@@ -22,7 +22,7 @@ from batchland.evaluation.intervals import (
 )
 from batchland.evaluation.metrics import ClassAverages, class_averages
 from batchland.evaluation.pairs import Pairs, Side
-from batchland.schemas import CLASS_CHANGES, FLIPS, Change, Changes
+from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, Change, Changes
 
 Flags = npt.NDArray[np.bool_]
 

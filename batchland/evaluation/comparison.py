@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from batchland import __version__
+from batchland._version import __version__
 from batchland.evaluation.changes import KINDS, class_changes, flips, headline_changes
 from batchland.evaluation.intervals import mcnemar_exact
 from batchland.evaluation.pairs import pair
-from batchland.schemas import Agreement, ComparedEvaluation, ComparisonSummary
+from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
-    from batchland.report import Report
+    from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.saved import Report
 
 
 class CompareOptions(BaseModel):

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 
-from batchland.errors import GateFailedError, UsageError, near_miss
-from batchland.schemas import EvaluationSummary, Figure, Figures, LabelAccount
+from batchland.errors import GateFailedError, UsageError
+from batchland.evaluation.schema import EvaluationSummary, Figure, Figures, LabelAccount
+from batchland.system.text import near_miss
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
-    from batchland.report import Report
+    from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.saved import Report
 
 OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,

@@ -13,9 +13,10 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.errors import UsageError, near_miss
-from batchland.model_card import ClassName, class_names
-from batchland.source import IMAGE_EXTENSIONS, list_images
+from batchland.errors import UsageError
+from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
+from batchland.models.card import ClassName, class_names
+from batchland.system.text import near_miss
 
 LabelKind = Literal["folder", "csv", "parquet"]
 

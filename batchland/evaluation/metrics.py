@@ -22,8 +22,8 @@ from batchland.evaluation.intervals import (
     wilson,
 )
 from batchland.evaluation.outcomes import Outcomes
-from batchland.model_card import ClassName
-from batchland.schemas import CONFUSION, MISTAKES, PER_CLASS, ConfusedPair, Figure, Figures
+from batchland.evaluation.schema import CONFUSION, MISTAKES, PER_CLASS, ConfusedPair, Figure, Figures
+from batchland.models.card import ClassName
 
 SURE: Final = 0.8
 """Share of right answers among the sure ones; an answer that is not sure says nothing of a label."""

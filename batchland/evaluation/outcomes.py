@@ -22,9 +22,10 @@ from pydantic import ValidationError
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
 from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
-from batchland.model_card import ClassName
-from batchland.output import Stored, open_stored
-from batchland.schemas import METADATA_KEY, OUTCOMES, PREDICTIONS, LabelAccount, LabelSource, PredictionsInfo
+from batchland.evaluation.schema import OUTCOMES, LabelAccount, LabelSource
+from batchland.models.card import ClassName
+from batchland.predictions.reader import Stored, open_stored
+from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, PredictionsInfo
 
 EXAMPLES: Final = 10
 """Names listed where images are counted."""

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
-from batchland.schemas import PairAccount
+from batchland.evaluation.schema import PairAccount
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
-    from batchland.report import Report
+    from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.saved import Report
 
 
 class Side(NamedTuple):

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.cores import usable_cores
 from batchland.errors import ImageError
 from batchland.evaluation.intervals import Floats, Ints, holm, wilson
 from batchland.evaluation.outcomes import Outcomes
-from batchland.preprocess import PreprocessSpec, preprocess
-from batchland.schemas import Figure, Slice
-from batchland.source import file_name
+from batchland.evaluation.schema import Figure, Slice
+from batchland.images.preprocess import PreprocessSpec, preprocess
+from batchland.images.sources.refs import file_name
+from batchland.system.cores import usable_cores
 
 MAX_VALUES: Final = 12
 """Values of one dimension; the smaller ones are taken together as `others`."""

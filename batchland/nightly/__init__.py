@@ -1,1 +1,1 @@
-"""The nightly runner: job files, one run per night, its record, and what the nights add up to."""
+"""Run a job file for one night, and keep its record."""

@@ -6,13 +6,14 @@ from datetime import date
 from pathlib import Path
 
 from batchland.errors import UsageError
-from batchland.evaluation import EvaluateOptions, evaluate
 from batchland.evaluation.comparison import CompareOptions, compare
+from batchland.evaluation.evaluate import EvaluateOptions, evaluate
 from batchland.evaluation.gates import GateResult, check_gates, parse_gate
+from batchland.evaluation.saved import Report, read_report
 from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
 from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
-from batchland.report import Report, ReportOptions, read_report, write_report
 from batchland.report.comparison import write_comparison
+from batchland.report.write import ReportOptions, write_report
 
 _log = logging.getLogger("batchland")
 

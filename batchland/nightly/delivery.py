@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchland.errors import MissingInputError
+from batchland.images.sources.folder import list_images
+from batchland.images.sources.patterns_filter import choose
+from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.nightly.job import Job
-from batchland.source import Ignored, ImageRef, choose, list_images
 
 
 def check_delivery(job: Job, root: Path) -> None:

@@ -10,10 +10,11 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from batchland.errors import UsageError, near_miss
+from batchland.errors import UsageError
+from batchland.evaluation.schema import Figure
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord, read_runs
-from batchland.report.wording import NONE, count, interval, one_line, percent
-from batchland.schemas import Count, Document, Figure
+from batchland.system.documents import Count, Document
+from batchland.system.text import NONE, count, interval, near_miss, one_line, percent
 
 GateState = Literal["passed", "failed", "not_checked"]
 

@@ -28,14 +28,15 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
-from batchland.errors import BatchlandError, UsageError, near_miss
-from batchland.evaluation import EvaluateOptions
+from batchland.errors import BatchlandError, UsageError
+from batchland.evaluation.evaluate import EvaluateOptions
 from batchland.evaluation.gates import parse_gate
-from batchland.options import FailureLimit, ScoreSettings
-from batchland.session.devices import PATTERN as DEVICES
-from batchland.session.devices import parse_device
-from batchland.source import matcher
-from batchland.urls import is_url
+from batchland.images.sources.patterns_filter import matcher
+from batchland.models.devices import PATTERN as DEVICES
+from batchland.models.devices import parse_device
+from batchland.scoring.options import FailureLimit, ScoreSettings
+from batchland.system.text import near_miss
+from batchland.system.urls import is_url
 
 LAST_GOOD: Final = "last-good"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batchland.errors import UsageError
+from batchland.images.sources.refs import ImageRef
 from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
-from batchland.output import manifest_path
-from batchland.schemas import METADATA_KEY, Manifest, PredictionsInfo
-from batchland.source import ImageRef
+from batchland.predictions.layout import manifest_path
+from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
 
 _DIGEST_BYTES: Final = 16
 _FACTS: Final = ("image", "file_size", "modified_at")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
-from batchland.lock import holder
 from batchland.nightly.assessment import baseline_night
 from batchland.nightly.delivery import check_delivery, chosen_images
 from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
@@ -14,8 +13,9 @@ from batchland.nightly.ownership import differences, held_partition, scored_by
 from batchland.nightly.partitions import KnownImages, is_begun, siblings
 from batchland.nightly.retention import find_expired
 from batchland.nightly.run_record import LOCK_FILE, RUN_FILE, RunRecord, read_runs
-from batchland.report.wording import files, images
-from batchland.schemas import Manifest
+from batchland.predictions.schema import Manifest
+from batchland.system.lock import holder
+from batchland.system.text import files, images
 
 
 class Plan(NamedTuple):
@@ -86,7 +86,7 @@ def _steps_of_model(
 
 
 def _model_problem(file: Path) -> ModelError | None:
-    from batchland.session import open_session
+    from batchland.models.session import open_session
 
     try:
         open_session(file, "cpu")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import date, datetime
 from typing import Final, NamedTuple, Self
 
-from batchland import __version__
+from batchland._version import __version__
 from batchland.errors import (
     BatchlandError,
     GateFailedError,

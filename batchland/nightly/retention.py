@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import UsageError
+from batchland.evaluation.saved import FILES
 from batchland.nightly.job import Job
 from batchland.nightly.partitions import read_manifest
 from batchland.nightly.run_record import Deletion, RunRecord, last_good
-from batchland.output import manifest_path
-from batchland.report import FILES
+from batchland.predictions.layout import manifest_path
 from batchland.report.comparison import COMPARISON_FILES
 
 

@@ -14,8 +14,10 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from batchland.errors import UsageError
-from batchland.lock import holder, locked
-from batchland.schemas import Count, Counts, Document, Figures, LabelAccount, LabelSource, ModelInfo, Seconds
+from batchland.evaluation.schema import Figures, LabelAccount, LabelSource
+from batchland.predictions.schema import Counts, ModelInfo, Seconds
+from batchland.system.documents import Count, Document
+from batchland.system.lock import holder, locked
 
 RUN_FILE: Final = "run.json"
 LOG_FILE: Final = "log.jsonl"

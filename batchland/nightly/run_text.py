@@ -1,7 +1,7 @@
 """A night's record as text for people: terminal, cron mail, notification. Computes nothing."""
 
 from batchland.nightly.run_record import ModelRun, RunRecord
-from batchland.report.wording import files, images
+from batchland.system.text import files, images
 
 
 def describe_run(record: RunRecord, *, error: bool = True) -> str:

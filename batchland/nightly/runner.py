@@ -23,11 +23,11 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
-from batchland.lock import locked
 from batchland.nightly.assessment import assess, compare_models
 from batchland.nightly.delivery import check_delivery, chosen_images
-from batchland.nightly.heartbeat import ping_end
 from batchland.nightly.job import EvaluationTable, Job
+from batchland.nightly.notifications.heartbeat import ping_end
+from batchland.nightly.notifications.send import tell_end, tell_start
 from batchland.nightly.ownership import differences, held_partition, scored_by
 from batchland.nightly.partitions import KnownImages, mix, siblings
 from batchland.nightly.recorder import Ending, Recorder
@@ -35,12 +35,12 @@ from batchland.nightly.retention import delete, find_expired
 from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import LOCK_FILE, LOG_FILE, Attempt, ModelRun, ModelState, RunRecord, read_runs
 from batchland.nightly.run_text import describe_model
-from batchland.nightly.telling import tell_end, tell_start
-from batchland.options import FailureLimit, ScoreOptions, ScoreSettings
-from batchland.progress import ScoreProgress
-from batchland.schemas import Manifest
-from batchland.scoring import ALREADY_SCORED, score
-from batchland.signals import signals_raise
+from batchland.predictions.schema import Manifest
+from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
+from batchland.scoring.progress import ScoreProgress
+from batchland.scoring.score import ALREADY_SCORED, score
+from batchland.system.lock import locked
+from batchland.system.signals import signals_raise
 
 _LOCK_WAIT: Final = 1.0
 """Seconds to wait for the job's lock: whoever asks who holds it has it for a moment."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchland.evaluation.schema import Change, ComparisonSummary
 from batchland.report.findings import Finding
-from batchland.report.wording import count, images, markdown_text, one_line, p_value, percent, points, visible
-from batchland.schemas import Change, ComparisonSummary
+from batchland.system.text import count, images, markdown_text, one_line, p_value, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.comparison import Comparison

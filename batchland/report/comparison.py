@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.report import ReportOptions, check_folder, write_folder, write_report
 from batchland.report.changes_text import changed_classes, changed_figures, comparison_findings, verdict
 from batchland.report.page import LONG_TABLE, render_page
 from batchland.report.pictures import Thumbnail, Thumbnails
+from batchland.report.write import ReportOptions, check_folder, write_folder, write_report
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
     from batchland.evaluation.comparison import Comparison
+    from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
 
 COMPARISON_FILES: Final = ("summary.json", "report.html", "per_class.parquet", "per_class.csv", "flips.parquet")

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from batchland.report.wording import visible
+from batchland.system.text import visible
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
+    from batchland.evaluation.evaluate import Evaluation
 
 TABLE_CLASSES: Final = 16
 """Up to here the matrix is a plain table."""

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from batchland.report.wording import count, images, percent, points, visible
-from batchland.schemas import EvaluationSummary
+from batchland.evaluation.schema import EvaluationSummary
+from batchland.system.text import count, images, percent, points, visible
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
+    from batchland.evaluation.evaluate import Evaluation
 
 OVERCONFIDENT = 0.02
 """Mean confidence may differ from accuracy by this much before it is told."""

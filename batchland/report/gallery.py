@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchland.evaluation.schema import ConfusedPair
 from batchland.report.pictures import Thumbnail, Thumbnails
-from batchland.schemas import ConfusedPair
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
-    from batchland.report import ReportOptions
+    from batchland.evaluation.evaluate import Evaluation
+    from batchland.report.write import ReportOptions
 
 PAIRS: Final = 10
 PICTURES_PER_PAIR: Final = 3

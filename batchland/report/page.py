@@ -12,18 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
-from batchland.report import plots, wording
+from batchland.report import plots
 from batchland.report.confusion import confusion_view
 from batchland.report.findings import findings, headline
 from batchland.report.gallery import galleries
 from batchland.report.text import shown_figures
+from batchland.system import text as wording
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from batchland.evaluation import Evaluation
+    from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
-    from batchland.report import ReportOptions
+    from batchland.report.write import ReportOptions
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 LONG_TABLE: Final = 30

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from batchland.errors import ImageError
-from batchland.preprocess import PreprocessSpec, decode
-from batchland.source import file_name
+from batchland.images.preprocess import PreprocessSpec, decode
+from batchland.images.sources.refs import file_name
 
 QUALITY = 72
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from batchland.report.wording import images
-from batchland.schemas import CoveragePoint, ReliabilityBin
+from batchland.evaluation.schema import CoveragePoint, ReliabilityBin
+from batchland.system.text import images
 
 WIDTH: Final = 420
 HEIGHT: Final = 300

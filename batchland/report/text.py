@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from batchland.evaluation.schema import Figure, Figures
 from batchland.report.findings import account_findings, findings, headline, worst_classes
-from batchland.report.wording import NONE, count, images, interval, markdown_text, one_line, percent
-from batchland.schemas import Figure, Figures
+from batchland.system.text import NONE, count, images, interval, markdown_text, one_line, percent
 
 if TYPE_CHECKING:
-    from batchland.evaluation import Evaluation
+    from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
 
 SHOWN = (

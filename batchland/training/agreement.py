@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchland.errors import ModelError
-from batchland.preprocess import Pixels
+from batchland.images.preprocess import Pixels
 from batchland.training.precision import Precision
 
 TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.3}

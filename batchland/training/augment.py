@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from batchland.preprocess import Pixels
+from batchland.images.preprocess import Pixels
 
 
 @dataclass(frozen=True)

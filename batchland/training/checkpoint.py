@@ -15,8 +15,8 @@ from typing import Any, Final
 import torch
 
 from batchland.errors import UsageError
-from batchland.files import publish
-from batchland.model_card import ModelCard
+from batchland.models.card import ModelCard
+from batchland.system.files import publish
 from batchland.training.dataset import TrainingData
 from batchland.training.journal import EpochReport
 from batchland.training.models import ServedModel, build

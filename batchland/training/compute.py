@@ -10,8 +10,8 @@ from typing import Final, Literal
 import torch
 from torch import nn
 
-from batchland.cores import usable_cores
 from batchland.errors import DeviceError
+from batchland.system.cores import usable_cores
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_MAX: Final = -4

@@ -1,4 +1,4 @@
-"""Find, read and split the training images. Pixels come from batchland.preprocess, as in scoring, by way of the cache.
+"""Find, read and split the training images. Pixels come from batchland.images.preprocess, as in scoring, cached.
 
 Training runs `fit(augment(fit(decode(data))))`, validation and scoring `fit(decode(data))`: augmentation works on
 pictures of the model's size, as the walk-through's does. Nothing is ever written into the user's folders: the split
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from batchland.cores import usable_cores
 from batchland.data.folders import (
     VALIDATION,
     class_folders,
@@ -30,9 +29,11 @@ from batchland.data.folders import (
     validation_folder,
 )
 from batchland.errors import ErrorCode, ImageError, UsageError
-from batchland.model_card import ClassName, DataSummary, class_names
-from batchland.preprocess import Pixels, PreprocessSpec, fit
-from batchland.source import IMAGE_EXTENSIONS, ImageRef, list_images, read_image
+from batchland.images.preprocess import Pixels, PreprocessSpec, fit
+from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
+from batchland.images.sources.refs import ImageRef, read_image
+from batchland.models.card import ClassName, DataSummary, class_names
+from batchland.system.cores import usable_cores
 from batchland.training.augment import Augmentation
 from batchland.training.pixel_cache import CachedPixels, Content, PixelCache, default_folder
 from batchland.training.sampling import Draw
@@ -280,7 +281,7 @@ def _fingerprint(digests: dict[str, bytes]) -> str:
 class PhotoDataset(Dataset[tuple[Tensor, int]]):
     """Images as uint8 [height, width, 3] and class index, augmented as each Draw says. Indexed by Draw.
 
-    Without augmentation, an item's bytes are those of `batchland.preprocess.preprocess`.
+    Without augmentation, an item's bytes are those of `batchland.images.preprocess.preprocess`.
     """
 
     def __init__(self, images: ImageSet, spec: PreprocessSpec, augment: Augmentation | None = None) -> None:

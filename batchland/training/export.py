@@ -15,10 +15,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import softmax
 
-from batchland.files import check_new_file, publish
-from batchland.model_card import METADATA_KEY, ExportSummary, ModelCard
-from batchland.preprocess import Pixels
-from batchland.session import INPUT_NAME, OUTPUT_NAME, Session, open_session
+from batchland.images.preprocess import Pixels
+from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.session import Session, open_session
+from batchland.system.files import check_new_file, publish
 from batchland.training.agreement import (
     BATCHES,
     TOLERANCES,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchland.files import publish
+from batchland.system.files import publish
 from batchland.training.augment import Augmentation
 from batchland.training.batches import picture_loader
 from batchland.training.compute import Compute

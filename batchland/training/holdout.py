@@ -12,10 +12,11 @@ import numpy.typing as npt
 from batchland.data.folders import VALIDATION, photo_path, subfolders, training_folder
 from batchland.errors import UsageError
 from batchland.evaluation.labels import enumerate_names
-from batchland.loader import BatchLoader
-from batchland.model_card import ModelCard
-from batchland.preprocess import Pixels, PreprocessSpec
-from batchland.source import ImageRef, list_images
+from batchland.images.loader import BatchLoader
+from batchland.images.preprocess import Pixels, PreprocessSpec
+from batchland.images.sources.folder import list_images
+from batchland.images.sources.refs import ImageRef
+from batchland.models.card import ModelCard
 
 Scores = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from batchland.files import publish
+from batchland.system.files import publish
 
 METRICS: Final = "metrics.csv"
 METRICS_JSONL: Final = "metrics.jsonl"

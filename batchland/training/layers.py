@@ -3,7 +3,7 @@
 import torch
 from torchinfo import summary
 
-from batchland.preprocess import PreprocessSpec
+from batchland.images.preprocess import PreprocessSpec
 from batchland.training.models import ServedModel
 
 

@@ -1,7 +1,7 @@
 """The two architectures by name, and the wrapper that is trained, exported and served alike.
 
-`ServedModel` takes the pixels of `batchland.preprocess` and gives probabilities: normalisation and softmax are part of
-the model, so no caller can forget them or do them differently.
+`ServedModel` takes the pixels of `batchland.images.preprocess` and gives probabilities: normalisation and softmax are
+part of the model, so no caller can forget them or do them differently.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from batchland.errors import UsageError
-from batchland.preprocess import PreprocessSpec
+from batchland.images.preprocess import PreprocessSpec
 from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone
 
 Architecture = Literal["scratch", "transfer"]

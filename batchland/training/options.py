@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batchland.preprocess import PreprocessSpec
+from batchland.images.preprocess import PreprocessSpec
 from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone
 from batchland.training.models import ARCHITECTURES, Architecture
 from batchland.training.pixel_cache import DEFAULT_LIMIT

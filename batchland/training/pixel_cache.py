@@ -21,11 +21,11 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
-from batchland.cores import usable_cores
 from batchland.errors import ErrorCode, ImageError, OutputError, UsageError
-from batchland.files import cache_folder
-from batchland.preprocess import Pixels, PreprocessSpec, preprocess
-from batchland.source import ImageRef, read_image
+from batchland.images.preprocess import Pixels, PreprocessSpec, preprocess
+from batchland.images.sources.refs import ImageRef, read_image
+from batchland.system.cores import usable_cores
+from batchland.system.files import cache_folder
 
 _log = logging.getLogger("batchland")
 

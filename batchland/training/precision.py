@@ -16,8 +16,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
-from batchland.preprocess import Pixels
-from batchland.session import INPUT_NAME
+from batchland.images.preprocess import Pixels
+from batchland.models.contract import INPUT_NAME
 from batchland.training.models import ServedModel
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -20,11 +20,11 @@ import torchvision
 import batchland
 from batchland.data.folders import class_folders, training_folder
 from batchland.errors import Interrupted, OutputError, UsageError
-from batchland.files import publish
-from batchland.lock import locked
-from batchland.model_card import ModelCard, TrainingSummary
-from batchland.preprocess import PreprocessSpec
-from batchland.signals import StopSignal
+from batchland.images.preprocess import PreprocessSpec
+from batchland.models.card import ModelCard, TrainingSummary
+from batchland.system.files import publish
+from batchland.system.lock import locked
+from batchland.system.signals import StopSignal
 from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone, find_blocks, load_weights
 from batchland.training.checkpoint import CHECKPOINT, ResumeFolder, load_checkpoint, require_same, save_checkpoint
 from batchland.training.compute import Compute, choose, freed_memory_kept, reproducible

@@ -1,0 +1,1 @@
+"""The sample set, and everything that batchland does, run on it once."""

@@ -1,0 +1,157 @@
+"""Evaluate predictions against labels: composes joining, metrics, calibration and slices, does none of their work.
+
+evaluation = evaluate(Path("preds.parquet"), Path("data/test"))
+write_report(evaluation, Path("report/"))
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchland._version import __version__
+from batchland.evaluation.calibration import calibration_errors, coverage, reliability
+from batchland.evaluation.metrics import (
+    confusion_cells,
+    confusion_table,
+    figures,
+    mistakes,
+    most_confused,
+    per_class,
+)
+from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predictions
+from batchland.evaluation.schema import EvaluationSummary, FailureGroup
+from batchland.evaluation.slices import slices
+from batchland.predictions.storage import place
+from batchland.system.urls import is_url
+
+
+class EvaluateOptions(BaseModel):
+    """How to evaluate. Classes come from the predictions' metadata, so no option can contradict them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of all intervals, a share."""
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
+    """Bootstrap resamples of the class averages."""
+    bins: Annotated[int, Field(ge=2, le=100)] = 15
+    """Equal-width bins of the reliability curve."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the bootstrap and of the brightness sample."""
+    ignore_unknown_classes: bool = False
+    """Leave images of classes that the model does not know out, instead of stopping."""
+    strip_prefix: str = ""
+    """Taken off the front of the predictions' image names before matching: `test/`, or `*.tar/` of all tar shards."""
+    images: Path | None = None
+    """Where the images are now, for thumbnails and brightness; None takes the folder that was scored."""
+    brightness_sample: Annotated[int, Field(ge=0)] = 2000
+    """Images whose brightness is measured; 0 reads none."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: the summary, and the tables of the report's files."""
+
+    summary: EvaluationSummary
+    per_class: pa.Table
+    confusion: pa.Table
+    mistakes: pa.Table
+    outcomes: pa.Table
+    image_root: Path
+    """Where thumbnails are read."""
+
+
+def evaluate(
+    predictions: str | os.PathLike[str], labels: str | os.PathLike[str], options: EvaluateOptions | None = None
+) -> Evaluation:
+    """Evaluate a predictions file (or folder of parts), a path or a URL, against labels.
+
+    labels: a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`. Images are matched
+    by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run: they are
+    counted apart and are in no figure but top1_with_failures and failed_rate.
+
+    Raises UsageError if one of them cannot be read, nothing matches, or a class is unknown.
+    """
+    options = options or EvaluateOptions()
+    where = place(predictions) if is_url(predictions) else Path(predictions)
+    run = read_predictions(where)
+    info = run.info
+    outcomes, account, source = join(
+        run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes
+    )
+    cells = confusion_cells(outcomes, len(info.classes))
+    probability = outcomes.probability[outcomes.ok]
+    right = (outcomes.predicted == outcomes.truth)[outcomes.ok]
+    curve = reliability(probability, right, options.bins, options.confidence)
+    numbers, drawn = figures(
+        outcomes,
+        cells,
+        confidence=options.confidence,
+        resamples=options.resamples,
+        seed=options.seed,
+        calibration=calibration_errors(curve),
+    )
+    image_root = options.images or Path(info.images)
+    table = outcomes.table(info.classes)
+    summary = EvaluationSummary(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        predictions=run.source,
+        run_id=info.run_id,
+        model=info.model,
+        classes=info.classes,
+        device=info.device,
+        provider=info.provider,
+        top_k=info.top_k,
+        images=info.images,
+        labels=source,
+        options=options.model_dump(mode="json"),
+        resamples=drawn,
+        account=account,
+        figures=numbers,
+        most_confused=most_confused(cells, info.classes),
+        reliability=curve,
+        coverage=coverage(probability, right, options.confidence),
+        slices=slices(
+            outcomes,
+            confidence=options.confidence,
+            image_root=image_root,
+            brightness_sample=options.brightness_sample,
+            seed=options.seed,
+        ),
+        failures=_failures(outcomes),
+        versions=info.versions,
+        evaluated_with={
+            "batchland": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "pyarrow", "scipy")},
+        },
+    )
+    return Evaluation(
+        summary=summary,
+        per_class=per_class(outcomes, cells, info.classes, options.confidence),
+        confusion=confusion_table(cells, info.classes),
+        mistakes=mistakes(outcomes, table, len(info.classes)),
+        outcomes=table,
+        image_root=image_root,
+    )
+
+
+def _failures(outcomes: Outcomes) -> tuple[FailureGroup, ...]:
+    """Failed images by error code, the most frequent first."""
+    failed = ~outcomes.ok
+    codes = outcomes.error_codes.filter(pa.array(failed)).to_pylist()
+    images = outcomes.images.filter(pa.array(failed)).to_pylist()
+    by_code: dict[str, list[str]] = {}
+    for code, image in zip(codes, images, strict=True):
+        by_code.setdefault(code or "unknown", []).append(image)
+    return tuple(
+        FailureGroup(error_code=code, images=len(names), examples=tuple(names[:EXAMPLES]))
+        for code, names in sorted(by_code.items(), key=lambda item: (-len(item[1]), item[0]))
+    )

@@ -1,0 +1,405 @@
+"""The files of an evaluation and of a comparison: Arrow schemas and JSON documents."""
+
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+
+from batchland.models.card import ClassName
+from batchland.predictions.schema import ModelInfo
+from batchland.system.documents import Count, Document, column
+
+
+class Figure(Document):
+    """A number, with its interval where it has one, at the confidence of the report's options."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Figures(Document):
+    """The headline numbers, over the labelled images that were scored. None where the data does not allow one.
+
+    Macro figures are means over the classes that have labelled images, each class counting the same.
+    """
+
+    top1: Figure | None
+    """Share of images whose first choice is right (accuracy). Wilson."""
+    top3: Figure | None
+    """Share with the right class among the first 3; None if fewer choices were kept. Wilson."""
+    top5: Figure | None
+    """Share with the right class among the first 5; None if fewer choices were kept. Wilson."""
+    top1_with_failures: Figure | None
+    """Accuracy if every failed image counts as wrong. Wilson."""
+    balanced_accuracy: Figure | None
+    """Mean of the classes' accuracies; the same number as macro_recall. Stratified bootstrap."""
+    macro_precision: Figure | None
+    """Mean of the classes' precisions; 0 for a class never predicted. Stratified bootstrap."""
+    macro_recall: Figure | None
+    """Mean of the classes' recalls. Stratified bootstrap."""
+    macro_f1: Figure | None
+    """Mean of the classes' F1 scores. Stratified bootstrap."""
+    weighted_precision: Figure | None
+    """Mean of the classes' precisions, weighted by support. Stratified bootstrap."""
+    weighted_recall: Figure | None
+    """Mean of the classes' recalls, weighted by support: the same number as top1."""
+    weighted_f1: Figure | None
+    """Mean of the classes' F1 scores, weighted by support. Stratified bootstrap."""
+    mean_confidence: Figure | None
+    """Mean probability of the first choice; above top1, the model is overconfident."""
+    log_loss: Figure | None
+    """Mean negative log of the true class's probability, nats; None unless all classes were kept in top_k."""
+    brier: Figure | None
+    """Mean squared distance of all probabilities from the truth, 0 to 2; None unless all classes were kept in top_k."""
+    brier_top1: Figure | None
+    """Mean squared distance of the first choice's probability from being right (1) or wrong (0)."""
+    ece: Figure | None
+    """Expected calibration error: mean distance of confidence and accuracy over equal-width bins, by images."""
+    mce: Figure | None
+    """Maximum calibration error: the largest such distance of any bin."""
+    failed_rate: Figure | None
+    """Share of labelled images that the run could not read or score. Wilson."""
+
+
+class LabelAccount(Document):
+    """What became of every predicted image and of every label."""
+
+    predicted: Count
+    """Rows of the predictions."""
+    labelled: Count
+    """Images with a label."""
+    scored: Count
+    """Images with a label and a successful prediction: what the figures are about."""
+    failed: Count
+    """Images with a label and a failed row."""
+    unlabelled: Count
+    """Predicted images without a label."""
+    unlabelled_examples: tuple[str, ...]
+    unpredicted: Count
+    """Labelled images without a prediction."""
+    unpredicted_examples: tuple[str, ...]
+    missing_classes: tuple[str, ...]
+    """Labels of the model's classes that no labelled image has."""
+    unknown_classes: dict[str, Count]
+    """Names in the labels that the model does not know, and their images: left out, because that was asked for."""
+    renamed_classes: dict[str, str]
+    """Names in the labels that match only without their number, and the model's folder that they were taken for."""
+    empty_folders: tuple[str, ...]
+    """Class folders without an image."""
+    loose_images: Count
+    """Images beside the class folders."""
+    blank_labels: Count
+    """Rows of a label table without a label."""
+
+
+class ReliabilityBin(Document):
+    """Images whose confidence lies in (lower, upper], the first bin's lower end included."""
+
+    lower: float
+    upper: float
+    images: Count
+    confidence: float | None
+    """Mean."""
+    accuracy: Figure | None
+
+
+class CoveragePoint(Document):
+    """What happens if answers of at least `threshold` probability are taken, and the others go to a human."""
+
+    threshold: float
+    taken: Count
+    to_human: Count
+    """Scored images below the threshold; failed ones come on top."""
+    coverage: float
+    """taken / scored."""
+    accuracy: Figure | None
+    """Of those taken."""
+
+
+class Slice(Document):
+    """Accuracy over a part of the images."""
+
+    dimension: str
+    value: str
+    images: Count
+    accuracy: Figure
+    difference: float | None
+    """Accuracy here less that of all other images of this dimension."""
+    p_value: float | None
+    """Of Fisher's exact test against the others, Holm-adjusted for all slices."""
+
+
+class FailureGroup(Document):
+    """Labelled images that failed with the same code."""
+
+    error_code: str
+    images: Count
+    examples: tuple[str, ...]
+
+
+class ConfusedPair(Document):
+    """Images of one class taken for another."""
+
+    true_label: str
+    predicted_label: str
+    images: Count
+    share: float
+    """Of the true class's scored images."""
+
+
+class LabelSource(Document):
+    """Where the truth came from."""
+
+    path: str
+    kind: Literal["folder", "csv", "parquet"]
+    fingerprint: str
+    """sha256 over the images that were evaluated and their labels: two reports with the same one can be compared."""
+
+
+class EvaluationSummary(Document):
+    """`summary.json` of a report: every figure on its page. Written last, so that its presence means it is complete."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.evaluation.evaluate"] = "batchland.evaluation.evaluate"
+    created_at: str
+    """ISO 8601, UTC."""
+    predictions: str
+    """Path of the predictions, as it was given."""
+    run_id: str
+    model: ModelInfo
+    classes: tuple[ClassName, ...]
+    device: str
+    provider: str
+    top_k: Count
+    """Choices that the predictions keep per image."""
+    images: str
+    """Absolute path of the scored root."""
+    labels: LabelSource
+    options: dict[str, Any]
+    resamples: Count
+    """Bootstrap resamples that were really drawn; fewer than asked for where many classes make them dear."""
+    account: LabelAccount
+    figures: Figures
+    most_confused: tuple[ConfusedPair, ...]
+    """At most 20, by images."""
+    reliability: tuple[ReliabilityBin, ...]
+    coverage: tuple[CoveragePoint, ...]
+    slices: tuple[Slice, ...]
+    failures: tuple[FailureGroup, ...]
+    versions: dict[str, str]
+    """Of what scored."""
+    evaluated_with: dict[str, str]
+    """Versions of what evaluated."""
+
+
+class Change(Document):
+    """A figure of two evaluations, over the images that both scored."""
+
+    a: float
+    b: float
+    difference: float
+    """b - a."""
+    low: float | None = None
+    """Ends of the difference's paired bootstrap interval; None where resampling cannot tell."""
+    high: float | None = None
+
+
+class Changes(Document):
+    """The headline numbers side by side. None where one of the two does not allow it."""
+
+    top1: Change
+    top3: Change | None
+    top5: Change | None
+    balanced_accuracy: Change
+    macro_precision: Change
+    macro_f1: Change
+    mean_confidence: Change
+    brier_top1: Change
+    """Lower is better, as for log_loss and ece."""
+    log_loss: Change | None
+    ece: Change
+    """Without an interval."""
+
+
+class PairAccount(Document):
+    """What became of the images of the two evaluations: `images_a` and `images_b` are the sums of their parts."""
+
+    images_a: Count
+    """Labelled images of A, failed ones included."""
+    images_b: Count
+    paired: Count
+    """Scored by both and labelled alike: what the comparison is about."""
+    only_a: Count
+    """In A, not in B."""
+    only_b: Count
+    relabelled: Count
+    """In both, but with another label."""
+    failed_a: Count
+    """Failed in A alone."""
+    failed_b: Count
+    failed_both: Count
+    classes: Count
+    """Classes that either model knows."""
+    classes_only_a: tuple[str, ...]
+    """Those that only A's model knows."""
+    classes_only_b: tuple[str, ...]
+
+
+class Agreement(Document):
+    """How the right and wrong answers of A and B go together, and whether the difference may be chance."""
+
+    both_right: Count
+    only_a_right: Count
+    only_b_right: Count
+    both_wrong: Count
+    p_value: float
+    """Exact McNemar, two-sided: that A and B are equally good."""
+
+
+class ComparedEvaluation(Document):
+    """One side of a comparison."""
+
+    name: str
+    """What tells it from the other: its model's name, the predictions' file or folder, or A and B."""
+    report: str | None
+    """Its folder, as it was given; None if it was evaluated just now."""
+    evaluated_at: str
+    predictions: str
+    run_id: str
+    model: ModelInfo
+    labels: LabelSource
+
+
+class ComparisonSummary(Document):
+    """`summary.json` of a comparison. Written last, so that its presence means it is complete."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.comparison"] = "batchland.comparison"
+    created_at: str
+    """ISO 8601, UTC."""
+    a: ComparedEvaluation
+    b: ComparedEvaluation
+    options: dict[str, Any]
+    resamples: Count
+    """Bootstrap resamples that were really drawn."""
+    account: PairAccount
+    figures: Changes
+    agreement: Agreement
+    flips: dict[Literal["broken", "fixed", "moved"], Count]
+    """Images whose first choice differs, by what that means; see flips.parquet."""
+    compared_with: dict[str, str]
+    """Versions of what compared."""
+
+
+PER_CLASS: Final = pa.schema(
+    [
+        column("class_index", pa.int32(), "Place of the class in the model's output.", nullable=False),
+        column("folder", pa.string(), "The training folder of the class.", nullable=False),
+        column("label", pa.string(), "The name that people read.", nullable=False),
+        column("support", pa.int64(), "Labelled images of the class that were scored.", nullable=False),
+        column("correct", pa.int64(), "Of them, those named right.", nullable=False),
+        column("accuracy", pa.float64(), "correct / support: the class's recall. Null without support."),
+        column("accuracy_low", pa.float64(), "Lower end of its Wilson interval."),
+        column("accuracy_high", pa.float64(), "Upper end of its Wilson interval."),
+        column("predicted", pa.int64(), "Scored images given this class, right or wrong.", nullable=False),
+        column("precision", pa.float64(), "correct / predicted. Null if the class was never predicted."),
+        column("precision_low", pa.float64(), "Lower end of its Wilson interval."),
+        column("precision_high", pa.float64(), "Upper end of its Wilson interval."),
+        column("f1", pa.float64(), "2 correct / (support + predicted). Null without support."),
+        column("mean_confidence", pa.float64(), "Mean probability of the first choice, over the class's images."),
+        column("most_confused_with", pa.string(), "The class that most of its wrong images were taken for."),
+        column("most_confused_images", pa.int64(), "How many those are.", nullable=False),
+        column("failed", pa.int64(), "Labelled images of the class that failed; not in support.", nullable=False),
+    ]
+)
+"""`per_class.parquet` and `per_class.csv`: one row per class of the model, in class_index order."""
+
+
+CONFUSION: Final = pa.schema(
+    [
+        column("true_index", pa.int32(), "class_index of the true class.", nullable=False),
+        column("true_label", pa.string(), "Label of the true class.", nullable=False),
+        column("predicted_index", pa.int32(), "class_index of the predicted class.", nullable=False),
+        column("predicted_label", pa.string(), "Label of the predicted class.", nullable=False),
+        column("images", pa.int64(), "Images of the true class that were given the predicted one.", nullable=False),
+        column("share", pa.float64(), "images / scored images of the true class.", nullable=False),
+    ]
+)
+"""`confusion.parquet`: the confusion matrix without its zeros, diagonal included, by true_index, predicted_index."""
+
+
+OUTCOMES: Final = pa.schema(
+    [
+        column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
+        column("status", pa.string(), "`ok` or `failed`.", nullable=False),
+        column("error_code", pa.string(), "Why it failed."),
+        column("true_index", pa.int32(), "class_index of the true class.", nullable=False),
+        column("true_label", pa.string(), "Label of the true class.", nullable=False),
+        column("predicted_index", pa.int32(), "class_index of the first choice."),
+        column("predicted_label", pa.string(), "Label of the first choice."),
+        column("correct", pa.bool_(), "Whether the first choice is the true class. Null for failed images."),
+        column("probability", pa.float32(), "Probability of the first choice."),
+        column("margin", pa.float32(), "Its probability less the second choice's."),
+        column("true_rank", pa.int32(), "Place of the true class among the choices kept, from 1. Null beyond them."),
+        column("true_probability", pa.float32(), "Probability of the true class. Null beyond the choices kept."),
+        column("width", pa.int32(), "Pixels of the upright picture."),
+        column("height", pa.int32(), "Pixels of the upright picture."),
+        column("file_size", pa.int64(), "Bytes."),
+    ]
+)
+"""`outcomes.parquet`: one row per image with a label and a row in the predictions, in the predictions' order."""
+
+
+MISTAKES: Final = pa.schema(
+    [field for field in OUTCOMES if field.name not in ("status", "error_code", "correct")]
+    + [
+        column("suspicion", pa.float32(), "probability - true_probability (0 where that is null).", nullable=False),
+        column(
+            "suspected_label_error",
+            pa.bool_(),
+            "The answer is at least as sure as the model is on average of images labelled with it, and the true class "
+            "gets less than on average for its own images (after confident learning, Northcutt et al. 2021); and it is "
+            "among the surest answers of all, as many as there are with 80% of them right.",
+            nullable=False,
+        ),
+    ]
+)
+"""`mistakes.parquet`: the scored images that were named wrong, the most confident first (ties: by name)."""
+
+
+CLASS_CHANGES: Final = pa.schema(
+    [
+        column("label", pa.string(), "The class's label.", nullable=False),
+        column("support", pa.int64(), "Images of the class that both scored.", nullable=False),
+        column("accuracy_a", pa.float64(), "Share of them that A named right. Null without support."),
+        column("accuracy_b", pa.float64(), "Share of them that B named right."),
+        column("difference", pa.float64(), "accuracy_b - accuracy_a."),
+        column("difference_low", pa.float64(), "Lower end of its interval (Bonett and Price, paired)."),
+        column("difference_high", pa.float64(), "Upper end of its interval."),
+        column("only_a_right", pa.int64(), "Images that A alone named right.", nullable=False),
+        column("only_b_right", pa.int64(), "Images that B alone named right.", nullable=False),
+        column("p_value", pa.float64(), "Exact McNemar test of the two before. Null without support."),
+        column("p_adjusted", pa.float64(), "p_value, adjusted by Holm for all classes with support."),
+        column("f1_a", pa.float64(), "F1 of A. Null without support."),
+        column("f1_b", pa.float64(), "F1 of B. Null without support."),
+    ]
+)
+"""`per_class.parquet` and `per_class.csv` of a comparison: one row per class that either model knows, in A's order."""
+
+
+FLIPS: Final = pa.schema(
+    [
+        column("image", pa.string(), "Path below the scored root.", nullable=False),
+        column("true_label", pa.string(), "Label of the true class.", nullable=False),
+        column("change", pa.string(), "`broken` (A right), `fixed` (B right) or `moved` (both wrong).", nullable=False),
+        column("predicted_a", pa.string(), "A's first choice.", nullable=False),
+        column("probability_a", pa.float32(), "Its probability.", nullable=False),
+        column("true_probability_a", pa.float32(), "What A gave the true class. Null beyond the choices kept."),
+        column("predicted_b", pa.string(), "B's first choice.", nullable=False),
+        column("probability_b", pa.float32(), "Its probability.", nullable=False),
+        column("true_probability_b", pa.float32(), "What B gave the true class. Null beyond the choices kept."),
+        column("file_size", pa.int64(), "Bytes, when A read it."),
+    ]
+)
+"""`flips.parquet`: the images that both scored and gave another first choice; broken, fixed, moved, each the surest
+wrong answer first."""

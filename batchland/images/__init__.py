@@ -1,0 +1,1 @@
+"""Image files: where they come from, and how bytes become pixels."""

@@ -1,0 +1,311 @@
+"""Read and decode images ahead of the model, in order: a DataLoader of threads for bytes -> pixels.
+
+Knows nothing of models. Image decoders release the GIL, so threads use all cores and share one set of buffers.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from statistics import median
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from batchland.errors import ErrorCode, ImageError, InputError
+from batchland.images.jpegs import Encoded, left_encoded
+from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit
+from batchland.images.sources.refs import ImageRef, read_image
+from batchland.system.cores import usable_cores
+
+MAX_HANGING: Final = 64
+"""Threads that may hang at once before the storage is taken for dead."""
+MOST_WORKERS: Final = 64
+"""Threads that the loader starts by itself; `num_workers` may say more."""
+_LOCKED: Final = 0.0001
+"""Seconds, roughly, for which an image's thread holds Python's lock: so long the others cannot work."""
+_WAITED: Final = 0.001
+"""Seconds below which reading an image is no waiting for it."""
+_POLL_SECONDS: Final = 0.5
+_END: Final = object()
+
+
+class Outcome(NamedTuple):
+    """What became of one image: its facts as far as they are known, and the error if it has no pixels."""
+
+    width: int | None = None
+    height: int | None = None
+    """Pixels of the upright picture at full size."""
+    file_size: int | None = None
+    """Bytes."""
+    modified_us: int | None = None
+    """Modification time, microseconds since 1970, UTC."""
+    error: tuple[ErrorCode, str] | None = None
+    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+class Batch(NamedTuple):
+    """Images next to each other in the listing. Row i of `pixels` belongs to `refs[i]` and `outcomes[i]`, always.
+
+    A failed image keeps its row, filled with zeros, so that nothing ever moves up into a neighbour's place. So does one
+    that is still encoded; what its row holds means nothing.
+    """
+
+    refs: Sequence[ImageRef]
+    pixels: Pixels
+    """uint8 [batch, height, width, 3]; valid until the next batch is asked for."""
+    outcomes: Sequence[Outcome]
+    encoded: Mapping[int, Encoded] = MappingProxyType({})
+    """By row: what is left for a GPU to decode."""
+
+    @property
+    def failed(self) -> int:
+        """Number of images without pixels."""
+        return sum(outcome.error is not None for outcome in self.outcomes)
+
+
+class BatchLoader:
+    """Iterate over `images` as batches, in order, decoding ahead with threads.
+
+    images: a None among them ends the batch. batch_size: images per batch; the last one is shorter. num_workers:
+    decoding threads; by default one per usable core, and more as soon as images turn out to be waited for longer than
+    they take to decode (network mounts, object stores). prefetch_factor: batches in preparation beyond those that the
+    caller holds; all workers share them (torch's DataLoader counts per worker), so memory is (prefetch_factor + held +
+    1) batches of pixels whatever the number of images. timeout: seconds that one image may take before it is given up
+    as `timeout` and its thread is replaced. held: batches that stay valid when the next one is asked for. on_wait: is
+    called about twice a second while a batch is waited for, and may raise. load: turns one image into pixels, as
+    `load_image` does. start_small: begin with one thread, for a `load` that mostly leaves images encoded.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[ImageRef | None],
+        spec: PreprocessSpec,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        prefetch_factor: int = 2,
+        timeout: float = 60.0,
+        *,
+        held: int = 0,
+        on_wait: Callable[[], None] | None = None,
+        load: "Load | None" = None,
+        start_small: bool = False,
+    ) -> None:
+        self.images = images
+        self.spec = spec
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
+        self.timeout = timeout
+        self.held = held
+        self.on_wait = on_wait
+        self.load = load or load_image
+        self.start_small = start_small
+
+    def __iter__(self) -> Generator[Batch]:
+        """Batches in order. Raises what the iterable of images raises, and InputError if MAX_HANGING threads hang."""
+        images = iter(self.images)
+        tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        cores = usable_cores()
+        workers = _Workers(tasks, self.spec, self.num_workers or (1 if self.start_small else cores), self.load)
+        buffers = self.prefetch_factor + self.held + 1
+        free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(buffers)]
+        pending: deque[_PendingBatch] = deque()
+        held: deque[Pixels] = deque()
+        exhausted = False
+        try:
+            while pending or not exhausted:
+                while free and not exhausted:
+                    refs = next_refs(images, self.batch_size)
+                    exhausted = not refs
+                    if refs:
+                        task = _PendingBatch(refs, free.pop(), self.timeout)
+                        pending.append(task)
+                        for index in range(len(refs)):
+                            tasks.put((task, index))
+                if pending:
+                    task = pending.popleft()
+                    batch = task.wait(workers.replace_hanging, self.on_wait)
+                    if self.num_workers is None:
+                        workers.grow(_enough_workers(batch.outcomes, cores))
+                    yield batch
+                    held.append(task.buffer)
+                    if len(held) > self.held:
+                        free.append(held.popleft())
+        finally:
+            workers.stop()
+
+
+def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
+    """Threads that keep all cores decoding while others wait for their images, going by a batch just loaded."""
+    decoded = [outcome for outcome in outcomes if outcome.error is None and outcome.decode_seconds > 0]
+    if not decoded:
+        return cores
+    decode = max(_LOCKED, median(outcome.decode_seconds for outcome in decoded))
+    read = median(outcome.read_seconds for outcome in decoded)
+    waits = read / decode if read > _WAITED else 0.0
+    return min(MOST_WORKERS, round(min(cores, decode / _LOCKED) * (1 + waits)))
+
+
+def next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
+    """The next batch of at most `count` images; a None ends it. Empty only at the end of `images`."""
+    refs: list[ImageRef] = []
+    while len(refs) < count:
+        ref = next(images, _END)
+        if isinstance(ref, ImageRef):
+            refs.append(ref)
+        elif refs or ref is _END:
+            break
+    return refs
+
+
+class _PendingBatch:
+    """A batch under way. Workers hand in each image once; whoever comes after a timeout comes too late."""
+
+    def __init__(self, refs: list[ImageRef], buffer: Pixels, timeout: float) -> None:
+        self.refs = refs
+        self.buffer = buffer
+        self._encoded: dict[int, Encoded] = {}
+        self._timeout = timeout
+        self._outcomes: list[Outcome | None] = [None] * len(refs)
+        self._started: list[float | None] = [None] * len(refs)
+        self._missing = len(refs)
+        self._bug: BaseException | None = None
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+
+    def start(self, index: int) -> None:
+        self._started[index] = time.monotonic()
+
+    def finish(self, index: int, outcome: Outcome, picture: Pixels | Encoded | None) -> bool:
+        """Hand in an image. False if it had been given up: the picture is dropped, the buffer may be another's now."""
+        with self._lock:
+            if self._outcomes[index] is not None:
+                return False
+            if isinstance(picture, Encoded):
+                self._encoded[index] = picture
+            else:
+                self.buffer[index] = 0 if picture is None else picture
+            self._outcomes[index] = outcome
+            self._missing -= 1
+            if self._missing == 0:
+                self._done.set()
+            return True
+
+    def break_off(self, bug: BaseException) -> None:
+        self._bug = bug
+        self._done.set()
+
+    def wait(self, on_abandoned: Callable[[], None], on_wait: Callable[[], None] | None) -> Batch:
+        while not self._done.wait(_POLL_SECONDS):
+            if on_wait:
+                on_wait()
+            now = time.monotonic()
+            for index, started in enumerate(self._started):
+                if started is not None and self._outcomes[index] is None and now - started > self._timeout:
+                    error: tuple[ErrorCode, str] = ("timeout", f"not decoded within {self._timeout:g} s")
+                    if self.finish(index, Outcome(error=error), None):
+                        on_abandoned()
+        if self._bug is not None:
+            raise self._bug
+        outcomes = [outcome for outcome in self._outcomes if outcome is not None]
+        return Batch(self.refs, self.buffer[: len(self.refs)], outcomes, self._encoded)
+
+
+Loaded = tuple[Outcome, Pixels | Encoded | None]
+"""An image's outcome, and its picture unless it failed: uint8 [spec.height, spec.width, 3], or what a GPU decodes."""
+Load = Callable[[ImageRef, PreprocessSpec], Loaded]
+Decode = Callable[[bytes, PreprocessSpec], Loaded]
+_Task = tuple[_PendingBatch, int]
+
+
+class _Workers:
+    """Daemon threads, so that one that hangs in a decoder or on a dead mount cannot keep the process alive."""
+
+    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", spec: PreprocessSpec, count: int, load: Load) -> None:
+        self._tasks = tasks
+        self._spec = spec
+        self._load = load
+        self._stopping = threading.Event()
+        self._count = 0
+        self._hanging = 0
+        self._lock = threading.Lock()
+        for _ in range(count):
+            self.add()
+
+    def add(self) -> None:
+        self._count += 1
+        threading.Thread(target=self._work, name=f"decode-{self._count}", daemon=True).start()
+
+    def grow(self, count: int) -> None:
+        """Have at least so many threads."""
+        while self._count < count:
+            self.add()
+
+    def replace_hanging(self) -> None:
+        """One more thread hangs: put another in its place."""
+        with self._lock:
+            self._hanging += 1
+        if self._hanging >= MAX_HANGING:
+            raise InputError(
+                f"{self._hanging} images hang at once, each past its timeout: their storage seems to be gone; finished "
+                f"parts are kept, run the same command again when it is back"
+            )
+        self.add()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for _ in range(self._count):
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            batch, index = task
+            if self._stopping.is_set():
+                continue
+            batch.start(index)
+            try:
+                in_time = batch.finish(index, *self._load(batch.refs[index], self._spec))
+            except BaseException as bug:  # raised again in the thread that waits for the batch
+                batch.break_off(bug)
+            else:
+                if not in_time:  # another thread took over when this one was given up
+                    with self._lock:
+                        self._hanging -= 1
+                    return
+
+
+def decode_image(data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
+    """Decode and fit one image's content: its outcome, and uint8 [spec.height, spec.width, 3] unless it failed."""
+    begin = time.perf_counter()
+    try:
+        decoded = decode(data, spec)
+        pixels = fit(decoded.pixels, spec)
+    except ImageError as error:
+        return Outcome(error=(error.code, str(error)), decode_seconds=time.perf_counter() - begin), None
+    return Outcome(decoded.width, decoded.height, decode_seconds=time.perf_counter() - begin), pixels
+
+
+def leave_jpegs(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Loaded:
+    """As `decode_image`, but for JPEGs that a GPU may decode, `checked` or not (see `left_encoded`)."""
+    begin = time.perf_counter()
+    jpeg = left_encoded(data, spec, checked=checked)
+    if jpeg is None:
+        return decode_image(data, spec)
+    width, height = jpeg.upright_size
+    return Outcome(width, height, decode_seconds=time.perf_counter() - begin), jpeg
+
+
+def load_image(ref: ImageRef, spec: PreprocessSpec, decoding: Decode = decode_image) -> Loaded:
+    """Read one image, decode and fit it."""
+    begin = time.perf_counter()
+    try:
+        file = read_image(ref)
+    except ImageError as error:
+        return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
+    read_seconds = time.perf_counter() - begin
+    outcome, picture = decoding(file.data, spec)
+    return outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read_seconds), picture

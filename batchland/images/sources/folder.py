@@ -1,0 +1,183 @@
+"""A folder of images on this machine, listed in a stable order. Opens no file."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from batchland.errors import UsageError
+from batchland.images.sources import refs
+from batchland.images.sources.refs import Ignored, ImageRef, display_name, file_name, shown
+
+IMAGE_EXTENSIONS: Final = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+)
+"""Lower case. The extension only selects a file; its content decides how it is decoded."""
+Place = TypeVar("Place")
+
+
+class Folder:
+    """A folder of this machine as a Source; see `list_images`."""
+
+    countable = True
+
+    def __init__(self, root: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> None:
+        self.name = shown(Path(root).resolve())
+        self._root = root
+        self._options = {"all_files": all_files, "follow_links": follow_links}
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """As `list_images` does it. Raises UsageError, too, if it is a file, and then names what takes those."""
+        if os.path.isfile(self._root):  # noqa: PTH113 - any kind of path
+            raise UsageError(
+                f"{shown(self._root)}: is a file; give a folder of images, a list of them by --images, or look a few "
+                f"up with `batchland predict`"
+            )
+        return list_images(self._root, **self._options, ignored=ignored)
+
+    def inputs(self) -> Iterable[str]:
+        """The folder."""
+        return [os.fspath(self._root)]
+
+    def again(self, name: str) -> Iterator[ImageRef]:
+        """As `list_again` does it."""
+        return list_again(self._root, name, **self._options)
+
+
+def list_images(
+    root: str | os.PathLike[str],
+    *,
+    all_files: bool = False,
+    follow_links: bool = False,
+    ignored: Ignored | None = None,
+) -> Iterator[ImageRef]:
+    """List the images below `root` in the order of their paths' bytes, holding one folder's names at a time.
+
+    Regular files and links to files, by extension (any with `all_files`). Hidden names are passed over; links to
+    folders are followed with `follow_links`, never in a loop. FIFOs, devices and dangling links are not listed. No file
+    is opened or, links aside, even stat'ed. A folder that cannot be listed, not even after retries, is yielded as a ref
+    with the error `unreadable`, so that it becomes a failed row instead of a silent gap. What is left out is counted in
+    `ignored`.
+
+    Raises UsageError if `root` is no folder.
+    """
+    top = os.fsencode(root)
+    try:
+        problem = None if stat.S_ISDIR(os.stat(top).st_mode) else "is not a folder"
+    except (FileNotFoundError, NotADirectoryError):
+        problem = "does not exist"
+    except OSError as error:
+        problem = f"cannot be opened ({error.strerror})"
+    if problem:
+        raise UsageError(f"{display_name(top)}: {problem}; give a folder of images")
+    counts = ignored.counts if ignored is not None else Counter()
+    place: _Folder = (top, b"", ())
+    return walk(place, _Lister(all_files, follow_links, counts).entries)
+
+
+def list_again(
+    root: str | os.PathLike[str], name: str, *, all_files: bool = False, follow_links: bool = False
+) -> Iterator[ImageRef]:
+    """What has to be scored to replace a failed row: its image, or all images below the folder that was `unreadable`.
+
+    name: as `list_images` gave it. An image need not exist any more.
+    """
+    relative = file_name(name)
+    path = os.path.join(os.fsencode(root), relative)  # noqa: PTH118 - pathlib has no bytes
+    if relative.endswith(b"/"):
+        prefix = b"" if relative == b"./" else relative
+        place: _Folder = (path.rstrip(b"/"), prefix, ())
+        return walk(place, _Lister(all_files, follow_links, Counter()).entries)
+    return iter([ImageRef(name, path)])
+
+
+def walk(top: Place, entries: Callable[[Place], Iterator[ImageRef | Place]]) -> Iterator[ImageRef]:
+    """All images below `top`, depth first; `entries` gives the images and folders of one folder, in order."""
+    stack = [entries(top)]
+    while stack:  # a stack of folders under way, however deep, in place of recursion
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, ImageRef):
+            yield entry
+        else:
+            stack.append(entries(entry))
+
+
+def kind_by_name(name: bytes, *, all_files: bool) -> str:
+    """`file` if a file of that name is to be listed; else what it is counted as."""
+    if name.startswith(b"."):
+        return "hidden"
+    extension = display_name(os.path.splitext(name)[1].lower())  # noqa: PTH122
+    if all_files or extension in IMAGE_EXTENSIONS:
+        return "file"
+    return extension or "no extension"
+
+
+_FolderId = tuple[int, int]
+_Folder = tuple[bytes, bytes, tuple[_FolderId, ...]]
+"""A folder to list: its path, its name below the root with a `/`, and the folders above it (to see link loops)."""
+
+
+@dataclass(frozen=True)
+class _Lister:
+    all_files: bool
+    follow_links: bool
+    ignored: Counter[str]
+
+    def entries(self, place: _Folder) -> Iterator[ImageRef | _Folder]:
+        """The images and subfolders of one folder, in order."""
+        folder, prefix, above = place
+        try:
+            if self.follow_links:
+                status = os.stat(folder)
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    self.ignored["link loop"] += 1
+                    return
+                above = (*above, identity)
+            names = refs.retries.call(lambda: self._names(folder))
+        except OSError as error:
+            reason = f"the folder cannot be listed: {error.strerror}"
+            yield ImageRef(display_name(prefix) or "./", folder, ("unreadable", reason))
+            return
+        for name in names:
+            path = os.path.join(folder, name.rstrip(b"/"))  # noqa: PTH118 - pathlib has no bytes
+            if name.endswith(b"/"):
+                yield path, prefix + name, above
+            else:
+                yield ImageRef(display_name(prefix + name), path)
+
+    def _names(self, folder: bytes) -> list[bytes]:
+        """What to list of a folder, sorted; a subfolder's name has its `/` so that whole paths come in order."""
+        names, ignored = [], Counter[str]()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                kind = self._kind(entry)
+                if kind in ("file", "folder"):
+                    names.append(entry.name + b"/" if kind == "folder" else entry.name)
+                else:
+                    ignored[kind] += 1
+        self.ignored.update(ignored)  # not before: half a listing may be retried
+        return sorted(names)
+
+    def _kind(self, entry: os.DirEntry[bytes]) -> str:
+        if entry.name.startswith(b"."):
+            return "hidden"
+        if entry.is_symlink():
+            try:
+                mode = entry.stat().st_mode
+            except OSError:
+                return "dangling link"
+            if stat.S_ISDIR(mode):
+                return "folder" if self.follow_links else "link to a folder"
+            if not stat.S_ISREG(mode):
+                return "not a regular file"
+        elif entry.is_dir():
+            return "folder"
+        elif not entry.is_file():
+            return "not a regular file"
+        return kind_by_name(entry.name, all_files=self.all_files)

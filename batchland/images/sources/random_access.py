@@ -1,0 +1,204 @@
+"""A file as ranges of bytes, for threads to share: local, remote by blocks that are fetched once, or unpacked gzip.
+
+Knows nothing of what is in the files. Of each kind a few files are open at a time, whoever still asks for others; a
+remote file's blocks are kept until BLOCKS newer ones came.
+"""
+
+import errno
+import os
+import sys
+import tempfile
+import threading
+import weakref
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from gzip import BadGzipFile, GzipFile
+from typing import BinaryIO, Final, Generic, Protocol, TypeVar, cast
+
+from batchland.system.filesystems import call, listed_us, open_location
+from batchland.system.urls import is_url, split_url
+
+Opened = TypeVar("Opened")
+
+BLOCK_BYTES: Final = 8 * 1024**2
+BLOCKS: Final = 16
+"""Blocks in memory, of all remote files together: 128 MiB."""
+DIRECT_BYTES: Final = 512 * 1024
+"""Ranges of at least so many bytes are worth a request of their own, and keep no block."""
+OPEN_FILES: Final = 4
+_UNPACK_BYTES: Final = 1024**2
+
+
+class RandomAccess(Protocol):
+    """An open file. For threads to share."""
+
+    size: int
+    """Bytes."""
+    modified_us: int
+    """Microseconds since 1970, UTC."""
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
+        """`size` bytes, fewer at the file's end. alone: nothing nearby will be asked for. Raises OSError."""
+
+
+class _Local:
+    """A descriptor, closed when nobody knows it any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        status = os.fstat(descriptor)
+        self.size, self.modified_us = status.st_size, status.st_mtime_ns // 1000
+        weakref.finalize(self, os.close, descriptor)
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:  # noqa: ARG002
+        chunks = []
+        while size > 0 and (chunk := os.pread(self.descriptor, size, offset)):
+            chunks.append(chunk)
+            offset, size = offset + len(chunk), size - len(chunk)
+        return b"".join(chunks)
+
+
+class _Remote:
+    """Small ranges come out of whole blocks; with each block the next is fetched as well."""
+
+    def __init__(self, url: str) -> None:
+        location = open_location(url)
+        self._folder = location._replace(path=location.path.rpartition("/")[0])  # answers even if this file does not
+        self._file = call(self._folder, lambda: location.filesystem.open_input_file(location.path))
+        info = call(self._folder, lambda: location.filesystem.get_file_info(location.path))
+        self.size: int = self._file.size()
+        self.modified_us = listed_us(info)
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
+        size = min(size, self.size - offset)
+        if size <= 0:
+            return b""
+        if alone or size >= DIRECT_BYTES:
+            return self._fetched(offset, size)
+        data = b""
+        while len(data) < size:
+            index, begin = divmod(offset + len(data), BLOCK_BYTES)
+            data += self._block(index)[begin : begin + size - len(data)]
+        return data
+
+    def _block(self, index: int) -> bytes:
+        following = (index + 1) * BLOCK_BYTES < self.size
+        wanted = _blocks.ask(self, index, lambda: self._fetched(index * BLOCK_BYTES, BLOCK_BYTES))
+        if following:
+            _blocks.ask(self, index + 1, lambda: self._fetched((index + 1) * BLOCK_BYTES, BLOCK_BYTES))
+        return wanted.result()
+
+    def _fetched(self, offset: int, size: int) -> bytes:
+        size = min(size, self.size - offset)
+        data: bytes = call(self._folder, lambda: self._file.read_at(size, offset))
+        if len(data) < size:
+            raise OSError(errno.EIO, "the object was replaced while it was read")
+        return data
+
+
+class _Blocks:
+    """The blocks of all remote files that were asked for last, there or on their way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[_Remote, int], Future[bytes]] = OrderedDict()
+        self._threads = ThreadPoolExecutor(4, "fetch")
+
+    def ask(self, file: _Remote, index: int, fetch: Callable[[], bytes]) -> Future[bytes]:
+        key = (file, index)
+        with self._lock:
+            block = self._kept.get(key)
+            if block is None or (block.done() and block.exception() is not None):
+                block = self._kept[key] = self._threads.submit(fetch)
+            self._kept.move_to_end(key)
+            while len(self._kept) > BLOCKS:
+                self._kept.popitem(last=False)
+            return block
+
+
+class _Unpacked:
+    """Unpacked to a temporary file as far as it is asked for. A damaged stream ends where the damage is."""
+
+    def __init__(self, packed: "Reader") -> None:
+        self._stream = GzipFile(fileobj=cast("BinaryIO", packed))
+        self._unpacked = 0
+        self._complete = False
+        self.size, self.modified_us = sys.maxsize, packed.file.modified_us
+        with tempfile.TemporaryFile(prefix="batchland-") as file:
+            self._file = _Local(os.dup(file.fileno()))
+        self._lock = threading.Lock()
+
+    def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:  # noqa: ARG002
+        with self._lock:
+            while self._unpacked < offset + size and not self._complete:
+                data = b""
+                with suppress(EOFError, zlib.error, BadGzipFile):
+                    data = self._stream.read(_UNPACK_BYTES)
+                self._complete = not data
+                os.pwrite(self._file.descriptor, data, self._unpacked)
+                self._unpacked += len(data)
+        return self._file.read_at(offset, size)
+
+
+class Reader:
+    """A file as a stream that can be read from anywhere, for libraries that want one. Not for threads to share."""
+
+    closed = False
+
+    def __init__(self, file: RandomAccess, position: int = 0) -> None:
+        self.file = file
+        self.position = position
+
+    def tell(self) -> int:
+        """Where the next byte comes from."""
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As every file does it."""
+        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.file.size}[whence]
+        return self.position
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes, fewer at the end."""
+        data = self.file.read_at(self.position, size)
+        self.position += len(data)
+        return data
+
+    def close(self) -> None:
+        """The file stays open for others."""
+
+
+class Recent(Generic[Opened]):
+    """What was opened last, of many things that cannot all be open. For threads to share."""
+
+    def __init__(self, opened: Callable[[str], Opened]) -> None:
+        self._opened = opened
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, Opened] = OrderedDict()
+
+    def get(self, where: str) -> Opened:
+        """By path or URL. Raises what opening it raises."""
+        with self._lock:
+            if where not in self._recent:
+                self._recent[where] = self._opened(where)
+            self._recent.move_to_end(where)
+            while len(self._recent) > OPEN_FILES:
+                self._recent.popitem(last=False)
+            return self._recent[where]
+
+    def close(self) -> None:
+        """Forget them all: they are opened anew, and show what has become of them meanwhile."""
+        with self._lock:
+            self._recent.clear()
+
+
+def _opened(where: str) -> RandomAccess:
+    file: RandomAccess = _Remote(where) if is_url(where) else _Local(os.open(where, os.O_RDONLY | os.O_CLOEXEC))
+    return _Unpacked(Reader(file)) if split_url(where).path.endswith((".gz", ".tgz")) else file
+
+
+_blocks: Final = _Blocks()
+open_files: Final = Recent(_opened)

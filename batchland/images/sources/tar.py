@@ -1,0 +1,178 @@
+"""Images in tar files, as WebDataset has them: `shards-{000..099}.tar`, packed by gzip or not, here or behind a URL.
+
+Headers are read while listing, a little ahead of the threads that read the images; both take their bytes out of the
+same few blocks (random_access.py), so a remote shard is fetched once, in order. Knows nothing of pixels.
+"""
+
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Final, cast
+
+from batchland.errors import ImageError
+from batchland.images.sources import refs
+from batchland.images.sources.folder import kind_by_name
+from batchland.images.sources.patterns import Files, shown_pattern
+from batchland.images.sources.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
+from batchland.images.sources.refs import Ignored, ImageFile, ImageRef, display_name
+
+_HEADER_BYTES: Final = 2048
+_END_BYTES: Final = 16 * 1024
+"""How far behind the end mark tar's padding may reach; what follows within that is another archive."""
+
+
+class Shards:
+    """Tar files as a Source. An image is called SHARD/MEMBER.
+
+    What cannot be read of a shard has one row, `unreadable`, as a folder that cannot be listed: SHARD/ for the whole of
+    it, SHARD/@BYTE/ for what lies behind that byte.
+    """
+
+    countable = False
+
+    def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
+        self._files = Files(os.fspath(pattern))
+        self.name = shown_pattern(self._files.pattern)
+        self._all_files = all_files
+        self._last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
+        """A shard that `again` has looked into, and what comes there behind the image asked for last."""
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """Shard by shard, in the pattern's order, the members in theirs. Raises UsageError without a first shard."""
+        return (ref for shard in self.containers(ignored) for ref in self.images_in(shard, ignored))
+
+    def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
+        """The shards' names. Raises UsageError without a first one."""
+        return iter(self._files.names())
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
+        """The members of one shard."""
+        where = self._files.places[container]
+        return members(container, where, 0, ignored.counts, all_files=self._all_files)
+
+    def inputs(self) -> Iterable[str]:
+        """All files."""
+        return self._files.places.values()
+
+    def again(self, name: str) -> Iterator[ImageRef]:
+        """An image by its name; of SHARD/@BYTE/ what can be read from there on by now."""
+        shard = self._files.holding(name)
+        if shard is None:
+            return iter([ImageRef(name, b"", ("vanished", "there is no such shard any more"))])
+        if name.endswith("/"):
+            start = int(name[len(shard) :].strip("@/") or 0)
+            return members(shard, self._files.places[shard], start, Counter(), all_files=self._all_files)
+        return iter([self._found(shard, name)])
+
+    def _found(self, shard: str, name: str) -> ImageRef:
+        """Behind the one that was found last, since failed rows come in the order of the members; else anywhere."""
+        last, rest = self._last
+        anew = members(shard, self._files.places[shard], 0, Counter(), all_files=True)
+        for candidates in (rest, anew) if last == shard else (anew,):
+            for ref in candidates:
+                if ref.name == name:
+                    self._last = (shard, candidates)
+                    return ref
+        return ImageRef(name, b"", ("vanished", "the shard has no such member any more"))
+
+
+@dataclass(frozen=True)
+class Members:
+    """The Store of one shard's members: `path` is where the content begins, its size, and its time."""
+
+    where: str = field(repr=False)
+    """The shard's path or URL, perhaps with credentials."""
+
+    def read(self, path: bytes) -> ImageFile:
+        """As the Store says. Raises ImageError `truncated` if the shard ends within the member."""
+        offset, size, modified_us = map(int, path.split())
+        if size > refs.MAX_FILE_BYTES:
+            raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
+        data = open_files.get(self.where).read_at(offset, size)
+        if len(data) < size:
+            raise ImageError("truncated", f"the shard ends after {len(data)} of its {size} bytes")
+        return ImageFile(data, size, modified_us)
+
+    def facts(self, path: bytes) -> tuple[int, int]:
+        """As the member's header says."""
+        _, size, modified_us = map(int, path.split())
+        return size, modified_us
+
+
+def members(shard: str, where: str, start: int, ignored: Counter[str], *, all_files: bool) -> Iterator[ImageRef]:
+    """The images of the shard of that name from byte `start` on, and a ref that stands for what cannot be read."""
+    store = Members(where)
+    position = start
+    try:
+        headers = _Headers(refs.retries.call(lambda: open_files.get(where)), start)
+        with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:", errors="surrogateescape") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                position = tar.offset
+                headers.sparse = member.size >= DIRECT_BYTES
+                kind = _kind(member, all_files=all_files)
+                if kind != "file":
+                    ignored.update([kind] if kind else [])
+                    continue
+                facts = f"{member.offset_data} {member.size} {round(member.mtime * 1_000_000)}"
+                yield ImageRef(f"{shard}/{_name(member)}", facts.encode(), store=store)
+            position = tar.offset
+            problem = headers.problem_at(position)
+    except tarfile.TarError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        name = f"{shard}/@{position}/" if position else f"{shard}/"
+        yield ImageRef(name, b"", ("unreadable", f"the shard cannot be read from byte {position} on: {problem}"))
+
+
+def _name(member: tarfile.TarInfo) -> str:
+    return display_name(os.fsencode(member.name.removeprefix("./")))
+
+
+def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:
+    """As `kind_by_name`; empty for a folder, which is nothing of its own in an archive."""
+    *folders, name = os.fsencode(member.name.removeprefix("./")).split(b"/")
+    if member.isdir():
+        return ""
+    if any(folder.startswith(b".") for folder in folders):
+        return "hidden"
+    if not member.isreg() or member.issparse():
+        return "not a regular file"
+    return kind_by_name(name, all_files=all_files)
+
+
+class _Headers(Reader):
+    """What tarfile reads of a shard: headers. Takes a little more than it is asked for."""
+
+    def __init__(self, file: RandomAccess, start: int) -> None:
+        super().__init__(file, start)
+        self._begin = start
+        self._buffer = b""
+        self.sparse = False
+        """Headers lie far apart."""
+
+    def read(self, size: int) -> bytes:
+        skip = self.position - self._begin
+        if skip < 0 or skip + size > len(self._buffer):
+            wanted = max(size, _HEADER_BYTES)
+            self._begin, skip = self.position, 0
+            self._buffer = refs.retries.call(lambda: self.file.read_at(self._begin, wanted, alone=self.sparse))
+        data = self._buffer[skip : skip + size]
+        self.position += len(data)
+        return data
+
+    def problem_at(self, position: int) -> str | None:
+        """Why this is not an archive's end."""
+        self.seek(position)
+        mark = self.read(tarfile.BLOCKSIZE)
+        if not mark.strip(b"\0") and len(mark) < tarfile.BLOCKSIZE:
+            return "it has no end mark, so it may be cut short"
+        if mark.strip(b"\0"):
+            return "there is no member's header, it is damaged or cut short"
+        if self.read(_END_BYTES).strip(b"\0"):
+            return "something follows its end mark, as if archives were put together with cat"
+        return None

@@ -1,0 +1,1 @@
+"""ONNX classifiers: the model card, sessions, devices, and models from elsewhere."""

@@ -1,0 +1,150 @@
+"""What a model file says of itself: class names, preprocessing, provenance. Stored as JSON in the ONNX metadata.
+
+Knows neither torch nor ONNX: a card is text in, text out.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from batchland.errors import ModelError
+from batchland.images.preprocess import PreprocessSpec
+
+METADATA_KEY: Final = "batchland"
+"""Key of the card in the ONNX file's metadata."""
+SCHEMA_VERSION: Final = 1
+
+
+class ClassName(BaseModel):
+    """One class: the training folder it came from, and the label that people read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    folder: Annotated[str, Field(min_length=1)]
+    label: Annotated[str, Field(min_length=1)]
+
+
+class TrainingSummary(BaseModel):
+    """How the weights came about; empty for models trained elsewhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    recipe: str
+    epochs: int
+    """Epochs trained."""
+    best_epoch: int
+    """The epoch whose weights these are, counted from 1."""
+    validation_loss: float
+    """Mean cross-entropy over the validation images, nats."""
+    validation_accuracy: float
+    """Top-1, 0 to 1."""
+    seed: int
+    settings: dict[str, Any] = {}
+    """Everything else that was set: optimiser, learning rate, augmentation, weights."""
+
+
+class DataSummary(BaseModel):
+    """The training data, by numbers and by fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    fingerprint: str
+    """sha256 over the names and contents of the images."""
+    training_images: int
+    validation_images: int
+
+
+class ExportSummary(BaseModel):
+    """How the file's answers compare with those of the trained model, over all validation images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    precision: Literal["fp32", "fp16", "int8"]
+    """Of the network's weights and products; input stays uint8, output float32."""
+    temperature: float
+    """What the graph divides logits by before softmax, fitted on the validation images."""
+    validation_images: int
+    validation_accuracy: float
+    """The file's top-1, 0 to 1."""
+    validation_loss: float
+    """The file's mean cross-entropy, nats, with the temperature."""
+    accuracy_fp32: float
+    """Top-1 of the trained model in float32, 0 to 1."""
+    largest_difference: float
+    """Of any probability, between the file and the trained model with the same temperature."""
+
+
+class ModelCard(BaseModel):
+    """Everything that scoring needs to know of a model besides its graph."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(min_length=1)]
+    architecture: str
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
+    """In the order of the model's outputs."""
+    preprocess: PreprocessSpec
+    created_at: str
+    """ISO 8601, UTC."""
+    versions: dict[str, str] = {}
+    """Package name to version, of what made the file."""
+    training: TrainingSummary | None = None
+    data: DataSummary | None = None
+    export: ExportSummary | None = None
+    """None for models trained elsewhere."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "ModelCard":
+        for kind, names in (("folder", self.folders), ("label", self.labels)):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise ValueError(f"class {kind} {twice[0]!r} stands twice")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class labels in the order of the model's outputs."""
+        return tuple(name.label for name in self.classes)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Class folders in the order of the model's outputs."""
+        return tuple(name.folder for name in self.classes)
+
+    def to_json(self) -> str:
+        """The text that goes into the ONNX metadata."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> "ModelCard":
+        """Read a card. Raises ModelError that names `source` and what is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["loc"] == ("schema_version",) and isinstance(first["input"], int) and first["input"] > 1:
+                raise ModelError(
+                    f"{source}: its card has schema_version {first['input']}, this batchland reads {SCHEMA_VERSION}; "
+                    f"update batchland, or export the model again"
+                ) from error
+            where = ".".join(str(part) for part in first["loc"]) or "card"
+            raise ModelError(
+                f"{source}: its batchland card is damaged ({where}: {first['msg']}); export the model again"
+            ) from error
+
+
+def class_names(folders: Sequence[str]) -> tuple[ClassName, ...]:
+    """Classes of training folders: `09.Golden_Gate_Bridge` gets the label `Golden Gate Bridge`.
+
+    Where two folders would get one label, each keeps its own name as its label.
+    """
+    labels = [re.sub(r"^\d+\.(?=.)", "", folder).replace("_", " ").strip() or folder for folder in folders]
+    counts = Counter(labels)
+    return tuple(
+        ClassName(folder=folder, label=label if counts[label] == 1 else folder)
+        for folder, label in zip(folders, labels, strict=True)
+    )

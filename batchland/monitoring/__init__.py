@@ -1,0 +1,1 @@
+"""Judge one night without labels."""

@@ -1,0 +1,45 @@
+"""Tell a monitor by HTTP that a job started and how it ended. Never fails a job, never holds it up beyond a timeout."""
+
+import threading
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from batchland._version import __version__
+
+if TYPE_CHECKING:
+    from batchland.nightly.job import HeartbeatTable
+
+
+def ping_start(heartbeat: "HeartbeatTable") -> str | None:
+    """Say that the job begins. Returns what went wrong, None if nothing did."""
+    return _ping(heartbeat, heartbeat.start, None)
+
+
+def ping_end(heartbeat: "HeartbeatTable", exit_code: int) -> str | None:
+    """Say how the job ended. Returns what went wrong, None if nothing did."""
+    return _ping(heartbeat, heartbeat.success if exit_code == 0 else heartbeat.failure, exit_code)
+
+
+def _ping(heartbeat: "HeartbeatTable", template: str, exit_code: int | None) -> str | None:
+    if not template:
+        return None
+    url = heartbeat.address(template, exit_code)
+    seconds = heartbeat.timeout.total_seconds()
+    answers: list[str | None] = []
+    # A thread, because urlopen's own timeout is one per step (names, connection, each read), not one for all.
+    thread = threading.Thread(target=lambda: answers.append(_get(url, seconds)), name="heartbeat", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else f"heartbeat: no answer within {seconds:g} s"
+
+
+def _get(url: str, seconds: float) -> str | None:
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": f"batchland/{__version__}"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310 - the job file allows http and https only
+            return None
+    except urllib.error.HTTPError as error:
+        return f"heartbeat: answered {error.code} {error.reason}"
+    except Exception as error:  # whatever it is, it must not end the job
+        return f"heartbeat: {getattr(error, 'reason', None) or error}"

@@ -1,0 +1,199 @@
+"""Whole objects in a store, by pyarrow.fs: each appears when its upload completes, or not at all.
+
+pyarrow has no way to abort an upload: leaving its stream by an exception, or just forgetting it, completes what was
+written so far, half an object under its final name. So an upload that failed is never closed here, nor freed.
+Knows nothing of predictions.
+"""
+
+import ctypes
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import pyarrow as pa
+
+from batchland.errors import BatchlandError, UsageError
+from batchland.system.filesystems import Location, answers, open_location, os_error, start_error
+from batchland.system.urls import split_url
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
+
+_BY_COMPLETION: Final = ("s3", "gcs")
+_BY_RENAME: Final = ("hdfs", "local")
+"""These show a file while it is written: it gets its name afterwards."""
+Result = TypeVar("Result")
+
+
+class Objects:
+    """The store of a URL. All paths are the store's own; all errors are OSErrors, as a local file system gives them.
+
+    Raises UsageError if the URL's kind of storage cannot keep unfinished files from being seen.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        kind = location.filesystem.type_name
+        if kind not in (*_BY_COMPLETION, *_BY_RENAME):
+            raise UsageError(
+                f"{location.name}: unfinished files would be seen there; give a path, s3://, gs:// or hdfs://"
+            )
+        self.by_rename = kind in _BY_RENAME
+        self.filesystem = location.filesystem
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """Of that URL. Raises UsageError or InputError."""
+        if split_url(url).scheme == "s3":  # small objects in one request instead of three
+            url += ("&" if split_url(url).query else "?") + "allow_delayed_open=true"
+        return cls(open_location(url))
+
+    def call(self, action: Callable[[], Result]) -> Result:
+        """Do it, and once more if the storage was away for a while."""
+        try:
+            return _told(action)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            if not answers(self.location):
+                raise
+            return _told(action)
+
+    def info(self, path: PurePosixPath) -> "FileInfo":
+        """What is there, if anything."""
+        return self.call(lambda: self.filesystem.get_file_info(str(path)))
+
+    def first_info(self, path: PurePosixPath) -> "FileInfo":
+        """As `info`, of a store that is asked for the first time. Raises UsageError or InputError."""
+        try:
+            return self.info(path)
+        except OSError as error:
+            raise first_error(error, self.location.name) from error
+
+    def list(self, folder: PurePosixPath) -> "dict[str, FileInfo]":
+        """What lies directly in a folder, by name; nothing if there is no such folder."""
+        from pyarrow.fs import FileSelector
+
+        infos = self.call(lambda: self.filesystem.get_file_info(FileSelector(str(folder), allow_not_found=True)))
+        return {info.base_name: info for info in infos}
+
+    def get(self, path: PurePosixPath) -> pa.Buffer:
+        """All of an object."""
+
+        def read() -> pa.Buffer:
+            with self.filesystem.open_input_file(str(path)) as file:
+                return file.read_buffer()
+
+        return self.call(read)
+
+    def open(self, path: PurePosixPath) -> pa.NativeFile:
+        """For reading parts of it."""
+        return self.call(lambda: self.filesystem.open_input_file(str(path)))
+
+    def put(self, path: PurePosixPath, data: bytes | pa.Buffer) -> None:
+        """Write an object, or replace it."""
+
+        def write() -> None:
+            with Upload(self, path) as upload:
+                upload.write(data)
+
+        self.call(write)
+
+    def remove(self, path: PurePosixPath) -> None:
+        """Remove an object if it is there."""
+        self._remove(path, lambda: self.filesystem.delete_file(str(path)))
+
+    def remove_folder(self, folder: PurePosixPath) -> None:
+        """Remove a folder with all that is in it, if it is there."""
+        self._remove(folder, lambda: self.filesystem.delete_dir(str(folder)))
+
+    def _remove(self, path: PurePosixPath, action: Callable[[], None]) -> None:
+        if self._is_gone(path):
+            return
+        try:
+            _told(action)
+        except OSError:
+            # Arrow puts an empty object in the place of the folder above, which not every store and policy allows.
+            if not self._is_gone(path):
+                self.call(action)
+
+    def _is_gone(self, path: PurePosixPath) -> bool:
+        from pyarrow.fs import FileType
+
+        return bool(self.info(path).type == FileType.NotFound)
+
+
+class Upload:
+    """An open file whose content appears at `path` when it is left without an error, or committed. Raises OSError."""
+
+    closed = False
+
+    def __init__(self, objects: Objects, path: PurePosixPath) -> None:
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self._filesystem = objects.filesystem
+        self._path = path
+        self._target = path.with_name(f".{path.name}.new") if objects.by_rename else path
+        self._stream = _told(lambda: self._filesystem.open_output_stream(str(self._target)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.commit()
+        else:
+            self.abandon()
+
+    def write(self, data: bytes | pa.Buffer) -> int:
+        """Send it on its way; it may still be under way then."""
+        _told(lambda: self._stream.write(data))
+        self.sha256.update(data)
+        size = len(memoryview(data))
+        self.size += size
+        return size
+
+    def flush(self) -> None:
+        """Wait for what is under way, so that memory stays bounded."""
+        _told(self._stream.flush)
+
+    def commit(self) -> None:
+        """Let it appear."""
+        try:
+            _told(self._stream.close)
+            if self._target != self._path:
+                with suppress(FileNotFoundError):  # hdfs does not move over a file
+                    _told(lambda: self._filesystem.delete_file(str(self._path)))
+                _told(lambda: self._filesystem.move(str(self._target), str(self._path)))
+        except BaseException:
+            self.abandon()
+            raise
+        self.closed = True
+
+    def abandon(self) -> None:
+        """Never let it appear: the stream is kept for ever, since its end would complete the upload."""
+        if self.closed:
+            return
+        self.closed = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._stream))
+        if self._target != self._path:
+            with suppress(OSError):
+                _told(lambda: self._filesystem.delete_file(str(self._target)))
+
+
+def first_error(error: OSError, name: str) -> BatchlandError:
+    """What it means that a store gives this error when it is asked for the first time."""
+    return start_error(error.__cause__ if isinstance(error.__cause__, Exception) else error, name)
+
+
+def _told(action: Callable[[], Result]) -> Result:
+    """Do it, with errors as OSErrors that have a number."""
+    try:
+        return action()
+    except (OSError, pa.ArrowException) as error:
+        raise os_error(error) from error

@@ -1,0 +1,262 @@
+"""An output in an object store or on a cluster's file system: every object appears when its upload completes.
+
+What lies beside an output `p.parquet` while a run is under way, or was killed, for a rerun on any machine:
+
+    .p.parquet.parts/   run.json (the fingerprint), holder.json (who writes), part-000000.parquet ..., `publishing`
+
+No object store has a lock that pyarrow.fs could take. Two runs on one machine exclude each other by a local lock; of
+two machines the second sees the holder's note. Where that fails nothing goes wrong in silence: parts are checked
+against what this run wrote or first read, and an output whose parts another run has replaced is not published.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.errors import InputError, LockedError, OutputError, UsageError
+from batchland.predictions.layout import (
+    PUBLISHING,
+    RUN_NOTE,
+    check_replaceable,
+    count_rows,
+    is_file_output,
+    is_predictions,
+    manifest_path,
+    part_name,
+    read_table,
+    warn_discarded,
+    write_table,
+)
+from batchland.predictions.objects import Objects, Upload, first_error
+from batchland.predictions.schema import WrittenFile
+from batchland.system.lock import describe_holder, holder_facts, locked, read_facts
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
+
+HOLDER_NOTE: Final = "holder.json"
+SILENT: Final = timedelta(minutes=10)
+"""A holder whose parts folder has not changed for so long is taken for dead; a run writes there every 30 seconds."""
+_DONE: Final = "done"
+_OURS: Final = re.compile(r"part-\d{6}\.parquet|_manifest\.json")
+
+_log = logging.getLogger("batchland")
+
+
+class RemoteOutput:
+    """As `Output`. Raises UsageError or InputError if the URL cannot be used."""
+
+    def __init__(self, url: str) -> None:
+        self._objects = Objects.at(url)
+        self.name = self._objects.location.name.rstrip("/")
+        self._out = PurePosixPath(self._objects.location.path)
+        if len(self._out.parts) < 2:
+            raise UsageError(f"{self.name}: is a whole bucket; give a name within it, like {self.name}/preds.parquet")
+        self._parts = self._out.parent / f".{self._out.name}.parts"
+        self._manifest = manifest_path(self._out)
+        key = hashlib.sha256(self.name.encode()).hexdigest()[:16]
+        self.notes_dir = _state_folder() / key
+        self._lock = locked(_state_folder() / f"{key}.lock", self.name)
+        self._fingerprint = ""
+        self._holding = False
+        self._present: set[str] = set()
+        self._digests: dict[int, bytes] = {}
+        self._upload: Upload | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.notes_dir.mkdir(parents=True, exist_ok=True)
+            self._lock.__enter__()
+        except OSError as error:
+            raise OutputError(
+                f"{_state_folder()}: cannot be written ({error.strerror}); set XDG_STATE_HOME to a folder that this "
+                f"user may write"
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._upload is not None:
+            self._upload.abandon()
+        # A store that is gone would be waited for, and after a LockedError the note is another run's.
+        if self._holding and not isinstance(error, OutputError | LockedError):
+            with suppress(OSError):
+                self._put(HOLDER_NOTE, {})
+        self._lock.__exit__(kind, error, trace)
+
+    def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
+        """As `Output`. Raises LockedError if a run of another fingerprint seems to be at work on another machine."""
+        try:
+            self._begin(fingerprint, overwrite=overwrite, restart=restart)
+        except OSError as error:
+            told = first_error(error, self.name)
+            raise (OutputError(str(told)) if isinstance(told, InputError) else told) from error
+
+    def _begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
+        self._fingerprint = fingerprint
+        parts = self._objects.list(self._parts)
+        known = self._text(RUN_NOTE) if RUN_NOTE in parts else None
+        if known != _DONE:
+            self._check_holder(parts, harmless=known == fingerprint)
+        found = self._objects.info(self._out)
+        is_file = found.is_file
+        names = [] if is_file else list(self._objects.list(self._out))
+        check_replaceable(
+            self.name,
+            "file" if is_file else "folder" if names else None,  # an empty object may stand for an empty folder
+            file_output=is_file_output(self._out),
+            ours=lambda: self._is_ours(found.size) if is_file else all(map(_OURS.fullmatch, names)),
+            replace=overwrite or (known == fingerprint and PUBLISHING in parts),
+        )
+        if known and known not in (_DONE, fingerprint) and not restart:
+            images = sum(self._count_rows(name) for name in parts if _OURS.fullmatch(name))
+            warn_discarded(self.name, known, fingerprint, images)
+        if known != fingerprint or restart:
+            self._objects.remove_folder(self._parts)
+            for note in self.notes_dir.iterdir():
+                note.unlink()
+            parts = {}
+            self._objects.put(self._parts / RUN_NOTE, fingerprint.encode())
+        self._holding = True
+        self._put(HOLDER_NOTE, holder_facts())
+        self._present = set(parts)
+
+    def _is_ours(self, size: int) -> bool:
+        if not size or self._objects.info(self._manifest).is_file:
+            return True
+        with self._objects.open(self._out) as file:
+            return is_predictions(file)
+
+    def _count_rows(self, part: str) -> int:
+        with self._objects.open(self._parts / part) as file:
+            return count_rows(file)
+
+    def _check_holder(self, parts: "dict[str, FileInfo]", *, harmless: bool) -> None:
+        """The last holder may be at work on another machine; on this one, our lock says that it is not."""
+        facts = read_facts(self._text(HOLDER_NOTE).encode()) if HOLDER_NOTE in parts else {}
+        newest = max((info.mtime for info in parts.values() if info.mtime), default=None)
+        if not facts or facts.get("host") == holder_facts()["host"] or newest is None:
+            return
+        if datetime.now(UTC) - newest > SILENT:
+            return
+        if not harmless:
+            raise LockedError(
+                f"{self.name}: {describe_holder(facts)} is writing it; wait for that run or stop it (it is taken for "
+                f"dead {SILENT.seconds // 60} minutes after its last part)"
+            )
+        _log.warning("%s: goes on from the parts of %s; make sure that it has ended", self.name, describe_holder(facts))
+
+    def has_part(self, index: int) -> bool:
+        """As `Output`."""
+        return part_name(index) in self._present
+
+    def read_part(self, index: int) -> pa.Table:
+        """As `Output`. Raises OutputError if it is not the part that this run has written or read before."""
+        data = self._objects.get(self._parts / part_name(index))
+        digest = hashlib.sha256(data).digest()
+        if self._digests.setdefault(index, digest) != digest:
+            raise OutputError(f"{self.name}: another run has replaced {part_name(index)}; see that only one is at work")
+        return read_table(pa.BufferReader(data))
+
+    def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
+        """As `Output`."""
+        data = _parquet(table, metadata)
+        self._objects.put(self._parts / part_name(index), data)
+        self._digests[index] = hashlib.sha256(data).digest()
+
+    def assemble(
+        self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
+    ) -> list[WrittenFile]:
+        """As `Output`: a file is uploaded but not completed yet, a folder's files are there without a manifest."""
+        if is_file_output(self._out):
+            return [self._assemble_file(parts, schema)]
+        self._begin_publishing()
+        files = []
+        for index, table in enumerate(parts):
+            data = _parquet(table, schema.metadata, row_group_size)
+            self._objects.put(self._out / part_name(index), data)
+            digest = hashlib.sha256(data).hexdigest()
+            files.append(WrittenFile(path=part_name(index), rows=table.num_rows, bytes=data.size, sha256=digest))
+        self._drop_surplus({file.path for file in files})
+        return files
+
+    def _assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
+        rows = 0
+        self._upload = upload = Upload(self._objects, self._out)
+        with pq.ParquetWriter(upload, schema, compression="zstd") as writer:
+            for table in parts:
+                writer.write_table(table.cast(schema))
+                upload.flush()
+                rows += table.num_rows
+        return WrittenFile(path=self._out.name, rows=rows, bytes=upload.size, sha256=upload.sha256.hexdigest())
+
+    def _drop_surplus(self, files: set[str]) -> None:
+        """Of a folder that held more parts before."""
+        for name in self._objects.list(self._out):
+            if _OURS.fullmatch(name) and name not in files:
+                self._objects.remove(self._out / name)
+
+    def publish(self, manifest: str) -> None:
+        """As `Output`: by completing the upload."""
+        if self._upload is not None:
+            self._begin_publishing()
+            self._upload.commit()
+        self._objects.put(self._manifest, manifest.encode())
+        self._objects.put(self._parts / RUN_NOTE, _DONE.encode())  # at one stroke: what is left now is nobody's
+        self._objects.remove_folder(self._parts)
+        self._holding = False
+        shutil.rmtree(self.notes_dir, ignore_errors=True)
+
+    def _begin_publishing(self) -> None:
+        """From here on the old output is no longer whole, and only a run of this fingerprint may go on."""
+        if self._text(RUN_NOTE) != self._fingerprint:
+            raise LockedError(f"{self.name}: another run has taken it over meanwhile; see that only one is at work")
+        self._objects.put(self._parts / PUBLISHING, b"")
+        self._objects.remove(self._manifest)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """As `Output`."""
+        try:
+            yield
+        except PermissionError as error:
+            raise OutputError(
+                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: look at the credentials "
+                f"in the environment and at what they may do, then run the same command again to go on"
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: mend that, then run the "
+                f"same command again to go on"
+            ) from error
+
+    def _text(self, name: str) -> str:
+        return str(self._objects.get(self._parts / name).to_pybytes(), "utf-8")
+
+    def _put(self, name: str, facts: dict[str, object]) -> None:
+        self._objects.put(self._parts / name, json.dumps(facts).encode())
+
+
+def _parquet(table: pa.Table, metadata: dict[bytes, bytes], row_group_size: int | None = None) -> pa.Buffer:
+    buffer = pa.BufferOutputStream()
+    write_table(table, buffer, metadata, row_group_size)
+    return buffer.getvalue()
+
+
+def _state_folder() -> Path:
+    """`batchland/outputs` in $XDG_STATE_HOME or ~/.local/state: what this machine alone has to know."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "batchland" / "outputs"

@@ -1,0 +1,208 @@
+"""The predictions file and its manifest: the Arrow schema and the JSON documents."""
+
+from typing import Annotated, Any, Final, Literal
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from batchland.models.card import ClassName
+from batchland.system.documents import Count, Document, column
+
+METADATA_KEY: Final = b"batchland"
+"""Key of the JSON document in a Parquet file's metadata."""
+
+
+TOP_K_TYPE: Final = pa.list_(
+    pa.field(
+        "element",
+        pa.struct(
+            [
+                pa.field("label", pa.string(), nullable=False),
+                pa.field("class_index", pa.int32(), nullable=False),
+                pa.field("probability", pa.float32(), nullable=False),
+            ]
+        ),
+        nullable=False,
+    )
+)
+
+
+PREDICTIONS: Final = pa.schema(
+    [
+        column("image", pa.string(), "Path below the scored root, `/` separated.", nullable=False),
+        column("status", pa.string(), "`ok` or `failed`.", nullable=False),
+        column("error_code", pa.string(), "Of failed images: the stable code, see docs/errors.md."),
+        column("error_message", pa.string(), "Of failed images: what went wrong, for people."),
+        column("label", pa.string(), "First choice: its label."),
+        column("class_index", pa.int32(), "First choice: its place among the model's outputs."),
+        column("probability", pa.float32(), "First choice: its probability, 0 to 1."),
+        column("margin", pa.float32(), "Probability of the first choice less that of the second."),
+        column("top_k", TOP_K_TYPE, "The first k choices, best first, ties by class index."),
+        column("width", pa.int32(), "Pixels of the upright picture at full size."),
+        column("height", pa.int32(), "Pixels of the upright picture at full size."),
+        column("file_size", pa.int64(), "Bytes, when the file was read."),
+        column("modified_at", pa.timestamp("us", tz="UTC"), "The file's modification time when it was read."),
+    ]
+)
+"""One row per listed image, in listing order."""
+
+
+SHARD_PREDICTIONS: Final = PREDICTIONS.append(
+    column("position", pa.int64(), "The image's place in the whole listing; see batchland/shards.", nullable=False)
+)
+"""One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
+
+
+class Counts(Document):
+    """How many images a run listed and what became of them; `listed = ok + failed`, always."""
+
+    listed: Count
+    ok: Count
+    failed: Count
+    failed_by_code: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _every_image_is_accounted_for(self) -> "Counts":
+        if self.listed != self.ok + self.failed or self.failed != sum(self.failed_by_code.values()):
+            raise ValueError(f"{self.listed} listed images are not {self.ok} ok and {self.failed} failed ones")
+        return self
+
+
+class ModelInfo(Document):
+    """Which model scored."""
+
+    name: str
+    architecture: str
+    sha256: str
+    """Of the ONNX file."""
+    file: str
+    """Its path, as it was given."""
+
+
+class PredictionsInfo(Document):
+    """Metadata `batchland` of a predictions file: enough to read and evaluate it without the model.
+
+    Holds nothing that differs between two runs over the same input, so that a resumed run writes the same bytes.
+    """
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    """Derived from model, options and input: the same run has the same id."""
+    model: ModelInfo
+    classes: tuple[ClassName, ...]
+    """In the order of class_index."""
+    images: str
+    """The scored root, as an absolute path."""
+    device: str
+    """`cpu`, `cuda:N`, or several GPUs as `cuda:0,1`."""
+    provider: str
+    """The onnxruntime execution provider that the session really had."""
+    decoder: str | None = None
+    """What decoded JPEGs on GPUs, unless it was the CPU."""
+    batch_size: int
+    top_k: int
+    counts: Counts
+    versions: dict[str, str]
+
+
+class Execution(Document):
+    """How GPUs ran the model."""
+
+    nodes: dict[str, Count]
+    """The model's nodes, by the execution provider that they were placed on."""
+    cpu_nodes: tuple[str, ...]
+    """Those that onnxruntime left to the CPU all the same, by operator and name."""
+    settings: dict[str, str]
+    """Of the execution provider: chosen by measurement, for this model, GPU and batch size."""
+    decoded_on_gpu: Count = 0
+    """Images of this process whose JPEGs the GPUs decoded; the CPU decoded the others."""
+
+
+class Seconds(Document):
+    """Where the time went. list and write are wall seconds; read, decode and infer are summed over threads."""
+
+    list: float
+    read: float
+    decode: float
+    infer: float
+    write: float
+    total: float
+    """Wall seconds of the whole run, start-up of the session included."""
+
+
+class WrittenFile(Document):
+    """One file of the output."""
+
+    path: str
+    """Relative to the manifest."""
+    rows: Count
+    bytes: Count
+    sha256: str
+
+
+class ShardInfo(Document):
+    """Which shard of a listing this is, and what must be the same for all its shards."""
+
+    index: Count
+    """From 0."""
+    count: Annotated[int, Field(gt=0)]
+    dealt_by: Literal["image", "container"]
+    listed: Count
+    """Images, or containers, of the whole listing, whosever they are."""
+    names_sha256: str
+    """Over their names, in order, each with a zero byte behind it."""
+    fingerprint: dict[str, Any]
+    """All that decides what a row is, besides the image."""
+
+
+class MergedShard(Document):
+    """A shard that an output was merged of."""
+
+    index: Count
+    images: Count
+    host: str
+    device: str
+    seconds: float
+    """Wall seconds of its last run."""
+    manifest_sha256: str
+
+
+class Manifest(Document):
+    """`*.manifest.json` beside a predictions file: written last, so that its presence means the run is complete."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    created_at: str
+    """ISO 8601, UTC: when the run was complete."""
+    config: dict[str, Any]
+    """The options as they were resolved."""
+    model: ModelInfo
+    images: str
+    """The scored root, as an absolute path."""
+    input_fingerprint: str
+    """sha256 over image names, sizes and modification times, in order."""
+    ignored: dict[str, Count]
+    """What lay below the root and was not listed, by extension or kind."""
+    device: str
+    provider: str
+    decoder: str | None = None
+    """What decoded JPEGs on GPUs, unless it was the CPU."""
+    execution: Execution | None = None
+    """None on the CPU."""
+    counts: Counts
+    resumed_images: Count
+    """Images whose rows were taken over from an interrupted run."""
+    kept_images: Count = 0
+    """Rows kept by `--retry-failed`, which scores only the others again."""
+    seconds: Seconds
+    images_per_second: float
+    """Images scored by this process, over its total seconds."""
+    files: tuple[WrittenFile, ...]
+    versions: dict[str, str]
+    host: str
+    cores: int
+    shard: ShardInfo | None = None
+    """Of the output of one shard."""
+    shards: tuple[MergedShard, ...] = ()
+    """Of a merged output: what it was merged of. Counts and seconds are sums over the shards then, images_per_second is
+    that of a shard, on the average."""

@@ -1,0 +1,1 @@
+"""What turns images into rows: threads in this process, or Ray."""

@@ -1,0 +1,111 @@
+"""What a run says of itself: its fingerprint, the Parquet files' metadata, and the manifest. Writes nothing."""
+
+import hashlib
+import json
+import platform
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from batchland._version import __version__
+from batchland.images.sources.open import Source
+from batchland.images.sources.refs import shown
+from batchland.models.session import OpenModel
+from batchland.predictions.schema import Execution, Manifest, ModelInfo, PredictionsInfo
+from batchland.predictions.writer import Survey
+from batchland.scoring.options import ScoreOptions
+from batchland.system.cores import usable_cores
+
+ROW_OPTIONS: Final = (
+    "top_k",
+    "batch_size",
+    "include",
+    "exclude",
+    "all_files",
+    "follow_links",
+    "intra_op_threads",
+)
+"""The options that decide which rows there are and what is in them."""
+_PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "pyarrow")
+
+
+def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
+    """Everything besides the images that decides what the rows are."""
+    return {
+        "schema_version": 1,
+        "model": model.sha256,
+        "provider": model.provider,
+        "decoder": model.decoder,
+        "images": source.name,
+        "options": options.model_dump(mode="json", include=set(ROW_OPTIONS)),
+        "versions": versions(),
+    }
+
+
+def run_id(run: dict[str, Any], input_fingerprint: str) -> str:
+    """The id of what is made of this input in this way."""
+    return hashlib.sha256((json.dumps(run, sort_keys=True) + input_fingerprint).encode()).hexdigest()[:16]
+
+
+def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, survey: Survey) -> PredictionsInfo:
+    """For the metadata of the Parquet files."""
+    return PredictionsInfo(
+        run_id=run_id(fingerprint(source, options, model), survey.input_fingerprint),
+        model=ModelInfo(
+            name=model.card.name,
+            architecture=model.card.architecture,
+            sha256=model.sha256,
+            file=shown(model.path),
+        ),
+        classes=model.card.classes,
+        images=source.name,
+        device=model.device,
+        provider=model.provider,
+        decoder=model.decoder,
+        batch_size=options.batch_size,
+        top_k=min(options.top_k, len(model.card.classes)),
+        counts=survey.counts,
+        versions=versions(),
+    )
+
+
+def config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
+    """All options, with no credentials in them."""
+    return options.model_dump(mode="json") | {name: place and shown(place) for name, place in places.items()}
+
+
+def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:
+    """How GPUs ran the model, where they did."""
+    if not model.nodes:
+        return None
+    return Execution(
+        nodes=dict(model.nodes),
+        cpu_nodes=model.cpu_nodes,
+        settings=dict(model.settings),
+        decoded_on_gpu=decoded_on_gpu,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of whatever has a say in what the rows are."""
+    found = {"python": platform.python_version(), "batchland": __version__}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def complete_manifest(info: PredictionsInfo, survey: Survey, **facts: Any) -> Manifest:
+    """The manifest of an output that is complete now. facts: the fields that follow from neither."""
+    return Manifest(
+        **info.model_dump(include={"run_id", "model", "images", "device", "provider", "decoder", "versions"}),
+        created_at=datetime.now(UTC).isoformat("T", "seconds"),
+        input_fingerprint=survey.input_fingerprint,
+        counts=survey.counts,
+        host=socket.gethostname(),
+        cores=usable_cores(),
+        **facts,
+    )

@@ -1,0 +1,145 @@
+"""Merge finished shards into one output, as a single process would have written it. Scores nothing."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from batchland.errors import Interrupted, UsageError
+from batchland.images.sources.refs import shown
+from batchland.predictions.schema import METADATA_KEY, MergedShard, PredictionsInfo, Seconds, ShardInfo
+from batchland.predictions.storage import manifest_place, open_output, place, public_place, shown_place
+from batchland.predictions.writer import PredictionSink, Survey
+from batchland.scoring.manifest import complete_manifest, run_id
+from batchland.scoring.merge.check import FinishedShard, finished_shards
+from batchland.scoring.merge.order import ADVICE, ordered_rows
+from batchland.scoring.score import Progress, RunSummary
+from batchland.system.signals import StopSignal
+from batchland.system.urls import is_url
+
+
+def merge(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RunSummary:
+    """Merge the shards that `score` has left in `folder` into `out`, a `*.parquet` file or a folder of parts.
+
+    The output is what one process would have written, with its manifest. Shards are never changed. A rerun after an
+    interruption goes on from the last part written.
+
+    Raises MissingInputError if shards are missing or unfinished, UsageError if they are damaged, do not fit together
+    or leave something out, InputError if they vanish, OutputError, LockedError, and Interrupted on SIGINT or SIGTERM.
+    """
+    begin = time.monotonic()
+    if is_url(folder):
+        raise UsageError(f"{shown(folder)}: shards are merged where they are read fast; copy them to a local folder")
+    folder, out = Path(folder), place(out)
+    shards = finished_shards(folder)
+    _check_place(out, folder, shards)
+    config = shards[0].manifest.config
+    identity = [shard.manifest_sha256 for shard in shards]
+    with (
+        StopSignal() as signal,
+        PredictionSink(
+            open_output(out),
+            {"merge": identity},
+            batch_size=config["batch_size"],
+            part_size=config["part_size"],
+            overwrite=overwrite,
+        ) as sink,
+    ):
+        for _ in sink.keep(ordered_rows(folder, shards)):  # after each part
+            if on_progress:
+                on_progress(Progress(sink.kept_images, 0, 0))
+            if signal.received is not None:
+                raise Interrupted(
+                    f"{shown_place(out)}: stopped while merging; the same command goes on there", signal.received
+                )
+        survey = sink.survey()
+        _check_complete(folder, shards[0].info, survey)
+        info = _info(shards, survey)
+        files = sink.assemble(info.model_dump_json())
+        if changed := [shard.folder for shard in shards if not shard.is_unchanged()]:
+            raise UsageError(f"{changed[0]}: was scored anew meanwhile; run the same command again")
+        manifest = complete_manifest(
+            info,
+            survey,
+            config=config | {"shard": None, "out": shown_place(out), "overwrite": overwrite},
+            ignored=_ignored(shards),
+            resumed_images=sum(shard.manifest.resumed_images for shard in shards),
+            seconds=_seconds(shards, sink.write_seconds, time.monotonic() - begin),
+            images_per_second=_rate(shards),
+            files=tuple(files),
+            shards=tuple(map(_merged, shards)),
+        )
+        sink.publish(manifest.model_dump_json(indent=2) + "\n")
+    return RunSummary(public_place(out), manifest_place(out), manifest, None)
+
+
+def _check_place(out: Path | str, folder: Path, shards: list[FinishedShard]) -> None:
+    if not isinstance(out, Path):
+        return
+    where = out.resolve()
+    if folder.resolve().is_relative_to(where) or any(where.is_relative_to(shard.folder.resolve()) for shard in shards):
+        raise UsageError(f"{out}: lies among the shards to merge, or holds them; give an --out elsewhere")
+
+
+def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
+    """Of containers, each shard has listed its own, and nobody all images."""
+    listed = survey.counts.listed
+    if not listed:
+        raise UsageError(f"{folder}: all shards are empty, there was no image in any container; nothing to merge")
+    if info.dealt_by == "image" and (listed, survey.names_sha256) != (info.listed, info.names_sha256):
+        raise UsageError(f"{folder}: there are {listed} rows for {info.listed} images, or other names, {ADVICE}")
+
+
+def _info(shards: list[FinishedShard], survey: Survey) -> PredictionsInfo:
+    """As one process would have written it."""
+    first = next(shard for shard in shards if shard.manifest.files)
+    metadata = pq.read_metadata(first.folder / first.manifest.files[0].path).metadata
+    devices = {shard.manifest.device for shard in shards}
+    changes: dict[str, Any] = {
+        "run_id": run_id(first.info.fingerprint, survey.input_fingerprint),
+        "counts": survey.counts,
+        "device": devices.pop() if len(devices) == 1 else first.manifest.device.partition(":")[0],
+    }
+    return PredictionsInfo.model_validate_json(metadata[METADATA_KEY]).model_copy(update=changes)
+
+
+def _ignored(shards: list[FinishedShard]) -> dict[str, int]:
+    """Each shard lists everything, but of containers only its own."""
+    if shards[0].info.dealt_by == "image":
+        return dict(shards[0].manifest.ignored)
+    kinds = sorted({kind for shard in shards for kind in shard.manifest.ignored})
+    return {kind: sum(shard.manifest.ignored.get(kind, 0) for shard in shards) for kind in kinds}
+
+
+def _seconds(shards: list[FinishedShard], write: float, total: float) -> Seconds:
+    names = ("list", "read", "decode", "infer", "write", "total")
+    sums = {name: sum(getattr(shard.manifest.seconds, name) for shard in shards) for name in names}
+    sums["write"] += write
+    sums["total"] += total
+    return Seconds(**{name: round(value, 3) for name, value in sums.items()})
+
+
+def _rate(shards: list[FinishedShard]) -> float:
+    """Of a shard, on the average."""
+    scored = sum(shard.manifest.counts.listed - shard.manifest.resumed_images for shard in shards)
+    return round(scored / sum(shard.manifest.seconds.total for shard in shards), 1)
+
+
+def _merged(shard: FinishedShard) -> MergedShard:
+    return MergedShard(
+        index=shard.info.index,
+        images=shard.manifest.counts.listed,
+        host=shard.manifest.host,
+        device=shard.manifest.device,
+        seconds=shard.manifest.seconds.total,
+        manifest_sha256=shard.manifest_sha256,
+    )

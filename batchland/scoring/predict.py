@@ -1,0 +1,70 @@
+"""Look up a few images: the likeliest classes of each, by the very path that scoring takes. Writes nothing."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from batchland.images.loader import BatchLoader
+from batchland.images.sources.refs import ImageRef, display_name
+from batchland.models.session import Session
+from batchland.predictions.rows import to_rows
+from batchland.system.text import one_line, percent, visible
+
+_BATCH_SIZE = 32
+
+
+class Choice(BaseModel):
+    """One class that an image may be of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    class_index: int
+    probability: float
+
+
+class Prediction(BaseModel):
+    """What one image was taken for, best first, or why it has no answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: str
+    """As it was given."""
+    choices: tuple[Choice, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+def predict(images: Sequence[str | os.PathLike[str]], session: Session, top_k: int = 5) -> Iterator[Prediction]:
+    """One prediction for each of the images, in order; a failed one has no choices but an error code.
+
+    top_k is capped by the number of classes. Raises ModelError if onnxruntime fails.
+    """
+    refs = [_ref(image) for image in images]
+    for batch in BatchLoader(refs, session.card.preprocess, min(_BATCH_SIZE, len(refs))):
+        scored = None if batch.failed == len(batch.refs) else session.predict(batch.pixels)
+        rows = to_rows(batch, scored, session.card, top_k)
+        for row in rows.select(["image", "error_code", "error_message", "top_k"]).to_pylist():
+            yield Prediction(choices=tuple(row.pop("top_k") or ()), **row)
+
+
+def table(predictions: Sequence[Prediction]) -> str:
+    """For a terminal: each image, and below it its classes with their probabilities. Ends with a newline."""
+    width = max((len(one_line(choice.label, 60)) for each in predictions for choice in each.choices), default=0)
+    lines = []
+    for each in predictions:
+        lines.append(visible(each.image))
+        if each.error_code:
+            lines.append(f"  failed: {each.error_message} ({each.error_code})")
+        for rank, choice in enumerate(each.choices, 1):
+            lines.append(f"{rank:>4}  {one_line(choice.label, 60):<{width}}  {percent(choice.probability):>6}")
+    return "\n".join(lines) + "\n"
+
+
+def _ref(image: str | os.PathLike[str]) -> ImageRef:
+    path = os.fsencode(image)
+    if Path(image).is_dir():
+        return ImageRef(display_name(path), path, ("io_error", "is a folder; score it with `batchland score`"))
+    return ImageRef(display_name(path), path)

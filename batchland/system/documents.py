@@ -1,0 +1,23 @@
+"""The shape of every file that batchland writes: Arrow schemas of tables, pydantic models of JSON documents.
+
+`schemas/*.json` at the top of the repository is generated from here by `make schemas`.
+"""
+
+from typing import Annotated
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = True) -> pa.Field:
+    """A column that carries its own description; it is stored in the files, too."""
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+
+class Document(BaseModel):
+    """Base of the JSON documents: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Count = Annotated[int, Field(ge=0)]

@@ -1,0 +1,155 @@
+"""How the nights of a job develop: accuracy, what the model answers, failures and speed, and drift against a reference.
+
+trend = measure(job_records(Path("runs"), "nightly"))
+write_trend(trend, Path("trend.html"))
+
+Works on the run records alone, which hold what each night's answers were; predictions may be gone by then.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any, Self
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from batchland.errors import UsageError
+from batchland.evaluation.intervals import Ints
+from batchland.monitoring.drift import Drift, drift, equal_parts
+from batchland.nightly.history import gate_state
+from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
+from batchland.trend.schema import TREND
+
+
+class TrendOptions(BaseModel):
+    """What the nights are compared with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference_nights: Annotated[int, Field(ge=1)] = 7
+    """Of each version of a model (sha256), its first good nights, so many, are the reference of that version."""
+    reference: tuple[date, date] | None = None
+    """Instead: the good nights from the first to the second date, both included, for all versions of a model."""
+    nights: Annotated[int, Field(ge=1)] = 90
+    """Shown on the page, the last ones; the table holds all."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.reference and self.reference[0] > self.reference[1]:
+            raise ValueError("the reference ends before it begins")
+        return self
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The nights of a job, measured."""
+
+    job: str
+    options: TrendOptions
+    table: pa.Table
+    """Of schema TREND."""
+
+
+def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -> Trend:
+    """Measure these nights of one job, oldest first, at least one.
+
+    Raises UsageError if a reference was asked for that holds no good night with predictions.
+    """
+    options = options or TrendOptions()
+    references = _references(records, options)
+    if options.reference and not references:
+        first, last = options.reference
+        raise UsageError(f"reference {first} to {last}: no good night with predictions lies there; see the history")
+    rows = [
+        _of_night(record) | (_of_model(record, model, references, options) if model else {})
+        for record in records
+        for model in record.models or (None,)
+    ]
+    table = pa.Table.from_pylist(rows, TREND)
+    return Trend(records[0].job, options, table)
+
+
+References = dict[str, dict[date, PredictionMix]]
+"""What to compare with, by `_version` and night."""
+
+
+def _references(records: Sequence[RunRecord], options: TrendOptions) -> References:
+    found: References = {}
+    for record in records:
+        if options.reference and not options.reference[0] <= record.date <= options.reference[1]:
+            continue
+        for model in record.models:
+            if not record.good or model.mix is None or model.mix.mean_confidence is None:
+                continue
+            nights = found.setdefault(_version(model, options), {})
+            if options.reference or len(nights) < options.reference_nights:
+                nights[record.date] = model.mix
+    return found
+
+
+def _version(model: ModelRun, options: TrendOptions) -> str:
+    """What shares a reference: the versions of a model (sha256) apart, unless the user has named its nights."""
+    return model.name if options.reference or model.model is None else f"{model.name} {model.model.sha256}"
+
+
+def _of_night(record: RunRecord) -> dict[str, Any]:
+    return {
+        "date": record.date,
+        "outcome": record.outcome,
+        "exit_code": record.exit_code,
+        "attempts": len(record.attempts),
+        "seconds": record.seconds,
+        "reference": False,
+    }
+
+
+def _of_model(record: RunRecord, model: ModelRun, references: References, options: TrendOptions) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "model": model.name,
+        "model_sha256": model.model.sha256 if model.model else None,
+        "images_per_second": model.images_per_second,
+        "gates": gate_state(model),
+    }
+    if model.counts:
+        row |= {"images": model.counts.listed, "failed": model.counts.failed}
+    if model.evaluation and (top1 := model.evaluation.figures.top1):
+        scored = model.evaluation.account.scored
+        row |= {"labelled": scored, "accuracy": top1.value, "accuracy_low": top1.low, "accuracy_high": top1.high}
+    if model.mix:
+        nights = references.get(_version(model, options), {})
+        others = {night: mix for night, mix in nights.items() if night != record.date}
+        row |= _answers(model.mix) | _drifts(list(others.values()), model.mix)
+        row |= {"compared_with": list(others), "reference": record.date in nights}
+    return row
+
+
+def _answers(mix: PredictionMix) -> dict[str, Any]:
+    return {
+        "mean_confidence": mix.mean_confidence,
+        "classes": [{"label": label, "images": images} for label, images in mix.classes.items()],
+        "confidence_histogram": list(mix.confidence_histogram),
+    }
+
+
+def _drifts(reference: Sequence[PredictionMix], mix: PredictionMix) -> dict[str, float | None]:
+    if not reference:
+        return {}
+    labels = list(dict.fromkeys(label for each in (*reference, mix) for label in each.classes))
+    before = np.sum([_counts(each, labels) for each in reference], axis=0)
+    classes = drift(before, _counts(mix, labels))
+    histogram = np.sum([each.confidence_histogram for each in reference], axis=0)
+    parts = equal_parts(histogram)
+    confidences = drift(np.add.reduceat(histogram, parts), np.add.reduceat(mix.confidence_histogram, parts))
+    return _named("class", classes) | _named("confidence", confidences)
+
+
+def _counts(mix: PredictionMix, labels: Sequence[str]) -> Ints:
+    return np.asarray([mix.classes.get(label, 0) for label in labels], np.int64)
+
+
+def _named(what: str, found: Drift | None) -> dict[str, float | None]:
+    if found is None:
+        return {}
+    return {f"{what}_psi": found.psi, f"{what}_psi_limit": found.psi_limit, f"{what}_js": found.js}

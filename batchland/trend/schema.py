@@ -1,0 +1,62 @@
+"""The table of a trend: one row per night and model."""
+
+from typing import Final
+
+import pyarrow as pa
+
+from batchland.system.documents import column
+
+TREND: Final = pa.schema(
+    [
+        column("date", pa.date32(), "Of the delivery.", nullable=False),
+        column("outcome", pa.string(), "How the night stands, as in run.json.", nullable=False),
+        column("exit_code", pa.int32(), "Of the attempt that decided the night. Null if it was killed or runs."),
+        column("attempts", pa.int32(), "Starts and retries.", nullable=False),
+        column("seconds", pa.float64(), "Wall seconds of the deciding attempt, all models together."),
+        column("model", pa.string(), "As the job calls it. Null if the night came to no model."),
+        column("model_sha256", pa.string(), "Of the ONNX file."),
+        column("images", pa.int64(), "Listed. Null without a complete partition, as all below."),
+        column("failed", pa.int64(), "Of them, those that could not be read or scored."),
+        column("images_per_second", pa.float64(), "Of the process that completed the partition."),
+        column("labelled", pa.int64(), "Scored images with a label: what accuracy is about. Null without labels."),
+        column("accuracy", pa.float64(), "Share of them whose first choice is right."),
+        column("accuracy_low", pa.float64(), "Lower end of its interval."),
+        column("accuracy_high", pa.float64(), "Upper end of its interval."),
+        column("gates", pa.string(), "`passed`, `failed` or `not_checked`, of all gates together."),
+        column("mean_confidence", pa.float64(), "Mean probability of the first choice."),
+        column(
+            "compared_with",
+            pa.list_(pa.field("element", pa.date32(), nullable=False)),
+            "The reference: nights of this model that the columns of drift compare this one with, never itself.",
+        ),
+        column("reference", pa.bool_(), "Whether others are compared with this night.", nullable=False),
+        column("class_psi", pa.float64(), "Population stability index of the predicted classes."),
+        column("class_psi_limit", pa.float64(), "What it would stay below in 99% of cases if nothing had changed."),
+        column("class_js", pa.float64(), "Jensen-Shannon distance of the predicted classes, base 2, 0 to 1."),
+        column("confidence_psi", pa.float64(), "PSI of the confidences, in about ten bins of equal reference share."),
+        column("confidence_psi_limit", pa.float64(), "What it would stay below in 99% of cases."),
+        column("confidence_js", pa.float64(), "Jensen-Shannon distance of the confidences, in the same bins."),
+        column(
+            "classes",
+            pa.list_(
+                pa.field(
+                    "element",
+                    pa.struct(
+                        [
+                            pa.field("label", pa.string(), nullable=False),
+                            pa.field("images", pa.int64(), nullable=False),
+                        ]
+                    ),
+                    nullable=False,
+                )
+            ),
+            "Images by predicted class: all classes of the model, in its order.",
+        ),
+        column(
+            "confidence_histogram",
+            pa.list_(pa.field("element", pa.int64(), nullable=False)),
+            "Images by the first choice's probability, in 20 equal bins of 0 to 1.",
+        ),
+    ]
+)
+"""`trend.parquet`: one row per night and model, by date, then in the job's order of models."""

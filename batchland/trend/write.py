@@ -1,0 +1,50 @@
+"""Write the trend page and, beside it, its table."""
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.errors import OutputError, UsageError
+from batchland.trend.measure import Trend
+from batchland.trend.schema import TREND
+
+
+class TrendFiles(NamedTuple):
+    """What was written."""
+
+    html: Path
+    parquet: Path
+
+
+def write_trend(trend: Trend, out: Path) -> TrendFiles:
+    """Write the page to `out` and the table beside it, as `*.parquet`.
+
+    Raises UsageError if `out` is no name of a page, or beside it lies another table than a trend's; OutputError.
+    """
+    from batchland.report.write import publish
+    from batchland.trend.page import render
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: the trend is a page; give --out a name like trend.html")
+    files = TrendFiles(out, out.with_suffix(".parquet"))
+    if files.parquet.exists() and not _is_trend(files.parquet):
+        raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend; give another --out")
+    page = render(trend).encode()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        publish(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
+        publish(files.html, lambda path: path.write_bytes(page))
+    except OSError as error:
+        raise OutputError(f"{out}: the trend cannot be written ({error.strerror or error})") from error
+    return files
+
+
+def _is_trend(table: Path) -> bool:
+    """Of this batchland or, with fewer columns, an earlier one."""
+    with suppress(OSError, pa.ArrowException):
+        return {"outcome", "exit_code", "gates"} <= set(pq.read_schema(table).names) <= set(TREND.names)
+    return False

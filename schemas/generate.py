@@ -1,0 +1,93 @@
+"""Write schemas/*.json, what every file of batchland looks like, out of the code: `make schemas`.
+
+JSON documents get a JSON Schema, tables the list of their columns. Nothing else imports this module.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from batchland.evaluation.schema import (
+    CLASS_CHANGES,
+    CONFUSION,
+    FLIPS,
+    MISTAKES,
+    OUTCOMES,
+    PER_CLASS,
+    ComparisonSummary,
+    EvaluationSummary,
+)
+from batchland.models.card import ModelCard
+from batchland.nightly.history import Night
+from batchland.nightly.job import job_schema
+from batchland.nightly.run_record import RunRecord
+from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, PredictionsInfo
+from batchland.trend.schema import TREND
+
+DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
+    "model_card": (ModelCard, "The metadata `batchland` of an ONNX model."),
+    "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
+    "manifest": (Manifest, "The manifest beside predictions, written last."),
+    "summary": (EvaluationSummary, "summary.json of a report."),
+    "comparison_summary": (ComparisonSummary, "summary.json of a comparison."),
+    "history": (Night, "A line of `batchland history --json`: one model in one night."),
+    "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
+}
+TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
+    "predictions": (PREDICTIONS, "One row per listed image, in listing order."),
+    "shard_predictions": (SHARD_PREDICTIONS, "A part of a shard: one row per image of it, in listing order."),
+    "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
+    "confusion": (CONFUSION, "The confusion matrix without its zeros."),
+    "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
+    "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
+    "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),
+    "flips": (FLIPS, "The images that both scored and gave another first choice."),
+    "trend": (TREND, "trend.parquet: one row per night and model of a job."),
+}
+
+
+def schema_files() -> dict[str, str]:
+    """File name to content, of every file in schemas/."""
+    documents = {name: _document(*entry) for name, entry in DOCUMENTS.items()} | {"job": job_schema()}
+    tables = {name: _table(name, *entry) for name, entry in TABLES.items()}
+    return {
+        f"{name}.json": json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        for name, content in sorted((documents | tables).items())
+    }
+
+
+def _document(model: type[BaseModel], description: str) -> dict[str, Any]:
+    schema = model.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"description": description}
+
+
+def _table(name: str, schema: pa.Schema, description: str) -> dict[str, Any]:
+    columns = [
+        {
+            "name": field.name,
+            "type": str(field.type),
+            "nullable": field.nullable,
+            "description": field.metadata[b"description"].decode(),
+        }
+        for field in schema
+    ]
+    return {"title": f"{name}.parquet", "description": description, "columns": columns}
+
+
+def main(folder: Path) -> None:
+    """Write the files, and remove those that are no longer any's."""
+    folder.mkdir(exist_ok=True)
+    files = schema_files()
+    for path in folder.glob("*.json"):
+        if path.name not in files:
+            path.unlink()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

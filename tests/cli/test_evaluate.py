@@ -1,0 +1,122 @@
+"""`batchland evaluate` as it is typed: what it prints, writes and ends with."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from evaluation_data import Row, write_label_folders, write_predictions
+
+from batchland.cli.main import main
+from batchland.evaluation.saved import FILES, read_report
+
+FOLDERS = ("00.Red_Tower", "01.Green_Hill")
+RED, GREEN = (0.8, 0.2), (0.3, 0.7)
+NAMES = tuple(f"{folder}/{number}.jpg" for folder in FOLDERS for number in range(4))
+
+
+def batchland(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: preds.parquet (7 of 8 right), labels/, and before.parquet (all right)."""
+    monkeypatch.chdir(tmp_path)
+    answers = [RED] * 4 + [GREEN] * 3 + [RED]
+    rows = [Row(name, answer) for name, answer in zip(NAMES, answers, strict=True)]
+    write_predictions(Path("preds.parquet"), FOLDERS, rows)
+    write_predictions(Path("before.parquet"), FOLDERS, [*rows[:7], Row(NAMES[7], GREEN)])
+    write_label_folders(Path("labels"), NAMES)
+    return tmp_path
+
+
+SUMMARY = """\
+toy: 8 images scored and labelled, 2 classes
+  top-1 accuracy            87.5%  (52.9 to 97.8%)
+  balanced accuracy         87.5%  (62.5 to 100.0%)
+  macro F1                  87.3%  (56.4 to 100.0%)
+  calibration error         11.3%
+"""
+
+
+def test_the_summary_the_files_and_where_they_are(night: Path) -> None:
+    result = batchland("evaluate", "preds.parquet", "--labels", "labels", "--out", "report")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == SUMMARY + (
+        "worst classes   accuracy   images  mostly taken for\n"
+        "  Green Hill       75.0%        4  Red Tower\n"
+        "  Red Tower       100.0%        4  –\n"
+        "report: report/report.html\n"
+    )
+    assert sorted(path.name for path in Path("report").iterdir()) == sorted(FILES)
+
+
+def test_where_the_report_goes_is_looked_at_before_anything_is_read(night: Path) -> None:
+    result = batchland("evaluate", "no-such.parquet", "-l", "labels", "-o", "/proc/report")
+    assert (result.exit_code, result.stdout) == (74, "")
+    assert result.stderr.startswith("batchland: /proc/report: cannot be written (")
+
+
+def test_a_failing_gate_is_exit_code_4_and_one_line_and_the_report_is_there(night: Path) -> None:
+    gates = ("--fail-if", "top1 < 0.9", "--fail-if", "class[Green Hill].recall < 70%")
+    result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", *gates)
+    assert result.exit_code == 4
+    assert result.stderr == "batchland: gate failed: top1 is 0.875 (fails if top1 < 0.9); see report/report.html\n"
+    assert (
+        "gate FAILED: top1 is 0.875 (fails if top1 < 0.9)\n"
+        "gate passed: class[Green Hill].recall is 75% (fails if class[Green Hill].recall < 70%)\n"
+    ) in result.stdout
+    page = Path("report/report.html").read_text()
+    assert "top1 is 0.875 (fails if top1 &lt; 0.9)" in page
+
+
+def test_a_drop_against_a_baseline(night: Path) -> None:
+    assert batchland("evaluate", "before.parquet", "-l", "labels", "-o", "before").exit_code == 0
+    arguments = ("evaluate", "preds.parquet", "-l", "labels", "-o", "report", "--baseline", "before", "--fail-if")
+    assert batchland(*arguments, "drop(top1) > 0.125").exit_code == 0
+    result = batchland(*arguments, "drop(top1) > 0.1")
+    assert (result.exit_code, result.stderr) == (
+        4,
+        "batchland: gate failed: top1 went from 1 to 0.875 (fails if drop(top1) > 0.1); see report/report.html\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fail-if", "top < 1"), "gate 'top < 1': unknown figure 'top' (did you mean 'top5'?)"),
+        (("--fail-if", "drop(f1) > 0"), "gate 'drop(f1) > 0': unknown figure 'f1'"),
+        (("--fail-if", "drop(top1) > 0"), "a drop needs an earlier report; give --baseline REPORT"),
+        (("--baseline", "labels"), "labels: holds no summary.json; give a folder that `batchland evaluate` wrote"),
+        (("--strip-prefix", "0"), "no predicted image has a label"),
+    ],
+)
+def test_what_cannot_be_done_is_exit_code_2_before_anything_is_written(
+    night: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not Path("report").exists()
+
+
+def test_markdown_is_all_that_is_printed(night: Path) -> None:
+    result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", "--markdown")
+    assert result.stdout.startswith("## toy: evaluation\n\nThe first choice is right for 7 of 8 images: 87.5% (95% ")
+    assert "report:" not in result.stdout
+
+
+def test_options_reach_the_evaluation(night: Path) -> None:
+    flags = ("--confidence", "0.9", "--resamples", "500", "--bins", "5", "--seed", "7", "--no-pictures")
+    assert batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", *flags).exit_code == 0
+    summary = read_report("report").summary
+    assert {name: summary.options[name] for name in ("confidence", "resamples", "bins", "seed")} == {
+        "confidence": 0.9, "resamples": 500, "bins": 5, "seed": 7,
+    }  # fmt: skip
+    assert len(summary.reliability) == 5
+
+
+def test_help_has_an_example(night: Path) -> None:
+    text = batchland("evaluate", "--help").stdout
+    assert "Example: batchland evaluate preds.parquet --labels data/test --out report/" in text

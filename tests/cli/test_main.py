@@ -1,0 +1,144 @@
+"""The command line as a whole: every command explained, quick to start, errors as one line and an exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import batchland as package
+from batchland.cli.main import main
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def batchland(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def commands(group=main, path=("batchland",)):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = list(commands())
+EACH_COMMAND = pytest.mark.parametrize(("path", "command"), COMMANDS, ids=["-".join(path[1:]) for path, _ in COMMANDS])
+
+
+@EACH_COMMAND
+def test_every_command_has_an_example_and_a_place_in_the_readme(path, command):
+    assert command.epilog, "no example"
+    assert " ".join(path) in command.epilog
+    assert command.help
+    assert f"| `{' '.join(path)}" in README, "no row in README.md's table"
+
+
+@EACH_COMMAND
+def test_every_option_is_explained(path, command):
+    unexplained = [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
+    assert unexplained == []
+
+
+def test_the_overview_cuts_no_sentence_short():
+    result = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    assert "..." not in result.output.partition("Commands:")[2]
+
+
+def test_help_and_scoring_options_import_nothing_heavy():
+    code = (
+        "import sys; from batchland.cli.main import main\n"
+        "try: main(['score', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('numpy', 'pyarrow', 'onnxruntime', 'torch', 'PIL', 'pydantic')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "[]"
+
+
+def test_errors_are_one_line_on_stderr_and_an_exit_code(tmp_path, toy_model):
+    missing = tmp_path / "none"
+    result = CliRunner().invoke(
+        main, ["score", str(missing), "--out", str(tmp_path / "p.parquet"), "-m", str(toy_model)]
+    )
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"batchland: {missing}: does not exist; give a folder of images"
+
+
+def test_a_file_for_a_folder_is_told_what_takes_files(toy_model, tmp_path):
+    result = batchland("score", toy_model, "--model", toy_model, "--out", tmp_path / "p.parquet")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2, f"batchland: {toy_model}: is a file; give a folder of images, a list of them by --images, or look a few up "
+        "with `batchland predict`",
+    )  # fmt: skip
+
+
+def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (colour_folders / "broken.jpg").write_bytes(b"")
+    for name in ("notes.txt", ".hidden.jpg", "README"):
+        (colour_folders / name).touch()
+    (colour_folders / "dangling.jpg").symlink_to("gone.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        os.mkfifo(colour_folders / name)
+    result = CliRunner().invoke(
+        main, ["score", "labelled", "--out", "p.parquet", "--model", "toy.onnx", "--device", "cpu"]
+    )
+    assert result.exit_code == 0
+    told = result.stdout
+    assert told.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
+    assert "9 ok, 1 failed (empty 1). Passed over: dangling link 1, not a regular file 2. Seconds: list " in told
+    assert told.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
+    result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
+    assert result.exit_code == 3
+    assert "1 of 10 images failed (empty 1), more than max-failed 0 allows" in result.stderr
+
+
+def test_score_takes_patterns_as_jobs_do(tmp_path, toy_model, colour_folders):
+    out = tmp_path / "p.parquet"
+    chosen = ("--include", "00.*/", "--include", "02.*/", "--exclude", "*/1.jpg")
+    result = batchland("score", colour_folders, "--model", toy_model, "--device", "cpu", "--out", out, *chosen)
+    assert result.exit_code == 0, result.output
+    names = [f"{folder}/{number}.jpg" for folder in ("00.Red_Tower", "02.Blue_Lake") for number in (0, 2)]
+    assert pq.read_table(out)["image"].to_pylist() == names
+
+
+def test_inspect_prints_the_card(toy_model):
+    result = batchland("inspect", toy_model)
+    lines = result.stdout.splitlines()
+    assert lines[:3] == ["name          toy", "architecture  dominant-colour", "created       2026-11-23T00:00:00Z"]
+    assert lines[-4:] == [
+        "classes       3",
+        "            0 Red Tower  (00.Red_Tower)",
+        "            1 Green Hill  (01.Green_Hill)",
+        "            2 Blue Lake  (02.Blue_Lake)",
+    ]
+    as_json = batchland("inspect", toy_model, "--json")
+    assert '"label": "Red Tower"' in as_json.stdout
+
+
+def test_sample_says_what_it_drew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = batchland("sample", "drawn", "--images", "80")
+    assert result.stdout == (
+        "drawn: 40 training and 40 test pictures of 10 classes; incoming/ has 25 files, 3 of them broken\n"
+    )
+
+
+def test_public_names_are_what_they_are_and_lead_somewhere():
+    assert sorted(package.__all__) == package.__all__
+    for name in package.__all__:
+        assert getattr(package, name).__doc__, f"{name} is not documented"
+    assert not hasattr(package, "no_such_name")
+
+
+def test_the_package_imports_nothing_until_asked():
+    code = "import sys, batchland; print(sorted(name for name in sys.modules if name.startswith('batchland.')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

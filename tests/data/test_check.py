@@ -1,0 +1,264 @@
+"""Looking over labelled photos before training."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from toys import picture
+
+from batchland.cli.main import main
+from batchland.data.check import ClassCheck, Duplicates, Finding, Sizes, check, table
+from batchland.errors import UsageError
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+
+
+def write_photos(data: Path, counts: dict[str, int], size: tuple[int, int] = (40, 30)) -> None:
+    """Photos of different colours: `counts` is by folder below `data`."""
+    for folder, count in counts.items():
+        (data / folder).mkdir(parents=True)
+        for number in range(count):
+            (data / folder / f"{number}.jpg").write_bytes(picture((shade(folder), 20 * number, 99), size))
+
+
+def shade(folder: str) -> int:
+    """How red a folder's photos are."""
+    return zlib.crc32(folder.encode()) % 256
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes, nothing wrong."""
+    counts = {"train/00.Red_Tower": 4, "train/01.Green_Hill": 3, "test/00.Red_Tower": 2, "test/01.Green_Hill": 1}
+    write_photos(tmp_path / "data", counts)
+    return tmp_path / "data"
+
+
+def findings(data: Path) -> list[tuple[str, str]]:
+    found, _ = check(data)
+    return [("problem" if finding.problem else "note", finding.text) for finding in found.findings]
+
+
+def duplicates(*names: str, two_classes: bool = False, two_parts: bool = False) -> Duplicates:
+    return Duplicates(names=names, two_classes=two_classes, two_parts=two_parts)
+
+
+def test_good_data_are_counted_and_nothing_is_said(data: Path) -> None:
+    told: list[tuple[int, int]] = []
+    found, samples = check(data, on_progress=lambda done, total: told.append((done, total)))
+    assert found.classes == (
+        ClassCheck(folder="00.Red_Tower", label="Red Tower", train=4, val=0, test=2, unreadable=0),
+        ClassCheck(folder="01.Green_Hill", label="Green Hill", train=3, val=0, test=1, unreadable=0),
+    )
+    size = sum(path.stat().st_size for path in data.rglob("*.jpg"))
+    assert found.sizes == Sizes(width=(40, 40, 40), height=(30, 30, 30), bytes=size)
+    assert (found.unreadable, found.duplicates, found.findings) == ((), (), ())
+    assert told == [(10, 10)]
+    assert [(one.label, len(one.photos)) for one in samples] == [("Red Tower", 4), ("Green Hill", 3)]
+    assert {photo.shape for one in samples for photo in one.photos} == {(224, 224, 3)}
+
+
+def test_a_folder_of_classes_will_do(data: Path) -> None:
+    found, _ = check(data / "train")
+    assert [(one.folder, one.train, one.test) for one in found.classes] == [
+        ("00.Red_Tower", 4, 0),
+        ("01.Green_Hill", 3, 0),
+    ]
+    (data / "train" / "00.Red_Tower" / "bad.jpg").write_text("no photo")
+    assert findings(data / "train") == [
+        ("note", "1 photo that cannot be read, and will be skipped: 00.Red_Tower/bad.jpg (not_an_image)")
+    ]
+
+
+def test_duplicates_are_found_by_what_a_model_sees(data: Path) -> None:
+    tower, hill = data / "train" / "00.Red_Tower", data / "train" / "01.Green_Hill"
+    shutil.copy(tower / "0.jpg", tower / "again.jpg")
+    shutil.copy(data / "test" / "00.Red_Tower" / "1.jpg", data / "test" / "00.Red_Tower" / "9.jpg")
+    shutil.copy(tower / "1.jpg", data / "test" / "00.Red_Tower" / "trained on.jpg")
+    with Image.open(hill / "2.jpg") as image:  # another file, the same pixels
+        image.save(tower / "mislabelled.png")
+    found, _ = check(data)
+    assert found.duplicates == (
+        duplicates("train/00.Red_Tower/0.jpg", "train/00.Red_Tower/again.jpg"),
+        duplicates("train/00.Red_Tower/1.jpg", "test/00.Red_Tower/trained on.jpg", two_parts=True),
+        duplicates("train/00.Red_Tower/mislabelled.png", "train/01.Green_Hill/2.jpg", two_classes=True),
+        duplicates("test/00.Red_Tower/1.jpg", "test/00.Red_Tower/9.jpg"),
+    )
+    assert [(finding.problem, finding.text) for finding in found.findings] == [
+        (
+            True,
+            "1 picture in more than one class, so that a label is wrong: train/00.Red_Tower/mislabelled.png = "
+            "train/01.Green_Hill/2.jpg",
+        ),
+        (
+            True,
+            "1 picture in more than one part, which flatters every figure: train/00.Red_Tower/1.jpg = "
+            "test/00.Red_Tower/trained on.jpg",
+        ),
+        (
+            False,
+            "2 pictures more than once in a class: train/00.Red_Tower/0.jpg = train/00.Red_Tower/again.jpg, "
+            "test/00.Red_Tower/1.jpg = test/00.Red_Tower/9.jpg",
+        ),
+    ]
+
+
+def test_a_picture_in_two_classes_of_two_parts_has_a_wrong_label_and_leaks(data: Path) -> None:
+    shutil.copy(data / "train" / "00.Red_Tower" / "0.jpg", data / "test" / "01.Green_Hill" / "9.jpg")
+    names = "train/00.Red_Tower/0.jpg = test/01.Green_Hill/9.jpg"
+    assert findings(data) == [
+        ("problem", f"1 picture in more than one class, so that a label is wrong: {names}"),
+        ("problem", f"1 picture in more than one part, which flatters every figure: {names}"),
+    ]
+
+
+def test_photos_to_validate_with_are_looked_at(data: Path) -> None:
+    write_photos(data, {"val/01.Green_Hill": 2, "val/Tower": 1})
+    shutil.copy(data / "train" / "01.Green_Hill" / "0.jpg", data / "val" / "01.Green_Hill" / "trained on.jpg")
+    found, _ = check(data)
+    assert table(found).splitlines()[0] == f"{data}: 3 classes, 7 photos to train, 4 to validate and 3 to test"
+    assert table(found).splitlines()[2:] == [
+        "class            train      val     test  unreadable",
+        "00.Red_Tower         4        0        2           0",
+        "01.Green_Hill        3        3        1           0",
+        "Tower                0        1        0           0",
+        "problem: 1 val folder that training does not know: Tower",
+        "problem: 1 class without a val photo: 00.Red_Tower",
+        "problem: 1 picture in more than one part, which flatters every figure: "
+        "train/01.Green_Hill/0.jpg = val/01.Green_Hill/trained on.jpg",
+    ]
+
+
+def test_classes_that_cannot_be_trained_on_are_problems(data: Path) -> None:
+    (data / "train" / "02.Empty").mkdir()
+    write_photos(data, {"train/03.Single": 1, "test/04.Unknown": 2})
+    (data / "train" / "05.Broken").mkdir()
+    (data / "train" / "05.Broken" / "1.jpg").write_bytes(b"")
+    (data / "train" / "05.Broken" / "2.jpg").write_bytes(picture()[:-60])
+    (data / "train" / "loose.jpg").write_bytes(picture())
+    assert findings(data) == [
+        ("problem", "02.Empty has no readable photo to train on; training needs two a class"),
+        ("problem", "03.Single has only one readable photo to train on; training needs two a class"),
+        ("problem", "05.Broken has no readable photo to train on; training needs two a class"),
+        ("problem", "1 test folder that training does not know: 04.Unknown"),
+        ("note", "3 classes without a test photo: 02.Empty, 03.Single, 05.Broken"),
+        (
+            "note",
+            "2 photos that cannot be read, and will be skipped: train/05.Broken/1.jpg (empty), "
+            "train/05.Broken/2.jpg (truncated)",
+        ),
+        ("note", "1 photo beside the class folders of train, which nothing uses"),
+    ]
+
+
+def test_data_without_classes_are_a_problem_and_no_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found, samples = check(tmp_path / "empty")
+    assert (found.classes, found.sizes, samples) == ((), None, [])
+    assert found.findings == (Finding(problem=True, text="training needs at least two class folders, there are 0"),)
+    assert table(found).startswith(f"{tmp_path}/empty: 0 classes, 0 photos to train and 0 to test\n")
+    with pytest.raises(UsageError, match="does not exist; give a folder with"):
+        check(tmp_path / "none")
+
+
+def test_many_names_are_cut_short(data: Path) -> None:
+    for number in range(7):
+        (data / "train" / "00.Red_Tower" / f"bad{number}.jpg").write_text("no photo")
+    ((_, text),) = findings(data)
+    assert text.count("not_an_image") == 5
+    assert text.endswith(", and 2 more")
+
+
+def test_the_command_prints_a_table_and_draws_the_samples(data: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "samples.png"
+    result = CliRunner().invoke(main, ["data", "check", str(data), "--samples", str(sheet)])
+    size = sum(path.stat().st_size for path in data.rglob("*.jpg")) / 1e6
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"{data}: 2 classes, 7 photos to train and 3 to test\n"
+        f"width 40 to 40, median 40; height 30 to 30, median 30 pixels; {size:.1f} MB\n"
+        "class            train     test  unreadable\n"
+        "00.Red_Tower         4        2           0\n"
+        "01.Green_Hill        3        1           0\n"
+    )
+    with Image.open(sheet) as image:
+        assert (image.format, image.size) == ("PNG", (614, 210))
+        pixels = np.asarray(image, dtype=int)
+    assert tuple(pixels[54, 248]) == pytest.approx((shade("train/00.Red_Tower"), 0, 99), abs=3)
+    assert tuple(pixels[156, 452]) == pytest.approx((shade("train/01.Green_Hill"), 40, 99), abs=3)
+    assert tuple(pixels[156, 554]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("preds.parquet", "give a name that ends in .png"),
+        ("data/train/00.Red_Tower/a.png", "lies inside {data}, among the photos; give --samples a name elsewhere"),
+        ("data", "is a folder; give the name of a file that ends in .png"),
+    ],
+)
+def test_samples_replace_no_photo_and_no_other_file(data: Path, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "preds.parquet").write_text("x")
+    result = CliRunner().invoke(main, ["data", "check", str(data), "--samples", str(tmp_path / name)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"batchland: {tmp_path / name}: {message.format(data=data)}\n"
+    assert (tmp_path / "preds.parquet").read_text() == "x"
+
+
+def test_the_exit_code_tells_a_script(data: Path) -> None:
+    def run(*options: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["data", "check", str(data), *options])
+        return result.exit_code, result.stderr
+
+    assert run() == (0, "")
+    shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "train/00.Red_Tower/again.jpg")
+    assert run() == (0, "")
+    assert run("--strict") == (4, f"batchland: {data}: 1 problem, see above; mend the folders\n")
+    shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "test/00.Red_Tower/leak.jpg")
+    assert run() == (4, f"batchland: {data}: 1 problem, see above; mend the folders\n")
+
+
+def test_names_that_move_the_cursor_are_shown_by_their_codes(data: Path) -> None:
+    (data / "train" / "00.Red_Tower" / "a\x1b[2Jb.jpg").write_text("no photo")
+    result = CliRunner().invoke(main, ["data", "check", str(data)])
+    assert "a[U+001B][2Jb.jpg (not_an_image)" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_json_holds_everything_and_torch_is_not_needed(data: Path) -> None:
+    shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "train/00.Red_Tower/again.jpg")
+    program = (
+        "import sys\n"
+        "from batchland.cli.main import main\n"
+        f"main(['data', 'check', {str(data)!r}, '--json'], standalone_mode=False)\n"
+        "print('torch' in sys.modules, file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stderr == "False\n"
+    assert json.loads(result.stdout)["duplicates"] == [
+        {
+            "names": ["train/00.Red_Tower/0.jpg", "train/00.Red_Tower/again.jpg"],
+            "two_classes": False,
+            "two_parts": False,
+        }
+    ]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real photos are not here")
+def test_real_photos_leak_where_eyes_did_not_see_it() -> None:
+    found, _ = check(REAL / "landmarks")
+    assert sum(one.train + one.test for one in found.classes) == 268
+    assert [names.names for names in found.duplicates if names.two_parts] == [
+        (
+            "train/hue_imperial_city/hue_imperial_city (8).jpg",
+            "test/hue_imperial_city/hue_imperial_city (4).jpg",
+            "test/hue_imperial_city/hue_imperial_city (6).jpg",
+        )
+    ]

@@ -1,0 +1,177 @@
+"""Getting a data set: whole or not at all."""
+
+import hashlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from archives import PHOTOS, server, tar_of, zip_of
+from click.testing import CliRunner
+
+from batchland.cli.main import main
+from batchland.data import fetch as fetch_module
+from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder, download
+from batchland.errors import DownloadError, Interrupted, LockedError, UsageError
+from batchland.system.lock import locked
+
+ARCHIVE = zip_of(PHOTOS)
+SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+LIFTED = {name.removeprefix("set/"): content for name, content in PHOTOS.items()}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_module.time, "sleep", lambda seconds: None)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_set_is_fetched_checked_and_unpacked(tmp_path: Path) -> None:
+    out = tmp_path / "data" / "landmarks"
+    stages: list[str] = []
+    with server(ARCHIVE) as manners:
+        manners.breaks_after = [500]
+        done = download(
+            manners.url,
+            out,
+            DownloadOptions(sha256=SHA256.upper()),
+            on_progress=lambda stage, here, total: stages.append(stage),
+        )
+    assert files_below(out) == LIFTED
+    assert [path.name for path in out.parent.iterdir()] == ["landmarks"]
+    assert done == (out, (12, sum(map(len, PHOTOS.values()))), len(ARCHIVE), SHA256)
+    assert sorted(set(stages)) == ["download", "unpacking"]
+    assert manners.requests == [None, "bytes=500-"]
+
+
+@pytest.mark.parametrize("content", [ARCHIVE, tar_of(PHOTOS)])
+def test_a_local_archive_will_do_and_stays(tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "set.anything"
+    source.write_bytes(content)
+    (tmp_path / "out").mkdir()  # an empty folder is no hindrance
+    download(str(source), tmp_path / "out")
+    assert files_below(tmp_path / "out") == LIFTED
+    assert source.read_bytes() == content
+
+
+def test_another_archive_than_the_expected_one_is_thrown_away(tmp_path: Path) -> None:
+    with server(ARCHIVE) as manners, pytest.raises(UsageError) as caught:
+        download(manners.url, tmp_path / "out", DownloadOptions(sha256="0" * 64))
+    assert str(caught.value) == f"{manners.url}: its sha256 is {SHA256}, not {'0' * 64}; not unpacked"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (zip_of(PHOTOS | {"../evil.jpg": b""}), "its entry '../evil.jpg' points outside the target"),
+        (zip_of(PHOTOS | {str(number): bytes(8 << 20) for number in range(9)}), "brings the whole beyond 100 times"),
+        (ARCHIVE[:-30], "neither a zip nor a tar archive"),
+        (zip_of({"empty/": b""}), "holds no files"),
+    ],
+    ids=["slip", "bomb", "cut", "empty"],
+)
+def test_an_archive_that_is_refused_leaves_nothing(tmp_path: Path, content: bytes, says: str) -> None:
+    with server(content) as manners, pytest.raises(UsageError, match=says) as caught:
+        download(manners.url, tmp_path / "data" / "out")
+    assert str(caught.value).startswith(f"{manners.url}: ")
+    assert files_below(tmp_path) == {}
+    (tmp_path / "set.zip").write_bytes(content)
+    with pytest.raises(UsageError, match=says):
+        download(str(tmp_path / "set.zip"), tmp_path / "data" / "out")
+    assert files_below(tmp_path) == {"set.zip": content}
+
+
+def test_a_broken_download_goes_on_in_the_next_run(tmp_path: Path) -> None:
+    with server(ARCHIVE) as manners:
+        manners.breaks_after = [700, *[0] * 5]
+        with pytest.raises(DownloadError, match="700 bytes are kept, the same command goes on from there"):
+            download(manners.url, tmp_path / "out")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", ".out.part.json"]
+        download(manners.url, tmp_path / "out")
+    assert manners.requests[-1] == "bytes=700-"
+    assert files_below(tmp_path) == {f"out/{name}": content for name, content in LIFTED.items()}
+
+
+@pytest.mark.parametrize("stage", ["download", "unpacking"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_between_two_steps_and_the_next_run_goes_on(
+    tmp_path: Path, stage: str, signum: signal.Signals
+) -> None:
+    def interrupt(current: str, done: int, total: int | None) -> None:
+        if current == stage:
+            os.kill(os.getpid(), signum)
+
+    with server(ARCHIVE) as manners:
+        with pytest.raises(Interrupted) as caught:
+            download(manners.url, tmp_path / "out", on_progress=interrupt)
+        assert str(caught.value) == f"{tmp_path}/out: stopped during the {stage}; give the same command again"
+        assert caught.value.exit_code == 128 + signum
+        assert not (tmp_path / "out").exists()
+        assert (tmp_path / ".out.part").read_bytes() == ARCHIVE
+        download(manners.url, tmp_path / "out")
+    assert files_below(tmp_path / "out") == LIFTED
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_leavings_of_a_killed_run_are_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".out.new" / "train").mkdir(parents=True)
+    (tmp_path / ".out.new" / "train" / "half.jpg").write_bytes(b"half")
+    (tmp_path / "set.zip").write_bytes(ARCHIVE)
+    download(str(tmp_path / "set.zip"), tmp_path / "out")
+    assert files_below(tmp_path / "out") == LIFTED
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set.zip"]
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "set.zip").write_bytes(ARCHIVE)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    for out in (tmp_path / "out", tmp_path / "set.zip"):
+        with pytest.raises(UsageError) as caught:
+            download(str(tmp_path / "set.zip"), out)
+        assert str(caught.value) == (f"{out}: exists and is not an empty folder; give a new one, or delete it first")
+    with locked(tmp_path / ".new.lock", "new"), pytest.raises(LockedError, match="another run"):
+        download(str(tmp_path / "set.zip"), tmp_path / "new")
+
+
+def test_sources_that_are_none_are_told(tmp_path: Path) -> None:
+    for source, reason in ((tmp_path / "none.zip", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(UsageError) as caught:
+            download(str(source), tmp_path / "out")
+        assert str(caught.value) == f"{source}: cannot be read ({reason}); give an address or an archive"
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [
+        (REFERENCE_URL, "data/landmark_images"),
+        ("https://host/a/imagenette2-160.tgz?download=1", "data/imagenette2-160"),
+        ("/tmp/My Photos.tar.xz", "data/My Photos"),
+        ("https://host/photos%20of%202026.ZIP", "data/photos of 2026"),
+    ],
+)
+def test_the_folder_is_named_after_the_archive(source: str, folder: str) -> None:
+    assert default_folder(source) == Path(folder)
+
+
+@pytest.mark.parametrize("source", ["https://host/download?id=7", "https://host/", "/tmp/.zip", "photos", "..zip"])
+def test_a_name_that_says_nothing_asks_for_another(source: str) -> None:
+    with pytest.raises(UsageError, match="its name does not say what the folder should be called; give one with --out"):
+        default_folder(source)
+
+
+def test_the_command_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with server(ARCHIVE) as manners:
+        result = CliRunner().invoke(main, ["data", "download", manners.url])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (f"data/set: 12 files, 0.0 MB, from {manners.url} (0.0 MB, sha256 {SHA256})\n")
+    assert files_below(tmp_path / "data" / "set") == LIFTED
+    again = CliRunner().invoke(main, ["data", "download", manners.url])
+    assert (again.exit_code, again.stdout) == (2, "")
+    bad = CliRunner().invoke(main, ["data", "download", manners.url, "--sha256", "12"])
+    assert (bad.exit_code, bad.stderr) == (2, "batchland: --sha256 12: not 64 hexadecimal digits\n")

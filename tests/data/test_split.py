@@ -1,0 +1,252 @@
+"""Dividing a folder of photos."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import splitfolders
+from click.testing import CliRunner
+from pydantic import ValidationError
+
+from batchland.cli.main import main
+from batchland.data.split import SplitOptions, split
+from batchland.errors import OutputError, UsageError
+
+
+def write_photos(folder: Path, names: dict[str, list[str]]) -> Path:
+    """Class folders with photos of these names; their contents are their names."""
+    for name, photos in names.items():
+        (folder / name).mkdir(parents=True)
+        for photo in photos:
+            (folder / name / photo).write_text(f"{name}/{photo}")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    counts = {"00.Red_Tower": 10, "01.Green_Hill": 7, "02.Blue_Lake": 2}
+    return write_photos(
+        tmp_path / "photos", {name: [f"{n:02}.jpg" for n in range(count)] for name, count in counts.items()}
+    )
+
+
+def names_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_split_is_that_of_split_folders_and_has_every_photo_once(photos: Path, tmp_path: Path) -> None:
+    state = random.getstate()
+    made = split(photos, tmp_path / "ours")
+    assert random.getstate() == state
+    assert made.parts == {
+        "train": {"00.Red_Tower": 8, "01.Green_Hill": 5, "02.Blue_Lake": 1},
+        "val": {"00.Red_Tower": 2, "01.Green_Hill": 2, "02.Blue_Lake": 1},
+    }
+    splitfolders.ratio(photos, tmp_path / "theirs", seed=1337, ratio=(0.8, 0.2))
+    assert names_below(made.folder) == names_below(tmp_path / "theirs")
+    everything = [f"{path.parent.name}/{path.name}" for path in made.folder.rglob("*.jpg")]
+    assert sorted(everything) == names_below(photos)
+    for path in made.folder.rglob("*.jpg"):
+        assert path.read_text() == f"{path.parent.name}/{path.name}"
+        assert not path.is_symlink()
+
+
+def test_parts_have_the_names_and_shares_that_were_given(photos: Path, tmp_path: Path) -> None:
+    (photos / "02.Blue_Lake" / "more.JPG").write_text("more")
+    (photos / "02.Blue_Lake" / "and more.png").write_text("and more")
+    parts = {"test": 0.25, "train": 0.5, "val": 0.25}  # names that split-folders uses for others
+    made = split(photos, tmp_path / "out", SplitOptions(parts=parts))
+    assert made.parts == {
+        "test": {"00.Red_Tower": 2, "01.Green_Hill": 1, "02.Blue_Lake": 1},
+        "train": {"00.Red_Tower": 5, "01.Green_Hill": 3, "02.Blue_Lake": 2},
+        "val": {"00.Red_Tower": 3, "01.Green_Hill": 3, "02.Blue_Lake": 1},
+    }
+    assert sorted(path.name for path in made.folder.iterdir()) == ["test", "train", "val"]
+    for part, counts in made.parts.items():
+        assert {folder.name: len(list(folder.iterdir())) for folder in (made.folder / part).iterdir()} == counts
+
+
+@pytest.mark.parametrize("place", ["new", "00.Red_Tower/new", "."])
+def test_the_photos_folder_is_left_as_it_is(photos: Path, place: str) -> None:
+    before = sorted(photos.rglob("*"))
+    with pytest.raises(UsageError) as caught:
+        split(photos, photos / place)
+    told = f"{photos / place}: lies inside {photos}, which is left as it is; give an --out elsewhere"
+    assert str(caught.value) == told
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_links_lead_to_the_photos(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    copies, links = (
+        split(Path("photos"), Path("copies")),
+        split(Path("photos"), Path("links"), SplitOptions(links=True)),
+    )
+    assert names_below(links.folder) == names_below(copies.folder)
+    for path in links.folder.rglob("*.jpg"):
+        assert path.is_symlink()
+        assert path.read_text() == f"{path.parent.name}/{path.name}"
+
+
+def test_the_seed_decides(photos: Path, tmp_path: Path) -> None:
+    first, again, other = (
+        names_below(split(photos, tmp_path / str(number), SplitOptions(seed=seed)).folder)
+        for number, seed in enumerate((5, 5, 6))
+    )
+    assert first == again != other
+
+
+def test_photos_of_one_scene_stay_together(tmp_path: Path) -> None:
+    scenes = [f"scene{scene}-{shot}.jpg" for scene in range(12) for shot in range(scene % 4 + 1)]
+    data = write_photos(tmp_path / "photos", {"a": scenes, "b": ["single.jpg", "lone-1.jpg", "odd-1.jpg"]})
+    options = SplitOptions(parts={"train": 0.5, "val": 0.25, "test": 0.25}, group_prefix=re.compile("scene[^-]+"))
+    with pytest.raises(UsageError, match="none of its 3 photos would get into val"):
+        split(data, tmp_path / "out", options)
+    (data / "b" / "4.jpg").write_text("")
+    made = split(data, tmp_path / "out", options)
+    homes: dict[str, set[str]] = {}
+    for path in (made.folder).rglob("scene*.jpg"):
+        homes.setdefault(path.name.split("-")[0], set()).add(path.parent.parent.name)
+    assert len(homes) == 12
+    assert {len(parts) for parts in homes.values()} == {1}
+    assert set.union(*homes.values()) == {"train", "val", "test"}
+    assert sum(sum(counts.values()) for counts in made.parts.values()) == len(scenes) + 4
+
+
+def test_copies_of_a_photo_stay_together_with_their_scenes(tmp_path: Path) -> None:
+    """Each photo lies there twice; one of scene 0 is one of scene 1, too, so that these two are one group."""
+    scenes = [f"scene{scene}-{shot}.jpg" for scene in range(6) for shot in range(2)]
+    data = write_photos(tmp_path / "photos", {"a": scenes, "b": scenes})
+    for folder in (data / "a", data / "b"):
+        for photo in scenes:
+            shutil.copy(folder / photo, folder / f"copy of {photo}")
+    shutil.copy(data / "a" / "scene0-1.jpg", data / "a" / "scene1-0.jpg")
+
+    def parts_of(*names: str) -> set[str]:
+        found = [path for name in names for path in made.folder.rglob(f"a/{name}")]
+        assert len(found) == len(names)
+        return {path.parent.parent.name for path in found}
+
+    made = split(data, tmp_path / "plain", SplitOptions(parts={"train": 0.5, "val": 0.5}))
+    assert {len(parts_of(photo, f"copy of {photo}")) for photo in scenes if photo != "scene1-0.jpg"} == {1}
+    options = SplitOptions(parts={"train": 0.5, "val": 0.5}, group_prefix=re.compile("scene[0-9]+"))
+    made = split(data, tmp_path / "scenes", options)
+    assert len(parts_of("scene0-0.jpg", "scene0-1.jpg", "copy of scene0-1.jpg", "scene1-0.jpg", "scene1-1.jpg")) == 1
+    assert {path.parent.parent.name for path in made.folder.rglob("a/*")} == {"train", "val"}
+
+
+def test_a_prefix_that_no_photo_has_is_a_mistake(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        split(photos, tmp_path / "out", SplitOptions(group_prefix=re.compile("scene[^-]+")))
+    assert str(caught.value) == (
+        f"--group-prefix scene[^-]+: matches the beginning of no name below {photos} (one is 00.jpg), so nothing would "
+        f"stay together"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_photo_is_left_out(photos: Path, tmp_path: Path) -> None:
+    (photos / "00.Red_Tower" / "notes.txt").write_text("")
+    (photos / "00.Red_Tower" / ".hidden.jpg").write_text("")
+    (photos / ".ipynb_checkpoints").mkdir()
+    (photos / ".ipynb_checkpoints" / "1.jpg").write_text("")
+    (photos / "loose.jpg").write_text("")
+    made = split(photos, tmp_path / "out")
+    names = names_below(made.folder)
+    assert len(names) == 19
+    assert all(re.fullmatch(r"(train|val)/0[012]\.[A-Za-z_]+/\d\d\.jpg", name) for name in names)
+    assert len(list((made.folder / "train").iterdir())) == 3
+
+
+def test_bad_folders_are_named_and_nothing_stays(photos: Path, tmp_path: Path) -> None:
+    def message(data: Path, options: SplitOptions | None = None) -> str:
+        with pytest.raises(UsageError) as caught:
+            split(data, tmp_path / "out", options)
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / ".out.new").exists()
+        return str(caught.value)
+
+    assert message(tmp_path / "none").startswith(f"{tmp_path}/none: does not exist; give a folder with")
+    assert message(write_photos(tmp_path / "one", {"a": ["1.jpg"]})).startswith(f"{tmp_path}/one: only one class fold")
+    assert message(write_photos(tmp_path / "empty", {"a": ["1.jpg", "2.jpg"], "b": []})) == (
+        f"{tmp_path}/empty/b: holds no photos; add some or remove the folder"
+    )
+    assert message(write_photos(tmp_path / "single", {"a": ["1.jpg", "2.jpg"], "b": ["1.jpg"]})) == (
+        f"{tmp_path}/single/b: none of its 1 photo would get into train; add some, remove the folder, or give other "
+        f"shares"
+    )
+    assert message(photos, SplitOptions(parts={"train": 0.8, "val": 0.1, "test": 0.1})) == (
+        f"{photos}/01.Green_Hill: none of its 7 photos would get into val; add some, remove the folder, or give other "
+        f"shares"
+    )
+    (photos / "00.Red_Tower" / "more").mkdir()
+    (photos / "00.Red_Tower" / "more" / "1.jpg").write_text("")
+    assert message(photos) == (
+        f"{photos}/00.Red_Tower: photos lie in folders below it (more/1.jpg); move them up, or train without"
+    )
+
+
+def test_a_disk_that_is_full_leaves_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device", target)
+
+    monkeypatch.setattr("shutil.copy2", full)
+    with pytest.raises(OutputError) as caught:
+        split(photos, tmp_path / "out")
+    assert str(caught.value) == f"{tmp_path}/out: cannot be written (No space left on device)"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_photo_that_cannot_be_read_is_named(photos: Path, tmp_path: Path) -> None:
+    (photos / "00.Red_Tower" / "03.jpg").chmod(0)
+    with pytest.raises(UsageError) as caught:
+        split(photos, tmp_path / "out")
+    assert str(caught.value) == f"{photos}/00.Red_Tower/03.jpg: cannot be read (Permission denied)"
+
+
+@pytest.mark.parametrize(
+    "parts", [{"a": 1.0}, {"a": 0.5, "b": 0.4}, {"a": 0.5, "../b": 0.5}, {"a": 0.4, "b": 0.2, "c": 0.2, "d": 0.2}]
+)
+def test_parts_that_are_no_whole_are_refused(parts: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        SplitOptions(parts=parts)
+
+
+def test_the_command_tells_the_parts_and_needs_no_torch(photos: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from batchland.cli.main import main\n"
+        f"main(['data', 'split', {str(photos)!r}, '--out', {str(tmp_path / 'out')!r}], standalone_mode=False)\n"
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == (
+        f"{tmp_path}/out/train: 14 photos of 3 classes\n{tmp_path}/out/val: 5 photos of 3 classes\nFalse\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        *(
+            (
+                ["--parts", parts],
+                f"--parts {parts}: give two or three parts, their names of letters, digits, - and _, whose shares make "
+                f"1, such as train=0.8,test=0.2",
+            )
+            for parts in ("train", "train=0.8,test=0.1", "train=80%,test=20%", "a/b=0.8,c=0.2")
+        ),
+        (["--group-prefix", "("], "--group-prefix (: not a regular expression (missing ), unterminated subpattern at "
+                                  "position 0)"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_one_line(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
+    result = CliRunner().invoke(main, ["data", "split", str(photos), "--out", str(tmp_path / "out"), *options])
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"batchland: {says}\n")

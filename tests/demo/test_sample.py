@@ -1,0 +1,91 @@
+"""The sample set: the same files from the same seed, all kinds of pictures, and a delivery with broken files."""
+
+import hashlib
+from collections import Counter
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from batchland.demo.sample import BROKEN_FILES, LANDMARKS, draw_sample
+from batchland.errors import ImageError, UsageError
+from batchland.images.preprocess import PreprocessSpec, preprocess
+from batchland.images.sources.folder import list_images
+from batchland.images.sources.refs import Ignored, read_image
+
+SPEC = PreprocessSpec(height=32, width=32)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return draw_sample(tmp_path_factory.mktemp("drawn") / "sample", images=160)
+
+
+def contents(root):
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_summary_counts_what_is_there(sample):
+    assert sample.training_images == sum(1 for _ in list_images(sample.train)) == 116
+    assert sample.test_images == sum(1 for _ in list_images(sample.test)) == 44
+    assert sample.incoming_files == sum(1 for _ in list_images(sample.incoming)) == 25
+    assert sample.broken_files == 3
+
+
+def test_classes_are_numbered_folders_unevenly_filled_in_train_and_test(sample):
+    assert sample.classes == tuple(f"{number:02}.{name}" for number, name in enumerate(LANDMARKS))
+    for part in (sample.train, sample.test):
+        assert sorted(path.name for path in part.iterdir()) == list(sample.classes)
+    sizes = Counter(ref.name.split("/")[0] for ref in list_images(sample.train))
+    assert min(sizes.values()) >= 4
+    assert max(sizes.values()) > 2.5 * min(sizes.values())
+
+
+def test_the_same_seed_draws_the_same_files_and_another_one_others(sample, tmp_path):
+    again = draw_sample(tmp_path / "again", images=160)
+    assert contents(again.root) == contents(sample.root)
+    other = draw_sample(tmp_path / "other", seed=1, images=80)
+    assert not set(contents(other.train).values()) & set(contents(sample.train).values())
+
+
+def test_there_are_pictures_of_every_kind(sample):
+    kinds, orientations, sizes = set(), set(), set()
+    for ref in list_images(sample.train):
+        with Image.open(BytesIO(read_image(ref).data)) as image:
+            kinds.add((image.format, image.mode))
+            orientations.add(image.getexif().get(0x0112, 1))
+            sizes.add(image.size)
+    wanted = {("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"),
+              ("WEBP", "RGB")}  # fmt: skip
+    assert wanted <= kinds
+    assert {1, 3, 6, 8} <= orientations
+    assert len(sizes) > 50
+
+
+def test_the_delivery_fails_where_it_is_meant_to_and_nowhere_else(sample):
+    ignored = Ignored()
+    failed = {}
+    for ref in list_images(sample.incoming, ignored=ignored):
+        try:
+            preprocess(read_image(ref).data, SPEC)
+        except ImageError as error:
+            failed[ref.name] = error.code
+    assert failed == BROKEN_FILES
+    assert ignored.counts == {".txt": 1}
+
+
+def test_an_existing_empty_folder_is_filled_and_a_full_one_is_refused(sample, tmp_path):
+    (tmp_path / "empty").mkdir()
+    drawn = draw_sample(tmp_path / "empty", images=80)
+    assert sorted(path.name for path in drawn.root.iterdir()) == ["incoming", "test", "train"]
+    with pytest.raises(UsageError, match="exists and is not an empty folder"):
+        draw_sample(sample.root)
+
+
+def test_too_few_images_and_a_negative_seed_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="give at least 80"):
+        draw_sample(tmp_path / "few", images=79)
+    with pytest.raises(UsageError, match="seed = -1: give 0 or more"):
+        draw_sample(tmp_path / "seed", seed=-1)
+    assert list(tmp_path.iterdir()) == []

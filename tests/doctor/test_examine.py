@@ -1,0 +1,247 @@
+"""The doctor: healthy installations and sick ones, each told in one line with what to do."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from nights import night
+from toys import needs_codec, picture, toy_card, write_toy_model
+
+import batchland.doctor.examine as doctor_module
+from batchland.cli.main import main
+from batchland.doctor.examine import Check, check_jpeg_decoder, examine_installation, examine_job, examine_model
+from batchland.models.gpu import jpeg_decoder
+from batchland.nightly.run_record import update_run
+from batchland.system.lock import locked
+
+YESTERDAY = date.today() - timedelta(days=1)
+
+
+@pytest.fixture
+def job(tmp_path, toy_model):
+    """A job file with its input, beside the toy model."""
+    (tmp_path / "incoming" / str(YESTERDAY)).mkdir(parents=True)
+    (tmp_path / "incoming" / str(YESTERDAY) / "a.jpg").write_bytes(picture())
+    path = tmp_path / "nightly.toml"
+    path.write_text('images = "incoming/{date}"\nmodel = "toy.onnx"\ndevice = "cpu"\n')
+    return path
+
+
+def by_name(checks: Iterable[Check]) -> dict[str, Check]:
+    found = list(checks)
+    assert len({check.name for check in found}) == len(found)
+    return {check.name: check for check in found}
+
+
+def test_a_healthy_installation(toy_model):
+    found = by_name([*examine_installation(), *examine_model(toy_model, "cpu")])
+    assert list(found) == [
+        "python", "packages", "training", "onnxruntime", "formats", "cpu", "cuda", "cuda libraries", "cores", "memory",
+        "disk", "model",
+    ]  # fmt: skip
+    assert {check.state for check in found.values() if check.name not in ("cuda", "memory", "disk")} == {"ok"}
+    assert re.match(r"batchland 0\.1\.0, braceexpand \S+, click \S+, jinja2 ", found["packages"].found)
+    assert found["formats"].found == "JPEG, PNG, WEBP, BMP, GIF, TIFF"
+    assert found["cpu"].found == "CPUExecutionProvider ran a convolution"
+    assert re.fullmatch(r"\d+ usable( of the machine's \d+)?", found["cores"].found)
+    assert re.fullmatch(rf"{toy_model}: toy, 3 classes, sha256 [0-9a-f]{{12}}, runs on cpu", found["model"].found)
+
+
+def test_cuda_is_told_from_a_session_that_ran_or_with_the_reason():
+    found = by_name(examine_installation())["cuda"]
+    if found.state == "ok":
+        assert found.found == "CUDAExecutionProvider ran a convolution on cuda:0"
+    else:
+        assert found.state == "warn"
+        assert found.found.startswith("not usable: ")
+        assert found.advice == "nothing, if the CPU is meant to score"
+
+
+def test_it_does_not_import_torch(toy_model):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from batchland.doctor.examine import examine_installation, examine_model\n"
+        f"checks = (*examine_installation(), *examine_model(Path({str(toy_model)!r})))\n"
+        "print(*(check.state for check in checks), 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("False\n")
+    assert "fail" not in result.stdout
+
+
+def distribution(folder: Path, name: str, number: str) -> None:
+    """Metadata of an installed wheel that brings the package onnxruntime."""
+    info = folder / f"{name.replace('-', '_')}-{number}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
+    (info / "top_level.txt").write_text("onnxruntime\n")
+
+
+def test_two_onnxruntime_wheels_side_by_side(tmp_path, monkeypatch):
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        distribution(tmp_path / "site", name, "9.9.9")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert by_name(examine_installation())["onnxruntime"] == Check(
+        "onnxruntime",
+        "fail",
+        "onnxruntime 9.9.9, onnxruntime-gpu 9.9.9 are installed side by side and break each other",
+        "pip uninstall -y onnxruntime onnxruntime-gpu; then pip install onnxruntime-gpu",
+    )
+
+
+def test_what_a_removed_wheel_leaves_of_the_other(tmp_path):
+    """`import onnxruntime` still works, as an empty namespace; everything that needs it is told, nothing crashes."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from pathlib import Path\n"
+        "from batchland.doctor.examine import examine_installation, examine_job, examine_model\n"
+        "for check in (*examine_installation(), *examine_model(), *examine_job(Path('nightly.toml'))):\n"
+        "    print(check.state, check.name, check.advice, sep='|')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [line for line in result.stdout.splitlines() if line.startswith("fail")]
+    reinstall = "reinstall batchland into a fresh environment"
+    told = [line.split("|")[1:] for line in lines[1:]]
+    assert told == [[name, reinstall] for name in ("cpu", "cuda", "model", "job")]
+    assert re.fullmatch(r"fail\|onnxruntime\|pip install --force-reinstall --no-deps onnxruntime(-gpu)?", lines[0])
+
+
+def test_a_package_that_is_missing_and_one_that_is_too_old(monkeypatch):
+    wanted = ["numpy>=999", "no-such-package>=1", "torch>=999; extra == 'train'", "click"]
+    monkeypatch.setattr(doctor_module, "requires", lambda name: wanted)
+    found = by_name(examine_installation())["packages"]
+    assert (found.state, found.advice) == ("fail", "pip install --upgrade batchland")
+    assert re.fullmatch(r"numpy \S+ is not >=999, no-such-package is not installed", found.found)
+
+
+def test_little_memory_and_a_disk_that_cannot_be_written(monkeypatch):
+    monkeypatch.setattr(doctor_module, "usable_memory", lambda: 2**29)
+    monkeypatch.setattr(doctor_module, "machine_memory", lambda: 2**34)
+    found = by_name([*examine_installation(), *examine_model(folder=Path("/proc"))])
+    assert found["memory"] == Check(
+        "memory",
+        "warn",
+        "0.5 GiB usable of the machine's 16.0 GiB",
+        "raise the container's limit, or lower --batch-size and --num-workers",
+    )
+    assert (found["disk"].state, found["disk"].found.split(" (")[0]) == ("fail", "/proc: cannot be written")
+
+
+@needs_codec
+def test_the_jpeg_decoder_is_tried(monkeypatch):
+    version = jpeg_decoder.load_codec().__version__
+    found = f"nvImageCodec {version}, CPU_ONLY; damaged files are found by the CPU"
+    assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
+    monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
+    found = (
+        f"not usable: nvImageCodec {version} is too old; pip install --upgrade 'batchland[decode-cuda]'; only --decode "
+        "cuda needs it"
+    )
+    assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
+
+
+def test_a_little_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor_module, "LITTLE_DISK", 2**60)
+    found = by_name(examine_model(folder=tmp_path / "not" / "yet"))["disk"]
+    assert found.state == "warn"
+    assert re.fullmatch(rf"\d+\.\d GiB free at {tmp_path}", found.found)
+
+
+def test_a_model_that_is_none(tmp_path, toy_model):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    found = by_name(examine_model(tmp_path / "broken.onnx"))["model"]
+    assert (found.state, found.found.split(": ")[:2]) == (
+        "fail", [str(tmp_path / "broken.onnx"), "onnxruntime cannot load it"]
+    )  # fmt: skip
+
+
+def test_a_job_that_is_ready(job, tmp_path, toy_model):
+    found = list(examine_job(job))
+    name, state, told, advice = found.pop(2)
+    assert (name, state, advice) == ("model toy", "ok", "")
+    assert told.startswith(f"{toy_model}: toy, 3 classes")
+    assert [check._replace(found=re.sub(r"^\S+ GiB", "N GiB", check.found)) for check in found] == [
+        Check("job", "ok", f"{job}: nightly, next for {YESTERDAY}"),
+        Check("input", "ok", f"{tmp_path}/incoming/{YESTERDAY}"),
+        Check("disk, output", "ok", f"N GiB free at {tmp_path}"),
+        Check("disk, records", "ok", f"N GiB free at {tmp_path}"),
+        Check("lock", "ok", "free"),
+        Check("last night", "ok", "none yet"),
+    ]
+
+
+def test_a_job_in_trouble(job, tmp_path):
+    shutil.rmtree(tmp_path / "incoming")
+    write_toy_model(tmp_path / "other.onnx", toy_card())
+    job.write_text(
+        'images = "incoming/{date}"\ndevice = "cuda:7"\nmetrics = "/proc/batchland.prom"\n'
+        '[models]\nfirst = "other.onnx"\nsecond = "none.onnx"\n'
+        '[evaluation]\nlabels = "labels-{date}.csv"\n[notify]\ncommand = ["no-such-program"]\n'
+    )
+    record = night(YESTERDAY, outcome="gate_failed", error="gate failed: top1 < 0.9")
+    update_run(tmp_path / "runs" / "nightly" / str(YESTERDAY), record)
+    with locked(tmp_path / "runs" / "nightly" / ".lock", "nightly"):
+        found = by_name(examine_job(job))
+    assert found["input"] == Check(
+        "input",
+        "warn",
+        f"{tmp_path}/incoming/{YESTERDAY}: does not exist; is the delivery late, or `images` in {job} wrong?",
+        "wait for the delivery, or mend the job file",
+    )
+    assert found["labels"] == Check(
+        "labels",
+        "warn",
+        f"{tmp_path}/labels-{YESTERDAY}.csv: not there; the night fails",
+        "bring them, or mend the job file",
+    )
+    assert found["notify"] == Check(
+        "notify", "warn", "no-such-program: no such program", "install it, or give its whole path"
+    )
+    assert (found["disk, metrics"].state, found["disk, metrics"].found[:24]) == ("fail", "/proc: cannot be written")
+    assert (found["model first"].state, found["model first"].found[:33]) == (
+        "fail",
+        "--device cuda:7 cannot run here: ",
+    )
+    assert found["model second"].found == (
+        f"{tmp_path}/none.onnx: cannot be read (No such file or directory); give an exported or adopted model"
+    )
+    assert (found["lock"].state, found["lock"].found.split(" on ")[0]) == ("warn", f"held by process {os.getpid()}")
+    assert found["last night"] == Check(
+        "last night",
+        "warn",
+        f"{YESTERDAY}: gate_failed (gate failed: top1 < 0.9)",
+        f"batchland run {job} --date {YESTERDAY}",
+    )
+
+
+def test_a_job_file_with_a_mistake(job):
+    job.write_text('images = "incoming"\nmodel = "toy.onnx"\nbatchsize = 4\n')
+    (found,) = examine_job(job)
+    assert found == Check("job", "fail", f'{job}: unknown key "batchsize" (did you mean "batch_size"?)')
+
+
+def test_the_command(job, toy_model):
+    run = CliRunner().invoke
+    healthy = run(main, ["doctor", "--job", str(job)])
+    assert healthy.exit_code == 0
+    assert f"ok    job             {job}: nightly, next for {YESTERDAY}\n" in healthy.output
+    lines = run(main, ["doctor", "--model", str(toy_model), "--json"]).output.splitlines()
+    assert [json.loads(line)["name"] for line in lines][-2:] == ["disk", "model"]
+    sick = run(main, ["doctor", "--model", "absent.onnx"])
+    assert sick.exit_code == 1
+    told = "absent.onnx: cannot be read (No such file or directory); give an exported or adopted model"
+    assert sick.output.splitlines()[-1] == f"fail  model           {told}"
+    both = run(main, ["doctor", "--job", str(job), "--device", "cpu"])
+    assert (both.exit_code, both.stderr.splitlines()[-1]) == (
+        2, "Error: a job names its models and its device itself; leave --model and --device out"
+    )  # fmt: skip

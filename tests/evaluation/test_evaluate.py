@@ -1,0 +1,279 @@
+"""Predictions and labels joined and accounted for; the whole evaluation."""
+
+from pathlib import Path
+
+import pytest
+from evaluation_data import Row, write_label_folders, write_predictions
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from toys import picture
+
+import batchland
+from batchland.errors import UsageError
+from batchland.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from batchland.evaluation.outcomes import join, read_predictions
+from batchland.evaluation.schema import LabelAccount
+
+FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
+RED, GREEN, BLUE = (0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8)
+NOTHING = {
+    "unlabelled": 0, "unlabelled_examples": (), "unpredicted": 0, "unpredicted_examples": (), "missing_classes": (),
+    "unknown_classes": {}, "renamed_classes": {}, "empty_folders": (), "loose_images": 0, "blank_labels": 0,
+}  # fmt: skip
+
+
+def predictions(tmp_path: Path, *rows: Row) -> Path:
+    return write_predictions(tmp_path / "preds.parquet", FOLDERS, rows)
+
+
+def labels(tmp_path: Path, *names: str) -> Path:
+    return write_label_folders(tmp_path / "labels", names)
+
+
+def refusal(predictions: Path, labels: Path, options: EvaluateOptions | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        evaluate(predictions, labels, options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def top1(evaluation: Evaluation) -> float | None:
+    return evaluation.summary.figures.top1 and evaluation.summary.figures.top1.value
+
+
+def test_everything_matches(tmp_path: Path) -> None:
+    names = ("00.Red_Tower/1.jpg", "01.Green_Hill/1.jpg", "02.Blue_Lake/1.jpg")
+    scored = predictions(tmp_path, *(Row(name, answer) for name, answer in zip(names, (RED, BLUE, BLUE), strict=True)))
+    evaluation = evaluate(scored, labels(tmp_path, *names))
+    assert evaluation.summary.account == LabelAccount(predicted=3, labelled=3, scored=3, failed=0, **NOTHING)
+    assert top1(evaluation) == 2 / 3
+
+
+def test_what_does_not_match_is_accounted_for(tmp_path: Path) -> None:
+    source = labels(
+        tmp_path, "07.Red_Tower/1.jpg", "07.Red_Tower/2.jpg", "01.Green_Hill/1.jpg", "Atlantis/1.jpg", "loose.png"
+    )
+    (source / "02.Blue_Lake").mkdir()
+    rows = (
+        Row("07.Red_Tower/1.jpg", RED),
+        Row("01.Green_Hill/1.jpg", error_code="truncated"),
+        Row("Atlantis/1.jpg", RED),
+        Row("somewhere/else.jpg", BLUE),
+        Row("loose.png", BLUE),
+    )
+    evaluation = evaluate(predictions(tmp_path, *rows), source, EvaluateOptions(ignore_unknown_classes=True))
+    assert evaluation.summary.account == LabelAccount(
+        predicted=5,
+        labelled=4,
+        scored=1,
+        failed=1,
+        unlabelled=2,
+        unlabelled_examples=("somewhere/else.jpg", "loose.png"),
+        unpredicted=1,
+        unpredicted_examples=("07.Red_Tower/2.jpg",),
+        missing_classes=("Blue Lake",),
+        unknown_classes={"Atlantis": 1},
+        renamed_classes={"07.Red_Tower": "00.Red_Tower"},
+        empty_folders=("02.Blue_Lake",),
+        loose_images=1,
+        blank_labels=0,
+    )
+    assert [group.model_dump() for group in evaluation.summary.failures] == [
+        {"error_code": "truncated", "images": 1, "examples": ("01.Green_Hill/1.jpg",)}
+    ]
+
+
+def test_an_unknown_class_stops_and_tells_both_sides(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg", "01.Green_Hil/1.jpg")
+    assert refusal(predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED)), source) == (
+        f"{source}: 1 class name that the model does not know: '01.Green_Hil' (did you mean '01.Green_Hill'?); the "
+        "model's classes are 'Red Tower', 'Green Hill', 'Blue Lake'; correct the names, or leave their images out "
+        "with --ignore-unknown-classes"
+    )
+
+
+def test_images_of_unknown_classes_alone_are_nothing_to_evaluate(tmp_path: Path) -> None:
+    source = labels(tmp_path, "Atlantis/1.jpg")
+    options = EvaluateOptions(ignore_unknown_classes=True)
+    message = refusal(predictions(tmp_path, Row("Atlantis/1.jpg", RED)), source, options)
+    assert "1 class name that the model does not know: 'Atlantis'" in message
+
+
+def test_a_prefix_is_advised_and_taken_off(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg")
+    scored = predictions(tmp_path, Row("test/00.Red_Tower/1.jpg", RED))
+    assert refusal(scored, source) == (
+        f"{scored}: no predicted image has a label: predictions name 'test/00.Red_Tower/1.jpg', {source} names "
+        "'00.Red_Tower/1.jpg'; images were scored from a folder further up: give --strip-prefix test/, or score that "
+        "folder"
+    )
+    assert top1(evaluate(scored, source, EvaluateOptions(strip_prefix="test/"))) == 1.0
+
+
+def test_a_star_takes_off_the_name_of_every_tar_shard(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg", "00.Red_Tower/2.jpg")
+    rows = [Row("s-001.tar/test/00.Red_Tower/1.jpg", RED), Row("s-002.tar/test/00.Red_Tower/2.jpg", RED)]
+    scored = predictions(tmp_path, *rows, Row("s-003.tar/", error_code="unreadable"))
+    assert refusal(scored, source).endswith(
+        "; predictions of tar shards begin with the shard: give --strip-prefix '*.tar/test/'"
+    )
+    evaluation = evaluate(scored, source, EvaluateOptions(strip_prefix="*.tar/test/"))
+    assert top1(evaluation) == 1.0
+    assert evaluation.outcomes["image"].to_pylist() == [row.image for row in rows]
+    account = evaluation.summary.account
+    assert (account.scored, account.unlabelled_examples) == (2, ("s-003.tar/",))
+
+
+def test_images_that_differ_by_their_shard_only_are_not_mixed_up(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg")
+    scored = predictions(tmp_path, Row("a.tar/00.Red_Tower/1.jpg", RED), Row("b.tar/00.Red_Tower/1.jpg", RED))
+    assert refusal(scored, source, EvaluateOptions(strip_prefix="*.tar/")) == (
+        f"{scored}: without the prefix *.tar/ several images are called '00.Red_Tower/1.jpg'; give a table of labels "
+        f"that names images as the predictions do"
+    )
+
+
+def test_the_prefix_that_fits_most_is_advised(tmp_path: Path) -> None:
+    names = [f"00.Red_Tower/{number}.jpg" for number in range(3)]
+    rows = [Row(f"test/{names[0]}", RED), *(Row(f"train/{name}", RED) for name in names)]
+    message = refusal(predictions(tmp_path, *rows), labels(tmp_path, *names))
+    assert "give --strip-prefix train/, or score that folder" in message
+
+
+def test_labels_that_begin_further_up_are_told(tmp_path: Path) -> None:
+    source = labels(tmp_path, "test/00.Red_Tower/1.jpg")
+    scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED))
+    assert "labels begin further up: give the folder test/ in it" in refusal(scored, source)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    labelled=st.dictionaries(st.integers(0, 12), st.sampled_from(["00.Red_Tower", "Blue Lake", "7.Blue_Lake", "Mars"])),
+    predicted=st.dictionaries(st.integers(0, 12), st.sampled_from([RED, GREEN, BLUE, ()])),
+)
+def test_the_account_adds_up(tmp_path: Path, labelled: dict[int, str], predicted: dict[int, tuple[float, ...]]) -> None:
+    """Whatever is labelled and predicted, every image is in one count of each side."""
+    rows = [Row(f"{number}.jpg", answer, None if answer else "empty") for number, answer in predicted.items()]
+    path = predictions(tmp_path, *rows)
+    table = tmp_path / "l.csv"
+    table.write_text("image,label\n" + "".join(f"{number}.jpg,{name}\n" for number, name in labelled.items()))
+    known = {number for number, name in labelled.items() if name != "Mars"}
+    if not known & set(predicted):
+        with pytest.raises(UsageError):
+            join(read_predictions(path), table, ignore_unknown=True)
+        return
+    outcomes, account, _ = join(read_predictions(path), table, ignore_unknown=True)
+    both = known & set(predicted)
+    assert outcomes.images.to_pylist() == [f"{number}.jpg" for number in predicted if number in both]
+    assert account.scored == sum(bool(predicted[number]) for number in both)
+    assert account.failed == len(both) - account.scored
+    unknown = account.unknown_classes.get("Mars", 0)
+    assert account.labelled == account.scored + account.failed + account.unpredicted + unknown
+    assert account.unlabelled == len(set(predicted) - set(labelled))
+    assert account.unpredicted == len(known - set(predicted))
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "message"),
+    [
+        ((Row("x.jpg", RED),), ("a/y.jpg",), "no predicted image has a label: predictions name 'x.jpg'"),
+        ((Row("x.jpg", RED),), ("a/readme.txt",), "holds no labelled image; give class folders with images in them"),
+        ((), ("a/y.jpg",), "holds no predictions; there is nothing to evaluate"),
+    ],
+)
+def test_nothing_in_common(tmp_path: Path, rows: tuple[Row, ...], names: tuple[str, ...], message: str) -> None:
+    assert message in refusal(predictions(tmp_path, *rows), labels(tmp_path, *names))
+
+
+def test_what_is_no_predictions_file_is_refused(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg")
+    path = tmp_path / "x.parquet"
+    assert refusal(path, source) == f"{path}: does not exist; give what `batchland score --out` wrote"
+    path.write_bytes(b"not Parquet at all")
+    assert refusal(path, source).startswith(f"{path}: cannot be read as Parquet (")
+    assert refusal(source, source) == (
+        f"{source}: holds no _manifest.json, so it is no finished run of `score`; give one, or run "
+        "`score` again to finish it"
+    )
+    (source / "_manifest.json").write_text("[]")
+    assert "is not a manifest of batchland" in refusal(source, source)
+    report = evaluate(predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED)), source)
+    import pyarrow.parquet as pq
+
+    pq.write_table(report.outcomes, path)
+    assert refusal(path, source) == (
+        f"{path}: is not a predictions file of batchland (no column 'error_message'); give what `score` wrote"
+    )
+
+
+def test_an_image_that_stands_in_the_predictions_twice_is_refused(tmp_path: Path) -> None:
+    scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED), Row("00.Red_Tower/1.jpg", BLUE))
+    assert "some images stand in it twice" in refusal(scored, labels(tmp_path, "00.Red_Tower/1.jpg"))
+
+
+def test_the_fingerprint_of_labels_is_of_names_not_of_a_model_s_order(tmp_path: Path) -> None:
+    source = labels(tmp_path, "00.Red_Tower/1.jpg", "01.Green_Hill/1.jpg")
+    rows = (Row("00.Red_Tower/1.jpg", RED), Row("01.Green_Hill/1.jpg", RED))
+    one = write_predictions(tmp_path / "1.parquet", FOLDERS, rows)
+    other = write_predictions(tmp_path / "2.parquet", FOLDERS[::-1], rows[::-1])
+    fewer = write_predictions(tmp_path / "3.parquet", FOLDERS, rows[:1])
+    prints = [evaluate(path, source).summary.labels.fingerprint for path in (one, other, fewer)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_of_shards_and_of_a_job_s_partitions_one_is_asked_for(tmp_path: Path) -> None:
+    source, out = labels(tmp_path, "00.Red_Tower/1.jpg"), tmp_path / "out"
+    (out / "shard-00000-of-00002").mkdir(parents=True)
+    assert refusal(out, source) == (
+        f"{out}: holds shards; run `batchland merge {out} --out preds.parquet`, and give what it writes"
+    )
+    (out / "shard-00000-of-00002").rmdir()
+    for day in (24, 23):
+        (out / f"date=2026-11-{day}").mkdir()
+    assert refusal(out, source) == (
+        f"{out}: holds the partitions of a job, of which each is a run of its own; give one, like date=2026-11-24 in it"
+    )
+
+
+def test_the_same_seed_gives_the_same_evaluation(tmp_path: Path) -> None:
+    source = labels(tmp_path, *(f"00.Red_Tower/{number}.jpg" for number in range(9)))
+    rows = [Row(f"00.Red_Tower/{number}.jpg", RED if number % 3 else BLUE) for number in range(9)]
+    scored = predictions(tmp_path, *rows)
+    kept = [evaluate(scored, source).summary.model_dump(exclude={"created_at"}) for _ in range(2)]
+    assert kept[0] == kept[1]
+    other = evaluate(scored, source, EvaluateOptions(seed=1)).summary.figures
+    assert other.top1 == evaluate(scored, source).summary.figures.top1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"confidence": 1.0}, {"confidence": 0.1}, {"resamples": 10}, {"bins": 1}, {"seed": -1}, {"confidense": 0.9}],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        EvaluateOptions(**options)  # type: ignore[arg-type]
+
+
+def test_the_toy_model_is_scored_and_evaluated_as_file_and_as_folder(
+    tmp_path: Path, toy_model: Path, colour_folders: Path
+) -> None:
+    """Red, green and blue are named right; a blue picture among the green and a broken file are not."""
+    (colour_folders / "01.Green_Hill" / "9.png").write_bytes(picture((0, 0, 255), kind="PNG"))
+    (colour_folders / "02.Blue_Lake" / "9.jpg").write_bytes(picture()[:300])
+    found = []
+    for out in ("preds.parquet", "parts"):
+        options = batchland.ScoreOptions(model=toy_model, part_size=4, batch_size=2)
+        batchland.score(colour_folders, tmp_path / out, options)
+        found.append(batchland.evaluate(tmp_path / out, colour_folders))
+    one, other = found
+    assert one.summary.figures == other.summary.figures
+    assert one.outcomes.equals(other.outcomes)
+    assert one.summary.account == LabelAccount(predicted=11, labelled=11, scored=10, failed=1, **NOTHING)
+    assert top1(one) == 0.9
+    assert one.mistakes.select(["image", "true_label", "predicted_label"]).to_pylist() == [
+        {"image": "01.Green_Hill/9.png", "true_label": "Green Hill", "predicted_label": "Blue Lake"}
+    ]
+    assert [group.error_code for group in one.summary.failures] == ["truncated"]
+    assert one.summary.model.name == "toy"
+    assert one.image_root == colour_folders.resolve()

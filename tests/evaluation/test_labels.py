@@ -1,0 +1,172 @@
+"""Labels from folders and tables, and classes matched by name."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from evaluation_data import Row, write_label_folders, write_predictions
+
+from batchland.errors import UsageError
+from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
+from batchland.models.card import class_names
+
+PREDICTED = pa.chunked_array([["a/1.jpg", "a/2.data"]])
+
+
+def read(source: Path, image_root: str = "/photos") -> Labels:
+    return read_labels(source, PREDICTED, image_root)
+
+
+def pairs(labels: Labels) -> dict[str, str]:
+    return dict(zip(labels.images.to_pylist(), labels.names.to_pylist(), strict=True))
+
+
+def refusal(source: Path) -> str:
+    """The error's message, without the path in front."""
+    with pytest.raises(UsageError) as caught:
+        read(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{source}: ")
+
+
+def table(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_the_first_folder_is_the_class_whatever_lies_deeper(tmp_path: Path) -> None:
+    write_label_folders(tmp_path, ["a/1.jpg", "a/2.data", "a/3.txt", "b/deep/er/1.PNG", "loose.jpg", "notes.txt"])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    labels = read(tmp_path)
+    assert pairs(labels) == {"a/1.jpg": "a", "a/2.data": "a", "b/deep/er/1.PNG": "b"}  # 2.data was predicted
+    assert (labels.kind, labels.empty_folders, labels.loose_images) == ("folder", ("empty",), 1)
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    write_label_folders(tmp_path, ["elsewhere/1.jpg", "labels/a/1.jpg"])
+    (tmp_path / "labels" / "b").symlink_to(tmp_path / "elsewhere")
+    assert pairs(read(tmp_path / "labels")) == {"a/1.jpg": "a", "b/1.jpg": "b"}
+
+
+def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
+    write_label_folders(tmp_path, ["1.jpg"])
+    assert refusal(tmp_path) == ("holds no class folders; labels are a folder with one folder per class, or a table")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("image,label\na/1.jpg,Red Tower\nb/2.jpg,Blue Lake\n", "utf-8"),
+        ("image,label\r\na/1.jpg,Red Tower\r\nb/2.jpg,Blue Lake\r\n", "utf-8-sig"),  # as Excel saves it
+        ("image;label\na/1.jpg;Red Tower\nb/2.jpg;Blue Lake\n", "utf-8"),
+        ("image\tlabel\na/1.jpg\tRed Tower\nb/2.jpg\tBlue Lake\n", "utf-8"),
+        ('"label","by","image"\n"Red Tower","an, a","a/1.jpg"\n"Blue Lake",,"b/2.jpg"\n', "utf-8"),
+        ("image,label\n./a/1.jpg,Red Tower\n/photos/b/2.jpg,Blue Lake\n", "utf-8"),
+    ],
+    ids=["plain", "excel", "semicolons", "tabs", "quoted", "paths"],
+)
+def test_tables_of_many_kinds(tmp_path: Path, text: str, encoding: str) -> None:
+    labels = read(table(tmp_path / "labels.csv", text, encoding))
+    assert pairs(labels) == {"a/1.jpg": "Red Tower", "b/2.jpg": "Blue Lake"}
+    assert labels.kind == "csv"
+
+
+def test_numbers_and_the_word_null_stay_text(tmp_path: Path) -> None:
+    labels = read(table(tmp_path / "l.csv", "image,label\n007,1.0\nNA,null\n"))
+    assert pairs(labels) == {"007": "1.0", "NA": "null"}
+
+
+def test_parquet_from_pandas_with_categories(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"image": ["a", "b"], "label": pd.Categorical(["Red Tower", "Blue Lake"]), "other": [1, 2]})
+    frame.to_parquet(tmp_path / "labels.parquet")
+    labels = read(tmp_path / "labels.parquet")
+    assert pairs(labels) == {"a": "Red Tower", "b": "Blue Lake"}
+    assert labels.kind == "parquet"
+
+
+def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> None:
+    labels = read(table(tmp_path / "l.csv", "image,label\na,Red\na,Red\nb,\nc,  \n"))
+    assert pairs(labels) == {"a": "Red"}
+    assert labels.blank_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.csv", None, "does not exist; give a folder of class folders, or a CSV or Parquet file"),
+        (
+            "l.csv", b"file,label\na,b\n",
+            "has no column 'image', it has 'file', 'label'; labels need the columns 'image' and 'label'",
+        ),
+        (
+            "l.csv", b"",
+            "has no column 'image' and no column 'label', it has ''; labels need the columns 'image' and 'label'",
+        ),
+        ("l.csv", b"image,label\na,Red\na,Blue\n", "'a' has 2 different labels: 'Red', 'Blue'; keep one"),
+        ("l.csv", b"image,label\n,Red\n", "some rows have no image name; every row needs one"),
+        (
+            "l.csv", b"image,label\na,Red,x\n",
+            "cannot be read as CSV (CSV parse error: Expected 2 columns, got 3: a,Red,x)",
+        ),
+        (
+            "l.csv", "image,label\na,Red\n".encode("utf-16"),
+            "cannot be read as CSV ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte)",
+        ),
+        (
+            "l.parquet", b"PAR?",
+            "cannot be read as Parquet (Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes))",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_of_labels_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert refusal(tmp_path / name) == message
+
+
+def test_predictions_are_no_labels(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "preds.parquet", ("a", "b"), [Row("a/1.jpg", (0.9, 0.1))])
+    assert refusal(path) == "holds predictions, not true labels; give those, as class folders or a table"
+    pd.read_parquet(path).drop(columns="top_k").to_csv(tmp_path / "preds.csv")
+    assert refusal(tmp_path / "preds.csv").startswith("holds predictions, not true labels")
+
+
+def test_labels_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": ["a"], "label": [["Red", "Blue"]]}), tmp_path / "l.parquet")
+    assert refusal(tmp_path / "l.parquet").startswith("images and labels must be text (")
+
+
+def test_classes_match_by_folder_by_label_and_at_last_without_the_number() -> None:
+    classes = class_names(["09.Golden_Gate_Bridge", "10.Eiffel_Tower", "11.Niagara"])
+    match = match_classes({"09.Golden_Gate_Bridge", "Eiffel Tower", "03.Niagara", "Atlantis"}, classes)
+    assert match.index == {"09.Golden_Gate_Bridge": 0, "Eiffel Tower": 1, "03.Niagara": 2}
+    assert match.renamed == {"03.Niagara": "11.Niagara"}
+    assert match.unknown == ("Atlantis",)
+
+
+def test_an_index_is_no_name() -> None:
+    assert match_classes({"0", "1"}, class_names(["a", "b"])).unknown == ("0", "1")
+
+
+def test_a_name_of_two_classes_is_refused() -> None:
+    classes = class_names(["Red_Tower", "Red Tower"])  # two folders of one label keep their names
+    assert match_classes({"Red Tower", "Red_Tower"}, classes).index == {"Red_Tower": 0, "Red Tower": 1}
+    classes = (classes[0].model_copy(update={"label": "B"}), classes[1].model_copy(update={"folder": "B"}))
+    with pytest.raises(UsageError, match="'B' is one class's folder and another's label"):
+        match_classes({"B"}, classes)
+
+
+def test_unknown_classes_are_told_with_both_sides_and_the_near_ones() -> None:
+    classes = class_names(["09.Golden_Gate_Bridge", "10.Eiffel_Tower"])
+    assert unknown_classes_message("labels.csv", ("Atlantis", "golden gate bridg"), classes) == (
+        "labels.csv: 2 class names that the model does not know: 'Atlantis', 'golden gate bridg' (did you mean "
+        "'Golden Gate Bridge'?); the model's classes are 'Golden Gate Bridge', 'Eiffel Tower'; correct the names, or "
+        "leave their images out with --ignore-unknown-classes"
+    )
+    many = [f"class {number:02}" for number in range(30)]
+    message = unknown_classes_message("l", [f"x{number:02}" for number in range(12)], class_names(many))
+    assert "'x09' and 2 more" in message
+    assert "'class 19' and 10 more" in message

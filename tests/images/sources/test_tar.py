@@ -1,0 +1,281 @@
+"""Images in tar shards: every member a row, whatever happens to the shard."""
+
+import gzip
+import io
+import os
+import random
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from click.testing import CliRunner
+from s3_server import Bucket
+from toys import COLOURS, contents, options, picture, read_all
+
+from batchland import score
+from batchland.cli.main import main
+from batchland.errors import UsageError
+from batchland.images.sources import random_access
+from batchland.images.sources.open import ContainerSource, open_source
+from batchland.images.sources.random_access import BLOCK_BYTES
+from batchland.images.sources.refs import Ignored, read_image
+from batchland.scoring.merge.merge import merge
+from batchland.scoring.score import Progress
+from batchland.scoring.shard import Shard
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Three shards of twenty pictures, one of each broken, with labels beside them."""
+    (tmp_path / "shards").mkdir()
+    colours = list(COLOURS.values())
+    for shard in range(3):
+        with webdataset.TarWriter(str(tmp_path / f"shards/photos-{shard:03}.tar")) as writer:
+            for number in range(20):
+                data = picture(colours[number % 3])
+                data = data[: len(data) // 2] if number == 7 else data
+                writer.write({"__key__": f"camera/{number:04}", "jpg": data, "cls": number % 3})
+    return tmp_path / "shards"
+
+
+def _write(path: Path, files: dict[str, bytes]) -> bytes:
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(data), 1_700_000_000
+            tar.addfile(member, io.BytesIO(data))
+    return path.read_bytes()
+
+
+def test_shards_of_webdataset(shards: Path, toy_model: Path, tmp_path: Path) -> None:
+    summary = score(f"{shards}/photos-{{000..002}}.tar", tmp_path / "out.parquet", options(toy_model))
+    assert summary.manifest.images == f"{shards}/photos-{{000..002}}.tar"
+    assert summary.manifest.ignored == {".cls": 60}
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["image"].to_pylist() == [
+        f"photos-{shard:03}.tar/camera/{number:04}.jpg" for shard in range(3) for number in range(20)
+    ]
+    labels = [None if n == 7 else ["Red Tower", "Green Hill", "Blue Lake"][n % 3] for _ in range(3) for n in range(20)]
+    assert table["label"].to_pylist() == labels
+
+
+@pytest.mark.parametrize("pattern", ["photos-{000..002}.tar", "photos-*.tar", "photos-{000,001,002}.tar", "*"])
+def test_a_shard_has_one_name_however_it_was_asked_for(shards: Path, pattern: str) -> None:
+    if pattern == "*":
+        (shards / "photos-{1}.tar").write_bytes((shards / "photos-000.tar").read_bytes())
+        assert read_all(shards / "photos-{1}.tar")[0][0] == "photos-{1}.tar/camera/0000.jpg"
+    else:
+        assert [name for name, _ in read_all(shards / pattern)][::20] == [
+            f"photos-{shard:03}.tar/camera/0000.jpg" for shard in range(3)
+        ]
+
+
+def test_which_members_are_images(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("./a.jpg", "._b.jpg", ".git/c.jpg", "d/", "e.txt", "ü" * 120 + ".PNG", "no-extension"):
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            tar.addfile(member)
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.jpg"
+        tar.addfile(link)
+    ignored = Ignored()
+    assert [ref.name for ref in open_source(tmp_path / "odd.tar").images(ignored)] == [
+        "odd.tar/a.jpg",
+        f"odd.tar/{'ü' * 120}.PNG",
+    ]
+    assert ignored.counts == {"hidden": 2, ".txt": 1, "no extension": 1, "not a regular file": 1}
+
+
+def test_a_shard_cut_anywhere_never_loses_an_image_silently(tmp_path: Path) -> None:
+    files = {f"{number}.jpg": bytes([number]) * 700 for number in range(4)}
+    whole = _write(tmp_path / "whole.tar", files)
+    wanted = [(f"cut.tar/{name}", data) for name, data in files.items()]
+    end = 4 * (512 + 1024)
+    for size in range(0, end + 512, 128):
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        complete = min((size + 324) // 1536, 4)  # 324 bytes pad the 700 to whole blocks
+        found = read_all(tmp_path / "cut.tar")
+        assert found[:complete] == wanted[:complete]
+        assert [value for _, value in found[complete:]] in (["unreadable"], ["truncated", "unreadable"])
+        random_access.open_files.close()
+    (tmp_path / "cut.tar").write_bytes(whole[: end + 512])  # the end mark is there
+    assert read_all(tmp_path / "cut.tar") == wanted
+
+
+def test_a_damaged_shard_never_gives_one_images_bytes_as_anothers(tmp_path: Path) -> None:
+    files = {f"{number}.jpg": bytes([number]) * 700 for number in range(8)}
+    whole = _write(tmp_path / "whole.tar", files)
+    draw = random.Random(9)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(8 * 1536)] ^= 1 << draw.randrange(8)
+        (tmp_path / "damaged.tar").write_bytes(damaged)
+        found = read_all(tmp_path / "damaged.tar")
+        random_access.open_files.close()
+        wrong = [(name, data) for name, data in found if files.get(name.partition("/")[2]) != data]
+        assert len(wrong) <= 1  # the row that stands for the rest, or the image whose own bytes are damaged
+        assert len(found) == 8 or wrong == [(found[-1][0], "unreadable")]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda data: b"", "the shard cannot be read from byte 0 on: empty file"),
+        (lambda data: b"no tar archive" * 99, "the shard cannot be read from byte 0 on: invalid header"),
+        (lambda data: data + data, "the shard cannot be read from byte 1024 on: something follows its end mark, as if"),
+        (lambda data: data[:1024], "the shard cannot be read from byte 1024 on: it has no end mark, so it may be cut"),
+        (
+            lambda data: data[:1024] + b"x" * 512,
+            "the shard cannot be read from byte 1024 on: there is no member's header",
+        ),
+    ],
+)
+def test_why_a_shard_is_unreadable(tmp_path: Path, make: object, message: str) -> None:
+    data = _write(tmp_path / "a.tar", {"a.jpg": b"data"})
+    (tmp_path / "a.tar").write_bytes(make(data))  # type: ignore[operator]
+    *_, last = open_source(tmp_path / "a.tar").images(Ignored())
+    assert last.error is not None
+    assert last.error[0] == "unreadable"
+    assert last.error[1].startswith(message)
+
+
+def test_a_missing_shard_among_others_is_a_row(shards: Path) -> None:
+    (shards / "photos-001.tar").unlink()
+    names = [name for name, _ in read_all(shards / "photos-{000..002}.tar")]
+    assert len(names) == 41
+    assert names[20] == "photos-001.tar/"
+
+
+def test_a_missing_shard_is_warned_of(
+    shards: Path, toy_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is one failed row, and may have held a thousand images."""
+    (shards / "photos-001.tar").unlink()
+    asked = ["score", f"{shards}/photos-{{000..002}}.tar", "--model", str(toy_model), "--device", "cpu"]
+    asked += ["--out", str(tmp_path / "p.parquet")]
+    told = (
+        "1 of 41 rows stand for folders or shards that could not be read, with nobody knows how many images; the "
+        "predictions are written, mend them and run again with --retry-failed"
+    )
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert told in caplog.messages
+    caplog.clear()
+    limited = CliRunner().invoke(main, [*asked, "--overwrite", "--max-failed", "50%"])
+    assert (limited.exit_code, limited.stderr.splitlines()[-1]) == (3, f"batchland: {told}")
+    assert told not in caplog.messages
+
+
+def test_no_shard_at_all(shards: Path, bucket: Bucket) -> None:
+    for place, message in {
+        f"{shards}/nights-{{000..002}}.tar": f"{shards}/nights-000.tar: cannot be opened (No such file or directory); ",
+        f"{shards}/nights-*.tar": f"{shards}/nights-*.tar: there is no such file",
+        f"{shards}/photos-{{000.tar": f"{shards}/photos-{{000.tar: its braces do not match; write NAME-{{000..099}}",
+        bucket.url("photos.tar"): f"{bucket.url()}photos.tar: there is no such file; check the name",
+    }.items():
+        with pytest.raises(UsageError) as caught:
+            next(open_source(place).images(Ignored()))
+        assert str(caught.value).startswith(message)
+
+
+def test_packed_shards_have_the_same_images(shards: Path) -> None:
+    wanted = read_all(shards / "photos-000.tar")
+    packed = gzip.compress((shards / "photos-000.tar").read_bytes())
+    for name in ("photos-000.tar.gz", "photos-000.tgz"):
+        (shards / name).write_bytes(packed)
+        assert read_all(shards / name) == [(image.replace("photos-000.tar", name), data) for image, data in wanted]
+    (shards / "cut.tgz").write_bytes(packed[: len(packed) // 2])
+    found = read_all(shards / "cut.tgz")
+    assert 0 < len(found) < 20
+    assert found[-1][1] == "unreadable"
+
+
+def test_a_remote_shard_is_fetched_once_block_by_block(bucket: Bucket, tmp_path: Path, toy_model: Path) -> None:
+    draw = random.Random(9)
+    files = {f"{number:04}.jpg": picture() + draw.randbytes(100_000) for number in range(300)}
+    size = len(_write(bucket.folder / "many.tar", files))
+    bucket.server.requests()
+    summary = score(bucket.url("many.tar"), tmp_path / "out", options(toy_model))
+    assert summary.manifest.counts.ok == 300
+    asked = bucket.server.requests()
+    assert asked.count("GET OBJECT") == -(-size // BLOCK_BYTES)
+    assert len(asked) - asked.count("GET OBJECT") <= 4  # is it there, and how long is it
+
+
+def test_large_members_of_a_remote_shard_are_fetched_alone(bucket: Bucket) -> None:
+    files = {f"{number}.jpg": bytes([number]) * 600_000 for number in range(20)}
+    _write(bucket.folder / "large.tar", files)
+    bucket.server.requests()
+    assert read_all(bucket.url("large.tar")) == [(f"large.tar/{name}", data) for name, data in files.items()]
+    assert bucket.server.requests().count("GET OBJECT") <= 2 + 2 * 20 + 1
+
+
+@pytest.mark.parametrize("size", [100, 700_000])
+def test_a_remote_shard_cut_short_fails_as_a_local_one(bucket: Bucket, tmp_path: Path, size: int) -> None:
+    whole = _write(tmp_path / "cut.tar", {f"{number}.jpg": bytes([number]) * size for number in range(5)})
+    images = len(whole.rstrip(b"\0"))
+    for end in (images * 2 // 3, images // 2, 512, 0):
+        for path in (tmp_path / "cut.tar", bucket.folder / "cut.tar"):
+            path.write_bytes(whole[:end])
+        random_access.open_files.close()
+        local = [(ref.name, ref.error) for ref in open_source(tmp_path / "cut.tar").images(Ignored())]
+        assert [(ref.name, ref.error) for ref in open_source(bucket.url("cut.tar")).images(Ignored())] == local
+        assert read_all(bucket.url("cut.tar")) == read_all(tmp_path / "cut.tar")
+        assert local[-1][0].endswith("/")
+
+
+def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path) -> None:
+    pattern = f"{shards}/photos-{{000..002}}.tar"
+    second = (shards / "photos-001.tar").read_bytes()
+    (shards / "photos-001.tar").write_bytes(second[:20_000])  # cut within the ninth image
+    score(pattern, tmp_path / "undisturbed", options(toy_model))
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 36:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(pattern, tmp_path / "out", options(toy_model), on_progress=stop)
+    summary = score(pattern, tmp_path / "out", options(toy_model))
+    assert summary.manifest.resumed_images >= 24
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+    failed = summary.manifest.counts.failed_by_code
+    assert failed["unreadable"] == 1
+    assert summary.manifest.counts.listed < 60
+
+    random_access.open_files.close()
+    (shards / "photos-001.tar").write_bytes(second)
+    again = score(pattern, tmp_path / "out", options(toy_model, retry_failed=True)).manifest
+    assert (again.counts.listed, again.counts.ok, again.counts.failed_by_code) == (60, 57, {"truncated": 3})
+    names = pq.read_table(tmp_path / "out")["image"].to_pylist()
+    assert names == [f"photos-{shard:03}.tar/camera/{number:04}.jpg" for shard in range(3) for number in range(20)]
+
+
+def test_few_shards_are_open_at_a_time(tmp_path: Path) -> None:
+    for number in range(40):
+        _write(tmp_path / f"{number:02}.tar", {"a.jpg": b"data"})
+    images = list(open_source(tmp_path / "{00..39}.tar").images(Ignored()))
+    assert [read_image(ref).data for ref in images] == [b"data"] * 40
+    held = [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    ]
+    assert sum(path.startswith(str(tmp_path)) for path in held) <= random_access.OPEN_FILES
+
+
+def test_containers_are_dealt_out_as_a_whole(shards: Path, toy_model: Path, tmp_path: Path) -> None:
+    pattern = f"{shards}/photos-{{000..002}}.tar"
+    source = open_source(pattern)
+    assert isinstance(source, ContainerSource)
+    assert list(source.containers(Ignored())) == [f"photos-{shard:03}.tar" for shard in range(3)]
+    second = [ref.name for ref in source.images_in("photos-001.tar", Ignored())]
+    assert second == [f"photos-001.tar/camera/{number:04}.jpg" for number in range(20)]
+    for index in range(2):
+        score(pattern, tmp_path / "shards", options(toy_model, shard=Shard(index=index, count=2)))
+    merge(tmp_path / "shards", tmp_path / "merged.parquet")
+    score(pattern, tmp_path / "whole.parquet", options(toy_model))
+    whole, merged = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "merged"))
+    assert merged.replace_schema_metadata().equals(whole.replace_schema_metadata())

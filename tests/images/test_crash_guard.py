@@ -1,0 +1,164 @@
+"""An image that kills the process: found by the next run, decoded apart, given its row; the others lose nothing."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from toys import COLOURS, picture
+
+from batchland.images.crash_guard import Suspects
+from batchland.images.loader import Outcome, load_image
+from batchland.images.preprocess import PreprocessSpec
+from batchland.images.sources.refs import ImageRef
+from batchland.images.subprocess_decode import load_apart
+
+SPEC = PreprocessSpec(height=8, width=8)
+
+EVIL_DECODER = """
+import ctypes, os, signal, time
+import simplejpeg
+decode = simplejpeg.decode_jpeg
+def evil(data, **options):
+    if b"crash" in data:
+        ctypes.string_at(0)
+    if b"memory" in data:
+        bytearray(40 * 1024**3)
+    if b"killed" in data:  # as the kernel does when memory is short
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    if b"sleep" in data:
+        time.sleep(60)
+    return decode(data, **options)
+simplejpeg.decode_jpeg = evil
+"""
+
+
+@pytest.fixture
+def evil_decoder(tmp_path, monkeypatch):
+    """All Python processes from here on crash on certain JPEG files. For real."""
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "sitecustomize.py").write_text(EVIL_DECODER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "evil"))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def evil(what: str) -> bytes:
+    return picture() + what.encode()
+
+
+def run(images, out, model, *more):
+    command = [sys.executable, "-m", "batchland", "score", images, "--out", out, "--model", model, *more]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("what", ["crash", "killed"])
+def test_a_run_dies_of_an_image_only_once(tmp_path, toy_model, evil_decoder, what):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(12):
+        data = evil(what) if number == 5 else picture(list(COLOURS.values())[number % 3])
+        (photos / f"{number:02}.jpg").write_bytes(data)
+    out = tmp_path / "p.parquet"
+    options = ("--batch-size", "4", "--part-size", "4")
+    first = run(photos, out, toy_model, *options)
+    number = signal.SIGSEGV if what == "crash" else signal.SIGKILL
+    assert first.returncode == -number
+    assert not out.exists()
+    second = run(photos, out, toy_model, *options)
+    assert second.returncode == 0, second.stderr
+    assert "the run before was killed; what it had in its decoders is decoded apart this time" in second.stderr
+    rows = pq.read_table(out).to_pylist()
+    assert [row["image"] for row in rows] == [f"{number:02}.jpg" for number in range(12)]
+    assert [row["image"] for row in rows if row["status"] == "failed"] == ["05.jpg"]
+    assert (rows[5]["error_code"], rows[5]["error_message"]) == (
+        "crashed", f"its decoder was killed by {number.name}",
+    )  # fmt: skip
+    assert rows[5]["file_size"] == len(evil(what))
+    assert sorted(os.listdir(tmp_path)) == ["evil", "p.manifest.json", "p.parquet", "photos", "toy.onnx"]
+
+
+def ref_of(tmp_path, data: bytes) -> ImageRef:
+    (tmp_path / "a.jpg").write_bytes(data)
+    return ImageRef("a.jpg", os.fsencode(tmp_path / "a.jpg"))
+
+
+def without_times(outcome: Outcome) -> Outcome:
+    return outcome._replace(read_seconds=0.0, decode_seconds=0.0)
+
+
+@pytest.mark.parametrize("data", [picture((200, 10, 99), (300, 200)), b"", b"text", picture()[:300]])
+def test_an_innocent_image_gives_the_same_apart(tmp_path, data):
+    ref = ref_of(tmp_path, data)
+    outcome, pixels = load_apart(ref, SPEC, 60)
+    expected, expected_pixels = load_image(ref, SPEC)
+    assert without_times(outcome) == without_times(expected)
+    np.testing.assert_array_equal(pixels, expected_pixels)
+
+
+def test_memory_and_time_are_bounded_apart(tmp_path, evil_decoder):
+    outcome, _ = load_apart(ref_of(tmp_path, evil("memory")), SPEC, 60)
+    assert outcome.error == ("out_of_memory", "not enough memory to decode it")
+    outcome, _ = load_apart(ref_of(tmp_path, evil("sleep")), SPEC, 5)
+    assert outcome.error == ("timeout", "not decoded within 5 s")
+
+
+def test_what_is_in_hand_is_noted_and_nothing_else(tmp_path, monkeypatch):
+    ref = ref_of(tmp_path, picture())
+    seen = []
+
+    def load(ref, spec, decoding):
+        seen.append((tmp_path / "in-hand").read_bytes())
+        return Outcome(), None
+
+    monkeypatch.setattr("batchland.images.crash_guard.load_image", load)
+    with Suspects(tmp_path, 60) as suspects:
+        suspects.load(ref, SPEC)
+        assert seen == [b"\0\x05a.jpg"]
+        assert (tmp_path / "in-hand").read_bytes() == b"\0\0a.jpg"
+    assert not (tmp_path / "in-hand").exists()
+
+
+def test_suspects_stay_suspects_until_they_are_cleared(tmp_path, monkeypatch):
+    """A run that is killed again and again gathers suspects; those that load well apart are free to go."""
+    apart = []
+
+    def load_apart(ref, spec, timeout):
+        apart.append(ref.name)
+        failed = ref.name == "bad.jpg"
+        return (Outcome(error=("crashed", "it died")), None) if failed else (Outcome(), np.zeros(SPEC.shape, np.uint8))
+
+    monkeypatch.setattr("batchland.images.crash_guard.load_apart", load_apart)
+    names = ("good.jpg", "bad.jpg", "x" * 5000)
+    refs = [ImageRef(name, name.encode()) for name in names]
+    notes = b"".join(
+        (len(name[:4094]).to_bytes(2) + name[:4094].encode()).ljust(4096, b"\0") for name in names
+    )  # fmt: skip
+    (tmp_path / "in-hand").write_bytes(notes)
+    with Suspects(tmp_path, 60) as suspects:
+        (tmp_path / "in-hand").rename(tmp_path / "kept")
+        suspects.load(refs[0], SPEC)
+        suspects.load(refs[1], SPEC)
+    assert apart == ["good.jpg", "bad.jpg"]
+    with Suspects(tmp_path, 60) as suspects:
+        for ref in refs:
+            suspects.load(ref, SPEC)
+    assert apart == ["good.jpg", "bad.jpg", "bad.jpg", "x" * 5000]
+
+
+def test_a_full_disk_takes_no_notes_and_stops_nobody(tmp_path):
+    with Suspects(tmp_path / "missing", 60) as suspects:
+        outcome, pixels = suspects.load(ref_of(tmp_path, picture()), SPEC)
+    assert outcome.error is None
+    assert pixels.shape == SPEC.shape
+
+
+def test_the_process_apart_gets_text_and_gives_no_pickle(tmp_path):
+    code = "import batchland.images.subprocess_decode, sys, json; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code]))
+    assert not {"onnxruntime", "pyarrow", "torch", "multiprocessing"} & set(loaded)

@@ -1,0 +1,66 @@
+"""Runners that are shared: each in its own thread, all at once, free again after an error."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from batchland.images.jpegs import NO_JPEGS
+from batchland.models.gpu.pool import RunnerPool
+
+
+class Doubler:
+    """Doubles numbers, and notes in which threads. With a barrier, only together with others."""
+
+    def __init__(self, barrier=None):
+        self.barrier = barrier
+        self.threads = []
+
+    def predict(self, pixels, jpegs=NO_JPEGS):
+        self.threads.append(threading.current_thread().name)
+        if self.barrier:
+            self.barrier.wait()
+        if pixels < 0:
+            raise ValueError(f"{pixels} is negative")
+        return 2 * pixels
+
+
+def test_each_runner_has_one_thread_whoever_calls():
+    runners = [Doubler(), Doubler()]
+    with closing(RunnerPool(runners)) as pool, ThreadPoolExecutor(6) as callers:
+        assert len(pool) == 2
+        assert list(callers.map(pool.predict, range(60))) == [2 * number for number in range(60)]
+    assert sum(len(runner.threads) for runner in runners) == 60
+    for place, runner in enumerate(runners):
+        assert set(runner.threads) == {f"device-{place}_0"}
+
+
+def test_runners_work_at_the_same_time():
+    barrier = threading.Barrier(3, timeout=10)
+    with closing(RunnerPool([Doubler(barrier) for _ in range(3)])) as pool, ThreadPoolExecutor(3) as callers:
+        assert list(callers.map(pool.predict, range(6))) == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_runner_is_free_again_after_an_error():
+    with closing(RunnerPool([Doubler()])) as pool:
+        for _ in range(3):
+            with pytest.raises(ValueError, match="-1 is negative"):
+                pool.predict(-1)
+        assert pool.predict(4) == 8
+
+
+def test_all_are_warmed_up_in_turn_each_in_its_thread():
+    runners = [Doubler(), Doubler(), Doubler()]
+    with closing(RunnerPool(runners)) as pool:
+        pool.warm_up(1)
+        assert [runner.threads for runner in runners] == [["device-0_0"], ["device-1_0"], ["device-2_0"]]
+        with pytest.raises(ValueError, match="-1 is negative"):
+            pool.warm_up(-1)
+
+
+def test_threads_end_with_the_pool():
+    pool = RunnerPool([Doubler()])
+    pool.warm_up(1)
+    pool.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("device-")]

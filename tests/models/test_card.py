@@ -1,0 +1,71 @@
+"""The card: class names from folders, JSON there and back, and cards that cannot be used."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+from toys import toy_card
+
+from batchland.errors import ModelError
+from batchland.models.card import ClassName, ModelCard, class_names
+
+
+def test_labels_of_folders():
+    folders = ["09.Golden_Gate_Bridge", "daisy", "10.", "11.__", "07.Stonehenge", "12.St._Basil's", "1.a.b"]
+    assert [name.label for name in class_names(folders)] == [
+        "Golden Gate Bridge", "daisy", "10.", "11.__", "Stonehenge", "St. Basil's", "a.b",
+    ]  # fmt: skip
+    assert [name.folder for name in class_names(folders)] == folders
+
+
+def test_two_folders_of_one_label_keep_their_own_names():
+    names = class_names(["01.Old_Bridge", "02.Old_Bridge", "03.New_Bridge"])
+    assert names == (
+        ClassName(folder="01.Old_Bridge", label="01.Old_Bridge"),
+        ClassName(folder="02.Old_Bridge", label="02.Old_Bridge"),
+        ClassName(folder="03.New_Bridge", label="New Bridge"),
+    )
+
+
+def test_a_card_survives_its_json():
+    card = toy_card()
+    assert ModelCard.from_json(card.to_json(), "x.onnx") == card
+
+
+def changed(**changes):
+    return json.dumps(json.loads(toy_card().to_json()) | changes)
+
+
+DAMAGED = "x.onnx: its batchland card is damaged ({}); export the model again"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            changed(schema_version=2),
+            "x.onnx: its card has schema_version 2, this batchland reads 1; update batchland, "
+            "or export the model again",
+        ),
+        ("{", DAMAGED.format("card: Invalid JSON: EOF while parsing an object at line 1 column 1")),
+        (
+            changed(classes=[]),
+            DAMAGED.format("classes: Tuple should have at least 1 item after validation, not 0"),
+        ),
+        (changed(preprocess={"height": -1}), DAMAGED.format("preprocess.height: Input should be greater than 0")),
+        (changed(colour="red"), DAMAGED.format("colour: Extra inputs are not permitted")),
+    ],
+    ids=["newer", "no json", "no classes", "bad spec", "unknown key"],
+)
+def test_a_card_that_cannot_be_used_says_why(text, message):
+    with pytest.raises(ModelError) as caught:
+        ModelCard.from_json(text, "x.onnx")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("kind", ["folder", "label"])
+def test_class_names_are_unique(kind):
+    names = [{"folder": "a", "label": "A"}, {"folder": "b", "label": "B"}]
+    names[1][kind] = names[0][kind]
+    with pytest.raises(ValidationError, match=f"class {kind} .* stands twice"):
+        toy_card().model_validate(toy_card().model_dump() | {"classes": names})

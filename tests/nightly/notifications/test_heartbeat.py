@@ -1,0 +1,67 @@
+"""The heartbeat: pings that a real server hears, and that nothing can make the job wait for."""
+
+import errno
+import socket
+import threading
+import time
+
+from batchland.nightly.job import HeartbeatTable
+from batchland.nightly.notifications.heartbeat import ping_end, ping_start
+
+
+def test_start_success_and_failure_are_told_apart(web_server):
+    url, heard = web_server
+    heartbeat = HeartbeatTable(url=f"{url}/check/")
+    assert [ping_start(heartbeat), ping_end(heartbeat, 0), ping_end(heartbeat, 4)] == [None, None, None]
+    assert heard == ["/check/start", "/check", "/check/4"]
+
+
+def test_addresses_can_be_others_or_none(web_server):
+    url, heard = web_server
+    heartbeat = HeartbeatTable(
+        url=url, start="", success="{url}/?status=up", failure="{url}/?status=down&msg={exit_code}"
+    )
+    assert [ping_start(heartbeat), ping_end(heartbeat, 0), ping_end(heartbeat, 75)] == [None, None, None]
+    assert heard == ["/?status=up", "/?status=down&msg=75"]
+
+
+def test_what_goes_wrong_is_told_and_no_more(web_server):
+    url, _ = web_server
+    assert ping_start(HeartbeatTable(url=f"{url}/missing")) == "heartbeat: answered 404 Not Found"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = HeartbeatTable(url=f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert ping_start(nobody) == f"heartbeat: [Errno {errno.ECONNREFUSED}] Connection refused"
+
+
+def test_a_server_that_never_answers_holds_up_no_longer_than_the_timeout():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        heartbeat = HeartbeatTable(url=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout="0.3s")
+        begin = time.monotonic()
+        assert ping_start(heartbeat) in ("heartbeat: no answer within 0.3 s", "heartbeat: timed out")
+        assert time.monotonic() - begin < 2
+
+
+def test_a_server_that_drips_its_answer_holds_up_no_longer_either():
+    """Each byte comes within urlopen's own timeout, all of them do not."""
+
+    def drip(server):
+        connection, _ = server.accept()
+        with connection:
+            for byte in b"HTTP/1.1 200 OK\r\nX-Header: " + b"x" * 100:
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    return
+                time.sleep(0.1)
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        heartbeat = HeartbeatTable(url=f"http://127.0.0.1:{server.getsockname()[1]}", timeout="0.5s")
+        begin = time.monotonic()
+        assert ping_end(heartbeat, 0) == "heartbeat: no answer within 0.5 s"
+        assert time.monotonic() - begin < 2

@@ -1,0 +1,57 @@
+"""What others hear of a night, in order, with the exit code; a backfill is nobody's business but the metrics'."""
+
+from datetime import date
+
+import pytest
+from toys import picture
+
+from batchland.errors import OutputError
+from batchland.nightly.job import load_job
+from batchland.nightly.runner import run_night
+from batchland.system.lock import locked
+
+NIGHT = date(2026, 11, 23)
+
+
+@pytest.fixture
+def job(tmp_path, toy_model, web_server):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+
+    def load(*settings):
+        return load_job(tmp_path / "toy.toml", [f"heartbeat.url={web_server[0]}/check", *settings])
+
+    return load
+
+
+def test_a_monitor_hears_of_every_start_and_every_end(job, web_server):
+    heard = web_server[1]
+    assert run_night(job(), NIGHT).attempt.exit_code == 0
+    assert heard == ["/check/start", "/check"]
+    heard.clear()
+    run_night(job("model=none.onnx"), date(2026, 11, 24))
+    assert heard == ["/check/start", "/check/5"]
+    heard.clear()
+    with locked(job().folder / ".lock", "job toy"):
+        run_night(job(), NIGHT)
+    assert heard == ["/check/75"]
+    heard.clear()
+    # Retries are one run.
+    run_night(job("images=none", "retry={attempts=3, wait='0.01s'}"), date(2026, 11, 25))
+    assert heard == ["/check/start", "/check/66"]
+
+
+def test_a_monitor_hears_of_a_run_that_could_not_even_write_its_record(job, web_server, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(OutputError):
+        run_night(job(), NIGHT)
+    assert web_server[1] == ["/check/74"]
+
+
+def test_a_backfill_is_quiet(job, web_server, tmp_path):
+    command = f"notify={{command=['touch', '{tmp_path}/told'], on='always'}}"
+    run_night(job(command, "metrics=toy.prom"), NIGHT, quiet=True)
+    assert web_server[1] == []
+    assert not (tmp_path / "told").exists()
+    assert 'batchland_exit_code{job_name="toy"} 0.0' in (tmp_path / "toy.prom").read_text()

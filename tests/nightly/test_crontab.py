@@ -1,0 +1,226 @@
+"""The crontab entry: whole lines, `%`, other entries byte for byte, and a shell that runs what cron would run."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from batchland.cli.main import main
+from batchland.errors import UsageError
+from batchland.nightly.crontab import Entry, install, kept_environment, read, remove, render
+
+OTHERS = 'MAILTO=ops@example.org\n# mine, caf\xe9\r\n5 4 * * sun  backup "a  b" \\% %stdin\n\n'.encode("latin-1")
+
+
+def entry(**changes) -> Entry:
+    facts = {
+        "job": "nightly",
+        "command": ("/opt/batchland/.venv/bin/python", "-m", "batchland", "run", "/srv/batchland/jobs/nightly.toml"),
+        "folder": Path("/srv/batchland"),
+        "log": Path("/srv/batchland/runs/nightly/cron.log"),
+        "environment": {"PATH": "/usr/bin:/bin"},
+    }
+    return Entry(**facts | changes)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """The file of a toy `crontab` program that keeps a table as cron's does: -l, -r, and - from its input."""
+    store, program = tmp_path / "table", tmp_path / "bin" / "crontab"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in\n'
+        f'-l) [ -e "{store}" ] && cat "{store}" || {{ echo "no crontab for $LOGNAME" >&2; exit 1; }} ;;\n'
+        f'-r) rm "{store}" ;;\n'
+        f'-) cat >"{store}.new"\n'
+        f'   if grep -q "30 2 \\*" "{store}.new"; then echo "bad\n hour" >&2; exit 1; fi\n'
+        f'   mv "{store}.new" "{store}" ;;\n'
+        "esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return store
+
+
+def test_the_lines():
+    assert render(entry()) == (
+        "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
+        "30 3 * * * cd /srv/batchland && PATH=/usr/bin:/bin /opt/batchland/.venv/bin/python -m batchland run "
+        "/srv/batchland/jobs/nightly.toml >>/srv/batchland/runs/nightly/cron.log 2>&1 "
+        "|| echo 'batchland nightly ended with exit code' $?, see /srv/batchland/runs/nightly/cron.log\n"
+        "# <<< batchland nightly\n"
+    )
+
+
+def test_percent_signs_are_escaped_and_everything_is_quoted():
+    line = render(
+        entry(
+            job="a",
+            command=("run", "it's 100%"),
+            folder=Path("/srv/my $HOME"),
+            log=Path("/log/%d"),
+            environment={"PATH": "/bin", "NOTE": "50% off; rm"},
+            schedule="@daily",
+        )
+    ).splitlines()[1]
+    assert line == (
+        "@daily cd '/srv/my $HOME' && NOTE='50\\% off; rm' PATH=/bin run 'it'\"'\"'s 100\\%' >>/log/\\%d 2>&1 "
+        "|| echo 'batchland a ended with exit code' $?, see /log/\\%d"
+    )
+
+
+def test_a_shell_with_an_empty_environment_runs_it_in_its_folder_and_tells_of_a_failure(tmp_path):
+    folder = tmp_path / "it's 100% ours"
+    folder.mkdir()
+    command = ("/bin/sh", "-c", 'echo "$PATH|$NOTE|$(pwd)"; exit 3')
+    made = entry(command=command, folder=folder, log=folder / "log", environment={"PATH": "/usr/bin", "NOTE": "a b%"})
+    line = render(made).splitlines()[1].removeprefix("30 3 * * * ").replace("\\%", "%")  # as cron hands it on
+    result = subprocess.run(["/bin/sh", "-c", line], env={}, cwd="/", capture_output=True, text=True)
+    assert result.stdout == f"batchland nightly ended with exit code 3, see {folder}/log\n"
+    assert (result.stderr, (folder / "log").read_text()) == ("", f"/usr/bin|a b%|{folder}\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folder": Path("/srv/a\nb")}, r"^crontab: '\\n' cannot stand in a crontab line; rename what is called so: "),
+        ({"command": ("a\\b",)}, r"^crontab: '\\\\' cannot stand in a crontab line; rename what is called so: "),
+        ({"environment": {"X": "y" * 900}}, r"^crontab: the line for nightly has \d+ bytes and cron takes 990; "),
+    ],
+)
+def test_what_cron_could_not_read_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        render(entry(**changes))
+
+
+@pytest.mark.parametrize("schedule", ["0 2 * *", "tonight", "0 2 * * * root", "@never", "0 2 * * %", ""])
+def test_a_schedule_that_is_none(schedule):
+    with pytest.raises(ValueError, match=r'is not five fields like "30 3 \* \* \*", nor a word like @daily'):
+        entry(schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        ("99 3 * * *", "has '99' as its minute, which goes from 0 to 59"),
+        ("0 24 * * *", "has '24' as its hour, which goes from 0 to 23"),
+        ("0 3 0 * *", "has '0' as its day of the month, which goes from 1 to 31"),
+        ("0 3 * 13 *", "has '13' as its month, which goes from 1 to 12"),
+        ("0 3 * * mon-fry", "has 'mon-fry' as its weekday, which goes from 0 to 7"),
+        ("0 3 * * 1,8", "has '8' as its weekday, which goes from 0 to 7"),
+        ("*/0 3 * * *", "has '*/0' as its minute, which goes from 0 to 59"),
+        ("1--2 3 * * *", "has '1--2' as its minute, which goes from 0 to 59"),
+    ],
+)
+def test_a_schedule_that_never_comes(schedule, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        entry(schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["*/15 0-23/2 1,15 * *", "05 03 * Jan-mar MON", "30  3 * * 0,7", "59 23 31 12 7", "5/10 3 * * *"]
+)
+def test_schedules_that_cron_knows(schedule):
+    assert entry(schedule=schedule).schedule == schedule
+
+
+def test_installing_replacing_and_removing_leaves_the_other_lines_as_they_were(table, tmp_path):
+    table.write_bytes(OTHERS)
+    mine, other = entry(log=tmp_path / "new" / "log"), entry(job="night", log=tmp_path / "log")
+    install(mine)
+    assert table.read_bytes() == OTHERS + render(mine).encode()
+    assert (tmp_path / "new").is_dir()
+    table.write_bytes(table.read_bytes() + b"# below\n")
+    install(other)
+    changed = mine.model_copy(update={"schedule": "30 3 * * 1-5"})
+    install(changed)
+    whole = OTHERS + render(changed).encode() + b"# below\n" + render(other).encode()
+    assert table.read_bytes() == whole
+    assert (remove("nightly"), remove("nightly")) == (True, False)
+    assert table.read_bytes() == OTHERS + b"# below\n" + render(other).encode()
+
+
+def test_an_empty_crontab_is_made_and_goes_again(table, tmp_path):
+    assert (read(), remove("nightly")) == ("", False)
+    install(entry(log=tmp_path / "log"))
+    assert read() == render(entry(log=tmp_path / "log"))
+    assert remove("nightly")
+    assert not table.exists()
+
+
+def test_a_last_line_without_its_end_gets_one(table, tmp_path):
+    table.write_bytes(b"1 2 3 4 5 true")
+    install(entry(log=tmp_path / "log"))
+    assert table.read_text() == "1 2 3 4 5 true\n" + render(entry(log=tmp_path / "log"))
+
+
+def test_an_entry_that_was_changed_by_hand_is_left_alone(table, tmp_path):
+    made = entry(log=tmp_path / "log")
+    begin, line, end = render(made).splitlines()
+    for lines in ([begin, line, "6 6 * * * mine", end], [begin, line, "6 6 * * * mine"], ["6 6 * * * mine", end]):
+        table.write_text("\n".join(lines) + "\n")
+        for act in (lambda: install(made), lambda: remove("nightly")):
+            with pytest.raises(UsageError, match=r"^crontab: the entry of nightly was changed by hand; take its lines"):
+                act()
+        assert table.read_text() == "\n".join(lines) + "\n"
+
+
+def test_a_refused_table_and_a_machine_without_crontab(table, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"^crontab: refused the new table and keeps the old one \(bad hour\)$"):
+        install(entry(schedule="0 0 30 2 *", log=tmp_path / "log"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"^crontab: no such program here; install cron, or use the systemd timer "):
+        remove("nightly")
+
+
+def test_the_environment_that_is_kept(monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BATCHLAND_MODEL", "models/a.onnx")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    monkeypatch.setenv("SECRET", "s")
+    path = "/venv/bin:/usr/local/bin:/usr/bin:/bin"
+    assert kept_environment(Path("/venv/bin")) == {"PATH": path, "BATCHLAND_MODEL": "models/a.onnx"}
+    assert os.environ["PATH"] != path
+
+
+def test_the_commands(table, tmp_path, toy_model, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/opt/venv/bin/python")
+    for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ", "BATCHLAND_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    job = tmp_path / "jobs" / "nightly.toml"
+    job.parent.mkdir()
+    job.write_text('root = ".."\nimages = "incoming"\nmodel = "toy.onnx"\n')
+    run = CliRunner().invoke
+    lines = (
+        "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
+        f"30 1 * * * cd {tmp_path} && A=b=c PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin /opt/venv/bin/python "
+        f"-m batchland run {job} >>{tmp_path}/runs/nightly/cron.log 2>&1 "
+        f"|| echo 'batchland nightly ended with exit code' $?, see {tmp_path}/runs/nightly/cron.log\n"
+        "# <<< batchland nightly\n"
+    )
+    options = [str(job), "--schedule", "30 1 * * *", "--env", "A=b=c"]
+    assert run(main, ["cron", "show", *options]).output == lines
+    assert not table.exists()
+    result = run(main, ["cron", "install", *options])
+    assert (result.exit_code, result.output) == (
+        0, f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
+    )  # fmt: skip
+    assert table.read_text() == lines
+    for argument, told in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry of nightly.\n")):
+        assert run(main, ["cron", "remove", argument]).output == told
+    for options, told in (
+        (
+            ["--schedule", "0 2 * *"],
+            "crontab: schedule '0 2 * *' is not five fields like \"30 3 * * *\", nor a word like @daily",
+        ),
+        (["--env", "1A=b"], "crontab: environment '1A' is no name of a variable"),
+    ):
+        result = run(main, ["cron", "show", str(job), *options])
+        assert (result.exit_code, result.stderr) == (2, f"batchland: {told}\n")
+    result = run(main, ["cron", "show", str(job), "--env", "A"])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")

@@ -1,0 +1,193 @@
+"""The job file: read with its paths, its dates and its tables; refused in one line that names the key."""
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from batchland.errors import UsageError
+from batchland.nightly.job import Job, expand, job_schema, load_job
+
+JOBS = Path(__file__).parents[2] / "jobs"
+NIGHT = date(2026, 11, 23)
+SMALLEST = 'images = "in"\nmodel = "m.onnx"\n'
+
+
+def write(tmp_path, text=SMALLEST, name="toy.toml"):
+    (tmp_path / "jobs").mkdir(exist_ok=True)
+    path = tmp_path / "jobs" / name
+    path.write_text(text)
+    return path
+
+
+def test_the_smallest_job(tmp_path):
+    job = load_job(write(tmp_path))
+    folder = tmp_path / "jobs"
+    assert (job.name, job.file) == ("toy", folder / "toy.toml")
+    assert job.images_of(NIGHT) == folder / "in"
+    assert job.all_models == {"m": folder / "m.onnx"}
+    assert job.partition("m", NIGHT) == folder / "predictions" / "date=2026-11-23"
+    assert job.report("m", NIGHT) == folder / "runs" / "toy" / "2026-11-23" / "report" / "m"
+    assert job.night(date(2026, 11, 24)) == NIGHT
+    assert (job.top_k, job.mode, job.on_missing, job.settle, job.time_limit) == (5, "all", "fail", timedelta(0), None)
+    assert (job.evaluation, job.retention, job.heartbeat, job.notify, job.metrics) == (None,) * 5
+
+
+def test_paths_begin_at_the_root_and_dates_are_filled_in(tmp_path):
+    text = """
+        root = ".."
+        images = "in/{date:%Y/%m/%d}/camera"
+        output = "/data/out"
+        date = "today"
+        settle = "10m"
+        time_limit = "1.5h"
+        max_failed = 20
+
+        [models]
+        one = "models/one.onnx"
+        two = "/models/two.onnx"
+
+        [evaluation]
+        labels = "labels/{date}.csv"
+        """
+    job = load_job(write(tmp_path, text))
+    assert job.images_of(NIGHT) == tmp_path / "in" / "2026" / "11" / "23" / "camera"
+    assert job.all_models == {"one": tmp_path / "models" / "one.onnx", "two": Path("/models/two.onnx")}
+    assert job.partition("two", NIGHT) == Path("/data/out/model=two/date=2026-11-23")
+    assert expand(job.evaluation.labels, NIGHT) == tmp_path / "labels" / "2026-11-23.csv"
+    assert job.night(NIGHT) == NIGHT
+    assert (job.settle, job.time_limit, job.max_failed) == (timedelta(minutes=10), timedelta(minutes=90), "20")
+
+
+def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
+    settings = [
+        "batch_size=8",
+        "device=cpu",
+        "retention.keep_days=3",
+        'include=["*.png", "camera-1/"]',
+        'name="other"',
+    ]
+    job = load_job(write(tmp_path), settings)
+    assert (job.batch_size, job.device, job.retention.keep_days) == (8, "cpu", 3)
+    assert (job.include, job.name) == (("*.png", "camera-1/"), "other")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["batchsize=3"], 'unknown key "batchsize" (did you mean "batch_size"?)'),
+        (
+            ["output=s3://b/p"],
+            "\"output\" = 's3://b/p': is a URL, but a job works on paths of its machine; mount the storage",
+        ),
+        (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
+        (["retention.x=1"], 'unknown key "retention.x" (known are retention.keep_days, retention.keep_nights)'),
+        (["batch_size=0"], '"batch_size" = 0: should be greater than 0'),
+        (
+            ["batch_size=0", "modes=1"],
+            '"batch_size" = 0: should be greater than 0; unknown key "modes" (did you mean "models"?)',
+        ),
+        (["evaluation.gates=[]"], 'key "evaluation.labels" is missing'),
+        (
+            ["evaluation.labels=x", "evaluation.gates=['topp1 < 3']"],
+            "\"evaluation.gates.0\" = 'topp1 < 3': gate 'topp1 < 3': unknown figure 'topp1' (did you mean 'top1'?)",
+        ),
+        (["evaluation=3"], '"evaluation" = 3: should be a table'),
+        (
+            ["max_failed=few"],
+            "\"max_failed\" = 'few': max-failed 'few' is neither a number of images nor a percentage; give 20 or 1.5%",
+        ),
+        (["settle=10"], '"settle" = 10: is no duration; write it like "90s", "10m", "3h" or "2d"'),
+        (["images=in/{day}"], "\"images\" = 'in/{day}': {day} is not known; write {date} or {date:%Y/%m/%d}"),
+        (["output=out/{date}"], "\"output\" = 'out/{date}': only images and labels may say {date}"),
+        (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is no pattern as in .gitignore; write it like '*.png'"),
+        (["models.a=b.onnx"], "give either model or [models]"),
+        (["metrics=a.txt"], "metrics must end in .prom, or the node exporter passes it over"),
+        (["retention={}"], "give keep_days, keep_nights or both"),
+        (
+            ["mode=new", "retention.keep_days=3"],
+            'mode = "new" knows an image by the partition that holds it, so [retention] would have images scored '
+            "again; leave one of them out",
+        ),
+        (["heartbeat.url=ftp://x"], "\"heartbeat.url\" = 'ftp://x': URL scheme should be 'http' or 'https'"),
+        (
+            ["heartbeat={url='https://x.example', start='file:///etc/passwd'}"],
+            "'file:///etc/passwd' is no http address; write it like '{url}/start'",
+        ),
+        (
+            ["name=../up"],
+            "\"name\" = '../up': should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+        ),
+        (
+            ["device=cud"],
+            "\"device\" = 'cud': unknown device 'cud'; use auto, cpu, cuda, cuda:N, cuda:0,1, cuda:all or tensorrt",
+        ),
+        (
+            ["evaluation.labels=x", "evaluation.gates=top1 < 70%"],
+            '"evaluation.gates" = \'top1 < 70%\': should be a list, like ["one", "another"]',
+        ),
+        (["exclude=*.png"], '"exclude" = \'*.png\': should be a list, like ["one", "another"]'),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, settings, told):
+    path = write(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load_job(path, settings)
+    assert str(caught.value) == f"{path}: {told}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("batch_size", "--set 'batch_size': is not KEY=VALUE; write it like --set batch_size=8"),
+        ("model.x=1", "--set 'model.x=1': model is not a table"),
+    ],
+)
+def test_a_setting_that_is_none(tmp_path, setting, told):
+    with pytest.raises(UsageError) as caught:
+        load_job(write(tmp_path), [setting])
+    assert str(caught.value) == told
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.toml: cannot be read \(No such file or directory\); give a job file"):
+        load_job(tmp_path / "none.toml")
+    with pytest.raises(UsageError, match=r"toy\.toml: is no TOML file: .*line 1"):
+        load_job(write(tmp_path, "images = in"))
+
+
+def test_the_heartbeat_s_address_is_in_no_record(tmp_path):
+    job = load_job(write(tmp_path), ["heartbeat.url=https://hc.example/secret/"])
+    assert job.heartbeat.address("{url}/{exit_code}", 4) == "https://hc.example/secret/4"
+    assert "secret" not in job.model_dump_json()
+
+
+@pytest.mark.parametrize("path", sorted(JOBS.glob("*.toml")), ids=lambda path: path.name)
+def test_the_project_s_own_jobs_are_fine_and_name_their_schema(path):
+    job = load_job(path)
+    assert job.name == path.stem
+    assert job.images_of(NIGHT).is_relative_to(JOBS.parent / "demo" / "sample")
+    first = path.read_text().partition("\n")[0]
+    assert (path.parent / first.removeprefix("#:schema ")).resolve() == JOBS.parent / "schemas" / "job.json"
+
+
+def test_the_schema_knows_every_key_and_explains_it():
+    schema = job_schema()
+    assert set(schema["properties"]) == set(Job.model_fields)
+    assert schema["required"] == ["images"]
+    tables = [schema, *schema["$defs"].values()]
+    keys = {name: key for table in tables for name, key in table["properties"].items()}
+    assert [name for name, key in keys.items() if "description" not in key and "$ref" not in json.dumps(key)] == []
+
+
+def test_the_documentation_has_every_key_with_its_default():
+    schema, rows = job_schema(), []
+    for table in (schema, *schema["$defs"].values()):
+        for name, key in table["properties"].items():
+            if "$ref" not in json.dumps(key):
+                default = "" if key.get("default") is None else f"`{json.dumps(key['default'])}`"
+                default = "required" if name in table.get("required", ()) else default
+                rows.append(f"| `{name}` | {default} | {' '.join(key['description'].split())} |")
+    documented = (JOBS.parent / "docs" / "jobs.md").read_text().splitlines()
+    assert sorted(line for line in documented if line.startswith("| `")) == sorted(rows)

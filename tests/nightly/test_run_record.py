@@ -1,0 +1,107 @@
+"""The record of a night: one document per date, whoever was started for it and however that ended."""
+
+import os
+import re
+import socket
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from batchland.errors import UsageError
+from batchland.nightly.run_record import (
+    Attempt,
+    RunRecord,
+    last_good,
+    point_to_latest,
+    read_run,
+    read_runs,
+    update_run,
+)
+from batchland.system.lock import locked
+
+NIGHT = date(2026, 11, 23)
+
+
+def at(seconds):
+    return (datetime(2026, 11, 24, 2, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def attempt(run_id, begin, end=None, outcome="running", exit_code=None, error=None):
+    return Attempt(
+        run_id=run_id,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        started_at=at(begin),
+        finished_at=None if end is None else at(end),
+        outcome=outcome,
+        exit_code=exit_code,
+        error=error,
+    )
+
+
+def record(*attempts, night=NIGHT, **fields):
+    return RunRecord(
+        job="toy", job_file="/jobs/toy.toml", date=night, config={}, attempts=attempts, versions={}, **fields
+    )
+
+
+def test_records_are_read_back_oldest_first_and_other_things_passed_over(tmp_path):
+    assert read_runs(tmp_path / "toy") == []
+    for day in (23, 21, 22):
+        night = date(2026, 11, day)
+        update_run(tmp_path / "toy" / str(night), record(attempt("a", 0, 5, "ok", 0), night=night))
+    (tmp_path / "toy" / "2026-11-20").mkdir()
+    (tmp_path / "toy" / "notes").mkdir()
+    point_to_latest(tmp_path / "toy")
+    assert [str(run.date) for run in read_runs(tmp_path / "toy")] == ["2026-11-21", "2026-11-22", "2026-11-23"]
+    assert os.readlink(tmp_path / "toy" / "latest") == "2026-11-23"
+    assert read_run(tmp_path / "toy" / "latest").seconds == 5.0
+
+
+def test_an_attempt_that_nobody_runs_any_more_was_killed(tmp_path):
+    folder = tmp_path / "toy" / "2026-11-23"
+    update_run(folder, record(attempt("a", 0)))
+    run = read_run(folder)
+    assert (run.outcome, run.exit_code, run.seconds, run.good) == ("killed", None, None, False)
+    assert run.error == "ended without a word (killed, or the machine went down); run it again, it goes on there"
+
+
+def test_an_attempt_of_the_lock_s_holder_runs_and_an_earlier_one_of_the_same_number_does_not(tmp_path):
+    folder = tmp_path / "toy" / "2026-11-23"
+    (tmp_path / "toy").mkdir()
+    with locked(tmp_path / "toy" / ".lock", "job toy"):
+        now = attempt("b", 0).model_copy(update={"started_at": datetime.now(UTC).isoformat()})
+        update_run(folder, record(attempt("a", 0), now))
+        assert [tried.outcome for tried in read_run(folder).attempts] == ["killed", "running"]
+    assert [tried.outcome for tried in read_run(folder).attempts] == ["killed", "killed"]
+
+
+def test_a_run_that_was_turned_away_adds_its_attempt_and_touches_nothing_else(tmp_path):
+    folder = tmp_path / "toy" / "2026-11-23"
+    update_run(folder, record(attempt("a", 0, 9, "ok", 0), warnings=("the heartbeat failed",)))
+    update_run(folder, record(attempt("b", 3, 4, "locked", 75, "job toy: another run")))
+    run = read_run(folder)
+    assert [tried.outcome for tried in run.attempts] == ["ok", "locked"]
+    assert (run.outcome, run.exit_code, run.error, run.warnings) == ("ok", 0, None, ("the heartbeat failed",))
+    alone = tmp_path / "toy" / "2026-11-24"
+    update_run(alone, record(attempt("b", 3, 4, "locked", 75, "job toy: another run"), night=date(2026, 11, 24)))
+    assert (read_run(alone).outcome, read_run(alone).exit_code) == ("locked", 75)
+
+
+def test_the_last_good_night():
+    good = record(attempt("a", 0, 1, "ok", 0), night=date(2026, 11, 21))
+    bad = record(attempt("a", 0, 1, "gate_failed", 4), night=date(2026, 11, 22))
+    later = record(attempt("a", 0, 1, "ok", 0), night=date(2026, 11, 25))
+    assert last_good([later, bad, good]) == later
+    assert last_good([later, bad, good], before=NIGHT) == good
+    assert last_good([bad]) is None
+
+
+def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(tmp_path, caplog):
+    with pytest.raises(UsageError, match=r"run\.json: cannot be read \(No such file or directory\)"):
+        read_run(tmp_path / "2026-11-23")
+    update_run(tmp_path / "2026-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2026, 11, 22)))
+    (tmp_path / "2026-11-23").mkdir()
+    (tmp_path / "2026-11-23" / "run.json").write_text('{"job": 1}')
+    assert [str(run.date) for run in read_runs(tmp_path)] == ["2026-11-22"]
+    assert re.search(r"2026-11-23/run\.json: is no record that this batchland reads \(job\)", caplog.text)

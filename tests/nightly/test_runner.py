@@ -1,0 +1,474 @@
+"""One job, one night, one record: what a run does, leaves and says, whatever happens on the way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import date, timedelta
+
+import pyarrow.dataset as ds
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from toys import COLOURS, picture, toy_card, write_toy_model
+
+import batchland.nightly.runner as runner_module
+from batchland.errors import OutputError
+from batchland.nightly.job import load_job
+from batchland.nightly.plan import plan_night
+from batchland.nightly.run_record import read_run, read_runs
+from batchland.nightly.runner import run_night
+from batchland.system.lock import locked
+
+NIGHT = date(2026, 11, 23)
+JOB = """
+images = "in/{date}"
+model = "toy.onnx"
+output = "out"
+device = "cpu"
+batch_size = 2
+part_size = 4
+"""
+EVALUATION = """
+[evaluation]
+labels = "in/{date}"
+brightness_sample = 0
+resamples = 200
+gates = ["top1 < 90%", "drop(top1) > 1%"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path, toy_model):
+    (tmp_path / "toy.toml").write_text(JOB)
+    deliver(tmp_path, NIGHT)
+    return tmp_path
+
+
+def deliver(project, night, per_class=3, wrong=0):
+    """Labelled pictures by class; of each class, the first `wrong` ones have another colour."""
+    colours = list(COLOURS.values())
+    for index, folder in enumerate(COLOURS):
+        place = project / "in" / str(night) / folder
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            colour = colours[(index + (number < wrong)) % 3]
+            (place / f"{number}.jpg").write_bytes(picture(colour))
+
+
+def run(project, night=NIGHT, *settings, force=False):
+    return run_night(load_job(project / "toy.toml", settings), night, force=force)
+
+
+def images(project):
+    """Date and name of every row of the output, as any reader of Parquet sees them."""
+    table = ds.dataset(project / "out", partitioning="hive").to_table(columns=["date", "image"])
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def test_a_good_night(project):
+    (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").write_bytes(b"")
+    record, attempt = run(project)
+    assert (attempt.outcome, attempt.exit_code, attempt.error) == ("ok", 0, None)
+    (model,) = record.models
+    assert (model.name, model.state, model.counts.failed_by_code) == ("toy", "scored", {"empty": 1})
+    assert model.partition == str(project / "out" / "date=2026-11-23")
+    assert (model.device, model.provider, model.mix.classes["Red Tower"]) == ("cpu", "CPUExecutionProvider", 2)
+    assert record == read_run(project / "runs" / "toy" / "latest")
+    assert record.config["batch_size"] == 2
+    assert sorted(path.name for path in (project / "runs" / "toy" / "2026-11-23").iterdir()) == [
+        "log.jsonl",
+        "run.json",
+    ]
+    assert len(images(project)) == 9
+
+
+def test_the_log_is_json_lines_with_the_run_s_id(project):
+    attempt = run(project).attempt
+    lines = [json.loads(line) for line in (project / "runs/toy/latest/log.jsonl").read_text().splitlines()]
+    assert {(line["run_id"], line["job"], line["date"]) for line in lines} == {(attempt.run_id, "toy", "2026-11-23")}
+    assert [line["message"].partition(", 9 images")[0] for line in lines] == [
+        "job toy, 2026-11-23: begins",
+        "toy: scored",
+        "job toy, 2026-11-23: ok",
+    ]
+    assert lines[-1]["data"]["exit_code"] == 0
+
+
+def test_a_complete_night_is_kept_and_force_replaces_it(project):
+    first = run(project).record
+    part = project / "out" / "date=2026-11-23" / "part-000000.parquet"
+    before = part.stat().st_ino
+    again = run(project)
+    assert (again.record.models[0].state, again.attempt.outcome) == ("kept", "ok")
+    assert [attempt.outcome for attempt in again.record.attempts] == ["ok", "ok"]
+    assert part.stat().st_ino == before
+    forced = run(project, NIGHT, "top_k=1", force=True)
+    assert forced.record.models[0].state == "replaced"
+    assert forced.record.models[0].run_id != first.models[0].run_id
+    assert part.stat().st_ino != before
+    assert [path.name for path in (project / "out").iterdir()] == ["date=2026-11-23"]
+
+
+def test_a_replacement_that_fails_leaves_the_night_as_it_was(project):
+    before = run(project).record.models
+    record, attempt = run(project, NIGHT, "device=cuda:99", force=True)
+    assert (attempt.exit_code, record.models) == (5, before)
+    assert len(images(project)) == 9
+
+
+def test_readers_see_the_old_night_or_the_new_one(project):
+    run(project)
+    seen, done = set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            manifest = json.loads((project / "out" / "date=2026-11-23" / "_manifest.json").read_text())
+            seen.add(manifest["config"]["top_k"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for top_k in (1, 2, 3):
+            assert run(project, NIGHT, f"top_k={top_k}", force=True).attempt.outcome == "ok"
+    finally:
+        done.set()
+        reader.join()
+    assert seen == {5, 1, 2, 3}
+
+
+def test_a_missing_delivery_fails_or_is_skipped_as_the_job_says(project):
+    other = NIGHT + timedelta(days=1)
+    record, attempt = run(project, other)
+    assert (attempt.outcome, attempt.exit_code, record.models) == ("missing_input", 66, ())
+    assert attempt.error.startswith(f"{project}/in/2026-11-24: does not exist; ")
+    record, attempt = run(project, other, "on_missing=skip")
+    assert (attempt.outcome, attempt.exit_code) == ("skipped", 0)
+    assert attempt.error.startswith(f"{project}/in/2026-11-24: does not exist; ")
+    assert not record.good
+
+
+def test_what_may_pass_is_tried_again_and_what_may_not_is_not(project):
+    other = NIGHT + timedelta(days=1)
+    late = threading.Timer(0.3, deliver, (project, other))
+    late.start()
+    record, attempt = run(project, other, "retry={attempts=5, wait='0.2s'}")
+    late.join()
+    outcomes = [tried.outcome for tried in record.attempts]
+    assert outcomes == ["missing_input"] * (len(outcomes) - 1) + ["ok"]
+    assert 2 <= len(outcomes) <= 4
+    assert len({tried.run_id for tried in record.attempts}) == 1
+    # A job that may skip a night waits for it all the same.
+    never = run(project, NIGHT + timedelta(days=2), "on_missing=skip", "retry={attempts=2, wait='0.1s'}").record
+    assert [tried.outcome for tried in never.attempts] == ["skipped", "skipped"]
+    record, attempt = run(project, NIGHT, "model=none.onnx", "retry={attempts=5, wait='0.2s'}")
+    assert (attempt.outcome, attempt.exit_code, len(record.attempts)) == ("failed", 5, 1)
+    assert attempt.error.startswith(f"{project}/none.onnx: ")
+    assert record.models[0].state == "unfinished"
+
+
+def test_an_unfinished_night_is_gone_on_with_after_the_time_limit(project):
+    record, attempt = run(project, NIGHT, "time_limit=0.000001s")
+    assert (attempt.outcome, attempt.exit_code) == ("time_limit", 143)
+    deliver(project, NIGHT, per_class=40)
+    slow = "batch_size=1", "part_size=1", "time_limit=0.1s"
+    record, attempt = run(project, NIGHT, *slow)
+    assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
+    assert attempt.error.endswith("at the time limit; the same command goes on there")
+    record, attempt = run(project, NIGHT, *slow[:2])
+    assert (attempt.outcome, record.models[0].state) == ("ok", "resumed")
+    assert [tried.outcome for tried in record.attempts] == ["time_limit", "time_limit", "ok"]
+    assert len(set(images(project))) == len(images(project)) == 120
+
+
+def test_too_many_failures_are_told_after_everything_is_written(project):
+    (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").write_bytes(b"")
+    record, attempt = run(project, NIGHT, "max_failed=0")
+    assert (attempt.outcome, attempt.exit_code) == ("too_many_failed", 3)
+    assert attempt.error.startswith("1 of 9 images failed (empty 1), more than ")
+    assert (record.models[0].counts.listed, record.good) == (9, False)
+    assert run(project, NIGHT, "max_failed=1").record.good
+
+
+def test_gates_compare_with_the_last_good_night(project):
+    (project / "toy.toml").write_text(JOB + EVALUATION)
+    nights = [NIGHT + timedelta(days=days) for days in range(4)]
+    for night, wrong in zip(nights, (0, 1, 0, 0), strict=True):
+        deliver(project, night, per_class=10, wrong=wrong)
+    first, worse, good, _ = (run(project, night, "evaluation.gates=['drop(top1) > 1%']") for night in nights)
+    (gate,) = first.record.models[0].evaluation.gates
+    assert (gate.verdict, gate.message) == (
+        "not_checked", "no earlier good night to compare with (fails if drop(top1) > 1%)",
+    )  # fmt: skip
+    assert (worse.attempt.outcome, worse.attempt.exit_code) == ("gate_failed", 4)
+    report = project / "runs" / "toy" / "2026-11-24" / "report" / "toy" / "report.html"
+    assert (
+        worse.attempt.error == f"gate failed: toy: top1 went from 100% to 90% (fails if drop(top1) > 1%); see {report}"
+    )
+    assert report.exists()
+    evaluation = good.record.models[0].evaluation
+    assert (evaluation.baseline, evaluation.gates[0].verdict) == ("2026-11-23", "passed")
+    assert evaluation.figures.top1.value == 1.0
+    assert [record.outcome for record in read_runs(project / "runs" / "toy")] == ["ok", "gate_failed", "ok", "ok"]
+    assert read_run(project / "runs/toy/latest").models[0].evaluation.baseline == "2026-11-25"
+
+
+def test_a_new_model_file_is_compared_with_the_old_one_s_last_good_night(project):
+    (project / "toy.toml").write_text(JOB + EVALUATION)
+    assert run(project).record.good
+    tomorrow = NIGHT + timedelta(days=1)
+    deliver(project, tomorrow, wrong=1)
+    write_toy_model(project / "toy-v2.onnx", toy_card().model_copy(update={"name": "newer"}))
+    settings = ("model=toy-v2.onnx", "evaluation.gates=['drop(top1) > 1%']")
+    assert (
+        "compared with the night of 2026-11-23; "
+        in plan_night(load_job(project / "toy.toml", settings), tomorrow).lines[3]
+    )
+    record, attempt = run(project, tomorrow, *settings)
+    assert (attempt.outcome, record.models[0].name) == ("gate_failed", "toy-v2")
+    assert record.models[0].evaluation.baseline == "2026-11-23"
+
+
+def test_labels_may_come_later_where_the_job_says_so(project):
+    (project / "toy.toml").write_text(JOB + EVALUATION)
+    settings = ["evaluation.labels=labels/{date}.csv", "evaluation.on_missing=skip", "evaluation.gates=['top1 < 50%']"]
+    assert run(project, NIGHT, *settings).record.models[0].evaluation is None
+    (project / "labels").mkdir()
+    rows = [f"00.Red_Tower/{number}.jpg,Blue Lake\n" for number in range(3)]
+    (project / "labels" / f"{NIGHT}.csv").write_text("image,label\n" + "".join(rows))
+    record, attempt = run(project, NIGHT, *settings)
+    assert (record.models[0].state, attempt.outcome) == ("kept", "gate_failed")
+    assert record.models[0].evaluation.figures.top1.value == 0.0
+
+
+def test_several_models_have_a_partition_each_and_a_bad_one_does_not_keep_the_others_from_theirs(project):
+    write_toy_model(project / "other.onnx", toy_card(4))
+    (project / "bad.onnx").write_text("no model")
+    models = (
+        JOB.replace('model = "toy.onnx"', "")
+        + "[models]\nfirst = 'toy.onnx'\nbad = 'bad.onnx'\nsecond = 'other.onnx'\n"
+    )
+    (project / "toy.toml").write_text(models + EVALUATION)
+    record, attempt = run(project)
+    assert (attempt.outcome, attempt.exit_code) == ("failed", 5)
+    assert attempt.error.startswith(f"{project}/bad.onnx: ")
+    assert [(model.name, model.state) for model in record.models] == [
+        ("first", "scored"), ("bad", "unfinished"), ("second", "scored"),
+    ]  # fmt: skip
+    assert [bool(model.evaluation) for model in record.models] == [True, False, True]
+    table = ds.dataset(project / "out", partitioning="hive").to_table(columns=["model", "date"]).to_pandas()
+    assert table.value_counts().to_dict() == {("first", "2026-11-23"): 9, ("second", "2026-11-23"): 9}
+    shutil.copy(project / "other.onnx", project / "bad.onnx")
+    record, attempt = run(project)
+    assert (attempt.outcome, [model.state for model in record.models]) == ("ok", ["kept", "scored", "kept"])
+    comparisons = project / "runs" / "toy" / "2026-11-23" / "comparison"
+    assert record.comparisons == (f"{comparisons}/first-bad", f"{comparisons}/first-second")
+    assert (comparisons / "first-second" / "report.html").exists()
+
+
+def test_mode_new_scores_an_image_once_and_again_when_it_changed(project):
+    archive = project / "archive"
+    shutil.move(project / "in" / str(NIGHT), archive)
+    new = ('images="archive"', "mode=new")
+    assert run(project, NIGHT, *new).record.models[0].counts.listed == 9
+    (archive / "00.Red_Tower" / "0.jpg").write_bytes(picture((200, 0, 0)))
+    (archive / "00.Red_Tower" / "7.jpg").write_bytes(picture())
+    second = run(project, NIGHT + timedelta(days=1), *new).record.models[0]
+    assert (second.counts.listed, second.already_scored) == (2, 8)
+    record, attempt = run(project, NIGHT + timedelta(days=2), *new)
+    assert (attempt.outcome, attempt.exit_code, attempt.error) == ("skipped", 0, "every image was scored already")
+    assert record.models[0].state == "nothing_new"
+    # An older date has nothing either, though it comes before those that hold the images.
+    assert run(project, NIGHT - timedelta(days=1), *new).attempt.outcome == "skipped"
+    assert sorted(images(project))[9:] == [
+        ("2026-11-24", "00.Red_Tower/0.jpg"), ("2026-11-24", "00.Red_Tower/7.jpg"),
+    ]  # fmt: skip
+
+
+def test_a_second_run_is_turned_away_and_the_night_says_so(project):
+    job = load_job(project / "toy.toml")
+    job.folder.mkdir(parents=True)
+    with locked(job.folder / ".lock", "job toy"):
+        record, attempt = run(project)
+    assert (attempt.outcome, attempt.exit_code) == ("locked", 75)
+    assert attempt.error.startswith(f"job toy: another run (process {os.getpid()} on ")
+    assert not (project / "out").exists()
+    record = run(project).record
+    assert ([tried.outcome for tried in record.attempts], record.outcome) == (["locked", "ok"], "ok")
+    with locked(job.folder / ".lock", "job toy"):
+        assert run(project).attempt.exit_code == 75
+    again = read_run(project / "runs" / "toy" / "latest")
+    assert ([tried.outcome for tried in again.attempts], again.outcome) == (["locked", "ok", "locked"], "ok")
+    assert (again.models, again.config) == (record.models, record.config)
+
+
+SIGNALLED = """
+import os, sys, time
+from datetime import date
+from pathlib import Path
+import batchland.session
+from batchland.nightly.job import load_job
+from batchland.nightly.runner import run_night
+predict = batchland.models.session.Session.predict
+def slow(self, *batch):
+    os.write(1, b"scoring\\n")  # at one stroke: several calls are under way
+    time.sleep(0.05)
+    return predict(self, *batch)
+batchland.models.session.Session.predict = slow
+sys.exit(run_night(load_job(Path(sys.argv[1])), date(2026, 11, 23)).attempt.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signum", "status", "outcome"),
+    [(signal.SIGTERM, 143, "interrupted"), (signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "killed")],
+)
+def test_a_run_that_was_stopped_is_gone_on_with(project, signum, status, outcome):
+    deliver(project, NIGHT, per_class=40)
+    command = [sys.executable, "-c", SIGNALLED, project / "toy.toml"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        for _ in range(8):
+            assert child.stdout.readline() == "scoring\n"
+        assert read_run(project / "runs" / "toy" / "2026-11-23").outcome == "running"
+        child.send_signal(signum)
+    assert child.returncode == status
+    stopped = read_run(project / "runs" / "toy" / "2026-11-23")
+    assert (stopped.outcome, stopped.exit_code) == (outcome, None if status < 0 else status)
+    record, attempt = run(project)
+    assert ([tried.outcome for tried in record.attempts], attempt.exit_code) == ([outcome, "ok"], 0)
+    (model,) = record.models
+    assert (model.state, model.counts.listed) == ("resumed", 120)
+    assert model.resumed_images >= 8  # of the sixteen begun some were in the model, some in a part half written
+    assert len(set(images(project))) == len(images(project)) == 120
+
+
+def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begin = time.monotonic()
+    record, attempt = run(project, NIGHT, "images=nowhere", "retry={attempts=2, wait='60s'}")
+    assert time.monotonic() - begin < 10
+    assert [tried.outcome for tried in record.attempts] == ["missing_input", "interrupted"]
+    assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; the same command goes on there")
+
+
+def test_a_fault_of_the_system_is_no_bug_and_may_pass(project, monkeypatch):
+    real, faults = runner_module.check_delivery, [PermissionError(13, "Permission denied", "/mnt/in")]
+
+    def check(*arguments):
+        if faults:
+            raise faults.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(runner_module, "check_delivery", check)
+    record = run(project, NIGHT, "retry={attempts=2, wait='0.1s'}").record
+    assert [(tried.outcome, tried.exit_code, tried.error) for tried in record.attempts] == [
+        ("failed", 74, "/mnt/in: Permission denied"), ("ok", 0, None),
+    ]  # fmt: skip
+
+
+def test_a_bug_is_recorded_and_raised(project, monkeypatch):
+    def broken(*args, **options):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(runner_module, "score", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(project)
+    record = read_run(project / "runs" / "toy" / "latest")
+    assert (record.outcome, record.exit_code) == ("failed", 1)
+    assert record.error == "ZeroDivisionError: oh (a bug; its trace is in the log)"
+    assert '"traceback": "Traceback' in (project / "runs/toy/latest/log.jsonl").read_text()
+
+
+def test_a_folder_of_records_that_cannot_be_written_is_an_error(project):
+    (project / "runs").write_text("a file")
+    with pytest.raises(OutputError, match=r"log\.jsonl: cannot be written \(.*\); the job was not started"):
+        run(project)
+
+
+def test_a_record_of_another_version_is_moved_aside(project):
+    run(project)
+    path = project / "runs" / "toy" / "2026-11-23" / "run.json"
+    path.write_text('{"schema_version": 99}')
+    record, attempt = run(project)
+    assert (attempt.outcome, len(record.attempts)) == ("ok", 1)
+    assert record.warnings == (
+        f"{path}: is no record that this batchland reads (schema_version); move it away; moved to run.json.unreadable",
+    )
+    assert (path.parent / "run.json.unreadable").read_text() == '{"schema_version": 99}'
+
+
+def test_what_goes_wrong_beside_the_work_is_a_warning(project):
+    record, attempt = run(
+        project,
+        NIGHT,
+        "heartbeat={url='http://127.0.0.1:9', timeout='1s'}",
+        "notify={command=['false'], on='always'}",
+        "metrics=/proc/none/toy.prom",
+    )
+    assert attempt.outcome == "ok"
+    assert [warning.partition(":")[0] for warning in record.warnings] == ["heartbeat", "metrics", "notify", "heartbeat"]
+    assert read_run(project / "runs" / "toy" / "latest") == record
+
+
+@pytest.mark.parametrize(
+    ("on", "told"), [("always", ["ok", "failed", "ok"]), ("failure", ["failed"]), ("change", ["failed", "ok"])]
+)
+def test_who_wants_to_be_notified_is(project, on, told):
+    settings = f"notify={{command=['sh', '-c', 'echo $BATCHLAND_OUTCOME >> {project}/told'], on='{on}'}}"
+    for days in range(3):
+        deliver(project, NIGHT + timedelta(days=days))
+    run(project, NIGHT, settings)
+    run(project, NIGHT + timedelta(days=1), settings, "model=none.onnx")
+    run(project, NIGHT + timedelta(days=2), settings)
+    assert (project / "told").read_text().split() == told
+
+
+def test_the_metrics_tell_of_the_newest_night_and_the_last_good_one(project):
+    (project / "toy.toml").write_text(JOB + "metrics = 'toy.prom'\n" + EVALUATION)
+    next_night = NIGHT + timedelta(days=1)
+    deliver(project, next_night, wrong=3)
+    run(project)
+    (project / "in" / str(next_night) / "00.Red_Tower" / "0.jpg").write_bytes(b"")
+    run(project, next_night)
+    run(project)  # an older night again: the file stays about the newest
+    families = text_string_to_metric_families((project / "toy.prom").read_text())
+    samples = [sample for family in families for sample in family.samples]
+    assert {sample.labels.pop("job_name") for sample in samples} == {"toy"}
+    metrics = {
+        (sample.name.removeprefix("batchland_"), *dict(sorted(sample.labels.items())).values()): sample.value
+        for sample in samples
+    }
+    assert metrics[("exit_code",)] == 4
+    assert metrics["images", "toy", "failed"] == 1
+    assert metrics["failed_images", "empty", "toy"] == 1
+    assert metrics["accuracy", "value", "toy"] == 0
+    assert metrics["gate_passed", "top1 < 90%", "toy"] == 0
+    assert metrics[("success_timestamp_seconds",)] > time.time() - 600
+    assert next(name for name in metrics if name[0] == "model_info")[1:3] == ("cpu", "toy")
+
+
+def test_the_plan_says_what_would_be_done_and_does_nothing(project):
+    (project / "toy.toml").write_text(JOB + EVALUATION)
+    before = sorted(project.rglob("*"))
+    job = load_job(project / "toy.toml", ["max_failed=5", "metrics=toy.prom"])
+    assert plan_night(job, NIGHT) == ((
+        f"job toy of {project}/toy.toml, night 2026-11-23",
+        f"model toy: {project}/toy.onnx",
+        f"  score {project}/out/date=2026-11-23: 9 images of {project}/in/2026-11-23",
+        f"  evaluate against {project}/in/2026-11-23, compared with no earlier good night; "
+        f"report {project}/runs/toy/2026-11-23/report/toy",
+        "gate: fail if top1 < 90%",
+        "gate: fail if drop(top1) > 1%",
+        "fail if more than 5 images do",
+        f"record {project}/runs/toy/2026-11-23/run.json",
+        f"metrics {project}/toy.prom",
+    ), ())  # fmt: skip
+    assert sorted(project.rglob("*")) == before
+    complete = run(project).record.models[0]
+    plan = plan_night(job, NIGHT).lines
+    assert plan[2].startswith(f"  keep {project}/out/date=2026-11-23: complete since ")
+    assert plan_night(job, NIGHT, force=True).lines[2].startswith(f"  replace {complete.partition}: 9 images of ")
+    assert plan_night(job, NIGHT + timedelta(days=1)).lines[2].startswith(f"  fail: {project}/in/2026-11-24: does not ")

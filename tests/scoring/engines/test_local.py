@@ -1,0 +1,84 @@
+"""The local engine: several batches in the model at once, their rows in order, each its own."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from toys import options, write_toy_model
+
+import batchland.scoring.engines.local as engine_module
+from batchland.errors import ModelError
+from batchland.images.sources.folder import list_images
+from batchland.models.session import Session
+from batchland.scoring.engines.local import LocalEngine
+from batchland.scoring.options import ScoreOptions
+
+
+@pytest.mark.parametrize(
+    ("cores", "intra_op_threads", "threads", "calls"),
+    [
+        (1, None, 1, 1), (2, None, 1, 2), (4, None, 1, 4), (6, None, 2, 3), (64, None, 16, 4),
+        (2, 2, 2, 1), (8, 4, 4, 2), (64, 1, 1, 4), (2, 8, 8, 1),
+    ],
+)  # fmt: skip
+def test_the_cores_are_divided_among_calls(tmp_path, monkeypatch, cores, intra_op_threads, threads, calls):
+    asked = {}
+
+    def open_session(path, device, **given):
+        asked.update(given)
+        return real(path, device, **given)
+
+    real = engine_module.open_session
+    monkeypatch.setattr(engine_module, "open_session", open_session)
+    monkeypatch.setattr(engine_module, "usable_cores", lambda: cores)
+    model = write_toy_model(tmp_path / "toy.onnx")
+    engine = LocalEngine(model, ScoreOptions(device="cpu", intra_op_threads=intra_op_threads))
+    assert (asked["intra_op_threads"], engine._calls) == (threads, calls)
+
+
+def scored(engine: LocalEngine, images: Path, folder: Path) -> list[str]:
+    with engine:
+        batches = engine.score(list_images(images), folder, lambda: None)
+        return [name for batch in batches for name in batch.rows["image"].to_pylist()]
+
+
+def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
+    """Every other call takes longer than the one after it; rows come in order all the same, four calls at a time."""
+    real, lock = Session.predict, threading.Lock()
+    number = at_once = most = 0
+
+    def predict(self, pixels, jpegs):
+        nonlocal number, at_once, most
+        with lock:
+            number += 1
+            slow = number % 2
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05 * slow)
+        with lock:
+            at_once -= 1
+        return real(self, pixels, jpegs)
+
+    monkeypatch.setattr(Session, "predict", predict)
+    monkeypatch.setattr(engine_module, "usable_cores", lambda: 4)
+    engine = LocalEngine(toy_model, options(toy_model))
+    assert scored(engine, photos, tmp_path) == [ref.name for ref in list_images(photos)]
+    assert 1 < most <= 4
+
+
+def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypatch):
+    real = Session.predict
+
+    def predict(self, pixels, jpegs):
+        if threading.current_thread().name.endswith("_1"):
+            raise ModelError("the second call is lost")
+        time.sleep(0.01)
+        return real(self, pixels, jpegs)
+
+    monkeypatch.setattr(Session, "predict", predict)
+    monkeypatch.setattr(engine_module, "usable_cores", lambda: 2)
+    with pytest.raises(ModelError, match="the second call is lost"):
+        scored(LocalEngine(toy_model, options(toy_model)), photos, tmp_path)
+    time.sleep(0.1)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("infer")]

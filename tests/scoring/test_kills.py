@@ -1,0 +1,125 @@
+"""SIGKILL at random moments, then the same command again: the same bytes as an undisturbed run, every time."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
+
+from batchland import score
+from batchland.predictions.layout import manifest_path
+
+CHILD = """
+import sys, time
+import batchland.session, batchland.sink
+from batchland import ScoreOptions, score
+batchland.predictions.writer.CHECKPOINT_SECONDS = 0.02
+predict = batchland.models.session.Session.predict
+def slow(self, *batch):
+    time.sleep(0.01)
+    return predict(self, *batch)
+batchland.models.session.Session.predict = slow
+images, out, model, changes = sys.argv[1:]
+print("ready", flush=True)
+score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, **dict.fromkeys(changes.split(), True)))
+"""
+
+
+class Killing:
+    """Runs of score() in processes that are killed at random moments."""
+
+    def __init__(self, images: Path, model: Path, seed: int) -> None:
+        self.images = images
+        self.model = model
+        self.kills = 0
+        self._random = random.Random(seed)
+
+    def until_done(self, out: Path, done, *changes: str) -> None:
+        """The same command again and again, with ever more patience, until `done()`."""
+        patience = 0.2
+        command = [sys.executable, "-c", CHILD, self.images, out, self.model, " ".join(changes)]
+        while not done():
+            patience *= 1.3
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+                assert child.stdout.readline() == b"ready\n"
+                time.sleep(self._random.uniform(0, patience))
+                child.kill()
+                told = child.stderr.read().decode()
+            assert child.returncode in (0, -signal.SIGKILL), told
+            self.kills += child.returncode == -signal.SIGKILL
+
+
+def kill_and_resume(photos, tmp_path, model, kills, name):
+    score(photos, tmp_path / "whole" / name, options(model))
+    killing = Killing(photos, model, seed=kills)
+    out = tmp_path / "killed" / name
+    runs = 0
+    while killing.kills < kills:
+        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
+        killing.until_done(out, manifest_path(out).exists)
+        assert output(out) == output(tmp_path / "whole" / name)
+        runs += 1
+    print(f"{name}: {killing.kills} kills over {runs} runs, all completed with the bytes of an undisturbed one")
+
+
+def output(out: Path) -> dict[str, bytes]:
+    """The output alone: whoever is killed after the manifest may leave hidden files, which the next run removes."""
+    return contents(out) if out.is_dir() else {out.name: out.read_bytes()}
+
+
+def test_killed_runs_end_as_undisturbed_ones(tmp_path, photos, toy_model):
+    kill_and_resume(photos, tmp_path, toy_model, 5, "p.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ["p.parquet", "p"])
+def test_a_hundred_kills(tmp_path, photos, toy_model, name):
+    kill_and_resume(photos, tmp_path, toy_model, 100, name)
+
+
+def replace_and_resume(photos, tmp_path, kills, name, change):
+    """Runs that replace an output: a reader finds the old one or the new one, whole, at any moment."""
+    old_model = write_toy_model(tmp_path / "old.onnx", toy_card().model_copy(update={"name": "old"}))
+    new_model = write_toy_model(tmp_path / "new.onnx") if change == "overwrite" else old_model
+    before = tmp_path / "before"
+    score(photos, before / name, options(old_model))
+    if change == "retry_failed":
+        for number in range(7, 60, 10):
+            data = picture(list(COLOURS.values())[number % 3])
+            (photos / f"camera-{number // 20}" / f"{number:03}.jpg").write_bytes(data)
+    score(photos, tmp_path / "after" / name, options(new_model))
+    old, new = output(before / name), output(tmp_path / "after" / name)
+    assert old != new
+    killing = Killing(photos, new_model, seed=kills)
+    out = tmp_path / "killed" / name
+    while killing.kills < kills:
+        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
+        shutil.copytree(before, tmp_path / "killed")
+
+        def done() -> bool:
+            if not out.exists():  # between two renames, where the system cannot exchange folders
+                return False
+            now = output(out)
+            assert now in (old, new)
+            return now == new and manifest_path(out).exists()
+
+        killing.until_done(out, done, change)
+    print(f"{name} {change}: {killing.kills} kills, the old or the new output whole after each")
+
+
+def test_a_killed_replacement_leaves_the_old_output_or_the_new(tmp_path, photos):
+    replace_and_resume(photos, tmp_path, 2, "p", "retry_failed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ["p.parquet", "p"])
+@pytest.mark.parametrize("change", ["overwrite", "retry_failed"])
+def test_many_killed_replacements(tmp_path, photos, name, change):
+    replace_and_resume(photos, tmp_path, 25, name, change)

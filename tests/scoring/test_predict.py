@@ -1,0 +1,95 @@
+"""Looking a few images up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from toys import picture
+
+from batchland.cli.main import main
+from batchland.models.session import open_session
+from batchland.scoring.options import ScoreOptions
+from batchland.scoring.predict import predict, table
+from batchland.scoring.score import score
+
+
+def test_answers_are_those_of_scoring(toy_model: Path, colour_folders: Path, tmp_path: Path) -> None:
+    (colour_folders / "cut.jpg").write_bytes(picture()[:-60])
+    names = sorted(str(path.relative_to(colour_folders)) for path in colour_folders.rglob("*.jpg"))
+    score(colour_folders, tmp_path / "preds.parquet", ScoreOptions(model=toy_model, device="cpu", top_k=2))
+    scored = {row["image"]: row for row in pq.read_table(tmp_path / "preds.parquet").to_pylist()}
+    session = open_session(toy_model, "cpu")
+    predictions = list(predict([colour_folders / name for name in names], session, top_k=2))
+    assert len(predictions) == 10
+    for name, prediction in zip(names, predictions, strict=True):
+        row = scored[name]
+        assert prediction.image == str(colour_folders / name)
+        assert [choice.model_dump() for choice in prediction.choices] == (row["top_k"] or [])
+        assert (prediction.error_code, prediction.error_message) == (row["error_code"], row["error_message"])
+
+
+def test_order_and_repetition_are_kept_over_many_batches(toy_model: Path, colour_folders: Path) -> None:
+    red, blue = (colour_folders / folder / "0.jpg" for folder in ("00.Red_Tower", "02.Blue_Lake"))
+    images = [red, blue, red] * 30
+    predictions = list(predict(images, open_session(toy_model, "cpu"), top_k=99))
+    assert [prediction.choices[0].label for prediction in predictions] == ["Red Tower", "Blue Lake", "Red Tower"] * 30
+    assert {len(prediction.choices) for prediction in predictions} == {3}
+
+
+def test_the_command_shows_a_table_of_good_and_bad(
+    toy_model: Path, colour_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("red.jpg").write_bytes(picture())
+    Path("notes.txt").write_text("no picture")
+    Path("\x1b[2J.png").write_bytes(picture((0, 0, 255), kind="PNG"))
+    images = ["red.jpg", "notes.txt", "none.jpg", "labelled", "\x1b[2J.png"]
+    result = CliRunner().invoke(main, ["predict", *images, "--model", str(toy_model), "-k", "2", "--device", "cpu"])
+    assert (result.exit_code, result.stderr) == (3, "batchland: 3 of 5 images failed, see above\n")
+    assert result.stdout == (
+        "red.jpg\n"
+        "   1  Red Tower   >99.9%\n"
+        "   2  Green Hill   <0.1%\n"
+        "notes.txt\n"
+        "  failed: the content is not that of an image file (not_an_image)\n"
+        "none.jpg\n"
+        "  failed: No such file or directory (vanished)\n"
+        "labelled\n"
+        "  failed: is a folder; score it with `batchland score` (io_error)\n"
+        "[U+001B][2J.png\n"
+        "   1  Blue Lake   >99.9%\n"
+        "   2  Red Tower    <0.1%\n"
+    )
+
+
+def test_json_is_for_scripts(toy_model: Path, colour_folders: Path) -> None:
+    image = str(colour_folders / "01.Green_Hill" / "0.jpg")
+    result = CliRunner().invoke(
+        main, ["predict", image, "--model", str(toy_model), "-k", "1", "--json", "--device", "cpu"]
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    (answer,) = json.loads(result.stdout)
+    (choice,) = answer.pop("choices")
+    assert answer == {"image": image, "error_code": None, "error_message": None}
+    assert (choice["label"], choice["class_index"]) == ("Green Hill", 1)
+
+
+def test_only_bad_images_need_no_model_run(toy_model: Path, tmp_path: Path) -> None:
+    (prediction,) = predict([tmp_path / "none.jpg"], open_session(toy_model, "cpu"))
+    assert table([prediction]) == f"{tmp_path}/none.jpg\n  failed: No such file or directory (vanished)\n"
+
+
+def test_neither_torch_nor_pandas_is_imported(toy_model: Path, colour_folders: Path) -> None:
+    image = str(colour_folders / "01.Green_Hill" / "0.jpg")
+    program = (
+        "import sys\n"
+        "from batchland.cli.main import main\n"
+        f"main(['predict', {image!r}, '--model', {str(toy_model)!r}], standalone_mode=False)\n"
+        "assert not {'torch', 'pandas'} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[1].split() == ["1", "Green", "Hill", ">99.9%"]

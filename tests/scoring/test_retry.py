@@ -1,0 +1,165 @@
+"""--retry-failed: what has been mended gets its scores, all else stays, and the result is that of a fresh run."""
+
+import hashlib
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
+
+from batchland import score
+from batchland.errors import TooManyFailedError, UsageError
+from batchland.predictions.layout import manifest_path
+from batchland.predictions.schema import Counts, Manifest
+from batchland.scoring.options import FailureLimit
+
+RED, GREEN, BLUE = COLOURS.values()
+
+
+@pytest.fixture
+def night(tmp_path):
+    """Sixty images, every tenth broken, and six broken ones in a row."""
+    root = tmp_path / "night"
+    for number in range(60):
+        folder = root / f"camera-{number // 20}"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = b"" if number % 10 == 7 or 30 <= number < 36 else picture(list(COLOURS.values())[number % 3])
+        (folder / f"{number:03}.jpg").write_bytes(data)
+    (root / "notes.txt").touch()
+    return root
+
+
+def mend(root, *numbers):
+    for number in numbers:
+        path = root / f"camera-{number // 20}" / f"{number:03}.jpg"
+        path.write_bytes(picture(list(COLOURS.values())[number % 3]))
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p"])
+def test_the_result_is_that_of_a_fresh_run(tmp_path, night, toy_model, name):
+    out = tmp_path / "retried" / name
+    assert score(night, out, options(toy_model)).manifest.counts.failed == 12
+    mend(night, 7, 30, 31, 32, 33, 34, 57)
+    summary = score(night, out, options(toy_model, retry_failed=True))
+    assert summary.manifest.counts == Counts(listed=60, ok=55, failed=5, failed_by_code={"empty": 5})
+    assert (summary.manifest.kept_images, summary.manifest.resumed_images) == (48, 0)
+    assert summary.manifest.ignored == {".txt": 1}
+    assert summary.manifest.config["retry_failed"] is True
+    assert Manifest.model_validate_json(manifest_path(out).read_text()) == summary.manifest
+    fresh = score(night, tmp_path / "fresh" / name, options(toy_model)).manifest
+    assert contents(tmp_path / "retried") == contents(tmp_path / "fresh")
+    assert summary.manifest.run_id == fresh.run_id
+    assert summary.manifest.input_fingerprint == fresh.input_fingerprint
+    assert summary.manifest.files == fresh.files
+
+
+def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
+    out = tmp_path / "p.parquet"
+    score(night, out, options(toy_model))
+    mend(night, 7)
+    shutil.rmtree(
+        night / "camera-1"
+    )  # good rows of images that are gone are kept; failed ones are told as they are now
+    (night / "camera-0" / "new.jpg").write_bytes(picture())
+    summary = score(night, out, options(toy_model, retry_failed=True))
+    assert summary.manifest.counts.failed_by_code == {"empty": 3, "vanished": 8}
+    assert (summary.manifest.counts.listed, summary.manifest.kept_images) == (60, 48)
+
+
+def test_nothing_failed_changes_nothing(tmp_path, night, toy_model):
+    out = tmp_path / "p.parquet"
+    mend(night, 7, 17, 27, 37, 47, 57, *range(30, 36))
+    score(night, out, options(toy_model))
+    before = hashlib.sha256(out.read_bytes()).digest()
+    summary = score(night, out, options(toy_model, retry_failed=True))
+    assert (summary.manifest.kept_images, summary.manifest.counts.ok) == (60, 60)
+    assert hashlib.sha256(out.read_bytes()).digest() == before
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends a run from within, as an error would."""
+
+
+@pytest.mark.parametrize("batches", [1, 3, 7])
+def test_a_retry_that_broke_off_is_resumed(tmp_path, night, toy_model, batches):
+    out, undisturbed = tmp_path / "a" / "p.parquet", tmp_path / "b" / "p.parquet"
+    for path in (out, undisturbed):
+        score(night, path, options(toy_model))
+    mend(night, *range(30, 36), 57)
+    score(night, undisturbed, options(toy_model, retry_failed=True))
+    before = out.read_bytes()
+
+    left = batches
+
+    def stop(progress):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Stop
+
+    with pytest.raises(Stop):
+        score(night, out, options(toy_model, retry_failed=True), on_progress=stop)
+    assert out.read_bytes() == before
+    score(night, out, options(toy_model, retry_failed=True))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, toy_model):
+    root, out = nobody.folder / "night", nobody.folder / "out" / "p.parquet"
+    for name in ("a/1.jpg", "b/2.jpg", "b/sub/3.jpg", "c/4.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(picture(BLUE))
+    (root / "b").chmod(0)
+    out.parent.mkdir()
+    out.parent.chmod(0o777)
+    model = shutil.copy(toy_model, nobody.folder / "toy.onnx")
+    with nobody:
+        counts = score(root, out, options(model)).manifest.counts
+    assert counts == Counts(listed=3, ok=2, failed=1, failed_by_code={"unreadable": 1})
+    with pytest.raises(TooManyFailedError, match="folders or shards that could not be read, with nobody knows"):
+        FailureLimit.parse("50%").check(counts)
+    (root / "b").chmod(0o755)
+    score(root, out, options(model, retry_failed=True))
+    assert pq.read_table(out)["image"].to_pylist() == ["a/1.jpg", "b/2.jpg", "b/sub/3.jpg", "c/4.jpg"]
+    fresh = out.with_name("fresh.parquet")
+    score(root, fresh, options(model))
+    assert out.read_bytes() == fresh.read_bytes()
+
+
+def test_rows_of_another_kind_are_never_mixed_in(tmp_path, night, toy_model):
+    out = tmp_path / "p.parquet"
+    score(night, out, options(toy_model))
+    before = contents(tmp_path)
+    other = write_toy_model(tmp_path / "other.onnx", toy_card().model_copy(update={"name": "other"}))
+    copy = shutil.copytree(night, tmp_path / "copy")
+
+    def refusal(root, **changes):
+        with pytest.raises(UsageError) as caught:
+            score(root, out, options(toy_model).model_copy(update={"retry_failed": True, **changes}))
+        return str(caught.value).removeprefix(f"{out}: ")
+
+    hint = "; --retry-failed keeps its good rows and needs the same, or score anew with --overwrite"
+    assert refusal(night, top_k=2) == f"was made with top_k = 3, not 2{hint}"
+    assert refusal(night, batch_size=8) == f"was made with batch_size = 4, not 8{hint}"
+    assert refusal(copy) == f"was made with images = {night}, not {copy}{hint}"
+    shas = [hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in (toy_model, other)]
+    told = f"was made with model = toy (sha256 {shas[0]}), not other (sha256 {shas[1]}){hint}"
+    assert refusal(night, model=other) == told
+    assert "give one of the two" in refusal(night, overwrite=True)
+    shutil.rmtree(copy)
+    other.unlink()
+    assert contents(tmp_path) == before
+
+
+def test_what_is_no_output_of_ours_is_refused(tmp_path, night, toy_model):
+    retry = options(toy_model, retry_failed=True)
+    for name in ("p.parquet", "p"):
+        with pytest.raises(UsageError, match="there are no predictions yet; run without --retry-failed first"):
+            score(night, tmp_path / name, retry)
+    (tmp_path / "p.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match="is not a predictions file of batchland"):
+        score(night, tmp_path / "p.parquet", retry)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
+    with pytest.raises(UsageError, match="has other columns than this batchland writes"):
+        score(night, tmp_path / "p.parquet", retry)

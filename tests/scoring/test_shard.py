@@ -1,0 +1,490 @@
+"""--shard and merge: each image is some shard's, and together they are what one process would have written."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from pydantic import ValidationError
+from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
+
+import batchland.scoring.merge.order
+from batchland import ScoreOptions, Shard, merge, score
+from batchland.cli.main import main
+from batchland.errors import InputError, Interrupted, MissingInputError, UsageError
+from batchland.images.preprocess import PreprocessSpec
+from batchland.predictions.schema import SHARD_PREDICTIONS, Counts
+from batchland.scoring.shard import PLACE_BITS
+from batchland.system.lock import locked
+from batchland.training.export import write_onnx
+from batchland.training.models import build
+
+
+def score_shard(images, out, given, index, count, **changes):
+    return score(images, out, given.model_copy(update={"shard": Shard(index=index, count=count), **changes}))
+
+
+def score_shards(images, out, given, count):
+    return [score_shard(images, out, given, index, count).manifest for index in range(count)]
+
+
+@pytest.fixture
+def four(tmp_path, photos, toy_model):
+    """The sixty photos, scored by four shards."""
+    score_shards(photos, tmp_path / "four", options(toy_model), 4)
+    return tmp_path / "four"
+
+
+def part(folder):
+    return sorted(folder.glob("part-*.parquet"))[0]
+
+
+def test_whose_an_image_is_never_changes():
+    """A contract between machines and between versions: these values are for ever."""
+    names = ("camera-0/000.jpg", "camera-0/001.jpg", "Zürich/Straße 1.jpg", "./", "shards/train-000017.tar")
+    assert [[Shard.owner(name, count) for count in (1, 2, 16, 1000)] for name in names] == [
+        [0, 1, 15, 799],
+        [0, 0, 6, 822],
+        [0, 0, 2, 682],
+        [0, 1, 3, 331],
+        [0, 1, 1, 465],
+    ]
+
+
+def test_shards_are_of_about_the_same_size():
+    owners = Counter(Shard.owner(f"camera-{number % 7}/{number:06}.jpg", 16) for number in range(16_000))
+    assert len(owners) == 16
+    assert 880 < min(owners.values()) <= max(owners.values()) < 1120
+
+
+@pytest.mark.parametrize("text", ["16/16", "3", "3/", "-1/4", "1/0", "a/b", "1/4/8", ""])
+def test_what_is_no_shard_is_told(text):
+    with pytest.raises(UsageError) as caught:
+        Shard.parse(text)
+    assert str(caught.value) == f"shard {text!r} is none; give I/N with I from 0 to N-1, as 0/16 to 15/16"
+    assert Shard.parse("15/16") == Shard(index=15, count=16)
+
+
+def test_options_hold_no_shard_that_cannot_be():
+    with pytest.raises(ValidationError, match="counted from 0: there is no shard 4 of 4"):
+        ScoreOptions(shard={"index": 4, "count": 4})
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_merged_shards_are_byte_for_byte_what_one_process_writes(tmp_path, photos, toy_model, count, name):
+    (photos / "notes.txt").touch()
+    score_shards(photos, tmp_path / "shards", options(toy_model), count)
+    before = contents(tmp_path / "shards")
+    merged = merge(tmp_path / "shards", tmp_path / "merged" / name).manifest
+    whole = score(photos, tmp_path / "whole" / name, options(toy_model)).manifest
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "shards") == before
+    same = {"run_id", "model", "images", "input_fingerprint", "ignored", "device", "provider", "counts", "files"}
+    assert merged.model_dump(include=same) == whole.model_dump(include=same)
+    assert merged.config == whole.config | {"out": str(tmp_path / "merged" / name)}
+
+
+def test_what_a_shard_leaves(tmp_path, photos, toy_model):
+    manifests = score_shards(photos, tmp_path / "out", options(toy_model), 3)
+    assert sorted(os.listdir(tmp_path / "out")) == [f"shard-0000{index}-of-00003" for index in range(3)]
+    names = [f"camera-{number // 20}/{number:03}.jpg" for number in range(60)]
+    for index, manifest in enumerate(manifests):
+        tables = [pq.read_table(path) for path in sorted((tmp_path / "out").glob(f"shard-0000{index}*/part-*.parquet"))]
+        assert all(table.schema.equals(SHARD_PREDICTIONS) for table in tables)
+        rows = [(row["position"], row["image"]) for table in tables for row in table.to_pylist()]
+        assert rows == [(place, name) for place, name in enumerate(names) if Shard.owner(name, 3) == index]
+        assert manifest.counts.listed == len(rows)
+        assert (manifest.shard.index, manifest.shard.count, manifest.shard.listed) == (index, 3, 60)
+    assert len({manifest.shard.names_sha256 for manifest in manifests}) == 1
+
+
+def test_the_merged_manifest_tells_of_its_shards(tmp_path, photos, toy_model):
+    manifests = score_shards(photos, tmp_path / "out", options(toy_model), 2)
+    merged = merge(tmp_path / "out", tmp_path / "p.parquet").manifest
+    assert merged.counts == Counts(listed=60, ok=54, failed=6, failed_by_code={"truncated": 6})
+    assert [(each.index, each.images, each.host, each.device, each.seconds) for each in merged.shards] == [
+        (index, each.counts.listed, each.host, "cpu", each.seconds.total) for index, each in enumerate(manifests)
+    ]
+    assert merged.seconds.decode == pytest.approx(sum(each.seconds.decode for each in manifests))
+    assert merged.seconds.total >= sum(each.seconds.total for each in manifests)
+    assert merged.shard is None
+
+
+def test_more_shards_than_images(tmp_path, toy_model):
+    root = tmp_path / "two"
+    root.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (root / name).write_bytes(picture())
+    manifests = score_shards(root, tmp_path / "out", options(toy_model), 7)
+    assert sorted(manifest.counts.listed for manifest in manifests) == [0, 0, 0, 0, 0, 1, 1]
+    merge(tmp_path / "out", tmp_path / "p.parquet")
+    score(root, tmp_path / "q.parquet", options(toy_model))
+    assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+def test_nothing_to_score_is_no_empty_shard(tmp_path, toy_model):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no images to score"):
+        score_shard(tmp_path / "none", tmp_path / "out", options(toy_model), 0, 4)
+
+
+def test_two_processes_at_once_and_a_third_that_merges(tmp_path, photos, toy_model):
+    def command(*arguments):
+        return [sys.executable, "-m", "batchland", *map(str, arguments)]
+
+    common = ("score", photos, "--model", toy_model, "--device", "cpu", "--batch-size", "4")
+    running = [
+        subprocess.Popen(command(*common, "--out", tmp_path / "out", "--shard", f"{index}/2"), stderr=subprocess.PIPE)
+        for index in (0, 1)
+    ]
+    assert [(process.communicate()[1], process.returncode)[1] for process in running] == [0, 0]
+    subprocess.run(command("merge", tmp_path / "out", "--out", tmp_path / "p.parquet"), check=True)
+    subprocess.run(command(*common, "--out", tmp_path / "q.parquet"), check=True)
+    assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends a run from within, as an error would."""
+
+
+@pytest.mark.parametrize("came_meanwhile", [False, True])
+def test_a_shard_that_broke_off_is_resumed(tmp_path, photos, toy_model, came_meanwhile):
+    def on_progress(progress):
+        if progress.done >= 12:
+            raise Stop
+
+    given = options(toy_model, shard=Shard(index=1, count=2))
+    with pytest.raises(Stop):
+        score(photos, tmp_path / "out", given, on_progress=on_progress)
+    with pytest.raises(MissingInputError) as caught:
+        merge(tmp_path / "out", tmp_path / "p.parquet")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: shard 0 of 2 is missing, shard 1 of 2 is unfinished; score those with the same command "
+        f"and their --shard I/2, then merge"
+    )
+    if came_meanwhile:  # another's image, but all behind it move on by one
+        assert Shard.owner("aaa/5.jpg", 2) == 0
+        (photos / "aaa").mkdir()
+        (photos / "aaa" / "5.jpg").write_bytes(picture())
+    resumed = score(photos, tmp_path / "out", given).manifest
+    assert resumed.resumed_images == (0 if came_meanwhile else 8)
+    score_shard(photos, tmp_path / "out", options(toy_model), 0, 2)
+    merge(tmp_path / "out", tmp_path / "p.parquet")
+    score(photos, tmp_path / "q.parquet", options(toy_model))
+    assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+def test_a_finished_shard_is_not_scored_again(tmp_path, photos, toy_model, four):
+    """A pod that dies between its last rename and its exit is started again, and must not end as a failure."""
+    before = contents(four)
+    again = score_shard(photos, four, options(toy_model), 2, 4)
+    assert (again.done_before, again.manifest.shard.index) == (True, 2)
+    assert contents(four) == before
+    assert not score_shard(photos, four, options(toy_model), 2, 4, overwrite=True).done_before
+    with pytest.raises(UsageError, match="exists; give --overwrite"):
+        score_shard(photos, four, options(toy_model), 2, 4, top_k=1)
+
+
+def test_what_failed_is_scored_again_after_the_merge(tmp_path, photos, toy_model, four):
+    out = tmp_path / "p.parquet"
+    merge(four, out)
+    for number in (7, 17, 57):
+        data = picture(list(COLOURS.values())[number % 3])
+        (photos / f"camera-{number // 20}" / f"{number:03}.jpg").write_bytes(data)
+    with pytest.raises(UsageError) as caught:
+        score_shard(photos, four, options(toy_model), 0, 4, retry_failed=True)
+    told = "--retry-failed works on merged predictions; run `batchland merge`, then it, without --shard"
+    assert str(caught.value) == told
+    retried = score(photos, out, options(toy_model, retry_failed=True)).manifest
+    assert (retried.counts.failed, retried.kept_images, retried.shards) == (3, 54, ())
+    score(photos, tmp_path / "q.parquet", options(toy_model))
+    assert out.read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+def refusal(folder, out):
+    with pytest.raises((UsageError, MissingInputError)) as caught:
+        merge(folder, out)
+    assert not out.exists()
+    return str(caught.value).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
+
+
+def test_missing_and_unfinished_shards_are_named(tmp_path, photos, toy_model):
+    folder, out = tmp_path / "sixteen", tmp_path / "p.parquet"
+    score_shards(photos, folder, options(toy_model), 16)
+    for index in (3, 7, 8, 9, 11, 12):
+        shutil.rmtree(Shard(index=index, count=16).folder(folder))
+    advice = "; score those with the same command and their --shard I/16, then merge"
+    assert refusal(folder, out) == f"shards 3, 7 to 9, 11, 12 of 16 are missing{advice}"
+    (folder / ".shard-00003-of-00016.parts").mkdir()
+    (folder / "shard-00004-of-00016" / "_manifest.json").unlink()
+    told = refusal(folder, out)
+    assert told == f"shards 7 to 9, 11, 12 of 16 are missing, shards 3, 4 of 16 are unfinished{advice}"
+
+
+def test_where_there_are_no_shards(tmp_path, photos, toy_model):
+    score(photos, tmp_path / "whole", options(toy_model))
+    out = tmp_path / "p.parquet"
+    advice = "; give the --out of `batchland score --shard`"
+    assert refusal(tmp_path / "whole", out) == f"there are no shards in it{advice}"
+    assert refusal(tmp_path / "none", out) == f"cannot be opened (No such file or directory){advice}"
+
+
+def test_two_sets_in_one_folder(tmp_path, photos, toy_model, four):
+    score_shards(photos, four, options(toy_model), 2)
+    told = refusal(four, tmp_path / "p.parquet")
+    assert told == "holds shards of 2 and of 4; delete those that are not wanted, then merge"
+
+
+def test_shards_that_were_made_in_different_ways(tmp_path, photos, toy_model, four):
+    other = write_toy_model(tmp_path / "other.onnx", toy_card().model_copy(update={"name": "other"}))
+    score_shard(photos, four, options(other), 0, 4, overwrite=True)
+    score_shard(photos, four, options(toy_model, top_k=2), 2, 4, overwrite=True)
+    score_shard(photos, four, options(toy_model, num_workers=1, prefetch_factor=1), 3, 4, overwrite=True)
+    told = refusal(four, tmp_path / "p.parquet")
+    assert told == (
+        "shards 0, 2 of 4 are made otherwise than the others (model, options.top_k); score them again in the same way, "
+        "with --overwrite"
+    )
+
+
+def test_shards_that_saw_different_listings(tmp_path, photos, toy_model, four):
+    (photos / "new.jpg").write_bytes(picture())
+    score_shard(photos, four, options(toy_model), 1, 4, overwrite=True)
+    told = refusal(four, tmp_path / "p.parquet")
+    assert told == (
+        "shard 1 of 4 saw another listing than the others: 61 images, not 60, or other names; something came or went "
+        "meanwhile, score again with --overwrite what saw the old one"
+    )
+
+
+def test_damaged_shards(tmp_path, photos, toy_model, four):
+    out, shard = tmp_path / "p.parquet", four / "shard-00001-of-00004"
+    advice = "; score that shard again with --overwrite"
+    whole = part(shard).read_bytes()
+    part(shard).write_bytes(whole[:-10] + b"x" + whole[-9:])
+    wrong = "part-000000.parquet has another sha256 than in its manifest"
+    assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong}){advice}"
+    part(shard).unlink()
+    wrong = "part-000000.parquet not as in its manifest"
+    assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong}){advice}"
+    (shard / "_manifest.json").write_text("{")
+    assert refusal(four, out) == f"shard-00001-of-00004/_manifest.json: cannot be read as a manifest{advice}"
+    shutil.rmtree(shard)
+    shutil.copytree(four / "shard-00000-of-00004", shard)
+    assert refusal(four, out) == f"shard-00001-of-00004/_manifest.json: is not this shard's manifest{advice}"
+
+
+def forge(folder, change):
+    """Another table in place of a shard's first part, with a manifest that fits it."""
+    path = part(folder)
+    table = pq.read_table(path)
+    changed = change(table)
+    pq.write_table(changed, path, row_group_size=2)
+    manifest = json.loads((folder / "_manifest.json").read_text())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest["files"][0] |= {"rows": changed.num_rows, "sha256": digest}
+    delta = changed.num_rows - table.num_rows
+    manifest["counts"] |= {"listed": manifest["counts"]["listed"] + delta, "ok": manifest["counts"]["ok"] + delta}
+    (folder / "_manifest.json").write_text(json.dumps(manifest))
+
+
+def test_rows_that_are_twice_or_lacking_are_never_merged(tmp_path, photos, toy_model, four):
+    """What no undisturbed shards leave behind, whatever their manifests say."""
+    out, shard = tmp_path / "p.parquet", four / "shard-00001-of-00004"
+    saved = shutil.copytree(shard, tmp_path / "saved")
+    first = pq.read_table(part(shard))["position"][0].as_py()
+    advice = "which no undisturbed shards leave behind; score all shards again with --overwrite"
+
+    forge(shard, lambda table: table.slice(1))
+    assert refusal(four, out) == f"no shard has row {first}, {advice}"
+    shutil.rmtree(shard)
+    shutil.copytree(saved, shard)
+    other = part(four / "shard-00002-of-00004")
+    twice = pq.read_table(other)["position"][0].as_py()
+
+    def with_another_row(table):
+        row = pq.read_table(other).slice(0, 1).replace_schema_metadata(None)
+        both = pa.concat_tables([table.replace_schema_metadata(None), row]).sort_by("position")
+        return both.replace_schema_metadata(table.schema.metadata)
+
+    forge(shard, with_another_row)
+    assert refusal(four, out) == f"two have row {twice}, {advice}"
+
+
+def test_a_merge_that_was_stopped_goes_on(tmp_path, photos, toy_model, four):
+    out = tmp_path / "new" / "p.parquet"
+
+    def stop(progress):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught:
+        merge(four, out, on_progress=stop)
+    assert caught.value.exit_code == 143
+    assert os.listdir(out.parent) == [".p.parquet.parts"]
+    merge(four, out)
+    score(photos, tmp_path / "q.parquet", options(toy_model))
+    assert out.read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("what", ["part-000001.parquet", "_manifest.json"])
+def test_shards_that_change_while_they_are_merged(tmp_path, four, monkeypatch, what):
+    """A file that is gone is told of at once, a shard that was scored anew before anything is published."""
+    monkeypatch.setattr(batchland.scoring.merge.order, "BLOCK_SIZE", 8)
+    path = four / "shard-00002-of-00004" / what
+
+    def disturb(progress):
+        if progress.done == 8:
+            path.rename(tmp_path / "away")
+            if what == "_manifest.json":
+                path.write_text((tmp_path / "away").read_text().replace("toy", "other"))
+
+    out = tmp_path / "p.parquet"
+    with pytest.raises((InputError, UsageError)) as caught:
+        merge(four, out, on_progress=disturb)
+    assert not out.exists()
+    if what == "_manifest.json":
+        assert str(caught.value) == f"{path.parent}: was scored anew meanwhile; run the same command again"
+    else:
+        assert str(caught.value).startswith(f"{path}: cannot be read any more (")
+        (tmp_path / "away").rename(path)
+        assert merge(four, out).manifest.counts.listed == 60
+
+
+def test_the_output_is_nobody_elses(tmp_path, four):
+    out = tmp_path / "p.parquet"
+    assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out)]).exit_code == 0
+    again = CliRunner().invoke(main, ["merge", str(four), "--out", str(out)])
+    assert (again.exit_code, again.stderr.splitlines()[-1]) == (
+        2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out"
+    )  # fmt: skip
+    assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out), "--overwrite"]).exit_code == 0
+    with locked(tmp_path / ".p.parquet.lock", str(out)):
+        assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out), "--overwrite"]).exit_code == 75
+
+
+@pytest.mark.parametrize("place", ["four/shard-00001-of-00004", "four/shard-00001-of-00004/p.parquet", "four", "."])
+def test_no_output_replaces_a_shard(tmp_path, four, place):
+    (tmp_path / "_manifest.json").touch()  # as if it were an output of ours
+    kept = contents(tmp_path)
+    result = CliRunner().invoke(main, ["merge", str(four), "--out", str(tmp_path / place), "--overwrite"])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"batchland: {tmp_path / place}: lies among the shards to merge, or holds them; give an --out elsewhere\n",
+    )
+    assert contents(tmp_path) == kept
+
+
+def test_what_the_commands_say(tmp_path, photos, toy_model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def batchland(*arguments):
+        return CliRunner().invoke(main, list(arguments))
+
+    common = ("score", "photos", "--model", "toy.onnx", "--device", "cpu")
+    for index in (0, 1):
+        result = batchland(*common, "--out", "preds", "--shard", f"{index}/2")
+        assert result.exit_code == 0
+        assert f"Predictions: preds/shard-0000{index}-of-00002; " in result.stdout
+    again = batchland(*common, "--out", "preds", "--shard", "1/2")
+    assert again.exit_code == 0
+    assert again.stdout == (
+        "Shard 1/2 is scored already, in preds/shard-00001-of-00002; --overwrite scores it again.\n"
+    )
+    result = batchland("merge", "preds", "--out", "p.parquet", "--max-failed", "5")
+    assert result.exit_code == 3
+    assert result.stdout == (
+        "Merged 2 shards of preds: 60 images, 54 ok, 6 failed (truncated 6). "
+        "Predictions: p.parquet; manifest: p.manifest.json.\n"
+    )
+    assert "6 of 60 images failed (truncated 6), more than max-failed 5 allows" in result.stderr
+    wrong = batchland(*common, "--out", "p.parquet", "--shard", "0/2")
+    assert wrong.exit_code == 2
+    assert "is the name of a file; a shard's --out is the folder of all shards" in wrong.stderr
+    shutil.rmtree("preds/shard-00001-of-00002")
+    assert batchland("merge", "preds", "--out", "q.parquet").exit_code == 66
+
+
+def tar(path, pictures):
+    with tarfile.open(path, "w") as archive:
+        for name, data in pictures.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def test_containers_are_dealt_out_whole_and_only_own_ones_are_opened(tmp_path, photos, toy_model):
+    """Twelve tar files of five images each, but for one that is empty."""
+    data = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]
+    (tmp_path / "tars").mkdir()
+    names = [f"{number:02}.tar" for number in range(12)]
+    for number, name in enumerate(names):
+        pictures = {f"{place}.jpg": data[5 * number + place] for place in range(5)}
+        tar(tmp_path / "tars" / name, {} if number == 7 else pictures)
+    images = tmp_path / "tars" / "{00..11}.tar"
+    whole = score(images, tmp_path / "q.parquet", options(toy_model)).manifest
+    for index in range(3):
+        foreign = [tmp_path / "tars" / name for name in names if Shard.owner(name, 3) != index]
+        for path in foreign:  # whoever opens it now finds no tar file
+            path.rename(path.with_suffix(".away"))
+            path.write_bytes(b"not a tar file" * 1000)
+        manifest = score_shard(images, tmp_path / "out", options(toy_model), index, 3).manifest
+        assert (manifest.shard.dealt_by, manifest.shard.listed) == ("container", 12)
+        for path in foreign:
+            path.with_suffix(".away").rename(path)
+        for path in (tmp_path / "out" / f"shard-0000{index}-of-00003").glob("part-*.parquet"):
+            for row in pq.read_table(path, columns=["image", "position"]).to_pylist():
+                container, image = row["image"].split("/")
+                assert Shard.owner(container, 3) == index
+                assert row["position"] == names.index(container) << PLACE_BITS | int(image.removesuffix(".jpg"))
+    merged = merge(tmp_path / "out", tmp_path / "p.parquet").manifest
+    assert (merged.counts, merged.counts.listed) == (whole.counts, 55)
+    assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
+
+
+def test_containers_without_an_image_are_nothing_to_merge(tmp_path, toy_model):
+    for number in range(3):
+        tar(tmp_path / f"{number}.tar", {})
+    score_shards(tmp_path / "{0..2}.tar", tmp_path / "out", options(toy_model), 2)
+    told = refusal(tmp_path / "out", tmp_path / "p.parquet")
+    assert told == "all shards are empty, there was no image in any container; nothing to merge"
+
+
+def test_a_real_network_gives_the_same_rows(tmp_path):
+    """The project's own CNN. Batches are made up differently, so the last bits of probabilities may differ."""
+    spec = PreprocessSpec(height=64, width=64)
+    card = toy_card().model_copy(update={"preprocess": spec})
+    write_onnx(build("scratch", 3, spec).eval(), card, tmp_path / "cnn.onnx")
+    rng = np.random.default_rng(0)
+    (tmp_path / "noise").mkdir()
+    for number in range(50):
+        pixels = rng.integers(0, 256, (70, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "noise" / f"{number:02}.png")
+    for batch_size in (4, 32):
+        given = ScoreOptions(model=tmp_path / "cnn.onnx", batch_size=batch_size, overwrite=True)
+        score_shards(tmp_path / "noise", tmp_path / "out", given, 3)
+        merge(tmp_path / "out", tmp_path / "p.parquet", overwrite=True)
+        score(tmp_path / "noise", tmp_path / "q.parquet", given)
+        assert_same_rows(pq.read_table(tmp_path / "p.parquet"), pq.read_table(tmp_path / "q.parquet"))
+
+
+def assert_same_rows(one, two, tolerance=1e-6):
+    """The same images, labels and facts; probabilities but for a tolerance."""
+    chances = ["probability", "margin", "top_k"]
+    assert one.drop_columns(chances).equals(two.drop_columns(chances))
+    for left, right in zip(one["top_k"].to_pylist(), two["top_k"].to_pylist(), strict=True):
+        assert [choice["label"] for choice in left] == [choice["label"] for choice in right]
+        differences = [a["probability"] - b["probability"] for a, b in zip(left, right, strict=True)]
+        assert max(map(abs, differences)) < tolerance

@@ -1,0 +1,38 @@
+"""Nothing reaches stderr while libraries are muted, and everything does afterwards."""
+
+import os
+import threading
+
+import pytest
+
+from batchland.system.muted import muted
+
+
+def test_only_what_comes_before_and_after_is_heard(capfd):
+    os.write(2, b"before ")
+    with muted():
+        os.write(2, b"within ")
+    os.write(2, b"after")
+    assert capfd.readouterr() == ("", "before after")
+
+
+def test_an_error_ends_it(capfd):
+    with pytest.raises(ValueError, match="lost"), muted():
+        raise ValueError("lost")
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+def test_several_threads_leave_stderr_as_it_was(capfd):
+    def mute_again_and_again():
+        for _ in range(200):
+            with muted():
+                os.write(2, b"within")
+
+    threads = [threading.Thread(target=mute_again_and_again) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"

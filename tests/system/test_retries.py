@@ -1,0 +1,74 @@
+"""What is tried again, how often, and when no longer."""
+
+import errno
+
+import pytest
+
+import batchland.system.retries as retries_module
+from batchland.system.retries import Retries
+
+
+class Failing:
+    """An action that fails with `error` so many times, then gives `done`."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.error = OSError(code, "refused")
+        self.times = times
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.error
+        return "done"
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_what_may_pass_is_tried_four_times(code, times):
+    action = Failing(code, times)
+    assert Retries().call(action) == "done"
+    assert action.calls == times + 1
+
+
+def test_the_last_error_is_raised():
+    action = Failing(errno.EIO, 100)
+    with pytest.raises(OSError, match="refused"):
+        Retries().call(action)
+    assert action.calls == 4
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG])
+def test_what_will_not_pass_is_not_tried_again(code):
+    action = Failing(code, 1)
+    with pytest.raises(OSError, match="refused"):
+        Retries().call(action)
+    assert action.calls == 1
+
+
+def test_errors_of_other_kinds_are_none_of_its_business():
+    def broken():
+        raise LookupError("a bug")
+
+    with pytest.raises(LookupError, match="a bug"):
+        Retries().call(broken)
+
+
+def calls_of_forbidden_file(retries):
+    action = Failing(errno.EACCES, 100)
+    with pytest.raises(OSError, match="refused"):
+        retries.call(action)
+    return action.calls
+
+
+def test_a_folder_full_of_forbidden_files_is_not_waited_for(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(retries_module.time, "monotonic", lambda: now)
+    retries = Retries()
+    calls = [calls_of_forbidden_file(retries) for _ in range(30)]
+    assert calls == [4] * 20 + [1] * 10
+    now += retries_module.REST_SECONDS  # then it is tried once more
+    assert [calls_of_forbidden_file(retries) for _ in range(3)] == [4, 1, 1]
+    now += retries_module.REST_SECONDS
+    assert retries.call(Failing(errno.EACCES, 2)) == "done"  # which helps
+    assert [calls_of_forbidden_file(retries) for _ in range(3)] == [4, 4, 4]

@@ -1,0 +1,226 @@
+"""Reading, splitting and augmenting training images."""
+
+import logging
+import shutil
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import splitfolders
+from PIL import Image
+from toys import picture
+
+from batchland.errors import UsageError
+from batchland.images.preprocess import PreprocessSpec, fit, preprocess
+from batchland.models.card import ClassName
+from batchland.training.augment import Augmentation
+from batchland.training.dataset import PhotoDataset, load_data
+from batchland.training.sampling import Draw
+
+SPEC = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
+
+
+def noise(seed: int, size: tuple[int, int] = (90, 70)) -> bytes:
+    """A JPEG of which no two are alike, and no part is like another."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def write_classes(folder: Path, counts: dict[str, int]) -> Path:
+    """Class folders with that many different pictures each."""
+    seed = 0
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            (folder / name / f"{number:02}.jpg").write_bytes(noise(seed))
+            seed += 1
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_classes(tmp_path / "data" / "train", {"01.Blue_Lake": 7, "00.Red_Tower": 10})
+    return tmp_path / "data"
+
+
+def test_classes_come_in_folder_order_with_labels(data: Path) -> None:
+    loaded = load_data(data, SPEC)
+    assert loaded.folder == data / "train"
+    assert loaded.classes == (
+        ClassName(folder="00.Red_Tower", label="Red Tower"),
+        ClassName(folder="01.Blue_Lake", label="Blue Lake"),
+    )
+
+
+def test_data_without_train_is_the_class_folders_themselves(data: Path) -> None:
+    through_parent, directly = load_data(data, SPEC), load_data(data / "train", SPEC)
+    assert directly.folder == through_parent.folder
+    assert directly.summary == through_parent.summary
+
+
+def test_the_split_is_that_of_split_folders(data: Path, tmp_path: Path) -> None:
+    loaded = load_data(data, SPEC, seed=1337)
+    splitfolders.ratio(str(data / "train"), str(tmp_path / "theirs"), seed=1337, ratio=(0.8, 0.2))
+    for ours, theirs in ((loaded.training, "train"), (loaded.validation, "val")):
+        folder = tmp_path / "theirs" / theirs
+        assert [example.ref.name for example in ours.examples] == sorted(
+            path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")
+        )
+
+
+def test_the_split_covers_every_image_once_and_follows_the_seed(data: Path) -> None:
+    first, again, other = (load_data(data, SPEC, seed=seed) for seed in (1, 1, 2))
+    names = [[example.ref.name for example in each.validation.examples] for each in (first, again, other)]
+    assert names[0] == names[1] != names[2]
+    everything = [example.ref.name for part in (first.training, first.validation) for example in part.examples]
+    assert sorted(everything) == sorted(path.relative_to(data / "train").as_posix() for path in data.rglob("*.jpg"))
+    assert Counter(example.class_index for example in first.training.examples) == {0: 8, 1: 5}
+    assert (first.summary.training_images, first.summary.validation_images) == (13, 4)
+
+
+def test_fingerprint_follows_names_and_contents_only(data: Path, tmp_path: Path) -> None:
+    before = load_data(data, SPEC).summary.fingerprint
+    shutil.copytree(data, tmp_path / "copy")
+    assert load_data(tmp_path / "copy", SPEC).summary.fingerprint == before
+    image = data / "train" / "00.Red_Tower" / "03.jpg"
+    image.rename(image.with_name("33.jpg"))
+    renamed = load_data(data, SPEC).summary.fingerprint
+    image.with_name("33.jpg").write_bytes(noise(999))
+    assert len({before, renamed, load_data(data, SPEC).summary.fingerprint}) == 3
+
+
+def test_pixels_of_training_and_scoring_are_the_same_bytes(data: Path) -> None:
+    big = data / "train" / "00.Red_Tower" / "big.jpg"
+    big.write_bytes(noise(77, (700, 500)))  # large enough to be shrunk while it is decoded
+    loaded = load_data(data, SPEC)
+    for part in (loaded.training, loaded.validation):
+        dataset = PhotoDataset(part, SPEC)
+        for place, example in enumerate(part.examples):
+            scored = preprocess((loaded.folder / example.ref.name).read_bytes(), SPEC)
+            item, label = dataset[Draw(place, seed=5)]
+            assert item.numpy().tobytes() == scored.tobytes() == part.pixels[place].tobytes()
+            assert label == example.class_index
+    assert not np.array_equal(
+        preprocess(big.read_bytes(), SPEC), preprocess(big.read_bytes(), SPEC.model_copy(update={"jpeg_scale": "none"}))
+    )
+
+
+def test_augmentation_works_on_pictures_of_the_models_size(data: Path) -> None:
+    images = load_data(data, SPEC).training
+    augment = Augmentation(crop=0.5, horizontal_flip=True, brightness=0.3, contrast=0.2, saturation=0.3, hue=0.2)
+    item, _ = PhotoDataset(images, SPEC, augment)[Draw(2, seed=11)]
+    scored = preprocess((data / "train" / images.examples[2].ref.name).read_bytes(), SPEC)
+    assert item.numpy().tobytes() == fit(augment(scored, 11), SPEC).tobytes()
+    assert item.numpy().tobytes() != scored.tobytes()
+
+
+def test_a_val_folder_validates_and_all_of_train_is_trained_on(data: Path) -> None:
+    write_classes(data / "val", {"01.Blue_Lake": 1, "00.Red_Tower": 2})
+    (data / "val" / "00.Red_Tower" / "bad.jpg").write_text("no picture")
+    loaded = load_data(data, SPEC)
+    assert loaded.folder == data / "train"
+    assert [(one.ref.name, one.class_index) for one in loaded.validation.examples] == [
+        ("../val/00.Red_Tower/00.jpg", 0), ("../val/00.Red_Tower/01.jpg", 0), ("../val/01.Blue_Lake/00.jpg", 1),
+    ]  # fmt: skip
+    scored = preprocess((data / "val" / "01.Blue_Lake" / "00.jpg").read_bytes(), SPEC)
+    assert loaded.validation.picture(2).tobytes() == scored.tobytes()
+    assert Counter(one.class_index for one in loaded.training.examples) == {0: 10, 1: 7}
+    assert (loaded.summary.training_images, loaded.summary.validation_images) == (17, 3)
+    assert [one.name for one in loaded.skipped] == ["../val/00.Red_Tower/bad.jpg"]
+    assert load_data(data / "train", SPEC).summary.validation_images == 4
+
+
+def test_a_val_folder_has_the_classes_of_train(data: Path) -> None:
+    def message() -> str:
+        with pytest.raises(UsageError) as caught:
+            load_data(data, SPEC)
+        return str(caught.value)
+
+    needs = (
+        f"a class needs an image in train and one in val: add some, or remove {data}/val to have a fifth of the others "
+        f"kept aside"
+    )
+    write_classes(data / "val", {"00.Red_Tower": 1})
+    assert message() == f"{data}/val/01.Blue_Lake: does not exist; {needs}"
+    write_classes(data / "val", {"01.Blue_Lake": 0})
+    assert message() == f"{data}/val/01.Blue_Lake: the folder is empty; {needs}"
+    write_classes(data / "val", {"Blue_Lake": 1})
+    assert message() == (f"{data}/val/Blue_Lake: a class that {data}/train does not have; name it alike, or remove it")
+
+
+def test_unreadable_images_are_skipped_listed_and_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (data / "train" / "00.Red_Tower" / "notes.jpg").write_text("no picture")
+    (data / "train" / "01.Blue_Lake" / "cut.jpg").write_bytes(noise(1)[:-800])
+    with caplog.at_level(logging.WARNING, "batchland"):
+        loaded = load_data(data, SPEC)
+    assert [(each.name, each.code) for each in loaded.skipped] == [
+        ("00.Red_Tower/notes.jpg", "not_an_image"),
+        ("01.Blue_Lake/cut.jpg", "truncated"),
+    ]
+    assert f"{data}/train/00.Red_Tower/notes.jpg: skipped, the content is not that of an image" in caplog.text
+    assert len(loaded.training.examples) + len(loaded.validation.examples) == 17
+
+
+def test_strict_refuses_unreadable_images(data: Path) -> None:
+    (data / "train" / "00.Red_Tower" / "notes.jpg").write_text("no picture")
+    with pytest.raises(UsageError) as caught:
+        load_data(data, SPEC, strict=True)
+    assert str(caught.value) == (
+        f"{data}/train: 1 of 18 images cannot be read, the first is 00.Red_Tower/notes.jpg (the content is not that of "
+        f"an image file); remove them, or train without --strict"
+    )
+
+
+def test_bad_folders_are_named(tmp_path: Path) -> None:
+    def message(data: Path) -> str:
+        with pytest.raises(UsageError) as caught:
+            load_data(data, SPEC)
+        return str(caught.value)
+
+    asks = "training wants one folder a class, CLASS/*.jpg, and at least two classes"
+    needs = "a class needs at least two images, one to train and one to validate: add some or remove the folder"
+    assert message(tmp_path / "none") == (
+        f"{tmp_path}/none: does not exist; give a folder with train/CLASS/*.jpg or CLASS/*.jpg"
+    )
+    (tmp_path / "file").write_text("")
+    assert message(tmp_path / "file") == (
+        f"{tmp_path}/file: is not a folder; give a folder with train/CLASS/*.jpg or CLASS/*.jpg"
+    )
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "a.jpg").write_bytes(picture())
+    assert message(tmp_path / "flat") == f"{tmp_path}/flat: no class folders; {asks}"
+    assert message(write_classes(tmp_path / "one", {"a": 3})) == f"{tmp_path}/one: only one class folder (a); {asks}"
+    assert message(write_classes(tmp_path / "empty", {"a": 3, "b": 0})) == (
+        f"{tmp_path}/empty/b: the folder is empty; {needs}"
+    )
+    assert message(write_classes(tmp_path / "single", {"a": 3, "b": 1})) == (
+        f"{tmp_path}/single/b: only one image can be used; {needs}"
+    )
+    broken = write_classes(tmp_path / "broken", {"a": 3, "b": 0})
+    for number in range(3):
+        (broken / "b" / f"{number}.jpg").write_text("no picture")
+    assert message(broken) == f"{broken}/b: none of its images can be read; {needs}"
+
+
+def test_a_test_set_of_other_classes_is_warned_of(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_classes(data / "test", {"00.Red_Tower": 1, "07.Old_Bridge": 1})
+    with caplog.at_level(logging.WARNING, "batchland"):
+        load_data(data, SPEC)
+    assert caplog.messages == [
+        f"{data}/test: 1 class folders are unknown to {data}/train: 07.Old_Bridge",
+        f"{data}/test: 1 class folders are lacking here but in {data}/train: 01.Blue_Lake",
+    ]
+
+
+def test_images_beside_the_class_folders_are_warned_of(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (data / "train" / "loose.jpg").write_bytes(picture())
+    with caplog.at_level(logging.WARNING, "batchland"):
+        loaded = load_data(data, SPEC)
+    assert caplog.messages == [f"{data}/train: 1 images lie beside the class folders and are not used"]
+    assert len(loaded.training.examples) + len(loaded.validation.examples) == 17

@@ -1,0 +1,104 @@
+"""trend.html in a real browser: quiet, offline, readable on every screen and on paper, whatever names are."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from evaluation_data import HOSTILE
+from nights import drawn_mix, model_run, night
+
+from batchland.trend.measure import measure
+from batchland.trend.write import write_trend
+
+pytestmark = needs_browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Thirty nights of two models with all that can happen; the same under hostile names; a single night."""
+    root = tmp_path_factory.mktemp("trends")
+    plain = [f"Class {number}" for number in range(12)]
+    return {
+        "plain": write_trend(measure(story(plain, ("transfer", "scratch"))), root / "plain.html").html,
+        "hostile": write_trend(measure(story(list(HOSTILE), HOSTILE[:2], HOSTILE[2])), root / "hostile.html").html,
+        "one": write_trend(measure(story(plain, ("transfer",))[:1]), root / "one.html").html,
+    }
+
+
+def story(labels: list[str], models: tuple[str, ...], job: str = "nightly") -> list[Any]:
+    rng = np.random.default_rng(5)
+    records = []
+    for number in range(30):
+        day = date(2026, 10, 1) + timedelta(days=number)
+        shares = np.arange(1, len(labels) + 1)[:: -1 if number > 25 else 1]
+        runs = [
+            model_run(
+                name,
+                listed=500,
+                failed=number % 4,
+                mix=drawn_mix(rng, 500 - number % 4, shares, labels, sure=6.0 if number < 20 else 2.0),
+                right=400 - 5 * number,
+                version="2" if number > 14 else "1",
+            )
+            for name in models
+        ]
+        failed = number in (8, 29)
+        records.append(
+            night(day, *(() if number == 12 else runs), outcome="gate_failed" if failed else "ok", job=job, error=None)
+        )
+    return records
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+@pytest.mark.parametrize("name", ["plain", "hostile", "one"])
+def test_it_is_quiet_and_fits_its_width(browser, pages, name, size, scheme):
+    with opened(browser, pages[name], size, scheme, offline=True) as found:
+        width = found.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert width[0] <= width[1]
+        assert found.page.locator("h1").inner_text().endswith(": trend")
+        assert found.page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("name", ["plain", "one"])
+def test_structure_for_those_who_do_not_see_it(browser, pages, name):
+    with opened(browser, pages[name]) as found:
+        assert_structured(found.page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(browser, pages, scheme):
+    with opened(browser, pages["plain"], scheme=scheme) as found:
+        assert texts_of_poor_contrast(found.page) == []
+
+
+def test_nights_are_sorted_by_click(browser, pages):
+    with opened(browser, pages["plain"]) as found:
+        rows = found.page.locator("#nights tbody tr")
+        dates = found.page.locator("#nights tbody th")
+        assert dates.first.inner_text() == "2026-10-30"
+        assert rows.count() == 59  # two models, and one night that came to none
+        found.page.get_by_role("button", name="Accuracy").click()
+        assert dates.first.inner_text() == "2026-10-01 ref"
+
+
+def test_on_paper_nothing_is_cut_off(browser, pages):
+    with opened(browser, pages["plain"]) as found:
+        page = found.page
+        page.emulate_media(media="print")
+        assert not page.locator("nav").is_visible()
+        boxes = page.locator(".scroll").evaluate_all("all => all.map((each) => getComputedStyle(each).overflow)")
+        assert set(boxes) == {"visible"}
+        page.set_viewport_size({"width": 718, "height": 1000})  # A4 less its margins
+        assert page.evaluate("document.documentElement.scrollWidth") <= 718
+        room = "all => all.map((table) => table.parentElement.clientWidth - table.scrollWidth)"
+        assert min(page.locator("table").evaluate_all(room)) >= 0
