@@ -16,7 +16,8 @@
     │   └── TimeLimitError            143   stopped at its own time limit, as by SIGTERM; a rerun resumes
     └── ImageError                      -   one image has no pixels; becomes a `failed` row, never ends a run
 
-A message says what, where and what next, in one line. A traceback means a bug.
+A message says what, where and what next, in one line, and names no command-line option: a caller in Python or a job
+file has other names for it. Where an option is the remedy, `advice` is the key of a sentence in cli/advice.py.
 """
 
 import re
@@ -27,9 +28,17 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class BatchlandError(Exception):
-    """Base of every error that batchland raises on purpose."""
+    """Base of every error that batchland raises on purpose.
+
+    advice: key of the sentence that the command line adds. values: what fills the sentence's `{name}` fields.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, advice: str | None = None, **values: object) -> None:
+        super().__init__(message)
+        self.advice = advice
+        self.values = values
 
     def __str__(self) -> str:
         """One line, whatever the names in it hold: line breaks and terminal controls are shown, not obeyed."""
@@ -103,8 +112,8 @@ class LockedError(BatchlandError):
 class Interrupted(BatchlandError):  # noqa: N818 - an event, not a fault
     """A signal stopped the run after its last whole batch; a rerun resumes there."""
 
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, signum: int, *, advice: str | None = None, **values: object) -> None:
+        super().__init__(message, advice=advice, **values)
         self.exit_code = 128 + signum  # type: ignore[misc]  # 130 for SIGINT, 143 for SIGTERM
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from batchland._version import __version__
+from batchland.cli.advice import with_advice
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
@@ -34,7 +35,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BatchlandError as error:
-            click.echo(f"batchland: {error}", err=True)
+            click.echo(f"batchland: {with_advice(error)}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:  # outside of what handles it better
             click.echo("batchland: interrupted", err=True)

@@ -25,7 +25,7 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     Shards that are missing, unfinished, damaged or made in different ways are named, and nothing is written then. The
     shards themselves are never changed.
     """
-    from batchland.images.sources.refs import shown
+    from batchland.images.sources.refs import display_path
     from batchland.predictions.storage import manifest_place
     from batchland.scoring.merge.merge import merge as run
     from batchland.scoring.options import FailureLimit, hidden_images
@@ -38,9 +38,11 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     counts, shards = summary.manifest.counts, summary.manifest.shards
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     click.echo(
-        f"Merged {len(shards)} shard{'s' if len(shards) > 1 else ''} of {shown(folder)}: {counts.listed} images, "
+        f"Merged {len(shards)} shard{'s' if len(shards) > 1 else ''} of {display_path(folder)}: "
+        f"{counts.listed} images, "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
-        f"Predictions: {shown(out)}; manifest: {shown(manifest_place(out if is_url(out) else Path(out)))}."
+        f"Predictions: {display_path(out)}; "
+        f"manifest: {display_path(manifest_place(out if is_url(out) else Path(out)))}."
     )
     if limit:
         limit.check(counts)

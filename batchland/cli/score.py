@@ -144,7 +144,7 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:
-    from batchland.images.sources.refs import shown
+    from batchland.images.sources.refs import display_path
 
     manifest = summary.manifest
     counts, seconds = manifest.counts, manifest.seconds
@@ -152,8 +152,8 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
     resumed = f", {manifest.resumed_images} of them by an earlier run" if manifest.resumed_images else ""
     resumed += f", {manifest.kept_images} of them kept from before" if manifest.kept_images else ""
     return (
-        f"Scored {counts.listed} images of {shown(images)}{resumed} with {manifest.model.name} on {manifest.device} "
-        f"({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
+        f"Scored {counts.listed} images of {display_path(images)}{resumed} with {manifest.model.name} "
+        f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, {manifest.images_per_second:.1f} images/s: "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. {_passed_over(manifest)}"
         f"{_on_gpus(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "

@@ -28,7 +28,7 @@ _NOTE_BYTES: Final = 4096
 _log = logging.getLogger("batchland")
 
 
-class Suspects:
+class CrashGuard:
     """Context whose `load` does what `load_image` does, and survives what that may not. For threads to share.
 
     folder: where an unfinished run keeps its work. timeout: seconds that a suspect may take. decoding: of the others.

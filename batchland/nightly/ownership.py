@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import shown
+from batchland.images.sources.refs import display_path
 from batchland.nightly.job import Job
 from batchland.nightly.partitions import read_manifest
 from batchland.predictions.schema import Manifest
@@ -28,7 +28,7 @@ def held_partition(job: Job, model: str, night: date, *, force: bool = False) ->
     if manifest is None or force:
         return manifest
     way_out = f'give job {job.name} another "output", or replace it with --force'
-    owner, images = manifest.config.get("job"), shown(root.resolve())
+    owner, images = manifest.config.get("job"), display_path(root.resolve())
     if owner not in (None, job.name):
         raise UsageError(f"{partition}: holds the predictions of job {owner}; {way_out}")
     if manifest.images != images:

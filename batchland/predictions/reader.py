@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from batchland.predictions.layout import manifest_path
-from batchland.system.urls import shown_url
+from batchland.system.urls import display_url
 
 if TYPE_CHECKING:
     from batchland.predictions.objects import Objects
@@ -44,7 +44,7 @@ def open_stored(out: Path | str) -> Stored:
         return _LocalFiles(out)
     from batchland.predictions.objects import Objects  # only who has URLs pays for it
 
-    return _RemoteFiles(Objects.at(out), shown_url(out).rstrip("/"))
+    return _RemoteFiles(Objects.at(out), display_url(out).rstrip("/"))
 
 
 class _LocalFiles:

@@ -12,17 +12,18 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import shown
+from batchland.images.sources.refs import display_path
 from batchland.predictions.layout import is_file_output, manifest_path, part_name
 from batchland.predictions.local import LocalOutput
 from batchland.predictions.reader import Stored, open_stored
 from batchland.predictions.schema import WrittenFile
-from batchland.system.urls import is_url, local_path, shown_url
+from batchland.system.urls import display_url, is_url, local_path
 
 __all__ = [
     "Output",
     "Stored",
     "below",
+    "display_location",
     "is_file_output",
     "manifest_path",
     "manifest_place",
@@ -31,7 +32,6 @@ __all__ = [
     "part_name",
     "place",
     "public_place",
-    "shown_place",
 ]
 
 
@@ -87,7 +87,7 @@ def open_output(out: Path | str) -> Output:
 
     Raises UsageError if it is called as a file of another kind, UsageError or InputError if the URL cannot be used.
     """
-    name = shown_place(out)
+    name = display_location(out)
     stem, suffix = os.path.splitext(os.path.basename(name))  # noqa: PTH119, PTH122 - of a URL, too
     if suffix.lower() in _OTHER_FILES:
         raise UsageError(f"{name}: predictions are written as Parquet; call --out {stem}.parquet or {stem}")
@@ -107,14 +107,14 @@ def place(out: str | os.PathLike[str]) -> Path | str:
     return url if path is None else place(path)
 
 
-def shown_place(out: Path | str) -> str:
+def display_location(out: Path | str) -> str:
     """A `place` for people and JSON."""
-    return shown(out) if isinstance(out, Path) else shown_url(out).rstrip("/")
+    return display_path(out) if isinstance(out, Path) else display_url(out).rstrip("/")
 
 
 def public_place(out: Path | str) -> Path | str:
     """A `place` as a caller may get it: a URL without credentials and options."""
-    return out if isinstance(out, Path) else shown_place(out)
+    return out if isinstance(out, Path) else display_location(out)
 
 
 def below(out: Path | str, name: str) -> Path | str:
@@ -129,6 +129,6 @@ def manifest_place(out: Path | str) -> Path | str:
     """Where the manifest of the output at a `place` is, for people."""
     if isinstance(out, Path):
         return manifest_path(out)
-    folder, _, last = shown_place(out).rpartition("/")
+    folder, _, last = display_location(out).rpartition("/")
     manifest = manifest_path(PurePosixPath(last))
     return f"{folder}/{manifest}"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from batchland._version import __version__
 from batchland.images.sources.open import Source
-from batchland.images.sources.refs import shown
+from batchland.images.sources.refs import display_path
 from batchland.models.session import OpenModel
 from batchland.predictions.schema import Execution, Manifest, ModelInfo, PredictionsInfo
 from batchland.predictions.writer import Survey
@@ -58,7 +58,7 @@ def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, su
             name=model.card.name,
             architecture=model.card.architecture,
             sha256=model.sha256,
-            file=shown(model.path),
+            file=display_path(model.path),
         ),
         classes=model.card.classes,
         images=source.name,
@@ -74,7 +74,7 @@ def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, su
 
 def config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
     """All options, with no credentials in them."""
-    return options.model_dump(mode="json") | {name: place and shown(place) for name, place in places.items()}
+    return options.model_dump(mode="json") | {name: place and display_path(place) for name, place in places.items()}
 
 
 def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 from batchland.errors import Interrupted, TimeLimitError, UsageError
 from batchland.images.sources.open import ContainerSource, Source, open_source
 from batchland.images.sources.patterns_filter import choose
-from batchland.images.sources.refs import Ignored, ImageRef, shown
+from batchland.images.sources.refs import Ignored, ImageRef, display_path
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import is_file_output
 from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, Seconds
-from batchland.predictions.storage import below, manifest_place, open_output, place, public_place, shown_place
+from batchland.predictions.storage import below, display_location, manifest_place, open_output, place, public_place
 from batchland.predictions.writer import Entry, PredictionSink
 from batchland.scoring.engines.local import Engine, LocalEngine, Scored
 from batchland.scoring.manifest import complete_manifest, config, execution, fingerprint, predictions_info
@@ -126,7 +126,7 @@ def score(
             manifest = complete_manifest(
                 info,
                 survey,
-                config=config(options, model=model.path, out=shown_place(out), image_list=options.image_list),
+                config=config(options, model=model.path, out=display_location(out), image_list=options.image_list),
                 ignored=dict(sorted(ignored.counts.items())),
                 execution=execution(model, tally.decoded_on_gpu),
                 resumed_images=sink.resumed_images,
@@ -217,13 +217,13 @@ class _Stopwatch:
 
 
 def _check_places(source: Source, out: Path | str, options: ScoreOptions) -> None:
-    name = shown_place(out)
+    name = display_location(out)
     resolved = _resolved(out)
     if options.image_list is None and resolved.startswith(source.name.rstrip("/") + "/"):
         raise UsageError(f"{name}: lies inside the images to score; give an --out elsewhere")
     for read in source.inputs() if not isinstance(out, Path) or out.exists() else ():
         if f"{_resolved(place(read))}/".startswith(f"{resolved}/"):
-            raise UsageError(f"{name}: would replace {shown(read)}, which is to be read; give another --out")
+            raise UsageError(f"{name}: would replace {display_path(read)}, which is to be read; give another --out")
     if not _is_utf8(out):
         raise UsageError(f"{name}: its name is no valid UTF-8, few programs could read it; give another --out")
     if options.shard and is_file_output(PurePath(name).parent):
@@ -238,7 +238,7 @@ def _check_places(source: Source, out: Path | str, options: ScoreOptions) -> Non
 
 def _resolved(where: Path | str) -> str:
     """Of a place: what it comes to by its links."""
-    return shown(where.resolve()) if isinstance(where, Path) else shown_place(where)
+    return display_path(where.resolve()) if isinstance(where, Path) else display_location(where)
 
 
 def _is_utf8(path: Path | str) -> bool:
@@ -286,7 +286,7 @@ def _not_empty(
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.counts.items())) or "nothing at all"
         where, advice = source.name, "give the place that holds them"
         if image_list is not None:
-            where = "standard input" if image_list == "-" else shown(image_list)
+            where = "standard input" if image_list == "-" else display_path(image_list)
             advice = "give a list with one path a line"
         elif any(kind.startswith(".") or kind == "no extension" for kind in ignored.counts):
             advice = "--all-files lists every file"

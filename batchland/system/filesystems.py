@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from batchland.errors import BatchlandError, InputError, UsageError
-from batchland.system.urls import shown_url, split_url
+from batchland.system.urls import display_url, split_url
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -56,7 +56,7 @@ def open_location(url: str) -> Location:
     """
     parts = split_url(url)
     filesystem, root = _open(parts.scheme, parts.netloc, parts.query)
-    return Location(filesystem, f"{root.rstrip('/')}/{unquote(parts.path).lstrip('/')}".rstrip("/"), shown_url(url))
+    return Location(filesystem, f"{root.rstrip('/')}/{unquote(parts.path).lstrip('/')}".rstrip("/"), display_url(url))
 
 
 @lru_cache
@@ -70,7 +70,7 @@ def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
     try:
         filesystem, root = FileSystem.from_uri(f"{base}?{query}" if query else base)
     except (OSError, pa.ArrowException, ImportError) as error:
-        raise start_error(error, shown_url(base)) from None  # Arrow's text may quote the URL whole
+        raise start_error(error, display_url(base)) from None  # Arrow's text may quote the URL whole
     return filesystem, root
 
 

@@ -4,8 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Collection
-
-from batchland.evaluation.schema import Figure
+from typing import Protocol
 
 NONE = "–"
 
@@ -23,7 +22,19 @@ def percent(value: float | None, digits: int = 1) -> str:
     return f"{text}%"
 
 
-def interval(figure: Figure | None) -> str:
+class HasInterval(Protocol):
+    """A figure with a confidence interval."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end, or None without an interval."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end, or None without an interval."""
+
+
+def interval(figure: HasInterval | None) -> str:
     """`79.0 to 83.3%`, or nothing without an interval."""
     if figure is None or figure.low is None or figure.high is None:
         return ""

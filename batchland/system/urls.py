@@ -18,7 +18,7 @@ def local_path(url: str) -> str | None:
     return unquote(split_url(url).path) if url.lower().startswith("file://") else None
 
 
-def shown_url(url: str) -> str:
+def display_url(url: str) -> str:
     """A URL without credentials and options, percent signs decoded: what may be logged and written down."""
     return unquote(bare_url(url))
 

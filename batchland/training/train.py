@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-import batchland
+from batchland._version import __version__
 from batchland.data.folders import class_folders, training_folder
 from batchland.errors import Interrupted, OutputError, UsageError
 from batchland.images.preprocess import PreprocessSpec
@@ -168,7 +168,7 @@ class _Job:
 
     def __post_init__(self) -> None:
         self._versions = {
-            "batchland": batchland.__version__,
+            "batchland": __version__,
             "torch": str(torch.__version__),  # a class of its own, which a checkpoint may not hold
             "torchvision": str(torchvision.__version__),
         }

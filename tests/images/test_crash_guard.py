@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from toys import COLOURS, picture
 
-from batchland.images.crash_guard import Suspects
+from batchland.images.crash_guard import CrashGuard
 from batchland.images.loader import Outcome, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
@@ -117,7 +117,7 @@ def test_what_is_in_hand_is_noted_and_nothing_else(tmp_path, monkeypatch):
         return Outcome(), None
 
     monkeypatch.setattr("batchland.images.crash_guard.load_image", load)
-    with Suspects(tmp_path, 60) as suspects:
+    with CrashGuard(tmp_path, 60) as suspects:
         suspects.load(ref, SPEC)
         assert seen == [b"\0\x05a.jpg"]
         assert (tmp_path / "in-hand").read_bytes() == b"\0\0a.jpg"
@@ -140,19 +140,19 @@ def test_suspects_stay_suspects_until_they_are_cleared(tmp_path, monkeypatch):
         (len(name[:4094]).to_bytes(2) + name[:4094].encode()).ljust(4096, b"\0") for name in names
     )  # fmt: skip
     (tmp_path / "in-hand").write_bytes(notes)
-    with Suspects(tmp_path, 60) as suspects:
+    with CrashGuard(tmp_path, 60) as suspects:
         (tmp_path / "in-hand").rename(tmp_path / "kept")
         suspects.load(refs[0], SPEC)
         suspects.load(refs[1], SPEC)
     assert apart == ["good.jpg", "bad.jpg"]
-    with Suspects(tmp_path, 60) as suspects:
+    with CrashGuard(tmp_path, 60) as suspects:
         for ref in refs:
             suspects.load(ref, SPEC)
     assert apart == ["good.jpg", "bad.jpg", "bad.jpg", "x" * 5000]
 
 
 def test_a_full_disk_takes_no_notes_and_stops_nobody(tmp_path):
-    with Suspects(tmp_path / "missing", 60) as suspects:
+    with CrashGuard(tmp_path / "missing", 60) as suspects:
         outcome, pixels = suspects.load(ref_of(tmp_path, picture()), SPEC)
     assert outcome.error is None
     assert pixels.shape == SPEC.shape

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from batchland.cli.advice import ADVICE
+
 PACKAGE = Path(__file__).parents[2] / "batchland"
 ROOMS = (
     "cli",
@@ -16,8 +18,8 @@ ROOMS = (
     "nightly",
     "monitoring",
     "report",
-    "evaluation",
     "training",
+    "evaluation",
     "data",
     "scoring",
     "predictions",
@@ -56,7 +58,12 @@ def room_of(module: str) -> str:
 
 
 def test_only_init_main_version_and_errors_stand_at_the_top():
-    assert sorted(path.name for path in PACKAGE.glob("*.py")) == ["__init__.py", "__main__.py", "_version.py", "errors.py"]
+    assert sorted(path.name for path in PACKAGE.glob("*.py")) == [
+        "__init__.py",
+        "__main__.py",
+        "_version.py",
+        "errors.py",
+    ]
 
 
 def test_every_folder_is_a_room():
@@ -96,6 +103,18 @@ def test_init_files_hold_a_docstring_and_re_exports(path):
     if path.parent == PACKAGE:  # re-exports on demand: importing batchland must cost nothing
         return
     assert [ast.unparse(node) for node in body[1:] if not isinstance(node, allowed)] == []
+
+
+def test_every_advice_of_an_error_is_in_the_cli():
+    given = {
+        keyword.value.value
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "advice" and isinstance(keyword.value, ast.Constant) and keyword.value.value is not None
+    }
+    assert sorted(given) == sorted(ADVICE)
 
 
 def strings_of(path: Path) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from batchland.errors import UsageError
 from batchland.images.sources import refs
-from batchland.images.sources.refs import Ignored, ImageRef, display_name, file_name, shown
+from batchland.images.sources.refs import Ignored, ImageRef, display_name, display_path, file_name
 
 IMAGE_EXTENSIONS: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -25,7 +25,7 @@ class Folder:
     countable = True
 
     def __init__(self, root: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> None:
-        self.name = shown(Path(root).resolve())
+        self.name = display_path(Path(root).resolve())
         self._root = root
         self._options = {"all_files": all_files, "follow_links": follow_links}
 
@@ -33,8 +33,8 @@ class Folder:
         """As `list_images` does it. Raises UsageError, too, if it is a file, and then names what takes those."""
         if os.path.isfile(self._root):  # noqa: PTH113 - any kind of path
             raise UsageError(
-                f"{shown(self._root)}: is a file; give a folder of images, a list of them by --images, or look a few "
-                f"up with `batchland predict`"
+                f"{display_path(self._root)}: is a file; give a folder of images, a list of them by --images, or look a "
+                f"few up with `batchland predict`"
             )
         return list_images(self._root, **self._options, ignored=ignored)
 

@@ -18,9 +18,9 @@ from batchland.images.sources.refs import (
     ImageRef,
     Store,
     display_name,
+    display_path,
     file_name,
     read_image,
-    shown,
 )
 from batchland.system.urls import is_url, local_path, split_url
 
@@ -36,13 +36,13 @@ __all__ = [
     "Store",
     "choose",
     "display_name",
+    "display_path",
     "file_name",
     "list_again",
     "list_images",
     "matcher",
     "open_source",
     "read_image",
-    "shown",
 ]
 
 

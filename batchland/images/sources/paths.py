@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from batchland.errors import UsageError
 from batchland.images.sources.patterns import check_file, open_file, shown_pattern
-from batchland.images.sources.refs import Ignored, ImageRef, display_name, file_name, shown
+from batchland.images.sources.refs import Ignored, ImageRef, display_name, display_path, file_name
 from batchland.system.urls import bare_url, is_url, local_path, split_url
 
 STANDARD_INPUT: Final = "-"
@@ -35,7 +35,7 @@ class Paths:
     def __init__(self, listing: str, base: str | None) -> None:
         self._listing = listing
         self._base = os.curdir if base is None else local_path(base) or base
-        self.name = shown_pattern(self._base) if is_url(self._base) else shown(Path(self._base).resolve())
+        self.name = shown_pattern(self._base) if is_url(self._base) else display_path(Path(self._base).resolve())
         self.countable = listing != STANDARD_INPUT and os.path.isfile(listing)  # noqa: PTH113 - a pipe is read once
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:

@@ -9,8 +9,8 @@ from typing import IO
 from urllib.parse import quote, unquote
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import shown
-from batchland.system.urls import is_url, local_path, shown_url
+from batchland.images.sources.refs import display_path
+from batchland.system.urls import display_url, is_url, local_path
 
 
 class Files:
@@ -38,7 +38,7 @@ class Files:
 
 def shown_pattern(pattern: str) -> str:
     """For fingerprints and people: an absolute path, or a URL without credentials."""
-    return shown_url(pattern) if is_url(pattern) else shown(os.path.abspath(pattern))  # noqa: PTH100 - not resolved
+    return display_url(pattern) if is_url(pattern) else display_path(os.path.abspath(pattern))  # noqa: PTH100 - not resolved
 
 
 def _expand(pattern: str) -> Iterator[tuple[str, str]]:
@@ -51,7 +51,7 @@ def _expand(pattern: str) -> Iterator[tuple[str, str]]:
         literal = os.path.exists(pattern)  # noqa: PTH110 - whatever signs are in its name
         common = os.path.dirname(pattern if literal else _plain(pattern))  # noqa: PTH120
         for path in [pattern] if literal else _expanded(pattern, ""):
-            yield shown(os.path.relpath(path, common or ".")), path
+            yield display_path(os.path.relpath(path, common or ".")), path
         return
     path, mark, options = pattern.partition("?")
     common = _plain(path).rpartition("/")[0]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from batchland.errors import ErrorCode, ImageError
 from batchland.system.retries import Retries
-from batchland.system.urls import is_url, shown_url
+from batchland.system.urls import display_url, is_url
 
 MAX_FILE_BYTES: Final = 512 * 1024**2
 """Larger files fail as `too_large`, unread."""
@@ -117,9 +117,9 @@ def display_name(name: bytes) -> str:
     return _LOOKS_ESCAPED.sub(rb"\\x5c", name).decode("utf-8", "backslashreplace")
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def display_path(path: str | os.PathLike[str]) -> str:
     """A path for people and JSON, as `display_name` shows names; a URL without its credentials."""
-    return shown_url(str(path)) if is_url(path) else display_name(os.fsencode(path))
+    return display_url(str(path)) if is_url(path) else display_name(os.fsencode(path))
 
 
 def file_name(name: str) -> bytes:

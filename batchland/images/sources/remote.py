@@ -19,7 +19,7 @@ from batchland.images.sources import refs
 from batchland.images.sources.folder import kind_by_name, walk
 from batchland.images.sources.refs import ChangedError, Ignored, ImageFile, ImageRef, display_name, file_name
 from batchland.system.filesystems import Location, call, is_missing, listed_us, open_location, os_error, start_error
-from batchland.system.urls import shown_url
+from batchland.system.urls import display_url
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -33,7 +33,7 @@ class Remote:
     countable = False
 
     def __init__(self, url: str, *, all_files: bool = False) -> None:
-        self.name = shown_url(url).rstrip("/")
+        self.name = display_url(url).rstrip("/")
         self._files = RemoteFiles(url)
         self._all_files = all_files
 

@@ -12,7 +12,7 @@ from batchland.models.gpu.bound import Place
 from batchland.models.gpu.cudart import Stream, keep_freed_memory, use_gpu
 from batchland.models.gpu.problems import Unusable, explain
 from batchland.models.gpu.resize import Picture
-from batchland.system.muted import muted
+from batchland.system.streams import silence_stderr
 
 INSTALL: Final = "pip install 'batchland[decode-cuda]'"
 OLDEST: Final = (0, 9)
@@ -46,7 +46,7 @@ class JpegDecoder:
         )
         backends = [codec.Backend(getattr(codec.BackendKind, kind)) for kind in (kinds if on_gpu else [_ON_CPU])]
         try:
-            with muted():  # of libraries for other formats that are not there, mostly
+            with silence_stderr():  # of libraries for other formats that are not there, mostly
                 self._decoder = codec.Decoder(
                     device_id=place.number if on_gpu else codec.NVIMGCODEC_DEVICE_CPU_ONLY,
                     max_num_cpu_threads=threads,
@@ -82,7 +82,7 @@ def load_codec() -> Any:
     """nvImageCodec's module. Raises Unusable if there is none, or an old one."""
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # what it refuses is ours to tell
     try:
-        with muted():
+        with silence_stderr():
             from nvidia import nvimgcodec as codec
     except ImportError as error:
         raise Unusable(f"nvImageCodec is not installed; {INSTALL}") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 import pyarrow as pa
 
-from batchland.images.crash_guard import Suspects
+from batchland.images.crash_guard import CrashGuard
 from batchland.images.jpegs import JpegRows
 from batchland.images.loader import Batch, BatchLoader, Decode, decode_image, leave_jpegs
 from batchland.images.preprocess import Pixels
@@ -107,7 +107,7 @@ class LocalEngine:
         decoding: Decode = decode_image
         if self.model.decoder:
             decoding = partial(leave_jpegs, checked=not self.model.decoder_is_strict)
-        with Suspects(folder, self._options.timeout, decoding) as suspects:
+        with CrashGuard(folder, self._options.timeout, decoding) as suspects:
             loader = BatchLoader(
                 images,
                 self.model.card.preprocess,
@@ -123,7 +123,7 @@ class LocalEngine:
             with closing(iter(loader)) as batches:
                 yield from self._scored(batches, suspects)
 
-    def _scored(self, batches: Iterable[Batch], suspects: Suspects) -> Iterator[Scored]:
+    def _scored(self, batches: Iterable[Batch], suspects: CrashGuard) -> Iterator[Scored]:
         def score(batch: Batch) -> Scored:
             with suspects.in_hand(batch.refs[row] for row in batch.encoded):
                 return score_batch(batch, self.model, self._options.top_k)

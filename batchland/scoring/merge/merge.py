@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from batchland.errors import Interrupted, UsageError
-from batchland.images.sources.refs import shown
+from batchland.images.sources.refs import display_path
 from batchland.predictions.schema import METADATA_KEY, MergedShard, PredictionsInfo, Seconds, ShardInfo
-from batchland.predictions.storage import manifest_place, open_output, place, public_place, shown_place
+from batchland.predictions.storage import display_location, manifest_place, open_output, place, public_place
 from batchland.predictions.writer import PredictionSink, Survey
 from batchland.scoring.manifest import complete_manifest, run_id
 from batchland.scoring.merge.check import FinishedShard, finished_shards
@@ -38,7 +38,9 @@ def merge(
     """
     begin = time.monotonic()
     if is_url(folder):
-        raise UsageError(f"{shown(folder)}: shards are merged where they are read fast; copy them to a local folder")
+        raise UsageError(
+            f"{display_path(folder)}: shards are merged where they are read fast; copy them to a local folder"
+        )
     folder, out = Path(folder), place(out)
     shards = finished_shards(folder)
     _check_place(out, folder, shards)
@@ -59,7 +61,7 @@ def merge(
                 on_progress(Progress(sink.kept_images, 0, 0))
             if signal.received is not None:
                 raise Interrupted(
-                    f"{shown_place(out)}: stopped while merging; the same command goes on there", signal.received
+                    f"{display_location(out)}: stopped while merging; the same command goes on there", signal.received
                 )
         survey = sink.survey()
         _check_complete(folder, shards[0].info, survey)
@@ -70,7 +72,7 @@ def merge(
         manifest = complete_manifest(
             info,
             survey,
-            config=config | {"shard": None, "out": shown_place(out), "overwrite": overwrite},
+            config=config | {"shard": None, "out": display_location(out), "overwrite": overwrite},
             ignored=_ignored(shards),
             resumed_images=sum(shard.manifest.resumed_images for shard in shards),
             seconds=_seconds(shards, sink.write_seconds, time.monotonic() - begin),

@@ -29,7 +29,7 @@ from batchland.scoring.engines.ray.stages import ActorHandle, Orders, open_first
 from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import usable_cores
-from batchland.system.muted import muted
+from batchland.system.streams import silence_stderr
 
 WINDOW: Final = 4096
 """Batches listed at once for one execution of Ray Data, in which the driver grows by some 30 KB a batch."""
@@ -87,7 +87,7 @@ class RayEngine:
         handler = signal.getsignal(signal.SIGTERM)
         stack.callback(ray.shutdown)
         try:
-            with muted():  # Ray's core says how much it is going to log
+            with silence_stderr():  # Ray's core says how much it is going to log
                 ray.init(address, **settings)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(

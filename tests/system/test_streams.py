@@ -5,19 +5,19 @@ import threading
 
 import pytest
 
-from batchland.system.muted import muted
+from batchland.system.streams import silence_stderr
 
 
 def test_only_what_comes_before_and_after_is_heard(capfd):
     os.write(2, b"before ")
-    with muted():
+    with silence_stderr():
         os.write(2, b"within ")
     os.write(2, b"after")
     assert capfd.readouterr() == ("", "before after")
 
 
 def test_an_error_ends_it(capfd):
-    with pytest.raises(ValueError, match="lost"), muted():
+    with pytest.raises(ValueError, match="lost"), silence_stderr():
         raise ValueError("lost")
     os.write(2, b"heard")
     assert capfd.readouterr().err == "heard"
@@ -26,7 +26,7 @@ def test_an_error_ends_it(capfd):
 def test_several_threads_leave_stderr_as_it_was(capfd):
     def mute_again_and_again():
         for _ in range(200):
-            with muted():
+            with silence_stderr():
                 os.write(2, b"within")
 
     threads = [threading.Thread(target=mute_again_and_again) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""A while in which libraries cannot write to the terminal past Python, for those that do and have nothing to say."""
+"""Silence C libraries that write to stderr."""
 
 import os
 import sys
@@ -11,8 +11,8 @@ _one_at_a_time: Final = threading.Lock()
 
 
 @contextmanager
-def muted() -> Iterator[None]:
-    """Context in which nothing of this process reaches stderr. One thread at a time, the others wait."""
+def silence_stderr() -> Iterator[None]:
+    """Redirect file descriptor 2 to /dev/null. One thread at a time; the others wait."""
     sys.stderr.flush()
     with _one_at_a_time:
         kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
