@@ -33,8 +33,8 @@ class Folder:
         """As `list_images` does it. Raises UsageError, too, if it is a file, and then names what takes those."""
         if os.path.isfile(self._root):  # noqa: PTH113 - any kind of path
             raise UsageError(
-                f"{display_path(self._root)}: is a file; give a folder of images, a list of them by --images, or look a "
-                f"few up with `batchland predict`"
+                f"{display_path(self._root)}: is a file; give a folder of images, a list of them by --images, or look "
+                f"a few up with `batchland predict`"
             )
         return list_images(self._root, **self._options, ignored=ignored)
 
