@@ -154,8 +154,8 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
     return (
         f"Scored {counts.listed} images of {display_path(images)}{resumed} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "
-        f"{manifest.images_per_second:.1f} images/s: {counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. {_passed_over(manifest)}"
-        f"{_on_gpus(manifest)}"
+        f"{manifest.images_per_second:.1f} images/s: {counts.ok} ok, "
+        f"{counts.failed} failed{f' ({codes})' if codes else ''}. {_passed_over(manifest)}{_on_gpus(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
         f"Predictions: {_shown(summary.out)}; manifest: {_shown(summary.manifest_path)}."
