@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from batchland.nightly.job import Job, load_job
     from batchland.nightly.run_record import RunRecord, read_runs
     from batchland.nightly.runner import NightResult, run_night
-    from batchland.report.comparison import write_comparison, write_side_by_side
-    from batchland.report.write import ReportFiles, ReportOptions, write_report
+    from batchland.report.options import ReportOptions
+    from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions
     from batchland.scoring.predict import predict
@@ -47,7 +47,7 @@ _PUBLIC = {
     "Progress": "batchland.scoring.score",
     "Report": "batchland.evaluation.saved",
     "ReportFiles": "batchland.report.write",
-    "ReportOptions": "batchland.report.write",
+    "ReportOptions": "batchland.report.options",
     "RunRecord": "batchland.nightly.run_record",
     "RunSummary": "batchland.scoring.score",
     "ScoreOptions": "batchland.scoring.options",
@@ -71,9 +71,9 @@ _PUBLIC = {
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring.score",
     "train": "batchland.training.train",
-    "write_comparison": "batchland.report.comparison",
+    "write_comparison": "batchland.report.write",
     "write_report": "batchland.report.write",
-    "write_side_by_side": "batchland.report.comparison",
+    "write_side_by_side": "batchland.report.write",
 }
 __all__ = [
     "CompareOptions",

@@ -25,7 +25,7 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
 
     Raises UsageError if `out` is no name of a page, or beside it lies another table than a trend's; OutputError.
     """
-    from batchland.report.write import publish
+    from batchland.system.files import publish
     from batchland.trend.page import render
 
     if out.suffix.lower() not in (".html", ".htm"):
