@@ -36,14 +36,16 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
     from pydantic import ValidationError
     from tqdm import tqdm
 
-    from batchland.data.archive import UnpackLimits
-    from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder
+    from batchland.data.download import REFERENCE_URL, default_folder
     from batchland.data.download import download as run
+    from batchland.data.options import DownloadOptions, UnpackLimits
     from batchland.errors import UsageError
 
     source = source or REFERENCE_URL
     try:
-        options = DownloadOptions(sha256=sha256, limits=UnpackLimits(max_bytes=int(max_size * 2**30)))
+        options = DownloadOptions.model_validate(
+            {"sha256": sha256, "limits": UnpackLimits(max_bytes=int(max_size * 2**30))}
+        )
     except ValidationError as error:
         raise UsageError(f"--sha256 {sha256}: not 64 hexadecimal digits") from error
     with ExitStack() as bars:
@@ -84,13 +86,13 @@ def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **optio
     from batchland.errors import UsageError
 
     with training_extra():
-        from batchland.data.split import SplitOptions
+        from batchland.data.options import SplitOptions
         from batchland.data.split import split as run
 
     try:
         prefix = re.compile(group_prefix) if group_prefix is not None else None
         shares = {name: float(share) for name, share in (part.split("=") for part in parts.split(","))}
-        given = SplitOptions(parts=shares, group_prefix=prefix, **options)
+        given = SplitOptions.model_validate({"parts": shares, "group_prefix": prefix} | options)
     except re.error as error:
         raise UsageError(f"--group-prefix {group_prefix}: not a regular expression ({error})") from error
     except ValueError as error:

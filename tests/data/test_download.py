@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from batchland.cli.main import main
 from batchland.data import fetch as fetch_module
-from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder, download
+from batchland.data.download import REFERENCE_URL, default_folder, download
+from batchland.data.options import DownloadOptions
 from batchland.errors import DownloadError, Interrupted, LockedError, UsageError
 from batchland.system.lock import locked
 
