@@ -4,9 +4,15 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from batchland.system.options import Options
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("should be 64 hexadecimal digits")
+    return text
 
 
 class UnpackLimits(Options):
@@ -23,7 +29,7 @@ class UnpackLimits(Options):
 class DownloadOptions(Options):
     """What to accept."""
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    sha256: Annotated[str, AfterValidator(_sha256)] | None = None
     """Expected SHA-256 of the archive, 64 hexadecimal digits; each download prints it. Default: any."""
     limits: UnpackLimits = UnpackLimits()
 

@@ -1,11 +1,12 @@
-"""Base of all option objects: frozen, checked when made, explained by the docstrings of their fields.
+"""The base of all options objects: frozen, validated when made; an unknown name is an error that suggests a near one.
 
-A field's docstring is also its text in `--help` and in the schema of job files. It may end in `Default: ...`, which
-says what None stands for.
+An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its text in `--help`
+and in the documentation of job files. It may end in `Default: ...`, which says what None stands for.
 """
 
 import re
-from typing import Annotated, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -21,35 +22,57 @@ _PLAIN: Final = {
     "path_type": "should be a path",
     "dict_type": "should be a table",
     "tuple_type": 'should be a list, like ["one", "another"]',
+    "string_pattern_mismatch": "should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
 }
-"""Messages by pydantic's error type, where pydantic names Python's types."""
-_PREFIX: Final = re.compile(r"^(Value error, |Input (?=should)|String (?=should))")
+"""Plain words by pydantic's error type, where its own message speaks of Python types or regular expressions."""
 
 
 class Options(BaseModel):
-    """Base of option objects. A wrong value or an unknown name raises UsageError."""
+    """Options of one command or function. Raises UsageError for an unknown name or a value out of bounds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            reasons = "; ".join(self._explain(each) for each in error.errors())
-            raise UsageError(f"{type(self).__name__}: {reasons}") from error
+    if not TYPE_CHECKING:  # pydantic's mypy plugin makes a better signature
 
-    # model_validate() then works as without an __init__ here: it passes its context on and raises ValidationError.
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise UsageError(explain(error, type(self), "option")) from error
 
-    @classmethod
-    def _explain(cls, error: ErrorDetails) -> str:
-        name = ".".join(map(str, error["loc"]))
-        if error["type"] == "extra_forbidden":
-            near = near_miss(name, cls.model_fields)
-            return f'unknown option "{name}"' + (f' (did you mean "{near}"?)' if near else "")
-        return f'"{name}" = {error["input"]!r}: {plain_message(error)}' if name else plain_message(error)
+        # Otherwise pydantic would call __init__ for nested objects and for model_validate, too, and drop their context.
+        __init__.__pydantic_base_init__ = True
 
 
-def plain_message(error: ErrorDetails) -> str:
-    """What is wrong with a value, such as `should be greater than 0`, without the terms of Python and pydantic."""
-    return _PLAIN.get(error["type"]) or _PREFIX.sub("", error["msg"])
+def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
+    """A pydantic error in one line, in the words of a user. noun: what a field is to that user: option, key."""
+    return "; ".join(_explain_one(each, options, noun) for each in error.errors())
+
+
+def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f'unknown {noun} "{name}" ({_suggestion(name, path, options)})'
+    if error["type"] == "missing":
+        return f'{noun} "{name}" is missing'
+    problem = _PLAIN.get(error["type"]) or re.sub(
+        r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"]
+    )
+    return f'"{name}" = {error["input"]!r}: {problem}' if name and not isinstance(error["input"], Mapping) else problem
+
+
+def _suggestion(name: str, path: list[str], options: type[BaseModel]) -> str:
+    known = list(_names(options))
+    siblings = [each for each in known if each.split(".")[:-1] == path[:-1]]
+    near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)
+    return f'did you mean "{near}"?' if near else f"known are {', '.join(siblings)}"
+
+
+def _names(options: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all options, those of nested objects included."""
+    for name, field in options.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _names(kind, f"{prefix}{name}.")

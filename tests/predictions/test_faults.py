@@ -200,9 +200,9 @@ def test_a_signal_is_answered_even_while_images_hang(tmp_path, photos, toy_model
 
 HANGING_EXIT = """
 import sys, threading, time
-import batchland.suspects
+import batchland.images.crash_guard
 from batchland import ScoreOptions, score
-from batchland.loader import load_image
+from batchland.images.loader import load_image
 def hang(ref, spec, decoding):
     if ref.name.endswith("7.jpg"):
         threading.Event().wait()  # for ever
