@@ -73,7 +73,7 @@ class Stop(Exception):  # noqa: N818
 
 CHILD = """
 import sys, time
-import batchland.session, batchland.sink
+import batchland.models.session, batchland.predictions.writer
 from batchland import ScoreOptions, score
 batchland.predictions.writer.CHECKPOINT_SECONDS = 0.02
 predict = batchland.models.session.Session.predict
@@ -131,8 +131,8 @@ def test_an_upload_that_fails_leaves_no_object_even_when_the_process_ends(bucket
     half = """
 import sys
 from pathlib import PurePosixPath
-from batchland.filesystems import Location
-from batchland.output.objects import Objects, Upload
+from batchland.system.filesystems import Location
+from batchland.predictions.objects import Objects, Upload
 objects = Objects.at(sys.argv[1])
 try:
     with Upload(objects, PurePosixPath(objects.location.path)) as upload:
