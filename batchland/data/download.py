@@ -14,7 +14,7 @@ from batchland.data.archive import Unpacked, lift_only_folder, unpack
 from batchland.data.fetch import fetch, forget
 from batchland.data.options import DownloadOptions
 from batchland.errors import Interrupted, UsageError
-from batchland.system.files import new_folder
+from batchland.system.folders import new_folder
 from batchland.system.signals import StopSignal
 
 REFERENCE_URL: Final = "https://udacity-dlnfd.s3-us-west-1.amazonaws.com/datasets/landmark_images.zip"

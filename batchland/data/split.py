@@ -20,7 +20,7 @@ from batchland.data.folders import class_folders, training_folder
 from batchland.data.options import SplitOptions
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
-from batchland.system.files import new_folder
+from batchland.system.folders import new_folder
 
 _THEIR_NAMES: Final = ("train", "val", "test")
 

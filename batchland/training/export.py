@@ -18,7 +18,7 @@ from batchland.images.preprocess import Pixels
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, publish
+from batchland.system.files import check_new_file, new_file
 from batchland.training.agreement import (
     BATCHES,
     TOLERANCES,
@@ -87,7 +87,8 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))
     making = _Making(out, options, card, model, holdout, logits)
-    publish(out, making.write)
+    with new_file(out) as temporary:
+        making.write(temporary)
     assert making.report is not None
     return making.report
 
