@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import splitfolders
-from click.testing import CliRunner
+from commands import batchland
 
-from batchland.cli.main import main
 from batchland.data.options import SplitOptions
 from batchland.data.split import split
 from batchland.errors import OutputError, UsageError
@@ -248,5 +247,5 @@ def test_the_command_tells_the_parts_and_needs_no_torch(photos: Path, tmp_path: 
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_one_line(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
-    result = CliRunner().invoke(main, ["data", "split", str(photos), "--out", str(tmp_path / "out"), *options])
+    result = batchland("data", "split", photos, "--out", tmp_path / "out", *options)
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"batchland: {says}\n")
