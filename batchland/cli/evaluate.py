@@ -100,9 +100,9 @@ def evaluate(
     Of two PREDS, each gets its report in a folder below, and what differs is written into --out as `batchland compare`
     does. Gates are then about the second, and drop(...) is against the first unless there is a --baseline.
     """
-    from batchland.evaluation.evaluate import EvaluateOptions
     from batchland.evaluation.evaluate import evaluate as run
     from batchland.evaluation.gates import check_gates, parse_gate, raise_if_failed
+    from batchland.evaluation.options import EvaluateOptions
     from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES, check_folder, read_report
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
@@ -152,8 +152,8 @@ def compare(
     Of two models or two nights, evaluated on the same images. Only images that both scored are compared, pair by pair:
     figures with intervals, classes that changed by more than chance, and the images whose answer is another one.
     """
-    from batchland.evaluation.comparison import CompareOptions
     from batchland.evaluation.comparison import compare as run
+    from batchland.evaluation.options import CompareOptions
     from batchland.evaluation.saved import read_report
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.write import write_comparison

@@ -8,35 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
 from batchland._version import __version__
 from batchland.evaluation.differences import FLIP_KINDS, class_differences, flips, headline_differences
 from batchland.evaluation.intervals import mcnemar_exact
+from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.pairs import pair
 from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.saved import Report
-
-
-class CompareOptions(BaseModel):
-    """Options of `compare`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Level of all intervals, 0.5 to 1."""
-    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
-    """Bootstrap resamples."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Random seed of the bootstrap."""
-    images: Path | None = None
-    """Folder of the images, for thumbnails; None takes the folder that was scored."""
 
 
 @dataclass(frozen=True)

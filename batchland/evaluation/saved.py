@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.system.files import check_writable, publish
+from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
 
 REPORT_FILES: Final = (
     "summary.json",
@@ -68,11 +68,7 @@ def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False)
     check_writable(folder)
     if overwrite or not folder.exists():
         return
-    foreign = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in names and not (path.name.startswith(".") and path.name.endswith(".new"))
-    )
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in names and not is_leftover(path.name))
     if foreign:
         raise UsageError(f"{folder}: holds {foreign[0]!r}, which is not part of a report", advice="overwrite_beside")
 
@@ -83,12 +79,12 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table], summary: BaseMode
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         (folder / "summary.json").unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     for name, table in tables.items():
-        publish(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
-    publish(folder / "per_class.csv", partial(csv.write_csv, tables["per_class"]))
-    publish(folder / "report.html", lambda path: path.write_bytes(page.encode()))
-    text = summary.model_dump_json(indent=2) + "\n"
-    publish(folder / "summary.json", lambda path: path.write_bytes(text.encode()))
+        write_file(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
+    write_file(folder / "per_class.csv", partial(csv.write_csv, tables["per_class"]))
+    write_file(folder / "report.html", page)
+    write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")

@@ -6,9 +6,10 @@ from datetime import date
 from pathlib import Path
 
 from batchland.errors import UsageError
-from batchland.evaluation.comparison import CompareOptions, compare
-from batchland.evaluation.evaluate import EvaluateOptions, evaluate
+from batchland.evaluation.comparison import compare
+from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.gates import GateResult, check_gates, parse_gate
+from batchland.evaluation.options import CompareOptions, EvaluateOptions
 from batchland.evaluation.saved import Report, read_report
 from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
 from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchland.evaluation.comparison import CompareOptions, compare
+from batchland.evaluation.comparison import compare
+from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES, check_folder, write_folder
 from batchland.report.comparison_page import comparison_page
 from batchland.report.evaluation_page import evaluation_page
