@@ -21,8 +21,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from batchland.errors import UsageError
-from batchland.images.sources.open import ContainerSource, Source
 from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.source import ContainerSource, Source
 from batchland.predictions.reader import open_stored
 from batchland.predictions.schema import Manifest, ShardInfo
 
