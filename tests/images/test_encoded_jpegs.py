@@ -1,4 +1,4 @@
-"""Which JPEGs are left to a GPU: what it may decode, whole, and nothing that the CPU would refuse."""
+"""Which JPEGs a GPU may decode: complete ones of the usual kinds, and none that the CPU would refuse."""
 
 from io import BytesIO
 

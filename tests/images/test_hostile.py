@@ -1,4 +1,4 @@
-"""A folder of everything that has ever broken an image pipeline: one row each, the right one, and nothing else."""
+"""A folder of files that are known to break image pipelines: each has exactly one row, with the expected code."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Batches: order, rows that stay in place, bounded buffers, hanging decoders."""
+"""BatchLoader: order of batches, rows of failed images, number of buffers, hanging decoders."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Damaged images of every format: each gives pixels or a coded failure, and the process lives on.
+"""Damaged images of every format give pixels or an error code, and never crash the process.
 
 The short set runs with fixed examples; the slow one draws new ones from a fixed seed, thousands a format.
 """

@@ -1,4 +1,4 @@
-"""Bytes to pixels: every format and mode, orientation, damage, and the two ways to fit."""
+"""Decoding of every format and pixel mode, orientation, damaged files, and both kinds of fit."""
 
 import random
 import struct

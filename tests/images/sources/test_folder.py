@@ -1,4 +1,4 @@
-"""What is listed, in which order, what is not, and how reading fails."""
+"""Listing a local folder: order, files passed over, and errors of reading."""
 
 import errno
 import os

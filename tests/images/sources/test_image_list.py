@@ -1,4 +1,4 @@
-"""Images that a list names: its names, its order, a row for each, wherever they lie."""
+"""Lists of images: names, order, and a row for every entry."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Images in an S3 bucket: named, ordered, read and failing as those of a folder."""
+"""Images in an S3 bucket have the same names, order, reads and errors as those of a folder."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Images inside Parquet files: every row a row, however the file is cut into groups."""
+"""Images in Parquet files: every row has a row, for all sizes of row groups."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Images in tar shards: every member a row, whatever happens to the shard."""
+"""Images in tar shards: every member has a row, whether or not the shard is damaged."""
 
 import gzip
 import io
