@@ -10,6 +10,8 @@ from batchland import ScoreOptions, evaluate, score, write_report
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from batchland._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from batchland.demo.sample import draw_sample
     from batchland.evaluation.comparison import CompareOptions, Comparison, compare

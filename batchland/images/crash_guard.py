@@ -21,6 +21,7 @@ from batchland.images.loader import Decode, Loaded, decode_image, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.images.subprocess_decode import load_in_subprocess
+from batchland.system.files import open_existing, replace_file
 
 _NOTE_BYTES: Final = 4096
 """Bytes of one note: the length of the image's name in two bytes, then the name, cut if too long."""
@@ -53,7 +54,8 @@ class CrashGuard:
             if noted:
                 _log.warning("the previous run was killed; %s decoded in a subprocess", _in_flight(len(noted)))
                 self._save()
-            self._notes = os.open(self._notes_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            self._notes = open_existing(self._notes_path, os.O_WRONLY)
+            os.ftruncate(self._notes, 0)
         return self
 
     def __exit__(
@@ -91,9 +93,7 @@ class CrashGuard:
             self._save()
 
     def _save(self) -> None:
-        temporary = self._suspects_path.with_name("suspects.new")
-        temporary.write_bytes(b"\0".join(sorted(self._suspects)))
-        temporary.replace(self._suspects_path)
+        replace_file(self._suspects_path, b"\0".join(sorted(self._suspects)))
 
     @contextmanager
     def noted(self, refs: Iterable[ImageRef]) -> Iterator[None]:

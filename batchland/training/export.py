@@ -12,14 +12,15 @@ from typing import Annotated, Final
 import numpy as np
 import onnx
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.special import softmax
 
 from batchland.images.preprocess import Pixels
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, publish
+from batchland.system.files import check_new_file, new_file
+from batchland.system.options import Options
 from batchland.training.agreement import (
     BATCHES,
     TOLERANCES,
@@ -43,10 +44,8 @@ CALIBRATION_IMAGES: Final = 200
 """Training photos that int8 ranges are taken from."""
 
 
-class ExportOptions(BaseModel):
+class ExportOptions(Options):
     """What to make of a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path | None = None
     """Where the training data lies now, if it has moved."""
@@ -100,7 +99,8 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))
     making = _Making(out, options, card, model, holdout, logits)
-    publish(out, making.write)
+    with new_file(out) as temporary:
+        making.write(temporary)
     assert making.report is not None
     return making.report
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from click.testing import CliRunner
+from commands import batchland
 from s3_server import Bucket
 from toys import COLOURS, contents, options, picture, read_all
 
 from batchland import score
-from batchland.cli.main import main
 from batchland.errors import UsageError
 from batchland.images.sources import random_access
 from batchland.images.sources.open import open_source
@@ -161,10 +160,10 @@ def test_missing_later_shard_gives_a_warning(
         "1 of 41 rows stand for folders or shards that could not be read, with nobody knows how many images; the "
         "predictions are written, mend them and run again with --retry-failed"
     )
-    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert batchland(*asked).exit_code == 0
     assert told in caplog.messages
     caplog.clear()
-    limited = CliRunner().invoke(main, [*asked, "--overwrite", "--max-failed", "50%"])
+    limited = batchland(*asked, "--overwrite", "--max-failed", "50%")
     assert (limited.exit_code, limited.stderr.splitlines()[-1]) == (3, f"batchland: {told}")
     assert told not in caplog.messages
 
