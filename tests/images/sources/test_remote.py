@@ -210,7 +210,9 @@ def test_resumed_run_requests_only_missing_images(
     assert sorted(bucket.server.requests()) == ["GET OBJECT"] * rest + ["HEAD OBJECT"] * rest + ["LIST BUCKET"] * 4
 
 
-def test_retry_failed_scores_failed_rows_of_a_bucket(bucket: Bucket, toy_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_retry_failed_scores_failed_rows_of_a_bucket(
+    bucket: Bucket, toy_model: Path, photos: Path, tmp_path: Path
+) -> None:
     shutil.copytree(photos, bucket.folder / "photos")
     score(bucket.url("photos"), tmp_path / "out.parquet", options(toy_model))
     for path in (bucket.folder / "photos").rglob("*7.jpg"):
