@@ -22,8 +22,8 @@ from batchland.images.sources.random_access import BLOCK_BYTES
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.images.sources.source import ContainerSource
 from batchland.scoring.merge.merge import merge
+from batchland.scoring.options import Shard
 from batchland.scoring.score import Progress
-from batchland.scoring.shard import Shard
 
 
 @pytest.fixture
