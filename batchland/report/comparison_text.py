@@ -7,14 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.evaluation.schema import ComparisonSummary, Difference
-from batchland.report.findings import Finding
+from batchland.report.findings import LEVEL, Finding
 from batchland.system.text import count, images, markdown_text, one_line, p_value, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.comparison import Comparison
 
-LEVEL: Final = 0.05
-"""A p-value below it counts as more than chance."""
 FIGURES: Final = (
     ("top1", "top-1 accuracy", 1),
     ("top3", "top-3 accuracy", 1),
