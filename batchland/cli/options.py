@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Model = TypeVar("Model", bound="BaseModel")
 
-_BYTES: Final = {"GB": 10**9, "GIB": 2**30}
+_BYTES: Final = {"GB": 10**9, "GiB": 2**30}
 
 
 class Flag(NamedTuple):
@@ -34,9 +34,11 @@ class Flag(NamedTuple):
     names: str = ""
     """Short flags, and the long one if it is not the field's name: `-l --last`, or `--links/--copies`."""
     metavar: str | None = None
-    """Stands for the value in the help. GB and GIB also make the unit of a field that counts bytes."""
+    """Stands for the value in the help. GB and GiB also make the unit of a field that counts bytes."""
     type: "click.ParamType[Any] | None" = None
     """Instead of the field's own type, for a stricter check."""
+    brief: bool = False
+    """Show only the first sentence of the field's text, where the rest does not apply to the command."""
 
 
 class _ModelOptions(NamedTuple):
@@ -86,18 +88,31 @@ def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
 
 
 def build(model: type[Model], values: dict[str, Any]) -> Model:
-    """The options as an object. What the model refuses is a usage error of the command."""
+    """The options that were given, as an object. What the model refuses is a usage error of the command."""
     from pydantic import ValidationError
 
     from batchland.system.options import plain_message
 
     try:
-        return model.model_validate(values)
+        return model.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         wrong = error.errors()[0]
         context = click.get_current_context()
-        parameter = next((each for each in context.command.params if each.name == wrong["loc"][0]), None)
-        raise click.BadParameter(f"{wrong['input']}: {plain_message(wrong)}", context, parameter) from error
+        parameter = next((each for each in context.command.params if (each.name,) == wrong["loc"][:1]), None)
+        value = f"{wrong['input']}: " if isinstance(wrong["input"], str | int | float | Path) else ""
+        raise click.BadParameter(value + plain_message(wrong), context, parameter) from error
+
+
+out_option = click.option(
+    "-o",
+    "--out",
+    required=True,
+    help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
+)
+"""Where predictions go."""
+max_failed_option = click.option(
+    "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
+)
 
 
 class _Option(click.Option):
@@ -116,16 +131,20 @@ def _option(flag: Flag, field: "FieldInfo") -> click.Option:
     kind = _Kind.of(field)
     text = " ".join((field.description or "").split())
     text, _, default_text = text.removesuffix(".").partition(" Default: ") if " Default: " in text else (text, "", "")
+    if flag.brief:
+        text = text.partition(". ")[0].removesuffix(".") + "."
     default, attributes = field.default, kind.attributes()
     if unit := _BYTES.get(flag.metavar or ""):
-        default, text = default / unit, text.replace("bytes", str(flag.metavar))
+        default, text = default // unit, text.replace("bytes", str(flag.metavar))
         attributes |= {"type": click.FloatRange(0, min_open=True), "callback": lambda *given: round(given[2] * unit)}
     if isinstance(default, dict):
         default = ",".join(f"{key}={value}" for key, value in default.items())
+    if default in ((), ""):
+        default = None
     option = _Option(
         [flag.field, *_names(flag, kind, default)],
-        default=None if default in ((), "") else default,
-        show_default=bool(default) or "/" in flag.names,
+        default=default,
+        show_default=(default is not None and default is not False) or "/" in flag.names,
         metavar=flag.metavar,
         help=text + (" Repeatable." if attributes.get("multiple") else ""),
         **attributes | ({"type": flag.type} if flag.type else {}),

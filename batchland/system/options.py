@@ -51,9 +51,7 @@ def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
 
 def plain_message(error: ErrorDetails) -> str:
     """What is wrong with a value, such as `should be greater than 0`, in the words of a user."""
-    return _PLAIN.get(error["type"]) or re.sub(
-        r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"]
-    )
+    return _PLAIN.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
 
 
 def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> str:

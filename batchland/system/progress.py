@@ -18,7 +18,7 @@ _log = logging.getLogger("batchland")
 class ProgressBar:
     """Context that shows how much of a task is done on stderr; one bar per task.
 
-    unit: what is counted, as a plural; "B" is shown in kB and MB. keep: leave a finished bar on the terminal.
+    unit: what is counted, as a plural. keep: leave a finished bar on the terminal.
     """
 
     def __init__(self, unit: str = "", *, keep: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,14 +52,23 @@ class ProgressBar:
             facts += [f"{(done - before) / (self._last_log - self._begin):.1f} {self._unit}/s"] if self._unit else []
             _log.info("%s%s", f"{task}: " if task else "", ", ".join(facts))
 
+    def update_task(self, task: str, done: int, total: int | None) -> None:
+        """Show it; a callback for what has several tasks."""
+        self.update(done, total, task=task)
+
     def _draw(self, done: int, total: int | None, task: str, before: int, failed: int | None) -> None:
         if self._bar is None or task != self._task:
             self._close()
-            unit = "B" if self._unit == "B" else f" {self._unit}" if self._unit else "it"
             self._bar = tqdm(
-                desc=task or None, total=total, unit=unit, unit_scale=unit == "B", initial=before, leave=self._keep,
-                dynamic_ncols=True, smoothing=0.1, file=sys.stderr,
-            )  # fmt: skip
+                desc=task or None,
+                total=total,
+                unit=f" {self._unit}" if self._unit else "",
+                unit_scale=not self._unit,
+                initial=before,
+                leave=self._keep,
+                dynamic_ncols=True,
+                smoothing=0.1,
+            )
             self._task = task
         self._bar.total = total
         if failed is not None:

@@ -243,5 +243,5 @@ def test_the_command(job, toy_model):
     assert sick.output.splitlines()[-1] == f"fail  model           {told}"
     both = run(main, ["doctor", "--job", str(job), "--device", "cpu"])
     assert (both.exit_code, both.stderr.splitlines()[-1]) == (
-        2, "Error: a job names its models and its device itself; leave --model and --device out"
+        2, "Error: a job names its models and its device itself; leave out --model and --device"
     )  # fmt: skip
