@@ -4,7 +4,16 @@ from typing import Final
 
 from batchland.errors import BatchlandError
 
-ADVICE: Final[dict[str, str]] = {}
+ADVICE: Final[dict[str, str]] = {
+    "adopt": "add one with `batchland adopt {model} --classes labels.txt --preprocess imagenet --out adopted.onnx`",
+    "cpu_device": "or use --device cpu",
+    "decode_on_cpu": "or use --decode cpu",
+    "fp32": "use --precision fp32",
+    "output_logits": "use --output logits",
+    "output_logits_anyway": "or use --output logits, which puts a softmax behind them",
+    "output_probabilities": "use --output probabilities",
+    "preprocess_byte": "use --preprocess byte",
+}
 """Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
 
 
