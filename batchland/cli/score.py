@@ -114,10 +114,10 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     from batchland.images.sources.open import open_source
     from batchland.images.sources.patterns_filter import choose
     from batchland.images.sources.refs import Ignored
-    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, hidden_images
+    from batchland.scoring.options import FailureLimit, ScoreOptions, Shard, find_model, hidden_images
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
-    from batchland.scoring.shard import Deal, Shard
+    from batchland.scoring.shard import Deal
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options["model"] = find_model(options["model"])

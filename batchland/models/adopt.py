@@ -23,7 +23,7 @@ from batchland.models.ort import CPU, create_session, first_line
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.wrap import wrap
-from batchland.system.files import check_new_file, publish
+from batchland.system.files import check_new_file, new_file
 from batchland.system.regular_files import read_regular
 from batchland.system.text import near_miss
 
@@ -114,7 +114,7 @@ def adopt(
     kind = _output_kind(model, wrapped(foreign, source, target, softmax=False), spec.shape, output)
     whole = wrapped(foreign, source, target, softmax=kind == "logits")
 
-    def write(temporary: Path) -> None:
+    with new_file(out) as temporary:
         onnx.save(whole, temporary)
         session = open_session(temporary, "cpu")
         _check_batches(model, session)
@@ -127,7 +127,6 @@ def adopt(
                 raise ModelError(f"{model}: onnxruntime cannot convert it to half floats", advice="fp32") from error
             require_agreement(model, open_session(temporary, "cpu"), session)
 
-    publish(out, write)
     return open_session(out, "cpu")
 
 

@@ -17,7 +17,7 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
     """One row per image of the batch, in its order, of schema PREDICTIONS; of SHARD_PREDICTIONS if they have positions.
 
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
-    do where all have failed. A row that holds no probabilities becomes a failed one (`model_output`). top_k is capped by
+    do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
     the number of classes.
     """
     errors = [outcome.error for outcome in batch.outcomes]

@@ -272,7 +272,7 @@ def test_an_error_is_one_line_whatever_the_names(tmp_path):
 PEAK = """
 import re, sys
 from pathlib import Path
-from batchland.preprocess import PreprocessSpec, preprocess
+from batchland.images.preprocess import PreprocessSpec, preprocess
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
 data = Path(sys.argv[1]).read_bytes()

@@ -44,7 +44,7 @@ PAUSING = """
 import sys
 from datetime import date
 from pathlib import Path
-import batchland.session
+import batchland.models.session
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
 predict, batches = batchland.models.session.Session.predict, 0

@@ -309,7 +309,7 @@ SIGNALLED = """
 import os, sys, time
 from datetime import date
 from pathlib import Path
-import batchland.session
+import batchland.models.session
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
 predict = batchland.models.session.Session.predict

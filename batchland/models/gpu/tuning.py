@@ -16,7 +16,7 @@ import numpy as np
 
 from batchland.errors import OutputError
 from batchland.models.contract import Probabilities
-from batchland.system.files import publish
+from batchland.system.files import write_file
 
 Settings = Mapping[str, str]
 """Options of an execution provider."""
@@ -83,7 +83,5 @@ def cached(folder: Path, key: Mapping[str, object], make: Callable[[], Settings]
             return {str(name): str(value) for name, value in found["settings"].items()}
     settings = make()
     with contextlib.suppress(OutputError):
-        publish(
-            path, lambda temporary: temporary.write_text(json.dumps({"key": key, "settings": dict(settings)}) + "\n")
-        )
+        write_file(path, json.dumps({"key": key, "settings": dict(settings)}) + "\n")
     return settings
