@@ -10,7 +10,8 @@ from archives import PHOTOS, server, tar_of, zip_of
 from commands import batchland
 
 from batchland.data import fetch as fetch_module
-from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder, download
+from batchland.data.download import REFERENCE_URL, default_folder, download
+from batchland.data.options import DownloadOptions
 from batchland.errors import DownloadError, Interrupted, LockedError, UsageError
 from batchland.system.lock import locked
 

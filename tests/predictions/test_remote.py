@@ -22,7 +22,7 @@ from batchland.errors import LockedError, OutputError, UsageError
 from batchland.predictions.objects import Objects, Upload
 from batchland.predictions.schema import Manifest
 from batchland.scoring.merge.merge import merge
-from batchland.scoring.shard import Shard
+from batchland.scoring.options import Shard
 from batchland.system.filesystems import Location
 
 # Where a folder is not at the bucket's top, Arrow puts back an empty object for it with every deletion. This server

@@ -21,10 +21,11 @@ from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.session import open_session
 from batchland.training import export as export_module
 from batchland.training.agreement import TOLERANCES
-from batchland.training.export import ExportOptions, export
+from batchland.training.export import export
 from batchland.training.models import ServedModel, build
-from batchland.training.precision import Precision, quantise
-from batchland.training.train import TrainedModel, TrainOptions, train
+from batchland.training.options import ExportOptions, Precision, TrainOptions
+from batchland.training.precision import quantise
+from batchland.training.train import TrainedModel, train
 
 
 @pytest.fixture(scope="module")
