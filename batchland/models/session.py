@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchland.errors import DeviceError, ModelError
-from batchland.images.jpegs import NO_JPEGS, JpegRows
+from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
 from batchland.models.card import ModelCard
 from batchland.models.contract import (

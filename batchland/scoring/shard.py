@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from batchland.images.sources.open import ContainerSource, Source
 from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.source import ContainerSource, Source
 from batchland.predictions.reader import open_stored
 from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.scoring.options import Shard
