@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.models.card import ClassName, class_names
-from batchland.system.text import near_miss
+from batchland.system.text import counted, first_few, near_miss
 
 LabelKind = Literal["folder", "csv", "parquet"]
 
@@ -84,22 +84,18 @@ def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> Class
 def unknown_classes_message(source: str, unknown: Sequence[str], classes: Sequence[ClassName]) -> str:
     """One line that lists both sides, with the near ones."""
     known = [name for pair in classes for name in (pair.label, pair.folder)]
-    told = []
-    for name in unknown[:10]:
-        near = near_miss(name, known)
-        told.append(f"{name!r} (did you mean {near!r}?)" if near else repr(name))
-    more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+    guesses = ((name, near_miss(name, known)) for name in unknown)
+    some = first_few([f"{name!r} (did you mean {near!r}?)" if near else repr(name) for name, near in guesses], 10)
     return (
-        f"{source}: {len(unknown)} class name{'s' * (len(unknown) > 1)} that the model does not know: "
-        f"{', '.join(told)}{more}; the model's classes are {enumerate_names([name.label for name in classes])}; "
+        f"{source}: {counted(len(unknown), 'class name')} that the model does not know: "
+        f"{some}; the model's classes are {enumerate_names([name.label for name in classes])}; "
         f"correct the names, or leave their images out with --ignore-unknown-classes"
     )
 
 
 def enumerate_names(names: Sequence[str], limit: int = 20) -> str:
     """Quoted names with commas, the rest counted."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
+    return first_few([*map(repr, names)], limit)
 
 
 def _from_folders(root: Path, predicted: pa.ChunkedArray) -> Labels:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.system.text import count, images, percent, points, visible
+from batchland.system.text import count, counted, first_few, images, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -68,10 +68,8 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     if account.failed:
         both = summary.figures.top1_with_failures
         verb, who = ("is", "it") if account.failed == 1 else ("are", "they")
-        counted = (
-            f"; counted as wrong, {who} would leave {percent(both.value)}" if both and summary.figures.top1 else ""
-        )
-        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{counted}.", "failed")
+        wrong = f"; counted as wrong, {who} would leave {percent(both.value)}" if both and summary.figures.top1 else ""
+        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{wrong}.", "failed")
     for number, what in (
         (account.unpredicted, "labelled but not in the predictions"),
         (account.unlabelled, "predicted but without a label"),
@@ -88,9 +86,8 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
         (tuple(account.renamed_classes), "matched without the number in its folder's name"),
     ):
         if names:
-            some = ", ".join(map(visible, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            plural = "class is" if len(names) == 1 else "classes are"
-            yield Finding("warning", f"{len(names)} {plural} {what}: {some}.", "account")
+            some = first_few([*map(visible, names)])
+            yield Finding("warning", f"{counted(len(names), 'class is', 'classes are')} {what}: {some}.", "account")
 
 
 def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
