@@ -4,7 +4,9 @@ from typing import Final
 
 from batchland.errors import BatchlandError
 
-ADVICE: Final[dict[str, str]] = {}
+ADVICE: Final[dict[str, str]] = {
+    "image_list": "--images LIST scores the images that a list names",
+}
 """Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
 
 

@@ -36,9 +36,9 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
     """
     from tqdm import tqdm
 
-    from batchland.data.archive import UnpackLimits
-    from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder
+    from batchland.data.download import REFERENCE_URL, default_folder
     from batchland.data.download import download as run
+    from batchland.data.options import DownloadOptions, UnpackLimits
 
     source = source or REFERENCE_URL
     options = DownloadOptions(sha256=sha256, limits=UnpackLimits(max_bytes=int(max_size * 2**30)))
@@ -80,7 +80,7 @@ def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **optio
     from batchland.errors import UsageError
 
     with training_extra():
-        from batchland.data.split import SplitOptions
+        from batchland.data.options import SplitOptions
         from batchland.data.split import split as run
 
     try:

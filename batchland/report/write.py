@@ -7,35 +7,20 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.saved import FILES
+from batchland.report.options import ReportOptions
 from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
-from batchland.system.options import Options
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
-
-
-class ReportOptions(Options):
-    """How the page is made. No figure depends on it."""
-
-    picture_bytes: Annotated[int, Field(ge=0)] = 900_000
-    """Of all thumbnails on the page together, as base64; 0 shows none."""
-    thumbnail_side: Annotated[int, Field(ge=32, le=512)] = 168
-    """Longest side of a thumbnail, pixels."""
-    gallery: Annotated[int, Field(ge=0, le=500)] = 24
-    """Images per gallery."""
-    command: str | None = None
-    """The command line, for the page's provenance."""
-    overwrite: bool = False
-    """Write into a folder that holds other things. They stay."""
 
 
 class ReportFiles(NamedTuple):

@@ -13,14 +13,16 @@ from evaluation_data import Row, random_case, write_arrays, write_label_folders,
 from jsonschema import Draft202012Validator
 
 from batchland.errors import OutputError, UsageError
-from batchland.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.gates import check_gates, parse_gate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.saved import FILES, read_report
 from batchland.evaluation.schema import CONFUSION, MISTAKES, OUTCOMES, PER_CLASS, EvaluationSummary, Figure
 from batchland.models.card import class_names
 from batchland.report.findings import findings
+from batchland.report.options import ReportOptions
 from batchland.report.text import markdown, terminal_summary
-from batchland.report.write import ReportOptions, write_report
+from batchland.report.write import write_report
 from batchland.system.text import count, images, interval, markdown_text, one_line, p_value, percent, points, visible
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
