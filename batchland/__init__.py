@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from batchland.nightly.job import Job, load_job
     from batchland.nightly.run_record import RunRecord, read_runs
     from batchland.nightly.runner import NightResult, run_night
-    from batchland.report.comparison import write_comparison, write_side_by_side
     from batchland.report.options import ReportOptions
-    from batchland.report.write import ReportFiles, write_report
+    from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions, Shard
     from batchland.scoring.predict import predict
@@ -74,9 +73,9 @@ _PUBLIC = {
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring.score",
     "train": "batchland.training.train",
-    "write_comparison": "batchland.report.comparison",
+    "write_comparison": "batchland.report.write",
     "write_report": "batchland.report.write",
-    "write_side_by_side": "batchland.report.comparison",
+    "write_side_by_side": "batchland.report.write",
 }
 __all__ = [
     "CompareOptions",

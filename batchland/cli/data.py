@@ -7,6 +7,7 @@ import click
 
 from batchland.cli.options import Command, Flag, build, options_of
 from batchland.cli.train import training_extra
+from batchland.system.text import counted
 
 
 @click.group()
@@ -113,4 +114,4 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
         write_file(samples, lambda file: contact_sheet(classes).save(file, "PNG"))
     wrong = len(found.findings) if strict else found.problems
     if wrong:
-        raise GateFailedError(f"{folder}: {wrong} problem{'s' * (wrong > 1)}, see above; mend the folders")
+        raise GateFailedError(f"{folder}: {counted(wrong, 'problem')}, see above; mend the folders")

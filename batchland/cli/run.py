@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchland.system.text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
@@ -109,4 +111,4 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None
 def _verdict(problems: "Sequence[BatchlandError]") -> str:
     if not problems:
         return "fine"
-    return f"a run would fail now, {len(problems)} problem{'' if len(problems) == 1 else 's'} (see fail: below)"
+    return f"a run would fail now, {counted(len(problems), 'problem')} (see fail: below)"

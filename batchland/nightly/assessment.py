@@ -13,9 +13,8 @@ from batchland.evaluation.options import CompareOptions, EvaluateOptions
 from batchland.evaluation.saved import Report, read_report
 from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
 from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
-from batchland.report.comparison import write_comparison
 from batchland.report.options import ReportOptions
-from batchland.report.write import write_report
+from batchland.report.write import write_comparison, write_report
 
 _log = logging.getLogger("batchland")
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from batchland._version import __version__
 from batchland.monitoring.drift import CHANCE, MOVED, MOVED_FAR
-from batchland.report.page import render_page
+from batchland.report.html import render_page
 from batchland.system.text import visible
 from batchland.trend.findings import findings, headline
 from batchland.trend.model_view import Mark, Row, model_view

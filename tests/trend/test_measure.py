@@ -318,7 +318,7 @@ def test_where_it_cannot_be_written(tmp_path):
     with pytest.raises(UsageError, match=r"trend: the trend is a page; give --out a name like trend\.html$"):
         write_trend(trend, tmp_path / "trend")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/trend\.html: the trend cannot be written \(File exists\)$"):
+    with pytest.raises(OutputError, match=r"file/trend\.parquet: cannot be written \(File exists\)$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
 
 
