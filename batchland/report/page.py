@@ -55,12 +55,12 @@ def render(evaluation: "Evaluation", options: "ReportOptions", gates: Sequence["
     )
 
 
-def render_page(template: str, **context: Any) -> str:
-    """Render a page of this family; its script is the only one that the page's policy lets run."""
+def render_page(template: str, *, folder: Path = TEMPLATES, **context: Any) -> str:
+    """Render a template of `folder`, with this room's base and macros, its style, and the only script it allows."""
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        _environment()
+        _environment(folder)
         .get_template(template)
         .render(
             script=script, script_hash=digest, style=(TEMPLATES / "page.css").read_text(encoding="utf-8"), **context
@@ -68,12 +68,12 @@ def render_page(template: str, **context: Any) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def _environment() -> "Environment":
+@lru_cache
+def _environment(folder: Path) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader((folder, TEMPLATES)),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
