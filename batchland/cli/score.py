@@ -112,12 +112,12 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
     """
     from batchland.images.sources.open import open_source
-    from batchland.images.sources.patterns_filter import choose
     from batchland.images.sources.refs import Ignored
-    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, hidden_images
+    from batchland.images.sources.selection import select_images
+    from batchland.scoring.options import FailureLimit, ScoreOptions, Shard, find_model, hidden_images
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
-    from batchland.scoring.shard import Deal, Shard
+    from batchland.scoring.shard import Deal
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options["model"] = find_model(options["model"])
@@ -127,7 +127,7 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
 
     def listing() -> Iterable["ImageRef"]:
         images = Deal(own).own(source) if own else source.images(Ignored())
-        return choose(images, options["include"], options["exclude"], Ignored())
+        return select_images(images, options["include"], options["exclude"], Ignored())
 
     with ScoreProgress(listing if source.countable else None) as progress:
         summary = run(images, out, ScoreOptions(**options), on_progress=progress.update)
@@ -144,7 +144,7 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:
-    from batchland.images.sources.refs import display_path
+    from batchland.system.names import display_path
 
     manifest = summary.manifest
     counts, seconds = manifest.counts, manifest.seconds

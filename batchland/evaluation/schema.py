@@ -160,7 +160,7 @@ class EvaluationSummary(Document):
     """`summary.json` of a report: every figure on its page. Written last, so that its presence means it is complete."""
 
     schema_version: Literal[1] = 1
-    kind: Literal["batchland.evaluation.evaluate"] = "batchland.evaluation.evaluate"
+    kind: Literal["batchland.evaluation"] = "batchland.evaluation"
     created_at: str
     """ISO 8601, UTC."""
     predictions: str

@@ -4,15 +4,13 @@ job = load_job(Path("jobs/nightly.toml"))
 """
 
 import datetime as dt
-import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -23,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import ErrorDetails
 
 from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
@@ -31,22 +28,13 @@ from batchland.models.devices import parse_device
 from batchland.nightly.job_fields import DatedPath, Duration, JobPath, Patterns, checked_by, expand, in_seconds
 from batchland.nightly.job_tables import EvaluationTable, HeartbeatTable, NotifyTable, RetentionTable, RetryTable
 from batchland.scoring.options import FailureLimit, ScoreSettings
-from batchland.system.text import near_miss
-
-_MESSAGES: Final = {
-    "model_type": "should be a table",
-    "path_type": "should be a path",
-    "dict_type": "should be a table",
-    "tuple_type": 'should be a list, like ["one", "another"]',
-    "string_pattern_mismatch": "should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
-}
-"""Instead of pydantic's messages about Python types and regular expressions, by error type."""
+from batchland.system.options import explain
 
 
 class Job(ScoreSettings):
     """What a night's run does: the images, the models, and the handling of the predictions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the job and of its folder of records; by default the file's name without .toml."""
@@ -172,7 +160,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         job = Job.model_validate(content, context={"root": root.resolve()})
         job._file = path.absolute()
     except ValidationError as error:
-        raise UsageError(f"{path}: {'; '.join(map(_explain, error.errors()))}") from error
+        raise UsageError(f"{path}: {explain(error, Job, 'key')}") from error
     return job
 
 
@@ -202,31 +190,3 @@ def _set(content: dict[str, Any], setting: str) -> None:
         if not isinstance(content, dict):
             raise UsageError(f"setting {setting!r}: {table} is not a table")
     content[last] = value
-
-
-def _explain(error: ErrorDetails) -> str:
-    path = [str(part) for part in error["loc"]]
-    key = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        return f'unknown key "{key}" ({_suggestion(key, path)})'
-    if error["type"] == "missing":
-        return f'key "{key}" is missing'
-    pydantics = re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
-    message = _MESSAGES.get(error["type"], pydantics)
-    return f'"{key}" = {error["input"]!r}: {message}' if key and not isinstance(error["input"], dict) else message
-
-
-def _suggestion(key: str, path: list[str]) -> str:
-    known = list(_keys(Job))
-    here = [name for name in known if name.split(".")[:-1] == path[:-1]]
-    near = near_miss(key, here) or next((name for name in known if name.split(".")[-1] == path[-1]), None)
-    return f'did you mean "{near}"?' if near else f"known are {', '.join(here)}"
-
-
-def _keys(table: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All keys of the job file, like `batch_size` and `retry.wait`."""
-    for name, field in table.model_fields.items():
-        yield prefix + name
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _keys(kind, f"{prefix}{name}.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from batchland.errors import BatchlandError
-from batchland.images.sources.patterns_filter import matcher
+from batchland.images.sources.selection import pattern_matcher
 from batchland.system.urls import is_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -79,7 +79,7 @@ JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), Af
 """Relative ones are below the job's `root`."""
 DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(below_root)]
 """May contain `{date}` or, as in strftime, `{date:%Y/%m/%d}`."""
-Patterns = Annotated[tuple[str, ...], AfterValidator(checked_by(matcher))]
+Patterns = Annotated[tuple[str, ...], AfterValidator(checked_by(pattern_matcher))]
 
 
 def expand(path: Path, date: dt.date) -> Path:

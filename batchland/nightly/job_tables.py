@@ -4,11 +4,12 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, ValidationInfo, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo, model_validator
 
-from batchland.evaluation.evaluate import EvaluateOptions
 from batchland.evaluation.gates import parse_gate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.nightly.job_fields import DatedPath, Duration, JobPath, below_root, checked_by
+from batchland.system.options import Options
 
 LAST_GOOD: Final = "last-good"
 
@@ -17,16 +18,16 @@ def _baseline(path: Path, info: ValidationInfo) -> Path:
     return path if path == Path(LAST_GOOD) else below_root(path, info)
 
 
-class JobTable(BaseModel):
-    """Base of the tables: frozen, no unknown keys."""
+class JobTable(Options):
+    """Base of the tables."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
 
 class EvaluationTable(EvaluateOptions):
     """`[evaluation]`: compare the predictions with labels, and fail the night by gates."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     labels: DatedPath
     """A folder of class folders, or a CSV or Parquet file with the columns image and label. May contain {date}."""

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import display_path
 from batchland.nightly.job import Job
 from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
 from batchland.scoring.manifest import ROW_OPTIONS
+from batchland.system.names import display_path
 
 
 def read_manifest(partition: Path) -> Manifest | None:

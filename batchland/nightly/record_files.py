@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from batchland.errors import UsageError
 from batchland.nightly.run_record import Attempt, RunRecord
+from batchland.system.files import remove_leftovers, replace_file
 from batchland.system.lock import holder, locked
 
 RUN_FILE: Final = "run.json"
@@ -73,12 +74,8 @@ def update_run(folder: Path, record: RunRecord) -> RunRecord:
             attempts = tuple(sorted(merged.values(), key=lambda attempt: datetime.fromisoformat(attempt.started_at)))
             locked_out = all(attempt.outcome == "locked" for attempt in record.attempts)
             record = (before if locked_out else record).model_copy(update={"attempts": attempts})
-        temporary = path.with_name(f".{path.name}.new")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        remove_leftovers(folder)
+        replace_file(path, record.model_dump_json(indent=2) + "\n")
     return record
 
 

@@ -24,6 +24,7 @@ from batchland.errors import (
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, ModelRun, Outcome, RunRecord
+from batchland.system.files import replace_file
 
 _RESERVE_BYTES: Final = 64 * 1024
 """Disk space held until the end of the run, so that its record can be written on a full disk."""
@@ -85,7 +86,7 @@ class Recorder:
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
         with suppress(OSError):  # the work itself will report a full disk
-            self._reserve.write_bytes(bytes(_RESERVE_BYTES))
+            replace_file(self._reserve, bytes(_RESERVE_BYTES))
 
     def start(self) -> None:
         """Begin an attempt."""

@@ -9,37 +9,18 @@ Reads only the run records, which hold the counts of each night's predictions; t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.monitoring.drift import Drift, drift, equal_parts
 from batchland.nightly.history import gate_state
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
+from batchland.trend.options import TrendOptions
 from batchland.trend.schema import TREND
-
-
-class TrendOptions(BaseModel):
-    """The reference, and the nights on the page."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reference_nights: Annotated[int, Field(ge=1)] = 7
-    """The reference of each version of a model (sha256) is this many of its first good nights."""
-    reference: tuple[date, date] | None = None
-    """Instead: the good nights from the first to the second date, inclusive, for all versions of a model."""
-    nights: Annotated[int, Field(ge=1)] = 90
-    """Number of last nights on the page. The table has all."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.reference and self.reference[0] > self.reference[1]:
-            raise ValueError("the reference ends before it begins")
-        return self
 
 
 @dataclass(frozen=True)

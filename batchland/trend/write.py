@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchland.errors import OutputError, UsageError
-from batchland.report.write import publish
+from batchland.errors import UsageError
+from batchland.system.files import write_file
 from batchland.trend.measure import Trend
 from batchland.trend.page import render
 from batchland.trend.schema import TREND
@@ -32,13 +32,9 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
     files = TrendFiles(out, out.with_suffix(".parquet"))
     if files.parquet.exists() and not _is_trend(files.parquet):
         raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend", advice="out")
-    page = render(trend).encode()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        publish(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
-        publish(files.html, lambda path: path.write_bytes(page))
-    except OSError as error:
-        raise OutputError(f"{out}: the trend cannot be written ({error.strerror or error})") from error
+    page = render(trend)
+    write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
+    write_file(files.html, page)
     return files
 
 

@@ -117,7 +117,7 @@ def test_a_driver_with_which_cuda_does_not_start(driver, tmp_path, batch_size):
     model = write_toy_model(tmp_path / "toy.onnx")
     code = f"""
 from batchland.errors import DeviceError
-from batchland.session import open_session
+from batchland.models.session import open_session
 try:
     open_session({str(model)!r}, "cuda", batch_size={batch_size})
 except DeviceError as error:

@@ -102,7 +102,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         (["settle=10"], '"settle" = 10: is not a duration; write it like "90s", "10m", "3h" or "2d"'),
         (["images=in/{day}"], "\"images\" = 'in/{day}': {day} is unknown; write {date} or {date:%Y/%m/%d}"),
         (["output=out/{date}"], "\"output\" = 'out/{date}': only images and labels may contain {date}"),
-        (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is no pattern as in .gitignore; write it like '*.png'"),
+        (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is not valid in .gitignore; write it like '*.png'"),
         (["models.a=b.onnx"], "give either model or [models]"),
         (["metrics=a.txt"], "metrics must end in .prom, or the node exporter ignores it"),
         (["retention={}"], "give keep_days, keep_nights or both"),

@@ -16,7 +16,7 @@ from batchland.predictions.layout import manifest_path
 
 CHILD = """
 import sys, time
-import batchland.session, batchland.sink
+import batchland.models.session, batchland.predictions.writer
 from batchland import ScoreOptions, score
 batchland.predictions.writer.CHECKPOINT_SECONDS = 0.02
 predict = batchland.models.session.Session.predict

@@ -13,7 +13,7 @@ from batchland.system.lock import holder, locked
 HOLD = """
 import sys, time
 from pathlib import Path
-from batchland.lock import locked
+from batchland.system.lock import locked
 with locked(Path(sys.argv[1]), "out"):
     print("held", flush=True)
     time.sleep(60)

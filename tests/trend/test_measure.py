@@ -20,7 +20,8 @@ from batchland.nightly.job import load_job
 from batchland.nightly.record_files import update_run
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.nightly.runner import run_night
-from batchland.trend.measure import TrendOptions, measure
+from batchland.trend.measure import measure
+from batchland.trend.options import TrendOptions
 from batchland.trend.page import render
 from batchland.trend.plots import Calendar, Value, line_plot
 from batchland.trend.schema import TREND
@@ -318,7 +319,7 @@ def test_invalid_and_unwritable_outputs(tmp_path):
     with pytest.raises(UsageError, match=r"trend: the trend is a page; its name must end in \.html$"):
         write_trend(trend, tmp_path / "trend")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/trend\.html: the trend cannot be written \(File exists\)$"):
+    with pytest.raises(OutputError, match=r"file/trend\.parquet: cannot be written \(File exists\)$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
 
 

@@ -1,5 +1,6 @@
 """Report a night: metrics, notification, heartbeat. A failure of these becomes a warning in the record."""
 
+from batchland.errors import OutputError
 from batchland.nightly.notifications.command import notify
 from batchland.nightly.notifications.heartbeat import ping_end, ping_start
 from batchland.nightly.notifications.metrics import write_metrics
@@ -22,8 +23,8 @@ def report_end(recorder: Recorder, *, quiet: bool) -> None:
     if job.metrics and attempt.outcome != "locked":
         try:
             write_metrics(job.metrics, sorted([*others, recorder.record], key=lambda record: record.date))
-        except OSError as error:
-            recorder.warn(f"metrics: {job.metrics} cannot be written ({error.strerror})")
+        except OutputError as error:
+            recorder.warn(f"metrics: {error}")
     if job.notify and not quiet:
         on, failed = job.notify.on, attempt.exit_code != 0
         before = [record.exit_code for record in others if record.date < recorder.night][-1:]

@@ -188,7 +188,7 @@ WINDOWS_ON_A_RAY_OF_ITS_OWN = """
 import sys
 import ray
 from batchland import ScoreOptions, score
-from batchland.ray_engine import engine
+from batchland.scoring.engines.ray import engine
 engine.WINDOW = 6
 images, out, model = sys.argv[1:]
 ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
