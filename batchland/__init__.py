@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from batchland.nightly.record_files import read_runs
     from batchland.nightly.run_record import RunRecord
     from batchland.nightly.runner import NightResult, run_night
-    from batchland.report.comparison import write_comparison, write_side_by_side
     from batchland.report.options import ReportOptions
-    from batchland.report.write import ReportFiles, write_report
+    from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions, Shard
     from batchland.scoring.predict import predict
@@ -75,9 +74,9 @@ _PUBLIC = {
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring.score",
     "train": "batchland.training.train",
-    "write_comparison": "batchland.report.comparison",
+    "write_comparison": "batchland.report.write",
     "write_report": "batchland.report.write",
-    "write_side_by_side": "batchland.report.comparison",
+    "write_side_by_side": "batchland.report.write",
 }
 __all__ = [
     "CompareOptions",

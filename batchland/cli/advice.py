@@ -5,8 +5,12 @@ from typing import Final
 from batchland.errors import BatchlandError
 
 ADVICE: Final[dict[str, str]] = {
+    "baseline": "give it with --baseline",
+    "ignore_unknown_classes": "or leave out their images with --ignore-unknown-classes",
     "image_list": "--images LIST scores the images that a list names",
-    "out": "give another --out",
+    "other_out": "give another --out",
+    "overwrite_beside": "give another --out, or --overwrite to write beside it",
+    "strip_prefix": "remove that with --strip-prefix '{prefix}'",
 }
 """Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
 

@@ -103,31 +103,31 @@ def evaluate(
     from batchland.evaluation.evaluate import evaluate as run
     from batchland.evaluation.gates import check_gates, parse_gate, raise_if_failed
     from batchland.evaluation.options import EvaluateOptions
-    from batchland.evaluation.saved import FILES, read_report
-    from batchland.report.changes_text import comparison_markdown, comparison_summary
-    from batchland.report.comparison import COMPARISON_FILES, side_folders, write_side_by_side
-    from batchland.report.text import markdown, terminal_summary
-    from batchland.report.write import check_folder, write_report
+    from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES, check_folder, read_report
+    from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
+    from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
+    from batchland.report.write import report_names, write_report, write_side_by_side
 
     if len(predictions) > 2:
         raise UsageError(f"{len(predictions)} predictions files: give one, or two to have them compared")
     conditions = [parse_gate(text) for text in gates]
     earlier = read_report(baseline) if baseline else None
-    names = FILES if len(predictions) == 1 else (*COMPARISON_FILES, *side_folders(*predictions))
-    check_folder(out, overwrite=overwrite, names=names)
+    names = REPORT_FILES if len(predictions) == 1 else (*COMPARISON_FILES, *report_names(*predictions))
+    check_folder(out, names, overwrite=overwrite)
     evaluations = [run(each, labels, EvaluateOptions(**options)) for each in predictions]
     results = check_gates(conditions, evaluations[-1], earlier or (evaluations[0] if len(evaluations) == 2 else None))
     page = _page(no_pictures, overwrite)
-    one, both = (markdown, comparison_markdown) if as_markdown else (terminal_summary, comparison_summary)
+    one = evaluation_markdown if as_markdown else evaluation_terminal_text
+    both = comparison_markdown if as_markdown else comparison_terminal_text
     if len(evaluations) == 1:
         write_report(evaluations[0], out, page, gates=results)
-        told = [one(evaluations[0], results)]
+        texts = [one(evaluations[0], results)]
     else:
         first, second = evaluations
         comparison = write_side_by_side(first, second, out, page, gates=results)
         a, b = comparison.summary.a.name, comparison.summary.b.name
-        told = [one(first, name=a), one(second, results, name=b), both(comparison)]
-    click.echo("\n".join(told), nl=False)
+        texts = [one(first, name=a), one(second, results, name=b), both(comparison)]
+    click.echo("\n".join(texts), nl=False)
     if not as_markdown:
         click.echo(f"report: {out / 'report.html'}")
     raise_if_failed(results, out)
@@ -155,15 +155,15 @@ def compare(
     from batchland.evaluation.comparison import compare as run
     from batchland.evaluation.options import CompareOptions
     from batchland.evaluation.saved import read_report
-    from batchland.report.changes_text import comparison_markdown, comparison_summary
-    from batchland.report.comparison import write_comparison
+    from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
+    from batchland.report.write import write_comparison
 
     comparison = run(read_report(report_a), read_report(report_b), CompareOptions(**options))
     files = write_comparison(comparison, out, _page(no_pictures, overwrite))
     if as_markdown:
         click.echo(comparison_markdown(comparison), nl=False)
     else:
-        click.echo(f"{comparison_summary(comparison)}report: {files.html}")
+        click.echo(f"{comparison_terminal_text(comparison)}report: {files.html}")
 
 
 def _page(no_pictures: bool, overwrite: bool) -> "ReportOptions":

@@ -15,9 +15,8 @@ from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
 from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
-from batchland.report.comparison import write_comparison
 from batchland.report.options import ReportOptions
-from batchland.report.write import write_report
+from batchland.report.write import write_comparison, write_report
 
 _log = logging.getLogger("batchland")
 

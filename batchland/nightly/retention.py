@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import UsageError
-from batchland.evaluation.saved import FILES
+from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES
 from batchland.nightly.job import Job
 from batchland.nightly.partitions import read_manifest
 from batchland.nightly.run_record import Deletion, RunRecord, last_good
 from batchland.predictions.layout import manifest_path
-from batchland.report.comparison import COMPARISON_FILES
 
 
 class Expired(NamedTuple):
@@ -79,10 +78,13 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
             # The manifest goes last, so that the next run resumes a deletion that was killed.
             yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])
         report = job.report(model.name, record.date)
-        if model.evaluation is not None and (report / FILES[0]).exists():
-            yield _expired(record, report, [report / name for name in _summary_last(FILES)])
+        if model.evaluation is not None and (report / REPORT_FILES[0]).exists():
+            yield _expired(record, report, [report / name for name in _summary_last(REPORT_FILES)])
     for comparison in map(Path, record.comparisons):
-        if comparison.parent == job.folder / str(record.date) / "comparison" and (comparison / FILES[0]).exists():
+        if (
+            comparison.parent == job.folder / str(record.date) / "comparison"
+            and (comparison / REPORT_FILES[0]).exists()
+        ):
             yield _expired(record, comparison, [comparison / name for name in _summary_last(COMPARISON_FILES)])
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from batchland._version import __version__
 from batchland.monitoring.drift import CHANCE, MOVED, MOVED_FAR
-from batchland.report.page import render_page
+from batchland.report.html import render_page
 from batchland.system.text import visible
 from batchland.trend.findings import findings, headline
 from batchland.trend.measure import Trend

@@ -31,7 +31,7 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
         raise UsageError(f"{out}: the trend is a page; its name must end in .html")
     files = TrendFiles(out, out.with_suffix(".parquet"))
     if files.parquet.exists() and not _is_trend(files.parquet):
-        raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend", advice="out")
+        raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend", advice="other_out")
     page = render(trend)
     write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
     write_file(files.html, page)
