@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.train import training_extra
+from batchland.system.text import counted
 
 if TYPE_CHECKING:
     from batchland.data.download import Stage
@@ -137,4 +138,4 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
         write_file(samples, lambda file: contact_sheet(classes).save(file, "PNG"))
     wrong = len(found.findings) if strict else found.problems
     if wrong:
-        raise GateFailedError(f"{folder}: {wrong} problem{'s' * (wrong > 1)}, see above; mend the folders")
+        raise GateFailedError(f"{folder}: {counted(wrong, 'problem')}, see above; mend the folders")

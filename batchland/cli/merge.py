@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from batchland.system.text import counted
+
 _log = logging.getLogger("batchland")
 
 
@@ -38,7 +40,7 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     counts, shards = summary.manifest.counts, summary.manifest.shards
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     click.echo(
-        f"Merged {len(shards)} shard{'s' if len(shards) > 1 else ''} of {display_path(folder)}: "
+        f"Merged {counted(len(shards), 'shard')} of {display_path(folder)}: "
         f"{counts.listed} images, "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
         f"Predictions: {display_path(out)}; "

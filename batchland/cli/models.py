@@ -19,7 +19,7 @@ if TYPE_CHECKING:
               help="What the model was trained on: ImageNet's crop and statistics; the whole picture as "
               "-1..1, 0..1 or 0..255; or a JSON file with height, width, fit, mean, std.")  # fmt: skip
 @click.option("--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto", show_default=True,
-              help="What the model gives; `auto` looks whether it ends in a softmax.")  # fmt: skip
+              help="What the model gives; `auto` runs it on drawn pictures to find out.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
               help="`fp16` halves the file; a GPU computes it fastest.")  # fmt: skip
 @click.option("--name", help="Name of the model.  [default: that of the file]")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchland.errors import UsageError
+from batchland.system.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,4 +112,4 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None
 def _verdict(problems: "Sequence[BatchlandError]") -> str:
     if not problems:
         return "fine"
-    return f"a run would fail now, {len(problems)} problem{'' if len(problems) == 1 else 's'} (see fail: below)"
+    return f"a run would fail now, {counted(len(problems), 'problem')} (see fail: below)"

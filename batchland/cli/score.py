@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from batchland.system.text import first_few
+
 if TYPE_CHECKING:
     from batchland.images.sources.refs import ImageRef
     from batchland.predictions.schema import Manifest
@@ -179,10 +181,9 @@ def _on_gpus(manifest: "Manifest") -> str:
         return ""
     told = ""
     if names := execution.cpu_nodes:
-        more = f" and {len(names) - _NODES_SHOWN} more" if len(names) > _NODES_SHOWN else ""
         told = (
             f"Left to the CPU were {len(names)} of the model's {sum(execution.nodes.values())} nodes: "
-            f"{', '.join(names[:_NODES_SHOWN])}{more}. "
+            f"{first_few(names, _NODES_SHOWN)}. "
         )
     if manifest.decoder:
         scored = manifest.counts.listed - manifest.resumed_images - manifest.kept_images

@@ -15,7 +15,7 @@ from batchland.evaluation.schema import Figure
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.system.documents import Count, Document
-from batchland.system.text import NONE, count, interval, near_miss, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, interval, near_miss, one_line, percent
 
 GateState = Literal["passed", "failed", "not_checked"]
 
@@ -85,15 +85,18 @@ def gate_state(model: ModelRun) -> GateState | None:
 
 def table(rows: Sequence[Night]) -> str:
     """The rows as a table for a terminal, each error below its night, and a line of totals. Ends with a newline."""
-    lines = [dict(zip(_HEAD, _HEAD, strict=True)), *map(_cells, rows)]
-    widths = {name: max(len(line[name]) for line in lines) for name in _HEAD}
-    printed = [_row(lines[0], widths)]
-    for before, night, line in zip([None, *rows], rows, lines[1:], strict=False):
-        first = before is None or before.date != night.date
-        shown = line if first else line | dict.fromkeys(("date", "outcome", "tries", "duration"), "")
-        printed.append(_row(shown, widths))
+    starts = [before is None or before.date != night.date for before, night in zip([None, *rows], rows, strict=False)]
+    cells = [
+        _cells(night) | ({} if first else dict.fromkeys(("date", "outcome", "tries", "duration"), ""))
+        for night, first in zip(rows, starts, strict=True)
+    ]
+    align = "".join(">" if name in _RIGHT else "<" for name in _HEAD)
+    head, *lines = aligned([_HEAD, *([row[name] for name in _HEAD] for row in cells)], align)
+    printed = [head]
+    for line, night, first in zip(lines, rows, starts, strict=True):
+        printed.append(line)
         if first and night.error:
-            printed.append(f"{'':{widths['date']}}  {one_line(night.error, LONGEST_ERROR)}")
+            printed.append(f"{'':12}{one_line(night.error, LONGEST_ERROR)}")
     return "\n".join([*printed, _totals(rows)]) + "\n"
 
 
@@ -145,14 +148,9 @@ def _cells(night: Night) -> dict[str, str]:
     }
 
 
-def _row(cells: dict[str, str], widths: dict[str, int]) -> str:
-    padded = (cells[name].rjust(widths[name]) if name in _RIGHT else cells[name].ljust(widths[name]) for name in _HEAD)
-    return "  ".join(padded).rstrip()
-
-
 def _totals(rows: Sequence[Night]) -> str:
     outcomes = {night.date: night.outcome for night in rows}
     counts = ", ".join(f"{number} {outcome}" for outcome, number in Counter(outcomes.values()).most_common())
     good = [day for day, outcome in outcomes.items() if outcome == "ok"]
     last = f"the last good one is {max(good)}" if good else "none of them good"
-    return f"{len(outcomes)} night{'' if len(outcomes) == 1 else 's'}: {counts}; {last}."
+    return f"{counted(len(outcomes), 'night')}: {counts}; {last}."

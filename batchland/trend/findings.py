@@ -10,7 +10,7 @@ from typing import Final
 
 from batchland.evaluation.metrics import rate
 from batchland.report.findings import Finding
-from batchland.system.text import count, images, percent, visible
+from batchland.system.text import count, counted, first_few, images, percent, visible
 from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, replacements, shares
 
 SLOWER: Final = 0.7
@@ -27,7 +27,7 @@ def headline(rows: Sequence[Row]) -> str:
         sum(max(row[name] or 0 for row in of_night) for _, of_night in groupby(rows, itemgetter("date")))
         for name in ("images", "failed")
     )
-    nights = f"{count(len(outcomes))} night{'' if len(outcomes) == 1 else 's'}"
+    nights = counted(len(outcomes), "night")
     models = max(Counter(row["date"] for row in rows).values())
     by = f" by {models} models" if models > 1 else ""
     return f"{count(good)} of {nights} ended well. {images(listed)} scored{by}, {count(failed)} of them failed."
@@ -59,8 +59,7 @@ def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
         every = (days[0] + timedelta(days=offset) for offset in range((days[-1] - days[0]).days))
         missing = [str(day) for day in every if day not in outcomes]
         if missing:
-            some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            yield _warning(f"No record of {some}: was the machine off, or cron?", "nights")
+            yield _warning(f"No record of {first_few(missing)}: was the machine off, or cron?", "nights")
 
 
 def _replaced(rows: Sequence[Row]) -> Iterator[Finding]:

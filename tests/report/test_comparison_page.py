@@ -59,11 +59,11 @@ def comparison() -> Comparison:
 
 SUMMARY = """\
 tuesday compared with monday: 39 images that both scored
-                         monday  tuesday  difference
-  top-1 accuracy          66.7%    94.9%  +28.2 points  (+17.9 to +41.0)
-  balanced accuracy       67.4%    94.7%  +27.4 points  (+17.1 to +39.9)
-  macro F1                64.3%    94.8%  +30.5 points  (+18.3 to +46.8)
-  calibration error       19.7%    20.5%  +0.8 points
+                     monday  tuesday  difference
+  top-1 accuracy      66.7%    94.9%  +28.2 points  (+17.9 to +41.0)
+  balanced accuracy   67.4%    94.7%  +27.4 points  (+17.1 to +39.9)
+  macro F1            64.3%    94.8%  +30.5 points  (+18.3 to +46.8)
+  calibration error   19.7%    20.5%  +0.8 points
 tuesday is better than monday. tuesday is right for 37 of 39 images, monday for 26: +28.2 points (95% interval \
 +17.9 to +41.0); more than chance (exact McNemar test, p = 0.003).
 note: 1 image failed only in tuesday, so not compared.
