@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from batchland.nightly.runner import NightResult, run_night
     from batchland.report.comparison import write_comparison, write_side_by_side
     from batchland.report.write import ReportFiles, ReportOptions, write_report
+    from batchland.scoring.account import Progress
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions
     from batchland.scoring.predict import predict
-    from batchland.scoring.score import Progress, RunSummary, score
+    from batchland.scoring.score import RunSummary, score
     from batchland.scoring.shard import Shard
     from batchland.training.export import ExportOptions, export
     from batchland.training.options import TrainOptions
@@ -46,7 +47,7 @@ _PUBLIC = {
     "GateResult": "batchland.evaluation.gates",
     "Job": "batchland.nightly.job",
     "NightResult": "batchland.nightly.runner",
-    "Progress": "batchland.scoring.score",
+    "Progress": "batchland.scoring.account",
     "Report": "batchland.evaluation.saved",
     "ReportFiles": "batchland.report.write",
     "ReportOptions": "batchland.report.write",

@@ -4,7 +4,16 @@ from typing import Final
 
 from batchland.errors import BatchlandError
 
-ADVICE: Final[dict[str, str]] = {}
+ADVICE: Final[dict[str, str]] = {
+    "all_files": "--all-files lists every file",
+    "model": "give one with --model",
+    "other_out": "give another --out",
+    "overwrite": "--overwrite replaces it",
+    "overwrite_shard": "score that shard again with --overwrite",
+    "overwrite_shards": "score all shards again with --overwrite",
+    "score_shard": "score those with the same command and --shard I/{count}, then merge",
+    "shard_folder": "give the --out of `batchland score --shard`",
+}
 """Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
 
 

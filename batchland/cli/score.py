@@ -1,14 +1,12 @@
 """`batchland score`: a folder of images to a table of predictions."""
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
-    from batchland.images.sources.refs import ImageRef
     from batchland.predictions.schema import Manifest
     from batchland.scoring.score import RunSummary
 
@@ -111,36 +109,30 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     Every image gives one row, `ok` or `failed`, in a stable order. If the run is interrupted, the same command goes on
     where it stopped. When what made images fail is mended, it scores those again with --retry-failed.
     """
-    from batchland.images.sources.open import open_source
-    from batchland.images.sources.patterns_filter import choose
-    from batchland.images.sources.refs import Ignored
-    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, hidden_images
+    from batchland.scoring.listing import open_listing
+    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
-    from batchland.scoring.shard import Deal, Shard
+    from batchland.scoring.shard import Shard
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options["model"] = find_model(options["model"])
     _log.info("model: %s", options["model"])
-    options["shard"] = own = Shard.parse(shard) if shard else None
-    source = open_source(images, **{name: options[name] for name in ("image_list", "all_files", "follow_links")})
-
-    def listing() -> Iterable["ImageRef"]:
-        images = Deal(own).own(source) if own else source.images(Ignored())
-        return choose(images, options["include"], options["exclude"], Ignored())
-
-    with ScoreProgress(listing if source.countable else None) as progress:
-        summary = run(images, out, ScoreOptions(**options), on_progress=progress.update)
+    options["shard"] = Shard.parse(shard) if shard else None
+    how = ScoreOptions(**options)
+    listing = open_listing(images, how, image_list=how.image_list)
+    with ScoreProgress(listing, how.shard) as progress:
+        summary = run(listing, out, how, on_progress=progress.update)
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)
     if summary.done_before:
-        click.echo(f"Shard {own} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
+        click.echo(f"Shard {how.shard} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
     else:
         click.echo(_score_paragraph(images or options["image_list"], summary))
     if limit:
         limit.check(summary.manifest.counts)
-    elif told := hidden_images(summary.manifest.counts):
-        _log.warning(told)
+    elif missing := unlisted_folders(summary.manifest.counts):
+        _log.warning(missing)
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:

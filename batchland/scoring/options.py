@@ -1,4 +1,4 @@
-"""How to score, as options, for the command, for jobs and for Python. What the model card fixes is none of them."""
+"""How to score: the options of the command, of job files and of Python."""
 
 import os
 from contextlib import suppress
@@ -19,14 +19,14 @@ PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class ScoreSettings(Options):
-    """How to score, as a job file may say it, too. What the model card fixes (preprocessing, classes) is not here."""
+    """How to score: the options that job files have, too. The model card decides preprocessing and classes."""
 
     top_k: PositiveInt = 5
     """Choices kept per image, capped by the number of classes."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None
-    """Decoding threads; None takes one per usable core, and more where images are long waited for."""
+    """Decoding threads; None takes one per usable core, and more if reading images takes longer than decoding them."""
     prefetch_factor: PositiveInt = 2
     """Batches prepared ahead."""
     intra_op_threads: PositiveInt | None = None
@@ -34,7 +34,7 @@ class ScoreSettings(Options):
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
     decode: Literal["cpu", "cuda"] = "cpu"
-    """Who decodes JPEGs: `cuda` is the GPUs that the model runs on (docs/gpu.md). The CPU decodes everything else."""
+    """What decodes JPEGs: `cuda` is the GPUs that the model runs on (docs/gpu.md). The CPU decodes everything else."""
     include: tuple[str, ...] = ()
     """Score only images that match one of these patterns (as in .gitignore); none means all."""
     exclude: tuple[str, ...] = ()
@@ -48,34 +48,34 @@ class ScoreSettings(Options):
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one image may take to read and decode."""
     engine: Literal["local", "ray"] = "local"
-    """Who decodes and infers: this process, or Ray (docs/ray.md). The rows are the same."""
+    """What decodes and infers: this process, or Ray (docs/ray.md). The rows are the same."""
     ray_address: str | None = None
-    """Ray cluster to use; None takes $RAY_ADDRESS, else starts Ray on this machine for the time of the run."""
+    """Ray cluster to use; None takes $RAY_ADDRESS, else starts Ray on this machine for the run."""
 
 
 class ScoreOptions(ScoreSettings):
-    """How one run scores."""
+    """How one run scores, with the options that only a run has."""
 
     model: Path | None = None
     """ONNX file; None takes $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx."""
     image_list: str | None = None
-    """Text, CSV or Parquet file that lists the images, `-` for standard input; None scores all there are."""
+    """Text, CSV or Parquet file that lists the images, `-` for standard input; None scores all images."""
     overwrite: bool = False
     """Replace an output that exists."""
     restart: bool = False
-    """Discard what an interrupted run has left instead of resuming it."""
+    """Discard the finished parts of an interrupted run instead of resuming it."""
     retry_failed: bool = False
-    """Score only the failed rows of an output that exists, and keep its others."""
+    """Score the failed rows of an existing output again, and keep its good ones."""
     shard: Shard | None = None
-    """Score only the images of this shard; `out` is the folder of all shards then."""
+    """Score only the images of this shard; `out` is then the common folder of all shards."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which the run stops in good order, for a rerun to go on."""
+    """Seconds after which the run stops after a whole batch; a rerun resumes there."""
     job: str | None = None
-    """Name of the job that asks for it; the manifest keeps it, so that retention knows what is the job's."""
+    """Name of the job that scores; the manifest records it, so that retention deletes only the job's own outputs."""
 
 
 class FailureLimit(NamedTuple):
-    """How many images may fail before a finished run counts as a bad one: a number or a share."""
+    """How many images may fail before a finished run counts as failed: a number or a percentage."""
 
     text: str
     number: int | None
@@ -93,26 +93,26 @@ class FailureLimit(NamedTuple):
         raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
 
     def check(self, counts: Counts) -> None:
-        """Raise TooManyFailedError if more images failed than allowed, or a folder hides an unknown number of them."""
-        if told := hidden_images(counts):
-            raise TooManyFailedError(told)
+        """Raise TooManyFailedError if more images failed than allowed, or a folder could not be listed."""
+        if missing := unlisted_folders(counts):
+            raise TooManyFailedError(missing)
         allowed = self.number if self.number is not None else counts.listed * (self.percent or 0) / 100
         if counts.failed > allowed:
             codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
             raise TooManyFailedError(
                 f"{counts.failed} of {counts.listed} images failed ({codes}), more than max-failed {self.text} allows; "
-                f"the predictions are written, look at the rows with status = 'failed'"
+                f"the predictions are written, see the rows with status = 'failed'"
             )
 
 
-def hidden_images(counts: Counts) -> str | None:
-    """What to say of failed rows that hide an unknown number of images, if there are any."""
+def unlisted_folders(counts: Counts) -> str | None:
+    """A sentence about failed rows that stand for folders or containers of unknown size; None if there are none."""
     folders = counts.failed_by_code.get("unreadable")
     if not folders:
         return None
     return (
-        f"{folders} of {counts.listed} rows stand for folders or shards that could not be read, with nobody knows how "
-        f"many images; the predictions are written, mend them and run again with --retry-failed"
+        f"{folders} of {counts.listed} rows are folders or shards that could not be read, so an unknown number of "
+        f"images is missing; the predictions are written, repair the folders and retry the failed rows"
     )
 
 
@@ -129,4 +129,4 @@ def find_model(model: Path | None = None) -> Path:
         if path.exists():
             return path
     looked = " or ".join(str(path) for path in DEFAULT_MODELS)
-    raise UsageError(f"no model: give --model or set BATCHLAND_MODEL (there is no {looked} here)")
+    raise UsageError(f"no model is given, BATCHLAND_MODEL is not set, and there is no {looked} here", advice="model")

@@ -1,33 +1,29 @@
-"""Deal a listing out to N shards: each process finds out by itself which images are its own. Knows nothing of outputs.
+"""Which images belong to which of N shards: each process can tell without asking the others.
 
-The rule is a contract between machines, and between versions of batchland: image NAME is shard
+The rule is a contract between machines and between versions of batchland. The image NAME belongs to shard
 
     int.from_bytes(blake2b(NAME.encode("utf-8"), digest_size=8).digest(), "big") % N
 
-'s, from 0 to N-1. Of sources that are made of containers (tar shards, tables) whole containers are dealt out, by their
-names, so that a machine opens only its own.
+counted from 0. Sources made of containers (tar files, tables) are divided by the containers' names, so that a machine
+opens only the containers of its shard.
 
-Every image has a position in the whole listing, which all shards count alike, whosever it is: 0, 1, 2, ... Where
-containers are dealt out, it is the container's number << 32 | the image's place in it.
+Every image has a position in the whole listing, the same in all shards: 0, 1, 2, ... In a source of containers it is
+the container's index << CONTAINER_SHIFT | the image's index in the container.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batchland.errors import UsageError
-from batchland.images.sources.open import ContainerSource, Source
-from batchland.images.sources.refs import Ignored, ImageRef
-from batchland.predictions.reader import open_stored
-from batchland.predictions.schema import Manifest, ShardInfo
 
-PLACE_BITS: Final = 32
-"""Bits of a position that count within a container."""
+CONTAINER_SHIFT: Final = 32
+"""Bits of a position that hold the index within a container."""
+ROW_GROUP_SIZE: Final = 1024
+"""Rows per row group of a shard's files: a merge holds one row group of every shard in memory."""
 
 
 class Shard(BaseModel):
@@ -39,7 +35,7 @@ class Shard(BaseModel):
     count: int = Field(gt=0)
 
     @model_validator(mode="after")
-    def _is_one_of_them(self) -> "Shard":
+    def _index_below_count(self) -> "Shard":
         if self.index >= self.count:
             raise ValueError(f"shards are counted from 0: there is no shard {self.index} of {self.count}")
         return self
@@ -50,7 +46,7 @@ class Shard(BaseModel):
         numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
         index, count = map(int, numbers.groups()) if numbers else (0, 0)
         if index >= count:
-            raise UsageError(f"shard {text!r} is none; give I/N with I from 0 to N-1, as 0/16 to 15/16")
+            raise UsageError(f"shard {text!r}: is not I/N with I from 0 to N-1, such as 0/16 to 15/16")
         return cls(index=index, count=count)
 
     def __str__(self) -> str:
@@ -58,82 +54,19 @@ class Shard(BaseModel):
 
     @property
     def folder_name(self) -> str:
-        """Where this shard's parts and manifest go, below the folder of all shards."""
+        """Name of the folder with this shard's parts and manifest, below the common folder of all shards."""
         return f"shard-{self.index:05d}-of-{self.count:05d}"
 
     def folder(self, out: Path) -> Path:
-        """That folder."""
+        """This shard's folder below the common folder `out`."""
         return out / self.folder_name
 
     def owns(self, name: str) -> bool:
-        """Whether the image or container of that name is this shard's."""
+        """Whether the image or container of that name belongs to this shard."""
         return self.owner(name, self.count) == self.index
 
     @staticmethod
     def owner(name: str, count: int) -> int:
-        """Which of `count` shards an image or a container of that name falls to."""
+        """Index of the shard, of `count`, that an image or container of that name belongs to."""
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % count
-
-
-class Deal:
-    """Passes on what is the shard's own, with its position, and keeps account of all that was listed."""
-
-    def __init__(self, shard: Shard) -> None:
-        self.shard = shard
-        self._listed = 0
-        self._names = hashlib.sha256()
-        self._containers = False
-
-    def images(self, listing: Iterable[ImageRef]) -> Iterator[ImageRef]:
-        """Own images of a whole listing."""
-        for position, ref in enumerate(listing):
-            if self._is_own(ref.name):
-                yield ref._replace(position=position)
-
-    def containers(
-        self, source: ContainerSource, ignored: Ignored, chosen: Callable[[Iterator[ImageRef]], Iterator[ImageRef]]
-    ) -> Iterator[ImageRef]:
-        """Images of own containers, as far as they are `chosen`."""
-        self._containers = True
-        # What every shard passes over is counted once, so that the counts of all shards can be added up.
-        for number, name in enumerate(source.containers(Ignored() if self.shard.index else ignored)):
-            if self._is_own(name):
-                for place, ref in enumerate(chosen(source.images_in(name, ignored))):
-                    yield ref._replace(position=number << PLACE_BITS | place)
-
-    def own(self, source: Source) -> Iterator[ImageRef]:
-        """The shard's own images of a source, about, and with no account kept; for a progress bar."""
-        if isinstance(source, ContainerSource):
-            containers = filter(self.shard.owns, source.containers(Ignored()))
-            return (ref for name in containers for ref in source.images_in(name, Ignored()))
-        return (ref for ref in source.images(Ignored()) if self.shard.owns(ref.name))
-
-    def info(self, fingerprint: dict[str, Any]) -> ShardInfo:
-        """For the manifest, once all is listed."""
-        return ShardInfo(
-            index=self.shard.index,
-            count=self.shard.count,
-            dealt_by="container" if self._containers else "image",
-            listed=self._listed,
-            names_sha256=self._names.hexdigest(),
-            fingerprint=fingerprint,
-        )
-
-    def _is_own(self, name: str) -> bool:
-        self._listed += 1
-        self._names.update(name.encode() + b"\0")
-        return self.shard.owns(name)
-
-
-ROW_GROUP_SIZE: Final = 1024
-"""Rows per row group of a shard's files: a merge holds one of every shard in memory."""
-
-
-def finished_before(folder: Path | str, fingerprint: dict[str, Any]) -> Manifest | None:
-    """The manifest of a shard that is finished, and was scored in this very way; None if there is none such."""
-    with suppress(OSError, ValidationError):
-        manifest = Manifest.model_validate_json(open_stored(folder).manifest())
-        if manifest.shard and manifest.shard.fingerprint == fingerprint:
-            return manifest
-    return None

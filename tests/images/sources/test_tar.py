@@ -21,8 +21,8 @@ from batchland.images.sources import random_access
 from batchland.images.sources.open import ContainerSource, open_source
 from batchland.images.sources.random_access import BLOCK_BYTES
 from batchland.images.sources.refs import Ignored, read_image
+from batchland.scoring.account import Progress
 from batchland.scoring.merge.merge import merge
-from batchland.scoring.score import Progress
 from batchland.scoring.shard import Shard
 
 

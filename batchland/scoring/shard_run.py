@@ -1,0 +1,89 @@
+"""Score the images of one shard, with their positions in the whole listing, for `merge` to put in order."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from batchland.errors import UsageError
+from batchland.images.sources.open import ContainerSource
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.models.session import OpenModel
+from batchland.predictions.layout import is_file_output
+from batchland.predictions.reader import open_stored
+from batchland.predictions.schema import SHARD_PREDICTIONS, Manifest, ShardInfo
+from batchland.predictions.storage import below, display_location
+from batchland.scoring.listing import ImageListing
+from batchland.scoring.options import ScoreOptions
+from batchland.scoring.run import Run
+from batchland.scoring.shard import CONTAINER_SHIFT, ROW_GROUP_SIZE, Shard
+
+
+class ShardRun(Run):
+    """Score one shard of a listing into its folder below `out`, the common folder of all shards."""
+
+    schema = SHARD_PREDICTIONS
+    row_group_size = ROW_GROUP_SIZE
+
+    def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions, shard: Shard) -> None:
+        if options.retry_failed:
+            raise UsageError("shards cannot be retried; merge them, then retry the merged predictions")
+        if is_file_output(PurePath(display_location(out))):
+            raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
+        super().__init__(listing, below(out, shard.folder_name), options)
+        self._shard = shard
+        self._listed = 0
+        self._names = hashlib.sha256()
+
+    def entries(self) -> Iterator[ImageRef]:
+        """The shard's images. Meanwhile all names of the listing are counted and hashed, for `merge` to compare."""
+        source = self.listing.source
+        return self._images_of(source) if isinstance(source, ContainerSource) else self._own(self.listing.images())
+
+    def _own(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        for position, ref in enumerate(images):
+            if self._is_own(ref.name):
+                yield ref._replace(position=position)
+
+    def _images_of(self, source: ContainerSource) -> Iterator[ImageRef]:
+        ignored = self.listing.ignored
+        # Only shard 0 counts what the list of containers passes over, because a merge adds the counts of all shards.
+        for container, name in enumerate(source.containers(Ignored() if self._shard.index else ignored)):
+            if self._is_own(name):
+                for index, ref in enumerate(self.listing.selected(source.images_in(name, ignored), ignored)):
+                    yield ref._replace(position=container << CONTAINER_SHIFT | index)
+
+    def fingerprint(self, model: OpenModel) -> dict[str, Any]:
+        """That of the whole listing, and the shard."""
+        return super().fingerprint(model) | {"shard": str(self._shard)}
+
+    def finished_before(self, model: OpenModel) -> Manifest | None:
+        """The manifest of this shard if it is complete, was scored in the same way and is not to be overwritten."""
+        if self.options.overwrite:
+            return None
+        with suppress(OSError, ValidationError):
+            manifest = Manifest.model_validate_json(open_stored(self.out).manifest())
+            if manifest.shard and manifest.shard.fingerprint == super().fingerprint(model):
+                return manifest
+        return None
+
+    def finish(self, model: OpenModel) -> dict[str, Any]:
+        """What all shards of the listing must have in common."""
+        return {
+            "shard": ShardInfo(
+                index=self._shard.index,
+                count=self._shard.count,
+                dealt_by="container" if isinstance(self.listing.source, ContainerSource) else "image",
+                listed=self._listed,
+                names_sha256=self._names.hexdigest(),
+                fingerprint=super().fingerprint(model),
+            )
+        }
+
+    def _is_own(self, name: str) -> bool:
+        self._listed += 1
+        self._names.update(name.encode() + b"\0")
+        return self._shard.owns(name)
