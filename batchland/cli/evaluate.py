@@ -11,7 +11,7 @@ import click
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
-    from batchland.report.write import ReportOptions
+    from batchland.report.options import ReportOptions
 
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
 _SHARED = (
@@ -100,9 +100,9 @@ def evaluate(
     Of two PREDS, each gets its report in a folder below, and what differs is written into --out as `batchland compare`
     does. Gates are then about the second, and drop(...) is against the first unless there is a --baseline.
     """
-    from batchland.evaluation.evaluate import EvaluateOptions
     from batchland.evaluation.evaluate import evaluate as run
     from batchland.evaluation.gates import check_gates, parse_gate, raise_if_failed
+    from batchland.evaluation.options import EvaluateOptions
     from batchland.evaluation.saved import FILES, read_report
     from batchland.report.changes_text import comparison_markdown, comparison_summary
     from batchland.report.comparison import COMPARISON_FILES, side_folders, write_side_by_side
@@ -152,8 +152,8 @@ def compare(
     Of two models or two nights, evaluated on the same images. Only images that both scored are compared, pair by pair:
     figures with intervals, classes that changed by more than chance, and the images whose answer is another one.
     """
-    from batchland.evaluation.comparison import CompareOptions
     from batchland.evaluation.comparison import compare as run
+    from batchland.evaluation.options import CompareOptions
     from batchland.evaluation.saved import read_report
     from batchland.report.changes_text import comparison_markdown, comparison_summary
     from batchland.report.comparison import write_comparison
@@ -167,7 +167,7 @@ def compare(
 
 
 def _page(no_pictures: bool, overwrite: bool) -> "ReportOptions":
-    from batchland.report.write import ReportOptions
+    from batchland.report.options import ReportOptions
 
     command = shlex.join(["batchland", *sys.argv[1:]])
     pictures = {"picture_bytes": 0} if no_pictures else {}

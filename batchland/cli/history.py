@@ -68,7 +68,8 @@ def trend(
     """
     from batchland.errors import UsageError
     from batchland.nightly.history import job_records
-    from batchland.trend.measure import TrendOptions, measure
+    from batchland.trend.measure import measure
+    from batchland.trend.options import TrendOptions
     from batchland.trend.page import terminal_summary
     from batchland.trend.write import write_trend
 

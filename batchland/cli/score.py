@@ -113,13 +113,11 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
     from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
-    from batchland.scoring.shard import Shard
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options["model"] = find_model(options["model"])
     _log.info("model: %s", options["model"])
-    options["shard"] = Shard.parse(shard) if shard else None
-    how = ScoreOptions(**options)
+    how = ScoreOptions(**options, shard=shard)
     listing = open_listing(images, how, image_list=how.image_list)
     with ScoreProgress(listing, how.shard) as progress:
         summary = run(listing, out, how, on_progress=progress.update)
@@ -136,7 +134,7 @@ def score(images: str | None, out: str, max_failed: str | None, shard: str | Non
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:
-    from batchland.images.sources.refs import display_path
+    from batchland.system.names import display_path
 
     manifest = summary.manifest
     counts, seconds = manifest.counts, manifest.seconds

@@ -79,8 +79,8 @@ def train(data: Path, out: Path, models_dir: Path, cache_limit: float, **options
     """
     with training_extra():
         from batchland.training.export import export as run_export
+        from batchland.training.options import TrainOptions
         from batchland.training.progress import TrainProgress
-        from batchland.training.train import TrainOptions
         from batchland.training.train import train as run
 
     settings = TrainOptions(cache_limit=round(cache_limit * 1e9), **options)
@@ -113,8 +113,8 @@ def export(run: Path, out: Path, **options: Any) -> None:
     mean what they say; it goes into the graph and the card.
     """
     with training_extra():
-        from batchland.training.export import ExportOptions
         from batchland.training.export import export as run_export
+        from batchland.training.options import ExportOptions
 
     print_export(run_export(run, out, ExportOptions(**options)))
 

@@ -8,34 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pydantic import Field
 
 from batchland._version import __version__
 from batchland.evaluation.changes import KINDS, class_changes, flips, headline_changes
 from batchland.evaluation.intervals import mcnemar_exact
+from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.pairs import pair
 from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary
-from batchland.system.options import Options
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.saved import Report
-
-
-class CompareOptions(Options):
-    """How to compare."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of all intervals, a share."""
-    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
-    """Bootstrap resamples."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the bootstrap."""
-    images: Path | None = None
-    """Where the images are now, for thumbnails; None takes the folder that A was scored in."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
 import pyarrow as pa
-from pydantic import Field
 
 from batchland._version import __version__
 from batchland.evaluation.calibration import calibration_errors, coverage, reliability
@@ -25,33 +23,12 @@ from batchland.evaluation.metrics import (
     most_confused,
     per_class,
 )
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predictions
 from batchland.evaluation.schema import EvaluationSummary, FailureGroup
 from batchland.evaluation.slices import slices
 from batchland.predictions.storage import place
-from batchland.system.options import Options
 from batchland.system.urls import is_url
-
-
-class EvaluateOptions(Options):
-    """How to evaluate. Classes come from the predictions' metadata, so no option can contradict them."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of all intervals, a share."""
-    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
-    """Bootstrap resamples of the class averages."""
-    bins: Annotated[int, Field(ge=2, le=100)] = 15
-    """Equal-width bins of the reliability curve."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the bootstrap and of the brightness sample."""
-    ignore_unknown_classes: bool = False
-    """Leave images of classes that the model does not know out, instead of stopping."""
-    strip_prefix: str = ""
-    """Taken off the front of the predictions' image names before matching: `test/`, or `*.tar/` of all tar shards."""
-    images: Path | None = None
-    """Where the images are now, for thumbnails and brightness; None takes the folder that was scored."""
-    brightness_sample: Annotated[int, Field(ge=0)] = 2000
-    """Images whose brightness is measured; 0 reads none."""
 
 
 @dataclass(frozen=True)

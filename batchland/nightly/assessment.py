@@ -6,14 +6,16 @@ from datetime import date
 from pathlib import Path
 
 from batchland.errors import UsageError
-from batchland.evaluation.comparison import CompareOptions, compare
-from batchland.evaluation.evaluate import EvaluateOptions, evaluate
+from batchland.evaluation.comparison import compare
+from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.gates import GateResult, check_gates, parse_gate
+from batchland.evaluation.options import CompareOptions, EvaluateOptions
 from batchland.evaluation.saved import Report, read_report
 from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
 from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
 from batchland.report.comparison import write_comparison
-from batchland.report.write import ReportOptions, write_report
+from batchland.report.options import ReportOptions
+from batchland.report.write import write_report
 
 _log = logging.getLogger("batchland")
 

@@ -27,8 +27,8 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 
 from batchland.errors import BatchlandError, UsageError
-from batchland.evaluation.evaluate import EvaluateOptions
 from batchland.evaluation.gates import parse_gate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.images.sources.patterns_filter import matcher
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.report.changes_text import changed_classes, changed_figures, comparison_findings, verdict
+from batchland.report.options import ReportOptions
 from batchland.report.page import LONG_TABLE, render_page
 from batchland.report.pictures import Thumbnail, Thumbnails
-from batchland.report.write import ReportOptions, check_folder, write_folder, write_report
+from batchland.report.write import check_folder, write_folder, write_report
 
 if TYPE_CHECKING:
     from batchland.evaluation.comparison import Comparison
@@ -75,7 +76,8 @@ def write_side_by_side(
 
     gates: results to show on B's page. Raises as write_comparison does.
     """
-    from batchland.evaluation.comparison import CompareOptions, compare
+    from batchland.evaluation.comparison import compare
+    from batchland.evaluation.options import CompareOptions
 
     options = options or ReportOptions()
     folder = Path(out)

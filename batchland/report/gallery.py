@@ -11,7 +11,7 @@ from batchland.report.pictures import Thumbnail, Thumbnails
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
-    from batchland.report.write import ReportOptions
+    from batchland.report.options import ReportOptions
 
 PAIRS: Final = 10
 PICTURES_PER_PAIR: Final = 3

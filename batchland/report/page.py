@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
-    from batchland.report.write import ReportOptions
+    from batchland.report.options import ReportOptions
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 LONG_TABLE: Final = 30

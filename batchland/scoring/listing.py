@@ -10,11 +10,12 @@ from itertools import chain
 from typing import Final
 
 from batchland.errors import UsageError
-from batchland.images.sources.open import ContainerSource, Source, open_source
-from batchland.images.sources.patterns_filter import choose
-from batchland.images.sources.refs import Ignored, ImageRef, display_path
-from batchland.scoring.options import ScoreSettings
-from batchland.scoring.shard import Shard
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.selection import select_images
+from batchland.images.sources.source import ContainerSource, Source
+from batchland.scoring.options import ScoreSettings, Shard
+from batchland.system.names import display_path
 
 ALREADY_SCORED: Final = "already scored"
 """Key of skipped images in the counts of ignored ones."""
@@ -57,7 +58,7 @@ class ImageListing:
 
     def selected(self, images: Iterable[ImageRef], ignored: Ignored) -> Iterator[ImageRef]:
         """Those of `images` that the run scores; the others are counted in `ignored`."""
-        for ref in choose(images, self._settings.include, self._settings.exclude, ignored):
+        for ref in select_images(images, self._settings.include, self._settings.exclude, ignored):
             if self._skip is not None and self._skip(ref):
                 ignored.counts[ALREADY_SCORED] += 1
             else:
@@ -65,7 +66,7 @@ class ImageListing:
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The images that replace the failed row `name`: one, or all images of a folder that could not be listed."""
-        images = self.source.again(name)
+        images = self.source.retry_refs(name)
         return self.selected(images, Ignored()) if name.endswith("/") else images
 
     def second_walk(self, shard: Shard | None = None) -> Iterator[ImageRef]:

@@ -1,77 +1,137 @@
 """How to score: the options of the command, of job files and of Python."""
 
+import hashlib
 import os
+import re
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
-from batchland.predictions.schema import Counts
-from batchland.scoring.shard import Shard
-from batchland.system.options import Options
+from batchland.system.options import Options, PositiveInt
+
+if TYPE_CHECKING:
+    from batchland.predictions.schema import Counts
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 
-PositiveInt = Annotated[int, Field(gt=0)]
+
+class Shard(Options):
+    """Number `index`, from 0, of `count` shards. Each process can tell by itself which images belong to its shard.
+
+    The rule is a contract between machines and between versions of batchland. The image NAME belongs to shard
+
+        int.from_bytes(blake2b(NAME.encode("utf-8"), digest_size=8).digest(), "big") % count
+
+    Sources made of containers (tar files, tables) are divided by the containers' names, so that a machine opens only
+    the containers of its shard.
+    """
+
+    index: int = Field(ge=0)
+    count: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _index_below_count(self) -> "Shard":
+        if self.index >= self.count:
+            raise ValueError(f"shards are counted from 0: there is no shard {self.index} of {self.count}")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `3/16`. Raises UsageError."""
+        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+        index, count = map(int, numbers.groups()) if numbers else (0, 0)
+        if index >= count:
+            raise UsageError(f"shard {text!r}: is not I/N with I from 0 to N-1, such as 0/16 to 15/16")
+        return cls(index=index, count=count)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder with this shard's parts and manifest, below the common folder of all shards."""
+        return f"shard-{self.index:05d}-of-{self.count:05d}"
+
+    def folder(self, out: Path) -> Path:
+        """This shard's folder below the common folder `out`."""
+        return out / self.folder_name
+
+    def owns(self, name: str) -> bool:
+        """Whether the image or container of that name belongs to this shard."""
+        return self.owner(name, self.count) == self.index
+
+    @staticmethod
+    def owner(name: str, count: int) -> int:
+        """Index of the shard, of `count`, that an image or container of that name belongs to."""
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % count
+
+
+def _parse_shard(value: Any) -> Any:
+    return Shard.parse(value) if isinstance(value, str) else value
 
 
 class ScoreSettings(Options):
-    """How to score: the options that job files have, too. The model card decides preprocessing and classes."""
+    """How to score: what a job file may set as well. The model card sets preprocessing and classes."""
 
     top_k: PositiveInt = 5
-    """Choices kept per image, capped by the number of classes."""
+    """Classes per image, the likeliest first; at most those of the model."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None
-    """Decoding threads; None takes one per usable core, and more if reading images takes longer than decoding them."""
+    """Decoding threads. Default: one per usable core, more where reading images is slow."""
     prefetch_factor: PositiveInt = 2
-    """Batches prepared ahead."""
+    """Batches prepared ahead, by all workers together."""
     intra_op_threads: PositiveInt | None = None
-    """onnxruntime's threads per call on the CPU; None divides the usable cores among up to four calls at once."""
+    """onnxruntime's threads per call on the CPU. Default: the usable cores, divided among up to four calls at once."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
+    """Where the model runs. `auto` takes CUDA where it works, else the CPU, and says so; the others never fall back:
+    `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
     decode: Literal["cpu", "cuda"] = "cpu"
-    """What decodes JPEGs: `cuda` is the GPUs that the model runs on (docs/gpu.md). The CPU decodes everything else."""
+    """What decodes JPEGs: the CPU's cores, or the GPUs that the model runs on (docs/gpu.md). The CPU decodes all other
+    formats."""
     include: tuple[str, ...] = ()
-    """Score only images that match one of these patterns (as in .gitignore); none means all."""
+    """Score only images that match one of these patterns, as in .gitignore. Default: all images."""
     exclude: tuple[str, ...] = ()
-    """Leave out images that match one of these patterns (as in .gitignore)."""
+    """Leave out images that match one of these patterns, as in .gitignore."""
     all_files: bool = False
-    """List every file, whatever its extension."""
+    """Score files of every extension."""
     follow_links: bool = False
     """Follow links to folders."""
     part_size: PositiveInt = 8192
-    """Images per part, rounded up to whole batches."""
+    """Images per part of an output folder, rounded up to whole batches."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that one image may take to read and decode."""
+    """Seconds that reading and decoding one image may take; after that it fails."""
     engine: Literal["local", "ray"] = "local"
-    """What decodes and infers: this process, or Ray (docs/ray.md). The rows are the same."""
+    """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
     ray_address: str | None = None
-    """Ray cluster to use; None takes $RAY_ADDRESS, else starts Ray on this machine for the run."""
+    """Ray cluster to use. Default: $RAY_ADDRESS, else Ray on this machine, for this run."""
 
 
 class ScoreOptions(ScoreSettings):
     """How one run scores, with the options that only a run has."""
 
     model: Path | None = None
-    """ONNX file; None takes $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx."""
+    """ONNX file with a batchland card. Default: $BATCHLAND_MODEL, else models/transfer.onnx, else
+    models/scratch.onnx."""
     image_list: str | None = None
-    """Text, CSV or Parquet file that lists the images, `-` for standard input; None scores all images."""
+    """Text, CSV or Parquet file that lists the images to score; `-` for standard input."""
     overwrite: bool = False
     """Replace an output that exists."""
     restart: bool = False
-    """Discard the finished parts of an interrupted run instead of resuming it."""
+    """Discard what an interrupted run has left, instead of resuming it."""
     retry_failed: bool = False
-    """Score the failed rows of an existing output again, and keep its good ones."""
-    shard: Shard | None = None
-    """Score only the images of this shard; `out` is then the common folder of all shards."""
+    """Score the failed rows of an existing output again, and only those."""
+    shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
+    """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which the run stops after a whole batch; a rerun resumes there."""
+    """Seconds after which the run stops at the end of a batch; a rerun continues."""
     job: str | None = None
-    """Name of the job that scores; the manifest records it, so that retention deletes only the job's own outputs."""
+    """Name of the job that runs this; recorded in the manifest, where retention looks for it."""
 
 
 class FailureLimit(NamedTuple):
@@ -92,7 +152,7 @@ class FailureLimit(NamedTuple):
                 return cls(text, None, Fraction(number))
         raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
 
-    def check(self, counts: Counts) -> None:
+    def check(self, counts: "Counts") -> None:
         """Raise TooManyFailedError if more images failed than allowed, or a folder could not be listed."""
         if missing := unlisted_folders(counts):
             raise TooManyFailedError(missing)
@@ -105,7 +165,7 @@ class FailureLimit(NamedTuple):
             )
 
 
-def unlisted_folders(counts: Counts) -> str | None:
+def unlisted_folders(counts: "Counts") -> str | None:
     """A sentence about failed rows that stand for folders or containers of unknown size; None if there are none."""
     folders = counts.failed_by_code.get("unreadable")
     if not folders:

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from batchland.images.loader import BatchLoader
-from batchland.images.sources.refs import ImageRef, display_name
+from batchland.images.sources.refs import ImageRef
 from batchland.models.session import Session
 from batchland.predictions.rows import to_rows
+from batchland.system.names import display_name
 from batchland.system.text import one_line, percent, visible
 
 _BATCH_SIZE = 32

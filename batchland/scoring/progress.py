@@ -13,7 +13,7 @@ from tqdm import tqdm
 from batchland.errors import BatchlandError
 from batchland.scoring.account import Progress
 from batchland.scoring.listing import ImageListing
-from batchland.scoring.shard import Shard
+from batchland.scoring.options import Shard
 
 LOG_EVERY_SECONDS: Final = 30.0
 _JOIN_SECONDS: Final = 1.0

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import display_path
 from batchland.models.session import OpenModel
 from batchland.predictions.schema import PREDICTIONS, Manifest
 from batchland.predictions.storage import display_location, open_output, place
@@ -19,6 +18,7 @@ from batchland.predictions.writer import Entry, PredictionSink
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.manifest import fingerprint
 from batchland.scoring.options import ScoreOptions
+from batchland.system.names import display_path
 
 
 class Run:

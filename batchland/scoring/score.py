@@ -17,7 +17,7 @@ from batchland.scoring.manifest import complete_manifest, config, execution, pre
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.retry import RetryRun
 from batchland.scoring.run import Run
-from batchland.scoring.shard_run import ShardRun
+from batchland.scoring.shard import ShardRun
 from batchland.system.signals import StopSignal
 
 

@@ -1,24 +1,28 @@
-"""Which images belong to which of N shards: each process can tell without asking the others.
+"""Score the images of one shard, with their positions in the whole listing, for `merge` to put in order.
 
-The rule is a contract between machines and between versions of batchland. The image NAME belongs to shard
-
-    int.from_bytes(blake2b(NAME.encode("utf-8"), digest_size=8).digest(), "big") % N
-
-counted from 0. Sources made of containers (tar files, tables) are divided by the containers' names, so that a machine
-opens only the containers of its shard.
-
-Every image has a position in the whole listing, the same in all shards: 0, 1, 2, ... In a source of containers it is
-the container's index << CONTAINER_SHIFT | the image's index in the container.
+A position is the same in all shards: 0, 1, 2, ... In a source of containers it is the container's index <<
+CONTAINER_SHIFT | the image's index in the container.
 """
 
 import hashlib
-import re
-from pathlib import Path
-from typing import Final
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ValidationError
 
 from batchland.errors import UsageError
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.source import ContainerSource
+from batchland.models.session import OpenModel
+from batchland.predictions.layout import is_file_output
+from batchland.predictions.reader import open_stored
+from batchland.predictions.schema import SHARD_PREDICTIONS, Manifest, ShardInfo
+from batchland.predictions.storage import below, display_location
+from batchland.scoring.listing import ImageListing
+from batchland.scoring.options import ScoreOptions, Shard
+from batchland.scoring.run import Run
 
 CONTAINER_SHIFT: Final = 32
 """Bits of a position that hold the index within a container."""
@@ -26,47 +30,68 @@ ROW_GROUP_SIZE: Final = 1024
 """Rows per row group of a shard's files: a merge holds one row group of every shard in memory."""
 
 
-class Shard(BaseModel):
-    """Number `index`, from 0, of `count` shards."""
+class ShardRun(Run):
+    """Score one shard of a listing into its folder below `out`, the common folder of all shards."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema = SHARD_PREDICTIONS
+    row_group_size = ROW_GROUP_SIZE
 
-    index: int = Field(ge=0)
-    count: int = Field(gt=0)
+    def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions, shard: Shard) -> None:
+        if options.retry_failed:
+            raise UsageError("shards cannot be retried; merge them, then retry the merged predictions")
+        if is_file_output(PurePath(display_location(out))):
+            raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
+        super().__init__(listing, below(out, shard.folder_name), options)
+        self._shard = shard
+        self._listed = 0
+        self._names = hashlib.sha256()
 
-    @model_validator(mode="after")
-    def _index_below_count(self) -> "Shard":
-        if self.index >= self.count:
-            raise ValueError(f"shards are counted from 0: there is no shard {self.index} of {self.count}")
-        return self
+    def entries(self) -> Iterator[ImageRef]:
+        """The shard's images. Meanwhile all names of the listing are counted and hashed, for `merge` to compare."""
+        source = self.listing.source
+        return self._images_of(source) if isinstance(source, ContainerSource) else self._own(self.listing.images())
 
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read `3/16`. Raises UsageError."""
-        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
-        index, count = map(int, numbers.groups()) if numbers else (0, 0)
-        if index >= count:
-            raise UsageError(f"shard {text!r}: is not I/N with I from 0 to N-1, such as 0/16 to 15/16")
-        return cls(index=index, count=count)
+    def _own(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        for position, ref in enumerate(images):
+            if self._is_own(ref.name):
+                yield ref._replace(position=position)
 
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
+    def _images_of(self, source: ContainerSource) -> Iterator[ImageRef]:
+        ignored = self.listing.ignored
+        # Only shard 0 counts what the list of containers passes over, because a merge adds the counts of all shards.
+        for container, name in enumerate(source.containers(Ignored() if self._shard.index else ignored)):
+            if self._is_own(name):
+                for index, ref in enumerate(self.listing.selected(source.images_in(name, ignored), ignored)):
+                    yield ref._replace(position=container << CONTAINER_SHIFT | index)
 
-    @property
-    def folder_name(self) -> str:
-        """Name of the folder with this shard's parts and manifest, below the common folder of all shards."""
-        return f"shard-{self.index:05d}-of-{self.count:05d}"
+    def fingerprint(self, model: OpenModel) -> dict[str, Any]:
+        """That of the whole listing, and the shard."""
+        return super().fingerprint(model) | {"shard": str(self._shard)}
 
-    def folder(self, out: Path) -> Path:
-        """This shard's folder below the common folder `out`."""
-        return out / self.folder_name
+    def finished_before(self, model: OpenModel) -> Manifest | None:
+        """The manifest of this shard if it is complete, was scored in the same way and is not to be overwritten."""
+        if self.options.overwrite:
+            return None
+        with suppress(OSError, ValidationError):
+            manifest = Manifest.model_validate_json(open_stored(self.out).manifest())
+            if manifest.shard and manifest.shard.fingerprint == super().fingerprint(model):
+                return manifest
+        return None
 
-    def owns(self, name: str) -> bool:
-        """Whether the image or container of that name belongs to this shard."""
-        return self.owner(name, self.count) == self.index
+    def finish(self, model: OpenModel) -> dict[str, Any]:
+        """What all shards of the listing must have in common."""
+        return {
+            "shard": ShardInfo(
+                index=self._shard.index,
+                count=self._shard.count,
+                dealt_by="container" if isinstance(self.listing.source, ContainerSource) else "image",
+                listed=self._listed,
+                names_sha256=self._names.hexdigest(),
+                fingerprint=super().fingerprint(model),
+            )
+        }
 
-    @staticmethod
-    def owner(name: str, count: int) -> int:
-        """Index of the shard, of `count`, that an image or container of that name belongs to."""
-        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % count
+    def _is_own(self, name: str) -> bool:
+        self._listed += 1
+        self._names.update(name.encode() + b"\0")
+        return self._shard.owns(name)

@@ -1,17 +1,21 @@
 """The base of all options objects: frozen, validated when made; an unknown name is an error that suggests a near one.
 
-An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its help sentence.
+An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its text in `--help`
+and in the documentation of job files. It may end in `Default: ...`, which says what None stands for.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from batchland.errors import UsageError
 from batchland.system.text import near_miss
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _PLAIN: Final = {
     "model_type": "should be a table",

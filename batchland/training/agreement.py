@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
-from batchland.training.precision import Precision
+from batchland.training.options import Precision
 
 TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.3}
 """Largest difference of a probability that counts as agreement; beyond it a file is no rounded twin but a wrong one."""

@@ -7,20 +7,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 import onnx
 import torch
-from pydantic import Field
 from scipy.special import softmax
 
 from batchland.images.preprocess import Pixels
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, publish
-from batchland.system.options import Options
+from batchland.system.files import check_new_file, new_file
 from batchland.training.agreement import (
     BATCHES,
     TOLERANCES,
@@ -34,7 +32,8 @@ from batchland.training.agreement import (
 from batchland.training.checkpoint import CHECKPOINT, load_checkpoint, restore_model
 from batchland.training.holdout import Holdout, read_holdout
 from batchland.training.models import ServedModel
-from batchland.training.precision import Precision, half, quantisable, quantise
+from batchland.training.options import ExportOptions
+from batchland.training.precision import half, quantisable, quantise
 from batchland.training.temperature import fit_temperature, mean_loss
 
 _log = logging.getLogger("batchland")
@@ -42,17 +41,6 @@ _log = logging.getLogger("batchland")
 OPSET: Final = 18
 CALIBRATION_IMAGES: Final = 200
 """Training photos that int8 ranges are taken from."""
-
-
-class ExportOptions(Options):
-    """What to make of a checkpoint."""
-
-    data: Path | None = None
-    """Where the training data lies now, if it has moved."""
-    precision: Precision = "fp32"
-    """`fp16` halves the file, `int8` quarters it, at the price of some accuracy."""
-    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-    """Percentage points of validation top-1 that fp16 and int8 may lose against fp32."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,8 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))
     making = _Making(out, options, card, model, holdout, logits)
-    publish(out, making.write)
+    with new_file(out) as temporary:
+        making.write(temporary)
     assert making.report is not None
     return making.report
 

@@ -5,10 +5,10 @@ made. Knows nothing of classes, splits or torch.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import weakref
@@ -25,12 +25,12 @@ from batchland.errors import ErrorCode, ImageError, OutputError, UsageError
 from batchland.images.preprocess import Pixels, PreprocessSpec, preprocess
 from batchland.images.sources.refs import ImageRef, read_image
 from batchland.system.cores import usable_cores
-from batchland.system.files import cache_folder
+from batchland.system.folders import cache_folder
+from batchland.system.lock import in_use, locked, shared_lock
+from batchland.training.options import DEFAULT_CACHE_LIMIT
 
 _log = logging.getLogger("batchland")
 
-DEFAULT_LIMIT: Final = 20 * 10**9
-"""Bytes. 5,000 photos at 224 x 224 take 0.75 GB."""
 _FORMAT: Final = 1
 """Changes when the same bytes and spec would give other pixels, or the files another layout."""
 _PIXELS: Final = "pixels.npy"
@@ -53,9 +53,7 @@ class CachedPixels:
         failures: dict[str, tuple[ErrorCode, str]] = json.loads((folder / _FAILURES).read_text())
         self.failures = {int(place): (code, message) for place, (code, message) in failures.items()}
         """By place in the list: what cannot be decoded, and why. Its pixels are 0."""
-        in_use = os.open(folder / _PIXELS, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(in_use, fcntl.LOCK_SH)
-        weakref.finalize(self, os.close, in_use)
+        weakref.finalize(self, os.close, shared_lock(folder / _PIXELS))
 
     @cached_property
     def array(self) -> Pixels:
@@ -71,7 +69,7 @@ class PixelCache:
     """A folder of entries, the least recently used of which make room for new ones."""
 
     folder: Path
-    limit: int = DEFAULT_LIMIT
+    limit: int = DEFAULT_CACHE_LIMIT
     """Bytes that all entries together may take."""
 
     def pixels(
@@ -100,8 +98,7 @@ class PixelCache:
     def _locked(self) -> Iterator[None]:
         """One process at a time builds and evicts; a second one waits, and finds what the first has built."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / _LOCK, str(self.folder), wait=math.inf):
             yield
 
     def _make_room(self, wanted: int) -> None:
@@ -117,7 +114,7 @@ class PixelCache:
         taken = sum(sizes.values())
         for path in entries:
             unfinished = path.name.startswith(".")  # of a killed run: we hold the lock, so nobody is at it
-            if unfinished or (taken + wanted > self.limit and not _in_use(path)):
+            if unfinished or (taken + wanted > self.limit and not in_use(path / _PIXELS)):
                 _log.info("pixel cache: removes %s, %.2f GB", path, sizes[path] / 1e9)
                 shutil.rmtree(path)
                 taken -= sizes[path]
@@ -146,15 +143,6 @@ def _key(images: Sequence[Content], spec: PreprocessSpec) -> str:
     for ref, digest in images:
         total.update(ref.name.encode("utf-8", "surrogateescape") + b"\0" + digest)
     return total.hexdigest()
-
-
-def _in_use(entry: Path) -> bool:
-    with (entry / _PIXELS).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _decode_into(

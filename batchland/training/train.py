@@ -22,22 +22,22 @@ from batchland.data.folders import class_folders, training_folder
 from batchland.errors import Interrupted, OutputError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.card import ModelCard, TrainingSummary
-from batchland.system.files import publish
+from batchland.system.files import write_file
 from batchland.system.lock import locked
 from batchland.system.signals import StopSignal
-from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone, find_blocks, load_weights
+from batchland.training.backbones import find_backbone, find_blocks, load_weights
 from batchland.training.checkpoint import CHECKPOINT, ResumeFolder, load_checkpoint, require_same, save_checkpoint
 from batchland.training.compute import Compute, choose, freed_memory_kept, reproducible
 from batchland.training.dataset import Skipped, TrainingData, load_data
 from batchland.training.journal import METRICS, EpochReport, Journal, best_of
 from batchland.training.layers import layer_table
 from batchland.training.loop import Loop
-from batchland.training.models import Architecture, ServedModel, build, transfer_network
-from batchland.training.options import TrainOptions
+from batchland.training.models import ServedModel, build, preprocess_spec, transfer_network
+from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
 from batchland.training.pixel_cache import PixelCache, default_folder
 from batchland.training.plan import Plan
 
-__all__ = ["EpochReport", "OnProgress", "TrainOptions", "TrainedModel", "train"]
+__all__ = ["EpochReport", "OnProgress", "TrainedModel", "train"]
 
 _log = logging.getLogger("batchland")
 
@@ -121,7 +121,7 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
     """The model with its first weights; before any image is read, since a wrong weights file should show at once."""
     classes = len(class_folders(training_folder(data)))
     with reproducible(options.seed):
-        model = build(name, classes, options.spec(name), options.backbone)
+        model = build(name, classes, preprocess_spec(options, name), options.backbone)
         if name == "transfer":
             backbone = transfer_network(model).backbone
             load_weights(backbone, find_backbone(options.backbone), options.weights)
@@ -145,11 +145,11 @@ def _load_all(data: Path, options: TrainOptions, on_progress: OnProgress) -> dic
     """Of each model, the data as its preprocessing wants them; read once where that is the same."""
     cache = PixelCache(options.cache_dir or default_folder(), options.cache_limit)
     by_spec: dict[PreprocessSpec, TrainingData] = {}
-    for spec in dict.fromkeys(options.spec(name) for name in options.architectures):
+    for spec in dict.fromkeys(preprocess_spec(options, name) for name in options.architectures):
         by_spec[spec] = load_data(
             data, spec, seed=options.seed, strict=options.strict, cache=cache, on_image=on_progress
         )
-    return {name: by_spec[options.spec(name)] for name in options.architectures}
+    return {name: by_spec[preprocess_spec(options, name)] for name in options.architectures}
 
 
 @dataclass
@@ -199,7 +199,7 @@ class _Job:
             _log.info("%s: nothing to resume, begins anew", self.name)
         with reproducible(self.options.seed):
             self.compute.place(self.model)
-            publish(self.out / LAYERS, lambda path: path.write_text(layer_table(self.model, self.data.spec)))
+            write_file(self.out / LAYERS, layer_table(self.model, self.data.spec))
             for stage in self._plan.stages(state["stage"] if state else None):
                 loop = Loop(stage, self.name, reports, self._plan.epochs)
                 if state and state["stage"] == stage.name:

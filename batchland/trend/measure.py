@@ -9,36 +9,18 @@ Works on the run records alone, which hold what each night's answers were; predi
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.monitoring.drift import Drift, drift, equal_parts
 from batchland.nightly.history import gate_state
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
-from batchland.system.options import Options
+from batchland.trend.options import TrendOptions
 from batchland.trend.schema import TREND
-
-
-class TrendOptions(Options):
-    """What the nights are compared with."""
-
-    reference_nights: Annotated[int, Field(ge=1)] = 7
-    """Of each version of a model (sha256), its first good nights, so many, are the reference of that version."""
-    reference: tuple[date, date] | None = None
-    """Instead: the good nights from the first to the second date, both included, for all versions of a model."""
-    nights: Annotated[int, Field(ge=1)] = 90
-    """Shown on the page, the last ones; the table holds all."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.reference and self.reference[0] > self.reference[1]:
-            raise ValueError("the reference ends before it begins")
-        return self
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,14 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from commands import batchland
 from evaluation_data import Row, write_label_folders, write_predictions
 
-from batchland.cli.main import main
 from batchland.evaluation.saved import FILES, read_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill")
 RED, GREEN = (0.8, 0.2), (0.3, 0.7)
 NAMES = tuple(f"{folder}/{number}.jpg" for folder in FOLDERS for number in range(4))
-
-
-def batchland(*arguments: object) -> Result:
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 @pytest.fixture

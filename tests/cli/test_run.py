@@ -5,12 +5,10 @@ import subprocess
 import sys
 from datetime import date, timedelta
 
+import commands
 import onnx
 import pytest
-from click.testing import CliRunner
 from toys import COLOURS, picture
-
-from batchland.cli.main import main
 
 
 @pytest.fixture
@@ -24,7 +22,7 @@ def project(tmp_path, toy_model):
 
 
 def batchland(*arguments):
-    result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+    result = commands.batchland(*arguments)
     return result.exit_code, re.sub(r"\d+\.\d (?=s|images)", "N ", result.stdout), result.stderr
 
 

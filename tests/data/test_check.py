@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from PIL import Image
 from toys import picture
 
-from batchland.cli.main import main
 from batchland.data.check import ClassCheck, Duplicates, Finding, Sizes, check, table
 from batchland.errors import UsageError
 
@@ -178,7 +177,7 @@ def test_many_names_are_cut_short(data: Path) -> None:
 
 def test_the_command_prints_a_table_and_draws_the_samples(data: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "samples.png"
-    result = CliRunner().invoke(main, ["data", "check", str(data), "--samples", str(sheet)])
+    result = batchland("data", "check", data, "--samples", sheet)
     size = sum(path.stat().st_size for path in data.rglob("*.jpg")) / 1e6
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
@@ -206,7 +205,7 @@ def test_the_command_prints_a_table_and_draws_the_samples(data: Path, tmp_path: 
 )
 def test_samples_replace_no_photo_and_no_other_file(data: Path, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "preds.parquet").write_text("x")
-    result = CliRunner().invoke(main, ["data", "check", str(data), "--samples", str(tmp_path / name)])
+    result = batchland("data", "check", data, "--samples", tmp_path / name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"batchland: {tmp_path / name}: {message.format(data=data)}\n"
     assert (tmp_path / "preds.parquet").read_text() == "x"
@@ -214,7 +213,7 @@ def test_samples_replace_no_photo_and_no_other_file(data: Path, tmp_path: Path, 
 
 def test_the_exit_code_tells_a_script(data: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
-        result = CliRunner().invoke(main, ["data", "check", str(data), *options])
+        result = batchland("data", "check", data, *options)
         return result.exit_code, result.stderr
 
     assert run() == (0, "")
@@ -227,7 +226,7 @@ def test_the_exit_code_tells_a_script(data: Path) -> None:
 
 def test_names_that_move_the_cursor_are_shown_by_their_codes(data: Path) -> None:
     (data / "train" / "00.Red_Tower" / "a\x1b[2Jb.jpg").write_text("no photo")
-    result = CliRunner().invoke(main, ["data", "check", str(data)])
+    result = batchland("data", "check", data)
     assert "a[U+001B][2Jb.jpg (not_an_image)" in result.stdout
     assert "\x1b" not in result.stdout
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import splitfolders
-from click.testing import CliRunner
+from commands import batchland
 
-from batchland.cli.main import main
-from batchland.data.split import SplitOptions, split
+from batchland.data.options import SplitOptions
+from batchland.data.split import split
 from batchland.errors import OutputError, UsageError
 
 
@@ -213,7 +213,7 @@ def test_a_photo_that_cannot_be_read_is_named(photos: Path, tmp_path: Path) -> N
     "parts", [{"a": 1.0}, {"a": 0.5, "b": 0.4}, {"a": 0.5, "../b": 0.5}, {"a": 0.4, "b": 0.2, "c": 0.2, "d": 0.2}]
 )
 def test_parts_that_are_no_whole_are_refused(parts: dict[str, float]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="parts"):
         SplitOptions(parts=parts)
 
 
@@ -247,5 +247,5 @@ def test_the_command_tells_the_parts_and_needs_no_torch(photos: Path, tmp_path: 
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_one_line(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
-    result = CliRunner().invoke(main, ["data", "split", str(photos), "--out", str(tmp_path / "out"), *options])
+    result = batchland("data", "split", photos, "--out", tmp_path / "out", *options)
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"batchland: {says}\n")

@@ -11,8 +11,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from batchland.errors import UsageError
-from batchland.evaluation.comparison import CompareOptions, Comparison, compare
+from batchland.evaluation.comparison import Comparison, compare
 from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.saved import read_report
 from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, PairAccount
 from batchland.models.card import class_names

@@ -10,7 +10,8 @@ from toys import picture
 
 import batchland
 from batchland.errors import UsageError
-from batchland.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import join, read_predictions
 from batchland.evaluation.schema import LabelAccount
 
@@ -250,7 +251,7 @@ def test_the_same_seed_gives_the_same_evaluation(tmp_path: Path) -> None:
     [{"confidence": 1.0}, {"confidence": 0.1}, {"resamples": 10}, {"bins": 1}, {"seed": -1}, {"confidense": 0.9}],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=next(iter(options))):
         EvaluateOptions(**options)  # type: ignore[arg-type]
 
 

@@ -8,8 +8,9 @@ import pytest
 from evaluation_data import Row, random_case, write_arrays, write_predictions
 from sklearn import metrics as sk
 
-from batchland.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.metrics import bootstrap_averages, class_averages, confusion_cells
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import join, read_predictions
 from batchland.models.card import class_names
 

@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.stats import fisher_exact
 from toys import picture
 
-from batchland.evaluation.evaluate import EvaluateOptions, evaluate
+from batchland.evaluation.evaluate import evaluate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import Slice
 
 FOLDERS = ("a", "b")

@@ -17,7 +17,7 @@ from batchland.errors import GateFailedError, MissingInputError, ModelError, Too
 from batchland.nightly.crontab import Entry, kept_environment, render
 from batchland.nightly.notifications.prometheus import write_metrics
 from batchland.nightly.run_record import GateVerdict
-from batchland.scoring.shard import Shard
+from batchland.scoring.options import Shard
 
 FOLDER = Path(__file__).parents[2] / "cron"
 

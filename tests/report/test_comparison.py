@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
-from click.testing import CliRunner, Result
+from commands import batchland
 from evaluation_data import Row, write_label_folders, write_predictions
 from jsonschema import Draft202012Validator
 from toys import picture
 
-from batchland.cli.main import main
 from batchland.errors import UsageError
 from batchland.evaluation.comparison import Comparison, compare
 from batchland.evaluation.evaluate import evaluate
@@ -50,10 +49,6 @@ def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def comparison() -> Comparison:
     return compare(*(evaluate(f"{night}.parquet", "images") for night in ("monday", "tuesday")))
-
-
-def batchland(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
 
 
 SUMMARY = """\

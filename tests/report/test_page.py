@@ -13,10 +13,12 @@ from browser import assert_structured, chromium, needs_browser, opened, playwrig
 from evaluation_data import HOSTILE, Row, random_case, write_arrays, write_label_folders, write_predictions
 from PIL import Image
 
-from batchland.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.gates import check_gates, parse_gate
+from batchland.evaluation.options import EvaluateOptions
 from batchland.models.card import class_names
-from batchland.report.write import ReportOptions, write_report
+from batchland.report.options import ReportOptions
+from batchland.report.write import write_report
 
 pytestmark = needs_browser
 

@@ -15,9 +15,8 @@ import pytest
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.scoring.account import Progress
 from batchland.scoring.listing import ImageListing, open_listing
-from batchland.scoring.options import ScoreOptions
+from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.progress import ScoreProgress
-from batchland.scoring.shard import Shard
 
 
 class Endless:

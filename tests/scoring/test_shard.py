@@ -15,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from PIL import Image
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import ScoreOptions, Shard, merge, score
-from batchland.cli.main import main
 from batchland.errors import InputError, Interrupted, MissingInputError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.predictions.schema import SHARD_PREDICTIONS, Counts
@@ -348,21 +347,21 @@ def test_shards_that_change_during_a_merge_are_an_error(tmp_path, four, what):
 
 def test_merge_locks_its_output_and_replaces_it_only_with_overwrite(tmp_path, four):
     out = tmp_path / "p.parquet"
-    assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out)]).exit_code == 0
-    again = CliRunner().invoke(main, ["merge", str(four), "--out", str(out)])
+    assert batchland("merge", four, "--out", out).exit_code == 0
+    again = batchland("merge", four, "--out", out)
     assert (again.exit_code, again.stderr.splitlines()[-1]) == (
         2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out"
     )  # fmt: skip
-    assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out), "--overwrite"]).exit_code == 0
+    assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 0
     with locked(tmp_path / ".p.parquet.lock", str(out)):
-        assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out), "--overwrite"]).exit_code == 75
+        assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 75
 
 
 @pytest.mark.parametrize("place", ["four/shard-00001-of-00004", "four/shard-00001-of-00004/p.parquet", "four", "."])
 def test_the_output_of_a_merge_never_replaces_a_shard(tmp_path, four, place):
     (tmp_path / "_manifest.json").touch()  # as if it were an output of ours
     kept = contents(tmp_path)
-    result = CliRunner().invoke(main, ["merge", str(four), "--out", str(tmp_path / place), "--overwrite"])
+    result = batchland("merge", four, "--out", tmp_path / place, "--overwrite")
     assert (result.exit_code, result.stderr) == (
         2,
         f"batchland: {tmp_path / place}: lies among the shards to merge, or contains them; give another --out\n",
@@ -372,9 +371,6 @@ def test_the_output_of_a_merge_never_replaces_a_shard(tmp_path, four, place):
 
 def test_the_output_of_the_commands(tmp_path, photos, toy_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-    def batchland(*arguments):
-        return CliRunner().invoke(main, list(arguments))
 
     common = ("score", "photos", "--model", "toy.onnx", "--device", "cpu")
     for index in (0, 1):

@@ -11,10 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import batchland
 from PIL import Image
 
-from batchland.cli.main import main
 from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
 from batchland.images.preprocess import preprocess
@@ -22,10 +21,11 @@ from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.session import open_session
 from batchland.training import export as export_module
 from batchland.training.agreement import TOLERANCES
-from batchland.training.export import ExportOptions, export
+from batchland.training.export import export
 from batchland.training.models import ServedModel, build
-from batchland.training.precision import Precision, quantise
-from batchland.training.train import TrainedModel, TrainOptions, train
+from batchland.training.options import ExportOptions, Precision, TrainOptions
+from batchland.training.precision import quantise
+from batchland.training.train import TrainedModel, train
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_the_command_tells_what_was_lost_and_the_card_keeps_it(
 ) -> None:
     out = tmp_path / "small.onnx"
     run = str(trained["scratch"].checkpoint.parent)
-    result = CliRunner().invoke(main, ["export", run, "--out", str(out), "--precision", "fp16", "--max-drop", "0"])
+    result = batchland("export", run, "--out", out, "--precision", "fp16", "--max-drop", "0")
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(
         rf"{out}: fp16, 3\.\d MB; validation accuracy 100\.0%, as in fp32; temperature "
@@ -186,7 +186,7 @@ def test_the_command_tells_what_was_lost_and_the_card_keeps_it(
         r"46 of 46 answers \(batches of 1, 32, 13\), largest difference \d\.\de-0\d \(allowed 0\.02\)\n",
         result.stdout,
     )
-    shown = CliRunner().invoke(main, ["inspect", str(out)])
+    shown = batchland("inspect", out)
     assert "export        precision fp16, temperature " in shown.stdout
     assert "validation_images 6, validation_accuracy 1.0" in shown.stdout
 

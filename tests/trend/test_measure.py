@@ -19,7 +19,8 @@ from batchland.nightly.history import job_records
 from batchland.nightly.job import load_job
 from batchland.nightly.run_record import ModelRun, RunRecord, update_run
 from batchland.nightly.runner import run_night
-from batchland.trend.measure import TrendOptions, measure
+from batchland.trend.measure import measure
+from batchland.trend.options import TrendOptions
 from batchland.trend.page import render
 from batchland.trend.plots import Calendar, Value, line_plot
 from batchland.trend.schema import TREND

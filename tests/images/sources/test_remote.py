@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from pyarrow import fs
 from s3_server import SECRET_KEY, Bucket, S3Server, new_bucket
 from toys import contents, options, picture
 
 from batchland import score
-from batchland.cli.main import main
 from batchland.errors import ImageError, InputError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.folder import list_images
@@ -165,7 +164,7 @@ def test_credentials_stay_out_of_what_is_written(
     (bucket.folder / "a b.jpg").write_bytes(picture())
     url = f"s3://test-key:{SECRET_KEY.replace('/', '%2F').replace('+', '%2B')}@{bucket.name}/"
     command = ["score", url, "--out", str(tmp_path / "out"), "--model", str(toy_model)]
-    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    result = batchland(*command)
     assert result.output.startswith(f"Scored 1 images of s3://{bucket.name}/ with toy on cpu"), result.output
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert f'"images": "s3://{bucket.name}"'.encode() in written

@@ -10,12 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from click.testing import CliRunner
+from commands import batchland
 from s3_server import Bucket
 from toys import COLOURS, contents, options, picture, read_all
 
 from batchland import score
-from batchland.cli.main import main
 from batchland.errors import UsageError
 from batchland.images.sources import random_access
 from batchland.images.sources.open import ContainerSource, open_source
@@ -23,7 +22,7 @@ from batchland.images.sources.random_access import BLOCK_BYTES
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.scoring.account import Progress
 from batchland.scoring.merge.merge import merge
-from batchland.scoring.shard import Shard
+from batchland.scoring.options import Shard
 
 
 @pytest.fixture
@@ -160,10 +159,10 @@ def test_a_missing_shard_is_warned_of(
         "1 of 41 rows stand for folders or shards that could not be read, with nobody knows how many images; the "
         "predictions are written, mend them and run again with --retry-failed"
     )
-    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert batchland(*asked).exit_code == 0
     assert told in caplog.messages
     caplog.clear()
-    limited = CliRunner().invoke(main, [*asked, "--overwrite", "--max-failed", "50%"])
+    limited = batchland(*asked, "--overwrite", "--max-failed", "50%")
     assert (limited.exit_code, limited.stderr.splitlines()[-1]) == (3, f"batchland: {told}")
     assert told not in caplog.messages
 

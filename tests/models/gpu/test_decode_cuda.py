@@ -6,12 +6,11 @@ from io import BytesIO
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from PIL import Image
 from toys import needs_codec, on_the_cpu, options, picture, toy_card, write_toy_model
 
 from batchland import score
-from batchland.cli.main import main
 from batchland.errors import DeviceError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.devices import gpu_problem
@@ -203,7 +202,7 @@ def test_images_in_the_decoder_are_suspects_until_it_is_done_with_them(
 def test_the_command_says_who_decoded(images, model, tmp_path, decoded_there):
     out = tmp_path / "p.parquet"
     command = ["score", str(images), "-o", str(out), "-m", str(model), "--decode", "cuda", "--batch-size", "4"]
-    run = CliRunner().invoke(main, command)
+    run = batchland(*command)
     assert run.exit_code == 0, run.output
     assert f"JPEGs decoded on the GPU: 34 of 51 images, by {decoded_there[0].decoder}. Seconds:" in run.output
 
