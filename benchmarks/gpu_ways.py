@@ -45,7 +45,7 @@ def decode(options: Options) -> Found:
 
 def decode_cuda(options: Options) -> Found:
     """D on the GPU: JPEGs that lie in memory to the rows of batches there, as `score --decode cuda` decodes them."""
-    from batchland.images.jpegs import left_encoded
+    from batchland.images.encoded_jpegs import keep_encoded
     from batchland.images.sources.folder import list_images
     from batchland.images.sources.refs import read_image
     from batchland.models.gpu.decode_jpegs import open_decoders
@@ -57,7 +57,7 @@ def decode_cuda(options: Options) -> Found:
     spec = _open(options.model, "cpu").card.preprocess
     count = options.batch_size * RUNNERS_PER_GPU
     left = [
-        left_encoded(read_image(ref).data, spec, checked=False) for ref in islice(list_images(options.images), count)
+        keep_encoded(read_image(ref).data, spec, checked=False) for ref in islice(list_images(options.images), count)
     ]
     jpegs = [jpeg for jpeg in left if jpeg is not None]
     batches = [dict(enumerate(jpegs[start::RUNNERS_PER_GPU])) for start in range(RUNNERS_PER_GPU)]
@@ -221,11 +221,11 @@ def _place_of_gpu(device: str):
 
 
 def _leave(options: Options, *, checked: bool) -> Found:
-    from batchland.images.loader import BatchLoader, leave_jpegs, load_image
+    from batchland.images.loader import BatchLoader, keep_jpegs_encoded, load_image
     from batchland.images.sources.folder import list_images
 
     def load(ref, spec):
-        return load_image(ref, spec, partial(leave_jpegs, checked=checked))
+        return load_image(ref, spec, partial(keep_jpegs_encoded, checked=checked))
 
     spec = _open(options.model, "cpu").card.preprocess
     begin = time.perf_counter()

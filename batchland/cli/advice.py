@@ -6,6 +6,7 @@ from batchland.errors import BatchlandError
 
 ADVICE: Final[dict[str, str]] = {
     "all_files": "--all-files lists every file",
+    "image_list": "--images LIST scores the images that a list names",
     "model": "give one with --model",
     "other_out": "give another --out",
     "overwrite": "--overwrite replaces it",

@@ -25,11 +25,11 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     Shards that are missing, unfinished, damaged or made in different ways are named, and nothing is written then. The
     shards themselves are never changed.
     """
-    from batchland.images.sources.refs import display_path
     from batchland.predictions.storage import manifest_place
     from batchland.scoring.merge.merge import merge as run
     from batchland.scoring.options import FailureLimit, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
+    from batchland.system.names import display_path
     from batchland.system.urls import is_url
 
     limit = FailureLimit.parse(max_failed) if max_failed else None

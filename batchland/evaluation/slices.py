@@ -20,8 +20,8 @@ from batchland.evaluation.intervals import Floats, Ints, holm, wilson
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import Figure, Slice
 from batchland.images.preprocess import PreprocessSpec, preprocess
-from batchland.images.sources.refs import file_name
 from batchland.system.cores import usable_cores
+from batchland.system.names import file_name
 
 MAX_VALUES: Final = 12
 """Values of one dimension; the smaller ones are taken together as `others`."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchland.errors import DeviceError, ModelError
-from batchland.images.jpegs import NO_JPEGS, JpegRows
+from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
 from batchland.models.card import ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities, check_answer, checked_card, read_model

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from batchland.errors import MissingInputError
 from batchland.images.sources.folder import list_images
-from batchland.images.sources.patterns_filter import choose
 from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.selection import select_images
 from batchland.nightly.job import Job
 
 
@@ -30,7 +30,7 @@ def chosen_images(job: Job, root: Path, ignored: Ignored | None = None) -> Itera
     """The images below `root` that the job is about; others are counted in `ignored`. Raises UsageError."""
     ignored = ignored or Ignored()
     listing = list_images(root, all_files=job.all_files, follow_links=job.follow_links, ignored=ignored)
-    return choose(listing, job.include, job.exclude, ignored)
+    return select_images(listing, job.include, job.exclude, ignored)
 
 
 def _changed_at(root: Path) -> float:

@@ -29,7 +29,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from batchland.errors import BatchlandError, UsageError
 from batchland.evaluation.gates import parse_gate
 from batchland.evaluation.options import EvaluateOptions
-from batchland.images.sources.patterns_filter import matcher
+from batchland.images.sources.selection import pattern_matcher
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
 from batchland.scoring.options import FailureLimit, ScoreSettings
@@ -105,7 +105,7 @@ JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), Af
 """Relative ones are below the job's `root`."""
 DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(_below_root)]
 """May say `{date}` or, as in strftime, `{date:%Y/%m/%d}`."""
-Patterns = Annotated[tuple[str, ...], AfterValidator(_told_as_value_error(matcher))]
+Patterns = Annotated[tuple[str, ...], AfterValidator(_told_as_value_error(pattern_matcher))]
 
 
 def expand(path: Path, date: dt.date) -> Path:

@@ -8,11 +8,11 @@ from datetime import date
 from pathlib import Path
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import display_path
 from batchland.nightly.job import Job
 from batchland.nightly.partitions import read_manifest
 from batchland.predictions.schema import Manifest
 from batchland.scoring.manifest import ROW_OPTIONS
+from batchland.system.names import display_path
 
 
 def held_partition(job: Job, model: str, night: date, *, force: bool = False) -> Manifest | None:

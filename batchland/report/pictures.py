@@ -10,7 +10,7 @@ from PIL import Image
 
 from batchland.errors import ImageError
 from batchland.images.preprocess import PreprocessSpec, decode
-from batchland.images.sources.refs import file_name
+from batchland.system.names import file_name
 
 QUALITY = 72
 

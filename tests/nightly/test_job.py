@@ -101,7 +101,7 @@ def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
         (["settle=10"], '"settle" = 10: is no duration; write it like "90s", "10m", "3h" or "2d"'),
         (["images=in/{day}"], "\"images\" = 'in/{day}': {day} is not known; write {date} or {date:%Y/%m/%d}"),
         (["output=out/{date}"], "\"output\" = 'out/{date}': only images and labels may say {date}"),
-        (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is no pattern as in .gitignore; write it like '*.png'"),
+        (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is not valid in .gitignore; write it like '*.png'"),
         (["models.a=b.onnx"], "give either model or [models]"),
         (["metrics=a.txt"], "metrics must end in .prom, or the node exporter passes it over"),
         (["retention={}"], "give keep_days, keep_nights or both"),

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from batchland.errors import DeviceError
-from batchland.images.jpegs import NO_JPEGS, Encoded, JpegRows
+from batchland.images.encoded_jpegs import NO_JPEGS, Encoded, JpegRows
 from batchland.images.preprocess import Pixels
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
 from batchland.models.gpu.cudart import pinned_zeros, use_gpu
@@ -110,7 +110,7 @@ class BoundRunner:
         if refused:
             filled = on_device.numpy()
             for row in refused:
-                decoded = jpegs.decode_here(row)
+                decoded = jpegs.decode_on_cpu(row)
                 filled[row] = 0 if decoded is None else decoded
             on_device.update_inplace(filled)
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from batchland.images.jpegs import Encoded, left_encoded
+from batchland.images.encoded_jpegs import Encoded, keep_encoded
 from batchland.images.preprocess import PreprocessSpec, fit, preprocess
 from batchland.models.gpu.bound import Place
 from batchland.models.gpu.jpeg_decoder import HARDWARE, INSTALL, KERNELS, JpegDecoder
@@ -66,7 +66,7 @@ class RowDecoder:
     def warm_up(self, batch_size: int) -> None:
         """Decode that many: how many images its engines ever take is settled by the first call."""
         good, _ = probes()
-        usual = left_encoded(good[0], PreprocessSpec(), checked=False)
+        usual = keep_encoded(good[0], PreprocessSpec(), checked=False)
         assert usual is not None
         self._decoder.decode([usual] * batch_size)
 
@@ -157,7 +157,7 @@ def examine(decoder: RowDecoder, place: Place, spec: PreprocessSpec) -> bool:
     """Whether the decoder refuses damaged files. Raises Unusable if it does not decode good ones as the CPU does."""
     good, damaged = probes()
     usual = spec.model_copy(update={"max_pixels": 10**8, "jpeg_scale": "none"})  # large ones are decoded in full there
-    left = (left_encoded(data, usual, checked=False) for data in (*good, *damaged))
+    left = (keep_encoded(data, usual, checked=False) for data in (*good, *damaged))
     jpegs = {row: jpeg for row, jpeg in enumerate(left) if jpeg is not None}
     shape = (len(good) + len(damaged), *spec.shape)
     batch = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, place.kind, place.number)

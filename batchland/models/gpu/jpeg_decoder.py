@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from batchland.images.jpegs import Encoded
+from batchland.images.encoded_jpegs import Encoded
 from batchland.models.gpu.bound import Place
 from batchland.models.gpu.cudart import Stream, keep_freed_memory, use_gpu
 from batchland.models.gpu.problems import Unusable, explain

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from batchland.images.preprocess import PreprocessSpec, resized
+from batchland.images.preprocess import PreprocessSpec, resize_geometry
 from batchland.models.gpu.bound import Place
 from batchland.models.gpu.problems import Unusable
 from batchland.models.ort import CPU, CUDA, Placement, Provider, Threads, create_session, ort, placement
@@ -51,7 +51,7 @@ class Fitter:
         turned = orientation >= 5
         session = self._sessions[turned]
         height, width = (picture.width, picture.height) if turned else (picture.height, picture.width)
-        across, down, left, top = resized(width, height, self._spec)
+        across, down, left, top = resize_geometry(width, height, self._spec)
         rows = _slice(top, self._spec.height, down, backwards=orientation in (3, 4, 7, 8))
         columns = _slice(left, self._spec.width, across, backwards=orientation in (2, 3, 6, 7))
         binding = session.io_binding()

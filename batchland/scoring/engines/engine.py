@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol, Self
 
 import pyarrow as pa
 
-from batchland.images.jpegs import JpegRows
+from batchland.images.encoded_jpegs import JpegRows
 from batchland.images.loader import Batch, decode_image
 from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
@@ -60,27 +60,27 @@ class Engine(Protocol):
 def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
     """Rows of a batch. The model is not called if all images have failed."""
     outcomes = list(batch.outcomes)
-    decoded_here = []
+    decoded_on_cpu = []
 
-    def decode_here(row: int) -> Pixels | None:
+    def decode_on_cpu(row: int) -> Pixels | None:
         """Decode on the CPU a JPEG that the GPU cannot decode."""
         outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess)
         facts = outcomes[row]
         outcomes[row] = outcome._replace(
             file_size=facts.file_size, modified_us=facts.modified_us, read_seconds=facts.read_seconds
         )
-        decoded_here.append(row)
+        decoded_on_cpu.append(row)
         return pixels
 
     begin = time.perf_counter()
     probabilities = None
     if batch.failed < len(batch.refs):
-        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_here))
+        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
         to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, top_k),
         sum(outcome.read_seconds for outcome in outcomes),
         sum(outcome.decode_seconds for outcome in outcomes),
         infer_seconds,
-        len(batch.encoded.keys() - decoded_here),
+        len(batch.encoded.keys() - decoded_on_cpu),
     )

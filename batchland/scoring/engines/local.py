@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from batchland.images.crash_guard import CrashGuard
-from batchland.images.loader import Batch, BatchLoader, Decode, decode_image, leave_jpegs
+from batchland.images.loader import Batch, BatchLoader, Decode, decode_image, keep_jpegs_encoded
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import open_session
 from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
@@ -53,7 +53,7 @@ class LocalEngine:
         """See `Engine.score`. Raises ModelError if onnxruntime fails, InputError if the storage does not answer."""
         decoding: Decode = decode_image
         if self.model.decoder:
-            decoding = partial(leave_jpegs, checked=not self.model.decoder_is_strict)
+            decoding = partial(keep_jpegs_encoded, checked=not self.model.decoder_is_strict)
         with CrashGuard(notes_dir, self._options.timeout, decoding) as guard:
             loader = BatchLoader(
                 images,
@@ -72,7 +72,7 @@ class LocalEngine:
 
     def _scored(self, batches: Iterable[Batch], guard: CrashGuard) -> Iterator[Scored]:
         def score(batch: Batch) -> Scored:
-            with guard.in_hand(batch.refs[row] for row in batch.encoded):
+            with guard.noted(batch.refs[row] for row in batch.encoded):
                 return score_batch(batch, self.model, self._options.top_k)
 
         in_progress: deque[Future[Scored]] = deque()

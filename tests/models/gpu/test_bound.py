@@ -7,7 +7,7 @@ import pytest
 from toys import toy_card
 
 from batchland.errors import DeviceError
-from batchland.images.jpegs import Encoded, JpegRows
+from batchland.images.encoded_jpegs import Encoded, JpegRows
 from batchland.models.gpu.bound import BoundRunner, Place
 from batchland.models.gpu.cudart import pinned_zeros
 from batchland.models.ort import CPU, create_session
@@ -113,14 +113,14 @@ def test_jpegs_find_their_rows_however_the_batch_is_divided(toy_model, session, 
     widths = {0: 1, 2: 21, 5: 52, 12: 121, 13: 132, 20: 201, 21: 212}
     jpegs = {row: Encoded(b"", width, 1, 1) for row, width in widths.items()}
 
-    def decode_here(row):
+    def decode_on_cpu(row):
         assert row in (5, 13, 21)
         return None if row == 13 else np.full(SHAPE, 255 - row, np.uint8)
 
     for row, jpeg in jpegs.items():
         pixels[row] = 0
         expected[row] = jpeg.width if jpeg.width % 2 else 0 if row == 13 else 255 - row
-    np.testing.assert_array_equal(runner.predict(pixels, JpegRows(jpegs, decode_here)), plain.predict(expected))
+    np.testing.assert_array_equal(runner.predict(pixels, JpegRows(jpegs, decode_on_cpu)), plain.predict(expected))
 
 
 def test_a_batch_of_nothing_but_jpegs_keeps_nothing_of_the_one_before(toy_model, session):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import needs_codec
 
-from batchland.images.jpegs import left_encoded
+from batchland.images.encoded_jpegs import keep_encoded
 from batchland.images.preprocess import PreprocessSpec, decode, preprocess
 from batchland.models.gpu import decode_jpegs as decoding
 from batchland.models.gpu.bound import Place
@@ -25,7 +25,7 @@ GOOD, DAMAGED = probes()
 
 
 def encoded(data):
-    return left_encoded(data, SPEC, checked=False)
+    return keep_encoded(data, SPEC, checked=False)
 
 
 class Toy:

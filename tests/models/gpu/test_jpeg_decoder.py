@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import needs_codec
 
-from batchland.images.jpegs import Encoded, left_encoded
+from batchland.images.encoded_jpegs import Encoded, keep_encoded
 from batchland.images.preprocess import PreprocessSpec, decode
 from batchland.models.gpu import jpeg_decoder
 from batchland.models.gpu.bound import Place
@@ -21,7 +21,7 @@ GOOD, DAMAGED = probes()
 
 
 def encoded(data):
-    return left_encoded(data, SPEC, checked=False)
+    return keep_encoded(data, SPEC, checked=False)
 
 
 def pixels_of(picture):

@@ -13,7 +13,7 @@ from toys import needs_codec, options, picture
 
 from batchland import score
 from batchland.errors import DeviceError
-from batchland.images.jpegs import left_encoded
+from batchland.images.encoded_jpegs import keep_encoded
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.models.card import ModelCard, class_names
 from batchland.models.devices import count_gpus, gpu_problem
@@ -252,7 +252,7 @@ def test_jpegs_decoded_on_the_gpu_are_the_cpus_pictures(spec):
     decoders = open_decoders([Place("cuda")] * 2, spec, 4, BATCH)
     good, _ = probes()
     files = good + [jpeg(turned_photo(width, height, seed), **how) for seed, (width, height, how) in enumerate(KINDS)]
-    jpegs = dict(enumerate(left_encoded(data, spec, checked=True) for data in files))
+    jpegs = dict(enumerate(keep_encoded(data, spec, checked=True) for data in files))
     batch = ort.OrtValue.ortvalue_from_shape_and_type((len(files), *spec.shape), np.uint8, "cuda", 0)
     refused = decoders.each[0].decode(jpegs, batch, int(np.prod(spec.shape)))
     assert len(refused) <= 1  # 4:1:1 is rare, not every decoder knows it

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from batchland.images.jpegs import NO_JPEGS
+from batchland.images.encoded_jpegs import NO_JPEGS
 from batchland.models.gpu.pool import RunnerPool
 
 

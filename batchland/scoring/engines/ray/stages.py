@@ -20,7 +20,7 @@ from batchland.errors import BatchlandError, EngineError, UsageError
 from batchland.images.loader import Batch, BatchLoader, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, LocalFiles, Store
-from batchland.images.subprocess_decode import load_apart
+from batchland.images.subprocess_decode import load_in_subprocess
 from batchland.models.session import OpenModel, Session, open_session
 from batchland.scoring.engines.engine import score_batch
 from batchland.scoring.manifest import versions
@@ -77,7 +77,7 @@ def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: Pr
                 f"each image decoded in a subprocess; finished parts are kept, check that the nodes have enough memory"
             ),
         )
-    load = partial(load_apart, timeout=settings.timeout) if deaths else load_image
+    load = partial(load_in_subprocess, timeout=settings.timeout) if deaths else load_image
     try:
         settings.check_versions()
         threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _REMOTE_THREADS

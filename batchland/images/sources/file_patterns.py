@@ -1,4 +1,4 @@
-"""Several files by one name: `shards-{000..099}.tar`, `{train,test}.parquet`, `*.tar`; paths or URLs."""
+"""Patterns that name several files, as paths or URLs: `shards-{000..099}.tar`, `{train,test}.parquet`, `*.tar`."""
 
 import os
 import re
@@ -9,42 +9,42 @@ from typing import IO
 from urllib.parse import quote, unquote
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import display_path
+from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path
 
 
-class Files:
-    """The files of a pattern, by their names: what comes behind the last folder that all of them have in common."""
+class FilePattern:
+    """The files of a pattern, by name: the path below the last folder that all of them have in common."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
 
     @cached_property
-    def places(self) -> dict[str, str]:
-        """Path or URL, with all options, of each name, in order. Raises UsageError if there can be none."""
+    def locations(self) -> dict[str, str]:
+        """Path or URL, with all options, by name, in order. Raises UsageError if the pattern matches nothing."""
         return dict(_expand(self.pattern))
 
     def names(self) -> list[str]:
-        """The names, in order. Raises UsageError, or InputError if nobody answers, unless the first is there."""
-        check_file(next(iter(self.places.values())))
-        return list(self.places)
+        """The names, in order. Raises UsageError if the first file is missing, InputError if the server is silent."""
+        check_file(next(iter(self.locations.values())))
+        return list(self.locations)
 
-    def holding(self, name: str) -> str | None:
-        """The file whose name, and a `/` or `#`, an image's name begins with."""
+    def file_of(self, image: str) -> str | None:
+        """Name of the file that contains an image: the part of the image's name before a `/` or `#`."""
         return next(
-            (name[: end.start()] for end in re.finditer("[/#]", name) if name[: end.start()] in self.places), None
+            (image[: end.start()] for end in re.finditer("[/#]", image) if image[: end.start()] in self.locations), None
         )
 
 
-def shown_pattern(pattern: str) -> str:
-    """For fingerprints and people: an absolute path, or a URL without credentials."""
-    return display_url(pattern) if is_url(pattern) else display_path(os.path.abspath(pattern))  # noqa: PTH100 - not resolved
+def display_location(location: str) -> str:
+    """For fingerprints and messages: an absolute path, or a URL without credentials."""
+    return display_url(location) if is_url(location) else display_path(os.path.abspath(location))  # noqa: PTH100 - not resolved
 
 
 def _expand(pattern: str) -> Iterator[tuple[str, str]]:
-    """Names and paths: those of braces as they are written, those of a `*` by the bytes of their names.
+    """Names and paths: braces in the order written, `*` in the order of the names' bytes.
 
-    Braces need not mean files that exist. A `*` may stand in the last part of the path only.
+    Files that braces name need not exist. A `*` is allowed in the last part of the path only.
     """
     pattern = (local_path(pattern) if is_url(pattern) else None) or pattern
     if not is_url(pattern):
@@ -59,44 +59,46 @@ def _expand(pattern: str) -> Iterator[tuple[str, str]]:
         yield unquote(file[len(common) + 1 :]), file + mark + options
 
 
-def check_file(where: str) -> None:
-    """Raise UsageError, or InputError if nobody answers, unless it is a file that can be opened."""
-    if is_url(where):
+def check_file(location: str) -> None:
+    """Check that a file can be opened. Raises UsageError if not, InputError if the server does not answer."""
+    if is_url(location):
         from batchland.system.filesystems import check_remote_file
 
-        return check_remote_file(where)
-    with open_file(where):
+        return check_remote_file(location)
+    with open_file(location):
         return None
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A file of this machine, to be closed. Raises UsageError."""
+    """Open a local file. Raises UsageError."""
     try:
         return open(path, "rb")
     except OSError as error:
-        raise UsageError(f"{shown_pattern(path)}: cannot be opened ({error.strerror}); give a file") from error
+        raise UsageError(f"{display_location(path)}: cannot be opened ({error.strerror}); give a file") from error
 
 
 def _plain(pattern: str) -> str:
-    """What stands before the first special sign."""
+    """The part before the first brace or `*`."""
     return re.split(r"[{*]", pattern, maxsplit=1)[0]
 
 
 def _expanded(pattern: str, options: str) -> Iterator[str]:
-    from braceexpand import braceexpand  # only who has patterns pays for it
+    from braceexpand import braceexpand  # slow to import, and only patterns need it
 
     try:
         for path in braceexpand(pattern, escape=False):
             yield from _globbed(path, options) if "*" in path else [path]
     except ValueError:
-        raise UsageError(f"{shown_pattern(pattern)}: its braces do not match; write NAME-{{000..099}}.tar") from None
+        raise UsageError(
+            f"{display_location(pattern)}: its braces are unbalanced; write NAME-{{000..099}}.tar"
+        ) from None
 
 
 def _globbed(path: str, options: str) -> list[str]:
     folder, slash, last = path.rpartition("/")
     names = [name for name in _names(folder, slash, options) if not name.startswith(".") and fnmatchcase(name, last)]
     if not names:
-        raise UsageError(f"{shown_pattern(path)}: there is no such file")
+        raise UsageError(f"{display_location(path)}: there is no such file")
     return [f"{folder}{slash}{name}" for name in sorted(names, key=os.fsencode)]
 
 
@@ -108,4 +110,4 @@ def _names(folder: str, slash: str, options: str) -> list[str]:
     try:
         return os.listdir(folder or slash or ".")
     except OSError as error:
-        raise UsageError(f"{shown_pattern(folder)}: cannot be listed ({error.strerror}); give files") from error
+        raise UsageError(f"{display_location(folder)}: cannot be listed ({error.strerror}); give files") from error

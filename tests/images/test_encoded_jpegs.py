@@ -1,4 +1,4 @@
-"""Which JPEGs are left to a GPU: what it may decode, whole, and nothing that the CPU would refuse."""
+"""Which JPEGs a GPU may decode: complete ones of the usual kinds, and none that the CPU would refuse."""
 
 from io import BytesIO
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from batchland.errors import ImageError
-from batchland.images.jpegs import NO_JPEGS, JpegRows, left_encoded
+from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows, keep_encoded
 from batchland.images.preprocess import PreprocessSpec, decode
 from batchland.models.gpu.probe_jpegs import probes
 
@@ -43,16 +43,16 @@ def turned(orientation):
     ],
     ids=["baseline", "progressive", "444", "grey", "restarts"],
 )
-def test_usual_jpegs_are_left(data, checked):
-    left = left_encoded(data, SPEC, checked=checked)
+def test_usual_jpegs_stay_encoded(data, checked):
+    left = keep_encoded(data, SPEC, checked=checked)
     assert left == (data, 320, 240, 1)
     assert left.data is data
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_is_that_of_the_upright_picture(orientation):
+def test_size_is_that_of_the_upright_picture(orientation):
     data = encoded(photo(), exif=turned(orientation))
-    left = left_encoded(data, SPEC, checked=False)
+    left = keep_encoded(data, SPEC, checked=False)
     assert (left.width, left.height, left.orientation) == (320, 240, orientation)
     assert left.upright_size == decode(data, SPEC)[1:]
 
@@ -83,36 +83,36 @@ RGB_JPEG = encoded(photo(), keep_rgb=True, subsampling=0)
         "half", "too large", "strip", "scans",
     ],
 )  # fmt: skip
-def test_everything_else_is_the_cpus(data):
-    assert left_encoded(data, SPEC, checked=False) is None
+def test_other_files_are_left_to_the_cpu(data):
+    assert keep_encoded(data, SPEC, checked=False) is None
 
 
-def test_damage_is_found_where_it_is_looked_for_and_only_there():
+def test_damage_is_found_only_if_checked():
     good, damaged = probes()
     for data in good:
-        assert left_encoded(data, SPEC, checked=True) is not None
+        assert keep_encoded(data, SPEC, checked=True) is not None
     assert len(damaged) == 12
     for data in damaged:
         with pytest.raises(ImageError):
             decode(data, SPEC)
-        assert left_encoded(data, SPEC, checked=True) is None
-        assert left_encoded(data, SPEC, checked=False) is not None
+        assert keep_encoded(data, SPEC, checked=True) is None
+        assert keep_encoded(data, SPEC, checked=False) is not None
 
 
-def test_padding_before_the_end_is_no_damage():
+def test_padding_before_the_end_is_not_damage():
     data = encoded(photo())
     padded = data[:-2] + bytes(30) + data[-2:]
-    assert left_encoded(padded, SPEC, checked=True) == (padded, 320, 240, 1)
+    assert keep_encoded(padded, SPEC, checked=True) == (padded, 320, 240, 1)
 
 
-def test_rows_of_a_part_are_counted_from_its_start():
-    jpegs = {row: left_encoded(encoded(photo(100 + row)), SPEC, checked=False) for row in (0, 3, 4, 7)}
+def test_rows_of_a_part_are_renumbered_from_zero():
+    jpegs = {row: keep_encoded(encoded(photo(100 + row)), SPEC, checked=False) for row in (0, 3, 4, 7)}
     asked = []
     rows = JpegRows(jpegs, asked.append)
     part = rows.between(3, 7)
     assert part.encoded == {0: jpegs[3], 1: jpegs[4]}
-    part.decode_here(1)
+    part.decode_on_cpu(1)
     assert asked == [4]
     assert rows.between(5, 7).encoded == {}
     assert NO_JPEGS.between(0, 4).encoded == {}
-    assert NO_JPEGS.decode_here(0) is None
+    assert NO_JPEGS.decode_on_cpu(0) is None

@@ -1,4 +1,4 @@
-"""Images that a list names: its names, its order, a row for each, wherever they lie."""
+"""Lists of images: names, order, and a row for every entry."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from toys import contents, options, picture
 
 from batchland import score
 from batchland.errors import UsageError
-from batchland.images.sources import paths
+from batchland.images.sources import image_list
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, read_image
 from batchland.scoring.account import Progress
@@ -73,11 +73,15 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
             b"image\na.jpg\n",
             "l.parquet: cannot be read as Parquet (Parquet magic bytes not",
         ),
-        ("l.txt", b"\xff\xd8\xff" + b"x" * 2_000_000, "l.txt: is no list of paths; give one path a line, or a .csv or"),
+        (
+            "l.txt",
+            b"\xff\xd8\xff" + b"x" * 2_000_000,
+            "l.txt: is not a list of paths; give one path a line, or a .csv or",
+        ),
         ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
     ],
 )
-def test_what_is_no_list(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_invalid_list_is_rejected(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError) as caught:
@@ -85,20 +89,20 @@ def test_what_is_no_list(tmp_path: Path, name: str, content: bytes | None, messa
     assert str(caught.value).startswith(f"{tmp_path}/{message}")
 
 
-def test_nothing_and_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^nothing to score: give a folder, a URL, tar or Parquet files, or a list"):
+def test_missing_source_and_missing_folder_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^nothing to score: give a folder, a URL, tar or Parquet files$"):
         open_source(None)
-    with pytest.raises(UsageError, match=r"photos\.tar: is not a folder; --images names files below one, or"):
+    with pytest.raises(UsageError, match=r"photos\.tar: is not a folder; the paths of a list are below a folder, or"):
         _list(tmp_path / "list.txt", tmp_path / "photos.tar")
 
 
-def test_a_list_from_a_parquet_of_pictures(tmp_path: Path) -> None:
+def test_parquet_list_whose_column_holds_bytes_is_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"data"]}), tmp_path / "list.parquet")
     with pytest.raises(UsageError, match=r"list\.parquet: column image holds binary, not paths$"):
         _list(tmp_path / "list.parquet")
 
 
-def test_paths_and_urls_from_everywhere(bucket: Bucket, tmp_path: Path) -> None:
+def test_list_may_mix_paths_and_urls(bucket: Bucket, tmp_path: Path) -> None:
     places = {"b/1.jpg": bucket.folder / "b/1.jpg", "2 ü%.jpg": bucket.folder / "2 ü%.jpg", "3.jpg": tmp_path / "3.jpg"}
     for text, path in places.items():
         path.parent.mkdir(exist_ok=True)
@@ -117,7 +121,7 @@ def test_paths_and_urls_from_everywhere(bucket: Bucket, tmp_path: Path) -> None:
     assert secret.name == f"s3://{bucket.name}/b/1.jpg"
 
 
-def test_each_line_has_its_row(tmp_path: Path, bucket: Bucket, toy_model: Path) -> None:
+def test_every_line_has_a_row(tmp_path: Path, bucket: Bucket, toy_model: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(picture())
     lines = ["a.jpg", "gone.jpg", "a.jpg", "http://server/a.jpg", bucket.url("gone.jpg"), "s3:///"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
@@ -133,7 +137,7 @@ def test_each_line_has_its_row(tmp_path: Path, bucket: Bucket, toy_model: Path) 
     assert run.manifest.config["image_list"] == str(tmp_path / "list.txt")
 
 
-def test_refused_objects_are_rows(
+def test_forbidden_objects_are_failed_rows(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_model: Path
 ) -> None:
     """Who may not list a bucket may be allowed to read from it: a refusal says nothing of the storage."""
@@ -149,7 +153,7 @@ def _piped(listing: bytes, out: Path, model: Path, *more: str, images: str = "-"
     return subprocess.run(command, input=listing, capture_output=True, check=False)
 
 
-def test_standard_input(photos: Path, toy_model: Path, tmp_path: Path) -> None:
+def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path) -> None:
     """As `find | batchland score`; what it cannot do, resume and score again, it does as any source."""
     find = subprocess.run(["find", str(photos), "-name", "*.jpg", "-print0"], capture_output=True, check=True).stdout
     first = _piped(find, tmp_path / "out.parquet", toy_model)
@@ -171,7 +175,7 @@ def test_standard_input(photos: Path, toy_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [5, 5000])
-def test_a_pipe_by_its_path_loses_no_line(tmp_path: Path, toy_model: Path, count: int) -> None:
+def test_list_from_a_named_pipe_is_complete(tmp_path: Path, toy_model: Path, count: int) -> None:
     """As `--images <(find ...)` and `--images /dev/stdin`: whoever opens it a second time takes lines away."""
     names = [f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(count)]
     run = _piped("\n".join(names).encode(), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
@@ -179,7 +183,7 @@ def test_a_pipe_by_its_path_loses_no_line(tmp_path: Path, toy_model: Path, count
     assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == names
 
 
-def test_the_same_list_piped_again_resumes(
+def test_same_list_piped_again_resumes_the_run(
     photos: Path, toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
@@ -205,11 +209,12 @@ def test_the_same_list_piped_again_resumes(
     assert pq.read_table(tmp_path / "other")["image"].to_pylist() == names[::-1]
 
 
-def test_a_list_is_not_held_in_memory(tmp_path: Path) -> None:
+def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
     """Two hundred thousand lines, of which the process keeps none."""
     (tmp_path / "list.txt").write_bytes(b"".join(b"camera-%07d.jpg\n" % number for number in range(200_000)))
     code = (
-        "import resource, sys; from batchland.images.sources.open import Ignored, open_source\n"
+        "import resource, sys; from batchland.images.sources.open import open_source\n"
+        "from batchland.images.sources.refs import Ignored\n"
         "source = open_source(None, image_list=sys.argv[1]); used = lambda: resource.getrusage(0).ru_maxrss\n"
         "images = source.images(Ignored()); next(images); before = used()\n"
         "print([1 + sum(1 for _ in images), used() - before < 4096])"
@@ -220,4 +225,4 @@ def test_a_list_is_not_held_in_memory(tmp_path: Path) -> None:
 
 def test_columns_are_documented() -> None:
     text = (Path(__file__).parents[3] / "docs/sources.md").read_text("utf-8")
-    assert ", ".join(f"`{name}`" for name in paths.COLUMNS) in text
+    assert ", ".join(f"`{name}`" for name in image_list.COLUMNS) in text

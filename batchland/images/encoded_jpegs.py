@@ -1,6 +1,6 @@
-"""JPEGs that stay encoded until a GPU decodes them: which may, and whether they are whole. Knows nothing of GPUs.
+"""JPEGs that stay encoded until a GPU decodes them: which ones may, and whether they are complete.
 
-Wherever there is any doubt, the CPU decodes: it knows all kinds, and it says what is wrong with a file.
+In any doubt the CPU decodes: it reads all kinds, and reports what is wrong with a file.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,22 +14,22 @@ from batchland.images.preprocess import Pixels, PreprocessSpec, check_claims, de
 _START: Final = b"\xff\xd8\xff"
 _END: Final = b"\xff\xd9"
 _RGB: Final = (82, 71, 66)
-"""Names of the components, R, G and B in ASCII, by which libjpeg tells that they are no luminance and chrominances."""
-_LONGEST: Final = 8
-"""Times the shorter side that the longer one may be: a GPU resizes a strip as a whole, however little is cut out."""
-_SMALLEST: Final = 8
-"""Divisor of the sides at which libjpeg decodes all of the data, but computes next to no pixels."""
+"""Component ids, R, G and B in ASCII, by which libjpeg recognises components that are not YCbCr."""
+_MAX_ASPECT: Final = 8
+"""Longest allowed side in shorter sides: a GPU resizes a long strip as a whole, even if little of it is used."""
+_CHECK_DIVISOR: Final = 8
+"""Divisor of the sides at which libjpeg reads all data, but computes few pixels."""
 
 
 class Encoded(NamedTuple):
-    """A JPEG that has not been decoded."""
+    """A JPEG that is not decoded yet."""
 
     data: bytes
     width: int
     height: int
-    """Pixels, as stored: before the orientation is applied."""
+    """Pixels as stored, before the orientation is applied."""
     orientation: int
-    """EXIF's, 1 to 8."""
+    """EXIF orientation, 1 to 8."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -38,27 +38,27 @@ class Encoded(NamedTuple):
 
 
 class JpegRows(NamedTuple):
-    """Rows of a batch whose pixels are not there yet."""
+    """Rows of a batch that are not decoded yet."""
 
     encoded: Mapping[int, Encoded]
-    """By row."""
-    decode_here: Callable[[int], Pixels | None]
-    """Gives a row's pixels, uint8 [height, width, 3], where the GPU's decoder gives none; None if it fails as well."""
+    """JPEGs by row."""
+    decode_on_cpu: Callable[[int], Pixels | None]
+    """Decodes a row, uint8 [height, width, 3], if the GPU's decoder fails; gives None if that fails, too."""
 
     def between(self, start: int, stop: int) -> "JpegRows":
-        """Those of rows `start` to `stop`, counted from there."""
+        """Rows `start` to `stop`, renumbered from 0."""
         part = {row - start: jpeg for row, jpeg in self.encoded.items() if start <= row < stop}
-        return JpegRows(part, lambda row: self.decode_here(start + row))
+        return JpegRows(part, lambda row: self.decode_on_cpu(start + row))
 
 
 NO_JPEGS: Final = JpegRows({}, lambda _: None)
 
 
-def left_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Encoded | None:
-    """A JPEG that a GPU may decode; None for what the CPU has to.
+def keep_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Encoded | None:
+    """The JPEG, if a GPU may decode it; None if the CPU has to.
 
-    checked: read all of its data as well, for a decoder that takes damaged files for good ones. That costs about a
-    quarter of what decoding costs on the CPU (benchmarks/results/jpegs.md).
+    checked: also check all of its data, for a GPU decoder that does not detect damage. That takes about a quarter of
+    the time of decoding on the CPU (benchmarks/results/jpegs.md).
     """
     if not (data.startswith(_START) and data.endswith(_END)):
         return None
@@ -68,12 +68,12 @@ def left_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Encoded
             check_claims(image, data, spec)
             if image.format != "JPEG" or not _has_usual_colours(image):  # MPO holds several pictures
                 return None
-            if max(width, height) > _LONGEST * min(width, height):
+            if max(width, height) > _MAX_ASPECT * min(width, height):
                 return None
-            if checked and decode_jpeg(data, width, height, _SMALLEST) is None:
+            if checked and decode_jpeg(data, width, height, _CHECK_DIVISOR) is None:
                 return None
             return Encoded(data, width, height, orientation_of(image))
-    except Exception:  # as in preprocess.decode, which will say it
+    except Exception:  # preprocess.decode reports it
         return None
 
 
