@@ -5,7 +5,7 @@ CONTAINER_SHIFT | the image's index in the container.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -42,31 +42,17 @@ class ShardRun(Run):
         if is_file_output(PurePath(display_location(out))):
             raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
         super().__init__(listing, below(out, shard.folder_name), options)
-        self._shard = shard
-        self._listed = 0
-        self._names = hashlib.sha256()
+        self._assignment = ShardAssignment(shard)
 
     def entries(self) -> Iterator[ImageRef]:
-        """The shard's images. Meanwhile all names of the listing are counted and hashed, for `merge` to compare."""
-        source = self.listing.source
-        return self._images_of(source) if isinstance(source, ContainerSource) else self._own(self.listing.images())
-
-    def _own(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
-        for position, ref in enumerate(images):
-            if self._is_own(ref.name):
-                yield ref._replace(position=position)
-
-    def _images_of(self, source: ContainerSource) -> Iterator[ImageRef]:
-        ignored = self.listing.ignored
-        # Only shard 0 counts what the list of containers passes over, because a merge adds the counts of all shards.
-        for container, name in enumerate(source.containers(Ignored() if self._shard.index else ignored)):
-            if self._is_own(name):
-                for index, ref in enumerate(self.listing.selected(source.images_in(name, ignored), ignored)):
-                    yield ref._replace(position=container << CONTAINER_SHIFT | index)
+        """The shard's images."""
+        if isinstance(self.listing.source, ContainerSource):
+            return self._assignment.container_images(self.listing, self.listing.source)
+        return self._assignment.images(self.listing.images())
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """That of the whole listing, and the shard."""
-        return super().fingerprint(model) | {"shard": str(self._shard)}
+        return super().fingerprint(model) | {"shard": str(self._assignment.shard)}
 
     def finished_before(self, model: OpenModel) -> Manifest | None:
         """The manifest of this shard if it is complete, was scored in the same way and is not to be overwritten."""
@@ -80,18 +66,46 @@ class ShardRun(Run):
 
     def finish(self, model: OpenModel) -> dict[str, Any]:
         """What all shards of the listing must have in common."""
-        return {
-            "shard": ShardInfo(
-                index=self._shard.index,
-                count=self._shard.count,
-                dealt_by="container" if isinstance(self.listing.source, ContainerSource) else "image",
-                listed=self._listed,
-                names_sha256=self._names.hexdigest(),
-                fingerprint=super().fingerprint(model),
-            )
-        }
+        return {"shard": self._assignment.info(super().fingerprint(model))}
+
+
+class ShardAssignment:
+    """Selects the images of one shard, and counts and hashes all names of the listing, for `merge` to compare."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self._listed = 0
+        self._names = hashlib.sha256()
+        self._by_container = False
+
+    def images(self, listing: Iterable[ImageRef]) -> Iterator[ImageRef]:
+        """The shard's images of a whole listing, with their positions."""
+        for position, ref in enumerate(listing):
+            if self._is_own(ref.name):
+                yield ref._replace(position=position)
+
+    def container_images(self, listing: ImageListing, source: ContainerSource) -> Iterator[ImageRef]:
+        """The images of the shard's containers, with their positions. Other containers are not opened."""
+        self._by_container = True
+        ignored = listing.ignored
+        # Only shard 0 counts what the list of containers passes over, because a merge adds the counts of all shards.
+        for container, name in enumerate(source.containers(Ignored() if self.shard.index else ignored)):
+            if self._is_own(name):
+                for index, ref in enumerate(listing.selected(source.images_in(name, ignored), ignored)):
+                    yield ref._replace(position=container << CONTAINER_SHIFT | index)
+
+    def info(self, fingerprint: dict[str, Any]) -> ShardInfo:
+        """For the manifest, when everything is listed."""
+        return ShardInfo(
+            index=self.shard.index,
+            count=self.shard.count,
+            dealt_by="container" if self._by_container else "image",
+            listed=self._listed,
+            names_sha256=self._names.hexdigest(),
+            fingerprint=fingerprint,
+        )
 
     def _is_own(self, name: str) -> bool:
         self._listed += 1
         self._names.update(name.encode() + b"\0")
-        return self._shard.owns(name)
+        return self.shard.owns(name)

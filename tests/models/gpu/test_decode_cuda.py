@@ -220,6 +220,6 @@ def test_without_a_gpu_it_is_refused_never_done_by_the_cpu(images, model, tmp_pa
         with pytest.raises(DeviceError) as caught:
             score(images, tmp_path / "p.parquet", options(model, decode="cuda"))
         assert str(caught.value) == f"--decode cuda needs a GPU: {problem}; or use --decode cpu"
-    with pytest.raises(UsageError, match="--decode cuda goes with --engine local"):
+    with pytest.raises(UsageError, match="decode cuda needs engine local"):
         score(images, tmp_path / "p.parquet", options(model, decode="cuda", engine="ray"))
     assert not (tmp_path / "p.parquet").exists()
