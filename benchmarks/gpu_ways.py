@@ -92,7 +92,6 @@ def leave_checked(options: Options) -> Found:
 
 def copies(options: Options) -> Found:
     """GB/s of batches from the host to the device, out of ordinary memory and out of pinned."""
-    from batchland.models.gpu.bound import Place
     from batchland.models.gpu.cudart import pinned_zeros, use_gpu
     from batchland.models.ort import ort
 
@@ -100,7 +99,7 @@ def copies(options: Options) -> Found:
     if place.kind == "cuda":
         use_gpu(place.number)
     shape = (options.batch_size, *_open(options.model, "cpu").card.preprocess.shape)
-    on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *Place(place.kind, place.number))
+    on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *place)
     found = {}
     for name, host in (("pageable", np.ones(shape, np.uint8)), ("pinned", pinned_zeros(shape))):
         rate = _rate(lambda host=host: on_device.update_inplace(host), 1, 1, options.seconds)
@@ -204,10 +203,10 @@ def _open(path: str, device: str, batch_size: int | None = None, **settings: str
 
 
 def _place(device: str):
-    from batchland.models.gpu.bound import Place
+    from batchland.models.gpu.device import Device
 
     kind, _, number = device.partition(":")
-    return Place("cpu" if kind == "cpu" else "cuda", int(number or 0))
+    return Device("cpu" if kind == "cpu" else "cuda", int(number or 0))
 
 
 def _place_of_gpu(device: str):

@@ -21,6 +21,7 @@ from batchland.data.options import SplitOptions
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
 from batchland.system.folders import new_folder
+from batchland.system.text import counted
 
 _THEIR_NAMES: Final = ("train", "val", "test")
 
@@ -140,7 +141,7 @@ def _require_some(folder: Path, photos: int, counts: dict[str, int]) -> None:
     for part, count in counts.items():
         if not count:
             raise UsageError(
-                f"{folder}: none of its {photos} photo{'s' * (photos > 1)} would get into {part}; add some, remove the "
+                f"{folder}: none of its {counted(photos, 'photo')} would get into {part}; add some, remove the "
                 f"folder, or give other shares"
             )
 

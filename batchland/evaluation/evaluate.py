@@ -1,4 +1,4 @@
-"""Evaluate predictions against labels: composes joining, metrics, calibration and slices, does none of their work.
+"""Evaluate predictions against labels.
 
 evaluation = evaluate(Path("preds.parquet"), Path("data/test"))
 write_report(evaluation, Path("report/"))
@@ -33,7 +33,7 @@ from batchland.system.urls import is_url
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: the summary, and the tables of the report's files."""
+    """Result of `evaluate`: the summary, and the tables of the report's files."""
 
     summary: EvaluationSummary
     per_class: pa.Table
@@ -41,7 +41,7 @@ class Evaluation:
     mistakes: pa.Table
     outcomes: pa.Table
     image_root: Path
-    """Where thumbnails are read."""
+    """Folder of the images, for thumbnails."""
 
 
 def evaluate(
@@ -50,14 +50,13 @@ def evaluate(
     """Evaluate a predictions file (or folder of parts), a path or a URL, against labels.
 
     labels: a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`. Images are matched
-    by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run: they are
-    counted apart and are in no figure but top1_with_failures and failed_rate.
+    by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run, not of
+    the model: they count only in top1_with_failures and failed_rate.
 
-    Raises UsageError if one of them cannot be read, nothing matches, or a class is unknown.
+    Raises UsageError if predictions or labels cannot be read, no image matches, or a class is unknown.
     """
     options = options or EvaluateOptions()
-    where = place(predictions) if is_url(predictions) else Path(predictions)
-    run = read_predictions(where)
+    run = read_predictions(place(predictions) if is_url(predictions) else Path(predictions))
     info = run.info
     outcomes, account, source = join(
         run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes
@@ -75,7 +74,7 @@ def evaluate(
         calibration=calibration_errors(curve),
     )
     image_root = options.images or Path(info.images)
-    table = outcomes.table(info.classes)
+    table = outcomes.to_table(info.classes)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,

@@ -51,8 +51,8 @@ def test_the_command_prints_predictions_and_failures(
     assert (result.exit_code, result.stderr) == (3, "batchland: 3 of 5 images failed, see above\n")
     assert result.stdout == (
         "red.jpg\n"
-        "   1  Red Tower   >99.9%\n"
-        "   2  Green Hill   <0.1%\n"
+        "  1  Red Tower   >99.9%\n"
+        "  2  Green Hill   <0.1%\n"
         "notes.txt\n"
         "  failed: the content is not that of an image file (not_an_image)\n"
         "none.jpg\n"
@@ -60,8 +60,8 @@ def test_the_command_prints_predictions_and_failures(
         "labelled\n"
         "  failed: is a folder; score it with `batchland score` (io_error)\n"
         "[U+001B][2J.png\n"
-        "   1  Blue Lake   >99.9%\n"
-        "   2  Red Tower    <0.1%\n"
+        "  1  Blue Lake   >99.9%\n"
+        "  2  Red Tower    <0.1%\n"
     )
 
 

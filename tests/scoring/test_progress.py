@@ -17,6 +17,7 @@ from batchland.scoring.account import Progress
 from batchland.scoring.listing import ImageListing, open_listing
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.progress import ScoreProgress
+from batchland.system import progress as progress_module
 
 
 class Endless:
@@ -33,29 +34,26 @@ def threads() -> list[str]:
 
 
 def test_the_count_ends_with_the_run() -> None:
-    with ScoreProgress(ImageListing(Endless(), ScoreOptions()), terminal=True):  # type: ignore[arg-type]
+    with ScoreProgress(ImageListing(Endless(), ScoreOptions()), count_after=0.0):  # type: ignore[arg-type]
         assert "count" in threads()
     assert "count" not in threads()
 
 
 def test_a_log_counts_the_images_only_when_its_first_line_is_due(
-    photos: Path, caplog: pytest.LogCaptureFixture
+    photos: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "batchland")
     listing = open_listing(photos, ScoreOptions(exclude=("camera-0/",)))
-    with ScoreProgress(listing, terminal=False) as progress:
+    with ScoreProgress(listing) as progress:
         progress.update(Progress(4, 1, 0))
         assert "count" not in threads()
     assert caplog.messages == []
-    with ScoreProgress(listing, terminal=False, log_every=0.0) as progress:
-        progress.update(Progress(4, 1, 0))
+    monkeypatch.setattr(progress_module, "LOG_EVERY", 0.0)
+    with ScoreProgress(listing, count_after=0.0) as progress:
         while "count" in threads():
             pass
         progress.update(Progress(8, 1, 0))
-    assert [message.rpartition(",")[0] for message in caplog.messages] == [
-        "4 images, 1 failed",
-        "8 of 40 images, 1 failed",
-    ]
+    assert [message.rpartition(",")[0] for message in caplog.messages] == ["8 of 40 images, 1 failed"]
 
 
 def test_a_shard_counts_its_own_images(photos: Path) -> None:

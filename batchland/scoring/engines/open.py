@@ -12,7 +12,7 @@ def open_engine(options: ScoreOptions) -> Engine:
     if options.engine == "local":
         return LocalEngine(model, options)
     if options.decode == "cuda":
-        raise UsageError("decode cuda needs engine local: Ray's tasks decode on CPUs")
+        raise UsageError("decode cuda needs engine local: Ray's tasks decode on CPUs", advice="decode_on_cpu")
     from batchland.scoring.engines.ray.environment import prepare_import
 
     prepare_import()

@@ -245,7 +245,7 @@ def test_device_cuda_on_a_cluster_without_gpus_is_an_error_of_one_line(
     result = run(arguments, environment)
     assert (result.returncode, result.stdout) == (5, "")
     assert result.stderr.splitlines()[1:] == [
-        f"batchland: device {device} cannot run here: the Ray cluster has no GPUs; or use device cpu"
+        f"batchland: device {device} cannot be used here: the Ray cluster has no GPUs; or use --device cpu"
     ]
 
 

@@ -105,9 +105,8 @@ class RayEngine:
         if not cores:
             raise EngineError("the Ray cluster has no CPUs; see `ray status`")
         if options.device not in ("auto", "cpu") and not gpus:
-            raise DeviceError(
-                f"device {options.device} cannot run here: the Ray cluster has no GPUs; or use device cpu"
-            )
+            problem = "the Ray cluster has no GPUs"
+            raise DeviceError(f"device {options.device} cannot be used here: {problem}", advice="cpu_device")
         plan = ClusterPlan.of(cores, gpus, options)
         device = options.device if gpus else "cpu"
         content = ray.put(self._content)

@@ -1,4 +1,4 @@
-"""Batches of a fixed shape: the same answers as without, whatever their size, and less at once where memory ends."""
+"""Batches of a fixed shape give the same answers as plain runs, also when memory runs out and they are halved."""
 
 from itertools import pairwise
 
@@ -8,8 +8,9 @@ from toys import toy_card
 
 from batchland.errors import DeviceError
 from batchland.images.encoded_jpegs import Encoded, JpegRows
-from batchland.models.gpu.bound import BoundRunner, Place
+from batchland.models.gpu.batch_runner import BatchRunner
 from batchland.models.gpu.cudart import pinned_zeros
+from batchland.models.gpu.device import Device
 from batchland.models.ort import CPU, create_session
 from batchland.models.session import open_session
 
@@ -26,8 +27,8 @@ def session(toy_model):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
-def test_batches_of_every_size_get_what_a_plain_run_gives(toy_model, session, batch_size):
-    runner = BoundRunner(session, Place("cpu"), batch_size, SHAPE, 3)
+def test_batches_of_every_size_give_the_answers_of_a_plain_run(toy_model, session, batch_size):
+    runner = BatchRunner(session, Device("cpu"), batch_size, SHAPE, 3)
     plain = open_session(toy_model, "cpu")
     for count in (batch_size, *range(1, 2 * batch_size + 2)):
         pixels = noise(count, seed=count)
@@ -36,8 +37,8 @@ def test_batches_of_every_size_get_what_a_plain_run_gives(toy_model, session, ba
         np.testing.assert_array_equal(answers, plain.predict(pixels))
 
 
-def test_an_answer_stays_when_the_next_batch_is_run(session):
-    runner = BoundRunner(session, Place("cpu"), 4, SHAPE, 3)
+def test_an_answer_is_not_overwritten_by_the_next_batch(session):
+    runner = BatchRunner(session, Device("cpu"), 4, SHAPE, 3)
     first = runner.predict(noise(4))
     kept = first.copy()
     runner.predict(noise(4, seed=1))
@@ -45,7 +46,7 @@ def test_an_answer_stays_when_the_next_batch_is_run(session):
 
 
 class SmallDevice:
-    """A session whose device has room for a few images: onnxruntime's own, but for the error that a full GPU gives."""
+    """An onnxruntime session that raises a GPU's out-of-memory error for batches above `room` images."""
 
     def __init__(self, session, room):
         self._session = session
@@ -75,25 +76,25 @@ class SmallDevice:
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 4, 7, 12])
-def test_a_full_device_takes_half_as_many_images_and_goes_on(toy_model, session, room, caplog):
+def test_out_of_memory_halves_the_batch_size(toy_model, session, room, caplog):
     device = SmallDevice(session, room)
-    runner = BoundRunner(device, Place("cpu"), 13, SHAPE, 3, graph=True)
+    runner = BatchRunner(device, Device("cpu"), 13, SHAPE, 3, graph=True)
     plain = open_session(toy_model, "cpu")
     for count in (13, 5, 13):
         pixels = noise(count, seed=count)
         np.testing.assert_array_equal(runner.predict(pixels), plain.predict(pixels))
     halves = [size for size in (13, 7, 4, 2, 1) if size >= runner.batch_size]
     assert runner.batch_size == max(size for size in (13, 7, 4, 2, 1) if size <= room)
-    assert [size for size, _ in device.tried[: len(halves)]] == halves  # and never more again
+    assert [size for size, _ in device.tried[: len(halves)]] == halves  # never more afterwards
     assert max(size for size, _ in device.tried[len(halves) :]) == runner.batch_size
-    assert [graph for _, graph in device.tried[:2]] == [None, "-1"]  # a captured graph knows only the old buffers
+    assert [graph for _, graph in device.tried[:2]] == [None, "-1"]  # a captured graph uses the old buffers
     assert caplog.messages == [
-        f"cpu: not enough memory for {more} images at once; goes on with {less}" for more, less in pairwise(halves)
+        f"cpu: not enough memory for {more} images at once; continuing with {less}" for more, less in pairwise(halves)
     ]
 
 
 class Painter:
-    """Writes a JPEG's width into each value of its row, and refuses those of even width."""
+    """A decoder that fills each row with the width of its JPEG, and refuses even widths."""
 
     def decode(self, encoded, batch, row_bytes):
         rows = batch.numpy()  # on the CPU, the buffer itself
@@ -105,8 +106,8 @@ class Painter:
 
 
 @pytest.mark.parametrize("room", [1, 3, 13])
-def test_jpegs_find_their_rows_however_the_batch_is_divided(toy_model, session, room):
-    runner = BoundRunner(SmallDevice(session, room), Place("cpu"), 13, SHAPE, 3, decoder=Painter())
+def test_jpegs_go_into_their_rows_however_the_batch_is_split(toy_model, session, room):
+    runner = BatchRunner(SmallDevice(session, room), Device("cpu"), 13, SHAPE, 3, decoder=Painter())
     plain = open_session(toy_model, "cpu")
     expected = noise(22)
     pixels = expected.copy()
@@ -123,8 +124,8 @@ def test_jpegs_find_their_rows_however_the_batch_is_divided(toy_model, session, 
     np.testing.assert_array_equal(runner.predict(pixels, JpegRows(jpegs, decode_on_cpu)), plain.predict(expected))
 
 
-def test_a_batch_of_nothing_but_jpegs_keeps_nothing_of_the_one_before(toy_model, session):
-    runner = BoundRunner(session, Place("cpu"), 4, SHAPE, 3, decoder=Painter())
+def test_a_batch_of_only_jpegs_keeps_nothing_of_the_previous_batch(toy_model, session):
+    runner = BatchRunner(session, Device("cpu"), 4, SHAPE, 3, decoder=Painter())
     plain = open_session(toy_model, "cpu")
     for count in (4, 3):
         jpegs = JpegRows({row: Encoded(b"", 2 * row + 1, 1, 1) for row in range(count)}, lambda row: None)
@@ -134,22 +135,20 @@ def test_a_batch_of_nothing_but_jpegs_keeps_nothing_of_the_one_before(toy_model,
         np.testing.assert_array_equal(found, plain.predict(expected))
 
 
-def test_without_room_for_a_single_image_the_device_is_told(session):
-    runner = BoundRunner(SmallDevice(session, 0), Place("cpu"), 4, SHAPE, 3)
+def test_no_memory_for_a_single_image_is_a_device_error(session):
+    runner = BatchRunner(SmallDevice(session, 0), Device("cpu"), 4, SHAPE, 3)
     with pytest.raises(DeviceError) as caught:
         runner.predict(noise(4))
-    assert str(caught.value) == (
-        "cpu: has not enough memory for a single image; see nvidia-smi for who uses it, or use --device cpu"
-    )
+    assert str(caught.value) == ("cpu: not enough memory for a single image; nvidia-smi shows which process uses it")
 
 
-def test_any_other_error_is_told_as_it_is(session):
-    runner = BoundRunner(session, Place("cpu"), 2, (9, 9, 3), 3)
+def test_other_errors_are_not_changed(session):
+    runner = BatchRunner(session, Device("cpu"), 2, (9, 9, 3), 3)
     with pytest.raises(Exception, match="Got invalid dimensions for input: images"):
         runner.predict(np.zeros((2, 9, 9, 3), np.uint8))
 
 
-def test_pinned_memory_is_an_array_like_any_other_where_there_is_no_gpu():
+def test_pinned_memory_is_an_ordinary_array_without_a_gpu():
     array = pinned_zeros((3, 4, 5, 3))
     assert (array.shape, array.dtype, array.sum()) == ((3, 4, 5, 3), np.uint8, 0)
     array[:] = 7

@@ -18,9 +18,15 @@ from toys import picture
 from batchland.errors import UsageError
 from batchland.evaluation.comparison import Comparison, compare
 from batchland.evaluation.evaluate import evaluate
+from batchland.evaluation.saved import COMPARISON_FILES
 from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, ComparisonSummary
-from batchland.report.changes_text import changed_classes, changed_figures, comparison_markdown, comparison_summary
-from batchland.report.comparison import COMPARISON_FILES, side_folders, write_comparison
+from batchland.report.comparison_text import (
+    changed_classes,
+    comparison_markdown,
+    comparison_terminal_text,
+    differences,
+)
+from batchland.report.write import report_names, write_comparison
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill")
 RED, GREEN = (0.8, 0.2), (0.3, 0.7)
@@ -52,25 +58,25 @@ def comparison() -> Comparison:
 
 
 SUMMARY = """\
-tuesday against monday: 39 images that both scored
-                         monday  tuesday  difference
-  top-1 accuracy          66.7%    94.9%  +28.2 points  (+17.9 to +41.0)
-  balanced accuracy       67.4%    94.7%  +27.4 points  (+17.1 to +39.9)
-  macro F1                64.3%    94.8%  +30.5 points  (+18.3 to +46.8)
-  calibration error       19.7%    20.5%  +0.8 points
+tuesday compared with monday: 39 images that both scored
+                     monday  tuesday  difference
+  top-1 accuracy      66.7%    94.9%  +28.2 points  (+17.9 to +41.0)
+  balanced accuracy   67.4%    94.7%  +27.4 points  (+17.1 to +39.9)
+  macro F1            64.3%    94.8%  +30.5 points  (+18.3 to +46.8)
+  calibration error   19.7%    20.5%  +0.8 points
 tuesday is better than monday. tuesday is right for 37 of 39 images, monday for 26: +28.2 points (95% interval \
-+17.9 to +41.0); hardly by chance (exact McNemar test, p = 0.003).
-note: 1 image failed in tuesday alone, so not compared.
++17.9 to +41.0); more than chance (exact McNemar test, p = 0.003).
+note: 1 image failed only in tuesday, so not compared.
 note: Better by more than chance: Green Hill (40.0% to 100.0%).
-images: 1 broken (monday alone was right), 12 fixed, 0 wrong in another way
+changed answers: 1 broken (only monday was right), 12 fixed, 0 wrong in another way
 """
 
 
 def test_the_terminal_summary(nights: Path) -> None:
-    assert comparison_summary(comparison()) == SUMMARY
+    assert comparison_terminal_text(comparison()) == SUMMARY
 
 
-def test_the_only_class_that_changed_by_more_than_chance(nights: Path) -> None:
+def test_changed_classes(nights: Path) -> None:
     assert [changed._asdict() for changed in changed_classes(comparison().per_class)] == [
         {
             "label": "Green Hill", "accuracy_a": 0.4, "accuracy_b": 1.0, "difference": pytest.approx(0.6),
@@ -79,15 +85,15 @@ def test_the_only_class_that_changed_by_more_than_chance(nights: Path) -> None:
     ]  # fmt: skip
 
 
-def test_no_difference_is_said_so(nights: Path) -> None:
+def test_no_difference(nights: Path) -> None:
     same = evaluate("monday.parquet", "images")
     assert (
-        "\nNo difference. A and B answer alike; 27 of 40 images are right.\n"
-        "images: 0 broken (A alone was right), 0 fixed, 0 wrong in another way\n"
-    ) in comparison_summary(compare(same, same))
+        "\nNo difference. A and B give the same answers; 27 of 40 images are right.\n"
+        "changed answers: 0 broken (only A was right), 0 fixed, 0 wrong in another way\n"
+    ) in comparison_terminal_text(compare(same, same))
 
 
-def test_what_the_exact_test_leaves_open_is_not_called_better(tmp_path: Path) -> None:
+def test_the_exact_test_decides_about_better(tmp_path: Path) -> None:
     """Of 100 images 11 were won and 3 lost: the bootstrap says more than chance, the exact test does not."""
     names = [f"{number:03}.jpg" for number in range(100)]
     labels = tmp_path / "l.csv"
@@ -100,16 +106,16 @@ def test_what_the_exact_test_leaves_open_is_not_called_better(tmp_path: Path) ->
     assert summary.figures.top1.low is not None
     assert summary.figures.top1.low > 0
     assert summary.agreement.p_value == pytest.approx(0.0574, abs=1e-4)
-    assert next(figure for figure in changed_figures(summary) if figure.name == "top-1 accuracy").kind == ""
-    assert "\nNo clear difference. " in comparison_summary(compare(*sides))
+    assert next(figure for figure in differences(summary) if figure.name == "top-1 accuracy").kind == ""
+    assert "\nNo clear difference. " in comparison_terminal_text(compare(*sides))
 
 
-def test_markdown_for_a_ticket(nights: Path) -> None:
+def test_markdown(nights: Path) -> None:
     text = comparison_markdown(comparison())
-    assert text.startswith("## tuesday against monday\n\ntuesday is better than monday. ")
+    assert text.startswith("## tuesday compared with monday\n\ntuesday is better than monday. ")
     assert "| figure | monday | tuesday | difference | interval |\n| --- | ---: | ---: | ---: | --- |\n" in text
     assert "| top-1 accuracy | 66.7% | 94.9% | +28.2 points | +17.9 to +41.0 |\n" in text
-    assert text.endswith("- Images: 1 broken (monday alone was right), 12 fixed, 0 wrong in another way.\n")
+    assert text.endswith("- Changed answers: 1 broken (only monday was right), 12 fixed, 0 wrong in another way.\n")
 
 
 def test_the_files_and_their_schemas(nights: Path) -> None:
@@ -125,7 +131,7 @@ def test_the_files_and_their_schemas(nights: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [(row["label"], row["only_b_right"]) for row in rows] == [("Red Tower", "0"), ("Green Hill", "12")]
     Path("changes/notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds 'notes.txt', which is no part of a report"):
+    with pytest.raises(UsageError, match=r"holds 'notes.txt', which is not part of a report"):
         write_comparison(found, "changes")
 
 
@@ -136,11 +142,11 @@ def test_compare_reads_two_reports_and_writes_the_third(nights: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{SUMMARY}report: changes/report.html\n"
     again = batchland("compare", "monday-report", "tuesday-report", "-o", "changes", "--markdown")
-    assert again.stdout.startswith("## tuesday against monday\n")
+    assert again.stdout.startswith("## tuesday compared with monday\n")
     assert "report:" not in again.stdout
 
 
-def test_compare_refuses_what_is_no_report(nights: Path) -> None:
+def test_compare_rejects_a_folder_without_a_report(nights: Path) -> None:
     result = batchland("compare", "images", "images", "--out", "changes")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -149,14 +155,14 @@ def test_compare_refuses_what_is_no_report(nights: Path) -> None:
     assert not Path("changes").exists()
 
 
-def test_a_comparison_is_no_report(nights: Path) -> None:
+def test_compare_rejects_a_comparison(nights: Path) -> None:
     write_comparison(comparison(), "changes")
     result = batchland("compare", "changes", "changes", "--out", "x")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "changes/summary.json: is no summary that this batchland reads (" in result.stderr
+    assert "changes/summary.json: not a summary that this batchland reads (" in result.stderr
 
 
-def test_evaluate_does_two_at_once(nights: Path) -> None:
+def test_evaluate_two_predictions_files(nights: Path) -> None:
     gates = ("--fail-if", "drop(top1) > 0", "--fail-if", "top1 < 0.99")
     result = batchland("evaluate", "monday.parquet", "tuesday.parquet", "-l", "images", "-o", "both", *gates)
     assert result.exit_code == 4
@@ -172,10 +178,10 @@ def test_evaluate_does_two_at_once(nights: Path) -> None:
     assert once_more.exit_code == 0  # its own folders are in nobody's way
 
 
-def test_evaluate_of_two_writes_into_no_folder_of_other_things(nights: Path) -> None:
+def test_evaluate_two_rejects_a_folder_with_other_files(nights: Path) -> None:
     result = batchland("evaluate", "monday.parquet", "tuesday.parquet", "-l", "no labels", "-o", "images")
     assert result.exit_code == 2
-    assert "images: holds '00.Red_Tower', which is no part of a report" in result.stderr  # before labels are read
+    assert "images: holds '00.Red_Tower', which is not part of a report" in result.stderr  # before labels are read
 
 
 @pytest.mark.parametrize(
@@ -188,11 +194,11 @@ def test_evaluate_of_two_writes_into_no_folder_of_other_things(nights: Path) -> 
         ("report.html/p", "other/p", ("a", "b")),
     ],
 )
-def test_what_the_two_reports_are_called(a: str, b: str, names: tuple[str, str]) -> None:
-    assert side_folders(a, b) == names
+def test_report_names(a: str, b: str, names: tuple[str, str]) -> None:
+    assert report_names(a, b) == names
 
 
-def test_evaluate_does_not_do_three(nights: Path) -> None:
+def test_evaluate_rejects_three_predictions_files(nights: Path) -> None:
     result = batchland("evaluate", *("monday.parquet",) * 3, "-l", "images", "-o", "all")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -212,7 +218,7 @@ def test_the_page(browser: Any, nights: Path, size: str, scheme: str) -> None:
     files = write_comparison(comparison(), "changes")
     with opened(browser, files.html, size, scheme, offline=True) as found:
         page = found.page
-        assert page.locator("h1").inner_text() == "tuesday against monday: comparison"
+        assert page.locator("h1").inner_text() == "tuesday compared with monday"
         assert page.locator(".lead").inner_text().startswith("tuesday is better than monday.")
         width = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert width[0] <= width[1]
@@ -232,7 +238,7 @@ def test_the_page(browser: Any, nights: Path, size: str, scheme: str) -> None:
 
 
 @needs_browser
-def test_hostile_names_do_nothing(browser: Any, tmp_path: Path) -> None:
+def test_hostile_names_are_only_text(browser: Any, tmp_path: Path) -> None:
     folders = ("<img src=x onerror=window.hacked=1>", "'\"></script><script>window.hacked=1</script>")
     rows = [Row(f"{number}<script>window.hacked=1</script>.jpg", RED) for number in range(3)]
     labels = tmp_path / "l.csv"

@@ -86,7 +86,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
 @pytest.mark.parametrize("name", ["5", "30", "300", "hostile"])
-def test_it_is_quiet_and_fits_its_width(
+def test_no_console_messages_and_no_horizontal_scrolling(
     browser: Any, pages: dict[str, Path], name: str, size: str, scheme: str
 ) -> None:
     with opened(browser, pages[name], size, scheme, offline=True) as found:
@@ -95,9 +95,7 @@ def test_it_is_quiet_and_fits_its_width(
         assert found.page.locator("h1").inner_text().endswith(": evaluation")
 
 
-def test_rows_are_whole_pixels_high_so_that_their_lines_meet_those_of_the_sticky_column(
-    browser: Any, pages: dict[str, Path]
-) -> None:
+def test_rows_are_whole_pixels_high(browser: Any, pages: dict[str, Path]) -> None:
     for size in ("desktop", "phone"):
         with opened(browser, pages["30"], size) as found:
             rows = "[...document.querySelectorAll('#class-table tbody tr')].map((row) => row.offsetHeight)"
@@ -105,15 +103,15 @@ def test_rows_are_whole_pixels_high_so_that_their_lines_meet_those_of_the_sticky
             assert found.page.evaluate(exact) == found.page.evaluate(rows)
 
 
-def test_the_header_names_what_was_held_against_what(browser: Any, pages: dict[str, Path]) -> None:
+def test_the_header_names_predictions_and_labels(browser: Any, pages: dict[str, Path]) -> None:
     folder = pages["5"].parent.parent
     with opened(browser, pages["5"]) as found:
         assert found.page.locator("header p").inner_text().splitlines()[1] == (
-            f"{folder}/preds.parquet against {folder}/labels.csv"
+            f"Predictions {folder}/preds.parquet, labels {folder}/labels.csv"
         )
 
 
-def test_names_do_nothing_but_stand_there(browser: Any, pages: dict[str, Path]) -> None:
+def test_hostile_names_are_only_text(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["hostile"]) as found:
         page = found.page
         page.wait_for_timeout(200)
@@ -134,7 +132,7 @@ def test_names_do_nothing_but_stand_there(browser: Any, pages: dict[str, Path]) 
         assert {"</script><script>window.hacked=1</script>", "[U+202E]gnp.evil"} <= set(data)
 
 
-def test_the_policy_of_the_page_stops_what_would_slip_through(browser: Any, pages: dict[str, Path]) -> None:
+def test_the_content_security_policy(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["5"]) as found:
         page = found.page
         page.evaluate("""() => {
@@ -155,7 +153,7 @@ def column(page: Any, number: int) -> list[str]:
     return page.locator(f"#class-table tbody tr:not([hidden]) > :nth-child({number})").all_inner_texts()
 
 
-def test_classes_are_sorted_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None:
+def test_sorting_by_click_and_key(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["30"]) as found:
         page = found.page
         head = page.locator("#class-table thead th")
@@ -174,7 +172,7 @@ def test_classes_are_sorted_by_click_and_by_key(browser: Any, pages: dict[str, P
         assert head.nth(0).get_attribute("aria-sort") == "ascending"
 
 
-def test_classes_are_filtered(browser: Any, pages: dict[str, Path]) -> None:
+def test_filtering_classes(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["30"]) as found:
         page = found.page
         told = page.locator("form[data-filters] output")
@@ -191,7 +189,7 @@ def test_classes_are_filtered(browser: Any, pages: dict[str, Path]) -> None:
         assert len(column(page, 1)) == 30
 
 
-def test_the_matrix_of_few_classes_is_a_table(browser: Any, pages: dict[str, Path]) -> None:
+def test_a_matrix_of_few_classes_is_a_table(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["5"]) as found:
         matrix = found.page.locator("table.matrix")
         assert matrix.locator("thead th").all_inner_texts() == ["True class", *(f"Class {index}" for index in range(5))]
@@ -205,18 +203,18 @@ DRAWN = """async (canvas) => {
 }"""
 
 
-def test_the_matrix_of_many_classes_is_moved_by_key_and_found_by_name(browser: Any, pages: dict[str, Path]) -> None:
+def test_a_matrix_of_many_classes_by_key_and_by_name(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["300"]) as found:
         page = found.page
         canvas, readout = page.locator("#confusion-canvas"), page.locator("#confusion-readout")
         page.get_by_label("Order").select_option("model")
         canvas.focus()
         page.keyboard.press("ArrowDown")
-        assert readout.inner_text().startswith("Class 0, named right: ")
+        assert readout.inner_text().startswith("Class 0, right: ")
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowDown")
-        assert readout.inner_text().startswith("Class 1, taken for Class 2: ")
+        assert readout.inner_text().startswith("Class 1, predicted as Class 2: ")
         before = canvas.evaluate(DRAWN)
         page.keyboard.press("+")
         assert canvas.evaluate(DRAWN) != before
@@ -224,15 +222,15 @@ def test_the_matrix_of_many_classes_is_moved_by_key_and_found_by_name(browser: A
         assert canvas.evaluate(DRAWN) == before
         page.get_by_label("Find").fill("class 123")
         page.keyboard.press("Enter")
-        assert readout.inner_text().startswith("Class 123, named right: ")
+        assert readout.inner_text().startswith("Class 123, right: ")
         page.get_by_label("Order").select_option("accuracy")
         assert readout.inner_text() == "Point at a cell, or use the arrow keys."
         box = canvas.bounding_box()
         page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 125)
-        assert ", taken for " in readout.inner_text()
+        assert ", predicted as " in readout.inner_text()
 
 
-def test_the_matrix_s_numbers_are_those_of_the_table(browser: Any, pages: dict[str, Path]) -> None:
+def test_the_canvas_has_the_numbers_of_the_table(browser: Any, pages: dict[str, Path]) -> None:
     """What the canvas tells of a class's own cell is what its row in the table tells."""
     with opened(browser, pages["30"]) as found:
         page = found.page
@@ -245,7 +243,7 @@ def test_the_matrix_s_numbers_are_those_of_the_table(browser: Any, pages: dict[s
 
 
 @pytest.mark.parametrize("name", ["5", "300"])
-def test_structure_for_those_who_do_not_see_it(browser: Any, pages: dict[str, Path], name: str) -> None:
+def test_structure_for_screen_readers(browser: Any, pages: dict[str, Path], name: str) -> None:
     with opened(browser, pages[name]) as found:
         assert_structured(found.page)
         found.page.keyboard.press("Tab")
@@ -258,13 +256,13 @@ def test_every_text_has_enough_contrast(browser: Any, pages: dict[str, Path], sc
         assert texts_of_poor_contrast(found.page) == []
 
 
-def test_without_script_everything_is_there_but_the_controls(browser: Any, pages: dict[str, Path]) -> None:
+def test_without_script_only_the_controls_are_missing(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["5"], java_script_enabled=False) as found:
         assert found.page.locator("#class-table tbody tr").count() == 5
         assert not found.page.locator("form[data-filters]").is_visible()
 
 
-def test_on_paper_nothing_is_cut_off_or_folded(browser: Any, pages: dict[str, Path]) -> None:
+def test_print_shows_everything(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["30"]) as found:
         page = found.page
         page.emulate_media(media="print")
@@ -278,7 +276,7 @@ def test_on_paper_nothing_is_cut_off_or_folded(browser: Any, pages: dict[str, Pa
         assert page.pdf().startswith(b"%PDF")
 
 
-def test_pictures_are_shown_within_their_budget(browser: Any, tmp_path: Path) -> None:
+def test_pictures_keep_to_their_size_limit(browser: Any, tmp_path: Path) -> None:
     evaluation = made_up(tmp_path, ["a", "b", "c"], 300, picture=noise())
     files = write_report(evaluation, tmp_path / "report", ReportOptions(picture_bytes=200_000))
     assert 100_000 < files.html.stat().st_size < 300_000
@@ -289,7 +287,7 @@ def test_pictures_are_shown_within_their_budget(browser: Any, tmp_path: Path) ->
         assert "left out to keep the page small" in found.page.content()
 
 
-def test_a_picture_that_changed_since_is_not_shown(browser: Any, tmp_path: Path) -> None:
+def test_a_changed_picture_is_not_shown(browser: Any, tmp_path: Path) -> None:
     rows = [Row("a/1.jpg", (0.1, 0.9), file_size=len(noise(60))), Row("a/2.jpg", (0.2, 0.8), file_size=1)]
     images = write_label_folders(tmp_path / "images", [row.image for row in rows], noise(60))
     predictions = write_predictions(tmp_path / "p.parquet", ("a", "b"), rows, images=images)
@@ -301,7 +299,7 @@ def test_a_picture_that_changed_since_is_not_shown(browser: Any, tmp_path: Path)
         assert found.page.locator("#mistakes img").count() == 1
 
 
-def test_no_name_leads_to_a_picture_elsewhere(browser: Any, tmp_path: Path) -> None:
+def test_pictures_outside_the_root_are_not_shown(browser: Any, tmp_path: Path) -> None:
     secret = write_label_folders(tmp_path, ["secret.jpg", "images/a/1.jpg"], noise(60)) / "secret.jpg"
     names = (str(secret), "../secret.jpg", "a/../../secret.jpg")
     rows = [Row(name, (0.1, 0.9), file_size=len(noise(60))) for name in names]

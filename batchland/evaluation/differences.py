@@ -1,6 +1,6 @@
-"""What changed between two sides of the same images: headline numbers, classes, and the images themselves.
+"""Differences of two models on the same images: headline numbers, classes, and the images whose answer changed.
 
-Every difference is B less A, and every interval is paired: both sides are resampled together.
+Every difference is B less A. Every interval is paired: the bootstrap draws the same images for both.
 """
 
 from typing import Final
@@ -22,18 +22,18 @@ from batchland.evaluation.intervals import (
 )
 from batchland.evaluation.metrics import ClassAverages, class_averages
 from batchland.evaluation.pairs import Pairs, Side
-from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, Change, Changes
+from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, Difference, Differences
 
 Flags = npt.NDArray[np.bool_]
 
-KINDS: Final = ("broken", "fixed", "moved")
-"""Of flips: A alone was right, B alone was right, both were wrong in different ways."""
+FLIP_KINDS: Final = ("broken", "fixed", "moved")
+"""Only A was right, only B was right, both were wrong with different answers."""
 BINS: Final = 15
-"""Of the reliability curves that the calibration errors come from."""
+"""Bins of the reliability curves behind the calibration errors."""
 
 
-def headline_changes(pairs: Pairs, *, confidence: float, resamples: int, seed: int) -> tuple[Changes, int]:
-    """The headline numbers of both, and the resamples drawn for their differences."""
+def headline_differences(pairs: Pairs, *, confidence: float, resamples: int, seed: int) -> tuple[Differences, int]:
+    """The headline numbers of both sides, and the number of resamples drawn."""
     drawn = affordable_resamples(len(pairs.truth), resamples)
     means_a, means_b = _image_figures(pairs, pairs.a), _image_figures(pairs, pairs.b)
     names = [name for name in means_a if name in means_b]
@@ -48,20 +48,20 @@ def headline_changes(pairs: Pairs, *, confidence: float, resamples: int, seed: i
     once = np.ones(len(pairs.truth), np.int64)
     averages_a, averages_b = (_averages(pairs, *_counts(pairs, side, once)) for side in (pairs.a, pairs.b))
     found = {
-        name: _change(means_a[name].mean(), means_b[name].mean(), mean_gains[:, place], confidence)
-        for place, name in enumerate(names)
+        name: _difference(means_a[name].mean(), means_b[name].mean(), mean_gains[:, number], confidence)
+        for number, name in enumerate(names)
     }
     for name, source in (
         ("balanced_accuracy", "macro_recall"), ("macro_precision", "macro_precision"), ("macro_f1", "macro_f1"),
     ):  # fmt: skip
         before, after = (getattr(averages, source) for averages in (averages_a, averages_b))
-        found[name] = _change(before, after, getattr(spread_b, source) - getattr(spread_a, source), confidence)
+        found[name] = _difference(before, after, getattr(spread_b, source) - getattr(spread_a, source), confidence)
     errors = [_calibration_error(pairs, side) for side in (pairs.a, pairs.b)]
-    found["ece"] = Change(a=errors[0], b=errors[1], difference=errors[1] - errors[0])
-    return Changes.model_validate({name: found.get(name) for name in Changes.model_fields}), drawn
+    found["ece"] = Difference(a=errors[0], b=errors[1], difference=errors[1] - errors[0])
+    return Differences.model_validate({name: found.get(name) for name in Differences.model_fields}), drawn
 
 
-def class_changes(pairs: Pairs, only_a: Flags, only_b: Flags, confidence: float) -> pa.Table:
+def class_differences(pairs: Pairs, only_a: Flags, only_b: Flags, confidence: float) -> pa.Table:
     """The rows of the comparison's `per_class.parquet`."""
     classes = len(pairs.classes)
     once = np.ones(len(pairs.truth), np.int64)
@@ -102,7 +102,7 @@ def flips(pairs: Pairs, only_a: Flags, only_b: Flags) -> pa.Table:
     columns = {
         "image": pairs.images.take(pa.array(rows)),
         "true_label": labels.take(pa.array(pairs.truth[rows])),
-        "change": pa.array(KINDS).take(pa.array(kind[rows])),
+        "change": pa.array(FLIP_KINDS).take(pa.array(kind[rows])),
         "file_size": pairs.file_size.take(pa.array(rows)),
     }
     for name, side in (("a", pairs.a), ("b", pairs.b)):
@@ -116,7 +116,7 @@ def flips(pairs: Pairs, only_a: Flags, only_b: Flags) -> pa.Table:
 
 
 def _image_figures(pairs: Pairs, side: Side) -> dict[str, Floats]:
-    """Figures that are means over images: what each image adds, [images]. Those that were not kept are not there."""
+    """Per figure that is a mean over images, its terms, [images]. Figures that need more choices are left out."""
     right = (side.predicted == pairs.truth).astype(np.float64)
     found = {"top1": right, "mean_confidence": side.probability, "brier_top1": (side.probability - right) ** 2}
     for k in (3, 5):
@@ -129,7 +129,7 @@ def _image_figures(pairs: Pairs, side: Side) -> dict[str, Floats]:
 
 
 def _counts(pairs: Pairs, side: Side, weights: Ints) -> tuple[Ints, Ints]:
-    """Images given to each class and those of them that are right, [classes], each image counting as often as drawn."""
+    """Images predicted as each class, and those of them that are right, [classes]. weights: count of each image."""
     classes = len(pairs.classes)
     right = side.predicted == pairs.truth
     given = np.bincount(side.predicted, weights, classes)
@@ -145,6 +145,6 @@ def _calibration_error(pairs: Pairs, side: Side) -> float:
     return calibration_errors(reliability(side.probability, side.predicted == pairs.truth, BINS, 0.95))[0]
 
 
-def _change(before: Floats, after: Floats, samples: Floats, confidence: float) -> Change:
+def _difference(before: Floats, after: Floats, samples: Floats, confidence: float) -> Difference:
     low, high = percentile_bounds(samples, confidence)
-    return Change(a=float(before), b=float(after), difference=float(after - before), low=low, high=high)
+    return Difference(a=float(before), b=float(after), difference=float(after - before), low=low, high=high)

@@ -1,4 +1,4 @@
-"""A comparison in sentences: its verdict, what to look at, the terminal summary and Markdown."""
+"""A comparison as text: verdict, findings, for the terminal, and as Markdown for a ticket."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -6,15 +6,26 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.evaluation.schema import Change, ComparisonSummary
+from batchland.evaluation.schema import ComparisonSummary, Difference
 from batchland.report.findings import Finding
-from batchland.system.text import count, images, markdown_text, one_line, p_value, percent, points, visible
+from batchland.system.text import (
+    aligned,
+    count,
+    first_few,
+    images,
+    markdown_text,
+    one_line,
+    p_value,
+    percent,
+    points,
+    visible,
+)
 
 if TYPE_CHECKING:
     from batchland.evaluation.comparison import Comparison
 
 LEVEL: Final = 0.05
-"""p-values below it are told as more than chance."""
+"""A p-value below it counts as more than chance."""
 FIGURES: Final = (
     ("top1", "top-1 accuracy", 1),
     ("top3", "top-3 accuracy", 1),
@@ -23,22 +34,22 @@ FIGURES: Final = (
     ("macro_f1", "macro F1", 1),
     ("ece", "calibration error", -1),
 )
-"""Figures shown, all of them shares: their names, and whether more is better (1) or worse (-1)."""
+"""Figures shown (all are shares), what people call them, and whether more is better (1) or worse (-1)."""
 
 
-class ChangedFigure(NamedTuple):
-    """One figure of both sides and its difference, ready to be shown."""
+class ShownDifference(NamedTuple):
+    """One figure of both sides, and their difference as text."""
 
     name: str
-    change: Change
+    figure: Difference
     kind: str
-    """`better` or `worse` where the whole interval says so, and of top1 the exact test, too; else nothing."""
+    """`better` or `worse` if the interval excludes 0 (top1: and the exact test agrees); else empty."""
     difference: str
     interval: str
 
 
 class ChangedClass(NamedTuple):
-    """A class whose accuracy changed by more than chance."""
+    """A class whose accuracy changed by more than chance (adjusted p-value below LEVEL)."""
 
     label: str
     accuracy_a: float
@@ -49,87 +60,84 @@ class ChangedClass(NamedTuple):
 
 
 def verdict(summary: ComparisonSummary) -> str:
-    """Which is better, if either, in one sentence or two."""
+    """Which of the two is better, or that the data does not show it."""
     a, b = visible(summary.a.name), visible(summary.b.name)
     agreement, change = summary.agreement, summary.figures.top1
     right_a = agreement.both_right + agreement.only_a_right
     right_b = agreement.both_right + agreement.only_b_right
     if not any(summary.flips.values()):
-        return (
-            f"No difference. {a} and {b} answer alike; {count(right_a)} of {images(summary.account.paired)} are right."
-        )
-    told = f"{b} is right for {count(right_b)} of {images(summary.account.paired)}, {a} for {count(right_a)}"
+        right = f"{count(right_a)} of {images(summary.account.paired)}"
+        return f"No difference. {a} and {b} give the same answers; {right} are right."
+    counts = f"{b} is right for {count(right_b)} of {images(summary.account.paired)}, {a} for {count(right_a)}"
     if change.low is not None and change.high is not None:
         level = f"{summary.options['confidence'] * 100:g}% interval {_range(change)}"
-        told += f": {points(change.difference)} ({level})"
+        counts += f": {points(change.difference)} ({level})"
     if agreement.p_value >= LEVEL:
-        return (
-            f"No clear difference. {told}; chance alone may do that (exact McNemar test, {p_value(agreement.p_value)})."
-        )
+        return f"No clear difference. {counts}; this may be chance (exact McNemar test, {p_value(agreement.p_value)})."
     better, worse = (b, a) if right_b > right_a else (a, b)
     return (
-        f"{better} is better than {worse}. {told}; hardly by chance (exact McNemar test, {p_value(agreement.p_value)})."
+        f"{better} is better than {worse}. {counts}; more than chance (exact McNemar test, "
+        f"{p_value(agreement.p_value)})."
     )
 
 
-def changed_figures(summary: ComparisonSummary) -> list[ChangedFigure]:
-    """The figures that both have, but no top-5 of five classes."""
+def differences(summary: ComparisonSummary) -> list[ShownDifference]:
+    """The figures that both sides have, without trivial ones (top-5 of five classes)."""
     found = []
     for key, name, better in FIGURES:
-        change: Change | None = getattr(summary.figures, key)
+        change: Difference | None = getattr(summary.figures, key)
         if change is None or (key in ("top3", "top5") and summary.account.classes <= int(key[3:])):
             continue
         known = change.low is not None and change.high is not None
         sure = known and (change.low > 0 or change.high < 0)  # type: ignore[operator]
-        if key == "top1":  # the exact test has the last word, as in the verdict
+        if key == "top1":  # the exact test decides, as in the verdict
             sure = sure and summary.agreement.p_value < LEVEL
         kind = ("better" if change.difference * better > 0 else "worse") if sure else ""
-        found.append(ChangedFigure(name, change, kind, points(change.difference), _range(change) if known else ""))
+        found.append(ShownDifference(name, change, kind, points(change.difference), _range(change) if known else ""))
     return found
 
 
 def changed_classes(table: pa.Table) -> tuple[ChangedClass, ...]:
-    """Classes whose change is more than chance after Holm's adjustment, the largest first."""
+    """Classes that changed by more than chance, after Holm's adjustment, the largest change first."""
     sure = table.filter(pc.less(table["p_adjusted"], LEVEL))
     rows = sorted(sure.select(ChangedClass._fields).to_pylist(), key=lambda row: -abs(row["difference"]))
     return tuple(ChangedClass(**row) for row in rows)
 
 
 def comparison_findings(comparison: "Comparison") -> tuple[Finding, ...]:
-    """What a reader should know first."""
+    """All findings, those about images that are not compared first."""
     return (*_account_findings(comparison.summary), *_class_findings(comparison))
 
 
-def comparison_summary(comparison: "Comparison") -> str:
+def comparison_terminal_text(comparison: "Comparison") -> str:
     """For the terminal. Ends with a newline."""
     summary = comparison.summary
     a, b = one_line(summary.a.name, 20), one_line(summary.b.name, 20)
-    left, right = max(len(a), 7), max(len(b), 7)
-    lines = [f"{b} against {a}: {images(summary.account.paired)} that both scored"]
-    lines.append(f"  {'':<22}{a:>{left}}  {b:>{right}}  difference")
-    for figure in changed_figures(summary):
-        before, after = percent(figure.change.a), percent(figure.change.b)
-        told = f"{figure.difference}  ({figure.interval})" if figure.interval else figure.difference
-        lines.append(f"  {figure.name:<22}{before:>{left}}  {after:>{right}}  {told}")
+    rows = [("", a, b, "difference", "")]
+    for shown in differences(summary):
+        bounds = f"({shown.interval})" if shown.interval else ""
+        rows.append((shown.name, percent(shown.figure.a), percent(shown.figure.b), shown.difference, bounds))
+    lines = [f"{b} compared with {a}: {images(summary.account.paired)} that both scored"]
+    lines += [f"  {line}" for line in aligned(rows, "<>><<")]
     lines.append(verdict(summary))
     lines += [f"note: {finding.text}" for finding in comparison_findings(comparison)]
-    lines.append(f"images: {_flips(summary)}")
+    lines.append(f"changed answers: {_flips(summary)}")
     return "\n".join(lines) + "\n"
 
 
 def comparison_markdown(comparison: "Comparison") -> str:
-    """The same for pasting into a ticket. Ends with a newline."""
+    """The same as Markdown. Ends with a newline."""
     summary = comparison.summary
     a, b = markdown_text(summary.a.name), markdown_text(summary.b.name)
-    lines = [f"## {b} against {a}", "", markdown_text(verdict(summary)), ""]
+    lines = [f"## {b} compared with {a}", "", markdown_text(verdict(summary)), ""]
     lines += [f"| figure | {a} | {b} | difference | interval |", "| --- | ---: | ---: | ---: | --- |"]
     lines += [
-        f"| {figure.name} | {percent(figure.change.a)} | {percent(figure.change.b)} | {figure.difference} "
-        f"| {figure.interval} |"
-        for figure in changed_figures(summary)
+        f"| {shown.name} | {percent(shown.figure.a)} | {percent(shown.figure.b)} | {shown.difference} "
+        f"| {shown.interval} |"
+        for shown in differences(summary)
     ]
     lines += ["", *(f"- {markdown_text(finding.text)}" for finding in comparison_findings(comparison))]
-    lines.append(f"- Images: {_flips(summary)}.")
+    lines.append(f"- Changed answers: {_flips(summary)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -137,42 +145,39 @@ def _account_findings(summary: ComparisonSummary) -> Iterator[Finding]:
     account = summary.account
     a, b = visible(summary.a.name), visible(summary.b.name)
     for number, what in (
-        (account.only_a, f"in {a} alone, so not compared"),
-        (account.only_b, f"in {b} alone, so not compared"),
-        (account.relabelled, "labelled differently in the two, so not compared"),
-        (account.failed_a, f"failed in {a} alone, so not compared"),
-        (account.failed_b, f"failed in {b} alone, so not compared"),
+        (account.only_a, f"only in {a}, so not compared"),
+        (account.only_b, f"only in {b}, so not compared"),
+        (account.relabelled, "with different labels in the two, so not compared"),
+        (account.failed_a, f"failed only in {a}, so not compared"),
+        (account.failed_b, f"failed only in {b}, so not compared"),
         (account.failed_both, "failed in both"),
     ):
         if number:
             yield Finding("warning", f"{images(number)} {what}.", "account")
     for names, who in ((account.classes_only_a, a), (account.classes_only_b, b)):
         if names:
-            some = ", ".join(map(visible, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            yield Finding("warning", f"Only {who} knows {some}.", "account")
+            yield Finding("warning", f"Only {who} has {first_few([*map(visible, names)])}.", "account")
 
 
 def _class_findings(comparison: "Comparison") -> Iterator[Finding]:
     for better, what in ((False, "Worse"), (True, "Better")):
         found = [each for each in changed_classes(comparison.per_class) if (each.difference > 0) == better]
         if found:
-            some = ", ".join(
-                f"{visible(each.label)} ({percent(each.accuracy_a)} to {percent(each.accuracy_b)})"
-                for each in found[:3]
+            some = first_few(
+                [f"{visible(each.label)} ({percent(each.accuracy_a)} to {percent(each.accuracy_b)})" for each in found]
             )
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            yield Finding("note", f"{what} by more than chance: {some}{more}.", "classes")
+            yield Finding("note", f"{what} by more than chance: {some}.", "classes")
 
 
 def _flips(summary: ComparisonSummary) -> str:
     flips = summary.flips
     return (
-        f"{count(flips['broken'])} broken ({visible(summary.a.name)} alone was right), {count(flips['fixed'])} fixed, "
+        f"{count(flips['broken'])} broken (only {visible(summary.a.name)} was right), {count(flips['fixed'])} fixed, "
         f"{count(flips['moved'])} wrong in another way"
     )
 
 
-def _range(change: Change) -> str:
+def _range(change: Difference) -> str:
     """`+0.4 to +6.2`, in percentage points."""
     assert change.low is not None
     assert change.high is not None
