@@ -26,7 +26,7 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     """
     from batchland.predictions.storage import manifest_place
     from batchland.scoring.merge.merge import merge as run
-    from batchland.scoring.options import FailureLimit, hidden_images
+    from batchland.scoring.options import FailureLimit, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.system.names import display_path
     from batchland.system.urls import is_url
@@ -45,5 +45,5 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     )
     if limit:
         limit.check(counts)
-    elif told := hidden_images(counts):
-        _log.warning(told)
+    elif missing := unlisted_folders(counts):
+        _log.warning(missing)
