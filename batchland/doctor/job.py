@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batchland.doctor.examine import Check, check_disk, check_model, guarded
 from batchland.errors import MissingInputError
-from batchland.nightly.delivery import check_delivery
+from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.record_files import LOCK_FILE, read_runs
@@ -35,7 +35,7 @@ def checks_of_job(path: Path) -> Iterator[Check]:
 def _input(job: Job, night: date) -> Iterator[Check]:
     images = job.images_of(night)
     try:
-        check_delivery(job, images)
+        delivered_images(job, images)
     except MissingInputError as error:
         yield Check("input", "warn", str(error), "wait for the delivery, or mend the job file")
     else:
