@@ -1,5 +1,7 @@
-"""What the command line adds to an error: the option that helps. The library's errors name none."""
+"""What the command line adds to an error: the flag that helps. Errors of the library name none."""
 
+import re
+from collections.abc import Collection
 from typing import Final
 
 from batchland.errors import BatchlandError
@@ -28,10 +30,15 @@ ADVICE: Final[dict[str, str]] = {
     "strip_prefix": "remove that with --strip-prefix '{prefix}'",
 }
 """Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
+_FLAG: Final = re.compile(r"--[a-z][a-z-]*")
+_OTHER_COMMAND: Final = re.compile(r"`.*?`")
 
 
-def with_advice(error: BatchlandError) -> str:
-    """The error in one line, with the option that helps where there is one."""
+def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
+    """The error in one line, with its advice if the command has the flags that this names."""
     if error.advice is None:
         return str(error)
-    return f"{error}; {ADVICE[error.advice].format(**error.values)}"
+    sentence = ADVICE[error.advice]
+    if not set(_FLAG.findall(_OTHER_COMMAND.sub("", sentence))) <= set(flags):
+        return str(error)
+    return f"{error}; {sentence.format(**error.values)}"

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from batchland.cli.command import command
 from batchland.cli.options import max_failed_option, out_option
 from batchland.system.text import counted
 
 _log = logging.getLogger("batchland")
 
 
-@click.command(epilog="Example: batchland merge preds/ --out preds.parquet")
+@command(epilog="Example: batchland merge preds/ --out preds.parquet")
 @click.argument("folder", metavar="DIR")
 @out_option
 @max_failed_option

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from batchland.cli.options import Flag, build, command, max_failed_option, options_of, out_option
+from batchland.cli.command import command
+from batchland.cli.options import Flag, build, max_failed_option, options_of, out_option
 from batchland.system.text import first_few
 
 if TYPE_CHECKING:
