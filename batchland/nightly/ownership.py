@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchland.errors import UsageError
 from batchland.nightly.job import Job
-from batchland.nightly.partitions import read_manifest
+from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import Manifest
 from batchland.scoring.manifest import ROW_OPTIONS
 from batchland.system.names import display_path

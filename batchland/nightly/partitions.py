@@ -11,28 +11,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from batchland.errors import UsageError
 from batchland.images.sources.refs import ImageRef
 from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
-from batchland.predictions.layout import manifest_path
-from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
+from batchland.predictions.reader import StoredPredictions
 
 _DIGEST_BYTES: Final = 16
 _FACTS: Final = ("image", "file_size", "modified_at")
-
-
-def read_manifest(partition: Path) -> Manifest | None:
-    """What a complete partition says of itself; None if it is not there. Raises UsageError if it cannot be read."""
-    path = manifest_path(partition)
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise UsageError(f"{path}: is no manifest that this batchland reads; move {partition} away") from error
 
 
 def is_begun(partition: Path) -> bool:
@@ -55,9 +40,8 @@ class KnownImages:
         self._root = str(root.resolve())
         digests = bytearray()
         for partition in partitions:
-            for path in sorted(partition.glob("*.parquet")):
-                for digest in self._read(path):
-                    digests += digest
+            for digest in self._read(StoredPredictions(partition)):
+                digests += digest
         self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
         self._known.sort()
 
@@ -69,11 +53,11 @@ class KnownImages:
         place = np.searchsorted(self._known, digest)
         return self._known[place : place + 1].tobytes() == digest
 
-    def _read(self, path: Path) -> Iterator[bytes]:
-        with _open(path) as file:
-            if _info(path, file).images != self._root:  # the same name below another folder is another image
-                return
-            for batch in file.iter_batches(columns=list(_FACTS)):
+    def _read(self, stored: StoredPredictions) -> Iterator[bytes]:
+        if stored.info().images != self._root:  # the same name below another folder is another image
+            return
+        for part in stored.parts():
+            for batch in stored.batches(part, _FACTS):
                 modified = batch["modified_at"].cast(pa.int64())
                 facts = zip(
                     batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
@@ -83,14 +67,12 @@ class KnownImages:
 
 def mix(partition: Path) -> PredictionMix:
     """Which classes were answered how often, and how surely."""
-    paths = sorted(partition.glob("*.parquet"))
+    stored = StoredPredictions(partition)
     histogram = np.zeros(CONFIDENCE_BINS, np.int64)
     total = 0.0
-    classes: dict[str, int] = {}
-    for path in paths:
-        with _open(path) as file:
-            classes = classes or {name.label: 0 for name in _info(path, file).classes}
-            table = file.read(columns=["label", "probability"]).drop_null()
+    classes = {name.label: 0 for name in stored.info().classes}
+    for part in stored.parts():
+        table = stored.table(part, ["label", "probability"]).drop_null()
         for answer in table["label"].value_counts().to_pylist():
             classes[answer["values"]] += answer["counts"]
         probability = table["probability"].cast(pa.float64()).to_numpy()
@@ -107,20 +89,3 @@ def mix(partition: Path) -> PredictionMix:
 
 def _digest(name: str, size: int | None, modified_us: int) -> bytes:
     return hashlib.blake2b(f"{size} {modified_us} {name}".encode(), digest_size=_DIGEST_BYTES).digest()
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(
-            f"{path}: cannot be read as Parquet ({reason}); restore it, or score again with --force"
-        ) from error
-
-
-def _info(path: Path, file: pq.ParquetFile) -> PredictionsInfo:
-    try:
-        return PredictionsInfo.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
-    except (KeyError, ValidationError) as error:
-        raise UsageError(f"{path}: is no predictions file of this batchland; move it out of the partition") from error

@@ -7,32 +7,24 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
-
 from batchland.errors import UsageError
 from batchland.images.sources.refs import ImageRef
-from batchland.predictions.reader import open_stored
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Manifest, PredictionsInfo
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.schema import PREDICTIONS
 from batchland.predictions.writer import Entry, KeptRow
 
 
 class EarlierOutput:
     """The predictions at `out`. Raises UsageError if there are none that batchland wrote."""
 
-    def __init__(self, place: Path | str) -> None:
-        self._stored = open_stored(place)
+    def __init__(self, location: Path | str) -> None:
+        self._stored = StoredPredictions(location)
         self.out = out = self._stored.name
         if self._stored.kind is None or not (parts := self._stored.parts()):
             raise UsageError(f"{out}: there are no predictions yet; run without --retry-failed first")
-        try:
-            schemas = [self._schema(part) for part in parts]
-            if not all(schema.equals(PREDICTIONS) for schema in schemas):
-                raise UsageError(f"{out}: has other columns than this batchland writes; score anew with --overwrite")
-            self.info = PredictionsInfo.model_validate_json(schemas[0].metadata[METADATA_KEY])
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValidationError) as error:
-            raise UsageError(f"{out}: is not a predictions file of batchland; score anew with --overwrite") from error
+        if not all(self._stored.schema(part).equals(PREDICTIONS) for part in parts):
+            raise UsageError(f"{out}: has other columns than this batchland writes; score anew with --overwrite")
+        self.info = self._stored.info()
         self._stamps = [(part, self._stored.stamp(part)) for part in parts]
         self.identity = [[part, *stamp] for part, stamp in self._stamps]
         """Tells this output from the one that replaces it."""
@@ -40,8 +32,9 @@ class EarlierOutput:
     @property
     def ignored(self) -> dict[str, int]:
         """What was not listed then, by its manifest."""
-        with suppress(OSError, ValidationError):
-            return dict(Manifest.model_validate_json(self._stored.manifest()).ignored)
+        with suppress(UsageError):
+            if manifest := self._stored.manifest():
+                return dict(manifest.ignored)
         return {}
 
     def check_same(self, **given: object) -> None:
@@ -62,19 +55,14 @@ class EarlierOutput:
         for part, stamp in self._stamps:
             if self._stored.stamp(part) != stamp:
                 raise UsageError(f"{self.out}: another run has replaced {part} meanwhile; run the same command again")
-            with self._stored.open(part) as file, pq.ParquetFile(file) as parquet:
-                for rows in parquet.iter_batches():
-                    kept = rows.replace_schema_metadata(None)
-                    states = zip(rows["image"].to_pylist(), rows["status"].to_pylist(), strict=True)
-                    for place, (name, status) in enumerate(states):
-                        if status == "ok":
-                            yield KeptRow(name, kept, place)
-                        else:
-                            yield from list_again(name)
-
-    def _schema(self, part: str) -> pa.Schema:
-        with self._stored.open(part) as file, pq.ParquetFile(file) as parquet:
-            return parquet.schema_arrow
+            for rows in self._stored.batches(part):
+                kept = rows.replace_schema_metadata(None)
+                states = zip(rows["image"].to_pylist(), rows["status"].to_pylist(), strict=True)
+                for row, (name, status) in enumerate(states):
+                    if status == "ok":
+                        yield KeptRow(name, kept, row)
+                    else:
+                        yield from list_again(name)
 
 
 def _told(value: object) -> str:

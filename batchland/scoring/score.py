@@ -18,7 +18,14 @@ from batchland.images.sources.source import ContainerSource, Source
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import is_file_output
 from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, Seconds
-from batchland.predictions.storage import below, display_location, manifest_place, open_output, place, public_place
+from batchland.predictions.storage import (
+    display_location,
+    join_location,
+    manifest_location,
+    open_output,
+    output_location,
+    public_location,
+)
 from batchland.predictions.writer import Entry, PredictionSink
 from batchland.scoring.engines.local import Engine, LocalEngine, Scored
 from batchland.scoring.manifest import complete_manifest, config, execution, fingerprint, predictions_info
@@ -77,10 +84,10 @@ def score(
     TimeLimitError.
     """
     options = options or ScoreOptions()
-    out = place(out)
+    out = output_location(out)
     deal = Deal(options.shard) if options.shard else None
     if options.shard:
-        out = below(out, options.shard.folder_name)
+        out = join_location(out, options.shard.folder_name)
     source = open_source(
         images, image_list=options.image_list, all_files=options.all_files, follow_links=options.follow_links
     )
@@ -97,7 +104,9 @@ def score(
     with _engine(options) as engine:
         run = fingerprint(source, options, engine.model)
         if deal and not options.overwrite and (done := finished_before(out, run)):
-            return RunSummary(public_place(out), manifest_place(out), done, engine.model.fallback, done_before=True)
+            return RunSummary(
+                public_location(out), manifest_location(out), done, engine.model.fallback, done_before=True
+            )
         with (
             StopSignal() as signal,
             PredictionSink(
@@ -139,7 +148,7 @@ def score(
                 shard=deal.info(run) if deal else None,
             )
             sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(public_place(out), manifest_place(out), manifest, model.fallback)
+    return RunSummary(public_location(out), manifest_location(out), manifest, model.fallback)
 
 
 @dataclass
@@ -224,7 +233,7 @@ def _check_places(source: Source, out: Path | str, options: ScoreOptions) -> Non
     if options.image_list is None and resolved.startswith(source.name.rstrip("/") + "/"):
         raise UsageError(f"{name}: lies inside the images to score; give an --out elsewhere")
     for read in source.inputs() if not isinstance(out, Path) or out.exists() else ():
-        if f"{_resolved(place(read))}/".startswith(f"{resolved}/"):
+        if f"{_resolved(output_location(read))}/".startswith(f"{resolved}/"):
             raise UsageError(f"{name}: would replace {display_path(read)}, which is to be read; give another --out")
     if not _is_utf8(out):
         raise UsageError(f"{name}: its name is no valid UTF-8, few programs could read it; give another --out")

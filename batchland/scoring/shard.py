@@ -17,11 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
+from batchland.errors import UsageError
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.images.sources.source import ContainerSource, Source
-from batchland.predictions.reader import open_stored
+from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.scoring.options import Shard
 
@@ -85,8 +84,8 @@ ROW_GROUP_SIZE: Final = 1024
 
 def finished_before(folder: Path | str, fingerprint: dict[str, Any]) -> Manifest | None:
     """The manifest of a shard that is finished, and was scored in this very way; None if there is none such."""
-    with suppress(OSError, ValidationError):
-        manifest = Manifest.model_validate_json(open_stored(folder).manifest())
-        if manifest.shard and manifest.shard.fingerprint == fingerprint:
+    with suppress(UsageError):
+        manifest = read_manifest(folder)
+        if manifest and manifest.shard and manifest.shard.fingerprint == fingerprint:
             return manifest
     return None

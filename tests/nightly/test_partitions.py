@@ -8,8 +8,9 @@ from toys import COLOURS, picture
 from batchland import ScoreOptions, score
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
-from batchland.nightly.partitions import KnownImages, is_begun, mix, read_manifest, siblings
+from batchland.nightly.partitions import KnownImages, is_begun, mix, siblings
 from batchland.nightly.run_record import PredictionMix
+from batchland.predictions.reader import read_manifest
 
 
 @pytest.fixture
@@ -96,5 +97,5 @@ def test_a_damaged_partition_is_named(scored, colour_folders):
     with pytest.raises(UsageError) as caught:
         read_manifest(scored)
     assert str(caught.value) == (
-        f"{scored}/_manifest.json: is no manifest that this batchland reads; move {scored} away"
+        f"{scored}/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
     )

@@ -158,7 +158,7 @@ def test_what_is_no_output_of_ours_is_refused(tmp_path, night, toy_model):
         with pytest.raises(UsageError, match="there are no predictions yet; run without --retry-failed first"):
             score(night, tmp_path / name, retry)
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match="is not a predictions file of batchland"):
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
         score(night, tmp_path / "p.parquet", retry)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(UsageError, match="has other columns than this batchland writes"):
