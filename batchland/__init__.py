@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from batchland.models.adopt import adopt
     from batchland.models.session import Session, open_session
     from batchland.nightly.job import Job, load_job
-    from batchland.nightly.run_record import RunRecord, read_runs
+    from batchland.nightly.record_files import read_runs
+    from batchland.nightly.run_record import RunRecord
     from batchland.nightly.runner import NightResult, run_night
     from batchland.report.options import ReportOptions
     from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
@@ -69,7 +70,7 @@ _PUBLIC = {
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.scoring.predict",
     "read_report": "batchland.evaluation.saved",
-    "read_runs": "batchland.nightly.run_record",
+    "read_runs": "batchland.nightly.record_files",
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring.score",
     "train": "batchland.training.train",

@@ -11,7 +11,7 @@ ADVICE: Final[dict[str, str]] = {
     "decode_on_cpu": "or use --decode cpu",
     "fp32": "use --precision fp32",
     "ignore_unknown_classes": "or leave out their images with --ignore-unknown-classes",
-    "image_list": "--images LIST scores the images that a list names",
+    "image_list": "or name a list of them with --images",
     "other_out": "give another --out",
     "output_logits": "use --output logits",
     "output_logits_anyway": "or use --output logits, which puts a softmax behind them",

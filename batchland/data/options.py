@@ -19,7 +19,7 @@ class UnpackLimits(Options):
     """What an archive may grow to. Far above any set of photos, far below what a bomb fills a disk with."""
 
     max_bytes: Annotated[int, Field(gt=0)] = 64 << 30
-    """Refuse an archive of more bytes than this, packed or unpacked."""
+    """Largest archive to accept, packed and unpacked, in bytes."""
     max_files: Annotated[int, Field(gt=0)] = 1_000_000
     """Files and folders."""
     max_ratio: Annotated[float, Field(gt=0)] = 100.0

@@ -97,9 +97,8 @@ def read_predictions(location: Path | str) -> Predictions:
     names = _parts(stored) if stored.kind == "folder" else stored.parts()
     schema = stored.schema(names[0])
     if missing := [name for name in PREDICTIONS.names if name not in schema.names]:
-        raise UsageError(
-            f"{source}: not a predictions file (no column {missing[0]!r}); give predictions that `batchland score` wrote"
-        )
+        what = f"no column {missing[0]!r}"
+        raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
     info = predictions_info(schema, source)
     parts = [stored.table(name, (*_COLUMNS, *_FACTS)) for name in names]
     table = pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()

@@ -19,7 +19,7 @@ import batchland.doctor.examine as doctor_module
 from batchland.cli.main import main
 from batchland.doctor.examine import Check, check_jpeg_decoder, examine_installation, examine_job, examine_model
 from batchland.models.gpu import jpeg_decoder
-from batchland.nightly.run_record import update_run
+from batchland.nightly.record_files import update_run
 from batchland.system.lock import locked
 
 YESTERDAY = date.today() - timedelta(days=1)
@@ -243,5 +243,5 @@ def test_the_command(job, toy_model):
     assert sick.output.splitlines()[-1] == f"fail  model           {told}"
     both = run(main, ["doctor", "--job", str(job), "--device", "cpu"])
     assert (both.exit_code, both.stderr.splitlines()[-1]) == (
-        2, "Error: a job names its models and its device itself; leave --model and --device out"
+        2, "Error: a job names its models and its device itself; leave out --model and --device"
     )  # fmt: skip

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from batchland.evaluation.schema import Figure, Figures, LabelAccount, LabelSource
-from batchland.nightly.notifications.prometheus import write_metrics
+from batchland.nightly.notifications.metrics import write_metrics
 from batchland.nightly.run_record import Attempt, GateVerdict, ModelRun, NightEvaluation, RunRecord
 from batchland.predictions.schema import Counts, ModelInfo
 
@@ -74,7 +74,7 @@ def utc(monkeypatch):
     time.tzset()
 
 
-def test_everything_that_is_known(tmp_path, utc):
+def test_all_metrics(tmp_path, utc):
     path = tmp_path / "new" / "toy.prom"
     write_metrics(path, [record(date(2026, 11, 22), "ok", 0), record(date(2026, 11, 23), "gate_failed", 4, MODEL)])
     model = r'model="my \"model\""'
@@ -99,7 +99,7 @@ def test_everything_that_is_known(tmp_path, utc):
     assert [entry.name for entry in path.parent.iterdir()] == ["toy.prom"]
 
 
-def test_a_night_that_came_to_nothing_has_no_figures_and_no_success(tmp_path):
+def test_a_failed_night_without_models_has_no_figures_and_no_success(tmp_path):
     write_metrics(tmp_path / "toy.prom", [record(date(2026, 11, 23), "missing_input", 66)])
     assert [line.partition("{")[0] for line in samples(tmp_path / "toy.prom")] == [
         "batchland_night_timestamp_seconds",

@@ -11,7 +11,7 @@ from batchland.system.files import write_file
 
 
 def write_metrics(path: Path, records: Sequence[RunRecord]) -> None:
-    """Write what the newest of a job's nights, and its last good one, tell. The file is replaced by rename.
+    """Write the metrics of a job's newest night and last good night. The file is replaced by rename.
 
     records: as `read_runs` gives them, at least one. Raises OutputError.
     """
@@ -35,11 +35,13 @@ def write_metrics(path: Path, records: Sequence[RunRecord]) -> None:
 
 
 def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:
-    images = gauge("images", "Images of the newest night, by what became of them.", "model", "status")
+    images = gauge("images", "Images of the newest night, by status.", "model", "status")
     failed = gauge("failed_images", "Failed images of the newest night, by error code.", "model", "code")
     rate = gauge("images_per_second", "Throughput of the newest night, start-up included.", "model")
-    info = gauge("model_info", "What scored the newest night.", "model", "sha256", "device", "provider")
-    accuracy = gauge("accuracy", "Top-1 accuracy of the newest night, with its interval's ends.", "model", "bound")
+    info = gauge("model_info", "Model and device of the newest night.", "model", "sha256", "device", "provider")
+    accuracy = gauge(
+        "accuracy", "Top-1 accuracy of the newest night, with the bounds of its interval.", "model", "bound"
+    )
     passed = gauge("gate_passed", "Whether the newest night passed the gate.", "model", "gate")
     for model in record.models:
         own = (record.job, model.name)

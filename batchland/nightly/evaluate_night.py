@@ -1,4 +1,4 @@
-"""A night's predictions against the labels: evaluate, compare with the last good night, ask the gates, report."""
+"""Evaluate a night's predictions against labels: figures, comparison with the last good night, gates, report."""
 
 import logging
 from collections.abc import Sequence
@@ -11,7 +11,9 @@ from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.gates import GateResult, check_gates, parse_gate
 from batchland.evaluation.options import CompareOptions, EvaluateOptions
 from batchland.evaluation.saved import Report, read_report
-from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
+from batchland.nightly.job import Job
+from batchland.nightly.job_fields import expand
+from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
 from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
 from batchland.report.options import ReportOptions
 from batchland.report.write import write_comparison, write_report
@@ -19,10 +21,10 @@ from batchland.report.write import write_comparison, write_report
 _log = logging.getLogger("batchland")
 
 
-def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> NightEvaluation | None:
+def evaluate_night(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> NightEvaluation | None:
     """Evaluate a model's partition and write its report. None where there are no labels and the job allows that.
 
-    records: of the job's nights, among which the last good one before `night` is the baseline. Raises UsageError.
+    records: of all nights of the job; the last good one before `night` is the baseline. Raises UsageError.
     """
     table = job.evaluation
     assert table is not None
@@ -37,7 +39,7 @@ def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> N
     checked = [gate for gate in gates if not gate.drop or baseline is not None]
     results = {result.gate: result for result in check_gates(checked, evaluation, baseline)}
     report = job.report(model, night)
-    write_report(evaluation, report, _page(job, night), gates=tuple(results.values()))
+    write_report(evaluation, report, _report_options(job, night), gates=tuple(results.values()))
     summary = evaluation.summary
     return NightEvaluation(
         report=str(report),
@@ -50,7 +52,7 @@ def assess(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> N
 
 
 def compare_models(job: Job, models: Sequence[str], night: date) -> tuple[str, ...]:
-    """Compare the reports of all models but the first with the first one's; the folders that were written.
+    """Compare the report of each further model with that of the first, and return the folders that were written.
 
     Raises UsageError, OutputError.
     """
@@ -60,29 +62,28 @@ def compare_models(job: Job, models: Sequence[str], night: date) -> tuple[str, .
     folders = []
     for model, report in others:
         folder = job.comparison(first[0], model, night)
-        write_comparison(compare(first[1], report, CompareOptions(**settings)), folder, _page(job, night))
+        write_comparison(compare(first[1], report, CompareOptions(**settings)), folder, _report_options(job, night))
         folders.append(str(folder))
     return tuple(folders)
 
 
-def _page(job: Job, night: date) -> ReportOptions:
-    return ReportOptions(command=f"batchland run {job.file} --date {night}")
-
-
 def baseline_night(job: Job, model: str, night: date, records: Sequence[RunRecord]) -> tuple[date, str] | None:
-    """The last good night before `night` in which the model was evaluated, and what it was called then.
+    """The last good night before `night` in which the model was evaluated, and the model's name in it.
 
-    The only model of a job may be called otherwise: its new file's first night is compared with the old one's last.
+    A job's only model is named after its file, so a replaced file is compared with the last night of the old one.
     """
 
     def names(record: RunRecord) -> list[str]:
         evaluated = [run.name for run in record.models if run.evaluation]
-        return (
-            evaluated if len(evaluated) == len(job.all_models) == 1 else [name for name in evaluated if name == model]
-        )
+        only = len(evaluated) == len(job.all_models) == 1
+        return evaluated if only else [name for name in evaluated if name == model]
 
     good = last_good(filter(names, records), before=night)
     return (good.date, names(good)[0]) if good else None
+
+
+def _report_options(job: Job, night: date) -> ReportOptions:
+    return ReportOptions(command=f"batchland run {job.file}, night {night}")
 
 
 def _baseline(
@@ -103,8 +104,7 @@ def _baseline(
 
 def _verdict(text: str, result: GateResult | None) -> GateVerdict:
     if result is None:
-        return GateVerdict(
-            gate=text, verdict="not_checked", message=f"no earlier good night to compare with (fails if {text})"
-        )
+        message = f"no earlier good night to compare with (fails if {text})"
+        return GateVerdict(gate=text, verdict="not_checked", message=message)
     verdict = "failed" if result.failed else "passed"
     return GateVerdict(gate=text, verdict=verdict, value=result.value, message=result.message)
