@@ -38,9 +38,10 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
 from batchland.predictions.schema import Manifest
+from batchland.scoring.listing import ALREADY_SCORED, open_listing
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
-from batchland.scoring.score import ALREADY_SCORED, score
+from batchland.scoring.score import score
 from batchland.system.lock import locked
 from batchland.system.signals import signals_raise
 
@@ -223,10 +224,9 @@ class _Night:
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
-        with ScoreProgress(
-            lambda: (ref for ref in listed_images(self.job, root) if not (skip and skip(ref)))
-        ) as progress:
-            summary = score(root, partition, options, skip=skip, on_progress=progress.update)
+        listing = open_listing(root, options, skip=skip)
+        with ScoreProgress(listing) as progress:
+            summary = score(listing, partition, options, on_progress=progress.update)
         if summary.fallback:
             _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
