@@ -1,4 +1,4 @@
-"""Show how far training is: a bar per epoch on a terminal, a log line now and then elsewhere. Decides nothing."""
+"""Show the progress of training: a bar per epoch on a terminal, a log line every half minute elsewhere."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ _log = logging.getLogger("batchland")
 
 
 class TrainProgress:
-    """Context whose `update` takes what is being done, how much of it is done, and of how much."""
+    """Context manager; call `update` with the step, the amount done and the total."""
 
     def __init__(self) -> None:
         self._on_terminal = sys.stderr.isatty()
@@ -31,7 +31,7 @@ class TrainProgress:
         self.clear()
 
     def update(self, doing: str, done: int, total: int) -> None:
-        """Show it: every time on a terminal, every half minute in a log."""
+        """Show the progress: at every call on a terminal, every half minute in a log."""
         if self._on_terminal:
             if self._bar is None or doing != self._doing:
                 self.clear()
@@ -45,7 +45,7 @@ class TrainProgress:
         self._doing = doing
 
     def clear(self) -> None:
-        """Take the bar away, so that a line can be written."""
+        """Remove the bar, so that a line can be written."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
