@@ -33,19 +33,14 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_size:
     where it stopped when the command is given again. Archives with links, with paths outside the folder, or that grow
     out of all proportion are refused.
     """
-    from pydantic import ValidationError
     from tqdm import tqdm
 
     from batchland.data.archive import UnpackLimits
     from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder
     from batchland.data.download import download as run
-    from batchland.errors import UsageError
 
     source = source or REFERENCE_URL
-    try:
-        options = DownloadOptions(sha256=sha256, limits=UnpackLimits(max_bytes=int(max_size * 2**30)))
-    except ValidationError as error:
-        raise UsageError(f"--sha256 {sha256}: not 64 hexadecimal digits") from error
+    options = DownloadOptions(sha256=sha256, limits=UnpackLimits(max_bytes=int(max_size * 2**30)))
     with ExitStack() as bars:
         shown: dict[str, tqdm[None]] = {}
 
@@ -93,7 +88,7 @@ def split(folder: Path, out: Path, parts: str, group_prefix: str | None, **optio
         given = SplitOptions(parts=shares, group_prefix=prefix, **options)
     except re.error as error:
         raise UsageError(f"--group-prefix {group_prefix}: not a regular expression ({error})") from error
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
         raise UsageError(
             f"--parts {parts}: give two or three parts, their names of letters, digits, - and _, whose shares make 1, "
             f"such as train=0.8,test=0.2"

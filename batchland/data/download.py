@@ -10,24 +10,29 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator
 
 from batchland.data.archive import Unpacked, UnpackLimits, lift_only_folder, unpack
 from batchland.data.fetch import fetch, forget
 from batchland.errors import Interrupted, UsageError
 from batchland.system.files import new_folder
+from batchland.system.options import Options
 from batchland.system.signals import StopSignal
 
 REFERENCE_URL: Final = "https://udacity-dlnfd.s3-us-west-1.amazonaws.com/datasets/landmark_images.zip"
 """50 classes of Google Landmarks v2, 4,996 photos to train and 1,250 to test."""
 
 
-class DownloadOptions(BaseModel):
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("should be 64 hexadecimal digits")
+    return text
+
+
+class DownloadOptions(Options):
     """Checks of the archive."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    sha256: Annotated[str, AfterValidator(_sha256)] | None = None
     """Expected SHA-256 of the archive; None accepts any (the result contains it)."""
     limits: UnpackLimits = UnpackLimits()
 

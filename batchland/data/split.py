@@ -16,27 +16,25 @@ from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import splitfolders
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from batchland.data.folders import class_folders, training_folder
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
 from batchland.system.files import new_folder
+from batchland.system.options import Options
 
 _TOOL_NAMES: Final = ("train", "val", "test")
 
 Groups = list[tuple[Path, ...]]
 
 
-class SplitOptions(BaseModel):
+class SplitOptions(Options):
     """How to split."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[float, Field(gt=0, lt=1)]] = {
-        "train": 0.8,
-        "val": 0.2,
-    }
+    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[float, Field(gt=0, lt=1)]] = Field(
+        {"train": 0.8, "val": 0.2}
+    )
     """Folder name to share, two or three, with a sum of 1. All but the last are rounded down, class by class."""
     seed: int = 1337
     links: bool = False

@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from batchland._version import __version__
 from batchland.evaluation.changes import KINDS, class_changes, flips, headline_changes
 from batchland.evaluation.intervals import mcnemar_exact
 from batchland.evaluation.pairs import pair
 from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary
+from batchland.system.options import Options
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.saved import Report
 
 
-class CompareOptions(BaseModel):
+class CompareOptions(Options):
     """How to compare."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of all intervals, a share."""

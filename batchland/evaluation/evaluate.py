@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from batchland._version import __version__
 from batchland.evaluation.calibration import calibration_errors, coverage, reliability
@@ -29,13 +29,12 @@ from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predict
 from batchland.evaluation.schema import EvaluationSummary, FailureGroup
 from batchland.evaluation.slices import slices
 from batchland.predictions.storage import place
+from batchland.system.options import Options
 from batchland.system.urls import is_url
 
 
-class EvaluateOptions(BaseModel):
+class EvaluateOptions(Options):
     """How to evaluate. Classes come from the predictions' metadata, so no option can contradict them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of all intervals, a share."""

@@ -6,13 +6,12 @@ job = load_job(Path("jobs/nightly.toml"))
 import datetime as dt
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -26,7 +25,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import ErrorDetails
 
 from batchland.errors import BatchlandError, UsageError
 from batchland.evaluation.evaluate import EvaluateOptions
@@ -35,21 +33,13 @@ from batchland.images.sources.patterns_filter import matcher
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
 from batchland.scoring.options import FailureLimit, ScoreSettings
-from batchland.system.text import near_miss
+from batchland.system.options import Options, explain
 from batchland.system.urls import is_url
 
 LAST_GOOD: Final = "last-good"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
 _DATE: Final = re.compile(r"date(?::(.+))?")
-_TOLD: Final = {
-    "model_type": "should be a table",
-    "path_type": "should be a path",
-    "dict_type": "should be a table",
-    "tuple_type": 'should be a list, like ["one", "another"]',
-    "string_pattern_mismatch": "should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
-}
-"""What to say where pydantic speaks of Python types and regular expressions."""
 _DURATION: Final = r"\s*\d+(\.\d+)?\s*[smhd]\s*"
 
 
@@ -130,14 +120,14 @@ def expand(path: Path, date: dt.date) -> Path:
     return Path(_PLACE.sub(fill, str(path)))
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+class _Table(Options):
+    model_config = ConfigDict(validate_default=True)
 
 
 class EvaluationTable(EvaluateOptions):
     """`[evaluation]`: compare the predictions with labels, and let gates decide about the night."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     labels: DatedPath
     """A folder of class folders, or a CSV or Parquet file with the columns image and label. May say {date}."""
@@ -217,7 +207,7 @@ class NotifyTable(_Table):
 class Job(ScoreSettings):
     """What a night's run does: which images, which models, what becomes of the predictions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Of the job and of its folder of records; by default the file's name without .toml."""
@@ -343,7 +333,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         job = Job.model_validate(content, context={"root": root.resolve()})
         job._file = path.absolute()
     except ValidationError as error:
-        raise UsageError(f"{path}: {'; '.join(map(_explain, error.errors()))}") from error
+        raise UsageError(f"{path}: {explain(error, Job, 'key')}") from error
     return job
 
 
@@ -373,30 +363,3 @@ def _set(content: dict[str, Any], setting: str) -> None:
         if not isinstance(content, dict):
             raise UsageError(f"--set {setting!r}: {table} is not a table")
     content[last] = value
-
-
-def _explain(error: ErrorDetails) -> str:
-    place = [str(part) for part in error["loc"]]
-    key = ".".join(place)
-    if error["type"] == "extra_forbidden":
-        return f'unknown key "{key}" ({_advice(key, place)})'
-    if error["type"] == "missing":
-        return f'key "{key}" is missing'
-    told = _TOLD.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
-    return f'"{key}" = {error["input"]!r}: {told}' if key and not isinstance(error["input"], dict) else told
-
-
-def _advice(key: str, place: list[str]) -> str:
-    known = list(_keys(Job))
-    here = [name for name in known if name.split(".")[:-1] == place[:-1]]
-    near = near_miss(key, here) or next((name for name in known if name.split(".")[-1] == place[-1]), None)
-    return f'did you mean "{near}"?' if near else f"known are {', '.join(here)}"
-
-
-def _keys(table: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All keys of the job file, those of tables with the table's name before them."""
-    for name, field in table.model_fields.items():
-        yield prefix + name
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _keys(kind, f"{prefix}{name}.")

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.saved import FILES
 from batchland.system.files import check_writable
+from batchland.system.options import Options
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
 
 
-class ReportOptions(BaseModel):
+class ReportOptions(Options):
     """How the page is made. No figure depends on it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     picture_bytes: Annotated[int, Field(ge=0)] = 900_000
     """Of all thumbnails on the page together, as base64; 0 shows none."""

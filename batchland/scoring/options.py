@@ -6,21 +6,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from batchland.errors import TooManyFailedError, UsageError
 from batchland.predictions.schema import Counts
 from batchland.scoring.shard import Shard
+from batchland.system.options import Options
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
-class ScoreSettings(BaseModel):
+class ScoreSettings(Options):
     """How to score, as a job file may say it, too. What the model card fixes (preprocessing, classes) is not here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     top_k: PositiveInt = 5
     """Choices kept per image, capped by the number of classes."""

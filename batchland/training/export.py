@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import numpy as np
 import onnx
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.special import softmax
 
 from batchland.images.preprocess import Pixels
@@ -20,6 +20,7 @@ from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.session import Session, open_session
 from batchland.system.files import check_new_file, publish
+from batchland.system.options import Options
 from batchland.training.agreement import (
     BATCHES,
     TOLERANCES,
@@ -43,10 +44,8 @@ CALIBRATION_IMAGES: Final = 200
 """Number of training photos from which int8 takes the ranges of activations."""
 
 
-class ExportOptions(BaseModel):
+class ExportOptions(Options):
     """How to export a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path | None = None
     """Where the training data is now, if it has moved."""

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from batchland.images.preprocess import PreprocessSpec
+from batchland.system.options import Options
 from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone
 from batchland.training.models import ARCHITECTURES, Architecture
 from batchland.training.pixel_cache import DEFAULT_LIMIT
@@ -18,10 +19,8 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class TrainOptions(BaseModel):
-    """How to train. Unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class TrainOptions(Options):
+    """How to train."""
 
     model: Literal["scratch", "transfer", "both"] = "both"
     """A CNN from scratch, a pretrained backbone with a new head, or both, one after the other."""

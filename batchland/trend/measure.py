@@ -13,20 +13,19 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.monitoring.drift import Drift, drift, equal_parts
 from batchland.nightly.history import gate_state
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
+from batchland.system.options import Options
 from batchland.trend.schema import TREND
 
 
-class TrendOptions(BaseModel):
+class TrendOptions(Options):
     """What the nights are compared with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reference_nights: Annotated[int, Field(ge=1)] = 7
     """Of each version of a model (sha256), its first good nights, so many, are the reference of that version."""

@@ -174,4 +174,4 @@ def test_the_command_says_what_is_there(tmp_path: Path, monkeypatch: pytest.Monk
     again = CliRunner().invoke(main, ["data", "download", manners.url])
     assert (again.exit_code, again.stdout) == (2, "")
     bad = CliRunner().invoke(main, ["data", "download", manners.url, "--sha256", "12"])
-    assert (bad.exit_code, bad.stderr) == (2, "batchland: --sha256 12: not 64 hexadecimal digits\n")
+    assert (bad.exit_code, bad.stderr) == (2, "batchland: \"sha256\" = '12': should be 64 hexadecimal digits\n")

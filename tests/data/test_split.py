@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import splitfolders
 from click.testing import CliRunner
-from pydantic import ValidationError
 
 from batchland.cli.main import main
 from batchland.data.split import SplitOptions, split
@@ -214,7 +213,7 @@ def test_a_photo_that_cannot_be_read_is_named(photos: Path, tmp_path: Path) -> N
     "parts", [{"a": 1.0}, {"a": 0.5, "b": 0.4}, {"a": 0.5, "../b": 0.5}, {"a": 0.4, "b": 0.2, "c": 0.2, "d": 0.2}]
 )
 def test_parts_that_are_no_whole_are_refused(parts: dict[str, float]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(UsageError):
         SplitOptions(parts=parts)
 
 

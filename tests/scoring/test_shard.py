@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from pydantic import ValidationError
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 import batchland.scoring.merge.order
@@ -78,7 +77,7 @@ def test_what_is_no_shard_is_told(text):
 
 
 def test_options_hold_no_shard_that_cannot_be():
-    with pytest.raises(ValidationError, match="counted from 0: there is no shard 4 of 4"):
+    with pytest.raises(UsageError, match="counted from 0: there is no shard 4 of 4"):
         ScoreOptions(shard={"index": 4, "count": 4})
 
 

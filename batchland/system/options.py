@@ -1,0 +1,74 @@
+"""The base of all options objects: frozen, validated when made; an unknown name is an error that suggests a near one.
+
+An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its help sentence.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from batchland.errors import UsageError
+from batchland.system.text import near_miss
+
+_PLAIN: Final = {
+    "model_type": "should be a table",
+    "path_type": "should be a path",
+    "dict_type": "should be a table",
+    "tuple_type": 'should be a list, like ["one", "another"]',
+    "string_pattern_mismatch": "should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+}
+"""Plain words by pydantic's error type, where its own message speaks of Python types or regular expressions."""
+
+
+class Options(BaseModel):
+    """Options of one command or function. Raises UsageError for an unknown name or a value out of bounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    if not TYPE_CHECKING:  # pydantic's mypy plugin makes a better signature
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise UsageError(explain(error, type(self), "option")) from error
+
+        # Otherwise pydantic would call __init__ for nested objects and for model_validate, too, and drop their context.
+        __init__.__pydantic_base_init__ = True
+
+
+def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
+    """A pydantic error in one line, in the words of a user. noun: what a field is to that user: option, key."""
+    return "; ".join(_explain_one(each, options, noun) for each in error.errors())
+
+
+def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f'unknown {noun} "{name}" ({_suggestion(name, path, options)})'
+    if error["type"] == "missing":
+        return f'{noun} "{name}" is missing'
+    problem = _PLAIN.get(error["type"]) or re.sub(
+        r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"]
+    )
+    return f'"{name}" = {error["input"]!r}: {problem}' if name and not isinstance(error["input"], Mapping) else problem
+
+
+def _suggestion(name: str, path: list[str], options: type[BaseModel]) -> str:
+    known = list(_names(options))
+    siblings = [each for each in known if each.split(".")[:-1] == path[:-1]]
+    near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)
+    return f'did you mean "{near}"?' if near else f"known are {', '.join(siblings)}"
+
+
+def _names(options: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all options, those of nested objects included."""
+    for name, field in options.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _names(kind, f"{prefix}{name}.")
