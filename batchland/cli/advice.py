@@ -7,8 +7,6 @@ from batchland.errors import BatchlandError
 ADVICE: Final[dict[str, str]] = {
     "cache_dir": "choose another folder with --cache-dir",
     "cache_limit": "raise the limit with --cache-limit, or train at a smaller --size",
-    "data_moved": "if the data has moved, give its folder with --data",
-    "data_trained_on": "--data takes the data that the model was trained on",
     "download_weights": "download the file elsewhere and give it with --weights FILE, or try --weights none",
     "export_drop": "use another --precision, or allow more with --max-drop",
     "export_fp32": "use --precision fp32",
@@ -21,6 +19,7 @@ ADVICE: Final[dict[str, str]] = {
     "resume_same": "give the same data and options, or leave out --resume to start from the beginning",
     "resume_training": "run the same command with --resume to continue",
     "train_on_cpu": "or use --device cpu",
+    "training_data": "give the folder of the data that the model was trained on with --data",
     "weights_backbone": "give {name} weights, or name the network of the file with --backbone",
 }
 """Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""

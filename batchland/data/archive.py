@@ -185,7 +185,9 @@ class _Unpacking:
             if self.size > self.limits.max_bytes:
                 raise self._refusal(member, f"makes the total exceed {self.limits.max_bytes / 1e9:g} GB")
             if self.size > limit:
-                raise self._refusal(member, f"makes the total exceed {self.limits.max_ratio:g} times the archive's size")
+                raise self._refusal(
+                    member, f"makes the total exceed {self.limits.max_ratio:g} times the archive's size"
+                )
             target.write(chunk)
 
     def _refusal(self, member: _Member, problem: str) -> UsageError:

@@ -211,7 +211,7 @@ class _Survey:
                 yield Finding(problem=True, text=text)
         for part in PARTS[1:]:
             if unknown := sorted(set(self.folders[part]) - train):
-                text = f"{_number(len(unknown), f'{part} folder')} without a training folder of that name: {_some(unknown)}"
+                text = f"{_number(len(unknown), f'{part} folder')} without a folder in train: {_some(unknown)}"
                 yield Finding(problem=True, text=text)
             lacking = [one.folder for one in classes if one.folder in train and not getattr(one, part)]
             if self.folders[part] and lacking:
@@ -241,7 +241,11 @@ def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]
     """Photos in two classes and two parts give two findings, since there are two things to fix."""
     for problem, what, groups in (
         (True, "in more than one class, so one label is wrong", [one for one in duplicates if one.two_classes]),
-        (True, "in more than one part, which makes accuracy look too good", [one for one in duplicates if one.two_parts]),
+        (
+            True,
+            "in more than one part, which makes accuracy look too good",
+            [one for one in duplicates if one.two_parts],
+        ),
         (False, "more than once in a class", [one for one in duplicates if not (one.two_classes or one.two_parts)]),
     ):
         if groups:

@@ -1,6 +1,6 @@
 """Download an archive (or take a local one), check it and unpack it. The folder appears complete or not at all.
 
-    download(REFERENCE_URL, Path("data/landmark_images"))
+download(REFERENCE_URL, Path("data/landmark_images"))
 """
 
 import hashlib
@@ -114,7 +114,9 @@ def _unpack_checked(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except OSError as error:
-        raise UsageError(f"{name}: cannot be read ({error.strerror}); give an http address or an archive file") from error
+        raise UsageError(
+            f"{name}: cannot be read ({error.strerror}); give an http address or an archive file"
+        ) from error
     if options.sha256 and digest != options.sha256.lower():
         raise UsageError(f"{name}: its sha256 is {digest}, not {options.sha256.lower()}; not unpacked")
     unpacked = unpack(

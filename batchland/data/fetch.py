@@ -157,7 +157,9 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://" if req.type == "https" else ("http://", "https://")):
-            raise UsageError(f"{req.full_url}: redirects to {newurl}, which is less secure; give that address to download it anyway")
+            raise UsageError(
+                f"{req.full_url}: redirects to {newurl}, which is less secure; give that address to download it anyway"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -162,8 +162,8 @@ def _require_photos(folder: Path, photos: int, counts: dict[str, int]) -> None:
     for part, count in counts.items():
         if not count:
             raise UsageError(
-                f"{folder}: has too few photos ({photos}) for {part} to get one; add some, remove the folder, or change "
-                f"the shares"
+                f"{folder}: has too few photos ({photos}) for {part} to get one; add some, remove the folder "
+                f"or change the shares"
             )
 
 

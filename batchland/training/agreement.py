@@ -62,12 +62,14 @@ def require_agreement(out: Path, precision: Precision, batches: tuple[Agreement,
     tolerance = TOLERANCES[precision]
     for each in batches:
         if not each.largest_difference <= tolerance:  # `not <=`, so that nan does not pass
-            raise ModelError(
+            message = (
                 f"{out}: not written, the {precision} file disagrees with PyTorch on a batch of {each.batch} "
                 f"validation images: {each.batch - each.same_top1} with another first class, largest difference "
-                f"{each.largest_difference:.2g} (allowed {tolerance:g})",
-                advice="report_disagreement" if precision == "fp32" else "export_fp32",
+                f"{each.largest_difference:.2g} (allowed {tolerance:g})"
             )
+            if precision == "fp32":
+                raise ModelError(message, advice="report_disagreement")
+            raise ModelError(message, advice="export_fp32")
 
 
 def require_accuracy(out: Path, precision: Precision, fp32: float, file: float, max_drop: float) -> None:

@@ -52,7 +52,7 @@ class FeatureBatches:
         """Yield the batches of an epoch, starting at batch `first`."""
         self._batches.start(number, first)
         for draws in self._batches:
-            photos = torch.tensor([draw.index for draw in draws], device=self._views.device)
+            photos = torch.tensor([draw.example for draw in draws], device=self._views.device)
             views = torch.tensor([draw.seed % len(self._views) for draw in draws], device=self._views.device)
             yield self._views[views, photos], self._labels[photos]
 

@@ -153,9 +153,7 @@ def load_data(
         training_images=len(train_set),
         validation_images=len(validation_set),
     )
-    return TrainingData(
-        folder, class_names(folders), spec, train_set, validation_set, tuple(sorted(skipped)), summary
-    )
+    return TrainingData(folder, class_names(folders), spec, train_set, validation_set, tuple(sorted(skipped)), summary)
 
 
 def _warn_if_test_classes_differ(data: Path, folder: Path, folders: Sequence[str]) -> None:
@@ -298,7 +296,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         return len(self.images)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
-        pixels = self.images.image(draw.index)
+        pixels = self.images.image(draw.example)
         if self.augment is not None:
             pixels = fit(self.augment(pixels, draw.seed), self.spec)
-        return torch.from_numpy(np.array(pixels)), self.images.examples[draw.index].class_index
+        return torch.from_numpy(np.array(pixels)), self.images.examples[draw.example].class_index

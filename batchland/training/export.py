@@ -143,7 +143,7 @@ class _Writer:
         )
 
     def _summary(self, session: Session, batches: tuple[Agreement, ...]) -> ExportSummary:
-        """The file's figures over all validation images; for fp32, those of the trained model, which `batches` confirm."""
+        """The file's figures over all validation images; for fp32, those of the trained model (see `batches`)."""
         labels, temperature = self.holdout.labels, float(self.model.temperature)
         trained = softmax(self.logits / temperature, axis=1)
         file = trained if self.options.precision == "fp32" else self.holdout.scores(session.predict)

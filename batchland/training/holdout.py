@@ -36,8 +36,6 @@ class Holdout:
     labels: npt.NDArray[np.intp]
     """Their class indices, in the card's order."""
     spec: PreprocessSpec
-    advice: str
-    """Key of what to do where a photo is missing."""
 
     def scores(self, score: Callable[[Pixels], Scores], batch_size: int = 32) -> Scores:
         """Apply `score` to all validation photos: [images, classes]."""
@@ -65,7 +63,7 @@ class Holdout:
                     raise UsageError(
                         f"{self.checkpoint}: its validation image {photo_path(self.folder, ref.name)} cannot be read "
                         f"({outcome.error[1]}), and without it the export cannot be checked",
-                        advice=self.advice,
+                        advice="training_data",
                     )
             yield batch.pixels
 
@@ -76,20 +74,19 @@ def read_holdout(path: Path, checkpoint: dict[str, Any], card: ModelCard, data: 
     Raises UsageError if they are gone, or their class folders are not those of the card.
     """
     folder = training_folder(data) if data is not None else Path(checkpoint["data"])
-    advice = "data_moved" if data is None else "data_trained_on"
     names = tuple(checkpoint["validation"])
     if folder.is_dir():  # otherwise reading the first photo fails, with a better message
-        _require_classes(path, folder, card, advice)
+        _require_classes(path, folder, card)
     indices = {name: index for index, name in enumerate(card.folders)}
     labels = np.array([indices.get(name.removeprefix(VALIDATION).partition("/")[0], -1) for name in names], np.intp)
     if missing := [name for index, name in enumerate(card.folders) if index not in labels]:
         raise UsageError(f"{path}: no validation image of {enumerate_names(missing)}; train again")
     if (labels < 0).any():
         raise UsageError(f"{path}: validation images of classes that its card does not name; train again")
-    return Holdout(path, folder, names, labels, card.preprocess, advice)
+    return Holdout(path, folder, names, labels, card.preprocess)
 
 
-def _require_classes(path: Path, folder: Path, card: ModelCard, advice: str) -> None:
+def _require_classes(path: Path, folder: Path, card: ModelCard) -> None:
     """Names and order must match: the model's outputs are in the card's order, the card's in that of the folders."""
     found = subfolders(folder)
     if tuple(found) == card.folders:
@@ -101,7 +98,7 @@ def _require_classes(path: Path, folder: Path, card: ModelCard, advice: str) -> 
     raise UsageError(
         f"{folder}: not the classes that {path} was trained on: it "
         f"{' and '.join(differences) or 'has them in another order'}",
-        advice=advice,
+        advice="training_data",
     )
 
 

@@ -47,7 +47,7 @@ class TrainOptions(Options):
     unfreeze_learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of fine-tuning, of head and unfrozen parts."""
     size: PositiveInt | None = None
-    """Rows and columns of the model's input, pixels. Default: 224, or the size that the backbone's weights were trained at."""
+    """Rows and columns of the model's input, pixels. Default: 224, or that of the backbone's weights."""
     fast_jpeg: bool = True
     """Shrink large JPEGs while decoding them, in training and later in scoring: several times faster for photos."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1337

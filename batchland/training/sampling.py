@@ -14,9 +14,9 @@ with warnings.catch_warnings():  # it warns of its own __about__ at import
 
 
 class Draw(NamedTuple):
-    """Index of an example in a dataset, and the seed of its augmentation."""
+    """Index of an example in the dataset, and the seed of its augmentation."""
 
-    index: int
+    example: int
     seed: int
 
 

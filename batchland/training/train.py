@@ -65,7 +65,7 @@ class TrainedModel:
     metrics: Path
     epochs: tuple[EpochReport, ...]
     seconds: float
-    """Training time of this model in this process: features, epochs and checkpoint, without the time before a resume."""
+    """Time to train this model in this process: features, epochs and checkpoint, without the time before a resume."""
     skipped: tuple[Skipped, ...]
     """Images that could not be read."""
 
@@ -124,7 +124,7 @@ def _require_backbone(options: TrainOptions) -> None:
 
 
 def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedModel:
-    """The model with its initial weights. Built before any image is read, so that a wrong weights file fails at once."""
+    """The model with its initial weights. Built before images are read, so that a wrong weights file fails at once."""
     classes = len(class_folders(training_folder(data)))
     with reproducible(options.seed):
         model = build(name, classes, options.spec(name), options.backbone)
