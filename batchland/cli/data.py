@@ -118,7 +118,7 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
     from batchland.data.check import table
     from batchland.data.samples import contact_sheet
     from batchland.errors import GateFailedError, UsageError
-    from batchland.system.files import check_new_file, publish
+    from batchland.system.files import check_new_file, write_file
 
     if samples is not None:
         check_new_file(samples, ".png")
@@ -134,7 +134,7 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
         found, classes = run(folder, on_progress=update)
     click.echo(found.model_dump_json(indent=2) if as_json else table(found), nl=as_json)
     if samples is not None:
-        publish(samples, lambda path: contact_sheet(classes).save(path, "PNG"))
+        write_file(samples, lambda file: contact_sheet(classes).save(file, "PNG"))
     wrong = len(found.findings) if strict else found.problems
     if wrong:
         raise GateFailedError(f"{folder}: {wrong} problem{'s' * (wrong > 1)}, see above; mend the folders")

@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 from batchland.data.archive import Unpacked, UnpackLimits, lift_only_folder, unpack
 from batchland.data.fetch import fetch, forget
 from batchland.errors import Interrupted, UsageError
-from batchland.system.files import new_folder
+from batchland.system.folders import new_folder
 from batchland.system.options import Options
 from batchland.system.signals import StopSignal
 

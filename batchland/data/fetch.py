@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import logging
+import os
 import re
 import ssl
 import time
@@ -16,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from batchland._version import __version__
 from batchland.errors import DownloadError, UsageError
+from batchland.system.files import open_existing, replace_file
 
 _log = logging.getLogger("batchland")
 
@@ -108,7 +110,7 @@ class _Fetching:
     def _receive(self, response: http.client.HTTPResponse, here: int) -> None:
         total = _total(response, here)
         self._require_size(total or 0)
-        with self.partial.open("ab" if here else "wb") as file:
+        with open(open_existing(self.partial, os.O_WRONLY | os.O_APPEND), "ab") as file:
             self.on_bytes(here, total)
             while chunk := _read(response):
                 here += len(chunk)
@@ -205,8 +207,13 @@ def _write_state(partial: Path, url: str, response: http.client.HTTPResponse) ->
     etag = response.headers.get("ETag", "")
     strong = etag if etag.startswith('"') else ""  # a weak tag does not promise identical bytes
     validator = strong or response.headers.get("Last-Modified", "")
+<<<<<<< HEAD
     partial.unlink(missing_ok=True)  # first, so that old bytes never have the new state
     _state_path(partial).write_text(json.dumps(_State(url, validator, _total(response, 0))._asdict()))
+=======
+    partial.unlink(missing_ok=True)  # before the state, so that old bytes never stand under a new one
+    replace_file(_state_path(partial), json.dumps(_State(url, validator, _total(response, 0))._asdict()))
+>>>>>>> main
 
 
 def _size(path: Path) -> int:

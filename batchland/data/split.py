@@ -21,7 +21,7 @@ from pydantic import Field, field_validator
 from batchland.data.folders import class_folders, training_folder
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
-from batchland.system.files import new_folder
+from batchland.system.folders import new_folder
 from batchland.system.options import Options
 
 _TOOL_NAMES: Final = ("train", "val", "test")

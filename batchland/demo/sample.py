@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from batchland.errors import ErrorCode, UsageError
 from batchland.system.cores import usable_cores
-from batchland.system.files import new_folder
+from batchland.system.folders import new_folder
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]

@@ -21,6 +21,7 @@ from batchland.images.loader import Decode, Loaded, decode_image, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.images.subprocess_decode import load_apart
+from batchland.system.files import open_existing, replace_file
 
 _NOTE_BYTES: Final = 4096
 """Room of one thread's note: the length of a name in two bytes, then the name, cut if need be."""
@@ -53,7 +54,8 @@ class CrashGuard:
             if noted:
                 _log.warning("the run before was killed; what it had in its decoders is decoded apart this time")
                 self._save()
-            self._notes = os.open(self._notes_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            self._notes = open_existing(self._notes_path, os.O_WRONLY)
+            os.ftruncate(self._notes, 0)
         return self
 
     def __exit__(
@@ -91,9 +93,7 @@ class CrashGuard:
             self._save()
 
     def _save(self) -> None:
-        beside = self._suspects_path.with_name("suspects.new")
-        beside.write_bytes(b"\0".join(sorted(self._suspects)))
-        beside.replace(self._suspects_path)
+        replace_file(self._suspects_path, b"\0".join(sorted(self._suspects)))
 
     @contextmanager
     def in_hand(self, refs: Iterable[ImageRef]) -> Iterator[None]:

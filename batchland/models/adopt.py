@@ -24,7 +24,7 @@ from batchland.models.card import METADATA_KEY, ModelCard, class_names
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.fp16 import in_half_floats, require_agreement
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, publish
+from batchland.system.files import check_new_file, new_file
 from batchland.system.text import near_miss
 
 _log = logging.getLogger("batchland")
@@ -110,7 +110,7 @@ def adopt(
     wrapped = partial(_wrapped, spec=foreign_spec, card=card, softmax=softmax)
     whole = wrapped(foreign, source, target)
 
-    def write(temporary: Path) -> None:
+    with new_file(out) as temporary:
         onnx.save(whole, temporary)
         session = open_session(temporary, "cpu")
         _check(model, session)
@@ -124,7 +124,6 @@ def adopt(
                 ) from error
             require_agreement(model, open_session(temporary, "cpu"), session)
 
-    publish(out, write)
     return open_session(out, "cpu")
 
 

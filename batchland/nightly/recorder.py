@@ -33,6 +33,7 @@ from batchland.nightly.run_record import (
     read_run,
     update_run,
 )
+from batchland.system.files import replace_file
 
 _RESERVE_BYTES: Final = 64 * 1024
 """Held on disk for the night's last words, so that even a full disk is told of."""
@@ -94,7 +95,7 @@ class Recorder:
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
         with suppress(OSError):  # a disk that is full already is told of when the work meets it
-            self._reserve.write_bytes(bytes(_RESERVE_BYTES))
+            replace_file(self._reserve, bytes(_RESERVE_BYTES))
 
     def start(self) -> None:
         """Begin an attempt."""

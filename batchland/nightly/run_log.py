@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchland.errors import OutputError
+from batchland.system.files import open_existing
 
 _log = logging.getLogger("batchland")
 
@@ -25,7 +26,7 @@ def run_log(path: Path, **fields: Any) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        descriptor = open_existing(path, os.O_WRONLY | os.O_APPEND)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); the job was not started") from error
     handler = _JsonLines(descriptor, path, fields)

@@ -17,6 +17,7 @@ from batchland.errors import UsageError
 from batchland.evaluation.schema import Figures, LabelAccount, LabelSource
 from batchland.predictions.schema import Counts, ModelInfo, Seconds
 from batchland.system.documents import Count, Document
+from batchland.system.files import remove_leftovers, replace_file
 from batchland.system.lock import holder, locked
 
 RUN_FILE: Final = "run.json"
@@ -252,12 +253,8 @@ def update_run(folder: Path, record: RunRecord) -> RunRecord:
             attempts = tuple(sorted(merged.values(), key=lambda attempt: datetime.fromisoformat(attempt.started_at)))
             turned_away = all(attempt.outcome == "locked" for attempt in record.attempts)
             record = (before if turned_away else record).model_copy(update={"attempts": attempts})
-        temporary = path.with_name(f".{path.name}.new")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        remove_leftovers(folder)
+        replace_file(path, record.model_dump_json(indent=2) + "\n")
     return record
 
 

@@ -5,18 +5,19 @@ What lies beside an output `p.parquet` while a run is under way, or was killed:
     .p.parquet.lock     the lock, with its holder
     .p.parquet.parts/   run.json (the fingerprint), part-000000.parquet ..., `publishing` once all parts are there
     .p.parquet.new      the output being put together
-    .p.parquet.old      of a folder that is being overwritten: the old one, between two renames
+    .p.parquet.old      the old folder, while it is being replaced
 """
 
 import errno
 import hashlib
+import logging
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import BinaryIO, Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,8 +37,10 @@ from batchland.predictions.layout import (
     write_table,
 )
 from batchland.predictions.schema import WrittenFile
-from batchland.system.exchange import exchange
+from batchland.system.files import open_new, remove, replace_file, swap, sync
 from batchland.system.lock import locked
+
+_log = logging.getLogger("batchland")
 
 
 class LocalOutput:
@@ -62,7 +65,7 @@ class LocalOutput:
     ) -> None:
         if error is not None:
             with suppress(OSError):
-                _remove(self._assembly)  # of no use to a later run, and it may have filled the disk
+                remove(self._assembly)  # of no use to a later run, and it may have filled the disk
         self._lock.__exit__(kind, error, trace)
 
     def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
@@ -70,8 +73,10 @@ class LocalOutput:
         if self._replaced.exists():  # an overwriting run was killed between its two renames
             if not self._out.exists():
                 self._replaced.rename(self._out)
-            _remove(self._replaced)
-        _remove(self._assembly)
+            remove(self._replaced)
+        remove(self._assembly)
+        if self._parts.is_symlink():  # not ours: whoever put it there would have us write elsewhere
+            raise OSError(errno.ELOOP, f"{self._parts.name} is a link; remove it", str(self._parts))
         note = self._parts / RUN_NOTE
         known = note.read_text("utf-8") if note.exists() else None
         # Killed while it published, this very run had begun to replace what is there, and goes on with it.
@@ -87,9 +92,9 @@ class LocalOutput:
             images = sum(map(count_rows, self._parts.glob("part-*.parquet")))
             warn_discarded(self.name, known, fingerprint, images)
         if known != fingerprint or restart:
-            _remove(self._parts)
+            remove(self._parts)
             self._parts.mkdir()
-            _publish(note, lambda path: path.write_text(fingerprint, "utf-8"))
+            replace_file(note, fingerprint)
 
     def _found(self) -> Literal["file", "folder"] | None:
         if not self._out.exists():
@@ -113,44 +118,58 @@ class LocalOutput:
 
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """As `Output`."""
-        _publish(self._part_path(index), lambda path: _write(table, path, metadata))
+        # The file is ours to close even where its last bytes find no room; one of Arrow's would stay open.
+        replace_file(self._part_path(index), partial(write_table, table, metadata=metadata))
 
     def assemble(
         self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
     ) -> list[WrittenFile]:
-        """As `Output`, unseen yet."""
+        """As `Output`, invisible so far."""
         if is_file_output(self._out):
-            with self._assembly.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for table in parts:
                     writer.write_table(table.cast(schema))
-            _sync(self._assembly)
             return [_describe_file(self._assembly, self._out.name)]
         self._assembly.mkdir()
         for index, table in enumerate(parts):
-            _write(table, self._assembly / part_name(index), schema.metadata, row_group_size)
-            _sync(self._assembly / part_name(index))
+            with _synced_file(self._assembly / part_name(index)) as file:
+                write_table(table, file, schema.metadata, row_group_size)
         return [_describe_file(path, path.name) for path in sorted(self._assembly.iterdir())]
 
     def publish(self, manifest: str) -> None:
         """As `Output`: by rename."""
-        _publish(self._parts / PUBLISHING, lambda path: path.touch())
+        replace_file(self._parts / PUBLISHING, b"")
         if is_file_output(self._out):
             manifest_path(self._out).unlink(missing_ok=True)
             self._assembly.replace(self._out)
-            _sync(self._out.parent)
-            _publish(manifest_path(self._out), lambda path: path.write_text(manifest, "utf-8"))
+            sync(self._out.parent)
+            replace_file(manifest_path(self._out), manifest, scratch=self._parts)
         else:
-            _publish(self._assembly / manifest_path(self._out).name, lambda path: path.write_text(manifest, "utf-8"))
-            if self._out.exists() and exchange(self._assembly, self._out):
-                self._assembly.rename(self._replaced)
-            else:
-                if self._out.exists():
-                    self._out.rename(self._replaced)
+            replace_file(self._assembly / manifest_path(self._out).name, manifest)
+            self._publish_folder()
+            sync(self._out.parent)
+        try:
+            self._clean_up()
+        except OSError as error:
+            _log.warning("%s: is complete, but leftovers beside it cannot be removed (%s)", self.name, error.strerror)
+
+    def _publish_folder(self) -> None:
+        if not self._out.exists():
+            self._assembly.rename(self._out)
+        elif not swap(self._assembly, self._out):
+            self._out.rename(self._replaced)
+            try:
                 self._assembly.rename(self._out)
-            _sync(self._out.parent)
-            _remove(self._replaced)
+            except OSError:
+                self._replaced.rename(self._out)
+                raise
+
+    def _clean_up(self) -> None:
+        if self._assembly.exists():  # swapped with the output, so this is the old one
+            self._assembly.rename(self._replaced)
+        remove(self._replaced)
         self._parts.rename(self._assembly)  # at one stroke: half a parts folder would be taken for an old one
-        _remove(self._assembly)
+        remove(self._assembly)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -158,17 +177,24 @@ class LocalOutput:
         try:
             yield
         except OSError as error:
-            reason, advice = _told(error, kept=any(self._parts.glob("part-*")))
-            raise OutputError(f"{self.name}: cannot be written ({reason}); {advice}") from error
+            reason, remedy = _explain(error, kept=self._has_parts())
+            raise OutputError(f"{self.name}: cannot be written ({reason}); {remedy}") from error
+
+    def _has_parts(self) -> bool:
+        with suppress(OSError):
+            return any(self._parts.glob("part-*"))
+        return False
 
     def _part_path(self, index: int) -> Path:
         return self._parts / part_name(index)
 
 
-def _write(table: pa.Table, path: Path, metadata: dict[bytes, bytes], row_group_size: int | None = None) -> None:
-    # A file of ours is closed even where its last bytes find no room; Arrow's own would stay open, and keep the space.
-    with path.open("wb") as file:
-        write_table(table, file, metadata, row_group_size)
+@contextmanager
+def _synced_file(path: Path) -> Iterator[BinaryIO]:
+    with open_new(path) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _describe_file(path: Path, name: str) -> WrittenFile:
@@ -177,43 +203,14 @@ def _describe_file(path: Path, name: str) -> WrittenFile:
     return WrittenFile(path=name, rows=pq.read_metadata(path).num_rows, bytes=path.stat().st_size, sha256=digest)
 
 
-def _publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside, fsync, rename, fsync the folder. A failure leaves nothing behind, least of all on a full disk."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        write(temporary)
-        _sync(temporary)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _told(error: OSError, *, kept: bool) -> tuple[str, str]:
-    """What went wrong, and what to do; kept: whether there are finished parts.
-
-    Arrow's errors carry the number, but a text of their own around it.
-    """
-    reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
+def _explain(error: OSError, *, kept: bool) -> tuple[str, str]:
+    """What went wrong and what to do about it. kept: whether there are finished parts."""
+    # Arrow puts a text of its own around the system's; files.open_existing says which file is a link.
+    known = error.errno is not None and error.errno != errno.ELOOP
+    reason = os.strerror(error.errno or 0) if known else str(error.strerror or error).partition("\n")[0]
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
-        return reason, "give an --out that this user may write"
+        return reason, "give an output that this user may write"
     todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
     if not kept:
-        return reason, f"{todo}, or give another --out"
+        return reason, f"{todo}, or give another output"
     return reason, f"finished parts are kept: {todo}, then run the same command again to go on"

@@ -12,7 +12,6 @@ against what this run wrote or first read, and an output whose parts another run
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -41,6 +40,7 @@ from batchland.predictions.layout import (
 )
 from batchland.predictions.objects import Objects, Upload, first_error
 from batchland.predictions.schema import WrittenFile
+from batchland.system.folders import state_folder
 from batchland.system.lock import describe_holder, holder_facts, locked, read_facts
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class RemoteOutput:
         self._parts = self._out.parent / f".{self._out.name}.parts"
         self._manifest = manifest_path(self._out)
         key = hashlib.sha256(self.name.encode()).hexdigest()[:16]
-        self.notes_dir = _state_folder() / key
-        self._lock = locked(_state_folder() / f"{key}.lock", self.name)
+        self.notes_dir = _notes_folder() / key
+        self._lock = locked(_notes_folder() / f"{key}.lock", self.name)
         self._fingerprint = ""
         self._holding = False
         self._present: set[str] = set()
@@ -81,7 +81,7 @@ class RemoteOutput:
             self._lock.__enter__()
         except OSError as error:
             raise OutputError(
-                f"{_state_folder()}: cannot be written ({error.strerror}); set XDG_STATE_HOME to a folder that this "
+                f"{_notes_folder()}: cannot be written ({error.strerror}); set XDG_STATE_HOME to a folder that this "
                 f"user may write"
             ) from error
         return self
@@ -256,7 +256,5 @@ def _parquet(table: pa.Table, metadata: dict[bytes, bytes], row_group_size: int 
     return buffer.getvalue()
 
 
-def _state_folder() -> Path:
-    """`batchland/outputs` in $XDG_STATE_HOME or ~/.local/state: what this machine alone has to know."""
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "batchland" / "outputs"
+def _notes_folder() -> Path:
+    return state_folder() / "outputs"

@@ -4,7 +4,7 @@ files = write_report(evaluation, Path("report/"))
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.saved import FILES
-from batchland.system.files import check_writable
+from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
 from batchland.system.options import Options
 
 if TYPE_CHECKING:
@@ -83,14 +83,15 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table], html: str, summar
     text = summary.model_dump_json(indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         (folder / "summary.json").unlink(missing_ok=True)
-        for name, table in tables.items():
-            publish(folder / f"{name}.parquet", partial(_write_table, table))
-        publish(folder / "per_class.csv", lambda path: csv.write_csv(tables["per_class"], path))
-        publish(folder / "report.html", lambda path: path.write_bytes(html.encode()))
-        publish(folder / "summary.json", lambda path: path.write_bytes(text.encode()))
     except OSError as error:
         raise OutputError(f"{folder}: the report cannot be written ({error.strerror or error})") from error
+    for name, table in tables.items():
+        write_file(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
+    write_file(folder / "per_class.csv", partial(csv.write_csv, tables["per_class"]))
+    write_file(folder / "report.html", html)
+    write_file(folder / "summary.json", text)
 
 
 def check_folder(folder: Path, *, overwrite: bool = False, names: Sequence[str] = FILES) -> None:
@@ -103,21 +104,9 @@ def check_folder(folder: Path, *, overwrite: bool = False, names: Sequence[str] 
     check_writable(folder)
     if overwrite or not folder.exists():
         return
-    ours = {*names, *(f".{name}.new" for name in names)}
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in names and not is_leftover(path.name))
     if foreign:
         raise UsageError(
             f"{folder}: holds {foreign[0]!r}, which is no part of a report; give another --out, or --overwrite to "
             f"write beside it"
         )
-
-
-def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside, then rename: nobody reads half a file."""
-    temporary = path.with_name(f".{path.name}.new")
-    write(temporary)
-    temporary.replace(path)
-
-
-def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")

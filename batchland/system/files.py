@@ -1,94 +1,188 @@
-"""Write a file or folder so that a reader sees the old or the whole new one, never half. Knows nothing of contents."""
+"""Write files so that a reader sees the old content or all of the new one, and no planted link is followed.
+
+Whatever batchland writes to a local disk is opened here.
+"""
 
 import contextlib
+import ctypes
+import errno
 import os
+import re
+import secrets
 import shutil
+import stat
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from batchland.errors import OutputError, UsageError
-from batchland.system.lock import locked
+
+Content = str | bytes | Callable[[BinaryIO], object]
+"""Of a file: text (stored as UTF-8), bytes, or what writes them to an open file."""
+
+_LEFTOVER: Final = re.compile(r"\..*\.[0-9a-f]{16}\.new")
+_LEFTOVER_SECONDS: Final = 3600.0
+"""A temporary file of this age belongs to a killed process."""
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+"""Flag of Linux's renameat2; macOS's renamex_np has the same value as RENAME_SWAP."""
 
 
-def cache_folder() -> Path:
-    """`batchland` in $XDG_CACHE_HOME or ~/.cache: what can be made again."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "batchland"
+def open_new(path: Path) -> BinaryIO:
+    """Create a file and open it for writing. Raises FileExistsError if the name is taken, be it by a dangling link."""
+    return path.open("xb")  # O_EXCL follows no link
 
 
-def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a temporary file beside `path`, then fsync it and rename it to `path`.
+def open_existing(path: Path, flags: int) -> int:
+    """Open a file for writing, or create it, and return its descriptor. Never truncates.
 
-    If `write` raises, nothing stays and `path` is as before. Raises OutputError if the file cannot be written.
+    flags: os.O_WRONLY or os.O_RDWR, and os.O_APPEND. Raises OSError (ELOOP) if the file is a symbolic link, has a
+    second name (a hard link), or is no regular file: somebody else may have put it there to have another file written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        descriptor = os.open(path, flags, 0o644)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link; a FIFO that nobody reads
+            raise _not_ours(path) from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise _not_ours(path)
+    return descriptor
+
+
+def _not_ours(path: Path) -> OSError:
+    return OSError(errno.ELOOP, f"{path.name} is a link or no regular file; remove it", str(path))
+
+
+def replace_file(path: Path, content: Content, *, scratch: Path | None = None) -> None:
+    """Write a temporary file, fsync it, rename it to `path`, and fsync the folder. Raises OSError.
+
+    The temporary file lies beside `path`, or in the folder `scratch` on the same file system. If this fails, nothing is
+    left behind and `path` is as before (unless the last fsync fails).
+    """
+    # 50 characters of the name: with all of a long one, the temporary name would be too long.
+    temporary = (scratch or path.parent) / f".{path.name[:50]}.{secrets.token_hex(8)}.new"
+    with open_new(temporary) as file, _removed_on_error(temporary):
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()  # here, since a network file system may report a failed write only now
+        temporary.replace(path)
+    sync(path.parent)
+
+
+def write_file(path: Path, content: Content) -> None:
+    """`replace_file` that makes missing folders. Raises OutputError."""
+    with _output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path in a private folder beside `path`; the file that the body writes there becomes `path` at the end.
+
+    For writers that need a path; `write_file` serves all others. If the body raises, nothing is left behind and `path`
+    is as before. Raises OutputError.
+    """
+    with _output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:  # of mode 0700
+            temporary = Path(folder, path.name)
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+        sync(path.parent)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of that name is a temporary file of `replace_file`."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed processes left directly in `folder`."""
+    for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if is_leftover(path.name) and time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it, if it is there. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def swap(left: Path, right: Path) -> bool:
+    """Swap two existing files or folders atomically. False, and nothing done, where the system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        done = libc.renamex_np(os.fsencode(left), os.fsencode(right), _RENAME_EXCHANGE) == 0
+    else:
+        renameat2 = getattr(libc, "renameat2", None)  # glibc 2.28, musl 1.2.6
+        if renameat2 is None:
+            return False
+        done = renameat2(_AT_FDCWD, os.fsencode(left), _AT_FDCWD, os.fsencode(right), _RENAME_EXCHANGE) == 0
+    return bool(done)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
-    """Whether work may begin whose result becomes the file `path`, of that suffix and none of what it reads.
+    """Check, before the work begins, that its result can become the file `path`.
 
-    Raises UsageError, or OutputError if nothing can be written there.
+    suffix: that the name must have. reads: files that the work reads, none of which may be `path`. Raises UsageError,
+    or OutputError if nothing can be written there.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the name of a file that ends in {suffix}")
     if path.suffix.lower() != suffix:
         raise UsageError(f"{path}: give a name that ends in {suffix}")
     if any(path.exists() and each.exists() and path.samefile(each) for each in reads):
-        raise UsageError(f"{path}: is to be read and would be replaced; give another name")
+        raise UsageError(f"{path}: is an input and would be replaced; give another name")
     check_writable(path)
 
 
 def check_writable(path: Path) -> None:
-    """Raise OutputError if nothing can be made where `path` is, or is to be."""
-    folder = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
-    try:
+    """Raise OutputError unless files can be made in the folder `path`, or in the nearest existing folder above it."""
+    with _output_errors(path):
+        folder = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """An empty folder `.NAME.new` beside `path`, which becomes `path` at the end; if the body raises, nothing stays.
-
-    Raises UsageError if `path` exists and is not an empty folder, LockedError if another process is making it,
-    OutputError if it cannot be written.
-    """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"{path}: exists and is not an empty folder; give a new one, or delete it first")
-    target = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
-    temporary = target.with_name(f".{target.name}.new")
+def _removed_on_error(path: Path) -> Iterator[None]:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(temporary.with_suffix(".lock"), str(path)):
-            shutil.rmtree(temporary, ignore_errors=True)  # what a killed process has left
-            try:
-                temporary.mkdir()
-                yield temporary
-                temporary.replace(target)
-                _sync(target.parent)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

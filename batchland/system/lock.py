@@ -1,7 +1,8 @@
-"""One run per output: a kernel lock on a file, freed by the kernel however its holder ends."""
+"""Locks between processes: flock on a file, which the kernel frees however its holder ends."""
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
@@ -12,16 +13,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchland.errors import LockedError
+from batchland.system.files import open_existing
 
 _POLL_SECONDS: Final = 0.05
+
+_log = logging.getLogger("batchland")
 
 
 @contextmanager
 def locked(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if absent, removed afterwards).
+    """Hold an exclusive lock on the file `path`, which is created if absent and removed afterwards.
 
-    Raises LockedError if another process holds it, for longer than `wait` seconds, naming the holder, its host and
-    since when. `what` names the guarded thing in that message.
+    what: names the locked thing in messages. wait: seconds. Raises LockedError if another process still holds the lock
+    after that time, naming its process, host and start, and OSError if `path` cannot be opened or is a link.
     """
     descriptor = _acquire(path, what, time.monotonic() + wait)
     try:
@@ -29,12 +33,33 @@ def locked(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
         os.pwrite(descriptor, json.dumps(holder_facts()).encode(), 0)
         yield
     finally:
-        path.unlink(missing_ok=True)  # while still holding it; see _acquire
-        os.close(descriptor)
+        try:
+            path.unlink(missing_ok=True)  # while still holding it; see _acquire
+        except OSError as error:
+            _log.warning("%s: the lock file cannot be removed (%s); it locks nothing now", path, error.strerror)
+        finally:
+            _close(descriptor)
+
+
+def shared_lock(path: Path) -> int:
+    """Lock an existing file against `in_use`, until the returned descriptor is closed. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process has a lock on an existing file, shared or exclusive. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def holder_facts() -> dict[str, object]:
-    """This process, as a lock names its holder."""
+    """This process, as the holder of a lock: `pid`, `host` and `since`."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -43,12 +68,12 @@ def holder_facts() -> dict[str, object]:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """Who holds the lock: `pid`, `host` and `since` as far as they are known; None if nobody does.
+    """The holder of a lock: `pid`, `host` and `since` as far as they are known; None if nobody holds it.
 
     Asks the kernel, by holding a shared lock for a moment: whoever wants the lock meanwhile needs a short `wait`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
@@ -58,39 +83,48 @@ def holder(path: Path) -> dict[str, Any] | None:
     else:
         return None
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def _acquire(path: Path, what: str, deadline: float) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_existing(path, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder may have removed the file between our open and our lock: then it locks nothing any more.
+            if _same_file(descriptor, path):
+                return descriptor
         except BlockingIOError:
-            facts = read_facts(os.pread(descriptor, 4096, 0))
-            os.close(descriptor)
-            if time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-                continue
-            raise LockedError(f"{what}: {describe_holder(facts)} is writing it; wait for that run or stop it") from None
-        # The last holder may have removed the file between our open and our lock: then this is no longer its lock.
-        if _same_file(descriptor, path):
-            return descriptor
-        os.close(descriptor)
+            if time.monotonic() >= deadline:
+                holder = describe_holder(read_facts(os.pread(descriptor, 4096, 0)))
+                _close(descriptor)
+                raise LockedError(f"{what}: {holder} is writing it; wait for that run or stop it") from None
+            time.sleep(_POLL_SECONDS)
+        except OSError:
+            _close(descriptor)
+            raise
+        _close(descriptor)
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except FileNotFoundError:
         return False
 
 
+def _close(descriptor: int) -> None:
+    try:
+        os.close(descriptor)
+    except OSError as error:  # nothing of value was written, and the descriptor is closed all the same
+        _log.warning("a lock file cannot be closed (%s)", error.strerror)
+
+
 def read_facts(written: bytes) -> dict[str, Any]:
-    """What a holder has written of itself; nothing, if it has not yet."""
+    """The facts that a holder has written into its lock file; empty if it has not yet."""
     try:
         facts = json.loads(written)
-    except ValueError:  # the holder has not written them yet
+    except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
 

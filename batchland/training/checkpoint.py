@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import torch
 
 from batchland.errors import UsageError
 from batchland.models.card import ModelCard
-from batchland.system.files import publish
+from batchland.system.files import write_file
 from batchland.training.dataset import TrainingData
 from batchland.training.metrics import EpochReport
 from batchland.training.models import ServedModel, build
@@ -51,7 +52,7 @@ def save_checkpoint(
         "epochs": [asdict(report) for report in reports],
         "identity": identity,
     }
-    publish(path, lambda temporary: torch.save(checkpoint, temporary))
+    write_file(path, partial(torch.save, checkpoint))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -100,8 +101,13 @@ class ResumeFolder:
             _log.warning("%s: discards the state of an interrupted run (`resume` would continue it)", self.run)
             shutil.rmtree(self.path)
         if (self.path / _IDENTITY).exists():
+<<<<<<< HEAD
             require_same_identity(self.path, json.loads((self.path / _IDENTITY).read_text()), self.identity)
         publish(self.path / _IDENTITY, lambda path: path.write_text(json.dumps(self.identity)))
+=======
+            require_same(self.path, json.loads((self.path / _IDENTITY).read_text()), self.identity)
+        write_file(self.path / _IDENTITY, json.dumps(self.identity))
+>>>>>>> main
         if not (self.path / _STATE).exists():
             return None
         state = torch.load(self.path / _STATE, map_location="cpu", weights_only=True)
@@ -110,7 +116,7 @@ class ResumeFolder:
     def save(self, state: dict[str, Any], reports: Sequence[EpochReport]) -> None:
         """Replace the saved state."""
         whole = state | {"reports": [asdict(report) for report in reports]}
-        publish(self.path / _STATE, lambda path: torch.save(whole, path))
+        write_file(self.path / _STATE, partial(torch.save, whole))
 
     def remove(self) -> None:
         """Delete the folder: the run is finished."""

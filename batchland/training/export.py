@@ -19,7 +19,7 @@ from batchland.images.preprocess import Pixels
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, publish
+from batchland.system.files import check_new_file, new_file
 from batchland.system.options import Options
 from batchland.training.agreement import (
     BATCHES,
@@ -98,10 +98,18 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     holdout = read_holdout(path, checkpoint, card, options.data)
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))
+<<<<<<< HEAD
     writer = _Writer(out, options, card, model, holdout, logits)
     publish(out, writer.write)
     assert writer.report is not None
     return writer.report
+=======
+    making = _Making(out, options, card, model, holdout, logits)
+    with new_file(out) as temporary:
+        making.write(temporary)
+    assert making.report is not None
+    return making.report
+>>>>>>> main
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchland.system.files import publish
+from batchland.system.files import write_file
 from batchland.training.augment import Augmentation
 from batchland.training.batches import image_loader
 from batchland.training.compute import Compute
@@ -81,10 +81,5 @@ class FeatureExtractor:
                 done += len(images)
                 self.on_batch(f"features of {name}", done, count)
             vectors = torch.cat(parts).numpy()
-            publish(path, lambda temporary: _save(temporary, vectors))
+            write_file(path, lambda file: np.save(file, vectors))
         return torch.from_numpy(np.load(path)).to(compute.device)
-
-
-def _save(path: Path, vectors: np.ndarray) -> None:
-    with path.open("wb") as file:  # np.save would add .npy to a name
-        np.save(file, vectors)

@@ -7,10 +7,11 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
-from batchland.system.files import publish
+from batchland.system.files import write_file
 
 METRICS: Final = "metrics.csv"
 METRICS_JSONL: Final = "metrics.jsonl"
@@ -66,14 +67,23 @@ class MetricsFiles:
         writer = csv.DictWriter(text, [field.name for field in fields(EpochReport)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        publish(self._folder / METRICS, lambda path: path.write_text(text.getvalue()))
+        write_file(self._folder / METRICS, text.getvalue())
         lines = "".join(json.dumps(row) + "\n" for row in rows)
+<<<<<<< HEAD:batchland/training/metrics.py
         publish(self._folder / METRICS_JSONL, lambda path: path.write_text(lines))
         self._write_event(reports[-1])
 
     def close(self, reports: Sequence[EpochReport]) -> None:
         """Draw the curves of the finished run."""
         publish(self._folder / CURVES, lambda path: draw_curves(reports, path))
+=======
+        write_file(self._folder / METRICS_JSONL, lines)
+        self._send_event(reports[-1])
+
+    def close(self, reports: Sequence[EpochReport]) -> None:
+        """The run is done: draw its curves."""
+        write_file(self._folder / CURVES, partial(draw_curves, reports))
+>>>>>>> main:batchland/training/journal.py
         if self._events is not None:
             self._events.close()
 
@@ -94,8 +104,13 @@ class MetricsFiles:
         self._events.flush()
 
 
+<<<<<<< HEAD:batchland/training/metrics.py
 def draw_curves(reports: Sequence[EpochReport], path: Path) -> None:
     """Losses and accuracies over the epochs, the kept epoch marked, as PNG."""
+=======
+def draw_curves(reports: Sequence[EpochReport], file: BinaryIO) -> None:
+    """Losses and accuracies over the epochs, the kept one marked, as PNG."""
+>>>>>>> main:batchland/training/journal.py
     from matplotlib.figure import Figure  # slow to import, and needed once a run
 
     epochs = [report.epoch for report in reports]
@@ -111,4 +126,4 @@ def draw_curves(reports: Sequence[EpochReport], path: Path) -> None:
         axes.set(title=f"{kept.model}: {what}", xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
-    figure.savefig(path, format="png", dpi=120)
+    figure.savefig(file, format="png", dpi=120)

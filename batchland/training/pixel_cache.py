@@ -5,10 +5,10 @@ made.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import weakref
@@ -25,7 +25,8 @@ from batchland.errors import ErrorCode, ImageError, OutputError, UsageError
 from batchland.images.preprocess import Pixels, PreprocessSpec, preprocess
 from batchland.images.sources.refs import ImageRef, read_image
 from batchland.system.cores import usable_cores
-from batchland.system.files import cache_folder
+from batchland.system.folders import cache_folder
+from batchland.system.lock import in_use, locked, shared_lock
 
 _log = logging.getLogger("batchland")
 
@@ -51,11 +52,17 @@ class CachedPixels:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         failures: dict[str, tuple[ErrorCode, str]] = json.loads((folder / _FAILURES).read_text())
+<<<<<<< HEAD
         self.failures = {int(row): (code, message) for row, (code, message) in failures.items()}
         """Why an image cannot be decoded, by its row. Its pixels are 0."""
         in_use = os.open(folder / _PIXELS, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(in_use, fcntl.LOCK_SH)
         weakref.finalize(self, os.close, in_use)
+=======
+        self.failures = {int(place): (code, message) for place, (code, message) in failures.items()}
+        """By place in the list: what cannot be decoded, and why. Its pixels are 0."""
+        weakref.finalize(self, os.close, shared_lock(folder / _PIXELS))
+>>>>>>> main
 
     @cached_property
     def array(self) -> Pixels:
@@ -99,8 +106,7 @@ class PixelCache:
     def _locked(self) -> Iterator[None]:
         """One process at a time builds and evicts; a second one waits, then finds the finished entry."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / _LOCK, str(self.folder), wait=math.inf):
             yield
 
     def _make_room(self, wanted: int) -> None:
@@ -116,9 +122,15 @@ class PixelCache:
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in entries}
         taken = sum(sizes.values())
         for path in entries:
+<<<<<<< HEAD
             unfinished = path.name.startswith(".")  # of a killed run: this process holds the lock
             if unfinished or (taken + wanted > self.limit and not _in_use(path)):
                 _log.info("pixel cache: removing %s, %.2f GB", path, sizes[path] / 1e9)
+=======
+            unfinished = path.name.startswith(".")  # of a killed run: we hold the lock, so nobody is at it
+            if unfinished or (taken + wanted > self.limit and not in_use(path / _PIXELS)):
+                _log.info("pixel cache: removes %s, %.2f GB", path, sizes[path] / 1e9)
+>>>>>>> main
                 shutil.rmtree(path)
                 taken -= sizes[path]
 
@@ -146,15 +158,6 @@ def _key(images: Sequence[Content], spec: PreprocessSpec) -> str:
     for ref, digest in images:
         total.update(ref.name.encode("utf-8", "surrogateescape") + b"\0" + digest)
     return total.hexdigest()
-
-
-def _in_use(entry: Path) -> bool:
-    with (entry / _PIXELS).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _decode_into(

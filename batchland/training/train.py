@@ -22,7 +22,7 @@ from batchland.data.folders import class_folders, training_folder
 from batchland.errors import Interrupted, OutputError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.card import ModelCard, TrainingSummary
-from batchland.system.files import publish
+from batchland.system.files import write_file
 from batchland.system.lock import locked
 from batchland.system.signals import StopSignal
 from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone, find_blocks, load_weights
@@ -203,7 +203,7 @@ class _ModelRun:
             _log.info("%s: nothing to resume, starts from the beginning", self.name)
         with reproducible(self.options.seed):
             self.compute.move(self.model)
-            publish(self.out / LAYERS, lambda path: path.write_text(layer_table(self.model, self.data.spec)))
+            write_file(self.out / LAYERS, layer_table(self.model, self.data.spec))
             for stage in self._stages.stages(state["stage"] if state else None):
                 loop = Loop(stage, self.name, reports, self._stages.epochs)
                 if state and state["stage"] == stage.name:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchland.errors import OutputError, UsageError
+from batchland.errors import UsageError
+from batchland.system.files import write_file
 from batchland.trend.measure import Trend
 from batchland.trend.schema import TREND
 
@@ -25,7 +26,6 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
 
     Raises UsageError if `out` is no name of a page, or beside it lies another table than a trend's; OutputError.
     """
-    from batchland.report.write import publish
     from batchland.trend.page import render
 
     if out.suffix.lower() not in (".html", ".htm"):
@@ -33,13 +33,9 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
     files = TrendFiles(out, out.with_suffix(".parquet"))
     if files.parquet.exists() and not _is_trend(files.parquet):
         raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend; give another --out")
-    page = render(trend).encode()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        publish(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
-        publish(files.html, lambda path: path.write_bytes(page))
-    except OSError as error:
-        raise OutputError(f"{out}: the trend cannot be written ({error.strerror or error})") from error
+    page = render(trend)
+    write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
+    write_file(files.html, page)
     return files
 
 

@@ -140,8 +140,8 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path, labels, give
     ("name", "message"),
     [
         ("labels.txt", "give a name that ends in .onnx"),
-        ("labels.onnx", "is to be read and would be replaced; give another name"),
-        ("f.onnx", "is to be read and would be replaced; give another name"),
+        ("labels.onnx", "is an input and would be replaced; give another name"),
+        ("f.onnx", "is an input and would be replaced; give another name"),
         ("models", "is a folder; give the name of a file that ends in .onnx"),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, photos, toy_model):
             result = run(photos, "--out", out, "--model", toy_model)
             assert result.exit_code == 74
             assert last_line(result) == (
-                f"batchland: {out}: cannot be written (Read-only file system); give an --out that this user may write"
+                f"batchland: {out}: cannot be written (Read-only file system); give an output that this user may write"
             )
 
 
@@ -107,7 +107,7 @@ def test_a_folder_that_this_user_may_not_write(nobody, photos, toy_model):
     (nobody.folder / "out").mkdir(0o755)
     with nobody, pytest.raises(OutputError) as caught:
         score(nobody.folder / "in", nobody.folder / "out" / "p.parquet", options(nobody.folder / "toy.onnx"))
-    assert str(caught.value).endswith("cannot be written (Permission denied); give an --out that this user may write")
+    assert str(caught.value).endswith("cannot be written (Permission denied); give an output that this user may write")
     assert os.listdir(nobody.folder / "out") == []
 
 

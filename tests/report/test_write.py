@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_what_was_written_is_read_back(small: Evaluation, tmp_path: Path) -> Non
 def test_a_report_replaces_a_report_and_nothing_else(small: Evaluation, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     write_report(small, folder)
-    (folder / ".report.html.new").write_text("left by a killed run")
+    (folder / f".report.html.{'0' * 16}.new").write_text("left by a killed run")
     write_report(small, folder)
     (folder / "thesis.doc").write_text("years of work")
     with pytest.raises(UsageError) as caught:
@@ -100,10 +101,18 @@ def test_a_report_without_a_summary_is_not_finished(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OutputError, match=r"the report cannot be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match=r"report.html: cannot be written \(No space left on device\)"):
         write_report(small, folder)
     with pytest.raises(UsageError, match=r"holds no summary.json; give a folder that `batchland evaluate` wrote"):
         read_report(folder)
+
+
+def test_four_threads_may_write_one_report_at_once(small: Evaluation, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: write_report(small, folder), range(8)))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert read_report(folder).summary == small.summary
 
 
 def test_a_damaged_report_is_refused(small: Evaluation, tmp_path: Path) -> None:

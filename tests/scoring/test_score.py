@@ -23,7 +23,6 @@ import batchland.scoring.engines.local as engine_module
 from batchland import ScoreOptions, score
 from batchland._version import __version__
 from batchland.errors import Interrupted, ModelError, OutputError, TimeLimitError, TooManyFailedError, UsageError
-from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Counts, Manifest, PredictionsInfo
 from batchland.scoring.options import FailureLimit, find_model
 
@@ -234,14 +233,14 @@ def test_what_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
 
 def test_a_run_killed_between_file_and_manifest_is_completed(tmp_path, photos, toy_model, monkeypatch):
     out = tmp_path / "p.parquet"
-    real = local_module._publish
+    real = local_module.replace_file
 
-    def killed(path, write):
+    def killed(path, *content, **scratch):
         if path.name.endswith("manifest.json"):
             raise Stop
-        real(path, write)
+        real(path, *content, **scratch)
 
-    monkeypatch.setattr(local_module, "_publish", killed)
+    monkeypatch.setattr(local_module, "replace_file", killed)
     with pytest.raises(Stop):
         score(photos, out, options(toy_model))
     monkeypatch.undo()
@@ -254,14 +253,11 @@ def test_a_run_killed_between_file_and_manifest_is_completed(tmp_path, photos, t
 @pytest.mark.parametrize("name", ["p.parquet", "p"])
 def test_a_run_killed_before_it_cleaned_up_is_completed(tmp_path, photos, toy_model, monkeypatch, name):
     out = tmp_path / "out" / name
-    real = local_module._sync
 
-    def killed(path):
-        real(path)
-        if path == out.parent and manifest_path(out).exists():
-            raise Stop
+    def killed(self):
+        raise Stop
 
-    monkeypatch.setattr(local_module, "_sync", killed)
+    monkeypatch.setattr(local_module.LocalOutput, "_clean_up", killed)
     with pytest.raises(Stop):
         score(photos, out, options(toy_model))
     monkeypatch.undo()
@@ -321,7 +317,7 @@ def test_what_fails_at_once_has_left_no_parts(photos, toy_model):
     with pytest.raises(OutputError) as caught:
         score(photos, "/proc/p.parquet", options(toy_model))
     assert str(caught.value) == (
-        "/proc/p.parquet: cannot be written (No such file or directory); mend that, or give another --out"
+        "/proc/p.parquet: cannot be written (No such file or directory); mend that, or give another output"
     )
 
 

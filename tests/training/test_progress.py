@@ -1,4 +1,4 @@
-"""How far training is, for people and for logs."""
+"""Progress of training on terminals and in logs."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar_per_epoch_that_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_bar_per_epoch_and_removes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     with TrainProgress() as progress:
@@ -28,7 +28,7 @@ def test_a_terminal_gets_a_bar_per_epoch_that_leaves_no_trace(monkeypatch: pytes
     assert text.rstrip(" ").endswith("\r")
 
 
-def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_gets_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr("sys.stderr", io.StringIO())
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))

@@ -29,7 +29,7 @@ from batchland.models.ort import (
     placement,
 )
 from batchland.system.cores import usable_cores
-from batchland.system.files import cache_folder
+from batchland.system.folders import cache_folder
 
 if TYPE_CHECKING:
     from batchland.models.gpu.decode_jpegs import RowDecoder, RowDecoders

@@ -17,7 +17,7 @@ import numpy as np
 
 from batchland.errors import OutputError
 from batchland.models.contract import Probabilities
-from batchland.system.files import publish
+from batchland.system.files import write_file
 
 Settings = Mapping[str, str]
 """Options of the execution provider."""
@@ -82,7 +82,5 @@ def remembered(folder: Path, key: Mapping[str, object], make: Callable[[], Setti
             return {str(name): str(value) for name, value in found["settings"].items()}
     settings = make()
     with contextlib.suppress(OutputError):
-        publish(
-            path, lambda temporary: temporary.write_text(json.dumps({"key": key, "settings": dict(settings)}) + "\n")
-        )
+        write_file(path, json.dumps({"key": key, "settings": dict(settings)}) + "\n")
     return settings

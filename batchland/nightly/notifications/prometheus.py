@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, time
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from batchland.nightly.run_record import RunRecord, last_good
+from batchland.system.files import write_file
 
 
 def write_metrics(path: Path, records: Sequence[RunRecord]) -> None:
     """Write what the newest of a job's nights, and its last good one, tell. The file is replaced by rename.
 
-    records: as `read_runs` gives them, at least one. Raises OSError.
+    records: as `read_runs` gives them, at least one. Raises OutputError.
     """
     registry = CollectorRegistry()
     newest, good = records[-1], last_good(records)
@@ -30,8 +31,7 @@ def write_metrics(path: Path, records: Sequence[RunRecord]) -> None:
         if value is not None:
             gauge(name, text).labels(newest.job).set(value)
     _describe_models(newest, gauge)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_to_textfile(str(path), registry)
+    write_file(path, generate_latest(registry))
 
 
 def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:

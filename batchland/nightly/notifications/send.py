@@ -1,5 +1,6 @@
 """Tell others of a night: metrics, notification, heartbeat. What goes wrong with that becomes a warning, no more."""
 
+from batchland.errors import OutputError
 from batchland.nightly.notifications.command import notify
 from batchland.nightly.notifications.heartbeat import ping_end, ping_start
 from batchland.nightly.notifications.prometheus import write_metrics
@@ -22,8 +23,8 @@ def tell_end(recorder: Recorder, *, quiet: bool) -> None:
     if job.metrics and attempt.outcome != "locked":
         try:
             write_metrics(job.metrics, sorted([*records, recorder.record], key=lambda record: record.date))
-        except OSError as error:
-            _note(recorder, f"metrics: {job.metrics} cannot be written ({error.strerror})")
+        except OutputError as error:
+            _note(recorder, f"metrics: {error}")
     if job.notify and not quiet:
         on, failed = job.notify.on, attempt.exit_code != 0
         before = [record.exit_code for record in records if record.date < recorder.night][-1:]
