@@ -13,7 +13,7 @@ from s3_server import bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
 import batchland.system.retries
-import batchland.training  # noqa: F401 - sets up OpenMP before a test imports torch
+import batchland.training  # sets up OpenMP before a test imports torch
 from batchland.images.sources import refs
 
 __all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules

@@ -207,13 +207,8 @@ def _write_state(partial: Path, url: str, response: http.client.HTTPResponse) ->
     etag = response.headers.get("ETag", "")
     strong = etag if etag.startswith('"') else ""  # a weak tag does not promise identical bytes
     validator = strong or response.headers.get("Last-Modified", "")
-<<<<<<< HEAD
     partial.unlink(missing_ok=True)  # first, so that old bytes never have the new state
-    _state_path(partial).write_text(json.dumps(_State(url, validator, _total(response, 0))._asdict()))
-=======
-    partial.unlink(missing_ok=True)  # before the state, so that old bytes never stand under a new one
     replace_file(_state_path(partial), json.dumps(_State(url, validator, _total(response, 0))._asdict()))
->>>>>>> main
 
 
 def _size(path: Path) -> int:

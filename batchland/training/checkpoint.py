@@ -101,13 +101,8 @@ class ResumeFolder:
             _log.warning("%s: discards the state of an interrupted run (`resume` would continue it)", self.run)
             shutil.rmtree(self.path)
         if (self.path / _IDENTITY).exists():
-<<<<<<< HEAD
             require_same_identity(self.path, json.loads((self.path / _IDENTITY).read_text()), self.identity)
-        publish(self.path / _IDENTITY, lambda path: path.write_text(json.dumps(self.identity)))
-=======
-            require_same(self.path, json.loads((self.path / _IDENTITY).read_text()), self.identity)
         write_file(self.path / _IDENTITY, json.dumps(self.identity))
->>>>>>> main
         if not (self.path / _STATE).exists():
             return None
         state = torch.load(self.path / _STATE, map_location="cpu", weights_only=True)

@@ -98,18 +98,8 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     holdout = read_holdout(path, checkpoint, card, options.data)
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))
-<<<<<<< HEAD
-    writer = _Writer(out, options, card, model, holdout, logits)
-    publish(out, writer.write)
-    assert writer.report is not None
-    return writer.report
-=======
-    making = _Making(out, options, card, model, holdout, logits)
     with new_file(out) as temporary:
-        making.write(temporary)
-    assert making.report is not None
-    return making.report
->>>>>>> main
+        return _Writer(out, options, card, model, holdout, logits).write(temporary)
 
 
 @dataclass
@@ -123,9 +113,8 @@ class _Writer:
     holdout: Holdout
     logits: Probabilities
     """Of the trained model, for all validation images, [images, classes]."""
-    report: ExportReport | None = None
 
-    def write(self, temporary: Path) -> None:
+    def write(self, temporary: Path) -> ExportReport:
         precision = self.options.precision
         form = {"fp32": lambda model: model, "fp16": half, "int8": quantisable}[precision]
         write_onnx(form(self.model), self.card, temporary)
@@ -138,7 +127,7 @@ class _Writer:
         require_agreement(self.out, precision, batches)
         card = self.card.model_copy(update={"export": self._summary(session, batches)})
         _set_card(temporary, card)
-        self.report = ExportReport(
+        return ExportReport(
             path=self.out,
             card=card,
             loss_before=mean_loss(self.logits, self.holdout.labels),

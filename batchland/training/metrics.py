@@ -69,21 +69,12 @@ class MetricsFiles:
         writer.writerows(rows)
         write_file(self._folder / METRICS, text.getvalue())
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-<<<<<<< HEAD:batchland/training/metrics.py
-        publish(self._folder / METRICS_JSONL, lambda path: path.write_text(lines))
+        write_file(self._folder / METRICS_JSONL, lines)
         self._write_event(reports[-1])
 
     def close(self, reports: Sequence[EpochReport]) -> None:
         """Draw the curves of the finished run."""
-        publish(self._folder / CURVES, lambda path: draw_curves(reports, path))
-=======
-        write_file(self._folder / METRICS_JSONL, lines)
-        self._send_event(reports[-1])
-
-    def close(self, reports: Sequence[EpochReport]) -> None:
-        """The run is done: draw its curves."""
         write_file(self._folder / CURVES, partial(draw_curves, reports))
->>>>>>> main:batchland/training/journal.py
         if self._events is not None:
             self._events.close()
 
@@ -104,13 +95,8 @@ class MetricsFiles:
         self._events.flush()
 
 
-<<<<<<< HEAD:batchland/training/metrics.py
-def draw_curves(reports: Sequence[EpochReport], path: Path) -> None:
-    """Losses and accuracies over the epochs, the kept epoch marked, as PNG."""
-=======
 def draw_curves(reports: Sequence[EpochReport], file: BinaryIO) -> None:
-    """Losses and accuracies over the epochs, the kept one marked, as PNG."""
->>>>>>> main:batchland/training/journal.py
+    """Losses and accuracies over the epochs, the kept epoch marked, as PNG."""
     from matplotlib.figure import Figure  # slow to import, and needed once a run
 
     epochs = [report.epoch for report in reports]

@@ -52,17 +52,9 @@ class CachedPixels:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         failures: dict[str, tuple[ErrorCode, str]] = json.loads((folder / _FAILURES).read_text())
-<<<<<<< HEAD
         self.failures = {int(row): (code, message) for row, (code, message) in failures.items()}
         """Why an image cannot be decoded, by its row. Its pixels are 0."""
-        in_use = os.open(folder / _PIXELS, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(in_use, fcntl.LOCK_SH)
-        weakref.finalize(self, os.close, in_use)
-=======
-        self.failures = {int(place): (code, message) for place, (code, message) in failures.items()}
-        """By place in the list: what cannot be decoded, and why. Its pixels are 0."""
         weakref.finalize(self, os.close, shared_lock(folder / _PIXELS))
->>>>>>> main
 
     @cached_property
     def array(self) -> Pixels:
@@ -122,15 +114,9 @@ class PixelCache:
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in entries}
         taken = sum(sizes.values())
         for path in entries:
-<<<<<<< HEAD
             unfinished = path.name.startswith(".")  # of a killed run: this process holds the lock
-            if unfinished or (taken + wanted > self.limit and not _in_use(path)):
-                _log.info("pixel cache: removing %s, %.2f GB", path, sizes[path] / 1e9)
-=======
-            unfinished = path.name.startswith(".")  # of a killed run: we hold the lock, so nobody is at it
             if unfinished or (taken + wanted > self.limit and not in_use(path / _PIXELS)):
-                _log.info("pixel cache: removes %s, %.2f GB", path, sizes[path] / 1e9)
->>>>>>> main
+                _log.info("pixel cache: removing %s, %.2f GB", path, sizes[path] / 1e9)
                 shutil.rmtree(path)
                 taken -= sizes[path]
 

@@ -98,9 +98,7 @@ def test_broken_download_resumes_in_the_next_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["download", "unpacking"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_signal_stops_and_the_next_run_resumes(
-    tmp_path: Path, stage: str, signum: signal.Signals
-) -> None:
+def test_signal_stops_and_the_next_run_resumes(tmp_path: Path, stage: str, signum: signal.Signals) -> None:
     def interrupt(current: str, done: int, total: int | None) -> None:
         if current == stage:
             os.kill(os.getpid(), signum)

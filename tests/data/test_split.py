@@ -183,9 +183,7 @@ def test_unusable_folders_are_errors_and_leave_nothing(photos: Path, tmp_path: P
     )
     (photos / "00.Red_Tower" / "more").mkdir()
     (photos / "00.Red_Tower" / "more" / "1.jpg").write_text("")
-    assert message(photos) == (
-        f"{photos}/00.Red_Tower: has photos in subfolders (more/1.jpg); move them up"
-    )
+    assert message(photos) == (f"{photos}/00.Red_Tower: has photos in subfolders (more/1.jpg); move them up")
 
 
 def test_full_disk_leaves_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

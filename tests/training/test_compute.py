@@ -13,7 +13,10 @@ from batchland.training.compute import Compute, choose_compute, reproducible
 def test_precision_is_the_requested_one() -> None:
     assert choose_compute("cpu", "fp32") == Compute(torch.device("cpu"), bf16=False)
     assert choose_compute("cpu", "bf16") == Compute(torch.device("cpu"), bf16=True)
-    assert (str(choose_compute("cpu", "fp32")), str(choose_compute("cpu", "bf16"))) == ("cpu, float32", "cpu, bfloat16 products")
+    assert (str(choose_compute("cpu", "fp32")), str(choose_compute("cpu", "bf16"))) == (
+        "cpu, float32",
+        "cpu, bfloat16 products",
+    )
 
 
 def test_only_products_are_bfloat16() -> None:

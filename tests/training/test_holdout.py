@@ -30,9 +30,7 @@ def test_labels_follow_class_names(colour_folders: Path) -> None:
     assert held.sample(99).mean((1, 2)).argmax(1).tolist() == [2, 1, 0]
 
 
-def test_val_folder_is_found_next_to_a_linked_train_folder(
-    colour_folders: Path, tmp_path: Path
-) -> None:
+def test_val_folder_is_found_next_to_a_linked_train_folder(colour_folders: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").symlink_to(colour_folders)
     for folder, colour in COLOURS.items():
@@ -64,14 +62,10 @@ def test_training_batches_hold_all_other_readable_photos(colour_folders: Path) -
         ((*COLOURS, "03.Sea"), "it lacks '03.Sea'"),
     ],
 )
-def test_other_class_folders_are_refused(
-    colour_folders: Path, folders: tuple[str, ...], says: str
-) -> None:
+def test_other_class_folders_are_refused(colour_folders: Path, folders: tuple[str, ...], says: str) -> None:
     with pytest.raises(UsageError) as caught:
         holdout(colour_folders, every(1), folders=folders)
-    assert str(caught.value) == (
-        f"{colour_folders}: not the classes that {PATH} was trained on: {says}"
-    )
+    assert str(caught.value) == (f"{colour_folders}: not the classes that {PATH} was trained on: {says}")
 
 
 def test_missing_and_unknown_validation_classes_are_refused(colour_folders: Path) -> None:

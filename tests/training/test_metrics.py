@@ -4,8 +4,9 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from batchland.training.metrics import EpochReport, MetricsFiles, best_of, draw_curves
 from PIL import Image
+
+from batchland.training.metrics import EpochReport, MetricsFiles, best_of, draw_curves
 
 FIRST = EpochReport("transfer", "head", 1, 3, 2.0, 0.3, 1.9, 0.4, 0.001, 1.5, True)
 REPORTS = [

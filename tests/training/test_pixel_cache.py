@@ -111,9 +111,7 @@ def test_unwritable_cache_is_an_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError) as caught:
         load_data(data, SPEC, cache=PixelCache(tmp_path / "file"))
-    assert str(caught.value) == (
-        f"{tmp_path}/file: the pixel cache cannot be written (File exists)"
-    )
+    assert str(caught.value) == (f"{tmp_path}/file: the pixel cache cannot be written (File exists)")
 
 
 def test_default_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
