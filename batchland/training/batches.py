@@ -99,6 +99,7 @@ def _ignore_signals(worker: int) -> None:  # noqa: ARG001
 
 @atexit.register  # runs before multiprocessing's own handler, which sends SIGTERM and then waits without a limit
 def _end_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for each killed worker
     for worker in multiprocessing.active_children():
         if worker.daemon:
             worker.kill()
