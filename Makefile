@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# More options for pytest: make test PYTEST="-k shard"
+PYTEST ?=
 UV := $(BIN)/python -m uv pip
 
 # Most tests and benchmarks start processes: let Python keep what it has compiled.
@@ -13,7 +15,7 @@ demo: .venv/train.installed
 	$(BIN)/batchland demo demo
 
 test: .venv/dev.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST)
 
 test-slow: .venv/dev.installed
 	$(BIN)/python -m pytest -m slow --timeout 3600

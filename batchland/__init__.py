@@ -14,34 +14,35 @@ from batchland._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from batchland.demo.sample import draw_sample
-    from batchland.evaluation.comparison import CompareOptions, Comparison, compare
-    from batchland.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+    from batchland.evaluation.comparison import Comparison, compare
+    from batchland.evaluation.evaluate import Evaluation, evaluate
     from batchland.evaluation.gates import Gate, GateResult, check_gates, parse_gate
+    from batchland.evaluation.options import CompareOptions, EvaluateOptions
     from batchland.evaluation.saved import Report, read_report
     from batchland.models.adopt import adopt
     from batchland.models.session import Session, open_session
     from batchland.nightly.job import Job, load_job
-    from batchland.nightly.run_record import RunRecord, read_runs
+    from batchland.nightly.record_files import read_runs
+    from batchland.nightly.run_record import RunRecord
     from batchland.nightly.runner import NightResult, run_night
-    from batchland.report.comparison import write_comparison, write_side_by_side
-    from batchland.report.write import ReportFiles, ReportOptions, write_report
+    from batchland.report.options import ReportOptions
+    from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
     from batchland.scoring.merge.merge import merge
-    from batchland.scoring.options import ScoreOptions
+    from batchland.scoring.options import ScoreOptions, Shard
     from batchland.scoring.predict import predict
     from batchland.scoring.score import Progress, RunSummary, score
-    from batchland.scoring.shard import Shard
-    from batchland.training.export import ExportOptions, export
-    from batchland.training.options import TrainOptions
+    from batchland.training.export import export
+    from batchland.training.options import ExportOptions, TrainOptions
     from batchland.training.train import TrainedModel, train
 
 
 # Public name -> module, imported when the name is first used, so that `import batchland` costs nothing.
 _PUBLIC = {
-    "CompareOptions": "batchland.evaluation.comparison",
+    "CompareOptions": "batchland.evaluation.options",
     "Comparison": "batchland.evaluation.comparison",
-    "EvaluateOptions": "batchland.evaluation.evaluate",
+    "EvaluateOptions": "batchland.evaluation.options",
     "Evaluation": "batchland.evaluation.evaluate",
-    "ExportOptions": "batchland.training.export",
+    "ExportOptions": "batchland.training.options",
     "Gate": "batchland.evaluation.gates",
     "GateResult": "batchland.evaluation.gates",
     "Job": "batchland.nightly.job",
@@ -49,12 +50,12 @@ _PUBLIC = {
     "Progress": "batchland.scoring.score",
     "Report": "batchland.evaluation.saved",
     "ReportFiles": "batchland.report.write",
-    "ReportOptions": "batchland.report.write",
+    "ReportOptions": "batchland.report.options",
     "RunRecord": "batchland.nightly.run_record",
     "RunSummary": "batchland.scoring.score",
     "ScoreOptions": "batchland.scoring.options",
     "Session": "batchland.models.session",
-    "Shard": "batchland.scoring.shard",
+    "Shard": "batchland.scoring.options",
     "TrainOptions": "batchland.training.options",
     "TrainedModel": "batchland.training.train",
     "adopt": "batchland.models.adopt",
@@ -69,13 +70,13 @@ _PUBLIC = {
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.scoring.predict",
     "read_report": "batchland.evaluation.saved",
-    "read_runs": "batchland.nightly.run_record",
+    "read_runs": "batchland.nightly.record_files",
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring.score",
     "train": "batchland.training.train",
-    "write_comparison": "batchland.report.comparison",
+    "write_comparison": "batchland.report.write",
     "write_report": "batchland.report.write",
-    "write_side_by_side": "batchland.report.comparison",
+    "write_side_by_side": "batchland.report.write",
 }
 __all__ = [
     "CompareOptions",

@@ -45,7 +45,7 @@ def decode(options: Options) -> Found:
 
 def decode_cuda(options: Options) -> Found:
     """D on the GPU: JPEGs that lie in memory to the rows of batches there, as `score --decode cuda` decodes them."""
-    from batchland.images.jpegs import left_encoded
+    from batchland.images.encoded_jpegs import keep_encoded
     from batchland.images.sources.folder import list_images
     from batchland.images.sources.refs import read_image
     from batchland.models.gpu.decode_jpegs import open_decoders
@@ -57,7 +57,7 @@ def decode_cuda(options: Options) -> Found:
     spec = _open(options.model, "cpu").card.preprocess
     count = options.batch_size * RUNNERS_PER_GPU
     left = [
-        left_encoded(read_image(ref).data, spec, checked=False) for ref in islice(list_images(options.images), count)
+        keep_encoded(read_image(ref).data, spec, checked=False) for ref in islice(list_images(options.images), count)
     ]
     jpegs = [jpeg for jpeg in left if jpeg is not None]
     batches = [dict(enumerate(jpegs[start::RUNNERS_PER_GPU])) for start in range(RUNNERS_PER_GPU)]
@@ -92,7 +92,6 @@ def leave_checked(options: Options) -> Found:
 
 def copies(options: Options) -> Found:
     """GB/s of batches from the host to the device, out of ordinary memory and out of pinned."""
-    from batchland.models.gpu.bound import Place
     from batchland.models.gpu.cudart import pinned_zeros, use_gpu
     from batchland.models.ort import ort
 
@@ -100,7 +99,7 @@ def copies(options: Options) -> Found:
     if place.kind == "cuda":
         use_gpu(place.number)
     shape = (options.batch_size, *_open(options.model, "cpu").card.preprocess.shape)
-    on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *Place(place.kind, place.number))
+    on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *place)
     found = {}
     for name, host in (("pageable", np.ones(shape, np.uint8)), ("pinned", pinned_zeros(shape))):
         rate = _rate(lambda host=host: on_device.update_inplace(host), 1, 1, options.seconds)
@@ -204,10 +203,10 @@ def _open(path: str, device: str, batch_size: int | None = None, **settings: str
 
 
 def _place(device: str):
-    from batchland.models.gpu.bound import Place
+    from batchland.models.gpu.device import Device
 
     kind, _, number = device.partition(":")
-    return Place("cpu" if kind == "cpu" else "cuda", int(number or 0))
+    return Device("cpu" if kind == "cpu" else "cuda", int(number or 0))
 
 
 def _place_of_gpu(device: str):
@@ -221,11 +220,11 @@ def _place_of_gpu(device: str):
 
 
 def _leave(options: Options, *, checked: bool) -> Found:
-    from batchland.images.loader import BatchLoader, leave_jpegs, load_image
+    from batchland.images.loader import BatchLoader, keep_jpegs_encoded, load_image
     from batchland.images.sources.folder import list_images
 
     def load(ref, spec):
-        return load_image(ref, spec, partial(leave_jpegs, checked=checked))
+        return load_image(ref, spec, partial(keep_jpegs_encoded, checked=checked))
 
     spec = _open(options.model, "cpu").card.preprocess
     begin = time.perf_counter()

@@ -22,15 +22,15 @@ import numpy as np
 from PIL import Image
 
 from batchland.errors import ImageError
-from batchland.images.jpegs import Encoded, left_encoded
-from batchland.images.loader import BatchLoader, Decode, decode_image, leave_jpegs, load_image
+from batchland.images.encoded_jpegs import Encoded, keep_encoded
+from batchland.images.loader import BatchLoader, Decode, decode_image, keep_jpegs_encoded, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import read_image
 from batchland.models.gpu import jpeg_decoder
-from batchland.models.gpu.bound import Place
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.jpeg_decoder import JpegDecoder
-from batchland.models.gpu.resize import Fitter
+from batchland.models.gpu.resize import Resizer
 from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.photos import SIZES, draw_photos
 
@@ -45,7 +45,7 @@ HOLE = 500
 
 def main(photos: Path) -> None:
     files = [read_image(ref).data for ref in list_images(photos)]
-    jpegs = [data for data in files if left_encoded(data, SPEC, checked=True)]
+    jpegs = [data for data in files if keep_encoded(data, SPEC, checked=True)]
     lines = [
         f"# JPEGs for a GPU to decode, {datetime.now(UTC):%Y-%m-%d}",
         "",
@@ -78,8 +78,8 @@ def _times() -> list[str]:
         ways: tuple[Callable[[bytes], object], ...] = (
             lambda data: preprocess(data, SPEC),
             lambda data: preprocess(data, auto),
-            lambda data: left_encoded(data, SPEC, checked=False),
-            lambda data: left_encoded(data, SPEC, checked=True),
+            lambda data: keep_encoded(data, SPEC, checked=False),
+            lambda data: keep_encoded(data, SPEC, checked=True),
         )
         cells = [f"{_milliseconds(way, files):.2f}" for way in ways]
         lines.append(f"| {SIZES[size].width} x {SIZES[size].height} | {' | '.join(cells)} |")
@@ -91,8 +91,8 @@ def _loader() -> list[str]:
     folder = draw_photos(Path("build/bench/photos"), "small", LOADED)
     ways: dict[str, Decode] = {
         "decoded and fitted": decode_image,
-        "left to a GPU": partial(leave_jpegs, checked=False),
-        "left to a GPU, checked": partial(leave_jpegs, checked=True),
+        "left to a GPU": partial(keep_jpegs_encoded, checked=False),
+        "left to a GPU, checked": partial(keep_jpegs_encoded, checked=True),
     }
     lines = ["## Through the loader, 500 x 375", "", "| | images/s | CPU ms an image |", "| --- | ---: | ---: |"]
     for name, decoding in ways.items():
@@ -138,20 +138,20 @@ def _drift(jpegs: Sequence[bytes]) -> list[str]:
 
 
 def _pairs(files: Sequence[bytes]) -> Iterator[tuple[Pixels, Pixels]]:
-    decoder, fitter = JpegDecoder(Place("cpu"), (), 1), Fitter(Place("cpu"), SPEC)
+    decoder, resizer = JpegDecoder(Device("cpu"), (), 1), Resizer(Device("cpu"), SPEC)
     for data in files:
-        jpeg = left_encoded(data, SPEC, checked=False)
+        jpeg = keep_encoded(data, SPEC, checked=False)
         assert jpeg is not None
         (picture,) = decoder.decode([jpeg])
         assert picture is not None
         ours = np.empty(SPEC.shape, np.uint8)
-        fitter.fit(picture, jpeg.orientation, ours.ctypes.data)
+        resizer.resize(picture, jpeg.orientation, ours.ctypes.data)
         yield ours, fit(decode(data, SPEC).pixels, SPEC)
 
 
 def _damage(jpegs: Sequence[bytes]) -> list[str]:
     """How much of random damage is found: by the CPU's path, by the check alone, by nvImageCodec on the CPU."""
-    decoder = JpegDecoder(Place("cpu"), (), 1)
+    decoder = JpegDecoder(Device("cpu"), (), 1)
     rng = np.random.default_rng(0)
     tried: Counter[str] = Counter()
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -163,8 +163,8 @@ def _damage(jpegs: Sequence[bytes]) -> list[str]:
                     kind = f"{form}, {kind}"
                     tried[kind] += 1
                     found["cpu"][kind] += _fails(damaged)
-                    found["check"][kind] += left_encoded(damaged, SPEC, checked=True) is None
-                    header = left_encoded(damaged, SPEC, checked=False)
+                    found["check"][kind] += keep_encoded(damaged, SPEC, checked=True) is None
+                    header = keep_encoded(damaged, SPEC, checked=False)
                     found["codec"][kind] += decoder.decode([header or Encoded(b"", 0, 0, 1)]) == [None]
     lines = [
         "## Damaged files that are found",

@@ -9,7 +9,7 @@ from batchland.images.preprocess import PreprocessSpec
 from batchland.models.card import ModelCard, class_names
 
 if TYPE_CHECKING:
-    from batchland.training.models import Architecture
+    from batchland.training.options import Architecture
 
 CLASSES = 50
 

@@ -39,8 +39,8 @@ from batchland.predictions.schema import (
     Seconds,
     WrittenFile,
 )
-from batchland.scoring.options import ScoreOptions
-from batchland.scoring.shard import ROW_GROUP_SIZE, Deal, Shard
+from batchland.scoring.options import ScoreOptions, Shard
+from batchland.scoring.shard import ROW_GROUP_SIZE, Deal
 from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos
 

@@ -232,7 +232,8 @@ def _plain_loop(
 
 def _train(data: Path, out: Path, **options: Any) -> tuple[Any, list[tuple[float, float]]]:
     """Train one model with two workers; wall and CPU seconds of each epoch."""
-    from batchland.training.train import TrainOptions, train
+    from batchland.training.options import TrainOptions
+    from batchland.training.train import train
 
     laps: list[tuple[float, float]] = []
     before = [time.perf_counter(), _cpu_seconds()]

@@ -97,9 +97,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def on_the_cpu(toy_model, settings_seen=None):
     """Creates what `open_on_gpus` creates, where there is no GPU."""
 
-    def create(place, settings):
+    def create(device, settings):
         if settings_seen is not None:
-            settings_seen.append((place, dict(settings)))
+            settings_seen.append((device, dict(settings)))
         return create_session(toy_model.read_bytes(), [(CPU, {})], Threads(1))
 
     return create

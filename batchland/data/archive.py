@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from batchland.data.options import UnpackLimits
 from batchland.errors import UsageError
 
 _CHUNK: Final = 1 << 20
@@ -30,19 +29,6 @@ _DAMAGE: Final = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError, UnicodeError,
     NotImplementedError,
 )  # fmt: skip
-
-
-class UnpackLimits(BaseModel):
-    """Limits of what an archive may unpack to: above any set of photos, below what a zip bomb reaches."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_bytes: Annotated[int, Field(gt=0)] = 64 << 30
-    """Of all unpacked files together; also of the archive itself while it is downloaded."""
-    max_files: Annotated[int, Field(gt=0)] = 1_000_000
-    """Files and folders."""
-    max_ratio: Annotated[float, Field(gt=0)] = 100.0
-    """Unpacked bytes per byte of the archive, checked from 64 MiB on. Photos stay near 1; bombs reach thousands."""
 
 
 class Unpacked(NamedTuple):

@@ -23,7 +23,7 @@ from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import class_names
-from batchland.system.text import one_line, visible
+from batchland.system.text import aligned, count, counted, first_few, one_line, visible
 
 SAMPLES: Final = 8
 """Number of photos of a class on the sample sheet."""
@@ -211,21 +211,21 @@ class _Survey:
                 yield Finding(problem=True, text=text)
         for part in PARTS[1:]:
             if unknown := sorted(set(self.folders[part]) - train):
-                text = f"{_number(len(unknown), f'{part} folder')} without a folder in train: {_some(unknown)}"
+                text = f"{counted(len(unknown), f'{part} folder')} without a folder in train: {first_few(unknown, 5)}"
                 yield Finding(problem=True, text=text)
             lacking = [one.folder for one in classes if one.folder in train and not getattr(one, part)]
             if self.folders[part] and lacking:
-                text = f"{_number(len(lacking), 'class')} without a {part} photo: {_some(lacking)}"
+                text = f"{counted(len(lacking), 'class', 'classes')} without a {part} photo: {first_few(lacking, 5)}"
                 yield Finding(problem=part == "val", text=text)
 
     def _file_findings(self) -> Iterator[Finding]:
         if self.unreadable:
             names = [f"{file.name} ({file.code})" for file in self.unreadable]
-            text = f"{_number(len(names), 'photo')} that cannot be read and will be skipped: {_some(names)}"
+            text = f"{counted(len(names), 'photo')} that cannot be read and will be skipped: {first_few(names, 5)}"
             yield Finding(problem=False, text=text)
         for part, loose in self.loose.items():
             if loose:
-                text = f"{_number(loose, 'photo')} in no class folder of {part}, which will not be used"
+                text = f"{counted(loose, 'photo')} in no class folder of {part}, which will not be used"
                 yield Finding(problem=False, text=text)
 
 
@@ -249,8 +249,8 @@ def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]
         (False, "more than once in a class", [one for one in duplicates if not (one.two_classes or one.two_parts)]),
     ):
         if groups:
-            named = _some([" = ".join(group.names[:3]) for group in groups])
-            yield Finding(problem=problem, text=f"{_number(len(groups), 'picture')} {what}: {named}")
+            named = first_few([" = ".join(group.names[:3]) for group in groups], 5)
+            yield Finding(problem=problem, text=f"{counted(len(groups), 'picture')} {what}: {named}")
 
 
 def _sizes(outcomes: list[Outcome]) -> Sizes:
@@ -270,26 +270,14 @@ def table(found: DataCheck) -> str:
     parts = [part for part in PARTS if part != "val" or totals[part]]
     train, val, test = totals.values()
     validate = f", {val} to validate" if val else ""
-    classes = _number(len(found.classes), "class")
+    classes = counted(len(found.classes), "class", "classes")
     lines = [f"{found.data}: {classes}, {train} photos to train{validate} and {test} to test"]
     if found.sizes:
         ranges = [f"{name} {low} to {high}, median {middle}" for name, (low, middle, high) in (
             ("width", found.sizes.width), ("height", found.sizes.height))]  # fmt: skip
         lines.append(f"{'; '.join(ranges)} pixels; {found.sizes.bytes / 1e6:.1f} MB")
-    width = max(5, *(len(one_line(one.folder, 40)) for one in found.classes)) if found.classes else 5
-    lines.append(f"{'class':<{width}}  {''.join(f'{part:>7}  ' for part in parts)}{'unreadable':>10}")
-    for one in found.classes:
-        counts = "".join(f"{getattr(one, part):>7}  " for part in parts)
-        lines.append(f"{one_line(one.folder, 40):<{width}}  {counts}{one.unreadable:>10}")
+    columns = [*parts, "unreadable"]
+    counts = [[one_line(one.folder, 40), *(count(getattr(one, name)) for name in columns)] for one in found.classes]
+    lines += aligned([["class", *columns], *counts], "<" + ">" * len(columns))
     lines += [f"{'problem' if finding.problem else 'note'}: {visible(finding.text)}" for finding in found.findings]
     return "\n".join(lines) + "\n"
-
-
-def _number(count: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count} {noun if count == 1 else plural}"
-
-
-def _some(names: list[str], shown: int = 5) -> str:
-    more = f", and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

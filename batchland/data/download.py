@@ -7,34 +7,18 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator
-
-from batchland.data.archive import Unpacked, UnpackLimits, lift_only_folder, unpack
+from batchland.data.archive import Unpacked, lift_only_folder, unpack
 from batchland.data.fetch import fetch, forget
+from batchland.data.options import DownloadOptions
 from batchland.errors import Interrupted, UsageError
 from batchland.system.folders import new_folder
-from batchland.system.options import Options
 from batchland.system.signals import StopSignal
 
 REFERENCE_URL: Final = "https://udacity-dlnfd.s3-us-west-1.amazonaws.com/datasets/landmark_images.zip"
 """50 classes of Google Landmarks v2, 4,996 photos to train and 1,250 to test."""
-
-
-def _sha256(text: str) -> str:
-    if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise ValueError("should be 64 hexadecimal digits")
-    return text
-
-
-class DownloadOptions(Options):
-    """Checks of the archive."""
-
-    sha256: Annotated[str, AfterValidator(_sha256)] | None = None
-    """Expected SHA-256 of the archive; None accepts any (the result contains it)."""
-    limits: UnpackLimits = UnpackLimits()
 
 
 Stage = Literal["download", "unpacking"]

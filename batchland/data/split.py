@@ -6,48 +6,25 @@
 import contextlib
 import hashlib
 import io
-import math
 import random
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import splitfolders
-from pydantic import Field, field_validator
 
 from batchland.data.folders import class_folders, training_folder
+from batchland.data.options import SplitOptions
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
 from batchland.system.folders import new_folder
-from batchland.system.options import Options
 
 _TOOL_NAMES: Final = ("train", "val", "test")
 
 Groups = list[tuple[Path, ...]]
-
-
-class SplitOptions(Options):
-    """How to split."""
-
-    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[float, Field(gt=0, lt=1)]] = Field(
-        {"train": 0.8, "val": 0.2}
-    )
-    """Folder name to share, two or three, with a sum of 1. All but the last are rounded down, class by class."""
-    seed: int = 1337
-    links: bool = False
-    """Symbolic links to the photos instead of copies."""
-    group_prefix: re.Pattern[str] | None = None
-    """Photos of a class with the same match at the start of their names stay together, e.g. shots of one scene."""
-
-    @field_validator("parts")
-    @classmethod
-    def _sums_to_one(cls, parts: dict[str, float]) -> dict[str, float]:
-        if len(parts) not in (2, 3) or not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
-            raise ValueError("give two or three parts with shares that sum to 1")
-        return parts
 
 
 class Split(NamedTuple):

@@ -8,11 +8,12 @@ from pathlib import Path
 from batchland.demo.sample import draw_sample
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
-from batchland.report.comparison import write_side_by_side
+from batchland.report.write import write_side_by_side
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import RunSummary, score
 from batchland.training.export import export
-from batchland.training.train import EpochReport, OnProgress, TrainOptions, train
+from batchland.training.options import TrainOptions
+from batchland.training.train import EpochReport, OnProgress, train
 
 _log = logging.getLogger("batchland")
 

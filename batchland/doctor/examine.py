@@ -177,15 +177,15 @@ def _cuda_provider() -> Iterator[Check]:
         yield Check("cuda", "warn", f"not usable: {session.fallback}", "nothing, if the CPU is meant to score")
 
 
-def check_jpeg_decoder(kind: str) -> Iterator[Check]:
+def check_jpeg_decoder(kind: Literal["cpu", "cuda"]) -> Iterator[Check]:
     """Whether `--decode cuda` could be used, on the first GPU (`cuda`), and by what; `cpu` serves tests."""
     from batchland.images.preprocess import PreprocessSpec
-    from batchland.models.gpu.bound import Place
     from batchland.models.gpu.decode_jpegs import open_decoders
+    from batchland.models.gpu.device import Device
     from batchland.models.gpu.problems import Unusable
 
     try:
-        decoders = open_decoders([Place(kind)], PreprocessSpec(), 1, 32)
+        decoders = open_decoders([Device(kind)], PreprocessSpec(), 1, 32)
     except Unusable as reason:
         yield Check("jpeg decoder", "ok", f"not usable: {reason}; only --decode cuda needs it")
     else:

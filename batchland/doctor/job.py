@@ -8,8 +8,9 @@ from pathlib import Path
 from batchland.doctor.examine import Check, check_disk, check_model, guarded
 from batchland.errors import MissingInputError
 from batchland.nightly.delivery import check_delivery
-from batchland.nightly.job import Job, expand, load_job
-from batchland.nightly.run_record import LOCK_FILE, read_runs
+from batchland.nightly.job import Job, load_job
+from batchland.nightly.job_fields import expand
+from batchland.nightly.record_files import LOCK_FILE, read_runs
 from batchland.system.lock import holder
 
 

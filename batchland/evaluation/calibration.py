@@ -1,6 +1,6 @@
-"""Whether confidence can be relied on: reliability bins, ECE and MCE, and accuracy against coverage.
+"""Reliability bins, calibration errors (ECE, MCE), and accuracy against coverage.
 
-Knows nothing of classes: an answer is a probability and whether it was right.
+Input is the probability of each first choice and whether that choice was right.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ from batchland.evaluation.schema import CoveragePoint, Figure, ReliabilityBin
 
 ROUND_THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 CURVE_POINTS: Final = 60
-"""Thresholds of the curve besides the round ones, evenly spaced by images."""
+"""Thresholds of the coverage curve besides the round ones, evenly spaced by images."""
 
 Right = npt.NDArray[np.bool_]
 
@@ -21,9 +21,9 @@ Right = npt.NDArray[np.bool_]
 def reliability(probability: Floats, right: Right, bins: int, confidence: float) -> tuple[ReliabilityBin, ...]:
     """Mean confidence and accuracy in equal-width bins (lower, upper] of the first choice's probability."""
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)
-    images = np.bincount(place, minlength=bins)
-    sums, hits = np.bincount(place, probability, bins), np.bincount(place, right, bins)
+    number = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)
+    images = np.bincount(number, minlength=bins)
+    sums, hits = np.bincount(number, probability, bins), np.bincount(number, right, bins)
     bounds = wilson(hits, images, confidence)
     return tuple(
         ReliabilityBin(
@@ -38,7 +38,7 @@ def reliability(probability: Floats, right: Right, bins: int, confidence: float)
 
 
 def calibration_errors(curve: tuple[ReliabilityBin, ...]) -> tuple[float, float]:
-    """(ECE, MCE): mean distance of confidence and accuracy weighted by images, and the largest of any bin."""
+    """(ECE, MCE): the mean distance of confidence and accuracy over the bins, weighted by images; the largest one."""
     total = sum(part.images for part in curve)
     gaps = [
         (part.images, abs(part.accuracy.value - part.confidence))
@@ -51,9 +51,9 @@ def calibration_errors(curve: tuple[ReliabilityBin, ...]) -> tuple[float, float]
 
 
 def coverage(probability: Floats, right: Right, confidence: float) -> tuple[CoveragePoint, ...]:
-    """What each threshold leaves to a human, by rising threshold: the round ones, and enough others to draw a curve.
+    """Coverage and accuracy by rising threshold: the round ones, and enough others to draw a curve.
 
-    Thresholds are float32, as the probabilities in the files are, so that a query with the same threshold counts alike.
+    Thresholds are float32, like the probabilities in the files: a query with the same threshold gives the same counts.
     """
     total = len(probability)
     if not total:

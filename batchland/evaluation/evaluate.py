@@ -1,4 +1,4 @@
-"""Evaluate predictions against labels: composes joining, metrics, calibration and slices, does none of their work.
+"""Evaluate predictions against labels.
 
 evaluation = evaluate(Path("preds.parquet"), Path("data/test"))
 write_report(evaluation, Path("report/"))
@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
 import pyarrow as pa
-from pydantic import Field
 
 from batchland._version import __version__
 from batchland.evaluation.calibration import calibration_errors, coverage, reliability
@@ -25,38 +23,17 @@ from batchland.evaluation.metrics import (
     most_confused,
     per_class,
 )
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predictions
 from batchland.evaluation.schema import EvaluationSummary, FailureGroup
 from batchland.evaluation.slices import slices
 from batchland.predictions.storage import place
-from batchland.system.options import Options
 from batchland.system.urls import is_url
-
-
-class EvaluateOptions(Options):
-    """How to evaluate. Classes come from the predictions' metadata, so no option can contradict them."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of all intervals, a share."""
-    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
-    """Bootstrap resamples of the class averages."""
-    bins: Annotated[int, Field(ge=2, le=100)] = 15
-    """Equal-width bins of the reliability curve."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the bootstrap and of the brightness sample."""
-    ignore_unknown_classes: bool = False
-    """Leave images of classes that the model does not know out, instead of stopping."""
-    strip_prefix: str = ""
-    """Taken off the front of the predictions' image names before matching: `test/`, or `*.tar/` of all tar shards."""
-    images: Path | None = None
-    """Where the images are now, for thumbnails and brightness; None takes the folder that was scored."""
-    brightness_sample: Annotated[int, Field(ge=0)] = 2000
-    """Images whose brightness is measured; 0 reads none."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: the summary, and the tables of the report's files."""
+    """Result of `evaluate`: the summary, and the tables of the report's files."""
 
     summary: EvaluationSummary
     per_class: pa.Table
@@ -64,7 +41,7 @@ class Evaluation:
     mistakes: pa.Table
     outcomes: pa.Table
     image_root: Path
-    """Where thumbnails are read."""
+    """Folder of the images, for thumbnails."""
 
 
 def evaluate(
@@ -73,14 +50,13 @@ def evaluate(
     """Evaluate a predictions file (or folder of parts), a path or a URL, against labels.
 
     labels: a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`. Images are matched
-    by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run: they are
-    counted apart and are in no figure but top1_with_failures and failed_rate.
+    by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run, not of
+    the model: they count only in top1_with_failures and failed_rate.
 
-    Raises UsageError if one of them cannot be read, nothing matches, or a class is unknown.
+    Raises UsageError if predictions or labels cannot be read, no image matches, or a class is unknown.
     """
     options = options or EvaluateOptions()
-    where = place(predictions) if is_url(predictions) else Path(predictions)
-    run = read_predictions(where)
+    run = read_predictions(place(predictions) if is_url(predictions) else Path(predictions))
     info = run.info
     outcomes, account, source = join(
         run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes
@@ -98,7 +74,7 @@ def evaluate(
         calibration=calibration_errors(curve),
     )
     image_root = options.images or Path(info.images)
-    table = outcomes.table(info.classes)
+    table = outcomes.to_table(info.classes)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals of rates and differences, exact McNemar, Holm, bootstrap. Knows no files."""
+"""Confidence intervals of rates and differences, exact McNemar test, Holm adjustment, bootstrap."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -10,7 +10,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 MAX_DRAWS: Final = 60_000_000
-"""Binomial draws that one bootstrap may cost, about five seconds; beyond it, there are fewer resamples."""
+"""Most binomial draws of one bootstrap, about five seconds; larger data gets fewer resamples."""
 MIN_RESAMPLES: Final = 200
 
 
@@ -47,7 +47,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.ArrayLike, confidence: float) -> Bounds:
     """Interval of B's rate less A's over the same images, elementwise; NaN where there are none.
 
-    The adjusted Wald interval of Bonett and Price (2012), which holds its level for few images, too.
+    The adjusted Wald interval of Bonett and Price (2012), which keeps its level for few images, too.
     """
     from scipy.special import ndtri
 
@@ -60,7 +60,7 @@ def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.A
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
-    """p-values adjusted for their number by Holm's step-down method, in the order given."""
+    """p-values adjusted for multiple testing by Holm's step-down method, in the order given."""
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
@@ -69,15 +69,15 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
 
 def affordable_resamples(cells: int, wanted: int) -> int:
-    """`wanted`, or as many as `cells` different outcomes leave within MAX_DRAWS, though never under MIN_RESAMPLES."""
+    """`wanted`, or fewer where `cells` draws per resample exceed MAX_DRAWS; at least MIN_RESAMPLES."""
     return min(wanted, max(MIN_RESAMPLES, MAX_DRAWS // max(cells, 1)))
 
 
 def stratified_draws(strata: Ints, counts: Ints, resamples: int, seed: int) -> Iterator[tuple[Ints, Ints]]:
-    """Bootstrap whole tables of counts: per stratum its cells (indices) and their drawn counts, [resamples, cells].
+    """Bootstrap a table of counts: per stratum its cells (indices) and their drawn counts, [resamples, cells].
 
-    Drawing n images of one stratum with replacement gives its cells a multinomial distribution, so no image needs to be
-    touched: the cost depends on the number of different outcomes, not of images. strata must be sorted.
+    Drawing the n images of a stratum with replacement gives its cells a multinomial distribution, so the cost depends
+    on the number of cells, not of images. strata must be sorted.
     """
     rng = np.random.default_rng(seed)
     starts = np.flatnonzero(np.r_[True, strata[1:] != strata[:-1]]) if len(strata) else np.array([], np.int64)
@@ -88,23 +88,23 @@ def stratified_draws(strata: Ints, counts: Ints, resamples: int, seed: int) -> I
 
 
 def stratified_weights(strata: Ints, resamples: int, seed: int) -> Iterator[Ints]:
-    """Bootstrap images one by one: per resample, how often each is drawn; every stratum keeps its number of images.
+    """Bootstrap images: per resample, how often each is drawn, [images]. Every stratum keeps its number of images.
 
-    For figures of each image that no table of counts holds. The order of `strata` is free.
+    strata: of each image, in any order.
     """
     rng = np.random.default_rng(seed)
     order = np.argsort(strata, kind="stable")
-    _, place, sizes = np.unique(strata[order], return_index=True, return_counts=True)
-    start, size = np.repeat(place, sizes), np.repeat(sizes, sizes)
+    _, starts, sizes = np.unique(strata[order], return_index=True, return_counts=True)
+    start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
     for _ in range(resamples):
         drawn = start + (rng.random(len(strata)) * size).astype(np.int64)
         yield np.bincount(order[drawn], minlength=len(strata))
 
 
 def percentile_bounds(samples: Floats, confidence: float) -> tuple[float, float] | tuple[None, None]:
-    """The middle `confidence` of bootstrap samples; none where all are alike, as without a mistake they are.
+    """Percentile interval of bootstrap samples. None if all samples are equal, as they are without any mistake.
 
-    Resampling cannot tell how sure such a figure is; an interval of no width would claim that it is certain.
+    An interval of width 0 would claim certainty that the data does not give.
     """
     if np.ptp(samples) == 0:
         return None, None

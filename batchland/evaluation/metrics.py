@@ -1,8 +1,7 @@
-"""Figures, tables and curves of one model against the truth, from arrays of outcomes. Knows nothing of files or pages.
+"""Figures and tables of one model's outcomes.
 
-Everything derives from the confusion counts and the probabilities; the cost does not depend on the number of classes
-squared, as only the cells that occur are held. scikit-learn has most of these figures, but of images one by one; from
-counts, a thousand resampled test sets are as quick as one. The tests hold ours against its.
+They are computed from confusion counts without zeros, so that a thousand resampled test sets cost little more than one
+and 1,000 classes do not need a matrix of a million cells. Tests compare the figures with scikit-learn's.
 """
 
 import math
@@ -26,11 +25,11 @@ from batchland.evaluation.schema import CONFUSION, MISTAKES, PER_CLASS, Confused
 from batchland.models.card import ClassName
 
 SURE: Final = 0.8
-"""Share of right answers among the sure ones; an answer that is not sure says nothing of a label."""
+"""Accuracy of the answers that may accuse a label."""
 
 
 class Cells(NamedTuple):
-    """The confusion matrix without its zeros, ordered by (truth, predicted)."""
+    """The confusion matrix without zeros, ordered by (truth, predicted)."""
 
     truth: Ints
     predicted: Ints
@@ -49,7 +48,7 @@ class Cells(NamedTuple):
 
     @property
     def correct(self) -> Ints:
-        """Images per class that were named right."""
+        """Images per class whose first choice is right."""
         hit = self.truth == self.predicted
         return _sum_by(self.truth[hit], self.images[hit], self.classes)
 
@@ -63,7 +62,7 @@ def confusion_cells(outcomes: Outcomes, classes: int) -> Cells:
 
 
 class ClassAverages(NamedTuple):
-    """Means over the classes with support, of one confusion table or of many ([...])."""
+    """Means over the classes with support, of one confusion table (scalars) or of many ([...])."""
 
     macro_precision: Floats
     macro_recall: Floats
@@ -73,7 +72,7 @@ class ClassAverages(NamedTuple):
 
 
 def class_averages(support: Ints, given: Ints, correct: Ints) -> ClassAverages:
-    """Precision, recall and F1, averaged over the last axis (classes); a precision of nothing is 0."""
+    """Precision, recall and F1, averaged over the last axis (classes). Precision is 0 for a class never predicted."""
     present = support > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(given > 0, correct / given, 0.0)
@@ -93,7 +92,7 @@ def class_averages(support: Ints, given: Ints, correct: Ints) -> ClassAverages:
 def figures(
     outcomes: Outcomes, cells: Cells, *, confidence: float, resamples: int, seed: int, calibration: tuple[float, float]
 ) -> tuple[Figures, int]:
-    """The headline numbers and the resamples drawn. calibration: (ece, mce)."""
+    """The headline numbers, and the number of resamples drawn. calibration: (ECE, MCE)."""
     scored, total = int(outcomes.ok.sum()), len(outcomes.ok)
     right = int(cells.correct.sum())
     failures = {
@@ -133,7 +132,7 @@ def figures(
 
 
 def bootstrap_averages(cells: Cells, resamples: int, seed: int) -> ClassAverages:
-    """Class averages of resampled test sets, [resamples] each; every class keeps its number of images."""
+    """Class averages of resampled test sets, [resamples] each. Every class keeps its number of images."""
     given = np.zeros((resamples, cells.classes), np.int64)
     correct = np.zeros((resamples, cells.classes), np.int64)
     for members, drawn in stratified_draws(cells.truth, cells.images, resamples, seed):
@@ -199,7 +198,7 @@ def confusion_table(cells: Cells, classes: Sequence[ClassName]) -> pa.Table:
 
 
 def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -> tuple[ConfusedPair, ...]:
-    """The pairs of classes that most images were mixed up between, in this direction; ties by share, then index."""
+    """The (true, predicted) pairs with the most mistakes; ties by share, then index."""
     wrong = np.flatnonzero(cells.truth != cells.predicted)
     share = cells.images / cells.support[cells.truth]
     order = wrong[np.lexsort((wrong, -share[wrong], -cells.images[wrong]))][:limit]
@@ -242,10 +241,10 @@ def _sum_by(index: Ints, images: Ints, classes: int) -> Ints:
 
 
 def _most_confused(cells: Cells) -> tuple[Ints, Ints]:
-    """Per true class the wrong class with the most images (ties: the lower index), and how many."""
+    """Per true class the wrong class with the most images (ties: the lower index), and their number."""
     other, images = np.zeros(cells.classes, np.int64), np.zeros(cells.classes, np.int64)
     wrong = np.flatnonzero(cells.truth != cells.predicted)
-    order = wrong[np.lexsort((-cells.predicted[wrong], cells.images[wrong]))]  # the last one written stays
+    order = wrong[np.lexsort((-cells.predicted[wrong], cells.images[wrong]))]  # the last write wins
     other[cells.truth[order]] = cells.predicted[order]
     images[cells.truth[order]] = cells.images[order]
     return other, images

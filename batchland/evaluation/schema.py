@@ -1,4 +1,4 @@
-"""The files of an evaluation and of a comparison: Arrow schemas and JSON documents."""
+"""Schemas of the files of an evaluation and of a comparison: Arrow tables and JSON documents."""
 
 from typing import Any, Final, Literal
 
@@ -192,7 +192,7 @@ class EvaluationSummary(Document):
     """Versions of what evaluated."""
 
 
-class Change(Document):
+class Difference(Document):
     """A figure of two evaluations, over the images that both scored."""
 
     a: float
@@ -200,24 +200,24 @@ class Change(Document):
     difference: float
     """b - a."""
     low: float | None = None
-    """Ends of the difference's paired bootstrap interval; None where resampling cannot tell."""
+    """Ends of the difference's paired bootstrap interval; None if all resamples are equal."""
     high: float | None = None
 
 
-class Changes(Document):
+class Differences(Document):
     """The headline numbers side by side. None where one of the two does not allow it."""
 
-    top1: Change
-    top3: Change | None
-    top5: Change | None
-    balanced_accuracy: Change
-    macro_precision: Change
-    macro_f1: Change
-    mean_confidence: Change
-    brier_top1: Change
+    top1: Difference
+    top3: Difference | None
+    top5: Difference | None
+    balanced_accuracy: Difference
+    macro_precision: Difference
+    macro_f1: Difference
+    mean_confidence: Difference
+    brier_top1: Difference
     """Lower is better, as for log_loss and ece."""
-    log_loss: Change | None
-    ece: Change
+    log_loss: Difference | None
+    ece: Difference
     """Without an interval."""
 
 
@@ -283,7 +283,7 @@ class ComparisonSummary(Document):
     resamples: Count
     """Bootstrap resamples that were really drawn."""
     account: PairAccount
-    figures: Changes
+    figures: Differences
     agreement: Agreement
     flips: dict[Literal["broken", "fixed", "moved"], Count]
     """Images whose first choice differs, by what that means; see flips.parquet."""

@@ -1,1 +1,1 @@
-"""Image files: where they come from, and how bytes become pixels."""
+"""List image files, read them and turn their bytes into pixels."""

@@ -1,6 +1,6 @@
-"""Read and decode images ahead of the model, in order: a DataLoader of threads for bytes -> pixels.
+"""Read and decode images ahead of the model, in order, like a DataLoader that uses threads.
 
-Knows nothing of models. Image decoders release the GIL, so threads use all cores and share one set of buffers.
+Image decoders release the GIL, so threads use all cores and share one set of buffers.
 """
 
 import queue
@@ -15,25 +15,25 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from batchland.errors import ErrorCode, ImageError, InputError
-from batchland.images.jpegs import Encoded, left_encoded
+from batchland.images.encoded_jpegs import Encoded, keep_encoded
 from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit
 from batchland.images.sources.refs import ImageRef, read_image
 from batchland.system.cores import usable_cores
 
 MAX_HANGING: Final = 64
-"""Threads that may hang at once before the storage is taken for dead."""
-MOST_WORKERS: Final = 64
-"""Threads that the loader starts by itself; `num_workers` may say more."""
-_LOCKED: Final = 0.0001
-"""Seconds, roughly, for which an image's thread holds Python's lock: so long the others cannot work."""
-_WAITED: Final = 0.001
-"""Seconds below which reading an image is no waiting for it."""
+"""Threads that may hang at once before the storage counts as unavailable."""
+MAX_WORKERS: Final = 64
+"""Most threads that the loader starts by itself. `num_workers` may be larger."""
+_GIL_SECONDS: Final = 0.0001
+"""Seconds, roughly, that one image holds the GIL, so that other threads cannot work."""
+_MIN_WAIT_SECONDS: Final = 0.001
+"""Reading that takes less than this does not count as waiting."""
 _POLL_SECONDS: Final = 0.5
 _END: Final = object()
 
 
 class Outcome(NamedTuple):
-    """What became of one image: its facts as far as they are known, and the error if it has no pixels."""
+    """The result of loading one image: its facts, as far as known, and the error if it failed."""
 
     width: int | None = None
     height: int | None = None
@@ -48,18 +48,18 @@ class Outcome(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images next to each other in the listing. Row i of `pixels` belongs to `refs[i]` and `outcomes[i]`, always.
+    """Consecutive images of the listing. Row i of `pixels` belongs to `refs[i]` and `outcomes[i]`.
 
-    A failed image keeps its row, filled with zeros, so that nothing ever moves up into a neighbour's place. So does one
-    that is still encoded; what its row holds means nothing.
+    A failed image keeps its row, filled with zeros, so that rows never shift. An image that is still encoded keeps its
+    row, too; its content is undefined.
     """
 
     refs: Sequence[ImageRef]
     pixels: Pixels
-    """uint8 [batch, height, width, 3]; valid until the next batch is asked for."""
+    """uint8 [batch, height, width, 3]; valid until the next batch is requested."""
     outcomes: Sequence[Outcome]
     encoded: Mapping[int, Encoded] = MappingProxyType({})
-    """By row: what is left for a GPU to decode."""
+    """By row: JPEGs for a GPU to decode."""
 
     @property
     def failed(self) -> int:
@@ -70,14 +70,17 @@ class Batch(NamedTuple):
 class BatchLoader:
     """Iterate over `images` as batches, in order, decoding ahead with threads.
 
-    images: a None among them ends the batch. batch_size: images per batch; the last one is shorter. num_workers:
-    decoding threads; by default one per usable core, and more as soon as images turn out to be waited for longer than
-    they take to decode (network mounts, object stores). prefetch_factor: batches in preparation beyond those that the
-    caller holds; all workers share them (torch's DataLoader counts per worker), so memory is (prefetch_factor + held +
-    1) batches of pixels whatever the number of images. timeout: seconds that one image may take before it is given up
-    as `timeout` and its thread is replaced. held: batches that stay valid when the next one is asked for. on_wait: is
-    called about twice a second while a batch is waited for, and may raise. load: turns one image into pixels, as
-    `load_image` does. start_small: begin with one thread, for a `load` that mostly leaves images encoded.
+    images: a None among them ends the batch early.
+    batch_size: images per batch; the last batch may be shorter.
+    num_workers: decoding threads; by default one per usable core, and more if reading takes longer than decoding
+        (network mounts, object stores).
+    prefetch_factor: batches prepared ahead, shared by all workers (torch's DataLoader counts per worker). Memory is
+        (prefetch_factor + held + 1) batches of pixels, whatever the number of images.
+    timeout: seconds that one image may take before it fails as `timeout` and its thread is replaced.
+    held: number of earlier batches that stay valid when the next one is requested.
+    on_wait: called about twice a second while waiting for a batch; may raise.
+    load: turns one image into pixels; by default `load_image`.
+    start_small: begin with one thread, for a `load` that keeps most images encoded.
     """
 
     def __init__(
@@ -144,10 +147,10 @@ def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
     decoded = [outcome for outcome in outcomes if outcome.error is None and outcome.decode_seconds > 0]
     if not decoded:
         return cores
-    decode = max(_LOCKED, median(outcome.decode_seconds for outcome in decoded))
+    decode = max(_GIL_SECONDS, median(outcome.decode_seconds for outcome in decoded))
     read = median(outcome.read_seconds for outcome in decoded)
-    waits = read / decode if read > _WAITED else 0.0
-    return min(MOST_WORKERS, round(min(cores, decode / _LOCKED) * (1 + waits)))
+    waits = read / decode if read > _MIN_WAIT_SECONDS else 0.0
+    return min(MAX_WORKERS, round(min(cores, decode / _GIL_SECONDS) * (1 + waits)))
 
 
 def next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
@@ -289,10 +292,10 @@ def decode_image(data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | N
     return Outcome(decoded.width, decoded.height, decode_seconds=time.perf_counter() - begin), pixels
 
 
-def leave_jpegs(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Loaded:
-    """As `decode_image`, but for JPEGs that a GPU may decode, `checked` or not (see `left_encoded`)."""
+def keep_jpegs_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Loaded:
+    """As `decode_image`, but for JPEGs that a GPU may decode, `checked` or not (see `keep_encoded`)."""
     begin = time.perf_counter()
-    jpeg = left_encoded(data, spec, checked=checked)
+    jpeg = keep_encoded(data, spec, checked=checked)
     if jpeg is None:
         return decode_image(data, spec)
     width, height = jpeg.upright_size

@@ -260,7 +260,7 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-class Resized(NamedTuple):
+class ResizeGeometry(NamedTuple):
     """How a picture is fitted: resized as a whole, then cut. All in pixels."""
 
     width: int
@@ -270,18 +270,18 @@ class Resized(NamedTuple):
     """Where the cut begins, whose size is the spec's."""
 
 
-def resized(width: int, height: int, spec: PreprocessSpec) -> Resized:
+def resize_geometry(width: int, height: int, spec: PreprocessSpec) -> ResizeGeometry:
     """How `fit` brings a picture of this size to the spec's (with `crop`, by torchvision's rounding)."""
     if spec.shorter_side is None:
-        return Resized(spec.width, spec.height, 0, 0)
+        return ResizeGeometry(spec.width, spec.height, 0, 0)
     across, down = (spec.shorter_side * side // min(width, height) for side in (width, height))
-    return Resized(across, down, round((across - spec.width) / 2), round((down - spec.height) / 2))
+    return ResizeGeometry(across, down, round((across - spec.width) / 2), round((down - spec.height) / 2))
 
 
 def _centre_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
     """The part of the source that is left when it is resized and cut."""
     width, height = size
-    across, down, left, top = resized(width, height, spec)
+    across, down, left, top = resize_geometry(width, height, spec)
     return (
         left * width / across,
         top * height / down,

@@ -1,4 +1,4 @@
-"""What a job would do for one night, found out without doing any of it."""
+"""What a job would do for one night, without doing any of it."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -6,25 +6,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
-from batchland.nightly.assessment import baseline_night
-from batchland.nightly.delivery import check_delivery, chosen_images
-from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
-from batchland.nightly.ownership import differences, held_partition, scored_by
-from batchland.nightly.partitions import KnownImages, is_begun, siblings
+from batchland.nightly.delivery import check_delivery, listed_images
+from batchland.nightly.evaluate_night import baseline_night
+from batchland.nightly.job import Job
+from batchland.nightly.job_fields import expand
+from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
+from batchland.nightly.known_images import KnownImages
+from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
+from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
-from batchland.nightly.run_record import LOCK_FILE, RUN_FILE, RunRecord, read_runs
+from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import Manifest
 from batchland.system.lock import holder
 from batchland.system.text import files, images
 
 
-class Plan(NamedTuple):
+class NightPlan(NamedTuple):
     """What a run would do, and why it would fail."""
 
     lines: tuple[str, ...]
-    """For people, one for each thing, in order."""
+    """For people, one for each step, in order."""
     problems: tuple[BatchlandError, ...]
-    """What would end the run, as far as it shows beforehand; each stands in a line that says `fail`."""
+    """The errors that would end the run, as far as they can be known. Each has a line that says `fail`."""
 
 
 class _Step(NamedTuple):
@@ -36,17 +39,17 @@ class _Step(NamedTuple):
         return cls(f"  fail: {error}", error)
 
 
-def plan_night(job: Job, night: date, *, force: bool = False, open_models: bool = False) -> Plan:
-    """Look at everything that a run would need. open_models: at the models, too, on the CPU."""
+def plan_night(job: Job, night: date, *, force: bool = False, open_models: bool = False) -> NightPlan:
+    """Check everything that a run would need. open_models: open the models, too, on the CPU."""
     steps = list(_steps(job, night, force=force, open_models=open_models))
-    return Plan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
+    return NightPlan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
 
 
 def _steps(job: Job, night: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
     records = read_runs(job.folder)
     yield _Step(f"job {job.name} of {job.file}, night {night}")
     if (running := holder(job.folder / LOCK_FILE)) is not None:
-        yield _Step(f"turned away: process {running.get('pid')} runs the job since {running.get('since')}")
+        yield _Step(f"locked: process {running.get('pid')} runs the job since {running.get('since')}")
     for expired in find_expired(job, night, records):
         yield _Step(f"delete {expired.folder}: {files(len(expired.files))}, {expired.bytes} bytes")
     for model, file in job.all_models.items():
@@ -71,14 +74,13 @@ def _steps_of_model(
     if open_model and (error := _model_problem(file)):
         yield _Step.fail(error)
     try:
-        manifest = held_partition(job, model, night, force=force)
+        manifest = check_owner(job, model, night, force=force)
     except UsageError as error:
         yield _Step.fail(error)
-        manifest = None
     else:
         if manifest is not None and not force:
             yield from _keep(job, model, file, night, manifest)
-            model = scored_by(job, model, manifest)
+            model = model_name(job, model, manifest)
         else:
             yield _score(job, model, night, replace=manifest is not None)
     if job.evaluation:
@@ -99,7 +101,7 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
     listed = images(manifest.counts.listed)
     yield _Step(f"  keep {job.partition(model, night)}: complete since {manifest.created_at}, {listed}")
     for difference in differences(job, file, manifest):
-        yield _Step(f"  though {difference}; --force scores it anew")
+        yield _Step(f"  though {difference}; a forced run would score it again")
 
 
 def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:
@@ -108,19 +110,19 @@ def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:
         check_delivery(job, root)
     except MissingInputError as error:
         return _Step(f"  skip: {error}") if job.on_missing == "skip" else _Step.fail(error)
-    chosen = list(chosen_images(job, root))
-    what = f"{images(len(chosen))} of {root}"
+    listed = list(listed_images(job, root))
+    what = f"{images(len(listed))} of {root}"
     if job.mode == "new":
-        known = KnownImages(siblings(partition), root)
-        what = f"{sum(ref not in known for ref in chosen)} new of {what}"
-    verb = "replace" if replace else "go on with" if is_begun(partition) else "score"
+        known = KnownImages(other_partitions(partition), root)
+        what = f"{sum(ref not in known for ref in listed)} new of {what}"
+    verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
     return _Step(f"  {verb} {partition}: {what}")
 
 
 def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:
     labels = expand(table.labels, night)
     if not labels.exists():
-        missing = UsageError(f"{labels}: no labels there; bring them, or mend {job.file}")
+        missing = UsageError(f"{labels}: no labels there; bring them, or correct {job.file}")
         return _Step(f"  skip: {missing}") if table.on_missing == "skip" else _Step.fail(missing)
     baseline = str(table.baseline)
     if baseline == LAST_GOOD:

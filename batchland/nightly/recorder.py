@@ -1,4 +1,4 @@
-"""Keep `run.json` true while a night's run goes on: attempts as they begin and end, models as they are done."""
+"""Keep `run.json` up to date while a night runs: attempts as they begin and end, models as they finish."""
 
 import logging
 import os
@@ -22,21 +22,12 @@ from batchland.errors import (
     UsageError,
 )
 from batchland.nightly.job import Job
-from batchland.nightly.run_record import (
-    RUN_FILE,
-    Attempt,
-    Deletion,
-    ModelRun,
-    Outcome,
-    RunRecord,
-    point_to_latest,
-    read_run,
-    update_run,
-)
+from batchland.nightly.record_files import RUN_FILE, point_to_latest, read_run, update_run
+from batchland.nightly.run_record import Attempt, Deletion, ModelRun, Outcome, RunRecord
 from batchland.system.files import replace_file
 
 _RESERVE_BYTES: Final = 64 * 1024
-"""Held on disk for the night's last words, so that even a full disk is told of."""
+"""Disk space held until the end of the run, so that its record can be written on a full disk."""
 
 _log = logging.getLogger("batchland")
 
@@ -50,7 +41,7 @@ class Ending(NamedTuple):
 
     @classmethod
     def of(cls, error: BatchlandError) -> Self:
-        """The ending that an error means."""
+        """The ending of an attempt that raised this error."""
         return cls(_outcome(error), error.exit_code, str(error))
 
 
@@ -65,7 +56,7 @@ class Recorder:
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
-        """By the job's names of the models. A kept partition's run has the name of the model that made it."""
+        """By the job's names of the models. The run of a kept partition has the name of the model that made it."""
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
@@ -80,7 +71,7 @@ class Recorder:
         return self._attempts[-1]
 
     def open(self) -> None:
-        """Take over what an earlier process left. Only for the holder of the job's lock."""
+        """Read the record that an earlier process left. Only for the holder of the job's lock."""
         path = self.folder / RUN_FILE
         if path.exists():
             try:
@@ -94,7 +85,7 @@ class Recorder:
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
-        with suppress(OSError):  # a disk that is full already is told of when the work meets it
+        with suppress(OSError):  # the work itself will report a full disk
             replace_file(self._reserve, bytes(_RESERVE_BYTES))
 
     def start(self) -> None:
@@ -105,7 +96,7 @@ class Recorder:
         self.save()
 
     def finish(self, ending: Ending) -> None:
-        """End the attempt that runs, be it one that had no time to begin."""
+        """End the running attempt; one that ended before it began is added."""
         if not self._attempts or self._attempts[-1].outcome != "running":
             self._attempts.append(self._new_attempt())
         changes = ending._asdict() | {"finished_at": _now()}
@@ -113,20 +104,21 @@ class Recorder:
         with suppress(OSError):
             self._reserve.unlink()
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
-        told = f": {ending.error}" if ending.error else ""
-        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, told, extra={"data": changes})
+        error = f": {ending.error}" if ending.error else ""
+        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra={"data": changes})
         self.save()
 
     def _new_attempt(self) -> Attempt:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
 
-    def warn(self, text: str) -> None:
-        """Note something that went wrong beside the work."""
-        _log.warning("%s", text)
-        self.warnings.append(text)
+    def warn(self, text: str | None) -> None:
+        """Log a fault that does not end the run, and add it to the record. None is no fault."""
+        if text is not None:
+            _log.warning("%s", text)
+            self.warnings.append(text)
 
     def save(self) -> None:
-        """Write the record as it stands. What keeps it from being written is logged, no more."""
+        """Write the record as it is now. An error is only logged."""
         self.record = RunRecord(
             job=self.job.name,
             job_file=str(self.job.file),

@@ -12,11 +12,11 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import display_path
 from batchland.predictions.layout import is_file_output, manifest_path, part_name
 from batchland.predictions.local import LocalOutput
 from batchland.predictions.reader import Stored, open_stored
 from batchland.predictions.schema import WrittenFile
+from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What to look at first, in sentences: drawn from the figures alone, for the page, the terminal and Markdown."""
+"""The headline and the findings of an evaluation, one sentence each, for the page, the terminal and Markdown."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
+from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.system.text import count, images, percent, points, visible
+from batchland.system.text import count, counted, first_few, images, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
 OVERCONFIDENT = 0.02
-"""Mean confidence may differ from accuracy by this much before it is told."""
+"""Smallest difference of mean confidence and accuracy that is reported."""
 
 
 class Finding(NamedTuple):
-    """One sentence and where on the page it leads."""
+    """One sentence."""
 
     kind: Literal["warning", "note"]
     text: str
     anchor: str
+    """The section of the page that has more."""
 
 
 class WeakClass(NamedTuple):
@@ -58,39 +60,36 @@ def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, 
 
 
 def findings(evaluation: "Evaluation") -> tuple[Finding, ...]:
-    """What a reader should know first, the account of unmatched images and classes included."""
+    """All findings, those about unmatched images and classes first."""
     return (*account_findings(evaluation.summary), *_model_findings(evaluation))
 
 
 def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
-    """What of the input is not in the figures."""
+    """Images and classes that are not in the figures."""
     account = summary.account
     if account.failed:
         both = summary.figures.top1_with_failures
-        verb, who = ("is", "it") if account.failed == 1 else ("are", "they")
-        counted = (
-            f"; counted as wrong, {who} would leave {percent(both.value)}" if both and summary.figures.top1 else ""
-        )
-        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{counted}.", "failed")
+        verb, them = ("is", "it") if account.failed == 1 else ("are", "them")
+        wrong = f"; with {them} as wrong, accuracy is {percent(both.value)}" if both and summary.figures.top1 else ""
+        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{wrong}.", "failed")
     for number, what in (
-        (account.unpredicted, "labelled but not in the predictions"),
-        (account.unlabelled, "predicted but without a label"),
-        (sum(account.unknown_classes.values()), "left out because the model does not know their class"),
-        (account.loose_images, "beside the class folders, so without a class"),
+        (account.unpredicted, "with a label but without a prediction"),
+        (account.unlabelled, "with a prediction but without a label"),
+        (sum(account.unknown_classes.values()), "left out because the model does not have their class"),
+        (account.loose_images, "outside the class folders, so without a class"),
     ):
         if number:
             yield Finding("warning", f"{images(number)} {what}.", "account")
     if account.blank_labels:
-        yield Finding("warning", f"{count(account.blank_labels)} rows of the labels have no label.", "account")
+        yield Finding("warning", f"{count(account.blank_labels)} rows of the label table have no label.", "account")
     for names, what in (
         (account.missing_classes, "without a labelled image"),
-        (account.empty_folders, "empty as a folder"),
+        (account.empty_folders, "an empty folder"),
         (tuple(account.renamed_classes), "matched without the number in its folder's name"),
     ):
         if names:
-            some = ", ".join(map(visible, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            plural = "class is" if len(names) == 1 else "classes are"
-            yield Finding("warning", f"{len(names)} {plural} {what}: {some}.", "account")
+            classes = counted(len(names), "class", "classes")
+            yield Finding("warning", f"{classes} {what}: {first_few([*map(visible, names)])}.", "account")
 
 
 def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
@@ -106,7 +105,7 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
         pair = summary.most_confused[0]
         yield Finding(
             "note",
-            f"Most confused: {visible(pair.true_label)} taken for {visible(pair.predicted_label)}, "
+            f"Most confused: {visible(pair.true_label)} predicted as {visible(pair.predicted_label)}, "
             f"{images(pair.images)} ({percent(pair.share)} of the class).",
             "confusion",
         )
@@ -124,22 +123,22 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     yield from _slice_findings(summary)
     suspected = int(np.count_nonzero(evaluation.mistakes["suspected_label_error"].to_numpy()))
     if suspected:
-        share = f"{count(suspected)} of {images(evaluation.mistakes.num_rows)} named wrong may have a wrong label"
-        yield Finding("note", f"{share}: the answer is as sure as right ones are.", "labels")
+        share = f"{count(suspected)} of {count(evaluation.mistakes.num_rows)} mistakes may be wrong labels"
+        yield Finding("note", f"{share}: the model is as confident there as where it is right.", "labels")
 
 
 def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:
-    """The lowest round threshold that halves the errors, if it still answers most images."""
+    """The lowest round threshold that at least halves the error rate."""
     top1 = summary.figures.top1
     assert top1 is not None
     for point in summary.coverage:
-        if point.threshold not in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99) or point.accuracy is None:
+        if point.threshold not in ROUND_THRESHOLDS or point.threshold == 0 or point.accuracy is None:
             continue
         if 1 - point.accuracy.value <= (1 - top1.value) / 2 and top1.value < 1:
             yield Finding(
                 "note",
-                f"With a threshold of {point.threshold:g}, {percent(point.coverage)} of the images are answered at "
-                f"{percent(point.accuracy.value)} accuracy, and {images(point.to_human)} go to a human.",
+                f"With a threshold of {point.threshold:g}, the model answers {percent(point.coverage)} of the images "
+                f"with {percent(point.accuracy.value)} accuracy and leaves {images(point.to_human)} to a human.",
                 "coverage",
             )
             return
@@ -155,6 +154,6 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"Weaker on {part.dimension} {visible(part.value) or '(none)'}: {percent(part.accuracy.value)} of "
-            f"{images(part.images)}, {points(part.difference or 0)} against the others.",
+            f"{images(part.images)}, {points(part.difference or 0)} compared with the others.",
             "slices",
         )

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchland._version import __version__
-from batchland.images.sources.open import Source
-from batchland.images.sources.refs import display_path
+from batchland.images.sources.source import Source
 from batchland.models.session import OpenModel
 from batchland.predictions.schema import Execution, Manifest, ModelInfo, PredictionsInfo
 from batchland.predictions.writer import Survey
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import usable_cores
+from batchland.system.names import display_path
 
 ROW_OPTIONS: Final = (
     "top_k",

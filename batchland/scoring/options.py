@@ -1,77 +1,129 @@
 """How to score, as options, for the command, for jobs and for Python. What the model card fixes is none of them."""
 
+import hashlib
 import os
+import re
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
-from batchland.predictions.schema import Counts
-from batchland.scoring.shard import Shard
-from batchland.system.options import Options
+from batchland.system.options import Options, PositiveInt
+
+if TYPE_CHECKING:
+    from batchland.predictions.schema import Counts
 
 DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx"))
 
-PositiveInt = Annotated[int, Field(gt=0)]
+
+class Shard(Options):
+    """Shard number `index`, from 0, of `count` shards."""
+
+    index: int = Field(ge=0)
+    count: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> "Shard":
+        if self.index >= self.count:
+            raise ValueError(f"shards are counted from 0: there is no shard {self.index} of {self.count}")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `3/16`. Raises UsageError."""
+        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+        index, count = map(int, numbers.groups()) if numbers else (0, 0)
+        if index >= count:
+            raise UsageError(f"shard {text!r} is none; give I/N with I from 0 to N-1, as 0/16 to 15/16")
+        return cls(index=index, count=count)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def folder_name(self) -> str:
+        """Where this shard's parts and manifest go, below the folder of all shards."""
+        return f"shard-{self.index:05d}-of-{self.count:05d}"
+
+    def folder(self, out: Path) -> Path:
+        """That folder."""
+        return out / self.folder_name
+
+    def owns(self, name: str) -> bool:
+        """Whether the image or container of that name is this shard's."""
+        return self.owner(name, self.count) == self.index
+
+    @staticmethod
+    def owner(name: str, count: int) -> int:
+        """Which of `count` shards an image or a container of that name falls to."""
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % count
+
+
+def _parse_shard(value: Any) -> Any:
+    return Shard.parse(value) if isinstance(value, str) else value
 
 
 class ScoreSettings(Options):
-    """How to score, as a job file may say it, too. What the model card fixes (preprocessing, classes) is not here."""
+    """How to score: what a job file may set as well. The model card sets preprocessing and classes."""
 
     top_k: PositiveInt = 5
-    """Choices kept per image, capped by the number of classes."""
+    """Classes per image, the likeliest first; at most those of the model."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None
-    """Decoding threads; None takes one per usable core, and more where images are long waited for."""
+    """Decoding threads. Default: one per usable core, more where reading images is slow."""
     prefetch_factor: PositiveInt = 2
-    """Batches prepared ahead."""
+    """Batches prepared ahead, by all workers together."""
     intra_op_threads: PositiveInt | None = None
-    """onnxruntime's threads per call on the CPU; None divides the usable cores among up to four calls at once."""
+    """onnxruntime's threads per call on the CPU. Default: the usable cores, divided among up to four calls at once."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
+    """Where the model runs. `auto` takes CUDA where it works, else the CPU, and says so; the others never fall back:
+    `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
     decode: Literal["cpu", "cuda"] = "cpu"
-    """Who decodes JPEGs: `cuda` is the GPUs that the model runs on (docs/gpu.md). The CPU decodes everything else."""
+    """What decodes JPEGs: the CPU's cores, or the GPUs that the model runs on (docs/gpu.md). The CPU decodes all other
+    formats."""
     include: tuple[str, ...] = ()
-    """Score only images that match one of these patterns (as in .gitignore); none means all."""
+    """Score only images that match one of these patterns, as in .gitignore. Default: all images."""
     exclude: tuple[str, ...] = ()
-    """Leave out images that match one of these patterns (as in .gitignore)."""
+    """Leave out images that match one of these patterns, as in .gitignore."""
     all_files: bool = False
-    """List every file, whatever its extension."""
+    """Score files of every extension."""
     follow_links: bool = False
     """Follow links to folders."""
     part_size: PositiveInt = 8192
-    """Images per part, rounded up to whole batches."""
+    """Images per part of an output folder, rounded up to whole batches."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that one image may take to read and decode."""
+    """Seconds that reading and decoding one image may take; after that it fails."""
     engine: Literal["local", "ray"] = "local"
-    """Who decodes and infers: this process, or Ray (docs/ray.md). The rows are the same."""
+    """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
     ray_address: str | None = None
-    """Ray cluster to use; None takes $RAY_ADDRESS, else starts Ray on this machine for the time of the run."""
+    """Ray cluster to use. Default: $RAY_ADDRESS, else Ray on this machine, for this run."""
 
 
 class ScoreOptions(ScoreSettings):
     """How one run scores."""
 
     model: Path | None = None
-    """ONNX file; None takes $BATCHLAND_MODEL, else models/transfer.onnx, else models/scratch.onnx."""
+    """ONNX file with a batchland card. Default: $BATCHLAND_MODEL, else models/transfer.onnx, else
+    models/scratch.onnx."""
     image_list: str | None = None
-    """Text, CSV or Parquet file that lists the images, `-` for standard input; None scores all there are."""
+    """Text, CSV or Parquet file that lists the images to score; `-` for standard input."""
     overwrite: bool = False
     """Replace an output that exists."""
     restart: bool = False
-    """Discard what an interrupted run has left instead of resuming it."""
+    """Discard what an interrupted run has left, instead of resuming it."""
     retry_failed: bool = False
-    """Score only the failed rows of an output that exists, and keep its others."""
-    shard: Shard | None = None
-    """Score only the images of this shard; `out` is the folder of all shards then."""
+    """Score the failed rows of an existing output again, and only those."""
+    shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
+    """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which the run stops in good order, for a rerun to go on."""
+    """Seconds after which the run stops at the end of a batch; a rerun continues."""
     job: str | None = None
-    """Name of the job that asks for it; the manifest keeps it, so that retention knows what is the job's."""
+    """Name of the job that runs this; recorded in the manifest, where retention looks for it."""
 
 
 class FailureLimit(NamedTuple):
@@ -92,7 +144,7 @@ class FailureLimit(NamedTuple):
                 return cls(text, None, Fraction(number))
         raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
 
-    def check(self, counts: Counts) -> None:
+    def check(self, counts: "Counts") -> None:
         """Raise TooManyFailedError if more images failed than allowed, or a folder hides an unknown number of them."""
         if told := hidden_images(counts):
             raise TooManyFailedError(told)
@@ -105,7 +157,7 @@ class FailureLimit(NamedTuple):
             )
 
 
-def hidden_images(counts: Counts) -> str | None:
+def hidden_images(counts: "Counts") -> str | None:
     """What to say of failed rows that hide an unknown number of images, if there are any."""
     folders = counts.failed_by_code.get("unreadable")
     if not folders:

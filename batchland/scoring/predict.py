@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from batchland.images.loader import BatchLoader
-from batchland.images.sources.refs import ImageRef, display_name
+from batchland.images.sources.refs import ImageRef
 from batchland.models.session import Session
 from batchland.predictions.rows import to_rows
-from batchland.system.text import one_line, percent, visible
+from batchland.system.names import display_name
+from batchland.system.text import aligned, one_line, percent, visible
 
 _BATCH_SIZE = 32
 
@@ -52,14 +54,22 @@ def predict(images: Sequence[str | os.PathLike[str]], session: Session, top_k: i
 
 def table(predictions: Sequence[Prediction]) -> str:
     """For a terminal: each image, and below it its classes with their probabilities. Ends with a newline."""
-    width = max((len(one_line(choice.label, 60)) for each in predictions for choice in each.choices), default=0)
+    choices = iter(
+        aligned(
+            [
+                (str(rank), one_line(choice.label, 60), percent(choice.probability))
+                for each in predictions
+                for rank, choice in enumerate(each.choices, 1)
+            ],
+            "><>",
+        )
+    )
     lines = []
     for each in predictions:
         lines.append(visible(each.image))
         if each.error_code:
             lines.append(f"  failed: {each.error_message} ({each.error_code})")
-        for rank, choice in enumerate(each.choices, 1):
-            lines.append(f"{rank:>4}  {one_line(choice.label, 60):<{width}}  {percent(choice.probability):>6}")
+        lines += [f"  {line}" for line in islice(choices, len(each.choices))]
     return "\n".join(lines) + "\n"
 
 

@@ -11,9 +11,10 @@ from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
 from batchland.errors import Interrupted, TimeLimitError, UsageError
-from batchland.images.sources.open import ContainerSource, Source, open_source
-from batchland.images.sources.patterns_filter import choose
-from batchland.images.sources.refs import Ignored, ImageRef, display_path
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.selection import select_images
+from batchland.images.sources.source import ContainerSource, Source
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import is_file_output
 from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, Seconds
@@ -24,6 +25,7 @@ from batchland.scoring.manifest import complete_manifest, config, execution, fin
 from batchland.scoring.options import ScoreOptions, find_model
 from batchland.scoring.retry import EarlierOutput
 from batchland.scoring.shard import ROW_GROUP_SIZE, Deal, finished_before
+from batchland.system.names import display_path
 from batchland.system.signals import GRACE_SECONDS, StopSignal
 
 ALREADY_SCORED: Final = "already scored"
@@ -266,7 +268,7 @@ def _listed(
 def _chosen(
     options: ScoreOptions, ignored: Ignored, skip: Callable[[ImageRef], bool] | None, images: Iterator[ImageRef]
 ) -> Iterator[ImageRef]:
-    for ref in choose(images, options.include, options.exclude, ignored):
+    for ref in select_images(images, options.include, options.exclude, ignored):
         if skip is not None and skip(ref):
             ignored.counts[ALREADY_SCORED] += 1
         else:
@@ -274,8 +276,8 @@ def _chosen(
 
 
 def _listed_again(source: Source, options: ScoreOptions, name: str) -> Iterator[ImageRef]:
-    images = source.again(name)
-    return choose(images, options.include, options.exclude, Ignored()) if name.endswith("/") else images
+    images = source.retry_refs(name)
+    return select_images(images, options.include, options.exclude, Ignored()) if name.endswith("/") else images
 
 
 def _not_empty(

@@ -12,68 +12,21 @@ containers are dealt out, it is the container's number << 32 | the image's place
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from batchland.errors import UsageError
-from batchland.images.sources.open import ContainerSource, Source
 from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.source import ContainerSource, Source
 from batchland.predictions.reader import open_stored
 from batchland.predictions.schema import Manifest, ShardInfo
+from batchland.scoring.options import Shard
 
 PLACE_BITS: Final = 32
 """Bits of a position that count within a container."""
-
-
-class Shard(BaseModel):
-    """Number `index`, from 0, of `count` shards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    index: int = Field(ge=0)
-    count: int = Field(gt=0)
-
-    @model_validator(mode="after")
-    def _is_one_of_them(self) -> "Shard":
-        if self.index >= self.count:
-            raise ValueError(f"shards are counted from 0: there is no shard {self.index} of {self.count}")
-        return self
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read `3/16`. Raises UsageError."""
-        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
-        index, count = map(int, numbers.groups()) if numbers else (0, 0)
-        if index >= count:
-            raise UsageError(f"shard {text!r} is none; give I/N with I from 0 to N-1, as 0/16 to 15/16")
-        return cls(index=index, count=count)
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    @property
-    def folder_name(self) -> str:
-        """Where this shard's parts and manifest go, below the folder of all shards."""
-        return f"shard-{self.index:05d}-of-{self.count:05d}"
-
-    def folder(self, out: Path) -> Path:
-        """That folder."""
-        return out / self.folder_name
-
-    def owns(self, name: str) -> bool:
-        """Whether the image or container of that name is this shard's."""
-        return self.owner(name, self.count) == self.index
-
-    @staticmethod
-    def owner(name: str, count: int) -> int:
-        """Which of `count` shards an image or a container of that name falls to."""
-        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % count
 
 
 class Deal:

@@ -1,17 +1,21 @@
 """The base of all options objects: frozen, validated when made; an unknown name is an error that suggests a near one.
 
-An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its help sentence.
+An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its text in `--help`
+and in the documentation of job files. It may end in `Default: ...`, which says what None stands for.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from batchland.errors import UsageError
 from batchland.system.text import near_miss
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _PLAIN: Final = {
     "model_type": "should be a table",
@@ -45,6 +49,11 @@ def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
     return "; ".join(_explain_one(each, options, noun) for each in error.errors())
 
 
+def plain_message(error: ErrorDetails) -> str:
+    """What is wrong with a value, such as `should be greater than 0`, in the words of a user."""
+    return _PLAIN.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
+
+
 def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> str:
     path = [str(part) for part in error["loc"]]
     name = ".".join(path)
@@ -52,9 +61,7 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
         return f'unknown {noun} "{name}" ({_suggestion(name, path, options)})'
     if error["type"] == "missing":
         return f'{noun} "{name}" is missing'
-    problem = _PLAIN.get(error["type"]) or re.sub(
-        r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"]
-    )
+    problem = plain_message(error)
     return f'"{name}" = {error["input"]!r}: {problem}' if name and not isinstance(error["input"], Mapping) else problem
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
-from batchland.training.precision import Precision
+from batchland.training.options import Precision
 
 TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.3}
 """Largest difference of a probability that rounding explains; a file that differs more is wrong.
@@ -69,7 +69,7 @@ def require_agreement(out: Path, precision: Precision, batches: tuple[Agreement,
             )
             if precision == "fp32":
                 raise ModelError(message, advice="report_disagreement")
-            raise ModelError(message, advice="export_fp32")
+            raise ModelError(message, advice="fp32")
 
 
 def require_accuracy(out: Path, precision: Precision, fp32: float, file: float, max_drop: float) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from batchland.errors import UsageError
+from batchland.training.options import DEFAULT_BACKBONE
 
 _log = logging.getLogger("batchland")
 
-DEFAULT_BACKBONE: Final = "resnet50"
 _LAST_LAYERS: Final = {
     "convnext": "classifier.2", "densenet": "classifier", "efficientnet": "classifier.1", "mnasnet": "classifier.1",
     "mobilenet_v2": "classifier.1", "mobilenet_v3": "classifier.3", "regnet": "fc", "resnet": "fc", "resnext": "fc",

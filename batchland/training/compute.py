@@ -51,7 +51,7 @@ def choose_compute(device: Literal["auto", "cpu", "cuda"], precision: Literal["a
     """
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise DeviceError("device cuda: torch sees no usable GPU; see nvidia-smi", advice="train_on_cpu")
+        raise DeviceError("device cuda: torch sees no usable GPU; see nvidia-smi", advice="cpu_device")
     chosen = torch.device("cuda" if available and device != "cpu" else "cpu")
     bf16 = _multiplies_bf16(chosen) if precision == "auto" else precision == "bf16"
     return Compute(chosen, bf16)

@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 import onnx
 import torch
-from pydantic import Field
 from scipy.special import softmax
 
 from batchland.images.preprocess import Pixels
@@ -20,7 +19,6 @@ from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.session import Session, open_session
 from batchland.system.files import check_new_file, new_file
-from batchland.system.options import Options
 from batchland.training.agreement import (
     BATCHES,
     TOLERANCES,
@@ -34,7 +32,8 @@ from batchland.training.agreement import (
 from batchland.training.checkpoint import CHECKPOINT, load_checkpoint, restore_model
 from batchland.training.holdout import Holdout, read_holdout
 from batchland.training.models import ServedModel
-from batchland.training.precision import Precision, half, quantisable, quantise
+from batchland.training.options import ExportOptions
+from batchland.training.precision import half, quantisable, quantise
 from batchland.training.temperature import fit_temperature, mean_loss
 
 _log = logging.getLogger("batchland")
@@ -42,17 +41,6 @@ _log = logging.getLogger("batchland")
 OPSET: Final = 18
 CALIBRATION_IMAGES: Final = 200
 """Number of training photos from which int8 takes the ranges of activations."""
-
-
-class ExportOptions(Options):
-    """How to export a checkpoint."""
-
-    data: Path | None = None
-    """Where the training data is now, if it has moved."""
-    precision: Precision = "fp32"
-    """`fp16` halves the file and `int8` quarters it, at the cost of some accuracy."""
-    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-    """Percentage points of validation top-1 that fp16 and int8 may lose against fp32."""
 
 
 @dataclass(frozen=True)

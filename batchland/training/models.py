@@ -5,17 +5,18 @@ part of the model, so no caller can forget them or do them differently.
 """
 
 from collections.abc import Iterable
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone
+from batchland.training.backbones import find_backbone
+from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
 
-Architecture = Literal["scratch", "transfer"]
-ARCHITECTURES: Final[tuple[Architecture, ...]] = ("scratch", "transfer")
+_SCRATCH_SIZE: Final = 224
+"""Rows and columns, pixels."""
 
 _HALF: Final = (0.5, 0.5, 0.5)
 
@@ -88,6 +89,17 @@ def scratch_network(classes: int, spec: PreprocessSpec) -> nn.Sequential:
     for before, after in ((64 * (spec.height // 8) * (spec.width // 8), 1024), (1024, 512)):
         layers += [nn.Dropout(0.25), nn.Linear(before, after), nn.LeakyReLU()]
     return nn.Sequential(*layers, nn.Dropout(0.25), nn.Linear(512, classes))
+
+
+def preprocess_spec(options: TrainOptions, architecture: Architecture) -> PreprocessSpec:
+    """How bytes become that model's input, in training and scoring."""
+    size, resampling = options.size or _SCRATCH_SIZE, "bilinear"
+    if architecture == "transfer":
+        backbone = find_backbone(options.backbone)
+        size, resampling = options.size or backbone.size, backbone.filter
+    return PreprocessSpec.model_validate(
+        {"height": size, "width": size, "filter": resampling, "jpeg_scale": "auto" if options.fast_jpeg else "none"}
+    )
 
 
 def build(

@@ -1,22 +1,21 @@
-"""The options of training, validated."""
+"""How to train and how to export. Imports no torch, so that the options can be shown where it is missing."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from batchland.images.preprocess import PreprocessSpec
-from batchland.system.options import Options
-from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone
-from batchland.training.models import ARCHITECTURES, Architecture
-from batchland.training.pixel_cache import DEFAULT_LIMIT
-from batchland.training.recipes import RecipeName
+from batchland.system.options import Options, PositiveFloat, PositiveInt
 
-_SCRATCH_SIZE = 224
+Architecture = Literal["scratch", "transfer"]
+ARCHITECTURES: Final[tuple[Architecture, ...]] = ("scratch", "transfer")
+DEFAULT_BACKBONE: Final = "resnet50"
+DEFAULT_CACHE_LIMIT: Final = 20 * 10**9
+"""Bytes. 5,000 photos at 224 x 224 take 0.75 GB."""
+RecipeName = Literal["default", "walkthrough"]
+Precision = Literal["fp32", "fp16", "int8"]
+
 _FINE_TUNING = {"unfreeze_epochs", "unfreeze_learning_rate"}
-
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class TrainOptions(Options):
@@ -25,70 +24,72 @@ class TrainOptions(Options):
     model: Literal["scratch", "transfer", "both"] = "both"
     """A CNN from scratch, a pretrained backbone with a new head, or both, one after the other."""
     recipe: RecipeName = "default"
-    """`walkthrough` trains as the published walk-through does, with its faults fixed; `default` trains better."""
+    """`walkthrough` trains as the published walk-through does, with its faults corrected; `default` trains better."""
     epochs: PositiveInt | None = None
-    """Passes over the training images. Default: the recipe's (walkthrough 60 and 50, default 40)."""
+    """Passes over the training images. Default: the recipe's (40; walkthrough 60 and 50)."""
     batch_size: PositiveInt = 32
     """Images per optimiser step."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that augment; 0 augments in the training process. Default: by cores and device."""
+    """Processes that decode and augment; 0 uses the training process itself. Default: by cores and device."""
     learning_rate: PositiveFloat | None = None
     """Peak learning rate. Default: the recipe's."""
     backbone: str = DEFAULT_BACKBONE
-    """transfer: torchvision's name of the network, e.g. convnext_tiny or efficientnet_b0."""
+    """Network of the transfer model by torchvision's name, e.g. convnext_tiny or efficientnet_b0."""
     weights: Annotated[str, Field(min_length=1)] = "imagenet"
-    """The backbone's weights: `imagenet` (downloaded once), `none` (random) or a file with its state_dict."""
+    """Weights of the backbone: `imagenet` (downloaded once), `none` (random), or a file with its state_dict."""
     views: Annotated[int, Field(ge=0)] = 2
-    """transfer: augmented views per photo to compute features of, besides the unchanged photo."""
+    """Augmented views per photo that the frozen backbone computes features of, once, besides the unchanged photo."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None
-    """transfer: parts of the backbone, separated by commas (`layer4`), to fine-tune after the head is trained."""
+    """Parts of the backbone, separated by commas, to train after the head, e.g. layer3,layer4."""
     unfreeze_epochs: PositiveInt = 5
-    """Epochs of fine-tuning."""
+    """Epochs of training these parts."""
     unfreeze_learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate of fine-tuning, of head and unfrozen parts."""
-    size: PositiveInt | None = None
-    """Rows and columns of the model's input, pixels. Default: 224, or that of the backbone's weights."""
+    """Peak learning rate of training these parts, and the head with them."""
+    size: Annotated[int, Field(ge=8)] | None = None
+    """Rows and columns of the models' input, pixels. Default: 224, or the backbone's."""
     fast_jpeg: bool = True
-    """Shrink large JPEGs while decoding them, in training and later in scoring: several times faster for photos."""
+    """Shrink large JPEGs while decoding them, in training and scoring alike: several times faster for photos."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1337
-    """Seed of split, weights, sampling and augmentation. The same seed on the same machine gives the same weights."""
+    """Seed of split, weights, sampling and augmentation; it gives the same weights on the same machine."""
     patience: PositiveInt | None = None
-    """Stop a stage after so many epochs without a lower validation loss. Default: train all epochs."""
+    """Stop after this many epochs without a lower validation loss. Default: train all epochs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` is CUDA where torch can use it."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of products in training; `auto` is bf16 where the hardware supports it. Validation on a CPU is always fp32."""
+    """Number format of products in training; `auto` is bf16 where the hardware multiplies it. Validation on a CPU is
+    always fp32."""
     strict: bool = False
-    """Raise an error for an unreadable image, instead of logging, counting and skipping it."""
+    """Stop at an unreadable image, instead of logging, counting and skipping it."""
     cache_dir: Path | None = None
-    """Folder of decoded pixels. Default: `batchland/pixels` in the user's cache folder."""
-    cache_limit: PositiveInt = DEFAULT_LIMIT
-    """Bytes that all decoded data sets together may take there; the least recently used are removed first."""
+    """Folder of decoded pixels, kept between runs. Default: batchland/pixels in ~/.cache."""
+    cache_limit: PositiveInt = DEFAULT_CACHE_LIMIT
+    """Limit of that cache for all data sets together, in bytes; the least recently used are removed."""
     resume: bool = False
-    """Continue an interrupted run of the same options in `out`."""
+    """Continue what an interrupted run with the same options has left in the output folder."""
     checkpoint_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-    """Seconds between saves of the state to resume from, at the end of an epoch."""
+    """Seconds after which the end of an epoch saves the state to resume from."""
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:
-        """The models to train, in order."""
+        """The models that `model` names."""
         return ARCHITECTURES if self.model == "both" else (self.model,)
 
-    def spec(self, architecture: Architecture) -> PreprocessSpec:
-        """The preprocessing of that model, in training and scoring."""
-        size, resampling = self.size or _SCRATCH_SIZE, "bilinear"
-        if architecture == "transfer":
-            backbone = find_backbone(self.backbone)
-            size, resampling = self.size or backbone.size, backbone.filter
-        return PreprocessSpec.model_validate(
-            {"height": size, "width": size, "filter": resampling, "jpeg_scale": "auto" if self.fast_jpeg else "none"}
-        )
-
     def identity(self, architecture: Architecture) -> dict[str, Any]:
-        """The options that the model's weights depend on: a run can only be resumed with the same."""
+        """The options that this model's weights depend on. A run is resumed only with the same ones."""
         irrelevant = {"model", "num_workers", "strict", "cache_dir", "cache_limit", "resume", "checkpoint_every"}
         if architecture == "scratch":
             irrelevant |= {"backbone", "weights", "views", "unfreeze", *_FINE_TUNING}
         elif not self.unfreeze:
             irrelevant |= _FINE_TUNING
         return self.model_dump(exclude=irrelevant)
+
+
+class ExportOptions(Options):
+    """How to export a checkpoint."""
+
+    data: Path | None = None
+    """Where the training data is now, if it has moved since training."""
+    precision: Precision = "fp32"
+    """`fp16` halves the file, `int8` quarters it, at the cost of some accuracy."""
+    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    """Percentage points of top-1 accuracy on the validation images that fp16 and int8 may lose against fp32."""

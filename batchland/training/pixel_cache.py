@@ -27,11 +27,10 @@ from batchland.images.sources.refs import ImageRef, read_image
 from batchland.system.cores import usable_cores
 from batchland.system.folders import cache_folder
 from batchland.system.lock import in_use, locked, shared_lock
+from batchland.training.options import DEFAULT_CACHE_LIMIT
 
 _log = logging.getLogger("batchland")
 
-DEFAULT_LIMIT: Final = 20 * 10**9
-"""Bytes. 5,000 photos at 224 x 224 take 0.75 GB."""
 _FORMAT: Final = 1
 """Increase it when the same bytes and spec give other pixels, or the files get another layout."""
 _PIXELS: Final = "pixels.npy"
@@ -70,7 +69,7 @@ class PixelCache:
     """A folder of entries; the least recently used are removed to make room for new ones."""
 
     folder: Path
-    limit: int = DEFAULT_LIMIT
+    limit: int = DEFAULT_CACHE_LIMIT
     """Bytes that all entries together may take."""
 
     def pixels(

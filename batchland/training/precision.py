@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from batchland.images.preprocess import Pixels
 from batchland.models.contract import INPUT_NAME
 from batchland.training.models import ServedModel
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 _QUANTISED: Final = ["Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "GlobalAveragePool"]
 """Operators to run in int8. Normalisation and softmax stay in float32."""

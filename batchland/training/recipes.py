@@ -4,9 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from batchland.training.augment import Augmentation
-from batchland.training.models import Architecture
-
-RecipeName = Literal["default", "walkthrough"]
+from batchland.training.options import Architecture, RecipeName
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from batchland.training.dataset import PhotoDataset, TrainingData
 from batchland.training.features import FeatureExtractor, OnBatch
 from batchland.training.loop import Stage
 from batchland.training.metrics import StageName
-from batchland.training.models import Architecture, ServedModel, fold_standardisation, head, transfer_network
-from batchland.training.options import TrainOptions
+from batchland.training.models import ServedModel, fold_standardisation, head, transfer_network
+from batchland.training.options import Architecture, TrainOptions
 from batchland.training.recipes import RECIPES, Recipe
 from batchland.training.sampling import BalancedDraws
 

@@ -25,7 +25,7 @@ from batchland.models.card import ModelCard, TrainingSummary
 from batchland.system.files import write_file
 from batchland.system.lock import locked
 from batchland.system.signals import StopSignal
-from batchland.training.backbones import DEFAULT_BACKBONE, find_backbone, find_blocks, load_weights
+from batchland.training.backbones import find_backbone, find_blocks, load_weights
 from batchland.training.checkpoint import (
     CHECKPOINT,
     ResumeFolder,
@@ -38,12 +38,12 @@ from batchland.training.dataset import Skipped, TrainingData, load_data
 from batchland.training.layers import layer_table
 from batchland.training.loop import Loop
 from batchland.training.metrics import METRICS, EpochReport, MetricsFiles, best_of
-from batchland.training.models import Architecture, ServedModel, build, transfer_network
-from batchland.training.options import TrainOptions
+from batchland.training.models import ServedModel, build, preprocess_spec, transfer_network
+from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
 from batchland.training.pixel_cache import PixelCache, default_folder
 from batchland.training.stages import ModelStages
 
-__all__ = ["EpochReport", "OnProgress", "TrainOptions", "TrainedModel", "train"]
+__all__ = ["EpochReport", "OnProgress", "TrainedModel", "train"]
 
 _log = logging.getLogger("batchland")
 
@@ -127,7 +127,7 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
     """The model with its initial weights. Built before images are read, so that a wrong weights file fails at once."""
     classes = len(class_folders(training_folder(data)))
     with reproducible(options.seed):
-        model = build(name, classes, options.spec(name), options.backbone)
+        model = build(name, classes, preprocess_spec(options, name), options.backbone)
         if name == "transfer":
             backbone = transfer_network(model).backbone
             load_weights(backbone, find_backbone(options.backbone), options.weights)
@@ -151,11 +151,11 @@ def _load_all(data: Path, options: TrainOptions, on_progress: OnProgress) -> dic
     """The data of each model, with its preprocessing; read once for equal preprocessing."""
     cache = PixelCache(options.cache_dir or default_folder(), options.cache_limit)
     by_spec: dict[PreprocessSpec, TrainingData] = {}
-    for spec in dict.fromkeys(options.spec(name) for name in options.architectures):
+    for spec in dict.fromkeys(preprocess_spec(options, name) for name in options.architectures):
         by_spec[spec] = load_data(
             data, spec, seed=options.seed, strict=options.strict, cache=cache, on_image=on_progress
         )
-    return {name: by_spec[options.spec(name)] for name in options.architectures}
+    return {name: by_spec[preprocess_spec(options, name)] for name in options.architectures}
 
 
 @dataclass

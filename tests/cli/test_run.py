@@ -5,12 +5,10 @@ import subprocess
 import sys
 from datetime import date, timedelta
 
+import commands
 import onnx
 import pytest
-from click.testing import CliRunner
 from toys import COLOURS, picture
-
-from batchland.cli.main import main
 
 
 @pytest.fixture
@@ -24,7 +22,7 @@ def project(tmp_path, toy_model):
 
 
 def batchland(*arguments):
-    result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+    result = commands.batchland(*arguments)
     return result.exit_code, re.sub(r"\d+\.\d (?=s|images)", "N ", result.stdout), result.stderr
 
 
@@ -59,17 +57,17 @@ def test_without_a_date_the_night_is_yesterday(project):
     [
         ("images=in/never", 66, "does not exist; is the delivery late, or "),
         ("model=none.onnx", 5, "none.onnx: cannot be read "),
-        ("output=in/{date}", 2, "only images and labels may say {date}"),
+        ("output=in/{date}", 2, "only images and labels may contain {date}"),
         ("output=in/2026-11-23/out", 2, 'lies inside the images to score; give job toy another "output"'),
     ],
 )
-def test_an_error_is_told_once_on_stderr(project, setting, code, told):
+def test_an_error_is_printed_once_on_stderr(project, setting, code, told):
     command = [sys.executable, "-m", "batchland", "run", project / "toy.toml", "--date", "2026-11-23"]
     result = subprocess.run([*command, "--set", setting], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr.count(told), result.stdout.count(told)) == (code, 1, 0)
 
 
-def test_why_a_night_was_skipped_is_told(project):
+def test_the_reason_of_a_skipped_night_is_printed(project):
     code, said, _ = batchland("run", project / "toy.toml", "--set", "images=in/never", "--set", "on_missing=skip")
     assert code == 0
     assert said.splitlines()[1].startswith(f"{project}/in/never: does not exist; is the delivery late, or ")
@@ -106,7 +104,7 @@ def test_a_dry_run_does_nothing(project):
         (["--set", "batchsize=2"], 'unknown key "batchsize" (did you mean "batch_size"?)'),
     ],
 )
-def test_options_that_make_no_sense(project, options, told):
+def test_contradicting_options(project, options, told):
     code, said, errors = batchland("run", project / "toy.toml", *options)
     assert (code, said) == (2, "")
     assert told in errors
@@ -140,7 +138,7 @@ def test_a_job_file_is_checked(project):
         ),
     ],
 )
-def test_what_would_fail_is_not_called_fine(project, settings, code, told):
+def test_a_check_fails_with_the_code_of_the_first_problem(project, settings, code, told):
     model = onnx.load(project / "toy.onnx")
     del model.metadata_props[:]
     onnx.save(model, project / "cardless.onnx")

@@ -10,7 +10,8 @@ import pytest
 from archives import PHOTOS, tar_of, zip_of
 
 from batchland.data import archive as archive_module
-from batchland.data.archive import Unpacked, UnpackLimits, lift_only_folder, unpack
+from batchland.data.archive import Unpacked, lift_only_folder, unpack
+from batchland.data.options import UnpackLimits
 from batchland.errors import UsageError
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from PIL import Image
 from toys import picture
 
-from batchland.cli.main import main
 from batchland.data.check import ClassCheck, Duplicates, Finding, Sizes, check, table
 from batchland.errors import UsageError
 
@@ -125,10 +124,10 @@ def test_val_folder_is_checked(data: Path) -> None:
     found, _ = check(data)
     assert table(found).splitlines()[0] == f"{data}: 3 classes, 7 photos to train, 4 to validate and 3 to test"
     assert table(found).splitlines()[2:] == [
-        "class            train      val     test  unreadable",
-        "00.Red_Tower         4        0        2           0",
-        "01.Green_Hill        3        3        1           0",
-        "Tower                0        1        0           0",
+        "class          train  val  test  unreadable",
+        "00.Red_Tower       4    0     2           0",
+        "01.Green_Hill      3    3     1           0",
+        "Tower              0    1     0           0",
         "problem: 1 val folder without a folder in train: Tower",
         "problem: 1 class without a val photo: 00.Red_Tower",
         "problem: 1 picture in more than one part, which makes accuracy look too good: "
@@ -173,20 +172,20 @@ def test_long_lists_of_names_are_shortened(data: Path) -> None:
         (data / "train" / "00.Red_Tower" / f"bad{number}.jpg").write_text("no photo")
     ((_, text),) = findings(data)
     assert text.count("not_an_image") == 5
-    assert text.endswith(", and 2 more")
+    assert text.endswith(" and 2 more")
 
 
 def test_command_prints_a_table_and_draws_samples(data: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "samples.png"
-    result = CliRunner().invoke(main, ["data", "check", str(data), "--samples", str(sheet)])
+    result = batchland("data", "check", data, "--samples", sheet)
     size = sum(path.stat().st_size for path in data.rglob("*.jpg")) / 1e6
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
         f"{data}: 2 classes, 7 photos to train and 3 to test\n"
         f"width 40 to 40, median 40; height 30 to 30, median 30 pixels; {size:.1f} MB\n"
-        "class            train     test  unreadable\n"
-        "00.Red_Tower         4        2           0\n"
-        "01.Green_Hill        3        1           0\n"
+        "class          train  test  unreadable\n"
+        "00.Red_Tower       4     2           0\n"
+        "01.Green_Hill      3     1           0\n"
     )
     with Image.open(sheet) as image:
         assert (image.format, image.size) == ("PNG", (614, 210))
@@ -206,7 +205,7 @@ def test_command_prints_a_table_and_draws_samples(data: Path, tmp_path: Path) ->
 )
 def test_samples_never_replace_a_photo_or_another_file(data: Path, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "preds.parquet").write_text("x")
-    result = CliRunner().invoke(main, ["data", "check", str(data), "--samples", str(tmp_path / name)])
+    result = batchland("data", "check", data, "--samples", tmp_path / name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"batchland: {tmp_path / name}: {message.format(data=data)}\n"
     assert (tmp_path / "preds.parquet").read_text() == "x"
@@ -214,7 +213,7 @@ def test_samples_never_replace_a_photo_or_another_file(data: Path, tmp_path: Pat
 
 def test_exit_code(data: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
-        result = CliRunner().invoke(main, ["data", "check", str(data), *options])
+        result = batchland("data", "check", data, *options)
         return result.exit_code, result.stderr
 
     assert run() == (0, "")
@@ -227,7 +226,7 @@ def test_exit_code(data: Path) -> None:
 
 def test_control_characters_in_names_are_escaped(data: Path) -> None:
     (data / "train" / "00.Red_Tower" / "a\x1b[2Jb.jpg").write_text("no photo")
-    result = CliRunner().invoke(main, ["data", "check", str(data)])
+    result = batchland("data", "check", data)
     assert "a[U+001B][2Jb.jpg (not_an_image)" in result.stdout
     assert "\x1b" not in result.stdout
 

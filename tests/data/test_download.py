@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from archives import PHOTOS, server, tar_of, zip_of
-from click.testing import CliRunner
+from commands import batchland
 
-from batchland.cli.main import main
 from batchland.data import fetch as fetch_module
-from batchland.data.download import REFERENCE_URL, DownloadOptions, default_folder, download
+from batchland.data.download import REFERENCE_URL, default_folder, download
+from batchland.data.options import DownloadOptions
 from batchland.errors import DownloadError, Interrupted, LockedError, UsageError
 from batchland.system.lock import locked
 
@@ -165,11 +165,14 @@ def test_source_without_a_name_is_an_error(source: str) -> None:
 def test_command_prints_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with server(ARCHIVE) as manners:
-        result = CliRunner().invoke(main, ["data", "download", manners.url])
+        result = batchland("data", "download", manners.url)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (f"data/set: 12 files, 0.0 MB, from {manners.url} (0.0 MB, sha256 {SHA256})\n")
     assert files_below(tmp_path / "data" / "set") == LIFTED
-    again = CliRunner().invoke(main, ["data", "download", manners.url])
+    again = batchland("data", "download", manners.url)
     assert (again.exit_code, again.stdout) == (2, "")
-    bad = CliRunner().invoke(main, ["data", "download", manners.url, "--sha256", "12"])
-    assert (bad.exit_code, bad.stderr) == (2, "batchland: \"sha256\" = '12': should be 64 hexadecimal digits\n")
+    bad = batchland("data", "download", manners.url, "--sha256", "12")
+    assert (bad.exit_code, bad.stderr.splitlines()[-1]) == (
+        2,
+        "Error: Invalid value for '--sha256': 12: should be 64 hexadecimal digits",
+    )

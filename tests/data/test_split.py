@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import splitfolders
-from click.testing import CliRunner
+from commands import batchland
 
-from batchland.cli.main import main
-from batchland.data.split import SplitOptions, split
+from batchland.data.options import SplitOptions
+from batchland.data.split import split
 from batchland.errors import OutputError, UsageError
 
 
@@ -209,7 +209,7 @@ def test_unreadable_photo_is_named(photos: Path, tmp_path: Path) -> None:
     "parts", [{"a": 1.0}, {"a": 0.5, "b": 0.4}, {"a": 0.5, "../b": 0.5}, {"a": 0.4, "b": 0.2, "c": 0.2, "d": 0.2}]
 )
 def test_invalid_parts_are_refused(parts: dict[str, float]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="parts"):
         SplitOptions(parts=parts)
 
 
@@ -230,18 +230,15 @@ def test_command_prints_the_parts_without_torch(photos: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        *(
-            (
-                ["--parts", parts],
-                f"--parts {parts}: give two or three parts, their names of letters, digits, - and _, whose shares make "
-                f"1, such as train=0.8,test=0.2",
-            )
-            for parts in ("train", "train=0.8,test=0.1", "train=80%,test=20%", "a/b=0.8,c=0.2")
-        ),
-        (["--group-prefix", "("], "--group-prefix (: not a regular expression (missing ), unterminated subpattern at "
-                                  "position 0)"),
+        (["--parts", "train"], "--parts: train: write it like train=0.8,test=0.2"),
+        (["--parts", "train=80%,test=20%"], "--parts: train=80%,test=20%: write it like train=0.8,test=0.2"),
+        (["--parts", "train=0.8,test=0.1"], "'--parts': should be two or three parts whose shares add up to 1"),
+        (["--parts", "a/b=0.8,c=0.2"], "'--parts': a/b: should be of letters, digits, '.', '_' and '-', and begin with "
+                                       "a letter or a digit"),
+        (["--group-prefix", "("], "'--group-prefix': (: should be a valid regular expression"),
     ],
 )  # fmt: skip
-def test_invalid_options_give_one_line(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
-    result = CliRunner().invoke(main, ["data", "split", str(photos), "--out", str(tmp_path / "out"), *options])
-    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"batchland: {says}\n")
+def test_invalid_options_are_usage_errors(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
+    result = batchland("data", "split", photos, "--out", tmp_path / "out", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"Error: Invalid value for {says}"

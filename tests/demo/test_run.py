@@ -7,7 +7,7 @@ from toys import COLOURS
 from batchland.demo.run import run_demo
 from batchland.demo.sample import draw_sample
 from batchland.errors import UsageError
-from batchland.training.train import TrainOptions
+from batchland.training.options import TrainOptions
 
 
 def test_everything_is_there_and_agrees(tmp_path):

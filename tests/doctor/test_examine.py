@@ -19,7 +19,7 @@ import batchland.doctor.examine as doctor_module
 from batchland.cli.main import main
 from batchland.doctor.examine import Check, check_jpeg_decoder, examine_installation, examine_job, examine_model
 from batchland.models.gpu import jpeg_decoder
-from batchland.nightly.run_record import update_run
+from batchland.nightly.record_files import update_run
 from batchland.system.lock import locked
 
 YESTERDAY = date.today() - timedelta(days=1)
@@ -144,7 +144,7 @@ def test_the_jpeg_decoder_is_tried(monkeypatch):
     assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
     monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
     found = (
-        f"not usable: nvImageCodec {version} is too old; pip install --upgrade 'batchland[decode-cuda]'; only --decode "
+        f"not usable: nvImageCodec {version} is too old; pip install -U 'batchland[decode-cuda]'; only --decode "
         "cuda needs it"
     )
     assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
@@ -208,9 +208,9 @@ def test_a_job_in_trouble(job, tmp_path):
         "notify", "warn", "no-such-program: no such program", "install it, or give its whole path"
     )
     assert (found["disk, metrics"].state, found["disk, metrics"].found[:24]) == ("fail", "/proc: cannot be written")
-    assert (found["model first"].state, found["model first"].found[:33]) == (
+    assert (found["model first"].state, found["model first"].found[:35]) == (
         "fail",
-        "--device cuda:7 cannot run here: ",
+        "device cuda:7 cannot be used here: ",
     )
     assert found["model second"].found == (
         f"{tmp_path}/none.onnx: cannot be read (No such file or directory); give an exported or adopted model"
@@ -243,5 +243,5 @@ def test_the_command(job, toy_model):
     assert sick.output.splitlines()[-1] == f"fail  model           {told}"
     both = run(main, ["doctor", "--job", str(job), "--device", "cpu"])
     assert (both.exit_code, both.stderr.splitlines()[-1]) == (
-        2, "Error: a job names its models and its device itself; leave --model and --device out"
+        2, "Error: a job names its models and its device itself; leave out --model and --device"
     )  # fmt: skip

@@ -15,7 +15,7 @@ def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return probability, rng.uniform(size=count) < probability - 0.1
 
 
-def test_bins_are_those_of_scikit_learn() -> None:
+def test_bins_equal_scikit_learn() -> None:
     probability, right = answers(5000)
     curve = reliability(probability, right, 10, 0.95)
     accuracy, confidence = calibration_curve(right, probability, n_bins=10, strategy="uniform")
@@ -25,7 +25,7 @@ def test_bins_are_those_of_scikit_learn() -> None:
     assert sum(part.images for part in curve) == 5000
 
 
-def test_a_bin_holds_its_upper_end_and_the_first_one_0() -> None:
+def test_a_bin_includes_its_upper_end_and_the_first_bin_0() -> None:
     curve = reliability(np.array([0.0, 0.5, 0.625, 1.0]), np.array([False, True, True, True]), 2, 0.95)
     assert curve == (
         ReliabilityBin(lower=0, upper=0.5, images=2, confidence=0.25, accuracy=curve[0].accuracy),
@@ -34,14 +34,14 @@ def test_a_bin_holds_its_upper_end_and_the_first_one_0() -> None:
     assert [part.accuracy.value for part in curve if part.accuracy] == [0.5, 1.0]
 
 
-def test_errors_by_hand() -> None:
+def test_calibration_errors_of_two_bins() -> None:
     """Three images at 0.9, two of them right; one at 0.3, right: distances 0.2333 and 0.7."""
     curve = reliability(np.array([0.9, 0.9, 0.9, 0.3]), np.array([True, True, False, True]), 10, 0.95)
     assert calibration_errors(curve) == pytest.approx((0.75 * (0.9 - 2 / 3) + 0.25 * 0.7, 0.7))
     assert calibration_errors(reliability(np.array([]), np.array([], bool), 10, 0.95)) == (0.0, 0.0)
 
 
-def test_an_empty_bin_says_nothing() -> None:
+def test_an_empty_bin_has_no_accuracy() -> None:
     curve = reliability(np.array([0.9]), np.array([True]), 3, 0.95)
     assert [(part.images, part.confidence, part.accuracy is None) for part in curve] == [
         (0, None, True),
@@ -50,7 +50,7 @@ def test_an_empty_bin_says_nothing() -> None:
     ]
 
 
-def test_coverage_counts_as_a_query_on_the_file_does() -> None:
+def test_coverage_equals_a_query_on_float32_probabilities() -> None:
     probability, right = answers(3000)
     in_file = probability.astype(np.float32)
     points = coverage(probability, right, 0.95)

@@ -22,7 +22,7 @@ from batchland.evaluation.intervals import (
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-def test_wilson_is_that_of_statsmodels(confidence: float) -> None:
+def test_wilson_equals_statsmodels(confidence: float) -> None:
     hits, trials = np.array([0, 1, 5, 99, 100, 3, 50_000]), np.array([10, 10, 10, 100, 100, 3, 99_999])
     ours = wilson(hits, trials, confidence)
     theirs = proportion_confint(hits, trials, alpha=1 - confidence, method="wilson")
@@ -30,7 +30,7 @@ def test_wilson_is_that_of_statsmodels(confidence: float) -> None:
     np.testing.assert_allclose(ours.high, theirs[1], atol=1e-12)
 
 
-def test_wilson_ends_exactly_at_0_and_1_and_knows_nothing_without_trials() -> None:
+def test_wilson_ends_exactly_at_0_and_1_and_is_nan_without_trials() -> None:
     low, high = wilson([0, 7, 0], [7, 7, 0])
     assert (low[0], high[1]) == (0.0, 1.0)
     assert np.isnan([low[2], high[2]]).all()
@@ -38,19 +38,19 @@ def test_wilson_ends_exactly_at_0_and_1_and_knows_nothing_without_trials() -> No
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (6, 1), (10, 10), (30, 12), (400, 460)])
-def test_mcnemar_is_that_of_statsmodels(only_a: int, only_b: int) -> None:
+def test_mcnemar_equals_statsmodels(only_a: int, only_b: int) -> None:
     theirs = mcnemar([[50, only_a], [only_b, 20]], exact=True).pvalue if only_a + only_b else 1.0
     assert mcnemar_exact(only_a, only_b) == pytest.approx(theirs, rel=1e-9)
 
 
-def test_holm_is_that_of_statsmodels() -> None:
+def test_holm_equals_statsmodels() -> None:
     p_values = np.random.default_rng(0).uniform(size=40) ** 3
     np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1])
     assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]).tolist() == []
 
 
-def test_draws_keep_each_stratum_s_total_and_have_the_bootstrap_s_mean_and_spread() -> None:
+def test_stratified_draws() -> None:
     strata, counts = np.array([0, 0, 2, 2, 2]), np.array([30, 10, 5, 5, 90])
     drawn = dict(zip((0, 2), stratified_draws(strata, counts, 20_000, seed=1), strict=True))
     for cells, draws in drawn.values():
@@ -63,19 +63,19 @@ def test_draws_keep_each_stratum_s_total_and_have_the_bootstrap_s_mean_and_sprea
     assert (again[1] == drawn[0][1]).all()
 
 
-def test_bounds_are_the_middle_of_the_samples_and_absent_where_nothing_varies() -> None:
+def test_percentile_bounds() -> None:
     assert percentile_bounds(np.arange(1001.0), 0.9) == pytest.approx((50, 950))
     assert percentile_bounds(np.ones(1000), 0.9) == (None, None)
 
 
-def test_resamples_are_fewer_where_they_cost_too_much_but_never_too_few() -> None:
+def test_affordable_resamples() -> None:
     assert affordable_resamples(2500, 1000) == 1000
     assert affordable_resamples(100_000, 1000) == MAX_DRAWS // 100_000
     assert affordable_resamples(10_000_000, 1000) == MIN_RESAMPLES
     assert affordable_resamples(0, 1000) == 1000
 
 
-def test_weights_draw_every_stratum_to_its_size_and_each_image_alike() -> None:
+def test_stratified_weights() -> None:
     strata = np.array([3, 1, 1, 3, 1, 7])
     drawn = np.stack(list(stratified_weights(strata, 20_000, seed=0)))
     for stratum, size in ((1, 3), (3, 2), (7, 1)):
@@ -84,7 +84,7 @@ def test_weights_draw_every_stratum_to_its_size_and_each_image_alike() -> None:
     np.testing.assert_allclose(drawn[:, 1].std(), np.sqrt(2 / 3), rtol=0.02)  # binomial of 3 draws, 1/3 each
 
 
-def test_the_paired_interval_holds_its_level_for_few_images_by_enumeration() -> None:
+def test_paired_interval_coverage_by_enumeration() -> None:
     """For every truth tried, the interval covers it in about 95% of all outcomes."""
     pairs = 12
     lost, won = (grid.ravel() for grid in np.meshgrid(np.arange(pairs + 1), np.arange(pairs + 1)))
@@ -102,7 +102,7 @@ def test_the_paired_interval_holds_its_level_for_few_images_by_enumeration() -> 
     assert np.mean(covered) == pytest.approx(0.96, abs=0.02)
 
 
-def test_the_paired_interval_of_many_images_is_that_of_the_normal_approximation() -> None:
+def test_paired_interval_of_many_images_equals_the_normal_approximation() -> None:
     lost, won, pairs = 300, 420, 10_000
     low, high = paired_difference(lost, won, pairs, 0.95)
     difference, spread = (won - lost) / pairs, np.sqrt(lost + won - (won - lost) ** 2 / pairs) / pairs

@@ -1,4 +1,4 @@
-"""An image that kills the process: found by the next run, decoded apart, given its row; the others lose nothing."""
+"""An image that kills the process is found by the next run, decoded in a subprocess and becomes a failed row."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from batchland.images.crash_guard import CrashGuard
 from batchland.images.loader import Outcome, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
-from batchland.images.subprocess_decode import load_apart
+from batchland.images.subprocess_decode import load_in_subprocess
 
 SPEC = PreprocessSpec(height=8, width=8)
 
@@ -58,7 +58,7 @@ def run(images, out, model, *more):
 
 
 @pytest.mark.parametrize("what", ["crash", "killed"])
-def test_a_run_dies_of_an_image_only_once(tmp_path, toy_model, evil_decoder, what):
+def test_image_that_killed_a_run_is_a_failed_row_of_the_next(tmp_path, toy_model, evil_decoder, what):
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(12):
@@ -72,7 +72,8 @@ def test_a_run_dies_of_an_image_only_once(tmp_path, toy_model, evil_decoder, wha
     assert not out.exists()
     second = run(photos, out, toy_model, *options)
     assert second.returncode == 0, second.stderr
-    assert "the run before was killed; what it had in its decoders is decoded apart this time" in second.stderr
+    assert "WARNING the previous run was killed; the " in second.stderr
+    assert " being decoded " in second.stderr
     rows = pq.read_table(out).to_pylist()
     assert [row["image"] for row in rows] == [f"{number:02}.jpg" for number in range(12)]
     assert [row["image"] for row in rows if row["status"] == "failed"] == ["05.jpg"]
@@ -93,22 +94,22 @@ def without_times(outcome: Outcome) -> Outcome:
 
 
 @pytest.mark.parametrize("data", [picture((200, 10, 99), (300, 200)), b"", b"text", picture()[:300]])
-def test_an_innocent_image_gives_the_same_apart(tmp_path, data):
+def test_subprocess_gives_the_same_pixels(tmp_path, data):
     ref = ref_of(tmp_path, data)
-    outcome, pixels = load_apart(ref, SPEC, 60)
+    outcome, pixels = load_in_subprocess(ref, SPEC, 60)
     expected, expected_pixels = load_image(ref, SPEC)
     assert without_times(outcome) == without_times(expected)
     np.testing.assert_array_equal(pixels, expected_pixels)
 
 
-def test_memory_and_time_are_bounded_apart(tmp_path, evil_decoder):
-    outcome, _ = load_apart(ref_of(tmp_path, evil("memory")), SPEC, 60)
+def test_subprocess_has_limits_on_memory_and_time(tmp_path, evil_decoder):
+    outcome, _ = load_in_subprocess(ref_of(tmp_path, evil("memory")), SPEC, 60)
     assert outcome.error == ("out_of_memory", "not enough memory to decode it")
-    outcome, _ = load_apart(ref_of(tmp_path, evil("sleep")), SPEC, 5)
+    outcome, _ = load_in_subprocess(ref_of(tmp_path, evil("sleep")), SPEC, 5)
     assert outcome.error == ("timeout", "not decoded within 5 s")
 
 
-def test_what_is_in_hand_is_noted_and_nothing_else(tmp_path, monkeypatch):
+def test_only_images_being_loaded_are_noted(tmp_path, monkeypatch):
     ref = ref_of(tmp_path, picture())
     seen = []
 
@@ -124,16 +125,16 @@ def test_what_is_in_hand_is_noted_and_nothing_else(tmp_path, monkeypatch):
     assert not (tmp_path / "in-hand").exists()
 
 
-def test_suspects_stay_suspects_until_they_are_cleared(tmp_path, monkeypatch):
+def test_suspects_are_kept_until_they_load_well(tmp_path, monkeypatch):
     """A run that is killed again and again gathers suspects; those that load well apart are free to go."""
     apart = []
 
-    def load_apart(ref, spec, timeout):
+    def load_in_subprocess(ref, spec, timeout):
         apart.append(ref.name)
         failed = ref.name == "bad.jpg"
         return (Outcome(error=("crashed", "it died")), None) if failed else (Outcome(), np.zeros(SPEC.shape, np.uint8))
 
-    monkeypatch.setattr("batchland.images.crash_guard.load_apart", load_apart)
+    monkeypatch.setattr("batchland.images.crash_guard.load_in_subprocess", load_in_subprocess)
     names = ("good.jpg", "bad.jpg", "x" * 5000)
     refs = [ImageRef(name, name.encode()) for name in names]
     notes = b"".join(
@@ -151,14 +152,14 @@ def test_suspects_stay_suspects_until_they_are_cleared(tmp_path, monkeypatch):
     assert apart == ["good.jpg", "bad.jpg", "bad.jpg", "x" * 5000]
 
 
-def test_a_full_disk_takes_no_notes_and_stops_nobody(tmp_path):
+def test_notes_that_cannot_be_written_are_ignored(tmp_path):
     with CrashGuard(tmp_path / "missing", 60) as suspects:
         outcome, pixels = suspects.load(ref_of(tmp_path, picture()), SPEC)
     assert outcome.error is None
     assert pixels.shape == SPEC.shape
 
 
-def test_the_process_apart_gets_text_and_gives_no_pickle(tmp_path):
+def test_subprocess_imports_no_heavy_modules(tmp_path):
     code = "import batchland.images.subprocess_decode, sys, json; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.check_output([sys.executable, "-c", code]))
     assert not {"onnxruntime", "pyarrow", "torch", "multiprocessing"} & set(loaded)

@@ -1,4 +1,4 @@
-"""A folder of everything that has ever broken an image pipeline: one row each, the right one, and nothing else."""
+"""A folder of files that are known to break image pipelines: each has exactly one row, with the expected code."""
 
 import os
 import socket
@@ -213,7 +213,7 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", check=False, **options)
 
 
-def test_every_hostile_file_gets_its_row(tmp_path, toy_model):
+def test_every_hostile_file_has_the_expected_row(tmp_path, toy_model):
     root = tmp_path / "hostile"
     expected = build(str(root))
     out = tmp_path / "p.parquet"
@@ -238,7 +238,7 @@ def name_on_disk(name: str) -> bytes:
     return next((path for path, shown in SHOWN.items() if shown == name), name.encode())
 
 
-def test_a_root_and_a_model_of_any_name_work(tmp_path, toy_model):
+def test_any_name_of_root_and_model_works(tmp_path, toy_model):
     root = os.path.join(os.fsencode(tmp_path), b"caf\xe9 \n\x1b[31m")
     os.makedirs(root)
     with open(os.path.join(root, b"a.jpg"), "wb") as file:
@@ -259,7 +259,7 @@ def test_a_root_and_a_model_of_any_name_work(tmp_path, toy_model):
     assert (result.returncode, result.stderr.count("\x1b"), result.stdout) == (2, 0, "")
 
 
-def test_an_error_is_one_line_whatever_the_names(tmp_path):
+def test_errors_with_odd_names_are_one_line(tmp_path):
     result = run(
         "score", tmp_path / "no\nsuch\x1b[31m", "--out", tmp_path / "p.parquet", "--model", tmp_path / "m.onnx"
     )
@@ -299,7 +299,7 @@ print(peak() - before)
         ("RGBA", "WEBP", {"lossless": True, "quality": 0}, 1700),
     ],
 )
-def test_the_largest_picture_allowed_takes_bounded_memory(tmp_path, mode, kind, options, limit):
+def test_memory_for_the_largest_allowed_picture_is_limited(tmp_path, mode, kind, options, limit):
     """100 million pixels, the default max_pixels; limits in MiB beyond the file itself."""
     image = Image.new(mode, (10_000, 10_000), 7 if mode in ("P", "I;16") else None)
     if mode == "P":

@@ -1,4 +1,4 @@
-"""Batches: order, rows that stay in place, bounded buffers, hanging decoders."""
+"""BatchLoader: order of batches, rows of failed images, number of buffers, hanging decoders."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from toys import picture
 
 import batchland.images.loader as loader_module
 from batchland.errors import ImageError, InputError
-from batchland.images.jpegs import Encoded
+from batchland.images.encoded_jpegs import Encoded
 from batchland.images.loader import BatchLoader, Outcome, load_image
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.images.sources.folder import list_images
@@ -35,7 +35,7 @@ def test_batches_come_in_order_with_a_short_last_one(grey_images):
     assert seen == [(f"{value:02}.png", value) for value in range(50)]
 
 
-def test_a_failed_image_keeps_its_row_and_the_neighbours_theirs(grey_images):
+def test_failed_image_keeps_its_row(grey_images):
     (grey_images / "01.png").write_bytes(b"no picture")
     (batch,) = BatchLoader(list(list_images(grey_images))[:3], SPEC)
     assert [outcome.error and outcome.error[0] for outcome in batch.outcomes] == [None, "not_an_image", None]
@@ -50,7 +50,7 @@ def test_pixels_are_those_of_preprocess(grey_images):
     np.testing.assert_array_equal(batch.pixels[0], preprocess(photo, SPEC))
 
 
-def test_reading_ahead_is_bounded(grey_images):
+def test_reading_ahead_is_limited(grey_images):
     asked = 0
 
     def images():
@@ -65,7 +65,7 @@ def test_reading_ahead_is_bounded(grey_images):
     batches.close()
 
 
-def test_batches_that_are_held_stay_as_they_are(grey_images):
+def test_held_batches_stay_unchanged(grey_images):
     loader = BatchLoader(list_images(grey_images), SPEC, batch_size=3, prefetch_factor=1, held=2)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     for batch in loader:
@@ -82,7 +82,7 @@ def decoding_threads() -> set[threading.Thread]:
 @pytest.mark.parametrize(
     ("num_workers", "read_seconds", "threads"), [(None, 0.0, 2), (None, 0.0035, 9), (3, 0.0035, 3)]
 )
-def test_images_that_are_long_waited_for_get_more_threads(grey_images, monkeypatch, num_workers, read_seconds, threads):
+def test_slow_reading_starts_more_threads(grey_images, monkeypatch, num_workers, read_seconds, threads):
     monkeypatch.setattr(loader_module, "usable_cores", lambda: 2)
     before = decoding_threads()
 
@@ -104,7 +104,7 @@ def test_images_that_are_long_waited_for_get_more_threads(grey_images, monkeypat
         (0.002, 0.0, 8),  # decoded after all: all cores
     ],
 )
-def test_from_a_small_start_there_are_as_many_threads_as_find_work(
+def test_small_start_grows_to_the_useful_number_of_threads(
     grey_images, monkeypatch, decode_seconds, read_seconds, threads
 ):
     monkeypatch.setattr(loader_module, "usable_cores", lambda: 8)
@@ -130,7 +130,7 @@ def test_an_empty_listing_gives_no_batch():
     assert list(BatchLoader([], SPEC)) == []
 
 
-def test_an_error_in_the_listing_reaches_the_caller(grey_images):
+def test_errors_of_the_listing_reach_the_caller(grey_images):
     def broken():
         yield from list(list_images(grey_images))[:3]
         raise RuntimeError("listing broke")
@@ -139,7 +139,7 @@ def test_an_error_in_the_listing_reaches_the_caller(grey_images):
         list(BatchLoader(broken(), SPEC, batch_size=2))
 
 
-def test_a_bug_in_a_worker_reaches_the_caller(grey_images, monkeypatch):
+def test_exceptions_of_a_worker_reach_the_caller(grey_images, monkeypatch):
     def broken(ref, spec):
         raise LookupError("a bug")
 
@@ -159,7 +159,7 @@ def test_workers_end_when_the_caller_stops_early(grey_images):
     assert threading.active_count() == before
 
 
-def test_images_that_hang_are_given_up_and_the_rest_goes_on(grey_images, monkeypatch):
+def test_hanging_images_time_out_and_others_are_loaded(grey_images, monkeypatch):
     release = threading.Event()
     real = loader_module.load_image
 
@@ -185,7 +185,7 @@ def test_images_that_hang_are_given_up_and_the_rest_goes_on(grey_images, monkeyp
     assert failures == dict.fromkeys(("03.png", "04.png"), ("timeout", "not decoded within 0.1 s"))
 
 
-def test_a_storage_that_is_gone_ends_the_run_before_threads_pile_up(grey_images, monkeypatch):
+def test_too_many_hanging_images_end_the_run(grey_images, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(loader_module, "MAX_HANGING", 6)
@@ -201,7 +201,7 @@ def test_a_storage_that_is_gone_ends_the_run_before_threads_pile_up(grey_images,
     release.set()
 
 
-def test_who_waits_may_lose_patience(grey_images, monkeypatch):
+def test_on_wait_may_raise(grey_images, monkeypatch):
     release = threading.Event()
 
     def hang(ref, spec):
@@ -216,7 +216,7 @@ def test_who_waits_may_lose_patience(grey_images, monkeypatch):
     release.set()
 
 
-def test_facts_of_an_image_are_kept_as_far_as_known(tmp_path):
+def test_outcome_holds_the_known_facts(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(picture(size=(30, 20), kind="PNG"))
     outcome, pixels = load_image(ImageRef("a.png", os.fsencode(path)), SPEC)
@@ -233,7 +233,7 @@ def test_facts_of_an_image_are_kept_as_far_as_known(tmp_path):
     assert outcome.file_size is None
 
 
-def test_errors_of_ours_are_the_only_ones_that_become_outcomes(grey_images, monkeypatch):
+def test_image_errors_become_outcomes(grey_images, monkeypatch):
     def no_memory(data, spec):
         raise ImageError("out_of_memory", "too much")
 

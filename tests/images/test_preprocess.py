@@ -1,4 +1,4 @@
-"""Bytes to pixels: every format and mode, orientation, damage, and the two ways to fit."""
+"""Decoding of every format and pixel mode, orientation, damaged files, and both kinds of fit."""
 
 import random
 import struct
@@ -39,7 +39,7 @@ def code_of(data: bytes, spec: PreprocessSpec = SPEC) -> str:
     ("kind", "options"),
     [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
 )
-def test_lossless_formats_give_the_very_pixels(kind, options):
+def test_lossless_formats_give_exact_pixels(kind, options):
     image = photo()
     decoded = decode(encoded(image, kind, **options), SPEC)
     assert (decoded.width, decoded.height) == (60, 40)
@@ -47,7 +47,7 @@ def test_lossless_formats_give_the_very_pixels(kind, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 100}])
-def test_jpeg_is_what_pillow_decodes(options):
+def test_jpeg_pixels_are_those_of_pillow(options):
     data = encoded(photo(), "JPEG", **options)
     expected = np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(decode(data, SPEC).pixels - expected).max() <= 2
@@ -70,14 +70,14 @@ def test_jpeg_is_what_pillow_decodes(options):
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else str(value),
 )
-def test_every_mode_becomes_rgb(image, kind, rgb):
+def test_every_pixel_mode_becomes_rgb(image, kind, rgb):
     pixels = decode(encoded(image, kind), SPEC).pixels
     assert pixels.shape == (4, 4, 3)
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - rgb).max() <= 1
 
 
-def test_the_first_frame_of_an_animation_counts():
+def test_first_frame_of_an_animation_is_decoded():
     frames = [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(data, SPEC).pixels[0, 0].tolist() == [255, 0, 0]
@@ -95,23 +95,23 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert np.abs(decoded.pixels - expected).max() <= 2
 
 
-def test_of_a_multi_picture_jpeg_the_first_counts():
+def test_first_picture_of_a_multi_picture_jpeg_is_decoded():
     data = encoded(photo(), "MPO", save_all=True, append_images=[photo(seed=1)])
     alone = np.asarray(photo()).astype(int)
     assert np.abs(decode(data, SPEC).pixels - alone).mean() < 5
 
 
-def test_garbage_in_exif_does_not_cost_the_picture():
+def test_garbage_in_exif_is_ignored():
     data = encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     assert decode(data, SPEC).pixels.shape == (40, 60, 3)
 
 
-def test_garbage_in_an_icc_profile_does_not_cost_the_picture():
+def test_garbage_in_an_icc_profile_is_ignored():
     data = encoded(photo(), "JPEG", icc_profile=b"no profile at all" * 100)
     assert decode(data, SPEC).pixels.shape == (40, 60, 3)
 
 
-def test_content_decides_not_the_name_and_foreign_content_is_named():
+def test_content_decides_the_format_and_unread_formats_are_named():
     assert code_of(b"") == "empty"
     assert code_of(b"just some text, named .jpg") == "not_an_image"
     assert code_of(b"\x89PNG, but not really") == "corrupt"
@@ -120,31 +120,31 @@ def test_content_decides_not_the_name_and_foreign_content_is_named():
     assert code_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == "unsupported_format"
 
 
-def test_float_pixels_have_no_defined_colours():
+def test_float_pixels_are_unsupported():
     assert code_of(encoded(Image.new("F", (4, 4), 0.5), "TIFF")) == "unsupported_format"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_half_a_file_is_a_failure_not_half_a_picture(kind, share):
+def test_truncated_files_fail(kind, share):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     data = encoded(noise, kind)
     assert code_of(data[: int(len(data) * share)]) in ("truncated", "corrupt")
 
 
-def test_a_truncated_jpeg_with_its_end_mark_put_back_is_truncated():
+def test_truncated_jpeg_with_an_end_mark_is_truncated():
     data = encoded(photo(400, 300), "JPEG")
     assert code_of(data[: len(data) // 2] + b"\xff\xd9") == "truncated"
 
 
-def test_stray_bytes_between_jpeg_markers_are_harmless():
+def test_few_padding_bytes_before_the_end_of_a_jpeg_are_ignored():
     data = encoded(photo(), "JPEG")
     with_stray_bytes = data[:-2] + b"\0\0\0" + data[-2:]
     np.testing.assert_array_equal(decode(with_stray_bytes, SPEC).pixels, decode(data, SPEC).pixels)
 
 
 @pytest.mark.parametrize("options", [{"restart_marker_rows": 4}, {"progressive": True}])
-def test_bytes_that_the_decoder_leaves_over_are_damage(options):
+def test_left_over_bytes_of_a_jpeg_are_damage(options):
     """It loses its way in a hole of zeros, and may come out of it with too many bytes, not too few."""
     left_over = 0
     for seed in range(12):
@@ -156,7 +156,7 @@ def test_bytes_that_the_decoder_leaves_over_are_damage(options):
     assert left_over > 0
 
 
-def test_the_same_damage_gives_the_same_message():
+def test_same_damage_gives_the_same_message():
     data = encoded(photo(), "WEBP")[:-20]
     messages = []
     for _ in range(2):
@@ -173,7 +173,7 @@ def test_too_many_pixels_are_refused_before_decoding():
     assert decode(data, PreprocessSpec(max_pixels=1_001_000)).pixels.shape == (1000, 1001, 3)
 
 
-def test_a_decompression_bomb_is_refused_by_its_header():
+def test_decompression_bomb_is_refused_by_its_header():
     data = bytearray(encoded(Image.new("1", (1, 1)), "PNG"))
     data[16:24] = struct.pack(">II", 40_000, 40_000)  # in the header chunk, whose checksum follows
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -202,21 +202,21 @@ def test_flipped_bits_give_pixels_or_a_coded_failure():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (224, 224), (640, 480), (65_500, 2)])
 @pytest.mark.parametrize("spec", [SPEC, IMAGENET], ids=["squash", "crop"])
-def test_fit_gives_the_specs_size_whatever_comes(size, spec):
+def test_fit_gives_the_size_of_the_spec(size, spec):
     pixels = np.full((size[1], size[0], 3), (10, 20, 30), np.uint8)
     fitted = fit(pixels, spec)
     assert fitted.shape == (224, 224, 3)
     assert (fitted == (10, 20, 30)).all()
 
 
-def test_squash_is_pillows_antialiased_bilinear():
+def test_squash_equals_antialiased_bilinear_of_pillow():
     image = photo(500, 375)
     expected = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(fit(np.asarray(image), SPEC), expected)
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (301, 999), (256, 256), (40, 33), (1000, 750)])
-def test_crop_is_torchvisions_resize_and_centre_crop(size):
+def test_crop_equals_resize_and_centre_crop_of_torchvision(size):
     v2 = pytest.importorskip("torchvision.transforms.v2")
     image = photo(*size)
     expected = np.asarray(v2.Compose([v2.Resize(256), v2.CenterCrop(224)])(image)).astype(int)
@@ -236,7 +236,7 @@ def test_jpeg_scale_never_goes_below_twice_the_wanted_size(size, divisor):
     assert np.abs(preprocess(data, PreprocessSpec(jpeg_scale="auto")) - whole).mean() < 1
 
 
-def test_a_spec_that_contradicts_itself_is_refused():
+def test_contradictory_spec_is_rejected():
     for wrong in ({"shorter_side": 256}, {"fit": "crop"}, {"fit": "crop", "shorter_side": 100}, {"height": 0}):
         with pytest.raises(ValidationError):
             PreprocessSpec(**wrong)

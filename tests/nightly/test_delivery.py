@@ -1,4 +1,4 @@
-"""A delivery is there when its folder exists, holds images and has stopped growing."""
+"""A delivery is complete when its folder exists, holds images and has stopped growing."""
 
 import re
 import time
@@ -7,7 +7,7 @@ import pytest
 from toys import picture
 
 from batchland.errors import MissingInputError
-from batchland.nightly.delivery import check_delivery, chosen_images
+from batchland.nightly.delivery import check_delivery, listed_images
 from batchland.nightly.job import load_job
 
 
@@ -24,7 +24,7 @@ def refusal(job, root):
     return str(caught.value)
 
 
-def test_what_is_missing_is_said(tmp_path, job):
+def test_the_message_says_what_is_missing(tmp_path, job):
     root = tmp_path / "in"
     wrong = f"is the delivery late, or `images` in {job.file} wrong?"
     assert refusal(job, root) == f"{root}: does not exist; {wrong}"
@@ -38,16 +38,16 @@ def test_what_is_missing_is_said(tmp_path, job):
     assert refusal(job, root) == f"{root}: holds no images to score (found: 1 .txt, 1 not included)"
     (root / "a.jpg").write_bytes(picture())
     check_delivery(job, root)
-    assert [ref.name for ref in chosen_images(job, root)] == ["a.jpg"]
+    assert [ref.name for ref in listed_images(job, root)] == ["a.jpg"]
 
 
-def test_a_folder_that_grows_is_not_there_yet(tmp_path, job):
+def test_a_growing_folder_is_a_missing_delivery(tmp_path, job):
     (tmp_path / "in" / "sub").mkdir(parents=True)
     (tmp_path / "in" / "sub" / "a.jpg").write_bytes(picture())
     patient = job.model_copy(update={"settle": load_job(job.file, ["settle=1s"]).settle})
-    told = refusal(patient, tmp_path / "in")
-    assert re.fullmatch(rf"{tmp_path}/in: still grows, it changed \d s ago; settle is 1 s", told)
+    message = refusal(patient, tmp_path / "in")
+    assert re.fullmatch(rf"{tmp_path}/in: is still growing, it changed \d s ago; settle is 1 s", message)
     time.sleep(1.1)
     check_delivery(patient, tmp_path / "in")
     (tmp_path / "in" / "sub" / ".b.jpg.part").touch()  # as rsync begins a file
-    assert "still grows" in refusal(patient, tmp_path / "in")
+    assert "still growing" in refusal(patient, tmp_path / "in")

@@ -1,4 +1,4 @@
-"""The nights of a job as rows: whole tables, and what happened told as it happened."""
+"""The nights of a job as rows and as a table."""
 
 import json
 from datetime import date
@@ -11,7 +11,8 @@ from batchland.cli.main import main
 from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
 from batchland.nightly.history import Night, job_records, nights, table
-from batchland.nightly.run_record import GateVerdict, ModelRun, update_run
+from batchland.nightly.record_files import update_run
+from batchland.nightly.run_record import GateVerdict, ModelRun
 
 
 def day(number: int) -> date:

@@ -7,8 +7,8 @@ from toys import picture
 
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
+from batchland.nightly.record_files import read_runs
 from batchland.nightly.retention import delete, find_expired
-from batchland.nightly.run_record import read_runs
 from batchland.nightly.run_text import describe_run
 from batchland.nightly.runner import run_night
 
@@ -33,7 +33,7 @@ def expired(project, *rules, night=DAYS[-1], forget=()):
     return [folder.folder.name for folder in find_expired(job, night, records)]
 
 
-def test_one_reason_to_keep_a_night_is_enough(project):
+def test_a_night_is_kept_if_one_rule_keeps_it(project):
     assert expired(project) == []
     assert expired(project, "keep_nights=2") == ["date=2026-11-20", "date=2026-11-21", "date=2026-11-22"]
     assert expired(project, "keep_days=4") == ["date=2026-11-20"]
@@ -42,7 +42,7 @@ def test_one_reason_to_keep_a_night_is_enough(project):
     assert expired(project, "keep_nights=3", night=date(2026, 11, 25)) == [f"date={day}" for day in DAYS[:3]]
 
 
-def test_a_dry_run_lists_what_would_go_and_deletes_nothing(project):
+def test_a_dry_run_lists_expired_folders_and_deletes_nothing(project):
     partition = project / "out" / "date=2026-11-20"
     size = sum(path.stat().st_size for path in partition.iterdir())
     plan = plan_night(load_job(project / "toy.toml", ["retention.keep_nights=4"]), DAYS[-1]).lines
@@ -50,7 +50,7 @@ def test_a_dry_run_lists_what_would_go_and_deletes_nothing(project):
     assert len(list(partition.iterdir())) == 2
 
 
-def test_the_last_good_night_stays_whatever_the_rules_say(project):
+def test_the_last_good_night_is_always_kept(project):
     job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
     (project / "in" / "b.jpg").write_bytes(b"broken")
     late = date(2026, 12, 24)
@@ -63,7 +63,7 @@ def test_the_last_good_night_stays_whatever_the_rules_say(project):
     assert names == ["date=2026-11-20", "date=2026-11-23"]
 
 
-def test_what_no_manifest_of_the_job_claims_is_never_deleted(project):
+def test_files_that_no_manifest_of_the_job_names_are_never_deleted(project):
     foreign = project / "out" / "date=2026-11-20" / "notes.txt"
     foreign.write_text("mine")
     (project / "out" / "date=2026-11-19").mkdir()
@@ -91,7 +91,7 @@ def test_what_no_manifest_of_the_job_claims_is_never_deleted(project):
     assert expired(project, "keep_nights=1", forget=DAYS) == []
 
 
-def test_a_deletion_that_was_killed_is_gone_on_with(project):
+def test_a_killed_deletion_is_resumed(project):
     job = load_job(project / "toy.toml", ["retention.keep_nights=4"])
     (first,) = find_expired(job, DAYS[-1], read_runs(job.folder))
     first.files[0].unlink()  # as far as the killed one came
@@ -100,7 +100,7 @@ def test_a_deletion_that_was_killed_is_gone_on_with(project):
     assert not again.folder.exists()
 
 
-def test_a_comparison_goes_with_its_night(project, colour_folders):
+def test_a_comparison_is_deleted_with_its_night(project, colour_folders):
     text = "images = 'labelled'\noutput = 'out2'\n[models]\na = 'toy.onnx'\nb = 'toy.onnx'\n"
     (project / "pair.toml").write_text(
         text + "[evaluation]\nlabels = 'labelled'\nbrightness_sample = 0\nresamples = 200\n"
@@ -115,7 +115,7 @@ def test_a_comparison_goes_with_its_night(project, colour_folders):
     assert sorted(path.name for path in (job.folder / str(DAYS[0])).iterdir()) == ["log.jsonl", "run.json"]
 
 
-def test_a_run_deletes_and_tells_of_it_and_reports_go_with_their_night(project):
+def test_a_run_deletes_partitions_and_reports_and_records_it(project):
     for folder, colour in (("00.Red_Tower", (255, 0, 0)), ("02.Blue_Lake", (0, 0, 255))):
         (project / "in" / folder).mkdir()
         (project / "in" / folder / "1.jpg").write_bytes(picture(colour))

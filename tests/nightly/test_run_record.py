@@ -1,4 +1,4 @@
-"""The record of a night: one document per date, whoever was started for it and however that ended."""
+"""The record of a night: one document per date, with all attempts and their endings."""
 
 import os
 import re
@@ -8,15 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from batchland.errors import UsageError
-from batchland.nightly.run_record import (
-    Attempt,
-    RunRecord,
-    last_good,
-    point_to_latest,
-    read_run,
-    read_runs,
-    update_run,
-)
+from batchland.nightly.record_files import point_to_latest, read_run, read_runs, update_run
+from batchland.nightly.run_record import Attempt, RunRecord, last_good
 from batchland.system.lock import locked
 
 NIGHT = date(2026, 11, 23)
@@ -45,7 +38,7 @@ def record(*attempts, night=NIGHT, **fields):
     )
 
 
-def test_records_are_read_back_oldest_first_and_other_things_passed_over(tmp_path):
+def test_records_are_read_oldest_first_and_other_files_skipped(tmp_path):
     assert read_runs(tmp_path / "toy") == []
     for day in (23, 21, 22):
         night = date(2026, 11, day)
@@ -58,15 +51,15 @@ def test_records_are_read_back_oldest_first_and_other_things_passed_over(tmp_pat
     assert read_run(tmp_path / "toy" / "latest").seconds == 5.0
 
 
-def test_an_attempt_that_nobody_runs_any_more_was_killed(tmp_path):
+def test_a_running_attempt_without_a_process_was_killed(tmp_path):
     folder = tmp_path / "toy" / "2026-11-23"
     update_run(folder, record(attempt("a", 0)))
     run = read_run(folder)
     assert (run.outcome, run.exit_code, run.seconds, run.good) == ("killed", None, None, False)
-    assert run.error == "ended without a word (killed, or the machine went down); run it again, it goes on there"
+    assert run.error == "killed, or the machine went down; run it again to resume"
 
 
-def test_an_attempt_of_the_lock_s_holder_runs_and_an_earlier_one_of_the_same_number_does_not(tmp_path):
+def test_only_an_attempt_of_the_lock_holder_is_running(tmp_path):
     folder = tmp_path / "toy" / "2026-11-23"
     (tmp_path / "toy").mkdir()
     with locked(tmp_path / "toy" / ".lock", "job toy"):
@@ -76,7 +69,7 @@ def test_an_attempt_of_the_lock_s_holder_runs_and_an_earlier_one_of_the_same_num
     assert [tried.outcome for tried in read_run(folder).attempts] == ["killed", "killed"]
 
 
-def test_a_run_that_was_turned_away_adds_its_attempt_and_touches_nothing_else(tmp_path):
+def test_a_locked_out_run_only_adds_its_attempt(tmp_path):
     folder = tmp_path / "toy" / "2026-11-23"
     update_run(folder, record(attempt("a", 0, 9, "ok", 0), warnings=("the heartbeat failed",)))
     update_run(folder, record(attempt("b", 3, 4, "locked", 75, "job toy: another run")))
@@ -97,7 +90,7 @@ def test_the_last_good_night():
     assert last_good([bad]) is None
 
 
-def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(tmp_path, caplog):
+def test_an_unreadable_record_is_skipped_with_a_warning(tmp_path, caplog):
     with pytest.raises(UsageError, match=r"run\.json: cannot be read \(No such file or directory\)"):
         read_run(tmp_path / "2026-11-23")
     update_run(tmp_path / "2026-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2026, 11, 22)))

@@ -1,4 +1,4 @@
-"""One job, one night, one record: what a run does, leaves and says, whatever happens on the way."""
+"""Run one night of a job: partitions, record, messages, and every way to fail."""
 
 import json
 import os
@@ -19,7 +19,7 @@ import batchland.nightly.runner as runner_module
 from batchland.errors import OutputError
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
-from batchland.nightly.run_record import read_run, read_runs
+from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.runner import run_night
 from batchland.system.lock import locked
 
@@ -86,7 +86,7 @@ def test_a_good_night(project):
     assert len(images(project)) == 9
 
 
-def test_the_log_is_json_lines_with_the_run_s_id(project):
+def test_the_log_is_json_lines_with_the_run_id(project):
     attempt = run(project).attempt
     lines = [json.loads(line) for line in (project / "runs/toy/latest/log.jsonl").read_text().splitlines()]
     assert {(line["run_id"], line["job"], line["date"]) for line in lines} == {(attempt.run_id, "toy", "2026-11-23")}
@@ -98,7 +98,7 @@ def test_the_log_is_json_lines_with_the_run_s_id(project):
     assert lines[-1]["data"]["exit_code"] == 0
 
 
-def test_a_complete_night_is_kept_and_force_replaces_it(project):
+def test_a_complete_night_is_kept_unless_forced(project):
     first = run(project).record
     part = project / "out" / "date=2026-11-23" / "part-000000.parquet"
     before = part.stat().st_ino
@@ -113,14 +113,14 @@ def test_a_complete_night_is_kept_and_force_replaces_it(project):
     assert [path.name for path in (project / "out").iterdir()] == ["date=2026-11-23"]
 
 
-def test_a_replacement_that_fails_leaves_the_night_as_it_was(project):
+def test_a_failed_replacement_keeps_the_old_night(project):
     before = run(project).record.models
     record, attempt = run(project, NIGHT, "device=cuda:99", force=True)
     assert (attempt.exit_code, record.models) == (5, before)
     assert len(images(project)) == 9
 
 
-def test_readers_see_the_old_night_or_the_new_one(project):
+def test_readers_see_the_old_or_the_new_night(project):
     run(project)
     seen, done = set(), threading.Event()
 
@@ -151,7 +151,7 @@ def test_a_missing_delivery_fails_or_is_skipped_as_the_job_says(project):
     assert not record.good
 
 
-def test_what_may_pass_is_tried_again_and_what_may_not_is_not(project):
+def test_only_temporary_faults_are_retried(project):
     other = NIGHT + timedelta(days=1)
     late = threading.Timer(0.3, deliver, (project, other))
     late.start()
@@ -170,7 +170,7 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_not(project):
     assert record.models[0].state == "unfinished"
 
 
-def test_an_unfinished_night_is_gone_on_with_after_the_time_limit(project):
+def test_a_night_is_resumed_after_the_time_limit(project):
     record, attempt = run(project, NIGHT, "time_limit=0.000001s")
     assert (attempt.outcome, attempt.exit_code) == ("time_limit", 143)
     deliver(project, NIGHT, per_class=40)
@@ -184,7 +184,7 @@ def test_an_unfinished_night_is_gone_on_with_after_the_time_limit(project):
     assert len(set(images(project))) == len(images(project)) == 120
 
 
-def test_too_many_failures_are_told_after_everything_is_written(project):
+def test_too_many_failures_fail_the_night_after_everything_is_written(project):
     (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").write_bytes(b"")
     record, attempt = run(project, NIGHT, "max_failed=0")
     assert (attempt.outcome, attempt.exit_code) == ("too_many_failed", 3)
@@ -216,7 +216,7 @@ def test_gates_compare_with_the_last_good_night(project):
     assert read_run(project / "runs/toy/latest").models[0].evaluation.baseline == "2026-11-25"
 
 
-def test_a_new_model_file_is_compared_with_the_old_one_s_last_good_night(project):
+def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(project):
     (project / "toy.toml").write_text(JOB + EVALUATION)
     assert run(project).record.good
     tomorrow = NIGHT + timedelta(days=1)
@@ -232,7 +232,7 @@ def test_a_new_model_file_is_compared_with_the_old_one_s_last_good_night(project
     assert record.models[0].evaluation.baseline == "2026-11-23"
 
 
-def test_labels_may_come_later_where_the_job_says_so(project):
+def test_labels_may_come_later_if_the_job_allows_it(project):
     (project / "toy.toml").write_text(JOB + EVALUATION)
     settings = ["evaluation.labels=labels/{date}.csv", "evaluation.on_missing=skip", "evaluation.gates=['top1 < 50%']"]
     assert run(project, NIGHT, *settings).record.models[0].evaluation is None
@@ -244,7 +244,7 @@ def test_labels_may_come_later_where_the_job_says_so(project):
     assert record.models[0].evaluation.figures.top1.value == 0.0
 
 
-def test_several_models_have_a_partition_each_and_a_bad_one_does_not_keep_the_others_from_theirs(project):
+def test_each_model_has_a_partition_and_a_bad_model_stops_no_other(project):
     write_toy_model(project / "other.onnx", toy_card(4))
     (project / "bad.onnx").write_text("no model")
     models = (
@@ -269,7 +269,7 @@ def test_several_models_have_a_partition_each_and_a_bad_one_does_not_keep_the_ot
     assert (comparisons / "first-second" / "report.html").exists()
 
 
-def test_mode_new_scores_an_image_once_and_again_when_it_changed(project):
+def test_mode_new_scores_an_image_again_only_if_it_changed(project):
     archive = project / "archive"
     shutil.move(project / "in" / str(NIGHT), archive)
     new = ('images="archive"', "mode=new")
@@ -288,7 +288,7 @@ def test_mode_new_scores_an_image_once_and_again_when_it_changed(project):
     ]  # fmt: skip
 
 
-def test_a_second_run_is_turned_away_and_the_night_says_so(project):
+def test_a_second_run_is_locked_out_and_recorded(project):
     job = load_job(project / "toy.toml")
     job.folder.mkdir(parents=True)
     with locked(job.folder / ".lock", "job toy"):
@@ -326,7 +326,7 @@ sys.exit(run_night(load_job(Path(sys.argv[1])), date(2026, 11, 23)).attempt.exit
     ("signum", "status", "outcome"),
     [(signal.SIGTERM, 143, "interrupted"), (signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "killed")],
 )
-def test_a_run_that_was_stopped_is_gone_on_with(project, signum, status, outcome):
+def test_a_stopped_run_is_resumed(project, signum, status, outcome):
     deliver(project, NIGHT, per_class=40)
     command = [sys.executable, "-c", SIGNALLED, project / "toy.toml"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -354,7 +354,7 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
     assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; the same command goes on there")
 
 
-def test_a_fault_of_the_system_is_no_bug_and_may_pass(project, monkeypatch):
+def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
     real, faults = runner_module.check_delivery, [PermissionError(13, "Permission denied", "/mnt/in")]
 
     def check(*arguments):
@@ -378,11 +378,11 @@ def test_a_bug_is_recorded_and_raised(project, monkeypatch):
         run(project)
     record = read_run(project / "runs" / "toy" / "latest")
     assert (record.outcome, record.exit_code) == ("failed", 1)
-    assert record.error == "ZeroDivisionError: oh (a bug; its trace is in the log)"
+    assert record.error == "ZeroDivisionError: oh (a bug; the log has its traceback)"
     assert '"traceback": "Traceback' in (project / "runs/toy/latest/log.jsonl").read_text()
 
 
-def test_a_folder_of_records_that_cannot_be_written_is_an_error(project):
+def test_an_unwritable_folder_of_records_is_an_error(project):
     (project / "runs").write_text("a file")
     with pytest.raises(OutputError, match=r"log\.jsonl: cannot be written \(.*\); the job was not started"):
         run(project)
@@ -400,7 +400,7 @@ def test_a_record_of_another_version_is_moved_aside(project):
     assert (path.parent / "run.json.unreadable").read_text() == '{"schema_version": 99}'
 
 
-def test_what_goes_wrong_beside_the_work_is_a_warning(project):
+def test_failed_notifications_are_warnings(project):
     record, attempt = run(
         project,
         NIGHT,
@@ -416,7 +416,7 @@ def test_what_goes_wrong_beside_the_work_is_a_warning(project):
 @pytest.mark.parametrize(
     ("on", "told"), [("always", ["ok", "failed", "ok"]), ("failure", ["failed"]), ("change", ["failed", "ok"])]
 )
-def test_who_wants_to_be_notified_is(project, on, told):
+def test_notifications_by_setting(project, on, told):
     settings = f"notify={{command=['sh', '-c', 'echo $BATCHLAND_OUTCOME >> {project}/told'], on='{on}'}}"
     for days in range(3):
         deliver(project, NIGHT + timedelta(days=days))
@@ -426,7 +426,7 @@ def test_who_wants_to_be_notified_is(project, on, told):
     assert (project / "told").read_text().split() == told
 
 
-def test_the_metrics_tell_of_the_newest_night_and_the_last_good_one(project):
+def test_metrics_of_the_newest_night_and_the_last_good_one(project):
     (project / "toy.toml").write_text(JOB + "metrics = 'toy.prom'\n" + EVALUATION)
     next_night = NIGHT + timedelta(days=1)
     deliver(project, next_night, wrong=3)
@@ -450,7 +450,7 @@ def test_the_metrics_tell_of_the_newest_night_and_the_last_good_one(project):
     assert next(name for name in metrics if name[0] == "model_info")[1:3] == ("cpu", "toy")
 
 
-def test_the_plan_says_what_would_be_done_and_does_nothing(project):
+def test_the_plan_lists_the_steps_and_does_nothing(project):
     (project / "toy.toml").write_text(JOB + EVALUATION)
     before = sorted(project.rglob("*"))
     job = load_job(project / "toy.toml", ["max_failed=5", "metrics=toy.prom"])

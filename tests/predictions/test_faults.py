@@ -13,13 +13,13 @@ from pathlib import Path
 import onnx
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import batchland
 from toys import COLOURS, contents, options, picture, toy_card
 
 import batchland.images.crash_guard as suspects_module
 import batchland.scoring.score as scoring_module
 from batchland import score
-from batchland.cli.main import main
 from batchland.errors import Interrupted, OutputError
 from batchland.images.loader import load_image
 from batchland.models.card import METADATA_KEY
@@ -30,7 +30,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, command(*arguments)[3:])
+    return batchland(*command(*arguments)[3:])
 
 
 def last_line(result: Result) -> str:

@@ -13,17 +13,16 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from s3_server import Bucket, new_bucket
 from toys import COLOURS, options, picture, toy_card, write_toy_model
 
 from batchland import evaluate, score
-from batchland.cli.main import main
 from batchland.errors import LockedError, OutputError, UsageError
 from batchland.predictions.objects import Objects, Upload
 from batchland.predictions.schema import Manifest
 from batchland.scoring.merge.merge import merge
-from batchland.scoring.shard import Shard
+from batchland.scoring.options import Shard
 from batchland.system.filesystems import Location
 
 # Where a folder is not at the bucket's top, Arrow puts back an empty object for it with every deletion. This server
@@ -382,11 +381,11 @@ def test_what_cannot_be_written_is_said_at_once(bucket, photos, toy_model, monke
 
 def test_the_command_takes_urls(bucket, photos, toy_model):
     arguments = ["score", str(photos), "--out", bucket.url("a b/p.parquet"), "--model", str(toy_model)]
-    result = CliRunner().invoke(main, [*arguments, "--device", "cpu"])
+    result = batchland(*arguments, "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     place = f"s3://{bucket.name}/a b/p"
     assert result.stdout.endswith(f"Predictions: {place}.parquet; manifest: {place}.manifest.json.\n")
-    result = CliRunner().invoke(main, [*arguments, "--device", "cpu"])
+    result = batchland(*arguments, "--device", "cpu")
     assert result.exit_code == 2
     assert result.stderr.endswith(
         f"batchland: {place}.parquet: exists; give --overwrite to replace it, or another --out\n"

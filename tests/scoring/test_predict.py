@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from toys import picture
 
-from batchland.cli.main import main
 from batchland.models.session import open_session
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.predict import predict, table
@@ -48,12 +47,12 @@ def test_the_command_shows_a_table_of_good_and_bad(
     Path("notes.txt").write_text("no picture")
     Path("\x1b[2J.png").write_bytes(picture((0, 0, 255), kind="PNG"))
     images = ["red.jpg", "notes.txt", "none.jpg", "labelled", "\x1b[2J.png"]
-    result = CliRunner().invoke(main, ["predict", *images, "--model", str(toy_model), "-k", "2", "--device", "cpu"])
+    result = batchland("predict", *images, "--model", toy_model, "-k", "2", "--device", "cpu")
     assert (result.exit_code, result.stderr) == (3, "batchland: 3 of 5 images failed, see above\n")
     assert result.stdout == (
         "red.jpg\n"
-        "   1  Red Tower   >99.9%\n"
-        "   2  Green Hill   <0.1%\n"
+        "  1  Red Tower   >99.9%\n"
+        "  2  Green Hill   <0.1%\n"
         "notes.txt\n"
         "  failed: the content is not that of an image file (not_an_image)\n"
         "none.jpg\n"
@@ -61,16 +60,14 @@ def test_the_command_shows_a_table_of_good_and_bad(
         "labelled\n"
         "  failed: is a folder; score it with `batchland score` (io_error)\n"
         "[U+001B][2J.png\n"
-        "   1  Blue Lake   >99.9%\n"
-        "   2  Red Tower    <0.1%\n"
+        "  1  Blue Lake   >99.9%\n"
+        "  2  Red Tower    <0.1%\n"
     )
 
 
 def test_json_is_for_scripts(toy_model: Path, colour_folders: Path) -> None:
     image = str(colour_folders / "01.Green_Hill" / "0.jpg")
-    result = CliRunner().invoke(
-        main, ["predict", image, "--model", str(toy_model), "-k", "1", "--json", "--device", "cpu"]
-    )
+    result = batchland("predict", image, "--model", toy_model, "-k", "1", "--json", "--device", "cpu")
     assert (result.exit_code, result.stderr) == (0, "")
     (answer,) = json.loads(result.stdout)
     (choice,) = answer.pop("choices")

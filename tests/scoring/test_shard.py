@@ -15,16 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from PIL import Image
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
-import batchland.scoring.merge.order
 from batchland import ScoreOptions, Shard, merge, score
-from batchland.cli.main import main
 from batchland.errors import InputError, Interrupted, MissingInputError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.predictions.schema import SHARD_PREDICTIONS, Counts
+from batchland.scoring.merge import order as order_module
 from batchland.scoring.shard import PLACE_BITS
 from batchland.system.lock import locked
 from batchland.training.export import write_onnx
@@ -341,7 +340,7 @@ def test_a_merge_that_was_stopped_goes_on(tmp_path, photos, toy_model, four):
 @pytest.mark.parametrize("what", ["part-000001.parquet", "_manifest.json"])
 def test_shards_that_change_while_they_are_merged(tmp_path, four, monkeypatch, what):
     """A file that is gone is told of at once, a shard that was scored anew before anything is published."""
-    monkeypatch.setattr(batchland.scoring.merge.order, "BLOCK_SIZE", 8)
+    monkeypatch.setattr(order_module, "BLOCK_SIZE", 8)
     path = four / "shard-00002-of-00004" / what
 
     def disturb(progress):
@@ -364,21 +363,21 @@ def test_shards_that_change_while_they_are_merged(tmp_path, four, monkeypatch, w
 
 def test_the_output_is_nobody_elses(tmp_path, four):
     out = tmp_path / "p.parquet"
-    assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out)]).exit_code == 0
-    again = CliRunner().invoke(main, ["merge", str(four), "--out", str(out)])
+    assert batchland("merge", four, "--out", out).exit_code == 0
+    again = batchland("merge", four, "--out", out)
     assert (again.exit_code, again.stderr.splitlines()[-1]) == (
         2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out"
     )  # fmt: skip
-    assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out), "--overwrite"]).exit_code == 0
+    assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 0
     with locked(tmp_path / ".p.parquet.lock", str(out)):
-        assert CliRunner().invoke(main, ["merge", str(four), "--out", str(out), "--overwrite"]).exit_code == 75
+        assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 75
 
 
 @pytest.mark.parametrize("place", ["four/shard-00001-of-00004", "four/shard-00001-of-00004/p.parquet", "four", "."])
 def test_no_output_replaces_a_shard(tmp_path, four, place):
     (tmp_path / "_manifest.json").touch()  # as if it were an output of ours
     kept = contents(tmp_path)
-    result = CliRunner().invoke(main, ["merge", str(four), "--out", str(tmp_path / place), "--overwrite"])
+    result = batchland("merge", four, "--out", tmp_path / place, "--overwrite")
     assert (result.exit_code, result.stderr) == (
         2,
         f"batchland: {tmp_path / place}: lies among the shards to merge, or holds them; give an --out elsewhere\n",
@@ -388,9 +387,6 @@ def test_no_output_replaces_a_shard(tmp_path, four, place):
 
 def test_what_the_commands_say(tmp_path, photos, toy_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-    def batchland(*arguments):
-        return CliRunner().invoke(main, list(arguments))
 
     common = ("score", "photos", "--model", "toy.onnx", "--device", "cpu")
     for index in (0, 1):

@@ -16,7 +16,7 @@ from batchland import (
 )
 from batchland.errors import UsageError
 from batchland.system.options import Options
-from batchland.trend.measure import TrendOptions
+from batchland.trend.options import TrendOptions
 
 
 class Oven(Options):

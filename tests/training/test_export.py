@@ -12,9 +12,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import batchland
 
-from batchland.cli.main import main
 from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
 from batchland.images.preprocess import preprocess
@@ -22,9 +21,10 @@ from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.session import open_session
 from batchland.training import export as export_module
 from batchland.training.agreement import TOLERANCES
-from batchland.training.export import ExportOptions, ExportReport, export
+from batchland.training.export import ExportReport, export
 from batchland.training.models import ServedModel, build
-from batchland.training.precision import Precision, quantise
+from batchland.training.options import ExportOptions, Precision
+from batchland.training.precision import quantise
 from batchland.training.train import TrainedModel
 
 
@@ -167,7 +167,7 @@ def test_printed_accuracy_is_compared_with_fp32(
 def test_command_prints_the_loss_and_the_card_has_it(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
     out = tmp_path / "small.onnx"
     run = str(trained["scratch"].checkpoint.parent)
-    result = CliRunner().invoke(main, ["export", run, "--out", str(out), "--precision", "fp16", "--max-drop", "0"])
+    result = batchland("export", run, "--out", out, "--precision", "fp16", "--max-drop", "0")
     assert (result.exit_code, result.stderr) == (0, "")
     assert re.fullmatch(
         rf"{out}: fp16, 3\.\d MB; validation accuracy 100\.0%, as in fp32; temperature "
@@ -175,7 +175,7 @@ def test_command_prints_the_loss_and_the_card_has_it(trained: dict[str, TrainedM
         r"46 of 46 answers \(batches of 1, 32, 13\), largest difference \d\.\de-0\d \(allowed 0\.02\)\n",
         result.stdout,
     )
-    shown = CliRunner().invoke(main, ["inspect", str(out)])
+    shown = batchland("inspect", out)
     assert "export        precision fp16, temperature " in shown.stdout
     assert "validation_images 6, validation_accuracy 1.0" in shown.stdout
 

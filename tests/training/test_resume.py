@@ -17,7 +17,8 @@ from PIL import Image
 
 from batchland.errors import Interrupted, LockedError, UsageError
 from batchland.system.lock import locked
-from batchland.training.train import EpochReport, TrainedModel, TrainOptions, train
+from batchland.training.options import TrainOptions
+from batchland.training.train import EpochReport, TrainedModel, train
 
 SMALL: dict[str, Any] = {
     "size": 16, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1, "epochs": 3,

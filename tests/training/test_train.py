@@ -19,8 +19,9 @@ from batchland.models.card import ModelCard
 from batchland.training.backbones import find_backbone, load_weights
 from batchland.training.dataset import load_data
 from batchland.training.export import export
-from batchland.training.models import build, calibrate_batch_norm, transfer_network
-from batchland.training.train import EpochReport, TrainedModel, TrainOptions, train
+from batchland.training.models import build, calibrate_batch_norm, preprocess_spec, transfer_network
+from batchland.training.options import TrainOptions
+from batchland.training.train import EpochReport, TrainedModel, train
 
 SMALL: dict[str, Any] = {"size": 32, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1}
 SCRATCH = SMALL | {"model": "scratch"}
@@ -95,7 +96,8 @@ def test_frozen_backbone_is_unchanged(transfer: TrainedModel, data: Path) -> Non
 
 def test_weights_from_a_file_are_frozen_with_their_batch_norm_statistics(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    weights = build("transfer", 3, TrainOptions(**TRANSFER).spec("transfer"), "resnet18").network.backbone.state_dict()  # type: ignore[union-attr, operator]
+    spec = preprocess_spec(TrainOptions(**TRANSFER), "transfer")
+    weights = build("transfer", 3, spec, "resnet18").network.backbone.state_dict()  # type: ignore[union-attr, operator]
     torch.save(weights, tmp_path / "weights.pth")
     options = TrainOptions(**TRANSFER | {"weights": str(tmp_path / "weights.pth")}, epochs=1)
     (trained,) = train(data, tmp_path / "runs", options)
@@ -286,7 +288,7 @@ def test_backbone_determines_the_preprocessing(data: Path, tmp_path: Path) -> No
     assert (scratch.card.architecture, scratch.card.preprocess.filter) == ("cnn-16-32-64", "bilinear")
     assert (transfer.card.architecture, transfer.card.preprocess.filter) == ("efficientnet_b0", "bicubic")
     assert state(transfer)["network.head.0.weight"].shape == (512, 1280)
-    assert TrainOptions(backbone="efficientnet_b3").spec("transfer").shape == (300, 300, 3)
+    assert preprocess_spec(TrainOptions(backbone="efficientnet_b3"), "transfer").shape == (300, 300, 3)
     with pytest.raises(UsageError, match=r"unfreeze layer4: the backbone has no such part; its parts are features\.0"):
         train(data, tmp_path, TrainOptions(**options, unfreeze="layer4"))
 

@@ -17,9 +17,11 @@ from batchland.cli.main import main
 from batchland.errors import OutputError, UsageError
 from batchland.nightly.history import job_records
 from batchland.nightly.job import load_job
-from batchland.nightly.run_record import ModelRun, RunRecord, update_run
+from batchland.nightly.record_files import update_run
+from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.nightly.runner import run_night
-from batchland.trend.measure import TrendOptions, measure
+from batchland.trend.measure import measure
+from batchland.trend.options import TrendOptions
 from batchland.trend.page import render
 from batchland.trend.plots import Calendar, Value, line_plot
 from batchland.trend.schema import TREND
@@ -55,7 +57,7 @@ def distance(p, q) -> float:
     return math.sqrt(entropy(middle) - (entropy(p) + entropy(q)) / 2)
 
 
-def test_a_row_holds_the_night_and_its_distance_from_the_reference():
+def test_a_row_holds_the_night_and_its_drift():
     records = [night(day(0), model_run(mix=STEADY, right=80)), night(day(1), model_run(mix=MOVED, failed=4, right=48))]
     table = measure(records).table
     assert table.schema.equals(TREND, check_metadata=True)
@@ -103,12 +105,12 @@ def test_the_first_good_nights_are_the_reference_each_compared_with_the_others()
     }
 
 
-def test_a_new_version_of_a_model_has_a_reference_of_its_own():
+def test_a_new_version_of_a_model_gets_a_new_reference():
     records = [night(day(number), model_run(mix=STEADY, version="12"[number >= 2])) for number in range(4)]
     assert compared(records) == {1: ([2], True), 2: ([1], True), 3: ([4], True), 4: ([3], True)}
 
 
-def test_named_dates_are_the_reference_of_all_versions():
+def test_given_dates_are_the_reference_of_all_versions():
     records = [night(day(number), model_run(mix=STEADY, version="12"[number >= 2])) for number in range(4)]
     assert compared(records, reference=(day(1), day(2))) == {
         1: ([2, 3], False), 2: ([3], True), 3: ([2], True), 4: ([2, 3], False)
@@ -198,7 +200,7 @@ def findings(page: str) -> list[str]:
     return re.findall(r'<li class="(?:warning|note)">(.*?) <a href', page)
 
 
-def test_the_page_says_what_happened():
+def test_headline_and_findings():
     records = long_story()
     page = render(measure(records))
     assert re.search(r'<p class="lead">(.*)</p>', page)[1] == (
@@ -215,7 +217,7 @@ def test_the_page_says_what_happened():
         "toy: The confidences of 2026-10-30 have moved far (PSI N).",
         "toy: More images fail: 6.0% on 2026-10-30, 0.3% in the reference.",
         "toy: Scoring has slowed down: 20.0 images/s on 2026-10-30, 50.0 in the median night before.",
-        f"other: Since 2026-10-22 another version of the model answers, sha256 {sha}.",
+        f"other: New version of the model since 2026-10-22, sha256 {sha}.",
         "other: Accuracy fell: N% on 2026-10-30, N% in the reference.",
         "other: The predicted classes of 2026-10-30 have moved far (PSI N; most of all Blue Lake, from N% to N%).",
         "other: The confidences of 2026-10-30 have moved far (PSI N).",
@@ -224,7 +226,7 @@ def test_the_page_says_what_happened():
     ]
 
 
-def test_steady_nights_give_nothing_to_look_at():
+def test_steady_nights_have_no_findings():
     rng = np.random.default_rng(2)
     records = [
         night(day(number), model_run(listed=400, mix=drawn_mix(rng, 400, (5, 3, 2), LABELS), right=320))
@@ -233,7 +235,7 @@ def test_steady_nights_give_nothing_to_look_at():
     assert findings(render(measure(records))) == []
 
 
-def test_the_page_is_complete_in_itself():
+def test_the_page_loads_nothing_else():
     page = Page(render(measure(long_story())))
     assert len(page.ids) == len(set(page.ids))
     assert {address for address in page.addresses if not address.startswith("#")} == {"data:,"}
@@ -312,16 +314,16 @@ def test_the_command_writes_a_page_and_a_table(tmp_path, monkeypatch):
     )  # fmt: skip
 
 
-def test_where_it_cannot_be_written(tmp_path):
+def test_invalid_and_unwritable_outputs(tmp_path):
     trend = measure([night(day(0), model_run(mix=STEADY))])
-    with pytest.raises(UsageError, match=r"trend: the trend is a page; give --out a name like trend\.html$"):
+    with pytest.raises(UsageError, match=r"trend: the trend is a page; its name must end in \.html$"):
         write_trend(trend, tmp_path / "trend")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/trend\.html: the trend cannot be written \(File exists\)$"):
+    with pytest.raises(OutputError, match=r"file/trend\.parquet: cannot be written \(File exists\)$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
 
 
-def test_a_table_that_is_no_trends_is_kept(tmp_path):
+def test_a_table_that_is_not_a_trend_is_kept(tmp_path):
     trend = measure([night(day(0), model_run(mix=STEADY))])
     files = write_trend(trend, tmp_path / "trend.html")
     assert write_trend(trend, tmp_path / "trend.html") == files
@@ -329,13 +331,11 @@ def test_a_table_that_is_no_trends_is_kept(tmp_path):
         pq.write_table(table, files.parquet)
         with pytest.raises(UsageError) as caught:
             write_trend(trend, tmp_path / "trend.html")
-        assert str(caught.value) == (
-            f"{files.parquet}: would be replaced, but is not the table of a trend; give another --out"
-        )
+        assert str(caught.value) == (f"{files.parquet}: would be replaced, but is not the table of a trend")
         assert pq.read_table(files.parquet) == table
 
 
-def test_of_many_nights_only_marked_and_lonely_ones_are_points():
+def test_with_many_nights_only_marked_and_isolated_ones_are_points():
     days = [day(number) for number in range(150)]
     values = [Value(day, None if number in (3, 5) else 0.5, str(day)) for number, day in enumerate(days)]
     values[40] = values[40]._replace(marked=True)

@@ -70,7 +70,7 @@ def test_it_is_quiet_and_fits_its_width(browser, pages, name, size, scheme):
 
 
 @pytest.mark.parametrize("name", ["plain", "one"])
-def test_structure_for_those_who_do_not_see_it(browser, pages, name):
+def test_structure_for_screen_readers(browser, pages, name):
     with opened(browser, pages[name]) as found:
         assert_structured(found.page)
 

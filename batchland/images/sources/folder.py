@@ -1,4 +1,4 @@
-"""A folder of images on this machine, listed in a stable order. Opens no file."""
+"""List a local folder of images in a stable order, without opening a file."""
 
 import os
 import stat
@@ -10,17 +10,18 @@ from typing import Final, TypeVar
 
 from batchland.errors import UsageError
 from batchland.images.sources import refs
-from batchland.images.sources.refs import Ignored, ImageRef, display_name, display_path, file_name
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.system.names import display_name, display_path, file_name
 
 IMAGE_EXTENSIONS: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 )
 """Lower case. The extension only selects a file; its content decides how it is decoded."""
-Place = TypeVar("Place")
+FolderT = TypeVar("FolderT")
 
 
 class Folder:
-    """A folder of this machine as a Source; see `list_images`."""
+    """A local folder as a Source; see `list_images`."""
 
     countable = True
 
@@ -30,11 +31,12 @@ class Folder:
         self._options = {"all_files": all_files, "follow_links": follow_links}
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """As `list_images` does it. Raises UsageError, too, if it is a file, and then names what takes those."""
+        """See `list_images`. Raises UsageError if it is a file."""
         if os.path.isfile(self._root):  # noqa: PTH113 - any kind of path
             raise UsageError(
-                f"{display_path(self._root)}: is a file; give a folder of images, a list of them by --images, or look "
-                f"a few up with `batchland predict`"
+                f"{display_path(self._root)}: is a file; give a folder of images, or classify single files with "
+                f"`batchland predict`",
+                advice="image_list",
             )
         return list_images(self._root, **self._options, ignored=ignored)
 
@@ -42,9 +44,9 @@ class Folder:
         """The folder."""
         return [os.fspath(self._root)]
 
-    def again(self, name: str) -> Iterator[ImageRef]:
-        """As `list_again` does it."""
-        return list_again(self._root, name, **self._options)
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """See `list_for_retry`."""
+        return list_for_retry(self._root, name, **self._options)
 
 
 def list_images(
@@ -54,15 +56,14 @@ def list_images(
     follow_links: bool = False,
     ignored: Ignored | None = None,
 ) -> Iterator[ImageRef]:
-    """List the images below `root` in the order of their paths' bytes, holding one folder's names at a time.
+    """List the images below `root`, ordered by the bytes of their paths. Holds the names of one folder at a time.
 
-    Regular files and links to files, by extension (any with `all_files`). Hidden names are passed over; links to
-    folders are followed with `follow_links`, never in a loop. FIFOs, devices and dangling links are not listed. No file
-    is opened or, links aside, even stat'ed. A folder that cannot be listed, not even after retries, is yielded as a ref
-    with the error `unreadable`, so that it becomes a failed row instead of a silent gap. What is left out is counted in
-    `ignored`.
+    Lists regular files and links to files, by extension (any with `all_files`). Skips hidden names, FIFOs, devices and
+    dangling links; follows links to folders with `follow_links`, but never in a loop. Opens no file, and calls stat for
+    links only. A folder that cannot be listed, even after retries, is yielded as a ref with the error `unreadable` and
+    becomes a failed row. Counts skipped files in `ignored`.
 
-    Raises UsageError if `root` is no folder.
+    Raises UsageError if `root` is not a folder.
     """
     top = os.fsencode(root)
     try:
@@ -74,30 +75,30 @@ def list_images(
     if problem:
         raise UsageError(f"{display_name(top)}: {problem}; give a folder of images")
     counts = ignored.counts if ignored is not None else Counter()
-    place: _Folder = (top, b"", ())
-    return walk(place, _Lister(all_files, follow_links, counts).entries)
+    folder: _Folder = (top, b"", ())
+    return walk(folder, _Lister(all_files, follow_links, counts).entries)
 
 
-def list_again(
+def list_for_retry(
     root: str | os.PathLike[str], name: str, *, all_files: bool = False, follow_links: bool = False
 ) -> Iterator[ImageRef]:
-    """What has to be scored to replace a failed row: its image, or all images below the folder that was `unreadable`.
+    """The images that replace a failed row: the image itself, or all images below a folder that was `unreadable`.
 
-    name: as `list_images` gave it. An image need not exist any more.
+    name: as given by `list_images`. An image need not exist any more.
     """
     relative = file_name(name)
     path = os.path.join(os.fsencode(root), relative)  # noqa: PTH118 - pathlib has no bytes
     if relative.endswith(b"/"):
         prefix = b"" if relative == b"./" else relative
-        place: _Folder = (path.rstrip(b"/"), prefix, ())
-        return walk(place, _Lister(all_files, follow_links, Counter()).entries)
+        folder: _Folder = (path.rstrip(b"/"), prefix, ())
+        return walk(folder, _Lister(all_files, follow_links, Counter()).entries)
     return iter([ImageRef(name, path)])
 
 
-def walk(top: Place, entries: Callable[[Place], Iterator[ImageRef | Place]]) -> Iterator[ImageRef]:
-    """All images below `top`, depth first; `entries` gives the images and folders of one folder, in order."""
+def walk(top: FolderT, entries: Callable[[FolderT], Iterator[ImageRef | FolderT]]) -> Iterator[ImageRef]:
+    """All images below `top`, depth first. `entries` gives the images and subfolders of one folder, in order."""
     stack = [entries(top)]
-    while stack:  # a stack of folders under way, however deep, in place of recursion
+    while stack:  # not recursive: a tree may be deeper than Python's stack
         entry = next(stack[-1], None)
         if entry is None:
             stack.pop()
@@ -108,7 +109,7 @@ def walk(top: Place, entries: Callable[[Place], Iterator[ImageRef | Place]]) -> 
 
 
 def kind_by_name(name: bytes, *, all_files: bool) -> str:
-    """`file` if a file of that name is to be listed; else what it is counted as."""
+    """`file` if a file of that name is an image; else the kind that it is counted as: `hidden` or its extension."""
     if name.startswith(b"."):
         return "hidden"
     extension = display_name(os.path.splitext(name)[1].lower())  # noqa: PTH122
@@ -119,7 +120,7 @@ def kind_by_name(name: bytes, *, all_files: bool) -> str:
 
 _FolderId = tuple[int, int]
 _Folder = tuple[bytes, bytes, tuple[_FolderId, ...]]
-"""A folder to list: its path, its name below the root with a `/`, and the folders above it (to see link loops)."""
+"""A folder to list: its path, its name below the root with a `/`, and the folders above it (to detect link loops)."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ class _Lister:
     follow_links: bool
     ignored: Counter[str]
 
-    def entries(self, place: _Folder) -> Iterator[ImageRef | _Folder]:
+    def entries(self, to_list: _Folder) -> Iterator[ImageRef | _Folder]:
         """The images and subfolders of one folder, in order."""
-        folder, prefix, above = place
+        folder, prefix, above = to_list
         try:
             if self.follow_links:
                 status = os.stat(folder)
@@ -152,7 +153,7 @@ class _Lister:
                 yield ImageRef(display_name(prefix + name), path)
 
     def _names(self, folder: bytes) -> list[bytes]:
-        """What to list of a folder, sorted; a subfolder's name has its `/` so that whole paths come in order."""
+        """Names of a folder's images and subfolders, sorted. Subfolders end in `/`, so paths are in order."""
         names, ignored = [], Counter[str]()
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -161,7 +162,7 @@ class _Lister:
                     names.append(entry.name + b"/" if kind == "folder" else entry.name)
                 else:
                     ignored[kind] += 1
-        self.ignored.update(ignored)  # not before: half a listing may be retried
+        self.ignored.update(ignored)  # only now: a listing that fails halfway is retried
         return sorted(names)
 
     def _kind(self, entry: os.DirEntry[bytes]) -> str:

@@ -1,7 +1,6 @@
-"""A file as ranges of bytes, for threads to share: local, remote by blocks that are fetched once, or unpacked gzip.
+"""Read ranges of bytes of a file from several threads: local, remote (by cached blocks), or packed by gzip.
 
-Knows nothing of what is in the files. Of each kind a few files are open at a time, whoever still asks for others; a
-remote file's blocks are kept until BLOCKS newer ones came.
+At most OPEN_FILES files are open at a time. The last BLOCKS blocks of remote files are kept in memory.
 """
 
 import errno
@@ -25,15 +24,15 @@ Opened = TypeVar("Opened")
 
 BLOCK_BYTES: Final = 8 * 1024**2
 BLOCKS: Final = 16
-"""Blocks in memory, of all remote files together: 128 MiB."""
+"""Blocks in memory, for all remote files together: 128 MiB."""
 DIRECT_BYTES: Final = 512 * 1024
-"""Ranges of at least so many bytes are worth a request of their own, and keep no block."""
+"""Bytes. Larger ranges are fetched by a separate request and not cached."""
 OPEN_FILES: Final = 4
 _UNPACK_BYTES: Final = 1024**2
 
 
 class RandomAccess(Protocol):
-    """An open file. For threads to share."""
+    """An open file. Thread-safe."""
 
     size: int
     """Bytes."""
@@ -41,11 +40,11 @@ class RandomAccess(Protocol):
     """Microseconds since 1970, UTC."""
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
-        """`size` bytes, fewer at the file's end. alone: nothing nearby will be asked for. Raises OSError."""
+        """`size` bytes, fewer at the end of the file. alone: do not cache what is nearby. Raises OSError."""
 
 
 class _Local:
-    """A descriptor, closed when nobody knows it any more."""
+    """A local file. Its descriptor is closed with the last reference to it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -62,11 +61,13 @@ class _Local:
 
 
 class _Remote:
-    """Small ranges come out of whole blocks; with each block the next is fetched as well."""
+    """A remote file. Small ranges come from cached blocks; with each block the next one is fetched, too."""
 
     def __init__(self, url: str) -> None:
         location = open_location(url)
-        self._folder = location._replace(path=location.path.rpartition("/")[0])  # answers even if this file does not
+        self._folder = location._replace(
+            path=location.path.rpartition("/")[0]
+        )  # to probe the server, even if this file is gone
         self._file = call(self._folder, lambda: location.filesystem.open_input_file(location.path))
         info = call(self._folder, lambda: location.filesystem.get_file_info(location.path))
         self.size: int = self._file.size()
@@ -100,7 +101,7 @@ class _Remote:
 
 
 class _Blocks:
-    """The blocks of all remote files that were asked for last, there or on their way."""
+    """The most recently used blocks of all remote files, fetched or being fetched."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,7 +121,7 @@ class _Blocks:
 
 
 class _Unpacked:
-    """Unpacked to a temporary file as far as it is asked for. A damaged stream ends where the damage is."""
+    """A gzip file, unpacked to a temporary file as far as needed. A damaged stream ends where the damage is."""
 
     def __init__(self, packed: "Reader") -> None:
         self._stream = GzipFile(fileobj=cast("BinaryIO", packed))
@@ -144,7 +145,7 @@ class _Unpacked:
 
 
 class Reader:
-    """A file as a stream that can be read from anywhere, for libraries that want one. Not for threads to share."""
+    """A file as a seekable stream, for libraries that need one. Not thread-safe."""
 
     closed = False
 
@@ -153,11 +154,11 @@ class Reader:
         self.position = position
 
     def tell(self) -> int:
-        """Where the next byte comes from."""
+        """Position of the next byte."""
         return self.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As every file does it."""
+        """See `io.IOBase.seek`."""
         self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.file.size}[whence]
         return self.position
 
@@ -168,37 +169,39 @@ class Reader:
         return data
 
     def close(self) -> None:
-        """The file stays open for others."""
+        """Does nothing: other readers share the file."""
 
 
-class Recent(Generic[Opened]):
-    """What was opened last, of many things that cannot all be open. For threads to share."""
+class RecentlyOpened(Generic[Opened]):
+    """Cache of the OPEN_FILES most recently used open files. Thread-safe."""
 
     def __init__(self, opened: Callable[[str], Opened]) -> None:
         self._opened = opened
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, Opened] = OrderedDict()
 
-    def get(self, where: str) -> Opened:
-        """By path or URL. Raises what opening it raises."""
+    def get(self, location: str) -> Opened:
+        """The open file of a path or URL. Raises what opening it raises."""
         with self._lock:
-            if where not in self._recent:
-                self._recent[where] = self._opened(where)
-            self._recent.move_to_end(where)
+            if location not in self._recent:
+                self._recent[location] = self._opened(location)
+            self._recent.move_to_end(location)
             while len(self._recent) > OPEN_FILES:
                 self._recent.popitem(last=False)
-            return self._recent[where]
+            return self._recent[location]
 
     def close(self) -> None:
-        """Forget them all: they are opened anew, and show what has become of them meanwhile."""
+        """Forget all of them, so that files are opened again and changes are seen."""
         with self._lock:
             self._recent.clear()
 
 
-def _opened(where: str) -> RandomAccess:
-    file: RandomAccess = _Remote(where) if is_url(where) else _Local(os.open(where, os.O_RDONLY | os.O_CLOEXEC))
-    return _Unpacked(Reader(file)) if split_url(where).path.endswith((".gz", ".tgz")) else file
+def _opened(location: str) -> RandomAccess:
+    file: RandomAccess = (
+        _Remote(location) if is_url(location) else _Local(os.open(location, os.O_RDONLY | os.O_CLOEXEC))
+    )
+    return _Unpacked(Reader(file)) if split_url(location).path.endswith((".gz", ".tgz")) else file
 
 
 _blocks: Final = _Blocks()
-open_files: Final = Recent(_opened)
+open_files: Final = RecentlyOpened(_opened)

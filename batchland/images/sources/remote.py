@@ -1,7 +1,6 @@
 """Images in an object store or on a cluster's file system, by URL. Lists folder by folder, reads with retries.
 
-Knows URLs, not how they are opened (filesystems.py). Reading one image is what pyarrow makes of it: of an object store
-a HEAD and a GET, since Arrow asks for the size before it reads. Listing brings sizes and times along for nothing.
+To read an image from an object store, pyarrow sends a HEAD (for the size) and a GET. Listings hold sizes and times.
 """
 
 from collections import Counter
@@ -17,8 +16,9 @@ import pyarrow as pa
 from batchland.errors import ImageError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.folder import kind_by_name, walk
-from batchland.images.sources.refs import ChangedError, Ignored, ImageFile, ImageRef, display_name, file_name
+from batchland.images.sources.refs import ChangedError, Ignored, ImageFile, ImageRef
 from batchland.system.filesystems import Location, call, is_missing, listed_us, open_location, os_error, start_error
+from batchland.system.names import display_name, file_name
 from batchland.system.urls import display_url
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ class Remote:
         self._all_files = all_files
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """As `list_images` does it. Raises UsageError, or InputError if nobody answers, before the first image."""
+        """See `list_images`. Raises UsageError, or InputError if the server does not answer, before the first image."""
         return walk("", _Lister(self._files, self._all_files, ignored.counts, self._first_infos()).entries)
 
     def inputs(self) -> Iterable[str]:
         """The folder."""
         return [self.name]
 
-    def again(self, name: str) -> Iterator[ImageRef]:
-        """As `list_again` does it."""
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """See `list_for_retry`."""
         key = file_name(name).decode()
         if "//" in f"/{key}":
             return iter([_nameless(key)])
@@ -55,7 +55,7 @@ class Remote:
         return iter([self._files.ref(key)])
 
     def names(self) -> list[str]:
-        """The files in the folder itself. Raises as `images` does."""
+        """Names of the files directly in the folder. Raises as `images` does."""
         skip = len(self._files.path("")) + 1
         return [info.path[skip:] for info in self._first_infos() if info.is_file and "/" not in info.path[skip:]]
 
@@ -77,10 +77,10 @@ class _Lister:
     all_files: bool
     ignored: Counter[str]
     first: "list[FileInfo] | None" = None
-    """The listing of the first folder, if it is known already."""
+    """The listing of the first folder, if it was fetched already."""
 
     def entries(self, prefix: str) -> Iterator[ImageRef | str]:
-        """The images and subfolders of one folder, in the order of their paths' bytes. prefix: with its `/`."""
+        """The images and subfolders of one folder, ordered by the bytes of their paths. prefix: ends in `/`."""
         infos, self.first = self.first, None
         try:
             if infos is None:
@@ -97,8 +97,8 @@ class _Lister:
                 yield key if name.endswith(b"/") else self.files.ref(key, size, modified_us)
 
     def _listed(self, infos: "list[FileInfo]", skip: int) -> Iterator[tuple[bytes, int, int]]:
-        """What to list of a folder; a subfolder's name has its `/` so that whole paths come in order."""
-        while infos:  # from the end, so that a million names are not held twice
+        """Name, size and time of a folder's images and subfolders. Subfolders end in `/`, so paths are in order."""
+        while infos:  # consumes the list: a million names are not held twice
             info = infos.pop()
             name = info.path[skip:].encode()
             folder = not info.is_file
@@ -113,32 +113,32 @@ class _Lister:
 
 @dataclass(frozen=True)
 class RemoteFiles:
-    """The Store of what lies below a URL: `path` is a key, with its size and time where the listing gave them."""
+    """The Store of the files below a URL. `path` is a key, with its size and time if the listing gave them."""
 
     url: str = field(repr=False)
     listed: bool = True
-    """Whether its images are known by listing it, which some may not do who may read them."""
+    """Whether its images come from a listing. Some credentials may read, but not list."""
 
     @cached_property
     def location(self) -> Location:
-        """Opened at first use."""
+        """The file system, opened at first use."""
         return open_location(self.url)._replace(listed=self.listed)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "listed": self.listed}
 
     def ref(self, key: str, size: int | None = None, modified_us: int = 0, name: str | None = None) -> ImageRef:
-        """The image of that key below the URL."""
+        """The image of a key below the URL."""
         facts = "" if size is None else f"{size} {modified_us}"
         return ImageRef(name or display_name(key.encode()), f"{facts}\0{key}".encode(), store=self)
 
     @property
     def flat(self) -> bool:
-        """Whether a folder has to be listed with all that is below: Arrow does not see Google's subfolders."""
+        """Whether a folder must be listed recursively: Arrow does not see subfolders in Google Cloud Storage."""
         return bool(self.location.filesystem.type_name == "gcs")
 
     def infos(self, prefix: str) -> "list[FileInfo]":
-        """What lies in one folder. Raises Arrow's errors."""
+        """Entries of one folder. Raises Arrow's errors."""
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self.path(prefix), recursive=self.flat)
@@ -146,10 +146,10 @@ class RemoteFiles:
         return found
 
     def read(self, path: bytes) -> ImageFile:
-        """As the Store says. Raises InputError if the storage as a whole is gone, which is no image's fault."""
+        """See `Store.read`. Raises InputError if the whole storage does not answer."""
         try:
             location = self.location
-        except UsageError as error:  # of a list; a listing would have found out
+        except UsageError as error:  # only from a list: a listing would have raised it before
             raise ImageError("io_error", str(error)) from error
         file = call(location, lambda: self._read(path))
         if len(file.data) != file.size:
@@ -157,7 +157,7 @@ class RemoteFiles:
         return file
 
     def facts(self, path: bytes) -> tuple[int, int]:
-        """As listed, or asked for now."""
+        """See `Store.facts`: from the listing, or by a request."""
         facts, key = _unpacked(path)
         if facts is None:
             info = call(self.location, lambda: self.location.filesystem.get_file_info(self.path(key)))
@@ -182,23 +182,23 @@ class RemoteFiles:
         return ImageFile(data, size, self._modified_us(key, size, facts))
 
     def _modified_us(self, key: str, size: int, facts: tuple[int, int] | None) -> int:
-        """Where opening a file does not tell: as listed, if that is the same file still."""
+        """Time of a file that gives none when opened: from the listing, if the size is still the same."""
         if facts and facts[0] == size:
             return facts[1]
         return listed_us(self.location.filesystem.get_file_info(self.path(key)))
 
     def path(self, key: str) -> str:
-        """What the file system knows a key by."""
+        """The file system's path of a key."""
         return f"{self.location.path}/{key}".rstrip("/")
 
 
 def _nameless(key: str) -> ImageRef:
-    """What stands for keys with a `//`: Arrow takes the folder without a name for the one above, and would go round."""
+    """The ref for keys with a `//`: Arrow takes a folder with an empty name for its parent and would never finish."""
     return ImageRef(key, b"", ("unreadable", "folders without a name cannot be listed; rename what has // in its key"))
 
 
 def _unpacked(path: bytes) -> tuple[tuple[int, int] | None, str]:
-    """A ref's path: size and time, if they are known, and the key."""
+    """Parts of a ref's path: size and time, if known, and the key."""
     facts, _, key = path.decode().partition("\0")
     size, _, modified_us = facts.partition(" ")
     return ((int(size), int(modified_us)) if facts else None), key

@@ -1,6 +1,6 @@
-"""Images inside Parquet files, as bytes in a column: `train-{00000..00009}.parquet`, here or behind a URL.
+"""Images as bytes in a column of Parquet files: `train-{00000..00009}.parquet`, local or by URL.
 
-Only that column is read, in order, page by page, whatever the size of the row groups. Knows nothing of pixels.
+Only that column is read, in order, page by page, so memory does not depend on the size of the row groups.
 """
 
 import os
@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from batchland.errors import ImageError, UsageError
 from batchland.images.sources import refs
-from batchland.images.sources.patterns import Files, shown_pattern
-from batchland.images.sources.random_access import Reader, Recent, open_files
+from batchland.images.sources.file_patterns import FilePattern, display_location
+from batchland.images.sources.random_access import Reader, RecentlyOpened, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.urls import is_url
 
@@ -26,80 +26,80 @@ if TYPE_CHECKING:
     from batchland.images.sources.random_access import RandomAccess
 
 COLUMNS: Final = ("image", "img", "bytes", "image_bytes", "content", "data", "jpg", "jpeg", "png", "webp")
-"""Preferred names, where more than one column holds bytes."""
+"""Preferred names if several columns hold bytes."""
 _BINARY: Final = (pa.binary(), pa.large_binary(), pa.binary_view())
 _BUFFER_BYTES: Final = 1024**2
 _BATCH_ROWS: Final = 16
 _KEPT_ROWS: Final = 64
 _KEPT_BYTES: Final = 128 * 1024**2
-"""Rows stay in memory, for threads that come late, until they are more than both."""
+"""Rows stay in memory, for slower threads, until they exceed both limits."""
 
 
 class Tables:
-    """Parquet files as a Source. An image is called FILE#ROW, counted from 0.
+    """Parquet files as a Source. Images are named FILE#ROW, counted from 0.
 
-    A file that cannot be read has one row, `unreadable`, called FILE/.
+    A file that cannot be read has one row, `unreadable`, named FILE/.
     """
 
     def __init__(self, pattern: str | os.PathLike[str]) -> None:
         pattern = os.fspath(pattern)
-        self.name = shown_pattern(pattern).rstrip("/")
+        self.name = display_location(pattern).rstrip("/")
         self.countable = not is_url(pattern)
         if pattern.endswith("/") or os.path.isdir(pattern):  # noqa: PTH112
             pattern = f"{pattern.rstrip('/')}/*.parquet"  # as Spark writes them
-        self._files = Files(pattern)
+        self._files = FilePattern(pattern)
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """File by file, in the pattern's order, row by row. Raises UsageError without a first file with images."""
+        """File by file, in the pattern's order, row by row. Raises UsageError if the first file is unusable."""
         return (ref for file in self.containers(ignored) for ref in self.images_in(file, ignored))
 
     def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
-        """The files' names. Raises UsageError without a first one that holds images."""
+        """The files' names. Raises UsageError if the first file is missing or has no images."""
         names = self._files.names()
-        first = self._files.places[names[0]]
+        first = self._files.locations[names[0]]
         try:
             _open_tables.get(first)
         except (pa.ArrowException, OSError) as error:
-            raise UsageError(f"{shown_pattern(first)}: cannot be read as Parquet ({_reason(error)})") from error
+            raise UsageError(f"{display_location(first)}: cannot be read as Parquet ({_reason(error)})") from error
         return iter(names)
 
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:  # noqa: ARG002
         """The rows of one file."""
-        where = self._files.places[container]
+        location = self._files.locations[container]
         try:
-            count = refs.retries.call(lambda: _open_tables.get(where)).count
+            count = refs.retries.call(lambda: _open_tables.get(location)).count
         except (pa.ArrowException, OSError, UsageError) as error:
             reason = f"the table cannot be read: {_reason(error)}"
             yield ImageRef(f"{container}/", b"", ("unreadable", reason))
             return
-        store = Rows(where)
+        store = Rows(location)
         for row in range(count):
             yield ImageRef(f"{container}#{row}", str(row).encode(), store=store)
 
     def inputs(self) -> Iterable[str]:
         """All files."""
-        return self._files.places.values()
+        return self._files.locations.values()
 
-    def again(self, name: str) -> Iterator[ImageRef]:
-        """A row by its name, or all of FILE/."""
-        file = self._files.holding(name)
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The row of that name, or all rows of FILE/."""
+        file = self._files.file_of(name)
         if file is None:
             return iter([ImageRef(name, b"", ("vanished", "there is no such file any more"))])
         if name.endswith("/"):
             return self.images_in(file, Ignored())
-        return iter([ImageRef(name, name[len(file) + 1 :].encode(), store=Rows(self._files.places[file]))])
+        return iter([ImageRef(name, name[len(file) + 1 :].encode(), store=Rows(self._files.locations[file]))])
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The Store of one file's rows: `path` is a row's number."""
+    """The Store of one file's rows. `path` is a row number."""
 
-    where: str = field(repr=False)
-    """The file's path or URL, perhaps with credentials."""
+    location: str = field(repr=False)
+    """Path or URL of the file, possibly with credentials."""
 
     def read(self, path: bytes) -> ImageFile:
-        """As the Store says. The time is the file's. Raises ImageError `empty` for a null, `corrupt` for damage."""
-        table = _open_tables.get(self.where)
+        """See `Store.read`. The time is the file's. Raises ImageError `empty` for a null, `corrupt` for damage."""
+        table = _open_tables.get(self.location)
         data = table.read(int(path))
         if data is None:
             raise ImageError("empty", "the table has no bytes here")
@@ -108,21 +108,21 @@ class Rows:
         return ImageFile(data, len(data), table.modified_us)
 
     def facts(self, path: bytes) -> tuple[None, int]:  # noqa: ARG002
-        """No size: who knows it has read the row. The time is the file's."""
-        return None, open_files.get(self.where).modified_us
+        """See `Store.facts`. No size, since only reading the row gives it; the time is the file's."""
+        return None, open_files.get(self.location).modified_us
 
 
 class _OpenTable:
-    """A Parquet file whose rows are read more or less in order. For threads to share."""
+    """A Parquet file whose rows are read more or less in order. Thread-safe."""
 
-    def __init__(self, where: str) -> None:
-        file: RandomAccess = open_files.get(where)
+    def __init__(self, location: str) -> None:
+        file: RandomAccess = open_files.get(location)
         self.modified_us = file.modified_us
-        # Without pre_buffer and with a buffer: page by page, where a row group would be read whole.
+        # buffer_size without pre_buffer reads page by page; otherwise Arrow reads whole row groups.
         self._parquet = pq.ParquetFile(
             Reader(file), buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
         )
-        self._column = _column(self._parquet.schema_arrow, where)
+        self._column = _column(self._parquet.schema_arrow, location)
         metadata = self._parquet.metadata
         self.count: int = metadata.num_rows
         groups = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
@@ -130,11 +130,11 @@ class _OpenTable:
         self._lock = threading.Lock()
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._reading: int | None = None
-        """The row group that `_batches` are of."""
+        """The row group that `_batches` reads."""
         self._next = 0
         self._kept: deque[tuple[int, pa.Array]] = deque()
         self._broken: dict[int, tuple[int, str]] = {}
-        """By row group: the row from which on it cannot be decoded, and why."""
+        """By row group: the first row that cannot be decoded, and the reason."""
 
     def read(self, row: int) -> bytes | None:
         """The bytes of a row. Raises OSError, or ImageError `corrupt`."""
@@ -156,7 +156,7 @@ class _OpenTable:
         return None
 
     def _advance(self, row: int) -> None:
-        """Keep the next few rows, or those where the row's group begins if it does not lie ahead in this one."""
+        """Read the next few rows of the row's group, from its start if the row is behind."""
         group = self._group(row)
         try:
             if group != self._reading or row < self._next:
@@ -165,7 +165,9 @@ class _OpenTable:
             column = next(self._batches).column(0)
         except (pa.ArrowException, OSError) as error:
             self._reading = None
-            if isinstance(error, OSError) and error.errno:  # of reading, which may pass; decoding gives no number
+            if (
+                isinstance(error, OSError) and error.errno
+            ):  # of reading, may be temporary; decoding errors have no errno
                 raise
             self._broken[group] = (
                 self._next,
@@ -181,8 +183,8 @@ class _OpenTable:
         return bisect_right(self._starts, row) - 1
 
 
-def _column(schema: pa.Schema, where: str) -> str:
-    """Path of the column with the images: bytes, or Hugging Face's struct of bytes and path."""
+def _column(schema: pa.Schema, location: str) -> str:
+    """Path of the column with the images: bytes, or a struct of bytes and path as Hugging Face writes it."""
     found = {
         field.name: field.name if field.type in _BINARY else f"{field.name}.bytes"
         for field in schema
@@ -192,17 +194,17 @@ def _column(schema: pa.Schema, where: str) -> str:
     if not preferred or (len(found) > 1 and preferred[0] not in COLUMNS):
         what = "no column with images as bytes" if not found else "several columns of bytes, none of a usual name"
         columns = ", ".join(f"{field.name} {field.type}" for field in schema)
-        raise UsageError(f"{shown_pattern(where)}: has {what}, only {columns}; call it image")
+        raise UsageError(f"{display_location(location)}: has {what}, only {columns}; call it image")
     return found[preferred[0]]
 
 
 def _holds_bytes(struct: pa.StructType) -> bool:
-    place = struct.get_field_index("bytes")
-    return place >= 0 and struct.field(place).type in _BINARY
+    index = struct.get_field_index("bytes")
+    return index >= 0 and struct.field(index).type in _BINARY
 
 
 def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
 
 
-_open_tables: Final = Recent(_OpenTable)
+_open_tables: Final = RecentlyOpened(_OpenTable)

@@ -1,7 +1,7 @@
-"""Images in tar files, as WebDataset has them: `shards-{000..099}.tar`, packed by gzip or not, here or behind a URL.
+"""Images in tar files, as WebDataset writes them: `shards-{000..099}.tar`, plain or packed by gzip, local or by URL.
 
-Headers are read while listing, a little ahead of the threads that read the images; both take their bytes out of the
-same few blocks (random_access.py), so a remote shard is fetched once, in order. Knows nothing of pixels.
+Listing reads headers a little ahead of the threads that read images. Both use the same cached blocks
+(random_access.py), so a remote shard is fetched once, in order.
 """
 
 import os
@@ -13,63 +13,64 @@ from typing import IO, Final, cast
 
 from batchland.errors import ImageError
 from batchland.images.sources import refs
+from batchland.images.sources.file_patterns import FilePattern, display_location
 from batchland.images.sources.folder import kind_by_name
-from batchland.images.sources.patterns import Files, shown_pattern
 from batchland.images.sources.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
-from batchland.images.sources.refs import Ignored, ImageFile, ImageRef, display_name
+from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
+from batchland.system.names import display_name
 
 _HEADER_BYTES: Final = 2048
 _END_BYTES: Final = 16 * 1024
-"""How far behind the end mark tar's padding may reach; what follows within that is another archive."""
+"""Bytes after the end mark that must be zero. Anything else there means that archives were concatenated."""
 
 
 class Shards:
-    """Tar files as a Source. An image is called SHARD/MEMBER.
+    """Tar files as a Source. Images are named SHARD/MEMBER.
 
-    What cannot be read of a shard has one row, `unreadable`, as a folder that cannot be listed: SHARD/ for the whole of
-    it, SHARD/@BYTE/ for what lies behind that byte.
+    The unreadable part of a shard has one row, `unreadable`: SHARD/ for all of it, SHARD/@BYTE/ for the part from that
+    byte on.
     """
 
     countable = False
 
     def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
-        self._files = Files(os.fspath(pattern))
-        self.name = shown_pattern(self._files.pattern)
+        self._files = FilePattern(os.fspath(pattern))
+        self.name = display_location(self._files.pattern)
         self._all_files = all_files
         self._last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
-        """A shard that `again` has looked into, and what comes there behind the image asked for last."""
+        """The shard that `retry_refs` read last, and its images after the one returned last."""
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """Shard by shard, in the pattern's order, the members in theirs. Raises UsageError without a first shard."""
+        """Shard by shard, in the pattern's order, members as stored. Raises UsageError without a first shard."""
         return (ref for shard in self.containers(ignored) for ref in self.images_in(shard, ignored))
 
     def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
-        """The shards' names. Raises UsageError without a first one."""
+        """The shards' names. Raises UsageError if the first one is missing."""
         return iter(self._files.names())
 
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The members of one shard."""
-        where = self._files.places[container]
-        return members(container, where, 0, ignored.counts, all_files=self._all_files)
+        location = self._files.locations[container]
+        return list_members(container, location, 0, ignored.counts, all_files=self._all_files)
 
     def inputs(self) -> Iterable[str]:
         """All files."""
-        return self._files.places.values()
+        return self._files.locations.values()
 
-    def again(self, name: str) -> Iterator[ImageRef]:
-        """An image by its name; of SHARD/@BYTE/ what can be read from there on by now."""
-        shard = self._files.holding(name)
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The image of that name; for SHARD/@BYTE/ the images that can be read from that byte on now."""
+        shard = self._files.file_of(name)
         if shard is None:
             return iter([ImageRef(name, b"", ("vanished", "there is no such shard any more"))])
         if name.endswith("/"):
             start = int(name[len(shard) :].strip("@/") or 0)
-            return members(shard, self._files.places[shard], start, Counter(), all_files=self._all_files)
+            return list_members(shard, self._files.locations[shard], start, Counter(), all_files=self._all_files)
         return iter([self._found(shard, name)])
 
     def _found(self, shard: str, name: str) -> ImageRef:
-        """Behind the one that was found last, since failed rows come in the order of the members; else anywhere."""
+        """The image of that name. Looks behind the last one found first: failed rows are in order."""
         last, rest = self._last
-        anew = members(shard, self._files.places[shard], 0, Counter(), all_files=True)
+        anew = list_members(shard, self._files.locations[shard], 0, Counter(), all_files=True)
         for candidates in (rest, anew) if last == shard else (anew,):
             for ref in candidates:
                 if ref.name == name:
@@ -80,36 +81,38 @@ class Shards:
 
 @dataclass(frozen=True)
 class Members:
-    """The Store of one shard's members: `path` is where the content begins, its size, and its time."""
+    """The Store of one shard's members. `path` holds offset and size of the content in bytes, and its time."""
 
-    where: str = field(repr=False)
-    """The shard's path or URL, perhaps with credentials."""
+    location: str = field(repr=False)
+    """Path or URL of the shard, possibly with credentials."""
 
     def read(self, path: bytes) -> ImageFile:
-        """As the Store says. Raises ImageError `truncated` if the shard ends within the member."""
+        """See `Store.read`. Raises ImageError `truncated` if the shard ends within the member."""
         offset, size, modified_us = map(int, path.split())
         if size > refs.MAX_FILE_BYTES:
             raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
-        data = open_files.get(self.where).read_at(offset, size)
+        data = open_files.get(self.location).read_at(offset, size)
         if len(data) < size:
             raise ImageError("truncated", f"the shard ends after {len(data)} of its {size} bytes")
         return ImageFile(data, size, modified_us)
 
     def facts(self, path: bytes) -> tuple[int, int]:
-        """As the member's header says."""
+        """See `Store.facts`. Size and time are those of the member's header."""
         _, size, modified_us = map(int, path.split())
         return size, modified_us
 
 
-def members(shard: str, where: str, start: int, ignored: Counter[str], *, all_files: bool) -> Iterator[ImageRef]:
-    """The images of the shard of that name from byte `start` on, and a ref that stands for what cannot be read."""
-    store = Members(where)
+def list_members(
+    shard: str, location: str, start: int, ignored: Counter[str], *, all_files: bool
+) -> Iterator[ImageRef]:
+    """The images of a shard from byte `start` on, then a ref for the part that cannot be read, if any."""
+    store = Members(location)
     position = start
     try:
-        headers = _Headers(refs.retries.call(lambda: open_files.get(where)), start)
+        headers = _Headers(refs.retries.call(lambda: open_files.get(location)), start)
         with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps them all otherwise
                 position = tar.offset
                 headers.sparse = member.size >= DIRECT_BYTES
                 kind = _kind(member, all_files=all_files)
@@ -134,7 +137,7 @@ def _name(member: tarfile.TarInfo) -> str:
 
 
 def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:
-    """As `kind_by_name`; empty for a folder, which is nothing of its own in an archive."""
+    """See `kind_by_name`; empty for a folder, which is not counted."""
     *folders, name = os.fsencode(member.name.removeprefix("./")).split(b"/")
     if member.isdir():
         return ""
@@ -146,14 +149,14 @@ def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:
 
 
 class _Headers(Reader):
-    """What tarfile reads of a shard: headers. Takes a little more than it is asked for."""
+    """The shard as a stream for tarfile, which reads only headers. Reads a little more than asked for."""
 
     def __init__(self, file: RandomAccess, start: int) -> None:
         super().__init__(file, start)
         self._begin = start
         self._buffer = b""
         self.sparse = False
-        """Headers lie far apart."""
+        """Whether headers are far apart."""
 
     def read(self, size: int) -> bytes:
         skip = self.position - self._begin
@@ -166,7 +169,7 @@ class _Headers(Reader):
         return data
 
     def problem_at(self, position: int) -> str | None:
-        """Why this is not an archive's end."""
+        """Why the archive does not end properly here; None if it does."""
         self.seek(position)
         mark = self.read(tarfile.BLOCKSIZE)
         if not mark.strip(b"\0") and len(mark) < tarfile.BLOCKSIZE:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 import pyarrow as pa
 
 from batchland.images.crash_guard import CrashGuard
-from batchland.images.jpegs import JpegRows
-from batchland.images.loader import Batch, BatchLoader, Decode, decode_image, leave_jpegs
+from batchland.images.encoded_jpegs import JpegRows
+from batchland.images.loader import Batch, BatchLoader, Decode, decode_image, keep_jpegs_encoded
 from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import OpenModel, Session, open_session
@@ -106,7 +106,7 @@ class LocalEngine:
         """As `Engine.score`. Raises ModelError if onnxruntime fails, InputError if the storage seems to be gone."""
         decoding: Decode = decode_image
         if self.model.decoder:
-            decoding = partial(leave_jpegs, checked=not self.model.decoder_is_strict)
+            decoding = partial(keep_jpegs_encoded, checked=not self.model.decoder_is_strict)
         with CrashGuard(folder, self._options.timeout, decoding) as suspects:
             loader = BatchLoader(
                 images,
@@ -125,7 +125,7 @@ class LocalEngine:
 
     def _scored(self, batches: Iterable[Batch], suspects: CrashGuard) -> Iterator[Scored]:
         def score(batch: Batch) -> Scored:
-            with suspects.in_hand(batch.refs[row] for row in batch.encoded):
+            with suspects.noted(batch.refs[row] for row in batch.encoded):
                 return score_batch(batch, self.model, self._options.top_k)
 
         under_way: deque[Future[Scored]] = deque()
@@ -146,7 +146,7 @@ def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
     outcomes = list(batch.outcomes)
     decoded_here = []
 
-    def decode_here(row: int) -> Pixels | None:
+    def decode_on_cpu(row: int) -> Pixels | None:
         outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess)
         facts = outcomes[row]
         outcomes[row] = outcome._replace(
@@ -158,7 +158,7 @@ def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
     begin = time.perf_counter()
     probabilities = None
     if batch.failed < len(batch.refs):
-        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_here))
+        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
         to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, top_k),

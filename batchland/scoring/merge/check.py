@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from batchland.errors import MissingInputError, UsageError
 from batchland.predictions.layout import differences, manifest_path
 from batchland.predictions.schema import Manifest, ShardInfo, WrittenFile
-from batchland.scoring.shard import Shard
+from batchland.scoring.options import Shard
 from batchland.system.cores import usable_cores
 
 _FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,9})-of-([0-9]{5,9})(\.parts)?")

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from batchland.errors import Interrupted, UsageError
-from batchland.images.sources.refs import display_path
 from batchland.predictions.schema import METADATA_KEY, MergedShard, PredictionsInfo, Seconds, ShardInfo
 from batchland.predictions.storage import display_location, manifest_place, open_output, place, public_place
 from batchland.predictions.writer import PredictionSink, Survey
@@ -17,6 +16,7 @@ from batchland.scoring.manifest import complete_manifest, run_id
 from batchland.scoring.merge.check import FinishedShard, finished_shards
 from batchland.scoring.merge.order import ADVICE, ordered_rows
 from batchland.scoring.score import Progress, RunSummary
+from batchland.system.names import display_path
 from batchland.system.signals import StopSignal
 from batchland.system.urls import is_url
 

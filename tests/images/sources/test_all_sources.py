@@ -1,4 +1,4 @@
-"""The same images, wherever they come from, have the same rows; but for names and file times, which say where."""
+"""The same images have the same rows in every kind of source, except for names and file times."""
 
 import shutil
 import tarfile

@@ -1,4 +1,4 @@
-"""What is listed, in which order, what is not, and how reading fails."""
+"""Listing a local folder: order, files passed over, and errors of reading."""
 
 import errno
 import os
@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchland.errors import ImageError, UsageError
-from batchland.images.sources.folder import list_again, list_images
-from batchland.images.sources.patterns_filter import choose
-from batchland.images.sources.refs import MAX_FILE_BYTES, Ignored, ImageRef, display_name, file_name, read_image
+from batchland.images.sources.folder import list_for_retry, list_images
+from batchland.images.sources.refs import MAX_FILE_BYTES, Ignored, ImageRef, read_image
+from batchland.images.sources.selection import select_images
+from batchland.system.names import display_name, file_name
 
 
 def tree(root, *names: str | bytes):
@@ -27,14 +28,14 @@ def names(root, **options):
     return [ref.name for ref in list_images(root, **options)]
 
 
-def test_the_order_is_that_of_the_paths_bytes(tmp_path):
+def test_images_are_ordered_by_the_bytes_of_their_paths(tmp_path):
     tree(tmp_path, "b.jpg", "a/z.png", "a-b.jpg", "a.JPG", "a/b/c.webp", "A.jpeg", "é.tiff", "a/b.gif")
     listed = names(tmp_path)
     assert listed == ["A.jpeg", "a-b.jpg", "a.JPG", "a/b.gif", "a/b/c.webp", "a/z.png", "b.jpg", "é.tiff"]
     assert listed == sorted(listed, key=os.fsencode)
 
 
-def test_what_is_not_listed_is_counted(tmp_path):
+def test_files_passed_over_are_counted(tmp_path):
     tree(tmp_path / "in", "a.jpg", "notes.txt", "more.txt", "README", ".hidden.jpg", ".git/x.jpg", "sub/x.jpg")
     (tmp_path / "in" / "dangling.jpg").symlink_to("nowhere")
     (tmp_path / "in" / "loop.jpg").symlink_to("loop.jpg")
@@ -48,13 +49,13 @@ def test_what_is_not_listed_is_counted(tmp_path):
     }  # fmt: skip
 
 
-def test_all_files_lists_every_extension_but_no_pipe(tmp_path):
+def test_all_files_lists_every_extension_but_no_fifo(tmp_path):
     tree(tmp_path, "a.jpg", "b.txt", "c")
     os.mkfifo(tmp_path / "pipe")
     assert names(tmp_path, all_files=True) == ["a.jpg", "b.txt", "c"]
 
 
-def test_links_to_folders_are_followed_when_asked_and_never_in_a_loop(tmp_path):
+def test_follow_links_follows_links_to_folders_but_no_loops(tmp_path):
     tree(tmp_path, "in/a.jpg", "other/b.jpg")
     (tmp_path / "in" / "other").symlink_to("../other")
     (tmp_path / "in" / "self").symlink_to(".")
@@ -64,7 +65,7 @@ def test_links_to_folders_are_followed_when_asked_and_never_in_a_loop(tmp_path):
     assert ignored.counts == {"link loop": 2}
 
 
-def test_names_that_are_not_utf8_are_shown_and_can_still_be_read(tmp_path):
+def test_files_with_invalid_utf8_names_are_listed_and_read(tmp_path):
     tree(tmp_path, b"caf\xe9.jpg", "new\nline.jpg", 'quo"te.jpg', "x" * 251 + ".jpg")
     refs = list(list_images(tmp_path))
     assert [ref.name for ref in refs] == ["caf\\xe9.jpg", "new\nline.jpg", 'quo"te.jpg', "x" * 251 + ".jpg"]
@@ -72,19 +73,19 @@ def test_names_that_are_not_utf8_are_shown_and_can_still_be_read(tmp_path):
 
 
 @given(st.binary() | st.lists(st.sampled_from([b"\\", b"x", b"e9", b"\xe9", b"5c", b"\\xe9"])).map(b"".join))
-def test_a_shown_name_is_utf8_and_can_be_turned_back(name):
+def test_display_name_is_utf8_and_reversible(name):
     shown = display_name(name)
     shown.encode()
     assert file_name(shown) == name
 
 
-def test_usual_names_are_shown_as_they_are():
+def test_display_name_keeps_usual_names():
     for name in ("a.jpg", "caf\u00e9.jpg", "C:\\temp\\a.jpg", "a\\b"):
         assert display_name(name.encode()) == name
     assert display_name(rb"caf\xe9.jpg") == r"caf\x5cxe9.jpg"  # not the name of caf + byte E9
 
 
-def test_a_tree_deeper_than_pythons_stack_is_listed(tmp_path):
+def test_trees_deeper_than_the_recursion_limit_are_listed(tmp_path):
     depth = 1200
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(depth):
@@ -100,7 +101,7 @@ def test_a_tree_deeper_than_pythons_stack_is_listed(tmp_path):
         subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # pytest's own clean-up is recursive
 
 
-def test_a_folder_without_permission_is_a_failed_row_not_a_gap(tmp_path, nobody):
+def test_folder_without_permission_is_a_failed_row(tmp_path, nobody):
     tree(nobody.folder, "a.jpg", "locked/b.jpg", "locked/sub/c.jpg", "z.jpg")
     (nobody.folder / "locked").chmod(0)
     with nobody:
@@ -111,12 +112,12 @@ def test_a_folder_without_permission_is_a_failed_row_not_a_gap(tmp_path, nobody)
     assert caught.value.code == "unreadable"
     assert str(caught.value) == "the folder cannot be listed: Permission denied"
     (nobody.folder / "locked").chmod(0o755)
-    again = list(list_again(nobody.folder, "locked/"))
+    again = list(list_for_retry(nobody.folder, "locked/"))
     assert [ref.name for ref in again] == ["locked/b.jpg", "locked/sub/c.jpg"]
     assert [read_image(ref).data for ref in again] == [b"x"] * 2
 
 
-def test_a_file_without_permission_is_a_failed_row(nobody):
+def test_file_without_permission_is_a_failed_row(nobody):
     tree(nobody.folder, "a.jpg")
     (nobody.folder / "a.jpg").chmod(0)
     with nobody:
@@ -126,7 +127,7 @@ def test_a_file_without_permission_is_a_failed_row(nobody):
     assert (caught.value.code, str(caught.value)) == ("permission_denied", "Permission denied")
 
 
-def test_a_root_without_permission_is_an_error_at_once(nobody):
+def test_root_without_permission_is_a_usage_error(nobody):
     tree(nobody.folder, "locked/in/a.jpg")
     (nobody.folder / "locked").chmod(0)
     with nobody, pytest.raises(UsageError) as caught:
@@ -146,7 +147,7 @@ def failing(action, *errors):
     return call
 
 
-def test_listing_and_reading_are_retried_where_the_error_may_pass(tmp_path, monkeypatch):
+def test_temporary_errors_of_listing_and_reading_are_retried(tmp_path, monkeypatch):
     tree(tmp_path, "a.jpg", "notes.txt")
     monkeypatch.setattr(os, "scandir", failing(os.scandir, PermissionError(errno.EACCES, "Permission denied")))
     ignored = Ignored()
@@ -156,7 +157,7 @@ def test_listing_and_reading_are_retried_where_the_error_may_pass(tmp_path, monk
     assert read_image(ref).data == b"x"
 
 
-def test_a_file_that_is_written_to_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+def test_file_written_to_while_it_is_read_is_read_again(tmp_path, monkeypatch):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"x" * 10)
     ref = ImageRef("a.jpg", os.fsencode(path))
@@ -177,7 +178,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_read_again(tmp_path, monk
     assert (caught.value.code, str(caught.value)) == ("changed", "the file was being written while it was read")
 
 
-def test_a_root_that_is_no_folder_is_an_error_at_once(tmp_path):
+def test_root_that_is_not_a_folder_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         list_images(tmp_path / "nowhere")
     tree(tmp_path, "file.jpg")
@@ -185,7 +186,7 @@ def test_a_root_that_is_no_folder_is_an_error_at_once(tmp_path):
         list_images(tmp_path / "file.jpg")
 
 
-def test_reading_gives_bytes_size_and_time(tmp_path):
+def test_read_image_gives_bytes_size_and_time(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"12345")
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
@@ -193,7 +194,7 @@ def test_reading_gives_bytes_size_and_time(tmp_path):
     assert file == (b"12345", 5, 1_700_000_000_123_456)
 
 
-def test_reading_fails_with_a_code(tmp_path):
+def test_read_image_fails_with_a_code(tmp_path):
     def code(path):
         with pytest.raises(ImageError) as caught:
             read_image(ImageRef("x", os.fsencode(path)))
@@ -207,7 +208,7 @@ def test_reading_fails_with_a_code(tmp_path):
     assert code(huge) == "too_large"
 
 
-def test_a_pipe_that_took_a_files_place_is_never_waited_for(tmp_path):
+def test_fifo_in_place_of_a_file_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     failures = []
 
@@ -223,21 +224,21 @@ def test_a_pipe_that_took_a_files_place_is_never_waited_for(tmp_path):
     assert failures == ["io_error"]
 
 
-def test_images_are_chosen_by_patterns_and_the_others_counted(tmp_path):
+def test_patterns_select_images_and_others_are_counted(tmp_path):
     tree(tmp_path / "in", "camera-1/a.jpg", "camera-1/raw/b.jpg", "camera-2/c.jpg", "d.png", "e.jpg", "locked/f.jpg")
     ignored = Ignored()
 
     def chosen(include=(), exclude=()):
-        return [ref.name for ref in choose(list_images(tmp_path / "in"), include, exclude, ignored)]
+        return [ref.name for ref in select_images(list_images(tmp_path / "in"), include, exclude, ignored)]
 
     assert chosen(include=["camera-*/", "*.png"], exclude=["raw/"]) == ["camera-1/a.jpg", "camera-2/c.jpg", "d.png"]
     assert ignored.counts == {"not included": 2, "excluded": 1}
     assert chosen(exclude=["/*", "!/e.jpg"]) == ["e.jpg"]
-    with pytest.raises(UsageError, match=r"pattern '!': is no pattern as in \.gitignore; write it like"):
+    with pytest.raises(UsageError, match=r"pattern '!': is not valid in \.gitignore; write it like"):
         chosen(exclude=["*.gif", "!"])
 
 
-def test_a_folder_that_cannot_be_listed_is_no_silent_gap_whatever_is_included():
+def test_unlistable_folder_is_kept_unless_it_is_excluded():
     broken = ImageRef("sub/", b"sub/", ("permission_denied", "the folder cannot be listed"))
-    assert list(choose([broken], ["*.jpg"], [], Ignored())) == [broken]
-    assert list(choose([broken], [], ["sub/"], Ignored())) == []
+    assert list(select_images([broken], ["*.jpg"], [], Ignored())) == [broken]
+    assert list(select_images([broken], [], ["sub/"], Ignored())) == []

@@ -1,4 +1,4 @@
-"""Images in an S3 bucket: named, ordered, read and failing as those of a folder."""
+"""Images in an S3 bucket have the same names, order, reads and errors as those of a folder."""
 
 import os
 import pickle
@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from commands import batchland
 from pyarrow import fs
 from s3_server import SECRET_KEY, Bucket, S3Server, new_bucket
 from toys import contents, options, picture
 
 from batchland import score
-from batchland.cli.main import main
 from batchland.errors import ImageError, InputError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.folder import list_images
@@ -51,7 +50,7 @@ def filled(bucket: Bucket, tmp_path: Path) -> tuple[Bucket, Path]:
     return bucket, tmp_path / "photos"
 
 
-def test_a_bucket_is_listed_like_a_folder(filled: tuple[Bucket, Path]) -> None:
+def test_bucket_is_listed_like_a_folder(filled: tuple[Bucket, Path]) -> None:
     bucket, folder = filled
     here, there = Ignored(), Ignored()
     local = list(list_images(folder, ignored=here))
@@ -62,7 +61,7 @@ def test_a_bucket_is_listed_like_a_folder(filled: tuple[Bucket, Path]) -> None:
     assert there.counts == here.counts
 
 
-def test_one_request_a_folder_and_two_an_image(filled: tuple[Bucket, Path]) -> None:
+def test_folder_takes_one_request_and_image_two(filled: tuple[Bucket, Path]) -> None:
     bucket, _ = filled
     bucket.server.requests()
     images = list(open_source(bucket.url("photos")).images(Ignored()))
@@ -74,7 +73,7 @@ def test_one_request_a_folder_and_two_an_image(filled: tuple[Bucket, Path]) -> N
     assert bucket.server.requests() == []
 
 
-def test_an_image_is_what_it_is_when_it_is_read(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_of_a_remote_image_are_those_when_it_is_read(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listed, then replaced, deleted or grown beyond measure before its turn comes."""
     monkeypatch.setattr(refs, "MAX_FILE_BYTES", 1000)
     for name in ("changed.jpg", "gone.jpg", "huge.jpg", "empty.jpg"):
@@ -126,7 +125,7 @@ def test_an_image_is_what_it_is_when_it_is_read(bucket: Bucket, monkeypatch: pyt
         ),
     ],
 )
-def test_what_cannot_be_scored_is_said_at_once(
+def test_unusable_remote_source_fails_at_once(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, place: str, changes: dict[str, str], message: str
 ) -> None:
     (bucket.folder / "a.jpg").write_bytes(picture())
@@ -139,24 +138,24 @@ def test_what_cannot_be_scored_is_said_at_once(
     filesystems._open.cache_clear()
 
 
-def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"^s3://photos: does not answer \(AWS Error NETWORK_CONNECTION .*; check the"):
         open_source("s3://me:secret@photos?endpoint_override=127.0.0.1:1&scheme=http&region=eu-west-1").images(
             Ignored()
         )
 
 
-def test_hdfs_without_hadoop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hdfs_without_hadoop_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     with pytest.raises(UsageError, match=r"^hdfs://name:8020/: hdfs needs Java and Hadoop's native library; set JAVA_"):
         open_source("hdfs://name:8020/photos").images(Ignored())
 
 
-def test_a_file_url_is_a_folder_of_this_machine(photos: Path) -> None:
+def test_file_url_is_a_local_folder(photos: Path) -> None:
     assert open_source(f"file://{photos}").name == str(photos)
 
 
-def test_credentials_stay_out_of_what_is_written(
+def test_credentials_are_not_written_anywhere(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, toy_model: Path, tmp_path: Path
 ) -> None:
     bucket = new_bucket(s3_server, monkeypatch)
@@ -165,14 +164,14 @@ def test_credentials_stay_out_of_what_is_written(
     (bucket.folder / "a b.jpg").write_bytes(picture())
     url = f"s3://test-key:{SECRET_KEY.replace('/', '%2F').replace('+', '%2B')}@{bucket.name}/"
     command = ["score", url, "--out", str(tmp_path / "out"), "--model", str(toy_model)]
-    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    result = batchland(*command)
     assert result.output.startswith(f"Scored 1 images of s3://{bucket.name}/ with toy on cpu"), result.output
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert f'"images": "s3://{bucket.name}"'.encode() in written
     assert b"secret" not in written
 
 
-def test_killed_storage_ends_the_run_and_a_rerun_completes_it(
+def test_rerun_completes_a_run_whose_storage_was_killed(
     own_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, toy_model: Path, photos: Path, tmp_path: Path
 ) -> None:
     bucket = new_bucket(own_s3_server, monkeypatch)
@@ -193,7 +192,7 @@ def test_killed_storage_ends_the_run_and_a_rerun_completes_it(
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
-def test_a_resumed_run_asks_for_nothing_that_it_has(
+def test_resumed_run_requests_only_missing_images(
     bucket: Bucket, toy_model: Path, photos: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(photos, bucket.folder / "photos")
@@ -211,7 +210,9 @@ def test_a_resumed_run_asks_for_nothing_that_it_has(
     assert sorted(bucket.server.requests()) == ["GET OBJECT"] * rest + ["HEAD OBJECT"] * rest + ["LIST BUCKET"] * 4
 
 
-def test_failed_rows_are_scored_again(bucket: Bucket, toy_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_retry_failed_scores_failed_rows_of_a_bucket(
+    bucket: Bucket, toy_model: Path, photos: Path, tmp_path: Path
+) -> None:
     shutil.copytree(photos, bucket.folder / "photos")
     score(bucket.url("photos"), tmp_path / "out.parquet", options(toy_model))
     for path in (bucket.folder / "photos").rglob("*7.jpg"):
@@ -223,7 +224,7 @@ def test_failed_rows_are_scored_again(bucket: Bucket, toy_model: Path, photos: P
     assert pq.read_table(tmp_path / "out.parquet")["status"].to_pylist() == ["ok"] * 60
 
 
-def test_a_store_travels_without_its_connection(filled: tuple[Bucket, Path]) -> None:
+def test_remote_store_is_pickled_without_its_connection(filled: tuple[Bucket, Path]) -> None:
     first = next(open_source(filled[0].url("photos")).images(Ignored()))
     read_image(first)
     assert read_image(pickle.loads(pickle.dumps(first))) == read_image(first)
@@ -257,10 +258,10 @@ class SameFolderAgain(fs.FileSystemHandler):  # type: ignore[misc]
         return "s3"
 
 
-def test_keys_with_a_double_slash_are_no_silent_gap() -> None:
+def test_keys_with_a_double_slash_have_an_unreadable_row() -> None:
     source = Remote("s3://bucket")
     source._files.__dict__["location"] = Location(fs.PyFileSystem(SameFolderAgain()), "bucket", "s3://bucket")
     reason = "folders without a name cannot be listed; rename what has // in its key"
     images = list(source.images(Ignored()))
     assert [(ref.name, ref.error) for ref in images] == [("a//", ("unreadable", reason)), ("a/b.jpg", None)]
-    assert list(source.again("a//")) == images[:1]
+    assert list(source.retry_refs("a//")) == images[:1]

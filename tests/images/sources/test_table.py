@@ -1,4 +1,4 @@
-"""Images inside Parquet files: every row a row, however the file is cut into groups."""
+"""Images in Parquet files: every row has a row, for all sizes of row groups."""
 
 import random
 from pathlib import Path
@@ -29,7 +29,7 @@ PICTURES = [picture(list(COLOURS.values())[number % 3], (8 + number, 8)) for num
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), "struct"])
 @pytest.mark.parametrize("group", [1, 7, 100])
-def test_bytes_in_every_guise(tmp_path: Path, kind: Any, group: int) -> None:
+def test_every_type_of_bytes_column_is_read(tmp_path: Path, kind: Any, group: int) -> None:
     data = pa.array([*PICTURES, None], pa.binary())
     if kind == "struct":  # Hugging Face's
         column = pa.StructArray.from_arrays(
@@ -43,7 +43,7 @@ def test_bytes_in_every_guise(tmp_path: Path, kind: Any, group: int) -> None:
     assert read_all(tmp_path / "t.parquet") == [(f"t.parquet#{row}", value) for row, value in enumerate(wanted)]
 
 
-def test_rows_are_found_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads come a little late now and then, and a rerun may begin anywhere."""
     monkeypatch.setattr(table, "_KEPT_BYTES", 0)
     pq.write_table(pa.table({"image": PICTURES}), tmp_path / "t.parquet", row_group_size=40)
@@ -69,7 +69,7 @@ def test_rows_are_found_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ),
     ],
 )
-def test_which_column(tmp_path: Path, columns: dict[str, list[object]], chosen: bytes | str) -> None:
+def test_choice_of_the_column(tmp_path: Path, columns: dict[str, list[object]], chosen: bytes | str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     if isinstance(chosen, bytes):
         assert read_all(tmp_path / "t.parquet") == [("t.parquet#0", chosen)]
@@ -98,7 +98,7 @@ def test_files_by_pattern_and_folders(tmp_path: Path) -> None:
     assert read_all(tmp_path / "train-*.parquet") == wanted
 
 
-def test_no_table(tmp_path: Path) -> None:
+def test_invalid_table_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"no parquet at all")
     for name, message in {
         "t.parquet": "cannot be read as Parquet (Parquet magic bytes not found in footer.",
@@ -109,7 +109,7 @@ def test_no_table(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{tmp_path}/{name}: {message}")
 
 
-def test_damage_costs_the_rest_of_its_row_group(tmp_path: Path) -> None:
+def test_damage_fails_the_rest_of_its_row_group(tmp_path: Path) -> None:
     pages = {"use_dictionary": False, "write_page_checksum": True, "write_batch_size": 10, "data_page_size": 1}
     pq.write_table(
         pa.table({"image": PICTURES}), tmp_path / "t.parquet", row_group_size=50, write_statistics=False, **pages
@@ -125,7 +125,7 @@ def test_damage_costs_the_rest_of_its_row_group(tmp_path: Path) -> None:
     assert values == [*PICTURES[:damaged], *["corrupt"] * (50 - damaged), *PICTURES[50:]]
 
 
-def test_too_large_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_row_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refs, "MAX_FILE_BYTES", 10)
     pq.write_table(pa.table({"image": [b"x" * 11, b"x" * 10]}), tmp_path / "t.parquet")
     assert [value for _, value in read_all(tmp_path / "t.parquet")] == ["too_large", b"x" * 10]

@@ -1,4 +1,4 @@
-"""Images in tar shards: every member a row, whatever happens to the shard."""
+"""Images in tar shards: every member has a row, whether or not the shard is damaged."""
 
 import gzip
 import io
@@ -10,20 +10,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from click.testing import CliRunner
+from commands import batchland
 from s3_server import Bucket
 from toys import COLOURS, contents, options, picture, read_all
 
 from batchland import score
-from batchland.cli.main import main
 from batchland.errors import UsageError
 from batchland.images.sources import random_access
-from batchland.images.sources.open import ContainerSource, open_source
+from batchland.images.sources.open import open_source
 from batchland.images.sources.random_access import BLOCK_BYTES
 from batchland.images.sources.refs import Ignored, read_image
+from batchland.images.sources.source import ContainerSource
 from batchland.scoring.merge.merge import merge
+from batchland.scoring.options import Shard
 from batchland.scoring.score import Progress
-from batchland.scoring.shard import Shard
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def _write(path: Path, files: dict[str, bytes]) -> bytes:
     return path.read_bytes()
 
 
-def test_shards_of_webdataset(shards: Path, toy_model: Path, tmp_path: Path) -> None:
+def test_shards_written_by_webdataset_are_scored(shards: Path, toy_model: Path, tmp_path: Path) -> None:
     summary = score(f"{shards}/photos-{{000..002}}.tar", tmp_path / "out.parquet", options(toy_model))
     assert summary.manifest.images == f"{shards}/photos-{{000..002}}.tar"
     assert summary.manifest.ignored == {".cls": 60}
@@ -62,7 +62,7 @@ def test_shards_of_webdataset(shards: Path, toy_model: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("pattern", ["photos-{000..002}.tar", "photos-*.tar", "photos-{000,001,002}.tar", "*"])
-def test_a_shard_has_one_name_however_it_was_asked_for(shards: Path, pattern: str) -> None:
+def test_shard_names_do_not_depend_on_the_pattern(shards: Path, pattern: str) -> None:
     if pattern == "*":
         (shards / "photos-{1}.tar").write_bytes((shards / "photos-000.tar").read_bytes())
         assert read_all(shards / "photos-{1}.tar")[0][0] == "photos-{1}.tar/camera/0000.jpg"
@@ -72,7 +72,7 @@ def test_a_shard_has_one_name_however_it_was_asked_for(shards: Path, pattern: st
         ]
 
 
-def test_which_members_are_images(tmp_path: Path) -> None:
+def test_selection_of_members(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         for name in ("./a.jpg", "._b.jpg", ".git/c.jpg", "d/", "e.txt", "ü" * 120 + ".PNG", "no-extension"):
             member = tarfile.TarInfo(name)
@@ -89,7 +89,7 @@ def test_which_members_are_images(tmp_path: Path) -> None:
     assert ignored.counts == {"hidden": 2, ".txt": 1, "no extension": 1, "not a regular file": 1}
 
 
-def test_a_shard_cut_anywhere_never_loses_an_image_silently(tmp_path: Path) -> None:
+def test_shard_cut_anywhere_has_an_unreadable_row(tmp_path: Path) -> None:
     files = {f"{number}.jpg": bytes([number]) * 700 for number in range(4)}
     whole = _write(tmp_path / "whole.tar", files)
     wanted = [(f"cut.tar/{name}", data) for name, data in files.items()]
@@ -105,7 +105,7 @@ def test_a_shard_cut_anywhere_never_loses_an_image_silently(tmp_path: Path) -> N
     assert read_all(tmp_path / "cut.tar") == wanted
 
 
-def test_a_damaged_shard_never_gives_one_images_bytes_as_anothers(tmp_path: Path) -> None:
+def test_damaged_shard_never_mixes_up_images(tmp_path: Path) -> None:
     files = {f"{number}.jpg": bytes([number]) * 700 for number in range(8)}
     whole = _write(tmp_path / "whole.tar", files)
     draw = random.Random(9)
@@ -133,7 +133,7 @@ def test_a_damaged_shard_never_gives_one_images_bytes_as_anothers(tmp_path: Path
         ),
     ],
 )
-def test_why_a_shard_is_unreadable(tmp_path: Path, make: object, message: str) -> None:
+def test_reason_why_a_shard_is_unreadable(tmp_path: Path, make: object, message: str) -> None:
     data = _write(tmp_path / "a.tar", {"a.jpg": b"data"})
     (tmp_path / "a.tar").write_bytes(make(data))  # type: ignore[operator]
     *_, last = open_source(tmp_path / "a.tar").images(Ignored())
@@ -142,14 +142,14 @@ def test_why_a_shard_is_unreadable(tmp_path: Path, make: object, message: str) -
     assert last.error[1].startswith(message)
 
 
-def test_a_missing_shard_among_others_is_a_row(shards: Path) -> None:
+def test_missing_later_shard_is_an_unreadable_row(shards: Path) -> None:
     (shards / "photos-001.tar").unlink()
     names = [name for name, _ in read_all(shards / "photos-{000..002}.tar")]
     assert len(names) == 41
     assert names[20] == "photos-001.tar/"
 
 
-def test_a_missing_shard_is_warned_of(
+def test_missing_later_shard_gives_a_warning(
     shards: Path, toy_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is one failed row, and may have held a thousand images."""
@@ -160,19 +160,19 @@ def test_a_missing_shard_is_warned_of(
         "1 of 41 rows stand for folders or shards that could not be read, with nobody knows how many images; the "
         "predictions are written, mend them and run again with --retry-failed"
     )
-    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert batchland(*asked).exit_code == 0
     assert told in caplog.messages
     caplog.clear()
-    limited = CliRunner().invoke(main, [*asked, "--overwrite", "--max-failed", "50%"])
+    limited = batchland(*asked, "--overwrite", "--max-failed", "50%")
     assert (limited.exit_code, limited.stderr.splitlines()[-1]) == (3, f"batchland: {told}")
     assert told not in caplog.messages
 
 
-def test_no_shard_at_all(shards: Path, bucket: Bucket) -> None:
+def test_missing_first_shard_is_a_usage_error(shards: Path, bucket: Bucket) -> None:
     for place, message in {
         f"{shards}/nights-{{000..002}}.tar": f"{shards}/nights-000.tar: cannot be opened (No such file or directory); ",
         f"{shards}/nights-*.tar": f"{shards}/nights-*.tar: there is no such file",
-        f"{shards}/photos-{{000.tar": f"{shards}/photos-{{000.tar: its braces do not match; write NAME-{{000..099}}",
+        f"{shards}/photos-{{000.tar": f"{shards}/photos-{{000.tar: its braces are unbalanced; write NAME-{{000..099}}",
         bucket.url("photos.tar"): f"{bucket.url()}photos.tar: there is no such file; check the name",
     }.items():
         with pytest.raises(UsageError) as caught:
@@ -180,7 +180,7 @@ def test_no_shard_at_all(shards: Path, bucket: Bucket) -> None:
         assert str(caught.value).startswith(message)
 
 
-def test_packed_shards_have_the_same_images(shards: Path) -> None:
+def test_gzip_shards_have_the_same_images(shards: Path) -> None:
     wanted = read_all(shards / "photos-000.tar")
     packed = gzip.compress((shards / "photos-000.tar").read_bytes())
     for name in ("photos-000.tar.gz", "photos-000.tgz"):
@@ -192,7 +192,7 @@ def test_packed_shards_have_the_same_images(shards: Path) -> None:
     assert found[-1][1] == "unreadable"
 
 
-def test_a_remote_shard_is_fetched_once_block_by_block(bucket: Bucket, tmp_path: Path, toy_model: Path) -> None:
+def test_remote_shard_is_fetched_once_by_blocks(bucket: Bucket, tmp_path: Path, toy_model: Path) -> None:
     draw = random.Random(9)
     files = {f"{number:04}.jpg": picture() + draw.randbytes(100_000) for number in range(300)}
     size = len(_write(bucket.folder / "many.tar", files))
@@ -204,7 +204,7 @@ def test_a_remote_shard_is_fetched_once_block_by_block(bucket: Bucket, tmp_path:
     assert len(asked) - asked.count("GET OBJECT") <= 4  # is it there, and how long is it
 
 
-def test_large_members_of_a_remote_shard_are_fetched_alone(bucket: Bucket) -> None:
+def test_large_members_of_a_remote_shard_are_fetched_separately(bucket: Bucket) -> None:
     files = {f"{number}.jpg": bytes([number]) * 600_000 for number in range(20)}
     _write(bucket.folder / "large.tar", files)
     bucket.server.requests()
@@ -213,7 +213,7 @@ def test_large_members_of_a_remote_shard_are_fetched_alone(bucket: Bucket) -> No
 
 
 @pytest.mark.parametrize("size", [100, 700_000])
-def test_a_remote_shard_cut_short_fails_as_a_local_one(bucket: Bucket, tmp_path: Path, size: int) -> None:
+def test_truncated_remote_shard_fails_like_a_local_one(bucket: Bucket, tmp_path: Path, size: int) -> None:
     whole = _write(tmp_path / "cut.tar", {f"{number}.jpg": bytes([number]) * size for number in range(5)})
     images = len(whole.rstrip(b"\0"))
     for end in (images * 2 // 3, images // 2, 512, 0):
@@ -253,7 +253,7 @@ def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path)
     assert names == [f"photos-{shard:03}.tar/camera/{number:04}.jpg" for shard in range(3) for number in range(20)]
 
 
-def test_few_shards_are_open_at_a_time(tmp_path: Path) -> None:
+def test_number_of_open_shards_is_limited(tmp_path: Path) -> None:
     for number in range(40):
         _write(tmp_path / f"{number:02}.tar", {"a.jpg": b"data"})
     images = list(open_source(tmp_path / "{00..39}.tar").images(Ignored()))
@@ -266,7 +266,7 @@ def test_few_shards_are_open_at_a_time(tmp_path: Path) -> None:
     assert sum(path.startswith(str(tmp_path)) for path in held) <= random_access.OPEN_FILES
 
 
-def test_containers_are_dealt_out_as_a_whole(shards: Path, toy_model: Path, tmp_path: Path) -> None:
+def test_shard_assigns_whole_containers(shards: Path, toy_model: Path, tmp_path: Path) -> None:
     pattern = f"{shards}/photos-{{000..002}}.tar"
     source = open_source(pattern)
     assert isinstance(source, ContainerSource)

@@ -1,11 +1,11 @@
-"""The notification command: what it is given, and that nothing it does fails or holds up the job."""
+"""The notification command: its environment and input, and that it never fails or delays the job."""
 
 import sys
 import time
 from datetime import date
 from pathlib import Path
 
-from batchland.nightly.job import NotifyTable
+from batchland.nightly.job_tables import NotifyTable
 from batchland.nightly.notifications.command import notify
 from batchland.nightly.run_record import Attempt, RunRecord
 
@@ -27,7 +27,7 @@ def run(*command, timeout="20s"):
     return notify(table, RECORD, ATTEMPT, Path("/runs/toy/2026-11-23/run.json"), "the summary\n")
 
 
-def test_the_command_knows_everything(tmp_path):
+def test_the_command_gets_variables_and_the_summary(tmp_path):
     script = 'env | grep ^BATCHLAND_ | sort > "$0"; cat >> "$0"'
     assert run("sh", "-c", script, str(tmp_path / "said")) is None
     assert (tmp_path / "said").read_text() == (
@@ -41,13 +41,13 @@ def test_the_command_knows_everything(tmp_path):
     )
 
 
-def test_a_command_that_fails_is_told_and_no_more():
+def test_a_failing_command_returns_a_message():
     assert run("sh", "-c", "echo no mail here >&2; exit 3") == "notify: sh ended with exit code 3: no mail here"
     assert run("no-such-program") == "notify: no-such-program cannot be run (No such file or directory)"
 
 
-def test_a_command_that_hangs_is_ended_with_all_its_children(tmp_path):
+def test_a_hanging_command_is_killed_with_its_children(tmp_path):
     script = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
     begin = time.monotonic()
-    assert run(sys.executable, "-c", script, timeout="0.5s") == f"notify: {sys.executable} was ended after 0.5 s"
+    assert run(sys.executable, "-c", script, timeout="0.5s") == f"notify: {sys.executable} was killed after 0.5 s"
     assert time.monotonic() - begin < 5

@@ -1,4 +1,4 @@
-"""What others hear of a night, in order, with the exit code; a backfill is nobody's business but the metrics'."""
+"""Heartbeat and notification of a night, in order, with the exit code. A backfill only writes metrics."""
 
 from datetime import date
 
@@ -25,7 +25,7 @@ def job(tmp_path, toy_model, web_server):
     return load
 
 
-def test_a_monitor_hears_of_every_start_and_every_end(job, web_server):
+def test_every_start_and_end_is_pinged(job, web_server):
     heard = web_server[1]
     assert run_night(job(), NIGHT).attempt.exit_code == 0
     assert heard == ["/check/start", "/check"]
@@ -42,14 +42,14 @@ def test_a_monitor_hears_of_every_start_and_every_end(job, web_server):
     assert heard == ["/check/start", "/check/66"]
 
 
-def test_a_monitor_hears_of_a_run_that_could_not_even_write_its_record(job, web_server, tmp_path):
+def test_a_run_that_cannot_write_its_record_is_pinged(job, web_server, tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(OutputError):
         run_night(job(), NIGHT)
     assert web_server[1] == ["/check/74"]
 
 
-def test_a_backfill_is_quiet(job, web_server, tmp_path):
+def test_a_backfill_pings_nothing_and_writes_metrics(job, web_server, tmp_path):
     command = f"notify={{command=['touch', '{tmp_path}/told'], on='always'}}"
     run_night(job(command, "metrics=toy.prom"), NIGHT, quiet=True)
     assert web_server[1] == []

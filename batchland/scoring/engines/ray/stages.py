@@ -20,7 +20,7 @@ from batchland.errors import BatchlandError, EngineError, UsageError
 from batchland.images.loader import Batch, BatchLoader, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, LocalFiles, Store
-from batchland.images.subprocess_decode import load_apart
+from batchland.images.subprocess_decode import load_in_subprocess
 from batchland.models.session import OpenModel, Session, open_session
 from batchland.scoring.engines.local import score_batch
 from batchland.scoring.manifest import versions
@@ -74,7 +74,7 @@ def decode(table: pa.Table, feed: ActorHandle, orders: Orders, spec: PreprocessS
                 f"even with each image decoded apart; finished parts are kept, see that the nodes have enough memory"
             ),
         )
-    load = partial(load_apart, timeout=orders.timeout) if deaths else load_image
+    load = partial(load_in_subprocess, timeout=orders.timeout) if deaths else load_image
     try:
         orders.check_versions()
         threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _THREADS_FAR

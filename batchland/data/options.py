@@ -1,0 +1,57 @@
+"""Options of downloading, unpacking and splitting a data set."""
+
+import math
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from batchland.system.options import Options
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("should be 64 hexadecimal digits")
+    return text
+
+
+class UnpackLimits(Options):
+    """Limits of what an archive may unpack to: above any set of photos, below what a zip bomb reaches."""
+
+    max_bytes: Annotated[int, Field(gt=0)] = 64 << 30
+    """Largest archive to accept, packed and unpacked, in bytes."""
+    max_files: Annotated[int, Field(gt=0)] = 1_000_000
+    """Files and folders."""
+    max_ratio: Annotated[float, Field(gt=0)] = 100.0
+    """Unpacked bytes per byte of the archive, checked from 64 MiB on. Photos stay near 1; bombs reach thousands."""
+
+
+class DownloadOptions(Options):
+    """Checks of the archive."""
+
+    sha256: Annotated[str, AfterValidator(_sha256)] | None = None
+    """Expected SHA-256 of the archive, 64 hexadecimal digits; each download prints it. Default: any."""
+    limits: UnpackLimits = UnpackLimits()
+
+
+class SplitOptions(Options):
+    """How to split."""
+
+    parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default={"train": 0.8, "val": 0.2}
+    )
+    """Two or three folders and their shares, which add up to 1; the first ones are rounded down, class by class."""
+    seed: int = 1337
+    """Seed of the random split."""
+    links: bool = False
+    """Make symbolic links to the photos instead of copies."""
+    group_prefix: re.Pattern[str] | None = None
+    """Regular expression. Photos of a class whose names start with the same match of it stay together: `[^-]+` for
+    scene7-1.jpg and scene7-2.jpg."""
+
+    @field_validator("parts")
+    @classmethod
+    def _sums_to_one(cls, parts: dict[str, float]) -> dict[str, float]:
+        if len(parts) not in (2, 3) or not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
+            raise ValueError("should be two or three parts whose shares add up to 1")
+        return parts

@@ -1,0 +1,43 @@
+"""How to evaluate and how to compare."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from batchland.system.options import Options
+
+
+class EvaluateOptions(Options):
+    """How to evaluate. Classes come from the predictions' metadata, so no option can contradict them."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence level of all intervals."""
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
+    """Bootstrap resamples, for intervals of class averages."""
+    bins: Annotated[int, Field(ge=2, le=100)] = 15
+    """Equal-width bins of the reliability curve."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the bootstrap and of the brightness sample."""
+    ignore_unknown_classes: bool = False
+    """Leave out images of classes that the model does not know, instead of stopping."""
+    strip_prefix: str = ""
+    """Remove this from the front of the predictions' image names before matching; `*` stands for anything but `/`, as
+    in `*.tar/`."""
+    images: Path | None = None
+    """Folder where the images are now, for thumbnails and brightness. Default: the folder that was scored."""
+    brightness_sample: Annotated[int, Field(ge=0)] = 2000
+    """Images to measure the brightness of; 0 reads none."""
+
+
+class CompareOptions(Options):
+    """How to compare two evaluations."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence level of all intervals."""
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 1000
+    """Bootstrap resamples, for intervals of class averages."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the bootstrap."""
+    images: Path | None = None
+    """Folder where the images are now, for thumbnails. Default: the folder that the first evaluation's run scored."""

@@ -1,0 +1,113 @@
+"""Patterns that name several files, as paths or URLs: `shards-{000..099}.tar`, `{train,test}.parquet`, `*.tar`."""
+
+import os
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import IO
+from urllib.parse import quote, unquote
+
+from batchland.errors import UsageError
+from batchland.system.names import display_path
+from batchland.system.urls import display_url, is_url, local_path
+
+
+class FilePattern:
+    """The files of a pattern, by name: the path below the last folder that all of them have in common."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+
+    @cached_property
+    def locations(self) -> dict[str, str]:
+        """Path or URL, with all options, by name, in order. Raises UsageError if the pattern matches nothing."""
+        return dict(_expand(self.pattern))
+
+    def names(self) -> list[str]:
+        """The names, in order. Raises UsageError if the first file is missing, InputError if the server is silent."""
+        check_file(next(iter(self.locations.values())))
+        return list(self.locations)
+
+    def file_of(self, image: str) -> str | None:
+        """Name of the file that contains an image: the part of the image's name before a `/` or `#`."""
+        return next(
+            (image[: end.start()] for end in re.finditer("[/#]", image) if image[: end.start()] in self.locations), None
+        )
+
+
+def display_location(location: str) -> str:
+    """For fingerprints and messages: an absolute path, or a URL without credentials."""
+    return display_url(location) if is_url(location) else display_path(os.path.abspath(location))  # noqa: PTH100 - not resolved
+
+
+def _expand(pattern: str) -> Iterator[tuple[str, str]]:
+    """Names and paths: braces in the order written, `*` in the order of the names' bytes.
+
+    Files that braces name need not exist. A `*` is allowed in the last part of the path only.
+    """
+    pattern = (local_path(pattern) if is_url(pattern) else None) or pattern
+    if not is_url(pattern):
+        literal = os.path.exists(pattern)  # noqa: PTH110 - whatever signs are in its name
+        common = os.path.dirname(pattern if literal else _plain(pattern))  # noqa: PTH120
+        for path in [pattern] if literal else _expanded(pattern, ""):
+            yield display_path(os.path.relpath(path, common or ".")), path
+        return
+    path, mark, options = pattern.partition("?")
+    common = _plain(path).rpartition("/")[0]
+    for file in _expanded(path, mark + options):
+        yield unquote(file[len(common) + 1 :]), file + mark + options
+
+
+def check_file(location: str) -> None:
+    """Check that a file can be opened. Raises UsageError if not, InputError if the server does not answer."""
+    if is_url(location):
+        from batchland.system.filesystems import check_remote_file
+
+        return check_remote_file(location)
+    with open_file(location):
+        return None
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a local file. Raises UsageError."""
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UsageError(f"{display_location(path)}: cannot be opened ({error.strerror}); give a file") from error
+
+
+def _plain(pattern: str) -> str:
+    """The part before the first brace or `*`."""
+    return re.split(r"[{*]", pattern, maxsplit=1)[0]
+
+
+def _expanded(pattern: str, options: str) -> Iterator[str]:
+    from braceexpand import braceexpand  # slow to import, and only patterns need it
+
+    try:
+        for path in braceexpand(pattern, escape=False):
+            yield from _globbed(path, options) if "*" in path else [path]
+    except ValueError:
+        raise UsageError(
+            f"{display_location(pattern)}: its braces are unbalanced; write NAME-{{000..099}}.tar"
+        ) from None
+
+
+def _globbed(path: str, options: str) -> list[str]:
+    folder, slash, last = path.rpartition("/")
+    names = [name for name in _names(folder, slash, options) if not name.startswith(".") and fnmatchcase(name, last)]
+    if not names:
+        raise UsageError(f"{display_location(path)}: there is no such file")
+    return [f"{folder}{slash}{name}" for name in sorted(names, key=os.fsencode)]
+
+
+def _names(folder: str, slash: str, options: str) -> list[str]:
+    if is_url(folder):
+        from batchland.images.sources.remote import Remote
+
+        return [quote(name) for name in Remote(folder + options).names()]
+    try:
+        return os.listdir(folder or slash or ".")
+    except OSError as error:
+        raise UsageError(f"{display_location(folder)}: cannot be listed ({error.strerror}); give files") from error

@@ -1,0 +1,158 @@
+"""Images named by a list: one path or URL a line, or a column of a CSV or Parquet file.
+
+The list is streamed, never held in memory, so a path that occurs twice in it has two rows.
+"""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Final, cast
+from urllib.parse import unquote
+
+from batchland.errors import UsageError
+from batchland.images.sources.file_patterns import check_file, display_location, open_file
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.system.names import display_name, display_path, file_name
+from batchland.system.urls import bare_url, is_url, local_path, split_url
+
+STANDARD_INPUT: Final = "-"
+COLUMNS: Final = ("image", "path", "file", "file_name", "filename", "url")
+_CHUNK_BYTES: Final = 64 * 1024
+_LONGEST_PATH: Final = 1024**2
+
+
+class ImageList:
+    """The images that `listing` names, in its order, as a Source. Relative paths are below `base`.
+
+    Image names are those of the list, without credentials in URLs.
+    """
+
+    def __init__(self, listing: str, base: str | None) -> None:
+        self._listing = listing
+        self._base = os.curdir if base is None else local_path(base) or base
+        self.name = display_location(self._base) if is_url(self._base) else display_path(Path(self._base).resolve())
+        self.countable = listing != STANDARD_INPUT and os.path.isfile(listing)  # noqa: PTH113 - a pipe is read once
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """In the order of the list. Blank lines are counted in `ignored`. Raises UsageError if it is not a list."""
+        if not is_url(self._base) and not os.path.isdir(self._base):  # noqa: PTH112
+            raise UsageError(f"{self.name}: is not a folder; the paths of a list are below a folder, or absolute")
+        if is_url(self._listing):
+            check_file(self._listing)
+        return self._images(ignored)
+
+    def _images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        with _opened(self._listing) as file:
+            for entry in _reader(self._listing)(file, display_location(self._listing)):
+                if entry:
+                    yield self._ref(entry)
+                else:
+                    ignored.counts["blank line"] += 1
+
+    def inputs(self) -> Iterable[str]:
+        """The folder, and the list unless it is standard input."""
+        return [self._base] if self._listing == STANDARD_INPUT else [self._base, self._listing]
+
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The image of that name; the list is not read."""
+        return iter([self._ref(file_name(name))])
+
+    def _ref(self, entry: bytes) -> ImageRef:
+        text = entry.decode(errors="replace")
+        if is_url(text):
+            return _ref_of_url(text, display_name(entry))
+        if is_url(self._base) and not text.startswith("/"):
+            ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
+            return ref
+        return ImageRef(display_name(entry), os.path.join(os.fsencode(self._base), entry))  # noqa: PTH118 - bytes
+
+
+def _ref_of_url(url: str, name: str) -> ImageRef:
+    if (path := local_path(url)) is not None:
+        return ImageRef(name, os.fsencode(path))
+    parts = split_url(url)
+    files = _remote_files(f"{parts.scheme}://{parts.netloc}/{'?' if parts.query else ''}{parts.query}")
+    ref: ImageRef = files.ref(unquote(parts.path).lstrip("/"), name=bare_url(url))
+    return ref
+
+
+@lru_cache
+def _remote_files(url: str) -> Any:
+    from batchland.images.sources.remote import RemoteFiles  # imports pyarrow, which local files do not need
+
+    return RemoteFiles(url, listed=False)
+
+
+def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
+    if listing == STANDARD_INPUT:
+        return nullcontext(sys.stdin.buffer)
+    if is_url(listing):
+        from batchland.system.filesystems import open_location
+
+        location = open_location(listing)
+        return cast("IO[bytes]", location.filesystem.open_input_file(location.path))
+    return open_file(listing)
+
+
+def _reader(listing: str) -> Callable[[IO[bytes], str], Iterator[bytes]]:
+    suffix = os.path.splitext(split_url(listing).path)[1].lower()  # noqa: PTH122
+    return {".csv": _csv_column, ".tsv": _csv_column, ".parquet": _parquet_column}.get(suffix, _lines)
+
+
+def _lines(file: IO[bytes], list_name: str) -> Iterator[bytes]:
+    """Entries separated by line ends, or by zero bytes if there are any (`find -print0`)."""
+    read = cast("io.BufferedReader", file).read1  # returns what a pipe holds, without waiting for more
+    chunk = read(_CHUNK_BYTES).removeprefix(b"\xef\xbb\xbf")
+    separator, ending = (b"\0", b"") if b"\0" in chunk else (b"\n", b"\r")
+    rest = b""
+    while chunk:
+        *entries, rest = (rest + chunk).split(separator)
+        yield from (entry.removesuffix(ending) for entry in entries)
+        if len(rest) > _LONGEST_PATH:
+            raise UsageError(f"{list_name}: is not a list of paths; give one path a line, or a .csv or .parquet file")
+        chunk = read(_CHUNK_BYTES)
+    if rest:
+        yield rest.removesuffix(ending)
+
+
+def _csv_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
+    """The column of a CSV file, separated by commas, semicolons or tabs."""
+    with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
+        header = text.readline()
+        rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count))
+        names = next(rows, [])
+        column = names.index(_column(names, list_name))
+        try:
+            for row in rows:
+                yield os.fsencode(row[column]) if len(row) > column else b""
+        except csv.Error as error:
+            raise UsageError(f"{list_name}, line {rows.line_num}: cannot be read as CSV ({error})") from error
+
+
+def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as parquet:
+            schema = parquet.schema_arrow
+            column = _column(schema.names, list_name)
+            if schema.field(column).type not in (pa.string(), pa.large_string(), pa.string_view()):
+                raise UsageError(f"{list_name}: column {column} holds {schema.field(column).type}, not paths")
+            for batch in parquet.iter_batches(columns=[column]):
+                yield from ((path or "").encode() for path in batch.column(0).to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{list_name}: cannot be read as Parquet ({str(error).partition(chr(10))[0]})") from error
+
+
+def _column(names: Sequence[str], list_name: str) -> str:
+    found = next((name for name in COLUMNS if name in names), None)
+    if found is None:
+        raise UsageError(f"{list_name}: has no column {', '.join(COLUMNS)}, only {', '.join(names) or 'nothing'}")
+    return found

@@ -1,0 +1,41 @@
+"""What every source of images offers: a folder, a URL, tar shards, Parquet tables or a list."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
+
+from batchland.images.sources.refs import Ignored, ImageRef
+
+
+class Source(Protocol):
+    """A collection of images. `open_source` gives one."""
+
+    name: str
+    """Absolute path or URL without credentials, for fingerprints, manifests and messages."""
+    countable: bool
+    """Whether listing all images, only to count them, costs next to nothing."""
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """All images, in an order that depends only on their names. Files passed over are counted in `ignored`.
+
+        Raises UsageError if the source does not exist.
+        """
+
+    def inputs(self) -> Iterable[str]:
+        """Paths and URLs that are read: the folder, or the files that list or contain the images."""
+
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The images that replace the failed row of that name. They need not exist any more."""
+
+
+@runtime_checkable
+class ContainerSource(Source, Protocol):
+    """A source whose images are inside containers (tar shards, Parquet tables). Work is divided by container.
+
+    `images` gives the images of all `containers`, one container after the other.
+    """
+
+    def containers(self, ignored: Ignored) -> Iterator[str]:
+        """Names of all containers, in order, the same on every machine. Opens none of them."""
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
+        """The images of one container, in order. Opens no other container."""

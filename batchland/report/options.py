@@ -1,0 +1,22 @@
+"""How the page of a report is made."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from batchland.system.options import Options
+
+
+class ReportOptions(Options):
+    """How the page is made. No figure depends on it."""
+
+    picture_bytes: Annotated[int, Field(ge=0)] = 900_000
+    """Bytes of all thumbnails on the page together, as base64; 0 shows none."""
+    thumbnail_side: Annotated[int, Field(ge=32, le=512)] = 168
+    """Longest side of a thumbnail, pixels."""
+    gallery: Annotated[int, Field(ge=0, le=500)] = 24
+    """Images per gallery."""
+    command: str | None = None
+    """The command line, shown on the page as its origin."""
+    overwrite: bool = False
+    """Write into a folder that holds other things; they stay."""

@@ -1,0 +1,26 @@
+"""Which nights a trend shows, and what it compares them with."""
+
+from datetime import date
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from batchland.system.options import Options
+
+
+class TrendOptions(Options):
+    """Which nights a trend shows, and what it compares them with."""
+
+    reference_nights: Annotated[int, Field(ge=1)] = 7
+    """Compare each version of a model (by sha256) with this many of its first good nights."""
+    reference: tuple[date, date] | None = None
+    """Compare all versions with the good nights between these two dates, both included, instead."""
+    nights: Annotated[int, Field(ge=1)] = 90
+    """Nights on the page, the latest ones; the table holds all."""
+
+    @field_validator("reference")
+    @classmethod
+    def _in_order(cls, reference: tuple[date, date] | None) -> tuple[date, date] | None:
+        if reference and reference[0] > reference[1]:
+            raise ValueError("ends before it begins; give the earlier date first")
+        return reference

@@ -1,0 +1,228 @@
+"""Lists of images: names, order, and a row for every entry."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from s3_server import Bucket
+from toys import contents, options, picture
+
+from batchland import score
+from batchland.errors import UsageError
+from batchland.images.sources import image_list
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored, ImageRef, read_image
+from batchland.scoring.score import Progress
+
+NAMES = ["b.jpg", "a/ü ,;.jpg", "./c#.png", "b.jpg", "gone.jpg", "no-extension"]
+
+
+def _list(listing: Path | str, base: Path | str | None = None, ignored: Ignored | None = None) -> list[ImageRef]:
+    source = open_source(base, image_list=str(listing))
+    return list(source.images(ignored or Ignored()))
+
+
+@pytest.mark.parametrize("kind", ["txt", "crlf.txt", "print0", "csv", "semicolon.csv", "tsv", "parquet"])
+def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> None:
+    listing = tmp_path / f"list.{kind}"
+    quoted = [f'"{name}"' for name in NAMES]
+    listing.write_bytes(
+        {
+            "txt": "\n".join(["", *NAMES]),
+            "crlf.txt": "\ufeff" + "\r\n".join([*NAMES, "", ""]),
+            "print0": "".join(f"{name}\0" for name in ["", *NAMES]),
+            "csv": "\n".join(["label,image", *(f"x,{name}" for name in quoted), "y,", ""]),
+            "semicolon.csv": "\ufeffid;path\r\n" + "".join(f"1;{name}\r\n" for name in quoted) + "1;\r\n",
+            "tsv": "filename\tlabel\n" + "".join(f"{name}\tx\n" for name in NAMES) + "\tx\n",
+            "parquet": "",
+        }[kind].encode()
+    )
+    if kind == "parquet":
+        table = pa.table({"url": ["nobody's"] * 7, "image": [*NAMES, None]})
+        pq.write_table(table, listing, row_group_size=2)
+    ignored = Ignored()
+    refs = _list(listing, tmp_path, ignored)
+    assert [(ref.name, ref.path) for ref in refs] == [
+        (name, os.fsencode(tmp_path / "x")[:-1] + name.encode()) for name in NAMES
+    ]
+    assert ignored.counts == {"blank line": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "l.csv",
+            b"name,label\na.jpg,x\n",
+            "l.csv: has no column image, path, file, file_name, filename, url, only name, label",
+        ),
+        ("l.csv", b"", "l.csv: has no column image, path, file, file_name, filename, url, only nothing"),
+        (
+            "l.csv",
+            b"image\n" + b"x" * 200_000 + b"\n",
+            "l.csv, line 2: cannot be read as CSV (field larger than",
+        ),
+        (
+            "l.parquet",
+            b"image\na.jpg\n",
+            "l.parquet: cannot be read as Parquet (Parquet magic bytes not",
+        ),
+        (
+            "l.txt",
+            b"\xff\xd8\xff" + b"x" * 2_000_000,
+            "l.txt: is not a list of paths; give one path a line, or a .csv or",
+        ),
+        ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
+    ],
+)
+def test_invalid_list_is_rejected(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        _list(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_missing_source_and_missing_folder_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^nothing to score: give a folder, a URL, tar or Parquet files$"):
+        open_source(None)
+    with pytest.raises(UsageError, match=r"photos\.tar: is not a folder; the paths of a list are below a folder, or"):
+        _list(tmp_path / "list.txt", tmp_path / "photos.tar")
+
+
+def test_parquet_list_whose_column_holds_bytes_is_rejected(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"data"]}), tmp_path / "list.parquet")
+    with pytest.raises(UsageError, match=r"list\.parquet: column image holds binary, not paths$"):
+        _list(tmp_path / "list.parquet")
+
+
+def test_list_may_mix_paths_and_urls(bucket: Bucket, tmp_path: Path) -> None:
+    places = {"b/1.jpg": bucket.folder / "b/1.jpg", "2 ü%.jpg": bucket.folder / "2 ü%.jpg", "3.jpg": tmp_path / "3.jpg"}
+    for text, path in places.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode())
+    (bucket.folder / "list.txt").write_text(
+        f"1.jpg\n{bucket.url('2 ü%.jpg')}\n{tmp_path}/3.jpg\nfile://{tmp_path}/3.jpg\ns3://me:key@{bucket.name}/b/1.jpg\n"
+    )
+    (*refs, secret) = _list(bucket.url("list.txt"), bucket.url("b"))
+    assert [read_image(ref).data.decode() for ref in refs] == ["b/1.jpg", "2 ü%.jpg", "3.jpg", "3.jpg"]
+    assert [ref.name for ref in refs] == [
+        "1.jpg",
+        bucket.url("2 ü%.jpg"),
+        f"{tmp_path}/3.jpg",
+        f"file://{tmp_path}/3.jpg",
+    ]
+    assert secret.name == f"s3://{bucket.name}/b/1.jpg"
+
+
+def test_every_line_has_a_row(tmp_path: Path, bucket: Bucket, toy_model: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture())
+    lines = ["a.jpg", "gone.jpg", "a.jpg", "http://server/a.jpg", bucket.url("gone.jpg"), "s3:///"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    run = score(tmp_path, tmp_path / "out.parquet", options(toy_model, image_list=str(tmp_path / "list.txt")))
+    rows = pq.read_table(tmp_path / "out.parquet").select(["image", "error_code", "error_message"]).to_pylist()
+    assert [row["image"] for row in rows] == lines
+    assert [row["error_code"] for row in rows] == [None, "vanished", None, "io_error", "vanished", "io_error"]
+    assert rows[3]["error_message"].startswith(
+        "http://server/: no such kind of storage; give a path, or a URL of s3, gs,"
+    )
+    assert rows[5]["error_message"].startswith("s3:///: the URL cannot be used; look at the options behind its `?`")
+    assert run.manifest.images == str(tmp_path)
+    assert run.manifest.config["image_list"] == str(tmp_path / "list.txt")
+
+
+def test_forbidden_objects_are_failed_rows(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_model: Path
+) -> None:
+    """Who may not list a bucket may be allowed to read from it: a refusal says nothing of the storage."""
+    (bucket.folder / "a.jpg").write_bytes(picture())
+    (tmp_path / "list.txt").write_text(f"s3://someone:guessed@{bucket.name}/a.jpg\n{bucket.url('a.jpg')}\n")
+    summary = score(None, tmp_path / "out.parquet", options(toy_model, image_list=str(tmp_path / "list.txt")))
+    assert summary.manifest.counts.failed_by_code == {"permission_denied": 1}
+    assert summary.manifest.counts.ok == 1
+
+
+def _piped(listing: bytes, out: Path, model: Path, *more: str, images: str = "-") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "batchland", "score", "--images", images, "--out", out, "--model", model, *more]
+    return subprocess.run(command, input=listing, capture_output=True, check=False)
+
+
+def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path) -> None:
+    """As `find | batchland score`; what it cannot do, resume and score again, it does as any source."""
+    find = subprocess.run(["find", str(photos), "-name", "*.jpg", "-print0"], capture_output=True, check=True).stdout
+    first = _piped(find, tmp_path / "out.parquet", toy_model)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith(b"Scored 60 images of - with toy on cpu")
+    assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == os.fsdecode(find).split("\0")[:-1]
+    for path in photos.rglob("*7.jpg"):
+        path.write_bytes(picture())
+    again = _piped(b"", tmp_path / "out.parquet", toy_model, "--retry-failed")
+    assert b"60 ok, 0 failed" in again.stdout, again.stderr
+    (tmp_path / "empty.txt").touch()
+    for images, name, found in (
+        ("-", "standard input", "2 blank line"),
+        (f"{tmp_path}/empty.txt", "", "nothing at all"),
+    ):
+        nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model, images=images)
+        told = f"{name or images}: no images to score (found: {found}); give a list with one path a line"
+        assert (nothing.returncode, nothing.stderr.splitlines()[-1].decode()) == (2, f"batchland: {told}")
+
+
+@pytest.mark.parametrize("count", [5, 5000])
+def test_list_from_a_named_pipe_is_complete(tmp_path: Path, toy_model: Path, count: int) -> None:
+    """As `--images <(find ...)` and `--images /dev/stdin`: whoever opens it a second time takes lines away."""
+    names = [f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(count)]
+    run = _piped("\n".join(names).encode(), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
+    assert run.stdout.startswith(b"Scored %d images of /dev/stdin with toy on cpu" % count), run.stderr
+    assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == names
+
+
+def test_same_list_piped_again_resumes_the_run(
+    photos: Path, toy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+
+    def piped(out: Path, names: list[str], **hooks: object) -> int:
+        stdin = io.TextIOWrapper(io.BytesIO("\n".join(names).encode()))
+        monkeypatch.setattr(sys, "stdin", stdin)
+        return score(photos, out, options(toy_model, image_list="-"), **hooks).manifest.resumed_images  # type: ignore[arg-type]
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 36:
+            raise KeyboardInterrupt
+
+    piped(tmp_path / "undisturbed", names)
+    with pytest.raises(KeyboardInterrupt):
+        piped(tmp_path / "out", names, on_progress=stop)
+    assert piped(tmp_path / "out", names) >= 24
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+    with pytest.raises(KeyboardInterrupt):
+        piped(tmp_path / "other", names, on_progress=stop)
+    assert piped(tmp_path / "other", names[::-1]) == 0  # another order is another list
+    assert pq.read_table(tmp_path / "other")["image"].to_pylist() == names[::-1]
+
+
+def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
+    """Two hundred thousand lines, of which the process keeps none."""
+    (tmp_path / "list.txt").write_bytes(b"".join(b"camera-%07d.jpg\n" % number for number in range(200_000)))
+    code = (
+        "import resource, sys; from batchland.images.sources.open import open_source\n"
+        "from batchland.images.sources.refs import Ignored\n"
+        "source = open_source(None, image_list=sys.argv[1]); used = lambda: resource.getrusage(0).ru_maxrss\n"
+        "images = source.images(Ignored()); next(images); before = used()\n"
+        "print([1 + sum(1 for _ in images), used() - before < 4096])"
+    )
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "list.txt"], capture_output=True, check=True).stdout
+    assert json.loads(told.decode().lower()) == [200_000, True]
+
+
+def test_columns_are_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs/sources.md").read_text("utf-8")
+    assert ", ".join(f"`{name}`" for name in image_list.COLUMNS) in text
