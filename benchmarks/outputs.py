@@ -94,7 +94,7 @@ def _written(out: str, refs: list[ImageRef], batches: list[pa.RecordBatch]) -> f
     with PredictionSink(open_output(place(out)), {"bench": 1}, batch_size=BATCH, part_size=PART) as sink:
         rows = iter(batches)
         listed = 0
-        for ref in sink.unscored(refs):
+        for ref in sink.pending_images(refs):
             listed += ref is not None
             if listed == BATCH or (ref is None and listed):
                 sink.write(next(rows))

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchland.cli.command import group
+
 if TYPE_CHECKING:
     from batchland.nightly.crontab import Entry
 
 
-@click.group()
+@group()
 def cron() -> None:
     """Let cron run a job every night."""
 

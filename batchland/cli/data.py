@@ -5,17 +5,18 @@ from typing import Any
 
 import click
 
-from batchland.cli.options import Command, Flag, build, options_of
+from batchland.cli.command import group
+from batchland.cli.options import Flag, build, options_of
 from batchland.cli.train import training_extra
 from batchland.system.text import counted
 
 
-@click.group()
+@group()
 def data() -> None:
     """Get labelled photos, split them, check them."""
 
 
-@data.command(cls=Command, epilog="Example: batchland data download --out data/landmark_images")
+@data.command(epilog="Example: batchland data download --out data/landmark_images")
 @click.argument("source", required=False)
 @click.option("-o", "--out", type=click.Path(path_type=Path),
               help="The folder to make.  [default: data/NAME for NAME.zip]")  # fmt: skip
@@ -45,7 +46,6 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
 
 
 @data.command(
-    cls=Command,
     epilog="Example: batchland data split photos/ --out data/photos --parts train=0.8,test=0.2 --links",
 )
 @click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))

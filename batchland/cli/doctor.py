@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from batchland.cli.options import Flag, command, options_of
+from batchland.cli.command import command
+from batchland.cli.options import Flag, options_of
 
 
 @command(epilog="Example: batchland doctor --job jobs/nightly.toml")

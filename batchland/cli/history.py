@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from batchland.cli.options import Flag, build, command, options_of
+from batchland.cli.command import command
+from batchland.cli.options import Flag, build, options_of
 
 _runs_option = click.option(
     "--runs",
@@ -16,7 +17,7 @@ _runs_option = click.option(
 )
 
 
-@click.command(epilog="Example: batchland history nightly --last 7")
+@command(epilog="Example: batchland history nightly --last 7")
 @click.argument("name")
 @_runs_option
 @click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")

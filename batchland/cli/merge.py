@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from batchland.cli.command import command
 from batchland.cli.options import max_failed_option, out_option
 from batchland.system.text import counted
 
 _log = logging.getLogger("batchland")
 
 
-@click.command(epilog="Example: batchland merge preds/ --out preds.parquet")
+@command(epilog="Example: batchland merge preds/ --out preds.parquet")
 @click.argument("folder", metavar="DIR")
 @out_option
 @max_failed_option
@@ -25,7 +26,7 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     """
     from batchland.predictions.storage import manifest_place
     from batchland.scoring.merge.merge import merge as run
-    from batchland.scoring.options import FailureLimit, hidden_images
+    from batchland.scoring.options import FailureLimit, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.system.names import display_path
     from batchland.system.urls import is_url
@@ -44,5 +45,5 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     )
     if limit:
         limit.check(counts)
-    elif told := hidden_images(counts):
-        _log.warning(told)
+    elif missing := unlisted_folders(counts):
+        _log.warning(missing)

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchland.cli.command import command
+
 if TYPE_CHECKING:
     from batchland.models.session import Session
 
 
-@click.command(
+@command(
     epilog="Example: batchland adopt resnet.onnx --classes labels.txt --preprocess imagenet --out models/resnet.onnx"
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -36,7 +38,7 @@ def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
     click.echo(f"{out}: adopted, {len(session.card.classes)} classes; see its card with: batchland inspect {out}")
 
 
-@click.command(epilog="Example: batchland inspect models/scratch.onnx")
+@command(epilog="Example: batchland inspect models/scratch.onnx")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def inspect(model: Path, as_json: bool) -> None:

@@ -41,13 +41,14 @@ class Flag(NamedTuple):
     """Show only the first sentence of the field's text, where the rest does not apply to the command."""
 
 
-class _ModelOptions(NamedTuple):
+class ModelOptions(NamedTuple):
     """Stands for the options of a model until they are needed."""
 
     model: str
     flags: tuple[Flag, ...]
 
     def make(self) -> Iterator[click.Option]:
+        """Import the model, and make them."""
         module, _, name = self.model.partition(":")
         fields = getattr(import_module(module), name).model_fields
         return (_option(flag, fields[flag.field]) for flag in self.flags)
@@ -58,33 +59,10 @@ def options_of(model: str, *flags: Flag | str) -> Callable[[Decorated], Decorate
 
     def decorate(function: Decorated) -> Decorated:
         given = tuple(Flag(flag) if isinstance(flag, str) else flag for flag in flags)
-        function.__dict__.setdefault("__click_params__", []).append(_ModelOptions(model, given))
+        function.__dict__.setdefault("__click_params__", []).append(ModelOptions(model, given))
         return function
 
     return decorate
-
-
-class Command(click.Command):
-    """A command whose options may come from models."""
-
-    _params: list[Any]
-
-    @property
-    def params(self) -> list[click.Parameter]:
-        """All parameters. Imports the models on first use."""
-        given, self._params = self._params, []
-        for each in given:
-            self._params += each.make() if isinstance(each, _ModelOptions) else [each]
-        return self._params
-
-    @params.setter
-    def params(self, params: list[Any]) -> None:
-        self._params = params
-
-
-def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
-    """`click.command` for functions with `options_of`."""
-    return click.command(cls=Command, **attributes)
 
 
 def build(model: type[Model], values: dict[str, Any]) -> Model:

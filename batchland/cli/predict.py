@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from batchland.cli.options import Flag, command, options_of
+from batchland.cli.command import command
+from batchland.cli.options import Flag, options_of
 
 _log = logging.getLogger("batchland")
 
@@ -29,7 +30,7 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
     from batchland.models.session import open_session
     from batchland.scoring.options import find_model
     from batchland.scoring.predict import predict as run
-    from batchland.scoring.predict import table
+    from batchland.scoring.predict import prediction_table
 
     session = open_session(find_model(model), device)
     if session.fallback:
@@ -38,7 +39,7 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
     if as_json:
         click.echo(json.dumps([each.model_dump(mode="json") for each in predictions], indent=2))
     else:
-        click.echo(table(predictions), nl=False)
+        click.echo(prediction_table(predictions), nl=False)
     failed = sum(each.error_code is not None for each in predictions)
     if failed:
         raise TooManyFailedError(f"{failed} of {len(predictions)} images failed, see above")

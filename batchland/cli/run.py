@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batchland.cli.command import command, group
 from batchland.system.text import counted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _set_option = click.option(
 )
 
 
-@click.command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
+@command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
 @click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
 @click.option("--date", "night", type=_DATE, help="The night to run.  [default: as the job says, yesterday or today]")
 @click.option("--from", "first", type=_DATE, help="Run every night from this one ...")
@@ -82,7 +83,7 @@ def _nights(night: datetime | None, first: datetime | None, last: datetime | Non
     return [(first + timedelta(days=days)).date() for days in range((last - first).days + 1)]
 
 
-@click.group()
+@group()
 def job() -> None:
     """Check job files."""
 

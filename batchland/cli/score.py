@@ -1,17 +1,16 @@
 """`batchland score`: a folder of images to a table of predictions."""
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from batchland.cli.options import Flag, build, command, max_failed_option, options_of, out_option
+from batchland.cli.command import command
+from batchland.cli.options import Flag, build, max_failed_option, options_of, out_option
 from batchland.system.text import first_few
 
 if TYPE_CHECKING:
-    from batchland.images.sources.refs import ImageRef
     from batchland.predictions.schema import Manifest
     from batchland.scoring.score import RunSummary
 
@@ -56,38 +55,27 @@ def score(images: str | None, out: str, max_failed: str | None, **values: Any) -
     Every image gives one row, `ok` or `failed`, in a stable order. An interrupted run continues when the same command
     is given again. Once the cause of failed images is fixed, --retry-failed scores those again.
     """
-    from batchland.images.sources.open import open_source
-    from batchland.images.sources.refs import Ignored
-    from batchland.images.sources.selection import select_images
-    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, hidden_images
+    from batchland.scoring.listing import open_listing
+    from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
-    from batchland.scoring.shard import Deal
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options = build(ScoreOptions, values | {"model": find_model(values["model"])})
     _log.info("model: %s", options.model)
-    own = options.shard
-    source = open_source(
-        images, image_list=options.image_list, all_files=options.all_files, follow_links=options.follow_links
-    )
-
-    def listing() -> Iterable["ImageRef"]:
-        images = Deal(own).own(source) if own else source.images(Ignored())
-        return select_images(images, options.include, options.exclude, Ignored())
-
-    with ScoreProgress(listing if source.countable else None) as progress:
-        summary = run(images, out, options, on_progress=progress.update)
+    listing = open_listing(images, options, image_list=options.image_list)
+    with ScoreProgress(listing, options.shard) as progress:
+        summary = run(listing, out, options, on_progress=progress.update)
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)
     if summary.done_before:
-        click.echo(f"Shard {own} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
+        click.echo(f"Shard {options.shard} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
     else:
         click.echo(_score_paragraph(images or options.image_list or "", summary))
     if limit:
         limit.check(summary.manifest.counts)
-    elif told := hidden_images(summary.manifest.counts):
-        _log.warning(told)
+    elif missing := unlisted_folders(summary.manifest.counts):
+        _log.warning(missing)
 
 
 def _score_paragraph(images: str, summary: "RunSummary") -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchland.cli.options import Flag, build, command, options_of
+from batchland.cli.command import command
+from batchland.cli.options import Flag, build, options_of
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:

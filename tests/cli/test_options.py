@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 from pydantic import Field, field_validator
 
+from batchland.cli.command import command
 from batchland.cli.data import download, split
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import trend
-from batchland.cli.options import Flag, build, command, options_of
+from batchland.cli.options import Flag, build, options_of
 from batchland.cli.score import score
 from batchland.cli.train import export, train
 from batchland.data.options import DownloadOptions, SplitOptions
