@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchland.images.sources.refs import ImageRef
-from batchland.nightly.partitions import open_part
+from batchland.predictions.reader import StoredPredictions
 
 _DIGEST_BYTES: Final = 16
 _COLUMNS: Final = ("image", "file_size", "modified_at")
@@ -25,9 +25,8 @@ class KnownImages:
         self._root = str(root.resolve())
         digests = bytearray()
         for partition in partitions:
-            for path in sorted(partition.glob("*.parquet")):
-                for digest in self._digests_in(path):
-                    digests += digest
+            for digest in self._digests_in(StoredPredictions(partition)):
+                digests += digest
         self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
         self._known.sort()
 
@@ -39,12 +38,11 @@ class KnownImages:
         index = np.searchsorted(self._known, digest)
         return self._known[index : index + 1].tobytes() == digest
 
-    def _digests_in(self, path: Path) -> Iterator[bytes]:
-        file, info = open_part(path)
-        with file:
-            if info.images != self._root:  # the same name below another folder is another image
-                return
-            for batch in file.iter_batches(columns=list(_COLUMNS)):
+    def _digests_in(self, stored: StoredPredictions) -> Iterator[bytes]:
+        if stored.info().images != self._root:  # the same name below another folder is another image
+            return
+        for part in stored.parts():
+            for batch in stored.batches(part, _COLUMNS):
                 modified = batch["modified_at"].cast(pa.int64())
                 rows = zip(
                     batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True

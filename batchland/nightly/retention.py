@@ -13,9 +13,9 @@ from typing import NamedTuple
 from batchland.errors import UsageError
 from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES
 from batchland.nightly.job import Job
-from batchland.nightly.partitions import read_manifest
 from batchland.nightly.run_record import Deletion, RunRecord, last_good
 from batchland.predictions.layout import manifest_path
+from batchland.predictions.reader import read_manifest
 
 
 class Expired(NamedTuple):
