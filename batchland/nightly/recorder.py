@@ -105,7 +105,15 @@ class Recorder:
             self._reserve.unlink()
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         error = f": {ending.error}" if ending.error else ""
-        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra={"data": changes})
+        _log.log(
+            level,
+            "job %s, %s: %s%s",
+            self.job.name,
+            self.night,
+            ending.outcome,
+            error,
+            extra={"data": changes, "in_summary": True},
+        )
         self.save()
 
     def _new_attempt(self) -> Attempt:
