@@ -31,9 +31,9 @@ resamples = 200
 def project(tmp_path, toy_model):
     (tmp_path / "toy.toml").write_text(JOB)
     for folder, colour in COLOURS.items():
-        place = tmp_path / "in" / str(NIGHT) / folder
-        place.mkdir(parents=True)
-        (place / "1.jpg").write_bytes(picture(colour))
+        class_folder = tmp_path / "in" / str(NIGHT) / folder
+        class_folder.mkdir(parents=True)
+        (class_folder / "1.jpg").write_bytes(picture(colour))
     return tmp_path
 
 

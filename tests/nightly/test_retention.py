@@ -38,7 +38,7 @@ def test_a_night_is_kept_if_one_rule_keeps_it(project):
     assert expired(project, "keep_nights=2") == ["date=2026-11-20", "date=2026-11-21", "date=2026-11-22"]
     assert expired(project, "keep_days=4") == ["date=2026-11-20"]
     assert expired(project, "keep_days=2", "keep_nights=4") == ["date=2026-11-20"]
-    # The run's own night counts, be it there or not.
+    # The night of the run counts, even if it has no record yet.
     assert expired(project, "keep_nights=3", night=date(2026, 11, 25)) == [f"date={day}" for day in DAYS[:3]]
 
 
@@ -87,7 +87,7 @@ def test_files_that_no_manifest_of_the_job_names_are_never_deleted(project):
     assert [path.name for path in foreign.parent.iterdir()] == ["notes.txt"]
     assert (project / "toy.toml").exists()
     assert [path.name for path in manifest.parent.iterdir()] == ["part-000000.parquet"]
-    # A night whose record is lost is not the job's any more.
+    # Without its record, a night no longer belongs to the job.
     assert expired(project, "keep_nights=1", forget=DAYS) == []
 
 
@@ -128,10 +128,10 @@ def test_a_run_deletes_partitions_and_reports_and_records_it(project):
     assert ("2026-11-25", "out/date=2026-11-25") in gone
     assert ("2026-11-25", "runs/toy/2026-11-25/report/toy") in gone
     assert len(gone) == 7
-    told = [line for line in describe_run(record).splitlines() if line.startswith("Deleted")]
-    assert len(told) == 7
-    assert told[0] == f"Deleted, 2026-11-20: {project}/out/date=2026-11-20 (2 files)."
-    # A rerun deletes nothing more: the night's record still knows, but the run has nothing to tell.
+    lines = [line for line in describe_run(record).splitlines() if line.startswith("Deleted")]
+    assert len(lines) == 7
+    assert lines[0] == f"Deleted, 2026-11-20: {project}/out/date=2026-11-20 (2 files)."
+    # A rerun deletes and prints nothing more; the record still has the earlier deletions.
     again = run_night(job, date(2026, 11, 27)).record
     assert again.deleted == record.deleted
     assert "Deleted" not in describe_run(again)

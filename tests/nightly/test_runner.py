@@ -52,11 +52,11 @@ def deliver(project, night, per_class=3, wrong=0):
     """Labelled pictures by class; of each class, the first `wrong` ones have another colour."""
     colours = list(COLOURS.values())
     for index, folder in enumerate(COLOURS):
-        place = project / "in" / str(night) / folder
-        place.mkdir(parents=True, exist_ok=True)
+        class_folder = project / "in" / str(night) / folder
+        class_folder.mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
             colour = colours[(index + (number < wrong)) % 3]
-            (place / f"{number}.jpg").write_bytes(picture(colour))
+            (class_folder / f"{number}.jpg").write_bytes(picture(colour))
 
 
 def run(project, night=NIGHT, *settings, force=False):
@@ -414,16 +414,16 @@ def test_failed_notifications_are_warnings(project):
 
 
 @pytest.mark.parametrize(
-    ("on", "told"), [("always", ["ok", "failed", "ok"]), ("failure", ["failed"]), ("change", ["failed", "ok"])]
+    ("on", "outcomes"), [("always", ["ok", "failed", "ok"]), ("failure", ["failed"]), ("change", ["failed", "ok"])]
 )
-def test_notifications_by_setting(project, on, told):
-    settings = f"notify={{command=['sh', '-c', 'echo $BATCHLAND_OUTCOME >> {project}/told'], on='{on}'}}"
+def test_notifications_by_setting(project, on, outcomes):
+    settings = f"notify={{command=['sh', '-c', 'echo $BATCHLAND_OUTCOME >> {project}/notified'], on='{on}'}}"
     for days in range(3):
         deliver(project, NIGHT + timedelta(days=days))
     run(project, NIGHT, settings)
     run(project, NIGHT + timedelta(days=1), settings, "model=none.onnx")
     run(project, NIGHT + timedelta(days=2), settings)
-    assert (project / "told").read_text().split() == told
+    assert (project / "notified").read_text().split() == outcomes
 
 
 def test_metrics_of_the_newest_night_and_the_last_good_one(project):

@@ -207,8 +207,8 @@ def test_headline_and_findings():
         "28 of 29 nights ended well. 28,000 images scored by 2 models, 255 of them failed."
     )
     sha = records[-1].models[1].model.sha256[:12]
-    told = findings(page)
-    psi = [re.sub(r"PSI \d\.\d\d", "PSI N", re.sub(r"\d\d\.\d%", "N%", text)) for text in told]
+    texts = findings(page)
+    psi = [re.sub(r"PSI \d\.\d\d", "PSI N", re.sub(r"\d\d\.\d%", "N%", text)) for text in texts]
     assert psi == [
         "Not every night ended well: 1 missing input; the last one is 2026-10-09.",
         "No record of 2026-10-13: was the machine off, or cron?",
@@ -257,10 +257,10 @@ def test_the_page_loads_nothing_else():
 def test_every_kind_of_night_makes_a_page(records):
     page = render(measure(records))
     Page(page)
-    places = [
+    coordinates = [
         float(number) for numbers in re.findall(r'points="([^"]+)"', page) for number in re.split("[ ,]", numbers)
     ]
-    assert all(0 <= place <= 420 for place in places)
+    assert all(0 <= number <= 420 for number in coordinates)
     assert "nan" not in page
 
 
@@ -305,8 +305,8 @@ def test_the_command_writes_a_page_and_a_table(tmp_path, monkeypatch):
     )
     assert sorted(path.name for path in Path("new").iterdir()) == ["trend.html", "trend.parquet"]
     table = pq.read_table("new/trend.parquet")
-    told = table.schema.field("class_psi").metadata[b"description"]
-    assert told == b"Population stability index of the predicted classes."
+    texts = table.schema.field("class_psi").metadata[b"description"]
+    assert texts == b"Population stability index of the predicted classes."
     assert table.to_pylist() == rows(records, reference=(day(0), day(1)))
     result = run(main, ["trend", "nightly", "--out", "t.html", "--reference", "2026-10-02", "2026-10-01"])
     assert (result.exit_code, result.stderr) == (

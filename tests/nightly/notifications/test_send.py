@@ -50,8 +50,8 @@ def test_a_run_that_cannot_write_its_record_is_pinged(job, web_server, tmp_path)
 
 
 def test_a_backfill_pings_nothing_and_writes_metrics(job, web_server, tmp_path):
-    command = f"notify={{command=['touch', '{tmp_path}/told'], on='always'}}"
+    command = f"notify={{command=['touch', '{tmp_path}/notified'], on='always'}}"
     run_night(job(command, "metrics=toy.prom"), NIGHT, quiet=True)
     assert web_server[1] == []
-    assert not (tmp_path / "told").exists()
+    assert not (tmp_path / "notified").exists()
     assert 'batchland_exit_code{job_name="toy"} 0.0' in (tmp_path / "toy.prom").read_text()
