@@ -194,7 +194,7 @@ def test_thirty_nights(disk):
     assert found == expected
 
     errors = {record.date.day: [a.error for a in record.attempts if a.error] for record in records}
-    assert {day for day, messages in errors.items() if messages} == {3, 5, 7, 13, 15, 18, 20, 23} | (
+    assert {day for day, texts in errors.items() if texts} == {3, 5, 7, 13, 15, 18, 20, 23} | (
         {9} if can_fill else set()
     )
     assert "does not exist" in errors[3][0]
