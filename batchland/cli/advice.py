@@ -10,6 +10,7 @@ ADVICE: Final[dict[str, str]] = {
     "cpu_device": "or use --device cpu",
     "decode_on_cpu": "or use --decode cpu",
     "fp32": "use --precision fp32",
+    "future": "--future runs it all the same",
     "ignore_unknown_classes": "or leave out their images with --ignore-unknown-classes",
     "image_list": "--images LIST scores the images that a list names",
     "other_out": "give another --out",

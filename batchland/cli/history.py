@@ -67,6 +67,7 @@ def trend(
     A page of accuracy, predicted classes, confidence, drift against a reference, failures and speed; and its table.
     """
     from batchland.errors import UsageError
+    from batchland.nightly.dates import local_today, without_future
     from batchland.nightly.history import job_records
     from batchland.trend.measure import measure
     from batchland.trend.options import TrendOptions
@@ -77,6 +78,6 @@ def trend(
     if dates and dates[0] > dates[1]:
         raise UsageError(f"--reference {dates[0]} {dates[1]}: ends before it begins; give the earlier date first")
     options = TrendOptions(reference_nights=reference_nights, reference=dates, nights=last)
-    found = measure(job_records(runs, name), options)
+    found = measure(without_future(job_records(runs, name), local_today()), options)
     files = write_trend(found, out)
     click.echo(terminal_summary(found) + f"Trend: {files.html}; table: {files.parquet}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from batchland.doctor.examine import Check, check_disk, check_model, guarded
 from batchland.errors import MissingInputError
+from batchland.nightly.dates import without_future
 from batchland.nightly.delivery import check_delivery
 from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
@@ -78,7 +79,7 @@ def _last_night(job: Job) -> Iterator[Check]:
     if not records:
         yield Check("last night", "ok", "none yet")
         return
-    last = records[-1]
+    last = without_future(records, date.today())[-1]
     found = f"{last.date}: {last.outcome}"
     if last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
