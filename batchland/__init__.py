@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from batchland.nightly.runner import NightResult, run_night
     from batchland.report.options import ReportOptions
     from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
+    from batchland.scoring.account import Progress
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions, Shard
     from batchland.scoring.predict import predict
-    from batchland.scoring.score import Progress, RunSummary, score
+    from batchland.scoring.score import RunSummary, score
     from batchland.training.export import export
     from batchland.training.options import ExportOptions, TrainOptions
     from batchland.training.train import TrainedModel, train
@@ -47,7 +48,7 @@ _PUBLIC = {
     "GateResult": "batchland.evaluation.gates",
     "Job": "batchland.nightly.job",
     "NightResult": "batchland.nightly.runner",
-    "Progress": "batchland.scoring.score",
+    "Progress": "batchland.scoring.account",
     "Report": "batchland.evaluation.saved",
     "ReportFiles": "batchland.report.write",
     "ReportOptions": "batchland.report.options",

@@ -5,12 +5,11 @@ Imports of everything heavy happen inside the command that needs them, so that `
 
 import logging
 import sys
-from typing import Any
 
 import click
 
 from batchland._version import __version__
-from batchland.cli.advice import with_advice
+from batchland.cli.command import group
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
@@ -23,29 +22,11 @@ from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
 from batchland.cli.train import export, train
-from batchland.errors import BatchlandError
 
 _log = logging.getLogger("batchland")
 
 
-class _Commands(click.Group):
-    """Errors of ours become one line on stderr and their exit code; a traceback means a bug."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BatchlandError as error:
-            click.echo(f"batchland: {with_advice(error)}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:  # outside of what handles it better
-            click.echo("batchland: interrupted", err=True)
-            ctx.exit(130)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)  # in the order of a day's work, not of the alphabet
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="batchland")
 @click.option("-v", "--verbose", is_flag=True, help="Log details, too.")
 def main(verbose: bool) -> None:

@@ -1,35 +1,32 @@
-"""`batchland merge`: what shards have scored, as one output."""
+"""`batchland merge`: the outputs of all shards as one."""
 
 import logging
 from pathlib import Path
 
 import click
 
+from batchland.cli.command import command
+from batchland.cli.options import max_failed_option, out_option
 from batchland.system.text import counted
 
 _log = logging.getLogger("batchland")
 
 
-@click.command(epilog="Example: batchland merge preds/ --out preds.parquet")
+@command(epilog="Example: batchland merge preds/ --out preds.parquet")
 @click.argument("folder", metavar="DIR")
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
-)
-@click.option("--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this.")
+@out_option
+@max_failed_option
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> None:
     """Merge the shards in DIR into one table.
 
-    DIR is the --out of `batchland score --shard`. The table is the one that a single process would have written.
-    Shards that are missing, unfinished, damaged or made in different ways are named, and nothing is written then. The
-    shards themselves are never changed.
+    DIR is the --out of `batchland score --shard`. The table is the one that a single process would have written. If
+    shards are missing, unfinished, damaged or made in different ways, they are named and nothing is written. The shards
+    themselves are never changed.
     """
-    from batchland.predictions.storage import manifest_place
+    from batchland.predictions.storage import manifest_location
     from batchland.scoring.merge.merge import merge as run
-    from batchland.scoring.options import FailureLimit, hidden_images
+    from batchland.scoring.options import FailureLimit, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.system.names import display_path
     from batchland.system.urls import is_url
@@ -44,9 +41,9 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
         f"{counts.listed} images, "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
         f"Predictions: {display_path(out)}; "
-        f"manifest: {display_path(manifest_place(out if is_url(out) else Path(out)))}."
+        f"manifest: {display_path(manifest_location(out if is_url(out) else Path(out)))}."
     )
     if limit:
         limit.check(counts)
-    elif told := hidden_images(counts):
-        _log.warning(told)
+    elif missing := unlisted_folders(counts):
+        _log.warning(missing)

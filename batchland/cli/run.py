@@ -1,4 +1,4 @@
-"""`batchland run` and `batchland job`: what cron calls every night, and its job file looked at by day."""
+"""`batchland run` and `batchland job`: run a job, as cron does every night, and check its job file."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchland.errors import UsageError
+from batchland.cli.command import command, group
 from batchland.system.text import counted
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _set_option = click.option(
 )
 
 
-@click.command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
+@command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
 @click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
 @click.option("--date", "night", type=_DATE, help="The night to run.  [default: as the job says, yesterday or today]")
 @click.option("--from", "first", type=_DATE, help="Run every night from this one ...")
@@ -33,7 +33,7 @@ _set_option = click.option(
 @_set_option
 @click.option("--force", is_flag=True, help="Replace a complete partition. Readers see the old or the new one.")
 @click.option("--future", is_flag=True, help="Allow dates after today. Metrics and retention ignore such nights.")
-@click.option("--dry-run", is_flag=True, help="Print what the run would do, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, without doing it.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -46,14 +46,14 @@ def run(
     future: bool,
     dry_run: bool,
 ) -> None:
-    """Run one night of a job: score, evaluate, gates, record.
+    """Run one night of a job: score, evaluate, check gates, record.
 
-    JOB is a TOML file. Running it again is safe: what is complete is kept, what is unfinished is gone on with, and two
-    runs never overlap. What happened is in runs/NAME/DATE/run.json.
+    JOB is a TOML file. Running it again is safe: complete work is kept, unfinished work is continued, and two runs
+    never overlap. The record of the night is runs/NAME/DATE/run.json.
 
     \b
     Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;
-    74 output cannot be written; 75 another run is under way; 130/143 interrupted or out of time, to be gone on with.
+    74 output cannot be written; 75 another run is going on; 130/143 interrupted or out of time; a rerun continues.
     """
     from batchland.nightly.dates import check_date, local_today
     from batchland.nightly.job import load_job
@@ -84,15 +84,15 @@ def _nights(night: datetime | None, first: datetime | None, last: datetime | Non
     if first is None and last is None:
         return [night.date()] if night else []
     if first is None or last is None or night is not None:
-        raise UsageError("give --from and --to together, and without --date")
+        raise click.UsageError("give --from and --to together, and without --date")
     if last < first:
-        raise UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
+        raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
     return [(first + timedelta(days=days)).date() for days in range((last - first).days + 1)]
 
 
-@click.group()
+@group()
 def job() -> None:
-    """Look at job files."""
+    """Check job files."""
 
 
 @job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
@@ -125,9 +125,9 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None
     """Check a job file, and print what a run without --date would do now.
 
     An unknown key, a value that makes no sense or a gate that cannot be read is an error that names it (exit code 2).
-    A model that cannot be used (5), a missing delivery (66), missing labels and an output that is not the job's (2)
-    have a line that begins with `fail:`, and the first of them gives the exit code. `batchland doctor --job` looks at
-    the machine as well.
+    Problems that would make the run fail have a line that begins with `fail:`, and the first of them gives the exit
+    code: a model that cannot be used (5), a missing delivery (66), missing labels (2), or an output that is not the
+    job's (2). `batchland doctor --job` checks the machine as well.
     """
     from batchland.nightly.job import load_job
     from batchland.nightly.plan import plan_night

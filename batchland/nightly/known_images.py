@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from batchland.images.sources.refs import ImageRef
-from batchland.nightly.delivery import listed_images
 from batchland.nightly.job import Job
-from batchland.nightly.partitions import open_part, other_partitions
+from batchland.nightly.partitions import other_partitions
+from batchland.predictions.reader import StoredPredictions
+from batchland.scoring.listing import open_listing
 from batchland.system.text import first_few, images
 
 _DIGEST_BYTES: Final = 16
@@ -30,9 +31,8 @@ class KnownImages:
         self._root = str(root.resolve())
         digests = bytearray()
         for partition in partitions:
-            for path in sorted(partition.glob("*.parquet")):
-                for digest in self._digests_in(path):
-                    digests += digest
+            for digest in self._digests_in(StoredPredictions(partition)):
+                digests += digest
         self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
         self._known.sort()
 
@@ -43,12 +43,11 @@ class KnownImages:
             return False
         return _contains(self._known, digest)
 
-    def _digests_in(self, path: Path) -> Iterator[bytes]:
-        file, info = open_part(path)
-        with file:
-            if info.images != self._root:  # the same name below another folder is another image
-                return
-            for batch in file.iter_batches(columns=list(_COLUMNS)):
+    def _digests_in(self, stored: StoredPredictions) -> Iterator[bytes]:
+        if stored.info().images != self._root:  # the same name below another folder is another image
+            return
+        for part in stored.parts():
+            for batch in stored.batches(part, _COLUMNS):
                 modified = batch["modified_at"].cast(pa.int64())
                 rows = zip(
                     batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
@@ -67,7 +66,8 @@ def late_images(job: Job, partition: Path, night: date) -> list[str]:
     partitions = [partition, *(other_partitions(partition) if job.mode == "new" else ())]
     scored = np.fromiter(chain.from_iterable(map(_name_digests, partitions)), f"S{_DIGEST_BYTES}")
     scored.sort()
-    return [ref.name for ref in listed_images(job, root) if not _contains(scored, _name_digest(ref.name))]
+    listing = open_listing(root, job, skip=lambda ref: _contains(scored, _name_digest(ref.name)))
+    return [ref.name for ref in listing.images()] if listing.first() else []
 
 
 def describe_late(names: list[str]) -> str:
@@ -80,11 +80,10 @@ def describe_late(names: list[str]) -> str:
 
 
 def _name_digests(partition: Path) -> Iterator[bytes]:
-    for path in sorted(partition.glob("*.parquet")):
-        file, _ = open_part(path)
-        with file:
-            for batch in file.iter_batches(columns=["image"]):
-                yield from map(_name_digest, batch["image"].to_pylist())
+    stored = StoredPredictions(partition)
+    for part in stored.parts():
+        for batch in stored.batches(part, ["image"]):
+            yield from map(_name_digest, batch["image"].to_pylist())
 
 
 def _name_digest(name: str) -> bytes:

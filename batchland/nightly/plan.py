@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
 from batchland.nightly.dates import check_date, local_today
-from batchland.nightly.delivery import check_delivery, listed_images
+from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import baseline_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
@@ -18,6 +18,7 @@ from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
 from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import Manifest
+from batchland.scoring.listing import ALREADY_SCORED
 from batchland.system.lock import holder
 from batchland.system.text import files, images
 
@@ -124,15 +125,15 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
 
 def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:
     partition, root = job.partition(model, night), job.images_of(night)
+    known = KnownImages(other_partitions(partition), root) if job.mode == "new" else None
     try:
-        check_delivery(job, root)
+        listing = delivered_images(job, root, known.__contains__ if known else None)
     except MissingInputError as error:
         return _Step(f"  skip: {error}") if job.on_missing == "skip" else _Step.fail(error)
-    listed = list(listed_images(job, root))
-    what = f"{images(len(listed))} of {root}"
-    if job.mode == "new":
-        known = KnownImages(other_partitions(partition), root)
-        what = f"{sum(ref not in known for ref in listed)} new of {what}"
+    count = sum(1 for _ in listing.images()) if listing.first() else 0
+    what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {root}"
+    if known:
+        what = f"{count} new of {what}"
     verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
     return _Step(f"  {verb} {partition}: {what}")
 

@@ -14,9 +14,9 @@ from batchland.errors import UsageError
 from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import RetentionTable
-from batchland.nightly.partitions import read_manifest
 from batchland.nightly.run_record import Deletion, RunRecord
 from batchland.predictions.layout import manifest_path
+from batchland.predictions.reader import read_manifest
 
 
 class Expired(NamedTuple):

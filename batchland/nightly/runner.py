@@ -24,7 +24,7 @@ from batchland.errors import (
     TimeLimitError,
 )
 from batchland.nightly.dates import check_date, local_today
-from batchland.nightly.delivery import check_delivery, listed_images
+from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import EvaluationTable
@@ -39,9 +39,10 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
 from batchland.predictions.schema import Manifest
+from batchland.scoring.listing import ALREADY_SCORED, ImageListing
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
-from batchland.scoring.score import ALREADY_SCORED, score
+from batchland.scoring.score import score
 from batchland.system.lock import locked
 from batchland.system.signals import signals_raise
 
@@ -196,7 +197,7 @@ class _Night:
     def _score_all(self) -> list[ModelError]:
         """Keep or score every model's partition, and return the errors of models that cannot be used."""
         refused = []
-        delivered = False
+        settled = False
         models = self.job.all_models
         manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in models}
         for name, file in models.items():
@@ -204,14 +205,15 @@ class _Night:
             if manifest is not None and not self._force:
                 self.recorder.models[name] = self._keep(name, file, partition, manifest)
                 continue
-            if not delivered:
-                check_delivery(self.job, self.job.images_of(self.night))
-                delivered = True
+            root = self.job.images_of(self.night)
+            known = KnownImages(other_partitions(partition), root) if self.job.mode == "new" else None
+            listing = delivered_images(self.job, root, known.__contains__ if known else None, settled=settled)
+            settled = True
             if manifest is None:
                 self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
                 self.recorder.save()
             try:
-                self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
+                self.recorder.models[name] = self._score(name, file, partition, listing, replaced=manifest is not None)
             except ModelError as error:
                 if len(models) > 1:  # the other models go on; the night's error is the first one
                     _log.error("%s: %s", name, error)
@@ -228,23 +230,16 @@ class _Night:
             self.recorder.warn(f"{name}: {describe_late(late)}")
         return _model_run(name, partition, "kept", manifest)
 
-    def _score(self, name: str, file: Path, partition: Path, *, replaced: bool) -> ModelRun:
-        root = self.job.images_of(self.night)
-        skip = None
-        if self.job.mode == "new":
-            known = KnownImages(other_partitions(partition), root)
-            skip = known.__contains__
-            if all(map(skip, listed_images(self.job, root))):
-                _log.info("%s: every image was scored already", name)
-                return ModelRun(name=name, partition=str(partition), state="nothing_new")
+    def _score(self, name: str, file: Path, partition: Path, listing: ImageListing, *, replaced: bool) -> ModelRun:
+        if listing.first() is None:
+            _log.info("%s: every image was scored already", name)
+            return ModelRun(name=name, partition=str(partition), state="nothing_new")
         self._check_time()
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
-        with ScoreProgress(
-            lambda: (ref for ref in listed_images(self.job, root) if not (skip and skip(ref)))
-        ) as progress:
-            summary = score(root, partition, options, skip=skip, on_progress=progress.update)
+        with ScoreProgress(listing) as progress:
+            summary = score(listing, partition, options, on_progress=progress.update)
         if summary.fallback:
             _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"

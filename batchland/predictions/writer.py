@@ -155,7 +155,7 @@ class PredictionSink:
         self._writer.shutdown(wait=True)
         self._output.__exit__(kind, error, trace)
 
-    def unscored(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
+    def pending_images(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
         """Pass on the images without a row, kept or in a finished part, in order.
 
         After each part comes a None: no batch may reach into the next one, so that a resumed run computes the same.

@@ -1,4 +1,4 @@
-"""Look up a few images: the likeliest classes of each, by the very path that scoring takes. Writes nothing."""
+"""Predict a few images in memory, decoded and preprocessed exactly as score() does it."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ _BATCH_SIZE = 32
 
 
 class Choice(BaseModel):
-    """One class that an image may be of."""
+    """One class and its probability."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class Choice(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What one image was taken for, best first, or why it has no answer."""
+    """The most probable classes of one image, best first, or why it failed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class Prediction(BaseModel):
 
 
 def predict(images: Sequence[str | os.PathLike[str]], session: Session, top_k: int = 5) -> Iterator[Prediction]:
-    """One prediction for each of the images, in order; a failed one has no choices but an error code.
+    """One prediction for each image, in order; that of a failed image has an error code and no choices.
 
     top_k is capped by the number of classes. Raises ModelError if onnxruntime fails.
     """
@@ -52,8 +52,8 @@ def predict(images: Sequence[str | os.PathLike[str]], session: Session, top_k: i
             yield Prediction(choices=tuple(row.pop("top_k") or ()), **row)
 
 
-def table(predictions: Sequence[Prediction]) -> str:
-    """For a terminal: each image, and below it its classes with their probabilities. Ends with a newline."""
+def prediction_table(predictions: Sequence[Prediction]) -> str:
+    """Text for a terminal: each image, and below it its classes with their probabilities. Ends with a newline."""
     choices = iter(
         aligned(
             [

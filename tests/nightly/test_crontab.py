@@ -214,7 +214,7 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
         0, f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
     )  # fmt: skip
     assert table.read_text() == lines
-    for argument, message in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry of nightly.\n")):
+    for argument, message in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry for nightly.\n")):
         assert run(main, ["cron", "remove", argument]).output == message
     for options, message in (
         (

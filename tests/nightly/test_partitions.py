@@ -9,8 +9,9 @@ from batchland import ScoreOptions, score
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
 from batchland.nightly.known_images import KnownImages
-from batchland.nightly.partitions import has_unfinished_parts, other_partitions, prediction_mix, read_manifest
+from batchland.nightly.partitions import has_unfinished_parts, other_partitions, prediction_mix
 from batchland.nightly.run_record import PredictionMix
+from batchland.predictions.reader import read_manifest
 
 
 @pytest.fixture
@@ -98,5 +99,5 @@ def test_a_damaged_partition_is_named(scored, colour_folders):
     with pytest.raises(UsageError) as caught:
         read_manifest(scored)
     assert str(caught.value) == (
-        f"{scored}/_manifest.json: is no manifest that this batchland reads; move {scored} away"
+        f"{scored}/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
     )

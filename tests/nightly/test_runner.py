@@ -177,7 +177,7 @@ def test_a_night_is_resumed_after_the_time_limit(project):
     slow = "batch_size=1", "part_size=1", "time_limit=0.1s"
     record, attempt = run(project, NIGHT, *slow)
     assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
-    assert attempt.error.endswith("at the time limit; the same command goes on there")
+    assert attempt.error.endswith("at the time limit; the same command resumes there")
     record, attempt = run(project, NIGHT, *slow[:2])
     assert (attempt.outcome, record.models[0].state) == ("ok", "resumed")
     assert [tried.outcome for tried in record.attempts] == ["time_limit", "time_limit", "ok"]
@@ -355,14 +355,14 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
 
 
 def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
-    real, faults = runner_module.check_delivery, [PermissionError(13, "Permission denied", "/mnt/in")]
+    real, faults = runner_module.delivered_images, [PermissionError(13, "Permission denied", "/mnt/in")]
 
-    def check(*arguments):
+    def deliver(*arguments, **settings):
         if faults:
             raise faults.pop()
-        real(*arguments)
+        return real(*arguments, **settings)
 
-    monkeypatch.setattr(runner_module, "check_delivery", check)
+    monkeypatch.setattr(runner_module, "delivered_images", deliver)
     record = run(project, NIGHT, "retry={attempts=2, wait='0.1s'}").record
     assert [(tried.outcome, tried.exit_code, tried.error) for tried in record.attempts] == [
         ("failed", 74, "/mnt/in: Permission denied"), ("ok", 0, None),

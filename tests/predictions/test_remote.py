@@ -405,12 +405,10 @@ def test_images_and_output_both_in_the_store(tmp_path, bucket, photos, toy_model
     for path in photos.rglob("*.jpg"):
         (bucket.folder / path.relative_to(photos.parent)).parent.mkdir(parents=True, exist_ok=True)
         (bucket.folder / path.relative_to(photos.parent)).write_bytes(path.read_bytes())
-    with pytest.raises(UsageError, match="lies inside the images to score; give an --out elsewhere"):
+    with pytest.raises(UsageError, match=r"lies inside the images to score$"):
         score(bucket.url("photos"), bucket.url("photos/p.parquet"), options(toy_model))
     pq.write_table(pa.table({"image": [picture()]}), bucket.folder / "table.parquet")
-    with pytest.raises(
-        UsageError, match=r"table.parquet: would replace s3://.*/table.parquet, which is to be read; give"
-    ):
+    with pytest.raises(UsageError, match=r"table.parquet: would replace s3://.*/table.parquet, which is an input$"):
         score(bucket.url("table.parquet"), bucket.url("table.parquet"), options(toy_model, overwrite=True))
     score(bucket.url("photos"), bucket.url("p.parquet"), options(toy_model))
     score(photos, tmp_path / "p.parquet", options(toy_model))

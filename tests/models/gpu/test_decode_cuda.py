@@ -217,6 +217,6 @@ def test_without_a_gpu_it_is_refused(images, model, tmp_path):
         with pytest.raises(DeviceError) as caught:
             score(images, tmp_path / "p.parquet", options(model, decode="cuda"))
         assert str(caught.value) == f"decoding JPEGs with cuda needs a GPU: {problem}"
-    with pytest.raises(UsageError, match="--decode cuda goes with --engine local"):
+    with pytest.raises(UsageError, match="decode cuda needs engine local"):
         score(images, tmp_path / "p.parquet", options(model, decode="cuda", engine="ray"))
     assert not (tmp_path / "p.parquet").exists()

@@ -1,4 +1,4 @@
-"""The batches of names under way, in an actor: Ray Data itself carries only their numbers to the decoders."""
+"""The batches of names in progress, in an actor: Ray Data itself carries only their numbers to the decoders."""
 
 import asyncio
 from collections import Counter
@@ -6,10 +6,10 @@ from collections import Counter
 from batchland.images.sources.refs import ImageRef
 
 
-class Feed:
-    """Actor that keeps batches until their rows are there: what is lost is decoded again from the same names.
+class BatchQueue:
+    """Actor that keeps each batch until the driver has its rows, so that a lost batch is decoded again.
 
-    ahead: batches that may be under way; calls for later ones wait.
+    ahead: number of batches in progress; calls for later ones wait.
     """
 
     def __init__(self, batches: list[list[ImageRef]], ahead: int) -> None:
@@ -17,18 +17,18 @@ class Feed:
         self._ahead = ahead
         self._taken: Counter[int] = Counter()
         self._done = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def take(self, number: int) -> tuple[list[ImageRef], int]:
         """A batch, and how often it was taken before."""
         while number >= self._done + self._ahead:
-            await self._news.wait()
+            await self._changed.wait()
         self._taken[number] += 1
         return self._batches[number], self._taken[number] - 1
 
-    async def forget(self, number: int) -> None:
-        """The driver has the rows of a batch."""
+    async def remove(self, number: int) -> None:
+        """Drop a batch whose rows the driver has."""
         del self._batches[number], self._taken[number]
         self._done = max(self._done, number + 1)
-        self._news.set()
-        self._news.clear()
+        self._changed.set()
+        self._changed.clear()
