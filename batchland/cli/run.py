@@ -86,7 +86,7 @@ def _nights(night: datetime | None, first: datetime | None, last: datetime | Non
     if first is None or last is None or night is not None:
         raise click.UsageError("give --from and --to together, and without --date")
     if last < first:
-        raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
+        raise click.UsageError(f"--to {last:%Y-%m-%d} is before --from {first:%Y-%m-%d}")
     return [(first + timedelta(days=days)).date() for days in range((last - first).days + 1)]
 
 

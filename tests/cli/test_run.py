@@ -53,7 +53,7 @@ def test_without_a_date_the_night_is_yesterday(project):
 
 
 @pytest.mark.parametrize(
-    ("setting", "code", "told"),
+    ("setting", "code", "expected"),
     [
         ("images=in/never", 66, "does not exist; is the delivery late, or "),
         ("model=none.onnx", 5, "none.onnx: cannot be read "),
@@ -61,10 +61,10 @@ def test_without_a_date_the_night_is_yesterday(project):
         ("output=in/2024-11-23/out", 2, 'lies inside the images to score; give job toy another "output"'),
     ],
 )
-def test_an_error_is_printed_once_on_stderr(project, setting, code, told):
+def test_an_error_is_printed_once_on_stderr(project, setting, code, expected):
     command = [sys.executable, "-m", "batchland", "run", project / "toy.toml", "--date", "2024-11-23"]
     result = subprocess.run([*command, "--set", setting], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr.count(told), result.stdout.count(told)) == (code, 1, 0)
+    assert (result.returncode, result.stderr.count(expected), result.stdout.count(expected)) == (code, 1, 0)
 
 
 def test_the_reason_of_a_skipped_night_is_printed(project):
@@ -96,18 +96,18 @@ def test_a_dry_run_does_nothing(project):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (["--from", "2024-11-23"], "give --from and --to together, and without --date"),
         (["--from", "2024-11-22", "--to", "2024-11-23", "--date", "2024-11-23"], "give --from and --to together, and "),
-        (["--from", "2024-11-23", "--to", "2024-11-22"], "--to 2024-11-22 lies before --from 2024-11-23"),
+        (["--from", "2024-11-23", "--to", "2024-11-22"], "--to 2024-11-22 is before --from 2024-11-23"),
         (["--set", "batchsize=2"], 'unknown key "batchsize" (did you mean "batch_size"?)'),
     ],
 )
-def test_contradicting_options(project, options, told):
+def test_contradicting_options(project, options, expected):
     code, said, errors = batchland("run", project / "toy.toml", *options)
     assert (code, said) == (2, "")
-    assert told in errors
+    assert expected in errors
 
 
 def test_a_job_file_is_checked(project):
@@ -124,7 +124,7 @@ def test_a_job_file_is_checked(project):
 
 
 @pytest.mark.parametrize(
-    ("settings", "code", "told"),
+    ("settings", "code", "expected"),
     [
         (["model=none.onnx"], 5, ["{project}/none.onnx: cannot be read (No such file or directory); "]),
         (["model=cardless.onnx"], 5, ["{project}/cardless.onnx: has no batchland card "]),
@@ -138,7 +138,7 @@ def test_a_job_file_is_checked(project):
         ),
     ],
 )
-def test_a_check_fails_with_the_code_of_the_first_problem(project, settings, code, told):
+def test_a_check_fails_with_the_code_of_the_first_problem(project, settings, code, expected):
     model = onnx.load(project / "toy.onnx")
     del model.metadata_props[:]
     onnx.save(model, project / "cardless.onnx")
@@ -146,11 +146,12 @@ def test_a_check_fails_with_the_code_of_the_first_problem(project, settings, cod
     found, said, _ = batchland("job", "check", project / "toy.toml", *settings)
     lines, night = said.splitlines(), date.today() - timedelta(days=1)
     problems = [line.removeprefix("  fail: ") for line in lines if line.startswith("  fail: ")]
-    assert (found, len(problems)) == (code, len(told))
+    assert (found, len(problems)) == (code, len(expected))
     assert all(
-        line.startswith(start.format(project=project, night=night)) for line, start in zip(problems, told, strict=True)
+        line.startswith(start.format(project=project, night=night))
+        for line, start in zip(problems, expected, strict=True)
     )
-    number = f"{len(told)} problem{'s' if len(told) > 1 else ''}"
+    number = f"{len(expected)} problem{'s' if len(expected) > 1 else ''}"
     assert lines[0] == f"{project}/toy.toml: a run would fail now, {number} (see fail: below)"
 
 
