@@ -26,9 +26,8 @@ def run(tmp_path, toy_model, colour_folders):
 
 def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(run, tmp_path, toy_model, colour_folders):
     model = ("--model", toy_model, "--device", "cpu")
-    (tmp_path / "toy.toml").write_text(
-        f'model = "{toy_model}"\nimages = "labelled"\noutput = "out"\ndevice = "cpu"\n[evaluation]\nlabels = "labelled"\n'
-    )
+    job = 'model = "toy.onnx"\nimages = "labelled"\noutput = "out"\ndevice = "cpu"\n[evaluation]\nlabels = "labelled"\n'
+    (tmp_path / "toy.toml").write_text(job)
     image = next(colour_folders.rglob("*.jpg"))
     for command in (
         ("predict", image, *model),
@@ -40,6 +39,6 @@ def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(run, 
         ("evaluate", "merged.parquet", "--labels", colour_folders, "--out", "report2"),
         ("compare", "report", "report2", "--out", "compared"),
         ("run", "toy.toml"),
-        ("history", "toy.toml"),
+        ("history", "runs/toy"),
     ):
         assert (command[0], run(*command)) == (command[0], "0 []")
