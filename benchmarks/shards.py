@@ -6,7 +6,8 @@
 
 merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a
 separate process. assign: finds the names of a shard among that many names, as they would come from a listing.
-throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge; each round runs both ways.
+throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge; each round
+runs both ways.
 """
 
 import argparse
