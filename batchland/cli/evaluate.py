@@ -88,6 +88,9 @@ def evaluate(
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
     from batchland.report.write import report_names, write_report, write_side_by_side
+    from batchland.system.arrow import keep_pandas_out
+
+    keep_pandas_out()
 
     if as_json and as_markdown:
         raise click.UsageError(_ONE_FORMAT)
@@ -165,6 +168,9 @@ def compare(
     from batchland.evaluation.saved import read_report
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.write import write_comparison
+    from batchland.system.arrow import keep_pandas_out
+
+    keep_pandas_out()
 
     if as_json and as_markdown:
         raise click.UsageError(_ONE_FORMAT)

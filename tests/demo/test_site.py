@@ -31,7 +31,7 @@ def test_a_new_site_has_a_job_that_runs(tmp_path: Path, toy_model: Path, colour_
     assert batchland("job", "check", job, "--set", "settle=0s").exit_code == 0
     night = batchland("run", job, "--set", "settle=0s")
     assert (night.exit_code, night.stdout.count("9 images, 9 ok, 0 failed")) == (0, 1)
-    assert (site / "predictions" / f"date={YESTERDAY}" / "manifest.json").exists()
+    assert (site / "predictions" / f"date={YESTERDAY}" / "_manifest.json").exists()
     assert (site / "runs" / "nightly" / str(YESTERDAY) / "run.json").exists()
 
 
