@@ -26,6 +26,7 @@ ADVICE: Final[dict[str, str]] = {
     "cpu_device": "or use --device cpu",
     "decode_on_cpu": "or use --decode cpu",
     "fp32": "use --precision fp32",
+    "future": "--future runs it all the same",
     "ignore_unknown_classes": "or leave out their images with --ignore-unknown-classes",
     "image_list": "or name a list of them with --images",
     "model": "give one with --model",

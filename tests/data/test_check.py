@@ -199,7 +199,7 @@ def test_command_prints_a_table_and_draws_samples(data: Path, tmp_path: Path) ->
     ("name", "message"),
     [
         ("preds.parquet", "give a name that ends in .png"),
-        ("data/train/00.Red_Tower/a.png", "lies inside {data}, among the photos; give --samples a name elsewhere"),
+        ("data/train/00.Red_Tower/a.png", "is inside {data}, among the photos; give --samples another path"),
         ("data", "is a folder; give the name of a file that ends in .png"),
     ],
 )
@@ -219,9 +219,9 @@ def test_exit_code(data: Path) -> None:
     assert run() == (0, "")
     shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "train/00.Red_Tower/again.jpg")
     assert run() == (0, "")
-    assert run("--strict") == (4, f"batchland: {data}: 1 problem, see above; mend the folders\n")
+    assert run("--strict") == (4, f"batchland: {data}: 1 problem, see above; correct the folders\n")
     shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "test/00.Red_Tower/leak.jpg")
-    assert run() == (4, f"batchland: {data}: 1 problem, see above; mend the folders\n")
+    assert run() == (4, f"batchland: {data}: 1 problem, see above; correct the folders\n")
 
 
 def test_control_characters_in_names_are_escaped(data: Path) -> None:
