@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from batchland.models.adopt import adopt
     from batchland.models.session import Session, open_session
     from batchland.nightly.job import Job, load_job
-    from batchland.nightly.run_record import RunRecord, read_runs
+    from batchland.nightly.record_files import read_runs
+    from batchland.nightly.run_record import RunRecord
     from batchland.nightly.runner import NightResult, run_night
     from batchland.report.options import ReportOptions
     from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
+    from batchland.scoring.account import Progress
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions, Shard
     from batchland.scoring.predict import predict
-    from batchland.scoring.score import Progress, RunSummary, score
+    from batchland.scoring.score import RunSummary, score
     from batchland.training.export import export
     from batchland.training.options import ExportOptions, TrainOptions
     from batchland.training.train import TrainedModel, train
@@ -46,7 +48,7 @@ _PUBLIC = {
     "GateResult": "batchland.evaluation.gates",
     "Job": "batchland.nightly.job",
     "NightResult": "batchland.nightly.runner",
-    "Progress": "batchland.scoring.score",
+    "Progress": "batchland.scoring.account",
     "Report": "batchland.evaluation.saved",
     "ReportFiles": "batchland.report.write",
     "ReportOptions": "batchland.report.options",
@@ -69,7 +71,7 @@ _PUBLIC = {
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.scoring.predict",
     "read_report": "batchland.evaluation.saved",
-    "read_runs": "batchland.nightly.run_record",
+    "read_runs": "batchland.nightly.record_files",
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring.score",
     "train": "batchland.training.train",

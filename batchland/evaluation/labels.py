@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.models.card import ClassName, class_names
-from batchland.system.text import near_miss
+from batchland.system.text import counted, first_few, near_miss
 
 LabelKind = Literal["folder", "csv", "parquet"]
 
@@ -81,22 +81,17 @@ def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> Class
 def unknown_classes_message(source: str, unknown: Sequence[str], classes: Sequence[ClassName]) -> str:
     """One line that lists the unknown names, similar known ones, and the model's classes."""
     known = [name for pair in classes for name in (pair.label, pair.folder)]
-    listed = []
-    for name in unknown[:10]:
-        near = near_miss(name, known)
-        listed.append(f"{name!r} (did you mean {near!r}?)" if near else repr(name))
-    more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+    guesses = ((name, near_miss(name, known)) for name in unknown)
+    some = first_few([f"{name!r} (did you mean {near!r}?)" if near else repr(name) for name, near in guesses], 10)
     return (
-        f"{source}: {len(unknown)} class name{'s' * (len(unknown) > 1)} that the model does not have: "
-        f"{', '.join(listed)}{more}; the model's classes are {enumerate_names([name.label for name in classes])}; "
-        f"correct the names"
+        f"{source}: {counted(len(unknown), 'class name')} that the model does not have: "
+        f"{some}; the model's classes are {enumerate_names([name.label for name in classes])}; correct the names"
     )
 
 
 def enumerate_names(names: Sequence[str], limit: int = 20) -> str:
     """The first `limit` names, quoted, and the number of the others."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
+    return first_few([*map(repr, names)], limit)
 
 
 def _from_folders(root: Path, predicted: pa.ChunkedArray) -> Labels:

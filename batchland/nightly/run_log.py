@@ -1,4 +1,4 @@
-"""The log of a night as JSON lines: `runs/NAME/DATE/log.jsonl`, every line with the run's id. Decides nothing."""
+"""The log of a night as JSON lines: `runs/NAME/DATE/log.jsonl`, every line with the run's id."""
 
 import json
 import logging
@@ -18,11 +18,11 @@ _log = logging.getLogger("batchland")
 
 @contextmanager
 def run_log(path: Path, **fields: Any) -> Iterator[None]:
-    """Append what batchland logs meanwhile to `path`, one JSON object a line, each with `fields`.
+    """Append everything that batchland logs to `path`, one JSON object a line, each with `fields`.
 
-    What is logged with `extra={"data": {...}}` has that as `data`. Two processes may append at once. Raises
-    OutputError if the file cannot be opened; a line that cannot be written later is dropped, and that is said once on
-    stderr.
+    `extra={"data": {...}}` of a log call becomes the key `data`. `extra={"in_summary": True}` marks what the command
+    prints at the end; it does not log these to stderr as well. Two processes may append at once. Raises OutputError
+    if the file cannot be opened; a line that cannot be written later is dropped, with one message on stderr.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

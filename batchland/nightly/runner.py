@@ -1,4 +1,4 @@
-"""Run a job for one night: lock, retention, scoring, evaluation, gates, and telling of it. Composes the other modules.
+"""Run a job for one night: lock, retention, scoring, evaluation, gates, notifications.
 
 record = run_night(load_job(Path("jobs/nightly.toml")), date(2026, 11, 23))
 """
@@ -23,50 +23,69 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
-from batchland.nightly.assessment import assess, compare_models
-from batchland.nightly.delivery import check_delivery, chosen_images
-from batchland.nightly.job import EvaluationTable, Job
+from batchland.nightly.dates import check_date, local_today
+from batchland.nightly.delivery import delivered_images
+from batchland.nightly.evaluate_night import compare_models, evaluate_night
+from batchland.nightly.job import Job
+from batchland.nightly.job_tables import EvaluationTable
+from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
-from batchland.nightly.notifications.send import tell_end, tell_start
-from batchland.nightly.ownership import differences, held_partition, scored_by
-from batchland.nightly.partitions import KnownImages, mix, siblings
+from batchland.nightly.notifications.send import report_end, report_start
+from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
+from batchland.nightly.record_files import LOCK_FILE, LOG_FILE, read_runs
 from batchland.nightly.recorder import Ending, Recorder
 from batchland.nightly.retention import delete, find_expired
 from batchland.nightly.run_log import run_log
-from batchland.nightly.run_record import LOCK_FILE, LOG_FILE, Attempt, ModelRun, ModelState, RunRecord, read_runs
+from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
 from batchland.predictions.schema import Manifest
+from batchland.scoring.listing import ALREADY_SCORED, ImageListing
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
-from batchland.scoring.score import ALREADY_SCORED, score
+from batchland.scoring.score import score
 from batchland.system.lock import locked
 from batchland.system.signals import signals_raise
 
 _LOCK_WAIT: Final = 1.0
-"""Seconds to wait for the job's lock: whoever asks who holds it has it for a moment."""
-_MAY_PASS: Final = (MissingInputError, OutputError, DeviceError, LockedError)
-"""Faults that another attempt may not meet."""
+"""Seconds to wait for the job's lock, because a process that asks for its holder has it for a moment."""
+_TEMPORARY: Final = (MissingInputError, OutputError, DeviceError, LockedError)
+"""Faults that a later attempt may not have."""
 
 _log = logging.getLogger("batchland")
 
 
 class NightResult(NamedTuple):
-    """What `run_night` leaves."""
+    """The record that `run_night` leaves, and how it ended."""
 
     record: RunRecord
-    """Of the whole night; another process may have its attempts in it."""
+    """Of the whole night, with the attempts of other processes."""
     attempt: Attempt
-    """The last one of this process: how it ended."""
+    """The last one of this process."""
 
 
-def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False) -> NightResult:
+def run_night(
+    job: Job,
+    night: date,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    future: bool = False,
+    today: date | None = None,
+) -> NightResult:
     """Do a job's work for one date, and leave the record of it at `runs/NAME/DATE/run.json`.
 
-    Complete partitions are kept, unfinished ones gone on with; `force` replaces complete ones. quiet: no heartbeat and
-    no notification, as befits a backfill. How it ended is data: the attempt's outcome, exit code and error. Raises
-    OutputError if the job's folder of records cannot be written at all, and what is a bug, after recording it.
+    Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
+    notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
+    retention ignore such nights.
+
+    A failed night is returned, not raised: see the attempt's outcome, exit code and error.
+    Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
+    all. An unexpected exception is recorded and raised again.
     """
-    recorder = Recorder(job, night)
+    today = today or local_today()
+    if not future:
+        check_date(night, today)
+    recorder = Recorder(job, night, today)
     try:
         with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
             try:
@@ -75,10 +94,10 @@ def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False
                     try:
                         _Night(recorder, force=force, quiet=quiet).run()
                     finally:
-                        tell_end(recorder, quiet=quiet)
+                        report_end(recorder, quiet=quiet)
             except LockedError as error:
                 recorder.finish(Ending.of(error))
-                tell_end(recorder, quiet=quiet)
+                report_end(recorder, quiet=quiet)
     except OutputError as error:
         if job.heartbeat and not quiet:
             ping_end(job.heartbeat, error.exit_code)
@@ -109,10 +128,10 @@ class _Night:
         self._deadline = time.monotonic() + limit.total_seconds() if limit else math.inf
 
     def run(self) -> None:
-        """Attempt the night, as often as the job wants."""
+        """Attempt the night, as often as the job allows."""
         try:
             if not self._quiet:
-                tell_start(self.recorder)
+                report_start(self.recorder)
             self._attempts()
         except Interrupted as error:  # between two attempts
             self.recorder.finish(Ending.of(error))
@@ -121,14 +140,14 @@ class _Night:
         wait = self.job.retry.wait.total_seconds()
         error = self._attempt()
         for _ in range(self.job.retry.attempts - 1):
-            if not isinstance(error, _MAY_PASS) or time.monotonic() + wait >= self._deadline:
+            if not isinstance(error, _TEMPORARY) or time.monotonic() + wait >= self._deadline:
                 break
             _log.info("trying again in %g s", wait)
             error = self._attempt(wait)
             wait *= 2
 
     def _attempt(self, wait: float = 0.0) -> BatchlandError | None:
-        """Wait, work, and record how that ended."""
+        """Wait, work, and record the ending."""
         try:
             time.sleep(wait)
             self.recorder.start()
@@ -138,97 +157,96 @@ class _Night:
             self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
             return error
         except OSError as error:
-            _log.exception("a fault of the system")
+            _log.exception("system error")
             fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
             self.recorder.finish(Ending.of(fault))
             return fault
         except Exception as error:
-            _log.exception("a bug")
-            told = f"{type(error).__name__}: {error} (a bug; its trace is in the log)"
-            self.recorder.finish(Ending("failed", 1, told))
+            _log.exception("unexpected error")
+            message = f"{type(error).__name__}: {error} (a bug; the log has its traceback)"
+            self.recorder.finish(Ending("failed", 1, message))
             raise
         self.recorder.finish(Ending("skipped", 0, skipped) if skipped else Ending("ok", 0, None))
         return None
 
     def _work(self) -> str | None:
-        """All that the job asks for. Returns why there was nothing to do, None if there was."""
+        """Do everything that the job asks for. Returns a message if there was nothing to do, else None."""
         records = read_runs(self.job.folder)
-        self._retain(records)
         refused = self._score_all()
         if self.job.evaluation:
             self._evaluate(self.job.evaluation, records)
         if refused:
             raise refused[0]
-        self._judge()
-        models = self.recorder.models
-        return "every image was scored already" if all(m.state == "nothing_new" for m in models.values()) else None
+        self._check_limits()
+        if all(model.state == "nothing_new" for model in self.recorder.models.values()):
+            return "every image was scored already"
+        self._delete_expired(records)
+        return None
 
-    def _retain(self, records: list[RunRecord]) -> None:
-        """Delete old nights first, because that may be what a full disk needs."""
-        for expired in find_expired(self.job, self.night, records):
+    def _delete_expired(self, records: list[RunRecord]) -> None:
+        """Delete old nights, after this one is complete and good."""
+        for expired in find_expired(self.job, self.night, records, self.recorder.today):
             try:
                 deletion = delete(expired, self.recorder.run_id)
             except OSError as error:
                 self.recorder.warn(f"retention: {expired.folder} cannot be deleted ({error.strerror})")
                 continue
-            _log.info("retention: deleted %s", expired.folder, extra={"data": deletion.model_dump(mode="json")})
+            extra = {"data": deletion.model_dump(mode="json"), "in_summary": True}
+            _log.info("retention: deleted %s", expired.folder, extra=extra)
             self.recorder.deleted.append(deletion)
 
     def _score_all(self) -> list[ModelError]:
-        """Bring every model's partition about, and return the errors of those models that cannot be used."""
+        """Keep or score every model's partition, and return the errors of models that cannot be used."""
         refused = []
-        delivered = False
+        settled = False
         models = self.job.all_models
-        held = {name: held_partition(self.job, name, self.night, force=self._force) for name in models}
+        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in models}
         for name, file in models.items():
-            partition, manifest = self.job.partition(name, self.night), held[name]
+            partition, manifest = self.job.partition(name, self.night), manifests[name]
             if manifest is not None and not self._force:
                 self.recorder.models[name] = self._keep(name, file, partition, manifest)
                 continue
-            if not delivered:
-                check_delivery(self.job, self.job.images_of(self.night))
-                delivered = True
+            root = self.job.images_of(self.night)
+            known = KnownImages(other_partitions(partition), root) if self.job.mode == "new" else None
+            listing = delivered_images(self.job, root, known.__contains__ if known else None, settled=settled)
+            settled = True
             if manifest is None:
                 self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
                 self.recorder.save()
             try:
-                self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
+                self.recorder.models[name] = self._score(name, file, partition, listing, replaced=manifest is not None)
             except ModelError as error:
-                if len(models) > 1:  # the others go on, and the night tells of the first alone
+                if len(models) > 1:  # the other models go on; the night's error is the first one
                     _log.error("%s: %s", name, error)
                 refused.append(error)
             self.recorder.save()
         return refused
 
     def _keep(self, name: str, file: Path, partition: Path, manifest: Manifest) -> ModelRun:
-        name = scored_by(self.job, name, manifest)
+        name = model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
         for difference in differences(self.job, file, manifest):
-            _log.warning("%s: %s; --force scores it anew", name, difference)
+            _log.warning("%s: %s; a forced run would score it again", name, difference)
+        if late := late_images(self.job, partition, self.night):
+            self.recorder.warn(f"{name}: {describe_late(late)}")
         return _model_run(name, partition, "kept", manifest)
 
-    def _score(self, name: str, file: Path, partition: Path, *, replaced: bool) -> ModelRun:
-        root = self.job.images_of(self.night)
-        skip = None
-        if self.job.mode == "new":
-            known = KnownImages(siblings(partition), root)
-            skip = known.__contains__
-            if all(map(skip, chosen_images(self.job, root))):
-                _log.info("%s: every image was scored already", name)
-                return ModelRun(name=name, partition=str(partition), state="nothing_new")
+    def _score(self, name: str, file: Path, partition: Path, listing: ImageListing, *, replaced: bool) -> ModelRun:
+        if listing.first() is None:
+            _log.info("%s: every image was scored already", name)
+            return ModelRun(name=name, partition=str(partition), state="nothing_new")
         self._check_time()
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
-        with ScoreProgress(
-            lambda: (ref for ref in chosen_images(self.job, root) if not (skip and skip(ref)))
-        ) as progress:
-            summary = score(root, partition, options, skip=skip, on_progress=progress.update)
+        with ScoreProgress(listing) as progress:
+            summary = score(listing, partition, options, on_progress=progress.update)
         if summary.fallback:
             _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
         run = _model_run(name, partition, state, summary.manifest)
-        _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
+        extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
+        _log.info("%s", describe_model(run), extra=extra)
         return run
 
     def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
@@ -236,7 +254,9 @@ class _Night:
         for name, model in models.items():
             if model.counts:
                 self._check_time()
-                evaluation = assess(self.job, model.name, self.night, records)
+                evaluation = evaluate_night(self.job, model.name, self.night, records)
+                for label, count in evaluation.failed_classes.items() if evaluation else ():
+                    self.recorder.warn(f"{name}: all {count} images of class {label!r} failed")
                 models[name] = model.model_copy(update={"evaluation": evaluation})
         evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
         if table.compare and len(evaluated) > 1:
@@ -246,10 +266,10 @@ class _Night:
     def _check_time(self) -> None:
         if time.monotonic() >= self._deadline:
             limit = self.job.time_limit
-            raise TimeLimitError(f"job {self.job.name}: stopped at its time limit of {limit}; a rerun goes on there")
+            raise TimeLimitError(f"job {self.job.name}: stopped at its time limit of {limit}; a rerun resumes")
 
-    def _judge(self) -> None:
-        """Raise what the models' counts and gates say, once everything is written."""
+    def _check_limits(self) -> None:
+        """Raise the error of `max_failed` or of the first failed gate, after everything is written."""
         models = self.recorder.models
         limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
         for model in models.values():
@@ -281,5 +301,5 @@ def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest
         resumed_images=manifest.resumed_images,
         seconds=manifest.seconds,
         images_per_second=manifest.images_per_second,
-        mix=mix(partition),
+        mix=prediction_mix(partition),
     )

@@ -8,7 +8,18 @@ import pyarrow.compute as pc
 
 from batchland.evaluation.schema import ComparisonSummary, Difference
 from batchland.report.findings import LEVEL, Finding
-from batchland.system.text import count, images, markdown_text, one_line, p_value, percent, points, visible
+from batchland.system.text import (
+    aligned,
+    count,
+    first_few,
+    images,
+    markdown_text,
+    one_line,
+    p_value,
+    percent,
+    points,
+    visible,
+)
 
 if TYPE_CHECKING:
     from batchland.evaluation.comparison import Comparison
@@ -100,13 +111,12 @@ def comparison_terminal_text(comparison: "Comparison") -> str:
     """For the terminal. Ends with a newline."""
     summary = comparison.summary
     a, b = one_line(summary.a.name, 20), one_line(summary.b.name, 20)
-    left, right = max(len(a), 7), max(len(b), 7)
-    lines = [f"{b} compared with {a}: {images(summary.account.paired)} that both scored"]
-    lines.append(f"  {'':<22}{a:>{left}}  {b:>{right}}  difference")
+    rows = [("", a, b, "difference", "")]
     for shown in differences(summary):
-        before, after = percent(shown.figure.a), percent(shown.figure.b)
-        bounds = f"  ({shown.interval})" if shown.interval else ""
-        lines.append(f"  {shown.name:<22}{before:>{left}}  {after:>{right}}  {shown.difference}{bounds}")
+        bounds = f"({shown.interval})" if shown.interval else ""
+        rows.append((shown.name, percent(shown.figure.a), percent(shown.figure.b), shown.difference, bounds))
+    lines = [f"{b} compared with {a}: {images(summary.account.paired)} that both scored"]
+    lines += [f"  {line}" for line in aligned(rows, "<>><<")]
     lines.append(verdict(summary))
     lines += [f"note: {finding.text}" for finding in comparison_findings(comparison)]
     lines.append(f"changed answers: {_flips(summary)}")
@@ -144,20 +154,17 @@ def _account_findings(summary: ComparisonSummary) -> Iterator[Finding]:
             yield Finding("warning", f"{images(number)} {what}.", "account")
     for names, who in ((account.classes_only_a, a), (account.classes_only_b, b)):
         if names:
-            some = ", ".join(map(visible, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            yield Finding("warning", f"Only {who} has {some}.", "account")
+            yield Finding("warning", f"Only {who} has {first_few([*map(visible, names)])}.", "account")
 
 
 def _class_findings(comparison: "Comparison") -> Iterator[Finding]:
     for better, what in ((False, "Worse"), (True, "Better")):
         found = [each for each in changed_classes(comparison.per_class) if (each.difference > 0) == better]
         if found:
-            some = ", ".join(
-                f"{visible(each.label)} ({percent(each.accuracy_a)} to {percent(each.accuracy_b)})"
-                for each in found[:3]
+            some = first_few(
+                [f"{visible(each.label)} ({percent(each.accuracy_a)} to {percent(each.accuracy_b)})" for each in found]
             )
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            yield Finding("note", f"{what} by more than chance: {some}{more}.", "classes")
+            yield Finding("note", f"{what} by more than chance: {some}.", "classes")
 
 
 def _flips(summary: ComparisonSummary) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from batchland.evaluation.schema import EvaluationSummary, Figure
 from batchland.report.findings import account_findings, findings, headline, worst_classes
-from batchland.system.text import NONE, count, images, interval, markdown_text, one_line, percent
+from batchland.system.text import NONE, aligned, count, images, interval, markdown_text, one_line, percent
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -41,18 +41,24 @@ def evaluation_terminal_text(
     summary = evaluation.summary
     scored = f"{images(summary.account.scored)} scored and labelled"
     lines = [f"{one_line(name or summary.model.name, 40)}: {scored}, {len(summary.classes)} classes"]
-    for what, figure in shown_figures(summary):
-        bounds = interval(figure)
-        lines.append(f"  {what:<24}{percent(figure.value):>7}" + (f"  ({bounds})" if bounds else ""))
+    figures = [
+        (what, percent(figure.value), f"({bounds})" if (bounds := interval(figure)) else "")
+        for what, figure in shown_figures(summary)
+    ]
+    lines += [f"  {line}" for line in aligned(figures, "<><")]
     lines += [f"note: {finding.text}" for finding in account_findings(summary)]
     if weak := worst_classes(evaluation):
-        width = max(12, *(len(one_line(item.label, 32)) for item in weak))
-        lines.append(f"{'worst classes':<{width + 2}}{'accuracy':>10}{'images':>9}  mostly predicted as")
-        lines += [
-            f"  {one_line(item.label, 32):<{width}}{percent(item.accuracy):>10}{count(item.support):>9}  "
-            f"{one_line(item.most_confused_with or NONE, 32)}"
+        rows = [("worst classes", "accuracy", "images", "mostly predicted as")]
+        rows += [
+            (
+                f"  {one_line(item.label, 32)}",
+                percent(item.accuracy),
+                count(item.support),
+                one_line(item.most_confused_with or NONE, 32),
+            )
             for item in weak
         ]
+        lines += aligned(rows, "<>><")
     lines += [f"gate {'FAILED' if result.failed else 'passed'}: {result.message}" for result in gates]
     return "\n".join(lines) + "\n"
 

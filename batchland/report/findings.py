@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.intervals import holm, z_score
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.system.text import count, images, percent, points, visible
+from batchland.system.text import count, counted, first_few, images, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -91,8 +91,8 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     if account.failed:
         both = summary.figures.top1_with_failures
         verb, them = ("is", "it") if account.failed == 1 else ("are", "them")
-        counted = f"; with {them} as wrong, accuracy is {percent(both.value)}" if both and summary.figures.top1 else ""
-        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{counted}.", "failed")
+        wrong = f"; with {them} as wrong, accuracy is {percent(both.value)}" if both and summary.figures.top1 else ""
+        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{wrong}.", "failed")
     for number, what in (
         (account.unpredicted, "with a label but without a prediction"),
         (account.unlabelled, "with a prediction but without a label"),
@@ -109,9 +109,8 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
         (tuple(account.renamed_classes), "matched without the number in its folder's name"),
     ):
         if names:
-            some = ", ".join(map(visible, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            noun = "class" if len(names) == 1 else "classes"
-            yield Finding("warning", f"{len(names)} {noun} {what}: {some}.", "account")
+            classes = counted(len(names), "class", "classes")
+            yield Finding("warning", f"{classes} {what}: {first_few([*map(visible, names)])}.", "account")
 
 
 def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:

@@ -17,20 +17,21 @@ LONG_TABLE: Final = 30
 """Rows; a longer table scrolls in its own box."""
 
 
-def render_page(template: str, **context: Any) -> str:
-    """One HTML document. Its content security policy allows no script but page.js, by hash."""
+def render_page(template: str, *, folder: Path = TEMPLATES, **context: Any) -> str:
+    """Render a template of `folder` as one HTML document. Its content security policy allows only page.js, by hash."""
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template(template).render(script=script, script_hash=digest, style=style, **context)
+    return _environment(folder).get_template(template).render(script=script, script_hash=digest, style=style, **context)
 
 
-@lru_cache(maxsize=1)
-def _environment() -> "Environment":
+@lru_cache
+def _environment(folder: Path) -> "Environment":
+    """folder: may extend and include this room's templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader((folder, TEMPLATES)),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

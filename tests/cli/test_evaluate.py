@@ -27,10 +27,10 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SUMMARY = """\
 toy: 8 images scored and labelled, 2 classes
-  top-1 accuracy            87.5%  (52.9 to 97.8%)
-  balanced accuracy         87.5%  (51.4 to 97.9%)
-  macro F1                  87.3%
-  calibration error         11.3%  (0.0 to 12.7%)
+  top-1 accuracy     87.5%  (52.9 to 97.8%)
+  balanced accuracy  87.5%  (51.4 to 97.9%)
+  macro F1           87.3%
+  calibration error  11.3%  (0.0 to 12.7%)
 """
 
 
@@ -38,9 +38,9 @@ def test_terminal_output_and_files(night: Path) -> None:
     result = batchland("evaluate", "preds.parquet", "--labels", "labels", "--out", "report")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == SUMMARY + (
-        "worst classes   accuracy   images  mostly predicted as\n"
-        "  Green Hill       75.0%        4  Red Tower\n"
-        "  Red Tower       100.0%        4  –\n"
+        "worst classes  accuracy  images  mostly predicted as\n"
+        "  Green Hill      75.0%       4  Red Tower\n"
+        "  Red Tower      100.0%       4  –\n"
         "report: report/report.html\n"
     )
     assert sorted(path.name for path in Path("report").iterdir()) == sorted(REPORT_FILES)

@@ -48,16 +48,21 @@ def test_the_overview_cuts_no_sentence_short():
     assert "..." not in result.output.partition("Commands:")[2]
 
 
-def test_help_and_scoring_options_import_nothing_heavy():
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [(["--help"], []), (["score", "--help"], ["pydantic"]), (["train", "--help"], ["pydantic"])],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(arguments, imported):
     code = (
         "import sys; from batchland.cli.main import main\n"
-        "try: main(['score', '--help'])\n"
+        f"try: main({arguments})\n"
         "except SystemExit: pass\n"
         "heavy = ('numpy', 'pyarrow', 'onnxruntime', 'torch', 'PIL', 'pydantic')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.splitlines()[-1] == "[]"
+    assert shown.splitlines()[-1] == str(imported)
 
 
 def test_errors_are_one_line_on_stderr_and_an_exit_code(tmp_path, toy_model):
@@ -67,12 +72,13 @@ def test_errors_are_one_line_on_stderr_and_an_exit_code(tmp_path, toy_model):
     assert result.stderr.splitlines()[-1] == f"batchland: {missing}: does not exist; give a folder of images"
 
 
-def test_a_file_for_a_folder_is_told_what_takes_files(toy_model, tmp_path):
+def test_a_file_in_place_of_a_folder_names_what_takes_files(toy_model, tmp_path):
     result = batchland("score", toy_model, "--model", toy_model, "--out", tmp_path / "p.parquet")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        2, f"batchland: {toy_model}: is a file; give a folder of images, a list of them by --images, or look a few up "
-        "with `batchland predict`",
-    )  # fmt: skip
+        2,
+        f"batchland: {toy_model}: is a file; give a folder of images, or classify single files with `batchland "
+        "predict`; or name a list of them with --images",
+    )
 
 
 def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch):
@@ -85,10 +91,10 @@ def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch
         os.mkfifo(colour_folders / name)
     result = batchland("score", "labelled", "--out", "p.parquet", "--model", "toy.onnx", "--device", "cpu")
     assert result.exit_code == 0
-    told = result.stdout
-    assert told.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
-    assert "9 ok, 1 failed (empty 1). Passed over: dangling link 1, not a regular file 2. Seconds: list " in told
-    assert told.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
+    text = result.stdout
+    assert text.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
+    assert "9 ok, 1 failed (empty 1). Skipped: dangling link 1, not a regular file 2. Seconds: list " in text
+    assert text.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3
     assert "1 of 10 images failed (empty 1), more than max-failed 0 allows" in result.stderr

@@ -15,7 +15,7 @@ from nights import model_run, night
 from batchland.cli.main import main
 from batchland.errors import GateFailedError, MissingInputError, ModelError, TooManyFailedError, UsageError
 from batchland.nightly.crontab import Entry, kept_environment, render
-from batchland.nightly.notifications.prometheus import write_metrics
+from batchland.nightly.notifications.metrics import write_metrics
 from batchland.nightly.run_record import GateVerdict
 from batchland.scoring.options import Shard
 

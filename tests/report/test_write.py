@@ -172,16 +172,16 @@ def test_the_evaluation_terminal_text(small: Evaluation) -> None:
     results = check_gates([parse_gate("top1 < 0.8"), parse_gate("failed > 3")], small)
     assert evaluation_terminal_text(small, results) == (
         "toy: 18 images scored and labelled, 3 classes\n"
-        "  top-1 accuracy            72.2%  (49.1 to 87.5%)\n"
-        "  top-1, failed as wrong    68.4%  (46.0 to 84.6%)\n"
-        "  balanced accuracy         70.0%  (47.2 to 85.9%)\n"
-        "  macro F1                  72.5%\n"
-        "  calibration error          7.8%  (0.0 to 13.3%)\n"
+        "  top-1 accuracy          72.2%  (49.1 to 87.5%)\n"
+        "  top-1, failed as wrong  68.4%  (46.0 to 84.6%)\n"
+        "  balanced accuracy       70.0%  (47.2 to 85.9%)\n"
+        "  macro F1                72.5%\n"
+        "  calibration error        7.8%  (0.0 to 13.3%)\n"
         "note: 1 image failed and is in no figure; with it as wrong, accuracy is 68.4%.\n"
         "note: 1 class without a labelled image: Blue Lake.\n"
-        "worst classes   accuracy   images  mostly predicted as\n"
-        "  Green Hill       50.0%        8  Red Tower\n"
-        "  Red Tower        90.0%       10  Blue Lake\n"
+        "worst classes  accuracy  images  mostly predicted as\n"
+        "  Green Hill      50.0%       8  Red Tower\n"
+        "  Red Tower       90.0%      10  Blue Lake\n"
         "gate FAILED: top1 is 0.7222 (fails if top1 < 0.8)\n"
         "gate passed: failed is 1 (fails if failed > 3)\n"
     )
@@ -220,7 +220,7 @@ def test_report_of_a_run_in_which_all_images_failed(tmp_path: Path) -> None:
     assert "None of 1 image could be scored, so there is no accuracy to report." in html
     assert evaluation_terminal_text(evaluation) == (
         "toy: 0 images scored and labelled, 3 classes\n"
-        "  top-1, failed as wrong     0.0%  (0.0 to 79.3%)\n"
+        "  top-1, failed as wrong  0.0%  (0.0 to 79.3%)\n"
         "note: 1 image failed and is in no figure.\n"
         "note: 2 classes without a labelled image: Green Hill, Blue Lake.\n"
     )

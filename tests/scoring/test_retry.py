@@ -1,4 +1,4 @@
-"""--retry-failed: what has been mended gets its scores, all else stays, and the result is that of a fresh run."""
+"""Retries: repaired images get their scores, all other rows stay, and the output is that of a fresh run."""
 
 import hashlib
 import shutil
@@ -67,7 +67,7 @@ def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
     assert (summary.manifest.counts.listed, summary.manifest.kept_images) == (60, 48)
 
 
-def test_nothing_failed_changes_nothing(tmp_path, night, toy_model):
+def test_without_failed_rows_the_output_stays_the_same(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     mend(night, 7, 17, 27, 37, 47, 57, *range(30, 36))
     score(night, out, options(toy_model))
@@ -82,7 +82,7 @@ class Stop(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("batches", [1, 3, 7])
-def test_a_retry_that_broke_off_is_resumed(tmp_path, night, toy_model, batches):
+def test_an_interrupted_retry_is_resumed(tmp_path, night, toy_model, batches):
     out, undisturbed = tmp_path / "a" / "p.parquet", tmp_path / "b" / "p.parquet"
     for path in (out, undisturbed):
         score(night, path, options(toy_model))
@@ -105,7 +105,7 @@ def test_a_retry_that_broke_off_is_resumed(tmp_path, night, toy_model, batches):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, toy_model):
+def test_the_row_of_an_unreadable_folder_is_replaced_by_the_rows_of_its_images(nobody, toy_model):
     root, out = nobody.folder / "night", nobody.folder / "out" / "p.parquet"
     for name in ("a/1.jpg", "b/2.jpg", "b/sub/3.jpg", "c/4.jpg"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,10 @@ def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, t
     with nobody:
         counts = score(root, out, options(model)).manifest.counts
     assert counts == Counts(listed=3, ok=2, failed=1, failed_by_code={"unreadable": 1})
-    with pytest.raises(TooManyFailedError, match="folders or shards that could not be read, with nobody knows"):
+    with pytest.raises(
+        TooManyFailedError,
+        match="1 of 3 rows are folders or shards that could not be read, so an unknown number of",
+    ):
         FailureLimit.parse("50%").check(counts)
     (root / "b").chmod(0o755)
     score(root, out, options(model, retry_failed=True))
@@ -127,7 +130,7 @@ def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, t
     assert out.read_bytes() == fresh.read_bytes()
 
 
-def test_rows_of_another_kind_are_never_mixed_in(tmp_path, night, toy_model):
+def test_an_output_of_other_options_is_rejected(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     score(night, out, options(toy_model))
     before = contents(tmp_path)
@@ -139,26 +142,26 @@ def test_rows_of_another_kind_are_never_mixed_in(tmp_path, night, toy_model):
             score(root, out, options(toy_model).model_copy(update={"retry_failed": True, **changes}))
         return str(caught.value).removeprefix(f"{out}: ")
 
-    hint = "; --retry-failed keeps its good rows and needs the same, or score anew with --overwrite"
+    hint = ", so its good rows cannot be kept"
     assert refusal(night, top_k=2) == f"was made with top_k = 3, not 2{hint}"
     assert refusal(night, batch_size=8) == f"was made with batch_size = 4, not 8{hint}"
     assert refusal(copy) == f"was made with images = {night}, not {copy}{hint}"
     shas = [hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in (toy_model, other)]
-    told = f"was made with model = toy (sha256 {shas[0]}), not other (sha256 {shas[1]}){hint}"
-    assert refusal(night, model=other) == told
+    other_model = f"was made with model = toy (sha256 {shas[0]}), not other (sha256 {shas[1]}){hint}"
+    assert refusal(night, model=other) == other_model
     assert "give one of the two" in refusal(night, overwrite=True)
     shutil.rmtree(copy)
     other.unlink()
     assert contents(tmp_path) == before
 
 
-def test_what_is_no_output_of_ours_is_refused(tmp_path, night, toy_model):
+def test_files_that_are_no_predictions_are_rejected(tmp_path, night, toy_model):
     retry = options(toy_model, retry_failed=True)
     for name in ("p.parquet", "p"):
-        with pytest.raises(UsageError, match="there are no predictions yet; run without --retry-failed first"):
+        with pytest.raises(UsageError, match="there are no predictions yet to retry"):
             score(night, tmp_path / name, retry)
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match="is not a predictions file of batchland"):
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
         score(night, tmp_path / "p.parquet", retry)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(UsageError, match="has other columns than this batchland writes"):

@@ -18,7 +18,7 @@ from batchland.errors import UsageError
 from batchland.images.sources import image_list
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, read_image
-from batchland.scoring.score import Progress
+from batchland.scoring.account import Progress
 
 NAMES = ["b.jpg", "a/ü ,;.jpg", "./c#.png", "b.jpg", "gone.jpg", "no-extension"]
 
