@@ -126,6 +126,8 @@ class ScoreOptions(ScoreSettings):
     """Discard what an interrupted run has left, instead of resuming it."""
     retry_failed: bool = False
     """Score the failed rows of an existing output again, and only those."""
+    add_missing: bool = False
+    """Keep the rows of an existing output of a folder, and score the images that have none."""
     shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
     """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
