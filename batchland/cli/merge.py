@@ -28,8 +28,11 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     from batchland.scoring.merge.merge import merge as run
     from batchland.scoring.options import FailureLimit, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
+    from batchland.system.arrow import keep_pandas_out
     from batchland.system.names import display_path
     from batchland.system.urls import is_url
+
+    keep_pandas_out()
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
     with ScoreProgress() as progress:

@@ -60,6 +60,9 @@ def run(
     from batchland.nightly.plan import plan_night
     from batchland.nightly.run_text import describe_run
     from batchland.nightly.runner import run_night
+    from batchland.system.arrow import keep_pandas_out
+
+    keep_pandas_out()
 
     job = load_job(job_file, settings)
     exit_code = 0

@@ -59,7 +59,9 @@ def score(images: str | None, out: str, max_failed: str | None, **values: Any) -
     from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
+    from batchland.system.arrow import keep_pandas_out
 
+    keep_pandas_out()
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options = build(ScoreOptions, values | {"model": find_model(values["model"])})
     _log.info("model: %s", options.model)
