@@ -52,7 +52,7 @@ class DeliveryTable(JobTable):
     """With more images it is wrong (exit code 4)."""
     min_of_usual: Percentage | None = None
     """With fewer images than this share of the usual number it is not complete (66). Usual is the median of
-    the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before the fifth."""
+    the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before five."""
     max_of_usual: Percentage | None = None
     """With more images than this share of the usual number it is wrong (4)."""
     expected: DatedPath | None = None
