@@ -84,6 +84,9 @@ def evaluate(
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
     from batchland.report.write import report_names, write_report, write_side_by_side
+    from batchland.system.arrow import keep_pandas_out
+
+    keep_pandas_out()
 
     if len(predictions) > 2:
         raise UsageError(f"{len(predictions)} predictions files: give one, or two to have them compared")
@@ -138,6 +141,9 @@ def compare(
     from batchland.evaluation.saved import read_report
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.write import write_comparison
+    from batchland.system.arrow import keep_pandas_out
+
+    keep_pandas_out()
 
     comparison = run(read_report(report_a), read_report(report_b), build(CompareOptions, values))
     files = write_comparison(comparison, out, _page(no_pictures, overwrite))

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
+from batchland.nightly.dates import check_date, local_today
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import baseline_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
-from batchland.nightly.known_images import KnownImages
+from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
 from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
@@ -40,25 +41,40 @@ class _Step(NamedTuple):
         return cls(f"  fail: {error}", error)
 
 
-def plan_night(job: Job, night: date, *, force: bool = False, open_models: bool = False) -> NightPlan:
+def plan_night(
+    job: Job,
+    night: date,
+    *,
+    force: bool = False,
+    future: bool = False,
+    today: date | None = None,
+    open_models: bool = False,
+) -> NightPlan:
     """Check everything that a run would need. open_models: open the models, too, on the CPU."""
-    steps = list(_steps(job, night, force=force, open_models=open_models))
+    today = today or local_today()
+    steps = list(_steps(job, night, today, force=force, open_models=open_models))
+    if not future:
+        try:
+            check_date(night, today)
+        except UsageError as error:
+            steps.insert(1, _Step.fail(error))
     return NightPlan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
 
 
-def _steps(job: Job, night: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
+def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
     records = read_runs(job.folder)
     yield _Step(f"job {job.name} of {job.file}, night {night}")
     if (running := holder(job.folder / LOCK_FILE)) is not None:
         yield _Step(f"locked: process {running.get('pid')} runs the job since {running.get('since')}")
-    for expired in find_expired(job, night, records):
-        yield _Step(f"delete {expired.folder}: {files(len(expired.files))}, {expired.bytes} bytes")
     for model, file in job.all_models.items():
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
     if job.max_failed is not None:
         yield _Step(f"fail if more than {job.max_failed} images do")
+    for expired in find_expired(job, night, records, today):
+        size = f"{files(len(expired.files))}, {expired.bytes} bytes"
+        yield _Step(f"if all this is good, delete {expired.folder}: {size}")
     yield _Step(f"record {job.folder / str(night) / RUN_FILE}")
     if job.metrics:
         yield _Step(f"metrics {job.metrics}")
@@ -103,6 +119,8 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
     yield _Step(f"  keep {job.partition(model, night)}: complete since {manifest.created_at}, {listed}")
     for difference in differences(job, file, manifest):
         yield _Step(f"  though {difference}; a forced run would score it again")
+    if late := late_images(job, job.partition(model, night), night):
+        yield _Step(f"  though {describe_late(late)}")
 
 
 def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:

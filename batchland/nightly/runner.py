@@ -23,11 +23,12 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
+from batchland.nightly.dates import check_date, local_today
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import EvaluationTable
-from batchland.nightly.known_images import KnownImages
+from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
 from batchland.nightly.notifications.send import report_end, report_start
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
@@ -62,15 +63,29 @@ class NightResult(NamedTuple):
     """The last one of this process."""
 
 
-def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False) -> NightResult:
+def run_night(
+    job: Job,
+    night: date,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    future: bool = False,
+    today: date | None = None,
+) -> NightResult:
     """Do a job's work for one date, and leave the record of it at `runs/NAME/DATE/run.json`.
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
-    notification, for backfills. A failed night is returned, not raised: see the attempt's outcome, exit code and error.
-    Raises OutputError if the job's folder of records cannot be written at all. An unexpected exception is recorded and
-    raised again.
+    notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
+    retention ignore such nights.
+
+    A failed night is returned, not raised: see the attempt's outcome, exit code and error.
+    Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
+    all. An unexpected exception is recorded and raised again.
     """
-    recorder = Recorder(job, night)
+    today = today or local_today()
+    if not future:
+        check_date(night, today)
+    recorder = Recorder(job, night, today)
     try:
         with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
             try:
@@ -157,19 +172,20 @@ class _Night:
     def _work(self) -> str | None:
         """Do everything that the job asks for. Returns a message if there was nothing to do, else None."""
         records = read_runs(self.job.folder)
-        self._delete_expired(records)
         refused = self._score_all()
         if self.job.evaluation:
             self._evaluate(self.job.evaluation, records)
         if refused:
             raise refused[0]
         self._check_limits()
-        models = self.recorder.models
-        return "every image was scored already" if all(m.state == "nothing_new" for m in models.values()) else None
+        if all(model.state == "nothing_new" for model in self.recorder.models.values()):
+            return "every image was scored already"
+        self._delete_expired(records)
+        return None
 
     def _delete_expired(self, records: list[RunRecord]) -> None:
-        """Delete old nights first, because the new one may need their disk space."""
-        for expired in find_expired(self.job, self.night, records):
+        """Delete old nights, after this one is complete and good."""
+        for expired in find_expired(self.job, self.night, records, self.recorder.today):
             try:
                 deletion = delete(expired, self.recorder.run_id)
             except OSError as error:
@@ -210,6 +226,8 @@ class _Night:
         _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
         for difference in differences(self.job, file, manifest):
             _log.warning("%s: %s; a forced run would score it again", name, difference)
+        if late := late_images(self.job, partition, self.night):
+            self.recorder.warn(f"{name}: {describe_late(late)}")
         return _model_run(name, partition, "kept", manifest)
 
     def _score(self, name: str, file: Path, partition: Path, listing: ImageListing, *, replaced: bool) -> ModelRun:
@@ -235,6 +253,8 @@ class _Night:
             if model.counts:
                 self._check_time()
                 evaluation = evaluate_night(self.job, model.name, self.night, records)
+                for label, count in evaluation.failed_classes.items() if evaluation else ():
+                    self.recorder.warn(f"{name}: all {count} images of class {label!r} failed")
                 models[name] = model.model_copy(update={"evaluation": evaluation})
         evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
         if table.compare and len(evaluated) > 1:

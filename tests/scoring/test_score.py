@@ -160,9 +160,7 @@ def test_parts_of_a_different_run_are_discarded(tmp_path, photos, toy_model, cha
         changed = options(write_toy_model(tmp_path / "other.onnx", card))
     assert score(photos, out, changed).manifest.resumed_images == 0
     named = change if change == "model" else f"options.{change}"
-    assert caplog.messages == [
-        f"{out}: begins anew and discards 32 finished images of an interrupted run, which differs in {named}"
-    ]
+    assert caplog.messages == [f"{out}: discards 32 finished images of an interrupted run, which differs in {named}"]
 
 
 def test_only_parts_with_unchanged_images_are_resumed(tmp_path, photos, toy_model):
@@ -200,7 +198,7 @@ def test_an_output_that_exists_is_replaced_only_with_overwrite(tmp_path, photos,
     before = contents(tmp_path)
     with pytest.raises(UsageError) as caught:
         score(photos, out, options(toy_model, top_k=1))
-    assert str(caught.value) == f"{out}: exists; give --overwrite to replace it, or another --out"
+    assert str(caught.value) == f"{out}: exists already"
     assert contents(tmp_path) == before
     summary = score(photos, out, options(toy_model, top_k=1, overwrite=True))
     assert Manifest.model_validate_json(summary.manifest_path.read_text()).config["top_k"] == 1
@@ -308,7 +306,7 @@ def test_an_output_inside_the_images_is_refused(photos, toy_model):
 def test_an_output_folder_with_the_suffix_of_another_format_is_rejected(tmp_path, photos, toy_model, name):
     with pytest.raises(UsageError) as caught:
         score(photos, tmp_path / name, options(toy_model))
-    told = "predictions are written as Parquet; call --out ft.parquet or ft"
+    told = "predictions are written as Parquet; name the output ft.parquet or ft"
     assert str(caught.value) == f"{tmp_path}/{name}: {told}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
 

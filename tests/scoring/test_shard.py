@@ -188,7 +188,7 @@ def test_a_finished_shard_is_not_scored_again(tmp_path, photos, toy_model, four)
     assert (again.done_before, again.manifest.shard.index) == (True, 2)
     assert contents(four) == before
     assert not score_shard(photos, four, options(toy_model), 2, 4, overwrite=True).done_before
-    with pytest.raises(UsageError, match="exists; give --overwrite"):
+    with pytest.raises(UsageError, match="exists already"):
         score_shard(photos, four, options(toy_model), 2, 4, top_k=1)
 
 
@@ -265,7 +265,9 @@ def test_damaged_shards_are_rejected(tmp_path, photos, toy_model, four):
     wrong = "part-000000.parquet missing or not in its manifest"
     assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong})"
     (shard / "_manifest.json").write_text("{")
-    assert refusal(four, out) == "shard-00001-of-00004/_manifest.json: cannot be read as a manifest"
+    assert refusal(four, out) == (
+        "shard-00001-of-00004/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
+    )
     shutil.rmtree(shard)
     shutil.copytree(four / "shard-00000-of-00004", shard)
     assert refusal(four, out) == "shard-00001-of-00004/_manifest.json: is the manifest of something else"
@@ -350,7 +352,7 @@ def test_merge_locks_its_output_and_replaces_it_only_with_overwrite(tmp_path, fo
     assert batchland("merge", four, "--out", out).exit_code == 0
     again = batchland("merge", four, "--out", out)
     assert (again.exit_code, again.stderr.splitlines()[-1]) == (
-        2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out"
+        2, f"batchland: {out}: exists already; --overwrite replaces it"
     )  # fmt: skip
     assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 0
     with locked(tmp_path / ".p.parquet.lock", str(out)):

@@ -28,6 +28,7 @@ from batchland.scoring.engines.ray.results import Results, first_line, ray_error
 from batchland.scoring.engines.ray.stages import ActorHandle, TaskSettings, open_first, unless_error
 from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
+from batchland.system.arrow import let_pandas_in
 from batchland.system.cores import usable_cores
 from batchland.system.streams import silence_stderr
 
@@ -54,6 +55,7 @@ class RayEngine:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        let_pandas_in()
         with ExitStack() as stack:
             self._start(stack)
             self._open()
