@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, max_failed_option, options_of, out_option
+from batchland.cli.options import (
+    Flag,
+    build,
+    complete_path,
+    json_option,
+    max_failed_option,
+    options_of,
+    out_option,
+    print_json,
+)
 from batchland.system.text import first_few
 
 if TYPE_CHECKING:
@@ -19,7 +28,7 @@ _log = logging.getLogger("batchland")
 
 
 @command(epilog="Example: batchland score photos/ --out preds.parquet --model models/scratch.onnx")
-@click.argument("images", metavar="[DIR]", required=False)
+@click.argument("images", metavar="[DIR]", required=False, shell_complete=complete_path)
 @out_option
 @options_of(
     "batchland.scoring.options:ScoreOptions",
@@ -46,14 +55,16 @@ _log = logging.getLogger("batchland")
     Flag("shard", metavar="I/N"),
 )
 @max_failed_option
-def score(images: str | None, out: str, max_failed: str | None, **values: Any) -> None:
+@json_option
+def score(images: str | None, out: str, max_failed: str | None, as_json: bool, **values: Any) -> None:
     """Score every image of DIR and write a table of top-k predictions.
 
     DIR is a folder, or names tar files (photos-{000..099}.tar) or Parquet files that hold images; any of them may be a
     URL (s3, gs, abfs, hdfs).
 
     Every image gives one row, `ok` or `failed`, in a stable order. An interrupted run continues when the same command
-    is given again. Once the cause of failed images is fixed, --retry-failed scores those again.
+    is given again. Once the cause of failed images is fixed, --retry-failed scores those again. --json prints the
+    manifest.
     """
     from batchland.scoring.listing import open_listing
     from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
@@ -70,7 +81,9 @@ def score(images: str | None, out: str, max_failed: str | None, **values: Any) -
         summary = run(listing, out, options, on_progress=progress.update)
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)
-    if summary.done_before:
+    if as_json:
+        print_json(summary.manifest)
+    elif summary.done_before:
         click.echo(
             f"Shard {options.shard} is scored already, in {_relative(summary.out)}; --overwrite scores it again."
         )

@@ -107,7 +107,8 @@ class Recorder:
             self._reserve.unlink()
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         error = f": {ending.error}" if ending.error else ""
-        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra={"data": changes})
+        extra = {"data": changes, "in_summary": True}
+        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra=extra)
         self.save_ending()
 
     def save_ending(self) -> None:

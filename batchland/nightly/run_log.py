@@ -20,7 +20,8 @@ _log = logging.getLogger("batchland")
 def run_log(path: Path, **fields: Any) -> Iterator[None]:
     """Append everything that batchland logs to `path`, one JSON object a line, each with `fields`.
 
-    `extra={"data": {...}}` of a log call becomes the key `data`. Two processes may append at once. Raises OutputError
+    `extra={"data": {...}}` of a log call becomes the key `data`. `extra={"in_summary": True}` marks what the command
+    prints at the end; it does not log these to stderr as well. Two processes may append at once. Raises OutputError
     if the file cannot be opened; a line that cannot be written later is dropped, with one message on stderr.
     """
     try:

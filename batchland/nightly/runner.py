@@ -191,7 +191,8 @@ class _Night:
             except OSError as error:
                 self.recorder.warn(f"retention: {expired.folder} cannot be deleted ({error.strerror})")
                 continue
-            _log.info("retention: deleted %s", expired.folder, extra={"data": deletion.model_dump(mode="json")})
+            extra = {"data": deletion.model_dump(mode="json"), "in_summary": True}
+            _log.info("retention: deleted %s", expired.folder, extra=extra)
             self.recorder.deleted.append(deletion)
 
     def _score_all(self) -> list[ModelError]:
@@ -244,7 +245,8 @@ class _Night:
             _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
         run = _model_run(name, partition, state, summary.manifest)
-        _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
+        extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
+        _log.info("%s", describe_model(run), extra=extra)
         return run
 
     def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
