@@ -105,7 +105,7 @@ class ScoreSettings(Options):
     part_size: PositiveInt = 8192
     """Images per part of an output folder, rounded up to whole batches."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that reading and decoding one image may take; after that it fails."""
+    """Seconds that reading one image may take, and CPU seconds that decoding it may take; after that it fails."""
     engine: Literal["local", "ray"] = "local"
     """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
     ray_address: str | None = None
