@@ -26,7 +26,14 @@ from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
 from batchland.nightly.job_fields import DatedPath, Duration, JobPath, Patterns, checked_by, expand, in_seconds
-from batchland.nightly.job_tables import EvaluationTable, HeartbeatTable, NotifyTable, RetentionTable, RetryTable
+from batchland.nightly.job_tables import (
+    DeliveryTable,
+    EvaluationTable,
+    HeartbeatTable,
+    NotifyTable,
+    RetentionTable,
+    RetryTable,
+)
 from batchland.nightly.placeholders import Placeholders
 from batchland.scoring.options import FailureLimit, ScoreSettings
 from batchland.system.options import explain
@@ -80,6 +87,7 @@ class Job(ScoreSettings):
     """Folder of the records: runs/NAME/DATE/run.json, log and reports."""
     metrics: JobPath | None = None
     """File for Prometheus's node exporter (textfile collector), NAME.prom."""
+    delivery: DeliveryTable | None = None
     retry: RetryTable = RetryTable()
     evaluation: EvaluationTable | None = None
     retention: RetentionTable | None = None

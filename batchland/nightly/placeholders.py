@@ -12,7 +12,20 @@ from pathlib import Path
 from typing import Any, Final
 
 RECORDED: Final = frozenset(
-    ("name", "root", "images", "include", "exclude", "model", "models", "output", "runs", "metrics", "evaluation")
+    (
+        "name",
+        "root",
+        "images",
+        "include",
+        "exclude",
+        "model",
+        "models",
+        "output",
+        "runs",
+        "metrics",
+        "delivery",
+        "evaluation",
+    )
 )
 """Keys and tables with values that records must name."""
 _PLACEHOLDER: Final = re.compile(r"\$(\$\{[^{}]*\})|\$\{(file:)?([^{}]*)\}")

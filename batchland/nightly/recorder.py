@@ -21,6 +21,7 @@ from batchland.errors import (
     TimeLimitError,
     TooManyFailedError,
     UsageError,
+    WrongDeliveryError,
 )
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
@@ -162,6 +163,7 @@ def _outcome(error: BatchlandError) -> Outcome:
     outcomes: Mapping[type[BatchlandError], Outcome] = {
         TooManyFailedError: "too_many_failed",
         GateFailedError: "gate_failed",
+        WrongDeliveryError: "wrong_delivery",
         MissingInputError: "missing_input",
         TimeLimitError: "time_limit",
         Interrupted: "interrupted",
