@@ -61,8 +61,13 @@ class Outcomes:
     """NaN beyond the choices kept."""
     squares: Floats
     """Sum of the squared probabilities of the choices kept."""
-    kept: int
-    """Choices that every scored image has."""
+    choices: npt.NDArray[np.float32]
+    """Probabilities of the choices kept, best first, [images, kept]; 0 where failed."""
+
+    @property
+    def kept(self) -> int:
+        """Choices that every scored image has."""
+        return int(self.choices.shape[1])
 
     def to_table(self, classes: tuple[ClassName, ...]) -> pa.Table:
         """The rows of `outcomes.parquet`."""
@@ -178,9 +183,9 @@ def join(
 def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
     table = table.combine_chunks()
     ok = pc.equal(table["status"], "ok").to_numpy()
-    choices = table["top_k"].combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(choices), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    flat = choices.flatten()
+    top_k = table["top_k"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(top_k), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = top_k.flatten()
     index = pc.struct_field(flat, "class_index").to_numpy(zero_copy_only=False)
     probability = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False).astype(np.float64)
     ends = np.cumsum(lengths)
@@ -191,6 +196,8 @@ def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
     true_probability = np.full(len(lengths), np.nan)
     true_probability[row[hit]] = probability[hit]
     squares = np.bincount(row, probability**2, len(lengths))
+    choices = np.zeros((len(ok), int(lengths[ok].min()) if ok.any() else 0), np.float32)
+    choices[ok] = probability[(ends - lengths)[ok, None] + np.arange(choices.shape[1])]
     return Outcomes(
         images=table["image"].combine_chunks(),
         error_codes=table["error_code"].combine_chunks(),
@@ -203,7 +210,7 @@ def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
         true_rank=rank,
         true_probability=true_probability,
         squares=np.where(ok, squares, np.nan),
-        kept=int(lengths[ok].min()) if ok.any() else 0,
+        choices=choices,
     )
 
 

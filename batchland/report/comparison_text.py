@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.evaluation.schema import ComparisonSummary, Difference
-from batchland.report.findings import Finding
+from batchland.report.findings import LEVEL, Finding
 from batchland.system.text import (
     aligned,
     count,
@@ -24,8 +24,6 @@ from batchland.system.text import (
 if TYPE_CHECKING:
     from batchland.evaluation.comparison import Comparison
 
-LEVEL: Final = 0.05
-"""A p-value below it counts as more than chance."""
 FIGURES: Final = (
     ("top1", "top-1 accuracy", 1),
     ("top3", "top-3 accuracy", 1),

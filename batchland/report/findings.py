@@ -1,5 +1,6 @@
 """The headline and the findings of an evaluation, one sentence each, for the page, the terminal and Markdown."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -7,12 +8,17 @@ import numpy as np
 import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
+from batchland.evaluation.intervals import holm, z_score
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.system.text import count, counted, first_few, images, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
+LEVEL = 0.05
+"""A p-value below it counts as more than chance."""
+SMALLEST_SLICE = 20
+"""Images of a slice that is reported."""
 OVERCONFIDENT = 0.02
 """Smallest difference of mean confidence and accuracy that is reported."""
 
@@ -59,6 +65,21 @@ def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, 
     return tuple(WeakClass(*(row[name] for name in names)) for row in table[:limit].select(names).to_pylist())
 
 
+def significantly_weak_classes(evaluation: "Evaluation") -> tuple[WeakClass, ...]:
+    """Classes whose accuracy is below that of all others by more than chance, weakest first.
+
+    One-sided exact test of each class against the others, adjusted by Holm for all classes.
+    """
+    from scipy.stats import hypergeom
+
+    table = evaluation.per_class
+    support, correct = table["support"].to_numpy(), table["correct"].to_numpy()
+    present = support > 0
+    p_values = hypergeom.cdf(correct[present], support.sum(), correct.sum(), support[present])
+    weak = set(np.array(table["label"].to_pylist(), object)[present][holm(p_values) < LEVEL])
+    return tuple(each for each in worst_classes(evaluation, len(weak) and table.num_rows) if each.label in weak)
+
+
 def findings(evaluation: "Evaluation") -> tuple[Finding, ...]:
     """All findings, those about unmatched images and classes first."""
     return (*account_findings(evaluation.summary), *_model_findings(evaluation))
@@ -97,10 +118,13 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     figures = summary.figures
     if figures.top1 is None:
         return
-    weak = [weak for weak in worst_classes(evaluation, 3) if weak.high < figures.top1.value]
+    weak = significantly_weak_classes(evaluation)
     if weak:
-        named = ", ".join(f"{visible(item.label)} ({percent(item.accuracy)} of {count(item.support)})" for item in weak)
-        yield Finding("note", f"Clearly below the average: {named}.", "classes")
+        named = ", ".join(
+            f"{visible(item.label)} ({percent(item.accuracy)} of {count(item.support)})" for item in weak[:3]
+        )
+        more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
+        yield Finding("note", f"Below the average by more than chance: {named}{more}.", "classes")
     if summary.most_confused:
         pair = summary.most_confused[0]
         yield Finding(
@@ -109,9 +133,10 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
             f"{images(pair.images)} ({percent(pair.share)} of the class).",
             "confusion",
         )
-    if figures.mean_confidence is not None:
+    if figures.mean_confidence is not None and figures.brier_top1 is not None:
         gap = figures.mean_confidence.value - figures.top1.value
-        if abs(gap) >= OVERCONFIDENT:
+        error = math.sqrt(max(figures.brier_top1.value - gap**2, 0) / summary.account.scored)
+        if abs(gap) >= OVERCONFIDENT and abs(gap) > z_score(1 - LEVEL) * error:
             word = "over" if gap > 0 else "under"
             yield Finding(
                 "note",
@@ -121,10 +146,11 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
             )
     yield from _threshold_finding(summary)
     yield from _slice_findings(summary)
-    suspected = int(np.count_nonzero(evaluation.mistakes["suspected_label_error"].to_numpy()))
-    if suspected:
-        share = f"{count(suspected)} of {count(evaluation.mistakes.num_rows)} mistakes may be wrong labels"
-        yield Finding("note", f"{share}: the model is as confident there as where it is right.", "labels")
+    mistakes = evaluation.mistakes
+    suspected = mistakes.filter(mistakes["suspected_label_error"])["label_error_probability"].to_numpy()
+    if len(suspected):
+        share = f"{count(len(suspected))} of {count(mistakes.num_rows)} mistakes may be wrong labels"
+        yield Finding("note", f"{share}; expect about {suspected.mean():.0%} of these to be wrong.", "labels")
 
 
 def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:
@@ -148,7 +174,11 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     weak = [
         part
         for part in summary.slices
-        if part.difference is not None and part.difference < 0 and part.p_value is not None and part.p_value < 0.05
+        if part.images >= SMALLEST_SLICE
+        and part.difference is not None
+        and part.difference < 0
+        and part.p_value is not None
+        and part.p_value < LEVEL
     ]
     for part in sorted(weak, key=lambda part: part.difference or 0)[:3]:
         yield Finding(
