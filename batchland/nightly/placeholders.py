@@ -13,20 +13,10 @@ from typing import Any, Final
 
 RECORDED: Final = frozenset(
     (
-        "name",
-        "root",
-        "images",
-        "include",
-        "exclude",
-        "model",
-        "models",
-        "output",
-        "runs",
-        "metrics",
-        "delivery",
+        "name", "root", "images", "include", "exclude", "model", "models", "output", "runs", "metrics", "delivery",
         "evaluation",
     )
-)
+)  # fmt: skip
 """Keys and tables with values that records must name."""
 _PLACEHOLDER: Final = re.compile(r"\$(\$\{[^{}]*\})|\$\{(file:)?([^{}]*)\}")
 _SHORTEST_HIDDEN: Final = 4
