@@ -100,6 +100,7 @@ def test_the_command(tmp_path, monkeypatch):
     assert run(main, ["history", "nightly", "--last", "1"]).output == (
         "date        outcome  tries  model  images  failed  images/s  accuracy  gates  duration\n"
         "2024-11-23  ok           1  toy        10       0      50.0  –         –       0:01:00\n"
+        "            toy, 3 ignored (.zip)\n"
         "1 night: 1 ok; the last good one is 2024-11-23.\n"
     )
     lines = run(main, ["history", "nightly", "--json"]).output.splitlines()
