@@ -127,7 +127,7 @@ def test_the_files_and_their_schemas(nights: Path) -> None:
     assert ComparisonSummary.model_validate_json(files.summary.read_bytes()) == found.summary
     schema = json.loads((Path(__file__).parents[2] / "schemas" / "comparison_summary.json").read_text())
     Draft202012Validator(schema).validate(json.loads(files.summary.read_bytes()))
-    with files.per_class_csv.open(newline="") as file:
+    with files.per_class_csv.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [(row["label"], row["only_b_right"]) for row in rows] == [("Red Tower", "0"), ("Green Hill", "12")]
     Path("changes/notes.txt").write_text("mine")

@@ -56,7 +56,7 @@ def test_the_files_and_their_schemas(small: Evaluation, tmp_path: Path) -> None:
     assert EvaluationSummary.model_validate(summary) == small.summary
     schema = json.loads((Path(__file__).parents[2] / "schemas" / "summary.json").read_text())
     Draft202012Validator(schema).validate(summary)
-    with files.per_class_csv.open(newline="") as file:
+    with files.per_class_csv.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == ["Red Tower", "Green Hill", "Blue Lake"]
     assert list(rows[0]) == PER_CLASS.names
