@@ -336,6 +336,7 @@ def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest
         device=manifest.device,
         provider=manifest.provider,
         counts=manifest.counts,
+        ignored={kind: number for kind, number in manifest.ignored.items() if kind != ALREADY_SCORED},
         already_scored=manifest.ignored.get(ALREADY_SCORED, 0),
         resumed_images=manifest.resumed_images,
         seconds=manifest.seconds,
