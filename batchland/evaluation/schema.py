@@ -85,7 +85,7 @@ class LabelAccount(Document):
     missing_classes: tuple[str, ...]
     """Labels of the model's classes that no labelled image has."""
     unknown_classes: dict[str, Count]
-    """Names in the labels that the model does not have, and their numbers of images, which are left out as requested."""
+    """Names in the labels that the model does not have, and their images, left out as requested."""
     renamed_classes: dict[str, str]
     """Names in the labels that match only without their number, and the folder of the matching class."""
     empty_folders: tuple[str, ...]
