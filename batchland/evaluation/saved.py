@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
@@ -85,6 +86,15 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table], summary: BaseMode
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     for name, table in tables.items():
         write_file(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
-    write_file(folder / "per_class.csv", partial(csv.write_csv, tables["per_class"]))
+    write_file(folder / "per_class.csv", partial(csv.write_csv, _without_formulas(tables["per_class"])))
     write_file(folder / "report.html", page)
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    """Put an apostrophe before text that a spreadsheet would take for a formula: class names come from suppliers."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            text = pc.replace_substring_regex(table[index], r"^([=+\-@\t\r])", r"'\1")
+            table = table.set_column(index, field, text)
+    return table
