@@ -107,7 +107,7 @@ def print_json(document: "BaseModel") -> None:
 
 
 class _Option(click.Option):
-    """An option whose default is a text where it is no value."""
+    """An option that can show a text as its default, for a default that is not a value."""
 
     default_text: str = ""
 

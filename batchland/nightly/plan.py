@@ -59,7 +59,8 @@ def plan_night(
             check_date(night, today)
         except UsageError as error:
             steps.insert(1, _Step.fail(error))
-    return NightPlan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
+    lines = tuple(job.placeholders.hide(step.text) for step in steps)
+    return NightPlan(lines, tuple(step.problem for step in steps if step.problem))
 
 
 def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool) -> Iterator[_Step]:

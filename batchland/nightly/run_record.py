@@ -115,6 +115,8 @@ class ModelRun(Document):
     device: str | None = None
     provider: str | None = None
     counts: Counts | None = None
+    ignored: dict[str, Count] = Field(default_factory=dict)
+    """Numbers of files in the delivery that were not listed, by extension or kind."""
     already_scored: Count = 0
     """With mode "new": images that an earlier partition holds unchanged."""
     resumed_images: Count = 0

@@ -89,7 +89,8 @@ def run_night(
         check_date(night, today)
     recorder = Recorder(job, night, today)
     try:
-        with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
+        hide = job.placeholders.hide_all
+        with run_log(recorder.folder / LOG_FILE, hide, run_id=recorder.run_id, job=job.name, date=str(night)):
             try:
                 with signals_raise(), _job_lock(job):
                     recorder.open()
@@ -273,12 +274,19 @@ class _Night:
         with ScoreProgress(listing) as progress:
             summary = score(listing, partition, options, on_progress=progress.update)
         if summary.fallback:
-            _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
+            level = logging.INFO if self._last_device(name) == "cpu" else logging.WARNING
+            _log.log(level, "%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         resumed = state == "scored" and summary.manifest.resumed_images
         run = _model_run(name, partition, "resumed" if resumed else state, summary.manifest)
         extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
         _log.info("%s", describe_model(run), extra=extra)
         return run
+
+    def _last_device(self, name: str) -> str | None:
+        """The device of the latest earlier night in which the model scored."""
+        records = [record for record in read_runs(self.job.folder) if record.date != self.night]
+        devices = [run.device for record in records for run in record.models if run.name == name and run.device]
+        return devices[-1] if devices else None
 
     def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
         models = self.recorder.models
@@ -328,6 +336,7 @@ def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest
         device=manifest.device,
         provider=manifest.provider,
         counts=manifest.counts,
+        ignored={kind: number for kind, number in manifest.ignored.items() if kind != ALREADY_SCORED},
         already_scored=manifest.ignored.get(ALREADY_SCORED, 0),
         resumed_images=manifest.resumed_images,
         seconds=manifest.seconds,
