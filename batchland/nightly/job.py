@@ -30,6 +30,7 @@ from batchland.nightly.job_tables import (
     DeliveryTable,
     EvaluationTable,
     HeartbeatTable,
+    MonitorTable,
     NotifyTable,
     RetentionTable,
     RetryTable,
@@ -88,6 +89,7 @@ class Job(ScoreSettings):
     metrics: JobPath | None = None
     """File for Prometheus's node exporter (textfile collector), NAME.prom."""
     delivery: DeliveryTable | None = None
+    monitor: MonitorTable = MonitorTable()
     retry: RetryTable = RetryTable()
     evaluation: EvaluationTable | None = None
     retention: RetentionTable | None = None
