@@ -2,7 +2,7 @@
 
     BatchlandError                     exit
     ├── UsageError                      2   an option, a path or a label set that cannot be used as given
-    ├── TooManyFailedError              3   done, but more images failed than --max-failed allows
+    ├── TooManyFailedError              3   done, but more images failed than max_failed allows
     ├── GateFailedError                 4   an evaluation gate failed
     ├── WrongDeliveryError              4   a job's delivery has too much or the wrong things in it
     ├── ModelError                      5   the model file cannot be used

@@ -107,7 +107,7 @@ def print_json(document: "BaseModel") -> None:
 
 
 class _Option(click.Option):
-    """An option whose default is a text where it is no value."""
+    """An option that can show a text as its default, for a default that is not a value."""
 
     default_text: str = ""
 
@@ -183,9 +183,9 @@ class _Kind(NamedTuple):
             return {"nargs": len(get_args(self.annotation)), "type": click.DateTime(["%Y-%m-%d"])}
         if issubclass(get_origin(self.annotation) or self.annotation, Path):
             return {"type": click.Path(path_type=Path)}
-        return {"type": self._number()}
+        return {"type": self._value_type()}
 
-    def _number(self) -> "click.ParamType[Any]":
+    def _value_type(self) -> "click.ParamType[Any]":
         gt, ge, lt, le = (self.bounds.get(name) for name in ("gt", "ge", "lt", "le"))
         if self.annotation is int:
             low, high = ge if gt is None else gt + 1, le if lt is None else lt - 1

@@ -55,8 +55,9 @@ def run(
     never overlap. The record of the night is runs/NAME/DATE/run.json.
 
     \b
-    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;
-    74 output cannot be written; 75 another run is going on; 130/143 interrupted or out of time; a rerun continues.
+    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed or the delivery is wrong; 5 model or device;
+    66 no or incomplete delivery; 74 output cannot be written; 75 another run is going on;
+    130/143 interrupted or out of time, a rerun continues.
     """
     from batchland.cli.documents import RunResult
     from batchland.nightly.dates import check_date, local_today

@@ -17,7 +17,7 @@ from batchland.cli.options import (
     out_option,
     print_json,
 )
-from batchland.system.text import first_few
+from batchland.system.text import first_few, ignored_files
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Manifest
@@ -107,21 +107,12 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
         f"Scored {counts.listed} images of {display_path(images)}{resumed} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "
         f"{manifest.images_per_second:.1f} images/s: {counts.ok} ok, "
-        f"{counts.failed} failed{f' ({codes})' if codes else ''}. {_skipped(manifest)}{_on_gpus(manifest)}"
+        f"{counts.failed} failed{f' ({codes})' if codes else ''}{ignored_files(manifest.ignored)}. "
+        f"{_on_gpus(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
         f"Predictions: {_relative(summary.out)}; manifest: {_relative(summary.manifest_path)}."
     )
-
-
-def _skipped(manifest: "Manifest") -> str:
-    """Files that were not listed, except hidden files and those with other extensions."""
-    kinds = ", ".join(
-        f"{kind} {count}"
-        for kind, count in manifest.ignored.items()
-        if kind not in ("hidden", "no extension") and not kind.startswith(".")
-    )
-    return f"Skipped: {kinds}. " if kinds else ""
 
 
 def _on_gpus(manifest: "Manifest") -> str:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
-from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
+from batchland.evaluation.labels import Labels, composed, match_classes, read_labels, unknown_classes_message
 from batchland.evaluation.schema import OUTCOMES, LabelAccount, LabelSource
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
@@ -126,6 +126,8 @@ def join(
         pattern = "[^/]*".join(map(re.escape, strip_prefix.split("*")))
         names = pc.replace_substring_regex(names, f"^{pattern}", "")
     labels = read_labels(labels_path, pa.chunked_array([names]), info.images)
+    names, label_images = composed(names, labels.images)
+    labels = replace(labels, images=label_images)
     if not pc.any(pc.is_in(names, value_set=labels.images)).as_py():
         raise _nothing_matches(predictions, names, labels)
     match = match_classes(set(pc.unique(labels.names).to_pylist()), info.classes)

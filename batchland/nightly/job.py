@@ -30,10 +30,12 @@ from batchland.nightly.job_tables import (
     DeliveryTable,
     EvaluationTable,
     HeartbeatTable,
+    MonitorTable,
     NotifyTable,
     RetentionTable,
     RetryTable,
 )
+from batchland.nightly.placeholders import Placeholders
 from batchland.scoring.options import FailureLimit, ScoreSettings
 from batchland.system.options import explain
 
@@ -87,12 +89,14 @@ class Job(ScoreSettings):
     metrics: JobPath | None = None
     """File for Prometheus's node exporter (textfile collector), NAME.prom."""
     delivery: DeliveryTable | None = None
+    monitor: MonitorTable = MonitorTable()
     retry: RetryTable = RetryTable()
     evaluation: EvaluationTable | None = None
     retention: RetentionTable | None = None
     heartbeat: HeartbeatTable | None = None
     notify: NotifyTable | None = None
     _file: Path = PrivateAttr(default=Path())
+    _placeholders: Placeholders = PrivateAttr(default=Placeholders(Path()))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -116,6 +120,11 @@ class Job(ScoreSettings):
     def file(self) -> Path:
         """Absolute path of the job file."""
         return self._file
+
+    @property
+    def placeholders(self) -> Placeholders:
+        """What the job file took from the environment and from files, to hide it in everything that is written."""
+        return self._placeholders
 
     @property
     def folder(self) -> Path:
@@ -150,7 +159,9 @@ class Job(ScoreSettings):
 
 
 def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
-    """Read and validate a job file. settings: `key=value` pairs that take precedence, values as in TOML.
+    """Read and validate a job file; `${NAME}` and `${file:PATH}` in its strings are filled in.
+
+    settings: `key=value` pairs that take precedence, values as in TOML.
 
     Raises UsageError, which names the file and every wrong key.
     """
@@ -162,13 +173,20 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         raise UsageError(f"{path}: is no TOML file: {error}") from error
     for setting in settings:
         _set(content, setting)
+    placeholders = Placeholders(path.parent)
+    try:
+        content = placeholders.fill(content)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
     content.setdefault("name", path.stem)
     root = path.parent / str(content.get("root", "."))
     try:
         job = Job.model_validate(content, context={"root": root.resolve()})
         job._file = path.absolute()
+        job._placeholders = placeholders
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Job, 'key')}") from error
+        message = placeholders.hide(explain(error, Job, "key"))
+        raise UsageError(f"{path}: {message}") from None  # the cause would show secrets
     return job
 
 

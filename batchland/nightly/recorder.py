@@ -102,6 +102,8 @@ class Recorder:
         """End the running attempt; one that ended before it began is added."""
         if not self._attempts or self._attempts[-1].outcome != "running":
             self._attempts.append(self._new_attempt())
+        if ending.error:
+            ending = ending._replace(error=self.job.placeholders.hide(ending.error))
         changes = ending._asdict() | {"finished_at": _now()}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         with suppress(OSError):
@@ -126,6 +128,7 @@ class Recorder:
     def warn(self, text: str | None) -> None:
         """Log a fault that does not end the run, and add it to the record. None is no fault."""
         if text is not None:
+            text = self.job.placeholders.hide(text)
             _log.warning("%s", text)
             self.warnings.append(text)
 
@@ -135,7 +138,7 @@ class Recorder:
             job=self.job.name,
             job_file=str(self.job.file),
             date=self.night,
-            config=self.job.model_dump(mode="json"),
+            config=self.job.placeholders.hide_all(self.job.model_dump(mode="json")),
             attempts=tuple(self._attempts),
             models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
             comparisons=self.comparisons,

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from batchland.evaluation.schema import Figures, LabelAccount, LabelSource
+from batchland.monitoring.schema import CanaryCheck
 from batchland.predictions.schema import Counts, ModelInfo, Seconds
 from batchland.system.documents import Count, Document
 
@@ -115,12 +116,16 @@ class ModelRun(Document):
     device: str | None = None
     provider: str | None = None
     counts: Counts | None = None
+    ignored: dict[str, Count] = Field(default_factory=dict)
+    """Numbers of files in the delivery that were not listed, by extension or kind."""
     already_scored: Count = 0
     """With mode "new": images that an earlier partition holds unchanged."""
     resumed_images: Count = 0
     seconds: Seconds | None = None
     """Of the process that completed the partition."""
     images_per_second: float | None = None
+    canaries: CanaryCheck | None = None
+    """None without canaries, and if nothing was scored."""
     mix: PredictionMix | None = None
     evaluation: NightEvaluation | None = None
 

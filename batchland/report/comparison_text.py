@@ -41,7 +41,9 @@ class ShownDifference(NamedTuple):
     name: str
     figure: Difference
     kind: str
-    """`better` or `worse` if the interval excludes 0 (top1: and the exact test agrees); else empty."""
+    """`better`, `worse`, or empty if both sides are equal."""
+    clear: bool
+    """Whether the interval excludes 0; of top1, whether the exact test agrees, too."""
     difference: str
     interval: str
 
@@ -90,8 +92,10 @@ def differences(summary: ComparisonSummary) -> list[ShownDifference]:
         sure = known and (change.low > 0 or change.high < 0)  # type: ignore[operator]
         if key == "top1":  # the exact test decides, as in the verdict
             sure = sure and summary.agreement.p_value < LEVEL
-        kind = ("better" if change.difference * better > 0 else "worse") if sure else ""
-        found.append(ShownDifference(name, change, kind, points(change.difference), _range(change) if known else ""))
+        kind = "better" if change.difference * better > 0 else "worse" if change.difference else ""
+        found.append(
+            ShownDifference(name, change, kind, sure, points(change.difference), _range(change) if known else "")
+        )
     return found
 
 

@@ -39,6 +39,6 @@ def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(run, 
         ("evaluate", "merged.parquet", "--labels", colour_folders, "--out", "report2"),
         ("compare", "report", "report2", "--out", "compared"),
         ("run", "toy.toml"),
-        ("history", "runs/toy"),
+        ("history", "toy"),
     ):
         assert (command[0], run(*command)) == (command[0], "0 []")

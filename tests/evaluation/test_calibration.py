@@ -43,7 +43,7 @@ def test_a_bin_includes_its_upper_end_and_the_first_bin_0() -> None:
 
 
 def error(group: np.ndarray, probability: np.ndarray, right: np.ndarray) -> Figure:
-    return calibration_error(grouped(group, probability, right), confidence=0.95, resamples=1000, seed=0)
+    return calibration_error(grouped(group, probability, right), confidence=0.95, resamples=400, seed=0)
 
 
 def test_calibration_error_of_two_bins() -> None:
@@ -61,16 +61,16 @@ def test_bins_of_equal_counts() -> None:
     assert equal_counts(np.array([0.5]), 15).tolist() == [1]
 
 
-@pytest.mark.parametrize("images", [60, 400, 3000])
+@pytest.mark.parametrize("images", [60, 2000])
 @pytest.mark.parametrize("gap", [0.0, 0.03, 0.1])
 def test_the_interval_of_the_calibration_error_covers_the_true_one(images: int, gap: float) -> None:
-    """At 95%, of 100 test sets: also of a calibrated model, whose observed error is never 0."""
+    """At 95%, in 60 test sets; also of a calibrated model, whose observed error is never 0."""
     rng = np.random.default_rng(images)
-    probability = gap + (1 - gap) * rng.beta(4, 1.2, (100, images))
+    probability = gap + (1 - gap) * rng.beta(4, 1.2, (60, images))
     right = rng.uniform(size=probability.shape) < probability - gap
     found = [error(bins_of(p, 15), p, r) for p, r in zip(probability, right, strict=True)]
     assert all(figure.low <= figure.value <= figure.high for figure in found)
-    assert sum(figure.low <= gap <= figure.high for figure in found) >= 85
+    assert sum(figure.low <= gap <= figure.high for figure in found) >= 51
 
 
 def test_an_empty_bin_has_no_accuracy() -> None:

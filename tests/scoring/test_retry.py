@@ -58,9 +58,7 @@ def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     score(night, out, options(toy_model))
     mend(night, 7)
-    shutil.rmtree(
-        night / "camera-1"
-    )  # good rows of images that are gone are kept; failed ones are told as they are now
+    shutil.rmtree(night / "camera-1")  # good rows of missing images are kept; failed rows say what is wrong now
     (night / "camera-0" / "new.jpg").write_bytes(picture())
     summary = score(night, out, options(toy_model, retry_failed=True))
     assert summary.manifest.counts.failed_by_code == {"empty": 3, "vanished": 8}
