@@ -203,7 +203,7 @@ def test_evaluate_rejects_three_predictions_files(nights: Path) -> None:
     result = batchland("evaluate", *("monday.parquet",) * 3, "-l", "images", "-o", "all")
     assert (result.exit_code, result.stderr) == (
         2,
-        "batchland: 3 predictions files: give one, or two to have them compared\n",
+        "batchland: 3 predictions files: give one, or two to compare\n",
     )
 
 
