@@ -68,7 +68,7 @@ class SampleSummary:
     incoming_files: int
     """Files below `incoming` with an image's extension: 25, whatever the seed. A notes.txt beside them is ignored."""
     broken_files: int
-    """How many of `incoming_files` must fail: 3, one each as `truncated`, `empty`, `not_an_image` (BROKEN_FILES)."""
+    """Number of `incoming_files` that must fail: 3, one each as `truncated`, `empty`, `not_an_image` (BROKEN_FILES)."""
 
 
 def draw_sample(root: Path, *, seed: int = 0, images: int = 480) -> SampleSummary:

@@ -46,7 +46,7 @@ class Cells(NamedTuple):
 
 
 def confusion_cells(truth: Ints, predicted: Ints, classes: int) -> tuple[Cells, Ints]:
-    """Count the (true, predicted) pairs. Returns the cells, ordered by (truth, predicted), and the cell of each image."""
+    """Count (true, predicted) pairs. Returns the cells, sorted by these pairs, and the cell index of each image."""
     codes, cell, images = np.unique(truth * classes + predicted, return_inverse=True, return_counts=True)
     return Cells(codes // classes, codes % classes, images, classes), cell
 

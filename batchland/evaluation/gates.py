@@ -86,7 +86,7 @@ def parse_gate(text: str) -> Gate:
     asked = of_class[2] if of_class else name
     if asked not in known:
         near = near_miss(asked, known)
-        remedy = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
+        remedy = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
         raise UsageError(f"gate {text!r}: unknown figure {asked!r} ({remedy})")
     gate = Gate(text.strip(), name, drop is not None, found["operator"], limit)
     _check_limit(gate, asked, counts=_CLASS_COUNTS if of_class else COUNTS)

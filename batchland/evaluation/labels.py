@@ -63,7 +63,7 @@ def read_labels(source: Path, predicted: pa.ChunkedArray, image_root: str) -> La
 def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> ClassMatch:
     """Match each name with the model's class folders, then its labels, then its labels without the folder's number.
 
-    Composed and decomposed Unicode characters (NFC, NFD) match each other, unless they tell two classes apart.
+    Composed and decomposed Unicode characters (NFC, NFD) match each other, unless two classes differ only in that.
     """
     by_folder = _indices([name.folder for name in classes])
     by_label = _indices([name.label for name in classes])

@@ -1,4 +1,4 @@
-"""Turn image bytes into pixels, once, for training and scoring alike. Knows neither torch nor ONNX.
+"""Turn image bytes into pixels, in the same way for training and for scoring.
 
 `fit(decode(data, spec), spec)` is the whole path. Training augments between the two calls; nothing else differs.
 Normalisation is not here: mean and standard deviation live inside the ONNX graph.
@@ -31,7 +31,7 @@ from batchland.errors import ErrorCode, ImageError
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is decoded, by content. Of MPO, the multi-picture JPEG of some cameras, the first picture counts."""
+"""Supported formats, recognised by content. Of an MPO (multi-picture JPEG), the first picture is decoded."""
 
 # Warnings of libjpeg that leave every pixel in place; all others mean that some are missing or made up.
 _HARMLESS_JPEG_WARNINGS: Final = (
@@ -42,7 +42,7 @@ _HARMLESS_JPEG_WARNINGS: Final = (
     "Corrupt JPEG data: bad ICC marker",
 )
 _BYTES_BEFORE_THE_END: Final = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
-"""Left over by the decoder: padding, or else it has lost its way in damaged data."""
+"""Bytes that the decoder did not use: padding, or a sign of damaged data."""
 _END_OF_JPEG: Final = b"\xff\xd9"
 _MAX_SCANS: Final = 100
 """A progressive JPEG of an encoder has about ten; a crafted one of a few kilobytes can keep a core busy for hours."""
@@ -178,7 +178,7 @@ def check_claims(image: Image.Image, data: bytes, spec: PreprocessSpec) -> None:
 
 
 def decode_jpeg(data: bytes, width: int, height: int, divisor: int) -> Pixels | None:
-    """By libjpeg-turbo, whose pixels must be all there. None for the rare kinds that simplejpeg does not know.
+    """Decode with libjpeg-turbo; raises an error if pixels are missing. None for a kind that simplejpeg cannot decode.
 
     width, height: as Pillow has read them. divisor: of the sides, 1, 2, 4 or 8.
     """
@@ -267,11 +267,11 @@ class ResizeGeometry(NamedTuple):
     height: int
     left: int
     top: int
-    """Where the cut begins, whose size is the spec's."""
+    """Top left corner of the crop, which has the size in the spec."""
 
 
 def resize_geometry(width: int, height: int, spec: PreprocessSpec) -> ResizeGeometry:
-    """How `fit` brings a picture of this size to the spec's (with `crop`, by torchvision's rounding)."""
+    """How `fit` resizes and crops a picture of this size (for `crop`, rounded as torchvision does)."""
     if spec.shorter_side is None:
         return ResizeGeometry(spec.width, spec.height, 0, 0)
     across, down = (spec.shorter_side * side // min(width, height) for side in (width, height))

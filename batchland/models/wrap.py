@@ -13,7 +13,7 @@ from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
 
 _PREFIX: Final = "adopted/"
-"""Of all names of the foreign graph."""
+"""Prefix of all names of the foreign graph."""
 _Tensor = tuple[str, int, Sequence[int]]
 """Name, data type and shape without the batch."""
 

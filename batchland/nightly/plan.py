@@ -1,4 +1,4 @@
-"""What a job would do for one night, without doing any of it."""
+"""Dry run: list the steps of a job for one night, and the errors that they would cause."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -26,10 +26,10 @@ from batchland.system.text import files, images
 
 
 class NightPlan(NamedTuple):
-    """What a run would do, and why it would fail."""
+    """The steps of a run, and the errors that would end it."""
 
     lines: tuple[str, ...]
-    """For people, one for each step, in order."""
+    """Text to show, one line per step, in order."""
     problems: tuple[BatchlandError, ...]
     """The errors that would end the run, as far as they can be known. Each has a line that says `fail`."""
 

@@ -54,7 +54,9 @@ def read_run(folder: Path) -> RunRecord:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a folder runs/NAME/DATE") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-        raise UsageError(f"{path}: is no record that this batchland reads ({where}); move it away") from error
+        raise UsageError(
+            f"{path}: is not a record that this version of batchland can read ({where}); move it away"
+        ) from error
     attempts = (_killed_if_dead(attempt, running) for attempt in record.attempts)
     return record.model_copy(update={"attempts": tuple(attempts)})
 

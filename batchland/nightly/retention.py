@@ -97,7 +97,7 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
 
 
 def _summary_last(names: Sequence[str]) -> Sequence[str]:
-    """As with the manifest: the next run finds what a killed deletion has left."""
+    """Put the summary last, like the manifest, so that the next run finds the rest after an interrupted deletion."""
     return (*names[1:], names[0])
 
 

@@ -114,7 +114,9 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise UsageError(f"{name}: not a manifest that this batchland reads; restore it, or score again") from error
+        raise UsageError(
+            f"{name}: not a manifest that this version of batchland can read; restore it, or score again"
+        ) from error
 
 
 def predictions_info(schema: pa.Schema, name: str) -> PredictionsInfo:

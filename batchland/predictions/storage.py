@@ -19,7 +19,7 @@ from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path
 
 _OTHER_FILES: Final = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".html", ".xlsx", ".pq", ".onnx"))
-"""Whoever gives a name with such a suffix wants a file of another format, not a folder of parts."""
+"""An output with one of these suffixes is refused: the user expects this file format, not a folder of parts."""
 
 
 class Output(AbstractContextManager["Output"], Protocol):

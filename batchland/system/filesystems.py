@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long a storage that has answered before may be silent before the run ends."""
+"""A run ends if a storage that has answered before does not answer for this long."""
 Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
 _GCS_RETRY_SECONDS: Final = 10
@@ -42,7 +42,7 @@ class Location(NamedTuple):
 
     filesystem: "FileSystem"
     path: str
-    """In the file system's own form; in object stores the bucket's name comes first."""
+    """Path as pyarrow's file system expects it; in object stores it starts with the bucket."""
     name: str
     """The URL for messages, without credentials and options."""
     listed: bool = True

@@ -68,7 +68,7 @@ def holder_facts() -> dict[str, object]:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """The holder of a lock: `pid`, `host` and `since` as far as they are known; None if nobody holds it.
+    """The holder of a lock: `pid`, `host` and `since` as far as they are known; None if the lock is free.
 
     Asks the kernel, by holding a shared lock for a moment: whoever wants the lock meanwhile needs a short `wait`.
     """

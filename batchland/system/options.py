@@ -69,7 +69,7 @@ def _suggestion(name: str, path: list[str], options: type[BaseModel]) -> str:
     known = list(_names(options))
     siblings = [each for each in known if each.split(".")[:-1] == path[:-1]]
     near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)
-    return f'did you mean "{near}"?' if near else f"known are {', '.join(siblings)}"
+    return f'did you mean "{near}"?' if near else f"known: {', '.join(siblings)}"
 
 
 def _names(options: type[BaseModel], prefix: str = "") -> Iterator[str]:

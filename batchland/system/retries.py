@@ -1,4 +1,4 @@
-"""Retry file system calls whose error may pass: a busy disk, a network mount that is away for a second."""
+"""Retry file system calls after temporary errors, such as a busy disk or a network mount without a connection."""
 
 import errno
 import random
@@ -22,10 +22,10 @@ _FINAL_ERRORS: Final = frozenset(
 
 
 class Retries:
-    """Repeats file system calls with growing waits where the error may pass. Threads may share it.
+    """Repeats file system calls after temporary errors, with growing waits. Thread-safe.
 
-    After VAIN_IN_A_ROW calls whose retries all failed, errors are final for REST_SECONDS: a hundred thousand unreadable
-    files must not take a night of waiting.
+    After VAIN_IN_A_ROW calls have failed in spite of all retries, nothing is retried for REST_SECONDS. Otherwise, a
+    hundred thousand unreadable files would take a night.
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ def test_stdout_that_takes_nothing_ends_with_a_sentence(score, tmp_path, redirec
     result = score(redirect)
     assert (result.returncode, result.stderr) == (
         74,
-        f"batchland: standard output: cannot be read or written ({reason}); mend that, then run the same command "
+        f"batchland: standard output: cannot be read or written ({reason}); fix this, then run the same command "
         f"again\n",
     )
     assert (tmp_path / "p.parquet").exists()

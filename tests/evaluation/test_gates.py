@@ -89,7 +89,7 @@ def test_gates_are_parsed(text: str, gate: tuple[str, bool, str, float]) -> None
         ("class[Sea].recal < 1", "gate 'class[Sea].recal < 1': unknown figure 'recal' (did you mean 'recall'?)"),
         (
             "class[Sea].x < 1",
-            "gate 'class[Sea].x < 1': unknown figure 'x' (known are accuracy, recall, precision, f1, mean_confidence, "
+            "gate 'class[Sea].x < 1': unknown figure 'x' (known: accuracy, recall, precision, f1, mean_confidence, "
             "support, failed)",
         ),
     ],

@@ -83,7 +83,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
             "\"output\" = 's3://b/p': is a URL, but a job works with paths of this machine; mount the storage",
         ),
         (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
-        (["retention.x=1"], 'unknown key "retention.x" (known are retention.keep_days, retention.keep_nights)'),
+        (["retention.x=1"], 'unknown key "retention.x" (known: retention.keep_days, retention.keep_nights)'),
         (["batch_size=0"], '"batch_size" = 0: should be greater than 0'),
         (
             ["batch_size=0", "modes=1"],

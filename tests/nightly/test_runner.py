@@ -363,7 +363,7 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
     record, attempt = run(project, NIGHT, "images=nowhere", "retry={attempts=2, wait='60s'}")
     assert time.monotonic() - begin < 10
     assert [tried.outcome for tried in record.attempts] == ["missing_input", "interrupted"]
-    assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; the same command goes on there")
+    assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; run the same command again to continue")
 
 
 def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
@@ -407,7 +407,8 @@ def test_a_record_of_another_version_is_moved_aside(project):
     record, attempt = run(project)
     assert (attempt.outcome, len(record.attempts)) == ("ok", 1)
     assert record.warnings == (
-        f"{path}: is no record that this batchland reads (schema_version); move it away; moved to run.json.unreadable",
+        f"{path}: is not a record that this version of batchland can read (schema_version); move it away; "
+        "moved to run.json.unreadable",
     )
     assert (path.parent / "run.json.unreadable").read_text() == '{"schema_version": 99}'
 

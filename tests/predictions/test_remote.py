@@ -279,7 +279,7 @@ def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_sile
         f"run or stop it (it is taken for dead 10 minutes after its last part)"
     )
     assert score(photos, url, options(toy_model)).manifest.resumed_images > 0
-    assert "goes on from the parts of another run (process 7 on elsewhere" in caplog.text
+    assert "continues with the parts of another run (process 7 on elsewhere" in caplog.text
     (bucket.folder / "p.parquet").unlink()
     hold(bucket, photos, toy_model, "elsewhere")
     for path in (bucket.folder / ".p.parquet.parts").iterdir():
@@ -360,7 +360,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=kill)
     told = str(caught.value)
     assert told.startswith(f"s3://{bucket.name}/p.parquet: cannot be written (AWS Error NETWORK_CONNECTION")
-    assert told.endswith("finished parts are kept: mend that, then run the same command again to go on")
+    assert told.endswith("finished parts are kept: fix this, then run the same command again to go on")
     own_s3_server.start()
     assert score(photos, bucket.url("p.parquet"), options(toy_model)).manifest.resumed_images > 0
     score(photos, tmp_path / "p.parquet", options(toy_model))

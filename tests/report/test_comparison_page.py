@@ -160,7 +160,7 @@ def test_compare_rejects_a_comparison(nights: Path) -> None:
     write_comparison(comparison(), "changes")
     result = batchland("compare", "changes", "changes", "--out", "x")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "changes/summary.json: not a summary that this batchland reads (" in result.stderr
+    assert "changes/summary.json: not a summary that this version of batchland can read (" in result.stderr
 
 
 def test_evaluate_two_predictions_files(nights: Path) -> None:

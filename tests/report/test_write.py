@@ -120,7 +120,7 @@ def test_a_damaged_report_is_rejected(small: Evaluation, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="its tables cannot be read"):
         read_report(files.folder)
     files.summary.write_text('{"schema_version": 7}')
-    with pytest.raises(UsageError, match=r"not a summary that this batchland reads \(schema_version\)"):
+    with pytest.raises(UsageError, match=r"not a summary that this version of batchland can read \(schema_version\)"):
         read_report(files.folder)
 
 

@@ -318,7 +318,7 @@ def test_a_run_that_cannot_write_leaves_no_parts(photos, toy_model):
     with pytest.raises(OutputError) as caught:
         score(photos, "/proc/p.parquet", options(toy_model))
     assert str(caught.value) == (
-        "/proc/p.parquet: cannot be written (No such file or directory); mend that, or give another output"
+        "/proc/p.parquet: cannot be written (No such file or directory); fix this, or give another output"
     )
 
 

@@ -97,17 +97,17 @@ def misfit(state: dict[str, Tensor], name: str = "resnet18") -> str:
 def test_weights_of_another_network_are_refused_with_the_first_misfit() -> None:
     state = dict(resnet18().state_dict())
     assert misfit(state, "resnet50") == (
-        "weights x: do not fit resnet50: layer1.0.conv1.weight [64, 64, 3, 3] stands where layer1.0.conv1.weight "
-        "[64, 64, 1, 1] should be"
+        "weights x: do not fit resnet50: expected layer1.0.conv1.weight [64, 64, 1, 1], found layer1.0.conv1.weight "
+        "[64, 64, 3, 3]"
     )
     assert misfit(state | {"conv1.weight": torch.zeros(64, 3, 3, 3)}) == (
         "weights x: do not fit resnet18: conv1.weight has the shape [64, 3, 3, 3], not [64, 3, 7, 7]"
     )
     assert misfit(state | {"layer5.weight": torch.zeros(1)}) == (
-        "weights x: do not fit resnet18: layer5.weight [1] is left over"
+        "weights x: do not fit resnet18: layer5.weight [1] is not part of it"
     )
     short = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "layer4.1.bn2"))}
-    assert misfit(short) == "weights x: do not fit resnet18: nothing stands where layer4.1.bn2.weight [512] should be"
+    assert misfit(short) == "weights x: do not fit resnet18: expected layer4.1.bn2.weight [512], found nothing"
 
 
 def test_order_alone_does_not_confuse_kinds_of_parameters_or_layers() -> None:
@@ -117,10 +117,10 @@ def test_order_alone_does_not_confuse_kinds_of_parameters_or_layers() -> None:
     weight, bias = names.index("_bn1.weight"), names.index("_bn1.bias")
     names[weight], names[bias] = names[bias], names[weight]
     assert misfit({name: state[name] for name in names}) == (
-        "weights x: do not fit resnet18: _bn1.bias [64] stands where bn1.weight [64] should be"
+        "weights x: do not fit resnet18: expected bn1.weight [64], found _bn1.bias [64]"
     )
     split = {("_bn1b.bias" if name == "_bn1.bias" else name): tensor for name, tensor in state.items()}
-    assert misfit(split) == "weights x: do not fit resnet18: _bn1b.bias [64] stands where bn1.bias [64] should be"
+    assert misfit(split) == "weights x: do not fit resnet18: expected bn1.bias [64], found _bn1b.bias [64]"
 
 
 def test_unsuitable_files_are_refused(tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_given_dates_are_the_reference_of_all_versions():
     assert compared(records, reference=(day(1), day(2))) == {
         1: ([2, 3], False), 2: ([3], True), 3: ([2], True), 4: ([2, 3], False)
     }  # fmt: skip
-    with pytest.raises(UsageError, match=r"^reference 2024-11-01 to 2024-11-02: no good night with predictions lies"):
+    with pytest.raises(
+        UsageError, match=r"^reference 2024-11-01 to 2024-11-02: contains no good night with predictions"
+    ):
         measure(records, TrendOptions(reference=(date(2024, 11, 1), date(2024, 11, 2))))
 
 

@@ -45,7 +45,7 @@ class ImageList:
         self.countable = listing != STANDARD_INPUT and os.path.isfile(listing)  # noqa: PTH113 - a pipe is read once
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """In the order of the list. Blank lines are counted in `ignored`. Raises UsageError if it is not a list."""
+        """The images in list order. Counts blank lines in `ignored`. Raises UsageError if it is not a list."""
         if not is_url(self._base) and not os.path.isdir(self._base):  # noqa: PTH112
             raise UsageError(f"{self.name}: is not a folder; the paths of a list are below a folder, or absolute")
         if is_url(self._listing):
@@ -96,7 +96,7 @@ def _remote_files(url: str) -> Any:
 
 
 def _usable(entries: Iterator[bytes], list_name: str) -> Iterator[bytes]:
-    """The same entries. Raises UsageError if none of the first ones can be used: then it is not a list of images."""
+    """Pass the entries on. Raises UsageError if none of the first ones is usable: then it is not a list of images."""
     first: list[bytes] = []
     problem = None
     for entry in islice(entries, _TRIED):

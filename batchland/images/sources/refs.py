@@ -74,7 +74,7 @@ class ImageRef(NamedTuple):
 
     name: str
     path: bytes
-    """What `store` finds it by. For a local file, its path."""
+    """The key of the image in `store`. For a local file, its path."""
     error: tuple[ErrorCode, str] | None = None
     """Set if listing failed (a folder that cannot be read): then its row is a failed one."""
     store: Store = LOCAL_FILES

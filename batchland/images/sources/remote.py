@@ -67,7 +67,7 @@ class Remote:
                 raise start_error(error, self.name) from error
         with suppress(OSError):
             if self._files.location.filesystem.get_file_info(self._files.location.path).is_file:
-                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in")
+                raise UsageError(f"{self.name}: is not a folder; give the folder that contains it")
         raise UsageError(f"{self.name}: does not exist; give a folder of images")
 
 

@@ -102,7 +102,7 @@ def test_facts_of_a_remote_image_are_those_when_it_is_read(bucket: Bucket, monke
     [
         ("s3://no-such-bucket/photos", {}, "s3://no-such-bucket/photos: there is no such bucket; check its name, the "),
         ("s3://BUCKET/no/such", {}, "s3://BUCKET/no/such: does not exist; give a folder of images"),
-        ("s3://BUCKET/a.jpg", {}, "s3://BUCKET/a.jpg: is not a folder; give the folder that it lies in"),
+        ("s3://BUCKET/a.jpg", {}, "s3://BUCKET/a.jpg: is not a folder; give the folder that contains it"),
         (
             "s3://BUCKET/",
             {"AWS_SECRET_ACCESS_KEY": "guessed"},
