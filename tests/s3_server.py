@@ -127,7 +127,7 @@ def new_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 
 _FRESH = ("--dir-cache-time", "1ms", "--vfs-cache-mode", "off", "-vv")
-"""What is put into the folder is there at once; -vv logs requests."""
+"""New files in the folder are visible at once; -vv logs requests."""
 
 
 def _serving(folder: Path) -> Iterator[S3Server]:
@@ -139,7 +139,7 @@ def _serving(folder: Path) -> Iterator[S3Server]:
 
 
 def _rclone() -> str:
-    """The wheel's, which lies beside this interpreter."""
+    """Path of rclone from the wheel, beside this interpreter."""
     return str(Path(sys.executable).with_name("rclone"))
 
 

@@ -146,7 +146,7 @@ def test_many_threads_share_a_server(tmp_path):
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
 def test_a_server_that_does_not_start_is_a_clear_error_for_a_suspect(tmp_path, monkeypatch, executable):
-    """And only slow images, which harm nobody, are decoded in this process then."""
+    """Images that are only slow are then decoded in this process."""
     monkeypatch.setattr(sys, "executable", executable)
     ref = ref_of(tmp_path, picture())
     note_suspect(tmp_path, "a.jpg")

@@ -74,7 +74,7 @@ def disk(tmp_path):
 
 
 class Project:
-    """Where the nights happen."""
+    """The folder of the nights."""
 
     def __init__(self, folder):
         self.folder = folder

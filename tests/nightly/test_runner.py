@@ -543,7 +543,7 @@ def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_serve
     assert len(images(project)) == 9
 
 
-def test_a_latest_that_cannot_be_written_is_no_fault_of_the_night(project, caplog):
+def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     (project / "runs" / "toy" / "latest").mkdir(parents=True)
     assert run(project).attempt.exit_code == 0
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good

@@ -57,7 +57,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def test_only_init_main_version_and_errors_stand_at_the_top():
+def test_only_init_main_version_and_errors_are_at_the_top():
     assert sorted(path.name for path in PACKAGE.glob("*.py")) == [
         "__init__.py",
         "__main__.py",

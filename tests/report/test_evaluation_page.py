@@ -1,4 +1,4 @@
-"""report.html in a real browser: quiet, offline, sortable, readable, and safe whatever classes and files are called."""
+"""report.html in a real browser: no errors, no requests, sortable, readable, and safe with unusual names."""
 
 import csv
 import os
@@ -231,7 +231,7 @@ def test_a_matrix_of_many_classes_by_key_and_by_name(browser: Any, pages: dict[s
 
 
 def test_the_canvas_has_the_numbers_of_the_table(browser: Any, pages: dict[str, Path]) -> None:
-    """What the canvas tells of a class's own cell is what its row in the table tells."""
+    """The diagonal cell of a class in the canvas shows the same numbers as its row in the table."""
     with opened(browser, pages["30"]) as found:
         page = found.page
         page.get_by_label("Find").fill("Class 7")

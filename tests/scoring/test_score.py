@@ -1,4 +1,4 @@
-"""score(): every image one row, nothing lost, nothing mixed, the same bytes whatever happens on the way."""
+"""score(): one row per image, none lost or mixed up, and the same bytes after interruptions and errors."""
 
 import hashlib
 import json
@@ -111,7 +111,7 @@ def test_two_runs_give_the_same_bytes(tmp_path, photos, toy_model):
 
 
 class Stop(Exception):  # noqa: N818
-    """Ends a run from within, as an error would."""
+    """Raised in a callback to end a run with an error."""
 
 
 def stop_after(images):

@@ -154,7 +154,7 @@ def test_two_processes_score_shards_at_once_and_a_third_merges(tmp_path, photos,
 
 
 class Stop(Exception):  # noqa: N818
-    """Ends a run from within, as an error would."""
+    """Raised in a callback to end a run with an error."""
 
 
 @pytest.mark.parametrize("came_meanwhile", [False, True])
@@ -192,7 +192,7 @@ def test_a_finished_shard_is_not_scored_again(tmp_path, photos, toy_model, four)
         score_shard(photos, four, options(toy_model), 2, 4, top_k=1)
 
 
-def test_what_failed_is_scored_again_after_the_merge(tmp_path, photos, toy_model, four):
+def test_failed_images_are_scored_again_after_the_merge(tmp_path, photos, toy_model, four):
     out = tmp_path / "p.parquet"
     merge(four, out)
     for number in (7, 17, 57):

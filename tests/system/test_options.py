@@ -1,4 +1,4 @@
-"""Options objects: frozen, and what is wrong with a value is one line of an error of ours."""
+"""Options objects: frozen, with one-line errors for invalid values."""
 
 from typing import Annotated, Literal
 

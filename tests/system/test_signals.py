@@ -1,4 +1,4 @@
-"""Signals become a flag, once; handlers come back afterwards."""
+"""The first signal sets a flag; the old handlers are restored afterwards."""
 
 import os
 import signal

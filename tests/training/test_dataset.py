@@ -23,7 +23,7 @@ SPEC = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
 def noise(seed: int, size: tuple[int, int] = (90, 70)) -> bytes:
-    """A JPEG of which no two are alike, and no part is like another."""
+    """A JPEG of random colours. Each seed gives another picture, and all parts of a picture differ."""
     width, height = size
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The trend: what is compared with what, whole rows, what the page says, and that it shows no more than there is."""
+"""The trend: references, whole rows, the text of the page, and missing values that are not shown."""
 
 import math
 import re

@@ -311,7 +311,7 @@ def test_same_list_piped_again_resumes_the_run(
 
 
 def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
-    """Two hundred thousand lines, of which the process keeps none."""
+    """200,000 lines; memory must not grow with them."""
     (tmp_path / "list.txt").write_bytes(b"".join(b"camera-%07d.jpg\n" % number for number in range(200_000)))
     code = (
         "import resource, sys; from batchland.images.sources.open import open_source\n"

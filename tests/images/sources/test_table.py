@@ -19,7 +19,7 @@ from batchland.scoring.account import Progress
 
 
 @pytest.fixture(autouse=True)
-def _open_anew() -> None:
+def _close_open_files() -> None:
     random_access.open_files.close()
     table._open_tables.close()
 

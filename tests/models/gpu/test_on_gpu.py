@@ -150,7 +150,7 @@ def test_out_of_memory_halves_the_batch(models):
     np.testing.assert_allclose(found, answers(models / "fp32.onnx", "cpu", pixels), atol=1e-3)
 
 
-def test_without_room_for_one_image_the_gpu_is_told(models):
+def test_too_little_memory_for_one_image_is_an_error_that_names_the_gpu(models):
     room = (models / "fp32.onnx").stat().st_size + 2 * 2**20  # the weights find room, the first layer's output does not
     session = on_gpu(models / "fp32.onnx", Device("cuda"), {"gpu_mem_limit": str(room)})
     runner = BatchRunner(session, Device("cuda"), 4, (SIDE, SIDE, 3), CLASSES)

@@ -90,7 +90,7 @@ def locally(photos: Path, out: Path, model: Path) -> bytes:
 
 
 def test_both_engines_write_the_same_file_and_resume_each_other(tmp_path, photos, toy_model, environment):
-    """A run of the local engine stops at its time limit; Ray goes on there. Some images are broken."""
+    """A run of the local engine stops at its time limit, and Ray continues it. Some images are broken."""
     expected = locally(photos, tmp_path / "local.parquet", toy_model)
     out = tmp_path / "p.parquet"
     with pytest.raises(TimeLimitError):
