@@ -213,7 +213,7 @@ def _check_columns(source: Path, found: Sequence[str]) -> None:
             f"{source}: has no column {' and no column '.join(map(repr, missing))}, it has "
             f"{enumerate_names(list(found))}; labels need the columns 'image' and 'label'"
         )
-    if {"status", "probability"} <= set(found):  # compared with themselves, they would be perfect
+    if {"status", "probability"} <= set(found):  # predictions compared with themselves would be perfect
         raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")
 
 

@@ -118,7 +118,7 @@ class CrashGuard:
         try:
             yield
         except BaseException:
-            self._thread.slots = []  # keep these notes, whatever the thread loads next
+            self._thread.slots = []  # keep these notes while the thread loads other images
             raise
         self._note([b""] * len(names))
 

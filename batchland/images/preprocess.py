@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-# Each plugin registers its format; without Image.init(), nothing but these is ever tried.
+# Each plugin registers its format; without Image.init(), Pillow tries only these.
 from PIL import (  # noqa: F401
     BmpImagePlugin,
     GifImagePlugin,
@@ -33,7 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Supported formats, recognised by content. Of an MPO (multi-picture JPEG), the first picture is decoded."""
 
-# Warnings of libjpeg that leave every pixel in place; all others mean that some are missing or made up.
+# Warnings of libjpeg after which all pixels are correct; after all others, some are missing or invented.
 _HARMLESS_JPEG_WARNINGS: Final = (
     "unknown JFIF revision number",
     "Unknown Adobe color transform code",
@@ -51,7 +51,7 @@ _STRIP_PIXELS: Final = 4_000_000
 _ORIENTATION_TAG: Final = 0x0112
 _PILLOW_FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-# Pillow remarks on odd EXIF and TIFF tags, once a place and on stderr; a failed image speaks through its ImageError.
+# Pillow prints warnings about odd EXIF and TIFF tags; batchland reports a failed image by its ImageError.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -184,7 +184,10 @@ def decode_jpeg(data: bytes, width: int, height: int, divisor: int) -> Pixels | 
     """
     size = {"min_height": -(-height // divisor), "min_width": -(-width // divisor), "min_factor": divisor}
     try:
-        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (height, width):  # max_pixels was held to Pillow's
+        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (
+            height,
+            width,
+        ):  # max_pixels was checked with Pillow's size
             raise ImageError("corrupt", "its header gives more than one size")
         pixels: Pixels = simplejpeg.decode_jpeg(data, **size)
     except ValueError as error:

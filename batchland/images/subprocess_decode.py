@@ -150,7 +150,9 @@ class _Server:
             try:
                 with theirs:
                     socket.send_fds(self._control, [b"\n"], [theirs.fileno()])
-                with suppress(BrokenPipeError, ConnectionResetError):  # the decoder died before it had read everything
+                with suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # the decoder crashed before it had read everything
                     ours.sendall(request)
                     ours.shutdown(socket.SHUT_WR)
                 answer = _read_all(ours)
@@ -208,7 +210,7 @@ def _supervise(connection: socket.socket) -> Never:
             _decode_request(connection)
         _, status = os.waitpid(decoder, 0)
         with suppress(OSError):
-            connection.shutdown(socket.SHUT_RD)  # whoever still sends to a dead decoder gets an error
+            connection.shutdown(socket.SHUT_RD)  # then sending to a crashed decoder raises an error
         connection.sendall(_STATUS.pack(status))
     except BaseException:
         traceback.print_exc()

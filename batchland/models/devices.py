@@ -129,7 +129,7 @@ def _installed(wheel: str) -> bool:
 
 def _load_libraries(kind: str) -> None:
     """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, as far as they are installed."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the names of missing libraries
         ort.preload_dlls()
     wheel = importlib.util.find_spec("tensorrt_libs") if kind == "tensorrt" else None
     for folder in (wheel and wheel.submodule_search_locations) or ():

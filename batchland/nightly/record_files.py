@@ -46,7 +46,7 @@ def read_runs(folder: str | os.PathLike[str]) -> list[RunRecord]:
 def read_run(folder: Path) -> RunRecord:
     """The record of one night, `folder` being `runs/NAME/DATE`; see `read_runs`. Raises UsageError."""
     path = folder / RUN_FILE
-    # The lock is read first, so that a run that ends in between is not taken for killed.
+    # The lock is read first, so that a run that ends in between does not count as killed.
     running = holder(folder.parent / LOCK_FILE)
     try:
         record = RunRecord.model_validate_json(path.read_bytes())

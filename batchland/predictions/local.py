@@ -126,7 +126,7 @@ class LocalOutput:
 
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """As `Output`."""
-        # The file is ours to close even where its last bytes find no room; one of Arrow's would stay open.
+        # A Python file, which is closed even if the disk is full at the end; Arrow would leave its own file open.
         replace_file(self._part_path(index), partial(write_table, table, metadata=metadata))
 
     def assemble(

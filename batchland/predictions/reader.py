@@ -40,7 +40,7 @@ class StoredPredictions:
         if isinstance(location, Path):
             self._files = _LocalFiles(location)
         else:
-            from batchland.predictions.objects import Objects  # heavy; local predictions do without
+            from batchland.predictions.objects import Objects  # slow to import; local predictions do not need it
 
             self._files = _RemoteFiles(Objects.at(location), display_url(location).rstrip("/"))
         self.name = self._files.name

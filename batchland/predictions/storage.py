@@ -77,7 +77,7 @@ def open_output(location: Path | str) -> Output:
         raise UsageError(f"{name}: predictions are written as Parquet; name the output {stem}.parquet or {stem}")
     if isinstance(location, Path):
         return LocalOutput(location)
-    from batchland.predictions.remote import RemoteOutput  # heavy; local outputs do without
+    from batchland.predictions.remote import RemoteOutput  # slow to import; local outputs do not need it
 
     return RemoteOutput(location)
 

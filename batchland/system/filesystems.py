@@ -61,7 +61,7 @@ def open_location(url: str) -> Location:
 
 @lru_cache
 def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
-    from pyarrow.fs import FileSystem  # heavy; local paths do without
+    from pyarrow.fs import FileSystem  # slow to import; local paths do not need it
 
     pa.set_io_thread_count(max(pa.io_thread_count(), _CONNECTIONS))  # Arrow opens as many connections
     base = f"{scheme}://{netloc}/"

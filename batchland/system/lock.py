@@ -91,7 +91,7 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
         descriptor = open_existing(path, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder may have removed the file between our open and our lock: then it locks nothing any more.
+            # The last holder may have removed the file between our open and our lock: then the lock is useless.
             if _same_file(descriptor, path):
                 return descriptor
         except BlockingIOError:
@@ -116,7 +116,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 def _close(descriptor: int) -> None:
     try:
         os.close(descriptor)
-    except OSError as error:  # nothing of value was written, and the descriptor is closed all the same
+    except OSError as error:  # only the note about the holder is lost; the descriptor is closed anyway
         _log.warning("a lock file cannot be closed (%s)", error.strerror)
 
 

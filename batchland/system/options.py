@@ -22,7 +22,7 @@ _PLAIN: Final = {
     "path_type": "should be a path",
     "dict_type": "should be a table",
     "tuple_type": 'should be a list, like ["one", "another"]',
-    "string_pattern_mismatch": "should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+    "string_pattern_mismatch": "should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
 }
 """Plain words by pydantic's error type, where its own message speaks of Python types or regular expressions."""
 

@@ -15,7 +15,7 @@ _WAITS: Final = (1, 4, 16)
 VAIN_IN_A_ROW: Final = 20
 REST_SECONDS: Final = 60.0
 
-# These errors are about the path, not about the storage. All others may pass, permissions of network mounts too.
+# These errors concern the path, not the storage. All others may be temporary, even EACCES on network mounts.
 _FINAL_ERRORS: Final = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
 )
@@ -61,7 +61,7 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno not in _FINAL_ERRORS
 
 
-# Not a library's retry: importing one at start costs time, and importing it here may fail for lack of file handles.
+# No retry library: importing it at start is slow, and importing it here may fail for lack of file descriptors.
 def _again(action: Callable[[], Result]) -> Result:
     for wait in _WAITS[:-1]:
         time.sleep(wait * FIRST_WAIT * random.uniform(1, 1.25))  # noqa: S311 - so that threads come back one by one

@@ -118,7 +118,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         ),
         (
             ["name=../up"],
-            "\"name\" = '../up': should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+            "\"name\" = '../up': should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
         ),
         (
             ["device=cud"],

@@ -98,7 +98,7 @@ class _Lister:
 
     def _listed(self, infos: "list[FileInfo]", skip: int) -> Iterator[tuple[bytes, int, int]]:
         """Name, size and time of a folder's images and subfolders. Subfolders end in `/`, so paths are in order."""
-        while infos:  # consumes the list: a million names are not held twice
+        while infos:  # empties the list, so that a million names are not in memory twice
             info = infos.pop()
             name = info.path[skip:].encode()
             folder = not info.is_file

@@ -36,6 +36,6 @@ def settings_for(content: bytes) -> GpuSettings:
     """FP16 if an ONNX file has half-float weights, else FP32; also for bytes that are not ONNX."""
     try:
         weights = onnx.load_model_from_string(content).graph.initializer
-    except Exception:  # protobuf's errors are its own; onnxruntime will say what is wrong
+    except Exception:  # protobuf has its own exceptions; onnxruntime will report the problem
         return FP32
     return FP16 if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights) else FP32
