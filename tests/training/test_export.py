@@ -43,7 +43,7 @@ def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFact
 
 
 def in_torch(model: TrainedModel, pixels: np.ndarray, temperature: float) -> np.ndarray:
-    served = build(model.card.name, 3, model.card.preprocess, "resnet18")  # type: ignore[arg-type]
+    served = build(model.card.name, 3, model.card.preprocess, "resnet18", "linear")  # type: ignore[arg-type]
     served.load_state_dict(torch.load(model.checkpoint, weights_only=True)["state"])
     served.temperature.fill_(temperature)
     with torch.inference_mode():
