@@ -25,8 +25,6 @@ SCENARIOS = (
     "score", "score-folder", "overwrite", "overwrite-folder", "retry", "retry-folder", "merge", "evaluate", "run",
     "images",
 )  # fmt: skip
-QUICK = 2
-"""Calls of each kind and scenario that the quick test lets fail."""
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="a library is preloaded, as on Linux"),
@@ -69,8 +67,7 @@ class Driver:
         return Outcome(text=self._log.read_text(), **json.loads(report.read_text()))
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(60)
+        self._process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -247,11 +244,11 @@ def sweep(
     return tried, wrong
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ["score", "overwrite-folder"])
 def test_some_calls_fail(driver, prepare, folder, name):
-    tried, wrong = sweep(driver, prepare(name), folder, KINDS, QUICK)
+    tried, wrong = sweep(driver, prepare(name), folder, KINDS, 1)
     assert wrong == []
-    assert tried > QUICK
+    assert tried >= 10
 
 
 @pytest.mark.slow
