@@ -4,6 +4,7 @@ job = load_job(Path("jobs/nightly.toml"))
 """
 
 import datetime as dt
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,6 +179,8 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         content = placeholders.fill(content)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
+    if "\\u0000" in json.dumps(content, default=str):
+        raise UsageError(f"{path}: a value holds a zero byte; remove it")
     content.setdefault("name", path.stem)
     root = path.parent / str(content.get("root", "."))
     try:

@@ -21,12 +21,8 @@ from toys import COLOURS, picture
 FAULTS = Path(__file__).parents[1] / "faults"
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 KINDS = ("open", "read", "write", "truncate", "fsync", "close", "rename", "mkdir", "unlink", "stat", "list", "flock")
-SCENARIOS = (
-    "score", "score-folder", "overwrite", "overwrite-folder", "retry", "retry-folder", "merge", "evaluate", "run",
-    "images",
-)  # fmt: skip
-QUICK = 2
-"""Calls of each kind and scenario that the quick test lets fail."""
+SCENARIOS = ("score", "score-folder", "overwrite", "overwrite-folder", "retry", "retry-folder", "merge", "images")
+"""`images`: `score`, with the calls below the folder of images failing."""
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="a library is preloaded, as on Linux"),
@@ -69,8 +65,7 @@ class Driver:
         return Outcome(text=self._log.read_text(), **json.loads(report.read_text()))
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(60)
+        self._process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +89,6 @@ class Scenario(NamedTuple):
 
 
 SCORE = ["score", "photos", "--model", "toy.onnx", "--device", "cpu", "--batch-size", "4", "--part-size", "8"]
-JOB = """\
-model = "toy.onnx"
-images = "photos"
-output = "work/predictions"
-runs = "work/runs"
-device = "cpu"
-batch_size = 4
-part_size = 8
-[evaluation]
-labels = "labels"
-bootstrap = 20
-"""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -121,20 +104,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, driver: Driver) -> Path:
-    """Photos, two of them broken, with labels, a model, and a job."""
+    """Photos, two of them broken, and a model."""
     from toys import write_toy_model
 
     root = tmp_path_factory.mktemp("project")
     write_toy_model(root / "toy.onnx")
-    lines = ["image,label"]
     for number in range(20):
         data = picture(list(COLOURS.values())[number % 3])
         (root / "photos" / f"camera-{number // 10}").mkdir(parents=True, exist_ok=True)
         name = f"camera-{number // 10}/{number:02}.jpg"
         (root / "photos" / name).write_bytes(data[: len(data) // 2] if number % 10 == 7 else data)
-        lines.append(f"{name},{('Red Tower', 'Green Hill', 'Blue Lake')[number % 3]}")
-    (root / "labels.csv").write_text("\n".join(lines) + "\n")
-    (root / "toy.toml").write_text(JOB.replace('"labels"', '"labels.csv"'))
     (root / "work").mkdir()
     return root
 
@@ -164,11 +143,6 @@ def prepare(tmp_path_factory, project: Path, driver: Driver, folder: Path):
         if name == "merge":
             run(*([*SCORE, "--out", "shards", "--shard", f"{index}/2"] for index in range(2)))
             command = ["merge", "shards", "--out", out]
-        elif name == "evaluate":
-            run(score)
-            command = ["evaluate", out, "--labels", "labels.csv", "--out", "work/report"]
-        elif name == "run":
-            command = ["run", "toy.toml", "--date", "2026-11-22"]
         elif name.startswith("overwrite"):
             run([*score, "--top-k", "1"])
             command = [*score, "--overwrite"]
@@ -247,11 +221,11 @@ def sweep(
     return tried, wrong
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ["score", "overwrite-folder"])
 def test_some_calls_fail(driver, prepare, folder, name):
-    tried, wrong = sweep(driver, prepare(name), folder, KINDS, QUICK)
+    tried, wrong = sweep(driver, prepare(name), folder, KINDS, 1)
     assert wrong == []
-    assert tried > QUICK
+    assert tried >= 10
 
 
 @pytest.mark.slow

@@ -30,9 +30,7 @@ def plant(path: Path, victim: Path, kind: str) -> None:
         path.symlink_to(victim.with_name("absent"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "out"), [("symbolic", "p.parquet"), ("hard", "p.parquet"), ("symbolic", "p"), ("dangling", "p")]
-)
+@pytest.mark.parametrize(("kind", "out"), [("symbolic", "p.parquet"), ("hard", "p")])
 @pytest.mark.parametrize(
     "name",
     [
