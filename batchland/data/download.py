@@ -85,7 +85,7 @@ def default_folder(source: str) -> Path:
     name = PurePosixPath(unquote(urlsplit(source).path)).name if is_address(source) else Path(source).name
     stem = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
     if not stem.strip(".") or stem == name:
-        raise UsageError(f"{source}: has no file name to name the folder after", advice="name_folder")
+        raise UsageError(f"{source}: has no file name to use for the folder", advice="name_folder")
     return Path("data") / stem
 
 

@@ -80,7 +80,7 @@ class PreprocessSpec(BaseModel):
     @model_validator(mode="after")
     def _crop_knows_its_side(self) -> "PreprocessSpec":
         if (self.fit == "crop") != (self.shorter_side is not None):
-            raise ValueError("shorter_side goes with fit = 'crop', and only with it")
+            raise ValueError("shorter_side must be given if fit is 'crop', and only then")
         if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):
             raise ValueError(f"shorter_side must be at least {max(self.height, self.width)}, the size that is cut out")
         return self

@@ -148,7 +148,7 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
 def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:
     labels = expand(table.labels, night)
     if not labels.exists():
-        missing = UsageError(f"{labels}: no labels there; bring them, or correct {job.file}")
+        missing = UsageError(f"{labels}: no labels there; deliver them, or correct {job.file}")
         return _Step(f"  skip: {missing}") if table.on_missing == "skip" else _Step.fail(missing)
     baseline = str(table.baseline)
     if baseline == LAST_GOOD:

@@ -170,7 +170,9 @@ class RemoteOutput:
         data = self._objects.get(self._parts / part_name(index))
         digest = hashlib.sha256(data).digest()
         if self._digests.setdefault(index, digest) != digest:
-            raise OutputError(f"{self.name}: another run has replaced {part_name(index)}; see that only one is at work")
+            raise OutputError(
+                f"{self.name}: another run has replaced {part_name(index)}; make sure that only one is running"
+            )
         return read_table(pa.BufferReader(data))
 
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
@@ -225,7 +227,9 @@ class RemoteOutput:
     def _begin_publishing(self) -> None:
         """Mark the old output as incomplete: from here on, only a run of this fingerprint may go on."""
         if self._text(RUN_NOTE) != self._fingerprint:
-            raise LockedError(f"{self.name}: another run has taken it over meanwhile; see that only one is at work")
+            raise LockedError(
+                f"{self.name}: another run has taken it over meanwhile; make sure that only one is running"
+            )
         self._objects.put(self._parts / PUBLISHING, b"")
         self._objects.remove(self._manifest)
 
@@ -236,8 +240,8 @@ class RemoteOutput:
             yield
         except PermissionError as error:
             raise OutputError(
-                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: look at the credentials "
-                f"in the environment and at what they may do, then run the same command again to go on"
+                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: check the credentials "
+                f"in the environment and their permissions, then run the same command again to go on"
             ) from error
         except OSError as error:
             raise OutputError(

@@ -112,9 +112,9 @@ class Account:
         error: Interrupted | None = None
         where = f"{self._sink.out}: stopped after {self.progress.done} images"
         if self._signal.received is not None and self._signal.seconds_ago >= grace:
-            error = Interrupted(f"{where}; the same command resumes there", self._signal.received)
+            error = Interrupted(f"{where}; run the same command again to resume", self._signal.received)
         elif self._time_limit is not None and self._stopwatch.elapsed() >= self._time_limit + grace:
-            error = TimeLimitError(f"{where}, at the time limit; the same command resumes there")
+            error = TimeLimitError(f"{where}, at the time limit; run the same command again to resume")
         if error:
             self._sink.checkpoint()
             raise error

@@ -120,7 +120,7 @@ class LateRun(RetryRun):
 
 def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
     if not all(earlier.schema(part).equals(PREDICTIONS) for part in parts):
-        raise UsageError(f"{earlier.name}: has other columns than this batchland writes", advice="overwrite")
+        raise UsageError(f"{earlier.name}: has other columns than this version of batchland writes", advice="overwrite")
     return earlier.info()
 
 

@@ -101,7 +101,7 @@ def start_error(error: Exception, name: str) -> BatchlandError:
         return UsageError(f"{name}: there is no such bucket; check its name, the region and the endpoint")
     if is_refused(error):
         return UsageError(
-            f"{name}: access is refused ({reason}); check the credentials in the environment, and what they may do"
+            f"{name}: access is refused ({reason}); check the credentials in the environment and their permissions"
         )
     return InputError(f"{name}: does not answer ({reason}); check the host, the endpoint and the region")
 

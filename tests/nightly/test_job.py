@@ -156,7 +156,7 @@ def test_an_invalid_setting_is_rejected(tmp_path, setting, message):
 def test_an_unreadable_file_is_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml: cannot be read \(No such file or directory\); give a job file"):
         load_job(tmp_path / "none.toml")
-    with pytest.raises(UsageError, match=r"toy\.toml: is no TOML file: .*line 1"):
+    with pytest.raises(UsageError, match=r"toy\.toml: is not a TOML file: .*line 1"):
         load_job(write(tmp_path, "images = in"))
 
 

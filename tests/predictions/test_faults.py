@@ -240,7 +240,7 @@ def test_a_model_that_cannot_be_used_is_exit_code_5_and_a_sentence(tmp_path, pho
     card = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
     card.value = toy_card().to_json().replace('"schema_version":1', '"schema_version":2')
     assert refusal_of_model(tmp_path, photos, model.SerializeToString()) == (
-        "its card has schema_version 2, this batchland reads 1; update batchland, or export the model again"
+        "its card has schema_version 2, this version of batchland reads 1; update batchland, or export the model again"
     )
     card.value = toy_card(size=16).to_json()
     assert "its card asks for images uint8 [batch, 16, 16, 3]" in refusal_of_model(

@@ -163,7 +163,7 @@ def test_files_that_are_no_predictions_are_rejected(tmp_path, night, toy_model):
     with pytest.raises(UsageError, match="cannot be read as Parquet"):
         score(night, tmp_path / "p.parquet", retry)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
-    with pytest.raises(UsageError, match="has other columns than this batchland writes"):
+    with pytest.raises(UsageError, match="has other columns than this version of batchland writes"):
         score(night, tmp_path / "p.parquet", retry)
 
 

@@ -276,7 +276,7 @@ def test_rows_in_another_order_than_the_listing_are_never_published(tmp_path, ph
         return real(batch._replace(refs=[second, first, *others]), *rest)
 
     monkeypatch.setattr(engine_module, "to_rows", swapped)
-    with pytest.raises(AssertionError, match="60 images listed, but the 60 rows are not theirs"):
+    with pytest.raises(AssertionError, match="60 images listed, but the 60 rows belong to other images"):
         score(photos, tmp_path / "out" / "p.parquet", options(toy_model))
     assert os.listdir(tmp_path / "out") == [".p.parquet.parts"]
 
@@ -409,7 +409,7 @@ def test_a_signal_stops_the_run_after_the_batch(tmp_path, photos, toy_model):
     with pytest.raises(Interrupted) as caught:
         score(photos, out, options(toy_model), on_progress=terminate)
     assert caught.value.exit_code == 143
-    assert str(caught.value) == f"{out}: stopped after 12 images; the same command resumes there"
+    assert str(caught.value) == f"{out}: stopped after 12 images; run the same command again to resume"
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 12
 
 
@@ -418,7 +418,9 @@ def test_a_run_stops_at_its_time_limit_and_is_resumed_there(tmp_path, photos, to
     with pytest.raises(TimeLimitError) as caught:
         score(photos, out, options(toy_model, time_limit=1e-9))
     assert caught.value.exit_code == 143
-    assert str(caught.value) == f"{out}: stopped after 4 images, at the time limit; the same command resumes there"
+    assert (
+        str(caught.value) == f"{out}: stopped after 4 images, at the time limit; run the same command again to resume"
+    )
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 4
 
 

@@ -185,7 +185,7 @@ def test_unusable_folders_are_errors(tmp_path: Path) -> None:
             load_data(data, SPEC)
         return str(caught.value)
 
-    asks = "training needs one folder a class, CLASS/*.jpg, and at least two classes"
+    asks = "training needs one folder per class, CLASS/*.jpg, and at least two classes"
     needs = "a class needs at least two images, one to train and one to validate: add some or remove the folder"
     assert message(tmp_path / "none") == (
         f"{tmp_path}/none: does not exist; give a folder with train/CLASS/*.jpg or CLASS/*.jpg"

@@ -119,7 +119,7 @@ def _problem_with_entry(entry: bytes) -> str | None:
         if scheme not in _SCHEMES:
             return f"{scheme} is not a storage that can be read; give paths, or URLs of s3, gs, abfs, hdfs or file"
     if len(entry) > _LONGEST_PATH:
-        return f"a path of {len(entry)} bytes; give one path a line, or a .csv or .parquet file"
+        return f"a path of {len(entry)} bytes; give one path per line, or a .csv or .parquet file"
     return None
 
 
@@ -190,7 +190,7 @@ def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
 
 def _check_content(problem: str | None, list_name: str) -> None:
     if problem:
-        raise UsageError(f"{list_name}: {problem}; a list has one path a line, or is a .csv or .parquet table")
+        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv or .parquet table")
 
 
 def _column(names: Sequence[str], list_name: str) -> str:

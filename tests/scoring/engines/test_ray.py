@@ -149,7 +149,7 @@ def test_an_interrupted_run_keeps_its_rows_and_the_local_engine_resumes_it(
     assert running.returncode == 128 + signum, errors
     last = errors.splitlines()[-1]
     assert last.startswith(f"batchland: {out}: stopped after ")
-    assert last.endswith(" images; the same command resumes there")
+    assert last.endswith(" images; run the same command again to resume")
     assert "Traceback" not in errors
     resumed = score(photos, out, options(toy_model, device="cpu"))
     assert f"stopped after {resumed.manifest.resumed_images} images" in last
