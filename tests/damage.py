@@ -123,7 +123,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutate(data: bytes, changes: list[tuple[int, int, int, int]]) -> bytes:
-    """Apply changes of (kind, offset, size, value), each number modulo what is possible."""
+    """Apply changes of (kind, offset, size, value). Each number is reduced modulo its valid range."""
     changed = bytearray(data)
     for kind, offset, size, value in changes:
         if not changed:

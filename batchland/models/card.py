@@ -126,8 +126,7 @@ class ModelCard(BaseModel):
             if first["loc"] == ("schema_version",) and isinstance(first["input"], int) and first["input"] > 1:
                 raise ModelError(
                     f"{source}: its card has schema_version {first['input']}, this version of batchland reads "
-                    f"{SCHEMA_VERSION}; "
-                    f"update batchland, or export the model again"
+                    f"{SCHEMA_VERSION}; update batchland, or export the model again"
                 ) from error
             where = ".".join(str(part) for part in first["loc"]) or "card"
             raise ModelError(

@@ -241,9 +241,7 @@ class PredictionSink:
             for fact in _facts(table):
                 digest.update(repr(fact).encode())
         if self._pending or names.digest() != self._listed_names.digest():
-            raise AssertionError(
-                f"{self._listed} images listed, but the {by_status.total()} rows belong to other images"
-            )
+            raise AssertionError(f"{self._listed} images listed, but the {by_status.total()} rows do not match them")
         counts = Counts(
             listed=self._listed,
             ok=by_status["ok"],

@@ -45,7 +45,7 @@ simplejpeg.decode_jpeg = evil
 
 @pytest.fixture
 def evil_decoder(tmp_path, monkeypatch):
-    """All Python processes from here on crash on certain JPEG files. For real."""
+    """Make all new Python processes crash (for real) on certain JPEG files."""
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "sitecustomize.py").write_text(EVIL_DECODER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "evil"))

@@ -84,7 +84,7 @@ def test_rooms_use_only_rooms_below_them():
 
 
 def test_modules_import_each_other_in_no_circle():
-    """At their top, in functions or for types alike; inside a room, too."""
+    """Checks imports at the top, in functions and for types, also within a room."""
     graph = {name_of(path): set(imports_of(path)) & NAMES for path in MODULES if path.parent != PACKAGE}
     while free := [name for name, needs in graph.items() if not needs & graph.keys()]:
         for name in free:

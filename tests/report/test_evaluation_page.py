@@ -30,7 +30,7 @@ def browser() -> Iterator[Any]:
 
 
 def made_up(folder: Path, folders: list[str], images: int, *, failed: int = 0, picture: bytes = b"") -> Evaluation:
-    """Random predictions of these classes; `picture` is put where each mistake's image should be."""
+    """Random predictions of these classes; `picture` is written as the image of each mistake."""
     truth, probabilities = random_case(len(folders), images, accuracy=0.6, seed=1)
     names = [f"{folders[index]}/{number:06}.jpg" for number, index in enumerate(truth)]
     ok = np.arange(images) >= failed

@@ -268,7 +268,7 @@ def test_a_run_killed_before_it_cleaned_up_is_completed(tmp_path, photos, toy_mo
 
 
 def test_rows_in_another_order_than_the_listing_are_never_published(tmp_path, photos, toy_model, monkeypatch):
-    """The assertion behind `listed = ok + failed`: here a bug lets two neighbours change places."""
+    """Tests the check of names and order: a simulated bug swaps two neighbouring rows."""
     real = engine_module.to_rows
 
     def swapped(batch, *rest):
@@ -276,7 +276,7 @@ def test_rows_in_another_order_than_the_listing_are_never_published(tmp_path, ph
         return real(batch._replace(refs=[second, first, *others]), *rest)
 
     monkeypatch.setattr(engine_module, "to_rows", swapped)
-    with pytest.raises(AssertionError, match="60 images listed, but the 60 rows belong to other images"):
+    with pytest.raises(AssertionError, match="60 images listed, but the 60 rows do not match them"):
         score(photos, tmp_path / "out" / "p.parquet", options(toy_model))
     assert os.listdir(tmp_path / "out") == [".p.parquet.parts"]
 

@@ -289,7 +289,7 @@ def forge(folder, change):
 
 
 def test_shards_with_missing_or_double_rows_are_rejected(tmp_path, photos, toy_model, four):
-    """Whatever their manifests say."""
+    """Regardless of the contents of their manifests."""
     out, shard = tmp_path / "p.parquet", four / "shard-00001-of-00004"
     saved = shutil.copytree(shard, tmp_path / "saved")
     first = pq.read_table(part(shard))["position"][0].as_py()
@@ -408,7 +408,7 @@ def tar(path, pictures):
 
 
 def test_a_shard_opens_only_its_own_containers(tmp_path, photos, toy_model):
-    """Twelve tar files of five images each, but for one that is empty."""
+    """Twelve tar files with five images each, except for one empty file."""
     data = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]
     (tmp_path / "tars").mkdir()
     names = [f"{number:02}.tar" for number in range(12)]

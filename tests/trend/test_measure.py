@@ -48,7 +48,7 @@ def compared(records, **options):
 
 
 def distance(p, q) -> float:
-    """Jensen-Shannon by entropies: that of the mean less the mean of both."""
+    """Jensen-Shannon divergence: the entropy of the mean minus the mean of the entropies."""
 
     def entropy(shares) -> float:
         return -sum(share * math.log2(share) for share in shares)
@@ -170,7 +170,7 @@ def long_story() -> list[RunRecord]:
 
 
 class Page(HTMLParser):
-    """What is in a page: visible text by section, addresses, ids, and whether every element is closed."""
+    """Contents of a page: visible text per section, URLs, ids, and whether every element is closed."""
 
     VOID = ("meta", "link", "input", "br", "img")
 

@@ -160,7 +160,7 @@ def test_too_little_memory_for_one_image_is_an_error_that_names_the_gpu(models):
 
 @pytest.mark.parametrize("settings", [{}, *FP16.changes], ids=lambda settings: "-".join(settings) or "base")
 def test_every_setting_gives_the_same_answers_in_any_order_of_batches(small, settings):
-    """A replayed CUDA graph reads the addresses of its capture: each batch must find its own pixels there."""
+    """A replayed CUDA graph reads the addresses of its capture, so each batch must be copied there."""
     card = open_session(small, "cpu").card
     pool = gpu.open_pool(partial(on_gpu, small), [Device("cuda")] * 2, card, BATCH, FP32.base | settings)
     batches = [pictures(count, seed) for seed, count in enumerate((BATCH, BATCH, 1, BATCH, 7, BATCH, BATCH))]
