@@ -310,7 +310,7 @@ def test_parts_that_another_run_has_replaced_are_never_published(bucket, photos,
             written.append(part.write_bytes((part.parent / "part-000000.parquet").read_bytes()))
 
     with pytest.raises(
-        OutputError, match=r"p.parquet: another run has replaced part-000001.parquet; see that only one"
+        OutputError, match=r"p.parquet: another run has replaced part-000001.parquet; make sure that only one"
     ):
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=meddle)
     assert written
@@ -323,7 +323,9 @@ def test_a_run_that_was_taken_over_publishes_nothing(bucket, photos, toy_model):
     def take_over(progress):
         note.write_text("another one's")
 
-    with pytest.raises(LockedError, match=r"p.parquet: another run has taken it over meanwhile; see that only one"):
+    with pytest.raises(
+        LockedError, match=r"p.parquet: another run has taken it over meanwhile; make sure that only one"
+    ):
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=take_over)
     assert visible(bucket) == {}
 
