@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import imagecodecs
 import numpy as np
+import pillow_heif
 import pyvips
 import tifffile
 from PIL import Image
@@ -171,7 +172,7 @@ def _meaning(kind: str, values: np.ndarray) -> np.ndarray:
 
 
 def tiff(order: str, tags: dict[int, Any], strips: list[bytes], following: bytes = b"") -> bytes:
-    """A TIFF of one page. tags: short numbers, or bytes with their type and count; strips: contents, tag 273 and 279."""
+    """A TIFF of one page. tags: numbers, or a type, a count and bytes. strips: contents, for tags 273 and 279."""
     offsets, position = [], 8
     for strip in strips:
         offsets.append(position)
@@ -189,7 +190,14 @@ def tiff(order: str, tags: dict[int, Any], strips: list[bytes], following: bytes
         entries += struct.pack(f"{order}HHI", number, kind, count) + entry
     directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
     start = 8 + len(body) + len(values)
-    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start) + body + values + directory + following
+    return (
+        (b"II*\0" if order == "<" else b"MM\0*")
+        + struct.pack(f"{order}I", start)
+        + body
+        + values
+        + directory
+        + following
+    )
 
 
 def _packed_numbers(order: str, value: int | list[int]) -> tuple[int, int, bytes]:
@@ -230,7 +238,12 @@ def _subsampled(order: str, across: int, down: int, compression: int) -> Picture
     """YCbCr, as Pillow converts it, with fewer chroma samples."""
     values = samples(8, 3, 40, 32)
     chroma = values[::down, ::across, 1:]
-    luma = values[:, :, 0].reshape(32 // down, down, 40 // across, across).swapaxes(1, 2).reshape(32 // down, 40 // across, -1)
+    luma = (
+        values[:, :, 0]
+        .reshape(32 // down, down, 40 // across, across)
+        .swapaxes(1, 2)
+        .reshape(32 // down, 40 // across, -1)
+    )
     strips = [np.dstack((luma, chroma))[top : top + 16 // down].tobytes() for top in range(0, 32 // down, 16 // down)]
     tags = {256: 40, 257: 32, 258: [8, 8, 8], 259: compression, 262: 6, 277: 3, 278: 16, 530: [across, down]}
     data = tiff(order, tags, [zlib.compress(strip) if compression == 8 else strip for strip in strips])
@@ -300,7 +313,9 @@ def tiffs_by_vips() -> Iterator[PictureFile]:
     yield PictureFile("vips tiff pyramid in pages", data, large)
 
 
-def png(width: int, height: int, bits: int, colour_type: int, rows: bytes, *chunks: tuple[bytes, bytes], interlace: int = 0) -> bytes:
+def png(
+    width: int, height: int, bits: int, colour_type: int, rows: bytes, *chunks: tuple[bytes, bytes], interlace: int = 0
+) -> bytes:
     """A PNG of filtered rows."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, interlace)
     parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
@@ -351,7 +366,9 @@ def pngs_by_hand() -> Iterator[PictureFile]:
         for bits in depths:
             channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
             values = samples(bits, channels)
-            for filtering, transparent in itertools.product((0, 1, 2), (False, True) if colour_type in (0, 2, 3) else (False,)):
+            for filtering, transparent in itertools.product(
+                (0, 1, 2), (False, True) if colour_type in (0, 2, 3) else (False,)
+            ):
                 rows = png_rows(values, bits, interlace, filtering)
                 pixels, chunks = _png_pixels(values, bits, colour_type, transparent)
                 data = png(WIDTH, HEIGHT, bits, colour_type, rows, *chunks, interlace=interlace)
@@ -359,7 +376,9 @@ def pngs_by_hand() -> Iterator[PictureFile]:
                 yield PictureFile(name, data, pixels)
 
 
-def _png_pixels(values: np.ndarray, bits: int, colour_type: int, transparent: bool) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
+def _png_pixels(
+    values: np.ndarray, bits: int, colour_type: int, transparent: bool
+) -> tuple[np.ndarray, list[tuple[bytes, bytes]]]:
     if colour_type == 3:
         palette = np.random.default_rng(bits).integers(0, 256, (1 << bits, 3), dtype=np.uint8)
         chunks = [(b"PLTE", palette.tobytes())]
@@ -397,7 +416,15 @@ def pngs_by_others() -> Iterator[PictureFile]:
         yield PictureFile(f"vips png palette {bits} {interlace}", data, opencv_pixels(data))
 
 
-def bmp(values: np.ndarray, bits: int, *, size: int = 40, masks: tuple[int, ...] = (), palette: np.ndarray | None = None, top_down: bool = False) -> bytes:
+def bmp(
+    values: np.ndarray,
+    bits: int,
+    *,
+    size: int = 40,
+    masks: tuple[int, ...] = (),
+    palette: np.ndarray | None = None,
+    top_down: bool = False,
+) -> bytes:
     """An uncompressed BMP. values: pixels as stored, [H, W] or blue, green, red [H, W, 3]."""
     height, width = values.shape[:2]
     if bits >= 16:
@@ -414,7 +441,20 @@ def bmp(values: np.ndarray, bits: int, *, size: int = 40, masks: tuple[int, ...]
         header = struct.pack("<IHHHH", 12, width, height, 1, bits)
     else:
         colours = 0 if palette is None else len(palette)
-        header = struct.pack("<IiiHHIIiiII", size, width, -height if top_down else height, 1, bits, compression, rows.size, 2835, 2835, colours, 0)
+        header = struct.pack(
+            "<IiiHHIIiiII",
+            size,
+            width,
+            -height if top_down else height,
+            1,
+            bits,
+            compression,
+            rows.size,
+            2835,
+            2835,
+            colours,
+            0,
+        )
         after = b"".join(struct.pack("<I", mask) for mask in masks)
         header += after if size == 40 else after.ljust(size - 40, b"\0")
     begin = 14 + len(header) + len(table)
@@ -430,7 +470,11 @@ def bmps() -> Iterator[PictureFile]:
         if size == 12 and colours != 1 << bits:
             palette = np.random.default_rng(bits).integers(0, 256, (1 << bits, 3), dtype=np.uint8)
         values = samples(bits) % np.uint8(colours) if colours < 256 else samples(bits)
-        yield PictureFile(f"bmp {bits} {size} {top_down}", bmp(values, bits, size=size, palette=palette, top_down=top_down), palette[values])
+        yield PictureFile(
+            f"bmp {bits} {size} {top_down}",
+            bmp(values, bits, size=size, palette=palette, top_down=top_down),
+            palette[values],
+        )
     rgb = samples(8, 3)
     for size, top_down in itertools.product((12, 40, 52, 56, 108, 124), (False, True)):
         if (size, top_down) == (12, True):
@@ -440,16 +484,20 @@ def bmps() -> Iterator[PictureFile]:
         "555": (16, (5, 5, 5, 0), ()), "565": (16, (5, 6, 5, 0), (0xF800, 0x7E0, 0x1F)),
         "555 masks": (16, (5, 5, 5, 0), (0x7C00, 0x3E0, 0x1F)), "444": (16, (4, 4, 4, 0), (0xF00, 0xF0, 0xF)),
         "bgr565": (16, (5, 6, 5, 0), (0x1F, 0x7E0, 0xF800)), "332": (16, (3, 3, 2, 0), (0xE0, 0x1C, 0x3)),
-        "4444": (16, (4, 4, 4, 4), (0xF00, 0xF0, 0xF, 0xF000)), "5551": (16, (5, 5, 5, 1), (0x7C00, 0x3E0, 0x1F, 0x8000)),
+        "4444": (16, (4, 4, 4, 4), (0xF00, 0xF0, 0xF, 0xF000)),
+        "5551": (16, (5, 5, 5, 1), (0x7C00, 0x3E0, 0x1F, 0x8000)),
         "888": (32, (8, 8, 8, 0), ()), "888 masks": (32, (8, 8, 8, 0), (0xFF0000, 0xFF00, 0xFF)),
-        "888 rgbx": (32, (8, 8, 8, 0), (0xFF000000, 0xFF0000, 0xFF00)), "888 bgr": (32, (8, 8, 8, 0), (0xFF, 0xFF00, 0xFF0000)),
+        "888 rgbx": (32, (8, 8, 8, 0), (0xFF000000, 0xFF0000, 0xFF00)),
+        "888 bgr": (32, (8, 8, 8, 0), (0xFF, 0xFF00, 0xFF0000)),
         "8888": (32, (8, 8, 8, 8), (0xFF0000, 0xFF00, 0xFF, 0xFF000000)),
         "8888 rgba": (32, (8, 8, 8, 8), (0xFF, 0xFF00, 0xFF0000, 0xFF000000)),
         "1010102": (32, (10, 10, 10, 2), (0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000)),
         "111110": (32, (11, 11, 10, 0), (0xFFE00000, 0x1FFC00, 0x3FF)),
         "7187": (32, (7, 18, 7, 0), (0xFE000000, 0x1FFFF80, 0x7F)),
     }  # fmt: skip
-    for (name, (bits, depths, masks)), size, top_down in itertools.product(layouts.items(), (40, 56, 108, 124), (False, True)):
+    for (name, (bits, depths, masks)), size, top_down in itertools.product(
+        layouts.items(), (40, 56, 108, 124), (False, True)
+    ):
         if size == 40 and len(masks) == 4:
             continue
         stored = masks or ((0x7C00, 0x3E0, 0x1F) if bits == 16 else (0xFF0000, 0xFF00, 0xFF))
@@ -461,7 +509,9 @@ def bmps() -> Iterator[PictureFile]:
             channels.append(np.rint(values.astype(float) * 255 / ((1 << depth) - 1)).astype(np.uint8))
         colours = np.dstack(channels[:3])
         pixels = over_white(colours, channels[3]) if len(channels) == 4 else colours
-        yield PictureFile(f"bmp {name} {size} {top_down}", bmp(words, bits, size=size, masks=masks, top_down=top_down), pixels)
+        yield PictureFile(
+            f"bmp {name} {size} {top_down}", bmp(words, bits, size=size, masks=masks, top_down=top_down), pixels
+        )
 
 
 def rle8(values: np.ndarray) -> bytes:
@@ -521,7 +571,9 @@ def bmps_by_others() -> Iterator[PictureFile]:
         data = cv2.imencode(".bmp", samples(8, channels))[1].tobytes()
         values = samples(8, channels)
         pixels = grey_rgb(values) if channels == 1 else values[:, :, 2::-1]
-        yield PictureFile(f"opencv bmp {channels}", data, over_white(pixels, values[:, :, 3]) if channels == 4 else pixels)
+        yield PictureFile(
+            f"opencv bmp {channels}", data, over_white(pixels, values[:, :, 3]) if channels == 4 else pixels
+        )
     for mode in ("1", "L", "P", "RGB", "RGBA"):
         image = Image.fromarray(samples(8, 3)).convert(mode)
         data = by_pillow(image, "BMP")
@@ -529,7 +581,9 @@ def bmps_by_others() -> Iterator[PictureFile]:
 
 
 def jpegs() -> Iterator[PictureFile]:
-    for size, subsampling, progressive, quality in itertools.product((1, 3), ("444", "422", "420", "440", "411"), (0, 1), (30, 95)):
+    for size, subsampling, progressive, quality in itertools.product(
+        (1, 3), ("444", "422", "420", "440", "411"), (0, 1), (30, 95)
+    ):
         values = samples(8, size, 61, 47)
         flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
         flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{subsampling}")]
@@ -550,6 +604,93 @@ def jpegs() -> Iterator[PictureFile]:
         yield PictureFile(f"pillow jpeg restarts {restarts}", data, opencv_pixels(data), 2.0)
     data = by_pillow(Image.fromarray(samples(8, 3)), "JPEG", quality=95, keep_rgb=True, subsampling=0)
     yield PictureFile("pillow jpeg rgb", data, samples(8, 3), 4.0)
+
+
+_ZIGZAG = sorted(range(64), key=lambda k: (k // 8 + k % 8, (k // 8 if (k // 8 + k % 8) % 2 else k % 8)))
+_DC_LENGTHS = (0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+_DC_CODES = ("00", "010", "011", "100", "101", "110", "1110", "11110", "111110", "1111110", "11111110", "111111110")
+
+
+def jpeg(planes: list[np.ndarray], samplings: list[tuple[int, int]]) -> bytes:
+    """A baseline JPEG of YCbCr planes of full size, with any sampling factors (across, down) of the components.
+
+    AC coefficients have codes of 8 bits, which the standard allows: run and size as they are.
+    """
+    height, width = planes[0].shape
+    across, down = (max(factors) for factors in zip(*samplings, strict=True))
+    columns, rows = -(-width // (8 * across)), -(-height // (8 * down))
+    scaled = []
+    for plane, (h, v) in zip(planes, samplings, strict=True):
+        size = (columns * 8 * h, rows * 8 * v)
+        padded = np.pad(plane, ((0, rows * 8 * down - height), (0, columns * 8 * across - width)), "edge")
+        scaled.append(cv2.resize(padded, size, interpolation=cv2.INTER_AREA).astype(np.float32) - 128)
+    ac_symbols = [0x00, 0xF0] + [run << 4 | size for run in range(16) for size in range(1, 11)]
+    bits: list[str] = []
+    predictions = [0] * len(planes)
+    for row, column in itertools.product(range(rows), range(columns)):
+        for index, (plane, (h, v)) in enumerate(zip(scaled, samplings, strict=True)):
+            for y, x in itertools.product(range(v), range(h)):
+                top, left = (row * v + y) * 8, (column * h + x) * 8
+                block = np.rint(cv2.dct(plane[top : top + 8, left : left + 8]) / 4).astype(int).ravel()[_ZIGZAG]
+                bits += _block_bits(block, predictions[index], ac_symbols)
+                predictions[index] = int(block[0])
+    stream = "".join(bits)
+    stream += "1" * (-len(stream) % 8)
+    body = int(stream, 2).to_bytes(len(stream) // 8).replace(b"\xff", b"\xff\0")
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+    ids = range(1, len(planes) + 1)
+    components = b"".join(bytes([number, h << 4 | v, 0]) for number, (h, v) in zip(ids, samplings, strict=True))
+    lengths = bytes(7) + bytes([len(ac_symbols)]) + bytes(8)
+    return (
+        b"\xff\xd8"
+        + segment(0xDB, bytes([0]) + bytes([4]) * 64)
+        + segment(0xC0, struct.pack(">BHHB", 8, height, width, len(planes)) + components)
+        + segment(0xC4, b"\0" + bytes(_DC_LENGTHS) + bytes(range(12)) + b"\x10" + lengths + bytes(ac_symbols))
+        + segment(0xDA, bytes([len(planes)]) + b"".join(bytes([number, 0]) for number in ids) + b"\0\x3f\0")
+        + body
+        + b"\xff\xd9"
+    )
+
+
+def _amplitude(value: int) -> tuple[int, str]:
+    size = abs(value).bit_length()
+    return size, f"{value if value > 0 else value + (1 << size) - 1:0{size}b}" if size else ""
+
+
+def _block_bits(block: np.ndarray, prediction: int, ac_symbols: list[int]) -> list[str]:
+    size, amplitude = _amplitude(int(block[0]) - prediction)
+    bits = [_DC_CODES[size] + amplitude]
+    run = 0
+    last = int(np.flatnonzero(block).max(initial=0))
+    for value in block[1 : last + 1]:
+        if value == 0:
+            run += 1
+            continue
+        while run > 15:
+            bits.append(f"{ac_symbols.index(0xF0):08b}")
+            run -= 16
+        size, amplitude = _amplitude(int(value))
+        bits.append(f"{ac_symbols.index(run << 4 | size):08b}" + amplitude)
+        run = 0
+    return bits if last == 63 else [*bits, f"{ac_symbols.index(0):08b}"]
+
+
+def jpegs_by_hand() -> Iterator[PictureFile]:
+    """Subsamplings that few encoders write."""
+    ycbcr = cv2.cvtColor(samples(8, 3, 61, 47), cv2.COLOR_RGB2YCrCb)[:, :, [0, 2, 1]]
+    planes = [ycbcr[:, :, channel] for channel in range(3)]
+    factors = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (4, 2), (1, 4), (2, 4), (3, 1), (1, 3)]
+    for luma in factors:
+        data = jpeg(planes, [luma, (1, 1), (1, 1)])
+        yield PictureFile(f"jpeg by hand {luma}", data, opencv_pixels(data), 2.0)
+    for chroma in ((2, 1), (1, 2)):
+        data = jpeg(planes, [(2, 2), chroma, (1, 1)])
+        yield PictureFile(f"jpeg by hand, chroma {chroma}", data, opencv_pixels(data), 2.0)
+    data = jpeg(planes[:1], [(2, 2)])
+    yield PictureFile("jpeg by hand, grey (2, 2)", data, opencv_pixels(data))
 
 
 def _channels_rgb(values: np.ndarray) -> np.ndarray:
@@ -577,7 +718,28 @@ def webps_gifs_and_others() -> Iterator[PictureFile]:
     for channels, quality, subsampling in itertools.product((3, 4), (60, 95), ("444", "420")):
         values = samples(8, channels, 64, 48)
         data = imagecodecs.avif_encode(values, level=quality, pixelformat=subsampling)
-        yield PictureFile(f"imagecodecs avif {channels} {quality} {subsampling}", data, _alpha_rgb(imagecodecs.avif_decode(data)), 3.0)
+        yield PictureFile(
+            f"imagecodecs avif {channels} {quality} {subsampling}", data, _alpha_rgb(imagecodecs.avif_decode(data)), 3.0
+        )
+
+
+def heifs_and_jpeg_xls() -> Iterator[PictureFile]:
+    """HEIF, of which no second reader exists as a wheel: what was written is expected. JPEG XL."""
+    for channels, quality, size in itertools.product((3, 4), (80, 100), ((64, 48), (61, 47))):
+        values = samples(8, channels, *size)
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(Image.fromarray(values)).save(buffer, quality=quality, chroma=444)
+        yield PictureFile(f"heif {channels} {quality} {size}", buffer.getvalue(), _alpha_rgb(values), 4.0)
+    for channels, bits, lossless in itertools.product((1, 3, 4), (8, 16), (False, True)):
+        values = samples(bits, channels)
+        data = imagecodecs.jpegxl_encode(values, lossless=lossless, distance=None if lossless else 1)
+        decoded = eight_bits(imagecodecs.jpegxl_decode(data).astype(float), bits)
+        name = f"jpeg xl {channels} {bits} {lossless}"
+        yield PictureFile(
+            name, data, grey_rgb(decoded.reshape(HEIGHT, WIDTH)) if channels == 1 else _alpha_rgb(decoded)
+        )
+    packed = by_pillow(Image.fromarray(samples(8, 3)), "JPEG")
+    yield PictureFile("jpeg xl of a jpeg", imagecodecs.jpegxl_encode_jpeg(packed), opencv_pixels(packed), 2.0)
 
 
 def _alpha_rgb(values: np.ndarray) -> np.ndarray:
@@ -595,5 +757,7 @@ WRITERS: tuple[Callable[[], Iterator[PictureFile]], ...] = (
     run_length_bmps,
     bmps_by_others,
     jpegs,
+    jpegs_by_hand,
     webps_gifs_and_others,
+    heifs_and_jpeg_xls,
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
+from batchland.images.decode.colour import is_srgb
 from batchland.images.decode.jpeg import USUAL_FRAMES, JpegHeader, check_claims, decode_pixels, read_header
 from batchland.images.decode.picture import Pixels
 from batchland.images.preprocess import PreprocessSpec
@@ -81,5 +82,5 @@ def _has_usual_pixels(header: JpegHeader, spec: PreprocessSpec) -> bool:
         header.frame in USUAL_FRAMES
         and (len(ids) == 1 or (len(ids) == 3 and ids != _RGB_IDS and header.adobe_transform in (None, 1)))
         and max(width, height) <= _MAX_ASPECT * min(width, height)
-        and (spec.colour == "as_stored" or header.profile is None)
+        and (spec.colour == "as_stored" or is_srgb(header.profile))
     )

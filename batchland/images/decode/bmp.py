@@ -6,13 +6,17 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from batchland.errors import ImageError
-from batchland.images.decode.picture import Picture, Pixels, Samples, check_size, over_white
+from batchland.images.decode.picture import Picture, Pixels, Samples, check_size, over_white, palette_to_rgb
 
 _HEADER_SIZES: Final = (12, 40, 52, 56, 64, 108, 124)
 _RAW, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
 _DEFAULT_MASKS: Final = {16: (0x7C00, 0x03E0, 0x001F, 0), 32: (0xFF0000, 0x00FF00, 0x0000FF, 0)}
-_MAX_PIECES: Final = 500_000
-"""Longest run-length coding that is read. Python takes some ten microseconds for a piece: literal pixels, or runs."""
+_BYTES: Final = (1, 1 << 8, 1 << 16, 1 << 24)
+_MAX_PIECES: Final = 1_000_000
+"""Longest run-length coding that is read: runs and literals, of which Python handles a million in about a second."""
+_MANY_RUNS: Final = 32
+"""After so many consecutive runs, the rest of a row is expanded at once."""
+_HEX_DIGITS: Final = {digit: int(digit, 16) for digit in "0123456789abcdef"}
 
 
 class _Header(NamedTuple):
@@ -33,9 +37,9 @@ def decode_bmp(data: bytes, max_pixels: int) -> Picture:
     """Decode a BMP. Raises ImageError."""
     header = _read_header(data, max_pixels)
     if header.compression in (_RLE8, _RLE4):
-        pixels = _colours(_unpack_runs(data, header), header.palette)
+        pixels = palette_to_rgb(_unpack_runs(data, header), header.palette)
     elif header.bits <= 8:
-        pixels = _colours(_indices(_rows(data, header), header), header.palette)
+        pixels = palette_to_rgb(_indices(_rows(data, header), header), header.palette)
     elif header.bits == 24:
         pixels = _rows(data, header)[:, : header.width * 3].reshape(header.height, header.width, 3)[:, :, ::-1]
     else:
@@ -113,21 +117,16 @@ def _rows(data: bytes, header: _Header) -> Pixels:
     return np.frombuffer(data, np.uint8, stride * header.height, header.begin).reshape(header.height, stride)
 
 
-def _indices(rows: Pixels, header: _Header) -> Samples:
+def _indices(rows: Pixels, header: _Header) -> Pixels:
     """Colour numbers [height, width] of pixels of 1, 2, 4 or 8 bits."""
     if header.bits == 8:
         return rows[:, : header.width]
-    each = 8 // header.bits
+    used = rows[:, : -(-header.width * header.bits // 8)]
+    if header.bits == 1:
+        return np.unpackbits(used, axis=1)[:, : header.width]
     shifts = np.arange(8 - header.bits, -1, -header.bits, dtype=np.uint8)
-    used = rows[:, : -(-header.width // each)]
     unpacked = used[:, :, None] >> shifts & np.uint8((1 << header.bits) - 1)
     return unpacked.reshape(header.height, -1)[:, : header.width]
-
-
-def _colours(indices: Samples, palette: Pixels) -> Pixels:
-    if indices.max() >= len(palette):
-        raise ImageError("corrupt", "its pixels have colours that its palette lacks")
-    return palette[indices]
 
 
 def _fields(rows: Pixels, header: _Header) -> Pixels:
@@ -145,57 +144,58 @@ def _fields(rows: Pixels, header: _Header) -> Pixels:
 def _scaled(words: Samples, mask: int) -> Pixels:
     """The bits of a mask, scaled to 0 to 255."""
     lowest = mask & -mask
+    if mask // lowest == 255 and lowest in _BYTES:
+        return words.view(np.uint8).reshape(*words.shape, -1)[:, :, _BYTES.index(lowest)]
     largest = mask // lowest
     values = (words & words.dtype.type(mask)) // words.dtype.type(lowest)
-    if largest == 255:
-        return values.astype(np.uint8)
     return (values.astype(np.uint64) * np.uint64(255) // np.uint64(largest)).astype(np.uint8)
 
 
-def _unpack_runs(data: bytes, header: _Header) -> Samples:
+def _unpack_runs(data: bytes, header: _Header) -> Pixels:
     """Colour numbers [height, width] of a run-length coding, which must give every pixel."""
-    width, height = header.width, header.height
+    width, height, nibbles = header.width, header.height, header.compression == _RLE4
     body = data[header.begin :]
-    pairs = np.frombuffer(body, np.uint8, len(body) // 2 * 2).reshape(-1, 2)
-    nibbles = header.compression == _RLE4
-    indices = np.empty((height, width), np.uint8)
-    x = y = position = 0
+    rows = np.empty((height, width), np.uint8)
+    row = bytearray()
+    position = y = runs = 0
     for _ in range(_MAX_PIECES):
-        if position >= len(pairs):
-            break
-        count, code = body[2 * position : 2 * position + 2]
-        if count:
-            runs = pairs[position : position + width - x + 1]
-            length = int(np.argmin(runs[:, 0])) if not runs[:, 0].all() else len(runs)
-            piece = _expand_runs(runs[:length], nibbles)
-            position += length
-        elif code > 2:
-            size = (code + 1) // 2 if nibbles else code
-            literal = np.frombuffer(body[2 * position + 2 : 2 * position + 2 + size], np.uint8)
-            if len(literal) < size:
-                break
-            piece = np.stack((literal >> 4, literal & 15), axis=1).reshape(-1)[:code] if nibbles else literal
-            position += 1 + (size + 1) // 2
-        elif code == 0 and x == width:
-            position, x, y = position + 1, 0, y + 1
-            continue
-        else:
-            raise ImageError("unsupported_format", "a BMP whose run-length coding leaves out pixels")
-        piece = piece[: width - x]
-        indices[y, x : x + len(piece)] = piece
-        x += len(piece)
-        if x == width and y == height - 1:
-            return indices
-    else:
-        raise ImageError("unsupported_format", f"a BMP of more than {_MAX_PIECES} runs, which would take too long")
-    raise ImageError("truncated", "the file ends before its last pixel")
+        piece = body[position : position + 2]
+        if len(piece) < 2:
+            raise ImageError("truncated", "the file ends before its last pixel")
+        (count, value), position = piece, position + 2
+        if count and len(row) < width:
+            row += (bytes((value >> 4, value & 15)) * 128)[:count] if nibbles else piece[1:] * count
+            runs += 1
+            if runs == _MANY_RUNS:
+                position += 2 * _append_runs(row, width, body[position : position + 2 * width], nibbles)
+                runs = 0
+        elif not count and value > 2 and len(row) < width:
+            literal = body[position : position + ((value + 1) // 2 if nibbles else value)]
+            position += len(literal) + len(literal) % 2
+            row += bytes(map(_HEX_DIGITS.__getitem__, literal.hex()))[:value] if nibbles else literal
+            runs = 0
+        elif piece != b"\0\0" or len(row) < width:
+            raise ImageError(
+                "unsupported_format", "a BMP whose run-length coding leaves out pixels or exceeds its rows"
+            )
+        if len(row) >= width and (y == height - 1 or piece == b"\0\0"):
+            rows[y] = np.frombuffer(row, np.uint8, width)
+            y, row, runs = y + 1, bytearray(), 0
+            if y == height:
+                return rows
+    raise ImageError("unsupported_format", f"a BMP of more than {_MAX_PIECES} runs, which would take too long")
 
 
-def _expand_runs(runs: Pixels, nibbles: bool) -> Pixels:
-    """The pixels of runs [n, 2] of a count and a value; with `nibbles`, of two values that take turns."""
-    counts = runs[:, 0].astype(np.int64)
-    values = np.repeat(runs[:, 1], counts)
-    if not nibbles:
-        return values
-    index = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.where(index % 2, values & 15, values >> 4)
+def _append_runs(row: bytearray, width: int, body: bytes, nibbles: bool) -> int:
+    """Append pixels of many consecutive runs at once, until the row is full. Returns the number of runs."""
+    pairs = np.frombuffer(body, np.uint8, len(body) // 2 * 2).reshape(-1, 2)
+    counts = pairs[:, 0].astype(np.int64)
+    number = int(np.argmin(counts)) if not counts.all() else len(counts)
+    number = min(number, int(np.searchsorted(np.cumsum(counts[:number]), width - len(row))) + 1)
+    counts = counts[:number]
+    values = np.repeat(pairs[:number, 1], counts)
+    if nibbles:
+        index = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+        values = np.where(index % 2, values & 15, values >> 4)
+    row += values.tobytes()
+    return number

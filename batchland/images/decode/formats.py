@@ -25,13 +25,14 @@ _BRANDS: Final = {
 """Brands of ISO media files that hold pictures."""
 _OTHER_KINDS: Final = {
     b"8BPS": "PSD", b"%!PS": "EPS", b"\xc5\xd0\xd3\xc6": "EPS", b"%PDF": "PDF", b"<svg": "SVG", b"<?xml": "SVG",
-    b"\0\0\1\0": "ICO", b"\0\0\2\0": "CUR", b"icns": "ICNS",
-    b"\0\0\0\x0cjP": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"II\xbc": "JPEG XR", b"DDS ": "DDS",
-    b"P1": "PNM", b"P2": "PNM", b"P3": "PNM", b"P4": "PNM", b"P5": "PNM", b"P6": "PNM", b"P7": "PAM", b"Pf": "PFM", b"PF": "PFM", b"v/1\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR",
-    b"#?RGBE": "Radiance HDR", b"SIMPLE  =": "FITS", b"gimp xcf": "XCF", b"qoif": "QOI", b"FLIF": "FLIF",
-    b"BPG\xfb": "BPG", b"\x8aMNG": "MNG", b"\x8bJNG": "JNG", b"AT&TFORM": "DjVu", b"\x01\xda": "SGI",
-    b"\x59\xa6\x6a\x95": "Sun raster", b"FUJIFILMCCD-RAW": "camera raw (RAF)", b"FOVb": "camera raw (X3F)",
-    b"IIRO": "camera raw (ORF)", b"IIRS": "camera raw (ORF)", b"MMOR": "camera raw (ORF)", b"IIU\0": "camera raw (RW2)",
+    b"\0\0\1\0": "ICO", b"\0\0\2\0": "CUR", b"icns": "ICNS", b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000", b"II\xbc": "JPEG XR", b"DDS ": "DDS", b"P1": "PNM", b"P2": "PNM",
+    b"P3": "PNM", b"P4": "PNM", b"P5": "PNM", b"P6": "PNM", b"P7": "PAM", b"Pf": "PFM", b"PF": "PFM",
+    b"v/1\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR", b"#?RGBE": "Radiance HDR", b"SIMPLE  =": "FITS",
+    b"gimp xcf": "XCF", b"qoif": "QOI", b"FLIF": "FLIF", b"BPG\xfb": "BPG", b"\x8aMNG": "MNG", b"\x8bJNG": "JNG",
+    b"AT&TFORM": "DjVu", b"\x01\xda": "SGI", b"\x59\xa6\x6a\x95": "Sun raster",
+    b"FUJIFILMCCD-RAW": "camera raw (RAF)", b"FOVb": "camera raw (X3F)", b"IIRO": "camera raw (ORF)",
+    b"IIRS": "camera raw (ORF)", b"MMOR": "camera raw (ORF)", b"IIU\0": "camera raw (RW2)",
     b"\0MRM": "camera raw (MRW)", b"II\x1a\0\0\0HEAPCCDR": "camera raw (CRW)", b"\x89HDF": "HDF5",
     b"\xd7\xcd\xc6\x9a": "WMF", b"BA": "OS/2 bitmap array",
 }  # fmt: skip

@@ -23,7 +23,10 @@ def decode_gif(data: bytes, max_pixels: int) -> Picture:
     left, top, across, down = (int.from_bytes(data[begin + at : begin + at + 2], "little") for at in (1, 3, 5, 7))
     check_size(max(width, left + across), max(height, top + down), max_pixels)
     if not (table or data[begin + 9] & 0x80):
-        raise ImageError("corrupt", "it has no table of colours")
+        raise ImageError("unsupported_format", "a GIF without a table of colours, not a kind that is read here")
+    covers = (left, top) == (0, 0) and across >= width and down >= height
+    if not covers and not (control and control[3] & 1):
+        raise ImageError("unsupported_format", "a GIF whose first frame leaves a part of the picture undefined")
     try:
         with open_with_pillow(data[: 13 + table] + control + data[begin:], "GIF") as image:
             image.load()
@@ -42,15 +45,18 @@ def _find_frame(data: bytes, position: int) -> tuple[bytes, int]:
         kind = data[position]
         if kind == _IMAGE:
             return control, position
+        blocks += 1
+        if kind == 0 and blocks <= _MAX_BLOCKS:  # some writers pad extensions
+            position += 1
+            continue
         if kind != _EXTENSION:
             raise ImageError("corrupt", "its blocks are damaged")
         begin = position
         position += 2
-        while position < len(data) and data[position]:
+        while position < len(data) and data[position] and blocks <= _MAX_BLOCKS:
             position += 1 + data[position]
             blocks += 1
         position += 1
-        blocks += 1
         if blocks > _MAX_BLOCKS:
             raise ImageError("corrupt", f"more than {_MAX_BLOCKS} blocks before the picture; no encoder writes so many")
         if data[begin + 1] == _GRAPHIC_CONTROL:

@@ -18,6 +18,9 @@ from batchland.images.decode.picture import (
 
 def decode_avif(data: bytes, max_pixels: int) -> Picture:
     """Decode an AVIF; of a sequence, the first picture. Raises ImageError."""
+    begin = data.find(b"meta")
+    if b"clap" in data[begin : begin - 4 + int.from_bytes(data[begin - 4 : begin])]:
+        raise ImageError("unsupported_format", "an AVIF that crops its picture, not a kind that is read here")
     try:
         with open_with_pillow(data, "AVIF") as image:
             check_size(*image.size, max_pixels)
@@ -40,7 +43,7 @@ def decode_heif(data: bytes, max_pixels: int) -> Picture:
         width, height = file.size
         check_size(width, height, max_pixels)
         image = file.to_pillow()
-        return Picture(_rgb(image), *image.size, profile=file.info.get("icc_profile"))
+        return Picture(_rgb(image), image.width, image.height, profile=file.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         if "nsupported" in str(error):
             raise ImageError("unsupported_format", f"a HEIF file of a kind that is not read ({error})") from error

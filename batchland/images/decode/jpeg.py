@@ -13,7 +13,7 @@ from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import Picture, Pixels, check_size, damage, open_with_pillow, rgb_pixels
 
 _MAX_SEGMENTS: Final = 10_000
-"""Segments before the pixels. 100 MB of metadata takes fewer."""
+"""Segments of a picture. 100 MB of metadata takes fewer."""
 _MAX_SCANS: Final = 100
 """Encoders write about ten scans of a progressive JPEG; a crafted file of a few kilobytes can hold thousands."""
 _MAX_PADDING: Final = 64
@@ -29,6 +29,7 @@ _PROGRESSIVE: Final = (0xC2, 0xCA)
 _LOSSLESS: Final = 0xC3
 _HUFFMAN_SEQUENTIAL: Final = (0xC0, 0xC1)
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
+_SCAN: Final = re.compile(rb"\xff\xda")
 _MARKER_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _WITHOUT_CONTENT: Final = frozenset((0x01, *range(0xD0, 0xD9)))
 _HEADER_WARNINGS: Final = ("unknown JFIF revision number", "Unknown Adobe color transform code", "bad ICC marker")
@@ -76,15 +77,12 @@ class JpegHeader(NamedTuple):
 def read_header(data: bytes) -> JpegHeader:
     """Read the segments before the first scan. Raises ImageError (`truncated`, `corrupt`)."""
     frame: tuple[int, bytes] | None = None
-    facts: dict[str, Any] = {"adobe_transform": None, "jfif": False, "exif": None, "xmp": None}
+    facts: dict[str, Any] = {"adobe_transform": None, "jfif": False, "xmp": None}
+    exif: list[bytes] = []
     icc: list[bytes] = []
     tables: dict[int, int] = {}
     several = gain_map = False
-    for number, (marker, begin, end) in enumerate(_segments(data, len(b"\xff\xd8"))):
-        if number >= _MAX_SEGMENTS:
-            raise ImageError(
-                "corrupt", f"more than {_MAX_SEGMENTS} segments before the picture; no encoder writes so many"
-            )
+    for marker, begin, end in _segments(data, len(b"\xff\xd8")):
         if marker in (_SOS, _EOI):
             break
         content = data[begin:end] if marker not in (_COM, 0xDB) else b""
@@ -97,7 +95,7 @@ def read_header(data: bytes) -> JpegHeader:
         elif marker == _APP0:
             facts["jfif"] |= content.startswith(b"JFIF\0")
         elif marker == _APP1 and content.startswith(b"Exif\0\0"):
-            facts["exif"] = content if facts["exif"] is None else facts["exif"] + content[6:]
+            exif.append(content[6:] if exif else content)
         elif marker == _APP1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             facts["xmp"] = content.partition(b"\0")[2]
             gain_map |= b' hdrgm:Version="' in content
@@ -112,6 +110,7 @@ def read_header(data: bytes) -> JpegHeader:
     return JpegHeader(
         **_frame_facts(*frame),
         **facts,
+        exif=b"".join(exif) or None,
         icc=tuple(icc),
         several_pictures=several and not gain_map,
         zeros_are_flat=_zeros_are_flat(data[begin:end], frame[1][5], tables),
@@ -122,7 +121,11 @@ def read_header(data: bytes) -> JpegHeader:
 def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     """Marker, begin and end of the content of each segment, up to the end marker. Raises ImageError (`truncated`)."""
     pattern = _MARKER
+    number = 0
     while found := pattern.search(data, position):
+        number += 1
+        if number > _MAX_SEGMENTS:
+            raise ImageError("corrupt", f"more than {_MAX_SEGMENTS} segments; no encoder writes so many")
         marker, begin = data[found.end() - 1], found.end()
         pattern = _MARKER
         if marker in _WITHOUT_CONTENT:
@@ -194,30 +197,31 @@ def check_claims(header: JpegHeader, data: bytes, max_pixels: int) -> None:
             raise problem
 
 
-def _likely_scans(data: bytes, position: int) -> Iterator[int]:
-    """Where scans may begin. Finds all of them, and perhaps bytes that only look like a scan, but fast."""
-    while position >= 0:
-        yield position
-        following = data.find(b"\xff\xda", position)
-        position = following + 4 if following >= 0 else -1
+def _likely_scans(data: bytes, first: int) -> Iterator[int]:
+    """Where scans may begin. Fast: finds all of them, and perhaps bytes that only look like a scan."""
+    yield first
+    for found in _SCAN.finditer(data, first):
+        yield found.end() + 2
 
 
 def _find_bad_scan(data: bytes, scans: Iterable[int]) -> ImageError | None:
     """Every scan of a progressive JPEG must add the next bit to what earlier scans have left open."""
     bits: dict[int, bytearray] = {}
-    for number, begin in enumerate(scans, 1):
-        if number > _MAX_SCANS:
+    for number, begin in enumerate(scans):
+        if number >= _MAX_SCANS:
             return ImageError(
                 "corrupt", f"more than {_MAX_SCANS} scans of a progressive JPEG; no encoder writes so many"
             )
-        end = begin + 1 + 2 * data[begin]
+        end = begin + 1 + 2 * data[begin] if begin < len(data) else begin
         if end + 3 > len(data):
             return ImageError("truncated", "the file ends within the header of a scan")
         first, last, shifts = data[end : end + 3]
         for component in data[begin + 1 : end : 2]:
             known = bits.setdefault(component, bytearray(64))
             if known[first : last + 1] != bytes([shifts >> 4]) * (last + 1 - first):
-                return ImageError("unsupported_format", "a progressive JPEG whose scans do not follow each other")
+                return ImageError(
+                    "corrupt", "the scans of a progressive JPEG do not follow each other, as no encoder writes"
+                )
             known[first : last + 1] = bytes([shifts & 15]) * (last + 1 - first)
     return None
 
@@ -260,6 +264,8 @@ def _decode_strictly(data: bytes, header: JpegHeader, **options: Any) -> Pixels:
         pixels: Pixels = simplejpeg.decode_jpeg(data, **options)
     except ValueError as error:
         message = str(error)
+    except KeyError:  # simplejpeg has no name for 4:4:1
+        message = "unknown subsampling"
     else:
         return pixels
     if "subsampling" in message:
@@ -303,6 +309,8 @@ def _decode_by_pillow(data: bytes, header: JpegHeader) -> Pixels:
     """For subsamplings that simplejpeg does not know. Without the end marker, Pillow refuses what is incomplete."""
     if header.frame not in _HUFFMAN_SEQUENTIAL:
         raise ImageError("unsupported_format", "a JPEG with an unusual subsampling in several scans")
+    if _padding(data) > _MAX_PADDING:
+        raise ImageError("corrupt", "a part of the picture is replaced by zeros")
     try:
         with open_with_pillow(data[: _end(data)] + bytes(16), "JPEG") as image:
             image.load()

@@ -1,6 +1,6 @@
 """Decode JPEG XL files by the package pillow-jxl-plugin."""
 
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ _SIZE_BITS: Final = (9, 13, 18, 30)
 
 def decode_jxl(data: bytes, max_pixels: int) -> Picture:
     """Decode a JPEG XL, upright. Raises ImageError (`unsupported_format` if pillow-jxl-plugin is missing)."""
-    check_size(*_read_size(data), max_pixels)
+    _check_header(data, max_pixels)
     try:
         from pillow_jxl import Decoder
     except ImportError as error:
@@ -26,7 +26,7 @@ def decode_jxl(data: bytes, max_pixels: int) -> Picture:
             "a JPEG XL file, which the package pillow-jxl-plugin reads: pip install 'batchland[jxl]'",
         ) from error
     try:
-        is_jpeg, info, content, profile, _ = cast("Any", Decoder)(num_threads=0)(data)
+        is_jpeg, info, content, profile, _ = Decoder(num_threads=0)(data)
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         raise damage(error) from error
     if is_jpeg:  # a JPEG that was packed without loss
@@ -38,9 +38,9 @@ def decode_jxl(data: bytes, max_pixels: int) -> Picture:
     return Picture(pixels, info.width, info.height, profile=profile or None)
 
 
-def _read_size(data: bytes) -> tuple[int, int]:
-    """Width and height, or the reverse, from the header of the codestream (ISO/IEC 18181-1, SizeHeader)."""
-    bits = int.from_bytes(_codestream(data)[2:14], "little")
+def _check_header(data: bytes, max_pixels: int) -> None:
+    """Check size and kind by the header of the codestream (ISO/IEC 18181-1, SizeHeader and ImageMetadata)."""
+    bits = int.from_bytes(_codestream(data)[2:34], "little")
 
     def take(count: int) -> int:
         nonlocal bits
@@ -48,14 +48,24 @@ def _read_size(data: bytes) -> tuple[int, int]:
         bits >>= count
         return value
 
-    small = take(1)
-    side = (lambda: (take(5) + 1) * 8) if small else (lambda: take(_SIZE_BITS[take(2)]) + 1)
-    height = side()
-    ratio = take(3)
-    if not ratio:
-        return side(), height
-    across, down = _RATIOS[ratio - 1]
-    return height * across // down, height
+    def take_size() -> tuple[int, int]:
+        small = take(1)
+        height = (take(5) + 1) * 8 if small else take(_SIZE_BITS[take(2)]) + 1
+        if ratio := take(3):
+            across, down = _RATIOS[ratio - 1]
+            return height * across // down, height
+        return (take(5) + 1) * 8 if small else take(_SIZE_BITS[take(2)]) + 1, height
+
+    check_size(*take_size(), max_pixels)
+    all_default, has_fields = take(1), take(1)
+    if all_default or not has_fields:
+        return
+    take(3)  # the orientation, which the decoder applies
+    if take(1):
+        take_size()  # the size that is meant for display
+    has_preview, is_animation = take(1), take(1)
+    if has_preview or is_animation:
+        raise ImageError("unsupported_format", "a JPEG XL with a preview or an animation, not a kind that is read here")
 
 
 def _codestream(data: bytes) -> bytes:

@@ -63,6 +63,15 @@ def grey_to_rgb(grey: Samples) -> Pixels:
     return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
+def palette_to_rgb(indices: Pixels, palette: Pixels) -> Pixels:
+    """RGB uint8 [H, W, 3] of colour numbers [H, W] and a palette [colours, 3]. Raises ImageError (`corrupt`)."""
+    if indices.max() >= len(palette):
+        raise ImageError("corrupt", "its pixels have colours that its palette lacks")
+    image = Image.fromarray(np.ascontiguousarray(indices), "P")
+    image.putpalette(palette.tobytes())
+    return rgb_pixels(image)
+
+
 def over_white(colours: Pixels, alpha: Pixels) -> Pixels:
     """RGB uint8 [H, W, 3] of colours laid over white by alpha uint8 [H, W]."""
     return rgb_pixels(Image.fromarray(np.dstack((colours, alpha))))

@@ -39,12 +39,6 @@ class _Chunk(NamedTuple):
     begin: int
     """Byte position of the content."""
     content: bytes
-    intact: bool
-    """Whether the checksum is right."""
-
-    @property
-    def name(self) -> str:
-        return self.kind.decode("latin-1")
 
 
 class _Contents(NamedTuple):
@@ -89,7 +83,8 @@ def decode_png(data: bytes, max_pixels: int) -> Picture:
 
 def _read(data: bytes, max_pixels: int) -> _Contents:
     found: dict[bytes, bytes] = {}
-    exif = exif_as_text = xmp = None
+    exif: bytes | None = None
+    texts: dict[bytes, _Chunk] = {}
     pixels_begin = pixels_end = 0
     for chunk in _chunks(data):
         kind, content = chunk.kind, chunk.content
@@ -104,14 +99,12 @@ def _read(data: bytes, max_pixels: int) -> _Contents:
             found.setdefault(kind, content)
         elif kind == b"eXIf":
             exif = exif or content
-        elif content.startswith(_EXIF_AS_TEXT):
-            exif_as_text = _text(chunk)
-        elif content.startswith(_XMP):
-            xmp = _text(chunk)
+        elif content.startswith((_EXIF_AS_TEXT, _XMP)):
+            texts[content.partition(b"\0")[0]] = chunk
     if not pixels_begin:
         raise ImageError("truncated", "the file ends before its pixels")
-    if exif is None and exif_as_text:
-        exif = _from_hex(exif_as_text)
+    if exif is None and _EXIF_AS_TEXT in texts:
+        exif = _from_hex(_text(texts[_EXIF_AS_TEXT]) or b"")
     profile = found.get(b"iCCP")
     return _Contents(
         found[b"IHDR"],
@@ -119,7 +112,7 @@ def _read(data: bytes, max_pixels: int) -> _Contents:
         found.get(b"tRNS"),
         data[pixels_begin:pixels_end],
         exif,
-        xmp,
+        _text(texts[_XMP]) if _XMP in texts else None,
         _unpack(profile.partition(b"\0")[2][1:]) if profile else None,
     )
 
@@ -128,6 +121,7 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
     """The used chunks of a file, in order. Raises ImageError for damage that concerns the picture."""
     position = len(_SIGNATURE)
     number = 0
+    picture_ends = False
     while position + 12 <= len(data):
         number += 1
         if number > _MAX_CHUNKS:
@@ -136,27 +130,25 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
         kind, end = data[position + 4 : begin], begin + int.from_bytes(data[position : position + 4])
         position = end + 4
         optional = bool(kind[0] & 0x20)
-        if kind not in _USED:
-            if not kind.isalpha():
-                raise ImageError("corrupt", "its chunks are damaged")
-            if not optional and number > 1:
-                raise ImageError("unsupported_format", f"a PNG with an unknown chunk {kind.decode('latin-1')}")
-            if number > 1:
-                continue
-        if position > len(data):
+        if not kind.isalpha():
+            if picture_ends:
+                return
+            raise ImageError("corrupt", "its chunks are damaged")
+        if position > len(data) and not (picture_ends and optional and kind not in _NEEDED):
             raise ImageError("truncated", f"the file ends within its chunk {kind.decode('latin-1')}")
+        if kind not in _USED and number > 1:
+            if not optional:
+                raise ImageError("unsupported_format", f"a PNG with an unknown chunk {kind.decode('latin-1')}")
+            continue
         content = data[begin:end]
-        chunk = _Chunk(
-            kind, begin, content, zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(data[end:position])
-        )
-        if chunk.intact:
-            yield chunk
+        intact = zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(data[end:position])
+        if intact:
+            picture_ends |= kind == b"IDAT"
+            yield _Chunk(kind, begin, content)
         elif not optional or kind in _NEEDED:
-            raise ImageError("corrupt", f"the checksum of its chunk {chunk.name} is wrong")
+            raise ImageError("corrupt", f"the checksum of its chunk {kind.decode('latin-1')} is wrong")
         if kind == b"IEND":
             return
-    if position > len(data):
-        raise ImageError("truncated", "the file ends within a chunk")
 
 
 def _check_header(chunk: _Chunk, max_pixels: int) -> None:

@@ -24,6 +24,7 @@ from batchland.images.decode.picture import (
     damage,
     grey_to_rgb,
     over_white,
+    palette_to_rgb,
     rgb_pixels,
 )
 from batchland.images.decode.tiff_page import Page, read_page
@@ -77,7 +78,8 @@ def _colours(samples: Samples, page: Page) -> Pixels:
             "unsupported_format", "a TIFF with a further sample that may be alpha, which its header does not say"
         )
     if page.photometric == tiff.PALETTE:
-        colours = _palette(page)[samples[:, :, 0]]
+        numbers = samples[:, :, 0]
+        colours = _palette(page)[numbers] if page.bits > 8 else palette_to_rgb(numbers.astype(np.uint8), _palette(page))
     elif page.photometric == tiff.CMYK:
         inks = np.ascontiguousarray(samples[:, :, :4])
         colours = rgb_pixels(Image.frombuffer("CMYK", (page.width, page.height), inks, "raw", "CMYK", 0, 1))
@@ -142,7 +144,7 @@ def _unpack_here(data: bytes, page: Page, blocks: list[tuple[int, int]], row: in
         if page.compression == tiff.NONE:
             content = data[offset : offset + part.size]
         else:
-            content = _inflate(_block(data, offset, size), part.size)
+            content = _inflate(_block(data, offset, size), part.size, page.block_height * row)
         if len(content) < part.size:
             raise ImageError("truncated", f"a strip or tile has {len(content)} of {part.size} bytes")
         if page.reversed_bits:
@@ -157,10 +159,13 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
     return content
 
 
-def _inflate(packed: bytes, size: int) -> bytes:
+def _inflate(packed: bytes, size: int, whole: int) -> bytes:
+    """`size` bytes, of the `whole` block that the last strip may hold as well. Verifies the checksum at the end."""
     unpacker = zlib.decompressobj()
     content = unpacker.decompress(packed, size)
-    unpacker.decompress(unpacker.unconsumed_tail, 1)  # reads the checksum, if it is there, and verifies it
+    rest = unpacker.decompress(unpacker.unconsumed_tail, whole - len(content) + 1) if len(content) == size else b""
+    if len(content) + len(rest) > whole or (len(content) == size and not unpacker.eof and unpacker.unconsumed_tail):
+        raise ImageError("corrupt", "a strip or tile holds more than its size")
     return content
 
 

@@ -170,4 +170,5 @@ def examine(decoder: RowDecoder, place: Place, spec: PreprocessSpec) -> bool:
             drift = float(np.abs(fitted[row].astype(int) - preprocess(data, usual)).mean())
             if drift > LARGEST_DRIFT:
                 raise Unusable(f"{decoder.name} gives other pictures than the CPU, by {drift:.1f} levels on average")
-    return set(refused).issuperset(range(len(good), len(good) + len(damaged)))
+    left_to_cpu = set(range(len(good) + len(damaged))) - set(jpegs)
+    return (left_to_cpu | set(refused)).issuperset(range(len(good), len(good) + len(damaged)))
