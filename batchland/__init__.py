@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from batchland.demo.sample import draw_sample
     from batchland.evaluation.comparison import Comparison, compare
     from batchland.evaluation.evaluate import Evaluation, evaluate
+    from batchland.evaluation.frames import read
     from batchland.evaluation.gates import Gate, GateResult, check_gates, parse_gate
     from batchland.evaluation.options import CompareOptions, EvaluateOptions
     from batchland.evaluation.saved import Report, read_report
     from batchland.models.adopt import adopt
     from batchland.models.session import Session, open_session
     from batchland.nightly.job import Job, load_job
-    from batchland.nightly.run_record import RunRecord, read_runs
+    from batchland.nightly.record_files import read_runs
+    from batchland.nightly.run_record import RunRecord
     from batchland.nightly.runner import NightResult, run_night
-    from batchland.report.comparison import write_comparison, write_side_by_side
     from batchland.report.options import ReportOptions
-    from batchland.report.write import ReportFiles, write_report
+    from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
+    from batchland.scoring.account import Progress
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions, Shard
     from batchland.scoring.predict import predict
-    from batchland.scoring.score import Progress, RunSummary, score
+    from batchland.scoring.score import RunSummary, score
     from batchland.training.export import export
     from batchland.training.options import ExportOptions, TrainOptions
     from batchland.training.train import TrainedModel, train
@@ -47,7 +49,7 @@ _PUBLIC = {
     "GateResult": "batchland.evaluation.gates",
     "Job": "batchland.nightly.job",
     "NightResult": "batchland.nightly.runner",
-    "Progress": "batchland.scoring.score",
+    "Progress": "batchland.scoring.account",
     "Report": "batchland.evaluation.saved",
     "ReportFiles": "batchland.report.write",
     "ReportOptions": "batchland.report.options",
@@ -69,14 +71,15 @@ _PUBLIC = {
     "open_session": "batchland.models.session",
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.scoring.predict",
+    "read": "batchland.evaluation.frames",
     "read_report": "batchland.evaluation.saved",
-    "read_runs": "batchland.nightly.run_record",
+    "read_runs": "batchland.nightly.record_files",
     "run_night": "batchland.nightly.runner",
     "score": "batchland.scoring.score",
     "train": "batchland.training.train",
-    "write_comparison": "batchland.report.comparison",
+    "write_comparison": "batchland.report.write",
     "write_report": "batchland.report.write",
-    "write_side_by_side": "batchland.report.comparison",
+    "write_side_by_side": "batchland.report.write",
 }
 __all__ = [
     "CompareOptions",
@@ -110,6 +113,7 @@ __all__ = [
     "open_session",
     "parse_gate",
     "predict",
+    "read",
     "read_report",
     "read_runs",
     "run_night",

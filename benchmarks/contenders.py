@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.photos import photo_files
+
 BATCH_SIZE = 32
 
 
@@ -89,7 +91,7 @@ def naive(images: Path, model: Path, workers: int) -> tuple[int, float]:
         best = np.argsort(-probabilities[0])[:5]
         rows.append({"image": str(path), "classes": best.tolist(), "probabilities": probabilities[0][best].tolist()})
 
-    paths = sorted(images.rglob("*.jpg"))
+    paths = photo_files(images)
     answer(paths[0])
     begin = time.perf_counter()
     for path in paths:
@@ -110,6 +112,10 @@ def imagefolder(images: Path, model: Path, workers: int) -> tuple[int, float]:
     transform = transforms.Compose(
         [transforms.Resize([224, 224]), transforms.ToTensor(), transforms.Normalize(mean, std)]
     )
+    if not any(path.is_dir() for path in images.iterdir()):  # ImageFolder wants class folders
+        folder = Path(tempfile.mkdtemp())
+        (folder / "photos").symlink_to(images.resolve())
+        images = folder
     dataset = ImageFolder(str(images), transform)
     network = _torch_network(model)
     network(torch.zeros(1, 3, 224, 224))

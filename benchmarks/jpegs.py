@@ -28,9 +28,9 @@ from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit, pre
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import read_image
 from batchland.models.gpu import jpeg_decoder
-from batchland.models.gpu.bound import Place
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.jpeg_decoder import JpegDecoder
-from batchland.models.gpu.resize import Fitter
+from batchland.models.gpu.resize import Resizer
 from benchmarks.machine import RESULTS, describe_machine
 from benchmarks.photos import SIZES, draw_photos
 
@@ -138,20 +138,20 @@ def _drift(jpegs: Sequence[bytes]) -> list[str]:
 
 
 def _pairs(files: Sequence[bytes]) -> Iterator[tuple[Pixels, Pixels]]:
-    decoder, fitter = JpegDecoder(Place("cpu"), (), 1), Fitter(Place("cpu"), SPEC)
+    decoder, resizer = JpegDecoder(Device("cpu"), (), 1), Resizer(Device("cpu"), SPEC)
     for data in files:
         jpeg = keep_encoded(data, SPEC, checked=False)
         assert jpeg is not None
         (picture,) = decoder.decode([jpeg])
         assert picture is not None
         ours = np.empty(SPEC.shape, np.uint8)
-        fitter.fit(picture, jpeg.orientation, ours.ctypes.data)
+        resizer.resize(picture, jpeg.orientation, ours.ctypes.data)
         yield ours, fit(decode(data, SPEC).pixels, SPEC)
 
 
 def _damage(jpegs: Sequence[bytes]) -> list[str]:
     """How much of random damage is found: by the CPU's path, by the check alone, by nvImageCodec on the CPU."""
-    decoder = JpegDecoder(Place("cpu"), (), 1)
+    decoder = JpegDecoder(Device("cpu"), (), 1)
     rng = np.random.default_rng(0)
     tried: Counter[str] = Counter()
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -187,13 +187,13 @@ def _again(data: bytes, *, progressive: bool) -> bytes:
 
 def _damaged(data: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
     start = data.index(b"\xff\xda") + 14
-    place = int(rng.integers(start, len(data) - 2 - HOLE)) if len(data) - 2 - HOLE > start else start
+    offset = int(rng.integers(start, len(data) - 2 - HOLE)) if len(data) - 2 - HOLE > start else start
     noise = rng.integers(0, 255, HOLE, np.uint8).tobytes()
-    flipped = bytes([data[place] ^ (1 << int(rng.integers(8)))])
-    yield "cut and closed", data[:place] + data[-2:]
-    yield f"a hole of {HOLE} zeros", data[:place] + bytes(HOLE) + data[place + HOLE :]
-    yield f"{HOLE} other bytes", data[:place] + noise + data[place + HOLE :]
-    yield "one bit", data[:place] + flipped + data[place + 1 :]
+    flipped = bytes([data[offset] ^ (1 << int(rng.integers(8)))])
+    yield "cut and closed", data[:offset] + data[-2:]
+    yield f"a hole of {HOLE} zeros", data[:offset] + bytes(HOLE) + data[offset + HOLE :]
+    yield f"{HOLE} other bytes", data[:offset] + noise + data[offset + HOLE :]
+    yield "one bit", data[:offset] + flipped + data[offset + 1 :]
 
 
 def _fails(data: bytes) -> bool:

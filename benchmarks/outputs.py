@@ -24,7 +24,7 @@ from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard, class_names
 from batchland.predictions.rows import to_rows
-from batchland.predictions.storage import open_output, place
+from batchland.predictions.storage import open_output, output_location
 from batchland.predictions.writer import PredictionSink
 from benchmarks.machine import describe_machine
 
@@ -66,8 +66,8 @@ def main() -> None:
             server.kill()
     print(describe_machine())
     for kind, spent in seconds.items():
-        told = ", ".join(f"{count} {request}" for request, count in sorted(asked[kind].items()))
-        print(f"{kind}: {median(spent):.2f} s (from {min(spent):.2f} to {max(spent):.2f}); {told or 'no requests'}")
+        requests = ", ".join(f"{count} {request}" for request, count in sorted(asked[kind].items()))
+        print(f"{kind}: {median(spent):.2f} s (from {min(spent):.2f} to {max(spent):.2f}); {requests or 'no requests'}")
 
 
 def _batches(refs: list[ImageRef]) -> Iterator[pa.RecordBatch]:
@@ -91,10 +91,10 @@ def _batches(refs: list[ImageRef]) -> Iterator[pa.RecordBatch]:
 def _written(out: str, refs: list[ImageRef], batches: list[pa.RecordBatch]) -> float:
     """Seconds from opening the output until it is published."""
     begin = time.perf_counter()
-    with PredictionSink(open_output(place(out)), {"bench": 1}, batch_size=BATCH, part_size=PART) as sink:
+    with PredictionSink(open_output(output_location(out)), {"bench": 1}, batch_size=BATCH, part_size=PART) as sink:
         rows = iter(batches)
         listed = 0
-        for ref in sink.unscored(refs):
+        for ref in sink.pending_images(refs):
             listed += ref is not None
             if listed == BATCH or (ref is None and listed):
                 sink.write(next(rows))

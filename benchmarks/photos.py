@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from batchland.images.sources.folder import IMAGE_EXTENSIONS
 from batchland.system.cores import usable_cores
 
 
@@ -44,6 +45,11 @@ def draw_photos(folder: Path, size: str, count: int) -> Path:
         os.link(temporary / _name(number % distinct), path)
     temporary.rename(target)
     return target
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """All photos below a folder, in order: every extension, in any case, that `score` lists."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file())
 
 
 def _name(number: int) -> str:

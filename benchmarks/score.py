@@ -3,8 +3,8 @@
     python -m benchmarks.score --model scratch --size small --count 1000
     python -m benchmarks.score --images photos/ --model models/transfer.onnx
 
-Every way is a process of its own; all take their turns, round after round, so that a machine whose speed drifts drifts
-for all. The table gives medians over the rounds, and medians of ratios within a round.
+Each way runs as a separate process; all take turns, round after round, so that a drift of the machine affects all.
+The table gives medians over the rounds, and medians of ratios within a round.
 
 D: images/s read, decoded and resized with all cores. M: images/s through the bare onnxruntime session with all cores,
 in one call or in one call per core, whichever is faster. L = 1 / (1/D + 1/M) is what a perfect pipeline on the same
@@ -13,7 +13,7 @@ cores would reach.
 
 import argparse
 import json
-import os
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from batchland.system.cores import usable_cores
 from benchmarks.contenders import WAYS
 from benchmarks.machine import RESULTS, cpu, timed, versions
 from benchmarks.models import find_model
-from benchmarks.photos import SIZES, draw_photos
+from benchmarks.photos import SIZES, draw_photos, photo_files
 
 
 def main() -> None:
@@ -64,9 +64,10 @@ def _one_image(images: Path, work: Path) -> Path:
     """A folder with one photo: scoring it is start-up and a first prediction."""
     folder = work / "one"
     folder.mkdir(exist_ok=True)
-    target = folder / "photo.jpg"
-    target.unlink(missing_ok=True)
-    os.link(next(images.rglob("*.jpg")), target)
+    photo = photo_files(images)[0]
+    for other in folder.iterdir():
+        other.unlink()
+    shutil.copyfile(photo, folder / photo.name)
     return folder
 
 
@@ -88,7 +89,7 @@ def _facts(options: argparse.Namespace, images: Path, rounds: list[dict[str, Any
             run.pop("output", None)
             if "seconds" in run:
                 run["rate"] = run["images"] / run["seconds"]
-        total = sum(1 for _ in images.rglob("*.jpg"))
+        total = len(photo_files(images))
         found["cli"]["rate"] = total / found["cli"]["wall"]
         if {"decode", "session", "sessions"} <= found.keys():
             bare = max(found["session"]["rate"], found["sessions"]["rate"])

@@ -1,12 +1,13 @@
 """What shards cost: merging a thousand of them, and scoring with two at once in place of one process.
 
     python -m benchmarks.shards merge --shards 1000 --rows 1000000
-    python -m benchmarks.shards deal --rows 10000000
+    python -m benchmarks.shards assign --rows 10000000
     python -m benchmarks.shards throughput --model scratch --count 3000
 
-merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a process
-of its own. deal: finds a shard's own among that many names, as they would come from a listing. throughput: `score` on
-all cores, against two shards at once on half of the cores each, and their merge; each round runs both ways.
+merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a
+separate process. assign: finds the names of a shard among that many names, as they would come from a listing.
+throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge; each round
+runs both ways.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from batchland.predictions.schema import (
     WrittenFile,
 )
 from batchland.scoring.options import ScoreOptions, Shard
-from batchland.scoring.shard import ROW_GROUP_SIZE, Deal
+from batchland.scoring.shard import ROW_GROUP_SIZE, ShardAssignment
 from benchmarks.models import find_model
 from benchmarks.photos import SIZES, draw_photos
 
@@ -51,12 +52,12 @@ RUN: dict[str, Any] = {"model": MODEL.sha256, "provider": "CPUExecutionProvider"
 
 def main() -> None:
     options = _options()
-    print({"merge": _merge, "deal": _deal, "throughput": _throughput}[options.what](options))
+    print({"merge": _merge, "assign": _assign, "throughput": _throughput}[options.what](options))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("merge", "deal", "throughput"))
+    parser.add_argument("what", choices=("merge", "assign", "throughput"))
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=1_000_000, help="images of all shards together")
     parser.add_argument("--model", default="scratch", help="scratch, transfer (both with random weights) or a file")
@@ -86,11 +87,11 @@ def _merge(options: argparse.Namespace) -> str:
     )
 
 
-def _deal(options: argparse.Namespace) -> str:
-    deal = Deal(Shard(index=0, count=options.shards))
+def _assign(options: argparse.Namespace) -> str:
+    assignment = ShardAssignment(Shard(index=0, count=options.shards))
     names = (f"camera-{number // 10_000:05}/{number:09}.jpg" for number in range(options.rows))
     begin = time.perf_counter()
-    own = sum(1 for _ in deal.images(ImageRef(name, b"") for name in names))
+    own = sum(1 for _ in assignment.images(ImageRef(name, b"") for name in names))
     seconds = time.perf_counter() - begin
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return (
@@ -105,17 +106,17 @@ def draw_shards(folder: Path, count: int, rows: int) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     names = [f"camera-{number // 10_000:05}/{number:09}.jpg" for number in range(rows)]
     own: list[list[int]] = [[] for _ in range(count)]
-    deal = Deal(Shard(index=0, count=count))
-    for _ in deal.images(ImageRef(name, b"") for name in names):
+    assignment = ShardAssignment(Shard(index=0, count=count))
+    for _ in assignment.images(ImageRef(name, b"") for name in names):
         pass
     for position, name in enumerate(names):
         own[Shard.owner(name, count)].append(position)
     for index in range(count):
-        _draw_shard(temporary, Shard(index=index, count=count), names, own[index], deal)
+        _draw_shard(temporary, Shard(index=index, count=count), names, own[index], assignment)
     temporary.rename(folder)
 
 
-def _draw_shard(out: Path, shard: Shard, names: list[str], positions: list[int], deal: Deal) -> None:
+def _draw_shard(out: Path, shard: Shard, names: list[str], positions: list[int], assignment: ShardAssignment) -> None:
     folder = shard.folder(out)
     folder.mkdir(parents=True)
     counts = Counts(listed=len(positions), ok=len(positions), failed=0, failed_by_code={})
@@ -145,7 +146,7 @@ def _draw_shard(out: Path, shard: Shard, names: list[str], positions: list[int],
         files=tuple(files),
         host=f"node-{shard.index}",
         cores=1,
-        shard=deal.info(RUN).model_copy(update={"index": shard.index}),
+        shard=assignment.info(RUN).model_copy(update={"index": shard.index}),
     )
     manifest_path(folder).write_text(manifest.model_dump_json(indent=2) + "\n")
 

@@ -32,7 +32,7 @@ from batchland.images.sources.remote import Remote
 from batchland.system.filesystems import Location
 from benchmarks.machine import describe_machine, timed
 from benchmarks.models import find_model
-from benchmarks.photos import SIZES, draw_photos
+from benchmarks.photos import SIZES, draw_photos, photo_files
 
 SHARD_IMAGES = 250
 
@@ -69,9 +69,9 @@ def _overhead(options: argparse.Namespace) -> str:
         server.start()
         os.environ.update(server.environment)
         try:
-            places = _lay_out(photos, bucket)
+            layouts = _lay_out(photos, bucket)
             rounds = [
-                {kind: _scored(place, model, Path(name)) for kind, place in places.items()}
+                {kind: _scored(arguments, model, Path(name)) for kind, arguments in layouts.items()}
                 for _ in range(options.rounds)
             ]
         finally:
@@ -81,7 +81,7 @@ def _overhead(options: argparse.Namespace) -> str:
 
 def _lay_out(photos: Path, bucket: Path) -> dict[str, list[str]]:
     """The arguments of `score` for each kind of source, with the photos laid there."""
-    names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+    names = sorted(str(path.relative_to(photos)) for path in photo_files(photos))
     shutil.copytree(photos, bucket / "photos")
     for number, begin in enumerate(range(0, len(names), SHARD_IMAGES)):
         with tarfile.open(bucket / f"shard-{number:03}.tar", "w") as tar:
@@ -103,10 +103,21 @@ def _lay_out(photos: Path, bucket: Path) -> dict[str, list[str]]:
     }
 
 
-def _scored(place: list[str], model: Path, work: Path) -> dict[str, Any]:
+def _scored(arguments: list[str], model: Path, work: Path) -> dict[str, Any]:
     out = work / "out.parquet"
     return timed(
-        [sys.executable, "-m", "batchland", "score", *place, "--model", str(model), "--out", str(out), "--overwrite"]
+        [
+            sys.executable,
+            "-m",
+            "batchland",
+            "score",
+            *arguments,
+            "--model",
+            str(model),
+            "--out",
+            str(out),
+            "--overwrite",
+        ]
     )
 
 

@@ -7,4 +7,6 @@ from batchland.cli.main import main
 
 def batchland(*arguments: object, stdin: str | bytes | None = None) -> Result:
     """Exit code, stdout and stderr of a command; a bug raises here."""
-    return CliRunner().invoke(main, [str(each) for each in arguments], input=stdin, catch_exceptions=False)
+    return CliRunner().invoke(
+        main, [str(each) for each in arguments], input=stdin, catch_exceptions=False, prog_name="batchland"
+    )

@@ -13,11 +13,10 @@ from s3_server import bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
 import batchland.system.retries
+import batchland.training  # sets up OpenMP before a test imports torch
 from batchland.images.sources import refs
 
 __all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as batchland.training does, but some tests import torch before it
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refs, "retries", batchland.system.retries.Retries())
 
 
-class Nobody:
+class Unprivileged:
     """Context in which this process may not read what it has no permission for, even as root."""
 
     def __init__(self, folder: Path) -> None:
@@ -42,10 +41,10 @@ class Nobody:
 
 
 @pytest.fixture
-def nobody() -> Iterator[Nobody]:
+def nobody() -> Iterator["Unprivileged"]:
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
-    yield Nobody(folder)
+    yield Unprivileged(folder)
     for path in folder.rglob("*"):
         path.chmod(0o755)
     shutil.rmtree(folder)

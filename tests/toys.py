@@ -1,4 +1,4 @@
-"""Toys for the tests: a three-class model whose answer is the dominant colour, and pictures to go with it."""
+"""A three-class toy model that predicts the dominant colour, and pictures for it."""
 
 from importlib.util import find_spec
 from io import BytesIO
@@ -74,10 +74,10 @@ def options(model: Path, **changes: Any) -> ScoreOptions:
     return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
 
 
-def read_all(place: Path | str) -> list[tuple[str, bytes | str]]:
+def read_all(images: Path | str) -> list[tuple[str, bytes | str]]:
     """Names of a source's images with their contents, or the codes of what failed."""
     found: list[tuple[str, bytes | str]] = []
-    for ref in open_source(place).images(Ignored()):
+    for ref in open_source(images).images(Ignored()):
         try:
             found.append((ref.name, read_image(ref).data))
         except ImageError as error:
@@ -97,9 +97,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def on_the_cpu(toy_model, settings_seen=None):
     """Creates what `open_on_gpus` creates, where there is no GPU."""
 
-    def create(place, settings):
+    def create(device, settings):
         if settings_seen is not None:
-            settings_seen.append((place, dict(settings)))
+            settings_seen.append((device, dict(settings)))
         return create_session(toy_model.read_bytes(), [(CPU, {})], Threads(1))
 
     return create

@@ -1,17 +1,58 @@
-"""What the command line adds to an error: the option that helps. The library's errors name none."""
+"""What the command line adds to an error: the flag that helps. Errors of the library name none."""
 
+import re
+from collections.abc import Collection
 from typing import Final
 
 from batchland.errors import BatchlandError
 
 ADVICE: Final[dict[str, str]] = {
-    "image_list": "--images LIST scores the images that a list names",
+    "adopt": "add one with `batchland adopt {model} --classes labels.txt --preprocess imagenet --out adopted.onnx`",
+    "all_files": "--all-files lists every file",
+    "baseline": "give it with --baseline",
+    "cache_dir": "choose another folder with --cache-dir",
+    "cache_limit": "raise the limit with --cache-limit, or train at a smaller --size",
+    "cpu_device": "or use --device cpu",
+    "decode_on_cpu": "or use --decode cpu",
+    "download_weights": "give a file or an installed package with --weights, or try --weights none",
+    "export_drop": "use another --precision, or allow more with --max-drop",
+    "fp32": "use --precision fp32",
+    "future": "--future runs it all the same",
+    "ignore_unknown_classes": "or leave out their images with --ignore-unknown-classes",
+    "image_list": "or name a list of them with --images",
+    "lower_learning_rate": "use a lower --learning-rate",
+    "model": "give one with --model",
+    "name_folder": "name the folder with --out",
+    "not_strict": "without --strict they are skipped",
+    "other_out": "give another --out",
+    "out_elsewhere": "choose another --out",
+    "output_logits": "use --output logits",
+    "output_logits_anyway": "or use --output logits, which puts a softmax behind them",
+    "output_probabilities": "use --output probabilities",
+    "overwrite": "--overwrite replaces it",
+    "overwrite_beside": "give another --out, or --overwrite to write beside it",
+    "overwrite_shard": "score that shard again with --overwrite",
+    "overwrite_shards": "score all shards again with --overwrite",
+    "preprocess_byte": "use --preprocess byte",
+    "report_disagreement": "please report this with the versions in use",
+    "resume_same": "give the same data and options, or leave out --resume to start from the beginning",
+    "resume_training": "run the same command with --resume to continue",
+    "score_shard": "score those with the same command and --shard I/{count}, then merge",
+    "shard_folder": "give the --out of `batchland score --shard`",
+    "strip_prefix": "remove that with --strip-prefix '{prefix}'",
+    "training_data": "give the folder of the data that the model was trained on with --data",
+    "weights_backbone": "name the network of the weights with --backbone",
 }
 """Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
+_FLAG: Final = re.compile(r"--[a-z][a-z-]*")
+_OTHER_COMMAND: Final = re.compile(r"`.*?`")
 
 
-def with_advice(error: BatchlandError) -> str:
-    """The error in one line, with the option that helps where there is one."""
+def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
+    """The error in one line, with its advice if the command has the flags that this names."""
     if error.advice is None:
         return str(error)
-    return f"{error}; {ADVICE[error.advice].format(**error.values)}"
+    sentence = ADVICE[error.advice]
+    if not set(_FLAG.findall(_OTHER_COMMAND.sub("", sentence))) <= set(flags):
+        return str(error)
+    return f"{error}; {sentence.format(**error.values)}"

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchland.cli.command import group
+
 if TYPE_CHECKING:
     from batchland.nightly.crontab import Entry
 
 
-@click.group()
+@group()
 def cron() -> None:
     """Let cron run a job every night."""
 
@@ -17,18 +19,18 @@ def cron() -> None:
 def _entry_options(command: Any) -> Any:
     for option in (
         click.option(
-            "--env", "variables", multiple=True, metavar="NAME=VALUE", help="Set this variable, too.  [repeatable]"
+            "--env", "variables", multiple=True, metavar="NAME=VALUE", help="Set this variable, too. Repeatable."
         ),
         click.option(
             "--log",
             type=click.Path(path_type=Path),
-            help="Where the output goes.  [default: cron.log in the job's folder of records]",
+            help="File for the output.  [default: cron.log in the job's folder of records]",
         ),
         click.option(
             "--schedule",
             default="30 3 * * *",
             show_default=True,
-            help="Minute, hour, day, month, weekday, by the time zone of the cron daemon; or @daily and its like.",
+            help="Minute, hour, day, month, weekday, in the time zone of the cron daemon; or @daily and the like.",
         ),
         click.argument("job", type=click.Path(path_type=Path)),
     ):
@@ -41,7 +43,7 @@ def _entry_options(command: Any) -> Any:
 def show(**options: Any) -> None:
     """Print what `install` would write.
 
-    JOB is a job file. The lines set all that cron does not, and tell of a night that failed.
+    JOB is a job file. The lines set what cron does not set, and report a night that failed.
     """
     from batchland.nightly.crontab import render
 
@@ -53,7 +55,7 @@ def show(**options: Any) -> None:
 def install(**options: Any) -> None:
     """Put a job into your crontab.
 
-    JOB is a job file; its earlier entry is replaced. No other line is touched.
+    JOB is a job file. Its earlier entry is replaced; no other line changes.
     """
     from batchland.nightly.crontab import install as put
 
@@ -65,15 +67,15 @@ def install(**options: Any) -> None:
 @cron.command(epilog="Example: batchland cron remove nightly")
 @click.argument("job")
 def remove(job: str) -> None:
-    """Take a job out of your crontab.
+    """Remove a job from your crontab.
 
-    JOB is a name or a job file. No other line is touched.
+    JOB is a name or a job file. No other line changes.
     """
     from batchland.nightly.crontab import remove as take_out
     from batchland.nightly.job import load_job
 
     name = load_job(Path(job)).name if job.endswith(".toml") else job
-    click.echo(f"Removed: {name}." if take_out(name) else f"There is no entry of {name}.")
+    click.echo(f"Removed: {name}." if take_out(name) else f"There is no entry for {name}.")
 
 
 def _entry(job: Path, schedule: str, log: Path | None, variables: tuple[str, ...]) -> "Entry":

@@ -1,44 +1,43 @@
-"""`batchland doctor`: is everything here that a nightly run needs?"""
+"""`batchland doctor`: check everything that a nightly run needs."""
 
 from pathlib import Path
 
 import click
 
+from batchland.cli.command import command
+from batchland.cli.options import Flag, json_option, options_of, print_json
 
-@click.command(epilog="Example: batchland doctor --job jobs/nightly.toml")
-@click.option("--job", type=click.Path(path_type=Path), help="Job file whose input, models, disk and lock to try.")
-@click.option(
-    "-m",
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Without a job: ONNX file to try.  [default: the one that `batchland score` would take]",
+
+@command(epilog="Example: batchland doctor --job jobs/nightly.toml")
+@click.option("--job", type=click.Path(path_type=Path), help="Job file: check its input, models, disk and lock.")
+@options_of(
+    "batchland.scoring.options:ScoreOptions",
+    Flag("model", "-m"),
+    Flag("device", metavar="auto|cpu|cuda[:N]|tensorrt[:N]", brief=True),
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda[:N]|tensorrt[:N]",
-    help="Without a job: where to try it.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON, one a line.")
+@json_option
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:
-    """Check that everything here can do its work.
+    """Check that batchland can run here, or a job.
 
-    The installation and a model, or all that a job needs: one line each, and what to do about it. Ends with exit code 1
-    if a check failed; warnings are no failures.
+    Checks the installation and a model, or all that a job needs: one line per check and, where something is wrong, what
+    to do about it. The exit code is 1 if a check failed; warnings are no failures. A job names its models and its
+    device itself.
     """
-    import json
     from itertools import chain
 
+    from batchland.cli.documents import DoctorCheck, DoctorResult
     from batchland.doctor.examine import examine_installation, examine_job, examine_model
 
     if job and (model or device != "auto"):
-        raise click.UsageError("a job names its models and its device itself; leave --model and --device out")
-    failed = False
+        raise click.UsageError("a job names its models and its device itself; leave out --model and --device")
+    checks = []
     for check in chain(examine_installation(), examine_job(job) if job else examine_model(model, device)):
-        failed |= check.state == "fail"
-        advice = f" -> {check.advice}" if check.advice else ""
-        line = json.dumps(check._asdict()) if as_json else f"{check.state:5} {check.name:15} {check.found}{advice}"
-        click.echo(line)
-    if failed:
+        checks.append(check)
+        if not as_json:
+            advice = f" -> {check.advice}" if check.advice else ""
+            click.echo(f"{check.state:5} {check.name:15} {check.found}{advice}")
+    ok = all(check.state != "fail" for check in checks)
+    if as_json:
+        print_json(DoctorResult(ok=ok, checks=tuple(DoctorCheck(**check._asdict()) for check in checks)))
+    if not ok:
         raise SystemExit(1)

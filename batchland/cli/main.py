@@ -5,17 +5,18 @@ Imports of everything heavy happen inside the command that needs them, so that `
 
 import logging
 import sys
-from typing import Any
 
 import click
 
 from batchland._version import __version__
-from batchland.cli.advice import with_advice
+from batchland.cli.command import group
+from batchland.cli.completion import completion
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, trend
+from batchland.cli.init import init
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
 from batchland.cli.predict import predict
@@ -23,41 +24,36 @@ from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
 from batchland.cli.train import export, train
-from batchland.errors import BatchlandError
+from batchland.system.streams import open_standard_streams
 
 _log = logging.getLogger("batchland")
 
 
-class _Commands(click.Group):
-    """Errors of ours become one line on stderr and their exit code; a traceback means a bug."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BatchlandError as error:
-            click.echo(f"batchland: {with_advice(error)}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:  # outside of what handles it better
-            click.echo("batchland: interrupted", err=True)
-            ctx.exit(130)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)  # in the order of a day's work, not of the alphabet
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="batchland")
 @click.option("-v", "--verbose", is_flag=True, help="Log details, too.")
-def main(verbose: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only, and show no progress.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
     """Train image classifiers, score folders of images with them, and evaluate the predictions.
 
     \b
     batchland score photos/ --out preds.parquet
     batchland evaluate preds.parquet --labels data/test --out report/
     """
+    open_standard_streams()
+    if verbose and quiet:
+        raise click.UsageError("give --verbose or --quiet, not both")
+    stderr = logging.StreamHandler()
+    stderr.setLevel(logging.WARNING if quiet else logging.NOTSET)
+    stderr.addFilter(lambda record: record.levelno > logging.INFO or not getattr(record, "in_summary", False))
     form = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(format=form, stream=sys.stderr, level=logging.WARNING)
+    logging.basicConfig(format=form, handlers=[stderr], level=logging.WARNING)
     _log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if quiet:
+        from batchland.system.progress import without_bars
+
+        ctx.with_resource(without_bars())
 
 
 for _command in (  # in the order of a day's work
@@ -73,11 +69,13 @@ for _command in (  # in the order of a day's work
     merge,
     evaluate,
     compare,
+    init,
     run,
     job,
     history,
     trend,
     doctor,
     cron,
+    completion,
 ):
     main.add_command(_command)

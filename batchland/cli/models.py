@@ -5,38 +5,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchland.cli.command import command
+
 if TYPE_CHECKING:
     from batchland.models.session import Session
 
 
-@click.command(
+@command(
     epilog="Example: batchland adopt resnet.onnx --classes labels.txt --preprocess imagenet --out models/resnet.onnx"
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--classes", required=True, type=click.Path(path_type=Path),
-              help="Text file, one label a line, in the order of the model's outputs.")  # fmt: skip
+              help="Text file, one label per line, in the order of the model's outputs.")  # fmt: skip
 @click.option("--preprocess", default="imagenet", show_default=True, metavar="imagenet|half|unit|byte|FILE.json",
-              help="What the model was trained on: ImageNet's crop and statistics; the whole picture as "
+              help="Input that the model was trained on: ImageNet's crop and statistics; the whole picture as "
               "-1..1, 0..1 or 0..255; or a JSON file with height, width, fit, mean, std.")  # fmt: skip
 @click.option("--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto", show_default=True,
-              help="What the model gives; `auto` looks whether it ends in a softmax.")  # fmt: skip
+              help="Output of the model; `auto` runs it on drawn pictures to find out.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
-              help="`fp16` halves the file; a GPU computes it fastest.")  # fmt: skip
+              help="`fp16` halves the file and is fastest on a GPU.")  # fmt: skip
 @click.option("--name", help="Name of the model.  [default: that of the file]")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
 def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
     """Make an ONNX classifier from elsewhere ready for scoring.
 
-    Its classes and its preprocessing are added. Normalisation, and softmax where it is missing, go into the graph, so
-    that nothing about it is left to options.
+    Adds its classes and its preprocessing. Normalisation, and softmax where it is missing, go into the graph, so that
+    no option has to repeat them.
     """
     from batchland.models.adopt import adopt as run
 
     session = run(model, classes, out, **options)
-    click.echo(f"{out}: adopted, {len(session.card.classes)} classes; look at it with: batchland inspect {out}")
+    click.echo(f"{out}: adopted, {len(session.card.classes)} classes; see its card with: batchland inspect {out}")
 
 
-@click.command(epilog="Example: batchland inspect models/scratch.onnx")
+@command(epilog="Example: batchland inspect models/scratch.onnx")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def inspect(model: Path, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`batchland run` and `batchland job`: what cron calls every night, and its job file looked at by day."""
+"""`batchland run` and `batchland job`: run a job, as cron does every night, and check its job file."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchland.errors import UsageError
+from batchland.cli.command import command, group
+from batchland.cli.options import json_option, print_json
+from batchland.system.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,14 +26,16 @@ _set_option = click.option(
 )
 
 
-@click.command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
+@command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
 @click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
 @click.option("--date", "night", type=_DATE, help="The night to run.  [default: as the job says, yesterday or today]")
 @click.option("--from", "first", type=_DATE, help="Run every night from this one ...")
 @click.option("--to", "last", type=_DATE, help="... to this one, without heartbeat and notification.")
 @_set_option
 @click.option("--force", is_flag=True, help="Replace a complete partition. Readers see the old or the new one.")
-@click.option("--dry-run", is_flag=True, help="Print what the run would do, and do nothing.")
+@click.option("--future", is_flag=True, help="Allow dates after today. Metrics and retention ignore such nights.")
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, without doing it.")
+@json_option
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -41,34 +45,52 @@ def run(
     last: datetime | None,
     settings: tuple[str, ...],
     force: bool,
+    future: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Run one night of a job: score, evaluate, gates, record.
+    """Run one night of a job: score, evaluate, check gates, record.
 
-    JOB is a TOML file. Running it again is safe: what is complete is kept, what is unfinished is gone on with, and two
-    runs never overlap. What happened is in runs/NAME/DATE/run.json.
+    JOB is a TOML file. Running it again is safe: complete work is kept, unfinished work is continued, and two runs
+    never overlap. The record of the night is runs/NAME/DATE/run.json.
 
     \b
-    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;
-    74 output cannot be written; 75 another run is under way; 130/143 interrupted or out of time, to be gone on with.
+    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed or the delivery is wrong; 5 model or device;
+    66 no or incomplete delivery; 74 output cannot be written; 75 another run is going on;
+    130/143 interrupted or out of time, a rerun continues.
     """
+    from batchland.cli.documents import RunResult
+    from batchland.nightly.dates import check_date, local_today
     from batchland.nightly.job import load_job
     from batchland.nightly.plan import plan_night
     from batchland.nightly.run_text import describe_run
     from batchland.nightly.runner import run_night
+    from batchland.system.arrow import keep_pandas_out
 
+    keep_pandas_out()
+
+    if as_json and dry_run:
+        raise click.UsageError("--json prints the records of runs; give `batchland job check --json` for a plan")
     job = load_job(job_file, settings)
-    exit_code = 0
-    for day in _nights(night, first, last) or [job.night(datetime.now().astimezone().date())]:
+    exit_code, records = 0, []
+    today = local_today()
+    nights = _nights(night, first, last) or [job.night(today)]
+    if not future:
+        check_date(nights[-1], today)
+    for day in nights:
         if dry_run:
-            click.echo("\n".join(plan_night(job, day, force=force).lines))
+            click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
             continue
-        result = run_night(job, day, force=force, quiet=first is not None)
-        click.echo(describe_run(result.record, error=False), nl=False)  # which the log has said, on stderr
+        result = run_night(job, day, force=force, quiet=first is not None, future=future)
+        records.append(result.record)
+        if not as_json:
+            click.echo(describe_run(result.record, error=False), nl=False)  # the error is on stderr already
         attempt = result.attempt
         exit_code = exit_code or attempt.exit_code or 0
         if attempt.outcome in ("locked", "interrupted"):
             break
+    if as_json:
+        print_json(RunResult(exit_code=exit_code, nights=tuple(records)))
     ctx.exit(exit_code)
 
 
@@ -76,39 +98,78 @@ def _nights(night: datetime | None, first: datetime | None, last: datetime | Non
     if first is None and last is None:
         return [night.date()] if night else []
     if first is None or last is None or night is not None:
-        raise UsageError("give --from and --to together, and without --date")
+        raise click.UsageError("give --from and --to together, and without --date")
     if last < first:
-        raise UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
+        raise click.UsageError(f"--to {last:%Y-%m-%d} is before --from {first:%Y-%m-%d}")
     return [(first + timedelta(days=days)).date() for days in range((last - first).days + 1)]
 
 
-@click.group()
+@group()
 def job() -> None:
-    """Look at job files."""
+    """Check job files, remove records."""
+
+
+@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
+@click.argument("name")
+@click.option("--date", "night", type=_DATE, required=True, help="The night of the record.")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="The folder with the records of all jobs.",
+)
+def remove_record(name: str, night: datetime, runs: Path) -> None:
+    """Remove the record of one night of job NAME, for example of a mistyped date.
+
+    The record is renamed to run.json.removed. Log, report and predictions of the night stay.
+    """
+    from batchland.nightly.dates import local_today
+    from batchland.nightly.record_files import remove_record as remove
+
+    removed = remove(runs / name, night.date(), local_today())
+    click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
 
 
 @job.command(epilog="Example: batchland job check jobs/nightly.toml")
 @click.argument("job_file", metavar="FILE", type=click.Path(path_type=Path))
 @_set_option
+@json_option
 @click.pass_context
-def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None:
+def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json: bool) -> None:
     """Check a job file, and print what a run without --date would do now.
 
     An unknown key, a value that makes no sense or a gate that cannot be read is an error that names it (exit code 2).
-    A model that cannot be used (5), a missing delivery (66), missing labels and an output that is not the job's (2)
-    have a line that begins with `fail:`, and the first of them gives the exit code. `batchland doctor --job` looks at
-    the machine as well.
+    Problems that would make the run fail have a line that begins with `fail:`, and the first of them gives the exit
+    code: a model that cannot be used (5), a missing delivery (66), missing labels (2), or an output that is not the
+    job's (2). `batchland doctor --job` checks the machine as well.
     """
+    from batchland.cli.documents import JobCheck, Problem
     from batchland.nightly.job import load_job
     from batchland.nightly.plan import plan_night
 
     loaded = load_job(job_file, settings)
-    plan = plan_night(loaded, loaded.night(datetime.now().astimezone().date()), open_models=True)
-    click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
+    night = loaded.night(datetime.now().astimezone().date())
+    plan = plan_night(loaded, night, open_models=True)
+    if as_json:
+        problems = tuple(Problem(message=str(each), exit_code=each.exit_code) for each in plan.problems)
+        steps = tuple(line.strip() for line in plan.lines)
+        print_json(
+            JobCheck(
+                job=loaded.name,
+                job_file=str(loaded.file),
+                date=night,
+                ok=not problems,
+                steps=steps,
+                problems=problems,
+            )
+        )
+    else:
+        click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
     ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
 
 
 def _verdict(problems: "Sequence[BatchlandError]") -> str:
     if not problems:
         return "fine"
-    return f"a run would fail now, {len(problems)} problem{'' if len(problems) == 1 else 's'} (see fail: below)"
+    return f"a run would fail now, {counted(len(problems), 'problem')} (see fail: below)"

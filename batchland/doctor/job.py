@@ -1,20 +1,24 @@
-"""Examine a job: its file, tonight's input and labels, models on its device, disks, notification, lock, last night."""
+"""Check a job: its file, the next input and labels, models on its device, disks, notification, lock, last night."""
 
 import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from batchland.doctor.examine import Check, check_disk, check_model, guarded
+from batchland.doctor.check import Check, guarded
+from batchland.doctor.machine import check_disk
+from batchland.doctor.model import check_model
 from batchland.errors import MissingInputError
-from batchland.nightly.delivery import check_delivery
-from batchland.nightly.job import Job, expand, load_job
-from batchland.nightly.run_record import LOCK_FILE, read_runs
+from batchland.nightly.dates import without_future
+from batchland.nightly.delivery import delivered_images
+from batchland.nightly.job import Job, load_job
+from batchland.nightly.job_fields import expand
+from batchland.nightly.record_files import LOCK_FILE, read_runs
 from batchland.system.lock import holder
 
 
-def checks_of_job(path: Path) -> Iterator[Check]:
-    """The checks, as they are done; see `examine_job`. Raises UsageError if it is no job file."""
+def check_job(path: Path) -> Iterator[Check]:
+    """Each result as soon as it is there. Raises UsageError if `path` is not a job file."""
     job = load_job(path)
     night = job.night(date.today())
     yield Check("job", "ok", f"{path}: {job.name}, next for {night}")
@@ -34,9 +38,9 @@ def checks_of_job(path: Path) -> Iterator[Check]:
 def _input(job: Job, night: date) -> Iterator[Check]:
     images = job.images_of(night)
     try:
-        check_delivery(job, images)
+        delivered_images(job, images)
     except MissingInputError as error:
-        yield Check("input", "warn", str(error), "wait for the delivery, or mend the job file")
+        yield Check("input", "warn", str(error), "wait for the delivery, or correct the job file")
     else:
         yield Check("input", "ok", str(images))
 
@@ -48,19 +52,22 @@ def _labels(job: Job, night: date) -> Iterator[Check]:
     if labels.exists():
         yield Check("labels", "ok", str(labels))
     else:
-        ends = "fails" if job.evaluation.on_missing == "fail" else "goes without an evaluation"
-        yield Check("labels", "warn", f"{labels}: not there; the night {ends}", "bring them, or mend the job file")
+        ends = "fails" if job.evaluation.on_missing == "fail" else "is not evaluated"
+        yield Check(
+            "labels", "warn", f"{labels}: does not exist; the night {ends}", "deliver them, or correct the job file"
+        )
 
 
 def _notify(job: Job) -> Iterator[Check]:
-    """Whether the program is there, on this PATH; cron's entry has its own, see `batchland cron show`."""
+    """Whether the program is on this PATH; the entry in the crontab sets another one, see `batchland cron show`."""
     if job.notify is None:
         return
     program = job.notify.command[0]
     if found := shutil.which(program):
-        yield Check("notify", "ok", found)
+        yield Check("notify", "ok", job.placeholders.hide(found))
     else:
-        yield Check("notify", "warn", f"{program}: no such program", "install it, or give its whole path")
+        missing = f"{job.placeholders.hide(program)}: no such program"
+        yield Check("notify", "warn", missing, "install it, or give its full path")
 
 
 def _lock(job: Job) -> Iterator[Check]:
@@ -77,9 +84,9 @@ def _last_night(job: Job) -> Iterator[Check]:
     if not records:
         yield Check("last night", "ok", "none yet")
         return
-    last = records[-1]
+    last = without_future(records, date.today())[-1]
     found = f"{last.date}: {last.outcome}"
     if last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)
     else:
-        yield Check("last night", "warn", f"{found} ({last.error})", f"batchland run {job.file} --date {last.date}")
+        yield Check("last night", "warn", f"{found} ({last.error})", f"run that night again: batchland run {job.file}")

@@ -1,1 +1,1 @@
-"""Predictions and labels in; figures, intervals, slices, gates and comparisons out."""
+"""From predictions and labels: figures, intervals, slices, gates, comparisons."""

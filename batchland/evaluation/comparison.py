@@ -1,4 +1,4 @@
-"""Compare two evaluations of the same images: two models, or two nights. Everything is paired, image by image.
+"""Compare two evaluations of the same images: two models, or two nights. All statistics are paired by image.
 
 comparison = compare(read_report("monday/"), read_report("tuesday/"))
 write_comparison(comparison, "changes/")
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchland._version import __version__
-from batchland.evaluation.changes import KINDS, class_changes, flips, headline_changes
+from batchland.evaluation.differences import FLIP_KINDS, class_differences, flips, headline_differences
 from batchland.evaluation.intervals import mcnemar_exact
 from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.pairs import pair
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found: the summary, and the tables of its files."""
+    """Result of `compare`: the summary, and the tables of its files."""
 
     summary: ComparisonSummary
     per_class: pa.Table
     flips: pa.Table
     image_root: Path
-    """Where thumbnails are read."""
+    """Folder of the images, for thumbnails."""
 
 
 def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: CompareOptions | None = None) -> Comparison:
-    """Compare B with A over the images that both scored: positive differences mean that B has more.
+    """Compare B with A over the images that both scored. Differences are B less A.
 
     a, b: evaluations, or reports as `read_report` gives them. Raises UsageError if they have no image in common.
     """
@@ -44,9 +44,6 @@ def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: Compare
     pairs, account = pair(a, b)
     right_a, right_b = (side.predicted == pairs.truth for side in (pairs.a, pairs.b))
     only_a, only_b = right_a & ~right_b, right_b & ~right_a
-    figures, drawn = headline_changes(
-        pairs, confidence=options.confidence, resamples=options.resamples, seed=options.seed
-    )
     flipped = flips(pairs, only_a, only_b)
     kinds = flipped["change"].to_pylist()
     names = _names(a, b)
@@ -55,9 +52,9 @@ def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: Compare
         a=_side_document(a, names[0]),
         b=_side_document(b, names[1]),
         options=options.model_dump(mode="json"),
-        resamples=drawn,
+        resamples=options.resamples,
         account=account,
-        figures=figures,
+        figures=headline_differences(pairs, options),
         agreement=Agreement(
             both_right=int((right_a & right_b).sum()),
             only_a_right=int(only_a.sum()),
@@ -65,11 +62,11 @@ def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: Compare
             both_wrong=int((~right_a & ~right_b).sum()),
             p_value=mcnemar_exact(int(only_a.sum()), int(only_b.sum())),
         ),
-        flips={kind: kinds.count(kind) for kind in KINDS},
+        flips={kind: kinds.count(kind) for kind in FLIP_KINDS},
         compared_with={"batchland": __version__, **{name: version(name) for name in ("numpy", "pyarrow", "scipy")}},
     )
     root = options.images or Path(a.summary.options.get("images") or a.summary.images)
-    return Comparison(summary, class_changes(pairs, only_a, only_b, options.confidence), flipped, root)
+    return Comparison(summary, class_differences(pairs, only_a, only_b, options.confidence), flipped, root)
 
 
 def _side_document(side: "Report | Evaluation", name: str) -> ComparedEvaluation:
@@ -87,7 +84,7 @@ def _side_document(side: "Report | Evaluation", name: str) -> ComparedEvaluation
 
 
 def _names(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[str, str]:
-    """The first thing in which the two differ that people would call them by."""
+    """What tells the two apart: the models' names, the predictions' files, their folders, or else A and B."""
     paths = [Path(side.summary.predictions) for side in (a, b)]
     for left, right in (
         (a.summary.model.name, b.summary.model.name),

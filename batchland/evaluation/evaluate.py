@@ -1,4 +1,4 @@
-"""Evaluate predictions against labels: composes joining, metrics, calibration and slices, does none of their work.
+"""Evaluate predictions against labels.
 
 evaluation = evaluate(Path("preds.parquet"), Path("data/test"))
 write_report(evaluation, Path("report/"))
@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from batchland._version import __version__
-from batchland.evaluation.calibration import calibration_errors, coverage, reliability
+from batchland.evaluation.averages import confusion_cells
+from batchland.evaluation.calibration import coverage, reliability
 from batchland.evaluation.metrics import (
-    confusion_cells,
     confusion_table,
     figures,
     mistakes,
@@ -27,13 +27,13 @@ from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predictions
 from batchland.evaluation.schema import EvaluationSummary, FailureGroup
 from batchland.evaluation.slices import slices
-from batchland.predictions.storage import place
+from batchland.predictions.storage import output_location
 from batchland.system.urls import is_url
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: the summary, and the tables of the report's files."""
+    """Result of `evaluate`: the summary, and the tables of the report's files."""
 
     summary: EvaluationSummary
     per_class: pa.Table
@@ -41,7 +41,7 @@ class Evaluation:
     mistakes: pa.Table
     outcomes: pa.Table
     image_root: Path
-    """Where thumbnails are read."""
+    """Folder of the images, for thumbnails."""
 
 
 def evaluate(
@@ -50,32 +50,24 @@ def evaluate(
     """Evaluate a predictions file (or folder of parts), a path or a URL, against labels.
 
     labels: a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`. Images are matched
-    by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run: they are
-    counted apart and are in no figure but top1_with_failures and failed_rate.
+    by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run, not of
+    the model: they count only in top1_with_failures and failed_rate.
 
-    Raises UsageError if one of them cannot be read, nothing matches, or a class is unknown.
+    Raises UsageError if predictions or labels cannot be read, no image matches, or a class is unknown.
     """
     options = options or EvaluateOptions()
-    where = place(predictions) if is_url(predictions) else Path(predictions)
-    run = read_predictions(where)
+    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
     info = run.info
     outcomes, account, source = join(
         run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes
     )
-    cells = confusion_cells(outcomes, len(info.classes))
+    ok = outcomes.ok
+    cells, _ = confusion_cells(outcomes.truth[ok], outcomes.predicted[ok], len(info.classes))
     probability = outcomes.probability[outcomes.ok]
     right = (outcomes.predicted == outcomes.truth)[outcomes.ok]
     curve = reliability(probability, right, options.bins, options.confidence)
-    numbers, drawn = figures(
-        outcomes,
-        cells,
-        confidence=options.confidence,
-        resamples=options.resamples,
-        seed=options.seed,
-        calibration=calibration_errors(curve),
-    )
     image_root = options.images or Path(info.images)
-    table = outcomes.table(info.classes)
+    table = outcomes.to_table(info.classes)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,
@@ -88,9 +80,9 @@ def evaluate(
         images=info.images,
         labels=source,
         options=options.model_dump(mode="json"),
-        resamples=drawn,
+        resamples=options.resamples,
         account=account,
-        figures=numbers,
+        figures=figures(outcomes, cells, options),
         most_confused=most_confused(cells, info.classes),
         reliability=curve,
         coverage=coverage(probability, right, options.confidence),
@@ -113,7 +105,7 @@ def evaluate(
         summary=summary,
         per_class=per_class(outcomes, cells, info.classes, options.confidence),
         confusion=confusion_table(cells, info.classes),
-        mistakes=mistakes(outcomes, table, len(info.classes)),
+        mistakes=mistakes(outcomes, table, len(info.classes), options.seed),
         outcomes=table,
         image_root=image_root,
     )

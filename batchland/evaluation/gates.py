@@ -1,4 +1,4 @@
-"""Gates for cron and CI: conditions on a report's figures that make a run fail. Text in, verdicts out.
+"""Gates for cron and CI: conditions on a report's figures that make a run fail.
 
 top1 < 0.70        class[Eiffel Tower].recall < 50%        drop(top1) > 0.02        failed > 10
 """
@@ -35,11 +35,11 @@ CLASS_FIGURES: Final = {
     "support": "support",
     "failed": "failed",
 }
-"""What a gate may ask of a class, and its column in per_class.parquet."""
+"""Figures of a class that a gate can name, and their columns in per_class.parquet."""
 COUNTS: Final = tuple(name for name, field in LabelAccount.model_fields.items() if field.annotation is int)
 _CLASS_COUNTS: Final = ("support", "failed")
 _LARGEST: Final = {"log_loss": math.inf, "brier": 2.0}
-"""Of figures that are no shares of one."""
+"""Largest value of figures that are not shares."""
 _GATE: Final = re.compile(r"(?P<name>.+?)\s*(?P<operator><=|>=|<|>)\s*(?P<limit>[0-9.eE+-]+)\s*(?P<percent>%?)")
 _DROP: Final = re.compile(r"drop\(\s*(.+?)\s*\)")
 _CLASS: Final = re.compile(r"class\[(.+)\]\.(\w+)")
@@ -52,18 +52,18 @@ class Gate(NamedTuple):
     name: str
     """A figure, a count, or `class[LABEL].figure`."""
     drop: bool
-    """Whether it is about baseline less present value."""
+    """Whether the value is the baseline's figure less the present one."""
     operator: str
     limit: float
 
 
 class GateResult(NamedTuple):
-    """A gate and what it found."""
+    """A gate and its verdict."""
 
     gate: Gate
     failed: bool
     value: float | None
-    """What was compared with the limit; None where there is no such figure, which fails the gate."""
+    """The value compared with the limit; None if the figure is missing, which fails the gate."""
     message: str
     """One line: the value, in the limit's unit, and the condition."""
 
@@ -73,8 +73,7 @@ def parse_gate(text: str) -> Gate:
     found = _GATE.fullmatch(text.strip())
     if not found or re.search("[=!<>]", _CLASS.sub("", found["name"])):
         raise UsageError(
-            f"gate {text!r}: is not NAME < NUMBER, or with <=, > or >=; "
-            f'write it like "top1 < 0.70" or "drop(top1) > 2%"'
+            f'gate {text!r}: must be NAME < NUMBER (or <=, >, >=), like "top1 < 0.70" or "drop(top1) > 2%"'
         )
     try:
         limit = float(found["limit"]) / (100 if found["percent"] else 1)
@@ -87,8 +86,8 @@ def parse_gate(text: str) -> Gate:
     asked = of_class[2] if of_class else name
     if asked not in known:
         near = near_miss(asked, known)
-        advice = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
-        raise UsageError(f"gate {text!r}: unknown figure {asked!r} ({advice})")
+        remedy = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
+        raise UsageError(f"gate {text!r}: unknown figure {asked!r} ({remedy})")
     gate = Gate(text.strip(), name, drop is not None, found["operator"], limit)
     _check_limit(gate, asked, counts=_CLASS_COUNTS if of_class else COUNTS)
     return gate
@@ -97,10 +96,10 @@ def parse_gate(text: str) -> Gate:
 def check_gates(
     gates: Sequence[Gate], evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None" = None
 ) -> tuple[GateResult, ...]:
-    """The verdict on each gate, in order. baseline: an earlier report, which `drop(...)` needs.
+    """The verdict on each gate, in order. baseline: an earlier report, needed for `drop(...)`.
 
-    A gate whose figure the data does not allow has failed: a night in which no image could be read passes none.
-    Raises UsageError if a gate names a class that the model does not have, or a drop has no baseline.
+    A gate whose figure is missing fails: a night in which no image could be read passes no gate. Raises UsageError if
+    a gate names a class that the model does not have, or a drop has no baseline.
     """
     return tuple(_check(gate, evaluation, baseline) for gate in gates)
 
@@ -114,16 +113,16 @@ def raise_if_failed(results: Sequence[GateResult], report: Path) -> None:
 
 
 def _check_limit(gate: Gate, asked: str, counts: Sequence[str]) -> None:
-    """Raise UsageError where the figure can never be on the other side of the limit, or is none of a hundred."""
+    """Raise UsageError if the figure cannot cross the limit, or if a count has a percent sign."""
     if asked in counts:
         if _in_percent(gate):
-            advice = "use failed_rate" if gate.name == "failed" else "leave the % out"
-            raise UsageError(f"gate {gate.text!r}: {asked} is a number of images; {advice}")
+            remedy = "use failed_rate" if gate.name == "failed" else "leave the % out"
+            raise UsageError(f"gate {gate.text!r}: {asked} is a number of images; {remedy}")
         return
     largest = _LARGEST.get(asked, 1.0)
     if not (-largest if gate.drop else 0) <= gate.limit <= largest:
-        advice = f"; write {gate.limit:g}%" if largest == 1 < gate.limit <= 100 and not _in_percent(gate) else ""
-        raise UsageError(f"gate {gate.text!r}: {asked} lies between 0 and {largest:g}{advice}")
+        remedy = f"; write {gate.limit:g}%" if largest == 1 < gate.limit <= 100 and not _in_percent(gate) else ""
+        raise UsageError(f"gate {gate.text!r}: {asked} lies between 0 and {largest:g}{remedy}")
 
 
 def _in_percent(gate: Gate) -> bool:
@@ -133,18 +132,18 @@ def _in_percent(gate: Gate) -> bool:
 def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None") -> GateResult:
     value = _value(gate, evaluation.summary, evaluation.per_class)
     shown = _percent if _in_percent(gate) else _format
-    told = f"{gate.name} is {shown(value)}"
+    message = f"{gate.name} is {shown(value)}"
     if gate.drop:
         if baseline is None:
-            raise UsageError(f"gate {gate.text!r}: a drop needs an earlier report; give --baseline REPORT")
+            raise UsageError(f"gate {gate.text!r}: a drop needs an earlier report as baseline", advice="baseline")
         before = _value(gate, baseline.summary, baseline.per_class)
-        told = f"{gate.name} went from {shown(before)} to {shown(value)}"
+        message = f"{gate.name} went from {shown(before)} to {shown(value)}"
         if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
-            told += ", on other images or labels"
-        # Rounded: 0.80 less 0.78 is not more than 0.02.
+            message += ", on other images or labels"
+        # Rounded: with floats, 0.80 - 0.78 > 0.02.
         value = None if value is None or before is None else round(before - value, 12)
     failed = value is None or OPERATORS[gate.operator](value, gate.limit)
-    return GateResult(gate, failed, value, f"{told} (fails if {gate.text})")
+    return GateResult(gate, failed, value, f"{message} (fails if {gate.text})")
 
 
 def _value(gate: Gate, summary: EvaluationSummary, per_class: pa.Table) -> float | None:
@@ -162,17 +161,17 @@ def _class_value(gate: Gate, name: str, column: str, per_class: pa.Table) -> flo
     row = labels.index(name) if name in labels else folders.index(name) if name in folders else None
     if row is None:
         near = near_miss(name, [*labels, *folders])
-        advice = f"; did you mean {near!r}?" if near else ""
-        raise UsageError(f"gate {gate.text!r}: the model has no class {name!r}{advice}")
+        remedy = f"; did you mean {near!r}?" if near else ""
+        raise UsageError(f"gate {gate.text!r}: the model has no class {name!r}{remedy}")
     value: float | None = per_class[column][row].as_py()
     return value
 
 
 def _percent(value: float | None) -> str:
-    return "not known" if value is None else f"{_format(round(100 * value, 2))}%"
+    return "not available" if value is None else f"{_format(round(100 * value, 2))}%"
 
 
 def _format(value: float | None) -> str:
     if value is None:
-        return "not known"
+        return "not available"
     return f"{value:.4f}".rstrip("0").rstrip(".") if value != int(value) else f"{value:g}"

@@ -1,9 +1,7 @@
-"""Read the true classes of images, from class folders or a table, and match them to a model's classes by name.
-
-Knows nothing of metrics. Names decide, never indices; what does not match is accounted for or is an error.
-"""
+"""Read the true classes of images, from class folders or a table, and match them to a model's classes by name."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,14 +14,14 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.models.card import ClassName, class_names
-from batchland.system.text import near_miss
+from batchland.system.text import counted, first_few, near_miss
 
 LabelKind = Literal["folder", "csv", "parquet"]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Image names (below the root, `/` separated), each once, and the class name that each was given."""
+    """Image names (below the root, `/` separated), each once, and their class names."""
 
     source: str
     kind: LabelKind
@@ -31,75 +29,96 @@ class Labels:
     names: pa.Array
     empty_folders: tuple[str, ...] = ()
     loose_images: int = 0
-    """Images beside the class folders, of no class."""
+    """Images outside the class folders."""
     blank_labels: int = 0
-    """Rows of a table whose label is empty."""
+    """Rows of a table with an empty label."""
 
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Which class of the model each class name in the labels means."""
+    """The model's class of each class name in the labels."""
 
     index: dict[str, int]
     renamed: dict[str, str]
-    """Names that only match without their number, and the model's folder that they were taken for."""
+    """Names that match only without their number, and the folder of the matching class."""
     unknown: tuple[str, ...]
 
 
 def read_labels(source: Path, predicted: pa.ChunkedArray, image_root: str) -> Labels:
     """Read a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`.
 
-    predicted: the predicted image names; of a folder, files with other extensions than an image's count only if they
-    were predicted. image_root: absolute image paths in a table are taken to be below it. Raises UsageError.
+    predicted: the predicted image names; in a folder, a file without an image's extension counts only if it was
+    predicted. image_root: removed from absolute image paths in a table. Raises UsageError.
     """
     if source.is_dir():
         return _from_folders(source, predicted)
     if not source.exists():
         raise UsageError(f"{source}: does not exist; give a folder of class folders, or a CSV or Parquet file")
+    if not source.is_file():
+        raise UsageError(f"{source}: is not a regular file; give a folder of class folders, or a CSV or Parquet file")
     kind: LabelKind = "parquet" if source.suffix.lower() in (".parquet", ".pq") else "csv"
     return _from_table(source, kind, _read_parquet(source) if kind == "parquet" else _read_csv(source), image_root)
 
 
 def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> ClassMatch:
-    """Find each name among the model's class folders, labels, and at last its labels without the folder's number."""
-    by_folder = {name.folder: index for index, name in enumerate(classes)}
-    by_label = {name.label: index for index, name in enumerate(classes)}
+    """Match each name with the model's class folders, then its labels, then its labels without the folder's number.
+
+    Composed and decomposed Unicode characters (NFC, NFD) match each other, unless they tell two classes apart.
+    """
+    by_folder = _indices([name.folder for name in classes])
+    by_label = _indices([name.label for name in classes])
     index: dict[str, int] = {}
     renamed: dict[str, str] = {}
     unknown = []
     for name in sorted(names):
-        exact = {found for found in (by_folder.get(name), by_label.get(name)) if found is not None}
+        exact = {found for found in (_find(by_folder, name), _find(by_label, name)) if found is not None}
         if len(exact) > 1:
             raise UsageError(f"class name {name!r} is one class's folder and another's label; use folder names only")
-        found = exact.pop() if exact else by_label.get(class_names([name])[0].label)
+        found = next(iter(exact), _find(by_label, class_names([name])[0].label))
         if found is None:
             unknown.append(name)
             continue
         index[name] = found
-        if name not in by_folder and name not in by_label:
+        if not exact:
             renamed[name] = classes[found].folder
     return ClassMatch(index, renamed, tuple(unknown))
 
 
+def composed(*columns: pa.Array) -> tuple[pa.Array, ...]:
+    """Columns of names in Unicode's composed form (NFC); unchanged if two names of one column would become equal."""
+    forms = tuple(pc.utf8_normalize(names, form="NFC") for names in columns)
+    if all(form.equals(names) for form, names in zip(forms, columns, strict=True)):
+        return columns
+    counts = [[pc.count_distinct(names).as_py() for names in each] for each in (forms, columns)]
+    return forms if counts[0] == counts[1] else columns
+
+
+def _indices(names: Sequence[str]) -> dict[str, int]:
+    """Index of each name, and of its composed form where that is no other name's."""
+    forms = [unicodedata.normalize("NFC", name) for name in names]
+    counts = Counter(forms)
+    unique = {form: index for index, form in enumerate(forms) if counts[form] == 1}
+    return unique | {name: index for index, name in enumerate(names)}
+
+
+def _find(indices: dict[str, int], name: str) -> int | None:
+    return indices.get(name, indices.get(unicodedata.normalize("NFC", name)))
+
+
 def unknown_classes_message(source: str, unknown: Sequence[str], classes: Sequence[ClassName]) -> str:
-    """One line that lists both sides, with the near ones."""
+    """One line that lists the unknown names, similar known ones, and the model's classes."""
     known = [name for pair in classes for name in (pair.label, pair.folder)]
-    told = []
-    for name in unknown[:10]:
-        near = near_miss(name, known)
-        told.append(f"{name!r} (did you mean {near!r}?)" if near else repr(name))
-    more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+    guesses = ((name, near_miss(name, known)) for name in unknown)
+    some = first_few([f"{name!r} (did you mean {near!r}?)" if near else repr(name) for name, near in guesses], 10)
     return (
-        f"{source}: {len(unknown)} class name{'s' * (len(unknown) > 1)} that the model does not know: "
-        f"{', '.join(told)}{more}; the model's classes are {enumerate_names([name.label for name in classes])}; "
-        f"correct the names, or leave their images out with --ignore-unknown-classes"
+        f"{source}: {counted(len(unknown), 'class name')} that the model does not have: "
+        f"{some}; the model's classes are {enumerate_names([name.label for name in classes])}; correct the names"
     )
 
 
 def enumerate_names(names: Sequence[str], limit: int = 20) -> str:
-    """Quoted names with commas, the rest counted."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
+    """The first `limit` names, quoted, and the number of the others."""
+    return first_few([*map(repr, names)], limit)
 
 
 def _from_folders(root: Path, predicted: pa.ChunkedArray) -> Labels:
@@ -121,7 +140,7 @@ def _from_folders(root: Path, predicted: pa.ChunkedArray) -> Labels:
     filled = set(pc.unique(folders).to_pylist())
     subfolders = [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
     if not subfolders:
-        raise UsageError(f"{root}: holds no class folders; labels are a folder with one folder per class, or a table")
+        raise UsageError(f"{root}: holds no class folders; give a folder with one folder per class, or a table")
     empty = tuple(sorted(name for name in subfolders if name not in filled))
     return Labels(str(root), "folder", found, folders, empty_folders=empty, loose_images=loose)
 
@@ -185,14 +204,17 @@ def _read_csv(source: Path) -> pa.Table:
 
 
 def _check_columns(source: Path, found: Sequence[str]) -> None:
+    repeated = [name for name in ("image", "label") if found.count(name) > 1]
+    if repeated:
+        raise UsageError(f"{source}: has {found.count(repeated[0])} columns {repeated[0]!r}; keep one")
     missing = [name for name in ("image", "label") if name not in found]
     if missing:
         raise UsageError(
             f"{source}: has no column {' and no column '.join(map(repr, missing))}, it has "
             f"{enumerate_names(list(found))}; labels need the columns 'image' and 'label'"
         )
-    if {"status", "probability"} <= set(found):  # else predictions could be held against themselves, and be perfect
-        raise UsageError(f"{source}: holds predictions, not true labels; give those, as class folders or a table")
+    if {"status", "probability"} <= set(found):  # compared with themselves, they would be perfect
+        raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")
 
 
 def _first_line(error: Exception) -> str:

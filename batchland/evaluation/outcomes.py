@@ -1,14 +1,10 @@
-"""Predictions and labels, joined by image name: one record of columns that all figures are computed from.
-
-Knows nothing of metrics or pages. Works on Arrow columns and numpy arrays, never on rows.
-"""
+"""Read predictions, and join them with labels by image name: the columns that all figures are computed from."""
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,28 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
-from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
+from batchland.evaluation.labels import Labels, composed, match_classes, read_labels, unknown_classes_message
 from batchland.evaluation.schema import OUTCOMES, LabelAccount, LabelSource
 from batchland.models.card import ClassName
-from batchland.predictions.reader import Stored, open_stored
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, PredictionsInfo
+from batchland.predictions.reader import StoredPredictions, predictions_info
+from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
 
 EXAMPLES: Final = 10
-"""Names listed where images are counted."""
+"""Most names listed where images are counted."""
 EXAMINED: Final = 10_000
-"""Names looked at to find out why nothing matches."""
+"""Most names examined to find out why nothing matches."""
 _COLUMNS: Final = ("image", "status", "error_code", "class_index", "probability", "margin", "top_k")
 _FACTS: Final = ("width", "height", "file_size")
 _SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
 
 
 class Predictions(NamedTuple):
-    """A predictions file or folder: its rows, of the columns needed here, and what it says of itself."""
+    """A predictions file or folder: the columns needed here, and its metadata."""
 
     source: str
     table: pa.Table
@@ -62,15 +56,20 @@ class Outcomes:
     """Of the first choice; NaN where failed. Margin, true_probability and squares alike."""
     margin: Floats
     true_rank: Ints
-    """Place of the true class among the choices kept, from 1; 0 beyond them and where failed."""
+    """Rank of the true class among the choices kept, from 1; 0 beyond them and where failed."""
     true_probability: Floats
     """NaN beyond the choices kept."""
     squares: Floats
     """Sum of the squared probabilities of the choices kept."""
-    kept: int
-    """Choices that every scored image has."""
+    choices: npt.NDArray[np.float32]
+    """Probabilities of the choices kept, best first, [images, kept]; 0 where failed."""
 
-    def table(self, classes: tuple[ClassName, ...]) -> pa.Table:
+    @property
+    def kept(self) -> int:
+        """Choices that every scored image has."""
+        return int(self.choices.shape[1])
+
+    def to_table(self, classes: tuple[ClassName, ...]) -> pa.Table:
         """The rows of `outcomes.parquet`."""
         labels = pa.array([name.label for name in classes], pa.string())
         truth = pa.array(self.truth.astype(np.int32))
@@ -94,39 +93,31 @@ class Outcomes:
         return pa.table(columns, schema=OUTCOMES)
 
 
-def read_predictions(place: Path | str) -> Predictions:
+def read_predictions(location: Path | str) -> Predictions:
     """Read a predictions file, or a folder of parts with its manifest, from a path or URL. Raises UsageError."""
-    stored = open_stored(place)
+    stored = StoredPredictions(location)
     source = stored.name
     if stored.kind is None:
-        raise UsageError(f"{source}: does not exist; give what `batchland score --out` wrote")
+        raise UsageError(f"{source}: does not exist; give predictions that `batchland score` wrote")
     names = _parts(stored) if stored.kind == "folder" else stored.parts()
-    try:
-        with stored.open(names[0]) as file:
-            schema = pq.read_schema(file)
-        missing = [name for name in PREDICTIONS.names if name not in schema.names]
-        if METADATA_KEY not in (schema.metadata or {}) or missing:
-            what = f"no column {missing[0]!r}" if missing else "no run in its metadata"
-            raise UsageError(f"{source}: is not a predictions file of batchland ({what}); give what `score` wrote")
-        info = PredictionsInfo.model_validate_json(schema.metadata[METADATA_KEY])
-        parts = [_read_part(stored, name) for name in names]
-    except ValidationError as error:
-        raise UsageError(f"{source}: its metadata is damaged or of another batchland; score again") from error
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{source}: cannot be read as Parquet ({reason}); give what `score` wrote") from error
+    schema = stored.schema(names[0])
+    if missing := [name for name in PREDICTIONS.names if name not in schema.names]:
+        what = f"no column {missing[0]!r}"
+        raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
+    info = predictions_info(schema, source)
+    parts = [stored.table(name, (*_COLUMNS, *_FACTS)) for name in names]
     table = pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
     if pc.count_distinct(table["image"]).as_py() != table.num_rows:
-        raise UsageError(f"{source}: some images stand in it twice, as if a list had named them so; score each once")
+        raise UsageError(f"{source}: holds some images twice; score each image once")
     return Predictions(source, table, info)
 
 
 def join(
     predictions: Predictions, labels_path: Path, *, strip_prefix: str = "", ignore_unknown: bool = False
 ) -> tuple[Outcomes, LabelAccount, LabelSource]:
-    """Match labels to predictions by image name and classes by class name, and account for what does not match.
+    """Match labels with predictions by image name and classes by class name, and count what does not match.
 
-    strip_prefix: taken off the front of the predictions' names first, a `*` in it for anything but `/`. Raises
+    strip_prefix: removed from the start of the predictions' names first; a `*` in it matches anything but `/`. Raises
     UsageError if a class is unknown (unless `ignore_unknown`) or no image matches.
     """
     table, info = predictions.table, predictions.info
@@ -135,32 +126,36 @@ def join(
         pattern = "[^/]*".join(map(re.escape, strip_prefix.split("*")))
         names = pc.replace_substring_regex(names, f"^{pattern}", "")
     labels = read_labels(labels_path, pa.chunked_array([names]), info.images)
+    names, label_images = composed(names, labels.images)
+    labels = replace(labels, images=label_images)
     if not pc.any(pc.is_in(names, value_set=labels.images)).as_py():
-        raise UsageError(_nothing_matches(predictions, names, labels))
+        raise _nothing_matches(predictions, names, labels)
     match = match_classes(set(pc.unique(labels.names).to_pylist()), info.classes)
     if match.unknown and not ignore_unknown:
-        raise UsageError(unknown_classes_message(labels.source, match.unknown, info.classes))
+        raise UsageError(
+            unknown_classes_message(labels.source, match.unknown, info.classes), advice="ignore_unknown_classes"
+        )
     known = pc.is_in(labels.names, value_set=pa.array(list(match.index), pa.string()))
     unknown_counts = {item["values"]: item["counts"] for item in labels.names.value_counts().to_pylist()}
     images, given = labels.images.filter(known), labels.names.filter(known)
-    place = pc.index_in(names, value_set=images)
-    matched = pc.is_valid(place)
+    label_row = pc.index_in(names, value_set=images)
+    matched = pc.is_valid(label_row)
     if not pc.any(matched).as_py():
         raise UsageError(unknown_classes_message(labels.source, match.unknown, info.classes))
     used = names.filter(matched)
     if pc.count_distinct(used).as_py() != len(used):
         twice = Counter(used.to_pylist()).most_common(1)[0][0]
         raise UsageError(
-            f"{predictions.source}: without the prefix {strip_prefix} several images are called {twice!r}; give a "
-            f"table of labels that names images as the predictions do"
+            f"{predictions.source}: without the prefix {strip_prefix}, several images are called {twice!r}; give a "
+            f"table of labels with the images' names as in the predictions"
         )
     encoded = given.dictionary_encode()
     class_of = np.array([match.index[name] for name in encoded.dictionary.to_pylist()], np.int64)
     truths = class_of[encoded.indices.to_numpy(zero_copy_only=False)]
-    truth = truths[place.filter(matched).to_numpy(zero_copy_only=False)]
+    truth = truths[label_row.filter(matched).to_numpy(zero_copy_only=False)]
     outcomes = _outcomes(table.filter(matched), truth)
     unpredicted = images.filter(pc.invert(pc.is_in(images, value_set=names)))
-    # An image of an unknown class that is left out does have a label: it is not one of the unlabelled.
+    # An image that is left out for its unknown class has a label, so it is not counted as unlabelled.
     unlabelled = names.filter(pc.invert(pc.is_in(names, value_set=labels.images)))
     present = np.zeros(len(info.classes), bool)
     present[truths] = True
@@ -190,9 +185,9 @@ def join(
 def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
     table = table.combine_chunks()
     ok = pc.equal(table["status"], "ok").to_numpy()
-    choices = table["top_k"].combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(choices), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    flat = choices.flatten()
+    top_k = table["top_k"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(top_k), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = top_k.flatten()
     index = pc.struct_field(flat, "class_index").to_numpy(zero_copy_only=False)
     probability = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False).astype(np.float64)
     ends = np.cumsum(lengths)
@@ -203,6 +198,8 @@ def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
     true_probability = np.full(len(lengths), np.nan)
     true_probability[row[hit]] = probability[hit]
     squares = np.bincount(row, probability**2, len(lengths))
+    choices = np.zeros((len(ok), int(lengths[ok].min()) if ok.any() else 0), np.float32)
+    choices[ok] = probability[(ends - lengths)[ok, None] + np.arange(choices.shape[1])]
     return Outcomes(
         images=table["image"].combine_chunks(),
         error_codes=table["error_code"].combine_chunks(),
@@ -215,7 +212,7 @@ def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
         true_rank=rank,
         true_probability=true_probability,
         squares=np.where(ok, squares, np.nan),
-        kept=int(lengths[ok].min()) if ok.any() else 0,
+        choices=choices,
     )
 
 
@@ -224,61 +221,55 @@ def _floats(column: pa.ChunkedArray) -> Floats:
     return values
 
 
-def _parts(folder: Stored) -> list[str]:
-    try:
-        return [file["path"] for file in json.loads(folder.manifest())["files"]]
-    except FileNotFoundError:
-        raise UsageError(f"{folder.name}: {_without_manifest(folder)}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder.name}/_manifest.json: is not a manifest of batchland; score again") from error
+def _parts(folder: StoredPredictions) -> list[str]:
+    manifest = folder.manifest()
+    if manifest is None:
+        raise UsageError(f"{folder.name}: {_without_manifest(folder)}")
+    return [file.path for file in manifest.files]
 
 
-def _without_manifest(folder: Stored) -> str:
+def _without_manifest(folder: StoredPredictions) -> str:
     folders = folder.folders()
     if any(name.lstrip(".").startswith("shard-") for name in folders):
-        return f"holds shards; run `batchland merge {folder.name} --out preds.parquet`, and give what it writes"
+        return "holds shards; run `batchland merge`, and give its output"
     partitions = [name for name in folders if name.startswith(("date=", "model="))]
     if partitions:
-        return (
-            f"holds the partitions of a job, of which each is a run of its own; give one, like {partitions[-1]} in it"
-        )
-    return "holds no _manifest.json, so it is no finished run of `score`; give one, or run `score` again to finish it"
-
-
-def _read_part(stored: Stored, name: str) -> pa.Table:
-    with stored.open(name) as file, pq.ParquetFile(file) as parquet:
-        return parquet.read([*_COLUMNS, *_FACTS])
+        return f"holds the partitions of a job, each of them a separate run; give one, like {partitions[-1]}"
+    return "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
 
 
 def _fingerprint(outcomes: Outcomes, classes: tuple[ClassName, ...]) -> str:
-    """The same for every model that knows these classes, whatever their order."""
+    """sha256 over images and labels, independent of the order of images and of the model's classes."""
     order = pc.array_sort_indices(outcomes.images)
     labels = pa.array([name.label for name in classes], pa.string()).take(pa.array(outcomes.truth))
     text = pc.binary_join_element_wise(outcomes.images.take(order), labels.take(order), "\0")
     return hashlib.sha256("\n".join(text.to_pylist()).encode()).hexdigest()
 
 
-def _nothing_matches(predictions: Predictions, names: pa.Array, labels: Labels) -> str:
+def _nothing_matches(predictions: Predictions, names: pa.Array, labels: Labels) -> UsageError:
     if not len(labels.images):
-        return f"{labels.source}: holds no labelled image; give class folders with images in them, or a filled table"
+        return UsageError(
+            f"{labels.source}: holds no labelled image; give class folders with images, or a filled table"
+        )
     if not len(names):
-        return f"{predictions.source}: holds no predictions; there is nothing to evaluate"
+        return UsageError(f"{predictions.source}: holds no predictions; there is nothing to evaluate")
     some, others = names[:EXAMINED].to_pylist(), labels.images[:EXAMINED].to_pylist()
-    advice = "labels must name images as the predictions do, by their path below the scored folder"
-    if (prefix := _commonest_prefix(some, others)) and (pattern := _SHARD.sub(r"*\1", prefix)) != prefix:
-        advice = f"predictions of tar shards begin with the shard: give --strip-prefix '{pattern}'"
-    elif prefix:
-        advice = f"images were scored from a folder further up: give --strip-prefix {prefix}, or score that folder"
-    elif prefix := _commonest_prefix(others, some):
-        advice = f"labels begin further up: give the folder {prefix} in it, or take that off"
-    return (
-        f"{predictions.source}: no predicted image has a label: predictions name {some[0]!r}, {labels.source} names "
-        f"{others[0]!r}; {advice}"
+    message = (
+        f"{predictions.source}: no predicted image has a label: predictions have {some[0]!r}, {labels.source} has "
+        f"{others[0]!r}"
     )
+    if prefix := _commonest_prefix(some, others):
+        prefix = _SHARD.sub(r"*\1", prefix)
+        return UsageError(
+            f"{message}; the predictions' names start with {prefix}", advice="strip_prefix", prefix=prefix
+        )
+    if prefix := _commonest_prefix(others, some):
+        return UsageError(f"{message}; the labels' names start with {prefix}: give that folder, or names without it")
+    return UsageError(f"{message}; labels must name images by their path below the scored folder")
 
 
 def _commonest_prefix(longer: Sequence[str], shorter: Sequence[str]) -> str:
-    """The folders in front of most names of `longer` that without them are in `shorter`; empty if there are none."""
+    """The most frequent leading folders without which a name of `longer` is in `shorter`; empty if there are none."""
     known = set(shorter)
     found = Counter(
         name[: cut + 1] for name in longer for cut, sign in enumerate(name) if sign == "/" and name[cut + 1 :] in known

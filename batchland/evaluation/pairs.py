@@ -1,7 +1,4 @@
-"""Two evaluations of the same images, joined by image name: what each side said of every image that both scored.
-
-Classes are matched by label, so the two models may have them in another order. Knows nothing of figures or pages.
-"""
+"""Join two evaluations by image name. Classes are matched by label, so the two models may order them differently."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Side(NamedTuple):
-    """One model's answers to the paired images."""
+    """One model's answers for the paired images."""
 
     predicted: Ints
     """First choice, as an index into Pairs.classes."""
     probability: Floats
     """Of the first choice."""
     true_rank: Ints
-    """Place of the true class among the choices kept, from 1; 0 beyond them."""
+    """Rank of the true class among the choices kept, from 1; 0 beyond them."""
     true_probability: Floats
     """NaN beyond the choices kept."""
     kept: int
@@ -37,7 +34,7 @@ class Side(NamedTuple):
 
 @dataclass(frozen=True)
 class Pairs:
-    """The images that both scored and label alike, in A's order; all arrays of that length."""
+    """The images that both scored, with the same label in both, in A's order; all arrays of that length."""
 
     images: pa.Array
     file_size: pa.Array
@@ -46,20 +43,20 @@ class Pairs:
     a: Side
     b: Side
     classes: tuple[str, ...]
-    """Labels of A's classes, then those that B alone knows."""
+    """Labels of A's classes, then those that only B has."""
 
 
 def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, PairAccount]:
-    """Match the images of two evaluations, and account for those that do not match.
+    """Match the images of two evaluations, and count those that do not match.
 
     Raises UsageError if there is no image that both scored.
     """
     names_a, names_b = ([name.label for name in each.summary.classes] for each in (a, b))
     classes = tuple(dict.fromkeys((*names_a, *names_b)))
     left, right = a.outcomes, b.outcomes
-    place = pc.index_in(left["image"].combine_chunks(), value_set=right["image"].combine_chunks())
-    common = pc.is_valid(place)
-    left, right = left.filter(common), right.take(place.filter(common))
+    row_b = pc.index_in(left["image"].combine_chunks(), value_set=right["image"].combine_chunks())
+    common = pc.is_valid(row_b)
+    left, right = left.filter(common), right.take(row_b.filter(common))
     alike = pc.equal(left["true_label"], right["true_label"]).to_numpy()
     ok_a, ok_b = (pc.equal(each["status"], "ok").to_numpy() for each in (left, right))
     paired = alike & ok_a & ok_b
@@ -80,7 +77,7 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
     )
     if not account.paired:
         raise UsageError(
-            f"{a.summary.predictions} and {b.summary.predictions}: no image was scored and labelled alike in both "
+            f"{a.summary.predictions} and {b.summary.predictions}: no image was scored with the same label in both "
             f"({account.images_a} and {account.images_b} images, {shared} of them in both); compare runs over the same "
             f"images"
         )
@@ -90,7 +87,7 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
     found = Pairs(
         images=left["image"].combine_chunks(),
         file_size=left["file_size"].combine_chunks(),
-        truth=_places(left["true_label"], index),
+        truth=_class_index(left["true_label"], index),
         a=_side(left, index, a.summary.top_k),
         b=_side(right, index, b.summary.top_k),
         classes=classes,
@@ -100,7 +97,7 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
 
 def _side(table: pa.Table, classes: pa.Array, kept: int) -> Side:
     return Side(
-        predicted=_places(table["predicted_label"], classes),
+        predicted=_class_index(table["predicted_label"], classes),
         probability=table["probability"].to_numpy().astype(np.float64),
         true_rank=pc.fill_null(table["true_rank"], 0).to_numpy().astype(np.int64),
         true_probability=pc.fill_null(table["true_probability"], float("nan")).to_numpy().astype(np.float64),
@@ -108,9 +105,9 @@ def _side(table: pa.Table, classes: pa.Array, kept: int) -> Side:
     )
 
 
-def _places(labels: pa.ChunkedArray, classes: pa.Array) -> Ints:
-    places: Ints = pc.index_in(labels, value_set=classes).to_numpy().astype(np.int64)
-    return places
+def _class_index(labels: pa.ChunkedArray, classes: pa.Array) -> Ints:
+    found: Ints = pc.index_in(labels, value_set=classes).to_numpy().astype(np.int64)
+    return found
 
 
 def _count(flags: npt.NDArray[np.bool_]) -> int:

@@ -1,17 +1,21 @@
-"""Read a saved evaluation back: the files in a report folder."""
+"""Write and read the folder of an evaluation or a comparison: summary.json, tables, and a page made elsewhere."""
 
 import os
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from batchland.errors import UsageError
+from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
+from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
 
-FILES: Final = (
+REPORT_FILES: Final = (
     "summary.json",
     "report.html",
     "per_class.parquet",
@@ -20,10 +24,11 @@ FILES: Final = (
     "mistakes.parquet",
     "outcomes.parquet",
 )
+COMPARISON_FILES: Final = ("summary.json", "report.html", "per_class.parquet", "per_class.csv", "flips.parquet")
 
 
 class Report(NamedTuple):
-    """A report as it was read back."""
+    """A report as `read_report` reads it."""
 
     folder: Path
     summary: EvaluationSummary
@@ -32,7 +37,7 @@ class Report(NamedTuple):
 
 
 def read_report(folder: str | os.PathLike[str]) -> Report:
-    """Read what `compare` and baselines need of a report. Raises UsageError."""
+    """Read those parts of a report that comparisons and baselines need. Raises UsageError."""
     path = Path(folder)
     try:
         summary = read_summary(path)
@@ -50,5 +55,47 @@ def read_summary(folder: Path) -> EvaluationSummary:
     try:
         return EvaluationSummary.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-        raise UsageError(f"{path}: is no summary that this batchland reads ({where}); evaluate again") from error
+        field = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
+        raise UsageError(f"{path}: not a summary that this batchland reads ({field}); evaluate again") from error
+
+
+def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False) -> None:
+    """Raise UsageError if `folder` is a file, or holds anything not called one of `names` (unless `overwrite`).
+
+    Raises OutputError if nothing can be written there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; a report is a folder", advice="other_out")
+    check_writable(folder)
+    if overwrite or not folder.exists():
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in names and not is_leftover(path.name))
+    if foreign:
+        raise UsageError(f"{folder}: holds {foreign[0]!r}, which is not part of a report", advice="overwrite_beside")
+
+
+def write_folder(folder: Path, tables: Mapping[str, pa.Table], summary: BaseModel, page: str) -> None:
+    """Write the tables (`per_class` as CSV, too), report.html, and summary.json last. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        (folder / "summary.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    for name, table in tables.items():
+        write_file(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
+    write_file(folder / "per_class.csv", partial(_write_csv, tables["per_class"]))
+    write_file(folder / "report.html", page)
+    write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
+
+
+def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+    """UTF-8 with a byte order mark, by which Excel knows it. Text that Excel would run as a formula gets a quote."""
+    from pyarrow import csv
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            safe = pc.replace_substring_regex(table[field.name], r"^([=+\-@\t\r])", r"'\1")
+            table = table.set_column(number, field, safe)
+    file.write(b"\xef\xbb\xbf")
+    csv.write_csv(table, file)

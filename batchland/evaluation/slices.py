@@ -1,7 +1,4 @@
-"""Accuracy over parts of the images: by size, shape, file size, format, folder, brightness.
-
-Finds where a model is weak. Knows nothing of classes or pages.
-"""
+"""Accuracy over parts of the images: by size, shape, file size, format, folder, brightness."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +21,7 @@ from batchland.system.cores import usable_cores
 from batchland.system.names import file_name
 
 MAX_VALUES: Final = 12
-"""Values of one dimension; the smaller ones are taken together as `others`."""
+"""Most values of one dimension; the smallest ones are merged into `others`."""
 MEGAPIXELS: Final = (0.1, 0.5, 2.0, 8.0)
 KILOBYTES: Final = (20, 100, 500, 2000)
 BRIGHTNESS: Final = (64, 96, 128, 160, 192)
@@ -33,7 +30,7 @@ _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
 class _Parts(NamedTuple):
-    """One dimension: per image the number of its value, -1 where it has none, and the values' names in order."""
+    """One dimension: per image the index of its value (-1 without one), and the names of the values."""
 
     dimension: str
     value: npt.NDArray[np.int64]
@@ -48,9 +45,9 @@ def slices(
     brightness_sample: int,
     seed: int,
 ) -> tuple[Slice, ...]:
-    """Accuracy by part, dimension by dimension; dimensions in which all images are alike are left out.
+    """Accuracy by part. Dimensions with the same value for all images are left out.
 
-    Brightness is measured on a seeded sample of at most `brightness_sample` images that are still below `image_root`.
+    Brightness is measured on a random sample of at most `brightness_sample` images that still exist below `image_root`.
     """
     ok = outcomes.ok
     if not ok.any():
@@ -110,46 +107,46 @@ def _p_value(right: npt.NDArray[np.bool_], member: npt.NDArray[np.bool_], known:
 
 
 def _ranges(dimension: str, values: Floats, edges: tuple[float, ...], unit: str) -> _Parts:
-    place = np.where(np.isnan(values), -1, np.digitize(values, edges))
+    value = np.where(np.isnan(values), -1, np.digitize(values, edges))
     names = (
         f"under {edges[0]:g} {unit}",
         *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
         f"{edges[-1]:g} {unit} and more",
     )
-    return _Parts(dimension, place, names)
+    return _Parts(dimension, value, names)
 
 
 def _shape(width: Floats, height: Floats) -> _Parts:
     with np.errstate(divide="ignore", invalid="ignore"):
-        place = np.digitize(width / height, (0.95, 1.05))
-    return _Parts("shape", np.where(np.isnan(width), -1, place), ("portrait", "square", "landscape"))
+        value = np.digitize(width / height, (0.95, 1.05))
+    return _Parts("shape", np.where(np.isnan(width), -1, value), ("portrait", "square", "landscape"))
 
 
 def _named(dimension: str, values: pa.Array) -> _Parts:
-    """Values by falling number of images, ties by name; the rest as `others`."""
+    """Values by falling number of images, ties by name; those beyond MAX_VALUES merged into `others`."""
     encoded = values.dictionary_encode()
     names = encoded.dictionary.to_pylist()
-    place = encoded.indices.to_numpy(zero_copy_only=False)
-    counts = np.bincount(place, minlength=len(names))
+    value = encoded.indices.to_numpy(zero_copy_only=False)
+    counts = np.bincount(value, minlength=len(names))
     order = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))
     rank = np.empty(len(names), np.int64)
     rank[order] = np.arange(len(names))
     if len(names) <= MAX_VALUES:
-        return _Parts(dimension, rank[place], tuple(names[i] for i in order))
+        return _Parts(dimension, rank[value], tuple(names[i] for i in order))
     kept = MAX_VALUES - 1
     others = f"others ({len(names) - kept})"
-    return _Parts(dimension, np.minimum(rank[place], kept), (*(names[i] for i in order[:kept]), others))
+    return _Parts(dimension, np.minimum(rank[value], kept), (*(names[i] for i in order[:kept]), others))
 
 
 def _extensions(images: pa.Array) -> pa.Array:
-    """By file name: jpg, jpeg, jpe and jfif are one."""
+    """By file name; jpg, jpeg, jpe and jfif are all `jpg`."""
     found = pc.utf8_lower(pc.struct_field(pc.extract_regex(images, r"\.(?P<extension>[^./]+)$"), "extension"))
     found = pc.replace_substring_regex(pc.fill_null(found, "none"), "^(jpeg|jpe|jfif)$", "jpg")
     return pc.replace_substring_regex(found, "^tif$", "tiff")
 
 
 def _source_folders(images: pa.Array, truth: Ints) -> pa.Array:
-    """The folders of each image, `a/b`, without the level that only tells its class; empty where it lies in none."""
+    """The folders of each image, `a/b`, without the level that names its class; empty where it lies in none."""
     folders = [name.split("/")[:-1] for name in images.to_pylist()]
     for level in range(max(map(len, folders))):
         seen = {(path[level], label) for path, label in zip(folders, truth, strict=True) if len(path) > level}
@@ -171,7 +168,7 @@ def _brightness(images: pa.Array, root: Path, sample: int, seed: int) -> _Parts:
 
 
 def _mean_luma(path: Path) -> float:
-    """NaN where the image is gone or cannot be read any more."""
+    """0 to 255; NaN where the image is gone or cannot be read any more."""
     try:
         pixels = preprocess(path.read_bytes(), _BRIGHTNESS_SPEC)
     except (OSError, ImageError):

@@ -1,50 +1,53 @@
-"""Give an ONNX classifier from elsewhere a card, and the input and output that scoring wants.
-
-Normalisation goes into the graph before it, softmax behind it where it is missing; its weights stay as they are.
-"""
+"""Adopt an ONNX classifier from elsewhere: add a card, normalisation and, where it is missing, softmax."""
 
 import logging
-from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
-import onnx.compose
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from pydantic import Field, ValidationError, field_validator
 
 from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
+from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ModelCard, class_names
-from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
-from batchland.models.fp16 import in_half_floats, require_agreement
+from batchland.models.class_list import read_class_list
+from batchland.models.contract import INPUT_NAME, Probabilities, are_probabilities
+from batchland.models.foreign import ForeignInput, foreign_input, foreign_output, load_foreign
+from batchland.models.fp16 import require_agreement, to_half_floats
+from batchland.models.ort import CPU, create_session, first_line
+from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
+from batchland.models.wrap import wrap
 from batchland.system.files import check_new_file, new_file
+from batchland.system.regular_files import read_regular
 from batchland.system.text import near_miss
 
 _log = logging.getLogger("batchland")
 
 Channels = tuple[float, float, float]
 OutputKind = Literal["auto", "logits", "probabilities"]
-_FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_PREFIX: Final = "adopted/"
 _TOLERANCE: Final = 1e-3
+"""Largest difference of a probability between a picture alone and the same picture in a batch."""
+_PICTURES: Final = 16
+"""Number of drawn pictures on which the outputs are examined."""
+_BYTE: Final = 1 / 255
 
 
 class ForeignPreprocess(PreprocessSpec):
-    """A spec, and what the foreign model's floats are: `(pixel / 255 - mean) / std`, channel by channel, RGB."""
+    """A preprocessing spec with the foreign model's normalisation: `(pixel / 255 - mean) / std` per channel, RGB."""
 
     mean: Channels = (0.0, 0.0, 0.0)
     std: Channels = Field(default=(1.0, 1.0, 1.0))
 
     @field_validator("std")
     @classmethod
-    def _not_zero(cls, std: Channels) -> Channels:
+    def _is_positive(cls, std: Channels) -> Channels:
         if min(std) <= 0:
             raise ValueError("std must be positive")
         return std
@@ -54,14 +57,14 @@ class ForeignPreprocess(PreprocessSpec):
         return PreprocessSpec.model_validate(self.model_dump(exclude={"mean", "std"}))
 
 
-_BYTE: Final = 1 / 255
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "imagenet": {"fit": "crop", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
     "half": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
     "unit": {},
     "byte": {"std": (_BYTE, _BYTE, _BYTE)},
 }
-"""imagenet: shorter side, centre crop, ImageNet's statistics. The others squash: to -1..1, to 0..1, to 0..255."""
+"""imagenet: resize the shorter side, centre crop, ImageNet's statistics. The others squash the whole picture and scale
+pixels to -1..1 (half), 0..1 (unit) or 0..255 (byte)."""
 
 
 def adopt(
@@ -74,121 +77,63 @@ def adopt(
     name: str | None = None,
     precision: Literal["fp32", "fp16"] = "fp32",
 ) -> Session:
-    """Write `model` to `out` with a card, and return the opened result.
+    """Write `model` with a card to `out`, and return it opened on the CPU.
 
-    classes: a text file, one label a line, in the order of the model's outputs. preprocess: a name in PRESETS or a JSON
-    file with the fields of ForeignPreprocess. output: what the model gives; `auto` looks whether it ends in a softmax.
-    precision: `fp16` computes in half floats, all but normalisation and softmax.
+    - classes: the labels in the order of the model's outputs, as `read_class_list` reads them.
+    - preprocess: a name in PRESETS, or a JSON file with the fields of ForeignPreprocess.
+    - output: what the model gives; `auto` runs it on drawn pictures and looks at the numbers.
+    - name: of the card; None takes that of the file.
+    - precision: `fp16` converts all but normalisation and softmax to half floats.
 
-    `out` appears only if it answers alike one by one and as a batch, with rows that are probabilities. Raises
-    ModelError if the model cannot be adopted, UsageError if it need not be, or the other files or options do not fit,
-    or `out` is one of the files or is not called *.onnx, OutputError if `out` cannot be written.
+    `out` appears only if its answers are probabilities, the same for a picture alone and in a batch; its canaries are
+    written beside it. Raises ModelError if the model cannot be adopted; UsageError if it has a card already, or another
+    file or option does not suit it; OutputError if `out` cannot be written.
     """
     check_new_file(out, ".onnx", (model, classes, Path(preprocess)))
-    foreign = _load(model)
+    foreign = load_foreign(model)
     if any(entry.key == METADATA_KEY for entry in foreign.metadata_props):
-        raise UsageError(f"{model}: has a card already, score with it as it is; adopt is for models from elsewhere")
-    source, target = _input(model, foreign), _output(model, foreign)
-    foreign_spec = _preprocess(preprocess, source)
-    labels = _labels(classes)
-    if target.classes is not None and target.classes != len(labels):
-        raise ModelError(f"{model}: gives {target.classes} numbers an image, but {classes} has {len(labels)} labels")
-    if source.kind == TensorProto.UINT8 and _normalises(foreign_spec):
-        raise UsageError(f"{model}: takes uint8, so its normalisation is inside; use --preprocess byte")
+        raise UsageError(f"{model}: has a batchland card already, so score with it as it is")
+    source = foreign_input(model, foreign)
+    spec = _preprocess(preprocess, source)
+    labels = read_class_list(classes)
+    target = foreign_output(model, foreign, len(labels))
+    if target.classes not in (None, len(labels)):
+        raise ModelError(f"{model}: gives {target.classes} numbers per picture, but {classes} has {len(labels)} labels")
+    if source.dtype == TensorProto.UINT8 and (spec.mean, spec.std) != ((0.0, 0.0, 0.0), PRESETS["byte"]["std"]):
+        raise UsageError(
+            f"{model}: takes uint8, so it normalises pixels itself; preprocess must be byte", advice="preprocess_byte"
+        )
     card = ModelCard(
         name=name or model.stem,
         architecture=foreign.graph.name or "unknown",
         classes=class_names(labels),
-        preprocess=foreign_spec.spec(),
+        preprocess=spec.spec(),
         created_at=datetime.now(UTC).isoformat("T", "seconds"),
         versions={"batchland": __version__, "onnx": onnx.__version__},
     )
-    soft = _ends_in_softmax(foreign, target.name)
-    if soft and output == "logits":
-        raise UsageError(f"{model}: ends in a softmax, so it gives probabilities; use --output probabilities")
-    softmax = output == "logits" or (output == "auto" and not soft)
-    wrapped = partial(_wrapped, spec=foreign_spec, card=card, softmax=softmax)
-    whole = wrapped(foreign, source, target)
+    wrapped = partial(wrap, card=card, mean=spec.mean, std=spec.std)
+    kind = _output_kind(model, wrapped(foreign, source, target, softmax=False), spec.shape, output)
+    whole = wrapped(foreign, source, target, softmax=kind == "logits")
 
     with new_file(out) as temporary:
         onnx.save(whole, temporary)
         session = open_session(temporary, "cpu")
-        _check(model, session)
+        _check_batches(model, session)
         if precision == "fp16":
-            half = in_half_floats(foreign)
+            half = to_half_floats(foreign)
+            half_input, half_output = foreign_input(model, half), foreign_output(model, half, len(labels))
             try:
-                onnx.save(wrapped(half, _input(model, half), _output(model, half)), temporary)
-            except onnx.checker.ValidationError as error:  # its casts may miss branches
-                raise ModelError(
-                    f"{model}: onnxruntime's converter makes no sound model of it in half floats; use --precision fp32"
-                ) from error
+                onnx.save(wrapped(half, half_input, half_output, softmax=kind == "logits"), temporary)
+            except onnx.checker.ValidationError as error:  # the converter may miss branches
+                raise ModelError(f"{model}: onnxruntime cannot convert it to half floats", advice="fp32") from error
             require_agreement(model, open_session(temporary, "cpu"), session)
 
-    return open_session(out, "cpu")
+    session = open_session(out, "cpu")
+    write_canaries(session)
+    return session
 
 
-class _Input(NamedTuple):
-    name: str
-    kind: int
-    channels_first: bool
-    height: int | None
-    width: int | None
-
-
-class _Output(NamedTuple):
-    name: str
-    kind: int
-    classes: int | None
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); give an ONNX file") from error
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path}: is not a sound ONNX file ({str(error).partition(chr(10))[0]})") from error
-    return model
-
-
-def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Dimensions of a tensor, None where they are open."""
-    dims = value.type.tensor_type.shape.dim
-    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
-
-
-def _input(path: Path, model: onnx.ModelProto) -> _Input:
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
-    shapes = ", ".join(f"{value.name} {_sizes(value)}" for value in inputs)
-    kind = inputs[0].type.tensor_type.elem_type if inputs else 0
-    sizes = _sizes(inputs[0]) if inputs else []
-    if (
-        len(inputs) != 1
-        or len(sizes) != 4
-        or 3 not in (sizes[1], sizes[3])
-        or kind not in (*_FLOATS, TensorProto.UINT8)
-    ):
-        raise ModelError(
-            f"{path}: its input is {shapes}; a classifier of pictures takes one tensor, float or uint8, "
-            f"[batch, 3, H, W] or [batch, H, W, 3]"
-        )
-    channels_first = sizes[1] == 3
-    height, width = sizes[2:] if channels_first else sizes[1:3]
-    return _Input(inputs[0].name, kind, channels_first, height, width)
-
-
-def _output(path: Path, model: onnx.ModelProto) -> _Output:
-    outputs = list(model.graph.output)
-    shapes = ", ".join(f"{value.name} {_sizes(value)}" for value in outputs)
-    sizes = _sizes(outputs[0]) if outputs else []
-    if len(outputs) != 1 or len(sizes) != 2 or outputs[0].type.tensor_type.elem_type not in _FLOATS:
-        raise ModelError(f"{path}: its output is {shapes}; a classifier gives one float tensor [batch, classes]")
-    return _Output(outputs[0].name, outputs[0].type.tensor_type.elem_type, sizes[1])
-
-
-def _preprocess(text: str, source: _Input) -> ForeignPreprocess:
+def _preprocess(text: str, source: ForeignInput) -> ForeignPreprocess:
     if text in PRESETS:
         height, width = source.height or 224, source.width or 224
         size: dict[str, Any] = {"height": height, "width": width}
@@ -198,10 +143,12 @@ def _preprocess(text: str, source: _Input) -> ForeignPreprocess:
     path = Path(text)
     if not path.exists():
         near = near_miss(text, PRESETS)
-        advice = f"did you mean {near!r}?" if near else f"known are {', '.join(PRESETS)}, or a JSON file"
-        raise UsageError(f"--preprocess {text!r}: neither a name nor a file ({advice})")
+        hint = f"did you mean {near!r}?" if near else f"known are {', '.join(PRESETS)}, or a JSON file"
+        raise UsageError(f"preprocess {text!r}: neither a known name nor a file ({hint})")
     try:
-        spec = ForeignPreprocess.model_validate_json(path.read_bytes())
+        spec = ForeignPreprocess.model_validate_json(read_regular(path))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -212,109 +159,61 @@ def _preprocess(text: str, source: _Input) -> ForeignPreprocess:
     return spec
 
 
-def _normalises(spec: ForeignPreprocess) -> bool:
-    return (spec.mean, spec.std) != ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
+def _output_kind(
+    path: Path, raw: onnx.ModelProto, shape: tuple[int, int, int], requested: OutputKind
+) -> Literal["logits", "probabilities"]:
+    """Whether the model gives logits or probabilities, judged by its outputs for drawn pictures, without a softmax.
+
+    Raises ModelError if it gives neither, UsageError if that is not what was requested.
+    """
+    rows = _raw_outputs(path, raw, shape)
+    low, high, sums = float(rows.min()), float(rows.max()), rows.sum(axis=1)
+    if not np.isfinite(rows).all():
+        raise ModelError(f"{path}: gives numbers that are not finite; check its preprocessing")
+    if are_probabilities(rows).all():
+        if requested == "logits":
+            raise UsageError(f"{path}: gives probabilities, not logits", advice="output_probabilities")
+        return "probabilities"
+    if requested == "probabilities":
+        raise ModelError(
+            f"{path}: its outputs ({low:.3g} to {high:.3g}) are not probabilities that sum to 1", advice="output_logits"
+        )
+    if requested == "auto" and low >= 0:
+        looks_like = None
+        if high <= 1:
+            looks_like = "lie between 0 and 1 but do not sum to 1, as those of sigmoids"
+        elif np.ptp(sums) <= 0.01 * sums.mean():
+            looks_like = f"sum to {sums.mean():.4g}, as percentages sum to 100"
+        if looks_like:
+            raise ModelError(
+                f"{path}: its outputs {looks_like}; export it with logits or with probabilities of exclusive classes",
+                advice="output_logits_anyway",
+            )
+    return "logits"
 
 
-def _labels(path: Path) -> list[str]:
-    """Labels of a text file; where some are alike, each of them gets its place added."""
+def _raw_outputs(path: Path, raw: onnx.ModelProto, shape: tuple[int, int, int]) -> Probabilities:
+    """Outputs for drawn pictures, one picture at a time, float32 [pictures, classes]."""
+    pictures = probe_pictures(shape, _PICTURES)
     try:
-        labels = [line.strip() for line in path.read_text("utf-8").rstrip().split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as text ({error}); give one label a line") from error
-    if "" in labels:
-        raise UsageError(f"{path}: line {labels.index('') + 1} is empty; give one label a line, in the model's order")
-    counts = Counter(labels)
-    twice = [label for label, count in counts.items() if count > 1]
-    if twice:
-        verb = "stands" if len(twice) == 1 else "stand"
-        _log.warning("%s: %s %s more than once; places are added to tell them apart", path, ", ".join(twice), verb)
-    return [label if counts[label] == 1 else f"{label} ({place})" for place, label in enumerate(labels)]
+        session = create_session(raw.SerializeToString(), [(CPU, {})])
+        outputs = [session.run(None, {INPUT_NAME: picture[None]})[0] for picture in pictures]
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise ModelError(
+            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({first_line(error)}); if it takes "
+            f"another size, give its height and width in a JSON file of the preprocessing"
+        ) from error
+    rows: Probabilities = np.concatenate(outputs)
+    return rows
 
 
-def _ends_in_softmax(model: onnx.ModelProto, output: str) -> bool:
-    """Whether the output is that of a softmax, seen through casts and the like."""
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    node = made_by.get(output)
-    while node is not None and node.op_type in ("Cast", "Identity", "Flatten", "Reshape", "Squeeze"):
-        node = made_by.get(node.input[0])
-    return node is not None and node.op_type == "Softmax"
-
-
-def _wrapped(
-    foreign: onnx.ModelProto,
-    source: _Input,
-    target: _Output,
-    *,
-    spec: ForeignPreprocess,
-    card: ModelCard,
-    softmax: bool,
-) -> onnx.ModelProto:
-    """The foreign graph between two of ours, pixels to its floats, its output to probabilities; with the card."""
-    classes = len(card.classes)
-    foreign = onnx.compose.add_prefix(foreign, _PREFIX)
-    for value in (*foreign.graph.input, *foreign.graph.output):
-        dim = value.type.tensor_type.shape.dim[0]
-        dim.Clear()
-        dim.dim_param = "batch"
-    del foreign.graph.value_info[:]  # they may still speak of a fixed batch
-    floats = source.kind in _FLOATS
-    front = [helper.make_node("Cast", [INPUT_NAME], ["cast"], to=TensorProto.FLOAT if floats else source.kind)]
-    last = "cast"
-    if floats:
-        front += [
-            _constant("scale", 1 / (255 * np.array(spec.std))),
-            _constant("shift", np.array(spec.mean) / np.array(spec.std)),
-            helper.make_node("Mul", ["cast", "scale"], ["scaled"]),
-            helper.make_node("Sub", ["scaled", "shift"], ["shifted"]),
-        ]
-        last = "shifted"
-    if source.channels_first:
-        front.append(helper.make_node("Transpose", [last], ["turned"], perm=[0, 3, 1, 2]))
-        last = "turned"
-    front.append(helper.make_node("Cast", [last], ["input"], to=source.kind))
-    sides = [spec.height, spec.width]
-    taken = [3, *sides] if source.channels_first else [*sides, 3]
-    before = _graph("before", front, (INPUT_NAME, TensorProto.UINT8, [*sides, 3]), ("input", source.kind, taken))
-    back = [helper.make_node("Cast", ["output"], ["floats"], to=TensorProto.FLOAT)]
-    back.append(
-        helper.make_node("Softmax", ["floats"], [OUTPUT_NAME], axis=1)
-        if softmax
-        else helper.make_node("Identity", ["floats"], [OUTPUT_NAME])
-    )
-    after = _graph("after", back, ("output", target.kind, [classes]), (OUTPUT_NAME, TensorProto.FLOAT, [classes]))
-    for part in (before, after):
-        part.ir_version = foreign.ir_version
-        del part.opset_import[:]
-        part.opset_import.extend(foreign.opset_import)
-    whole = onnx.compose.merge_models(before, foreign, [("input", _PREFIX + source.name)])
-    whole = onnx.compose.merge_models(whole, after, [(_PREFIX + target.name, "output")])
-    whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    return whole
-
-
-def _constant(name: str, values: np.ndarray[Any, Any]) -> onnx.NodeProto:
-    # a node, since old files want every initializer listed as an input, too
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values.astype(np.float32), name))
-
-
-_Value = tuple[str, int, list[int]]
-
-
-def _graph(name: str, nodes: list[onnx.NodeProto], taken: _Value, given: _Value) -> onnx.ModelProto:
-    values = [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, kind, shape in (taken, given)]
-    return helper.make_model(helper.make_graph(nodes, name, values[:1], values[1:]))
-
-
-def _check(model: Path, session: Session) -> None:
-    """One by one and as a batch, the answers must be the same, and probabilities."""
-    pixels = np.random.default_rng(0).integers(0, 256, (3, *session.card.preprocess.shape), dtype=np.uint8)
-    single = np.concatenate([session.predict(pixels[place : place + 1]) for place in range(len(pixels))])
+def _check_batches(model: Path, session: Session) -> None:
+    """Raise ModelError unless pictures get the same answers one by one and as a batch."""
+    pixels = probe_pictures(session.card.preprocess.shape, 3)
+    single = np.concatenate([session.predict(pixels[index : index + 1]) for index in range(len(pixels))])
     try:
         batch = session.predict(pixels)
     except ModelError as error:
         raise ModelError(f"{model}: takes one picture at a time; export it with a dynamic batch dimension") from error
     if not np.abs(batch - single).max() <= _TOLERANCE:
         raise ModelError(f"{model}: answers differently in a batch; export it with a dynamic batch, in eval mode")
-    if not (batch.min() >= -_TOLERANCE and np.abs(batch.sum(axis=1) - 1).max() <= _TOLERANCE):
-        raise ModelError(f"{model}: its outputs are not probabilities that sum to 1; use --output logits")

@@ -1,7 +1,4 @@
-"""What a model file says of itself: class names, preprocessing, provenance. Stored as JSON in the ONNX metadata.
-
-Knows neither torch nor ONNX: a card is text in, text out.
-"""
+"""The model card: class names, preprocessing and provenance, stored as JSON in the ONNX file's metadata."""
 
 import re
 from collections import Counter
@@ -19,7 +16,7 @@ SCHEMA_VERSION: Final = 1
 
 
 class ClassName(BaseModel):
-    """One class: the training folder it came from, and the label that people read."""
+    """One class: its training folder, and the label for people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -28,7 +25,7 @@ class ClassName(BaseModel):
 
 
 class TrainingSummary(BaseModel):
-    """How the weights came about; empty for models trained elsewhere."""
+    """How the weights were trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -43,11 +40,11 @@ class TrainingSummary(BaseModel):
     """Top-1, 0 to 1."""
     seed: int
     settings: dict[str, Any] = {}
-    """Everything else that was set: optimiser, learning rate, augmentation, weights."""
+    """All other training options: optimiser, learning rate, augmentation, weights."""
 
 
 class DataSummary(BaseModel):
-    """The training data, by numbers and by fingerprint."""
+    """Size and fingerprint of the training data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -58,14 +55,14 @@ class DataSummary(BaseModel):
 
 
 class ExportSummary(BaseModel):
-    """How the file's answers compare with those of the trained model, over all validation images."""
+    """Comparison of the file with the trained model, over all validation images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     precision: Literal["fp32", "fp16", "int8"]
-    """Of the network's weights and products; input stays uint8, output float32."""
+    """Of the network's weights and products. The input is always uint8, the output float32."""
     temperature: float
-    """What the graph divides logits by before softmax, fitted on the validation images."""
+    """Divides the logits before softmax; fitted on the validation images."""
     validation_images: int
     validation_accuracy: float
     """The file's top-1, 0 to 1."""
@@ -74,11 +71,11 @@ class ExportSummary(BaseModel):
     accuracy_fp32: float
     """Top-1 of the trained model in float32, 0 to 1."""
     largest_difference: float
-    """Of any probability, between the file and the trained model with the same temperature."""
+    """Largest difference of a probability between the file and the trained model with the same temperature."""
 
 
 class ModelCard(BaseModel):
-    """Everything that scoring needs to know of a model besides its graph."""
+    """Everything that scoring needs to know about a model besides its graph."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -91,7 +88,7 @@ class ModelCard(BaseModel):
     created_at: str
     """ISO 8601, UTC."""
     versions: dict[str, str] = {}
-    """Package name to version, of what made the file."""
+    """Versions of the packages that made the file, by name."""
     training: TrainingSummary | None = None
     data: DataSummary | None = None
     export: ExportSummary | None = None
@@ -100,9 +97,9 @@ class ModelCard(BaseModel):
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":
         for kind, names in (("folder", self.folders), ("label", self.labels)):
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
-                raise ValueError(f"class {kind} {twice[0]!r} stands twice")
+            duplicates = [name for name, count in Counter(names).items() if count > 1]
+            if duplicates:
+                raise ValueError(f"class {kind} {duplicates[0]!r} appears twice")
         return self
 
     @property
@@ -116,12 +113,12 @@ class ModelCard(BaseModel):
         return tuple(name.folder for name in self.classes)
 
     def to_json(self) -> str:
-        """The text that goes into the ONNX metadata."""
+        """The card as stored in the ONNX metadata."""
         return self.model_dump_json()
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "ModelCard":
-        """Read a card. Raises ModelError that names `source` and what is wrong."""
+        """Parse a card. Raises ModelError that names `source` and what is wrong."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -140,7 +137,7 @@ class ModelCard(BaseModel):
 def class_names(folders: Sequence[str]) -> tuple[ClassName, ...]:
     """Classes of training folders: `09.Golden_Gate_Bridge` gets the label `Golden Gate Bridge`.
 
-    Where two folders would get one label, each keeps its own name as its label.
+    Folders that would get the same label get their own names as labels.
     """
     labels = [re.sub(r"^\d+\.(?=.)", "", folder).replace("_", " ").strip() or folder for folder in folders]
     counts = Counter(labels)

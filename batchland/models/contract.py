@@ -1,5 +1,6 @@
-"""What a model must be to be scored with: its card, and a graph that fits it. Knows nothing of devices."""
+"""What a model file must contain to be scored with: a card, a graph that matches it, and answers that match both."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,17 +9,20 @@ import numpy.typing as npt
 
 from batchland.errors import ModelError
 from batchland.models.card import METADATA_KEY, ModelCard
+from batchland.system.regular_files import read_regular
 
 Probabilities = npt.NDArray[np.float32]
 
 INPUT_NAME: Final = "images"
 OUTPUT_NAME: Final = "probabilities"
+TOLERANCE: Final = 0.01
+"""How far a sum of probabilities may be from 1, and a probability below 0: rounding of half floats."""
 
 
 def read_model(path: Path) -> bytes:
-    """The file's content. Raises ModelError."""
+    """The content of a model file, which must be a regular file. Raises ModelError."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); give an exported or adopted model") from error
     if not content:
@@ -26,13 +30,41 @@ def read_model(path: Path) -> bytes:
     return content
 
 
+def require_self_contained(path: Path, content: bytes) -> None:
+    """Raise ModelError if tensors of the model lie in other files: the sha256 would not cover these."""
+    if b"location" not in content:  # every reference to a file has this key
+        return
+    import onnx  # a third of a second
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:  # protobuf's errors are its own; onnxruntime will say what is wrong
+        return
+    outside = next((tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL), None)
+    if outside is not None:
+        raise ModelError(
+            f"{path}: keeps its weights in another file ({outside.name or 'a constant'}); save it as one ONNX file"
+        )
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """All tensors of a protobuf message of ONNX: weights, constants, those in branches and functions."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for part in [value] if hasattr(value, "ListFields") else value:
+            if field.message_type.name == "TensorProto":
+                yield part
+            else:
+                yield from _tensors(part)
+
+
 def checked_card(path: Path, session: Any) -> ModelCard:
-    """The card of an onnxruntime session's model, whose graph fits it. Raises ModelError."""
+    """The card of an onnxruntime session's model. Raises ModelError if it has none or its graph does not match."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise ModelError(
-            f"{path}: has no batchland card (class names and preprocessing); add one with `batchland adopt {path.name} "
-            f"--classes labels.txt --preprocess imagenet --out adopted.onnx`"
+            f"{path}: has no batchland card (class names and preprocessing)", advice="adopt", model=path.name
         )
     card = ModelCard.from_json(text, str(path))
     inputs = {value.name: (value.type, value.shape) for value in session.get_inputs()}
@@ -52,10 +84,27 @@ def checked_card(path: Path, session: Any) -> ModelCard:
     return card
 
 
+def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:
+    """For each row whether its numbers are probabilities: none of them negative, their sum about 1. False for NaN."""
+    lowest, sums = rows.min(axis=1), rows.sum(axis=1)
+    mask: npt.NDArray[np.bool_] = (lowest >= -TOLERANCE) & (np.abs(sums - 1) <= TOLERANCE)
+    return mask
+
+
 def check_answer(path: Path, card: ModelCard, images: int, probabilities: Probabilities) -> None:
-    """Raise ModelError unless there is a row per image."""
+    """Raise ModelError unless there is one row per image, and at least one row of probabilities among the finite ones.
+
+    Single wrong rows, and rows that are not finite, make their images fail, not the run.
+    """
     if probabilities.shape != (images, len(card.classes)):
         raise ModelError(
-            f"{path}: gave probabilities of shape {list(probabilities.shape)} for {images} images and "
+            f"{path}: returned probabilities of shape {list(probabilities.shape)} for {images} images and "
             f"{len(card.classes)} classes; export the model again"
         )
+    if not (images and are_probabilities(probabilities).any()):
+        finite = probabilities[np.isfinite(probabilities).all(axis=1)]
+        if len(finite):
+            raise ModelError(
+                f"{path}: its outputs are not probabilities: they lie between {finite.min():.3g} and "
+                f"{finite.max():.3g} and sum to {finite[0].sum():.3g}; export or adopt the model again"
+            )

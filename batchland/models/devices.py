@@ -1,6 +1,6 @@
-"""Which devices `--device` means, and whether the GPUs among them can be used: the driver is asked, by ctypes.
+"""Parse device names, and find out whether GPUs can be used by asking the driver through ctypes.
 
-Knows nothing of models. Nothing here creates a session; what a session says, problems.py turns into sentences.
+No session is created here; gpu/problems.py explains the errors of sessions.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from batchland.models.gpu.problems import explain, explain_missing_provider, exp
 from batchland.models.ort import CUDA, TENSORRT, ort
 
 PATTERN: Final = r"auto|cpu|(?:cuda|tensorrt)(?::(?:all|\d+(?:,\d+)*))?"
-"""What `--device` takes, as a regular expression."""
+"""Device names, as a regular expression."""
 _WHEELS: Final = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDERS: Final = {"cuda": CUDA, "tensorrt": TENSORRT}
 _CUDNN: Final = "libcudnn.so.9"
@@ -28,41 +28,41 @@ Kind = Literal["auto", "cpu", "cuda", "tensorrt"]
 GpuKind = Literal["cuda", "tensorrt"]
 
 
-class Wanted(NamedTuple):
-    """What `--device` asks for."""
+class DeviceRequest(NamedTuple):
+    """A parsed device name."""
 
     kind: Kind
     gpus: tuple[int, ...] | None
-    """Their numbers; None means all of them. Empty without a GPU."""
+    """CUDA numbers; None means all GPUs. Empty for the CPU."""
 
 
-def parse_device(text: str) -> Wanted:
-    """Read `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1`, `cuda:all` or the same with `tensorrt`. Raises DeviceError."""
+def parse_device(text: str) -> DeviceRequest:
+    """Parse `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1`, `cuda:all` or the same with `tensorrt`. Raises DeviceError."""
     if not re.fullmatch(PATTERN, text):
         raise DeviceError(f"unknown device {text!r}; use auto, cpu, cuda, cuda:N, cuda:0,1, cuda:all or tensorrt")
     kind, _, numbers = text.partition(":")
     if kind == "cpu":
-        return Wanted("cpu", ())
+        return DeviceRequest("cpu", ())
     gpus = None if numbers == "all" else tuple(dict.fromkeys(int(number) for number in (numbers or "0").split(",")))
-    return Wanted(cast("Kind", kind), gpus)
+    return DeviceRequest(cast("Kind", kind), gpus)
 
 
 def device_name(kind: str, gpus: tuple[int, ...]) -> str:
-    """As it is recorded: `cpu`, `cuda:0`, `cuda:0,1`."""
+    """The device as recorded in manifests: `cpu`, `cuda:0`, `cuda:0,1`."""
     return f"{kind}:{','.join(map(str, gpus))}" if gpus else kind
 
 
 def gpu_problem(kind: GpuKind = "cuda") -> str | None:
-    """Why a GPU cannot work here, as far as it shows without a session. None if nothing speaks against it.
+    """Why no GPU can work here, in a sentence with a remedy; None if nothing is found without creating a session.
 
-    Where nothing does, the libraries in NVIDIA's wheels are loaded, for onnxruntime to find them.
+    If nothing is found, the CUDA libraries of NVIDIA's wheels have been loaded, so that onnxruntime finds them.
     """
     if CUDA not in ort.get_available_providers():
         return explain_missing_provider(tuple(wheel for wheel in _WHEELS if _installed(wheel)))
     if _PROVIDERS[kind] not in ort.get_available_providers():
-        return "the installed onnxruntime has no TensorRT provider; use --device cuda"
+        return "the installed onnxruntime has no TensorRT provider; use device cuda"
     if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
-        return f"onnxruntime {ort.__version__} does not tell where nodes run; pip install --upgrade onnxruntime-gpu"
+        return f"onnxruntime {ort.__version__} cannot report where nodes run; pip install -U onnxruntime-gpu"
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -72,7 +72,7 @@ def gpu_problem(kind: GpuKind = "cuda") -> str | None:
     if problem := explain_version(_number(driver.cuDriverGetVersion), ort.cuda_version):
         return problem
     _load_libraries(kind)
-    try:  # without it, onnxruntime leaves convolutions to the CPU and says nothing
+    try:  # without cuDNN, onnxruntime silently runs convolutions on the CPU
         ctypes.CDLL(_CUDNN)
     except OSError as error:
         return explain(str(error))
@@ -80,22 +80,37 @@ def gpu_problem(kind: GpuKind = "cuda") -> str | None:
 
 
 def count_gpus() -> int:
-    """GPUs that the driver shows this process. Only where `gpu_problem` finds none."""
+    """Number of GPUs visible to this process. Call only where `gpu_problem` returns None."""
     return _number(ctypes.CDLL("libcuda.so.1").cuDeviceGetCount)
 
 
 def driver_version() -> int:
-    """The newest CUDA that the driver knows, 12040 for 12.4. Only where `gpu_problem` finds none."""
+    """The newest CUDA that the driver supports, 12040 for 12.4. Call only where `gpu_problem` returns None."""
     return _number(ctypes.CDLL("libcuda.so.1").cuDriverGetVersion)
 
 
 def gpu_model(number: int) -> str:
-    """What a GPU is called: `NVIDIA H200`. Only where `gpu_problem` finds none."""
+    """The name of a GPU: `NVIDIA H200`. Call only where `gpu_problem` returns None."""
     driver = ctypes.CDLL("libcuda.so.1")
     device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
     if driver.cuDeviceGet(ctypes.byref(device), number) or driver.cuDeviceGetName(name, _NAME_BYTES, device):
         return "unknown GPU"
     return name.value.decode(errors="replace")
+
+
+def library_problem(kind: GpuKind) -> str | None:
+    """Which library the dynamic loader lacks for onnxruntime's provider.
+
+    For sessions that were created without the provider and without an error.
+    """
+    for name in dict.fromkeys((kind, "cuda")):
+        library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            if "Provider_GetHost" not in str(error):  # onnxruntime itself defines that symbol
+                return explain(str(error))
+    return None
 
 
 def _number(function: Callable[[Any], int]) -> int:
@@ -113,8 +128,8 @@ def _installed(wheel: str) -> bool:
 
 
 def _load_libraries(kind: str) -> None:
-    """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, as far as they are there."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, on the terminal of our answers
+    """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, as far as they are installed."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
         ort.preload_dlls()
     wheel = importlib.util.find_spec("tensorrt_libs") if kind == "tensorrt" else None
     for folder in (wheel and wheel.submodule_search_locations) or ():
@@ -122,15 +137,3 @@ def _load_libraries(kind: str) -> None:
             for library in Path(folder).glob(name):
                 with contextlib.suppress(OSError):
                     ctypes.CDLL(str(library))
-
-
-def library_problem(kind: GpuKind) -> str | None:
-    """What the loader misses for onnxruntime's provider. For where a session came without it, and did not say why."""
-    for name in dict.fromkeys((kind, "cuda")):
-        library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
-        try:
-            ctypes.CDLL(str(library))
-        except OSError as error:
-            if "Provider_GetHost" not in str(error):  # that symbol is onnxruntime's own, never there on its own
-                return explain(str(error))
-    return None

@@ -1,18 +1,15 @@
-"""The one door to onnxruntime: what it must be told before its import, and sessions that fail, not fall back.
-
-Knows nothing of cards or of devices' problems.
-"""
+"""Import onnxruntime without telemetry, and create sessions that fail instead of falling back to the CPU."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-# onnxruntime 1.31 collects telemetry, in a database in the user's cache, from its import on. Nobody asked for that.
+# From its import on, onnxruntime 1.31 collects telemetry in a database in the user's cache.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
-ort.set_default_logger_severity(4)  # what is wrong with a GPU is ours to tell, in a line
+ort.set_default_logger_severity(4)  # batchland reports problems of a GPU itself, in one line
 
 __all__ = [
     "CPU",
@@ -39,25 +36,32 @@ class Threads(NamedTuple):
     """onnxruntime's own threads on the CPU."""
 
     intra_op: int | None = None
-    """How many; None leaves it to onnxruntime."""
+    """Their number; None leaves it to onnxruntime."""
     spinning: bool = False
     """Whether they busy-wait: faster when nothing else wants the cores."""
 
 
-_ITS_CHOICE: Final = Threads()
+_DEFAULT_THREADS: Final = Threads()
 
 
 def create_session(
-    content: bytes, providers: Sequence[Provider], threads: Threads = _ITS_CHOICE, *, record_placement: bool = False
+    content: bytes,
+    providers: Sequence[Provider],
+    threads: Threads = _DEFAULT_THREADS,
+    *,
+    record_placement: bool = False,
 ) -> ort.InferenceSession:
-    """A session on the first of `providers` that takes a node, node by node.
+    """A session in which each node runs on the first of `providers` that supports it.
 
-    record_placement: keep what `nodes_by_provider` tells. Raises what onnxruntime raises: its errors share no base
-    class but Exception. A provider whose library cannot be loaded is left out without an error, so that the session's
-    own list of providers has to be asked; but never does onnxruntime start again on the CPU, which is its default.
+    record_placement: needed for `placement`. Raises what onnxruntime raises: its errors share no base class but
+    Exception. A provider whose library cannot be loaded is left out without an error, so check the session's own list
+    of providers. onnxruntime's default, to start again on the CPU after an error, is switched off.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # the reasons of failures are ours to tell
+    options.log_severity_level = 4  # batchland reports the reasons of failures itself
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )  # never the cwd
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads.spinning else "0")
     if threads.intra_op is not None:
         options.intra_op_num_threads = threads.intra_op
@@ -68,16 +72,16 @@ def create_session(
 
 
 class Placement(NamedTuple):
-    """Where a session's nodes run."""
+    """The execution provider of each node of a session."""
 
     nodes: Mapping[str, int]
-    """How many, by execution provider."""
+    """Number of nodes by execution provider."""
     on_cpu: tuple[str, ...] = ()
-    """Those that a GPU's session leaves to the CPU, by operator and name: `Shape`, `Gather /head/gather`."""
+    """Nodes of a GPU's session that run on the CPU, by operator and name: `Shape`, `Gather /head/gather`."""
 
 
 def placement(session: Any) -> Placement:
-    """Of a session that was created with `record_placement`, before onnxruntime fuses nodes."""
+    """The placement in a session created with `record_placement`, before onnxruntime fuses nodes."""
     counts: Counter[str] = Counter()
     on_cpu = []
     for subgraph in session.get_provider_graph_assignment_info():
@@ -90,5 +94,5 @@ def placement(session: Any) -> Placement:
 
 
 def first_line(error: Exception) -> str:
-    """An error of onnxruntime's without its trace."""
+    """The message of an onnxruntime error without its trace."""
     return str(error).partition("\n")[0]

@@ -1,7 +1,7 @@
-"""How far a distribution has moved: PSI and Jensen-Shannon distance of counts. Knows no files or nights.
+"""Drift of a distribution: PSI and Jensen-Shannon distance of counts.
 
-PSI is the usual measure (under 0.1 nothing, over 0.25 a lot), but by chance alone it grows where images are few and
-bins are many. So it comes with the value that it would rarely exceed if nothing had changed.
+PSI is the usual measure (below 0.1 no change, above 0.25 a large one). With few images and many bins it is large by
+chance, so it comes with a limit that it rarely exceeds if nothing has changed.
 """
 
 from typing import Final, NamedTuple
@@ -12,11 +12,11 @@ import numpy.typing as npt
 from batchland.evaluation.intervals import Ints
 
 MOVED: Final = 0.1
-"""PSI from which a distribution is said to have moved, if that is more than chance."""
+"""A distribution has moved from this PSI on, if it is also above the limit of chance."""
 MOVED_FAR: Final = 0.25
-"""PSI from which it has moved far."""
+"""It has moved far from this PSI on."""
 CHANCE: Final = 0.99
-"""Share of comparisons without any change that stay below the limit."""
+"""Share of comparisons below the limit if nothing has changed."""
 
 
 class Drift(NamedTuple):
@@ -25,13 +25,13 @@ class Drift(NamedTuple):
     psi: float
     """Population stability index: sum of (p - q) ln(p / q), symmetric, 0 if equal."""
     psi_limit: float
-    """What PSI would stay below in CHANCE of cases if both were samples of one distribution."""
+    """PSI is below this in CHANCE of cases if both are samples of one distribution."""
     js: float
     """Jensen-Shannon distance, base 2: 0 if equal, 1 if they share nothing."""
 
     @property
     def moved(self) -> bool:
-        """Whether this is more than chance and more than little."""
+        """Whether PSI is at least MOVED and at least its limit."""
         return self.psi >= max(MOVED, self.psi_limit)
 
     @property
@@ -41,10 +41,10 @@ class Drift(NamedTuple):
 
 
 def drift(reference: npt.ArrayLike, present: npt.ArrayLike) -> Drift | None:
-    """Distance of two arrays of counts, [bins] each; None if one of them counts nothing.
+    """Distance of two arrays of counts, [bins] each; None if one of them is all zero.
 
-    Half an image is added to every bin that either has, so that an empty one does not make PSI infinite. If nothing has
-    changed, PSI is distributed like (1/n + 1/m) chi-squared with bins - 1 degrees of freedom (Yurdakul 2018).
+    Half an image is added to every bin that is not empty in both, to keep PSI finite. If nothing has changed, PSI is
+    distributed like (1/n + 1/m) chi-squared with bins - 1 degrees of freedom (Yurdakul 2018).
     """
     from scipy.spatial.distance import jensenshannon
     from scipy.stats import chi2
@@ -62,16 +62,16 @@ def drift(reference: npt.ArrayLike, present: npt.ArrayLike) -> Drift | None:
 
 
 def equal_parts(reference: npt.ArrayLike, parts: int = 10) -> Ints:
-    """Where to begin each of about `parts` runs of neighbouring bins that hold about the same share of `reference`.
+    """Merge neighbouring bins into about `parts` groups with equal shares of `reference`: the first bin of each group.
 
-    Fine bins of a histogram become coarse ones that all hold enough: `np.add.reduceat(histogram, equal_parts(...))`.
+    Use: `np.add.reduceat(histogram, equal_parts(reference))`.
     """
     counts = np.asarray(reference, np.int64)
     wanted = counts.sum() / parts
     starts, held = [0], 0
-    for place, count in enumerate(counts):
-        if held >= wanted > 0 and counts[place:].sum() >= wanted:
-            starts.append(place)
+    for index, count in enumerate(counts):
+        if held >= wanted > 0 and counts[index:].sum() >= wanted:
+            starts.append(index)
             held = 0
         held += int(count)
     return np.asarray(starts, np.int64)

@@ -1,8 +1,8 @@
-"""One entry per job in the user's crontab: written, replaced and removed without touching any other line.
+"""One entry per job in the user's crontab: install, replace and remove it without changing any other line.
 
-cron runs a line with /bin/sh, an almost empty environment and the home directory as its folder, and takes every `%` for
-a line break. So the entry names everything by absolute paths, sets what it needs before the command, and escapes `%`.
-Variables are set within the entry: a line `NAME=value` of the crontab would hold for the other entries, too.
+cron runs a line with /bin/sh, an almost empty environment and the home directory as its folder, and reads every `%` as
+a line break. So the entry has absolute paths, sets its variables before the command, and escapes `%`. (A line
+`NAME=value` of the crontab would apply to the other entries, too.)
 
     install(entry_of(load_job(Path("jobs/nightly.toml")), schedule="30 1 * * *"))
 """
@@ -23,9 +23,9 @@ from batchland.errors import OutputError, UsageError
 from batchland.nightly.job import Job
 
 EVERY_NIGHT: Final = "30 3 * * *"
-"""Not between one and three: where summer begins, the clock leaves that out, and some schedulers the night with it."""
+"""Not between one and three: when summer time begins these hours are missing, and some schedulers skip the start."""
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
-"""Taken over from the environment of whoever installs the entry, so that it runs as it was tried."""
+"""Copied from the environment in which the entry is installed."""
 LONGEST_LINE: Final = 990
 """Bytes; Debian's cron refuses commands of 1000."""
 _NICKNAMES: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "@reboot")
@@ -37,7 +37,7 @@ _FIELDS: Final = (
     ("month", range(1, 13), "jan feb mar apr may jun jul aug sep oct nov dec"),
     ("weekday", range(8), "sun mon tue wed thu fri sat"),
 )
-"""What each field of a schedule says, its numbers, and the words for them."""
+"""The fields of a schedule: name, numbers, and names for the numbers."""
 _SPAN: Final = re.compile(r"(?:\*|([0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?)(?:/0*[1-9][0-9]*)?", re.IGNORECASE)
 
 
@@ -48,8 +48,8 @@ def _schedule(text: str) -> str:
         raise ValueError('is not five fields like "30 3 * * *", nor a word like @daily')
     for field, (name, numbers, words) in zip(text.split(), _FIELDS, strict=True):
         for span in field.split(","):
-            found = _SPAN.fullmatch(span)
-            ends = [end for end in found.groups() if end] if found else [""]
+            match = _SPAN.fullmatch(span)
+            ends = [end for end in match.groups() if end] if match else [""]
             if not all(int(end) in numbers if end.isdecimal() else end.lower() in words.split() for end in ends):
                 raise ValueError(f"has {span!r} as its {name}, which goes from {numbers[0]} to {numbers[-1]}")
     return text
@@ -58,22 +58,22 @@ def _schedule(text: str) -> str:
 def _variable(name: str) -> str:
     if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
         return name
-    raise ValueError("is no name of a variable")
+    raise ValueError("is not a variable name")
 
 
 class Entry(BaseModel):
-    """What cron shall run for a job, and when. All paths are absolute."""
+    """What cron runs for a job, and when. All paths are absolute."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     job: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    """Its name: the entry is found again by it."""
+    """Name of the job; identifies the entry."""
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     """The program and its arguments."""
     folder: Path
-    """Where it runs."""
+    """Working directory."""
     log: Path
-    """What the command prints is added there."""
+    """The output of the command is appended to it."""
     schedule: Annotated[str, AfterValidator(_schedule)] = EVERY_NIGHT
     """In the time zone of the cron daemon."""
     environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
@@ -83,10 +83,10 @@ class Entry(BaseModel):
 def entry_of(
     job: Job, *, schedule: str = EVERY_NIGHT, log: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> Entry:
-    """The entry that runs a job with this very Python and what of the present environment matters.
+    """The entry that runs a job with this Python and the relevant part of this environment.
 
-    log: by default `cron.log` in the job's folder of records. variables: set besides. Raises UsageError if the schedule
-    or a variable is none.
+    log: by default `cron.log` in the job's folder of records. variables: to set in addition. Raises UsageError if the
+    schedule or a variable is invalid.
     """
     try:
         return Entry(
@@ -105,18 +105,18 @@ def entry_of(
 
 
 def render(entry: Entry) -> str:
-    """The entry's lines as they stand in a crontab, marked at both ends.
+    """The entry's lines in the crontab, between two marks.
 
     Raises UsageError if cron could not read the line.
     """
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(entry.environment.items()))
     command = " ".join(filter(None, (f"cd {shlex.quote(str(entry.folder))} &&", variables, shlex.join(entry.command))))
     log = shlex.quote(str(entry.log))
-    # The output is in the log, so cron has nothing to mail but the sentence about a failure.
-    told = shlex.quote(f"batchland {entry.job} ended with exit code")
-    line = f"{entry.schedule} {command} >>{log} 2>&1 || echo {told} $?, see {log}"
+    # The output goes to the log, so cron mails only this sentence about a failure.
+    message = shlex.quote(f"batchland {entry.job} ended with exit code")
+    line = f"{entry.schedule} {command} >>{log} 2>&1 || echo {message} $?, see {log}"
     if found := re.search(r"[\x00-\x1f\x7f\\]", line):
-        raise UsageError(f"crontab: {found[0]!r} cannot stand in a crontab line; rename what is called so: {line!r}")
+        raise UsageError(f"crontab: {found[0]!r} is not allowed in a crontab line; rename the file or folder: {line!r}")
     line = line.replace("%", r"\%")
     if (length := len(os.fsencode(line))) > LONGEST_LINE:
         raise UsageError(
@@ -138,7 +138,7 @@ def install(entry: Entry) -> None:
     except OSError as error:
         raise OutputError(f"{entry.log.parent}: cannot be made for the log ({error.strerror})") from error
     table = read()
-    start, stop = _place(table, entry.job) or (len(table), len(table))
+    start, stop = _find(table, entry.job) or (len(table), len(table))
     before = table[:start]
     if before and not before.endswith("\n"):
         before += "\n"
@@ -146,41 +146,44 @@ def install(entry: Entry) -> None:
 
 
 def remove(job: str) -> bool:
-    """Take the job's entry out of the user's crontab; whether there was one. Raises UsageError without crontab."""
+    """Remove the job's entry from the user's crontab. Returns whether there was one.
+
+    Raises UsageError without crontab.
+    """
     table = read()
-    place = _place(table, job)
-    if place is not None:
-        _write(table[: place[0]] + table[place[1] :])
-    return place is not None
+    span = _find(table, job)
+    if span is not None:
+        _write(table[: span[0]] + table[span[1] :])
+    return span is not None
 
 
 def read() -> str:
     """The user's crontab, empty if there is none. Raises UsageError without crontab, or if it may not be used."""
-    code, table, told = _crontab("-l")
+    code, table, message = _crontab("-l")
     if code == 0:
         return table
-    if "no crontab for" in told:
+    if "no crontab for" in message:
         return ""
-    raise UsageError(f"crontab: cannot be read ({told or code})")
+    raise UsageError(f"crontab: cannot be read ({message or code})")
 
 
 def kept_environment(folder: Path) -> dict[str, str]:
-    """PATH with `folder` before the system's, and the variables of this process that matter to a run."""
+    """PATH with `folder` before the system's folders, and the KEPT_VARIABLES of this process."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if os.environ.get(name)}
     return {"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin"} | kept
 
 
 def _write(table: str) -> None:
-    code, _, told = _crontab("-", table) if table else _crontab("-r")
+    code, _, message = _crontab("-", table) if table else _crontab("-r")
     if code != 0:
-        raise UsageError(f"crontab: refused the new table and keeps the old one ({told})")
+        raise UsageError(f"crontab: refused the new table and keeps the old one ({message})")
 
 
 def _crontab(argument: str, table: str = "") -> tuple[int, str, str]:
     """Exit code, standard output, and the message in one line."""
     program = shutil.which("crontab")
     if program is None:
-        raise UsageError("crontab: no such program here; install cron, or use the systemd timer or the pod of cron/")
+        raise UsageError("crontab: no such program; install cron, or use the systemd timer or the pod of cron/")
     result = subprocess.run(  # noqa: S603
         [program, argument],
         input=table.encode(errors="surrogateescape"),
@@ -188,9 +191,9 @@ def _crontab(argument: str, table: str = "") -> tuple[int, str, str]:
         check=False,
         env=os.environ | {"LC_ALL": "C"},
     )
-    # lines of others go back byte for byte as they came
-    told = " ".join(result.stderr.decode(errors="replace").split())
-    return result.returncode, result.stdout.decode(errors="surrogateescape"), told
+    message = " ".join(result.stderr.decode(errors="replace").split())
+    # surrogateescape: the lines of others are written back byte for byte
+    return result.returncode, result.stdout.decode(errors="surrogateescape"), message
 
 
 def _marks(job: str) -> tuple[str, str]:
@@ -200,10 +203,10 @@ def _marks(job: str) -> tuple[str, str]:
     )
 
 
-def _place(table: str, job: str) -> tuple[int, int] | None:
-    """Where the job's entry begins and ends. Raises UsageError if somebody changed it, rather than guess its end."""
+def _find(table: str, job: str) -> tuple[int, int] | None:
+    """Begin and end of the job's entry; None if there is none. Raises UsageError if it was edited by hand."""
     begin, end = (re.escape(mark) for mark in _marks(job))
     found = re.search(rf"^{begin}\n.*\n{end}(?:\n|\Z)", table, re.MULTILINE)
     if found is None and re.search(rf"^(?:{begin}|{end})$", table, re.MULTILINE):
-        raise UsageError(f"crontab: the entry of {job} was changed by hand; take its lines out with `crontab -e`")
+        raise UsageError(f"crontab: the entry of {job} was edited by hand; remove its lines with `crontab -e`")
     return found.span() if found else None

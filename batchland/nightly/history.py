@@ -1,4 +1,4 @@
-"""The nights of a job, one row per night and model, for people and for scripts. Reads run records, decides nothing.
+"""The nights of a job as a table, one row per night and model, for people and for scripts.
 
 rows = nights(job_records(Path("runs"), "nightly"))
 print(table(rows))
@@ -10,33 +10,37 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from pydantic import Field
+
 from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
-from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord, read_runs
+from batchland.nightly.dates import local_today
+from batchland.nightly.record_files import read_runs
+from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.system.documents import Count, Document
-from batchland.system.text import NONE, count, interval, near_miss, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, near_miss, one_line, percent
 
 GateState = Literal["passed", "failed", "not_checked"]
 
 LONGEST_ERROR: Final = 240
-"""Characters of an error in the table; longer ones lose their middle. JSON has them whole."""
+"""Characters of an error in the table; longer ones are cut in the middle. JSON has all of them."""
 _HEAD = ("date", "outcome", "tries", "model", "images", "failed", "images/s", "accuracy", "gates", "duration")
 _RIGHT = ("tries", "images", "failed", "images/s", "duration")
 
 
 class Night(Document):
-    """What one model made of one night; a night that never came to a model is one row without a model."""
+    """One model in one night. A night that ended before any model is one row without a model."""
 
     job: str
     date: date
     outcome: Outcome
     exit_code: int | None
     error: str | None
-    """One sentence, where the night did not end well."""
+    """One sentence, if the night did not end with outcome ok."""
     attempts: Count
-    """Starts and retries, those included that another run turned away."""
+    """Starts and retries, including those that were locked out by another run."""
     seconds: float | None
-    """Wall seconds of the attempt that decided the night, all its models together."""
+    """Wall seconds of the deciding attempt, all models together."""
     model: str | None = None
     model_sha256: str | None = None
     state: ModelState | None = None
@@ -44,6 +48,8 @@ class Night(Document):
     """Listed; None while the model's partition is not complete."""
     failed: Count | None = None
     failed_by_code: dict[str, Count] | None = None
+    ignored: dict[str, Count] = Field(default_factory=dict)
+    """Numbers of files that were not listed, by extension or kind."""
     already_scored: Count = 0
     images_per_second: float | None = None
     accuracy: Figure | None = None
@@ -76,24 +82,29 @@ def nights(records: Iterable[RunRecord]) -> list[Night]:
 
 
 def gate_state(model: ModelRun) -> GateState | None:
-    """The verdict of all gates of a model together."""
+    """The result of all gates of a model together; None without gates."""
     verdicts = {gate.verdict for gate in model.evaluation.gates} if model.evaluation else set()
     order: tuple[GateState, ...] = ("failed", "not_checked", "passed")
     return next((verdict for verdict in order if verdict in verdicts), None)
 
 
-def table(rows: Sequence[Night]) -> str:
-    """The rows as a table for a terminal, each error below its night, and a line that counts. Ends with a newline."""
-    lines = [dict(zip(_HEAD, _HEAD, strict=True)), *map(_cells, rows)]
-    widths = {name: max(len(line[name]) for line in lines) for name in _HEAD}
-    printed = [_row(lines[0], widths)]
-    for before, night, line in zip([None, *rows], rows, lines[1:], strict=False):
-        first = before is None or before.date != night.date
-        shown = line if first else line | dict.fromkeys(("date", "outcome", "tries", "duration"), "")
-        printed.append(_row(shown, widths))
+def table(rows: Sequence[Night], today: date | None = None) -> str:
+    """The rows as a table for a terminal, each error below its night, and a line of totals. Ends with a newline."""
+    starts = [before is None or before.date != night.date for before, night in zip([None, *rows], rows, strict=False)]
+    cells = [
+        _cells(night) | ({} if first else dict.fromkeys(("date", "outcome", "tries", "duration"), ""))
+        for night, first in zip(rows, starts, strict=True)
+    ]
+    align = "".join(">" if name in _RIGHT else "<" for name in _HEAD)
+    head, *lines = aligned([_HEAD, *([row[name] for name in _HEAD] for row in cells)], align)
+    printed = [head]
+    for line, night, first in zip(lines, rows, starts, strict=True):
+        printed.append(line)
         if first and night.error:
-            printed.append(f"{'':{widths['date']}}  {one_line(night.error, LONGEST_ERROR)}")
-    return "\n".join([*printed, _counted(rows)]) + "\n"
+            printed.append(f"{'':12}{one_line(night.error, LONGEST_ERROR)}")
+        if night.ignored:
+            printed.append(f"{'':12}{night.model}{ignored_files(night.ignored)}")
+    return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"
 
 
 def _of_night(record: RunRecord) -> dict[str, object]:
@@ -113,6 +124,7 @@ def _of_model(model: ModelRun) -> dict[str, object]:
     evaluation = model.evaluation
     return {
         "model": model.name,
+        "ignored": model.ignored,
         "model_sha256": model.model.sha256 if model.model else None,
         "state": model.state,
         "images": model.counts.listed if model.counts else None,
@@ -144,14 +156,11 @@ def _cells(night: Night) -> dict[str, str]:
     }
 
 
-def _row(cells: dict[str, str], widths: dict[str, int]) -> str:
-    placed = (cells[name].rjust(widths[name]) if name in _RIGHT else cells[name].ljust(widths[name]) for name in _HEAD)
-    return "  ".join(placed).rstrip()
-
-
-def _counted(rows: Sequence[Night]) -> str:
+def _totals(rows: Sequence[Night], today: date) -> str:
     outcomes = {night.date: night.outcome for night in rows}
     counts = ", ".join(f"{number} {outcome}" for outcome, number in Counter(outcomes.values()).most_common())
-    good = [day for day, outcome in outcomes.items() if outcome == "ok"]
+    good = [day for day, outcome in outcomes.items() if outcome == "ok" and day <= today]
     last = f"the last good one is {max(good)}" if good else "none of them good"
-    return f"{len(outcomes)} night{'' if len(outcomes) == 1 else 's'}: {counts}; {last}."
+    future = sum(day > today for day in outcomes)
+    after = f"; {counted(future, 'night')} after today, {today}" if future else ""
+    return f"{counted(len(outcomes), 'night')}: {counts}; {last}{after}."

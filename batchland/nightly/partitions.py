@@ -1,126 +1,99 @@
-"""The partitions of a job's output, `output/date=2026-11-23/`: what they hold, and which images they know already.
+"""The partitions of a job's output, `output/date=2026-11-23/`: owner, options, and counts of the predictions.
 
-All of it is read from the partitions' own files; there is no state beside them.
+Everything is read from the partitions' own files; there is no other state.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import ImageRef
+from batchland.nightly.job import Job
 from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
-from batchland.predictions.layout import manifest_path
-from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
-
-_DIGEST_BYTES: Final = 16
-_FACTS: Final = ("image", "file_size", "modified_at")
-
-
-def read_manifest(partition: Path) -> Manifest | None:
-    """What a complete partition says of itself; None if it is not there. Raises UsageError if it cannot be read."""
-    path = manifest_path(partition)
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise UsageError(f"{path}: is no manifest that this batchland reads; move {partition} away") from error
+from batchland.predictions.reader import StoredPredictions, read_manifest
+from batchland.predictions.schema import Manifest
+from batchland.scoring.manifest import ROW_OPTIONS
+from batchland.system.names import display_path
 
 
-def is_begun(partition: Path) -> bool:
-    """Whether an earlier run has left parts of it, for the next one to go on with."""
+def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Manifest | None:
+    """Check that a night's partition belongs to this job, and return its manifest; None if it is not complete.
+
+    A partition that `batchland score` wrote has no job and is accepted. Raises UsageError if the partition lies inside
+    the images to score or, without `force`, if it holds the predictions of another job or of other images.
+    """
+    partition, root = job.partition(model, night), job.images_of(night)
+    if partition.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f'{partition}: lies inside the images to score; give job {job.name} another "output"')
+    manifest = read_manifest(partition)
+    if manifest is None or force:
+        return manifest
+    owner, images = manifest.config.get("job"), display_path(root.resolve())
+    if owner not in (None, job.name):
+        held = f"of job {owner}"
+    elif manifest.images != images:
+        held = f"of {manifest.images}, not of {images}"
+    else:
+        return manifest
+    advice = f'give job {job.name} another "output", or replace them by a forced run'
+    raise UsageError(f"{partition}: holds the predictions {held}; {advice}")
+
+
+def model_name(job: Job, model: str, manifest: Manifest) -> str:
+    """The name of the model that made a partition. A job's only model is named after its file, which may change."""
+    return model if job.models else Path(manifest.model.file).stem
+
+
+def differences(job: Job, file: Path, manifest: Manifest) -> Iterator[str]:
+    """What the job would do differently now: another model file, other options that decide about rows."""
+    with suppress(OSError), file.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != manifest.model.sha256:
+            yield f"{file} is another model than the one that scored it"
+    options = job.model_dump(mode="json", include=set(ROW_OPTIONS))
+    then = {name: manifest.config.get(name, options[name]) for name in ROW_OPTIONS}
+    changes = [
+        f"{name} = {json.dumps(then[name])} (now {json.dumps(options[name])})"
+        for name in ROW_OPTIONS
+        if then[name] != options[name]
+    ]
+    if changes:
+        yield f"it was scored with {', '.join(changes)}"
+
+
+def has_unfinished_parts(partition: Path) -> bool:
+    """Whether an interrupted run has left parts that the next run resumes from."""
     return any((partition.parent / f".{partition.name}.parts").glob("part-*.parquet"))
 
 
-def siblings(partition: Path) -> list[Path]:
-    """The complete partitions beside it, in the order of their dates."""
+def other_partitions(partition: Path) -> list[Path]:
+    """The complete partitions of the same output, in the order of their dates."""
     return sorted(path.parent for path in partition.parent.glob("date=*/_manifest.json") if path.parent != partition)
 
 
-class KnownImages:
-    """The images below `root` that partitions hold, by name, size and modification time; 16 bytes of memory each.
-
-    An image that failed before it could be read has no size and time there, so it is not known.
-    """
-
-    def __init__(self, partitions: Iterable[Path], root: Path) -> None:
-        self._root = str(root.resolve())
-        digests = bytearray()
-        for partition in partitions:
-            for path in sorted(partition.glob("*.parquet")):
-                for digest in self._read(path):
-                    digests += digest
-        self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
-        self._known.sort()
-
-    def __contains__(self, ref: ImageRef) -> bool:
-        try:
-            digest = _digest(ref.name, *ref.store.facts(ref.path))
-        except OSError:
-            return False
-        place = np.searchsorted(self._known, digest)
-        return self._known[place : place + 1].tobytes() == digest
-
-    def _read(self, path: Path) -> Iterator[bytes]:
-        with _open(path) as file:
-            if _info(path, file).images != self._root:  # the same name below another folder is another image
-                return
-            for batch in file.iter_batches(columns=list(_FACTS)):
-                modified = batch["modified_at"].cast(pa.int64())
-                facts = zip(
-                    batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
-                )
-                yield from (_digest(name, size, time) for name, size, time in facts if size is not None)
-
-
-def mix(partition: Path) -> PredictionMix:
-    """Which classes were answered how often, and how surely."""
-    paths = sorted(partition.glob("*.parquet"))
+def prediction_mix(partition: Path) -> PredictionMix:
+    """Count the predicted classes and their probabilities."""
+    stored = StoredPredictions(partition)
     histogram = np.zeros(CONFIDENCE_BINS, np.int64)
     total = 0.0
-    classes: dict[str, int] = {}
-    for path in paths:
-        with _open(path) as file:
-            classes = classes or {name.label: 0 for name in _info(path, file).classes}
-            table = file.read(columns=["label", "probability"]).drop_null()
+    classes = {name.label: 0 for name in stored.info().classes}
+    for part in stored.parts():
+        table = stored.table(part, ["label", "probability"]).drop_null()
         for answer in table["label"].value_counts().to_pylist():
             classes[answer["values"]] += answer["counts"]
-        probability = table["probability"].cast(pa.float64()).to_numpy()
-        bins = np.clip(np.ceil(probability * CONFIDENCE_BINS).astype(np.int64) - 1, 0, CONFIDENCE_BINS - 1)
-        histogram += np.bincount(bins, minlength=CONFIDENCE_BINS)
-        total += float(pc.sum(table["probability"].cast(pa.float64())).as_py() or 0.0)
+        probability = table["probability"].cast(pa.float64())
+        bins = np.ceil(probability.to_numpy() * CONFIDENCE_BINS).astype(np.int64) - 1
+        histogram += np.bincount(np.clip(bins, 0, CONFIDENCE_BINS - 1), minlength=CONFIDENCE_BINS)
+        total += float(pc.sum(probability).as_py() or 0.0)
     images = int(histogram.sum())
     return PredictionMix(
         classes=classes,
         confidence_histogram=tuple(histogram.tolist()),
         mean_confidence=total / images if images else None,
     )
-
-
-def _digest(name: str, size: int | None, modified_us: int) -> bytes:
-    return hashlib.blake2b(f"{size} {modified_us} {name}".encode(), digest_size=_DIGEST_BYTES).digest()
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(
-            f"{path}: cannot be read as Parquet ({reason}); restore it, or score again with --force"
-        ) from error
-
-
-def _info(path: Path, file: pq.ParquetFile) -> PredictionsInfo:
-    try:
-        return PredictionsInfo.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
-    except (KeyError, ValidationError) as error:
-        raise UsageError(f"{path}: is no predictions file of this batchland; move it out of the partition") from error

@@ -1,30 +1,37 @@
-"""What a job would do for one night, found out without doing any of it."""
+"""What a job would do for one night, without doing any of it."""
 
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
-from batchland.nightly.assessment import baseline_night
-from batchland.nightly.delivery import check_delivery, chosen_images
-from batchland.nightly.job import LAST_GOOD, EvaluationTable, Job, expand
-from batchland.nightly.ownership import differences, held_partition, scored_by
-from batchland.nightly.partitions import KnownImages, is_begun, siblings
+from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError, WrongDeliveryError
+from batchland.models.canaries import canaries_path
+from batchland.nightly.contract import check_contract
+from batchland.nightly.dates import check_date, local_today
+from batchland.nightly.delivery import delivered_images
+from batchland.nightly.evaluate_night import baseline_night
+from batchland.nightly.job import Job
+from batchland.nightly.job_fields import expand
+from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
+from batchland.nightly.known_images import KnownImages, describe_late, late_images
+from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
+from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
-from batchland.nightly.run_record import LOCK_FILE, RUN_FILE, RunRecord, read_runs
+from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import Manifest
+from batchland.scoring.listing import ALREADY_SCORED
 from batchland.system.lock import holder
 from batchland.system.text import files, images
 
 
-class Plan(NamedTuple):
+class NightPlan(NamedTuple):
     """What a run would do, and why it would fail."""
 
     lines: tuple[str, ...]
-    """For people, one for each thing, in order."""
+    """For people, one for each step, in order."""
     problems: tuple[BatchlandError, ...]
-    """What would end the run, as far as it shows beforehand; each stands in a line that says `fail`."""
+    """The errors that would end the run, as far as they can be known. Each has a line that says `fail`."""
 
 
 class _Step(NamedTuple):
@@ -36,25 +43,41 @@ class _Step(NamedTuple):
         return cls(f"  fail: {error}", error)
 
 
-def plan_night(job: Job, night: date, *, force: bool = False, open_models: bool = False) -> Plan:
-    """Look at everything that a run would need. open_models: at the models, too, on the CPU."""
-    steps = list(_steps(job, night, force=force, open_models=open_models))
-    return Plan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
+def plan_night(
+    job: Job,
+    night: date,
+    *,
+    force: bool = False,
+    future: bool = False,
+    today: date | None = None,
+    open_models: bool = False,
+) -> NightPlan:
+    """Check everything that a run would need. open_models: open the models, too, on the CPU."""
+    today = today or local_today()
+    steps = list(_steps(job, night, today, force=force, open_models=open_models))
+    if not future:
+        try:
+            check_date(night, today)
+        except UsageError as error:
+            steps.insert(1, _Step.fail(error))
+    lines = tuple(job.placeholders.hide(step.text) for step in steps)
+    return NightPlan(lines, tuple(step.problem for step in steps if step.problem))
 
 
-def _steps(job: Job, night: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
+def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
     records = read_runs(job.folder)
     yield _Step(f"job {job.name} of {job.file}, night {night}")
     if (running := holder(job.folder / LOCK_FILE)) is not None:
-        yield _Step(f"turned away: process {running.get('pid')} runs the job since {running.get('since')}")
-    for expired in find_expired(job, night, records):
-        yield _Step(f"delete {expired.folder}: {files(len(expired.files))}, {expired.bytes} bytes")
+        yield _Step(f"locked: process {running.get('pid')} runs the job since {running.get('since')}")
     for model, file in job.all_models.items():
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
     if job.max_failed is not None:
         yield _Step(f"fail if more than {job.max_failed} images do")
+    for expired in find_expired(job, night, records, today):
+        size = f"{files(len(expired.files))}, {expired.bytes} bytes"
+        yield _Step(f"if all this is good, delete {expired.folder}: {size}")
     yield _Step(f"record {job.folder / str(night) / RUN_FILE}")
     if job.metrics:
         yield _Step(f"metrics {job.metrics}")
@@ -71,16 +94,15 @@ def _steps_of_model(
     if open_model and (error := _model_problem(file)):
         yield _Step.fail(error)
     try:
-        manifest = held_partition(job, model, night, force=force)
+        manifest = check_owner(job, model, night, force=force)
     except UsageError as error:
         yield _Step.fail(error)
-        manifest = None
     else:
         if manifest is not None and not force:
             yield from _keep(job, model, file, night, manifest)
-            model = scored_by(job, model, manifest)
+            model = model_name(job, model, manifest)
         else:
-            yield _score(job, model, night, replace=manifest is not None)
+            yield _score(job, model, night, records, replace=manifest is not None)
     if job.evaluation:
         yield _evaluate(job, job.evaluation, model, night, records)
 
@@ -99,28 +121,34 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
     listed = images(manifest.counts.listed)
     yield _Step(f"  keep {job.partition(model, night)}: complete since {manifest.created_at}, {listed}")
     for difference in differences(job, file, manifest):
-        yield _Step(f"  though {difference}; --force scores it anew")
+        yield _Step(f"  though {difference}; a forced run would score it again")
+    if late := late_images(job, job.partition(model, night), night):
+        add = job.delivery and job.delivery.late == "score"
+        yield _Step(f"  add {images(len(late))} that came late" if add else f"  though {describe_late(late)}")
 
 
-def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:
+def _score(job: Job, model: str, night: date, records: list[RunRecord], *, replace: bool) -> _Step:
     partition, root = job.partition(model, night), job.images_of(night)
+    known = KnownImages(other_partitions(partition), root) if job.mode == "new" else None
     try:
-        check_delivery(job, root)
-    except MissingInputError as error:
-        return _Step(f"  skip: {error}") if job.on_missing == "skip" else _Step.fail(error)
-    chosen = list(chosen_images(job, root))
-    what = f"{images(len(chosen))} of {root}"
-    if job.mode == "new":
-        known = KnownImages(siblings(partition), root)
-        what = f"{sum(ref not in known for ref in chosen)} new of {what}"
-    verb = "replace" if replace else "go on with" if is_begun(partition) else "score"
-    return _Step(f"  {verb} {partition}: {what}")
+        listing = delivered_images(job, root, known.__contains__ if known else None)
+        check_contract(job, night, records, known.__contains__ if known else None, keep=False)
+    except (MissingInputError, WrongDeliveryError, UsageError) as error:
+        skip = type(error) is MissingInputError and job.on_missing == "skip"
+        return _Step(f"  skip: {error}") if skip else _Step.fail(error)
+    count = sum(1 for _ in listing.images()) if listing.first() else 0
+    what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {root}"
+    if known:
+        what = f"{count} new of {what}"
+    canaries = job.monitor.canaries and job.engine == "local" and canaries_path(job.all_models[model]).exists()
+    verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
+    return _Step(f"  {verb} {partition}: {what}{', after the canaries' if canaries else ''}")
 
 
 def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:
     labels = expand(table.labels, night)
     if not labels.exists():
-        missing = UsageError(f"{labels}: no labels there; bring them, or mend {job.file}")
+        missing = UsageError(f"{labels}: no labels there; bring them, or correct {job.file}")
         return _Step(f"  skip: {missing}") if table.on_missing == "skip" else _Step.fail(missing)
     baseline = str(table.baseline)
     if baseline == LAST_GOOD:

@@ -1,4 +1,4 @@
-"""Keep `run.json` true while a night's run goes on: attempts as they begin and end, models as they are done."""
+"""Keep `run.json` up to date while a night runs: attempts as they begin and end, models as they finish."""
 
 import logging
 import os
@@ -17,26 +17,19 @@ from batchland.errors import (
     Interrupted,
     LockedError,
     MissingInputError,
+    OutputError,
     TimeLimitError,
     TooManyFailedError,
     UsageError,
+    WrongDeliveryError,
 )
 from batchland.nightly.job import Job
-from batchland.nightly.run_record import (
-    RUN_FILE,
-    Attempt,
-    Deletion,
-    ModelRun,
-    Outcome,
-    RunRecord,
-    point_to_latest,
-    read_run,
-    update_run,
-)
+from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
+from batchland.nightly.run_record import Attempt, Deletion, ModelRun, Outcome, RunRecord
 from batchland.system.files import replace_file
 
 _RESERVE_BYTES: Final = 64 * 1024
-"""Held on disk for the night's last words, so that even a full disk is told of."""
+"""Disk space held until the end of the run, so that its record can be written on a full disk."""
 
 _log = logging.getLogger("batchland")
 
@@ -50,22 +43,23 @@ class Ending(NamedTuple):
 
     @classmethod
     def of(cls, error: BatchlandError) -> Self:
-        """The ending that an error means."""
+        """The ending of an attempt that raised this error."""
         return cls(_outcome(error), error.exit_code, str(error))
 
 
 class Recorder:
     """The record of one process's run for one date of a job."""
 
-    def __init__(self, job: Job, night: date) -> None:
+    def __init__(self, job: Job, night: date, today: date) -> None:
         self.job = job
         self.night = night
+        self.today = today
         self.folder = job.folder / str(night)
         self.run_id = f"{datetime.now().astimezone():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
-        """By the job's names of the models. A kept partition's run has the name of the model that made it."""
+        """By the job's names of the models. The run of a kept partition has the name of the model that made it."""
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
@@ -80,7 +74,7 @@ class Recorder:
         return self._attempts[-1]
 
     def open(self) -> None:
-        """Take over what an earlier process left. Only for the holder of the job's lock."""
+        """Read the record that an earlier process left. Only for the holder of the job's lock."""
         path = self.folder / RUN_FILE
         if path.exists():
             try:
@@ -94,7 +88,7 @@ class Recorder:
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
-        with suppress(OSError):  # a disk that is full already is told of when the work meets it
+        with suppress(OSError):  # the work itself will report a full disk
             replace_file(self._reserve, bytes(_RESERVE_BYTES))
 
     def start(self) -> None:
@@ -105,33 +99,46 @@ class Recorder:
         self.save()
 
     def finish(self, ending: Ending) -> None:
-        """End the attempt that runs, be it one that had no time to begin."""
+        """End the running attempt; one that ended before it began is added."""
         if not self._attempts or self._attempts[-1].outcome != "running":
             self._attempts.append(self._new_attempt())
+        if ending.error:
+            ending = ending._replace(error=self.job.placeholders.hide(ending.error))
         changes = ending._asdict() | {"finished_at": _now()}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         with suppress(OSError):
             self._reserve.unlink()
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
-        told = f": {ending.error}" if ending.error else ""
-        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, told, extra={"data": changes})
-        self.save()
+        error = f": {ending.error}" if ending.error else ""
+        extra = {"data": changes, "in_summary": True}
+        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra=extra)
+        self.save_ending()
+
+    def save_ending(self) -> None:
+        """Save the ended attempt. If that fails, the attempt has failed: exit code 0 means that the record is there."""
+        fault = self.save()
+        if fault is not None and self.attempt.exit_code == 0:
+            changes = {"outcome": "failed", "exit_code": OutputError.exit_code, "error": fault}
+            self._attempts[-1] = self.attempt.model_copy(update=changes)
+            self.save()
 
     def _new_attempt(self) -> Attempt:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
 
-    def warn(self, text: str) -> None:
-        """Note something that went wrong beside the work."""
-        _log.warning("%s", text)
-        self.warnings.append(text)
+    def warn(self, text: str | None) -> None:
+        """Log a fault that does not end the run, and add it to the record. None is no fault."""
+        if text is not None:
+            text = self.job.placeholders.hide(text)
+            _log.warning("%s", text)
+            self.warnings.append(text)
 
-    def save(self) -> None:
-        """Write the record as it stands. What keeps it from being written is logged, no more."""
+    def save(self) -> str | None:
+        """Write the record as it is now. An error is logged and returned."""
         self.record = RunRecord(
             job=self.job.name,
             job_file=str(self.job.file),
             date=self.night,
-            config=self.job.model_dump(mode="json"),
+            config=self.job.placeholders.hide_all(self.job.model_dump(mode="json")),
             attempts=tuple(self._attempts),
             models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
             comparisons=self.comparisons,
@@ -141,15 +148,22 @@ class Recorder:
         )
         try:
             self.record = update_run(self.folder, self.record)
-            point_to_latest(self.job.folder)
         except (OSError, BatchlandError) as error:
-            _log.error("%s: cannot be written (%s)", self.folder / RUN_FILE, error)
+            fault = f"{self.folder / RUN_FILE}: cannot be written ({error})"
+            _log.error("%s", fault)
+            return fault
+        try:
+            point_to_latest(self.job.folder, self.today)
+        except OSError as error:
+            _log.warning("%s: cannot be written (%s)", self.job.folder / LATEST, error)
+        return None
 
 
 def _outcome(error: BatchlandError) -> Outcome:
     outcomes: Mapping[type[BatchlandError], Outcome] = {
         TooManyFailedError: "too_many_failed",
         GateFailedError: "gate_failed",
+        WrongDeliveryError: "wrong_delivery",
         MissingInputError: "missing_input",
         TimeLimitError: "time_limit",
         Interrupted: "interrupted",

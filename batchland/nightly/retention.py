@@ -1,26 +1,26 @@
 """Delete the predictions and reports of old nights, by the job's rules. Run records and logs stay.
 
-Only files that a manifest of this job names are deleted, and only if the job's record of that night knows its run.
-Whatever else lies there stays, and so does the last good night.
+Only files that a manifest of this job names are deleted, and only if the job's record of that night names the
+manifest's run. All other files stay, and so does the last good night.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import UsageError
-from batchland.evaluation.saved import FILES
+from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES
 from batchland.nightly.job import Job
-from batchland.nightly.partitions import read_manifest
-from batchland.nightly.run_record import Deletion, RunRecord, last_good
+from batchland.nightly.job_tables import RetentionTable
+from batchland.nightly.run_record import Deletion, RunRecord
 from batchland.predictions.layout import manifest_path
-from batchland.report.comparison import COMPARISON_FILES
+from batchland.predictions.reader import read_manifest
 
 
 class Expired(NamedTuple):
-    """A folder of an old night, and the files in it that may go, in the order in which they go."""
+    """A folder of an old night, and the files in it to delete, in this order."""
 
     date: date
     folder: Path
@@ -28,22 +28,26 @@ class Expired(NamedTuple):
     bytes: int
 
 
-def find_expired(job: Job, night: date, records: Sequence[RunRecord]) -> list[Expired]:
-    """What the job's rules let go at the run of `night`, the oldest first. Nothing without `[retention]`."""
+def find_expired(job: Job, night: date, records: Sequence[RunRecord], today: date) -> list[Expired]:
+    """The folders that the job's rules no longer keep after a good run of `night`, the oldest first.
+
+    The rules are applied on the newest good night that is not in the future, whatever `night` is. Nights after that
+    one are kept and not counted.
+    """
     if job.retention is None:
         return []
     found = {record.date: folders for record in records if (folders := list(_claimed(job, record)))}
-    kept = _kept(job, night, found, records)
+    kept = _kept(job.retention, night, found, records, today)
     return [folder for day in sorted(found) if day not in kept for folder in found[day]]
 
 
 def delete(expired: Expired, run_id: str) -> Deletion:
-    """Delete the files, and the folder if nothing else is in it. run_id: of whose attempt. Raises OSError."""
+    """Delete the files, and the folder if nothing else is in it. run_id: of this attempt. Raises OSError."""
     for path in expired.files:
         path.unlink(missing_ok=True)
-    with suppress(OSError):  # something else lies there
+    with suppress(OSError):  # other files are in it
         expired.folder.rmdir()
-        expired.folder.parent.rmdir()  # of a report, when it was the night's last one
+        expired.folder.parent.rmdir()  # the folder of the night's reports, when this was the last one
     return Deletion(
         date=expired.date,
         path=str(expired.folder),
@@ -53,43 +57,50 @@ def delete(expired: Expired, run_id: str) -> Deletion:
     )
 
 
-def _kept(job: Job, night: date, found: Iterable[date], records: Sequence[RunRecord]) -> set[date]:
-    assert job.retention is not None
-    rules = job.retention
-    kept = {night}
-    for good in (last_good(records), last_good(records, before=night)):
-        if good is not None:
-            kept.add(good.date)
+def _kept(
+    rules: RetentionTable, night: date, found: Iterable[date], records: Sequence[RunRecord], today: date
+) -> set[date]:
+    good = sorted({night, *(record.date for record in records if record.good)})
+    newest = max((day for day in good if day <= today), default=date.min)
+    before = max((day for day in good if day < newest), default=newest)
+    kept = {night, newest, before, *[day for day in good if day < night][-1:]}
     if rules.keep_days is not None:
-        kept.update(day for day in found if day > night - timedelta(days=rules.keep_days))
+        # After a gap that would expire everything, wait for a second night: the clock may have been wrong.
+        anchor = before if (newest - before).days >= rules.keep_days else newest
+        kept.update(day for day in found if (anchor - day).days < rules.keep_days)
     if rules.keep_nights is not None:
-        kept.update(sorted({*found, night})[-rules.keep_nights :])
+        kept.update(day for day in found if day > newest)
+        kept.update(sorted({*found, newest} - {day for day in found if day > newest})[-rules.keep_nights :])
     return kept
 
 
 def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
+    """The folders of a night that this job wrote, by its record and their manifests."""
     for model in record.models:
         partition = job.partition(model.name, record.date)
         manifest = None
-        with suppress(UsageError):  # what cannot be read claims nothing
+        with suppress(UsageError):  # an unreadable manifest claims nothing
             manifest = read_manifest(partition)
         if manifest is not None and (manifest.config.get("job"), manifest.run_id) == (job.name, model.run_id):
             names = [file.path for file in manifest.files if Path(file.path).name == file.path]
-            # The manifest goes last: a deletion that was killed is gone on with the next time.
+            # The manifest goes last, so that the next run resumes a deletion that was killed.
             yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])
         report = job.report(model.name, record.date)
-        if model.evaluation is not None and (report / FILES[0]).exists():
-            yield _expired(record, report, [report / name for name in _summary_last(FILES)])
+        if model.evaluation is not None and (report / REPORT_FILES[0]).exists():
+            yield _expired(record, report, [report / name for name in _summary_last(REPORT_FILES)])
     for comparison in map(Path, record.comparisons):
-        if comparison.parent == job.folder / str(record.date) / "comparison" and (comparison / FILES[0]).exists():
+        if (
+            comparison.parent == job.folder / str(record.date) / "comparison"
+            and (comparison / REPORT_FILES[0]).exists()
+        ):
             yield _expired(record, comparison, [comparison / name for name in _summary_last(COMPARISON_FILES)])
 
 
 def _summary_last(names: Sequence[str]) -> Sequence[str]:
-    """So that a deletion that was killed still finds a report, and is gone on with."""
+    """As with the manifest: the next run finds what a killed deletion has left."""
     return (*names[1:], names[0])
 
 
 def _expired(record: RunRecord, folder: Path, files: Sequence[Path]) -> Expired:
-    there = [path for path in files if path.is_file()]
-    return Expired(record.date, folder, tuple(there), sum(path.stat().st_size for path in there))
+    existing = [path for path in files if path.is_file()]
+    return Expired(record.date, folder, tuple(existing), sum(path.stat().st_size for path in existing))

@@ -1,16 +1,16 @@
-"""A night's record as text for people: terminal, cron mail, notification. Computes nothing."""
+"""A night's record as text for people: terminal, cron mail, notification."""
 
 from batchland.nightly.run_record import ModelRun, RunRecord
-from batchland.system.text import files, images
+from batchland.system.text import files, ignored_files, images
 
 
 def describe_run(record: RunRecord, *, error: bool = True) -> str:
-    """A few lines: how it ended, what each model did, what the gates found, what the run deleted.
+    """A few lines: outcome, models, gates, deletions, warnings.
 
-    error: with its sentence, if the night did not end well.
+    error: include the error message of a night that did not end with exit code 0.
     """
-    took = f" in {record.seconds:.1f} s" if record.seconds is not None else ""
-    lines = [f"Job {record.job}, {record.date}: {record.outcome.replace('_', ' ')}{took}."]
+    seconds = f" in {record.seconds:.1f} s" if record.seconds is not None else ""
+    lines = [f"Job {record.job}, {record.date}: {record.outcome.replace('_', ' ')}{seconds}."]
     if record.error and (error or record.exit_code == 0):
         lines.append(record.error)
     for model in record.models:
@@ -29,7 +29,7 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
 
 
 def describe_model(model: ModelRun) -> str:
-    """One line: what became of the images, how fast, how well."""
+    """One line: state, images, failures, throughput, accuracy, partition."""
     if not model.counts:
         return f"{model.name}: {model.state.replace('_', ' ')}."
     counts = model.counts
@@ -37,7 +37,8 @@ def describe_model(model: ModelRun) -> str:
     known = f", {model.already_scored} known already" if model.already_scored else ""
     text = (
         f"{model.name}: {model.state}, {images(counts.listed)}{known}, {counts.ok} ok, {counts.failed} failed"
-        f"{f' ({codes})' if codes else ''}, {model.images_per_second:.1f} images/s on {model.device}"
+        f"{f' ({codes})' if codes else ''}{ignored_files(model.ignored)}, "
+        f"{model.images_per_second:.1f} images/s on {model.device}"
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"

@@ -1,4 +1,4 @@
-"""Run a job for one night: lock, retention, scoring, evaluation, gates, and telling of it. Composes the other modules.
+"""Run a job for one night: lock, retention, scoring, evaluation, gates, notifications.
 
 record = run_night(load_job(Path("jobs/nightly.toml")), date(2026, 11, 23))
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from batchland.errors import (
     BatchlandError,
@@ -23,62 +23,86 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
-from batchland.nightly.assessment import assess, compare_models
-from batchland.nightly.delivery import check_delivery, chosen_images
-from batchland.nightly.job import EvaluationTable, Job
+from batchland.monitoring.canaries import check_canaries
+from batchland.monitoring.schema import CanaryCheck
+from batchland.nightly.contract import check_contract
+from batchland.nightly.dates import check_date, local_today
+from batchland.nightly.delivery import delivered_images
+from batchland.nightly.evaluate_night import compare_models, evaluate_night
+from batchland.nightly.job import Job
+from batchland.nightly.job_tables import EvaluationTable
+from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
-from batchland.nightly.notifications.send import tell_end, tell_start
-from batchland.nightly.ownership import differences, held_partition, scored_by
-from batchland.nightly.partitions import KnownImages, mix, siblings
+from batchland.nightly.notifications.send import report_end, report_start
+from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
+from batchland.nightly.record_files import LOCK_FILE, LOG_FILE, read_runs
 from batchland.nightly.recorder import Ending, Recorder
 from batchland.nightly.retention import delete, find_expired
 from batchland.nightly.run_log import run_log
-from batchland.nightly.run_record import LOCK_FILE, LOG_FILE, Attempt, ModelRun, ModelState, RunRecord, read_runs
+from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
 from batchland.predictions.schema import Manifest
+from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
-from batchland.scoring.score import ALREADY_SCORED, score
+from batchland.scoring.score import score
 from batchland.system.lock import locked
 from batchland.system.signals import signals_raise
+from batchland.system.text import counted, images
 
 _LOCK_WAIT: Final = 1.0
-"""Seconds to wait for the job's lock: whoever asks who holds it has it for a moment."""
-_MAY_PASS: Final = (MissingInputError, OutputError, DeviceError, LockedError)
-"""Faults that another attempt may not meet."""
+"""Seconds to wait for the job's lock, because a process that asks for its holder has it for a moment."""
+_TEMPORARY: Final = (MissingInputError, OutputError, DeviceError, LockedError)
+"""Faults that a later attempt may not have."""
 
 _log = logging.getLogger("batchland")
 
 
 class NightResult(NamedTuple):
-    """What `run_night` leaves."""
+    """The record that `run_night` leaves, and how it ended."""
 
     record: RunRecord
-    """Of the whole night; another process may have its attempts in it."""
+    """Of the whole night, with the attempts of other processes."""
     attempt: Attempt
-    """The last one of this process: how it ended."""
+    """The last one of this process."""
 
 
-def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False) -> NightResult:
+def run_night(
+    job: Job,
+    night: date,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    future: bool = False,
+    today: date | None = None,
+) -> NightResult:
     """Do a job's work for one date, and leave the record of it at `runs/NAME/DATE/run.json`.
 
-    Complete partitions are kept, unfinished ones gone on with; `force` replaces complete ones. quiet: no heartbeat and
-    no notification, as befits a backfill. How it ended is data: the attempt's outcome, exit code and error. Raises
-    OutputError if the job's folder of records cannot be written at all, and what is a bug, after recording it.
+    Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
+    notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
+    retention ignore such nights.
+
+    A failed night is returned, not raised: see the attempt's outcome, exit code and error.
+    Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
+    all. An unexpected exception is recorded and raised again.
     """
-    recorder = Recorder(job, night)
+    today = today or local_today()
+    if not future:
+        check_date(night, today)
+    recorder = Recorder(job, night, today)
     try:
-        with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
+        hide = job.placeholders.hide_all
+        with run_log(recorder.folder / LOG_FILE, hide, run_id=recorder.run_id, job=job.name, date=str(night)):
             try:
                 with signals_raise(), _job_lock(job):
                     recorder.open()
                     try:
                         _Night(recorder, force=force, quiet=quiet).run()
                     finally:
-                        tell_end(recorder, quiet=quiet)
+                        report_end(recorder, quiet=quiet)
             except LockedError as error:
                 recorder.finish(Ending.of(error))
-                tell_end(recorder, quiet=quiet)
+                report_end(recorder, quiet=quiet)
     except OutputError as error:
         if job.heartbeat and not quiet:
             ping_end(job.heartbeat, error.exit_code)
@@ -109,10 +133,10 @@ class _Night:
         self._deadline = time.monotonic() + limit.total_seconds() if limit else math.inf
 
     def run(self) -> None:
-        """Attempt the night, as often as the job wants."""
+        """Attempt the night, as often as the job allows."""
         try:
             if not self._quiet:
-                tell_start(self.recorder)
+                report_start(self.recorder)
             self._attempts()
         except Interrupted as error:  # between two attempts
             self.recorder.finish(Ending.of(error))
@@ -121,122 +145,172 @@ class _Night:
         wait = self.job.retry.wait.total_seconds()
         error = self._attempt()
         for _ in range(self.job.retry.attempts - 1):
-            if not isinstance(error, _MAY_PASS) or time.monotonic() + wait >= self._deadline:
+            if not isinstance(error, _TEMPORARY) or time.monotonic() + wait >= self._deadline:
                 break
             _log.info("trying again in %g s", wait)
             error = self._attempt(wait)
             wait *= 2
 
     def _attempt(self, wait: float = 0.0) -> BatchlandError | None:
-        """Wait, work, and record how that ended."""
+        """Wait, work, and record the ending."""
         try:
             time.sleep(wait)
             self.recorder.start()
             skipped = self._work()
         except BatchlandError as error:
-            skip = isinstance(error, MissingInputError) and self.job.on_missing == "skip"
+            skip = type(error) is MissingInputError and self.job.on_missing == "skip"
             self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
             return error
         except OSError as error:
-            _log.exception("a fault of the system")
+            _log.exception("system error")
             fault = OutputError(f"{error.filename or self.job.folder}: {error.strerror or error}")
             self.recorder.finish(Ending.of(fault))
             return fault
         except Exception as error:
-            _log.exception("a bug")
-            told = f"{type(error).__name__}: {error} (a bug; its trace is in the log)"
-            self.recorder.finish(Ending("failed", 1, told))
+            _log.exception("unexpected error")
+            message = f"{type(error).__name__}: {error} (a bug; the log has its traceback)"
+            self.recorder.finish(Ending("failed", 1, message))
             raise
         self.recorder.finish(Ending("skipped", 0, skipped) if skipped else Ending("ok", 0, None))
         return None
 
     def _work(self) -> str | None:
-        """All that the job asks for. Returns why there was nothing to do, None if there was."""
+        """Do everything that the job asks for. Returns a message if there was nothing to do, else None."""
         records = read_runs(self.job.folder)
-        self._retain(records)
-        refused = self._score_all()
+        refused = self._score_all(records)
         if self.job.evaluation:
             self._evaluate(self.job.evaluation, records)
         if refused:
             raise refused[0]
-        self._judge()
-        models = self.recorder.models
-        return "every image was scored already" if all(m.state == "nothing_new" for m in models.values()) else None
+        self._check_limits()
+        if all(model.state == "nothing_new" for model in self.recorder.models.values()):
+            return "every image was scored already"
+        self._delete_expired(records)
+        return None
 
-    def _retain(self, records: list[RunRecord]) -> None:
-        """Delete old nights first, because that may be what a full disk needs."""
-        for expired in find_expired(self.job, self.night, records):
+    def _delete_expired(self, records: list[RunRecord]) -> None:
+        """Delete old nights, after this one is complete and good."""
+        for expired in find_expired(self.job, self.night, records, self.recorder.today):
             try:
                 deletion = delete(expired, self.recorder.run_id)
             except OSError as error:
                 self.recorder.warn(f"retention: {expired.folder} cannot be deleted ({error.strerror})")
                 continue
-            _log.info("retention: deleted %s", expired.folder, extra={"data": deletion.model_dump(mode="json")})
+            extra = {"data": deletion.model_dump(mode="json"), "in_summary": True}
+            _log.info("retention: deleted %s", expired.folder, extra=extra)
             self.recorder.deleted.append(deletion)
 
-    def _score_all(self) -> list[ModelError]:
-        """Bring every model's partition about, and return the errors of those models that cannot be used."""
-        refused = []
+    def _score_all(self, records: list[RunRecord]) -> list[ModelError]:
+        """Keep or score every model's partition, and return the errors of models that cannot be used."""
+        refused: list[ModelError] = []
+        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.all_models}
         delivered = False
-        models = self.job.all_models
-        held = {name: held_partition(self.job, name, self.night, force=self._force) for name in models}
-        for name, file in models.items():
-            partition, manifest = self.job.partition(name, self.night), held[name]
+        for name, manifest in manifests.items():
             if manifest is not None and not self._force:
-                self.recorder.models[name] = self._keep(name, file, partition, manifest)
+                with self._model_errors(name, refused):
+                    self.recorder.models[name] = self._keep(name, manifest)
                 continue
+            skip = self._skip(name)
+            listing = delivered_images(self.job, self.job.images_of(self.night), skip, settled=delivered)
             if not delivered:
-                check_delivery(self.job, self.job.images_of(self.night))
+                check_contract(self.job, self.night, records, skip)
                 delivered = True
             if manifest is None:
+                partition = self.job.partition(name, self.night)
                 self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
                 self.recorder.save()
-            try:
-                self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
-            except ModelError as error:
-                if len(models) > 1:  # the others go on, and the night tells of the first alone
-                    _log.error("%s: %s", name, error)
-                refused.append(error)
-            self.recorder.save()
+            with self._model_errors(name, refused):
+                self.recorder.models[name] = self._score(name, listing, "replaced" if manifest else "scored")
         return refused
 
-    def _keep(self, name: str, file: Path, partition: Path, manifest: Manifest) -> ModelRun:
-        name = scored_by(self.job, name, manifest)
-        _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
-        for difference in differences(self.job, file, manifest):
-            _log.warning("%s: %s; --force scores it anew", name, difference)
-        return _model_run(name, partition, "kept", manifest)
+    @contextmanager
+    def _model_errors(self, name: str, refused: list[ModelError]) -> Iterator[None]:
+        """Collect the error of a model, so that the others go on, and save the record."""
+        try:
+            yield
+        except ModelError as error:
+            if len(self.job.all_models) > 1:  # the night's error is the first one
+                _log.error("%s: %s", name, error)
+            refused.append(error)
+        self.recorder.save()
 
-    def _score(self, name: str, file: Path, partition: Path, *, replaced: bool) -> ModelRun:
-        root = self.job.images_of(self.night)
-        skip = None
-        if self.job.mode == "new":
-            known = KnownImages(siblings(partition), root)
-            skip = known.__contains__
-            if all(map(skip, chosen_images(self.job, root))):
-                _log.info("%s: every image was scored already", name)
-                return ModelRun(name=name, partition=str(partition), state="nothing_new")
+    def _keep(self, name: str, manifest: Manifest) -> ModelRun:
+        """Keep a complete partition, and add late images if the job says so and nothing else has changed."""
+        partition = self.job.partition(name, self.night)
+        model = model_name(self.job, name, manifest)
+        _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, partition)
+        changes = list(differences(self.job, self.job.all_models[name], manifest))
+        for difference in changes:
+            _log.warning("%s: %s; a forced run would score it again", model, difference)
+        if late := late_images(self.job, partition, self.night):
+            if self.job.delivery and self.job.delivery.late == "score" and not changes:
+                _log.info("%s: scoring %s that came late", model, images(len(late)))
+                listing = delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
+                return self._score(name, listing, "extended")
+            self.recorder.warn(f"{model}: {describe_late(late)}")
+        earlier = self.recorder.models.get(name)
+        run = _model_run(model, partition, "kept", manifest)
+        return run.model_copy(update={"canaries": earlier.canaries if earlier else None})
+
+    def _skip(self, name: str) -> Skip | None:
+        """With mode "new": whether another partition of the model holds an image unchanged."""
+        if self.job.mode == "all":
+            return None
+        partitions = other_partitions(self.job.partition(name, self.night))
+        return KnownImages(partitions, self.job.images_of(self.night)).__contains__
+
+    def _score(self, name: str, listing: ImageListing, state: Literal["scored", "replaced", "extended"]) -> ModelRun:
+        partition = self.job.partition(name, self.night)
+        if listing.first() is None:
+            _log.info("%s: every image was scored already", name)
+            return ModelRun(name=name, partition=str(partition), state="nothing_new")
         self._check_time()
+        canaries = self._check_canaries(name)
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
-        options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
-        with ScoreProgress(
-            lambda: (ref for ref in chosen_images(self.job, root) if not (skip and skip(ref)))
-        ) as progress:
-            summary = score(root, partition, options, skip=skip, on_progress=progress.update)
+        options = ScoreOptions(
+            **settings,
+            model=self.job.all_models[name],
+            overwrite=self._force,
+            add_missing=state == "extended",
+            time_limit=left,
+            job=self.job.name,
+        )
+        with ScoreProgress(listing) as progress:
+            summary = score(listing, partition, options, on_progress=progress.update)
         if summary.fallback:
-            _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
-        state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
-        run = _model_run(name, partition, state, summary.manifest)
-        _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
+            level = logging.INFO if self._last_device(name) == "cpu" else logging.WARNING
+            _log.log(level, "%s: device auto: ran on the CPU, because %s", name, summary.fallback)
+        resumed = state == "scored" and summary.manifest.resumed_images
+        run = _model_run(name, partition, "resumed" if resumed else state, summary.manifest)
+        run = run.model_copy(update={"canaries": canaries})
+        extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
+        _log.info("%s", describe_model(run), extra=extra)
         return run
+
+    def _check_canaries(self, name: str) -> CanaryCheck | None:
+        if not self.job.monitor.canaries or self.job.engine == "ray":  # a cluster does not see this machine's files
+            return None
+        check = check_canaries(self.job.all_models[name], self.job)
+        if check:
+            canaries = counted(check.images, "canary", "canaries")
+            _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
+        return check
+
+    def _last_device(self, name: str) -> str | None:
+        """The device of the latest earlier night in which the model scored."""
+        records = [record for record in read_runs(self.job.folder) if record.date != self.night]
+        devices = [run.device for record in records for run in record.models if run.name == name and run.device]
+        return devices[-1] if devices else None
 
     def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
         models = self.recorder.models
         for name, model in models.items():
             if model.counts:
                 self._check_time()
-                evaluation = assess(self.job, model.name, self.night, records)
+                evaluation = evaluate_night(self.job, model.name, self.night, records)
+                for label, count in evaluation.failed_classes.items() if evaluation else ():
+                    self.recorder.warn(f"{name}: all {count} images of class {label!r} failed")
                 models[name] = model.model_copy(update={"evaluation": evaluation})
         evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
         if table.compare and len(evaluated) > 1:
@@ -246,10 +320,10 @@ class _Night:
     def _check_time(self) -> None:
         if time.monotonic() >= self._deadline:
             limit = self.job.time_limit
-            raise TimeLimitError(f"job {self.job.name}: stopped at its time limit of {limit}; a rerun goes on there")
+            raise TimeLimitError(f"job {self.job.name}: stopped at its time limit of {limit}; a rerun resumes")
 
-    def _judge(self) -> None:
-        """Raise what the models' counts and gates say, once everything is written."""
+    def _check_limits(self) -> None:
+        """Raise the error of `max_failed` or of the first failed gate, after everything is written."""
         models = self.recorder.models
         limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
         for model in models.values():
@@ -277,9 +351,10 @@ def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest
         device=manifest.device,
         provider=manifest.provider,
         counts=manifest.counts,
+        ignored={kind: number for kind, number in manifest.ignored.items() if kind != ALREADY_SCORED},
         already_scored=manifest.ignored.get(ALREADY_SCORED, 0),
         resumed_images=manifest.resumed_images,
         seconds=manifest.seconds,
         images_per_second=manifest.images_per_second,
-        mix=mix(partition),
+        mix=prediction_mix(partition),
     )

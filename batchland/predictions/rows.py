@@ -1,4 +1,4 @@
-"""Turn a batch and its probabilities into Arrow rows. Knows nothing of files."""
+"""Turn a batch and its probabilities into Arrow rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchland.images.loader import Batch
 from batchland.models.card import ModelCard
-from batchland.models.contract import Probabilities
+from batchland.models.contract import Probabilities, are_probabilities
 from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, TOP_K_TYPE
 
 
@@ -17,16 +17,15 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
     """One row per image of the batch, in its order, of schema PREDICTIONS; of SHARD_PREDICTIONS if they have positions.
 
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
-    do where all have failed. A row that is not finite becomes a failed one (`model_output`). top_k is capped by the
-    number of classes.
+    do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
+    the number of classes.
     """
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
         probabilities = np.zeros((len(errors), len(card.classes)), np.float32)
-    finite = np.asarray(np.isfinite(probabilities).all(axis=1))
     errors = [
-        error or (None if good else ("model_output", "the model's probabilities are not finite numbers"))
-        for error, good in zip(errors, finite, strict=True)
+        error or (None if good else ("model_output", "the model's outputs are not probabilities that sum to 1"))
+        for error, good in zip(errors, are_probabilities(probabilities), strict=True)
     ]
     ok = np.array([error is None for error in errors], dtype=bool)
     indices = best_first(np.where(ok[:, None], probabilities, 0), min(top_k, len(card.classes)))

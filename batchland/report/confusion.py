@@ -1,4 +1,4 @@
-"""The confusion matrix as the page shows it: a table of numbers for few classes, data for a canvas for many."""
+"""The confusion matrix on the page: a table for few classes, data for a canvas for many."""
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
 TABLE_CLASSES: Final = 16
-"""Up to here the matrix is a plain table."""
+"""Most classes that are shown as a table."""
 MAX_CELLS: Final = 30_000
-"""Of a canvas: the largest are kept, and the page says so."""
+"""Most cells of a canvas: those with the most images. The page says how many images are left out."""
 
 
 class ConfusionRow(NamedTuple):
@@ -26,13 +26,13 @@ class ConfusionRow(NamedTuple):
 
 
 class ConfusionView(NamedTuple):
-    """Either rows or canvas data."""
+    """Rows of a table, or data for a canvas; the other is empty."""
 
     labels: tuple[str, ...]
     rows: tuple[ConfusionRow, ...]
     data: dict[str, Any] | None
     left_out: int
-    """Images in the cells that the canvas does not hold."""
+    """Images in cells that the canvas leaves out."""
 
 
 def confusion_view(evaluation: "Evaluation") -> ConfusionView:
@@ -68,9 +68,9 @@ def confusion_view(evaluation: "Evaluation") -> ConfusionView:
 def similar_order(
     truth: npt.NDArray[np.int32], predicted: npt.NDArray[np.int32], images: npt.NDArray[np.int64], classes: int
 ) -> npt.NDArray[np.int64]:
-    """An order of the classes in which those that are mixed up stand together.
+    """An order of the classes, as indices, in which classes that are confused stand together.
 
-    Average-linkage clustering; two classes are near if much of either is taken for the other.
+    Average-linkage clustering; the distance of two classes is 1 less the shares of each that are taken for the other.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform

@@ -1,27 +1,47 @@
-"""What to look at first, in sentences: drawn from the figures alone, for the page, the terminal and Markdown."""
+"""The headline and the findings of an evaluation, one sentence each, for the page, the terminal and Markdown."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 
+from batchland.evaluation.calibration import ROUND_THRESHOLDS
+from batchland.evaluation.intervals import holm, z_score
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.system.text import count, images, percent, points, visible
+from batchland.system.text import count, counted, first_few, images, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.gates import GateResult
 
+LEVEL = 0.05
+"""A p-value below it counts as more than chance."""
+VerdictKind = Literal["passed", "failed", "open"]
+WIDE_INTERVAL = 0.1
+"""Width of the interval of the accuracy from which on the test set is called too small."""
+SMALLEST_SLICE = 20
+"""Images of a slice that is reported."""
 OVERCONFIDENT = 0.02
-"""Mean confidence may differ from accuracy by this much before it is told."""
+"""Smallest difference of mean confidence and accuracy that is reported."""
 
 
 class Finding(NamedTuple):
-    """One sentence and where on the page it leads."""
+    """One sentence."""
 
     kind: Literal["warning", "note"]
     text: str
     anchor: str
+    """The section of the page that has more."""
+
+
+class Verdict(NamedTuple):
+    """Whether the model is good enough, as far as gates and chance tell."""
+
+    kind: VerdictKind
+    text: str
+    reasons: tuple[str, ...]
 
 
 class WeakClass(NamedTuple):
@@ -48,6 +68,34 @@ def headline(summary: EvaluationSummary) -> str:
     )
 
 
+def verdict(evaluation: "Evaluation", gates: Sequence["GateResult"]) -> Verdict:
+    """The result of the gates, accuracy against always giving the most frequent class, and how sure all this is."""
+    summary = evaluation.summary
+    failed = sum(result.failed for result in gates)
+    number = f"{count(len(gates))} gate{'' if len(gates) == 1 else 's'}"
+    kind: VerdictKind = "failed" if failed else "passed" if gates else "open"
+    if failed:
+        text = f"Fails {count(failed)} of {number}."
+    elif gates:
+        text = f"Passes {'the gate' if len(gates) == 1 else f'all {number}'}."
+    else:
+        text = "No gates were set, so only you can say whether this is good enough."
+    top1 = summary.figures.top1
+    if top1 is None or top1.low is None or top1.high is None:
+        return Verdict("failed", "No image was scored, so there is nothing to judge.", ())
+    reasons = []
+    support = evaluation.per_class["support"].to_numpy()
+    frequent, share = int(support.argmax()), float(support.max() / support.sum())
+    label = visible(evaluation.per_class["label"][frequent].as_py())
+    if share < 1:
+        clearly = "Better than" if top1.low > share else "Not clearly better than"
+        reasons.append(f"{clearly} always answering {label}, which would be right for {percent(share)}.")
+    if top1.high - top1.low > WIDE_INTERVAL:
+        wide = f"its interval is {100 * (top1.high - top1.low):.0f} points wide"
+        reasons.append(f"{images(summary.account.scored)} are too few to know the accuracy: {wide}. Label more images.")
+    return Verdict(kind, text, tuple(reasons))
+
+
 def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, ...]:
     """The classes of lowest accuracy; among equals, those with more images first."""
     table = evaluation.per_class
@@ -57,40 +105,52 @@ def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, 
     return tuple(WeakClass(*(row[name] for name in names)) for row in table[:limit].select(names).to_pylist())
 
 
+def significantly_weak_classes(evaluation: "Evaluation") -> tuple[WeakClass, ...]:
+    """Classes whose accuracy is below that of all others by more than chance, weakest first.
+
+    One-sided exact test of each class against the others, adjusted by Holm for all classes.
+    """
+    from scipy.stats import hypergeom
+
+    table = evaluation.per_class
+    support, correct = table["support"].to_numpy(), table["correct"].to_numpy()
+    present = support > 0
+    p_values = hypergeom.cdf(correct[present], support.sum(), correct.sum(), support[present])
+    weak = set(np.array(table["label"].to_pylist(), object)[present][holm(p_values) < LEVEL])
+    return tuple(each for each in worst_classes(evaluation, len(weak) and table.num_rows) if each.label in weak)
+
+
 def findings(evaluation: "Evaluation") -> tuple[Finding, ...]:
-    """What a reader should know first, the account of unmatched images and classes included."""
+    """All findings, those about unmatched images and classes first."""
     return (*account_findings(evaluation.summary), *_model_findings(evaluation))
 
 
 def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
-    """What of the input is not in the figures."""
+    """Images and classes that are not in the figures."""
     account = summary.account
     if account.failed:
         both = summary.figures.top1_with_failures
-        verb, who = ("is", "it") if account.failed == 1 else ("are", "they")
-        counted = (
-            f"; counted as wrong, {who} would leave {percent(both.value)}" if both and summary.figures.top1 else ""
-        )
-        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{counted}.", "failed")
+        verb, them = ("is", "it") if account.failed == 1 else ("are", "them")
+        wrong = f"; with {them} as wrong, accuracy is {percent(both.value)}" if both and summary.figures.top1 else ""
+        yield Finding("warning", f"{images(account.failed)} failed and {verb} in no figure{wrong}.", "failed")
     for number, what in (
-        (account.unpredicted, "labelled but not in the predictions"),
-        (account.unlabelled, "predicted but without a label"),
-        (sum(account.unknown_classes.values()), "left out because the model does not know their class"),
-        (account.loose_images, "beside the class folders, so without a class"),
+        (account.unpredicted, "with a label but without a prediction"),
+        (account.unlabelled, "with a prediction but without a label"),
+        (sum(account.unknown_classes.values()), "left out because the model does not have their class"),
+        (account.loose_images, "outside the class folders, so without a class"),
     ):
         if number:
             yield Finding("warning", f"{images(number)} {what}.", "account")
     if account.blank_labels:
-        yield Finding("warning", f"{count(account.blank_labels)} rows of the labels have no label.", "account")
+        yield Finding("warning", f"{count(account.blank_labels)} rows of the label table have no label.", "account")
     for names, what in (
         (account.missing_classes, "without a labelled image"),
-        (account.empty_folders, "empty as a folder"),
+        (account.empty_folders, "an empty folder"),
         (tuple(account.renamed_classes), "matched without the number in its folder's name"),
     ):
         if names:
-            some = ", ".join(map(visible, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            plural = "class is" if len(names) == 1 else "classes are"
-            yield Finding("warning", f"{len(names)} {plural} {what}: {some}.", "account")
+            classes = counted(len(names), "class", "classes")
+            yield Finding("warning", f"{classes} {what}: {first_few([*map(visible, names)])}.", "account")
 
 
 def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
@@ -98,21 +158,25 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     figures = summary.figures
     if figures.top1 is None:
         return
-    weak = [weak for weak in worst_classes(evaluation, 3) if weak.high < figures.top1.value]
+    weak = significantly_weak_classes(evaluation)
     if weak:
-        named = ", ".join(f"{visible(item.label)} ({percent(item.accuracy)} of {count(item.support)})" for item in weak)
-        yield Finding("note", f"Clearly below the average: {named}.", "classes")
+        named = ", ".join(
+            f"{visible(item.label)} ({percent(item.accuracy)} of {count(item.support)})" for item in weak[:3]
+        )
+        more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
+        yield Finding("note", f"Below the average by more than chance: {named}{more}.", "classes")
     if summary.most_confused:
         pair = summary.most_confused[0]
         yield Finding(
             "note",
-            f"Most confused: {visible(pair.true_label)} taken for {visible(pair.predicted_label)}, "
+            f"Most confused: {visible(pair.true_label)} predicted as {visible(pair.predicted_label)}, "
             f"{images(pair.images)} ({percent(pair.share)} of the class).",
             "confusion",
         )
-    if figures.mean_confidence is not None:
+    if figures.mean_confidence is not None and figures.brier_top1 is not None:
         gap = figures.mean_confidence.value - figures.top1.value
-        if abs(gap) >= OVERCONFIDENT:
+        error = math.sqrt(max(figures.brier_top1.value - gap**2, 0) / summary.account.scored)
+        if abs(gap) >= OVERCONFIDENT and abs(gap) > z_score(1 - LEVEL) * error:
             word = "over" if gap > 0 else "under"
             yield Finding(
                 "note",
@@ -122,24 +186,25 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
             )
     yield from _threshold_finding(summary)
     yield from _slice_findings(summary)
-    suspected = int(np.count_nonzero(evaluation.mistakes["suspected_label_error"].to_numpy()))
-    if suspected:
-        share = f"{count(suspected)} of {images(evaluation.mistakes.num_rows)} named wrong may have a wrong label"
-        yield Finding("note", f"{share}: the answer is as sure as right ones are.", "labels")
+    mistakes = evaluation.mistakes
+    suspected = mistakes.filter(mistakes["suspected_label_error"])["label_error_probability"].to_numpy()
+    if len(suspected):
+        share = f"{count(len(suspected))} of {count(mistakes.num_rows)} mistakes may be wrong labels"
+        yield Finding("note", f"{share}; expect about {suspected.mean():.0%} of these to be wrong.", "labels")
 
 
 def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:
-    """The lowest round threshold that halves the errors, if it still answers most images."""
+    """The lowest round threshold that at least halves the error rate."""
     top1 = summary.figures.top1
     assert top1 is not None
     for point in summary.coverage:
-        if point.threshold not in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99) or point.accuracy is None:
+        if point.threshold not in ROUND_THRESHOLDS or point.threshold == 0 or point.accuracy is None:
             continue
         if 1 - point.accuracy.value <= (1 - top1.value) / 2 and top1.value < 1:
             yield Finding(
                 "note",
-                f"With a threshold of {point.threshold:g}, {percent(point.coverage)} of the images are answered at "
-                f"{percent(point.accuracy.value)} accuracy, and {images(point.to_human)} go to a human.",
+                f"With a threshold of {point.threshold:g}, the model answers {percent(point.coverage)} of the images "
+                f"with {percent(point.accuracy.value)} accuracy and leaves {images(point.to_human)} to a human.",
                 "coverage",
             )
             return
@@ -149,12 +214,16 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     weak = [
         part
         for part in summary.slices
-        if part.difference is not None and part.difference < 0 and part.p_value is not None and part.p_value < 0.05
+        if part.images >= SMALLEST_SLICE
+        and part.difference is not None
+        and part.difference < 0
+        and part.p_value is not None
+        and part.p_value < LEVEL
     ]
     for part in sorted(weak, key=lambda part: part.difference or 0)[:3]:
         yield Finding(
             "note",
             f"Weaker on {part.dimension} {visible(part.value) or '(none)'}: {percent(part.accuracy.value)} of "
-            f"{images(part.images)}, {points(part.difference or 0)} against the others.",
+            f"{images(part.images)}, {points(part.difference or 0)} compared with the others.",
             "slices",
         )

@@ -1,17 +1,18 @@
-"""Which pictures the page shows: of the most confused pairs, of suspected label errors, of the worst mistakes."""
+"""Choose the pictures of a page: suspected label errors, other mistakes, the most confused pairs."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.evaluation.schema import ConfusedPair
+from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnail, Thumbnails
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
-    from batchland.report.options import ReportOptions
 
 PAIRS: Final = 10
 PICTURES_PER_PAIR: Final = 3
@@ -30,32 +31,34 @@ class Picture(NamedTuple):
 
 
 class PairPictures(NamedTuple):
-    """A pair of classes and its surest mistakes."""
+    """A pair of classes and its most confident mistakes."""
 
     pair: ConfusedPair
     pictures: tuple[Picture, ...]
 
 
 class Galleries(NamedTuple):
-    """What the page shows, and how many there are in all."""
+    """The pictures shown, and how many images there are in all."""
 
     suspected: tuple[Picture, ...]
     suspected_total: int
+    suspected_share: float
+    """Expected share of wrong labels among them."""
     worst: tuple[Picture, ...]
     worst_total: int
     pairs: tuple[PairPictures, ...]
     missing: str | None
-    """Why there is not one picture; None if there are some."""
+    """Why no picture can be shown; None if some can."""
 
 
-def galleries(evaluation: "Evaluation", options: "ReportOptions") -> Galleries:
-    """Choose the pictures; suspected label errors and other mistakes exclude each other, so none is shown in both."""
+def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
+    """Choose the pictures. No image is in both `suspected` and `worst`."""
     budget = options.picture_bytes
-    # A fixed part for each gallery, so that big pictures in the first do not starve the last.
+    # Each gallery has its own share of the bytes, so that the first cannot use up all.
     shares = [Thumbnails(evaluation.image_root, options.thumbnail_side, budget * part // 10) for part in (4, 3, 3)]
     table = evaluation.mistakes
     suspected = table.filter(table["suspected_label_error"])
-    suspected = suspected.sort_by([("suspicion", "descending"), ("image", "ascending")])
+    suspected = suspected.sort_by([("label_error_probability", "descending"), ("image", "ascending")])
     others = table.filter(pc.invert(table["suspected_label_error"]))
     pairs = []
     for pair in evaluation.summary.most_confused[:PAIRS]:
@@ -70,10 +73,11 @@ def galleries(evaluation: "Evaluation", options: "ReportOptions") -> Galleries:
     missing = None
     if chosen and not any(picture.thumbnail.uri for picture in chosen):
         reasons = Counter(picture.thumbnail.missing for picture in chosen)
-        missing = f"the images below {evaluation.image_root} are {reasons.most_common(1)[0][0]}; --images tells where"
+        missing = f"the images below {evaluation.image_root} are {reasons.most_common(1)[0][0]}"
         if not budget:
-            missing = "they were not asked for"
-    return Galleries(sure, suspected.num_rows, worst, others.num_rows, tuple(pairs), missing)
+            missing = "switched off"
+    share = float(np.mean(suspected["label_error_probability"].to_numpy())) if suspected.num_rows else 0.0
+    return Galleries(sure, suspected.num_rows, share, worst, others.num_rows, tuple(pairs), missing)
 
 
 def _pictures(rows: pa.Table, thumbnails: Thumbnails) -> tuple[Picture, ...]:

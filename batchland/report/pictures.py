@@ -1,4 +1,4 @@
-"""Thumbnails as data URIs, within a budget of bytes. Knows images by name, size and root, nothing of evaluation."""
+"""Thumbnails as data URIs, within a limit of bytes."""
 
 import base64
 import os
@@ -13,6 +13,7 @@ from batchland.images.preprocess import PreprocessSpec, decode
 from batchland.system.names import file_name
 
 QUALITY = 72
+"""Of the JPEGs, 0 to 95."""
 
 
 class Thumbnail(NamedTuple):
@@ -25,10 +26,10 @@ class Thumbnail(NamedTuple):
 
 
 class Thumbnails:
-    """Makes thumbnails from the images below `root` until their data URIs come to `budget` bytes.
+    """Makes thumbnails of the images below `root` until their data URIs reach `budget` bytes.
 
-    A file whose size is no longer what it was when it was scored is not shown: it is another picture. Nor is anything
-    outside `root`: a page may be sent to people who must not see it.
+    Not shown are files whose size has changed since they were scored (the picture is another one), and files outside
+    `root` (the page may be sent to people who must not see them).
     """
 
     def __init__(self, root: Path, side: int, budget: int) -> None:

@@ -1,4 +1,4 @@
-"""Where the marks of the page's plots go, in SVG units. The templates draw them; nothing here knows markup."""
+"""Coordinates of the plots on the page, in SVG units. The templates draw them."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -14,11 +14,11 @@ TOP: Final = 22
 BOTTOM: Final = 42
 TEXT_WIDTH: Final = 30
 TEXT_HEIGHT: Final = 14
-"""Of a threshold and the space around it."""
+"""Size of a mark's text with the space around it."""
 AXES: Final = (
     (0.95, 0.01), (0.9, 0.02), (0.8, 0.05), (0.7, 0.1), (0.6, 0.1), (0.5, 0.1), (0.4, 0.2), (0.2, 0.2), (0.0, 0.2),
 )  # fmt: skip
-"""Where an axis up to 1 may begin, and the steps of its ticks."""
+"""(start, tick step) of an axis that ends at 1."""
 
 
 class Scale(NamedTuple):
@@ -30,14 +30,14 @@ class Scale(NamedTuple):
     stop: float
 
     def __call__(self, value: float) -> float:
-        """The place of `value`, to a tenth."""
+        """The coordinate of `value`, to a tenth."""
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start), 1)
 
 
 class Tick(NamedTuple):
     """A grid line and its text."""
 
-    place: float
+    at: float
     text: str
 
 
@@ -78,7 +78,7 @@ class Mark(NamedTuple):
 
 
 class CoveragePlot(NamedTuple):
-    """Coverage against accuracy: the line, its band, and named thresholds, as many as can be told apart."""
+    """Coverage against accuracy: line, interval band, and marked thresholds (those whose texts do not overlap)."""
 
     line: str
     band: str
@@ -119,12 +119,15 @@ def reliability_plot(curve: Sequence[ReliabilityBin]) -> ReliabilityPlot:
     )
 
 
-def coverage_plot(curve: Sequence[CoveragePoint], named: Sequence[float]) -> CoveragePlot:
-    """The curve from few sure answers (left) to all of them (right); the axis begins below the lowest accuracy."""
+def coverage_plot(curve: Sequence[CoveragePoint], marked: Sequence[float]) -> CoveragePlot:
+    """The curve, from few confident answers (left) to all (right). The y axis starts below the lowest accuracy.
+
+    marked: thresholds to mark.
+    """
     points = [point for point in curve if point.accuracy is not None and point.taken]
     values = [(point, point.accuracy.value, point.accuracy.low or 0.0, point.accuracy.high or 1.0)
               for point in points if point.accuracy is not None]  # fmt: skip
-    # The leftmost points rest on a handful of images; the axis follows the line, not their wide intervals.
+    # The axis follows the line, not the intervals: the leftmost points come from few images and have wide ones.
     lowest = min((value for _, value, _, _ in values), default=0.0)
     bottom, step = next((axis for axis in AXES if axis[0] < lowest), AXES[-1])
     x, y = Scale(0, 1, LEFT, WIDTH - RIGHT), Scale(bottom, 1, HEIGHT - BOTTOM, TOP)
@@ -134,7 +137,7 @@ def coverage_plot(curve: Sequence[CoveragePoint], named: Sequence[float]) -> Cov
     marks: list[Mark] = []
     for point, value, _, _ in values:
         mark = Mark(x(point.coverage), y(value), f"{point.threshold:g}")
-        if point.threshold in named and 0.02 < point.coverage < 0.995 and not any(map(mark.touches, marks)):
+        if point.threshold in marked and 0.02 < point.coverage < 0.995 and not any(map(mark.touches, marks)):
             marks.append(mark)
     steps = [bottom + step * part for part in range(round((1 - bottom) / step) + 1)]
     return CoveragePlot(

@@ -1,30 +1,29 @@
-"""An Evaluation as files: summary.json, tables for analysts, and one page that people open.
+"""Write an evaluation or a comparison as a folder: summary.json, tables for analysts, and one page.
 
 files = write_report(evaluation, Path("report/"))
+files = write_comparison(comparison, Path("changes/"))
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import BaseModel
-
-from batchland.errors import OutputError, UsageError
-from batchland.evaluation.saved import FILES
+from batchland.evaluation.comparison import compare
+from batchland.evaluation.options import CompareOptions
+from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES, check_folder, write_folder
+from batchland.report.comparison_page import comparison_page
+from batchland.report.evaluation_page import evaluation_page
 from batchland.report.options import ReportOptions
-from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
 
 if TYPE_CHECKING:
+    from batchland.evaluation.comparison import Comparison
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
 
 
 class ReportFiles(NamedTuple):
-    """Where the parts of a report are."""
+    """Paths of a report: its folder and the files in it."""
 
     folder: Path
     summary: Path
@@ -36,6 +35,17 @@ class ReportFiles(NamedTuple):
     outcomes: Path
 
 
+class ComparisonFiles(NamedTuple):
+    """Paths of a comparison: its folder and the files in it."""
+
+    folder: Path
+    summary: Path
+    html: Path
+    per_class: Path
+    per_class_csv: Path
+    flips: Path
+
+
 def write_report(
     evaluation: "Evaluation",
     out: str | os.PathLike[str],
@@ -43,55 +53,75 @@ def write_report(
     *,
     gates: Sequence["GateResult"] = (),
 ) -> ReportFiles:
-    """Write the report's files into the folder `out`; an earlier report there is replaced.
+    """Write the report's files into the folder `out`. An earlier report there is replaced.
 
-    Each file appears by rename, summary.json last and after the old one is gone: a folder with a summary is whole.
+    Each file appears by rename. The old summary.json is removed first and the new one written last: a folder with a
+    summary is complete.
+
     gates: results to show on the page.
 
-    Raises UsageError if the folder holds something else, OutputError if it cannot be written.
+    Raises UsageError if the folder holds other files, OutputError if it cannot be written.
     """
-    from batchland.report.page import render
-
     options = options or ReportOptions()
     folder = Path(out)
-    check_folder(folder, overwrite=options.overwrite)
+    check_folder(folder, REPORT_FILES, overwrite=options.overwrite)
     tables = {name: getattr(evaluation, name) for name in ("per_class", "confusion", "mistakes", "outcomes")}
-    write_folder(folder, tables, render(evaluation, options, gates), evaluation.summary)
-    paths = (folder / name for name in FILES)
-    return ReportFiles(folder, *paths)
+    write_folder(folder, tables, evaluation.summary, evaluation_page(evaluation, options, gates))
+    return ReportFiles(folder, *(folder / name for name in REPORT_FILES))
 
 
-def write_folder(folder: Path, tables: Mapping[str, pa.Table], html: str, summary: BaseModel) -> None:
-    """Write tables (`per_class` as CSV, too), page and summary, the summary last. Raises OutputError."""
-    from pyarrow import csv
+def write_comparison(
+    comparison: "Comparison",
+    out: str | os.PathLike[str],
+    options: ReportOptions | None = None,
+    *,
+    reports: tuple[str, ...] = (),
+) -> ComparisonFiles:
+    """Write the comparison's files into the folder `out`, as `write_report` does.
 
-    text = summary.model_dump_json(indent=2) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        (folder / "summary.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the report cannot be written ({error.strerror or error})") from error
-    for name, table in tables.items():
-        write_file(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
-    write_file(folder / "per_class.csv", partial(csv.write_csv, tables["per_class"]))
-    write_file(folder / "report.html", html)
-    write_file(folder / "summary.json", text)
+    reports: names of folders in `out` that belong to the comparison.
 
-
-def check_folder(folder: Path, *, overwrite: bool = False, names: Sequence[str] = FILES) -> None:
-    """Raise UsageError if `folder` holds something that is not a report (only files called `names` are one's).
-
-    Raises OutputError if nothing can be written there.
+    Raises UsageError if the folder holds other files, OutputError if it cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; a report is a folder, give another --out")
-    check_writable(folder)
-    if overwrite or not folder.exists():
-        return
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in names and not is_leftover(path.name))
-    if foreign:
-        raise UsageError(
-            f"{folder}: holds {foreign[0]!r}, which is no part of a report; give another --out, or --overwrite to "
-            f"write beside it"
-        )
+    options = options or ReportOptions()
+    folder = Path(out)
+    check_folder(folder, (*COMPARISON_FILES, *reports), overwrite=options.overwrite)
+    tables = {"per_class": comparison.per_class, "flips": comparison.flips}
+    write_folder(folder, tables, comparison.summary, comparison_page(comparison, options))
+    return ComparisonFiles(folder, *(folder / name for name in COMPARISON_FILES))
+
+
+def write_side_by_side(
+    a: "Evaluation",
+    b: "Evaluation",
+    out: str | os.PathLike[str],
+    options: ReportOptions | None = None,
+    *,
+    gates: Sequence["GateResult"] = (),
+) -> "Comparison":
+    """Compare two evaluations; write the comparison into `out`, and the report of each into a folder below it.
+
+    gates: results to show on B's page. Raises as write_comparison does.
+    """
+    options = options or ReportOptions()
+    folder = Path(out)
+    names = report_names(a.summary.predictions, b.summary.predictions)
+    check_folder(folder, (*COMPARISON_FILES, *names), overwrite=options.overwrite)
+    shared = b.summary.options
+    comparison = compare(a, b, CompareOptions(**{name: shared[name] for name in CompareOptions.model_fields}))
+    write_report(a, folder / names[0], options)
+    write_report(b, folder / names[1], options, gates=gates)
+    write_comparison(comparison, folder, options, reports=names)
+    return comparison
+
+
+def report_names(predictions_a: str | os.PathLike[str], predictions_b: str | os.PathLike[str]) -> tuple[str, str]:
+    """Names of the two report folders that `write_side_by_side` makes.
+
+    The predictions' file names without suffix; where these are equal, their folders; else `a` and `b`.
+    """
+    a, b = Path(predictions_a), Path(predictions_b)
+    for left, right in ((a.stem, b.stem), (a.parent.name, b.parent.name)):
+        if left != right and left and right and not {left, right} & set(COMPARISON_FILES):
+            return left, right
+    return "a", "b"

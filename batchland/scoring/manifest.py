@@ -1,4 +1,4 @@
-"""What a run says of itself: its fingerprint, the Parquet files' metadata, and the manifest. Writes nothing."""
+"""Describe a run: its fingerprint, the metadata of its Parquet files, and its manifest."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ _PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simple
 
 
 def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
-    """Everything besides the images that decides what the rows are."""
+    """Everything but the images that decides what the rows are."""
     return {
         "schema_version": 1,
         "model": model.sha256,
@@ -46,7 +46,7 @@ def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict
 
 
 def run_id(run: dict[str, Any], input_fingerprint: str) -> str:
-    """The id of what is made of this input in this way."""
+    """The id of the output of such a run over this input."""
     return hashlib.sha256((json.dumps(run, sort_keys=True) + input_fingerprint).encode()).hexdigest()[:16]
 
 
@@ -73,12 +73,12 @@ def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, su
 
 
 def config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
-    """All options, with no credentials in them."""
+    """All options, and `places` without their credentials."""
     return options.model_dump(mode="json") | {name: place and display_path(place) for name, place in places.items()}
 
 
 def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:
-    """How GPUs ran the model, where they did."""
+    """How GPUs ran the model; None on the CPU."""
     if not model.nodes:
         return None
     return Execution(
@@ -90,7 +90,7 @@ def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:
 
 
 def versions() -> dict[str, str]:
-    """Of whatever has a say in what the rows are."""
+    """Versions of Python, batchland and the packages that decide what the rows are."""
     found = {"python": platform.python_version(), "batchland": __version__}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -99,7 +99,7 @@ def versions() -> dict[str, str]:
 
 
 def complete_manifest(info: PredictionsInfo, survey: Survey, **facts: Any) -> Manifest:
-    """The manifest of an output that is complete now. facts: the fields that follow from neither."""
+    """The manifest of a complete output. facts: the fields that neither `info` nor `survey` gives."""
     return Manifest(
         **info.model_dump(include={"run_id", "model", "images", "device", "provider", "decoder", "versions"}),
         created_at=datetime.now(UTC).isoformat("T", "seconds"),

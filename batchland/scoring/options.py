@@ -1,4 +1,4 @@
-"""How to score, as options, for the command, for jobs and for Python. What the model card fixes is none of them."""
+"""How to score: the options of the command, of job files and of Python."""
 
 import hashlib
 import os
@@ -20,13 +20,21 @@ DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx
 
 
 class Shard(Options):
-    """Shard number `index`, from 0, of `count` shards."""
+    """Number `index`, from 0, of `count` shards. Each process can tell by itself which images belong to its shard.
+
+    The rule is a contract between machines and between versions of batchland. The image NAME belongs to shard
+
+        int.from_bytes(blake2b(NAME.encode("utf-8"), digest_size=8).digest(), "big") % count
+
+    Sources made of containers (tar files, tables) are divided by the containers' names, so that a machine opens only
+    the containers of its shard.
+    """
 
     index: int = Field(ge=0)
     count: int = Field(gt=0)
 
     @model_validator(mode="after")
-    def _is_one_of_them(self) -> "Shard":
+    def _index_below_count(self) -> "Shard":
         if self.index >= self.count:
             raise ValueError(f"shards are counted from 0: there is no shard {self.index} of {self.count}")
         return self
@@ -37,7 +45,7 @@ class Shard(Options):
         numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
         index, count = map(int, numbers.groups()) if numbers else (0, 0)
         if index >= count:
-            raise UsageError(f"shard {text!r} is none; give I/N with I from 0 to N-1, as 0/16 to 15/16")
+            raise UsageError(f"shard {text!r}: is not I/N with I from 0 to N-1, such as 0/16 to 15/16")
         return cls(index=index, count=count)
 
     def __str__(self) -> str:
@@ -45,20 +53,20 @@ class Shard(Options):
 
     @property
     def folder_name(self) -> str:
-        """Where this shard's parts and manifest go, below the folder of all shards."""
+        """Name of the folder with this shard's parts and manifest, below the common folder of all shards."""
         return f"shard-{self.index:05d}-of-{self.count:05d}"
 
     def folder(self, out: Path) -> Path:
-        """That folder."""
+        """This shard's folder below the common folder `out`."""
         return out / self.folder_name
 
     def owns(self, name: str) -> bool:
-        """Whether the image or container of that name is this shard's."""
+        """Whether the image or container of that name belongs to this shard."""
         return self.owner(name, self.count) == self.index
 
     @staticmethod
     def owner(name: str, count: int) -> int:
-        """Which of `count` shards an image or a container of that name falls to."""
+        """Index of the shard, of `count`, that an image or container of that name belongs to."""
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % count
 
@@ -97,7 +105,7 @@ class ScoreSettings(Options):
     part_size: PositiveInt = 8192
     """Images per part of an output folder, rounded up to whole batches."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that reading and decoding one image may take; after that it fails."""
+    """Seconds that reading one image may take, and CPU seconds that decoding it may take; after that it fails."""
     engine: Literal["local", "ray"] = "local"
     """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
     ray_address: str | None = None
@@ -105,7 +113,7 @@ class ScoreSettings(Options):
 
 
 class ScoreOptions(ScoreSettings):
-    """How one run scores."""
+    """How one run scores, with the options that only a run has."""
 
     model: Path | None = None
     """ONNX file with a batchland card. Default: $BATCHLAND_MODEL, else models/transfer.onnx, else
@@ -118,6 +126,8 @@ class ScoreOptions(ScoreSettings):
     """Discard what an interrupted run has left, instead of resuming it."""
     retry_failed: bool = False
     """Score the failed rows of an existing output again, and only those."""
+    add_missing: bool = False
+    """Keep the rows of an existing output of a folder, and score the images that have none."""
     shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
     """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
@@ -127,7 +137,7 @@ class ScoreOptions(ScoreSettings):
 
 
 class FailureLimit(NamedTuple):
-    """How many images may fail before a finished run counts as a bad one: a number or a share."""
+    """How many images may fail before a finished run counts as failed: a number or a percentage."""
 
     text: str
     number: int | None
@@ -145,26 +155,26 @@ class FailureLimit(NamedTuple):
         raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
 
     def check(self, counts: "Counts") -> None:
-        """Raise TooManyFailedError if more images failed than allowed, or a folder hides an unknown number of them."""
-        if told := hidden_images(counts):
-            raise TooManyFailedError(told)
+        """Raise TooManyFailedError if more images failed than allowed, or a folder could not be listed."""
+        if missing := unlisted_folders(counts):
+            raise TooManyFailedError(missing)
         allowed = self.number if self.number is not None else counts.listed * (self.percent or 0) / 100
         if counts.failed > allowed:
             codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
             raise TooManyFailedError(
                 f"{counts.failed} of {counts.listed} images failed ({codes}), more than max-failed {self.text} allows; "
-                f"the predictions are written, look at the rows with status = 'failed'"
+                f"the predictions are written, see the rows with status = 'failed'"
             )
 
 
-def hidden_images(counts: "Counts") -> str | None:
-    """What to say of failed rows that hide an unknown number of images, if there are any."""
+def unlisted_folders(counts: "Counts") -> str | None:
+    """A sentence about failed rows that stand for folders or containers of unknown size; None if there are none."""
     folders = counts.failed_by_code.get("unreadable")
     if not folders:
         return None
     return (
-        f"{folders} of {counts.listed} rows stand for folders or shards that could not be read, with nobody knows how "
-        f"many images; the predictions are written, mend them and run again with --retry-failed"
+        f"{folders} of {counts.listed} rows are folders or shards that could not be read, so an unknown number of "
+        f"images is missing; the predictions are written, repair the folders and retry the failed rows"
     )
 
 
@@ -181,4 +191,4 @@ def find_model(model: Path | None = None) -> Path:
         if path.exists():
             return path
     looked = " or ".join(str(path) for path in DEFAULT_MODELS)
-    raise UsageError(f"no model: give --model or set BATCHLAND_MODEL (there is no {looked} here)")
+    raise UsageError(f"no model is given, BATCHLAND_MODEL is not set, and there is no {looked} here", advice="model")

@@ -1,7 +1,8 @@
-"""Look up a few images: the likeliest classes of each, by the very path that scoring takes. Writes nothing."""
+"""Predict a few images in memory, decoded and preprocessed exactly as score() does it."""
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -11,13 +12,13 @@ from batchland.images.sources.refs import ImageRef
 from batchland.models.session import Session
 from batchland.predictions.rows import to_rows
 from batchland.system.names import display_name
-from batchland.system.text import one_line, percent, visible
+from batchland.system.text import aligned, one_line, percent, visible
 
 _BATCH_SIZE = 32
 
 
 class Choice(BaseModel):
-    """One class that an image may be of."""
+    """One class and its probability."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,7 +28,7 @@ class Choice(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What one image was taken for, best first, or why it has no answer."""
+    """The most probable classes of one image, best first, or why it failed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,7 +40,7 @@ class Prediction(BaseModel):
 
 
 def predict(images: Sequence[str | os.PathLike[str]], session: Session, top_k: int = 5) -> Iterator[Prediction]:
-    """One prediction for each of the images, in order; a failed one has no choices but an error code.
+    """One prediction for each image, in order; that of a failed image has an error code and no choices.
 
     top_k is capped by the number of classes. Raises ModelError if onnxruntime fails.
     """
@@ -51,16 +52,24 @@ def predict(images: Sequence[str | os.PathLike[str]], session: Session, top_k: i
             yield Prediction(choices=tuple(row.pop("top_k") or ()), **row)
 
 
-def table(predictions: Sequence[Prediction]) -> str:
-    """For a terminal: each image, and below it its classes with their probabilities. Ends with a newline."""
-    width = max((len(one_line(choice.label, 60)) for each in predictions for choice in each.choices), default=0)
+def prediction_table(predictions: Sequence[Prediction]) -> str:
+    """Text for a terminal: each image, and below it its classes with their probabilities. Ends with a newline."""
+    choices = iter(
+        aligned(
+            [
+                (str(rank), one_line(choice.label, 60), percent(choice.probability))
+                for each in predictions
+                for rank, choice in enumerate(each.choices, 1)
+            ],
+            "><>",
+        )
+    )
     lines = []
     for each in predictions:
         lines.append(visible(each.image))
         if each.error_code:
             lines.append(f"  failed: {each.error_message} ({each.error_code})")
-        for rank, choice in enumerate(each.choices, 1):
-            lines.append(f"{rank:>4}  {one_line(choice.label, 60):<{width}}  {percent(choice.probability):>6}")
+        lines += [f"  {line}" for line in islice(choices, len(each.choices))]
     return "\n".join(lines) + "\n"
 
 

@@ -1,81 +1,135 @@
-"""An output that is there already, as the beginning of a new one: its good rows are kept, its failed ones scored again.
+"""Keep rows of an output: score its failed rows again, or add images that it lacks."""
 
-Knows nothing of models or pixels.
-"""
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
+from typing import Any
 
 from batchland.errors import UsageError
-from batchland.images.sources.refs import ImageRef
-from batchland.predictions.reader import open_stored
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Manifest, PredictionsInfo
+from batchland.images.sources.folder import Folder
+from batchland.models.session import OpenModel
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
 from batchland.predictions.writer import Entry, KeptRow
+from batchland.scoring.listing import ImageListing
+from batchland.scoring.options import ScoreOptions
+from batchland.scoring.run import Run
+from batchland.system.names import file_name
 
 
-class EarlierOutput:
-    """The predictions at `out`. Raises UsageError if there are none that batchland wrote."""
+class RetryRun(Run):
+    """Replace the predictions at `out` by ones with the same good rows and new rows for failed images.
 
-    def __init__(self, place: Path | str) -> None:
-        self._stored = open_stored(place)
-        self.out = out = self._stored.name
-        if self._stored.kind is None or not (parts := self._stored.parts()):
-            raise UsageError(f"{out}: there are no predictions yet; run without --retry-failed first")
-        try:
-            schemas = [self._schema(part) for part in parts]
-            if not all(schema.equals(PREDICTIONS) for schema in schemas):
-                raise UsageError(f"{out}: has other columns than this batchland writes; score anew with --overwrite")
-            self.info = PredictionsInfo.model_validate_json(schemas[0].metadata[METADATA_KEY])
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValidationError) as error:
-            raise UsageError(f"{out}: is not a predictions file of batchland; score anew with --overwrite") from error
-        self._stamps = [(part, self._stored.stamp(part)) for part in parts]
-        self.identity = [[part, *stamp] for part, stamp in self._stamps]
-        """Tells this output from the one that replaces it."""
+    Raises UsageError if there are no predictions of batchland at `out`.
+    """
 
-    @property
-    def ignored(self) -> dict[str, int]:
-        """What was not listed then, by its manifest."""
-        with suppress(OSError, ValidationError):
-            return dict(Manifest.model_validate_json(self._stored.manifest()).ignored)
-        return {}
+    def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions) -> None:
+        if options.overwrite:
+            raise UsageError("retry_failed keeps the good rows of an output, overwrite none; give one of the two")
+        super().__init__(listing, out, options)
+        self._earlier = earlier = StoredPredictions(out)
+        if earlier.kind is None or not (parts := earlier.parts()):
+            raise UsageError(f"{earlier.name}: there are no predictions yet to retry")
+        self._info = _read_info(earlier, parts)
+        self._ignored = _read_ignored(earlier)
+        self._stamps = [(part, earlier.stamp(part)) for part in parts]
 
-    def check_same(self, **given: object) -> None:
-        """Raise UsageError if a new run would not make the rows as this one was made.
+    def entries(self) -> Iterator[Entry]:
+        """Good rows as they are, and the images of failed rows. Raises UsageError if another run replaces a part."""
+        for row, code in self.earlier_rows():
+            if code is None:
+                yield row
+            else:
+                yield from self.listing.retry_refs(row.name)
 
-        given: values of PredictionsInfo's fields; of the model, its name and sha256.
-        """
-        made_with = {**dict(self.info), "model": (self.info.model.name, self.info.model.sha256)}
+    def earlier_rows(self) -> Iterator[tuple[KeptRow, str | None]]:
+        """The output's rows in order, with their error codes. Raises UsageError if another run replaces a part."""
+        for part, stamp in self._stamps:
+            if self._earlier.stamp(part) != stamp:
+                raise UsageError(f"{self._earlier.name}: another run has replaced {part}; run the command again")
+            for rows in self._earlier.batches(part):
+                kept = rows.replace_schema_metadata(None)
+                names, codes = rows["image"].to_pylist(), rows["error_code"].to_pylist()
+                for row, (name, code) in enumerate(zip(names, codes, strict=True)):
+                    yield KeptRow(name, kept, row), code
+
+    def fingerprint(self, model: OpenModel) -> dict[str, Any]:
+        """That of a whole run, and the output that is retried. Raises UsageError if that was made in another way."""
+        self._check_same(
+            images=self.listing.source.name,
+            model=(model.card.name, model.sha256),
+            provider=model.provider,
+            decoder=model.decoder,
+            batch_size=self.options.batch_size,
+            top_k=min(self.options.top_k, len(model.card.classes)),
+        )
+        return super().fingerprint(model) | {"retries": [[part, *stamp] for part, stamp in self._stamps]}
+
+    def ignored(self) -> Mapping[str, int]:
+        """As in the manifest of the output that is retried."""
+        return self._ignored
+
+    def _check_same(self, **given: object) -> None:
+        """Raise UsageError if `given` values of PredictionsInfo's fields (of the model, name and sha256) differ."""
+        earlier = {**dict(self._info), "model": (self._info.model.name, self._info.model.sha256)}
         for name, value in given.items():
-            if made_with[name] != value:
+            if earlier[name] != value:
                 raise UsageError(
-                    f"{self.out}: was made with {name} = {_told(made_with[name])}, not {_told(value)}; --retry-failed "
-                    f"keeps its good rows and needs the same, or score anew with --overwrite"
+                    f"{self._earlier.name}: was made with {name} = {_display(earlier[name])}, not {_display(value)}, "
+                    f"so its good rows cannot be kept",
+                    advice="overwrite",
                 )
 
-    def entries(self, list_again: Callable[[str], Iterable[ImageRef]]) -> Iterator[Entry]:
-        """What the new output is made of, in order: good rows, and what `list_again` gives for a failed row's name."""
-        for part, stamp in self._stamps:
-            if self._stored.stamp(part) != stamp:
-                raise UsageError(f"{self.out}: another run has replaced {part} meanwhile; run the same command again")
-            with self._stored.open(part) as file, pq.ParquetFile(file) as parquet:
-                for rows in parquet.iter_batches():
-                    kept = rows.replace_schema_metadata(None)
-                    states = zip(rows["image"].to_pylist(), rows["status"].to_pylist(), strict=True)
-                    for place, (name, status) in enumerate(states):
-                        if status == "ok":
-                            yield KeptRow(name, kept, place)
-                        else:
-                            yield from list_again(name)
 
-    def _schema(self, part: str) -> pa.Schema:
-        with self._stored.open(part) as file, pq.ParquetFile(file) as parquet:
-            return parquet.schema_arrow
+class LateRun(RetryRun):
+    """Replace the predictions of a folder at `out` by ones with the same rows, and rows for images that have none.
+
+    Raises UsageError if there are no predictions of batchland at `out`, or the images are not those of a local folder.
+    """
+
+    def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions) -> None:
+        if not isinstance(listing.source, Folder):  # others are listed in another order
+            raise UsageError(f"{listing.source.name}: add_missing needs a local folder of images")
+        super().__init__(listing, out, options)
+
+    def entries(self) -> Iterator[Entry]:
+        """Rows as they are and images without a row, in listing order: by the bytes of their paths.
+
+        A row that stands for an unreadable folder is dropped once the folder can be listed.
+        """
+        listed = self.listing.images()
+        ref = next(listed, None)
+        for row, code in self.earlier_rows():
+            path = file_name(row.name)
+            while ref is not None and file_name(ref.name) < path:
+                yield ref
+                ref = next(listed, None)
+            again = ref is not None and ref.name == row.name
+            if again:
+                ref = next(listed, None)
+            if again or code != "unreadable":
+                yield row
+        while ref is not None:
+            yield ref
+            ref = next(listed, None)
+
+    def ignored(self) -> Mapping[str, int]:
+        """As listed now."""
+        return self.listing.ignored.counts
 
 
-def _told(value: object) -> str:
+def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
+    if not all(earlier.schema(part).equals(PREDICTIONS) for part in parts):
+        raise UsageError(f"{earlier.name}: has other columns than this batchland writes", advice="overwrite")
+    return earlier.info()
+
+
+def _read_ignored(earlier: StoredPredictions) -> Mapping[str, int]:
+    with suppress(UsageError):
+        if manifest := earlier.manifest():
+            return manifest.ignored
+    return {}
+
+
+def _display(value: object) -> str:
     return f"{value[0]} (sha256 {value[1][:12]})" if isinstance(value, tuple) else str(value)

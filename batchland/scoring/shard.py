@@ -1,73 +1,103 @@
-"""Deal a listing out to N shards: each process finds out by itself which images are its own. Knows nothing of outputs.
+"""Score the images of one shard, with their positions in the whole listing, for `merge` to put in order.
 
-The rule is a contract between machines, and between versions of batchland: image NAME is shard
-
-    int.from_bytes(blake2b(NAME.encode("utf-8"), digest_size=8).digest(), "big") % N
-
-'s, from 0 to N-1. Of sources that are made of containers (tar shards, tables) whole containers are dealt out, by their
-names, so that a machine opens only its own.
-
-Every image has a position in the whole listing, which all shards count alike, whosever it is: 0, 1, 2, ... Where
-containers are dealt out, it is the container's number << 32 | the image's place in it.
+A position is the same in all shards: 0, 1, 2, ... In a source of containers it is the container's index <<
+CONTAINER_SHIFT | the image's index in the container.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
-from pydantic import ValidationError
-
+from batchland.errors import UsageError
 from batchland.images.sources.refs import Ignored, ImageRef
-from batchland.images.sources.source import ContainerSource, Source
-from batchland.predictions.reader import open_stored
-from batchland.predictions.schema import Manifest, ShardInfo
-from batchland.scoring.options import Shard
+from batchland.images.sources.source import ContainerSource
+from batchland.models.session import OpenModel
+from batchland.predictions.layout import is_file_output
+from batchland.predictions.reader import read_manifest
+from batchland.predictions.schema import SHARD_PREDICTIONS, Manifest, ShardInfo
+from batchland.predictions.storage import display_location, join_location
+from batchland.scoring.listing import ImageListing
+from batchland.scoring.options import ScoreOptions, Shard
+from batchland.scoring.run import Run
 
-PLACE_BITS: Final = 32
-"""Bits of a position that count within a container."""
+CONTAINER_SHIFT: Final = 32
+"""Bits of a position that hold the index within a container."""
+ROW_GROUP_SIZE: Final = 1024
+"""Rows per row group of a shard's files: a merge holds one row group of every shard in memory."""
 
 
-class Deal:
-    """Passes on what is the shard's own, with its position, and keeps account of all that was listed."""
+class ShardRun(Run):
+    """Score one shard of a listing into its folder below `out`, the common folder of all shards."""
+
+    schema = SHARD_PREDICTIONS
+    row_group_size = ROW_GROUP_SIZE
+
+    def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions, shard: Shard) -> None:
+        if options.retry_failed:
+            raise UsageError("shards cannot be retried; merge them, then retry the merged predictions")
+        if is_file_output(PurePath(display_location(out))):
+            raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
+        super().__init__(listing, join_location(out, shard.folder_name), options)
+        self._assignment = ShardAssignment(shard)
+
+    def entries(self) -> Iterator[ImageRef]:
+        """The shard's images."""
+        if isinstance(self.listing.source, ContainerSource):
+            return self._assignment.container_images(self.listing, self.listing.source)
+        return self._assignment.images(self.listing.images())
+
+    def fingerprint(self, model: OpenModel) -> dict[str, Any]:
+        """That of the whole listing, and the shard."""
+        return super().fingerprint(model) | {"shard": str(self._assignment.shard)}
+
+    def finished_before(self, model: OpenModel) -> Manifest | None:
+        """The manifest of this shard if it is complete, was scored in the same way and is not to be overwritten."""
+        if self.options.overwrite:
+            return None
+        with suppress(UsageError):
+            manifest = read_manifest(self.out)
+            if manifest and manifest.shard and manifest.shard.fingerprint == super().fingerprint(model):
+                return manifest
+        return None
+
+    def finish(self, model: OpenModel) -> dict[str, Any]:
+        """What all shards of the listing must have in common."""
+        return {"shard": self._assignment.info(super().fingerprint(model))}
+
+
+class ShardAssignment:
+    """Selects the images of one shard, and counts and hashes all names of the listing, for `merge` to compare."""
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self._listed = 0
         self._names = hashlib.sha256()
-        self._containers = False
+        self._by_container = False
 
     def images(self, listing: Iterable[ImageRef]) -> Iterator[ImageRef]:
-        """Own images of a whole listing."""
+        """The shard's images of a whole listing, with their positions."""
         for position, ref in enumerate(listing):
             if self._is_own(ref.name):
                 yield ref._replace(position=position)
 
-    def containers(
-        self, source: ContainerSource, ignored: Ignored, chosen: Callable[[Iterator[ImageRef]], Iterator[ImageRef]]
-    ) -> Iterator[ImageRef]:
-        """Images of own containers, as far as they are `chosen`."""
-        self._containers = True
-        # What every shard passes over is counted once, so that the counts of all shards can be added up.
-        for number, name in enumerate(source.containers(Ignored() if self.shard.index else ignored)):
+    def container_images(self, listing: ImageListing, source: ContainerSource) -> Iterator[ImageRef]:
+        """The images of the shard's containers, with their positions. Other containers are not opened."""
+        self._by_container = True
+        ignored = listing.ignored
+        # Only shard 0 counts what the list of containers passes over, because a merge adds the counts of all shards.
+        for container, name in enumerate(source.containers(Ignored() if self.shard.index else ignored)):
             if self._is_own(name):
-                for place, ref in enumerate(chosen(source.images_in(name, ignored))):
-                    yield ref._replace(position=number << PLACE_BITS | place)
-
-    def own(self, source: Source) -> Iterator[ImageRef]:
-        """The shard's own images of a source, about, and with no account kept; for a progress bar."""
-        if isinstance(source, ContainerSource):
-            containers = filter(self.shard.owns, source.containers(Ignored()))
-            return (ref for name in containers for ref in source.images_in(name, Ignored()))
-        return (ref for ref in source.images(Ignored()) if self.shard.owns(ref.name))
+                for index, ref in enumerate(listing.selected(source.images_in(name, ignored), ignored)):
+                    yield ref._replace(position=container << CONTAINER_SHIFT | index)
 
     def info(self, fingerprint: dict[str, Any]) -> ShardInfo:
-        """For the manifest, once all is listed."""
+        """For the manifest, when everything is listed."""
         return ShardInfo(
             index=self.shard.index,
             count=self.shard.count,
-            dealt_by="container" if self._containers else "image",
+            dealt_by="container" if self._by_container else "image",
             listed=self._listed,
             names_sha256=self._names.hexdigest(),
             fingerprint=fingerprint,
@@ -77,16 +107,3 @@ class Deal:
         self._listed += 1
         self._names.update(name.encode() + b"\0")
         return self.shard.owns(name)
-
-
-ROW_GROUP_SIZE: Final = 1024
-"""Rows per row group of a shard's files: a merge holds one of every shard in memory."""
-
-
-def finished_before(folder: Path | str, fingerprint: dict[str, Any]) -> Manifest | None:
-    """The manifest of a shard that is finished, and was scored in this very way; None if there is none such."""
-    with suppress(OSError, ValidationError):
-        manifest = Manifest.model_validate_json(open_stored(folder).manifest())
-        if manifest.shard and manifest.shard.fingerprint == fingerprint:
-            return manifest
-    return None

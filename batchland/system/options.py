@@ -49,6 +49,11 @@ def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
     return "; ".join(_explain_one(each, options, noun) for each in error.errors())
 
 
+def plain_message(error: ErrorDetails) -> str:
+    """What is wrong with a value, such as `should be greater than 0`, in the words of a user."""
+    return _PLAIN.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
+
+
 def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> str:
     path = [str(part) for part in error["loc"]]
     name = ".".join(path)
@@ -56,9 +61,7 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
         return f'unknown {noun} "{name}" ({_suggestion(name, path, options)})'
     if error["type"] == "missing":
         return f'{noun} "{name}" is missing'
-    problem = _PLAIN.get(error["type"]) or re.sub(
-        r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"]
-    )
+    problem = plain_message(error)
     return f'"{name}" = {error["input"]!r}: {problem}' if name and not isinstance(error["input"], Mapping) else problem
 
 

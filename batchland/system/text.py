@@ -1,16 +1,16 @@
-"""Numbers as people read them, the same on the page, on the terminal and in Markdown."""
+"""Numbers, names, lists and tables as text, the same on pages, on the terminal and in Markdown."""
 
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 NONE = "–"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """0.8123 -> `81.2%`. 100% and 0% are said of nothing else than 1 and 0."""
+    """0.8123 -> `81.2%`. Never rounds to 0% or 100%."""
     if value is None:
         return NONE
     text = f"{value * 100:.{digits}f}"
@@ -46,18 +46,47 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(value: int, noun: str, plural: str | None = None) -> str:
+    """`1 night`, `12,345 nights`. plural: unless an s makes it."""
+    return f"{count(value)} {noun if value == 1 else plural or f'{noun}s'}"
+
+
+def ignored_files(kinds: Mapping[str, int]) -> str:
+    """`, 3 ignored (.zip)`, `, 5 ignored (.txt 2, .zip 3)`, or nothing. kinds: numbers of unlisted files."""
+    named = [f"{visible(kind)}{f' {number:,}' if len(kinds) > 1 else ''}" for kind, number in kinds.items()]
+    return f", {sum(kinds.values()):,} ignored ({', '.join(named)})" if kinds else ""
+
+
 def images(value: int) -> str:
     """`1 image`, `12,345 images`."""
-    return f"{value:,} image{'' if value == 1 else 's'}"
+    return counted(value, "image")
 
 
 def files(value: int) -> str:
     """`1 file`, `12,345 files`."""
-    return f"{value:,} file{'' if value == 1 else 's'}"
+    return counted(value, "file")
+
+
+def first_few(names: Collection[str], shown: int = 3) -> str:
+    """`a, b, c`, or with more names `a, b, c and 12 more`."""
+    first = ", ".join(list(names)[:shown])
+    return f"{first} and {count(len(names) - shown)} more" if len(names) > shown else first
+
+
+def aligned(rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """A line for each row, columns two spaces apart and as wide as their widest cell.
+
+    align: for each column `<` (left) or `>` (right).
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def points(value: float) -> str:
-    """A difference of two shares, in percentage points, with its sign if it is one."""
+    """A difference of two shares in percentage points, with its sign: `+1.2 points`, `0.0 points`."""
     tenths = round(value * 100, 1) + 0.0  # never -0.0
     return f"{tenths:{'+' if tenths else ''}.1f}".replace("-", "\N{MINUS SIGN}") + " points"
 
@@ -68,12 +97,12 @@ def p_value(value: float) -> str:
 
 
 def visible(text: str) -> str:
-    """A name without characters that move or hide others: control and direction marks become their code in brackets."""
-    return "".join(f"[U+{ord(sign):04X}]" if _hides(sign) else sign for sign in text)
+    """Replace characters that are invisible or move others (control, direction marks) by their code: `[U+202E]`."""
+    return "".join(f"[U+{ord(sign):04X}]" if _is_invisible(sign) else sign for sign in text)
 
 
 def one_line(text: str, limit: int) -> str:
-    """A name for a terminal or a narrow table: visible, and cut in the middle."""
+    """`visible` text of at most `limit` characters, shortened in the middle."""
     text = visible(text)
     if len(text) <= limit:
         return text
@@ -82,16 +111,16 @@ def one_line(text: str, limit: int) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """A name inside a Markdown table: visible, nothing in it taken for markup."""
+    """`visible` text with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_\[\]<#|~])", r"\\\1", visible(text))
 
 
-def _hides(sign: str) -> bool:
+def _is_invisible(sign: str) -> bool:
     return unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") and sign != "\N{ZERO WIDTH JOINER}"
 
 
 def near_miss(name: str, known: Collection[str]) -> str | None:
-    """The known name that looks most like `name`, whatever its case."""
+    """The known name most similar to `name`, ignoring case; None if none is similar."""
     folded = {candidate.casefold().strip(): candidate for candidate in known}
     near = difflib.get_close_matches(name.casefold().strip(), folded, n=1, cutoff=0.75)
     return folded[near[0]] if near else None

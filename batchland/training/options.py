@@ -12,6 +12,7 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = ("scratch", "transfer")
 DEFAULT_BACKBONE: Final = "resnet50"
 DEFAULT_CACHE_LIMIT: Final = 20 * 10**9
 """Bytes. 5,000 photos at 224 x 224 take 0.75 GB."""
+HeadKind = Literal["linear", "mlp"]
 RecipeName = Literal["default", "walkthrough"]
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -22,23 +23,27 @@ class TrainOptions(Options):
     """How to train."""
 
     model: Literal["scratch", "transfer", "both"] = "both"
-    """A CNN from scratch, a pretrained backbone with a new head, or one after the other."""
+    """A CNN from scratch, a pretrained backbone with a new head, or both, one after the other."""
     recipe: RecipeName = "default"
     """`walkthrough` trains as the published walk-through does, with its faults corrected; `default` trains better."""
     epochs: PositiveInt | None = None
     """Passes over the training images. Default: the recipe's (40; walkthrough 60 and 50)."""
     batch_size: PositiveInt = 32
     """Images per optimiser step."""
+    balanced: bool = True
+    """Draw every class equally often. Turn it off where the images to score are as unevenly distributed as those to
+    train on."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode and augment; 0 uses the training process itself. Default: by cores and device."""
     learning_rate: PositiveFloat | None = None
     """Peak learning rate. Default: the recipe's."""
     backbone: str = DEFAULT_BACKBONE
-    """Network of the transfer model by torchvision's name, e.g. convnext_tiny or efficientnet_b0."""
+    """Network of the transfer model by its name in torchvision, e.g. convnext_tiny, or in timm if it is installed."""
     weights: Annotated[str, Field(min_length=1)] = "imagenet"
-    """Weights of the backbone: `imagenet` (downloaded once), `none` (random), or a file with its state_dict."""
+    """Weights of the backbone: `imagenet` (downloaded once), `none` (random), a file with its state_dict (.pt, .pth,
+    .safetensors), or an installed package that contains one."""
     views: Annotated[int, Field(ge=0)] = 2
-    """Augmented views per photo that the frozen backbone computes features of, once, besides the photo as it is."""
+    """Augmented views per photo that the frozen backbone computes features of, once, besides the unchanged photo."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None
     """Parts of the backbone, separated by commas, to train after the head, e.g. layer3,layer4."""
     unfreeze_epochs: PositiveInt = 5
@@ -76,12 +81,12 @@ class TrainOptions(Options):
 
     def identity(self, architecture: Architecture) -> dict[str, Any]:
         """The options that this model's weights depend on. A run is resumed only with the same ones."""
-        passing = {"model", "num_workers", "strict", "cache_dir", "cache_limit", "resume", "checkpoint_every"}
+        irrelevant = {"model", "num_workers", "strict", "cache_dir", "cache_limit", "resume", "checkpoint_every"}
         if architecture == "scratch":
-            passing |= {"backbone", "weights", "views", "unfreeze", *_FINE_TUNING}
+            irrelevant |= {"backbone", "weights", "views", "unfreeze", *_FINE_TUNING}
         elif not self.unfreeze:
-            passing |= _FINE_TUNING
-        return self.model_dump(exclude=passing)
+            irrelevant |= _FINE_TUNING
+        return self.model_dump(exclude=irrelevant)
 
 
 class ExportOptions(Options):
@@ -90,6 +95,6 @@ class ExportOptions(Options):
     data: Path | None = None
     """Where the training data is now, if it has moved since training."""
     precision: Precision = "fp32"
-    """`fp16` halves the file, `int8` quarters it, at the price of some accuracy."""
+    """`fp16` halves the file, `int8` quarters it, at the cost of some accuracy."""
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     """Percentage points of top-1 accuracy on the validation images that fp16 and int8 may lose against fp32."""

@@ -3,21 +3,18 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from operator import itemgetter
 from statistics import median
-from typing import Final, Literal
+from typing import Final
 
 from batchland.evaluation.metrics import rate
 from batchland.report.findings import Finding
-from batchland.system.text import count, images, percent, visible
+from batchland.system.text import count, counted, first_few, images, percent, visible
 from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, replacements, shares
 
-Told = tuple[Literal["warning", "note"], str]
-"""A finding without its place on the page."""
-
 SLOWER: Final = 0.7
-"""A last night below this share of the usual speed is told."""
+"""A last night below this share of the median speed is a finding."""
 CONFIDENCE: Final = 0.95
 """Of the intervals that are compared."""
 
@@ -27,22 +24,24 @@ def headline(rows: Sequence[Row]) -> str:
     outcomes = {row["date"]: row["outcome"] for row in rows}
     good = sum(outcome == "ok" for outcome in outcomes.values())
     listed, failed = (
-        sum(max(row[name] or 0 for row in own) for _, own in groupby(rows, itemgetter("date")))
+        sum(max(row[name] or 0 for row in of_night) for _, of_night in groupby(rows, itemgetter("date")))
         for name in ("images", "failed")
     )
-    nights = f"{count(len(outcomes))} night{'' if len(outcomes) == 1 else 's'}"
+    nights = counted(len(outcomes), "night")
     models = max(Counter(row["date"] for row in rows).values())
     by = f" by {models} models" if models > 1 else ""
     return f"{count(good)} of {nights} ended well. {images(listed)} scored{by}, {count(failed)} of them failed."
 
 
 def findings(rows: Sequence[Row], by_model: Mapping[str, Sequence[Row]]) -> list[Finding]:
-    """What a reader should know first. rows: all that is shown, oldest first; by_model: the same, by model."""
+    """The findings, those about nights first. rows: of the page, oldest first. by_model: the same rows, by model."""
     found = list(_nights(rows))
-    for place, (name, own) in enumerate(by_model.items(), 1):
+    for number, (name, of_model) in enumerate(by_model.items(), 1):
         prefix = f"{visible(name)}: " if len(by_model) > 1 else ""
-        told = (*_replaced(own), *_last_night(own))
-        found += [Finding(kind, prefix + text, f"model-{place}") for kind, text in told]
+        found += [
+            finding._replace(text=prefix + finding.text, anchor=f"model-{number}")
+            for finding in chain(_replaced(of_model), _last_night(of_model))
+        ]
     return found
 
 
@@ -51,25 +50,24 @@ def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
     bad = {day: outcome for day, outcome in outcomes.items() if outcome != "ok"}
     if bad:
         kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in Counter(bad.values()).most_common())
-        yield Finding("warning", f"Not every night ended well: {kinds}; the last one is {max(bad)}.", "nights")
+        yield _warning(f"Not every night ended well: {kinds}; the last one is {max(bad)}.", "nights")
     if any(row["classes"] for row in rows) and not any(row["reference_rows"] or row["reference"] for row in rows):
-        yield Finding("note", "No good night yet that others could be compared with.", "reading")
+        yield Finding("note", "No good night yet to compare others with.", "reading")
     steps = [(after - before).days for before, after in pairwise(outcomes)]
-    if steps and median(steps) == 1:  # it runs every day
+    if steps and median(steps) == 1:  # a daily job
         days = sorted(outcomes)
-        every = (days[0] + timedelta(days=place) for place in range((days[-1] - days[0]).days))
+        every = (days[0] + timedelta(days=offset) for offset in range((days[-1] - days[0]).days))
         missing = [str(day) for day in every if day not in outcomes]
         if missing:
-            some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            yield Finding("warning", f"No record of {some}: was the machine off, or cron?", "nights")
+            yield _warning(f"No record of {first_few(missing)}: was the machine off, or cron?", "nights")
 
 
-def _replaced(rows: Sequence[Row]) -> Iterator[Told]:
+def _replaced(rows: Sequence[Row]) -> Iterator[Finding]:
     for row in replacements(rows):
-        yield "note", f"Since {row['date']} another version of the model answers, sha256 {row['model_sha256'][:12]}."
+        yield Finding("note", f"New version of the model since {row['date']}, sha256 {row['model_sha256'][:12]}.", "")
 
 
-def _last_night(rows: Sequence[Row]) -> Iterator[Told]:
+def _last_night(rows: Sequence[Row]) -> Iterator[Finding]:
     """The last complete night against its reference."""
     complete = [row for row in rows if row["images"] is not None]
     if complete:
@@ -80,7 +78,7 @@ def _last_night(rows: Sequence[Row]) -> Iterator[Told]:
         yield from _speed(complete[:-1], last)
 
 
-def _accuracy(last: Row) -> Iterator[Told]:
+def _accuracy(last: Row) -> Iterator[Finding]:
     labelled = [row for row in last["reference_rows"] if row["labelled"]]
     if not labelled or not last["labelled"]:
         return
@@ -88,39 +86,43 @@ def _accuracy(last: Row) -> Iterator[Told]:
     usual = rate(right, sum(row["labelled"] for row in labelled), CONFIDENCE)
     if usual.low is not None and last["accuracy_high"] < usual.low:
         now = f"{percent(last['accuracy'])} on {last['date']}"
-        yield "warning", f"Accuracy fell: {now}, {percent(usual.value)} in the reference."
+        yield _warning(f"Accuracy fell: {now}, {percent(usual.value)} in the reference.")
 
 
-def _drift(last: Row) -> Iterator[Told]:
+def _drift(last: Row) -> Iterator[Finding]:
     for what, name in MEASURES.items():
         found = drift_of(last, what)
         if found and found.moved:
-            mover = _mover(last) if what == "class" else ""
-            yield "warning", f"The {name} of {last['date']} have {found.verdict} (PSI {found.psi:.2f}{mover})."
+            change = f"; {_largest_change(last)}" if what == "class" else ""
+            yield _warning(f"The {name} of {last['date']} have {found.verdict} (PSI {found.psi:.2f}{change}).")
 
 
-def _mover(last: Row) -> str:
+def _largest_change(last: Row) -> str:
     """The class that changed most."""
     before, now = shares(last["reference_rows"]), shares([last])
     changes = {label: abs(now.get(label, 0.0) - before.get(label, 0.0)) for label in sorted({*before, *now})}
     label = max(changes, key=changes.__getitem__)
-    told = f"{percent(before.get(label, 0.0))} to {percent(now.get(label, 0.0))}"
-    return f"; most of all {visible(label)}, from {told}"
+    change = f"{percent(before.get(label, 0.0))} to {percent(now.get(label, 0.0))}"
+    return f"most of all {visible(label)}, from {change}"
 
 
-def _failures(last: Row) -> Iterator[Told]:
-    now, tried = failed_figure(last), sum(row["images"] for row in last["reference_rows"])
-    if now is None or not tried:
+def _failures(last: Row) -> Iterator[Finding]:
+    now, listed = failed_figure(last), sum(row["images"] for row in last["reference_rows"])
+    if now is None or not listed:
         return
-    usual = rate(sum(row["failed"] for row in last["reference_rows"]), tried, CONFIDENCE)
+    usual = rate(sum(row["failed"] for row in last["reference_rows"]), listed, CONFIDENCE)
     if now.low is not None and usual.high is not None and now.low > usual.high:
-        told = f"{percent(now.value)} on {last['date']}, {percent(usual.value)} in the reference"
-        yield "warning", f"More images fail: {told}."
+        change = f"{percent(now.value)} on {last['date']}, {percent(usual.value)} in the reference"
+        yield _warning(f"More images fail: {change}.")
 
 
-def _speed(before: Sequence[Row], last: Row) -> Iterator[Told]:
+def _speed(before: Sequence[Row], last: Row) -> Iterator[Finding]:
     speeds = [row["images_per_second"] for row in before if row["images_per_second"]]
     now = last["images_per_second"]
     if speeds and now and now < SLOWER * median(speeds):
-        told = f"{now:,.1f} images/s on {last['date']}, {median(speeds):,.1f} in the median night before"
-        yield "warning", f"Scoring has slowed down: {told}."
+        change = f"{now:,.1f} images/s on {last['date']}, {median(speeds):,.1f} in the median night before"
+        yield _warning(f"Scoring has slowed down: {change}.")
+
+
+def _warning(text: str, anchor: str = "") -> Finding:
+    return Finding("warning", text, anchor)

@@ -1,9 +1,9 @@
-"""How the nights of a job develop: accuracy, what the model answers, failures and speed, and drift against a reference.
+"""The nights of a job in figures: accuracy, predictions, failures, speed, and drift against a reference.
 
 trend = measure(job_records(Path("runs"), "nightly"))
 write_trend(trend, Path("trend.html"))
 
-Works on the run records alone, which hold what each night's answers were; predictions may be gone by then.
+Reads only the run records, which hold the counts of each night's predictions; the predictions may be deleted by then.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Trend:
 def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -> Trend:
     """Measure these nights of one job, oldest first, at least one.
 
-    Raises UsageError if a reference was asked for that holds no good night with predictions.
+    Raises UsageError if the given reference has no good night with predictions.
     """
     options = options or TrendOptions()
     references = _references(records, options)
@@ -53,7 +53,7 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
 
 
 References = dict[str, dict[date, PredictionMix]]
-"""What to compare with, by `_version` and night."""
+"""Reference nights, by `_version` and date."""
 
 
 def _references(records: Sequence[RunRecord], options: TrendOptions) -> References:
@@ -71,7 +71,7 @@ def _references(records: Sequence[RunRecord], options: TrendOptions) -> Referenc
 
 
 def _version(model: ModelRun, options: TrendOptions) -> str:
-    """What shares a reference: the versions of a model (sha256) apart, unless the user has named its nights."""
+    """Key of the reference: one per version of a model (sha256), or one per model if its dates were given."""
     return model.name if options.reference or model.model is None else f"{model.name} {model.model.sha256}"
 
 

@@ -1,4 +1,4 @@
-"""What the trend's page shows of one model: figures of its last night, plots over the nights, classes that moved."""
+"""One model's section of the trend page: figures of its last night, plots over the nights, changed classes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +14,23 @@ from batchland.system.text import count, interval, percent, visible
 from batchland.trend.plots import Calendar, Columns, Plot, Value, column_plot, line_plot
 
 Row = dict[str, Any]
-"""A row of TREND, and `reference_rows`: those that it is compared with."""
+"""A row of TREND, with `reference_rows`: the rows that it is compared with."""
 
 COLOURS: Final = 8
-"""Classes with a colour of their own, the most frequent ones; the others share one more."""
+"""The most frequent classes have one colour each; the others share another."""
 MEASURES: Final = {"class": "predicted classes", "confidence": "confidences"}
-"""What drift is measured on: the columns' prefix, and its name."""
+"""Drift is measured on these: prefix of the columns, and name."""
 
 
-class Mark(NamedTuple):
-    """Something that happened in a night, at its place in the plots."""
+class NightMark(NamedTuple):
+    """An event of one night, marked in the plots at `x`."""
 
     x: float
     title: str
 
 
 class Tile(NamedTuple):
-    """A figure of the last night."""
+    """A figure of the last night, in a box."""
 
     what: str
     value: str
@@ -38,7 +38,7 @@ class Tile(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A class among the answers, before (the reference) and now (the last night)."""
+    """A class's share of the predictions, in the reference (`before`) and in the last night (`now`)."""
 
     label: str
     before: float | None
@@ -47,7 +47,7 @@ class Share(NamedTuple):
 
 
 class ModelView(NamedTuple):
-    """A model's section of the page. Plots are None where the nights hold nothing of the kind."""
+    """A model's section of the page. A plot is None if no night has its values."""
 
     name: str
     anchor: str
@@ -65,9 +65,9 @@ class ModelView(NamedTuple):
     js: Plot | None
     failed: Plot | None
     speed: Plot | None
-    replaced: tuple[Mark, ...]
+    replaced: tuple[NightMark, ...]
     reference: tuple[float, ...]
-    """Where the nights are that the others are compared with."""
+    """x of the reference nights."""
 
 
 def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) -> ModelView:
@@ -78,7 +78,7 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
     of_day = {row["date"]: row for row in rows}
 
     def plot(*series: Callable[[Row], Value | None], **axis: Any) -> Plot | None:
-        """A night that did not come to this model breaks the lines."""
+        """A night without this model breaks the lines."""
         values = [
             [(make(of_day[day]) if day in of_day else None) or Value(day, None, "") for day in calendar.days]
             for make in series
@@ -94,14 +94,14 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
         shares=tuple(_shares(answered)),
         legend=legend,
         accuracy=plot(_accuracy, percent=True),
-        confidence=plot(partial(_value, name="mean_confidence", said=percent), percent=True),
+        confidence=plot(partial(_value, name="mean_confidence", text=percent), percent=True),
         mix=column_plot(calendar, [_column(row, legend) for row in answered]) if answered else None,
         psi=plot(*(partial(_drift, what=what, measure="psi") for what in MEASURES), low=0, high=MOVED_FAR),
         js=plot(*(partial(_drift, what=what, measure="js") for what in MEASURES), low=0, high=0.2),
         failed=plot(_failed, percent=True, low=0, high=0.01),
-        speed=plot(partial(_value, name="images_per_second", said="{:,.1f}".format), low=0, high=1),
+        speed=plot(partial(_value, name="images_per_second", text="{:,.1f}".format), low=0, high=1),
         replaced=tuple(
-            Mark(calendar(row["date"]), f"{row['date']}: another version, sha256 {row['model_sha256'][:12]}")
+            NightMark(calendar(row["date"]), f"{row['date']}: another version, sha256 {row['model_sha256'][:12]}")
             for row in replacements(rows)
         ),
         reference=tuple(calendar(row["date"]) for row in rows if row["reference"]),
@@ -109,13 +109,13 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
 
 
 def replacements(rows: Sequence[Row]) -> Iterator[Row]:
-    """The nights on which another version of the model scored than before."""
+    """The first nights of another version of the model."""
     known = [row for row in rows if row["model_sha256"]]
     return (row for before, row in pairwise(known) if before["model_sha256"] != row["model_sha256"])
 
 
 def shares(rows: Sequence[Row]) -> dict[str, float]:
-    """Shares of the classes that were predicted, the most frequent first, over these nights together."""
+    """Shares of the predicted classes over all these nights, the most frequent first."""
     counts: Counter[str] = Counter()
     for row in rows:
         counts.update({each["label"]: each["images"] for each in row["classes"]})
@@ -166,14 +166,14 @@ def _shares(answered: Sequence[Row]) -> list[Share]:
 
 
 def _legend(answered: Sequence[Row]) -> tuple[str, ...]:
-    """The most frequent classes over all nights; with one class more than colours, that takes the last one."""
+    """The most frequent classes over all nights: COLOURS of them, or one more if no others are left."""
     labels = list(shares(answered))
     return tuple(labels[: COLOURS + 1 if len(labels) == COLOURS + 1 else COLOURS])
 
 
-def _value(row: Row, name: str, said: Callable[[float], str]) -> Value | None:
+def _value(row: Row, name: str, text: Callable[[float], str]) -> Value | None:
     value = row[name]
-    return None if value is None else Value(row["date"], value, f"{row['date']}: {said(value)}")
+    return None if value is None else Value(row["date"], value, f"{row['date']}: {text(value)}")
 
 
 def _accuracy(row: Row) -> Value | None:
@@ -206,5 +206,5 @@ def _column(row: Row, legend: Sequence[str]) -> tuple[date, list[float], str]:
     own = shares([row])
     named = [own.get(label, 0.0) for label in legend]
     others = sum(share for label, share in own.items() if label not in legend)
-    told = ", ".join(f"{visible(label)} {percent(share)}" for label, share in zip(legend, named, strict=True) if share)
-    return row["date"], [*named, others], f"{row['date']}: {told}" + (f", others {percent(others)}" if others else "")
+    text = ", ".join(f"{visible(label)} {percent(share)}" for label, share in zip(legend, named, strict=True) if share)
+    return row["date"], [*named, others], f"{row['date']}: {text}" + (f", others {percent(others)}" if others else "")

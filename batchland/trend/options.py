@@ -1,9 +1,9 @@
 """Which nights a trend shows, and what it compares them with."""
 
 from datetime import date
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from batchland.system.options import Options
 
@@ -18,8 +18,9 @@ class TrendOptions(Options):
     nights: Annotated[int, Field(ge=1)] = 90
     """Nights on the page, the latest ones; the table holds all."""
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.reference and self.reference[0] > self.reference[1]:
-            raise ValueError("the reference ends before it begins")
-        return self
+    @field_validator("reference")
+    @classmethod
+    def _in_order(cls, reference: tuple[date, date] | None) -> tuple[date, date] | None:
+        if reference and reference[0] > reference[1]:
+            raise ValueError("ends before it begins; give the earlier date first")
+        return reference

@@ -1,4 +1,4 @@
-"""Where the marks of the trend's plots go, in SVG units: values over nights, and stacked shares. Knows no markup."""
+"""Coordinates of the trend's plots, in SVG units: values over nights, and stacked shares."""
 
 import math
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from typing import Final, NamedTuple
 from batchland.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, Tick
 
 CROWDED: Final = 100
-"""Nights beyond which only marked and lonely ones are points, the others nothing but a line."""
+"""With more nights, only marked points and points without neighbours are drawn; the others are part of the line."""
 
 
 class Value(NamedTuple):
-    """What is known of one night."""
+    """A value of one night, with its interval."""
 
     day: date
     value: float | None
     title: str
-    """What the point says when it is pointed at."""
+    """Tooltip."""
     low: float | None = None
     high: float | None = None
     marked: bool = False
 
 
 class Point(NamedTuple):
-    """A night's value and where its interval ends."""
+    """A night's value and interval, as coordinates."""
 
     x: float
     y: float
@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Values over nights: lines and bands between neighbouring nights that have one."""
+    """Values over nights: points, and lines and bands between neighbouring nights with a value."""
 
     lines: tuple[str, ...]
     bands: tuple[str, ...]
@@ -52,7 +52,7 @@ class Plot(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A night's shares: (y, height, place of the class in the legend)."""
+    """A night's shares: (y, height, index of the class in the legend)."""
 
     x: float
     width: float
@@ -69,7 +69,7 @@ class Columns(NamedTuple):
 
 
 class Calendar:
-    """The horizontal axis that all plots of a page share."""
+    """The horizontal axis of all plots of a page. `calendar(day)` is the x of a day."""
 
     def __init__(self, days: Sequence[date]) -> None:
         first, last = min(days).toordinal(), max(days).toordinal()
@@ -82,14 +82,14 @@ class Calendar:
         """Of a column."""
 
     def __call__(self, day: date) -> float:
-        """The place of a day's middle."""
+        """x of the middle of a day."""
         return self._scale(day.toordinal())
 
     def ticks(self, most: int = 6) -> tuple[Tick, ...]:
-        """At most so many dates, evenly spaced from the first one."""
+        """At most `most` dates, evenly spaced from the first one."""
         step = max(1, math.ceil(self._days / most))
         form = "%d %b" if self._days < 300 else "%b %Y"
-        days = (date.fromordinal(self._first) + timedelta(days=place) for place in range(0, self._days, step))
+        days = (date.fromordinal(self._first) + timedelta(days=offset) for offset in range(0, self._days, step))
         return tuple(Tick(self(day), day.strftime(form).lstrip("0")) for day in days)
 
 
@@ -101,7 +101,7 @@ def line_plot(
     low: float | None = None,
     high: float = 0.0,
 ) -> Plot:
-    """Lines over the nights. low: where the vertical axis begins, None follows the values. high: its least top."""
+    """Lines over the nights. low: lower end of the vertical axis, None for automatic. high: least upper end."""
     ends = [end for values in series for value in values for end in (value.value, value.low, value.high)]
     known = [end for end in ends if end is not None]
     steps = _steps(
@@ -121,10 +121,10 @@ def column_plot(calendar: Calendar, nights: Sequence[tuple[date, Sequence[float]
     columns = []
     for day, shares, title in nights:
         parts, foot = [], 0.0
-        for place, share in enumerate(shares):
+        for index, share in enumerate(shares):
             if share > 0:
                 upper, lower = y(foot + share), y(foot)
-                parts.append((upper, round(lower - upper, 1), place))
+                parts.append((upper, round(lower - upper, 1), index))
             foot += share
         columns.append(Column(round(calendar(day) - calendar.width / 2, 1), calendar.width, tuple(parts), title))
     steps = (0, 0.25, 0.5, 0.75, 1)
@@ -158,13 +158,13 @@ def _series(calendar: Calendar, y: Scale, values: Sequence[Value]) -> Series:
 
 
 def _steps(low: float, high: float, *, ceiling: float | None) -> list[float]:
-    """Round values from below `low` to above `high`, three to seven of them; a flat curve is not blown up."""
+    """Three to seven round values that span `low` to `high`, and at least 0.04, so that a flat curve stays flat."""
     room = max(high - low, 0.04)
     size = 10.0 ** math.floor(math.log10(room / 4))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if room / (size * factor) <= 5)
     first = math.floor((high + low - room) / 2 / step + 1e-9)
     last = math.ceil((high + low + room) / 2 / step - 1e-9)
-    steps = [round(step * place, 10) for place in range(max(first, 0), last + 1)]
+    steps = [round(step * number, 10) for number in range(max(first, 0), last + 1)]
     return [value for value in steps if ceiling is None or value <= ceiling]
 
 

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 from batchland.errors import UsageError
 from batchland.system.files import write_file
 from batchland.trend.measure import Trend
+from batchland.trend.page import render
 from batchland.trend.schema import TREND
 
 
 class TrendFiles(NamedTuple):
-    """What was written."""
+    """The written files."""
 
     html: Path
     parquet: Path
@@ -24,15 +25,13 @@ class TrendFiles(NamedTuple):
 def write_trend(trend: Trend, out: Path) -> TrendFiles:
     """Write the page to `out` and the table beside it, as `*.parquet`.
 
-    Raises UsageError if `out` is no name of a page, or beside it lies another table than a trend's; OutputError.
+    Raises UsageError if `out` does not end in .html or would replace a table that is not a trend's; OutputError.
     """
-    from batchland.trend.page import render
-
     if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{out}: the trend is a page; give --out a name like trend.html")
+        raise UsageError(f"{out}: the trend is a page; its name must end in .html")
     files = TrendFiles(out, out.with_suffix(".parquet"))
     if files.parquet.exists() and not _is_trend(files.parquet):
-        raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend; give another --out")
+        raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend", advice="other_out")
     page = render(trend)
     write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
     write_file(files.html, page)
@@ -40,7 +39,7 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
 
 
 def _is_trend(table: Path) -> bool:
-    """Of this batchland or, with fewer columns, an earlier one."""
+    """An earlier version's has fewer columns."""
     with suppress(OSError, pa.ArrowException):
         return {"outcome", "exit_code", "gates"} <= set(pq.read_schema(table).names) <= set(TREND.names)
     return False

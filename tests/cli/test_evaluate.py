@@ -6,7 +6,7 @@ import pytest
 from commands import batchland
 from evaluation_data import Row, write_label_folders, write_predictions
 
-from batchland.evaluation.saved import FILES, read_report
+from batchland.evaluation.saved import REPORT_FILES, read_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill")
 RED, GREEN = (0.8, 0.2), (0.3, 0.7)
@@ -27,32 +27,32 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SUMMARY = """\
 toy: 8 images scored and labelled, 2 classes
-  top-1 accuracy            87.5%  (52.9 to 97.8%)
-  balanced accuracy         87.5%  (62.5 to 100.0%)
-  macro F1                  87.3%  (56.4 to 100.0%)
-  calibration error         11.3%
+  top-1 accuracy     87.5%  (52.9 to 97.8%)
+  balanced accuracy  87.5%  (51.4 to 97.9%)
+  macro F1           87.3%
+  calibration error  11.3%  (0.0 to 12.7%)
 """
 
 
-def test_the_summary_the_files_and_where_they_are(night: Path) -> None:
+def test_terminal_output_and_files(night: Path) -> None:
     result = batchland("evaluate", "preds.parquet", "--labels", "labels", "--out", "report")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == SUMMARY + (
-        "worst classes   accuracy   images  mostly taken for\n"
-        "  Green Hill       75.0%        4  Red Tower\n"
-        "  Red Tower       100.0%        4  –\n"
+        "worst classes  accuracy  images  mostly predicted as\n"
+        "  Green Hill      75.0%       4  Red Tower\n"
+        "  Red Tower      100.0%       4  –\n"
         "report: report/report.html\n"
     )
-    assert sorted(path.name for path in Path("report").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in Path("report").iterdir()) == sorted(REPORT_FILES)
 
 
-def test_where_the_report_goes_is_looked_at_before_anything_is_read(night: Path) -> None:
+def test_the_output_folder_is_checked_first(night: Path) -> None:
     result = batchland("evaluate", "no-such.parquet", "-l", "labels", "-o", "/proc/report")
     assert (result.exit_code, result.stdout) == (74, "")
     assert result.stderr.startswith("batchland: /proc/report: cannot be written (")
 
 
-def test_a_failing_gate_is_exit_code_4_and_one_line_and_the_report_is_there(night: Path) -> None:
+def test_a_failing_gate_exits_with_4_after_writing_the_report(night: Path) -> None:
     gates = ("--fail-if", "top1 < 0.9", "--fail-if", "class[Green Hill].recall < 70%")
     result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", *gates)
     assert result.exit_code == 4
@@ -65,7 +65,7 @@ def test_a_failing_gate_is_exit_code_4_and_one_line_and_the_report_is_there(nigh
     assert "top1 is 0.875 (fails if top1 &lt; 0.9)" in page
 
 
-def test_a_drop_against_a_baseline(night: Path) -> None:
+def test_a_drop_with_a_baseline(night: Path) -> None:
     assert batchland("evaluate", "before.parquet", "-l", "labels", "-o", "before").exit_code == 0
     arguments = ("evaluate", "preds.parquet", "-l", "labels", "-o", "report", "--baseline", "before", "--fail-if")
     assert batchland(*arguments, "drop(top1) > 0.125").exit_code == 0
@@ -81,14 +81,12 @@ def test_a_drop_against_a_baseline(night: Path) -> None:
     [
         (("--fail-if", "top < 1"), "gate 'top < 1': unknown figure 'top' (did you mean 'top5'?)"),
         (("--fail-if", "drop(f1) > 0"), "gate 'drop(f1) > 0': unknown figure 'f1'"),
-        (("--fail-if", "drop(top1) > 0"), "a drop needs an earlier report; give --baseline REPORT"),
+        (("--fail-if", "drop(top1) > 0"), "a drop needs an earlier report as baseline; give it with --baseline"),
         (("--baseline", "labels"), "labels: holds no summary.json; give a folder that `batchland evaluate` wrote"),
-        (("--strip-prefix", "0"), "no predicted image has a label"),
+        (("--strip-prefix", "0"), "labels must name images by their path below the scored folder"),
     ],
 )
-def test_what_cannot_be_done_is_exit_code_2_before_anything_is_written(
-    night: Path, arguments: tuple[str, ...], message: str
-) -> None:
+def test_usage_errors_exit_with_2(night: Path, arguments: tuple[str, ...], message: str) -> None:
     result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -96,7 +94,7 @@ def test_what_cannot_be_done_is_exit_code_2_before_anything_is_written(
     assert not Path("report").exists()
 
 
-def test_markdown_is_all_that_is_printed(night: Path) -> None:
+def test_markdown_output(night: Path) -> None:
     result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", "--markdown")
     assert result.stdout.startswith("## toy: evaluation\n\nThe first choice is right for 7 of 8 images: 87.5% (95% ")
     assert "report:" not in result.stdout

@@ -30,7 +30,7 @@ EACH_COMMAND = pytest.mark.parametrize(("path", "command"), COMMANDS, ids=["-".j
 
 
 @EACH_COMMAND
-def test_every_command_has_an_example_and_a_place_in_the_readme(path, command):
+def test_every_command_has_an_example_and_a_row_in_the_readme(path, command):
     assert command.epilog, "no example"
     assert " ".join(path) in command.epilog
     assert command.help
@@ -48,16 +48,21 @@ def test_the_overview_cuts_no_sentence_short():
     assert "..." not in result.output.partition("Commands:")[2]
 
 
-def test_help_and_scoring_options_import_nothing_heavy():
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [(["--help"], []), (["score", "--help"], ["pydantic"]), (["train", "--help"], ["pydantic"])],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(arguments, imported):
     code = (
         "import sys; from batchland.cli.main import main\n"
-        "try: main(['score', '--help'])\n"
+        f"try: main({arguments})\n"
         "except SystemExit: pass\n"
         "heavy = ('numpy', 'pyarrow', 'onnxruntime', 'torch', 'PIL', 'pydantic')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.splitlines()[-1] == "[]"
+    assert shown.splitlines()[-1] == str(imported)
 
 
 def test_errors_are_one_line_on_stderr_and_an_exit_code(tmp_path, toy_model):
@@ -67,15 +72,16 @@ def test_errors_are_one_line_on_stderr_and_an_exit_code(tmp_path, toy_model):
     assert result.stderr.splitlines()[-1] == f"batchland: {missing}: does not exist; give a folder of images"
 
 
-def test_a_file_for_a_folder_is_told_what_takes_files(toy_model, tmp_path):
+def test_a_file_in_place_of_a_folder_names_what_takes_files(toy_model, tmp_path):
     result = batchland("score", toy_model, "--model", toy_model, "--out", tmp_path / "p.parquet")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        2, f"batchland: {toy_model}: is a file; give a folder of images, a list of them by --images, or look a few up "
-        "with `batchland predict`",
-    )  # fmt: skip
+        2,
+        f"batchland: {toy_model}: is a file; give a folder of images, or classify single files with `batchland "
+        "predict`; or name a list of them with --images",
+    )
 
 
-def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch):
+def test_score_prints_a_summary(tmp_path, toy_model, colour_folders, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (colour_folders / "broken.jpg").write_bytes(b"")
     for name in ("notes.txt", ".hidden.jpg", "README"):
@@ -85,10 +91,11 @@ def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch
         os.mkfifo(colour_folders / name)
     result = batchland("score", "labelled", "--out", "p.parquet", "--model", "toy.onnx", "--device", "cpu")
     assert result.exit_code == 0
-    told = result.stdout
-    assert told.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
-    assert "9 ok, 1 failed (empty 1). Passed over: dangling link 1, not a regular file 2. Seconds: list " in told
-    assert told.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
+    text = result.stdout
+    assert text.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
+    ignored = "6 ignored (.txt 1, dangling link 1, hidden 1, no extension 1, not a regular file 2)"
+    assert f"9 ok, 1 failed (empty 1), {ignored}. Seconds: list " in text
+    assert text.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3
     assert "1 of 10 images failed (empty 1), more than max-failed 0 allows" in result.stderr
@@ -117,7 +124,7 @@ def test_inspect_prints_the_card(toy_model):
     assert '"label": "Red Tower"' in as_json.stdout
 
 
-def test_sample_says_what_it_drew(tmp_path, monkeypatch):
+def test_sample_prints_a_summary(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = batchland("sample", "drawn", "--images", "80")
     assert result.stdout == (
@@ -125,7 +132,7 @@ def test_sample_says_what_it_drew(tmp_path, monkeypatch):
     )
 
 
-def test_public_names_are_what_they_are_and_lead_somewhere():
+def test_public_names_are_sorted_and_documented():
     assert sorted(package.__all__) == package.__all__
     for name in package.__all__:
         assert getattr(package, name).__doc__, f"{name} is not documented"

@@ -1,20 +1,22 @@
-"""run_demo(): the whole way on a small sample, both models, everything where it says."""
+"""run_demo() on a small sample: both models, and all results in their folders."""
 
 import pyarrow.parquet as pq
 import pytest
 from toys import COLOURS
 
+from batchland.demo import run
 from batchland.demo.run import run_demo
 from batchland.demo.sample import draw_sample
 from batchland.errors import UsageError
 from batchland.training.options import TrainOptions
 
 
-def test_everything_is_there_and_agrees(tmp_path):
+def test_a_demo_writes_all_results(tmp_path):
     folder = tmp_path / "demo"
     drawn = draw_sample(folder / "sample", images=80)
-    options = TrainOptions(weights="none", epochs=1, views=0, size=32, num_workers=0)
-    result = run_demo(folder, options)
+    small = {"weights": "none", "epochs": 1, "views": 0, "size": 32, "num_workers": 0}
+    transfer = TrainOptions(model="transfer", backbone="resnet18", **small)
+    result = run_demo(folder, [TrainOptions(model="scratch", **small), transfer])
     assert [model.name for model in result.models] == ["scratch", "transfer"]
     assert sorted(path.name for path in folder.iterdir()) == ["models", "predictions", "report", "runs", "sample"]
     for model in result.models:
@@ -27,10 +29,22 @@ def test_everything_is_there_and_agrees(tmp_path):
     assert counts.failed_by_code == {"empty": 1, "not_an_image": 1, "truncated": 1}
 
 
-def test_somebodys_folder_is_no_place_for_a_demo(tmp_path, colour_folders):
+def test_without_weights_only_the_scratch_model_is_trained(tmp_path, monkeypatch):
+    folder = tmp_path / "demo"
+    draw_sample(folder / "sample", images=80)
+    monkeypatch.setattr(run, "has_weights", lambda: False)
+    monkeypatch.setattr(run, "SCRATCH", TrainOptions(model="scratch", epochs=1, size=32, num_workers=0))
+    result = run_demo(folder)
+    assert [model.name for model in result.models] == ["scratch"]
+    assert result.report == folder / "report" / "scratch" / "report.html"
+    assert result.report.stat().st_size > 10_000
+    assert sorted(path.name for path in (folder / "report").iterdir()) == ["scratch"]
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path, colour_folders):
     (tmp_path / "file").touch()
-    for place in (colour_folders, tmp_path / "file"):
+    for path in (colour_folders, tmp_path / "file"):
         with pytest.raises(UsageError) as caught:
-            run_demo(place)
-        assert str(caught.value) == f"{place}: holds something that is not a demo's; give another folder"
+            run_demo(path)
+        assert str(caught.value) == f"{path}: holds files that are not from a demo; give another folder"
     assert sorted(path.name for path in colour_folders.iterdir()) == list(COLOURS)

@@ -1,4 +1,4 @@
-"""The doctor: healthy installations and sick ones, each told in one line with what to do."""
+"""The doctor on healthy and broken installations, models and jobs: one line per check, with what to do."""
 
 import json
 import os
@@ -15,11 +15,13 @@ from click.testing import CliRunner
 from nights import night
 from toys import needs_codec, picture, toy_card, write_toy_model
 
-import batchland.doctor.examine as doctor_module
 from batchland.cli.main import main
-from batchland.doctor.examine import Check, check_jpeg_decoder, examine_installation, examine_job, examine_model
+from batchland.doctor import installation, machine
+from batchland.doctor.check import Check
+from batchland.doctor.examine import examine_installation, examine_job, examine_model
+from batchland.doctor.installation import check_jpeg_decoder
 from batchland.models.gpu import jpeg_decoder
-from batchland.nightly.run_record import update_run
+from batchland.nightly.record_files import update_run
 from batchland.system.lock import locked
 
 YESTERDAY = date.today() - timedelta(days=1)
@@ -55,7 +57,7 @@ def test_a_healthy_installation(toy_model):
     assert re.fullmatch(rf"{toy_model}: toy, 3 classes, sha256 [0-9a-f]{{12}}, runs on cpu", found["model"].found)
 
 
-def test_cuda_is_told_from_a_session_that_ran_or_with_the_reason():
+def test_cuda_is_checked_by_running_a_model():
     found = by_name(examine_installation())["cuda"]
     if found.state == "ok":
         assert found.found == "CUDAExecutionProvider ran a convolution on cuda:0"
@@ -97,8 +99,8 @@ def test_two_onnxruntime_wheels_side_by_side(tmp_path, monkeypatch):
     )
 
 
-def test_what_a_removed_wheel_leaves_of_the_other(tmp_path):
-    """`import onnxruntime` still works, as an empty namespace; everything that needs it is told, nothing crashes."""
+def test_removing_one_of_two_onnxruntime_wheels_breaks_the_other(tmp_path):
+    """`import onnxruntime` still works, as an empty namespace; every check that needs it fails, none crashes."""
     (tmp_path / "onnxruntime").mkdir()
     (tmp_path / "onnxruntime" / "__init__.py").touch()
     code = (
@@ -111,53 +113,53 @@ def test_what_a_removed_wheel_leaves_of_the_other(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lines = [line for line in result.stdout.splitlines() if line.startswith("fail")]
     reinstall = "reinstall batchland into a fresh environment"
-    told = [line.split("|")[1:] for line in lines[1:]]
-    assert told == [[name, reinstall] for name in ("cpu", "cuda", "model", "job")]
-    assert re.fullmatch(r"fail\|onnxruntime\|pip install --force-reinstall --no-deps onnxruntime(-gpu)?", lines[0])
+    failed = [line.split("|")[1:] for line in lines[1:]]
+    assert failed == [[name, reinstall] for name in ("cpu", "cuda", "model", "job")]
+    assert re.fullmatch(r"fail\|onnxruntime\|pip uninstall -y (onnxruntime(-gpu)?); then pip install \1", lines[0])
 
 
 def test_a_package_that_is_missing_and_one_that_is_too_old(monkeypatch):
     wanted = ["numpy>=999", "no-such-package>=1", "torch>=999; extra == 'train'", "click"]
-    monkeypatch.setattr(doctor_module, "requires", lambda name: wanted)
+    monkeypatch.setattr(installation, "requires", lambda name: wanted)
     found = by_name(examine_installation())["packages"]
-    assert (found.state, found.advice) == ("fail", "pip install --upgrade batchland")
+    assert (found.state, found.advice) == ("fail", "pip install -U batchland")
     assert re.fullmatch(r"numpy \S+ is not >=999, no-such-package is not installed", found.found)
 
 
 def test_little_memory_and_a_disk_that_cannot_be_written(monkeypatch):
-    monkeypatch.setattr(doctor_module, "usable_memory", lambda: 2**29)
-    monkeypatch.setattr(doctor_module, "machine_memory", lambda: 2**34)
+    monkeypatch.setattr(machine, "usable_memory", lambda: 2**29)
+    monkeypatch.setattr(machine, "machine_memory", lambda: 2**34)
     found = by_name([*examine_installation(), *examine_model(folder=Path("/proc"))])
     assert found["memory"] == Check(
         "memory",
         "warn",
         "0.5 GiB usable of the machine's 16.0 GiB",
-        "raise the container's limit, or lower --batch-size and --num-workers",
+        "raise the container's limit, or lower batch_size and num_workers",
     )
     assert (found["disk"].state, found["disk"].found.split(" (")[0]) == ("fail", "/proc: cannot be written")
 
 
 @needs_codec
-def test_the_jpeg_decoder_is_tried(monkeypatch):
+def test_the_jpeg_decoder_is_run(monkeypatch):
     version = jpeg_decoder.load_codec().__version__
     found = f"nvImageCodec {version}, CPU_ONLY; damaged files are found by the CPU"
     assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
     monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
     found = (
-        f"not usable: nvImageCodec {version} is too old; pip install --upgrade 'batchland[decode-cuda]'; only --decode "
-        "cuda needs it"
+        f"not usable: nvImageCodec {version} is too old; pip install -U 'batchland[decode-cuda]'; only decode = "
+        '"cuda" needs it'
     )
     assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
 
 
 def test_a_little_disk(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor_module, "LITTLE_DISK", 2**60)
+    monkeypatch.setattr(machine, "LITTLE_DISK", 2**60)
     found = by_name(examine_model(folder=tmp_path / "not" / "yet"))["disk"]
     assert found.state == "warn"
     assert re.fullmatch(rf"\d+\.\d GiB free at {tmp_path}", found.found)
 
 
-def test_a_model_that_is_none(tmp_path, toy_model):
+def test_a_file_that_is_not_a_model(tmp_path, toy_model):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     found = by_name(examine_model(tmp_path / "broken.onnx"))["model"]
     assert (found.state, found.found.split(": ")[:2]) == (
@@ -167,9 +169,9 @@ def test_a_model_that_is_none(tmp_path, toy_model):
 
 def test_a_job_that_is_ready(job, tmp_path, toy_model):
     found = list(examine_job(job))
-    name, state, told, advice = found.pop(2)
+    name, state, result, advice = found.pop(2)
     assert (name, state, advice) == ("model toy", "ok", "")
-    assert told.startswith(f"{toy_model}: toy, 3 classes")
+    assert result.startswith(f"{toy_model}: toy, 3 classes")
     assert [check._replace(found=re.sub(r"^\S+ GiB", "N GiB", check.found)) for check in found] == [
         Check("job", "ok", f"{job}: nightly, next for {YESTERDAY}"),
         Check("input", "ok", f"{tmp_path}/incoming/{YESTERDAY}"),
@@ -196,21 +198,21 @@ def test_a_job_in_trouble(job, tmp_path):
         "input",
         "warn",
         f"{tmp_path}/incoming/{YESTERDAY}: does not exist; is the delivery late, or `images` in {job} wrong?",
-        "wait for the delivery, or mend the job file",
+        "wait for the delivery, or correct the job file",
     )
     assert found["labels"] == Check(
         "labels",
         "warn",
-        f"{tmp_path}/labels-{YESTERDAY}.csv: not there; the night fails",
-        "bring them, or mend the job file",
+        f"{tmp_path}/labels-{YESTERDAY}.csv: does not exist; the night fails",
+        "deliver them, or correct the job file",
     )
     assert found["notify"] == Check(
-        "notify", "warn", "no-such-program: no such program", "install it, or give its whole path"
+        "notify", "warn", "no-such-program: no such program", "install it, or give its full path"
     )
     assert (found["disk, metrics"].state, found["disk, metrics"].found[:24]) == ("fail", "/proc: cannot be written")
-    assert (found["model first"].state, found["model first"].found[:33]) == (
+    assert (found["model first"].state, found["model first"].found[:35]) == (
         "fail",
-        "--device cuda:7 cannot run here: ",
+        "device cuda:7 cannot be used here: ",
     )
     assert found["model second"].found == (
         f"{tmp_path}/none.onnx: cannot be read (No such file or directory); give an exported or adopted model"
@@ -220,7 +222,7 @@ def test_a_job_in_trouble(job, tmp_path):
         "last night",
         "warn",
         f"{YESTERDAY}: gate_failed (gate failed: top1 < 0.9)",
-        f"batchland run {job} --date {YESTERDAY}",
+        f"run that night again: batchland run {job}",
     )
 
 
@@ -235,13 +237,13 @@ def test_the_command(job, toy_model):
     healthy = run(main, ["doctor", "--job", str(job)])
     assert healthy.exit_code == 0
     assert f"ok    job             {job}: nightly, next for {YESTERDAY}\n" in healthy.output
-    lines = run(main, ["doctor", "--model", str(toy_model), "--json"]).output.splitlines()
-    assert [json.loads(line)["name"] for line in lines][-2:] == ["disk", "model"]
+    found = json.loads(run(main, ["doctor", "--model", str(toy_model), "--json"]).output)
+    assert [check["name"] for check in found["checks"]][-2:] == ["disk", "model"]
     sick = run(main, ["doctor", "--model", "absent.onnx"])
     assert sick.exit_code == 1
-    told = "absent.onnx: cannot be read (No such file or directory); give an exported or adopted model"
-    assert sick.output.splitlines()[-1] == f"fail  model           {told}"
+    problem = "absent.onnx: cannot be read (No such file or directory); give an exported or adopted model"
+    assert sick.output.splitlines()[-1] == f"fail  model           {problem}"
     both = run(main, ["doctor", "--job", str(job), "--device", "cpu"])
     assert (both.exit_code, both.stderr.splitlines()[-1]) == (
-        2, "Error: a job names its models and its device itself; leave --model and --device out"
+        2, "Error: a job names its models and its device itself; leave out --model and --device"
     )  # fmt: skip

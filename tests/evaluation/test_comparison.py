@@ -43,7 +43,7 @@ def changed(tmp_path: Path) -> Comparison:
     return compare(evaluation(tmp_path / "a", *before), evaluation(tmp_path / "b", *after, model="other"))
 
 
-def test_the_images_that_changed(tmp_path: Path) -> None:
+def test_flips(tmp_path: Path) -> None:
     comparison = changed(tmp_path)
     names = ("image", "true_label", "change", "predicted_a", "probability_a", "predicted_b", "probability_b")
     assert [tuple(row.values()) for row in comparison.flips.select(names).to_pylist()] == [
@@ -62,14 +62,14 @@ def approx(value: float) -> tuple[object]:
     return (pytest.approx(value),)
 
 
-def test_right_and_wrong_together(tmp_path: Path) -> None:
+def test_agreement(tmp_path: Path) -> None:
     agreement = changed(tmp_path).summary.agreement
     assert agreement.model_dump() == {
         "both_right": 1, "only_a_right": 1, "only_b_right": 2, "both_wrong": 1, "p_value": 1.0,
     }  # fmt: skip
 
 
-def test_the_table_of_classes(tmp_path: Path) -> None:
+def test_per_class_table(tmp_path: Path) -> None:
     table = changed(tmp_path).per_class
     assert table.schema.equals(CLASS_CHANGES)
     rows = table.to_pylist()
@@ -94,7 +94,7 @@ def test_the_table_of_classes(tmp_path: Path) -> None:
     assert bounds[0][0] < -0.5 < bounds[0][1]
 
 
-def test_only_what_both_scored_alike_is_compared_and_the_rest_accounted_for(tmp_path: Path) -> None:
+def test_images_that_cannot_be_compared_are_counted(tmp_path: Path) -> None:
     labels = tmp_path / "l.csv"
     names = ("both", "alone", "broken in a", "broken in b", "broken in both", "relabelled")
     labels.write_text("image,label\n" + "".join(f"{name},Red Tower\n" for name in names))
@@ -135,18 +135,18 @@ def test_only_what_both_scored_alike_is_compared_and_the_rest_accounted_for(tmp_
     ]
 
 
-def test_evaluations_without_a_common_image_are_refused(tmp_path: Path) -> None:
+def test_evaluations_without_a_common_image_are_rejected(tmp_path: Path) -> None:
     one = evaluation(tmp_path / "a", Row("00.Red_Tower/1.jpg", RED))
     other = evaluation(tmp_path / "b", Row("00.Red_Tower/2.jpg", RED))
     with pytest.raises(UsageError) as caught:
         compare(one, other)
     assert str(caught.value) == (
-        f"{tmp_path}/a/preds.parquet and {tmp_path}/b/preds.parquet: no image was scored and labelled alike in both (1 "
-        "and 1 images, 0 of them in both); compare runs over the same images"
+        f"{tmp_path}/a/preds.parquet and {tmp_path}/b/preds.parquet: no image was scored with the same label in both "
+        "(1 and 1 images, 0 of them in both); compare runs over the same images"
     )
 
 
-def test_classes_in_another_order_are_the_same_classes(tmp_path: Path) -> None:
+def test_classes_are_matched_by_label(tmp_path: Path) -> None:
     """Model B has the classes in reverse: by index all would be wrong, by name nothing has changed."""
     rows = [Row(f"{FOLDERS[index % 3]}/{index}.jpg", (RED, GREEN, BLUE)[index % 3]) for index in range(9)]
     reverse = [Row(row.image, row.probabilities[::-1]) for row in rows]
@@ -178,7 +178,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarr
     return truth, first.argmax(1), second.argmax(1), compare(*sides)
 
 
-def test_figures_are_those_of_the_evaluations_and_differ_as_they_do(
+def test_figures_equal_those_of_the_evaluations(
     case: tuple[np.ndarray, np.ndarray, np.ndarray, Comparison],
 ) -> None:
     truth, a, b, comparison = case
@@ -193,7 +193,7 @@ def test_figures_are_those_of_the_evaluations_and_differ_as_they_do(
         assert change.low is None or change.low <= change.difference <= change.high
 
 
-def test_the_interval_of_accuracy_is_scipy_s_paired_bootstrap(
+def test_accuracy_interval_equals_scipy_s_paired_bootstrap(
     case: tuple[np.ndarray, np.ndarray, np.ndarray, Comparison],
 ) -> None:
     """Ours keeps each class's number of images, which changes little here."""
@@ -207,7 +207,7 @@ def test_the_interval_of_accuracy_is_scipy_s_paired_bootstrap(
     assert (top1.low, top1.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
 
 
-def test_the_interval_of_macro_f1_is_that_of_resampled_images(
+def test_macro_f1_interval_equals_a_bootstrap_of_images(
     case: tuple[np.ndarray, np.ndarray, np.ndarray, Comparison],
 ) -> None:
     truth, a, b, comparison = case
@@ -222,7 +222,7 @@ def test_the_interval_of_macro_f1_is_that_of_resampled_images(
     assert (change.low, change.high) == pytest.approx(np.quantile(samples, [0.025, 0.975]).tolist(), abs=0.008)
 
 
-def test_tests_are_those_of_statsmodels(case: tuple[np.ndarray, np.ndarray, np.ndarray, Comparison]) -> None:
+def test_p_values_equal_statsmodels(case: tuple[np.ndarray, np.ndarray, np.ndarray, Comparison]) -> None:
     truth, a, b, comparison = case
 
     def exact(images: np.ndarray) -> float:
@@ -238,7 +238,7 @@ def test_tests_are_those_of_statsmodels(case: tuple[np.ndarray, np.ndarray, np.n
     )
 
 
-def test_reports_read_back_compare_as_their_evaluations(tmp_path: Path) -> None:
+def test_saved_reports_compare_like_their_evaluations(tmp_path: Path) -> None:
     rows = [Row(f"00.Red_Tower/{index}.jpg", RED if index % 3 else GREEN) for index in range(12)]
     a = evaluation(tmp_path / "a", *rows)
     b = evaluation(tmp_path / "b", *(Row(row.image, RED) for row in rows))
@@ -251,7 +251,7 @@ def test_reports_read_back_compare_as_their_evaluations(tmp_path: Path) -> None:
     assert (direct.summary.a.report, read.summary.a.report) == (None, str(tmp_path / "report-a"))
 
 
-def test_what_two_sides_are_called(tmp_path: Path) -> None:
+def test_names_of_the_sides(tmp_path: Path) -> None:
     row = Row("00.Red_Tower/1.jpg", RED)
     same = [evaluation(tmp_path / night, row) for night in ("monday", "tuesday")]
     summary = compare(*same).summary
@@ -268,4 +268,4 @@ def test_the_same_seed_gives_the_same_intervals(tmp_path: Path) -> None:
     assert one.summary.figures == two.summary.figures
     alike = evaluation(tmp_path / "3", Row("00.Red_Tower/1.jpg", RED))
     summary = compare(alike, alike, CompareOptions(resamples=300)).summary
-    assert (summary.figures.top1.low, summary.resamples) == (None, 300)
+    assert (summary.figures.mean_confidence.low, summary.resamples) == (None, 300)

@@ -1,5 +1,6 @@
 """Predictions and labels joined and accounted for; the whole evaluation."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def top1(evaluation: Evaluation) -> float | None:
     return evaluation.summary.figures.top1 and evaluation.summary.figures.top1.value
 
 
-def test_everything_matches(tmp_path: Path) -> None:
+def test_all_images_match(tmp_path: Path) -> None:
     names = ("00.Red_Tower/1.jpg", "01.Green_Hill/1.jpg", "02.Blue_Lake/1.jpg")
     scored = predictions(tmp_path, *(Row(name, answer) for name, answer in zip(names, (RED, BLUE, BLUE), strict=True)))
     evaluation = evaluate(scored, labels(tmp_path, *names))
@@ -50,7 +51,7 @@ def test_everything_matches(tmp_path: Path) -> None:
     assert top1(evaluation) == 2 / 3
 
 
-def test_what_does_not_match_is_accounted_for(tmp_path: Path) -> None:
+def test_images_and_classes_that_do_not_match_are_counted(tmp_path: Path) -> None:
     source = labels(
         tmp_path, "07.Red_Tower/1.jpg", "07.Red_Tower/2.jpg", "01.Green_Hill/1.jpg", "Atlantis/1.jpg", "loose.png"
     )
@@ -84,40 +85,36 @@ def test_what_does_not_match_is_accounted_for(tmp_path: Path) -> None:
     ]
 
 
-def test_an_unknown_class_stops_and_tells_both_sides(tmp_path: Path) -> None:
+def test_an_unknown_class_is_an_error_that_lists_both_sides(tmp_path: Path) -> None:
     source = labels(tmp_path, "00.Red_Tower/1.jpg", "01.Green_Hil/1.jpg")
     assert refusal(predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED)), source) == (
-        f"{source}: 1 class name that the model does not know: '01.Green_Hil' (did you mean '01.Green_Hill'?); the "
-        "model's classes are 'Red Tower', 'Green Hill', 'Blue Lake'; correct the names, or leave their images out "
-        "with --ignore-unknown-classes"
+        f"{source}: 1 class name that the model does not have: '01.Green_Hil' (did you mean '01.Green_Hill'?); the "
+        "model's classes are 'Red Tower', 'Green Hill', 'Blue Lake'; correct the names"
     )
 
 
-def test_images_of_unknown_classes_alone_are_nothing_to_evaluate(tmp_path: Path) -> None:
+def test_only_unknown_classes_is_an_error(tmp_path: Path) -> None:
     source = labels(tmp_path, "Atlantis/1.jpg")
     options = EvaluateOptions(ignore_unknown_classes=True)
     message = refusal(predictions(tmp_path, Row("Atlantis/1.jpg", RED)), source, options)
-    assert "1 class name that the model does not know: 'Atlantis'" in message
+    assert "1 class name that the model does not have: 'Atlantis'" in message
 
 
-def test_a_prefix_is_advised_and_taken_off(tmp_path: Path) -> None:
+def test_a_common_prefix_is_reported_and_stripped(tmp_path: Path) -> None:
     source = labels(tmp_path, "00.Red_Tower/1.jpg")
     scored = predictions(tmp_path, Row("test/00.Red_Tower/1.jpg", RED))
     assert refusal(scored, source) == (
-        f"{scored}: no predicted image has a label: predictions name 'test/00.Red_Tower/1.jpg', {source} names "
-        "'00.Red_Tower/1.jpg'; images were scored from a folder further up: give --strip-prefix test/, or score that "
-        "folder"
+        f"{scored}: no predicted image has a label: predictions have 'test/00.Red_Tower/1.jpg', {source} has "
+        "'00.Red_Tower/1.jpg'; the predictions' names start with test/"
     )
     assert top1(evaluate(scored, source, EvaluateOptions(strip_prefix="test/"))) == 1.0
 
 
-def test_a_star_takes_off_the_name_of_every_tar_shard(tmp_path: Path) -> None:
+def test_a_star_strips_the_name_of_every_tar_shard(tmp_path: Path) -> None:
     source = labels(tmp_path, "00.Red_Tower/1.jpg", "00.Red_Tower/2.jpg")
     rows = [Row("s-001.tar/test/00.Red_Tower/1.jpg", RED), Row("s-002.tar/test/00.Red_Tower/2.jpg", RED)]
     scored = predictions(tmp_path, *rows, Row("s-003.tar/", error_code="unreadable"))
-    assert refusal(scored, source).endswith(
-        "; predictions of tar shards begin with the shard: give --strip-prefix '*.tar/test/'"
-    )
+    assert refusal(scored, source).endswith("; the predictions' names start with *.tar/test/")
     evaluation = evaluate(scored, source, EvaluateOptions(strip_prefix="*.tar/test/"))
     assert top1(evaluation) == 1.0
     assert evaluation.outcomes["image"].to_pylist() == [row.image for row in rows]
@@ -125,26 +122,27 @@ def test_a_star_takes_off_the_name_of_every_tar_shard(tmp_path: Path) -> None:
     assert (account.scored, account.unlabelled_examples) == (2, ("s-003.tar/",))
 
 
-def test_images_that_differ_by_their_shard_only_are_not_mixed_up(tmp_path: Path) -> None:
+def test_a_prefix_that_makes_names_equal_is_rejected(tmp_path: Path) -> None:
     source = labels(tmp_path, "00.Red_Tower/1.jpg")
     scored = predictions(tmp_path, Row("a.tar/00.Red_Tower/1.jpg", RED), Row("b.tar/00.Red_Tower/1.jpg", RED))
     assert refusal(scored, source, EvaluateOptions(strip_prefix="*.tar/")) == (
-        f"{scored}: without the prefix *.tar/ several images are called '00.Red_Tower/1.jpg'; give a table of labels "
-        f"that names images as the predictions do"
+        f"{scored}: without the prefix *.tar/, several images are called '00.Red_Tower/1.jpg'; give a table of labels "
+        f"with the images' names as in the predictions"
     )
 
 
-def test_the_prefix_that_fits_most_is_advised(tmp_path: Path) -> None:
+def test_the_most_frequent_prefix_is_reported(tmp_path: Path) -> None:
     names = [f"00.Red_Tower/{number}.jpg" for number in range(3)]
     rows = [Row(f"test/{names[0]}", RED), *(Row(f"train/{name}", RED) for name in names)]
     message = refusal(predictions(tmp_path, *rows), labels(tmp_path, *names))
-    assert "give --strip-prefix train/, or score that folder" in message
+    assert message.endswith("; the predictions' names start with train/")
 
 
-def test_labels_that_begin_further_up_are_told(tmp_path: Path) -> None:
+def test_a_prefix_of_the_labels_is_reported(tmp_path: Path) -> None:
     source = labels(tmp_path, "test/00.Red_Tower/1.jpg")
     scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED))
-    assert "labels begin further up: give the folder test/ in it" in refusal(scored, source)
+    message = refusal(scored, source)
+    assert message.endswith("; the labels' names start with test/: give that folder, or names without it")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -177,8 +175,12 @@ def test_the_account_adds_up(tmp_path: Path, labelled: dict[int, str], predicted
 @pytest.mark.parametrize(
     ("rows", "names", "message"),
     [
-        ((Row("x.jpg", RED),), ("a/y.jpg",), "no predicted image has a label: predictions name 'x.jpg'"),
-        ((Row("x.jpg", RED),), ("a/readme.txt",), "holds no labelled image; give class folders with images in them"),
+        ((Row("x.jpg", RED),), ("a/y.jpg",), "no predicted image has a label: predictions have 'x.jpg'"),
+        (
+            (Row("x.jpg", RED),),
+            ("a/readme.txt",),
+            "holds no labelled image",
+        ),
         ((), ("a/y.jpg",), "holds no predictions; there is nothing to evaluate"),
     ],
 )
@@ -186,33 +188,49 @@ def test_nothing_in_common(tmp_path: Path, rows: tuple[Row, ...], names: tuple[s
     assert message in refusal(predictions(tmp_path, *rows), labels(tmp_path, *names))
 
 
-def test_what_is_no_predictions_file_is_refused(tmp_path: Path) -> None:
+def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
     source = labels(tmp_path, "00.Red_Tower/1.jpg")
     path = tmp_path / "x.parquet"
-    assert refusal(path, source) == f"{path}: does not exist; give what `batchland score --out` wrote"
+    assert refusal(path, source) == f"{path}: does not exist; give predictions that `batchland score` wrote"
     path.write_bytes(b"not Parquet at all")
     assert refusal(path, source).startswith(f"{path}: cannot be read as Parquet (")
     assert refusal(source, source) == (
-        f"{source}: holds no _manifest.json, so it is no finished run of `score`; give one, or run "
-        "`score` again to finish it"
+        f"{source}: holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
     )
     (source / "_manifest.json").write_text("[]")
-    assert "is not a manifest of batchland" in refusal(source, source)
+    assert "not a manifest that this batchland reads; restore it, or score again" in refusal(source, source)
     report = evaluate(predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED)), source)
     import pyarrow.parquet as pq
 
     pq.write_table(report.outcomes, path)
     assert refusal(path, source) == (
-        f"{path}: is not a predictions file of batchland (no column 'error_message'); give what `score` wrote"
+        f"{path}: not a predictions file (no column 'error_message'); give predictions that `batchland score` wrote"
     )
 
 
-def test_an_image_that_stands_in_the_predictions_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_images_are_rejected(tmp_path: Path) -> None:
     scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED), Row("00.Red_Tower/1.jpg", BLUE))
-    assert "some images stand in it twice" in refusal(scored, labels(tmp_path, "00.Red_Tower/1.jpg"))
+    assert "holds some images twice" in refusal(scored, labels(tmp_path, "00.Red_Tower/1.jpg"))
 
 
-def test_the_fingerprint_of_labels_is_of_names_not_of_a_model_s_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_composed_and_decomposed_image_names_match(tmp_path: Path, forms: tuple[str, str]) -> None:
+    scored, labelled = (unicodedata.normalize(form, "Cafés/é.jpg") for form in forms)
+    table = tmp_path / "l.csv"
+    table.write_text(f"image,label\n{labelled},Red Tower\n")
+    evaluation = evaluate(predictions(tmp_path, Row(scored, RED)), table)
+    assert evaluation.outcomes["image"].to_pylist() == [scored]
+
+
+def test_two_images_that_differ_by_their_unicode_form_are_two_images(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    table = tmp_path / "l.csv"
+    table.write_text(f"image,label\n{names[0]},Red Tower\n{names[1]},Blue Lake\n")
+    evaluation = evaluate(predictions(tmp_path, Row(names[0], RED), Row(names[1], BLUE)), table)
+    assert evaluation.outcomes["correct"].to_pylist() == [True, True]
+
+
+def test_the_labels_fingerprint_is_independent_of_the_class_order(tmp_path: Path) -> None:
     source = labels(tmp_path, "00.Red_Tower/1.jpg", "01.Green_Hill/1.jpg")
     rows = (Row("00.Red_Tower/1.jpg", RED), Row("01.Green_Hill/1.jpg", RED))
     one = write_predictions(tmp_path / "1.parquet", FOLDERS, rows)
@@ -222,17 +240,15 @@ def test_the_fingerprint_of_labels_is_of_names_not_of_a_model_s_order(tmp_path: 
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_of_shards_and_of_a_job_s_partitions_one_is_asked_for(tmp_path: Path) -> None:
+def test_folders_of_shards_or_partitions_are_rejected(tmp_path: Path) -> None:
     source, out = labels(tmp_path, "00.Red_Tower/1.jpg"), tmp_path / "out"
     (out / "shard-00000-of-00002").mkdir(parents=True)
-    assert refusal(out, source) == (
-        f"{out}: holds shards; run `batchland merge {out} --out preds.parquet`, and give what it writes"
-    )
+    assert refusal(out, source) == f"{out}: holds shards; run `batchland merge`, and give its output"
     (out / "shard-00000-of-00002").rmdir()
     for day in (24, 23):
         (out / f"date=2026-11-{day}").mkdir()
     assert refusal(out, source) == (
-        f"{out}: holds the partitions of a job, of which each is a run of its own; give one, like date=2026-11-24 in it"
+        f"{out}: holds the partitions of a job, each of them a separate run; give one, like date=2026-11-24"
     )
 
 
@@ -250,7 +266,7 @@ def test_the_same_seed_gives_the_same_evaluation(tmp_path: Path) -> None:
     "options",
     [{"confidence": 1.0}, {"confidence": 0.1}, {"resamples": 10}, {"bins": 1}, {"seed": -1}, {"confidense": 0.9}],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         EvaluateOptions(**options)  # type: ignore[arg-type]
 

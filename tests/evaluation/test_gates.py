@@ -12,7 +12,7 @@ from batchland.evaluation.saved import Report, read_report
 from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Sea < Sky")
-NO_GATE = 'is not NAME < NUMBER, or with <=, > or >=; write it like "top1 < 0.70" or "drop(top1) > 2%"'
+NO_GATE = 'must be NAME < NUMBER (or <=, >, >=), like "top1 < 0.70" or "drop(top1) > 2%"'
 RED, GREEN = (0.8, 0.15, 0.05), (0.1, 0.8, 0.1)
 
 
@@ -62,7 +62,7 @@ def verdict(text: str, evaluation: Evaluation, baseline: Report | None = None) -
         ("log_loss > 2.5", ("log_loss", False, ">", 2.5)),
     ],
 )
-def test_gates_are_read(text: str, gate: tuple[str, bool, str, float]) -> None:
+def test_gates_are_parsed(text: str, gate: tuple[str, bool, str, float]) -> None:
     assert parse_gate(text) == Gate(text.strip(), *gate)
 
 
@@ -94,7 +94,7 @@ def test_gates_are_read(text: str, gate: tuple[str, bool, str, float]) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_gate_is_refused(text: str, message: str) -> None:
+def test_invalid_gates_are_rejected(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_gate(text)
     assert str(caught.value) == message
@@ -118,7 +118,7 @@ def test_verdicts(tonight: Evaluation, text: str, failed: bool, found: str) -> N
     assert verdict(text, tonight) == (failed, f"{found} (fails if {text})")
 
 
-def test_drops_against_an_earlier_report(tonight: Evaluation, last_night: Report) -> None:
+def test_drops(tonight: Evaluation, last_night: Report) -> None:
     assert verdict("drop(top1) > 0.25", tonight, last_night) == (
         False,
         "top1 went from 1 to 0.75 (fails if drop(top1) > 0.25)",
@@ -137,30 +137,30 @@ def test_a_drop_on_another_test_set_says_so(tmp_path: Path, last_night: Report) 
     )
 
 
-def test_a_drop_needs_something_to_drop_from(tonight: Evaluation) -> None:
-    with pytest.raises(UsageError, match=r"drop needs an earlier report; give --baseline REPORT"):
+def test_a_drop_needs_a_baseline(tonight: Evaluation) -> None:
+    with pytest.raises(UsageError, match=r"a drop needs an earlier report as baseline"):
         verdict("drop(top1) > 0.1", tonight)
 
 
-def test_a_class_that_the_model_does_not_have_is_a_mistake_in_the_gate(tonight: Evaluation) -> None:
+def test_an_unknown_class_is_an_error(tonight: Evaluation) -> None:
     with pytest.raises(UsageError, match=r"the model has no class 'Green Hil'; did you mean 'Green Hill'\?"):
         verdict("class[Green Hil].recall < 1", tonight)
 
 
 @pytest.mark.parametrize("text", ["class[Sea < Sky].recall < 0.1", "log_loss > 9", "top3 < 0.1"])
-def test_a_figure_that_the_data_does_not_allow_fails_its_gate(tonight: Evaluation, text: str) -> None:
+def test_a_missing_figure_fails_its_gate(tonight: Evaluation, text: str) -> None:
     failed, message = verdict(text, tonight)
     assert failed
-    assert message == f"{parse_gate(text).name} is not known (fails if {text})"
+    assert message == f"{parse_gate(text).name} is not available (fails if {text})"
 
 
-def test_a_night_without_a_readable_image_passes_no_gate(tmp_path: Path, last_night: Report) -> None:
+def test_all_gates_fail_without_a_readable_image(tmp_path: Path, last_night: Report) -> None:
     night = evaluation(tmp_path / "broken", Row("00.Red_Tower/1.jpg", error_code="empty"))
-    assert verdict("top1 < 0.1", night) == (True, "top1 is not known (fails if top1 < 0.1)")
+    assert verdict("top1 < 0.1", night) == (True, "top1 is not available (fails if top1 < 0.1)")
     assert verdict("drop(top1) > 0.5", night, last_night)[0]
 
 
-def test_the_failing_gates_are_one_line(tonight: Evaluation, tmp_path: Path) -> None:
+def test_failing_gates_are_one_line(tonight: Evaluation, tmp_path: Path) -> None:
     gates = [parse_gate(text) for text in ("top1 < 0.8", "failed > 3", "failed > 0")]
     results = check_gates(gates, tonight)
     with pytest.raises(GateFailedError) as caught:

@@ -1,5 +1,7 @@
 """Labels from folders and tables, and classes matched by name."""
 
+import os
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
 from batchland.errors import UsageError
-from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
+from batchland.evaluation.labels import ClassMatch, Labels, match_classes, read_labels, unknown_classes_message
 from batchland.models.card import class_names
 
 PREDICTED = pa.chunked_array([["a/1.jpg", "a/2.data"]])
@@ -36,7 +38,7 @@ def table(path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def test_the_first_folder_is_the_class_whatever_lies_deeper(tmp_path: Path) -> None:
+def test_the_first_folder_is_the_class(tmp_path: Path) -> None:
     write_label_folders(tmp_path, ["a/1.jpg", "a/2.data", "a/3.txt", "b/deep/er/1.PNG", "loose.jpg", "notes.txt"])
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
@@ -51,9 +53,9 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     assert pairs(read(tmp_path / "labels")) == {"a/1.jpg": "a", "b/1.jpg": "b"}
 
 
-def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_class_folders_is_rejected(tmp_path: Path) -> None:
     write_label_folders(tmp_path, ["1.jpg"])
-    assert refusal(tmp_path) == ("holds no class folders; labels are a folder with one folder per class, or a table")
+    assert refusal(tmp_path) == ("holds no class folders; give a folder with one folder per class, or a table")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
     ],
     ids=["plain", "excel", "semicolons", "tabs", "quoted", "paths"],
 )
-def test_tables_of_many_kinds(tmp_path: Path, text: str, encoding: str) -> None:
+def test_csv_dialects(tmp_path: Path, text: str, encoding: str) -> None:
     labels = read(table(tmp_path / "labels.csv", text, encoding))
     assert pairs(labels) == {"a/1.jpg": "Red Tower", "b/2.jpg": "Blue Lake"}
     assert labels.kind == "csv"
@@ -105,6 +107,8 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
             "l.csv", b"",
             "has no column 'image' and no column 'label', it has ''; labels need the columns 'image' and 'label'",
         ),
+        ("l.csv", b"image,label,label\na,Red,Blue\n", "has 2 columns 'label'; keep one"),
+        ("l.csv", b'\xef\xbb\xbf"image";"image";label\na;b;Red\n', "has 2 columns 'image'; keep one"),
         ("l.csv", b"image,label\na,Red\na,Blue\n", "'a' has 2 different labels: 'Red', 'Blue'; keep one"),
         ("l.csv", b"image,label\n,Red\n", "some rows have no image name; every row needs one"),
         (
@@ -121,25 +125,25 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_table_of_labels_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_invalid_tables_are_rejected(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name) == message
 
 
-def test_predictions_are_no_labels(tmp_path: Path) -> None:
+def test_predictions_as_labels_are_rejected(tmp_path: Path) -> None:
     path = write_predictions(tmp_path / "preds.parquet", ("a", "b"), [Row("a/1.jpg", (0.9, 0.1))])
-    assert refusal(path) == "holds predictions, not true labels; give those, as class folders or a table"
+    assert refusal(path) == "holds predictions, not true labels; give class folders or a table of labels"
     pd.read_parquet(path).drop(columns="top_k").to_csv(tmp_path / "preds.csv")
     assert refusal(tmp_path / "preds.csv").startswith("holds predictions, not true labels")
 
 
-def test_labels_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_labels_that_are_not_text_are_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": ["a"], "label": [["Red", "Blue"]]}), tmp_path / "l.parquet")
     assert refusal(tmp_path / "l.parquet").startswith("images and labels must be text (")
 
 
-def test_classes_match_by_folder_by_label_and_at_last_without_the_number() -> None:
+def test_classes_match_by_folder_by_label_or_without_the_number() -> None:
     classes = class_names(["09.Golden_Gate_Bridge", "10.Eiffel_Tower", "11.Niagara"])
     match = match_classes({"09.Golden_Gate_Bridge", "Eiffel Tower", "03.Niagara", "Atlantis"}, classes)
     assert match.index == {"09.Golden_Gate_Bridge": 0, "Eiffel Tower": 1, "03.Niagara": 2}
@@ -147,11 +151,11 @@ def test_classes_match_by_folder_by_label_and_at_last_without_the_number() -> No
     assert match.unknown == ("Atlantis",)
 
 
-def test_an_index_is_no_name() -> None:
+def test_an_index_is_not_a_class_name() -> None:
     assert match_classes({"0", "1"}, class_names(["a", "b"])).unknown == ("0", "1")
 
 
-def test_a_name_of_two_classes_is_refused() -> None:
+def test_an_ambiguous_class_name_is_rejected() -> None:
     classes = class_names(["Red_Tower", "Red Tower"])  # two folders of one label keep their names
     assert match_classes({"Red Tower", "Red_Tower"}, classes).index == {"Red_Tower": 0, "Red Tower": 1}
     classes = (classes[0].model_copy(update={"label": "B"}), classes[1].model_copy(update={"folder": "B"}))
@@ -159,14 +163,46 @@ def test_a_name_of_two_classes_is_refused() -> None:
         match_classes({"B"}, classes)
 
 
-def test_unknown_classes_are_told_with_both_sides_and_the_near_ones() -> None:
+def test_the_unknown_classes_message() -> None:
     classes = class_names(["09.Golden_Gate_Bridge", "10.Eiffel_Tower"])
     assert unknown_classes_message("labels.csv", ("Atlantis", "golden gate bridg"), classes) == (
-        "labels.csv: 2 class names that the model does not know: 'Atlantis', 'golden gate bridg' (did you mean "
-        "'Golden Gate Bridge'?); the model's classes are 'Golden Gate Bridge', 'Eiffel Tower'; correct the names, or "
-        "leave their images out with --ignore-unknown-classes"
+        "labels.csv: 2 class names that the model does not have: 'Atlantis', 'golden gate bridg' (did you mean "
+        "'Golden Gate Bridge'?); the model's classes are 'Golden Gate Bridge', 'Eiffel Tower'; correct the names"
     )
     many = [f"class {number:02}" for number in range(30)]
     message = unknown_classes_message("l", [f"x{number:02}" for number in range(12)], class_names(many))
     assert "'x09' and 2 more" in message
     assert "'class 19' and 10 more" in message
+
+
+def test_two_label_columns_of_a_parquet_file_are_rejected(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array(["Red"]), pa.array(["Blue"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", "label"]), tmp_path / "l.parquet")
+    assert refusal(tmp_path / "l.parquet") == "has 2 columns 'label'; keep one"
+
+
+def test_dictionary_encoded_bytes_are_text(tmp_path: Path) -> None:
+    labels = pa.array([b"Red Tower", b"Blue Lake"]).dictionary_encode()
+    pq.write_table(pa.table({"image": ["a", "b"], "label": labels}), tmp_path / "l.parquet")
+    assert pairs(read(tmp_path / "l.parquet")) == {"a": "Red Tower", "b": "Blue Lake"}
+    pq.write_table(pa.table({"image": ["a"], "label": pa.array([b"\xff"]).dictionary_encode()}), tmp_path / "l.parquet")
+    assert refusal(tmp_path / "l.parquet").startswith("images and labels must be text (")
+
+
+def test_a_named_pipe_is_rejected(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "l.csv")
+    assert refusal(tmp_path / "l.csv") == (
+        "is not a regular file; give a folder of class folders, or a CSV or Parquet file"
+    )
+
+
+@pytest.mark.parametrize(("of_model", "of_labels"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_composed_and_decomposed_class_names_match(of_model: str, of_labels: str) -> None:
+    classes = class_names([unicodedata.normalize(of_model, name) for name in ("00.Café", "01.Hồ Gươm")])
+    names = [unicodedata.normalize(of_labels, name) for name in ("Café", "01.Hồ Gươm")]
+    assert match_classes(names, classes) == ClassMatch(dict(zip(names, (0, 1), strict=True)), {}, ())
+
+
+def test_two_classes_that_differ_by_their_unicode_form_are_two_classes() -> None:
+    names = [unicodedata.normalize(form, "Café") for form in ("NFC", "NFD")]
+    assert match_classes(names, class_names(names)).index == {names[0]: 0, names[1]: 1}

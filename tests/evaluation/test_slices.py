@@ -39,7 +39,7 @@ def row(number: int, *, right: bool = True, name: str = "a/{}.jpg", **facts: int
     return Row(name.format(number), RIGHT if right else WRONG, **facts)
 
 
-def test_dimensions_in_which_all_images_are_alike_are_left_out(tmp_path: Path) -> None:
+def test_dimensions_with_one_value_are_left_out(tmp_path: Path) -> None:
     assert slices_of(tmp_path, [row(number) for number in range(4)]) == {}
 
 
@@ -72,14 +72,14 @@ def test_shapes_formats_and_file_sizes(tmp_path: Path) -> None:
     }
 
 
-def test_source_folders_are_those_below_the_class(tmp_path: Path) -> None:
+def test_source_folders_exclude_the_class_level(tmp_path: Path) -> None:
     rows = [row(0, name="a/web/{}.jpg"), row(1, name="a/web/{}.jpg"), row(2, name="a/{}.jpg")]
     for table in (False, True):
         parts = slices_of(tmp_path / str(table), rows, table=table)["source folder"]
         assert [(part.value, part.images) for part in parts] == [("web", 2), ("", 1)]
 
 
-def test_class_folders_may_lie_deeper(tmp_path: Path) -> None:
+def test_the_class_level_may_be_deeper(tmp_path: Path) -> None:
     names = ("train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg", "test/b/4.jpg")
     predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row(name, RIGHT) for name in names])
     labels = tmp_path / "l.csv"
@@ -88,7 +88,7 @@ def test_class_folders_may_lie_deeper(tmp_path: Path) -> None:
     assert [(part.value, part.images) for part in parts] == [("test", 2), ("train", 2)]
 
 
-def test_source_folders_that_are_no_classes_are_whole(tmp_path: Path) -> None:
+def test_source_folders_without_a_class_level(tmp_path: Path) -> None:
     names = ("2025/web/1.jpg", "2025/web/2.jpg", "2026/3.jpg", "2026/4.jpg")
     predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row(name, RIGHT) for name in names])
     labels = tmp_path / "l.csv"
@@ -97,7 +97,7 @@ def test_source_folders_that_are_no_classes_are_whole(tmp_path: Path) -> None:
     assert [(part.value, part.images) for part in parts] == [("2025/web", 2), ("2026", 2)]
 
 
-def test_many_folders_are_taken_together(tmp_path: Path) -> None:
+def test_many_folders_are_merged(tmp_path: Path) -> None:
     rows = [row(number, name=f"a/camera {number:02}/{{}}.jpg") for number in range(15)]
     rows += [row(number, name="a/camera 14/{}.jpg") for number in range(15, 20)]
     parts = slices_of(tmp_path, rows)["source folder"]
@@ -108,7 +108,7 @@ def test_many_folders_are_taken_together(tmp_path: Path) -> None:
     ]
 
 
-def test_dark_pictures_are_found_where_the_images_still_are(tmp_path: Path) -> None:
+def test_dark_pictures(tmp_path: Path) -> None:
     images = tmp_path / "images"
     rows = []
     for number, luma in enumerate((10, 20, 150, 250)):
@@ -127,7 +127,7 @@ def test_dark_pictures_are_found_where_the_images_still_are(tmp_path: Path) -> N
     ]
 
 
-def test_a_dark_picture_is_found_under_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+def test_brightness_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(picture((0, 0, 0)))
@@ -137,7 +137,7 @@ def test_a_dark_picture_is_found_under_a_name_that_is_no_utf8(tmp_path: Path) ->
     assert [(part.value, part.images) for part in parts] == [("under 64 of 255", 1), ("192 of 255 and more", 1)]
 
 
-def test_the_brightness_sample_is_bounded_and_0_reads_nothing(tmp_path: Path, colour_folders: Path) -> None:
+def test_size_of_the_brightness_sample(tmp_path: Path, colour_folders: Path) -> None:
     names = sorted(str(path.relative_to(colour_folders)) for path in colour_folders.rglob("*.jpg"))
     folders = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
     predictions = write_predictions(tmp_path / "p.parquet", folders, [Row(name, (0.6, 0.3, 0.1)) for name in names])

@@ -1,4 +1,6 @@
-"""adopt(): a classifier from elsewhere answers as it did there, through our bytes."""
+"""adopt(): a foreign classifier gives the same answers after adoption, from uint8 pixels."""
+
+import os
 
 import numpy as np
 import onnx
@@ -6,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from toys import write_toy_model
 
+from batchland.cli.advice import with_advice
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import PRESETS, adopt
@@ -16,7 +19,7 @@ PIXELS = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 
 
 def foreign(path, *, layout="NCHW", kind=TensorProto.FLOAT, softmax=False, batch="N", opset=13, labels=4):
-    """Logits are a linear map of the channels' means; names and shapes are not ours."""
+    """Write a foreign model whose logits are a linear map of the channels' means."""
     axes = [2, 3] if layout == "NCHW" else [1, 2]
     shape = [batch, 3, 8, 8] if layout == "NCHW" else [batch, 8, 8, 3]
     nodes = [
@@ -63,7 +66,7 @@ def labels(tmp_path):
         {"opset": 17},
     ],
 )
-def test_answers_are_those_of_the_foreign_model_on_normalised_floats(tmp_path, labels, preset, given):
+def test_the_answers_are_those_of_the_foreign_model_on_normalised_floats(tmp_path, labels, preset, given):
     session = adopt(foreign(tmp_path / "f.onnx", **given), labels, tmp_path / "out.onnx", preprocess=preset)
     np.testing.assert_allclose(session.predict(PIXELS), expected(preset), atol=1e-5)
     assert session.card.labels == ("tench", "great white shark", "Eiffel Tower", "cock")
@@ -71,22 +74,22 @@ def test_answers_are_those_of_the_foreign_model_on_normalised_floats(tmp_path, l
     assert session.card.preprocess == PreprocessSpec(height=8, width=8, **crop)
 
 
-def test_half_precision_comes_out_as_float32(tmp_path, labels):
+def test_a_half_float_output_becomes_float32(tmp_path, labels):
     session = adopt(foreign(tmp_path / "f.onnx", kind=TensorProto.FLOAT16), labels, tmp_path / "o.onnx")
     probabilities = session.predict(PIXELS)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, expected("imagenet"), atol=1e-2)
 
 
-def test_a_model_of_bytes_takes_them_as_they_are(tmp_path, labels):
+def test_a_uint8_input_gets_the_pixels_unchanged(tmp_path, labels):
     path = foreign(tmp_path / "f.onnx", layout="NHWC", kind=TensorProto.UINT8)
-    with pytest.raises(UsageError, match="takes uint8, so its normalisation is inside; use --preprocess byte"):
+    with pytest.raises(UsageError, match="takes uint8, so it normalises pixels itself; preprocess must be byte"):
         adopt(path, labels, tmp_path / "o.onnx")
     session = adopt(path, labels, tmp_path / "o.onnx", preprocess="byte")
     np.testing.assert_allclose(session.predict(PIXELS), expected("byte"), atol=1e-5)
 
 
-def test_preprocessing_from_a_file(tmp_path, labels):
+def test_preprocessing_from_a_json_file(tmp_path, labels):
     spec = tmp_path / "spec.json"
     spec.write_text('{"height": 8, "width": 8, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "filter": "bicubic"}')
     session = adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx", preprocess=str(spec))
@@ -98,39 +101,37 @@ def test_the_result_is_an_ordinary_model_file(tmp_path, labels):
     adopt(foreign(tmp_path / "linear.onnx"), labels, tmp_path / "models" / "o.onnx")
     session = open_session(tmp_path / "models" / "o.onnx", "cpu")
     assert (session.card.name, session.card.architecture) == ("linear", "linear")
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["o.onnx"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["o.canaries.parquet", "o.onnx"]
 
 
-def test_labels_that_stand_twice_get_their_place(tmp_path, caplog):
+def test_duplicate_labels_get_their_index(tmp_path, caplog):
     labels = tmp_path / "labels.txt"
     labels.write_text("crane\nmaillot\ncrane\nbird\n")
     session = adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
     assert session.card.labels == ("crane (0)", "maillot", "crane (2)", "bird")
-    assert "crane stands more than once" in caplog.text
+    assert "crane appears more than once" in caplog.text
     labels.write_text("crane\nmaillot\ncrane\nmaillot\n")
     adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
-    assert "crane, maillot stand more than once" in caplog.text
+    assert "crane, maillot appear more than once" in caplog.text
 
 
-def test_a_model_with_a_card_is_left_as_it_is(tmp_path, labels):
+def test_a_model_with_a_card_is_an_error(tmp_path, labels):
     """Adopted once more, it would lose its classes, preprocessing and provenance."""
     with pytest.raises(UsageError) as caught:
         adopt(write_toy_model(tmp_path / "toy.onnx"), labels, tmp_path / "o.onnx", preprocess="byte")
-    assert str(caught.value) == (
-        f"{tmp_path}/toy.onnx: has a card already, score with it as it is; adopt is for models from elsewhere"
-    )
+    assert str(caught.value) == (f"{tmp_path}/toy.onnx: has a batchland card already, so score with it as it is")
 
 
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        ({"labels": 3}, {}, ModelError, r"gives 3 numbers an image, but .*labels.txt has 4 labels"),
-        ({}, {"preprocess": "imagnet"}, UsageError, r"neither a name nor a file \(did you mean 'imagenet'\?\)"),
-        ({"softmax": True}, {"output": "logits"}, UsageError, "ends in a softmax, so it gives probabilities"),
-        ({}, {"output": "probabilities"}, ModelError, r"are not probabilities that sum to 1; use --output logits"),
+        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels"),
+        ({}, {"preprocess": "imagnet"}, UsageError, r"neither a known name nor a file \(did you mean 'imagenet'\?\)"),
+        ({"softmax": True}, {"output": "logits"}, UsageError, "gives probabilities, not logits"),
+        ({}, {"output": "probabilities"}, ModelError, r"are not probabilities that sum to 1"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path, labels, given, options, error, message):
+def test_contradictions_are_errors_and_nothing_is_written(tmp_path, labels, given, options, error, message):
     with pytest.raises(error, match=message):
         adopt(foreign(tmp_path / "f.onnx", **given), labels, tmp_path / "o.onnx", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.onnx", "labels.txt"]
@@ -145,7 +146,7 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path, labels, give
         ("models", "is a folder; give the name of a file that ends in .onnx"),
     ],
 )
-def test_nothing_that_is_read_or_no_model_is_replaced(tmp_path, labels, name, message):
+def test_out_replaces_neither_inputs_nor_other_files(tmp_path, labels, name, message):
     (tmp_path / "models").mkdir()
     (tmp_path / "labels.onnx").hardlink_to(labels)
     model = foreign(tmp_path / "f.onnx")
@@ -156,9 +157,9 @@ def test_nothing_that_is_read_or_no_model_is_replaced(tmp_path, labels, name, me
     assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_files_that_are_not_models_or_labels(tmp_path, labels):
+def test_invalid_models_and_label_files_are_errors(tmp_path, labels):
     (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(ModelError, match="is not a sound ONNX file"):
+    with pytest.raises(ModelError, match="is not a valid ONNX file"):
         adopt(tmp_path / "text.onnx", labels, tmp_path / "o.onnx")
     with pytest.raises(ModelError, match=r"none\.onnx: cannot be read"):
         adopt(tmp_path / "none.onnx", labels, tmp_path / "o.onnx")
@@ -167,7 +168,7 @@ def test_files_that_are_not_models_or_labels(tmp_path, labels):
         adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
 
 
-def test_a_model_of_something_else_is_refused(tmp_path, labels):
+def test_a_model_without_pictures_as_input_is_an_error(tmp_path, labels):
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Relu", ["tokens"], ["out"])],
@@ -180,8 +181,8 @@ def test_a_model_of_something_else_is_refused(tmp_path, labels):
         adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
 
 
-def test_a_batch_that_cannot_be_batched_is_found_out(tmp_path, labels):
-    """A fixed batch of one, held in place by a reshape: it opens, and fails at the first batch."""
+def test_a_model_that_cannot_compute_batches_is_an_error(tmp_path, labels):
+    """A Reshape fixes the batch size to one: the model opens, and fails at the first batch."""
     model = onnx.load(foreign(tmp_path / "f.onnx", batch=1))
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 4], np.int64), "fixed"))
     model.graph.node[-1].input[0] = "reshaped"
@@ -192,7 +193,7 @@ def test_a_batch_that_cannot_be_batched_is_found_out(tmp_path, labels):
 
 
 @pytest.mark.parametrize("softmax", [False, True])
-def test_half_floats_on_request(tmp_path, labels, softmax):
+def test_conversion_to_half_floats(tmp_path, labels, softmax):
     path = foreign(tmp_path / "f.onnx", softmax=softmax)
     full = adopt(path, labels, tmp_path / "full.onnx")
     half = adopt(path, labels, tmp_path / "half.onnx", precision="fp16")
@@ -202,8 +203,8 @@ def test_half_floats_on_request(tmp_path, labels, softmax):
     assert kinds["adopted/weight"] == TensorProto.FLOAT16
 
 
-def test_a_model_that_cannot_be_converted_to_half_floats_is_not_written(tmp_path, labels):
-    """Its softmax stands in the branches of an If, where the converter puts no casts."""
+def test_a_model_that_the_converter_cannot_convert_is_not_written(tmp_path, labels):
+    """Its softmax is in the branches of an If, where the converter inserts no casts."""
     path = foreign(tmp_path / "f.onnx")
     model = onnx.load(path)
     branches = {
@@ -222,13 +223,11 @@ def test_a_model_that_cannot_be_converted_to_half_floats_is_not_written(tmp_path
     adopt(path, labels, tmp_path / "full.onnx", output="probabilities")
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "half.onnx", output="probabilities", precision="fp16")
-    assert str(caught.value) == (
-        f"{path}: onnxruntime's converter makes no sound model of it in half floats; use --precision fp32"
-    )
+    assert str(caught.value) == (f"{path}: onnxruntime cannot convert it to half floats")
     assert not (tmp_path / "half.onnx").exists()
 
 
-def test_a_model_that_half_floats_cannot_hold_is_not_written(tmp_path, labels):
+def test_a_model_that_overflows_half_floats_is_not_written(tmp_path, labels):
     path = foreign(tmp_path / "f.onnx")
     model = onnx.load(path)
     (weight,) = model.graph.initializer
@@ -239,6 +238,259 @@ def test_a_model_that_half_floats_cannot_hold_is_not_written(tmp_path, labels):
     model.graph.node.insert(3, helper.make_node("Mul", ["large", "down"], ["logits"]))
     onnx.save(model, path)
     adopt(path, labels, tmp_path / "full.onnx")
-    with pytest.raises(ModelError, match="in half floats it answers otherwise than before"):
+    with pytest.raises(ModelError, match="half floats change a probability by"):
         adopt(path, labels, tmp_path / "half.onnx", precision="fp16")
     assert not (tmp_path / "half.onnx").exists()
+
+
+def with_tail(path, nodes, constants=(), *, axes=("N", 4), outputs=None, classes=4):
+    """A foreign model on 8 x 8 pictures whose last nodes turn `logits` into `scores`."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["means"], axis=1),
+            helper.make_node("MatMul", ["means", "weight"], ["logits"]),
+            *nodes,
+        ],
+        "tail",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        outputs or [helper.make_tensor_value_info("scores", TensorProto.FLOAT, axes)],
+        [
+            numpy_helper.from_array(WEIGHT[:, :classes], "weight"),
+            *(numpy_helper.from_array(np.array(value), name) for name, value in constants),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def node(kind, taken, given, **attributes):
+    return helper.make_node(kind, taken.split(), given.split(), **attributes)
+
+
+SOFTMAX = node("Softmax", "logits", "soft", axis=1)
+PROBABILITIES = {
+    "decomposed": (
+        [node("Exp", "logits", "e"), node("ReduceSum", "e axis", "sum"), node("Div", "e sum", "scores")],
+        [("axis", [1])],
+    ),
+    "clipped": (
+        [SOFTMAX, node("Clip", "soft low high", "scores")],
+        [("low", np.float32(1e-7)), ("high", np.float32(1))],
+    ),
+    "transposed": (
+        [
+            node("Transpose", "logits", "turned", perm=[1, 0]),
+            node("Softmax", "turned", "soft", axis=0),
+            node("Transpose", "soft", "scores", perm=[1, 0]),
+        ],
+        [],
+    ),
+    "exponent of log-softmax": ([node("LogSoftmax", "logits", "logs", axis=1), node("Exp", "logs", "scores")], []),
+    "mean of two": (
+        [SOFTMAX, node("Add", "soft soft", "twice"), node("Mul", "twice half", "scores")],
+        [("half", np.float32(0.5))],
+    ),
+    "gathered": ([SOFTMAX, node("Gather", "soft all", "scores", axis=1)], [("all", [0, 1, 2, 3])]),
+    "in half floats": ([SOFTMAX, node("Cast", "soft", "half", to=10), node("Cast", "half", "scores", to=1)], []),
+}
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
+    path = with_tail(tmp_path / "f.onnx", *PROBABILITIES[name])
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-3)
+    with pytest.raises(UsageError) as caught:
+        adopt(path, labels, tmp_path / "other.onnx", preprocess="half", output="logits")
+    assert str(caught.value) == f"{path}: gives probabilities, not logits"
+    assert with_advice(caught.value) == f"{path}: gives probabilities, not logits; use --output probabilities"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "message"),
+    [
+        (
+            [node("Sigmoid", "logits", "scores")],
+            [],
+            "its outputs lie between 0 and 1 but do not sum to 1, as those of sigmoids; export it with logits or with "
+            "probabilities of exclusive classes",
+        ),
+        (
+            [node("HardSigmoid", "logits", "scores")],
+            [],
+            "its outputs lie between 0 and 1 but do not sum to 1, as those of sigmoids; export it with logits or with "
+            "probabilities of exclusive classes",
+        ),
+        (
+            [node("Softmax", "logits", "scores", axis=0)],
+            [],
+            "its outputs lie between 0 and 1 but do not sum to 1, as those of sigmoids; export it with logits or with "
+            "probabilities of exclusive classes",
+        ),
+        (
+            [SOFTMAX, node("Mul", "soft hundred", "scores")],
+            [("hundred", np.float32(100))],
+            "its outputs sum to 100, as percentages sum to 100; export it with logits or with probabilities of "
+            "exclusive classes",
+        ),
+    ],
+    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent"],
+)
+def test_auto_refuses_outputs_that_are_neither_logits_nor_probabilities(tmp_path, labels, nodes, constants, message):
+    path = with_tail(tmp_path / "f.onnx", nodes, constants)
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    assert str(caught.value) == f"{path}: {message}"
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_auto_puts_a_softmax_behind_log_probabilities_and_behind_positive_logits(tmp_path, labels):
+    path = with_tail(tmp_path / "logs.onnx", [node("LogSoftmax", "logits", "scores", axis=1)])
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
+    shifted = [node("Add", "logits ten", "scores")]
+    path = with_tail(tmp_path / "positive.onnx", shifted, [("ten", np.float32(10))])
+    session = adopt(path, labels, tmp_path / "p.onnx", preprocess="half")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
+
+
+def test_outputs_that_are_not_finite_are_an_error(tmp_path, labels):
+    path = with_tail(tmp_path / "f.onnx", [node("Log", "logits", "scores")])
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    assert str(caught.value) == f"{path}: gives numbers that are not finite; check its preprocessing"
+
+
+@pytest.mark.parametrize(
+    ("axes", "nodes"),
+    [
+        (["N", 4, 1, 1], [node("Unsqueeze", "logits last", "scores")]),
+        (["N", 1, 1, 4], [node("Unsqueeze", "logits first", "scores")]),
+        (["N", 4, "height", "width"], [node("Unsqueeze", "logits last", "scores")]),
+        (["N", 4, 1], [node("Unsqueeze", "logits one", "scores")]),
+        (["N", "classes"], [node("Identity", "logits", "scores")]),
+        ([1, 4, 1, 1], [node("Unsqueeze", "logits last", "scores")]),
+    ],
+)
+def test_axes_of_length_one_are_removed_from_the_output(tmp_path, labels, axes, nodes):
+    constants = [("last", [2, 3]), ("first", [1, 2]), ("one", [2])]
+    path = with_tail(tmp_path / "f.onnx", nodes, constants, axes=axes)
+    for precision in ("fp32", "fp16"):
+        out = tmp_path / f"{precision}.onnx"
+        session = adopt(path, labels, out, preprocess="half", precision=precision)
+        np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=2e-3)
+
+
+def test_a_map_of_classes_is_an_error(tmp_path, labels):
+    path = with_tail(
+        tmp_path / "f.onnx",
+        [node("Unsqueeze", "logits last", "one"), node("Expand", "one shape", "scores")],
+        [("last", [2, 3]), ("shape", [1, 4, 7, 7])],
+        axes=["N", 4, 7, 7],
+    )
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    assert str(caught.value) == f"{path}: gives 196 numbers per picture, but {labels} has 4 labels"
+
+
+def test_of_several_outputs_the_one_with_as_many_numbers_as_labels_is_taken(tmp_path, labels):
+    def values(*widths):
+        names = ["scores", "means"]
+        return [helper.make_tensor_value_info(name, 1, ["N", width]) for name, width in zip(names, widths, strict=True)]
+
+    path = with_tail(tmp_path / "f.onnx", [node("Identity", "logits", "scores")], outputs=values(4, 3))
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
+    labels.write_text("a\nb\nc\nd\ne\n")
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "p.onnx", preprocess="half")
+    assert str(caught.value) == (
+        f"{path}: its output is scores [None, 4], means [None, 3]; a classifier gives one of several tensors exactly "
+        f"one with 5 numbers per picture, as there are labels"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "axes"),
+    [
+        ("NCHW", ["batch_size", "num_channels", "height", "width"]),
+        ("NHWC", ["batch_size", "height", "width", "channels"]),
+        ("NCHW", ["unk_1", "unk_2", "unk_3", "unk_4"]),
+        ("NHWC", ["unk_1", "unk_2", "unk_3", "unk_4"]),
+        ("NCHW", ["s0", "s1", 8, 8]),
+        ("NHWC", [1, 8, 8, "s1"]),
+        ("NCHW", ["s0", 3, "s1", "s2"]),
+    ],
+)
+def test_an_open_axis_of_channels_is_found_by_its_name_or_by_trying(tmp_path, labels, layout, axes):
+    path = foreign(tmp_path / "f.onnx", layout=layout)
+    model = onnx.load(path)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, axes))
+    onnx.save(model, path)
+    (tmp_path / "spec.json").write_text('{"height": 8, "width": 8, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}')
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess=str(tmp_path / "spec.json"))
+    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
+
+
+def test_an_axis_of_channels_that_cannot_be_found_is_an_error(tmp_path, labels):
+    path = foreign(tmp_path / "f.onnx")
+    model = onnx.load(path)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, ["a", "b", "c", "d"]))
+    model.graph.node[1].input[0] = "nothing"
+    model.graph.node.insert(1, helper.make_node("MatMul", ["floats", "no"], ["nothing"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((5, 5), np.float32), "no"))
+    onnx.save(model, path)
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{path}: its input images [None, None, None, None] leaves open which axis holds the channels; export it with "
+        f"a fixed length of 3"
+    )
+
+
+def test_a_model_that_cannot_compute_pictures_of_that_size_is_an_error(tmp_path, labels):
+    path = foreign(tmp_path / "f.onnx")
+    model = onnx.load(path)
+    axes = ["N", 3, "height", "width"]
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, axes))
+    model.graph.node[1].input[0] = "sized"
+    model.graph.node.insert(1, helper.make_node("Add", ["floats", "zeros"], ["sized"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((3, 8, 8), np.float32), "zeros"))
+    onnx.save(model, path)
+    with pytest.raises(ModelError) as caught:
+        adopt(path, labels, tmp_path / "o.onnx")
+    message = str(caught.value)
+    assert message.startswith(f"{path}: cannot compute a picture of 224 x 224 pixels (")
+    assert message.endswith(
+        "); if it takes another size, give its height and width in a JSON file of the preprocessing"
+    )
+    assert str(tmp_path / "o.onnx") not in message
+
+
+def test_weights_in_a_file_beside_the_model_come_into_the_adopted_one(tmp_path, labels):
+    model = onnx.load(foreign(tmp_path / "f.onnx"))
+    path = tmp_path / "apart" / "f.onnx"
+    path.parent.mkdir()
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0, convert_attribute=True)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["f.onnx", "weights"]
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    np.testing.assert_allclose(session.predict(PIXELS), expected("half"), atol=1e-5)
+    assert b"external" not in (tmp_path / "o.onnx").read_bytes()
+    (path.parent / "weights").unlink()
+    with pytest.raises(ModelError, match=r"f\.onnx: is not a valid ONNX file \(.*weights"):
+        adopt(path, labels, tmp_path / "p.onnx")
+    os.mkfifo(path.parent / "weights")
+    with pytest.raises(ModelError, match=r"f\.onnx: is not a valid ONNX file \(.*weights"):
+        adopt(path, labels, tmp_path / "p.onnx")
+
+
+@pytest.mark.parametrize("what", ["model", "preprocess"])
+def test_a_fifo_is_an_error(tmp_path, labels, what):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    model = fifo if what == "model" else foreign(tmp_path / "f.onnx")
+    with pytest.raises((ModelError, UsageError)) as caught:
+        adopt(model, labels, tmp_path / "o.onnx", preprocess=str(fifo) if what == "preprocess" else "half")
+    kind = "an ONNX file" if what == "model" else "a JSON file"
+    assert str(caught.value) == f"{fifo}: cannot be read (not a regular file); give {kind}"

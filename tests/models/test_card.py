@@ -1,4 +1,4 @@
-"""The card: class names from folders, JSON there and back, and cards that cannot be used."""
+"""Model cards: class names from folders, the JSON round trip, and errors for unusable cards."""
 
 import json
 
@@ -18,7 +18,7 @@ def test_labels_of_folders():
     assert [name.folder for name in class_names(folders)] == folders
 
 
-def test_two_folders_of_one_label_keep_their_own_names():
+def test_folders_with_the_same_label_keep_their_own_names():
     names = class_names(["01.Old_Bridge", "02.Old_Bridge", "03.New_Bridge"])
     assert names == (
         ClassName(folder="01.Old_Bridge", label="01.Old_Bridge"),
@@ -27,7 +27,7 @@ def test_two_folders_of_one_label_keep_their_own_names():
     )
 
 
-def test_a_card_survives_its_json():
+def test_a_card_is_equal_after_a_json_round_trip():
     card = toy_card()
     assert ModelCard.from_json(card.to_json(), "x.onnx") == card
 
@@ -57,7 +57,7 @@ DAMAGED = "x.onnx: its batchland card is damaged ({}); export the model again"
     ],
     ids=["newer", "no json", "no classes", "bad spec", "unknown key"],
 )
-def test_a_card_that_cannot_be_used_says_why(text, message):
+def test_an_unusable_card_is_a_model_error(text, message):
     with pytest.raises(ModelError) as caught:
         ModelCard.from_json(text, "x.onnx")
     assert str(caught.value) == message
@@ -67,5 +67,5 @@ def test_a_card_that_cannot_be_used_says_why(text, message):
 def test_class_names_are_unique(kind):
     names = [{"folder": "a", "label": "A"}, {"folder": "b", "label": "B"}]
     names[1][kind] = names[0][kind]
-    with pytest.raises(ValidationError, match=f"class {kind} .* stands twice"):
+    with pytest.raises(ValidationError, match=f"class {kind} .* appears twice"):
         toy_card().model_validate(toy_card().model_dump() | {"classes": names})

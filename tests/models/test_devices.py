@@ -1,4 +1,4 @@
-"""What `--device` means, and what is found out of GPUs without creating a session."""
+"""Device names, and facts about GPUs that are found without creating a session."""
 
 import os
 import shutil
@@ -9,23 +9,23 @@ import pytest
 from toys import write_toy_model
 
 from batchland.errors import DeviceError
-from batchland.models.devices import Wanted, device_name, gpu_problem, parse_device
+from batchland.models.devices import DeviceRequest, device_name, gpu_problem, parse_device
 from batchland.models.ort import CUDA, ort
 
 
-def test_devices_as_they_are_given():
+def test_device_names_are_parsed():
     assert {
         text: parse_device(text) for text in ("auto", "cpu", "cuda", "cuda:2", "cuda:0,1", "cuda:1,1", "cuda:all")
     } == {
-        "auto": Wanted("auto", (0,)),
-        "cpu": Wanted("cpu", ()),
-        "cuda": Wanted("cuda", (0,)),
-        "cuda:2": Wanted("cuda", (2,)),
-        "cuda:0,1": Wanted("cuda", (0, 1)),
-        "cuda:1,1": Wanted("cuda", (1,)),
-        "cuda:all": Wanted("cuda", None),
+        "auto": DeviceRequest("auto", (0,)),
+        "cpu": DeviceRequest("cpu", ()),
+        "cuda": DeviceRequest("cuda", (0,)),
+        "cuda:2": DeviceRequest("cuda", (2,)),
+        "cuda:0,1": DeviceRequest("cuda", (0, 1)),
+        "cuda:1,1": DeviceRequest("cuda", (1,)),
+        "cuda:all": DeviceRequest("cuda", None),
     }
-    assert parse_device("tensorrt:1") == Wanted("tensorrt", (1,))
+    assert parse_device("tensorrt:1") == DeviceRequest("tensorrt", (1,))
     assert [device_name("cpu", ()), device_name("cuda", (0,)), device_name("tensorrt", (0, 1))] == [
         "cpu", "cuda:0", "tensorrt:0,1",
     ]  # fmt: skip
@@ -34,7 +34,7 @@ def test_devices_as_they_are_given():
 @pytest.mark.parametrize(
     "text", ["gpu", "cuda:", "cuda:x", "cpu:1", "cuda:-1", "cuda:0,", "cuda:0,all", "auto:0", "CUDA", "cuda:0 ", ""]
 )
-def test_an_unknown_device_is_refused(text):
+def test_an_unknown_device_is_an_error(text):
     with pytest.raises(DeviceError) as caught:
         parse_device(text)
     assert str(caught.value) == (
@@ -43,7 +43,7 @@ def test_an_unknown_device_is_refused(text):
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
-def test_what_keeps_a_gpu_from_working_is_told_with_a_remedy(capfd):
+def test_a_missing_gpu_is_explained_with_a_remedy(capfd):
     for kind in ("cuda", "tensorrt"):
         problem = gpu_problem(kind)
         assert "; " in problem
@@ -58,18 +58,18 @@ static int number(const char *name) { return atoi(getenv(name)); }
 int cuInit(unsigned flags) { return number("FAKE_STATUS"); }
 int cuDriverGetVersion(int *version) { *version = number("FAKE_VERSION"); return 0; }
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
-int cuDeviceGet(int *device, int place) { *device = place; return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Fake GPU", size); return 0; }
 int cuTensorMapEncodeTiled(void) { return 100; }
 """
-"""As much of NVIDIA's driver as is asked before CUDA starts; CUDA itself finds that it is none."""
+"""The functions of NVIDIA's driver that batchland calls. CUDA itself does not start with it."""
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("no C compiler to make a driver with")
+        pytest.skip("no C compiler for a stand-in of the driver")
     folder = tmp_path_factory.mktemp("driver")
     (folder / "driver.c").write_text(DRIVER)
     library = folder / "libcuda.so.1"
@@ -93,27 +93,26 @@ PROBLEM = "from batchland.models.devices import gpu_problem; print(gpu_problem()
 @pytest.mark.parametrize(
     ("status", "version", "problem"),
     [
-        (100, 13000, "the driver shows no GPU; see nvidia-smi, and whether CUDA_VISIBLE_DEVICES or the container hides "
-         "it"),
-        (803, 13000, "the driver in the kernel and its library differ; restart the machine after the driver's update"),
-        (0, 12040, "the NVIDIA driver knows CUDA up to 12.4, and this onnxruntime needs 13.0; update the driver, or "
+        (100, 13000, "the driver shows no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES and the container's settings"),
+        (803, 13000, "the kernel's driver and the driver library differ; restart the machine after a driver update"),
+        (0, 12040, "the NVIDIA driver supports CUDA up to 12.4, this onnxruntime needs 13.0; update the driver, or "
          "install an onnxruntime-gpu for CUDA 12"),
     ],
 )  # fmt: skip
-def test_a_driver_that_does_not_do(driver, status, version, problem):
+def test_a_driver_that_does_not_start_or_is_too_old(driver, status, version, problem):
     assert with_driver(driver, PROBLEM, status, version) == problem.replace("13.0", ort.cuda_version) + "\n"
 
 
 @needs_cuda
-def test_what_a_driver_tells_of_its_gpus(driver):
+def test_facts_about_gpus_from_the_driver(driver):
     code = "from batchland.models.devices import *; print(count_gpus(), gpu_model(1), driver_version())"
     assert with_driver(driver, code) == "2 Fake GPU 13000\n"
 
 
 @needs_cuda
 @pytest.mark.parametrize("batch_size", [None, 4])
-def test_a_driver_with_which_cuda_does_not_start(driver, tmp_path, batch_size):
-    """onnxruntime's real provider tries, and its real answer is told; nothing falls back, nothing else is printed."""
+def test_a_driver_with_which_cuda_does_not_start_is_explained(driver, tmp_path, batch_size):
+    """onnxruntime's real provider fails, and its own error is explained; nothing else is printed."""
     model = write_toy_model(tmp_path / "toy.onnx")
     code = f"""
 from batchland.errors import DeviceError
@@ -127,6 +126,6 @@ print(session.device, session.fallback)
 """
     refusal, fallback = with_driver(driver, code).splitlines()
     reason = fallback.removeprefix("cpu ")
-    assert refusal == f"--device cuda cannot run here: {reason}; or use --device cpu"
+    assert refusal == f"device cuda cannot be used here: {reason}"
     assert "; " in reason
     assert len(reason) < 200

@@ -1,4 +1,4 @@
-"""A network in half floats answers as before, or is refused."""
+"""Conversion to half floats, and the comparison with the original."""
 
 import sys
 
@@ -9,28 +9,28 @@ from onnx import TensorProto, helper, numpy_helper
 from toys import write_toy_model
 
 from batchland.errors import ModelError
-from batchland.models.fp16 import in_half_floats, require_agreement
+from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.session import open_session
 
 
-def test_weights_become_half_floats_and_the_model_stays_as_it_was(tmp_path):
+def test_weights_become_half_floats_in_a_copy(tmp_path):
     model = onnx.load(write_toy_model(tmp_path / "toy.onnx"))
     before = list(sys.path)
-    half = in_half_floats(model)
+    half = to_half_floats(model)
     kinds = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     assert kinds == {"axes": TensorProto.INT64, "scale": TensorProto.FLOAT16}
     assert model == onnx.load(tmp_path / "toy.onnx")
     assert sys.path == before
 
 
-def test_casts_stand_before_the_softmax_that_takes_them(tmp_path):
-    half = in_half_floats(onnx.load(write_toy_model(tmp_path / "toy.onnx")))
+def test_nodes_are_sorted(tmp_path):
+    half = to_half_floats(onnx.load(write_toy_model(tmp_path / "toy.onnx")))
     onnx.checker.check_model(half)
     assert [node.op_type for node in half.graph.node] == ["Cast", "ReduceMean", "Mul", "Cast", "Softmax", "Cast"]
 
 
-def test_what_a_branch_takes_stands_before_it(tmp_path):
-    """An If whose branches take the softmax's answer, which comes through a cast, without listing it as an input."""
+def test_nodes_that_only_a_branch_uses_are_sorted_before_it(tmp_path):
+    """An If whose branches use the softmax's output, without listing it as an input."""
     model = onnx.load(write_toy_model(tmp_path / "toy.onnx"))
     branches = {
         f"{name}_branch": helper.make_graph(
@@ -45,13 +45,13 @@ def test_what_a_branch_takes_stands_before_it(tmp_path):
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
     model.graph.node.append(helper.make_node("If", ["yes"], ["probabilities"], **branches))
     onnx.checker.check_model(model)
-    half = in_half_floats(model)
+    half = to_half_floats(model)
     onnx.checker.check_model(half)
     assert [node.op_type for node in half.graph.node] == ["Cast", "ReduceMean", "Mul", "Cast", "Softmax", "Cast", "If"]
 
 
 @pytest.mark.parametrize(("factor", "agrees"), [(1.0, True), (1.005, True), (1.5, False), (np.nan, False)])
-def test_rounding_is_let_through_and_more_is_not(tmp_path, factor, agrees):
+def test_differences_by_rounding_are_accepted_and_larger_ones_refused(tmp_path, factor, agrees):
     path = write_toy_model(tmp_path / "toy.onnx")
     model = onnx.load(path)
     scale = next(tensor for tensor in model.graph.initializer if tensor.name == "scale")
@@ -63,6 +63,7 @@ def test_rounding_is_let_through_and_more_is_not(tmp_path, factor, agrees):
         return
     with pytest.raises(ModelError) as caught:
         require_agreement(path, other, toy)
-    said = str(caught.value)
-    assert said.startswith(f"{path}: in half floats it answers otherwise than before, by ")
-    assert said.endswith(" of a probability (allowed 0.02); use --precision fp32")
+    message = str(caught.value)
+    assert message.startswith(f"{path}: half floats change a probability by ")
+    assert message.endswith(" (allowed 0.02)")
+    assert caught.value.advice == "fp32"

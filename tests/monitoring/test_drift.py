@@ -12,7 +12,7 @@ from batchland.monitoring.drift import CHANCE, Drift, drift, equal_parts
 COUNTS = st.lists(st.integers(0, 5000), min_size=1, max_size=12)
 
 
-def test_a_value_by_hand():
+def test_a_value_calculated_by_hand():
     """Shares 0.5/0.5 against 0.75/0.25; half an image in each bin hardly matters among millions."""
     found = drift([10**7, 10**7], [15 * 10**6, 5 * 10**6])
     assert found.psi == pytest.approx(0.25 * math.log(3), abs=1e-6)
@@ -22,7 +22,7 @@ def test_a_value_by_hand():
     assert found.psi_limit == pytest.approx(6.634897 * (1 / 2e7 + 1 / 2e7), rel=1e-6)  # chi-squared, 1 degree, 99%
 
 
-def test_the_ends():
+def test_extreme_values():
     assert drift([3, 0, 9], [3, 0, 9]) == Drift(0.0, pytest.approx(6.634897 * 2 / 12), 0.0)
     assert drift([5, 0], [0, 5]).js == 1.0
     assert drift([4], [7]) == Drift(0.0, 0.0, 0.0)
@@ -31,7 +31,7 @@ def test_the_ends():
 
 
 @given(COUNTS, st.data())
-def test_it_is_symmetric_never_negative_and_blind_to_the_order_of_bins(before, data):
+def test_it_is_symmetric_not_negative_and_independent_of_the_order_of_bins(before, data):
     now = data.draw(st.lists(st.integers(0, 5000), min_size=len(before), max_size=len(before)))
     found = drift(before, now)
     if found is None:
@@ -53,7 +53,7 @@ def test_chance_alone_rarely_passes_the_limit(classes, night, reference):
     assert beyond <= 2 * (1 - CHANCE) * draws
 
 
-def test_a_real_change_is_found_and_named():
+def test_verdicts():
     assert [Drift(psi, limit, 0.0).verdict for psi, limit in ((0.05, 0.01), (0.2, 0.3), (0.1, 0.1), (0.25, 0.1))] == [
         "steady", "steady", "moved", "moved far"
     ]  # fmt: skip
@@ -61,7 +61,7 @@ def test_a_real_change_is_found_and_named():
     assert drift([500, 300, 200], [20, 30, 50]).verdict == "moved far"
 
 
-def test_neighbouring_bins_become_parts_that_hold_about_the_same():
+def test_neighbouring_bins_are_merged_into_groups_of_about_equal_size():
     histogram = [0, 0, 0, 1, 5, 50, 100, 300, 400, 500]
     starts = equal_parts(histogram)
     assert starts.tolist() == [0, 7, 8, 9]
@@ -72,7 +72,7 @@ def test_neighbouring_bins_become_parts_that_hold_about_the_same():
 
 
 @given(COUNTS)
-def test_parts_begin_at_the_first_bin_and_each_holds_a_share(counts):
+def test_groups_start_at_the_first_bin_and_each_holds_a_share(counts):
     starts = equal_parts(counts)
     assert starts[0] == 0
     assert (np.diff(starts) > 0).all()

@@ -1,4 +1,4 @@
-"""The crontab entry: whole lines, `%`, other entries byte for byte, and a shell that runs what cron would run."""
+"""The crontab entry: complete lines, `%`, unchanged other entries, and a shell that runs the line like cron."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def table(tmp_path, monkeypatch):
     return store
 
 
-def test_the_lines():
+def test_the_entry():
     assert render(entry()) == (
         "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
         "30 3 * * * cd /srv/batchland && PATH=/usr/bin:/bin /opt/batchland/.venv/bin/python -m batchland run "
@@ -73,7 +73,7 @@ def test_percent_signs_are_escaped_and_everything_is_quoted():
     )
 
 
-def test_a_shell_with_an_empty_environment_runs_it_in_its_folder_and_tells_of_a_failure(tmp_path):
+def test_a_shell_with_an_empty_environment_runs_it_and_prints_a_failure(tmp_path):
     folder = tmp_path / "it's 100% ours"
     folder.mkdir()
     command = ("/bin/sh", "-c", 'echo "$PATH|$NOTE|$(pwd)"; exit 3')
@@ -87,24 +87,27 @@ def test_a_shell_with_an_empty_environment_runs_it_in_its_folder_and_tells_of_a_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"folder": Path("/srv/a\nb")}, r"^crontab: '\\n' cannot stand in a crontab line; rename what is called so: "),
-        ({"command": ("a\\b",)}, r"^crontab: '\\\\' cannot stand in a crontab line; rename what is called so: "),
+        (
+            {"folder": Path("/srv/a\nb")},
+            r"^crontab: '\\n' is not allowed in a crontab line; rename the file or folder: ",
+        ),
+        ({"command": ("a\\b",)}, r"^crontab: '\\\\' is not allowed in a crontab line; rename the file "),
         ({"environment": {"X": "y" * 900}}, r"^crontab: the line for nightly has \d+ bytes and cron takes 990; "),
     ],
 )
-def test_what_cron_could_not_read_is_refused(changes, message):
+def test_lines_that_cron_cannot_read_are_rejected(changes, message):
     with pytest.raises(UsageError, match=message):
         render(entry(**changes))
 
 
 @pytest.mark.parametrize("schedule", ["0 2 * *", "tonight", "0 2 * * * root", "@never", "0 2 * * %", ""])
-def test_a_schedule_that_is_none(schedule):
+def test_an_invalid_schedule_is_rejected(schedule):
     with pytest.raises(ValueError, match=r'is not five fields like "30 3 \* \* \*", nor a word like @daily'):
         entry(schedule=schedule)
 
 
 @pytest.mark.parametrize(
-    ("schedule", "told"),
+    ("schedule", "message"),
     [
         ("99 3 * * *", "has '99' as its minute, which goes from 0 to 59"),
         ("0 24 * * *", "has '24' as its hour, which goes from 0 to 23"),
@@ -116,19 +119,19 @@ def test_a_schedule_that_is_none(schedule):
         ("1--2 3 * * *", "has '1--2' as its minute, which goes from 0 to 59"),
     ],
 )
-def test_a_schedule_that_never_comes(schedule, told):
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_a_schedule_with_impossible_values_is_rejected(schedule, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         entry(schedule=schedule)
 
 
 @pytest.mark.parametrize(
     "schedule", ["*/15 0-23/2 1,15 * *", "05 03 * Jan-mar MON", "30  3 * * 0,7", "59 23 31 12 7", "5/10 3 * * *"]
 )
-def test_schedules_that_cron_knows(schedule):
+def test_valid_schedules(schedule):
     assert entry(schedule=schedule).schedule == schedule
 
 
-def test_installing_replacing_and_removing_leaves_the_other_lines_as_they_were(table, tmp_path):
+def test_install_replace_and_remove_keep_the_other_lines(table, tmp_path):
     table.write_bytes(OTHERS)
     mine, other = entry(log=tmp_path / "new" / "log"), entry(job="night", log=tmp_path / "log")
     install(mine)
@@ -144,7 +147,7 @@ def test_installing_replacing_and_removing_leaves_the_other_lines_as_they_were(t
     assert table.read_bytes() == OTHERS + b"# below\n" + render(other).encode()
 
 
-def test_an_empty_crontab_is_made_and_goes_again(table, tmp_path):
+def test_an_empty_crontab_is_created_and_removed(table, tmp_path):
     assert (read(), remove("nightly")) == ("", False)
     install(entry(log=tmp_path / "log"))
     assert read() == render(entry(log=tmp_path / "log"))
@@ -152,32 +155,32 @@ def test_an_empty_crontab_is_made_and_goes_again(table, tmp_path):
     assert not table.exists()
 
 
-def test_a_last_line_without_its_end_gets_one(table, tmp_path):
+def test_a_last_line_without_newline_gets_one(table, tmp_path):
     table.write_bytes(b"1 2 3 4 5 true")
     install(entry(log=tmp_path / "log"))
     assert table.read_text() == "1 2 3 4 5 true\n" + render(entry(log=tmp_path / "log"))
 
 
-def test_an_entry_that_was_changed_by_hand_is_left_alone(table, tmp_path):
+def test_an_entry_edited_by_hand_is_kept(table, tmp_path):
     made = entry(log=tmp_path / "log")
     begin, line, end = render(made).splitlines()
     for lines in ([begin, line, "6 6 * * * mine", end], [begin, line, "6 6 * * * mine"], ["6 6 * * * mine", end]):
         table.write_text("\n".join(lines) + "\n")
         for act in (lambda: install(made), lambda: remove("nightly")):
-            with pytest.raises(UsageError, match=r"^crontab: the entry of nightly was changed by hand; take its lines"):
+            with pytest.raises(UsageError, match=r"^crontab: the entry of nightly was edited by hand; remove"):
                 act()
         assert table.read_text() == "\n".join(lines) + "\n"
 
 
-def test_a_refused_table_and_a_machine_without_crontab(table, tmp_path, monkeypatch):
+def test_a_rejected_table_and_a_machine_without_crontab(table, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"^crontab: refused the new table and keeps the old one \(bad hour\)$"):
         install(entry(schedule="0 0 30 2 *", log=tmp_path / "log"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match=r"^crontab: no such program here; install cron, or use the systemd timer "):
+    with pytest.raises(UsageError, match=r"^crontab: no such program; install cron, or use the systemd timer "):
         remove("nightly")
 
 
-def test_the_environment_that_is_kept(monkeypatch):
+def test_the_copied_environment(monkeypatch):
     for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BATCHLAND_MODEL", "models/a.onnx")
@@ -211,16 +214,16 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
         0, f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
     )  # fmt: skip
     assert table.read_text() == lines
-    for argument, told in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry of nightly.\n")):
-        assert run(main, ["cron", "remove", argument]).output == told
-    for options, told in (
+    for argument, message in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry for nightly.\n")):
+        assert run(main, ["cron", "remove", argument]).output == message
+    for options, message in (
         (
             ["--schedule", "0 2 * *"],
             "crontab: schedule '0 2 * *' is not five fields like \"30 3 * * *\", nor a word like @daily",
         ),
-        (["--env", "1A=b"], "crontab: environment '1A' is no name of a variable"),
+        (["--env", "1A=b"], "crontab: environment '1A' is not a variable name"),
     ):
         result = run(main, ["cron", "show", str(job), *options])
-        assert (result.exit_code, result.stderr) == (2, f"batchland: {told}\n")
+        assert (result.exit_code, result.stderr) == (2, f"batchland: {message}\n")
     result = run(main, ["cron", "show", str(job), "--env", "A"])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")

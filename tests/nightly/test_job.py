@@ -1,4 +1,4 @@
-"""The job file: read with its paths, its dates and its tables; refused in one line that names the key."""
+"""The job file: paths, dates, tables, and one-line errors that name the key."""
 
 import json
 from datetime import date, timedelta
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from batchland.errors import UsageError
-from batchland.nightly.job import Job, expand, job_schema, load_job
+from batchland.nightly.job import Job, job_schema, load_job
+from batchland.nightly.job_fields import expand
 
 JOBS = Path(__file__).parents[2] / "jobs"
-NIGHT = date(2026, 11, 23)
+NIGHT = date(2024, 11, 23)
 SMALLEST = 'images = "in"\nmodel = "m.onnx"\n'
 
 
@@ -27,14 +28,14 @@ def test_the_smallest_job(tmp_path):
     assert (job.name, job.file) == ("toy", folder / "toy.toml")
     assert job.images_of(NIGHT) == folder / "in"
     assert job.all_models == {"m": folder / "m.onnx"}
-    assert job.partition("m", NIGHT) == folder / "predictions" / "date=2026-11-23"
-    assert job.report("m", NIGHT) == folder / "runs" / "toy" / "2026-11-23" / "report" / "m"
-    assert job.night(date(2026, 11, 24)) == NIGHT
+    assert job.partition("m", NIGHT) == folder / "predictions" / "date=2024-11-23"
+    assert job.report("m", NIGHT) == folder / "runs" / "toy" / "2024-11-23" / "report" / "m"
+    assert job.night(date(2024, 11, 24)) == NIGHT
     assert (job.top_k, job.mode, job.on_missing, job.settle, job.time_limit) == (5, "all", "fail", timedelta(0), None)
     assert (job.evaluation, job.retention, job.heartbeat, job.notify, job.metrics) == (None,) * 5
 
 
-def test_paths_begin_at_the_root_and_dates_are_filled_in(tmp_path):
+def test_paths_are_relative_to_the_root_and_dates_are_filled_in(tmp_path):
     text = """
         root = ".."
         images = "in/{date:%Y/%m/%d}/camera"
@@ -52,15 +53,15 @@ def test_paths_begin_at_the_root_and_dates_are_filled_in(tmp_path):
         labels = "labels/{date}.csv"
         """
     job = load_job(write(tmp_path, text))
-    assert job.images_of(NIGHT) == tmp_path / "in" / "2026" / "11" / "23" / "camera"
+    assert job.images_of(NIGHT) == tmp_path / "in" / "2024" / "11" / "23" / "camera"
     assert job.all_models == {"one": tmp_path / "models" / "one.onnx", "two": Path("/models/two.onnx")}
-    assert job.partition("two", NIGHT) == Path("/data/out/model=two/date=2026-11-23")
-    assert expand(job.evaluation.labels, NIGHT) == tmp_path / "labels" / "2026-11-23.csv"
+    assert job.partition("two", NIGHT) == Path("/data/out/model=two/date=2024-11-23")
+    assert expand(job.evaluation.labels, NIGHT) == tmp_path / "labels" / "2024-11-23.csv"
     assert job.night(NIGHT) == NIGHT
     assert (job.settle, job.time_limit, job.max_failed) == (timedelta(minutes=10), timedelta(minutes=90), "20")
 
 
-def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
+def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
     settings = [
         "batch_size=8",
         "device=cpu",
@@ -74,12 +75,12 @@ def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (["batchsize=3"], 'unknown key "batchsize" (did you mean "batch_size"?)'),
         (
             ["output=s3://b/p"],
-            "\"output\" = 's3://b/p': is a URL, but a job works on paths of its machine; mount the storage",
+            "\"output\" = 's3://b/p': is a URL, but a job works with paths of this machine; mount the storage",
         ),
         (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
         (["retention.x=1"], 'unknown key "retention.x" (known are retention.keep_days, retention.keep_nights)'),
@@ -98,22 +99,24 @@ def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
             ["max_failed=few"],
             "\"max_failed\" = 'few': max-failed 'few' is neither a number of images nor a percentage; give 20 or 1.5%",
         ),
-        (["settle=10"], '"settle" = 10: is no duration; write it like "90s", "10m", "3h" or "2d"'),
-        (["images=in/{day}"], "\"images\" = 'in/{day}': {day} is not known; write {date} or {date:%Y/%m/%d}"),
-        (["output=out/{date}"], "\"output\" = 'out/{date}': only images and labels may say {date}"),
+        (["settle=10"], '"settle" = 10: is not a duration; write it like "90s", "10m", "3h" or "2d"'),
+        (["settle=99999999999999d"], "\"settle\" = '99999999999999d': is longer than ten years"),
+        (['output="a\\u0000b"'], "a value holds a zero byte; remove it"),
+        (["images=in/{day}"], "\"images\" = 'in/{day}': {day} is unknown; write {date} or {date:%Y/%m/%d}"),
+        (["output=out/{date}"], "\"output\" = 'out/{date}': only images and labels may contain {date}"),
         (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is not valid in .gitignore; write it like '*.png'"),
         (["models.a=b.onnx"], "give either model or [models]"),
-        (["metrics=a.txt"], "metrics must end in .prom, or the node exporter passes it over"),
+        (["metrics=a.txt"], "metrics must end in .prom, or the node exporter ignores it"),
         (["retention={}"], "give keep_days, keep_nights or both"),
         (
             ["mode=new", "retention.keep_days=3"],
-            'mode = "new" knows an image by the partition that holds it, so [retention] would have images scored '
-            "again; leave one of them out",
+            'mode = "new" finds scored images in the partitions, so with [retention] images would be scored again; '
+            "leave one of them out",
         ),
         (["heartbeat.url=ftp://x"], "\"heartbeat.url\" = 'ftp://x': URL scheme should be 'http' or 'https'"),
         (
             ["heartbeat={url='https://x.example', start='file:///etc/passwd'}"],
-            "'file:///etc/passwd' is no http address; write it like '{url}/start'",
+            "'file:///etc/passwd' is not an http address; write it like '{url}/start'",
         ),
         (
             ["name=../up"],
@@ -130,41 +133,41 @@ def test_settings_take_precedence_and_bare_words_are_texts(tmp_path):
         (["exclude=*.png"], '"exclude" = \'*.png\': should be a list, like ["one", "another"]'),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, settings, told):
+def test_invalid_keys_and_values_are_named(tmp_path, settings, message):
     path = write(tmp_path)
     with pytest.raises(UsageError) as caught:
         load_job(path, settings)
-    assert str(caught.value) == f"{path}: {told}"
+    assert str(caught.value) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
-        ("batch_size", "--set 'batch_size': is not KEY=VALUE; write it like --set batch_size=8"),
-        ("model.x=1", "--set 'model.x=1': model is not a table"),
+        ("batch_size", "setting 'batch_size': is not KEY=VALUE; write it like batch_size=8"),
+        ("model.x=1", "setting 'model.x=1': model is not a table"),
     ],
 )
-def test_a_setting_that_is_none(tmp_path, setting, told):
+def test_an_invalid_setting_is_rejected(tmp_path, setting, message):
     with pytest.raises(UsageError) as caught:
         load_job(write(tmp_path), [setting])
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_an_unreadable_file_is_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml: cannot be read \(No such file or directory\); give a job file"):
         load_job(tmp_path / "none.toml")
     with pytest.raises(UsageError, match=r"toy\.toml: is no TOML file: .*line 1"):
         load_job(write(tmp_path, "images = in"))
 
 
-def test_the_heartbeat_s_address_is_in_no_record(tmp_path):
+def test_the_heartbeat_address_is_not_dumped(tmp_path):
     job = load_job(write(tmp_path), ["heartbeat.url=https://hc.example/secret/"])
     assert job.heartbeat.address("{url}/{exit_code}", 4) == "https://hc.example/secret/4"
     assert "secret" not in job.model_dump_json()
 
 
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.toml")), ids=lambda path: path.name)
-def test_the_project_s_own_jobs_are_fine_and_name_their_schema(path):
+def test_the_jobs_of_the_project_are_valid_and_name_their_schema(path):
     job = load_job(path)
     assert job.name == path.stem
     assert job.images_of(NIGHT).is_relative_to(JOBS.parent / "demo" / "sample")
@@ -172,7 +175,7 @@ def test_the_project_s_own_jobs_are_fine_and_name_their_schema(path):
     assert (path.parent / first.removeprefix("#:schema ")).resolve() == JOBS.parent / "schemas" / "job.json"
 
 
-def test_the_schema_knows_every_key_and_explains_it():
+def test_the_schema_describes_every_key():
     schema = job_schema()
     assert set(schema["properties"]) == set(Job.model_fields)
     assert schema["required"] == ["images"]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 
 import pytest
 
@@ -15,7 +16,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_lines_have_the_run_s_fields_the_data_and_the_trace(tmp_path):
+def test_lines_have_fields_data_and_traceback(tmp_path):
     path = tmp_path / "new" / "log.jsonl"
     with run_log(path, run_id="r", job="toy"):
         log.info("%d images\nof %s", 3, "Café", extra={"data": {"images": 3, "run_id": "of something else"}})
@@ -38,23 +39,26 @@ def test_lines_have_the_run_s_fields_the_data_and_the_trace(tmp_path):
     assert second["traceback"].endswith("ValueError: oh")
 
 
-def test_another_run_s_lines_stay(tmp_path):
+def test_lines_of_other_runs_are_kept(tmp_path):
     for run_id in ("a", "b"):
         with run_log(tmp_path / "log.jsonl", run_id=run_id):
             log.info("here")
     assert [line["run_id"] for line in lines(tmp_path / "log.jsonl")] == ["a", "b"]
 
 
-def test_a_full_disk_is_said_once_and_fails_nothing(capsys, tmp_path):
-    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+def test_a_full_disk_is_reported_once(capsys, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with run_log(tmp_path / "log.jsonl"):
-        log.info("one")
-        log.info("two")
-    said = f"batchland: {tmp_path}/log.jsonl: cannot be written (No space left on device)\n"
-    assert capsys.readouterr().err == said
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as a full disk does: no file may grow
+        try:
+            log.info("one")
+            log.info("two")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err == f"batchland: {tmp_path}/log.jsonl: cannot be written (File too large)\n"
 
 
-def test_a_log_that_cannot_be_opened_is_an_error(tmp_path):
+def test_an_unwritable_log_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError) as caught, run_log(tmp_path / "file" / "log.jsonl"):
         pass

@@ -18,7 +18,7 @@ from commands import batchland
 from toys import COLOURS, contents, options, picture, toy_card
 
 import batchland.images.crash_guard as suspects_module
-import batchland.scoring.score as scoring_module
+import batchland.scoring.account as account_module
 from batchland import score
 from batchland.errors import Interrupted, OutputError
 from batchland.images.loader import load_image
@@ -135,7 +135,7 @@ def test_of_runs_that_start_together_one_writes_and_all_others_name_it(tmp_path,
             assert re.fullmatch(pattern, told)
         elif code != 0:  # it came when the first had finished
             assert (code, told) == (
-                2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out",
+                2, f"batchland: {out}: exists already; --overwrite replaces it",
             )  # fmt: skip
     assert pq.read_table(out).num_rows == 60
     assert sorted(os.listdir(out.parent)) == ["p.manifest.json", "p.parquet"]
@@ -186,7 +186,7 @@ def test_a_signal_is_answered_even_while_images_hang(tmp_path, photos, toy_model
         return load_image(ref, spec)
 
     monkeypatch.setattr(suspects_module, "load_image", hang)
-    monkeypatch.setattr(scoring_module, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(account_module, "GRACE_SECONDS", 0.1)
     out = tmp_path / "p.parquet"
     with pytest.raises(Interrupted) as caught:
         score(photos, out, options(toy_model))
@@ -258,5 +258,5 @@ def test_max_failed_decides_the_exit_code_and_nothing_else(tmp_path, photos, toy
         assert pq.read_table(out).num_rows == 60
     assert last_line(result) == (
         "batchland: 6 of 60 images failed (truncated 6), more than max-failed 0 allows; the predictions are written, "
-        "look at the rows with status = 'failed'"
+        "see the rows with status = 'failed'"
     )

@@ -56,11 +56,12 @@ def test_a_batch_without_a_single_picture_needs_no_probabilities():
     assert rows["label"].null_count == rows["top_k"].null_count == 2
 
 
-def test_a_row_that_is_not_finite_is_a_failure_of_its_own():
-    probabilities = np.array([[np.nan, 0.5, 0.5], [0, 1, 0], [np.inf, 0, 0]], np.float32)
-    rows = to_rows(batch(OK, OK, OK), probabilities, toy_card(), 1)
-    assert rows["error_code"].to_pylist() == ["model_output", None, "model_output"]
-    assert rows["label"].to_pylist() == [None, "Green Hill", None]
+def test_a_row_without_probabilities_is_a_failed_row():
+    probabilities = np.array([[np.nan, 0.5, 0.5], [0, 1, 0], [np.inf, 0, 0], [0, 0, 0], [3, -1, -1]], np.float32)
+    rows = to_rows(batch(OK, OK, OK, OK, OK), probabilities, toy_card(), 1)
+    assert rows["error_code"].to_pylist() == ["model_output", None, *["model_output"] * 3]
+    assert rows["error_message"][0].as_py() == "the model's outputs are not probabilities that sum to 1"
+    assert rows["label"].to_pylist() == [None, "Green Hill", None, None, None]
 
 
 def test_top_k_is_capped_by_the_number_of_classes():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toys import COLOURS, picture, write_toy_model
 
-from batchland.nightly.run_record import read_run
+from batchland.nightly.record_files import read_run
 from batchland.predictions.layout import manifest_path
 
 pytestmark = pytest.mark.slow

@@ -47,7 +47,7 @@ def test_a_way_that_cannot_be_had_says_why(tmp_path):
     toy = write_toy_model(tmp_path / "toy.onnx")
     options = Namespace(device="cuda", batch_size=4, seconds=0.1)
     found = gpu._run("fp32", {"model": toy, "half": toy}, tmp_path, options)
-    assert found["error"].startswith("batchland.errors.DeviceError: --device cuda cannot run here: ")
+    assert found["error"].startswith("batchland.errors.DeviceError: device cuda cannot be used here: ")
     assert gpu._of_model("toy", [{"fp32": found}])[4] == f"| M: fp32 |  |  | {found['error']} |"
 
 
@@ -58,6 +58,6 @@ def test_all_ways(tmp_path, capsys):
     found = {way: found for part in result["models"]["scratch"].values() for way, found in part[0].items()}
     assert set(found) == set(WAYS)
     for way in ("pipeline_fp32_decode_cuda", "pipeline_fp16_decode_cuda"):
-        assert "--decode cuda needs a GPU" in found.pop(way)["error"]
+        assert "decoding JPEGs with cuda needs a GPU" in found.pop(way)["error"]
     assert not [each for each in found.values() if "error" in each]
     assert text.count("| torch") == 3

@@ -8,7 +8,7 @@ from toys import picture
 from batchland.report.pictures import Thumbnails
 
 
-def test_a_name_that_is_no_utf8_still_finds_its_picture(tmp_path: Path) -> None:
+def test_the_picture_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     data = picture(size=(200, 100))
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff\xfe.jpg")).write_bytes(data)
     found = Thumbnails(tmp_path, side=50, budget=100_000).make(r"bad\xff\xfe.jpg", len(data))

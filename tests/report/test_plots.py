@@ -23,14 +23,14 @@ def test_the_axis_of_accuracy_has_round_ticks(right: float, ticks: list[str]) ->
     assert [tick.text for tick in coverage_plot(curve, ()).ticks_y] == ticks
 
 
-def test_thresholds_that_would_lie_on_each_other_are_left_out() -> None:
+def test_overlapping_threshold_marks_are_left_out() -> None:
     """Hardly an image in twenty is surer than 0.9: 0.95 would stand beside it, 0.99 on it."""
     probability = np.r_[np.linspace(0.3, 0.9, 190), np.linspace(0.91, 1, 10)].astype(np.float32)
     plot = coverage_plot(coverage(probability, np.ones(200, bool), 0.95), ROUND_THRESHOLDS)
     assert [mark.text for mark in plot.marks] == ["0.5", "0.6", "0.7", "0.8", "0.9"]
 
 
-def test_one_image_is_no_images() -> None:
+def test_texts_of_one_image() -> None:
     curve = reliability(np.array([0.85, 0.3, 0.31]), np.array([True, False, True]), 10, 0.95)
     assert [bar.title.partition(":")[0] for bar in reliability_plot(curve).bars] == [
         "1 image at 20% to 30%",

@@ -1,4 +1,4 @@
-"""Looking a few images up."""
+"""Predictions of a few images."""
 
 import json
 import subprocess
@@ -12,11 +12,11 @@ from toys import picture
 
 from batchland.models.session import open_session
 from batchland.scoring.options import ScoreOptions
-from batchland.scoring.predict import predict, table
+from batchland.scoring.predict import predict, prediction_table
 from batchland.scoring.score import score
 
 
-def test_answers_are_those_of_scoring(toy_model: Path, colour_folders: Path, tmp_path: Path) -> None:
+def test_predictions_are_those_of_score(toy_model: Path, colour_folders: Path, tmp_path: Path) -> None:
     (colour_folders / "cut.jpg").write_bytes(picture()[:-60])
     names = sorted(str(path.relative_to(colour_folders)) for path in colour_folders.rglob("*.jpg"))
     score(colour_folders, tmp_path / "preds.parquet", ScoreOptions(model=toy_model, device="cpu", top_k=2))
@@ -31,7 +31,7 @@ def test_answers_are_those_of_scoring(toy_model: Path, colour_folders: Path, tmp
         assert (prediction.error_code, prediction.error_message) == (row["error_code"], row["error_message"])
 
 
-def test_order_and_repetition_are_kept_over_many_batches(toy_model: Path, colour_folders: Path) -> None:
+def test_images_keep_their_order_and_may_repeat(toy_model: Path, colour_folders: Path) -> None:
     red, blue = (colour_folders / folder / "0.jpg" for folder in ("00.Red_Tower", "02.Blue_Lake"))
     images = [red, blue, red] * 30
     predictions = list(predict(images, open_session(toy_model, "cpu"), top_k=99))
@@ -39,7 +39,7 @@ def test_order_and_repetition_are_kept_over_many_batches(toy_model: Path, colour
     assert {len(prediction.choices) for prediction in predictions} == {3}
 
 
-def test_the_command_shows_a_table_of_good_and_bad(
+def test_the_command_prints_predictions_and_failures(
     toy_model: Path, colour_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,8 +51,8 @@ def test_the_command_shows_a_table_of_good_and_bad(
     assert (result.exit_code, result.stderr) == (3, "batchland: 3 of 5 images failed, see above\n")
     assert result.stdout == (
         "red.jpg\n"
-        "   1  Red Tower   >99.9%\n"
-        "   2  Green Hill   <0.1%\n"
+        "  1  Red Tower   >99.9%\n"
+        "  2  Green Hill   <0.1%\n"
         "notes.txt\n"
         "  failed: the content is not that of an image file (not_an_image)\n"
         "none.jpg\n"
@@ -60,12 +60,12 @@ def test_the_command_shows_a_table_of_good_and_bad(
         "labelled\n"
         "  failed: is a folder; score it with `batchland score` (io_error)\n"
         "[U+001B][2J.png\n"
-        "   1  Blue Lake   >99.9%\n"
-        "   2  Red Tower    <0.1%\n"
+        "  1  Blue Lake   >99.9%\n"
+        "  2  Red Tower    <0.1%\n"
     )
 
 
-def test_json_is_for_scripts(toy_model: Path, colour_folders: Path) -> None:
+def test_the_command_prints_json(toy_model: Path, colour_folders: Path) -> None:
     image = str(colour_folders / "01.Green_Hill" / "0.jpg")
     result = batchland("predict", image, "--model", toy_model, "-k", "1", "--json", "--device", "cpu")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -75,9 +75,9 @@ def test_json_is_for_scripts(toy_model: Path, colour_folders: Path) -> None:
     assert (choice["label"], choice["class_index"]) == ("Green Hill", 1)
 
 
-def test_only_bad_images_need_no_model_run(toy_model: Path, tmp_path: Path) -> None:
+def test_failed_images_alone_do_not_call_the_model(toy_model: Path, tmp_path: Path) -> None:
     (prediction,) = predict([tmp_path / "none.jpg"], open_session(toy_model, "cpu"))
-    assert table([prediction]) == f"{tmp_path}/none.jpg\n  failed: No such file or directory (vanished)\n"
+    assert prediction_table([prediction]) == f"{tmp_path}/none.jpg\n  failed: No such file or directory (vanished)\n"
 
 
 def test_neither_torch_nor_pandas_is_imported(toy_model: Path, colour_folders: Path) -> None:

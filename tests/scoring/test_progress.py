@@ -1,30 +1,76 @@
-"""How far scoring is: the total is counted beside it, and nothing of that outlives it."""
+"""Progress of scoring: the total is counted in a thread that does not outlive the run."""
 
+import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.scoring.account import Progress
+from batchland.scoring.listing import ImageListing, open_listing
+from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.progress import ScoreProgress
+from batchland.system import progress as progress_module
+
+
+class Endless:
+    """A source of images without end."""
+
+    name, countable = "endless", True
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        return (ImageRef(str(number), b"") for number in count())
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
 
 
 def test_the_count_ends_with_the_run() -> None:
-    with ScoreProgress(count):  # would go on for ever
-        assert "count" in [thread.name for thread in threading.enumerate()]
-    assert "count" not in [thread.name for thread in threading.enumerate()]
+    with ScoreProgress(ImageListing(Endless(), ScoreOptions()), count_after=0.0):  # type: ignore[arg-type]
+        assert "count" in threads()
+    assert "count" not in threads()
 
 
-def test_a_command_that_ends_at_once_is_no_crash(tmp_path: Path, toy_model: Path) -> None:
-    """While Arrow reads a list for the count, the interpreter cannot end."""
+def test_a_log_counts_the_images_only_when_its_first_line_is_due(
+    photos: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "batchland")
+    listing = open_listing(photos, ScoreOptions(exclude=("camera-0/",)))
+    with ScoreProgress(listing) as progress:
+        progress.update(Progress(4, 1, 0))
+        assert "count" not in threads()
+    assert caplog.messages == []
+    monkeypatch.setattr(progress_module, "LOG_EVERY", 0.0)
+    with ScoreProgress(listing, count_after=0.0) as progress:
+        while "count" in threads():
+            pass
+        progress.update(Progress(8, 1, 0))
+    assert [message.rpartition(",")[0] for message in caplog.messages] == ["8 of 40 images, 1 failed"]
+
+
+def test_a_shard_counts_its_own_images(photos: Path) -> None:
+    listing = open_listing(photos, ScoreOptions())
+    names = [ref.name for ref in listing.second_walk()]
+    for index in range(3):
+        own = [ref.name for ref in listing.second_walk(Shard(index=index, count=3))]
+        assert own == [name for name in names if Shard.owner(name, 3) == index]
+
+
+def test_a_command_can_end_while_arrow_reads_a_list_for_the_count(tmp_path: Path, toy_model: Path) -> None:
     listing = tmp_path / "list.parquet"
     pq.write_table(pa.table({"image": [f"{number}.jpg" for number in range(1_000_000)]}), listing)
-    command = [sys.executable, "-m", "batchland", "score", "--images", listing, "--model", toy_model]
-    ended = subprocess.run([*command, "--out", listing], capture_output=True, text=True, check=False)
+    code = "import sys; sys.stderr.isatty = lambda: True; from batchland.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "score", "--images", listing, "--model", toy_model, "--out", listing]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (
         2,
-        f"batchland: {listing}: would replace {listing}, which is to be read; give another --out",
+        f"batchland: {listing}: would replace {listing}, which is an input; give another --out",
     )

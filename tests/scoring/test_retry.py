@@ -1,6 +1,7 @@
-"""--retry-failed: what has been mended gets its scores, all else stays, and the result is that of a fresh run."""
+"""Retries: repaired images get their scores, all other rows stay, and the output is that of a fresh run."""
 
 import hashlib
+import os
 import shutil
 
 import pyarrow as pa
@@ -58,16 +59,14 @@ def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     score(night, out, options(toy_model))
     mend(night, 7)
-    shutil.rmtree(
-        night / "camera-1"
-    )  # good rows of images that are gone are kept; failed ones are told as they are now
+    shutil.rmtree(night / "camera-1")  # good rows of missing images are kept; failed rows say what is wrong now
     (night / "camera-0" / "new.jpg").write_bytes(picture())
     summary = score(night, out, options(toy_model, retry_failed=True))
     assert summary.manifest.counts.failed_by_code == {"empty": 3, "vanished": 8}
     assert (summary.manifest.counts.listed, summary.manifest.kept_images) == (60, 48)
 
 
-def test_nothing_failed_changes_nothing(tmp_path, night, toy_model):
+def test_without_failed_rows_the_output_stays_the_same(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     mend(night, 7, 17, 27, 37, 47, 57, *range(30, 36))
     score(night, out, options(toy_model))
@@ -82,7 +81,7 @@ class Stop(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("batches", [1, 3, 7])
-def test_a_retry_that_broke_off_is_resumed(tmp_path, night, toy_model, batches):
+def test_an_interrupted_retry_is_resumed(tmp_path, night, toy_model, batches):
     out, undisturbed = tmp_path / "a" / "p.parquet", tmp_path / "b" / "p.parquet"
     for path in (out, undisturbed):
         score(night, path, options(toy_model))
@@ -105,7 +104,7 @@ def test_a_retry_that_broke_off_is_resumed(tmp_path, night, toy_model, batches):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, toy_model):
+def test_the_row_of_an_unreadable_folder_is_replaced_by_the_rows_of_its_images(nobody, toy_model):
     root, out = nobody.folder / "night", nobody.folder / "out" / "p.parquet"
     for name in ("a/1.jpg", "b/2.jpg", "b/sub/3.jpg", "c/4.jpg"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +116,10 @@ def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, t
     with nobody:
         counts = score(root, out, options(model)).manifest.counts
     assert counts == Counts(listed=3, ok=2, failed=1, failed_by_code={"unreadable": 1})
-    with pytest.raises(TooManyFailedError, match="folders or shards that could not be read, with nobody knows"):
+    with pytest.raises(
+        TooManyFailedError,
+        match="1 of 3 rows are folders or shards that could not be read, so an unknown number of",
+    ):
         FailureLimit.parse("50%").check(counts)
     (root / "b").chmod(0o755)
     score(root, out, options(model, retry_failed=True))
@@ -127,7 +129,7 @@ def test_a_folder_that_could_not_be_listed_gets_the_rows_of_its_images(nobody, t
     assert out.read_bytes() == fresh.read_bytes()
 
 
-def test_rows_of_another_kind_are_never_mixed_in(tmp_path, night, toy_model):
+def test_an_output_of_other_options_is_rejected(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     score(night, out, options(toy_model))
     before = contents(tmp_path)
@@ -139,27 +141,59 @@ def test_rows_of_another_kind_are_never_mixed_in(tmp_path, night, toy_model):
             score(root, out, options(toy_model).model_copy(update={"retry_failed": True, **changes}))
         return str(caught.value).removeprefix(f"{out}: ")
 
-    hint = "; --retry-failed keeps its good rows and needs the same, or score anew with --overwrite"
+    hint = ", so its good rows cannot be kept"
     assert refusal(night, top_k=2) == f"was made with top_k = 3, not 2{hint}"
     assert refusal(night, batch_size=8) == f"was made with batch_size = 4, not 8{hint}"
     assert refusal(copy) == f"was made with images = {night}, not {copy}{hint}"
     shas = [hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in (toy_model, other)]
-    told = f"was made with model = toy (sha256 {shas[0]}), not other (sha256 {shas[1]}){hint}"
-    assert refusal(night, model=other) == told
+    other_model = f"was made with model = toy (sha256 {shas[0]}), not other (sha256 {shas[1]}){hint}"
+    assert refusal(night, model=other) == other_model
     assert "give one of the two" in refusal(night, overwrite=True)
     shutil.rmtree(copy)
     other.unlink()
     assert contents(tmp_path) == before
 
 
-def test_what_is_no_output_of_ours_is_refused(tmp_path, night, toy_model):
+def test_files_that_are_no_predictions_are_rejected(tmp_path, night, toy_model):
     retry = options(toy_model, retry_failed=True)
     for name in ("p.parquet", "p"):
-        with pytest.raises(UsageError, match="there are no predictions yet; run without --retry-failed first"):
+        with pytest.raises(UsageError, match="there are no predictions yet to retry"):
             score(night, tmp_path / name, retry)
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match="is not a predictions file of batchland"):
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
         score(night, tmp_path / "p.parquet", retry)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(UsageError, match="has other columns than this batchland writes"):
         score(night, tmp_path / "p.parquet", retry)
+
+
+def test_add_missing_needs_a_local_folder(tmp_path, toy_model, colour_folders):
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"{path}\n" for path in sorted(colour_folders.rglob("*.jpg"))))
+    score(None, tmp_path / "out", options(toy_model, image_list=str(listing)))
+    with pytest.raises(UsageError, match=r": add_missing needs a local folder of images$"):
+        score(None, tmp_path / "out", options(toy_model, image_list=str(listing), add_missing=True))
+
+
+def test_add_missing_keeps_rows_and_scores_a_folder_that_can_be_listed_again(
+    tmp_path, toy_model, colour_folders, monkeypatch
+):
+    """An unreadable folder has one row until it can be listed; then its images have theirs."""
+    out, real, blocked = tmp_path / "out", os.scandir, {True}
+
+    def scandir(path):
+        if blocked and isinstance(path, bytes) and path.endswith(b"01.Green_Hill"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    score(colour_folders, out, options(toy_model))
+    red, blue = ([f"{folder}/{number}.jpg" for number in range(3)] for folder in ("00.Red_Tower", "02.Blue_Lake"))
+    assert pq.read_table(out)["image"].to_pylist() == [*red, "01.Green_Hill/", *blue]
+    again = score(colour_folders, out, options(toy_model, add_missing=True)).manifest
+    assert (again.counts.listed, again.kept_images) == (7, 7)  # still unreadable
+    blocked.clear()
+    whole = score(colour_folders, out, options(toy_model, add_missing=True)).manifest
+    assert (whole.counts.listed, whole.counts.failed, whole.kept_images) == (9, 0, 6)
+    score(colour_folders, tmp_path / "fresh", options(toy_model))
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "fresh"))

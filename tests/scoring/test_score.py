@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,6 +11,8 @@ import sys
 import tarfile
 from functools import partial
 
+import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -19,7 +22,7 @@ from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 import batchland.predictions.local as local_module
 import batchland.predictions.writer as sink_module
-import batchland.scoring.engines.local as engine_module
+import batchland.scoring.engines.engine as engine_module
 from batchland import ScoreOptions, score
 from batchland._version import __version__
 from batchland.errors import Interrupted, ModelError, OutputError, TimeLimitError, TooManyFailedError, UsageError
@@ -58,7 +61,7 @@ def test_the_neighbour_of_a_corrupt_image_keeps_its_own_scores(tmp_path, toy_mod
     assert together.to_pylist() == pq.read_table(tmp_path / "alone.parquet", columns=wanted).to_pylist()
 
 
-def test_the_file_and_its_manifest(tmp_path, photos, toy_model):
+def test_the_output_file_and_its_manifest(tmp_path, photos, toy_model):
     (photos / "notes.txt").write_text("not an image")
     out = tmp_path / "new" / "preds.parquet"
     summary = score(photos, out, options(toy_model, top_k=2))
@@ -121,7 +124,7 @@ def stop_after(images):
 
 @pytest.mark.parametrize("name", ["preds.parquet", "preds"])
 @pytest.mark.parametrize("images", [4, 8, 30, 60])
-def test_a_run_that_broke_off_is_resumed_and_gives_the_same_bytes(tmp_path, photos, toy_model, name, images):
+def test_an_interrupted_run_is_resumed_and_gives_the_same_bytes(tmp_path, photos, toy_model, name, images):
     score(photos, tmp_path / "whole" / name, options(toy_model))
     with pytest.raises(Stop):
         score(photos, tmp_path / "broken" / name, options(toy_model), on_progress=stop_after(images))
@@ -150,7 +153,7 @@ def interrupted_at(photos, out, options, images):
     "change",
     ["top_k", "batch_size", "model", "all_files"],
 )
-def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, change, caplog):
+def test_parts_of_a_different_run_are_discarded(tmp_path, photos, toy_model, change, caplog):
     out = tmp_path / "p.parquet"
     interrupted_at(photos, out, options(toy_model), 30)
     other = {"top_k": 1, "batch_size": 8, "all_files": True}
@@ -160,12 +163,10 @@ def test_parts_of_another_run_are_never_mixed_in(tmp_path, photos, toy_model, ch
         changed = options(write_toy_model(tmp_path / "other.onnx", card))
     assert score(photos, out, changed).manifest.resumed_images == 0
     named = change if change == "model" else f"options.{change}"
-    assert caplog.messages == [
-        f"{out}: begins anew and discards 32 finished images of an interrupted run, which differs in {named}"
-    ]
+    assert caplog.messages == [f"{out}: discards 32 finished images of an interrupted run, which differs in {named}"]
 
 
-def test_only_parts_whose_images_are_unchanged_are_taken_over(tmp_path, photos, toy_model):
+def test_only_parts_with_unchanged_images_are_resumed(tmp_path, photos, toy_model):
     out = tmp_path / "p.parquet"
     interrupted_at(photos, out, options(toy_model), 40)
     (photos / "camera-0" / "001.jpg").write_bytes(picture(BLUE))  # in part 0
@@ -186,7 +187,7 @@ def test_a_damaged_part_is_scored_again(tmp_path, photos, toy_model):
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 32
 
 
-def test_restart_discards_what_is_there(tmp_path, photos, toy_model, caplog):
+def test_restart_discards_finished_parts(tmp_path, photos, toy_model, caplog):
     out = tmp_path / "p.parquet"
     interrupted_at(photos, out, options(toy_model), 40)
     assert score(photos, out, options(toy_model, top_k=2, restart=True)).manifest.resumed_images == 0
@@ -194,20 +195,20 @@ def test_restart_discards_what_is_there(tmp_path, photos, toy_model, caplog):
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p"])
-def test_an_output_that_exists_is_kept_unless_told_otherwise(tmp_path, photos, toy_model, name):
+def test_an_output_that_exists_is_replaced_only_with_overwrite(tmp_path, photos, toy_model, name):
     out = tmp_path / name
     score(photos, out, options(toy_model))
     before = contents(tmp_path)
     with pytest.raises(UsageError) as caught:
         score(photos, out, options(toy_model, top_k=1))
-    assert str(caught.value) == f"{out}: exists; give --overwrite to replace it, or another --out"
+    assert str(caught.value) == f"{out}: exists already"
     assert contents(tmp_path) == before
     summary = score(photos, out, options(toy_model, top_k=1, overwrite=True))
     assert Manifest.model_validate_json(summary.manifest_path.read_text()).config["top_k"] == 1
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_what_is_not_ours_is_never_replaced(tmp_path, photos, toy_model):
+def test_files_that_batchland_did_not_write_are_never_replaced(tmp_path, photos, toy_model):
     damaged = b"PAR1" + b"\xff" * 20 + (20).to_bytes(4, "little") + b"PAR1"
     for name, write in (
         ("notes", lambda path: path.write_text("x")),
@@ -266,7 +267,7 @@ def test_a_run_killed_before_it_cleaned_up_is_completed(tmp_path, photos, toy_mo
     assert contents(out.parent) == before
 
 
-def test_rows_that_are_not_those_of_the_listing_are_never_published(tmp_path, photos, toy_model, monkeypatch):
+def test_rows_in_another_order_than_the_listing_are_never_published(tmp_path, photos, toy_model, monkeypatch):
     """The assertion behind `listed = ok + failed`: here a bug lets two neighbours change places."""
     real = engine_module.to_rows
 
@@ -281,7 +282,7 @@ def test_rows_that_are_not_those_of_the_listing_are_never_published(tmp_path, ph
 
 
 @pytest.mark.parametrize("wrong", [{"ok": 1}, {"failed": 2}, {"failed_by_code": {"empty": 2}}])
-def test_counts_that_do_not_add_up_are_no_counts(wrong):
+def test_counts_that_do_not_add_up_are_rejected(wrong):
     right = {"listed": 3, "ok": 2, "failed": 1, "failed_by_code": {"empty": 1}}
     assert Counts(**right).listed == 3
     with pytest.raises(ValidationError):
@@ -305,15 +306,15 @@ def test_an_output_inside_the_images_is_refused(photos, toy_model):
 
 
 @pytest.mark.parametrize("name", ["ft.csv", "ft.JSON", "ft.pq"])
-def test_no_folder_is_called_as_a_file(tmp_path, photos, toy_model, name):
+def test_an_output_folder_with_the_suffix_of_another_format_is_rejected(tmp_path, photos, toy_model, name):
     with pytest.raises(UsageError) as caught:
         score(photos, tmp_path / name, options(toy_model))
-    told = "predictions are written as Parquet; call --out ft.parquet or ft"
-    assert str(caught.value) == f"{tmp_path}/{name}: {told}"
+    message = "predictions are written as Parquet; name the output ft.parquet or ft"
+    assert str(caught.value) == f"{tmp_path}/{name}: {message}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
 
 
-def test_what_fails_at_once_has_left_no_parts(photos, toy_model):
+def test_a_run_that_cannot_write_leaves_no_parts(photos, toy_model):
     with pytest.raises(OutputError) as caught:
         score(photos, "/proc/p.parquet", options(toy_model))
     assert str(caught.value) == (
@@ -321,8 +322,8 @@ def test_what_fails_at_once_has_left_no_parts(photos, toy_model):
     )
 
 
-def test_an_output_never_takes_the_place_of_what_is_read(tmp_path, photos, toy_model):
-    """Pictures in a table, a shard, a list, a folder in an output of ours: none is worth less than predictions."""
+def test_an_output_never_replaces_its_input(tmp_path, photos, toy_model):
+    """Images in a table, a tar file, a list, or a folder inside an output of batchland."""
     before = score(photos, tmp_path / "night", options(toy_model)).out
     photos = photos.rename(before / "photos")
     pq.write_table(pa.table({"image": [picture()]}), tmp_path / "table.parquet")
@@ -343,25 +344,24 @@ def test_an_output_never_takes_the_place_of_what_is_read(tmp_path, photos, toy_m
             asked = options(toy_model, image_list=listing and str(tmp_path / listing), overwrite=overwrite)
             with pytest.raises(UsageError) as caught:
                 score(given and str(tmp_path / given), tmp_path / out, asked)
-            told = f"{tmp_path}/{out}: would replace {tmp_path}/{read}, which is to be read; give another --out"
-            assert str(caught.value) == told
+            assert str(caught.value) == f"{tmp_path}/{out}: would replace {tmp_path}/{read}, which is an input"
     assert contents(tmp_path) == kept
 
 
-def test_nothing_to_score_is_an_error_that_says_what_is_there(tmp_path, toy_model):
+def test_no_images_is_an_error_that_says_what_was_found(tmp_path, toy_model):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").touch()
     with pytest.raises(UsageError) as caught:
         score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
-    assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 .txt); --all-files lists every file"
+    assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 .txt)"
     (tmp_path / "in" / "a.txt").rename(tmp_path / "in" / ".a.jpg")
     with pytest.raises(UsageError) as caught:
         score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
-    assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 hidden); give the place that holds them"
+    assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 hidden); give the folder that holds them"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "toy.onnx"]
 
 
-def test_a_night_of_nothing_but_broken_files_is_a_table_of_failures(tmp_path, toy_model):
+def test_a_folder_of_broken_files_gives_a_table_of_failed_rows(tmp_path, toy_model):
     (tmp_path / "in").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "in" / name).write_bytes(b"")
@@ -399,7 +399,7 @@ def test_a_full_disk_loses_nothing(tmp_path, photos, toy_model, monkeypatch):
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 24
 
 
-def test_the_signal_is_answered_after_the_batch(tmp_path, photos, toy_model):
+def test_a_signal_stops_the_run_after_the_batch(tmp_path, photos, toy_model):
     out = tmp_path / "p.parquet"
 
     def terminate(progress):
@@ -409,20 +409,20 @@ def test_the_signal_is_answered_after_the_batch(tmp_path, photos, toy_model):
     with pytest.raises(Interrupted) as caught:
         score(photos, out, options(toy_model), on_progress=terminate)
     assert caught.value.exit_code == 143
-    assert str(caught.value) == f"{out}: stopped after 12 images; the same command goes on there"
+    assert str(caught.value) == f"{out}: stopped after 12 images; the same command resumes there"
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 12
 
 
-def test_a_run_stops_at_its_time_limit_and_goes_on_there(tmp_path, photos, toy_model):
+def test_a_run_stops_at_its_time_limit_and_is_resumed_there(tmp_path, photos, toy_model):
     out = tmp_path / "p.parquet"
     with pytest.raises(TimeLimitError) as caught:
         score(photos, out, options(toy_model, time_limit=1e-9))
     assert caught.value.exit_code == 143
-    assert str(caught.value) == f"{out}: stopped after 4 images, at the time limit; the same command goes on there"
+    assert str(caught.value) == f"{out}: stopped after 4 images, at the time limit; the same command resumes there"
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 4
 
 
-def test_only_chosen_images_have_rows_and_parts_of_another_choice_are_not_taken_over(tmp_path, photos, toy_model):
+def test_only_selected_images_have_rows_and_parts_of_another_selection_are_not_resumed(tmp_path, photos, toy_model):
     out = tmp_path / "p.parquet"
     with pytest.raises(TimeLimitError):
         score(photos, out, options(toy_model, time_limit=1e-9, exclude=("/camera-2/",)))
@@ -448,7 +448,10 @@ def test_scoring_never_imports_torch_nor_pandas(tmp_path, photos, toy_model):
 def test_the_model_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BATCHLAND_MODEL", raising=False)
-    with pytest.raises(UsageError, match="no model: give --model or set BATCHLAND_MODEL"):
+    with pytest.raises(
+        UsageError,
+        match=r"no model is given, BATCHLAND_MODEL is not set, and there is no models/transfer.onnx or models/s",
+    ):
         find_model()
     (tmp_path / "models").mkdir()
     found = []
@@ -457,6 +460,23 @@ def test_the_model_is_found(tmp_path, monkeypatch):
         found.append(str(find_model()))
     monkeypatch.setenv("BATCHLAND_MODEL", "elsewhere.onnx")
     assert [*found, str(find_model())] == ["models/scratch.onnx", "models/transfer.onnx", "elsewhere.onnx"]
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf])
+def test_a_model_without_probabilities_ends_the_run_with_its_first_batch(tmp_path, photos, toy_model, scale):
+    model = onnx.load(toy_model)
+    (number,) = (initializer for initializer in model.graph.initializer if initializer.name == "scale")
+    number.CopyFrom(onnx.numpy_helper.from_array(np.array(scale, np.float32), "scale"))
+    onnx.save(model, tmp_path / "broken.onnx")
+    out = tmp_path / "out" / "p.parquet"
+    with pytest.raises(ModelError) as caught:
+        score(photos, out, options(tmp_path / "broken.onnx"))
+    assert (str(caught.value), caught.value.exit_code) == (
+        f"{tmp_path}/broken.onnx: its outputs for the first batch are not probabilities that sum to 1, not for one "
+        f"image; export or adopt the model again",
+        5,
+    )
+    assert not out.exists()
 
 
 def test_a_model_that_cannot_be_used_leaves_no_trace(tmp_path, photos):
@@ -480,17 +500,17 @@ def test_failure_limits(text, failed, over):
         limit.check(counts)
     assert str(caught.value) == (
         f"{failed} of 100 images failed (empty {failed}), more than max-failed {text} allows; the predictions are "
-        f"written, look at the rows with status = 'failed'"
+        f"written, see the rows with status = 'failed'"
     )
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "101%", "5 %%", "1.5", "nan%", "%"])
-def test_a_failure_limit_that_is_none(text):
+def test_an_invalid_failure_limit_is_rejected(text):
     with pytest.raises(UsageError, match="neither a number of images nor a percentage"):
         FailureLimit.parse(text)
 
 
-def test_the_run_id_is_that_of_the_run_not_of_the_clock(tmp_path, photos, toy_model):
+def test_the_run_id_depends_on_the_options_and_not_on_the_time(tmp_path, photos, toy_model):
     ids = [
         score(photos, tmp_path / f"{index}.parquet", options(toy_model, top_k=k)).manifest.run_id
         for index, k in enumerate((5, 5, 1))

@@ -1,4 +1,4 @@
-"""--shard and merge: each image is some shard's, and together they are what one process would have written."""
+"""Shards and merge: every image belongs to one shard, and merged they are what one process would have written."""
 
 import hashlib
 import io
@@ -23,8 +23,7 @@ from batchland import ScoreOptions, Shard, merge, score
 from batchland.errors import InputError, Interrupted, MissingInputError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.predictions.schema import SHARD_PREDICTIONS, Counts
-from batchland.scoring.merge import order as order_module
-from batchland.scoring.shard import PLACE_BITS
+from batchland.scoring.shard import CONTAINER_SHIFT
 from batchland.system.lock import locked
 from batchland.training.export import write_onnx
 from batchland.training.models import build
@@ -49,8 +48,8 @@ def part(folder):
     return sorted(folder.glob("part-*.parquet"))[0]
 
 
-def test_whose_an_image_is_never_changes():
-    """A contract between machines and between versions: these values are for ever."""
+def test_the_shard_of_an_image_never_changes():
+    """A contract between machines and between versions: these values must never change."""
     names = ("camera-0/000.jpg", "camera-0/001.jpg", "Zürich/Straße 1.jpg", "./", "shards/train-000017.tar")
     assert [[Shard.owner(name, count) for count in (1, 2, 16, 1000)] for name in names] == [
         [0, 1, 15, 799],
@@ -61,21 +60,21 @@ def test_whose_an_image_is_never_changes():
     ]
 
 
-def test_shards_are_of_about_the_same_size():
+def test_shards_have_about_the_same_size():
     owners = Counter(Shard.owner(f"camera-{number % 7}/{number:06}.jpg", 16) for number in range(16_000))
     assert len(owners) == 16
     assert 880 < min(owners.values()) <= max(owners.values()) < 1120
 
 
 @pytest.mark.parametrize("text", ["16/16", "3", "3/", "-1/4", "1/0", "a/b", "1/4/8", ""])
-def test_what_is_no_shard_is_told(text):
+def test_an_invalid_shard_is_rejected(text):
     with pytest.raises(UsageError) as caught:
         Shard.parse(text)
-    assert str(caught.value) == f"shard {text!r} is none; give I/N with I from 0 to N-1, as 0/16 to 15/16"
+    assert str(caught.value) == f"shard {text!r}: is not I/N with I from 0 to N-1, such as 0/16 to 15/16"
     assert Shard.parse("15/16") == Shard(index=15, count=16)
 
 
-def test_options_hold_no_shard_that_cannot_be():
+def test_options_reject_an_index_beyond_the_count():
     with pytest.raises(UsageError, match="counted from 0: there is no shard 4 of 4"):
         ScoreOptions(shard={"index": 4, "count": 4})
 
@@ -95,7 +94,7 @@ def test_merged_shards_are_byte_for_byte_what_one_process_writes(tmp_path, photo
     assert merged.config == whole.config | {"out": str(tmp_path / "merged" / name)}
 
 
-def test_what_a_shard_leaves(tmp_path, photos, toy_model):
+def test_the_files_of_a_shard(tmp_path, photos, toy_model):
     manifests = score_shards(photos, tmp_path / "out", options(toy_model), 3)
     assert sorted(os.listdir(tmp_path / "out")) == [f"shard-0000{index}-of-00003" for index in range(3)]
     names = [f"camera-{number // 20}/{number:03}.jpg" for number in range(60)]
@@ -109,7 +108,7 @@ def test_what_a_shard_leaves(tmp_path, photos, toy_model):
     assert len({manifest.shard.names_sha256 for manifest in manifests}) == 1
 
 
-def test_the_merged_manifest_tells_of_its_shards(tmp_path, photos, toy_model):
+def test_the_merged_manifest_describes_its_shards(tmp_path, photos, toy_model):
     manifests = score_shards(photos, tmp_path / "out", options(toy_model), 2)
     merged = merge(tmp_path / "out", tmp_path / "p.parquet").manifest
     assert merged.counts == Counts(listed=60, ok=54, failed=6, failed_by_code={"truncated": 6})
@@ -133,13 +132,13 @@ def test_more_shards_than_images(tmp_path, toy_model):
     assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
 
 
-def test_nothing_to_score_is_no_empty_shard(tmp_path, toy_model):
+def test_a_folder_without_images_is_an_error_and_not_an_empty_shard(tmp_path, toy_model):
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="no images to score"):
         score_shard(tmp_path / "none", tmp_path / "out", options(toy_model), 0, 4)
 
 
-def test_two_processes_at_once_and_a_third_that_merges(tmp_path, photos, toy_model):
+def test_two_processes_score_shards_at_once_and_a_third_merges(tmp_path, photos, toy_model):
     def command(*arguments):
         return [sys.executable, "-m", "batchland", *map(str, arguments)]
 
@@ -159,7 +158,7 @@ class Stop(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("came_meanwhile", [False, True])
-def test_a_shard_that_broke_off_is_resumed(tmp_path, photos, toy_model, came_meanwhile):
+def test_an_interrupted_shard_is_resumed(tmp_path, photos, toy_model, came_meanwhile):
     def on_progress(progress):
         if progress.done >= 12:
             raise Stop
@@ -169,10 +168,7 @@ def test_a_shard_that_broke_off_is_resumed(tmp_path, photos, toy_model, came_mea
         score(photos, tmp_path / "out", given, on_progress=on_progress)
     with pytest.raises(MissingInputError) as caught:
         merge(tmp_path / "out", tmp_path / "p.parquet")
-    assert str(caught.value) == (
-        f"{tmp_path / 'out'}: shard 0 of 2 is missing, shard 1 of 2 is unfinished; score those with the same command "
-        f"and their --shard I/2, then merge"
-    )
+    assert str(caught.value) == (f"{tmp_path / 'out'}: shard 0 of 2 is missing, shard 1 of 2 is unfinished")
     if came_meanwhile:  # another's image, but all behind it move on by one
         assert Shard.owner("aaa/5.jpg", 2) == 0
         (photos / "aaa").mkdir()
@@ -192,7 +188,7 @@ def test_a_finished_shard_is_not_scored_again(tmp_path, photos, toy_model, four)
     assert (again.done_before, again.manifest.shard.index) == (True, 2)
     assert contents(four) == before
     assert not score_shard(photos, four, options(toy_model), 2, 4, overwrite=True).done_before
-    with pytest.raises(UsageError, match="exists; give --overwrite"):
+    with pytest.raises(UsageError, match="exists already"):
         score_shard(photos, four, options(toy_model), 2, 4, top_k=1)
 
 
@@ -204,8 +200,7 @@ def test_what_failed_is_scored_again_after_the_merge(tmp_path, photos, toy_model
         (photos / f"camera-{number // 20}" / f"{number:03}.jpg").write_bytes(data)
     with pytest.raises(UsageError) as caught:
         score_shard(photos, four, options(toy_model), 0, 4, retry_failed=True)
-    told = "--retry-failed works on merged predictions; run `batchland merge`, then it, without --shard"
-    assert str(caught.value) == told
+    assert str(caught.value) == "shards cannot be retried; merge them, then retry the merged predictions"
     retried = score(photos, out, options(toy_model, retry_failed=True)).manifest
     assert (retried.counts.failed, retried.kept_images, retried.shards) == (3, 54, ())
     score(photos, tmp_path / "q.parquet", options(toy_model))
@@ -224,65 +219,58 @@ def test_missing_and_unfinished_shards_are_named(tmp_path, photos, toy_model):
     score_shards(photos, folder, options(toy_model), 16)
     for index in (3, 7, 8, 9, 11, 12):
         shutil.rmtree(Shard(index=index, count=16).folder(folder))
-    advice = "; score those with the same command and their --shard I/16, then merge"
-    assert refusal(folder, out) == f"shards 3, 7 to 9, 11, 12 of 16 are missing{advice}"
+    assert refusal(folder, out) == "shards 3, 7 to 9, 11, 12 of 16 are missing"
     (folder / ".shard-00003-of-00016.parts").mkdir()
     (folder / "shard-00004-of-00016" / "_manifest.json").unlink()
-    told = refusal(folder, out)
-    assert told == f"shards 7 to 9, 11, 12 of 16 are missing, shards 3, 4 of 16 are unfinished{advice}"
+    assert refusal(folder, out) == "shards 7 to 9, 11, 12 of 16 are missing, shards 3, 4 of 16 are unfinished"
 
 
-def test_where_there_are_no_shards(tmp_path, photos, toy_model):
+def test_a_folder_without_shards_is_rejected(tmp_path, photos, toy_model):
     score(photos, tmp_path / "whole", options(toy_model))
     out = tmp_path / "p.parquet"
-    advice = "; give the --out of `batchland score --shard`"
-    assert refusal(tmp_path / "whole", out) == f"there are no shards in it{advice}"
-    assert refusal(tmp_path / "none", out) == f"cannot be opened (No such file or directory){advice}"
+    assert refusal(tmp_path / "whole", out) == "holds no shards"
+    assert refusal(tmp_path / "none", out) == "cannot be opened (No such file or directory)"
 
 
-def test_two_sets_in_one_folder(tmp_path, photos, toy_model, four):
+def test_shards_of_two_counts_in_one_folder_are_rejected(tmp_path, photos, toy_model, four):
     score_shards(photos, four, options(toy_model), 2)
-    told = refusal(four, tmp_path / "p.parquet")
-    assert told == "holds shards of 2 and of 4; delete those that are not wanted, then merge"
+    expected = "holds shards of 2 and of 4; delete those of the wrong number, then merge"
+    assert refusal(four, tmp_path / "p.parquet") == expected
 
 
-def test_shards_that_were_made_in_different_ways(tmp_path, photos, toy_model, four):
+def test_shards_scored_with_different_options_are_rejected(tmp_path, photos, toy_model, four):
     other = write_toy_model(tmp_path / "other.onnx", toy_card().model_copy(update={"name": "other"}))
     score_shard(photos, four, options(other), 0, 4, overwrite=True)
     score_shard(photos, four, options(toy_model, top_k=2), 2, 4, overwrite=True)
     score_shard(photos, four, options(toy_model, num_workers=1, prefetch_factor=1), 3, 4, overwrite=True)
-    told = refusal(four, tmp_path / "p.parquet")
-    assert told == (
-        "shards 0, 2 of 4 are made otherwise than the others (model, options.top_k); score them again in the same way, "
-        "with --overwrite"
-    )
+    assert refusal(four, tmp_path / "p.parquet") == "shards 0, 2 of 4 differ from the others in model, options.top_k"
 
 
-def test_shards_that_saw_different_listings(tmp_path, photos, toy_model, four):
+def test_shards_of_different_listings_are_rejected(tmp_path, photos, toy_model, four):
     (photos / "new.jpg").write_bytes(picture())
     score_shard(photos, four, options(toy_model), 1, 4, overwrite=True)
-    told = refusal(four, tmp_path / "p.parquet")
-    assert told == (
-        "shard 1 of 4 saw another listing than the others: 61 images, not 60, or other names; something came or went "
-        "meanwhile, score again with --overwrite what saw the old one"
+    assert refusal(four, tmp_path / "p.parquet") == (
+        "shard 1 of 4 saw another listing than the others: 61 images, not 60, or other names; the images changed "
+        "between shards"
     )
 
 
-def test_damaged_shards(tmp_path, photos, toy_model, four):
+def test_damaged_shards_are_rejected(tmp_path, photos, toy_model, four):
     out, shard = tmp_path / "p.parquet", four / "shard-00001-of-00004"
-    advice = "; score that shard again with --overwrite"
     whole = part(shard).read_bytes()
     part(shard).write_bytes(whole[:-10] + b"x" + whole[-9:])
-    wrong = "part-000000.parquet has another sha256 than in its manifest"
-    assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong}){advice}"
+    wrong = "part-000000.parquet does not have the sha256 of its manifest"
+    assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong})"
     part(shard).unlink()
-    wrong = "part-000000.parquet not as in its manifest"
-    assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong}){advice}"
+    wrong = "part-000000.parquet missing or not in its manifest"
+    assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong})"
     (shard / "_manifest.json").write_text("{")
-    assert refusal(four, out) == f"shard-00001-of-00004/_manifest.json: cannot be read as a manifest{advice}"
+    assert refusal(four, out) == (
+        "shard-00001-of-00004/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
+    )
     shutil.rmtree(shard)
     shutil.copytree(four / "shard-00000-of-00004", shard)
-    assert refusal(four, out) == f"shard-00001-of-00004/_manifest.json: is not this shard's manifest{advice}"
+    assert refusal(four, out) == "shard-00001-of-00004/_manifest.json: is the manifest of something else"
 
 
 def forge(folder, change):
@@ -299,15 +287,14 @@ def forge(folder, change):
     (folder / "_manifest.json").write_text(json.dumps(manifest))
 
 
-def test_rows_that_are_twice_or_lacking_are_never_merged(tmp_path, photos, toy_model, four):
-    """What no undisturbed shards leave behind, whatever their manifests say."""
+def test_shards_with_missing_or_double_rows_are_rejected(tmp_path, photos, toy_model, four):
+    """Whatever their manifests say."""
     out, shard = tmp_path / "p.parquet", four / "shard-00001-of-00004"
     saved = shutil.copytree(shard, tmp_path / "saved")
     first = pq.read_table(part(shard))["position"][0].as_py()
-    advice = "which no undisturbed shards leave behind; score all shards again with --overwrite"
 
     forge(shard, lambda table: table.slice(1))
-    assert refusal(four, out) == f"no shard has row {first}, {advice}"
+    assert refusal(four, out) == f"no shard has row {first}"
     shutil.rmtree(shard)
     shutil.copytree(saved, shard)
     other = part(four / "shard-00002-of-00004")
@@ -319,10 +306,10 @@ def test_rows_that_are_twice_or_lacking_are_never_merged(tmp_path, photos, toy_m
         return both.replace_schema_metadata(table.schema.metadata)
 
     forge(shard, with_another_row)
-    assert refusal(four, out) == f"two have row {twice}, {advice}"
+    assert refusal(four, out) == f"two shards have row {twice}"
 
 
-def test_a_merge_that_was_stopped_goes_on(tmp_path, photos, toy_model, four):
+def test_an_interrupted_merge_is_resumed(tmp_path, photos, toy_model, four):
     out = tmp_path / "new" / "p.parquet"
 
     def stop(progress):
@@ -338,9 +325,8 @@ def test_a_merge_that_was_stopped_goes_on(tmp_path, photos, toy_model, four):
 
 
 @pytest.mark.parametrize("what", ["part-000001.parquet", "_manifest.json"])
-def test_shards_that_change_while_they_are_merged(tmp_path, four, monkeypatch, what):
-    """A file that is gone is told of at once, a shard that was scored anew before anything is published."""
-    monkeypatch.setattr(order_module, "BLOCK_SIZE", 8)
+def test_shards_that_change_during_a_merge_are_an_error(tmp_path, four, what):
+    """A missing file ends the merge at once, a shard that was scored again before anything is published."""
     path = four / "shard-00002-of-00004" / what
 
     def disturb(progress):
@@ -351,22 +337,22 @@ def test_shards_that_change_while_they_are_merged(tmp_path, four, monkeypatch, w
 
     out = tmp_path / "p.parquet"
     with pytest.raises((InputError, UsageError)) as caught:
-        merge(four, out, on_progress=disturb)
+        merge(four, out, on_progress=disturb, block_size=8)
     assert not out.exists()
     if what == "_manifest.json":
-        assert str(caught.value) == f"{path.parent}: was scored anew meanwhile; run the same command again"
+        assert str(caught.value) == f"{path.parent}: was scored again during the merge; run the command again"
     else:
         assert str(caught.value).startswith(f"{path}: cannot be read any more (")
         (tmp_path / "away").rename(path)
         assert merge(four, out).manifest.counts.listed == 60
 
 
-def test_the_output_is_nobody_elses(tmp_path, four):
+def test_merge_locks_its_output_and_replaces_it_only_with_overwrite(tmp_path, four):
     out = tmp_path / "p.parquet"
     assert batchland("merge", four, "--out", out).exit_code == 0
     again = batchland("merge", four, "--out", out)
     assert (again.exit_code, again.stderr.splitlines()[-1]) == (
-        2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out"
+        2, f"batchland: {out}: exists already; --overwrite replaces it"
     )  # fmt: skip
     assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 0
     with locked(tmp_path / ".p.parquet.lock", str(out)):
@@ -374,18 +360,18 @@ def test_the_output_is_nobody_elses(tmp_path, four):
 
 
 @pytest.mark.parametrize("place", ["four/shard-00001-of-00004", "four/shard-00001-of-00004/p.parquet", "four", "."])
-def test_no_output_replaces_a_shard(tmp_path, four, place):
+def test_the_output_of_a_merge_never_replaces_a_shard(tmp_path, four, place):
     (tmp_path / "_manifest.json").touch()  # as if it were an output of ours
     kept = contents(tmp_path)
     result = batchland("merge", four, "--out", tmp_path / place, "--overwrite")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"batchland: {tmp_path / place}: lies among the shards to merge, or holds them; give an --out elsewhere\n",
+        f"batchland: {tmp_path / place}: lies among the shards to merge, or contains them; give another --out\n",
     )
     assert contents(tmp_path) == kept
 
 
-def test_what_the_commands_say(tmp_path, photos, toy_model, monkeypatch):
+def test_the_output_of_the_commands(tmp_path, photos, toy_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     common = ("score", "photos", "--model", "toy.onnx", "--device", "cpu")
@@ -407,7 +393,7 @@ def test_what_the_commands_say(tmp_path, photos, toy_model, monkeypatch):
     assert "6 of 60 images failed (truncated 6), more than max-failed 5 allows" in result.stderr
     wrong = batchland(*common, "--out", "p.parquet", "--shard", "0/2")
     assert wrong.exit_code == 2
-    assert "is the name of a file; a shard's --out is the folder of all shards" in wrong.stderr
+    assert "is the name of a file; the output of shards is a folder" in wrong.stderr
     shutil.rmtree("preds/shard-00001-of-00002")
     assert batchland("merge", "preds", "--out", "q.parquet").exit_code == 66
 
@@ -420,7 +406,7 @@ def tar(path, pictures):
             archive.addfile(member, io.BytesIO(data))
 
 
-def test_containers_are_dealt_out_whole_and_only_own_ones_are_opened(tmp_path, photos, toy_model):
+def test_a_shard_opens_only_its_own_containers(tmp_path, photos, toy_model):
     """Twelve tar files of five images each, but for one that is empty."""
     data = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]
     (tmp_path / "tars").mkdir()
@@ -443,18 +429,17 @@ def test_containers_are_dealt_out_whole_and_only_own_ones_are_opened(tmp_path, p
             for row in pq.read_table(path, columns=["image", "position"]).to_pylist():
                 container, image = row["image"].split("/")
                 assert Shard.owner(container, 3) == index
-                assert row["position"] == names.index(container) << PLACE_BITS | int(image.removesuffix(".jpg"))
+                assert row["position"] == names.index(container) << CONTAINER_SHIFT | int(image.removesuffix(".jpg"))
     merged = merge(tmp_path / "out", tmp_path / "p.parquet").manifest
     assert (merged.counts, merged.counts.listed) == (whole.counts, 55)
     assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
 
 
-def test_containers_without_an_image_are_nothing_to_merge(tmp_path, toy_model):
+def test_containers_without_images_are_not_merged(tmp_path, toy_model):
     for number in range(3):
         tar(tmp_path / f"{number}.tar", {})
     score_shards(tmp_path / "{0..2}.tar", tmp_path / "out", options(toy_model), 2)
-    told = refusal(tmp_path / "out", tmp_path / "p.parquet")
-    assert told == "all shards are empty, there was no image in any container; nothing to merge"
+    assert refusal(tmp_path / "out", tmp_path / "p.parquet") == "all shards are empty, so there is nothing to merge"
 
 
 def test_a_real_network_gives_the_same_rows(tmp_path):

@@ -1,4 +1,4 @@
-"""What CUDA's runtime is asked for past onnxruntime: a thread's GPU, memory that stays in place, a queue of work."""
+"""Calls of the CUDA runtime that onnxruntime's Python API lacks: current GPU, pinned memory, streams."""
 
 import ctypes
 import weakref
@@ -11,23 +11,23 @@ from batchland.models.gpu.problems import INSTALL_CUDA, Unusable
 from batchland.models.ort import ort
 
 _RELEASE_THRESHOLD: Final = 4
-"""cudaMemPoolAttrReleaseThreshold, bytes that a pool keeps."""
+"""cudaMemPoolAttrReleaseThreshold: bytes that a pool keeps."""
 _NON_BLOCKING: Final = 1
-"""A stream that does not wait for those of others."""
+"""cudaStreamNonBlocking: the stream does not wait for the default stream."""
 
 
 def use_gpu(number: int) -> None:
-    """Make copies of the calling thread belong to this GPU, and to no other, where they would take memory, too.
+    """Make the GPU current in the calling thread, so that its copies take no memory on another one.
 
-    This and the next two only help: where there is no runtime, nothing happens.
+    This function and the next two are optimisations: without a CUDA runtime they do nothing.
     """
     runtime = _runtime()
     if runtime is not None and runtime.cudaSetDevice(ctypes.c_int(number)) != 0:
-        runtime.cudaGetLastError()  # or onnxruntime would take it for an error of its own
+        runtime.cudaGetLastError()  # clears it; onnxruntime would report it as its own
 
 
 def keep_freed_memory(number: int) -> None:
-    """Let what was freed on this GPU wait for its next use, in place of going back to the driver and coming again."""
+    """Keep memory that is freed on this GPU in the process, ready for its next use."""
     runtime = _runtime()
     pool, all_of_it = ctypes.c_void_p(), ctypes.c_uint64(2**64 - 1)
     if runtime is None:
@@ -40,13 +40,13 @@ def keep_freed_memory(number: int) -> None:
 
 
 def pinned_zeros(shape: tuple[int, ...]) -> Pixels:
-    """A uint8 array of zeros in memory that the kernel never moves, so that a GPU can copy it at full speed."""
+    """A uint8 array of zeros in pinned memory, which a GPU copies at full speed."""
     array = np.zeros(shape, np.uint8)
     runtime = _runtime()
     if runtime is not None:
         address = ctypes.c_void_p(array.ctypes.data)
         if runtime.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(0)) == 0:
-            # before the memory is anyone else's; at the process's end the driver does it
+            # before the memory is freed; at the end of the process the driver does it
             weakref.finalize(array, runtime.cudaHostUnregister, address).atexit = False
         else:
             runtime.cudaGetLastError()  # as above
@@ -54,12 +54,12 @@ def pinned_zeros(shape: tuple[int, ...]) -> Pixels:
 
 
 class Stream:
-    """A queue of work on the GPU that the calling thread uses. Raises Unusable where there is no runtime."""
+    """A CUDA stream on the calling thread's current GPU. Raises Unusable without a CUDA runtime."""
 
     def __init__(self) -> None:
         runtime = _runtime()
         if runtime is None:
-            raise Unusable(f"CUDA's runtime is not installed; {INSTALL_CUDA}")
+            raise Unusable(f"the CUDA runtime is not installed; {INSTALL_CUDA}")
         self._runtime = runtime
         self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
         self._handle = ctypes.c_void_p()
@@ -67,11 +67,11 @@ class Stream:
 
     @property
     def handle(self) -> int:
-        """For what puts work into it."""
+        """The stream's address, as other libraries take it."""
         return self._handle.value or 0
 
     def wait(self) -> None:
-        """Until all that was put into it is done. Raises RuntimeError if the GPU failed meanwhile."""
+        """Block until the stream's work is done. Raises RuntimeError if the GPU has failed."""
         self._check(self._runtime.cudaStreamSynchronize(self._handle))
 
     def _check(self, status: int) -> None:

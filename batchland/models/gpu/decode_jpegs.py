@@ -1,5 +1,7 @@
-"""Decode JPEGs into the rows of a batch that lies on a GPU. Found out when it is opened, not assumed: that the pictures
-are the CPU's but for a small drift, and whether damaged files are refused.
+"""Decode JPEGs straight into the rows of a batch on a GPU.
+
+A decoder is tested when it is opened: its pictures must be the CPU's but for a small drift, and the test finds out
+whether it refuses damaged files.
 """
 
 import logging
@@ -10,47 +12,47 @@ import numpy as np
 
 from batchland.images.encoded_jpegs import Encoded, keep_encoded
 from batchland.images.preprocess import PreprocessSpec, fit, preprocess
-from batchland.models.gpu.bound import Place
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.jpeg_decoder import HARDWARE, INSTALL, KERNELS, JpegDecoder
 from batchland.models.gpu.probe_jpegs import photo, probes
 from batchland.models.gpu.problems import Unusable, explain
-from batchland.models.gpu.resize import Fitter, Picture
+from batchland.models.gpu.resize import Picture, Resizer
 from batchland.models.ort import ort
 
 _log = logging.getLogger("batchland")
 
 LARGEST_DRIFT: Final = 1.0
-"""Of a fitted picture from the CPU's: mean absolute difference of its values, of 0 to 255."""
+"""Mean absolute difference between a decoded and resized picture and the CPU's, in levels of 0 to 255."""
 LARGEST_ERROR: Final = 2
-"""Of any value of a picture that was fitted, but not decoded, there."""
-_KINDS: Final = ((HARDWARE, KERNELS), (KERNELS,))
-"""Decoders that are tried, in this order."""
+"""Largest difference of a single value between a resized picture and the CPU's, in levels of 0 to 255."""
+_BACKENDS: Final = ((HARDWARE, KERNELS), (KERNELS,))
+"""Tried in this order."""
 _SUSPICIOUS: Final = 8
-"""JPEGs of which not all are bad: if all are refused at once, it is the decoder's fault."""
+"""If at least so many JPEGs are all refused at once, the decoder is at fault and not the files."""
 _MOST_PIXELS: Final = 2**27
-"""Decoded at once at most, unless a single picture has more: 400 MB on the device."""
+"""Decoded at once unless a single picture has more; 400 MB on the device."""
 
 
-class Decoder(Protocol):
-    """What turns JPEGs into pictures in a device's memory, for one thread at a time."""
+class PictureDecoder(Protocol):
+    """Turns JPEGs into pictures in a device's memory, for one thread at a time."""
 
     name: str
 
     def decode(self, jpegs: Sequence[Encoded]) -> list[Picture | None]:
-        """A picture for each, in order, or None for what it refuses. Raises RuntimeError if the device is at fault."""
+        """One picture per JPEG, in order; None for a refused one. Raises RuntimeError if the device is at fault."""
 
 
 class RowDecoder:
-    """Decodes JPEGs to where a batch has its rows for them. For one thread at a time."""
+    """Decodes and resizes JPEGs into their rows of a batch. Not thread-safe."""
 
-    def __init__(self, decoder: Decoder, fitter: Fitter) -> None:
+    def __init__(self, decoder: PictureDecoder, resizer: Resizer) -> None:
         self.name = decoder.name
         self._decoder = decoder
-        self._fitter = fitter
+        self._resizer = resizer
         self._has_failed = False
 
     def decode(self, encoded: Mapping[int, Encoded], batch: Any, row_bytes: int) -> list[int]:
-        """Write each picture, fitted, into its row of `batch`, an OrtValue; gives the rows that were refused.
+        """Fill the rows of `batch`, an OrtValue, that `encoded` names. Returns the rows that were refused.
 
         Raises what onnxruntime raises.
         """
@@ -60,11 +62,11 @@ class RowDecoder:
                 if picture is None:
                     refused.append(row)
                 else:
-                    self._fitter.fit(picture, encoded[row].orientation, batch.data_ptr() + row * row_bytes)
+                    self._resizer.resize(picture, encoded[row].orientation, batch.data_ptr() + row * row_bytes)
         return refused
 
     def warm_up(self, batch_size: int) -> None:
-        """Decode that many: how many images its engines ever take is settled by the first call."""
+        """Decode `batch_size` images: the first call fixes how many images the hardware engines ever take."""
         good, _ = probes()
         usual = keep_encoded(good[0], PreprocessSpec(), checked=False)
         assert usual is not None
@@ -74,19 +76,19 @@ class RowDecoder:
         try:
             pictures = self._decoder.decode(jpegs)
         except RuntimeError as error:
-            pictures, why = [None] * len(jpegs), str(error)
+            pictures, reason = [None] * len(jpegs), str(error)
         else:
-            why = "it refuses all that it is given"
+            reason = "it refuses every file"
             if len(jpegs) < _SUSPICIOUS or any(pictures):
                 return pictures
         if not self._has_failed:
-            _log.warning("%s fails, the CPU decodes instead: %s", self.name, why)
+            _log.warning("%s fails, the CPU decodes instead: %s", self.name, reason)
         self._has_failed = True
         return pictures
 
 
 def _portions(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
-    """The rows, so many at a time that their pictures find room."""
+    """The rows in groups whose pictures have at most _MOST_PIXELS together."""
     rows: list[int] = []
     pixels = 0
     for row, jpeg in encoded.items():
@@ -100,75 +102,75 @@ def _portions(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
 
 
 class RowDecoders(NamedTuple):
-    """Decoders that have proven themselves, one for each place that was asked for."""
+    """Tested decoders, one for each requested device."""
 
     each: tuple[RowDecoder, ...]
     strict: bool
-    """Whether they refuse damaged files; if not, these have to be found before."""
+    """Whether they refuse damaged files. If not, the CPU must check the files first."""
 
     @property
     def name(self) -> str:
-        """What decodes, and who looks whether files are whole, for people."""
+        """The decoder, and who finds damaged files, as recorded in the manifest."""
         return self.each[0].name + ("" if self.strict else "; damaged files are found by the CPU")
 
 
-def open_decoders(places: Sequence[Place], spec: PreprocessSpec, threads: int, batch_size: int) -> RowDecoders:
-    """A decoder for each place, with CPU threads of its own, for batches of this size. Raises Unusable."""
+def open_decoders(devices: Sequence[Device], spec: PreprocessSpec, threads: int, batch_size: int) -> RowDecoders:
+    """One tested decoder per device, each with `threads` CPU threads, for batches of this size. Raises Unusable."""
     reasons = []
     try:
-        fitters = {place: Fitter(place, spec) for place in dict.fromkeys(places)}
-        for place, fitter in fitters.items():
-            examine_fitter(fitter, place, spec)
+        resizers = {device: Resizer(device, spec) for device in dict.fromkeys(devices)}
+        for device, resizer in resizers.items():
+            check_resizer(resizer, device, spec)
     except Unusable:
         raise
     except Exception as error:  # onnxruntime's errors share no base class but Exception
         raise Unusable(explain(str(error))) from error
-    for kinds in _KINDS:
+    for backends in _BACKENDS:
         try:
-            each = tuple(RowDecoder(JpegDecoder(place, kinds, threads), fitters[place]) for place in places)
+            each = tuple(RowDecoder(JpegDecoder(device, backends, threads), resizers[device]) for device in devices)
             for decoder in each:
                 decoder.warm_up(batch_size)
-            found = [examine(decoder, place, spec) for decoder, place in zip(each, places, strict=True)]
+            strict = [is_strict(decoder, device, spec) for decoder, device in zip(each, devices, strict=True)]
         except Unusable as reason:
             reasons.append(str(reason))
         except Exception as error:  # as above
             reasons.append(explain(str(error)))
         else:
-            return RowDecoders(each, strict=all(found))
+            return RowDecoders(each, strict=all(strict))
     raise Unusable(reasons[-1])
 
 
-def examine_fitter(fitter: Fitter, place: Place, spec: PreprocessSpec) -> None:
-    """Raise Unusable if it does not fit pictures as the CPU does."""
+def check_resizer(resizer: Resizer, device: Device, spec: PreprocessSpec) -> None:
+    """Raise Unusable unless it resizes a picture as the CPU does."""
     pixels = np.asarray(photo(1280, 960)).copy()
-    stored = ort.OrtValue.ortvalue_from_shape_and_type(pixels.shape, np.uint8, place.kind, place.number)
+    stored = ort.OrtValue.ortvalue_from_shape_and_type(pixels.shape, np.uint8, *device)
     stored.update_inplace(pixels)
-    fitted = ort.OrtValue.ortvalue_from_shape_and_type(spec.shape, np.uint8, place.kind, place.number)
-    fitter.fit(Picture(stored.data_ptr(), 960, 1280, stored), 1, fitted.data_ptr())
-    drift = int(np.abs(fitted.numpy().astype(int) - fit(pixels, spec)).max())
+    resized = ort.OrtValue.ortvalue_from_shape_and_type(spec.shape, np.uint8, *device)
+    resizer.resize(Picture(stored.data_ptr(), 960, 1280, stored), 1, resized.data_ptr())
+    drift = int(np.abs(resized.numpy().astype(int) - fit(pixels, spec)).max())
     if drift > LARGEST_ERROR:
         raise Unusable(
-            f"onnxruntime {ort.__version__} fits pictures on {place} otherwise than the CPU, by up to {drift} levels; "
-            f"pip install --upgrade onnxruntime-gpu"
+            f"onnxruntime {ort.__version__} resizes pictures on {device} differently from the CPU, by up to {drift} "
+            f"levels; pip install -U onnxruntime-gpu"
         )
 
 
-def examine(decoder: RowDecoder, place: Place, spec: PreprocessSpec) -> bool:
-    """Whether the decoder refuses damaged files. Raises Unusable if it does not decode good ones as the CPU does."""
+def is_strict(decoder: RowDecoder, device: Device, spec: PreprocessSpec) -> bool:
+    """Whether the decoder refuses damaged files. Raises Unusable if it decodes good ones differently from the CPU."""
     good, damaged = probes()
-    usual = spec.model_copy(update={"max_pixels": 10**8, "jpeg_scale": "none"})  # large ones are decoded in full there
+    usual = spec.model_copy(update={"max_pixels": 10**8, "jpeg_scale": "none"})  # the GPU decodes in full size
     left = (keep_encoded(data, usual, checked=False) for data in (*good, *damaged))
     jpegs = {row: jpeg for row, jpeg in enumerate(left) if jpeg is not None}
     shape = (len(good) + len(damaged), *spec.shape)
-    batch = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, place.kind, place.number)
+    batch = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *device)
     refused = decoder.decode(jpegs, batch, int(np.prod(spec.shape)))
-    fitted = batch.numpy()
+    rows = batch.numpy()
     if 0 in refused:
-        raise Unusable(f"{decoder.name} decodes no JPEG on {place}; is nvJPEG there? {INSTALL}")
+        raise Unusable(f"{decoder.name} decodes no JPEG on {device}; is nvJPEG installed? {INSTALL}")
     for row, data in enumerate(good):
         if row not in refused:
-            drift = float(np.abs(fitted[row].astype(int) - preprocess(data, usual)).mean())
+            drift = float(np.abs(rows[row].astype(int) - preprocess(data, usual)).mean())
             if drift > LARGEST_DRIFT:
-                raise Unusable(f"{decoder.name} gives other pictures than the CPU, by {drift:.1f} levels on average")
+                raise Unusable(f"{decoder.name} decodes differently from the CPU, by {drift:.1f} levels on average")
     left_to_cpu = set(range(len(good) + len(damaged))) - set(jpegs)
     return (left_to_cpu | set(refused)).issuperset(range(len(good), len(good) + len(damaged)))

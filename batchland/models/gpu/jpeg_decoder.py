@@ -1,6 +1,6 @@
-"""nvImageCodec: lists of JPEGs to pictures in a GPU's memory. The one place that imports it.
+"""nvImageCodec: decode lists of JPEGs into a GPU's memory.
 
-It can decode on the CPU, too, into the CPU's memory, which is how all that is made of it is tested without a GPU.
+nvImageCodec can also decode on the CPU into the CPU's memory, which most tests use.
 """
 
 import os
@@ -8,79 +8,79 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from batchland.images.encoded_jpegs import Encoded
-from batchland.models.gpu.bound import Place
 from batchland.models.gpu.cudart import Stream, keep_freed_memory, use_gpu
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import Unusable, explain
 from batchland.models.gpu.resize import Picture
 from batchland.system.streams import silence_stderr
 
 INSTALL: Final = "pip install 'batchland[decode-cuda]'"
 OLDEST: Final = (0, 9)
-"""Older ones leave out what they cannot decode, and what follows would move up into its place."""
+"""Older versions leave out files that they cannot decode, so that the answers cannot be assigned."""
 HARDWARE: Final = "HW_GPU_ONLY"
-"""Engines made for it, on some GPUs: fast, but only for baseline JPEGs."""
+"""JPEG engines of some GPUs: fast, but only for baseline JPEGs."""
 KERNELS: Final = "HYBRID_CPU_GPU"
-"""The CPU takes a share of the work."""
+"""CUDA kernels, with a share of the work on the CPU."""
 _ON_CPU: Final = "CPU_ONLY"
 _OPTIONS: Final = ":fancy_upsampling=1 nvjpeg_hw_decoder:force_batch_single=1"
-"""Chrominance is interpolated, as libjpeg does it; and the engines answer for each image, whatever the batch."""
+"""Interpolate chrominance, as libjpeg does; report errors per image, not per batch."""
 
 
 class JpegDecoder:
-    """A decoder at a place. For one thread at a time.
+    """A decoder on one device. Not thread-safe.
 
-    kinds: which of nvImageCodec's may be used, on a GPU. threads: for the CPU's share of the work. Raises Unusable.
+    backends: nvImageCodec's kinds that may be used on a GPU. threads: for the CPU's share of the work. Raises Unusable.
     """
 
-    def __init__(self, place: Place, kinds: Sequence[str], threads: int) -> None:
-        on_gpu = place.kind == "cuda"
+    def __init__(self, device: Device, backends: Sequence[str], threads: int) -> None:
+        on_gpu = device.kind == "cuda"
         if on_gpu:
-            use_gpu(place.number)
-            keep_freed_memory(place.number)
+            use_gpu(device.number)
+            keep_freed_memory(device.number)
         self._codec = codec = load_codec()
-        self.name = f"nvImageCodec {codec.__version__}, {' and '.join(kinds if on_gpu else [_ON_CPU])}"
-        """What decodes, for people."""
+        kinds = backends if on_gpu else [_ON_CPU]
+        self.name = f"nvImageCodec {codec.__version__}, {' and '.join(kinds)}"
+        """Version and backends, as recorded in the manifest."""
         self._stream = Stream() if on_gpu else None
         self._params = codec.DecodeParams(
             apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB, sample_format=codec.SampleFormat.I_RGB
         )
-        backends = [codec.Backend(getattr(codec.BackendKind, kind)) for kind in (kinds if on_gpu else [_ON_CPU])]
         try:
-            with silence_stderr():  # of libraries for other formats that are not there, mostly
+            with silence_stderr():  # it reports missing libraries for other formats
                 self._decoder = codec.Decoder(
-                    device_id=place.number if on_gpu else codec.NVIMGCODEC_DEVICE_CPU_ONLY,
+                    device_id=device.number if on_gpu else codec.NVIMGCODEC_DEVICE_CPU_ONLY,
                     max_num_cpu_threads=threads,
-                    backends=backends,
+                    backends=[codec.Backend(getattr(codec.BackendKind, kind)) for kind in kinds],
                     options=_OPTIONS,
                 )
         except RuntimeError as error:
             raise Unusable(f"nvImageCodec does not start: {explain(str(error))}") from error
 
     def decode(self, jpegs: Sequence[Encoded]) -> list[Picture | None]:
-        """A picture for each, in order, or None for what it refuses. Raises RuntimeError if the device is at fault."""
+        """One picture per JPEG, in order; None for a refused one. Raises RuntimeError if the device is at fault."""
         streams: list[Any] = []
-        places: list[int] = []
-        for place, jpeg in enumerate(jpegs):
+        accepted: list[int] = []
+        for index, jpeg in enumerate(jpegs):
             try:
                 streams.append(self._codec.CodeStream(jpeg.data))
             except RuntimeError:  # it cannot read the header
                 continue
-            places.append(place)
+            accepted.append(index)
         pictures: list[Picture | None] = [None] * len(jpegs)
         stream = self._stream.handle if self._stream else 0
         images = self._decoder.decode(streams, params=self._params, cuda_stream=stream)
-        if len(images) != len(streams):  # whose is whose, nobody knows
+        if len(images) != len(streams):  # they cannot be assigned
             raise RuntimeError(f"{len(images)} answers to {len(streams)} files")
         if self._stream:
-            self._stream.wait()  # by the host: to the engines' batches, an order of streams means nothing
-        for place, image in zip(places, images, strict=True):
-            pictures[place] = _picture(image, jpegs[place])
+            self._stream.wait()  # the hardware engines ignore the order of streams
+        for index, image in zip(accepted, images, strict=True):
+            pictures[index] = _picture(image, jpegs[index])
         return pictures
 
 
 def load_codec() -> Any:
-    """nvImageCodec's module. Raises Unusable if there is none, or an old one."""
-    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # what it refuses is ours to tell
+    """nvImageCodec's module. Raises Unusable if it is missing or too old."""
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # refused files are reported by batchland
     try:
         with silence_stderr():
             from nvidia import nvimgcodec as codec
@@ -88,14 +88,12 @@ def load_codec() -> Any:
         raise Unusable(f"nvImageCodec is not installed; {INSTALL}") from error
     version = tuple(int(part) for part in codec.__version__.split(".")[:2])
     if version < OLDEST:
-        raise Unusable(
-            f"nvImageCodec {codec.__version__} is too old; {INSTALL.replace('install', 'install --upgrade')}"
-        )
+        raise Unusable(f"nvImageCodec {codec.__version__} is too old; {INSTALL.replace('install', 'install -U')}")
     return codec
 
 
 def _picture(image: Any, jpeg: Encoded) -> Picture | None:
-    """What was decoded, if it is what the header has promised."""
+    """The decoded picture, or None if it has another size than its header says."""
     if image is None or image.shape != (jpeg.height, jpeg.width, 3) or image.strides != (3 * jpeg.width, 3, 1):
         return None
     on_gpu = image.buffer_kind.name == "STRIDED_DEVICE"

@@ -1,4 +1,4 @@
-"""JPEGs to examine a decoder with: drawn, the same every time, good ones of several kinds and damaged ones."""
+"""Drawn JPEGs for testing a decoder, the same every time: good ones of several kinds, and damaged ones."""
 
 from io import BytesIO
 from typing import Any
@@ -8,8 +8,8 @@ from PIL import Image
 
 
 def probes() -> tuple[list[bytes], list[bytes]]:
-    """JPEGs of different kinds, small and large, the first one as usual as can be; and the same damaged."""
-    small, large = photo(320, 240), photo(1280, 960)  # for more than a megapixel, decoders have other ways
+    """Good JPEGs of different kinds and sizes, the most common kind first; and damaged ones."""
+    small, large = photo(320, 240), photo(1280, 960)  # above a megapixel, decoders work differently
     good = [
         jpeg(small),
         jpeg(large),
@@ -22,7 +22,7 @@ def probes() -> tuple[list[bytes], list[bytes]]:
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """Something with soft shades, edges and strong colours, the same every time."""
+    """A drawn picture with soft shades, edges and strong colours, the same every time."""
     coarse = np.random.default_rng(7).integers(0, 256, (6, 8, 3), np.uint8)
     soft = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     soft.paste((230, 40, 40), (width // 4, height // 4, width // 2, height // 2))
@@ -43,18 +43,18 @@ def _turned() -> Image.Exif:
 
 
 def _cut(data: bytes) -> bytes:
-    """Half of it, closed as if that were all."""
+    """The first half, with an end-of-image marker."""
     return data[: len(data) // 2] + data[-2:]
 
 
 def _blanked(data: bytes) -> bytes:
-    """A hole in the middle, as of a block that was never written."""
+    """Zeros in the middle, as of a disk block that was never written."""
     start, stop = len(data) // 2, len(data) * 3 // 4
     return data[:start] + bytes(stop - start) + data[stop:]
 
 
 def _scrambled(data: bytes) -> bytes:
-    """Other bytes in the middle; none of them is a marker."""
+    """Random bytes in the middle, none of them a marker."""
     start, stop = len(data) // 2, len(data) // 2 + 200
     noise = np.random.default_rng(3).integers(0, 255, stop - start, np.uint8).tobytes()
     return data[:start] + noise + data[stop:]

@@ -1,6 +1,6 @@
-"""What onnxruntime, CUDA and the loader say when a GPU cannot be used, as a sentence that ends in a remedy.
+"""Turn error texts of onnxruntime, CUDA and the dynamic loader into one sentence with a remedy.
 
-Pure functions of a text or a status; nothing here touches a device.
+Pure functions of a text or a status code.
 """
 
 import re
@@ -9,18 +9,18 @@ from typing import Final, NamedTuple
 INSTALL_CUDA: Final = "pip install 'batchland[cuda]'"
 
 
-class Unusable(Exception):  # noqa: N818 - a finding, told as a DeviceError or as the reason of a fallback
-    """Why the GPUs cannot be used, as a sentence with a remedy."""
+class Unusable(Exception):  # noqa: N818 - becomes a DeviceError or the reason of a fallback
+    """The GPUs cannot be used; the message is one sentence with a remedy."""
 
 
 class _Known(NamedTuple):
     pattern: str
-    """Searched for in the text, whatever the case."""
+    """Regular expression, case-insensitive."""
     sentence: str
-    """With what the pattern's groups have caught."""
+    """`{0}`, `{1}` stand for the pattern's groups."""
 
 
-_SEE: Final = "see nvidia-smi for who uses it"
+_SEE: Final = "nvidia-smi shows which process uses it"
 _KNOWN: Final = (
     _Known(
         r"(libcudnn[\w.-]*?\.so[.\d]*): cannot open shared object",
@@ -31,20 +31,20 @@ _KNOWN: Final = (
     ),
     _Known(
         r"(libnv(?:infer|onnxparser)[\w-]*\.so\.(\d+)): cannot open shared object",
-        "TensorRT is not installed ({0} is missing); pip install 'tensorrt-cu13=={1}.*', or use --device cuda",
+        "TensorRT is not installed ({0} is missing); pip install 'tensorrt-cu13=={1}.*', or use device cuda",
     ),
-    _Known(r"install TensorRT libraries", "TensorRT does not start; see whether it is installed, or use --device cuda"),
+    _Known(r"install TensorRT libraries", "TensorRT does not start; check that it is installed, or use device cuda"),
     _Known(
         r"(libcuda\.so[.\d]*): cannot open shared object",
-        "no NVIDIA driver on this machine ({0} is missing); run it where there is a GPU",
+        "no NVIDIA driver on this machine ({0} is missing); run on a machine with a GPU",
     ),
     _Known(
         r"(lib[\w.-]+?\.so[.\d]*): cannot open shared object",
-        "a library of CUDA is not installed ({0} is missing); " + INSTALL_CUDA,
+        "a CUDA library is not installed ({0} is missing); " + INSTALL_CUDA,
     ),
     _Known(
         r"(?:symbol lookup error|undefined symbol|version `?[\w.]+'? not found)",
-        "the libraries of CUDA do not fit this onnxruntime; pip install --upgrade 'batchland[cuda]'",
+        "the CUDA libraries do not match this onnxruntime; pip install -U 'batchland[cuda]'",
     ),
     _Known(
         r"driver version is insufficient|not supported in the installed CUDA driver|cudaErrorInsufficientDriver",
@@ -52,19 +52,19 @@ _KNOWN: Final = (
     ),
     _Known(
         r"invalid device (?:ordinal|id)|cudaErrorInvalidDevice",
-        "there is no GPU of that number; `nvidia-smi -L` lists them, and CUDA_VISIBLE_DEVICES may hide some",
+        "there is no GPU with that number; `nvidia-smi -L` lists them, and CUDA_VISIBLE_DEVICES may hide some",
     ),
     _Known(
         r"no CUDA-capable device|cudaErrorNoDevice",
-        "the driver shows no GPU; see nvidia-smi, and whether CUDA_VISIBLE_DEVICES or the container hides it",
+        "the driver shows no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES and the container's settings",
     ),
     _Known(
         r"no kernel image is available|cudaErrorNoKernelImageForDevice",
-        "this onnxruntime has no code for a GPU of this kind; install a newer onnxruntime-gpu, or use --device cpu",
+        "this onnxruntime has no code for this kind of GPU; install a newer onnxruntime-gpu, or use the CPU",
     ),
     _Known(
         r"devices? (?:are|is|\(s\) is/are) busy or unavailable|\(s\) is/are busy|cudaErrorDevicesUnavailable",
-        "the GPU is busy: another process holds it for itself; " + _SEE,
+        "the GPU is busy: another process has exclusive use of it; " + _SEE,
     ),
     _Known(
         r"system not yet initialized|cudaErrorSystemNotReady",
@@ -72,21 +72,21 @@ _KNOWN: Final = (
     ),
     _Known(
         r"system has unsupported display driver|cudaErrorSystemDriverMismatch",
-        "driver and CUDA libraries do not match; restart the machine after the driver's update",
+        "the driver and the CUDA libraries do not match; restart the machine after a driver update",
     ),
     _Known(
         r"CUDNN_STATUS_(?:SUBLIBRARY_)?VERSION_MISMATCH",
-        "cuDNN's libraries are of different versions; pip install --force-reinstall nvidia-cudnn-cu13",
+        "cuDNN's libraries have different versions; reinstall nvidia-cudnn-cu13",
     ),
     _Known(
         r"CUDNN_STATUS_NOT_INITIALIZED",
-        "cuDNN does not start: it does not fit the CUDA in use, or the GPU's memory is full; pip install --upgrade "
-        "'batchland[cuda]', and " + _SEE,
+        "cuDNN does not start: it does not match the CUDA in use, or the GPU's memory is full (nvidia-smi shows which "
+        "process uses it); pip install -U 'batchland[cuda]'",
     ),
     _Known(
         r"illegal memory access|cudaErrorIllegalAddress|unspecified launch failure|cudaErrorLaunchFailure"
         r"|uncorrectable ECC|cudaErrorECCUncorrectable",
-        "the GPU has failed while it computed; run the same command again, it goes on where it stopped",
+        "the GPU failed while computing; run the same command again, it resumes where it stopped",
     ),
     _Known(r"((?:CUDA|CUDNN(?:_FE)?|CUBLAS) failure -?\d+: [^;]+?) *;", "{0}; see nvidia-smi for the GPU's state"),
 )
@@ -102,23 +102,23 @@ _OUT_OF_MEMORY: Final = re.compile(
 
 _CU_INIT: Final = {
     2: "the GPU's memory is full; " + _SEE,
-    34: "the driver's stub library is loaded instead of the driver; take CUDA's folder `stubs` out of LD_LIBRARY_PATH",
-    46: "the GPU is busy: another process holds it for itself; " + _SEE,
-    100: "the driver shows no GPU; see nvidia-smi, and whether CUDA_VISIBLE_DEVICES or the container hides it",
-    101: "CUDA_VISIBLE_DEVICES names a GPU that is not there; `nvidia-smi -L` lists them",
+    34: "CUDA's stub library is loaded instead of the driver; remove CUDA's folder `stubs` from LD_LIBRARY_PATH",
+    46: "the GPU is busy: another process has exclusive use of it; " + _SEE,
+    100: "the driver shows no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES and the container's settings",
+    101: "CUDA_VISIBLE_DEVICES names a GPU that does not exist; `nvidia-smi -L` lists them",
     802: "the GPU is not ready; start its fabric manager (systemctl start nvidia-fabricmanager)",
-    803: "the driver in the kernel and its library differ; restart the machine after the driver's update",
-    804: "this GPU does not take CUDA's forward compatibility; update the driver",
+    803: "the kernel's driver and the driver library differ; restart the machine after a driver update",
+    804: "this GPU does not support CUDA's forward compatibility; update the driver",
 }
 
 
 def explain(text: str) -> str:
-    """Why a GPU cannot be used and what to do, from an error's text; its own first line where it is not known."""
+    """Why a GPU cannot be used and what to do, from an error's text; for an unknown error, its first line."""
     return explain_known(text) or f"{text.strip().partition(chr(10))[0]}; see nvidia-smi for the GPU's state"
 
 
 def explain_known(text: str) -> str | None:
-    """As `explain`; None where the text is not known."""
+    """As `explain`; None for an unknown error."""
     if is_out_of_memory(text):
         return "the GPU's memory is full; " + _SEE
     for known in _KNOWN:
@@ -128,37 +128,37 @@ def explain_known(text: str) -> str | None:
 
 
 def is_out_of_memory(text: str) -> bool:
-    """Whether an error of onnxruntime's says that the device has no memory left: fewer images at once may go."""
+    """Whether the text of an onnxruntime error means that the device is out of memory."""
     return _OUT_OF_MEMORY.search(text) is not None
 
 
 def explain_start(status: int) -> str:
-    """Why the driver does not start, from what `cuInit` gives."""
+    """Why the driver does not start, from the status of `cuInit`."""
     known = _CU_INIT.get(status)
-    return known or f"the NVIDIA driver does not start (cuInit gives {status}); see nvidia-smi"
+    return known or f"the NVIDIA driver does not start (cuInit returns {status}); see nvidia-smi"
 
 
 def explain_version(driver: int, needed: str) -> str | None:
     """What to do about a driver that is older than CUDA `needed` ("13.0"); None if it is new enough.
 
-    driver: as `cuDriverGetVersion` gives it, 12040 for 12.4. Any driver of the same major version will do.
+    driver: as `cuDriverGetVersion` returns it, 12040 for 12.4. Any driver of the same major version suffices.
     """
     major, minor = driver // 1000, driver % 1000 // 10
     wanted = needed.partition(".")[0]
-    if not wanted.isdigit() or major >= int(wanted):  # a build of one's own may not say
+    if not wanted.isdigit() or major >= int(wanted):  # empty in custom builds
         return None
     return (
-        f"the NVIDIA driver knows CUDA up to {major}.{minor}, and this onnxruntime needs {needed}; update the driver, "
+        f"the NVIDIA driver supports CUDA up to {major}.{minor}, this onnxruntime needs {needed}; update the driver, "
         f"or install an onnxruntime-gpu for CUDA {major}"
     )
 
 
 def explain_missing_provider(wheels: tuple[str, ...]) -> str:
-    """Why this onnxruntime has no CUDA, from the names of the wheels that brought it."""
+    """Why this onnxruntime has no CUDA provider, from the names of the installed onnxruntime wheels."""
     if len(wheels) > 1:
         names = " ".join(wheels)
         return (
             f"{' and '.join(wheels)} are installed side by side and break each other; pip uninstall -y {names}; then "
             f"pip install onnxruntime-gpu"
         )
-    return "the installed onnxruntime has no CUDA provider; install onnxruntime-gpu in its place"
+    return "the installed onnxruntime has no CUDA provider; install onnxruntime-gpu instead"

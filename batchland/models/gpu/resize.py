@@ -1,6 +1,6 @@
-"""Fit a decoded picture where it lies, on a GPU: preprocess.fit as a graph of onnxruntime, to within a level or two.
+"""Resize and crop decoded pictures on a GPU: preprocess.fit as an ONNX graph, exact to one or two levels of 255.
 
-Works on the CPU just the same, which is how it is held against preprocess.fit.
+The same graph runs on the CPU, where tests compare it with preprocess.fit.
 """
 
 from typing import Any, Final, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from batchland.images.preprocess import PreprocessSpec, resize_geometry
-from batchland.models.gpu.bound import Place
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import Unusable
 from batchland.models.ort import CPU, CUDA, Placement, Provider, Threads, create_session, ort, placement
 
@@ -19,32 +19,34 @@ _MODES: Final[dict[str, dict[str, Any]]] = {
 }
 _WORK: Final = ("Resize", "Slice", "Transpose")
 _PAST_THE_FIRST: Final = np.iinfo(np.int64).min
-"""Where a slice ends that goes backwards and takes the first element as well."""
+"""End of a backward slice that includes the first element."""
 
 
 class Picture(NamedTuple):
-    """RGB uint8 [height, width, 3], not upright yet, in the memory of a device, row after row without gaps."""
+    """RGB uint8 [height, width, 3], contiguous in a device's memory, in its stored orientation."""
 
     address: int
     height: int
     width: int
-    keep: object
-    """Holds the memory."""
+    owner: object
+    """Keeps the memory alive."""
 
 
-class Fitter:
-    """Fits pictures at a place to a spec. For any number of threads.
+class Resizer:
+    """Makes pictures on a device fit a spec. Thread-safe.
 
-    Raises Unusable if it would not be done there.
+    Raises Unusable if the device would not do the work.
     """
 
-    def __init__(self, place: Place, spec: PreprocessSpec) -> None:
-        self._place = place
+    def __init__(self, device: Device, spec: PreprocessSpec) -> None:
+        self._device = device
         self._spec = spec
-        self._sessions = {turned: _session(place, _graph(spec, turned=turned)) for turned in (False, True)}
+        self._sessions = {turned: _session(device, _graph(spec, turned=turned)) for turned in (False, True)}
 
-    def fit(self, picture: Picture, orientation: int, address: int) -> None:
-        """Write the picture, upright and fitted, as uint8 [spec.height, spec.width, 3] to `address` at the same place.
+    def resize(self, picture: Picture, orientation: int, address: int) -> None:
+        """Write the picture, upright, as uint8 [spec.height, spec.width, 3] to `address` on the same device.
+
+        orientation: EXIF, 1 to 8.
 
         Raises what onnxruntime raises.
         """
@@ -56,38 +58,37 @@ class Fitter:
         columns = _slice(left, self._spec.width, across, backwards=orientation in (2, 3, 6, 7))
         binding = session.io_binding()
         shape = (picture.height, picture.width, 3)
-        binding.bind_input("picture", self._place.kind, self._place.number, np.uint8, shape, picture.address)
+        binding.bind_input("picture", *self._device, np.uint8, shape, picture.address)
         binding.bind_cpu_input("narrowed", np.array([1, 3, height, across], np.int64))
         binding.bind_cpu_input("lowered", np.array([1, 3, across, down], np.int64))
         for name, values in zip(("starts", "ends", "steps"), zip(columns, rows, strict=True), strict=True):
             binding.bind_cpu_input(name, np.array(values, np.int64))
-        binding.bind_output("fitted", self._place.kind, self._place.number, np.uint8, self._spec.shape, address)
+        binding.bind_output("fitted", *self._device, np.uint8, self._spec.shape, address)
         session.run_with_iobinding(binding)
 
 
-def _session(place: Place, graph: bytes) -> Any:
+def _session(device: Device, graph: bytes) -> Any:
     providers: list[Provider] = [(CPU, {})]
-    if place.kind == "cuda":
-        providers.insert(0, (CUDA, {"device_id": str(place.number), "arena_extend_strategy": "kSameAsRequested"}))
+    if device.kind == "cuda":
+        providers.insert(0, (CUDA, {"device_id": str(device.number), "arena_extend_strategy": "kSameAsRequested"}))
     session = create_session(graph, providers, Threads(intra_op=1), record_placement=True)
-    if place.kind == "cuda":
-        require_work(placement(session))
+    if device.kind == "cuda":
+        require_gpu_nodes(placement(session))
     return session
 
 
-def require_work(placed: Placement) -> None:
-    """Raise Unusable if the CPU would do what touches pixels."""
-    left = [node.partition(" ")[0] for node in placed.on_cpu] if CUDA in placed.nodes else list(_WORK)
-    idle = sorted(set(left).intersection(_WORK))
-    if idle:
+def require_gpu_nodes(placed: Placement) -> None:
+    """Raise Unusable if an operator that touches pixels would run on the CPU."""
+    on_cpu = [node.partition(" ")[0] for node in placed.on_cpu] if CUDA in placed.nodes else list(_WORK)
+    wrong = sorted(set(on_cpu).intersection(_WORK))
+    if wrong:
         raise Unusable(
-            f"onnxruntime {ort.__version__} would leave {', '.join(idle)} of pictures to the CPU; "
-            f"pip install --upgrade onnxruntime-gpu"
+            f"onnxruntime {ort.__version__} would run {', '.join(wrong)} on the CPU; pip install -U onnxruntime-gpu"
         )
 
 
 def _slice(start: int, count: int, length: int, *, backwards: bool) -> tuple[int, int, int]:
-    """Start, end and step of a cut out of something of `length` that may have to be mirrored first."""
+    """Start, end and step that cut `count` elements out of `length`, mirrored first if `backwards`."""
     if not backwards:
         return start, start + count, 1
     last = length - 1 - start
@@ -95,10 +96,10 @@ def _slice(start: int, count: int, length: int, *, backwards: bool) -> tuple[int
 
 
 def _graph(spec: PreprocessSpec, *, turned: bool) -> bytes:
-    """Resize across, then down, then cut; with the channels first, as CUDA's kernels want it.
+    """Resize the width, then the height, then crop; channels first, as the CUDA kernels need it.
 
-    One axis at a time, each time the last one: of two, CUDA's kernel leaves most of the first uncomputed when it makes
-    a picture smaller (onnxruntime 1.31 and before, bilinear uint8).
+    One axis at a time, always the last one: given two, the CUDA kernel leaves most of the first one uncomputed when it
+    shrinks a picture (onnxruntime up to 1.31, bilinear uint8).
     """
     how = {"antialias": 1, "exclude_outside": 1, **_MODES[spec.filter]}
     nodes = [

@@ -1,4 +1,4 @@
-"""How onnxruntime's CUDA provider is set up, by a model's precision: what always holds, and what is tried out."""
+"""Options of onnxruntime's CUDA provider for fp32 and fp16 models: those always set, and those tried by tuning."""
 
 from typing import Final, NamedTuple
 
@@ -7,34 +7,35 @@ import onnx
 from batchland.models.gpu.tuning import Settings
 
 
-class Recipe(NamedTuple):
-    """Settings for models of one precision. None of them goes by timing, so that every run computes the same."""
+class GpuSettings(NamedTuple):
+    """Provider options for models of one precision. None depends on timing, so every run computes the same bytes."""
 
     base: Settings
+    """Always set."""
     changes: tuple[Settings, ...]
-    """What may be faster."""
+    """Tried in this order, each kept if it is faster."""
     tolerance: float
     """Largest difference of a probability that a change may make."""
 
 
 _BASE: Final[Settings] = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
-SINGLE: Final = Recipe(
-    {**_BASE, "use_tf32": "0"},  # float32 as the CPU computes it; who wants speed takes an fp16 file
-    # not EXHAUSTIVE: a convolution that is fused with its ReLU is then chosen by timing, but only in float32
+FP32: Final = GpuSettings(
+    {**_BASE, "use_tf32": "0"},  # float32 as the CPU computes it; for speed there are fp16 files
+    # not EXHAUSTIVE: it chooses a convolution that is fused with its ReLU by timing, but only in float32
     ({"prefer_nhwc": "1"}, {"enable_cuda_graph": "1"}),
-    1e-4,  # less than tf32 makes, which onnxruntime takes unasked where cuDNN has nothing else
+    1e-4,  # less than tf32 makes, which onnxruntime uses without asking where cuDNN has nothing else
 )
-HALF: Final = Recipe(
-    {**_BASE, "use_tf32": "1"},  # without it, onnxruntime keeps the tensor cores from half floats, too
+FP16: Final = GpuSettings(
+    {**_BASE, "use_tf32": "1"},  # with "0", onnxruntime does not use the tensor cores for half floats either
     ({"prefer_nhwc": "1"}, {"cudnn_conv_algo_search": "EXHAUSTIVE"}, {"enable_cuda_graph": "1"}),
     0.02,
 )
 
 
-def recipe_for(content: bytes) -> Recipe:
-    """That of an ONNX file, by its weights; of one that cannot be read SINGLE, for onnxruntime to say why."""
+def settings_for(content: bytes) -> GpuSettings:
+    """FP16 if an ONNX file has half-float weights, else FP32; also for bytes that are not ONNX."""
     try:
         weights = onnx.load_model_from_string(content).graph.initializer
-    except Exception:  # protobuf's errors are its own
-        return SINGLE
-    return HALF if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights) else SINGLE
+    except Exception:  # protobuf's errors are its own; onnxruntime will say what is wrong
+        return FP32
+    return FP16 if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights) else FP32

@@ -1,7 +1,6 @@
-"""Choose a GPU's settings by measurement: one change after another is tried, and kept where it is faster.
+"""Choose a GPU's settings by measurement: try one change after another and keep those that are faster.
 
-What was chosen is remembered in the user's cache, for the same model, GPU and versions. Knows nothing of what the
-settings mean, nor how they are tried.
+The choice is cached on disk per model, GPU and versions.
 """
 
 import contextlib
@@ -20,49 +19,48 @@ from batchland.models.contract import Probabilities
 from batchland.system.files import write_file
 
 Settings = Mapping[str, str]
-"""Options of the execution provider."""
+"""Options of an execution provider."""
 
 _log = logging.getLogger("batchland")
 
 GAIN: Final = 1.03
-"""How much faster a change must be, at least: less is noise."""
+"""A change must be at least this many times as fast; less is noise."""
 WARM_UP_RUNS: Final = 3
-"""The first plans, and captures a CUDA graph; the next have caches to fill."""
+"""The first run plans and captures a CUDA graph, the next fill caches."""
 TRIAL_SECONDS: Final = 0.3
 
 
 class Trial(NamedTuple):
-    """What settings were found to do."""
+    """The measurement of one set of settings."""
 
     images_per_second: float
     answers: Probabilities
 
 
-def choose(
-    start: Settings, changes: Sequence[Settings], attempt: Callable[[Settings], Trial], tolerance: float
+def tune(
+    start: Settings, changes: Sequence[Settings], measure: Callable[[Settings], Trial], tolerance: float
 ) -> Settings:
-    """`start` with those of `changes` that are faster, each tried on top of what was kept before.
+    """`start` with those of `changes` that are faster, each tried on top of those kept before.
 
-    A change that cannot be had, or by which a probability differs from that of `start` by more than `tolerance`, is
-    left out. Raises what `attempt` raises of
-    `start` itself.
+    A change that raises, or that changes a probability by more than `tolerance`, is left out. Raises what `measure`
+    raises of `start`.
     """
-    best = first = attempt(start)
+    best = first = measure(start)
     chosen = dict(start)
     for change in changes:
         try:
-            found = attempt(chosen | dict(change))
-        except Exception as error:  # whatever onnxruntime raises of settings that do not go with a GPU or a model
+            trial = measure(chosen | dict(change))
+        except Exception as error:  # whatever onnxruntime raises of settings that do not suit a GPU or a model
             _log.debug("settings %s: %s", dict(change), error)
             continue
-        agrees = np.abs(found.answers - first.answers).max() <= tolerance
-        if agrees and found.images_per_second > GAIN * best.images_per_second:
-            chosen, best = chosen | dict(change), found
+        agrees = np.abs(trial.answers - first.answers).max() <= tolerance
+        if agrees and trial.images_per_second > GAIN * best.images_per_second:
+            chosen, best = chosen | dict(change), trial
     return chosen
 
 
-def try_out(run: Callable[[], Probabilities], images: int) -> Trial:
-    """Run the same `images` again and again for a short while."""
+def run_repeatedly(run: Callable[[], Probabilities], images: int) -> Trial:
+    """Call `run`, which computes `images` images, for TRIAL_SECONDS."""
     for _ in range(WARM_UP_RUNS):
         answers = run()
     runs, begin = 0, time.perf_counter()
@@ -72,11 +70,14 @@ def try_out(run: Callable[[], Probabilities], images: int) -> Trial:
     return Trial(images * runs / seconds, answers)
 
 
-def remembered(folder: Path, key: Mapping[str, object], make: Callable[[], Settings]) -> Settings:
-    """What `make` gives, or gave for the same `key` before: a small file in `folder`, which need not be writable."""
+def cached(folder: Path, key: Mapping[str, object], make: Callable[[], Settings]) -> Settings:
+    """The result of `make`, from a small file in `folder` if there is one for the same `key`.
+
+    The folder need not be writable.
+    """
     text = json.dumps(key, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or damaged: measured again
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: measured again
         found = json.loads(path.read_text())
         if found["key"] == json.loads(text):
             return {str(name): str(value) for name, value in found["settings"].items()}

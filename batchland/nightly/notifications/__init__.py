@@ -1,1 +1,1 @@
-"""Tell others how a night ended: a command, a heartbeat URL, Prometheus metrics."""
+"""Report a night to others: a command, a heartbeat URL, Prometheus metrics."""

@@ -1,4 +1,4 @@
-"""Run the job's notification command. Never fails a job, never holds it up beyond a timeout."""
+"""Run the job's notification command. It never fails the job and never delays it beyond a timeout."""
 
 import os
 import signal
@@ -6,20 +6,17 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from batchland.nightly.job_tables import NotifyTable
 from batchland.nightly.run_record import Attempt, RunRecord
 
-if TYPE_CHECKING:
-    from batchland.nightly.job import NotifyTable
 
+def notify(table: NotifyTable, record: RunRecord, attempt: Attempt, path: Path, summary: str) -> str | None:
+    """Run the command with `summary` on its standard input. attempt: to report. path: of the night's record.
 
-def notify(table: "NotifyTable", record: RunRecord, attempt: Attempt, path: Path, summary: str) -> str | None:
-    """Run the command with `summary` on its standard input; `attempt` is what it is about, `path` the record's.
-
-    Returns what went wrong, None if nothing did.
+    Returns an error message, None on success.
     """
-    facts = {
+    variables = {
         "BATCHLAND_JOB": record.job,
         "BATCHLAND_DATE": record.date.isoformat(),
         "BATCHLAND_OUTCOME": attempt.outcome,
@@ -29,12 +26,17 @@ def notify(table: "NotifyTable", record: RunRecord, attempt: Attempt, path: Path
     }
     program, seconds = table.command[0], table.timeout.total_seconds()
     try:
-        # Files, not pipes: a grandchild that keeps a pipe open would be waited for without end.
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
-            given.write(summary.encode())
-            given.seek(0)
+        # Files, not pipes: reading a pipe would wait for a grandchild that keeps it open.
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as output:
+            stdin.write(summary.encode())
+            stdin.seek(0)
             child = subprocess.Popen(  # noqa: S603 - the job file's own command, without a shell
-                table.command, stdin=given, stdout=said, stderr=said, env=os.environ | facts, start_new_session=True
+                table.command,
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
+                env=os.environ | variables,
+                start_new_session=True,
             )
             try:
                 child.wait(seconds)
@@ -42,9 +44,9 @@ def notify(table: "NotifyTable", record: RunRecord, attempt: Attempt, path: Path
                 with suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-                return f"notify: {program} was ended after {seconds:g} s"
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
+                return f"notify: {program} was killed after {seconds:g} s"
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines()
     except OSError as error:
         return f"notify: {program} cannot be run ({error.strerror})"
     if child.returncode:

@@ -1,33 +1,30 @@
-"""Tell a monitor by HTTP that a job started and how it ended. Never fails a job, never holds it up beyond a timeout."""
+"""Ping a monitor by HTTP when a job starts and ends. It never fails the job, nor delays it beyond a timeout."""
 
 import threading
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
 
 from batchland._version import __version__
-
-if TYPE_CHECKING:
-    from batchland.nightly.job import HeartbeatTable
+from batchland.nightly.job_tables import HeartbeatTable
 
 
-def ping_start(heartbeat: "HeartbeatTable") -> str | None:
-    """Say that the job begins. Returns what went wrong, None if nothing did."""
+def ping_start(heartbeat: HeartbeatTable) -> str | None:
+    """Ping the start address. Returns an error message, None on success."""
     return _ping(heartbeat, heartbeat.start, None)
 
 
-def ping_end(heartbeat: "HeartbeatTable", exit_code: int) -> str | None:
-    """Say how the job ended. Returns what went wrong, None if nothing did."""
+def ping_end(heartbeat: HeartbeatTable, exit_code: int) -> str | None:
+    """Ping the address for this exit code. Returns an error message, None on success."""
     return _ping(heartbeat, heartbeat.success if exit_code == 0 else heartbeat.failure, exit_code)
 
 
-def _ping(heartbeat: "HeartbeatTable", template: str, exit_code: int | None) -> str | None:
+def _ping(heartbeat: HeartbeatTable, template: str, exit_code: int | None) -> str | None:
     if not template:
         return None
     url = heartbeat.address(template, exit_code)
     seconds = heartbeat.timeout.total_seconds()
     answers: list[str | None] = []
-    # A thread, because urlopen's own timeout is one per step (names, connection, each read), not one for all.
+    # A thread, because urlopen's timeout applies to each step (name lookup, connection, each read), not to the whole.
     thread = threading.Thread(target=lambda: answers.append(_get(url, seconds)), name="heartbeat", daemon=True)
     thread.start()
     thread.join(seconds)
@@ -41,5 +38,5 @@ def _get(url: str, seconds: float) -> str | None:
             return None
     except urllib.error.HTTPError as error:
         return f"heartbeat: answered {error.code} {error.reason}"
-    except Exception as error:  # whatever it is, it must not end the job
+    except Exception as error:  # no error of a ping may end the job
         return f"heartbeat: {getattr(error, 'reason', None) or error}"

@@ -1,7 +1,7 @@
 "use strict";
 document.documentElement.classList.remove("no-script");
 
-// Tables: sort by the buttons in the header; a second press turns the order round. Empty cells stay last.
+// Tables: sort by the buttons in the header; a second press reverses the order. Empty cells stay last.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
@@ -28,10 +28,10 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   });
 }
 
-// Filters: a text and a selection over the rows of one table.
+// Filters: a text and a selection, applied to the rows of one table.
 for (const form of document.querySelectorAll("form[data-filters]")) {
   const rows = Array.from(document.getElementById(form.dataset.filters).tBodies[0].rows);
-  const text = form.querySelector("input"), choice = form.querySelector("select"), told = form.querySelector("output");
+  const text = form.querySelector("input"), choice = form.querySelector("select"), status = form.querySelector("output");
   const apply = () => {
     const wanted = text.value.trim().toLocaleLowerCase();
     const limit = choice && choice.value !== "" ? Number(choice.value) : null;
@@ -42,7 +42,7 @@ for (const form of document.querySelectorAll("form[data-filters]")) {
       row.hidden = !(fits && row.cells[0].textContent.toLocaleLowerCase().includes(wanted));
       shown += !row.hidden;
     }
-    told.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
+    status.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
   };
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", apply);
@@ -50,7 +50,7 @@ for (const form of document.querySelectorAll("form[data-filters]")) {
   apply();
 }
 
-// The confusion matrix of many classes: drawn on a canvas, moved and read with the mouse, a finger or the keyboard.
+// The confusion matrix of many classes: a canvas with mouse, touch and keyboard controls.
 const holder = document.getElementById("confusion-data");
 if (holder) {
   const data = JSON.parse(holder.textContent);
@@ -157,22 +157,22 @@ if (holder) {
   };
   const redraw = () => { frame = frame || requestAnimationFrame(draw); };
 
-  const tell = () => {
+  const report = () => {
     if (!view.cursor) return;
     const truth = view.order[view.cursor[0]], predicted = view.order[view.cursor[1]];
     const images = cells.get(truth * count + predicted) || 0, of = data.support[truth];
     const share = of ? ` (${(100 * images / of).toFixed(1)}%)` : "";
     const numbers = `${images} of ${of} images${share}`;
     readout.textContent = truth === predicted
-      ? `${data.labels[truth]}, named right: ${numbers}`
-      : `${data.labels[truth]}, taken for ${data.labels[predicted]}: ${numbers}`;
+      ? `${data.labels[truth]}, right: ${numbers}`
+      : `${data.labels[truth]}, predicted as ${data.labels[predicted]}: ${numbers}`;
   };
   const point = (event) => {
     const area = canvas.getBoundingClientRect();
     const column = Math.floor(view.x + (event.clientX - area.left - gutter) / pitch);
     const row = Math.floor(view.y + (event.clientY - area.top - head) / pitch);
     view.cursor = column >= 0 && row >= 0 && column < count && row < count ? [row, column] : view.cursor;
-    tell();
+    report();
     redraw();
   };
   const zoomTo = (factor) => {
@@ -209,7 +209,7 @@ if (holder) {
       view.cursor = [clamp(row + down, 0, count - 1), clamp(column + right, 0, count - 1)];
       view.y = clamp(view.y, view.cursor[0] + 1 - span(), view.cursor[0]);
       view.x = clamp(view.x, view.cursor[1] + 1 - span(), view.cursor[1]);
-      tell();
+      report();
       redraw();
     } else if (event.key === "+" || event.key === "=") zoomTo(1.5);
     else if (event.key === "-") zoomTo(1 / 1.5);
@@ -240,7 +240,7 @@ if (holder) {
     view.cursor = [view.place[index], view.place[index]];
     view.zoom = Math.max(view.zoom, count / 24);
     zoomTo(1);
-    tell();
+    report();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   window.addEventListener("beforeprint", draw);
@@ -249,7 +249,7 @@ if (holder) {
   draw();
 }
 
-// On paper, nothing stays folded.
+// Print everything: open folded parts first.
 let folded = [];
 window.addEventListener("beforeprint", () => {
   folded = Array.from(document.querySelectorAll("details:not([open])"));

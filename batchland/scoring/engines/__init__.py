@@ -1,1 +1,1 @@
-"""What turns images into rows: threads in this process, or Ray."""
+"""Engines turn images into rows: `local` with threads in this process, `ray` on a Ray cluster."""

@@ -1,5 +1,4 @@
-"""One listing, scored by N processes or machines that know nothing of each other, and put together again.
+"""Merge the shards of one listing into the output that a single process would have written.
 
-deal.py: which images are whose. finished.py: what the shards have left. ordered.py: their rows in order, all of them.
-merge.py: one output out of them.
+check.py: are the shards complete and of one kind. order.py: their rows in listing order. merge.py: the output.
 """

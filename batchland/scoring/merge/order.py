@@ -1,6 +1,6 @@
-"""The rows of all shards in the order of the whole listing, with none lacking and none twice.
+"""The rows of all shards in the order of the whole listing, none missing and none twice.
 
-Memory is bounded: one row group of every shard, and a block. Knows nothing of outputs.
+Memory is bounded: one row group of every shard, and a block.
 """
 
 import heapq
@@ -16,34 +16,34 @@ import pyarrow.parquet as pq
 from batchland.errors import InputError, UsageError
 from batchland.predictions.schema import SHARD_PREDICTIONS
 from batchland.scoring.merge.check import FinishedShard
-from batchland.scoring.shard import PLACE_BITS
+from batchland.scoring.shard import CONTAINER_SHIFT
 
 BLOCK_SIZE: Final = 32768
-"""Rows put in order at once: many of each shard, so that a thousand shards cost little more than ten."""
-ADVICE: Final = "which no undisturbed shards leave behind; score all shards again with --overwrite"
+"""Rows sorted at once: many of each shard, so that a thousand shards cost little more than ten."""
 
 
-def ordered_rows(folder: Path, shards: list[FinishedShard]) -> Iterator[pa.RecordBatch]:
-    """Blocks of schema PREDICTIONS, of BLOCK_SIZE rows or fewer.
+def ordered_rows(folder: Path, shards: list[FinishedShard], block_size: int = BLOCK_SIZE) -> Iterator[pa.RecordBatch]:
+    """Blocks of schema PREDICTIONS, of block_size rows or fewer.
 
-    Raises UsageError where a row is lacking or there twice, InputError if a file cannot be read any more.
+    Raises UsageError if a row is missing or exists twice, InputError if a file cannot be read any more.
     """
     by_container = shards[0].info.dealt_by == "container"
-    merger = _Merger(folder, shards)
+    merger = _Merger(folder, shards, block_size)
     position = 0
     while (head := merger.head) is not None:
-        if by_container and head > position and not head % (1 << PLACE_BITS):
-            position = head  # the next container that holds anything
+        if by_container and head > position and not head % (1 << CONTAINER_SHIFT):
+            position = head  # the first image of the next container that is not empty
         block = merger.take(position)
         position += block.num_rows
         yield block.drop_columns(["position"])
 
 
 class _Merger:
-    """The shards under way, the one with the next row first."""
+    """A heap of shards, the one with the next row first."""
 
-    def __init__(self, folder: Path, shards: list[FinishedShard]) -> None:
+    def __init__(self, folder: Path, shards: list[FinishedShard], block_size: int) -> None:
         self._folder = folder
+        self._block_size = block_size
         self._shards = [_Rows(shard) for shard in shards]
         self._heads = [(each.head, index) for index, each in enumerate(self._shards) if each.rows is not None]
         heapq.heapify(self._heads)
@@ -55,17 +55,17 @@ class _Merger:
 
     def take(self, begin: int) -> pa.RecordBatch:
         """The next rows, from position `begin` on."""
-        found = list(self._below(begin + BLOCK_SIZE))
+        found = list(self._below(begin + self._block_size))
         if not found:
-            raise UsageError(f"{self._folder}: no shard has row {begin}, {ADVICE}")
+            raise UsageError(f"{self._folder}: no shard has row {begin}", advice="overwrite_shards")
         table = pa.Table.from_batches(found).combine_chunks()
         positions = table["position"].to_numpy()
         order = np.argsort(positions, kind="stable")
         wrong = np.flatnonzero(positions[order] != np.arange(begin, begin + len(order)))
         if len(wrong):
-            lacking = positions[order][wrong[0]] > begin + wrong[0]
-            what = f"no shard has row {begin + wrong[0]}" if lacking else f"two have row {begin + wrong[0] - 1}"
-            raise UsageError(f"{self._folder}: {what}, {ADVICE}")
+            missing = positions[order][wrong[0]] > begin + wrong[0]
+            what = f"no shard has row {begin + wrong[0]}" if missing else f"two shards have row {begin + wrong[0] - 1}"
+            raise UsageError(f"{self._folder}: {what}", advice="overwrite_shards")
         return table.take(order).combine_chunks().to_batches()[0]
 
     def _below(self, end: int) -> Iterator[pa.RecordBatch]:
@@ -78,7 +78,7 @@ class _Merger:
 
 
 class _Rows:
-    """Rows of a shard that are not merged yet, a row group at a time; its files are not kept open."""
+    """Rows of a shard that are not merged yet, one row group at a time. Files are closed between row groups."""
 
     def __init__(self, shard: FinishedShard) -> None:
         self._groups = _row_groups(shard)
@@ -115,4 +115,4 @@ def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
                     table = parquet.read_row_group(number, use_threads=False)
                 yield from table.replace_schema_metadata(None).cast(SHARD_PREDICTIONS).combine_chunks().to_batches()
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be read any more ({error}); run the same command again") from error
+            raise InputError(f"{path}: cannot be read any more ({error}); run the command again") from error

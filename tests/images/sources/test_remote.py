@@ -22,7 +22,7 @@ from batchland.images.sources.folder import list_images
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.images.sources.remote import Remote
-from batchland.scoring.score import Progress
+from batchland.scoring.account import Progress
 from batchland.system import filesystems
 from batchland.system.filesystems import Location
 

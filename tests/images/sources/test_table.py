@@ -15,7 +15,7 @@ from batchland.errors import UsageError
 from batchland.images.sources import random_access, refs, table
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, read_image
-from batchland.scoring.score import Progress
+from batchland.scoring.account import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,9 @@ from batchland.images.sources.open import open_source
 from batchland.images.sources.random_access import BLOCK_BYTES
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.images.sources.source import ContainerSource
+from batchland.scoring.account import Progress
 from batchland.scoring.merge.merge import merge
 from batchland.scoring.options import Shard
-from batchland.scoring.score import Progress
 
 
 @pytest.fixture
@@ -157,8 +157,8 @@ def test_missing_later_shard_gives_a_warning(
     asked = ["score", f"{shards}/photos-{{000..002}}.tar", "--model", str(toy_model), "--device", "cpu"]
     asked += ["--out", str(tmp_path / "p.parquet")]
     told = (
-        "1 of 41 rows stand for folders or shards that could not be read, with nobody knows how many images; the "
-        "predictions are written, mend them and run again with --retry-failed"
+        "1 of 41 rows are folders or shards that could not be read, so an unknown number of images is missing; the "
+        "predictions are written, repair the folders and retry the failed rows"
     )
     assert batchland(*asked).exit_code == 0
     assert told in caplog.messages

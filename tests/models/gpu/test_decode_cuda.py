@@ -1,4 +1,4 @@
-"""`--decode cuda` from listing to rows, by nvImageCodec on the CPU: the rows that decoding on the CPU gives."""
+"""Scoring with decode="cuda", by nvImageCodec on the CPU: the same rows as with decode="cpu"."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -15,8 +15,8 @@ from batchland.errors import DeviceError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.devices import gpu_problem
 from batchland.models.gpu import open as gpu
-from batchland.models.gpu.bound import Place
 from batchland.models.gpu.decode_jpegs import RowDecoders, open_decoders
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.probe_jpegs import probes
 from batchland.models.ort import CUDA
 from batchland.models.session import Session, open_session
@@ -34,16 +34,16 @@ def model(tmp_path):
 
 @pytest.fixture
 def decoded_there(monkeypatch):
-    """Sessions with decoders, as on GPUs, but on the CPU. Gives the list of those that were opened."""
+    """Open sessions with decoders as on GPUs, but on the CPU. Returns the list of opened sessions."""
     opened = []
 
     def open_there(path, device, *, batch_size, decode, **rest):
         plain = open_session(path, "cpu")
         if decode == "cpu":
             return plain
-        places = [Place("cpu")] * 2
-        decoders = open_decoders(places, plain.card.preprocess, 1, batch_size)
-        pool = gpu.open_pool(on_the_cpu(path), places, plain.card, batch_size, {}, decoders)
+        devices = [Device("cpu")] * 2
+        decoders = open_decoders(devices, plain.card.preprocess, 1, batch_size)
+        pool = gpu.open_pool(on_the_cpu(path), devices, plain.card, batch_size, {}, decoders)
         session = replace(
             plain, _session=None, _pool=pool, decoder=decoders.name, decoder_is_strict=decoders.strict, nodes={CUDA: 4}
         )
@@ -56,7 +56,7 @@ def decoded_there(monkeypatch):
 
 @pytest.fixture
 def images(tmp_path):
-    """JPEGs of all kinds, small and large, upright or not, other formats, and broken ones between them."""
+    """JPEGs of all kinds, sizes and orientations, other formats, and damaged files, in mixed order."""
     folder = tmp_path / "images"
     folder.mkdir()
     good, damaged = probes()
@@ -64,8 +64,8 @@ def images(tmp_path):
     files += [upside(orientation) for orientation in range(1, 9)]
     files += [picture((9 * number, 0, 255 - 9 * number), (40 + number, 30)) for number in range(20)]
     rng = np.random.default_rng(0)
-    for number, place in enumerate(rng.permutation(len(files))):
-        (folder / f"{number:03}.jpg").write_bytes(files[place])
+    for number, index in enumerate(rng.permutation(len(files))):
+        (folder / f"{number:03}.jpg").write_bytes(files[index])
     return folder
 
 
@@ -78,8 +78,8 @@ def upside(orientation):
     return buffer.getvalue()
 
 
-def compared(ours, theirs, tolerance):
-    """The same rows, but for probabilities that may differ by `tolerance`."""
+def assert_same_rows(ours, theirs, tolerance):
+    """Assert the same rows, with probabilities that differ by at most `tolerance`."""
     drifting = {"probability", "margin", "top_k"}
     assert ours.num_rows == theirs.num_rows
     for name in set(ours.column_names) - drifting:
@@ -89,23 +89,23 @@ def compared(ours, theirs, tolerance):
             assert mine["probability"] == pytest.approx(other["probability"], abs=tolerance)
 
 
-def test_the_rows_are_those_of_the_cpu(images, model, tmp_path, decoded_there):
+def test_gives_the_rows_of_decoding_on_the_cpu(images, model, tmp_path, decoded_there):
     score(images, tmp_path / "cpu.parquet", options(model))
     summary = score(images, tmp_path / "gpu.parquet", options(model, decode="cuda"))
     assert len(decoded_there) == 1
     cpu, there = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("cpu", "gpu"))
-    compared(there, cpu, 0.01)
+    assert_same_rows(there, cpu, 0.01)
     manifest = summary.manifest
     assert manifest.counts.failed_by_code == {"corrupt": 2, "empty": 1, "not_an_image": 1, "truncated": 10}
     assert manifest.decoder == decoded_there[0].decoder
-    assert manifest.execution.decoded_on_gpu == 6 + 8 + 20  # of 51; PNG, WebP, bytes after the end are the CPU's
+    assert manifest.execution.decoded_on_gpu == 6 + 8 + 20  # the CPU decodes the other 17
     assert manifest.config["decode"] == "cuda"
 
 
-def test_a_strict_decoder_is_trusted_with_damaged_files_and_the_cpu_says_what_they_are(
+def test_a_strict_decoder_gets_unchecked_files_and_the_cpu_explains_refused_ones(
     images, model, tmp_path, decoded_there, monkeypatch
 ):
-    """As if nvImageCodec were strict on the CPU: it decodes some kinds of damage all the same, nothing else changes."""
+    """As if nvImageCodec were strict on the CPU; some damaged files are then decoded, but nothing else changes."""
     monkeypatch.setattr(RowDecoders, "strict", True)
     score(images, tmp_path / "cpu.parquet", options(model))
     score(images, tmp_path / "gpu.parquet", options(model, decode="cuda"))
@@ -123,7 +123,7 @@ def test_a_strict_decoder_is_trusted_with_damaged_files_and_the_cpu_says_what_th
 
 
 class Refusing:
-    """Refuses every other JPEG, whatever it is, and breaks now and then."""
+    """Refuses every second JPEG, and every third time the whole batch."""
 
     name = "refusing"
 
@@ -138,24 +138,22 @@ class Refusing:
         return [*rows, *self.decoder.decode(kept, batch, row_bytes)]
 
 
-def test_what_the_decoder_refuses_the_cpu_decodes(images, model, tmp_path, decoded_there, monkeypatch):
+def test_the_cpu_decodes_refused_files(images, model, tmp_path, decoded_there, monkeypatch):
     real = gpu.open_pool
 
-    def refusing(create, places, card, batch_size, settings, decoders):
+    def refusing(create, devices, card, batch_size, settings, decoders):
         return real(
-            create, places, card, batch_size, settings, decoders._replace(each=tuple(map(Refusing, decoders.each)))
+            create, devices, card, batch_size, settings, decoders._replace(each=tuple(map(Refusing, decoders.each)))
         )
 
     monkeypatch.setattr(gpu, "open_pool", refusing)
     score(images, tmp_path / "cpu.parquet", options(model))
     manifest = score(images, tmp_path / "gpu.parquet", options(model, decode="cuda")).manifest
-    compared(pq.read_table(tmp_path / "gpu.parquet"), pq.read_table(tmp_path / "cpu.parquet"), 0.01)
+    assert_same_rows(pq.read_table(tmp_path / "gpu.parquet"), pq.read_table(tmp_path / "cpu.parquet"), 0.01)
     assert 0 < manifest.execution.decoded_on_gpu < 20
 
 
-def test_the_same_command_gives_the_same_bytes_and_other_decoders_other_fingerprints(
-    images, model, tmp_path, decoded_there
-):
+def test_the_decoder_is_part_of_the_fingerprint(images, model, tmp_path, decoded_there):
     runs = [
         score(images, tmp_path / f"{number}.parquet", options(model, decode=decode)).manifest
         for number, decode in enumerate(("cuda", "cuda", "cpu"))
@@ -166,7 +164,7 @@ def test_the_same_command_gives_the_same_bytes_and_other_decoders_other_fingerpr
     assert runs[0].run_id == runs[1].run_id != runs[2].run_id
 
 
-def test_failed_rows_are_not_mended_by_another_decoder(images, model, tmp_path, decoded_there):
+def test_failed_rows_are_not_retried_with_another_decoder(images, model, tmp_path, decoded_there):
     out = tmp_path / "p.parquet"
     score(images, out, options(model, decode="cuda"))
     with pytest.raises(UsageError, match=r"was made with decoder = nvImageCodec .*, not None"):
@@ -175,15 +173,15 @@ def test_failed_rows_are_not_mended_by_another_decoder(images, model, tmp_path, 
     assert kept == 37
 
 
-def test_images_in_the_decoder_are_suspects_until_it_is_done_with_them(
+def test_images_that_were_in_a_crashed_decoder_are_decoded_in_a_subprocess(
     images, model, tmp_path, decoded_there, monkeypatch
 ):
-    """A decoder that breaks the GPU: the next run decodes apart what was in it, and gets through."""
+    """A decoder that breaks the GPU: the next run decodes its images in a subprocess and completes."""
     real = Session.predict
 
     def predict(self, pixels, jpegs):
         if any(jpeg.width == 45 for jpeg in jpegs.encoded.values()):
-            raise DeviceError("the GPU has failed while it computed; run the same command again")
+            raise DeviceError("the GPU failed while computing; run the same command again")
         return real(self, pixels, jpegs)
 
     monkeypatch.setattr(Session, "predict", predict)
@@ -196,10 +194,10 @@ def test_images_in_the_decoder_are_suspects_until_it_is_done_with_them(
     assert manifest.counts.failed == 14
     monkeypatch.undo()
     score(images, tmp_path / "cpu.parquet", options(model))
-    compared(pq.read_table(out), pq.read_table(tmp_path / "cpu.parquet"), 0.01)
+    assert_same_rows(pq.read_table(out), pq.read_table(tmp_path / "cpu.parquet"), 0.01)
 
 
-def test_the_command_says_who_decoded(images, model, tmp_path, decoded_there):
+def test_the_command_prints_the_decoder(images, model, tmp_path, decoded_there):
     out = tmp_path / "p.parquet"
     command = ["score", str(images), "-o", str(out), "-m", str(model), "--decode", "cuda", "--batch-size", "4"]
     run = batchland(*command)
@@ -207,19 +205,18 @@ def test_the_command_says_who_decoded(images, model, tmp_path, decoded_there):
     assert f"JPEGs decoded on the GPU: 34 of 51 images, by {decoded_there[0].decoder}. Seconds:" in run.output
 
 
-def test_without_a_gpu_it_is_refused_never_done_by_the_cpu(images, model, tmp_path):
+def test_without_a_gpu_it_is_refused(images, model, tmp_path):
     refused = options(model, decode="cuda", device="cpu")
     with pytest.raises(DeviceError) as caught:
         score(images, tmp_path / "p.parquet", refused)
     assert str(caught.value) == (
-        "--decode cuda needs a GPU: JPEGs are decoded where the model runs, and --device cpu is none; or use --decode "
-        "cpu"
+        "decoding JPEGs with cuda needs a GPU: JPEGs are decoded on the device of the model, and that is cpu"
     )
     problem = gpu_problem()
     if problem is not None:
         with pytest.raises(DeviceError) as caught:
             score(images, tmp_path / "p.parquet", options(model, decode="cuda"))
-        assert str(caught.value) == f"--decode cuda needs a GPU: {problem}; or use --decode cpu"
-    with pytest.raises(UsageError, match="--decode cuda goes with --engine local"):
+        assert str(caught.value) == f"decoding JPEGs with cuda needs a GPU: {problem}"
+    with pytest.raises(UsageError, match="decode cuda needs engine local"):
         score(images, tmp_path / "p.parquet", options(model, decode="cuda", engine="ray"))
     assert not (tmp_path / "p.parquet").exists()

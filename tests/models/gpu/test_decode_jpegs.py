@@ -1,4 +1,4 @@
-"""Decoders for a batch's rows: examined before they are used, refusing by row, never too much at a time."""
+"""Decoders of a batch's rows are tested before use, refuse single rows, and decode a bounded number of pixels."""
 
 import logging
 
@@ -9,17 +9,17 @@ from toys import needs_codec
 from batchland.images.encoded_jpegs import keep_encoded
 from batchland.images.preprocess import PreprocessSpec, decode, preprocess
 from batchland.models.gpu import decode_jpegs as decoding
-from batchland.models.gpu.bound import Place
-from batchland.models.gpu.decode_jpegs import RowDecoder, examine, open_decoders
+from batchland.models.gpu.decode_jpegs import RowDecoder, is_strict, open_decoders
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.jpeg_decoder import HARDWARE, KERNELS, JpegDecoder
 from batchland.models.gpu.probe_jpegs import probes
 from batchland.models.gpu.problems import Unusable
-from batchland.models.gpu.resize import Fitter, Picture
+from batchland.models.gpu.resize import Picture, Resizer
 from batchland.models.ort import ort
 
 pytestmark = needs_codec
 SPEC = PreprocessSpec(height=32, width=48)
-CPU = Place("cpu")
+CPU = Device("cpu")
 ROW_BYTES = 32 * 48 * 3
 GOOD, DAMAGED = probes()
 
@@ -29,7 +29,7 @@ def encoded(data):
 
 
 class Toy:
-    """Decodes as the CPU does, without orientation; a subclass has its faults."""
+    """Decodes on the CPU, in stored orientation; subclasses add faults."""
 
     name = "toy"
 
@@ -63,7 +63,7 @@ class Dark(Toy):
     def picture(self, jpeg):
         picture = super().picture(jpeg)
         if picture:
-            picture.keep[:] = picture.keep * 0.98
+            picture.owner[:] = picture.owner * 0.98
         return picture
 
 
@@ -75,7 +75,7 @@ class Broken(Toy):
 
 
 def rows(decoder, jpegs, count=5):
-    """What it writes into a batch of sevens, and what it refuses."""
+    """The batch, at first all 7, after decoding into it, and the refused rows."""
     batch = ort.OrtValue.ortvalue_from_shape_and_type((count, *SPEC.shape), np.uint8)
     batch.update_inplace(np.full((count, *SPEC.shape), 7, np.uint8))
     refused = decoder.decode(jpegs, batch, ROW_BYTES)
@@ -83,49 +83,49 @@ def rows(decoder, jpegs, count=5):
 
 
 @pytest.mark.parametrize("decoder", [Toy(), JpegDecoder(CPU, (), 1)], ids=lambda decoder: decoder.name)
-def test_each_picture_goes_into_its_row_and_nothing_else_is_touched(decoder):
+def test_each_picture_goes_into_its_row_and_other_rows_stay(decoder):
     half = encoded(GOOD[0])._replace(data=GOOD[0][: len(GOOD[0]) // 2])
     jpegs = {4: encoded(GOOD[1]), 0: encoded(GOOD[5]), 3: half}
-    found, refused = rows(RowDecoder(decoder, Fitter(CPU, SPEC)), jpegs)
+    found, refused = rows(RowDecoder(decoder, Resizer(CPU, SPEC)), jpegs)
     assert refused == [3]
     assert np.abs(found[4].astype(int) - preprocess(GOOD[1], SPEC)).max() <= 2
     assert np.abs(found[0].astype(int) - preprocess(GOOD[5], SPEC)).max() <= 2  # orientation 6
     assert (found[1:4] == 7).all()
 
 
-def test_a_decoder_that_breaks_refuses_all_and_says_so_once(caplog):
-    decoder = RowDecoder(Broken(), Fitter(CPU, SPEC))
+def test_a_broken_decoder_refuses_all_and_warns_once(caplog):
+    decoder = RowDecoder(Broken(), Resizer(CPU, SPEC))
     jpegs = {row: encoded(GOOD[0]) for row in (1, 2)}
     with caplog.at_level(logging.WARNING):
         assert [rows(decoder, jpegs)[1] for _ in range(3)] == [[1, 2]] * 3
     assert caplog.messages == ["broken toy fails, the CPU decodes instead: CUDA failure 2: out of memory"]
 
 
-def test_a_decoder_that_refuses_whole_batches_is_told_of_once_and_bad_files_are_not_blamed_on_it(caplog):
+def test_refusing_a_whole_batch_warns_once_and_single_bad_files_do_not(caplog):
     half = encoded(GOOD[0])._replace(data=GOOD[0][: len(GOOD[0]) // 2])
-    decoder = RowDecoder(Toy(), Fitter(CPU, SPEC))
+    decoder = RowDecoder(Toy(), Resizer(CPU, SPEC))
     with caplog.at_level(logging.WARNING):
         assert rows(decoder, {0: half}, 9)[1] == [0]
         assert rows(decoder, dict.fromkeys(range(8), half) | {8: encoded(GOOD[0])}, 9)[1] == list(range(8))
         assert caplog.messages == []
         for _ in range(2):
             assert rows(decoder, dict.fromkeys(range(8), half), 9)[1] == list(range(8))
-    assert caplog.messages == ["toy fails, the CPU decodes instead: it refuses all that it is given"]
+    assert caplog.messages == ["toy fails, the CPU decodes instead: it refuses every file"]
 
 
-def test_a_graph_that_fits_otherwise_is_not_used_and_the_decoder_not_blamed(monkeypatch):
-    real = Fitter.fit
-    monkeypatch.setattr(Fitter, "fit", lambda self, picture, orientation, at: real(self, picture, 3, at))
-    with pytest.raises(Unusable, match=r"^onnxruntime \S+ fits pictures on cpu otherwise than the CPU, by up to"):
+def test_a_resizer_that_differs_from_the_cpu_is_refused(monkeypatch):
+    real = Resizer.resize
+    monkeypatch.setattr(Resizer, "resize", lambda self, picture, orientation, at: real(self, picture, 3, at))
+    with pytest.raises(Unusable, match=r"^onnxruntime \S+ resizes pictures on cpu differently from the CPU, by up to"):
         open_decoders([CPU], SPEC, 1, 1)
 
 
-def test_no_more_is_decoded_at_a_time_than_finds_room(monkeypatch):
+def test_pixels_decoded_at_once_are_bounded(monkeypatch):
     monkeypatch.setattr(decoding, "_MOST_PIXELS", 320 * 240 * 3)
     toy = Toy()
     jpegs = {0: encoded(GOOD[0]), 1: encoded(GOOD[1])} | {row: encoded(GOOD[0]) for row in range(2, 9)}
-    found, refused = rows(RowDecoder(toy, Fitter(CPU, SPEC)), jpegs, 9)
-    assert toy.asked == [1, 1, 3, 3, 1]  # the second is larger than all that may be
+    found, refused = rows(RowDecoder(toy, Resizer(CPU, SPEC)), jpegs, 9)
+    assert toy.asked == [1, 1, 3, 3, 1]  # the second alone exceeds the bound
     assert refused == []
     expected = preprocess(GOOD[0], SPEC)
     for row in (0, *range(2, 9)):
@@ -133,20 +133,20 @@ def test_no_more_is_decoded_at_a_time_than_finds_room(monkeypatch):
 
 
 @pytest.mark.parametrize(("toy", "strict"), [(Toy, True), (Lenient, False)])
-def test_whether_damage_is_refused_is_found_out(toy, strict):
-    assert examine(RowDecoder(toy(), Fitter(CPU, SPEC)), CPU, SPEC) is strict
+def test_strictness_is_found_by_damaged_files(toy, strict):
+    assert is_strict(RowDecoder(toy(), Resizer(CPU, SPEC)), CPU, SPEC) is strict
 
 
-def test_a_decoder_of_other_pictures_is_not_used():
-    with pytest.raises(Unusable, match=r"^dark toy gives other pictures than the CPU, by \d\.\d levels on average$"):
-        examine(RowDecoder(Dark(), Fitter(CPU, SPEC)), CPU, SPEC)
+def test_a_decoder_that_differs_from_the_cpu_is_refused():
+    with pytest.raises(Unusable, match=r"^dark toy decodes differently from the CPU, by \d\.\d levels on average$"):
+        is_strict(RowDecoder(Dark(), Resizer(CPU, SPEC)), CPU, SPEC)
 
 
-def test_a_decoder_that_decodes_nothing_is_not_used():
+def test_a_decoder_that_decodes_nothing_is_refused():
     with pytest.raises(Unusable) as caught:
-        examine(RowDecoder(Broken(), Fitter(CPU, SPEC)), CPU, SPEC)
+        is_strict(RowDecoder(Broken(), Resizer(CPU, SPEC)), CPU, SPEC)
     assert str(caught.value) == (
-        "broken toy decodes no JPEG on cpu; is nvJPEG there? pip install 'batchland[decode-cuda]'"
+        "broken toy decodes no JPEG on cpu; is nvJPEG installed? pip install 'batchland[decode-cuda]'"
     )
 
 
@@ -158,7 +158,7 @@ def test_a_decoder_that_decodes_nothing_is_not_used():
         PreprocessSpec(fit="crop", shorter_side=256, filter="bicubic"),
     ],
 )
-def test_nvimagecodec_on_the_cpu_is_as_good_but_lenient(spec):
+def test_nvimagecodec_on_the_cpu_is_accurate_but_not_strict(spec):
     decoders = open_decoders([CPU, CPU], spec, 1, 4)
     assert len(decoders.each) == 2
     assert decoders.each[0] is not decoders.each[1]
@@ -167,7 +167,7 @@ def test_nvimagecodec_on_the_cpu_is_as_good_but_lenient(spec):
     assert decoders._replace(strict=True).name == decoders.each[0].name
 
 
-def test_if_the_engines_decode_otherwise_the_kernels_do(monkeypatch):
+def test_kernels_are_used_if_the_hardware_engines_differ(monkeypatch):
     opened, toys = [], []
 
     def make(place, kinds, threads):
@@ -177,8 +177,8 @@ def test_if_the_engines_decode_otherwise_the_kernels_do(monkeypatch):
 
     monkeypatch.setattr(decoding, "JpegDecoder", make)
     assert open_decoders([CPU, CPU], SPEC, 3, 5).strict
-    assert toys[-1].asked[0] == 5  # as many as a batch has, before anything else
+    assert toys[-1].asked[0] == 5  # a whole batch first
     assert opened == [(CPU, (HARDWARE, KERNELS), 3)] * 2 + [(CPU, (KERNELS,), 3)] * 2
     monkeypatch.setattr(decoding, "JpegDecoder", lambda *_: Dark())
-    with pytest.raises(Unusable, match="dark toy gives other pictures"):
+    with pytest.raises(Unusable, match="dark toy decodes differently"):
         open_decoders([CPU], SPEC, 1, 1)

@@ -1,4 +1,4 @@
-"""What only a GPU can prove: the CPU's answers, really computed there, from little memory, by replayed graphs."""
+"""Tests on a real GPU: the CPU's answers, computed on the GPU, with little memory, by replayed CUDA graphs."""
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +18,13 @@ from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.models.card import ModelCard, class_names
 from batchland.models.devices import count_gpus, gpu_problem
 from batchland.models.gpu import open as gpu
-from batchland.models.gpu.bound import BoundRunner, Place
+from batchland.models.gpu.batch_runner import BatchRunner
 from batchland.models.gpu.cudart import pinned_zeros
 from batchland.models.gpu.decode_jpegs import LARGEST_DRIFT, open_decoders
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.probe_jpegs import jpeg, photo, probes
-from batchland.models.gpu.resize import Fitter, Picture
-from batchland.models.gpu.settings import HALF, SINGLE
+from batchland.models.gpu.resize import Picture, Resizer
+from batchland.models.gpu.settings import FP16, FP32
 from batchland.models.ort import CPU, CUDA, TENSORRT, create_session, ort
 from batchland.models.session import open_session
 
@@ -39,7 +40,7 @@ GPU = "cuda"
 
 @pytest.fixture(scope="module", params=["scratch", "transfer"])
 def models(request, tmp_path_factory):
-    """Files of one network in fp32 and fp16. Its weights are random, but its last layer decides between classes."""
+    """Files of one network in fp32 and fp16. Random weights, with the last layer scaled so that classes differ."""
     torch = pytest.importorskip("torch")
     from batchland.training.export import write_onnx
     from batchland.training.models import build
@@ -52,7 +53,7 @@ def models(request, tmp_path_factory):
         logits = model.logits(torch.from_numpy(pictures(64)))
         last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
         last.weight.mul_(3 / logits.std(dim=0).mean())
-        last.bias.sub_(model.logits(torch.from_numpy(pictures(64))).mean(dim=0))  # no class is everybody's
+        last.bias.sub_(model.logits(torch.from_numpy(pictures(64))).mean(dim=0))
     card = ModelCard(
         name=request.param,
         architecture=request.param,
@@ -78,7 +79,7 @@ def small(tmp_path_factory):
 
 
 def pictures(count, seed=0):
-    """Soft patches of colour: what random networks tell apart, other than noise."""
+    """Patches of colour, which random networks tell apart better than noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 7, 7, 3), np.uint8)
     return np.ascontiguousarray(coarse.repeat(SIDE // 7, axis=1).repeat(SIDE // 7, axis=2))
 
@@ -90,7 +91,7 @@ def answers(path, device, pixels, batch_size=BATCH):
 
 
 def same_top1(ours, theirs, margin=0.0):
-    """Share of images with the same first class, among those that `theirs` decides by more than `margin`."""
+    """Share of images with the same first class, among those with a margin above `margin` in `theirs`."""
     best = np.sort(theirs, axis=1)
     clear = best[:, -1] - best[:, -2] > margin
     assert clear.mean() > 0.9
@@ -107,7 +108,7 @@ def test_the_gpu_answers_as_the_cpu_does(models):
     assert same_top1(fp16, cpu, margin=0.01) >= 0.995
 
 
-def test_it_is_really_the_gpu(models):
+def test_the_work_runs_on_the_gpu(models):
     for name in ("fp32.onnx", "fp16.onnx"):
         for batch_size in (None, BATCH):
             with closing(open_session(models / name, GPU, batch_size=batch_size)) as session:
@@ -116,34 +117,34 @@ def test_it_is_really_the_gpu(models):
                 assert not [node for node in session.cpu_nodes if "Conv" in node or "Gemm" in node]
 
 
-def test_auto_takes_the_gpu(small):
+def test_auto_uses_the_gpu(small):
     with closing(open_session(small, "auto", batch_size=BATCH)) as session:
         assert (session.device, session.fallback) == ("cuda:0", None)
-        assert session.settings == SINGLE.base | session.settings
+        assert session.settings == FP32.base | session.settings
 
 
 @pytest.mark.parametrize("name", ["fp32.onnx", "fp16.onnx"])
-def test_the_same_settings_give_the_same_bytes_again(models, name):
-    """Of both networks: ResNet50's convolutions are fused with what follows, those of the other are not."""
+def test_the_same_settings_give_the_same_bytes(models, name):
+    """For both networks: only ResNet50's convolutions are fused with the following operators."""
     pixels = pictures(2 * BATCH + 5)
     np.testing.assert_array_equal(answers(models / name, GPU, pixels), answers(models / name, GPU, pixels))
 
 
-def test_a_gpu_that_is_not_there_is_named(small):
+def test_a_missing_gpu_is_named_in_the_error(small):
     with pytest.raises(DeviceError, match=f"there is no GPU {count_gpus()}, the driver shows {count_gpus()}; "):
         open_session(small, f"cuda:{count_gpus()}")
 
 
-def on_gpu(path, place, settings):
-    providers = [(CUDA, {"device_id": str(place.number), **settings}), (CPU, {})]
+def on_gpu(path, device, settings):
+    providers = [(CUDA, {"device_id": str(device.number), **settings}), (CPU, {})]
     return create_session(path.read_bytes(), providers, gpu.THREADS, record_placement=True)
 
 
-def test_when_memory_ends_half_as_many_images_go(models):
-    """A real arena with a limit: 256 images of a ResNet50 take several times as much."""
+def test_out_of_memory_halves_the_batch(models):
+    """onnxruntime's arena with a limit: 256 images of a ResNet50 take several times as much."""
     pixels = pictures(256)
-    session = on_gpu(models / "fp32.onnx", Place("cuda"), {"gpu_mem_limit": str(400 * 2**20), "use_tf32": "0"})
-    runner = BoundRunner(session, Place("cuda"), 256, (SIDE, SIDE, 3), CLASSES)
+    session = on_gpu(models / "fp32.onnx", Device("cuda"), {"gpu_mem_limit": str(400 * 2**20), "use_tf32": "0"})
+    runner = BatchRunner(session, Device("cuda"), 256, (SIDE, SIDE, 3), CLASSES)
     found = runner.predict(pixels)
     assert runner.batch_size < 256
     np.testing.assert_allclose(found, answers(models / "fp32.onnx", "cpu", pixels), atol=1e-3)
@@ -151,17 +152,17 @@ def test_when_memory_ends_half_as_many_images_go(models):
 
 def test_without_room_for_one_image_the_gpu_is_told(models):
     room = (models / "fp32.onnx").stat().st_size + 2 * 2**20  # the weights find room, the first layer's output does not
-    session = on_gpu(models / "fp32.onnx", Place("cuda"), {"gpu_mem_limit": str(room)})
-    runner = BoundRunner(session, Place("cuda"), 4, (SIDE, SIDE, 3), CLASSES)
+    session = on_gpu(models / "fp32.onnx", Device("cuda"), {"gpu_mem_limit": str(room)})
+    runner = BatchRunner(session, Device("cuda"), 4, (SIDE, SIDE, 3), CLASSES)
     with pytest.raises(DeviceError, match="cuda:0: has not enough memory for a single image"):
         runner.predict(pictures(4))
 
 
-@pytest.mark.parametrize("settings", [{}, *HALF.changes], ids=lambda settings: "-".join(settings) or "base")
-def test_every_setting_answers_alike_whatever_came_before(small, settings):
-    """A CUDA graph reads and writes where it did when it was captured: each batch must find its own pixels there."""
+@pytest.mark.parametrize("settings", [{}, *FP16.changes], ids=lambda settings: "-".join(settings) or "base")
+def test_every_setting_gives_the_same_answers_in_any_order_of_batches(small, settings):
+    """A replayed CUDA graph reads the addresses of its capture: each batch must find its own pixels there."""
     card = open_session(small, "cpu").card
-    pool = gpu.open_pool(partial(on_gpu, small), [Place("cuda")] * 2, card, BATCH, SINGLE.base | settings)
+    pool = gpu.open_pool(partial(on_gpu, small), [Device("cuda")] * 2, card, BATCH, FP32.base | settings)
     batches = [pictures(count, seed) for seed, count in enumerate((BATCH, BATCH, 1, BATCH, 7, BATCH, BATCH))]
     with closing(pool), ThreadPoolExecutor(2) as callers:
         for batch, found in zip(batches, callers.map(pool.predict, batches), strict=True):
@@ -200,16 +201,16 @@ class PointerAttributes(ctypes.Structure):
     )
 
 
-def test_memory_for_copies_is_really_pinned():
+def test_host_buffers_are_pinned():
     array = pinned_zeros((4, SIDE, SIDE, 3))
     attributes = PointerAttributes()
     runtime = ctypes.CDLL("libcudart.so.13")
     address = ctypes.c_void_p(array.ctypes.data)
     assert runtime.cudaPointerGetAttributes(ctypes.byref(attributes), address) == 0
-    assert attributes.type == 1  # cudaMemoryTypeHost: the runtime knows it
+    assert attributes.type == 1  # cudaMemoryTypeHost
 
 
-def test_a_run_on_the_gpu_records_where_it_ran(small, photos, tmp_path):
+def test_the_manifest_records_the_gpu(small, photos, tmp_path):
     on_cpu = score(photos, tmp_path / "cpu.parquet", options(small, device="cpu")).manifest
     on_gpu = score(photos, tmp_path / "gpu.parquet", options(small, device=GPU)).manifest
     assert on_gpu.counts == on_cpu.counts
@@ -231,31 +232,31 @@ def turned_photo(width, height, seed=0):
     ],
     ids=["squash", "crop", "bicubic"],
 )
-def test_pictures_are_fitted_on_the_gpu_as_on_the_cpu(spec, orientation):
-    fitters = [Fitter(place, spec) for place in (Place("cpu"), Place("cuda"))]
+def test_the_gpu_resizes_as_the_cpu_does(spec, orientation):
+    resizers = [Resizer(device, spec) for device in (Device("cpu"), Device("cuda"))]
     for width, height in ((500, 375), (375, 500), (100, 90), (4000, 3000), (224, 224)):
         pixels = np.asarray(turned_photo(width, height)).copy()
-        fitted = []
-        for fitter, place in zip(fitters, (Place("cpu"), Place("cuda")), strict=True):
-            stored = ort.OrtValue.ortvalue_from_shape_and_type(pixels.shape, np.uint8, *place)
+        resized = []
+        for resizer, device in zip(resizers, (Device("cpu"), Device("cuda")), strict=True):
+            stored = ort.OrtValue.ortvalue_from_shape_and_type(pixels.shape, np.uint8, *device)
             stored.update_inplace(pixels)
-            batch = ort.OrtValue.ortvalue_from_shape_and_type((2, *spec.shape), np.uint8, *place)
+            batch = ort.OrtValue.ortvalue_from_shape_and_type((2, *spec.shape), np.uint8, *device)
             picture = Picture(stored.data_ptr(), height, width, stored)
-            fitter.fit(picture, orientation, batch.data_ptr() + int(np.prod(spec.shape)))
-            fitted.append(batch.numpy()[1].astype(int))
-        assert np.abs(fitted[0] - fitted[1]).max() <= 2, (width, height)
+            resizer.resize(picture, orientation, batch.data_ptr() + int(np.prod(spec.shape)))
+            resized.append(batch.numpy()[1].astype(int))
+        assert np.abs(resized[0] - resized[1]).max() <= 2, (width, height)
 
 
 @needs_codec
 @pytest.mark.parametrize("spec", [PreprocessSpec(), PreprocessSpec(fit="crop", shorter_side=256)])
-def test_jpegs_decoded_on_the_gpu_are_the_cpus_pictures(spec):
-    decoders = open_decoders([Place("cuda")] * 2, spec, 4, BATCH)
+def test_the_gpu_decodes_jpegs_as_the_cpu_does(spec):
+    decoders = open_decoders([Device("cuda")] * 2, spec, 4, BATCH)
     good, _ = probes()
     files = good + [jpeg(turned_photo(width, height, seed), **how) for seed, (width, height, how) in enumerate(KINDS)]
     jpegs = dict(enumerate(keep_encoded(data, spec, checked=True) for data in files))
     batch = ort.OrtValue.ortvalue_from_shape_and_type((len(files), *spec.shape), np.uint8, "cuda", 0)
     refused = decoders.each[0].decode(jpegs, batch, int(np.prod(spec.shape)))
-    assert len(refused) <= 1  # 4:1:1 is rare, not every decoder knows it
+    assert len(refused) <= 1  # 4:1:1 is rare, and some decoders refuse it
     rows = batch.numpy()
     for row, data in enumerate(files):
         if row not in refused:
@@ -275,7 +276,7 @@ KINDS = [
 
 
 @needs_codec
-def test_a_run_that_decodes_on_the_gpu_gives_the_cpus_rows(small, tmp_path):
+def test_a_run_that_decodes_on_the_gpu_gives_the_same_rows(small, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     good, damaged = probes()

@@ -1,4 +1,4 @@
-"""Runners that are shared: each in its own thread, all at once, free again after an error."""
+"""A pool runs each runner in its own thread, all in parallel, and frees a runner after an error."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from batchland.models.gpu.pool import RunnerPool
 
 
 class Doubler:
-    """Doubles numbers, and notes in which threads. With a barrier, only together with others."""
+    """Doubles numbers and records its threads. With a barrier, it waits for the other runners."""
 
     def __init__(self, barrier=None):
         self.barrier = barrier
@@ -26,17 +26,17 @@ class Doubler:
         return 2 * pixels
 
 
-def test_each_runner_has_one_thread_whoever_calls():
+def test_each_runner_keeps_one_thread_for_all_callers():
     runners = [Doubler(), Doubler()]
     with closing(RunnerPool(runners)) as pool, ThreadPoolExecutor(6) as callers:
         assert len(pool) == 2
         assert list(callers.map(pool.predict, range(60))) == [2 * number for number in range(60)]
     assert sum(len(runner.threads) for runner in runners) == 60
-    for place, runner in enumerate(runners):
-        assert set(runner.threads) == {f"device-{place}_0"}
+    for index, runner in enumerate(runners):
+        assert set(runner.threads) == {f"device-{index}_0"}
 
 
-def test_runners_work_at_the_same_time():
+def test_runners_work_in_parallel():
     barrier = threading.Barrier(3, timeout=10)
     with closing(RunnerPool([Doubler(barrier) for _ in range(3)])) as pool, ThreadPoolExecutor(3) as callers:
         assert list(callers.map(pool.predict, range(6))) == [0, 2, 4, 6, 8, 10]
@@ -50,7 +50,7 @@ def test_a_runner_is_free_again_after_an_error():
         assert pool.predict(4) == 8
 
 
-def test_all_are_warmed_up_in_turn_each_in_its_thread():
+def test_runners_are_warmed_up_one_after_the_other():
     runners = [Doubler(), Doubler(), Doubler()]
     with closing(RunnerPool(runners)) as pool:
         pool.warm_up(1)

@@ -1,13 +1,13 @@
-"""Fitting as a graph: what preprocess.fit gives of the upright picture, to within two levels."""
+"""Resizing as an ONNX graph agrees with preprocess.fit on the upright picture, to two levels of 255."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from batchland.images.preprocess import PreprocessSpec, fit
-from batchland.models.gpu.bound import Place
+from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import Unusable
-from batchland.models.gpu.resize import Fitter, Picture, require_work
+from batchland.models.gpu.resize import Picture, Resizer, require_gpu_nodes
 from batchland.models.ort import CPU, CUDA, Placement, ort
 
 SPECS = {
@@ -22,7 +22,7 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""What makes a picture upright that is stored in this EXIF orientation, by Pillow's ImageOps.exif_transpose."""
+"""Pillow transposition that makes a picture of this EXIF orientation upright."""
 
 
 def photo(height, width):
@@ -32,38 +32,37 @@ def photo(height, width):
 
 @pytest.mark.parametrize("orientation", TURNS)
 @pytest.mark.parametrize("name", SPECS)
-def test_pictures_of_every_size_and_orientation(name, orientation):
+def test_resizes_every_size_and_orientation_as_preprocess_does(name, orientation):
     spec, turn = SPECS[name], TURNS[orientation]
-    fitter = Fitter(Place("cpu"), spec)
+    resizer = Resizer(Device("cpu"), spec)
     for height, width in SIZES:
         stored = photo(height, width)
         pixels = np.asarray(stored).copy()
         upright = stored if turn is None else stored.transpose(turn)
         batch = np.full((3, *spec.shape), 7, np.uint8)
         picture = Picture(pixels.ctypes.data, height, width, pixels)
-        fitter.fit(picture, orientation, batch[1].ctypes.data)
+        resizer.resize(picture, orientation, batch[1].ctypes.data)
         drift = np.abs(batch[1].astype(int) - fit(np.asarray(upright), spec))
         assert drift.max() <= 2
         assert drift.mean() < 0.2
-        assert (batch[[0, 2]] == 7).all()  # its neighbours' rows
+        assert (batch[[0, 2]] == 7).all()  # neighbouring rows
 
 
-def test_a_gpu_that_would_leave_pixels_to_the_cpu_is_not_used():
-    require_work(Placement({CUDA: 6}))
-    require_work(Placement({CUDA: 5, CPU: 1}, ("Unsqueeze node",)))
+def test_operators_on_pixels_must_run_on_the_gpu():
+    require_gpu_nodes(Placement({CUDA: 6}))
+    require_gpu_nodes(Placement({CUDA: 5, CPU: 1}, ("Unsqueeze node",)))
     with pytest.raises(Unusable) as caught:
-        require_work(Placement({CUDA: 4, CPU: 2}, ("Resize node", "Unsqueeze node")))
+        require_gpu_nodes(Placement({CUDA: 4, CPU: 2}, ("Resize node", "Unsqueeze node")))
     assert str(caught.value) == (
-        f"onnxruntime {ort.__version__} would leave Resize of pictures to the CPU; pip install --upgrade "
-        f"onnxruntime-gpu"
+        f"onnxruntime {ort.__version__} would run Resize on the CPU; pip install -U onnxruntime-gpu"
     )
-    with pytest.raises(Unusable, match="would leave Resize, Slice, Transpose of pictures to the CPU"):
-        require_work(Placement({CPU: 6}))
+    with pytest.raises(Unusable, match="would run Resize, Slice, Transpose on the CPU"):
+        require_gpu_nodes(Placement({CPU: 6}))
 
 
-def test_a_picture_of_the_wanted_size_stays_as_it_is():
+def test_a_picture_of_the_right_size_is_not_changed():
     spec = SPECS["squash"]
     pixels = np.random.default_rng(0).integers(0, 256, spec.shape, np.uint8)
     out = np.zeros(spec.shape, np.uint8)
-    Fitter(Place("cpu"), spec).fit(Picture(pixels.ctypes.data, 64, 96, pixels), 1, out.ctypes.data)
+    Resizer(Device("cpu"), spec).resize(Picture(pixels.ctypes.data, 64, 96, pixels), 1, out.ctypes.data)
     np.testing.assert_array_equal(out, pixels)

@@ -1,18 +1,18 @@
-"""Settings are kept where they are faster and answer alike, and are remembered."""
+"""Faster settings with the same answers are kept, and the choice is cached."""
 
 import json
 
 import numpy as np
 
-from batchland.models.gpu.tuning import Trial, choose, remembered, try_out
+from batchland.models.gpu.tuning import Trial, cached, run_repeatedly, tune
 
 START = {"algorithm": "a", "layout": "nchw"}
 CHANGES = ({"layout": "nhwc"}, {"algorithm": "b"}, {"graph": "1"})
 ANSWERS = np.array([[0.1, 0.9]], np.float32)
 
 
-def chosen(rates, answers=None):
-    """What is chosen where settings, written as a=b c=d, have these rates."""
+def tuned(rates, answers=None):
+    """The chosen settings, given images/s by settings written as `a=b c=d`, and the settings tried."""
     asked = []
 
     def attempt(settings):
@@ -23,11 +23,11 @@ def chosen(rates, answers=None):
             raise rate
         return Trial(rate, (answers or {}).get(name, ANSWERS))
 
-    return choose(START, CHANGES, attempt, 0.02), asked
+    return tune(START, CHANGES, attempt, 0.02), asked
 
 
-def test_each_change_is_tried_on_top_of_what_was_kept():
-    settings, asked = chosen(
+def test_each_change_is_tried_on_top_of_those_kept_before():
+    settings, asked = tuned(
         {
             "algorithm=a layout=nchw": 100,
             "algorithm=a layout=nhwc": 120,
@@ -39,7 +39,7 @@ def test_each_change_is_tried_on_top_of_what_was_kept():
     assert len(asked) == 4
 
 
-def test_what_is_hardly_faster_fails_or_answers_otherwise_is_left_out():
+def test_a_change_that_is_hardly_faster_fails_or_changes_answers_is_left_out():
     rates = {
         "algorithm=a layout=nchw": 100,
         "algorithm=a layout=nhwc": 102,
@@ -47,20 +47,20 @@ def test_what_is_hardly_faster_fails_or_answers_otherwise_is_left_out():
         "algorithm=a graph=1 layout=nchw": 500,
     }
     wrong = {"algorithm=a graph=1 layout=nchw": np.array([[0.9, 0.1]], np.float32)}
-    assert chosen(rates, wrong)[0] == START
+    assert tuned(rates, wrong)[0] == START
     nothing = {"algorithm=a graph=1 layout=nchw": np.array([[np.nan, np.nan]], np.float32)}
-    assert chosen(rates, nothing)[0] == START
+    assert tuned(rates, nothing)[0] == START
 
 
-def test_a_trial_gives_a_rate_and_the_answers():
+def test_a_trial_has_a_rate_and_the_answers():
     calls = []
-    trial = try_out(lambda: calls.append(1) or ANSWERS, images=10)
+    trial = run_repeatedly(lambda: calls.append(1) or ANSWERS, images=10)
     assert trial.answers is ANSWERS
     assert trial.images_per_second > 0
     assert len(calls) > 3
 
 
-def test_what_was_chosen_is_remembered_for_the_same_key(tmp_path):
+def test_a_choice_is_cached_for_the_same_key(tmp_path):
     made = []
 
     def make(**settings):
@@ -72,16 +72,16 @@ def test_what_was_chosen_is_remembered_for_the_same_key(tmp_path):
 
     folder = tmp_path / "cache" / "tuning"
     key = {"model": "abc", "gpu": "NVIDIA H200", "batch_size": 32}
-    assert remembered(folder, key, make(layout="nhwc")) == {"layout": "nhwc"}
-    assert remembered(folder, key, make(layout="other")) == {"layout": "nhwc"}
-    assert remembered(folder, key | {"batch_size": 64}, make(layout="nchw")) == {"layout": "nchw"}
+    assert cached(folder, key, make(layout="nhwc")) == {"layout": "nhwc"}
+    assert cached(folder, key, make(layout="other")) == {"layout": "nhwc"}
+    assert cached(folder, key | {"batch_size": 64}, make(layout="nchw")) == {"layout": "nchw"}
     assert made == [{"layout": "nhwc"}, {"layout": "nchw"}]
     for path in folder.iterdir():
         path.write_text(json.dumps({"key": "another"}) if json.loads(path.read_text())["key"] == key else "{")
-    assert remembered(folder, key, make(layout="again")) == {"layout": "again"}
-    assert remembered(folder, key | {"batch_size": 64}, make(layout="again")) == {"layout": "again"}
+    assert cached(folder, key, make(layout="again")) == {"layout": "again"}
+    assert cached(folder, key | {"batch_size": 64}, make(layout="again")) == {"layout": "again"}
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+def test_an_unwritable_cache_is_not_an_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert remembered(tmp_path / "file" / "tuning", {}, lambda: {"layout": "nhwc"}) == {"layout": "nhwc"}
+    assert cached(tmp_path / "file" / "tuning", {}, lambda: {"layout": "nhwc"}) == {"layout": "nhwc"}

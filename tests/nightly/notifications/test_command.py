@@ -1,11 +1,11 @@
-"""The notification command: what it is given, and that nothing it does fails or holds up the job."""
+"""The notification command: its environment and input, and that it never fails or delays the job."""
 
 import sys
 import time
 from datetime import date
 from pathlib import Path
 
-from batchland.nightly.job import NotifyTable
+from batchland.nightly.job_tables import NotifyTable
 from batchland.nightly.notifications.command import notify
 from batchland.nightly.run_record import Attempt, RunRecord
 
@@ -13,41 +13,41 @@ ATTEMPT = Attempt(
     run_id="r",
     pid=1,
     host="h",
-    started_at="2026-11-24T02:00:00+00:00",
-    finished_at="2026-11-24T02:01:00+00:00",
+    started_at="2024-11-24T02:00:00+00:00",
+    finished_at="2024-11-24T02:01:00+00:00",
     outcome="gate_failed",
     exit_code=4,
     error="gate failed: top1",
 )
-RECORD = RunRecord(job="toy", job_file="/toy.toml", date=date(2026, 11, 23), config={}, attempts=[ATTEMPT], versions={})
+RECORD = RunRecord(job="toy", job_file="/toy.toml", date=date(2024, 11, 23), config={}, attempts=[ATTEMPT], versions={})
 
 
 def run(*command, timeout="20s"):
     table = NotifyTable(command=command, timeout=timeout)
-    return notify(table, RECORD, ATTEMPT, Path("/runs/toy/2026-11-23/run.json"), "the summary\n")
+    return notify(table, RECORD, ATTEMPT, Path("/runs/toy/2024-11-23/run.json"), "the summary\n")
 
 
-def test_the_command_knows_everything(tmp_path):
+def test_the_command_gets_variables_and_the_summary(tmp_path):
     script = 'env | grep ^BATCHLAND_ | sort > "$0"; cat >> "$0"'
     assert run("sh", "-c", script, str(tmp_path / "said")) is None
     assert (tmp_path / "said").read_text() == (
-        "BATCHLAND_DATE=2026-11-23\n"
+        "BATCHLAND_DATE=2024-11-23\n"
         "BATCHLAND_ERROR=gate failed: top1\n"
         "BATCHLAND_EXIT_CODE=4\n"
         "BATCHLAND_JOB=toy\n"
         "BATCHLAND_OUTCOME=gate_failed\n"
-        "BATCHLAND_RUN=/runs/toy/2026-11-23/run.json\n"
+        "BATCHLAND_RUN=/runs/toy/2024-11-23/run.json\n"
         "the summary\n"
     )
 
 
-def test_a_command_that_fails_is_told_and_no_more():
+def test_a_failing_command_returns_a_message():
     assert run("sh", "-c", "echo no mail here >&2; exit 3") == "notify: sh ended with exit code 3: no mail here"
     assert run("no-such-program") == "notify: no-such-program cannot be run (No such file or directory)"
 
 
-def test_a_command_that_hangs_is_ended_with_all_its_children(tmp_path):
+def test_a_hanging_command_is_killed_with_its_children(tmp_path):
     script = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
     begin = time.monotonic()
-    assert run(sys.executable, "-c", script, timeout="0.5s") == f"notify: {sys.executable} was ended after 0.5 s"
+    assert run(sys.executable, "-c", script, timeout="0.5s") == f"notify: {sys.executable} was killed after 0.5 s"
     assert time.monotonic() - begin < 5

@@ -1,22 +1,22 @@
-"""The heartbeat: pings that a real server hears, and that nothing can make the job wait for."""
+"""Heartbeat pings to a real server, and to servers that do not answer."""
 
 import errno
 import socket
 import threading
 import time
 
-from batchland.nightly.job import HeartbeatTable
+from batchland.nightly.job_tables import HeartbeatTable
 from batchland.nightly.notifications.heartbeat import ping_end, ping_start
 
 
-def test_start_success_and_failure_are_told_apart(web_server):
+def test_start_success_and_failure_have_different_addresses(web_server):
     url, heard = web_server
     heartbeat = HeartbeatTable(url=f"{url}/check/")
     assert [ping_start(heartbeat), ping_end(heartbeat, 0), ping_end(heartbeat, 4)] == [None, None, None]
     assert heard == ["/check/start", "/check", "/check/4"]
 
 
-def test_addresses_can_be_others_or_none(web_server):
+def test_addresses_can_be_configured_or_empty(web_server):
     url, heard = web_server
     heartbeat = HeartbeatTable(
         url=url, start="", success="{url}/?status=up", failure="{url}/?status=down&msg={exit_code}"
@@ -25,7 +25,7 @@ def test_addresses_can_be_others_or_none(web_server):
     assert heard == ["/?status=up", "/?status=down&msg=75"]
 
 
-def test_what_goes_wrong_is_told_and_no_more(web_server):
+def test_a_failed_ping_returns_a_message(web_server):
     url, _ = web_server
     assert ping_start(HeartbeatTable(url=f"{url}/missing")) == "heartbeat: answered 404 Not Found"
     with socket.socket() as closed:
@@ -34,7 +34,7 @@ def test_what_goes_wrong_is_told_and_no_more(web_server):
         assert ping_start(nobody) == f"heartbeat: [Errno {errno.ECONNREFUSED}] Connection refused"
 
 
-def test_a_server_that_never_answers_holds_up_no_longer_than_the_timeout():
+def test_a_silent_server_delays_no_longer_than_the_timeout():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -44,7 +44,7 @@ def test_a_server_that_never_answers_holds_up_no_longer_than_the_timeout():
         assert time.monotonic() - begin < 2
 
 
-def test_a_server_that_drips_its_answer_holds_up_no_longer_either():
+def test_a_server_that_answers_byte_by_byte_delays_no_longer_than_the_timeout():
     """Each byte comes within urlopen's own timeout, all of them do not."""
 
     def drip(server):

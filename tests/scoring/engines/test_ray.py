@@ -1,4 +1,4 @@
-"""The engine of Ray: the same file as the local engine's, whatever dies on the way, and nothing left behind."""
+"""The Ray engine writes the same file as the local engine, whatever dies on the way, and leaves no process behind."""
 
 import asyncio
 import os
@@ -19,8 +19,8 @@ from batchland.errors import TimeLimitError
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import Manifest
-from batchland.scoring.engines.ray.feed import Feed
-from batchland.scoring.engines.ray.plan import Plan
+from batchland.scoring.engines.ray.batch_queue import BatchQueue
+from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 
 DECODER = """
 import ctypes, os, signal, time
@@ -89,7 +89,7 @@ def locally(photos: Path, out: Path, model: Path) -> bytes:
     return out.read_bytes()
 
 
-def test_whatever_the_engine_the_file_is_the_same_and_parts_are_shared(tmp_path, photos, toy_model, environment):
+def test_both_engines_write_the_same_file_and_resume_each_other(tmp_path, photos, toy_model, environment):
     """A run of the local engine stops at its time limit; Ray goes on there. Some images are broken."""
     expected = locally(photos, tmp_path / "local.parquet", toy_model)
     out = tmp_path / "p.parquet"
@@ -109,7 +109,7 @@ def test_whatever_the_engine_the_file_is_the_same_and_parts_are_shared(tmp_path,
 
 
 @pytest.mark.slow
-def test_an_image_that_kills_its_decoder_costs_its_row_and_no_other(tmp_path, toy_model, environment):
+def test_an_image_that_kills_its_decoder_fails_and_no_other_does(tmp_path, toy_model, environment):
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(24):
@@ -134,7 +134,7 @@ def test_an_image_that_kills_its_decoder_costs_its_row_and_no_other(tmp_path, to
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("send", "signum"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)])
-def test_interrupted_it_keeps_what_it_has_and_the_local_engine_goes_on(
+def test_an_interrupted_run_keeps_its_rows_and_the_local_engine_resumes_it(
     tmp_path, photos, toy_model, environment, send, signum
 ):
     """SIGTERM to the process, SIGINT to its whole group as a terminal sends it."""
@@ -149,7 +149,7 @@ def test_interrupted_it_keeps_what_it_has_and_the_local_engine_goes_on(
     assert running.returncode == 128 + signum, errors
     last = errors.splitlines()[-1]
     assert last.startswith(f"batchland: {out}: stopped after ")
-    assert last.endswith(" images; the same command goes on there")
+    assert last.endswith(" images; the same command resumes there")
     assert "Traceback" not in errors
     resumed = score(photos, out, options(toy_model, device="cpu"))
     assert f"stopped after {resumed.manifest.resumed_images} images" in last
@@ -158,7 +158,7 @@ def test_interrupted_it_keeps_what_it_has_and_the_local_engine_goes_on(
 
 
 @pytest.mark.slow
-def test_a_node_that_is_lost_takes_no_row_along(tmp_path, photos, toy_model, environment, monkeypatch):
+def test_a_lost_node_loses_no_row(tmp_path, photos, toy_model, environment, monkeypatch):
     """Two nodes and the driver's, which has no cores. One is killed when some parts are done."""
     from ray.cluster_utils import Cluster
 
@@ -184,7 +184,7 @@ def test_a_node_that_is_lost_takes_no_row_along(tmp_path, photos, toy_model, env
     assert manifest(out).resumed_images == 0
 
 
-WINDOWS_ON_A_RAY_OF_ITS_OWN = """
+WINDOWS_ON_THE_PROGRAMS_RAY = """
 import sys
 import ray
 from batchland import ScoreOptions, score
@@ -199,22 +199,22 @@ ray.shutdown()
 
 
 @pytest.mark.slow
-def test_windows_follow_each_other_and_a_program_keeps_its_ray(tmp_path, photos, toy_model, environment):
+def test_windows_follow_each_other_and_the_ray_of_a_program_is_left_running(tmp_path, photos, toy_model, environment):
     """Fifteen batches in executions of six, six and three."""
     expected = locally(photos, tmp_path / "local.parquet", toy_model)
     out = tmp_path / "p.parquet"
-    result = run([sys.executable, "-c", WINDOWS_ON_A_RAY_OF_ITS_OWN, *map(str, [photos, out, toy_model])], environment)
+    result = run([sys.executable, "-c", WINDOWS_ON_THE_PROGRAMS_RAY, *map(str, [photos, out, toy_model])], environment)
     assert result.returncode == 0, result.stderr
     assert out.read_bytes() == expected
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path, photos, toy_model):
+def test_without_the_ray_extra_the_error_says_what_to_install(tmp_path, photos, toy_model):
     arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray")[3:]
     code = f"import sys; sys.modules['ray'] = None; from batchland.cli.main import main; main({arguments!r})"
     result = run([sys.executable, "-c", code], dict(os.environ))
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
-        "batchland: --engine ray needs ray; install with `pip install 'batchland[ray]'`"
+        "batchland: engine ray needs ray; install with `pip install 'batchland[ray]'`"
     )
 
 
@@ -222,11 +222,13 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, photos, toy_model):
     ("more", "exit_code", "says"),
     [
         (["--ray-address", "ray://head:10001"], 2, "run on a machine of the cluster, with HOST:PORT or auto"),
-        (["--device", "cuda:1"], 5, "Ray gives each session a GPU by itself; use --device cuda"),
+        (["--device", "cuda:1"], 5, "Ray assigns GPUs to sessions by itself; use device cuda"),
         (["--ray-address", "127.0.0.1:1"], 69, "cannot be used: Connection refused; see `ray status` there"),
     ],
 )
-def test_what_ray_cannot_do_is_refused_at_once(tmp_path, photos, toy_model, environment, more, exit_code, says):
+def test_options_that_ray_cannot_serve_are_refused_at_once(
+    tmp_path, photos, toy_model, environment, more, exit_code, says
+):
     out = tmp_path / "p.parquet"
     result = run(command(photos, out, toy_model, "--engine", "ray", *more), environment)
     assert (result.returncode, result.stdout) == (exit_code, "")
@@ -236,45 +238,45 @@ def test_what_ray_cannot_do_is_refused_at_once(tmp_path, photos, toy_model, envi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_a_cluster_without_gpus_is_an_error_of_one_line_if_one_is_asked_for(
+def test_device_cuda_on_a_cluster_without_gpus_is_an_error_of_one_line(
     tmp_path, photos, toy_model, environment, device
 ):
     arguments = command(photos, tmp_path / "p.parquet", toy_model, "--engine", "ray", "--device", device)
     result = run(arguments, environment)
     assert (result.returncode, result.stdout) == (5, "")
     assert result.stderr.splitlines()[1:] == [
-        f"batchland: --device {device} cannot run here: the Ray cluster has no GPUs; or use --device cpu"
+        f"batchland: device {device} cannot be used here: the Ray cluster has no GPUs; or use --device cpu"
     ]
 
 
 @pytest.mark.parametrize(
     ("cores", "gpus", "given", "plan", "ahead"),
     [
-        ([2.0], 0, {}, Plan(2, 0.5, 1, 0.01, 0, 2, 1), 8),
-        ([64.0], 0, {}, Plan(64, 0.5, 4, 0.01, 0, 4, 4), 160),
-        ([4.0, 8.0], 0, {}, Plan(12, 0.5, 3, 0.01, 0, 4, 1), 48),
-        ([2.0], 0, {"num_workers": 8, "intra_op_threads": 2}, Plan(8, 0.125, 1, 0.01, 0, 1, 2), 18),
-        ([1.0], 0, {}, Plan(1, 0.5, 1, 0.01, 0, 1, 1), 4),
-        ([16.0, 16.0], 4, {}, Plan(32, 1.0, 4, 0.0, 1, 1, 4), 72),
+        ([2.0], 0, {}, ClusterPlan(2, 0.5, 1, 0.01, 0, 2, 1), 8),
+        ([64.0], 0, {}, ClusterPlan(64, 0.5, 4, 0.01, 0, 4, 4), 160),
+        ([4.0, 8.0], 0, {}, ClusterPlan(12, 0.5, 3, 0.01, 0, 4, 1), 48),
+        ([2.0], 0, {"num_workers": 8, "intra_op_threads": 2}, ClusterPlan(8, 0.125, 1, 0.01, 0, 1, 2), 18),
+        ([1.0], 0, {}, ClusterPlan(1, 0.5, 1, 0.01, 0, 1, 1), 4),
+        ([16.0, 16.0], 4, {}, ClusterPlan(32, 1.0, 4, 0.0, 1, 1, 4), 72),
     ],
 )
-def test_half_of_the_cores_decode_and_half_infer_or_all_decode_for_gpus(cores, gpus, given, plan, ahead):
-    found = Plan.of(cores, gpus, ScoreOptions(**given))
+def test_half_of_the_cores_decode_without_gpus_and_all_of_them_with_gpus(cores, gpus, given, plan, ahead):
+    found = ClusterPlan.of(cores, gpus, ScoreOptions(**given))
     assert found == plan
     assert found.ahead(2) == ahead
     assert found.decoders * found.decoder_cpus + found.sessions * found.session_cpus <= sum(cores)
 
 
-def test_the_feed_gives_a_lost_batch_again_and_none_too_early():
+def test_the_queue_returns_a_lost_batch_again_and_holds_later_ones_back():
     one, two = [[ImageRef(name, name.encode())] for name in "ab"]
 
     async def story() -> None:
-        feed = Feed([one, two], ahead=1)
-        assert [await feed.take(0), await feed.take(0)] == [(one, 0), (one, 1)]
-        early = asyncio.create_task(feed.take(1))
+        queue = BatchQueue([one, two], ahead=1)
+        assert [await queue.take(0), await queue.take(0)] == [(one, 0), (one, 1)]
+        early = asyncio.create_task(queue.take(1))
         await asyncio.sleep(0)
         assert not early.done()
-        await feed.forget(0)
+        await queue.remove(0)
         assert await early == (two, 0)
 
     asyncio.run(story())

@@ -1,4 +1,4 @@
-"""Take the rows from Ray Data in a thread, so that waiting for them can be interrupted."""
+"""Take scored batches from Ray Data in a thread, so that waiting for them can be interrupted."""
 
 import queue
 import threading
@@ -19,7 +19,7 @@ _POLL_SECONDS: Final = 0.5
 
 
 class Results:
-    """Of a data set of scored batches, in order."""
+    """The scored batches of a Ray data set, in order."""
 
     def __init__(self, dataset: "Dataset") -> None:
         self._dataset = dataset
@@ -27,13 +27,13 @@ class Results:
         threading.Thread(target=self._take, name="ray-results", daemon=True).start()
 
     def next(self, on_wait: Callable[[], None]) -> tuple[int, object]:
-        """The next batch's number, and what became of it."""
+        """The next batch's number, and its Scored or the error of it."""
         table = self._get(on_wait)
         assert table is not None, "Ray Data ended before its input"
         return table["number"][0].as_py(), unpickled(table)
 
     def wait_for_end(self, on_wait: Callable[[], None]) -> None:
-        """Until Ray Data has put everything away."""
+        """Wait until Ray Data has cleaned up."""
         assert self._get(on_wait) is None, "Ray Data gave more than it got"
 
     def _get(self, on_wait: Callable[[], None]) -> pa.Table | None:
@@ -62,17 +62,17 @@ class Results:
 
 @contextmanager
 def ray_errors() -> Iterator[None]:
-    """Tell what broke in Ray itself from a bug in a task."""
+    """Turn errors of Ray itself into EngineError; a bug in a task is raised as it is."""
     try:
         yield
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"Ray broke down: {first_line(error)}; finished parts are kept, run the same command again to go on"
+            f"Ray broke down: {first_line(error)}; finished parts are kept, run the same command again to resume"
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """Ray's errors go on with stacks and advice."""
+    """An error of Ray without its stack and advice."""
     return str(error).strip().partition("\n")[0].rstrip(".")

@@ -1,14 +1,14 @@
-"""What runs on the nodes: decode a batch, open a session, turn pixels into rows. Errors of ours come back as values.
+"""What runs on the nodes: decode a batch, open a session, turn pixels into rows.
 
-(What a task raises, Ray logs with its stack, and it may try the task again.) A block of Ray Data is a table of one row:
-the batch's number, its pickled content, and, of a decoded batch, its pixels.
+Errors of ours are returned as values, because Ray logs what a task raises with its stack and may run the task again. A
+block of Ray Data is a table of one row: the batch's number, its pickled content and, for a decoded batch, its pixels.
 """
 
 import pickle
 import socket
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,31 +20,31 @@ from batchland.errors import BatchlandError, EngineError, UsageError
 from batchland.images.loader import Batch, BatchLoader, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, LocalFiles, Store
-from batchland.images.subprocess_decode import load_in_subprocess
+from batchland.images.subprocess_decode import SubprocessDecoder
 from batchland.models.session import OpenModel, Session, open_session
-from batchland.scoring.engines.local import score_batch
+from batchland.scoring.engines.engine import score_batch
 from batchland.scoring.manifest import versions
 
-_THREADS_FAR: Final = 8
-"""Of a decoder whose images come over the network: it waits more than it decodes."""
-_MOST_DEATHS: Final = 10
-"""Of processes over one batch. Ray itself would try for ever."""
+_REMOTE_THREADS: Final = 8
+"""Threads of a decoder whose images come over the network: it waits more than it decodes."""
+_MAX_DEATHS: Final = 10
+"""Processes that may die or be lost over one batch. Ray itself would try forever."""
 ActorHandle = Any  # Ray's own type does not know an actor's methods
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What tasks and actors are told."""
+class TaskSettings:
+    """What the driver sends to all tasks and actors."""
 
     content: "ray.ObjectRef[bytes]"
-    """The model file's: nodes need not have it."""
+    """The model file's content: nodes need not have the file."""
     path: Path
     device: str
     threads: int
     top_k: int
     timeout: float
     versions: dict[str, str]
-    """Of the driver's packages."""
+    """Of the driver's packages, by name."""
 
     def open_session(self) -> Session:
         """Raises ModelError, DeviceError, or UsageError if this node has other packages."""
@@ -52,35 +52,47 @@ class Orders:
         return open_session(self.path, self.device, intra_op_threads=self.threads, content=ray.get(self.content))
 
     def check_versions(self) -> None:
-        """Raise UsageError if this node has other packages than the driver: its rows might be others, too."""
+        """Raise UsageError if this node has other packages than the driver: its rows might differ."""
         here = _versions_here()
         for name in sorted(self.versions.keys() | here.keys()):
-            mine, given = here.get(name, "none"), self.versions.get(name, "none")
-            if mine != given:
-                raise UsageError(f"node {socket.gethostname()} of the Ray cluster has {name} {mine}, not {given}")
+            found, wanted = here.get(name, "none"), self.versions.get(name, "none")
+            if found != wanted:
+                raise UsageError(f"node {socket.gethostname()} of the Ray cluster has {name} {found}, not {wanted}")
 
 
-def decode(table: pa.Table, feed: ActorHandle, orders: Orders, spec: PreprocessSpec) -> pa.Table:
-    """Task. Should its process die, it is tried again, and then each image is decoded apart: the culprit has no row."""
+def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: PreprocessSpec) -> pa.Table:
+    """Task: decode a batch.
+
+    If its process dies, Ray runs it again, and then each image is decoded in a subprocess: one that kills it fails.
+    """
     number = table["number"][0].as_py()
     listed: list[ImageRef]
-    listed, deaths = ray.get(feed.take.remote(number))
-    refs = [ref._replace(store=_known(ref.store)) for ref in listed]  # type: ignore[arg-type]  # frozen, all of them
-    if deaths > _MOST_DEATHS:
+    listed, deaths = ray.get(queue.take.remote(number))
+    refs = [ref._replace(store=_shared(ref.store)) for ref in listed]  # type: ignore[arg-type]  # hashable
+    if deaths > _MAX_DEATHS:
         return _block(
             number,
             EngineError(
-                f"{deaths} processes in a row died or were lost over the batch from {refs[0].name} to {refs[-1].name}, "
-                f"even with each image decoded apart; finished parts are kept, see that the nodes have enough memory"
+                f"{deaths} processes in a row died over the batch from {refs[0].name} to {refs[-1].name}, with "
+                f"each image decoded in a subprocess; finished parts are kept, check that the nodes have enough memory"
             ),
         )
-    load = partial(load_in_subprocess, timeout=orders.timeout) if deaths else load_image
     try:
-        orders.check_versions()
-        threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _THREADS_FAR
-        loader = BatchLoader(refs, spec, len(refs), threads, prefetch_factor=0, timeout=orders.timeout, load=load)
-        with closing(iter(loader)) as batches:
-            batch = next(batches)
+        settings.check_versions()
+        threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _REMOTE_THREADS
+        with SubprocessDecoder(settings.timeout) as isolated:
+            loader = BatchLoader(
+                refs,
+                spec,
+                len(refs),
+                threads,
+                prefetch_factor=0,
+                timeout=settings.timeout,
+                load=isolated.load if deaths else load_image,
+                load_isolated=isolated.load,
+            )
+            with closing(iter(loader)) as batches:
+                batch = next(batches)
             return _block(number, (batch.refs, batch.outcomes), batch.pixels)
     except BatchlandError as error:
         return _block(number, error)
@@ -89,16 +101,16 @@ def decode(table: pa.Table, feed: ActorHandle, orders: Orders, spec: PreprocessS
 class Scorer:
     """Actor with a session."""
 
-    def __init__(self, orders: Orders) -> None:
-        self._top_k = orders.top_k
+    def __init__(self, settings: TaskSettings) -> None:
+        self._top_k = settings.top_k
         self._session: Session | BatchlandError
         try:
-            self._session = orders.open_session()
+            self._session = settings.open_session()
         except BatchlandError as error:
             self._session = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Decoded batch to rows."""
+        """A decoded batch to its rows."""
         number, decoded = table["number"][0].as_py(), unpickled(table)
         try:
             refs, outcomes = unless_error(decoded)
@@ -110,18 +122,18 @@ class Scorer:
             return _block(number, error)
 
 
-def open_first(orders: Orders) -> OpenModel | BatchlandError:
-    """Task. Errors of ours are returned, here as everywhere: what a task raises, Ray logs with its stack."""
+def open_first(settings: TaskSettings) -> OpenModel | BatchlandError:
+    """Task: open the model where the sessions will run."""
     try:
-        session = orders.open_session()
+        session = settings.open_session()
     except BatchlandError as error:
         return error
     return OpenModel(**{each.name: getattr(session, each.name) for each in fields(OpenModel)})
 
 
 @lru_cache(8)
-def _known(store: Store) -> Store:
-    """The first one of equals that this process was given: it may have connections open."""
+def _shared(store: Store) -> Store:
+    """The first of equal stores that this process was given: it may have open connections."""
     return store
 
 
@@ -145,7 +157,7 @@ def unpickled(table: pa.Table) -> object:
 
 
 def unless_error(value: Any) -> Any:
-    """The value; raised, if it is an error."""
+    """The value. An error of ours is raised."""
     if isinstance(value, BatchlandError):
         raise value
     return value

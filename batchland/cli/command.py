@@ -1,0 +1,87 @@
+"""A command of the command line: its options may come from models, its errors are one line and an exit code."""
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from batchland.cli.advice import with_advice
+from batchland.cli.options import ModelOptions
+from batchland.errors import BatchlandError, InputError, LockedError
+from batchland.system.names import display_path
+from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
+
+_OUT_OF_MEMORY: Final = re.compile("can't start new thread|failed to map segment|[Cc]annot allocate memory")
+
+
+class Command(click.Command):
+    """A command. A BatchlandError becomes one line on stderr and its exit code; a traceback means a bug."""
+
+    _params: list[Any]
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """All parameters. Imports the models of its options on first use."""
+        given, self._params = self._params, []
+        for each in given:
+            self._params += each.make() if isinstance(each, ModelOptions) else [each]
+        return self._params
+
+    @params.setter
+    def params(self, params: list[Any]) -> None:
+        self._params = params
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(ctx)
+        except BatchlandError as error:
+            flags = {flag for parameter in self.params for flag in parameter.opts}
+            click.echo(f"batchland: {with_advice(error, flags)}", err=True)
+            ctx.exit(error.exit_code)
+        except OSError as error:
+            if (message := _storage_failure(error)) is None:
+                raise
+            click.echo(f"batchland: {message}", err=True)
+            ctx.exit(InputError.exit_code)
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+                raise
+            click.echo(f"batchland: out of memory ({error}); raise the limit of this process, or start less", err=True)
+            ctx.exit(LockedError.exit_code)
+        except KeyboardInterrupt:  # where no step of the command handles it
+            click.echo("batchland: interrupted", err=True)
+            ctx.exit(130)
+
+
+def _storage_failure(error: OSError) -> str | None:
+    """What the user reads when a disk or standard output failed where no step of the command handles it."""
+    stdout_failed = not drop_broken_stdout() or error.errno == errno.EPIPE
+    if not stdout_failed and error.errno not in STORAGE_ERRORS:
+        return None
+    where = "standard output" if stdout_failed or not error.filename else display_path(error.filename)
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{where}: cannot be read or written ({reason}); mend that, then run the same command again"
+
+
+class Group(click.Group):
+    """A group of commands, listed in the order in which they were added."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in that order."""
+        return list(self.commands)
+
+
+def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """A Command made of a function."""
+    return click.command(cls=Command, **attributes)
+
+
+def group(**attributes: Any) -> Callable[[Callable[..., Any]], Group]:
+    """A Group made of a function."""
+    return click.group(cls=Group, **attributes)

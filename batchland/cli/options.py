@@ -1,0 +1,196 @@
+"""Click options made from the fields of option models.
+
+    @command(epilog="Example: batchland export runs/scratch --out models/scratch.onnx")
+    @options_of("batchland.training.options:ExportOptions", "data", "precision", Flag("max_drop", metavar="POINTS"))
+    def export(**options): ...
+
+The field gives name, type, bounds, default and help. Only what Python and job files do not have stands in the command's
+module: short flags, metavars, and flags that are spelled differently. A model is imported when the options of its
+command are first needed, so that `batchland --help` does not import pydantic.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+import click
+from click.shell_completion import CompletionItem
+from click.types import OptionHelpExtra
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Model = TypeVar("Model", bound="BaseModel")
+
+_BYTES: Final = {"GB": 10**9, "GiB": 2**30}
+
+
+class Flag(NamedTuple):
+    """A field as an option of the command line."""
+
+    field: str
+    names: str = ""
+    """Short flags, and the long one if it is not the field's name: `-l --last`, or `--links/--copies`."""
+    metavar: str | None = None
+    """Stands for the value in the help. GB and GiB also make the unit of a field that counts bytes."""
+    type: "click.ParamType[Any] | None" = None
+    """Instead of the field's own type, for a stricter check."""
+    brief: bool = False
+    """Show only the first sentence of the field's text, where the rest does not apply to the command."""
+
+
+class ModelOptions(NamedTuple):
+    """Stands for the options of a model until they are needed."""
+
+    model: str
+    flags: tuple[Flag, ...]
+
+    def make(self) -> Iterator[click.Option]:
+        """Import the model, and make them."""
+        module, _, name = self.model.partition(":")
+        fields = getattr(import_module(module), name).model_fields
+        return (_option(flag, fields[flag.field]) for flag in self.flags)
+
+
+def options_of(model: str, *flags: Flag | str) -> Callable[[Decorated], Decorated]:
+    """Give a command the options of these fields. model: `package.module:Class`. Use it below `command`."""
+
+    def decorate(function: Decorated) -> Decorated:
+        given = tuple(Flag(flag) if isinstance(flag, str) else flag for flag in flags)
+        function.__dict__.setdefault("__click_params__", []).append(ModelOptions(model, given))
+        return function
+
+    return decorate
+
+
+def build(model: type[Model], values: dict[str, Any]) -> Model:
+    """The options that were given, as an object. What the model refuses is a usage error of the command."""
+    from pydantic import ValidationError
+
+    from batchland.system.options import plain_message
+
+    try:
+        return model.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        context = click.get_current_context()
+        parameter = next((each for each in context.command.params if (each.name,) == wrong["loc"][:1]), None)
+        value = f"{wrong['input']}: " if isinstance(wrong["input"], str | int | float | Path) else ""
+        raise click.BadParameter(value + plain_message(wrong), context, parameter) from error
+
+
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Complete files and folders, for what may be a URL as well."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+out_option = click.option(
+    "-o",
+    "--out",
+    required=True,
+    shell_complete=complete_path,
+    help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
+)
+"""Where predictions go."""
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+max_failed_option = click.option(
+    "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
+)
+
+
+def print_json(document: "BaseModel") -> None:
+    """Print a document to stdout."""
+    click.echo(document.model_dump_json(indent=2))
+
+
+class _Option(click.Option):
+    """An option that can show a text as its default, for a default that is not a value."""
+
+    default_text: str = ""
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        extra = super().get_help_extra(ctx)
+        if self.default_text:
+            extra["default"] = self.default_text
+        return extra
+
+
+def _option(flag: Flag, field: "FieldInfo") -> click.Option:
+    kind = _Kind.of(field)
+    text = " ".join((field.description or "").split())
+    text, _, default_text = text.removesuffix(".").partition(" Default: ") if " Default: " in text else (text, "", "")
+    if flag.brief:
+        text = text.partition(". ")[0].removesuffix(".") + "."
+    default, attributes = field.default, kind.attributes()
+    if unit := _BYTES.get(flag.metavar or ""):
+        default, text = default // unit, text.replace("bytes", str(flag.metavar))
+        attributes |= {"type": click.FloatRange(0, min_open=True), "callback": lambda *given: round(given[2] * unit)}
+    if isinstance(default, dict):
+        default = ",".join(f"{key}={value}" for key, value in default.items())
+    if default in ((), ""):
+        default = None
+    option = _Option(
+        [flag.field, *_names(flag, kind, default)],
+        default=default,
+        show_default=(default is not None and default is not False) or "/" in flag.names,
+        metavar=flag.metavar,
+        help=text + (" Repeatable." if attributes.get("multiple") else ""),
+        **attributes | ({"type": flag.type} if flag.type else {}),
+    )
+    option.default_text = default_text
+    return option
+
+
+def _names(flag: Flag, kind: "_Kind", default: Any) -> list[str]:
+    names = flag.names.split()
+    if not any(name.startswith("--") for name in names):
+        spelled = flag.field.replace("_", "-")
+        names.append(f"--{spelled}/--no-{spelled}" if kind.annotation is bool and default else f"--{spelled}")
+    return names
+
+
+class _Kind(NamedTuple):
+    """The type of a field without `None`, and its bounds."""
+
+    annotation: Any
+    bounds: dict[str, float]
+
+    @classmethod
+    def of(cls, field: "FieldInfo") -> "_Kind":
+        annotation, metadata = field.annotation, list(field.metadata)
+        if type(None) in get_args(annotation):
+            (annotation,) = (each for each in get_args(annotation) if each is not type(None))
+        if get_origin(annotation) is Annotated:
+            annotation, *further = get_args(annotation)
+            metadata += [each for info in further for each in getattr(info, "metadata", ())]
+        bounds = {
+            name: getattr(each, name) for each in metadata for name in ("gt", "ge", "lt", "le") if hasattr(each, name)
+        }
+        return cls(annotation, bounds)
+
+    def attributes(self) -> dict[str, Any]:
+        """Arguments of click.Option."""
+        if self.annotation is bool:
+            return {"is_flag": True}
+        if get_origin(self.annotation) is Literal:
+            return {"type": click.Choice(get_args(self.annotation))}
+        if self.annotation == tuple[str, ...]:
+            return {"multiple": True}
+        if get_origin(self.annotation) is tuple:  # a pair of dates
+            return {"nargs": len(get_args(self.annotation)), "type": click.DateTime(["%Y-%m-%d"])}
+        if issubclass(get_origin(self.annotation) or self.annotation, Path):
+            return {"type": click.Path(path_type=Path)}
+        return {"type": self._value_type()}
+
+    def _value_type(self) -> "click.ParamType[Any]":
+        gt, ge, lt, le = (self.bounds.get(name) for name in ("gt", "ge", "lt", "le"))
+        if self.annotation is int:
+            low, high = ge if gt is None else gt + 1, le if lt is None else lt - 1
+            return click.INT if low is high is None else click.IntRange(low, high)  # type: ignore[arg-type]
+        if self.annotation is float:
+            low, high = ge if gt is None else gt, le if lt is None else lt
+            return click.FloatRange(low, high, min_open=gt is not None, max_open=lt is not None)
+        return click.STRING

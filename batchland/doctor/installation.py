@@ -1,0 +1,147 @@
+"""Check the installation: Python, packages, image formats, onnxruntime on the CPU and on CUDA.
+
+Everything is tried rather than looked up: providers run a small model, decoders decode. Imports no torch.
+"""
+
+import platform
+import sys
+from collections.abc import Iterator
+from ctypes.util import find_library
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, requires, version
+from io import BytesIO
+from typing import Final, Literal
+
+from batchland.doctor.check import Check, guarded
+
+OLDEST_PYTHON: Final = (3, 11)
+NEWEST_PYTHON: Final = (3, 14)
+_CUDA_LIBRARIES: Final = ("cudart", "cudnn")
+_CUDA_WHEELS: Final = ("nvidia-cuda-runtime", "nvidia-cudnn")
+
+
+def check_installation() -> Iterator[Check]:
+    """Each result as soon as it is there."""
+    yield from guarded("python", _python)
+    yield from guarded("packages", _packages)
+    yield from guarded("onnxruntime", _onnxruntime)
+    yield from guarded("formats", _formats)
+    yield from guarded("cpu", _cpu_provider)
+    yield from guarded("cuda", _cuda_provider)
+    yield from guarded("cuda libraries", _cuda_libraries)
+
+
+def _python() -> Iterator[Check]:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"
+    if OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
+        yield Check("python", "ok", found)
+    else:
+        oldest, newest = (".".join(map(str, number)) for number in (OLDEST_PYTHON, NEWEST_PYTHON))
+        yield Check("python", "warn", found, f"batchland is tested with {oldest} to {newest}")
+
+
+def _packages() -> Iterator[Check]:
+    """The requirements in batchland's metadata; the extra `train` separately, as scoring does not need it."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(text) for text in requires("batchland") or ()]
+    found, problems = [f"batchland {version('batchland')}"], []
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            problems.append(f"{requirement.name} is not installed")
+            continue
+        found.append(f"{requirement.name} {installed}")
+        if not requirement.specifier.contains(installed, prereleases=True):
+            problems.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    if problems:
+        yield Check("packages", "fail", ", ".join(problems), "pip install -U batchland")
+    else:
+        yield Check("packages", "ok", ", ".join(found))
+    try:
+        yield Check("training", "ok", f"torch {version('torch')}, torchvision {version('torchvision')}")
+    except PackageNotFoundError:
+        yield Check("training", "ok", "not installed; only `batchland train` needs it: pip install 'batchland[train]'")
+
+
+def _onnxruntime() -> Iterator[Check]:
+    """Two wheels share one folder: installing one overwrites the other, removing one leaves the other incomplete."""
+    wheels = sorted(set(packages_distributions().get("onnxruntime", ())))
+    found = ", ".join(f"{wheel} {version(wheel)}" for wheel in wheels)
+    keep = wheels[0] if len(wheels) == 1 else "onnxruntime-gpu" if "onnxruntime-gpu" in wheels else "onnxruntime"
+    if len(wheels) > 1:
+        advice = f"pip uninstall -y {' '.join(wheels)}; then pip install {keep}"
+        yield Check("onnxruntime", "fail", f"{found} are installed side by side and break each other", advice)
+        return
+    try:
+        import_module("batchland.models.session")
+    except Exception as error:  # ImportError, AttributeError, or what a mixture of two libraries raises
+        problem = f"{found or 'not installed'}; importing it fails: {error}"
+        yield Check("onnxruntime", "fail", problem, f"pip uninstall -y {keep}; then pip install {keep}")
+    else:
+        yield Check("onnxruntime", "ok", found)
+
+
+def _formats() -> Iterator[Check]:
+    """A small picture of every format, written and read back."""
+    from PIL import Image
+
+    from batchland.images.preprocess import FORMATS, PreprocessSpec, decode
+
+    broken = []
+    for kind in FORMATS:
+        try:
+            buffer = BytesIO()
+            Image.new("RGB", (16, 16), (200, 30, 90)).save(buffer, kind)
+            decode(buffer.getvalue(), PreprocessSpec())
+        except Exception as error:  # whatever a build without this format raises
+            broken.append(f"{kind} ({error})")
+    if broken:
+        yield Check("formats", "fail", f"cannot be read: {', '.join(broken)}", "install Pillow from its official wheel")
+    else:
+        yield Check("formats", "ok", ", ".join(FORMATS))
+
+
+def _cpu_provider() -> Iterator[Check]:
+    from batchland.doctor.probe import run_probe
+
+    session = run_probe("cpu")
+    yield Check("cpu", "ok", f"{session.provider} ran a convolution")
+
+
+def _cuda_provider() -> Iterator[Check]:
+    from batchland.doctor.probe import run_probe
+
+    session = run_probe("auto")
+    if session.fallback is None:
+        yield Check("cuda", "ok", f"{session.provider} ran a convolution on {session.device}")
+        yield from check_jpeg_decoder("cuda")
+    else:
+        yield Check("cuda", "warn", f"not usable: {session.fallback}", "nothing, if the CPU is meant to score")
+
+
+def check_jpeg_decoder(kind: Literal["cpu", "cuda"]) -> Iterator[Check]:
+    """Whether the first GPU (`cuda`) can decode JPEGs, and with which library; `cpu` is for tests."""
+    from batchland.images.preprocess import PreprocessSpec
+    from batchland.models.gpu.decode_jpegs import open_decoders
+    from batchland.models.gpu.device import Device
+    from batchland.models.gpu.problems import Unusable
+
+    try:
+        decoders = open_decoders([Device(kind)], PreprocessSpec(), 1, 32)
+    except Unusable as reason:
+        yield Check("jpeg decoder", "ok", f'not usable: {reason}; only decode = "cuda" needs it')
+    else:
+        yield Check("jpeg decoder", "ok", decoders.name)
+
+
+def _cuda_libraries() -> Iterator[Check]:
+    """Lists them without a verdict: only a GPU needs them, and the check of CUDA tells whether they work."""
+    names = {dist.name for dist in distributions() if (dist.name or "").startswith(_CUDA_WHEELS)}
+    wheels = sorted(f"{name} {version(name)}" for name in names)
+    system = sorted(name for library in _CUDA_LIBRARIES if (name := find_library(library)))
+    found = ", ".join([*wheels, *system])
+    yield Check("cuda libraries", "ok", found or "none; a GPU needs them: pip install 'batchland[cuda]'")

@@ -1,0 +1,54 @@
+"""Check the machine: cores, memory, disks."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from batchland.doctor.check import Check
+from batchland.system.cores import machine_memory, usable_cores, usable_memory
+
+LITTLE_MEMORY: Final = 2 * 2**30
+"""Bytes. A warning below it: scoring with either built-in model, 32 images at a time, takes about half of it."""
+LITTLE_DISK: Final = 2**30
+"""Bytes. A warning below it."""
+
+
+def check_cores() -> Iterator[Check]:
+    """How many cores may be used."""
+    cores, host = usable_cores(), os.cpu_count() or 1
+    yield Check("cores", "ok", f"{cores} usable" + (f" of the machine's {host}" if cores < host else ""))
+
+
+def check_memory() -> Iterator[Check]:
+    """How much memory may be used."""
+    memory, machine = usable_memory(), machine_memory()
+    found = f"{_gigabytes(memory)} usable" + (f" of the machine's {_gigabytes(machine)}" if memory < machine else "")
+    if memory >= LITTLE_MEMORY:
+        yield Check("memory", "ok", found)
+    else:
+        yield Check("memory", "warn", found, "raise the container's limit, or lower batch_size and num_workers")
+
+
+def check_disk(name: str, folder: Path) -> Iterator[Check]:
+    """Whether `folder`, or the nearest parent that exists, can be written, and how much is free."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(b"batchland")
+        status = os.statvfs(existing)
+    except OSError as error:
+        advice = "free some space, or give this user the right to write there"
+        yield Check(name, "fail", f"{existing}: cannot be written ({error.strerror})", advice)
+        return
+    free = status.f_bavail * status.f_frsize
+    found = f"{_gigabytes(free)} free at {existing}"
+    if free >= LITTLE_DISK:
+        yield Check(name, "ok", found)
+    else:
+        yield Check(name, "warn", found, "free some space; a run that fills the disk stops and can be resumed")
+
+
+def _gigabytes(amount: int) -> str:
+    return f"{amount / 2**30:.1f} GiB"

@@ -1,0 +1,20 @@
+"""Check that a model answers on a device."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from batchland.doctor.check import Check
+
+
+def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
+    """Whether the model answers on the device. path: None takes the model that scoring would take."""
+    import numpy as np
+
+    from batchland.models.session import open_session
+    from batchland.scoring.options import find_model
+
+    session = open_session(find_model(path), device)
+    session.predict(np.zeros((1, *session.card.preprocess.shape), np.uint8))
+    card = session.card
+    found = f"{session.path}: {card.name}, {len(card.classes)} classes, sha256 {session.sha256[:12]}, runs on "
+    yield Check(name, "ok", found + session.device)

@@ -1,0 +1,184 @@
+"""Differences of two models on the same images: headline numbers, classes, and the images whose answer changed.
+
+Every difference is B less A, and every interval is paired: it is about the differences image by image.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from batchland.evaluation.averages import Kind, average, confusion_cells, difference_bounds
+from batchland.evaluation.calibration import bins_of
+from batchland.evaluation.intervals import (
+    Floats,
+    Ints,
+    holm,
+    mcnemar_exact,
+    paired_difference,
+    stratified_variance,
+    z_score,
+)
+from batchland.evaluation.options import CompareOptions
+from batchland.evaluation.pairs import Pairs, Side
+from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, Difference, Differences
+
+Flags = npt.NDArray[np.bool_]
+
+FLIP_KINDS: Final = ("broken", "fixed", "moved")
+"""Only A was right, only B was right, both were wrong with different answers."""
+BINS: Final = 15
+"""Bins of the reliability curves behind the calibration errors."""
+
+
+def headline_differences(pairs: Pairs, options: CompareOptions) -> Differences:
+    """The headline numbers of both sides."""
+    confidence = options.confidence
+    means_a, means_b = _image_figures(pairs, pairs.a), _image_figures(pairs, pairs.b)
+    found = {
+        name: _mean_difference(pairs, means_a[name], means_b[name], confidence) for name in means_a if name in means_b
+    }
+    kinds: tuple[tuple[str, Kind], ...] = (
+        ("balanced_accuracy", "recall"),
+        ("macro_precision", "precision"),
+        ("macro_f1", "f1"),
+    )
+    for name, kind in kinds:
+        found[name] = _average_difference(pairs, kind, confidence)
+    found["ece"] = _calibration_difference(pairs, options)
+    return Differences.model_validate({name: found.get(name) for name in Differences.model_fields})
+
+
+def class_differences(pairs: Pairs, only_a: Flags, only_b: Flags, confidence: float) -> pa.Table:
+    """The rows of the comparison's `per_class.parquet`."""
+    classes = len(pairs.classes)
+    once = np.ones(len(pairs.truth), np.int64)
+    support = np.bincount(pairs.truth, minlength=classes)
+    losses, gains = (np.bincount(pairs.truth[flags], minlength=classes) for flags in (only_a, only_b))
+    (given_a, correct_a), (given_b, correct_b) = (_counts(pairs, side, once) for side in (pairs.a, pairs.b))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        accuracy_a, accuracy_b = correct_a / support, correct_b / support
+    p_values = np.array([mcnemar_exact(int(lost), int(won)) for lost, won in zip(losses, gains, strict=True)])
+    present = support > 0
+    adjusted = np.full(classes, np.nan)
+    adjusted[present] = holm(p_values[present])
+    bounds = paired_difference(losses, gains, support, confidence)
+    absent = {
+        "accuracy_a": accuracy_a,
+        "accuracy_b": accuracy_b,
+        "difference": accuracy_b - accuracy_a,
+        "difference_low": bounds.low,
+        "difference_high": bounds.high,
+        "p_value": p_values,
+        "p_adjusted": adjusted,
+        "f1_a": 2 * correct_a / np.maximum(support + given_a, 1),
+        "f1_b": 2 * correct_b / np.maximum(support + given_b, 1),
+    }
+    columns = {"label": list(pairs.classes), "support": support, "only_a_right": losses, "only_b_right": gains}
+    columns |= {name: pa.array(values, mask=~present) for name, values in absent.items()}
+    return pa.table({name: columns[name] for name in CLASS_CHANGES.names}, schema=CLASS_CHANGES)
+
+
+def flips(pairs: Pairs, only_a: Flags, only_b: Flags) -> pa.Table:
+    """The rows of `flips.parquet`."""
+    kind = np.where(only_a, 0, np.where(only_b, 1, 2))
+    wrong = np.where(only_b, pairs.a.probability, pairs.b.probability)
+    flipped = np.flatnonzero(pairs.a.predicted != pairs.b.predicted)
+    names = np.array(pairs.images.take(pa.array(flipped)).to_pylist(), object)
+    rows = flipped[np.lexsort((names, -wrong[flipped], kind[flipped]))]
+    labels = pa.array(pairs.classes, pa.string())
+    columns = {
+        "image": pairs.images.take(pa.array(rows)),
+        "true_label": labels.take(pa.array(pairs.truth[rows])),
+        "change": pa.array(FLIP_KINDS).take(pa.array(kind[rows])),
+        "file_size": pairs.file_size.take(pa.array(rows)),
+    }
+    for name, side in (("a", pairs.a), ("b", pairs.b)):
+        own = side.true_probability[rows]
+        columns |= {
+            f"predicted_{name}": labels.take(pa.array(side.predicted[rows])),
+            f"probability_{name}": pa.array(side.probability[rows].astype(np.float32)),
+            f"true_probability_{name}": pa.array(own.astype(np.float32), mask=np.isnan(own)),
+        }
+    return pa.table({name: columns[name] for name in FLIPS.names}, schema=FLIPS)
+
+
+def _image_figures(pairs: Pairs, side: Side) -> dict[str, Floats]:
+    """Per figure that is a mean over images, its terms, [images]. Figures that need more choices are left out."""
+    right = (side.predicted == pairs.truth).astype(np.float64)
+    found = {"top1": right, "mean_confidence": side.probability, "brier_top1": (side.probability - right) ** 2}
+    for k in (3, 5):
+        if side.kept >= min(k, len(pairs.classes)):
+            found[f"top{k}"] = ((side.true_rank > 0) & (side.true_rank <= k)).astype(np.float64)
+    if side.kept >= len(pairs.classes):
+        smallest = np.finfo(np.float32).eps
+        found["log_loss"] = -np.log(np.clip(side.true_probability, smallest, 1 - smallest))
+    return found
+
+
+def _counts(pairs: Pairs, side: Side, weights: Ints) -> tuple[Ints, Ints]:
+    """Images predicted as each class, and those of them that are right, [classes]. weights: count of each image."""
+    classes = len(pairs.classes)
+    right = side.predicted == pairs.truth
+    given = np.bincount(side.predicted, weights, classes)
+    correct = np.bincount(pairs.truth[right], weights[right], classes)
+    return given.astype(np.int64), correct.astype(np.int64)
+
+
+def _mean_difference(pairs: Pairs, a: Floats, b: Floats, confidence: float) -> Difference:
+    """Difference of the means of two values per image. Without an interval if all images differ by the same."""
+    gain = b - a
+    images = len(gain)
+    change = Difference(a=float(a.mean()), b=float(b.mean()), difference=float(gain.mean()))
+    if np.isin([a, b], (0, 1)).all():
+        losses, gains = np.count_nonzero(gain < 0), np.count_nonzero(gain > 0)
+        low, high = paired_difference(losses, gains, images, confidence)
+        return change.model_copy(update={"low": float(low), "high": float(high)})
+    weights = np.bincount(pairs.truth, minlength=len(pairs.classes)) / images
+    variance = stratified_variance(pairs.truth, np.ones(images, np.int64), gain / images, weights)
+    if not variance:
+        return change
+    half = z_score(confidence) * variance**0.5
+    return change.model_copy(update={"low": change.difference - half, "high": change.difference + half})
+
+
+def _average_difference(pairs: Pairs, kind: Kind, confidence: float) -> Difference:
+    """Difference of two macro averages."""
+    sides, influences = [], []
+    for side in (pairs.a, pairs.b):
+        cells, cell_of_image = confusion_cells(pairs.truth, side.predicted, len(pairs.classes))
+        sides.append(average(kind, "macro", cells))
+        influences.append(sides[-1].influence[cell_of_image])
+    a, b = sides
+    change = Difference(a=a.value, b=b.value, difference=b.value - a.value)
+    if not a.has_interval or (pairs.a.predicted == pairs.b.predicted).all():
+        return change
+    low, high = difference_bounds(a, b, pairs.truth, influences[1] - influences[0], confidence)
+    return change.model_copy(update={"low": low, "high": high})
+
+
+def _calibration_difference(pairs: Pairs, options: CompareOptions) -> Difference:
+    """Difference of the expected calibration errors, with a basic interval of the paired bootstrap.
+
+    Images in the same bin and equally right on both sides are one cell, so that cells are resampled, not images.
+    """
+    sides = [(bins_of(side.probability, BINS), side.predicted == pairs.truth, side) for side in (pairs.a, pairs.b)]
+    code = np.zeros(len(pairs.truth), np.int64)
+    for group, right, _ in sides:
+        code = (code * BINS + group) * 2 + right
+    _, first, cell, images = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+    drawn = np.random.default_rng(options.seed).multinomial(len(code), images / len(code), options.resamples)
+    values, samples = [], []
+    for group, right, side in sides:
+        excess = np.zeros((len(images), BINS))  # of right answers over confidence, mean of each cell, in its bin
+        excess[np.arange(len(images)), group[first]] = np.bincount(cell, right - side.probability) / images
+        values.append(float(np.abs(images @ excess).sum() / len(code)))
+        samples.append(np.abs(drawn @ excess).sum(axis=1) / len(code))
+    a, b = values
+    change = Difference(a=a, b=b, difference=b - a)
+    spread = samples[1] - samples[0]
+    if np.ptp(spread) == 0:
+        return change
+    low, high = 2 * (b - a) - np.quantile(spread, [0.5 + options.confidence / 2, 0.5 - options.confidence / 2])
+    return change.model_copy(update={"low": min(float(low), b - a), "high": max(float(high), b - a)})

@@ -1,0 +1,75 @@
+"""Read the class labels of a foreign model: one label a line, or a dictionary or list as JSON or Python prints it."""
+
+import ast
+import contextlib
+import json
+import logging
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from batchland.errors import UsageError
+from batchland.system.regular_files import read_regular
+
+_log = logging.getLogger("batchland")
+
+_ASSIGNMENT: Final = re.compile(r"\A\s*\w+\s*=\s*(?=[{\[])")
+"""`labels = ` before a literal."""
+_BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+def read_class_list(path: Path) -> list[str]:
+    """Labels in the order of the model's outputs, in Unicode's composed form (NFC), each of them unique.
+
+    Besides one label a line, the file may hold a list of labels, a dictionary from index to label or from label to
+    index, or a dictionary with such a one as `id2label`. Equal labels get their index appended. Raises UsageError.
+    """
+    try:
+        text = read_regular(path).decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file with one label a line") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 text; give one label a line") from error
+    text = _ASSIGNMENT.sub("", text).strip()
+    if text.startswith(("{", "[")):
+        labels = _labels_of(path, _literal(path, text))
+    else:
+        labels = [line.strip().removeprefix(_BYTE_ORDER_MARK) for line in text.split("\n")]
+        if "" in labels:
+            number = labels.index("") + 1
+            raise UsageError(f"{path}: line {number} is empty; give one label a line, in the model's order")
+    return _unique(path, [unicodedata.normalize("NFC", label) for label in labels])
+
+
+def _literal(path: Path, text: str) -> Any:
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return parse(text)
+    raise UsageError(f"{path}: begins like a dictionary or a list, but cannot be parsed; give one label a line")
+
+
+def _labels_of(path: Path, value: Any) -> list[str]:
+    if isinstance(value, dict) and isinstance(value.get("id2label"), dict):
+        value = value["id2label"]
+    if isinstance(value, dict) and value and all(type(index) is int for index in value.values()):
+        value = {index: label for label, index in value.items()} if len(set(value.values())) == len(value) else {}
+    if isinstance(value, dict):
+        by_index = {str(index): label for index, label in value.items()}
+        value = [by_index.get(str(index)) for index in range(len(value))]
+    if not (isinstance(value, list) and value and all(isinstance(label, str) and label.strip() for label in value)):
+        raise UsageError(
+            f"{path}: is neither a list of labels nor a dictionary that gives each index from 0 on its label; give one "
+            f"label a line, in the model's order"
+        )
+    return [label.strip() for label in value]
+
+
+def _unique(path: Path, labels: list[str]) -> list[str]:
+    counts = Counter(labels)
+    duplicates = [label for label, count in counts.items() if count > 1]
+    if duplicates:
+        verb = "appears" if len(duplicates) == 1 else "appear"
+        _log.warning("%s: %s %s more than once; their indices are appended", path, ", ".join(duplicates), verb)
+    return [label if counts[label] == 1 else f"{label} ({index})" for index, label in enumerate(labels)]

@@ -1,0 +1,137 @@
+"""Read an ONNX classifier from elsewhere: its input of pictures, its output of one number per class."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from batchland.errors import ModelError
+from batchland.models.ort import CPU, create_session
+from batchland.system.regular_files import read_regular
+
+FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
+_INPUT_TYPES: Final[dict[int, type[np.generic]]] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.UINT8: np.uint8,
+}
+_USUAL_SIDE: Final = 224
+"""Pixels; height or width of pictures for a model that leaves it open."""
+
+
+class ForeignInput(NamedTuple):
+    """A tensor of pictures, [batch, 3, height, width] or [batch, height, width, 3]."""
+
+    name: str
+    dtype: int
+    """Of TensorProto."""
+    channels_first: bool
+    height: int | None
+    """None if the model leaves it open."""
+    width: int | None
+
+
+class ForeignOutput(NamedTuple):
+    """A float tensor with one number per class and picture."""
+
+    name: str
+    dtype: int
+    """Of TensorProto."""
+    classes: int | None
+    """None if the model leaves it open."""
+    flat: bool
+    """Whether its shape is [batch, classes]; otherwise there are axes of length 1, as in [batch, classes, 1, 1]."""
+
+
+def load_foreign(path: Path) -> onnx.ModelProto:
+    """A model file, together with the files beside it that hold its weights. Raises ModelError."""
+    try:
+        model = onnx.load_model_from_string(read_regular(path))
+        onnx.load_external_data_for_model(model, str(path.parent))
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); give an ONNX file") from error
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"{path}: is not a valid ONNX file ({str(error).partition(chr(10))[0]})") from error
+    return model
+
+
+def foreign_input(path: Path, model: onnx.ModelProto) -> ForeignInput:
+    """The model's only input. Raises ModelError if it does not take RGB pictures."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    dtype = inputs[0].type.tensor_type.elem_type if inputs else 0
+    sizes = _sizes(inputs[0]) if inputs else []
+    if len(inputs) != 1 or len(sizes) != 4 or not {3, None} & {sizes[1], sizes[3]} or dtype not in _INPUT_TYPES:
+        raise ModelError(
+            f"{path}: its input is {_shapes(inputs)}; a classifier of pictures takes one tensor, float or uint8, "
+            f"[batch, 3, H, W] or [batch, H, W, 3]"
+        )
+    channels_first = _channels_first(path, model, inputs[0])
+    height, width = sizes[2:] if channels_first else sizes[1:3]
+    return ForeignInput(inputs[0].name, dtype, channels_first, height, width)
+
+
+def foreign_output(path: Path, model: onnx.ModelProto, classes: int) -> ForeignOutput:
+    """The model's output with `classes` numbers per picture. Raises ModelError if there is none, or more than one."""
+    outputs = [_output(value) for value in model.graph.output]
+    floats = [output for output in outputs if output.dtype in FLOATS]
+    matching = [output for output in floats if output.classes == classes] if len(outputs) > 1 else floats
+    if len(matching) == 1:
+        return matching[0]
+    wanted = "float tensor [batch, classes]"
+    if len(outputs) > 1:
+        wanted = f"of several tensors exactly one with {classes} numbers per picture, as there are labels"
+    raise ModelError(f"{path}: its output is {_shapes(model.graph.output)}; a classifier gives one {wanted}")
+
+
+def _output(value: onnx.ValueInfoProto) -> ForeignOutput:
+    sizes = _sizes(value)[1:]
+    numbers = [size for size in sizes if size is not None]
+    classes = int(np.prod(numbers)) if numbers and len(numbers) == len(sizes) else None
+    return ForeignOutput(value.name, value.type.tensor_type.elem_type, classes, flat=len(sizes) == 1)
+
+
+def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoProto) -> bool:
+    """Whether the axis of channels is the first after the batch; by its length, else its name, else by trying."""
+    sizes = _sizes(value)
+    if 3 in (sizes[1], sizes[3]):
+        return sizes[1] == 3
+    named = ["channel" in value.type.tensor_type.shape.dim[axis].dim_param.lower() for axis in (1, 3)]
+    if sum(named) == 1:
+        return named[0]
+    runs = {first: _runs(model, value, channels_first=first) for first in (True, False)}
+    if sum(runs.values()) != 1:
+        raise ModelError(
+            f"{path}: its input {_shapes([value])} leaves open which axis holds the channels; export it with a fixed "
+            f"length of 3"
+        )
+    return runs[True]
+
+
+def _runs(model: onnx.ModelProto, value: onnx.ValueInfoProto, *, channels_first: bool) -> bool:
+    """Whether the model computes a picture with the channels on that axis."""
+    sizes = _sizes(value)
+    if sizes[1 if channels_first else 3] is not None:
+        return False
+    shape = [size or _USUAL_SIDE for size in sizes]
+    shape[0], shape[1 if channels_first else 3] = sizes[0] or 1, 3
+    with contextlib.suppress(Exception):  # onnxruntime's errors share no base class but Exception
+        session = create_session(model.SerializeToString(), [(CPU, {})])
+        session.run(None, {value.name: np.zeros(shape, _INPUT_TYPES[value.type.tensor_type.elem_type])})
+        return True
+    return False
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Lengths of a tensor's axes, None for those left open."""
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
+
+
+def _shapes(values: Any) -> str:
+    return ", ".join(f"{value.name} {_sizes(value)}" for value in values)

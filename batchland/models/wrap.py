@@ -1,0 +1,103 @@
+"""Put an ONNX graph between normalisation and softmax, so that it takes uint8 pixels and gives probabilities."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx.compose
+from onnx import TensorProto, helper, numpy_helper
+
+from batchland.models.card import METADATA_KEY, ModelCard
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
+
+_PREFIX: Final = "adopted/"
+"""Of all names of the foreign graph."""
+_Tensor = tuple[str, int, Sequence[int]]
+"""Name, data type and shape without the batch."""
+
+
+def wrap(
+    foreign: onnx.ModelProto,
+    source: ForeignInput,
+    target: ForeignOutput,
+    card: ModelCard,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    softmax: bool,
+) -> onnx.ModelProto:
+    """The foreign graph with normalisation before it and, if wanted, softmax behind it; and with the card.
+
+    A foreign input of floats gets `(pixel / 255 - mean) / std` per channel; one of bytes gets the pixels.
+    """
+    classes = len(card.classes)
+    foreign = onnx.compose.add_prefix(foreign, _PREFIX)
+    kept = [value for value in foreign.graph.output if value.name == _PREFIX + target.name]
+    del foreign.graph.output[:]
+    foreign.graph.output.extend(kept)
+    for value in (*foreign.graph.input, *foreign.graph.output):
+        dim = value.type.tensor_type.shape.dim[0]
+        dim.Clear()
+        dim.dim_param = "batch"
+    del foreign.graph.value_info[:]  # they may name a fixed batch size
+    before = _normalisation(source, card, mean, std)
+    after = _probabilities(target, classes, softmax=softmax)
+    for part in (before, after):
+        part.ir_version = foreign.ir_version
+        del part.opset_import[:]
+        part.opset_import.extend(foreign.opset_import)
+    whole = onnx.compose.merge_models(before, foreign, [("input", _PREFIX + source.name)])
+    whole = onnx.compose.merge_models(whole, after, [(_PREFIX + target.name, "output")])
+    whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    return whole
+
+
+def _normalisation(
+    source: ForeignInput, card: ModelCard, mean: Sequence[float], std: Sequence[float]
+) -> onnx.ModelProto:
+    floats = source.dtype in FLOATS
+    nodes = [helper.make_node("Cast", [INPUT_NAME], ["cast"], to=TensorProto.FLOAT if floats else source.dtype)]
+    last = "cast"
+    if floats:
+        nodes += [
+            _constant("scale", 1 / (255 * np.array(std))),
+            _constant("shift", np.array(mean) / np.array(std)),
+            helper.make_node("Mul", ["cast", "scale"], ["scaled"]),
+            helper.make_node("Sub", ["scaled", "shift"], ["shifted"]),
+        ]
+        last = "shifted"
+    if source.channels_first:
+        nodes.append(helper.make_node("Transpose", [last], ["turned"], perm=[0, 3, 1, 2]))
+        last = "turned"
+    nodes.append(helper.make_node("Cast", [last], ["input"], to=source.dtype))
+    height, width, channels = card.preprocess.shape
+    shape = [channels, height, width] if source.channels_first else [height, width, channels]
+    return _model(
+        "before", nodes, (INPUT_NAME, TensorProto.UINT8, card.preprocess.shape), ("input", source.dtype, shape)
+    )
+
+
+def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool) -> onnx.ModelProto:
+    nodes = [helper.make_node("Cast", ["output"], ["floats"], to=TensorProto.FLOAT)]
+    last = "floats"
+    if not target.flat:
+        nodes.append(helper.make_node("Flatten", [last], ["flat"], axis=1))
+        last = "flat"
+    nodes.append(
+        helper.make_node("Softmax", [last], [OUTPUT_NAME], axis=1)
+        if softmax
+        else helper.make_node("Identity", [last], [OUTPUT_NAME])
+    )
+    return _model("after", nodes, ("output", target.dtype, [classes]), (OUTPUT_NAME, TensorProto.FLOAT, [classes]))
+
+
+def _constant(name: str, values: np.ndarray[Any, Any]) -> onnx.NodeProto:
+    # a node, since old files require every initializer to be an input, too
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values.astype(np.float32), name))
+
+
+def _model(name: str, nodes: list[onnx.NodeProto], taken: _Tensor, given: _Tensor) -> onnx.ModelProto:
+    values = [helper.make_tensor_value_info(name, dtype, ["batch", *shape]) for name, dtype, shape in (taken, given)]
+    return helper.make_model(helper.make_graph(nodes, name, values[:1], values[1:]))

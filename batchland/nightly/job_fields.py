@@ -1,0 +1,131 @@
+"""Types of the job file's fields: durations, paths below the job's root, dated paths, patterns."""
+
+import datetime as dt
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+
+from batchland.errors import BatchlandError
+from batchland.images.sources.selection import pattern_matcher
+from batchland.system.urls import is_url
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_SECONDS: Final = 3650 * 86400
+_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+_DATE: Final = re.compile(r"date(?::(.+))?")
+_DURATION: Final = r"\s*\d+(\.\d+)?\s*[smhd]\s*"
+
+
+def _duration(value: object) -> dt.timedelta:
+    if isinstance(value, dt.timedelta):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
+        raise ValueError('is not a duration; write it like "90s", "10m", "3h" or "2d"')
+    seconds = float(value.strip()[:-1]) * _UNITS[value.strip()[-1]]
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError("is longer than ten years")
+    return dt.timedelta(seconds=seconds)
+
+
+def in_seconds(value: dt.timedelta) -> str:
+    """A duration as the job file writes it, like `90s`."""
+    return f"{value.total_seconds():g}s"
+
+
+Duration = Annotated[
+    dt.timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(in_seconds, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["90s", "10m", "3h", "2d"]}),
+]
+
+
+def below_root(path: Path, info: ValidationInfo) -> Path:
+    """The path, a relative one below the job's `root`."""
+    return Path(info.context["root"], path.expanduser()) if info.context else path
+
+
+def _undated(path: Path) -> Path:
+    if _BRACES.search(str(path)):
+        raise ValueError("only images and labels may contain {date}")
+    return path
+
+
+def _template(path: Path) -> Path:
+    expand(path, dt.date(2000, 1, 1))
+    return path
+
+
+def checked_by(check: Any) -> Any:
+    """A validator that calls `check(value)`, and turns its BatchlandError into a ValueError for pydantic."""
+
+    def validate(value: Any) -> Any:
+        try:
+            if value is not None:
+                check(value)
+        except BatchlandError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    return validate
+
+
+def _no_url(path: Any) -> Any:
+    if isinstance(path, str) and is_url(path):
+        raise ValueError("is a URL, but a job works with paths of this machine; mount the storage")
+    return path
+
+
+def amount_of(text: str, total: float | Fraction) -> Fraction:
+    """A number, like `20`, or a percentage of `total`, like `1.5%`. Raises ValueError."""
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text):
+        raise ValueError('is neither a number nor a percentage; write it like 20 or "1.5%"')
+    return Fraction(text.removesuffix("%")) / 100 * Fraction(total) if text.endswith("%") else Fraction(text)
+
+
+def _amount(value: object) -> object:
+    if type(value) is int:
+        value = str(value)
+    if isinstance(value, str):
+        amount_of(value, 0)
+    return value
+
+
+def _percentage(value: str) -> str:
+    if not value.endswith("%"):
+        raise ValueError('is not a percentage; write it like "50%"')
+    return value
+
+
+Amount = Annotated[
+    str,
+    BeforeValidator(_amount),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": [20, "1.5%"]}),
+]
+"""A number or a percentage, as text; see `amount_of`."""
+Percentage = Annotated[
+    str,
+    BeforeValidator(_amount),
+    AfterValidator(_percentage),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?%$", "examples": ["50%"]}),
+]
+JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), AfterValidator(below_root)]
+"""Relative ones are below the job's `root`."""
+DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(below_root)]
+"""May contain `{date}` or, as in strftime, `{date:%Y/%m/%d}`."""
+Patterns = Annotated[tuple[str, ...], AfterValidator(checked_by(pattern_matcher))]
+
+
+def expand(path: Path, date: dt.date) -> Path:
+    """`path` with its `{date}` and `{date:%Y/%m/%d}` filled in. Raises ValueError for other braces."""
+
+    def fill(braces: re.Match[str]) -> str:
+        found = _DATE.fullmatch(braces[1])
+        if not found:
+            raise ValueError(f"{braces[0]} is unknown; write {{date}} or {{date:%Y/%m/%d}}")
+        return date.strftime(found[1]) if found[1] else date.isoformat()
+
+    return Path(_BRACES.sub(fill, str(path)))

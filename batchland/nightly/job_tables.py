@@ -1,0 +1,136 @@
+"""The tables of the job file: [evaluation], [retry], [retention], [heartbeat], [notify]."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo, model_validator
+
+from batchland.evaluation.gates import parse_gate
+from batchland.evaluation.options import EvaluateOptions
+from batchland.nightly.job_fields import Amount, DatedPath, Duration, JobPath, Percentage, below_root, checked_by
+from batchland.system.options import Options
+
+LAST_GOOD: Final = "last-good"
+
+
+def _baseline(path: Path, info: ValidationInfo) -> Path:
+    return path if path == Path(LAST_GOOD) else below_root(path, info)
+
+
+class JobTable(Options):
+    """Base of the tables."""
+
+    model_config = ConfigDict(validate_default=True)
+
+
+class EvaluationTable(EvaluateOptions):
+    """`[evaluation]`: compare the predictions with labels, and fail the night by gates."""
+
+    model_config = ConfigDict(validate_default=True)
+
+    labels: DatedPath
+    """A folder of class folders, or a CSV or Parquet file with the columns image and label. May contain {date}."""
+    on_missing: Literal["fail", "skip"] = "fail"
+    """fail, or skip the evaluation, where there are no labels."""
+    gates: tuple[Annotated[str, AfterValidator(checked_by(parse_gate))], ...] = ()
+    """Conditions under which the night fails, like "top1 < 0.70" or "drop(top1) > 2%"."""
+    baseline: Annotated[Path, AfterValidator(_baseline)] = Path(LAST_GOOD)
+    """Drops are measured against this: "last-good", the last good night before this one; or a report folder."""
+    compare: bool = True
+    """With several models: compare the others with the first."""
+    images: JobPath | None = None
+    """Folder of the images now, for thumbnails and brightness; the default is the scored folder."""
+
+
+class DeliveryTable(JobTable):
+    """`[delivery]`: what a complete delivery is. A night with another one ends before it scores anything."""
+
+    min_images: Annotated[int, Field(ge=1)] | None = None
+    """With fewer images the delivery is not complete (exit code 66)."""
+    max_images: Annotated[int, Field(ge=1)] | None = None
+    """With more images it is wrong (exit code 4)."""
+    min_of_usual: Percentage | None = None
+    """With fewer images than this share of the usual number it is not complete (66). Usual is the median of
+    the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before five."""
+    max_of_usual: Percentage | None = None
+    """With more images than this share of the usual number it is wrong (4)."""
+    expected: DatedPath | None = None
+    """CSV file with the column image, and maybe size (bytes) and sha256. Missing images and other contents are not
+    complete (66), unexpected images are wrong (4). May contain {date}."""
+    max_ignored: Amount | None = None
+    """With more ignored files, a number or a percentage of the images, it is wrong (4). Hidden, excluded and already
+    scored files do not count."""
+    max_duplicates: Amount | None = None
+    """With more copies of other images, of this night or of the last 30 good nights, it is wrong (4). Reads every image
+    once more."""
+    late: Literal["warn", "score"] = "warn"
+    """Images that come after the night is complete: warn names them, score adds them to the partition."""
+
+
+class MonitorTable(JobTable):
+    """`[monitor]`: find faults of a night without labels."""
+
+    canaries: bool = True
+    """Score the canaries of a model first, if it has any; a difference ends the night (exit code 5). Not with Ray."""
+
+
+class RetryTable(JobTable):
+    """`[retry]`: try again after a temporary fault: no delivery yet, a full disk, a device in use."""
+
+    attempts: Annotated[int, Field(ge=1, le=100)] = 1
+    """Number of attempts in all."""
+    wait: Duration = dt.timedelta(minutes=1)
+    """Time before the second attempt; it doubles before each further one."""
+
+
+class RetentionTable(JobTable):
+    """`[retention]`: delete predictions and reports of nights that neither rule keeps. Records stay."""
+
+    keep_days: Annotated[int, Field(ge=1)] | None = None
+    """Keep nights less than this many days before the night of the run."""
+    keep_nights: Annotated[int, Field(ge=1)] | None = None
+    """Keep this many of the newest nights, including that of the run."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.keep_days is None and self.keep_nights is None:
+            raise ValueError("give keep_days, keep_nights or both")
+        return self
+
+
+class HeartbeatTable(JobTable):
+    """`[heartbeat]`: ping a monitor by HTTP GET when the job starts and ends."""
+
+    url: Annotated[str, AfterValidator(lambda url: str(HttpUrl(url)).rstrip("/"))]
+    """Address of the check, as given by healthchecks.io and similar services."""
+    start: str = "{url}/start"
+    """Pinged at the start; empty for none."""
+    success: str = "{url}"
+    """Pinged after a night that ended with exit code 0."""
+    failure: str = "{url}/{exit_code}"
+    """Pinged after any other night."""
+    timeout: Duration = dt.timedelta(seconds=10)
+    """Longest delay of the job by a ping."""
+
+    def address(self, template: str, exit_code: int | None = None) -> str:
+        """One of the three addresses, filled in."""
+        return template.replace("{url}", self.url).replace("{exit_code}", str(exit_code))
+
+    @model_validator(mode="after")
+    def _addresses(self) -> Self:
+        for template in filter(None, (self.start, self.success, self.failure)):
+            if not self.address(template).startswith(("http://", "https://")):
+                raise ValueError(f"{template!r} is not an http address; write it like '{{url}}/start'")
+        return self
+
+
+class NotifyTable(JobTable):
+    """`[notify]`: run a command at the end, with a summary of the night on its standard input."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Program and arguments, without a shell. BATCHLAND_JOB, _DATE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
+    on: Literal["failure", "change", "always"] = "failure"
+    """failure: after a night that did not end with exit code 0. change: also after the first good night. always."""
+    timeout: Duration = dt.timedelta(seconds=30)
+    """The command is killed after this time."""

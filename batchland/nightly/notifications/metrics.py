@@ -1,0 +1,76 @@
+"""The state of a job as a file for Prometheus's node exporter (textfile collector)."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from batchland.nightly.dates import without_future
+from batchland.nightly.run_record import RunRecord, last_good
+from batchland.system.files import write_file
+
+
+def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None:
+    """Write the metrics of a job's newest night that is not in the future, and of its last good night.
+
+    The file is replaced by rename. records: as `read_runs` gives them, at least one. Raises OutputError.
+    """
+    registry = CollectorRegistry()
+    records = without_future(records, today)
+    newest, good = records[-1], last_good(records)
+
+    def gauge(name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"batchland_{name}", text, ["job_name", *labels], registry=registry)
+
+    for name, text, value in (
+        ("night_timestamp_seconds", "Midnight, local time, of the newest night's date.", _midnight(newest)),
+        ("finished_timestamp_seconds", "When the newest night's run ended.", _finished(newest)),
+        ("success_timestamp_seconds", "When the run of the last good night ended.", _finished(good) if good else None),
+        ("exit_code", "Exit code of the newest night's run.", newest.exit_code),
+        ("duration_seconds", "Wall seconds of the newest night's run.", newest.seconds),
+    ):
+        if value is not None:
+            gauge(name, text).labels(newest.job).set(value)
+    _describe_models(newest, gauge)
+    write_file(path, generate_latest(registry))
+
+
+def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:
+    images = gauge("images", "Images of the newest night, by status.", "model", "status")
+    failed = gauge("failed_images", "Failed images of the newest night, by error code.", "model", "code")
+    rate = gauge("images_per_second", "Throughput of the newest night, start-up included.", "model")
+    info = gauge("model_info", "Model and device of the newest night.", "model", "sha256", "device", "provider")
+    accuracy = gauge(
+        "accuracy", "Top-1 accuracy of the newest night, with the bounds of its interval.", "model", "bound"
+    )
+    passed = gauge("gate_passed", "Whether the newest night passed the gate.", "model", "gate")
+    for model in record.models:
+        own = (record.job, model.name)
+        if model.counts and model.model:
+            images.labels(*own, "ok").set(model.counts.ok)
+            images.labels(*own, "failed").set(model.counts.failed)
+            for code, count in model.counts.failed_by_code.items():
+                failed.labels(*own, code).set(count)
+            info.labels(*own, model.model.sha256, model.device, model.provider).set(1)
+        if model.images_per_second is not None:
+            rate.labels(*own).set(model.images_per_second)
+        if model.evaluation and (top1 := model.evaluation.figures.top1):
+            for bound in ("value", "low", "high"):
+                accuracy.labels(*own, bound).set(getattr(top1, bound))
+        for gate in model.evaluation.gates if model.evaluation else ():
+            if gate.verdict != "not_checked":
+                passed.labels(*own, gate.gate).set(gate.verdict == "passed")
+
+
+def _midnight(record: RunRecord) -> float:
+    midnight = datetime.combine(record.date, time())
+    try:
+        return midnight.timestamp()
+    except (ValueError, OverflowError):  # the first and the last day of the calendar have no local time
+        return midnight.replace(tzinfo=UTC).timestamp()
+
+
+def _finished(record: RunRecord) -> float | None:
+    end = record.deciding.finished_at
+    return datetime.fromisoformat(end).timestamp() if end else None

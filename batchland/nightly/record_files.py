@@ -1,0 +1,144 @@
+"""Read and write the records of a job's nights: `runs/NAME/DATE/run.json`.
+
+for record in read_runs(Path("runs/nightly")): print(record.date, record.outcome)
+"""
+
+import logging
+import os
+from contextlib import suppress
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from batchland.errors import OutputError, UsageError
+from batchland.nightly.run_record import Attempt, RunRecord
+from batchland.system.files import remove_leftovers, replace_file
+from batchland.system.lock import holder, locked
+
+RUN_FILE: Final = "run.json"
+LOG_FILE: Final = "log.jsonl"
+LATEST: Final = "latest"
+"""A link beside the dates, to the newest of them."""
+LOCK_FILE: Final = ".lock"
+"""Beside the dates; a run of the job holds the kernel's lock on it."""
+
+_log = logging.getLogger("batchland")
+
+
+def read_runs(folder: str | os.PathLike[str]) -> list[RunRecord]:
+    """The records of a job, `folder` being `runs/NAME`, oldest date first; none if the folder does not exist.
+
+    An attempt that says `running` while no process holds the job's lock reads as `killed`. A record that cannot be read
+    (perhaps of another version) is skipped with a warning in the log, because it must not end tonight's run.
+    """
+    root = Path(folder)
+    records = []
+    for name in sorted(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file()):
+        try:
+            records.append(read_run(root / name))
+        except UsageError as error:
+            _log.warning("%s", error)
+    return records
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of one night, `folder` being `runs/NAME/DATE`; see `read_runs`. Raises UsageError."""
+    path = folder / RUN_FILE
+    # The lock is read first, so that a run that ends in between is not taken for killed.
+    running = holder(folder.parent / LOCK_FILE)
+    try:
+        record = RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a folder runs/NAME/DATE") from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
+        raise UsageError(f"{path}: is no record that this batchland reads ({where}); move it away") from error
+    attempts = (_killed_if_dead(attempt, running) for attempt in record.attempts)
+    return record.model_copy(update={"attempts": tuple(attempts)})
+
+
+def update_run(folder: Path, record: RunRecord) -> RunRecord:
+    """Write `record` into `folder` (`runs/NAME/DATE`), with the attempts of other processes, and return it.
+
+    A run that did not get the job's lock may call this while another one writes: only its attempt is added. Raises
+    OSError if it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RUN_FILE
+    with locked(folder / f".{RUN_FILE}.lock", str(path), wait=10):
+        if path.exists():
+            before = read_run(folder)
+            merged = {_key(attempt): attempt for attempt in (*before.attempts, *record.attempts)}
+            attempts = tuple(sorted(merged.values(), key=lambda attempt: datetime.fromisoformat(attempt.started_at)))
+            locked_out = all(attempt.outcome == "locked" for attempt in record.attempts)
+            record = (before if locked_out else record).model_copy(update={"attempts": attempts})
+        remove_leftovers(folder)
+        replace_file(path, record.model_dump_json(indent=2) + "\n")
+    return record
+
+
+def point_to_latest(root: Path, today: date) -> None:
+    """Make `runs/NAME/latest` a link to the newest date that has a record and is not in the future.
+
+    If all are in the future, it is the newest of them; without records the link is removed. Raises OSError.
+    """
+    names = [name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file()]
+    newest = max((name for name in names if name <= today.isoformat()), default=max(names, default=None))
+    if newest is None:
+        (root / LATEST).unlink(missing_ok=True)
+        return
+    temporary = root / f".{LATEST}.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(newest)
+    temporary.replace(root / LATEST)
+
+
+def remove_record(root: Path, night: date, today: date) -> Path:
+    """Remove the record of one night of the job whose records are in `root` (`runs/NAME`): rename its file.
+
+    Log, report and predictions of the night stay. Returns the new path. Raises UsageError if there is no such record,
+    LockedError while the job runs, OutputError if it cannot be renamed.
+    """
+    path = root / str(night) / RUN_FILE
+    if not path.is_file():
+        nights = [name for name in sorted(_names(root)) if _is_date(name) and (root / name / RUN_FILE).is_file()]
+        known = f"the job has records from {nights[0]} to {nights[-1]}" if nights else "the job has no records"
+        raise UsageError(f"{path}: no such record; {known}")
+    removed = path.with_name(f"{RUN_FILE}.removed")
+    try:
+        with locked(root / LOCK_FILE, f"job {root.name}", wait=1.0):
+            path.replace(removed)
+            point_to_latest(root, today)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror})") from error
+    return removed
+
+
+def _key(attempt: Attempt) -> tuple[str, str]:
+    return attempt.run_id, attempt.started_at
+
+
+def _killed_if_dead(attempt: Attempt, running: dict[str, Any] | None) -> Attempt:
+    """The attempt; `killed` if it says `running` and its process does not hold the job's lock."""
+    if attempt.outcome != "running":
+        return attempt
+    if running and (running.get("pid"), running.get("host")) == (attempt.pid, attempt.host):
+        begin, since = (datetime.fromisoformat(time) for time in (attempt.started_at, running["since"]))
+        if begin >= since:  # else an earlier process had the same pid
+            return attempt
+    error = "killed, or the machine went down; run it again to resume"
+    return attempt.model_copy(update={"outcome": "killed", "error": error})
+
+
+def _names(root: Path) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(root)
+    return []
+
+
+def _is_date(name: str) -> bool:
+    with suppress(ValueError):
+        return date.fromisoformat(name).isoformat() == name
+    return False

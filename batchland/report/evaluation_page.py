@@ -1,0 +1,63 @@
+"""The page about one evaluation."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.evaluation.calibration import ROUND_THRESHOLDS
+from batchland.evaluation.schema import EvaluationSummary, Slice
+from batchland.report.confusion import confusion_view
+from batchland.report.evaluation_text import shown_figures
+from batchland.report.findings import SMALLEST_SLICE, findings, headline, verdict
+from batchland.report.gallery import galleries
+from batchland.report.html import LONG_TABLE, render_page
+from batchland.report.options import ReportOptions
+from batchland.report.plots import coverage_plot, reliability_plot
+
+if TYPE_CHECKING:
+    from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.gates import GateResult
+
+
+def evaluation_page(evaluation: "Evaluation", options: ReportOptions, gates: Sequence["GateResult"] = ()) -> str:
+    """One HTML document."""
+    summary = evaluation.summary
+    classes = _worst_first(evaluation.per_class)
+    return render_page(
+        "report.html.j2",
+        summary=summary,
+        options=options,
+        gates=gates,
+        verdict=verdict(evaluation, gates),
+        headline=headline(summary),
+        findings=findings(evaluation),
+        figures=shown_figures(summary),
+        classes=classes,
+        few=SMALLEST_SLICE,
+        any_failed=any(row["failed"] for row in classes),
+        long_table=len(classes) > LONG_TABLE,
+        confusion=confusion_view(evaluation),
+        galleries=galleries(evaluation, options),
+        reliability=reliability_plot(summary.reliability),
+        coverage=coverage_plot(summary.coverage, ROUND_THRESHOLDS),
+        thresholds=[point for point in summary.coverage if point.threshold in ROUND_THRESHOLDS],
+        slices=_by_dimension(summary),
+    )
+
+
+def _worst_first(per_class: pa.Table) -> list[dict[str, Any]]:
+    """Rows by accuracy, then by falling support; classes without images last."""
+    accuracy = pc.fill_null(per_class["accuracy"], 2.0).to_numpy()
+    order = np.lexsort((per_class["class_index"].to_numpy(), -per_class["support"].to_numpy(), accuracy))
+    rows: list[dict[str, Any]] = per_class.take(order).to_pylist()
+    return rows
+
+
+def _by_dimension(summary: EvaluationSummary) -> dict[str, list[Slice]]:
+    found: dict[str, list[Slice]] = {}
+    for part in summary.slices:
+        found.setdefault(part.dimension, []).append(part)
+    return found

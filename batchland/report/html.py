@@ -1,0 +1,43 @@
+"""Render the templates. Jinja escapes all text, and a page requests nothing."""
+
+import base64
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from batchland.report import plots
+from batchland.system import text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+LONG_TABLE: Final = 30
+"""Rows; a longer table scrolls in its own box."""
+
+
+def render_page(template: str, *, folder: Path = TEMPLATES, **context: Any) -> str:
+    """Render a template of `folder` as one HTML document. Its content security policy allows only page.js, by hash."""
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _environment(folder).get_template(template).render(script=script, script_hash=digest, style=style, **context)
+
+
+@lru_cache
+def _environment(folder: Path) -> "Environment":
+    """folder: may extend and include this room's templates."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader((folder, TEMPLATES)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = ("percent", "interval", "count", "images", "points", "p_value", "visible")
+    environment.filters |= {name: getattr(text, name) for name in names}
+    environment.globals["plot"] = plots
+    return environment

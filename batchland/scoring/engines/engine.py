@@ -1,0 +1,86 @@
+"""What an engine is, and what all engines share: the rows do not depend on which engine makes them."""
+
+import time
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol, Self
+
+import pyarrow as pa
+
+from batchland.images.encoded_jpegs import JpegRows
+from batchland.images.loader import Batch, decode_image
+from batchland.images.preprocess import Pixels
+from batchland.images.sources.refs import ImageRef
+from batchland.models.session import OpenModel, Session
+from batchland.predictions.rows import to_rows
+
+MAX_CPU_CALLS: Final = 4
+"""Calls of the model at once on a CPU; each takes memory for the activations of its batch."""
+
+
+class Scored(NamedTuple):
+    """The rows of one batch, and the seconds spent on them, summed over workers."""
+
+    rows: pa.RecordBatch
+    """Of schema PREDICTIONS, or SHARD_PREDICTIONS if the images have positions."""
+    read_seconds: float
+    decode_seconds: float
+    infer_seconds: float
+    decoded_on_gpu: int = 0
+    """Number of images."""
+
+    @property
+    def failed(self) -> int:
+        """Number of failed rows."""
+        failed: int = self.rows.num_rows - self.rows.column("error_code").null_count
+        return failed
+
+
+class Engine(Protocol):
+    """Context that turns images into rows."""
+
+    @property
+    def model(self) -> OpenModel:
+        """The model, and where it runs. Known within the context."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def score(
+        self, images: Iterable[ImageRef | None], notes_dir: Path, on_wait: Callable[[], None]
+    ) -> Generator[Scored, None, None]:
+        """Batches of `images`, scored, in order. A None among the images ends the batch.
+
+        notes_dir: a folder of the unfinished run, for notes from one run to the next. on_wait: is called about twice a
+        second while a batch is waited for, and may raise. A bounded number of images is taken ahead.
+        """
+
+
+def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
+    """Rows of a batch. The model is not called if all images have failed."""
+    outcomes = list(batch.outcomes)
+    decoded_on_cpu = []
+
+    def decode_on_cpu(row: int) -> Pixels | None:
+        """Decode on the CPU a JPEG that the GPU cannot decode."""
+        outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess)
+        facts = outcomes[row]
+        outcomes[row] = outcome._replace(
+            file_size=facts.file_size, modified_us=facts.modified_us, read_seconds=facts.read_seconds
+        )
+        decoded_on_cpu.append(row)
+        return pixels
+
+    begin = time.perf_counter()
+    probabilities = None
+    if batch.failed < len(batch.refs):
+        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
+    infer_seconds = time.perf_counter() - begin
+    return Scored(
+        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, top_k),
+        sum(outcome.read_seconds for outcome in outcomes),
+        sum(outcome.decode_seconds for outcome in outcomes),
+        infer_seconds,
+        len(batch.encoded.keys() - decoded_on_cpu),
+    )

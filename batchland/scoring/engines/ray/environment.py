@@ -1,0 +1,23 @@
+"""What has to be done before Ray is imported."""
+
+import os
+from importlib.util import find_spec
+from typing import Final
+
+from batchland.errors import UsageError
+
+_VARIABLES: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report usage to its makers
+    # Ray's own log lines would come between ours on stderr, and on stdout; its errors arrive as exceptions anyway.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+}
+_PACKAGES: Final = ("ray", "pandas", "fsspec")
+
+
+def prepare_import() -> None:
+    """Set Ray's environment variables where they are not set. Raises UsageError if a package is not installed."""
+    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
+        raise UsageError(f"engine ray needs {', '.join(missing)}; install with `pip install 'batchland[ray]'`")
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)

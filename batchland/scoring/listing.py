@@ -1,0 +1,108 @@
+"""The images of a run: those of a source that match the patterns and are not scored already.
+
+Whoever needs to know what a run scores asks its ImageListing: score() for the images, a progress bar for their number,
+a night for whether there are any.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Final
+
+from batchland.errors import UsageError
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.selection import select_images
+from batchland.images.sources.source import ContainerSource, Source
+from batchland.scoring.options import ScoreSettings, Shard
+from batchland.system.names import display_path
+
+ALREADY_SCORED: Final = "already scored"
+"""Key of skipped images in the counts of ignored ones."""
+Skip = Callable[[ImageRef], bool]
+"""Tells whether a listed image is scored already and gets no row."""
+
+
+class ImageListing:
+    """The images of one run, in listing order.
+
+    `first` and `images` share one walk over the source, so asking for the first image costs no second walk. `ignored`
+    counts what that walk passes over.
+    """
+
+    def __init__(
+        self, source: Source, settings: ScoreSettings, *, image_list: str | None = None, skip: Skip | None = None
+    ) -> None:
+        self.source = source
+        self.ignored = Ignored()
+        self._settings = settings
+        self._image_list = image_list
+        self._skip = skip
+        self._walk: Iterator[ImageRef] | None = None
+
+    def first(self) -> ImageRef | None:
+        """The first image, None if there is none. Raises UsageError if the source cannot be opened."""
+        if self._walk is None:
+            self._walk = self.selected(self.source.images(self.ignored), self.ignored)
+        first = next(self._walk, None)
+        if first is not None:
+            self._walk = chain([first], self._walk)
+        return first
+
+    def images(self) -> Iterator[ImageRef]:
+        """All images, once. Raises UsageError if there are none, or if the source cannot be opened."""
+        if self.first() is None:
+            raise self._no_images()
+        assert self._walk is not None
+        return self._walk
+
+    def selected(self, images: Iterable[ImageRef], ignored: Ignored) -> Iterator[ImageRef]:
+        """Those of `images` that the run scores; the others are counted in `ignored`."""
+        for ref in select_images(images, self._settings.include, self._settings.exclude, ignored):
+            if self._skip is not None and self._skip(ref):
+                ignored.counts[ALREADY_SCORED] += 1
+            else:
+                yield ref
+
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The images that replace the failed row `name`: one, or all images of a folder that could not be listed."""
+        images = self.source.retry_refs(name)
+        return self.selected(images, Ignored()) if name.endswith("/") else images
+
+    def second_walk(self, shard: Shard | None = None) -> Iterator[ImageRef]:
+        """The images once more, for a progress bar to count them; only those of `shard`, if given."""
+        if shard is None:
+            images = self.source.images(Ignored())
+        elif isinstance(self.source, ContainerSource):
+            containers = filter(shard.owns, self.source.containers(Ignored()))
+            images = chain.from_iterable(self.source.images_in(name, Ignored()) for name in containers)
+        else:
+            images = (ref for ref in self.source.images(Ignored()) if shard.owns(ref.name))
+        return self.selected(images, Ignored())
+
+    def found(self) -> str:
+        """What the walk passed over, for messages: `1 hidden, 2 .txt`."""
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.counts.items())) or "nothing at all"
+
+    def _no_images(self) -> UsageError:
+        problem = f"no images to score (found: {self.found()})"
+        if self._image_list is not None:
+            name = "standard input" if self._image_list == "-" else display_path(self._image_list)
+            return UsageError(f"{name}: {problem}; give a list with one path a line")
+        if any(kind.startswith(".") or kind == "no extension" for kind in self.ignored.counts):
+            return UsageError(f"{self.source.name}: {problem}", advice="all_files")
+        return UsageError(f"{self.source.name}: {problem}; give the folder that holds them")
+
+
+def open_listing(
+    images: str | os.PathLike[str] | None,
+    settings: ScoreSettings,
+    *,
+    image_list: str | None = None,
+    skip: Skip | None = None,
+) -> ImageListing:
+    """The images of a folder, a URL, tar or Parquet files, or of a list. Raises UsageError if none of them is given."""
+    source = open_source(
+        images, image_list=image_list, all_files=settings.all_files, follow_links=settings.follow_links
+    )
+    return ImageListing(source, settings, image_list=image_list, skip=skip)

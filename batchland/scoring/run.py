@@ -1,0 +1,88 @@
+"""A run: what it scores, and where its rows go. `Run` scores all images; shards and retries are kinds of it.
+
+score() asks a run for `entries`, `fingerprint`, `schema` and `finish`, and does the same for every kind.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from batchland.errors import UsageError
+from batchland.models.session import OpenModel
+from batchland.predictions.schema import PREDICTIONS, Manifest
+from batchland.predictions.storage import display_location, open_output, output_location
+from batchland.predictions.writer import Entry, PredictionSink
+from batchland.scoring.listing import ImageListing
+from batchland.scoring.manifest import fingerprint
+from batchland.scoring.options import ScoreOptions
+from batchland.system.names import display_path
+
+
+class Run:
+    """Score all images of a listing into `out`, an absolute path or a URL.
+
+    Raises UsageError if `out` lies where the run reads.
+    """
+
+    schema: ClassVar[pa.Schema] = PREDICTIONS
+    row_group_size: ClassVar[int | None] = None
+    """Rows per row group in a folder of parts; None takes the whole part."""
+
+    def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions) -> None:
+        self.listing = listing
+        self.out = out
+        self.options = options
+        self._check_output()
+
+    def entries(self) -> Iterator[Entry]:
+        """An entry for each row of the output, in order: an image to score, or a row to keep."""
+        return self.listing.images()
+
+    def fingerprint(self, model: OpenModel) -> dict[str, Any]:
+        """Everything that decides what the rows are: finished parts are resumed only under the same fingerprint."""
+        return fingerprint(self.listing.source, self.options, model)
+
+    def finished_before(self, model: OpenModel) -> Manifest | None:  # noqa: ARG002
+        """The manifest of an earlier run that leaves nothing to do."""
+        return None
+
+    def ignored(self) -> Mapping[str, int]:
+        """Counts of what was not listed, by kind, when everything is listed."""
+        return self.listing.ignored.counts
+
+    def finish(self, model: OpenModel) -> dict[str, Any]:  # noqa: ARG002
+        """Further fields of the manifest, when everything is listed."""
+        return {}
+
+    def open_sink(self, model: OpenModel) -> PredictionSink:
+        """The output, to be entered as a context."""
+        return PredictionSink(
+            open_output(self.out),
+            self.fingerprint(model),
+            batch_size=self.options.batch_size,
+            part_size=self.options.part_size,
+            schema=self.schema,
+            row_group_size=self.row_group_size,
+            overwrite=self.options.overwrite or self.options.retry_failed or self.options.add_missing,
+            restart=self.options.restart,
+        )
+
+    def _check_output(self) -> None:
+        name, resolved = display_location(self.out), _resolved(self.out)
+        if self.options.image_list is None and resolved.startswith(self.listing.source.name.rstrip("/") + "/"):
+            raise UsageError(f"{name}: lies inside the images to score", advice="other_out")
+        for read in self.listing.source.inputs():
+            if f"{_resolved(output_location(read))}/".startswith(f"{resolved}/"):
+                raise UsageError(f"{name}: would replace {display_path(read)}, which is an input", advice="other_out")
+        try:
+            os.fsencode(self.out).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{name}: its name is not valid UTF-8", advice="other_out") from error
+
+
+def _resolved(location: Path | str) -> str:
+    """A path or URL as text, links of a path resolved."""
+    return display_path(location.resolve()) if isinstance(location, Path) else display_location(location)

@@ -1,0 +1,104 @@
+"""The stages of training a model: on images, or a head on features and then parts of the backbone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from batchland.training.backbones import find_blocks
+from batchland.training.batches import FeatureBatches, ImageBatches, InOrder, images_in_order
+from batchland.training.compute import Compute
+from batchland.training.dataset import PhotoDataset, TrainingData
+from batchland.training.features import FeatureExtractor, OnBatch
+from batchland.training.loop import Stage
+from batchland.training.metrics import StageName
+from batchland.training.models import ServedModel, fold_standardisation, head, transfer_network
+from batchland.training.options import Architecture, TrainOptions
+from batchland.training.recipes import RECIPES, Recipe
+from batchland.training.sampling import Draws
+
+
+@dataclass(frozen=True)
+class ModelStages:
+    """The stages of one model, from its data and options."""
+
+    name: Architecture
+    model: ServedModel
+    data: TrainingData
+    options: TrainOptions
+    compute: Compute
+    features: Path
+    """Folder for the backbone's features, kept until the run is finished."""
+    on_features: OnBatch
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, with the values that the options override."""
+        recipe = RECIPES[self.options.recipe, self.name]
+        return replace(
+            recipe,
+            epochs=self.options.epochs or recipe.epochs,
+            learning_rate=self.options.learning_rate or recipe.learning_rate,
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of all stages together."""
+        tuned = self.options.unfreeze_epochs if self.name == "transfer" and self.options.unfreeze else 0
+        return self.recipe.epochs + tuned
+
+    def stages(self, resumed: StageName | None) -> Iterator[Stage]:
+        """Yield the stages, each after the one before is trained. resumed: start at this stage."""
+        if self.name == "scratch":
+            yield self._on_images("pictures", self.recipe)
+            return
+        if resumed != "fine-tune":
+            yield from self._on_features()
+        if self.options.unfreeze:
+            for block in find_blocks(transfer_network(self.model).backbone, self.options.unfreeze):
+                block.requires_grad_(True)
+            recipe = replace(
+                self.recipe, epochs=self.options.unfreeze_epochs, learning_rate=self.options.unfreeze_learning_rate
+            )
+            yield self._on_images("fine-tune", recipe)
+
+    def _on_images(self, name: StageName, recipe: Recipe) -> Stage:
+        dataset = PhotoDataset(self.data.training, self.data.spec, recipe.augment)
+        training = ImageBatches(dataset, self._draws(), self.options.batch_size, self._workers, self.compute)
+        validation = images_in_order(self.data.validation, self.options.batch_size, self.compute.device)
+        return Stage(
+            name, self.model, self.model.logits, training, validation, recipe, self.compute, self.options.patience
+        )
+
+    def _on_features(self) -> Iterator[Stage]:
+        """Compute the features once, then train the head on them."""
+        extractor = FeatureExtractor(
+            self.model, self.data, self.compute, self._workers, self.features, self.on_features
+        )
+        if self.options.weights == "none":
+            extractor.calibrate()
+        training = extractor.training(self.recipe.augment, self.options.views, self.options.seed)
+        validation = extractor.validation()
+        mean, std = training.mean((0, 1)), training.std((0, 1))
+        std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant feature
+        if self.recipe.standardise_features:
+            training, validation = (training - mean) / std, (validation - mean) / std
+        size, device = self.options.batch_size, self.compute.device
+        labels = self.data.training.labels.to(device)
+        learner = head(self.model)
+        yield Stage(
+            "head", learner, learner, FeatureBatches(training, labels, self._draws(), size),
+            InOrder(lambda: torch.split(validation, size), self.data.validation.labels, device),
+            self.recipe, Compute(device, bf16=False), self.options.patience,
+        )  # fmt: skip
+        if self.recipe.standardise_features:
+            fold_standardisation(self.model, mean, std)
+
+    def _draws(self) -> Draws:
+        labels = [example.class_index for example in self.data.training.examples]
+        return Draws(labels, self.options.seed, balanced=self.options.balanced)
+
+    @property
+    def _workers(self) -> int:
+        return self.compute.workers(self.options.num_workers)

@@ -1,0 +1,159 @@
+"""Click options come from the fields of option models: none is restated, and none is forgotten."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import Field, field_validator
+
+from batchland.cli.command import command
+from batchland.cli.data import download, split
+from batchland.cli.evaluate import compare, evaluate
+from batchland.cli.history import trend
+from batchland.cli.options import Flag, build, options_of
+from batchland.cli.score import score
+from batchland.cli.train import export, train
+from batchland.data.options import DownloadOptions, SplitOptions
+from batchland.evaluation.options import CompareOptions, EvaluateOptions
+from batchland.scoring.options import ScoreOptions
+from batchland.system.options import Options
+from batchland.training.options import ExportOptions, TrainOptions
+from batchland.trend.options import TrendOptions
+
+
+class Baking(Options):
+    """How to bake."""
+
+    degrees: Annotated[int, Field(gt=0, le=300)] = 180
+    """Temperature of the oven. More burns."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """How long. Default: until it is brown."""
+    flour: Literal["rye", "wheat"] = "rye"
+    """What it is made of."""
+    toppings: tuple[str, ...] = ()
+    """What goes on top."""
+    weight: int = 2 * 10**9
+    """Size of the dough, in bytes."""
+    crust: bool = True
+    """Bake a crust."""
+    salt: bool = False
+    """Add salt."""
+    shares: dict[str, float] = Field(default={"a": 0.5, "b": 0.5})
+    """Who gets how much."""
+    recipe: Path | None = None
+    """File to follow."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _text(cls, recipe: Path | None) -> Path | None:
+        if recipe and recipe.suffix != ".txt":
+            raise ValueError("should end in .txt")
+        return recipe
+
+
+@command(epilog="Example: bake")
+@options_of(
+    f"{__name__}:Baking",
+    Flag("degrees", "-d", brief=True),
+    "minutes",
+    "flour",
+    Flag("toppings", "--top", metavar="THING"),
+    Flag("weight", metavar="GB"),
+    "crust",
+    "salt",
+    Flag("shares", metavar="NAME=SHARE,..."),
+    "recipe",
+)
+def bake(**values: object) -> None:
+    """Bake."""
+    values["shares"] = {}
+    click.echo(build(Baking, values).model_dump_json())
+
+
+HELP = """\
+Usage: bake [OPTIONS]
+
+  Bake.
+
+Options:
+  -d, --degrees INTEGER RANGE  Temperature of the oven.  [default: 180; 1<=x<=300]
+  --minutes FLOAT RANGE        How long.  [default: until it is brown; x>0]
+  --flour [rye|wheat]          What it is made of.  [default: rye]
+  --top THING                  What goes on top. Repeatable.
+  --weight GB                  Size of the dough, in GB.  [default: 2; x>0]
+  --crust / --no-crust         Bake a crust.  [default: crust]
+  --salt                       Add salt.
+  --shares NAME=SHARE,...      Who gets how much.  [default: a=0.5,b=0.5]
+  --recipe PATH                File to follow.
+  --help                       Show this message and exit.
+
+  Example: bake
+"""
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests are not imported by name."""
+    monkeypatch.setitem(__import__("sys").modules, __name__, __import__("types").SimpleNamespace(Baking=Baking))
+
+
+def test_the_help_shows_type_bounds_default_and_docstring_of_each_field() -> None:
+    result = CliRunner().invoke(bake, ["--help"], prog_name="bake", max_content_width=100, terminal_width=100)
+    assert result.output == HELP
+
+
+def test_values_reach_the_model() -> None:
+    assert CliRunner().invoke(bake, []).output == Baking(shares={}).model_dump_json() + "\n"
+    given = ["-d", "200", "--minutes", "3", "--top", "a", "--top", "b", "--weight", "0.5", "--no-crust", "--salt"]
+    assert CliRunner().invoke(bake, [*given, "--recipe", "pie.txt"]).output == (
+        Baking(
+            degrees=200, minutes=3.0, toppings=("a", "b"), weight=5 * 10**8, crust=False, salt=True, shares={},
+            recipe=Path("pie.txt"),
+        ).model_dump_json() + "\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--degrees", "0"], "Invalid value for '-d' / '--degrees': 0 is not in the range 1<=x<=300."),
+        (["--flour", "corn"], "Invalid value for '--flour': 'corn' is not one of 'rye', 'wheat'."),
+        (["--recipe", "pie.md"], "Invalid value for '--recipe': pie.md: should end in .txt"),
+        (["--sugar"], "No such option '--sugar'. (Did you mean one of: '--salt', '--shares'?)"),
+    ],
+)
+def test_usage_errors_print_the_usage_line(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(bake, arguments, prog_name="bake")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Usage: bake [OPTIONS]\nTry 'bake --help' for help.\n\nError: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("made", "model", "not_options"),
+    [
+        (score, ScoreOptions, {"time_limit", "job", "add_missing"}),
+        (evaluate, EvaluateOptions, {"brightness_sample"}),
+        (compare, CompareOptions, set()),
+        (train, TrainOptions, set()),
+        (export, ExportOptions, set()),
+        (trend, TrendOptions, set()),
+        (download, DownloadOptions, {"limits"}),
+        (split, SplitOptions, set()),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_every_field_is_an_option_with_its_text_and_default(
+    made: click.Command, model: type[Options], not_options: set[str]
+) -> None:
+    options = {option.name: option for option in made.params if isinstance(option, click.Option)}
+    assert set(model.model_fields) - set(options) == not_options
+    for name, field in model.model_fields.items():
+        if name in options and isinstance(field.default, bool | int | float | str) and field.default != "":
+            expected = (field.default, round(field.default / 10**9)) if name == "cache_limit" else (field.default,)
+            assert options[name].default in expected, name
+        if name in options:
+            first = " ".join((field.description or "").split()).partition(". ")[0].removesuffix(".")
+            assert (options[name].help or "").startswith(re.sub(r"\bbytes\b", "GB", first)), name
