@@ -91,7 +91,7 @@ def start_error(error: Exception, name: str) -> BatchlandError:
     if "libjvm" in str(error) or "libhdfs" in str(error):
         return UsageError(
             f"{name}: hdfs needs Java and Hadoop's native library; set JAVA_HOME, HADOOP_HOME and CLASSPATH "
-            f"(`hadoop classpath --glob`)"
+            f"(docs/sources.md)"
         )
     if isinstance(error, pa.ArrowException) and not isinstance(error, OSError):
         if "Unrecognized filesystem" in str(error):

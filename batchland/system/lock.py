@@ -79,7 +79,7 @@ def holder(path: Path) -> dict[str, Any] | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return read_facts(os.pread(descriptor, 4096, 0))
+        return _facts_in(descriptor)
     else:
         return None
     finally:
@@ -96,7 +96,7 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
                 return descriptor
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                holder = describe_holder(read_facts(os.pread(descriptor, 4096, 0)))
+                holder = describe_holder(_facts_in(descriptor))
                 _close(descriptor)
                 raise LockedError(f"{what}: {holder} is writing it; wait for that run or stop it") from None
             time.sleep(_POLL_SECONDS)
@@ -104,6 +104,13 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
             _close(descriptor)
             raise
         _close(descriptor)
+
+
+def _facts_in(descriptor: int) -> dict[str, Any]:
+    try:
+        return read_facts(os.pread(descriptor, 4096, 0))
+    except OSError:  # the lock is held all the same
+        return {}
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
