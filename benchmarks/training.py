@@ -250,10 +250,10 @@ def _train(data: Path, out: Path, **options: Any) -> tuple[Any, list[tuple[float
 
 
 def _split(samples: Iterable[tuple[str, int]]) -> tuple[list[int], list[int]]:
-    """Places of the photos that batchland trains and validates on."""
-    from batchland.training.dataset import split_places
+    """Indices of the photos that batchland trains and validates on."""
+    from batchland.training.dataset import split_indices
 
-    return split_places([label for _, label in samples], 1337)
+    return split_indices([label for _, label in samples], 1337)
 
 
 def _test_images(data: Path, card: Any) -> Iterator[tuple[Any, int]]:

@@ -13,11 +13,10 @@ from s3_server import bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
 import batchland.system.retries
+import batchland.training  # sets up OpenMP before a test imports torch
 from batchland.images.sources import refs
 
 __all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as batchland.training does, but some tests import torch before it
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
     if samples is not None:
         check_new_file(samples, ".png")
         if samples.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{samples}: lies inside {folder}, among the photos; give --samples a name elsewhere")
+            raise UsageError(f"{samples}: is inside {folder}, among the photos; give --samples another path")
 
     with ProgressBar("photos") as bar:
         found, classes = run(folder, on_progress=bar.update)
@@ -114,4 +114,4 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
         write_file(samples, lambda file: contact_sheet(classes).save(file, "PNG"))
     wrong = len(found.findings) if strict else found.problems
     if wrong:
-        raise GateFailedError(f"{folder}: {counted(wrong, 'problem')}, see above; mend the folders")
+        raise GateFailedError(f"{folder}: {counted(wrong, 'problem')}, see above; correct the folders")

@@ -58,6 +58,7 @@ def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
 
     One page of accuracy, predicted classes, confidence, drift against a reference, failures and speed; and its table.
     """
+    from batchland.nightly.dates import local_today, without_future
     from batchland.nightly.history import job_records
     from batchland.trend.measure import measure
     from batchland.trend.options import TrendOptions
@@ -65,6 +66,6 @@ def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
     from batchland.trend.write import write_trend
 
     options = build(TrendOptions, values)
-    found = measure(job_records(runs, name), options)
+    found = measure(without_future(job_records(runs, name), local_today()), options)
     files = write_trend(found, out)
     click.echo(terminal_summary(found) + f"Trend: {files.html}; table: {files.parquet}.")

@@ -24,7 +24,7 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
     shards are missing, unfinished, damaged or made in different ways, they are named and nothing is written. The shards
     themselves are never changed.
     """
-    from batchland.predictions.storage import manifest_place
+    from batchland.predictions.storage import manifest_location
     from batchland.scoring.merge.merge import merge as run
     from batchland.scoring.options import FailureLimit, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
@@ -41,7 +41,7 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool) -> Non
         f"{counts.listed} images, "
         f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
         f"Predictions: {display_path(out)}; "
-        f"manifest: {display_path(manifest_place(out if is_url(out) else Path(out)))}."
+        f"manifest: {display_path(manifest_location(out if is_url(out) else Path(out)))}."
     )
     if limit:
         limit.check(counts)

@@ -32,6 +32,7 @@ _set_option = click.option(
 @click.option("--to", "last", type=_DATE, help="... to this one, without heartbeat and notification.")
 @_set_option
 @click.option("--force", is_flag=True, help="Replace a complete partition. Readers see the old or the new one.")
+@click.option("--future", is_flag=True, help="Allow dates after today. Metrics and retention ignore such nights.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, without doing it.")
 @click.pass_context
 def run(
@@ -42,6 +43,7 @@ def run(
     last: datetime | None,
     settings: tuple[str, ...],
     force: bool,
+    future: bool,
     dry_run: bool,
 ) -> None:
     """Run one night of a job: score, evaluate, check gates, record.
@@ -53,6 +55,7 @@ def run(
     Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;
     74 output cannot be written; 75 another run is going on; 130/143 interrupted or out of time; a rerun continues.
     """
+    from batchland.nightly.dates import check_date, local_today
     from batchland.nightly.job import load_job
     from batchland.nightly.plan import plan_night
     from batchland.nightly.run_text import describe_run
@@ -60,11 +63,15 @@ def run(
 
     job = load_job(job_file, settings)
     exit_code = 0
-    for day in _nights(night, first, last) or [job.night(datetime.now().astimezone().date())]:
+    today = local_today()
+    nights = _nights(night, first, last) or [job.night(today)]
+    if not future:
+        check_date(nights[-1], today)
+    for day in nights:
         if dry_run:
-            click.echo("\n".join(plan_night(job, day, force=force).lines))
+            click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
             continue
-        result = run_night(job, day, force=force, quiet=first is not None)
+        result = run_night(job, day, force=force, quiet=first is not None, future=future)
         click.echo(describe_run(result.record, error=False), nl=False)  # which the log has said, on stderr
         attempt = result.attempt
         exit_code = exit_code or attempt.exit_code or 0
@@ -79,13 +86,35 @@ def _nights(night: datetime | None, first: datetime | None, last: datetime | Non
     if first is None or last is None or night is not None:
         raise click.UsageError("give --from and --to together, and without --date")
     if last < first:
-        raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
+        raise click.UsageError(f"--to {last:%Y-%m-%d} is before --from {first:%Y-%m-%d}")
     return [(first + timedelta(days=days)).date() for days in range((last - first).days + 1)]
 
 
 @group()
 def job() -> None:
     """Check job files."""
+
+
+@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
+@click.argument("name")
+@click.option("--date", "night", type=_DATE, required=True, help="The night of the record.")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="The folder with the records of all jobs.",
+)
+def remove_record(name: str, night: datetime, runs: Path) -> None:
+    """Remove the record of one night of job NAME, for example of a mistyped date.
+
+    The record is renamed to run.json.removed. Log, report and predictions of the night stay.
+    """
+    from batchland.nightly.dates import local_today
+    from batchland.nightly.record_files import remove_record as remove
+
+    removed = remove(runs / name, night.date(), local_today())
+    click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
 
 
 @job.command(epilog="Example: batchland job check jobs/nightly.toml")

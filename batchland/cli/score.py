@@ -69,7 +69,9 @@ def score(images: str | None, out: str, max_failed: str | None, **values: Any) -
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)
     if summary.done_before:
-        click.echo(f"Shard {options.shard} is scored already, in {_shown(summary.out)}; --overwrite scores it again.")
+        click.echo(
+            f"Shard {options.shard} is scored already, in {_relative(summary.out)}; --overwrite scores it again."
+        )
     else:
         click.echo(_score_paragraph(images or options.image_list or "", summary))
     if limit:
@@ -90,42 +92,42 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
         f"Scored {counts.listed} images of {display_path(images)}{resumed} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "
         f"{manifest.images_per_second:.1f} images/s: {counts.ok} ok, "
-        f"{counts.failed} failed{f' ({codes})' if codes else ''}. {_passed_over(manifest)}{_on_gpus(manifest)}"
+        f"{counts.failed} failed{f' ({codes})' if codes else ''}. {_skipped(manifest)}{_on_gpus(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
-        f"Predictions: {_shown(summary.out)}; manifest: {_shown(summary.manifest_path)}."
+        f"Predictions: {_relative(summary.out)}; manifest: {_relative(summary.manifest_path)}."
     )
 
 
-def _passed_over(manifest: "Manifest") -> str:
-    """What was not listed, but for what nobody expects to be: hidden files, and those of other extensions."""
-    told = ", ".join(
+def _skipped(manifest: "Manifest") -> str:
+    """Files that were not listed, except hidden files and those with other extensions."""
+    kinds = ", ".join(
         f"{kind} {count}"
         for kind, count in manifest.ignored.items()
         if kind not in ("hidden", "no extension") and not kind.startswith(".")
     )
-    return f"Passed over: {told}. " if told else ""
+    return f"Skipped: {kinds}. " if kinds else ""
 
 
 def _on_gpus(manifest: "Manifest") -> str:
-    """Of a run on GPUs: what they did not do, of the model and of the decoding."""
+    """How much of a run on GPUs the CPU did, of the model and of the decoding."""
     execution = manifest.execution
     if execution is None:
         return ""
-    told = ""
+    text = ""
     if names := execution.cpu_nodes:
-        told = (
-            f"Left to the CPU were {len(names)} of the model's {sum(execution.nodes.values())} nodes: "
+        text = (
+            f"The CPU ran {len(names)} of the model's {sum(execution.nodes.values())} nodes: "
             f"{first_few(names, _NODES_SHOWN)}. "
         )
     if manifest.decoder:
         scored = manifest.counts.listed - manifest.resumed_images - manifest.kept_images
-        told += f"JPEGs decoded on the GPU: {execution.decoded_on_gpu} of {scored} images, by {manifest.decoder}. "
-    return told
+        text += f"JPEGs decoded on the GPU: {execution.decoded_on_gpu} of {scored} images, by {manifest.decoder}. "
+    return text
 
 
-def _shown(path: Path | str) -> Path | str:
-    """Relative to here, where it lies below."""
+def _relative(path: Path | str) -> Path | str:
+    """Relative to the working folder, if it is below it."""
     if isinstance(path, str):
         return path
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,7 +1,7 @@
-"""Unpack a zip or tar archive that nobody vouches for: nothing outside the target, no links, no absurd sizes.
+"""Unpack an untrusted zip or tar archive: refuses links, paths outside the target and excessive sizes.
 
-Names, links and sizes are judged here and not left to the archive's word: bytes are counted as they come out. What is
-refused is refused as a whole; throwing away what was unpacked until then is the caller's part.
+Sizes are counted while unpacking, not taken from the archive's headers. One bad entry refuses the whole archive; the
+caller deletes what was unpacked before it.
 """
 
 import errno
@@ -22,9 +22,9 @@ from batchland.errors import UsageError
 
 _CHUNK: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 64 << 20
-"""Bytes that may come out whatever the ratio: a small archive of plain pictures is no bomb."""
+"""Unpacked bytes below which the ratio is not checked: a small archive of uniform images may compress well."""
 _JUNK: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
-# What the readers raise on damaged archives; NotImplementedError is zipfile's word for a compression it does not know.
+# What the readers raise on damaged archives; zipfile raises NotImplementedError for an unknown compression.
 _DAMAGE: Final = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError, UnicodeError,
     NotImplementedError,
@@ -32,7 +32,7 @@ _DAMAGE: Final = (
 
 
 class Unpacked(NamedTuple):
-    """What came out."""
+    """Number and size of the unpacked files."""
 
     files: int
     size: int
@@ -49,54 +49,54 @@ def unpack(
 ) -> Unpacked:
     """Unpack all files of a zip or tar archive (plain, gzip, bzip2, xz) into the empty folder `folder`.
 
-    Permissions, owners and times are not taken over. name: what messages call the archive. on_entry is called before
-    each entry, with the number of those before it; what it raises ends the unpacking. Raises UsageError if the archive
-    is damaged or anything in it is refused, OSError if writing fails.
+    Permissions, owners and times are not preserved. name: of the archive in error messages. on_entry: called before
+    each entry with the number of earlier ones; raise in it to stop. Raises UsageError if the archive is damaged or an
+    entry is refused, OSError if writing fails.
     """
-    shown = name or str(archive)
-    unpacking = _Unpacking(shown, folder, limits or UnpackLimits(), archive.stat().st_size)
+    name = name or str(archive)
+    unpacking = _Unpacking(name, folder, limits or UnpackLimits(), archive.stat().st_size)
     try:
-        for member in _members(archive, shown):
+        for member in _members(archive, name):
             if on_entry is not None:
                 on_entry(unpacking.entries)
             unpacking.take(member)
     except _DAMAGE as error:
-        raise UsageError(f"{shown}: damaged ({error}); get it again") from error
+        raise UsageError(f"{name}: damaged ({error}); download it again") from error
     except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # of bzip2 on damaged data, of a seek to a damaged offset
-            raise UsageError(f"{shown}: damaged ({error}); get it again") from error
+        if error.errno in (None, errno.EINVAL):  # bzip2 on damaged data, a seek to a damaged offset
+            raise UsageError(f"{name}: damaged ({error}); download it again") from error
         raise
     return Unpacked(unpacking.files, unpacking.size)
 
 
 def lift_only_folder(folder: Path) -> None:
-    """Where `folder` holds nothing but one folder, as archives are often packed, bring that one's content up."""
+    """If `folder` contains nothing but one folder, as archives often do, move the content of that folder up."""
     inside = list(folder.iterdir())
     if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in ("train", "test", "val"):
         return
-    inner = inside[0].rename(folder / ".inner")  # so that it is in no child's way
+    inner = inside[0].rename(folder / ".inner")  # a child may have the same name
     for child in list(inner.iterdir()):
         child.rename(folder / child.name)
     inner.rmdir()
 
 
 class _Member(NamedTuple):
-    """One entry of an archive, of either kind."""
+    """One entry of a zip or tar archive."""
 
     name: str
     is_folder: bool
     problem: str | None
-    """Why it is not unpacked: a link, a device, encrypted."""
+    """Why it cannot be unpacked: a link, a device, encrypted."""
     open: Callable[[], IO[bytes]]
 
 
-def _members(archive: Path, shown: str) -> Iterator[_Member]:
-    """The entries, in the archive's order. The content decides the kind, not the name."""
+def _members(archive: Path, name: str) -> Iterator[_Member]:
+    """The entries, in the archive's order. The format is detected from the content, not from the name."""
     if zipfile.is_zipfile(archive):
         return _zip_members(archive)
     if tarfile.is_tarfile(archive):
         return _tar_members(archive)
-    raise UsageError(f"{shown}: neither a zip nor a tar archive; look at it, it may be an error page")
+    raise UsageError(f"{name}: neither a zip nor a tar archive; it may be a web page with an error")
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
@@ -128,9 +128,9 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
 
 @dataclass
 class _Unpacking:
-    """What has come out so far, and what may."""
+    """Unpacks entries and counts them against the limits."""
 
-    shown: str
+    name: str
     folder: Path
     limits: UnpackLimits
     archive_bytes: int
@@ -142,7 +142,7 @@ class _Unpacking:
         """Unpack one entry, or raise UsageError."""
         self.entries += 1
         if self.entries > self.limits.max_files:
-            raise UsageError(f"{self.shown}: more than {self.limits.max_files} entries; refused, nothing is unpacked")
+            raise UsageError(f"{self.name}: more than {self.limits.max_files} entries; refused, nothing is unpacked")
         path = self._path(member)
         if any(part in _JUNK for part in path.relative_to(self.folder).parts):
             return
@@ -153,10 +153,10 @@ class _Unpacking:
                     self._copy(member, source, target)
                 self.files += 1
         except (FileExistsError, NotADirectoryError) as error:
-            raise self._refusal(member, "stands twice") from error
+            raise self._refusal(member, "occurs twice") from error
 
     def _path(self, member: _Member) -> Path:
-        """Where it goes. A backslash counts as a separator, as the programs that write them mean it."""
+        """Target path. A backslash counts as a separator, as in archives written on Windows."""
         name = PurePosixPath(member.name.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in (*name.parts, "")[0] or "\0" in member.name:
             raise self._refusal(member, "points outside the target")
@@ -165,14 +165,16 @@ class _Unpacking:
         return self.folder / name
 
     def _copy(self, member: _Member, source: IO[bytes], target: IO[bytes]) -> None:
-        most = max(_RATIO_COUNTS_FROM, int(self.archive_bytes * self.limits.max_ratio))
+        limit = max(_RATIO_COUNTS_FROM, int(self.archive_bytes * self.limits.max_ratio))
         while chunk := source.read(_CHUNK):
             self.size += len(chunk)
             if self.size > self.limits.max_bytes:
-                raise self._refusal(member, f"brings the whole beyond {self.limits.max_bytes / 1e9:g} GB")
-            if self.size > most:
-                raise self._refusal(member, f"brings the whole beyond {self.limits.max_ratio:g} times the archive")
+                raise self._refusal(member, f"makes the total exceed {self.limits.max_bytes / 1e9:g} GB")
+            if self.size > limit:
+                raise self._refusal(
+                    member, f"makes the total exceed {self.limits.max_ratio:g} times the archive's size"
+                )
             target.write(chunk)
 
     def _refusal(self, member: _Member, problem: str) -> UsageError:
-        return UsageError(f"{self.shown}: its entry {member.name!r} {problem}; refused, nothing is unpacked")
+        return UsageError(f"{self.name}: its entry {member.name!r} {problem}; refused, nothing is unpacked")

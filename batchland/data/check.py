@@ -1,7 +1,6 @@
-"""Look over labelled photos before training on them: numbers, sizes, unreadable files, duplicates, leakage.
+"""Check labelled photos before training: numbers, sizes, unreadable files, duplicates, leakage into the test set.
 
-Pixels are those that training and scoring see, so a picture counts as a duplicate if a model cannot tell it apart.
-Needs no torch, changes nothing.
+Two photos are duplicates if they give a model the same pixels, after the preprocessing of training and scoring.
 """
 
 import hashlib
@@ -27,9 +26,9 @@ from batchland.models.card import class_names
 from batchland.system.text import aligned, count, counted, first_few, one_line, visible
 
 SAMPLES: Final = 8
-"""Photos of a class that its row of the picture shows."""
+"""Number of photos of a class on the sample sheet."""
 SPEC: Final = PreprocessSpec(jpeg_scale="auto")
-"""How training looks at photos unless it is told otherwise."""
+"""The default preprocessing of training."""
 
 Part = Literal["train", "val", "test"]
 PARTS: Final[tuple[Part, ...]] = ("train", "val", "test")
@@ -53,35 +52,35 @@ class ClassCheck(_Record):
 
 
 class UnreadableFile(_Record):
-    """A photo without pixels."""
+    """A photo that cannot be decoded."""
 
     name: str
-    """Below DATA."""
+    """Path relative to DATA."""
     code: ErrorCode
     message: str
 
 
 class Duplicates(_Record):
-    """Photos that are the same to a model."""
+    """Photos with the same pixels."""
 
     names: tuple[str, ...]
-    """Below DATA, in listing order."""
+    """Paths relative to DATA, in listing order."""
     two_classes: bool
-    """One picture under two labels."""
+    """Whether they are in two classes, so that a label is wrong."""
     two_parts: bool
-    """A photo to test or to validate with that is trained on, too, for one."""
+    """Whether they are in two parts, for example train and test."""
 
 
 class Finding(_Record):
-    """Something to know before training."""
+    """A problem or a note about the data."""
 
     problem: bool
-    """Training or evaluating would be refused, or would deceive; else it is only worth a look."""
+    """True if training or evaluation would fail or give wrong figures; False for a note."""
     text: str
 
 
 class Sizes(_Record):
-    """Of the readable photos: pixels of the upright pictures, and bytes of the files."""
+    """Of the readable photos: pixels after orientation, and bytes of the files."""
 
     width: tuple[int, int, int]
     """Smallest, median, largest."""
@@ -91,7 +90,7 @@ class Sizes(_Record):
 
 
 class DataCheck(_Record):
-    """What was found."""
+    """The result of a check."""
 
     data: str
     classes: tuple[ClassCheck, ...]
@@ -108,9 +107,9 @@ class DataCheck(_Record):
 
 
 def check(data: Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[DataCheck, list[ClassSamples]]:
-    """Read all photos of DATA/train (or DATA), DATA/val and DATA/test: what is noteworthy, and some photos a class.
+    """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos a class.
 
-    on_progress: called with the photos done and their number. Raises UsageError if DATA is no folder.
+    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is no folder.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
@@ -138,7 +137,7 @@ class _Photo(NamedTuple):
 
 @dataclass
 class _Survey:
-    """What is known so far. `has_parts`: photos lie in DATA/train and so on, not in DATA itself."""
+    """Collects the facts. `has_parts`: photos are in DATA/train and so on, not in DATA itself."""
 
     has_parts: bool
     photos: list[_Photo] = field(default_factory=list)
@@ -156,10 +155,10 @@ class _Survey:
         self.loose[part] = sum(entry.is_file() and entry.suffix.lower() in IMAGE_EXTENSIONS for entry in root.iterdir())
         for folder in self.folders[part]:
             refs = list(list_images(root / folder))
-            spread = {place * len(refs) // SAMPLES for place in range(SAMPLES)}
-            for place, ref in enumerate(refs):
+            sampled = {number * len(refs) // SAMPLES for number in range(SAMPLES)}
+            for index, ref in enumerate(refs):
                 name = f"{part}/{folder}/{ref.name}" if self.has_parts else f"{folder}/{ref.name}"
-                self.photos.append(_Photo(ref._replace(name=name), part, folder, part == "train" and place in spread))
+                self.photos.append(_Photo(ref._replace(name=name), part, folder, part == "train" and index in sampled))
 
     def take(self, photo: _Photo, ref: ImageRef, outcome: Outcome, pixels: Pixels) -> None:
         if outcome.error is not None:
@@ -212,7 +211,7 @@ class _Survey:
                 yield Finding(problem=True, text=text)
         for part in PARTS[1:]:
             if unknown := sorted(set(self.folders[part]) - train):
-                text = f"{counted(len(unknown), f'{part} folder')} that training does not know: {first_few(unknown, 5)}"
+                text = f"{counted(len(unknown), f'{part} folder')} without a folder in train: {first_few(unknown, 5)}"
                 yield Finding(problem=True, text=text)
             lacking = [one.folder for one in classes if one.folder in train and not getattr(one, part)]
             if self.folders[part] and lacking:
@@ -222,11 +221,11 @@ class _Survey:
     def _file_findings(self) -> Iterator[Finding]:
         if self.unreadable:
             names = [f"{file.name} ({file.code})" for file in self.unreadable]
-            text = f"{counted(len(names), 'photo')} that cannot be read, and will be skipped: {first_few(names, 5)}"
+            text = f"{counted(len(names), 'photo')} that cannot be read and will be skipped: {first_few(names, 5)}"
             yield Finding(problem=False, text=text)
         for part, loose in self.loose.items():
             if loose:
-                text = f"{counted(loose, 'photo')} beside the class folders of {part}, which nothing uses"
+                text = f"{counted(loose, 'photo')} in no class folder of {part}, which will not be used"
                 yield Finding(problem=False, text=text)
 
 
@@ -239,10 +238,14 @@ def _duplicates(group: list[_Photo]) -> Duplicates:
 
 
 def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
-    """A picture in two classes and two parts is told twice, since there are two things to mend."""
+    """Photos in two classes and two parts give two findings, since there are two things to fix."""
     for problem, what, groups in (
-        (True, "in more than one class, so that a label is wrong", [one for one in duplicates if one.two_classes]),
-        (True, "in more than one part, which flatters every figure", [one for one in duplicates if one.two_parts]),
+        (True, "in more than one class, so one label is wrong", [one for one in duplicates if one.two_classes]),
+        (
+            True,
+            "in more than one part, which makes accuracy look too good",
+            [one for one in duplicates if one.two_parts],
+        ),
         (False, "more than once in a class", [one for one in duplicates if not (one.two_classes or one.two_parts)]),
     ):
         if groups:
@@ -262,7 +265,7 @@ def _spread(values: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> tuple[int, 
 
 
 def table(found: DataCheck) -> str:
-    """What was found, for a terminal. Ends with a newline."""
+    """The result as text for a terminal. Ends with a newline."""
     totals = {part: sum(getattr(one, part) for one in found.classes) for part in PARTS}
     parts = [part for part in PARTS if part != "val" or totals[part]]
     train, val, test = totals.values()

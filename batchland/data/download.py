@@ -1,4 +1,4 @@
-"""Get a data set: fetch an archive (or take a local one), check it, unpack it. The folder appears whole or not at all.
+"""Download an archive (or take a local one), check it and unpack it. The folder appears complete or not at all.
 
 download(REFERENCE_URL, Path("data/landmark_images"))
 """
@@ -23,11 +23,11 @@ REFERENCE_URL: Final = "https://udacity-dlnfd.s3-us-west-1.amazonaws.com/dataset
 
 Stage = Literal["download", "unpacking"]
 OnProgress = Callable[[Stage, int, int | None], None]
-"""Called with how much is done, and the total where it is known: bytes of the download, entries of the archive."""
+"""Called with the amount done, and the total where it is known: bytes of the download, entries of the archive."""
 
 
 class Downloaded(NamedTuple):
-    """What is there now."""
+    """The unpacked folder and its archive."""
 
     folder: Path
     unpacked: Unpacked
@@ -41,10 +41,10 @@ def download(
 ) -> Downloaded:
     """Unpack the archive at `source`, an http(s) address or a local zip or tar file, as the folder `out`.
 
-    A folder that holds everything else in the archive is left out: `landmark_images/train/...` becomes `out/train/...`.
-    What a broken download has brought so far lies hidden beside `out`, and the same call goes on from there.
+    A single top-level folder in the archive is removed: `landmark_images/train/...` becomes `out/train/...`. The bytes
+    of an interrupted download stay in a hidden file next to `out`, and the same call resumes there.
 
-    Raises UsageError if `out` is there already, the archive cannot be had, is not the expected one, or is refused;
+    Raises UsageError if `out` exists already, the archive cannot be read, is not the expected one, or is refused;
     DownloadError if the connection keeps breaking; OutputError, LockedError; Interrupted on SIGINT or SIGTERM.
     """
     options = options or DownloadOptions()
@@ -52,13 +52,13 @@ def download(
 
         def report(stage: Stage, done: int, total: int | None = None) -> None:
             if stop.received:
-                raise Interrupted(f"{out}: stopped during the {stage}; give the same command again", stop.received)
+                raise Interrupted(f"{out}: stopped during the {stage}; run it again to resume", stop.received)
             if on_progress is not None:
                 on_progress(stage, done, total)
 
         with new_folder(out) as folder:
             if not is_address(source):
-                return _take(Path(source), source, folder, out, options, report)
+                return _unpack_checked(Path(source), source, folder, out, options, report)
             partial = folder.with_suffix(".part")
             fetch(
                 source,
@@ -67,8 +67,8 @@ def download(
                 on_bytes=lambda here, total: report("download", here, total),
             )
             try:
-                downloaded = _take(partial, source, folder, out, options, report)
-            except UsageError:  # whole, and not what was wanted: no further byte will mend it
+                downloaded = _unpack_checked(partial, source, folder, out, options, report)
+            except UsageError:  # complete and wrong: downloading more bytes would not help
                 forget(partial)
                 raise
         forget(partial)
@@ -76,20 +76,20 @@ def download(
 
 
 def is_address(source: str) -> bool:
-    """Whether `source` is an address; else it is a file."""
+    """Whether `source` is an address rather than a file."""
     return "://" in source
 
 
 def default_folder(source: str) -> Path:
-    """`data/landmark_images` for `.../landmark_images.zip`."""
+    """`data/landmark_images` for `.../landmark_images.zip`. Raises UsageError if the source has no such name."""
     name = PurePosixPath(unquote(urlsplit(source).path)).name if is_address(source) else Path(source).name
     stem = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
     if not stem.strip(".") or stem == name:
-        raise UsageError(f"{source}: its name does not say what the folder should be called; give one with --out")
+        raise UsageError(f"{source}: has no file name to name the folder after", advice="name_folder")
     return Path("data") / stem
 
 
-def _take(
+def _unpack_checked(
     archive: Path, name: str, folder: Path, out: Path, options: DownloadOptions, report: OnProgress
 ) -> Downloaded:
     """Check the archive and unpack it into `folder`."""
@@ -98,13 +98,15 @@ def _take(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except OSError as error:
-        raise UsageError(f"{name}: cannot be read ({error.strerror}); give an address or an archive") from error
+        raise UsageError(
+            f"{name}: cannot be read ({error.strerror}); give an http address or an archive file"
+        ) from error
     if options.sha256 and digest != options.sha256.lower():
         raise UsageError(f"{name}: its sha256 is {digest}, not {options.sha256.lower()}; not unpacked")
     unpacked = unpack(
         archive, folder, options.limits, name=name, on_entry=lambda entries: report("unpacking", entries, None)
     )
     if not unpacked.files:
-        raise UsageError(f"{name}: holds no files")
+        raise UsageError(f"{name}: contains no files")
     lift_only_folder(folder)
     return Downloaded(out, unpacked, size, digest)

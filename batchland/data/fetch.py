@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP(S) into a partial file that a later call resumes. Knows nothing of archives."""
+"""Download one file over HTTP(S) into a partial file that a later call resumes."""
 
 import contextlib
 import http.client
@@ -23,59 +23,60 @@ _log = logging.getLogger("batchland")
 
 _CHUNK: Final = 1 << 18
 _TIMEOUT_SECONDS: Final = 30.0
-"""Without a byte from the server."""
+"""Give up an attempt after so long without a byte from the server."""
 WAITS: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
-_PASSING: Final = (408, 425, 429, 500, 502, 503, 504)
-"""Statuses that another attempt may mend."""
+"""Seconds before each retry."""
+_TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP statuses worth a retry."""
 
 OnBytes = Callable[[int, int | None], None]
-"""Called with the bytes that are here, and the total where the server tells it."""
+"""Called with the number of bytes received, and the total where the server sends it."""
 
 
 class _State(NamedTuple):
-    """What a partial file is part of. Without a validator nothing says that the rest would fit."""
+    """Where a partial file comes from. The validator proves that the rest belongs to the same file."""
 
     url: str
     validator: str
-    """Strong ETag, or else the date of the last change."""
+    """Strong ETag, otherwise Last-Modified."""
     size: int | None
 
 
-class _BrokenOffError(Exception):
-    """An attempt ended early, for a reason that may pass."""
+class _TemporaryError(Exception):
+    """An attempt failed for a reason that may be temporary."""
 
 
 def fetch(
     url: str, partial: Path, *, max_bytes: int, on_bytes: OnBytes | None = None, waits: tuple[float, ...] = WAITS
 ) -> None:
-    """Bring the whole of `url` into `partial`, going on where an earlier call stopped if the file is still the same.
+    """Download `url` into `partial`, resuming an earlier call if the file on the server is unchanged.
 
-    on_bytes: what it raises ends the call, too. waits: seconds before each further attempt, counted anew whenever
-    something has arrived. Raises UsageError if the server refuses or the file is larger than `max_bytes`, DownloadError
-    if the connection keeps breaking; the bytes that are here stay for the next call.
+    on_bytes: raise in it to stop. waits: seconds before each retry, starting over whenever bytes have arrived. Raises
+    UsageError if the server refuses or the file is larger than `max_bytes`, DownloadError if the connection keeps
+    breaking; the received bytes stay for the next call.
     """
     if not re.fullmatch(r"https?://[!-.0-~]+(/[!-~]*)?", url):
-        raise UsageError(f"{url}: not an http or https address (spaces and letters beyond ASCII as %XX)")
+        raise UsageError(f"{url}: not an http or https address (write spaces and non-ASCII characters as %XX)")
     fetching = _Fetching(url, partial, max_bytes, on_bytes or (lambda *_: None))
     left = list(waits)
     while True:
         before = _size(partial)
         try:
             return fetching.attempt()
-        except _BrokenOffError as error:
+        except _TemporaryError as error:
             if _size(partial) > before:
                 left = list(waits)
             if not left:
                 raise DownloadError(
-                    f"{url}: {error}; {_size(partial)} bytes are kept, the same command goes on from there"
+                    f"{url}: {error}; {_size(partial)} bytes are kept, run it again to resume"
                 ) from error
-            _log.warning("%s: %s; trying again in %g s", url, error, left[0])
+            _log.warning("%s: %s; retrying in %g s", url, error, left[0])
             time.sleep(left.pop(0))
             fetching.on_bytes(_size(partial), None)
 
 
 def forget(partial: Path) -> None:
-    """Delete a partial file and what is known of it."""
+    """Delete a partial file and its state."""
     partial.unlink(missing_ok=True)
     _state_path(partial).unlink(missing_ok=True)
 
@@ -95,12 +96,12 @@ class _Fetching:
             headers |= {"Range": f"bytes={here}-", "If-Range": state.validator}
         response = _open(self.url, headers)
         if response is None and state is not None and state.size == here:
-            return self.on_bytes(here, here)  # it was whole
+            return self.on_bytes(here, here)  # it is complete
         if response is None or (response.status == 206 and _start(response) != here):
             forget(self.partial)
-            raise _BrokenOffError("the server no longer has the part that was asked for")
+            raise _TemporaryError("the server does not have the requested range any more")
         with response:
-            if response.status != 206:  # everything: from the start, or it knows no ranges, or the file has changed
+            if response.status != 206:  # the whole file: no range requested or supported, or the file has changed
                 here = 0
                 _write_state(self.partial, self.url, response)
             self._receive(response, here)
@@ -117,16 +118,16 @@ class _Fetching:
                 file.write(chunk)
                 self.on_bytes(here, total)
         if total is not None and here != total:
-            raise _BrokenOffError(f"the connection ended after {here} of {total} bytes")
+            raise _TemporaryError(f"the connection ended after {here} of {total} bytes")
 
     def _require_size(self, size: int) -> None:
         if size > self.max_bytes:
-            raise UsageError(f"{self.url}: {size} bytes or more, and {self.max_bytes} are allowed")
+            raise UsageError(f"{self.url}: {size} bytes or more; at most {self.max_bytes} are allowed")
 
 
 def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
-    """The server's answer, None if it says that the wanted range starts just behind the file's end."""
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - _opener knows http and https alone
+    """The server's response; None if the requested range starts at or after the end of the file."""
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - _opener handles only http and https
     try:
         response: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_SECONDS)
         return response
@@ -134,21 +135,21 @@ def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
         with error:
             if error.code == 416 and "Range" in headers:
                 return None
-            if error.code in _PASSING:
-                raise _BrokenOffError(f"the server answers {error.code} {error.reason}") from error
+            if error.code in _TEMPORARY:
+                raise _TemporaryError(f"the server answers {error.code} {error.reason}") from error
             raise UsageError(f"{url}: the server answers {error.code} {error.reason}; check the address") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise UsageError(f"{url}: the server's certificate is not trusted ({reason})") from error
-        raise _BrokenOffError(f"no answer ({reason or type(error).__name__})") from error
+        raise _TemporaryError(f"no answer ({reason or type(error).__name__})") from error
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(f"the connection broke ({error or type(error).__name__})") from error
+        raise _TemporaryError(f"the connection broke ({error or type(error).__name__})") from error
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
@@ -158,12 +159,14 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://" if req.type == "https" else ("http://", "https://")):
-            raise UsageError(f"{req.full_url}: redirects to {newurl}, which is less safe; give that if you mean it")
+            raise UsageError(
+                f"{req.full_url}: redirects to {newurl}, which is less secure; give that address to download it anyway"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Of http and https alone; proxies as the environment says."""
+    """For http and https only; proxies are taken from the environment."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -178,7 +181,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _start(response: http.client.HTTPResponse) -> int | None:
-    """First byte of a partial answer."""
+    """First byte of a partial response."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
@@ -193,7 +196,7 @@ def _state_path(partial: Path) -> Path:
 
 
 def _read_state(partial: Path) -> _State | None:
-    """None where nothing is known, or nothing that lets the file be resumed."""
+    """None if there is no state, or none that allows to resume."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         state = _State(**json.loads(_state_path(partial).read_text()))
         return state if state.validator else None
@@ -202,9 +205,9 @@ def _read_state(partial: Path) -> _State | None:
 
 def _write_state(partial: Path, url: str, response: http.client.HTTPResponse) -> None:
     etag = response.headers.get("ETag", "")
-    strong = etag if etag.startswith('"') else ""  # a weak one says alike, not the same
+    strong = etag if etag.startswith('"') else ""  # a weak tag does not promise identical bytes
     validator = strong or response.headers.get("Last-Modified", "")
-    partial.unlink(missing_ok=True)  # before the state, so that old bytes never stand under a new one
+    partial.unlink(missing_ok=True)  # first, so that old bytes never have the new state
     replace_file(_state_path(partial), json.dumps(_State(url, validator, _total(response, 0))._asdict()))
 
 

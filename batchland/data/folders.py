@@ -1,4 +1,4 @@
-"""Where the images of a data set lie: DATA/train or DATA, one folder a class. Knows neither torch nor pixels."""
+"""Folders of a labelled data set: DATA/train or DATA, DATA/val, and one folder a class in them."""
 
 from pathlib import Path
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 from batchland.errors import UsageError
 
 VALIDATION: Final = "../val/"
-"""What the name of a photo in DATA/val begins with, as seen from the training folder."""
+"""Prefix of the name of a photo in DATA/val, relative to the training folder."""
 
 
 def training_folder(data: Path) -> Path:
-    """DATA/train where there is one, else DATA; absolute. Raises UsageError if DATA is no folder."""
+    """DATA/train if it exists, otherwise DATA; absolute. Raises UsageError if DATA is no folder."""
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "does not exist"
         raise UsageError(f"{data}: {what}; give a folder with train/CLASS/*.jpg or CLASS/*.jpg")
@@ -19,15 +19,15 @@ def training_folder(data: Path) -> Path:
 
 
 def validation_folder(data: Path) -> Path | None:
-    """DATA/val where there is one beside DATA/train; absolute."""
+    """DATA/val if both it and DATA/train exist; absolute."""
     folder = data.absolute() / "val"
     return folder if folder.is_dir() and training_folder(data) != data.absolute() else None
 
 
 def photo_path(folder: Path, name: str) -> Path:
-    """Where a photo of that name lies, seen from the training folder."""
+    """Path of a photo from its name, which is relative to the training folder."""
     if name.startswith(VALIDATION):
-        return folder.parent / "val" / name.removeprefix(VALIDATION)  # not by `..`: `train` may be a link
+        return folder.parent / "val" / name.removeprefix(VALIDATION)  # not via `..`: `train` may be a link
     return folder / name
 
 
@@ -36,7 +36,7 @@ def class_folders(folder: Path) -> list[str]:
     names = subfolders(folder)
     if len(names) < 2:
         found = f"only one class folder ({names[0]})" if names else "no class folders"
-        raise UsageError(f"{folder}: {found}; training wants one folder a class, CLASS/*.jpg, and at least two classes")
+        raise UsageError(f"{folder}: {found}; training needs one folder a class, CLASS/*.jpg, and at least two classes")
     return names
 
 

@@ -1,4 +1,4 @@
-"""How to fetch, unpack and split a data set."""
+"""Options of downloading, unpacking and splitting a data set."""
 
 import math
 import re
@@ -16,18 +16,18 @@ def _sha256(text: str) -> str:
 
 
 class UnpackLimits(Options):
-    """What an archive may grow to. Far above any set of photos, far below what a bomb fills a disk with."""
+    """Limits of what an archive may unpack to: above any set of photos, below what a zip bomb reaches."""
 
     max_bytes: Annotated[int, Field(gt=0)] = 64 << 30
     """Largest archive to accept, packed and unpacked, in bytes."""
     max_files: Annotated[int, Field(gt=0)] = 1_000_000
     """Files and folders."""
     max_ratio: Annotated[float, Field(gt=0)] = 100.0
-    """Unpacked bytes per byte of the archive, counted from 64 MiB on. Photos hardly shrink; bombs reach thousands."""
+    """Unpacked bytes per byte of the archive, checked from 64 MiB on. Photos stay near 1; bombs reach thousands."""
 
 
 class DownloadOptions(Options):
-    """What to accept."""
+    """Checks of the archive."""
 
     sha256: Annotated[str, AfterValidator(_sha256)] | None = None
     """Expected SHA-256 of the archive, 64 hexadecimal digits; each download prints it. Default: any."""
@@ -35,7 +35,7 @@ class DownloadOptions(Options):
 
 
 class SplitOptions(Options):
-    """How to divide."""
+    """How to split."""
 
     parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[float, Field(gt=0, lt=1)]] = Field(
         default={"train": 0.8, "val": 0.2}
@@ -51,7 +51,7 @@ class SplitOptions(Options):
 
     @field_validator("parts")
     @classmethod
-    def _is_a_whole(cls, parts: dict[str, float]) -> dict[str, float]:
+    def _sums_to_one(cls, parts: dict[str, float]) -> dict[str, float]:
         if len(parts) not in (2, 3) or not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
             raise ValueError("should be two or three parts whose shares add up to 1")
         return parts

@@ -1,4 +1,4 @@
-"""One picture of some photos of each class, a row a class. Knows nothing of files."""
+"""Draw some photos of each class on one sheet, a row a class."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -24,7 +24,7 @@ class ClassSamples(NamedTuple):
 
 
 def contact_sheet(classes: Sequence[ClassSamples]) -> Image.Image:
-    """A row for each class: its label, then its photos as a model sees them (squashed to one size)."""
+    """A row for each class: its label, then its photos as a model sees them (resized to one size)."""
     most = max((len(one.photos) for one in classes), default=0)
     width = _LABEL_WIDTH + most * (_TILE + _GAP) + _GAP
     sheet = Image.new("RGB", (width, len(classes) * (_TILE + _GAP) + _GAP), _PAPER)
@@ -40,7 +40,7 @@ def contact_sheet(classes: Sequence[ClassSamples]) -> Image.Image:
 
 
 def _lines(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """The label broken at spaces, in as many lines as a row has room for."""
+    """The label wrapped at spaces, cut to the lines that fit in a row."""
     lines: list[str] = [""]
     for word in one_line(label, 100).split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,6 +1,6 @@
-"""Divide a folder of class folders into train, validation and test folders, by split-folders. Needs no torch.
+"""Split a folder of class folders into train, validation and test folders, with split-folders.
 
-`train` takes what this makes, or divides by itself, in memory and by the same draw.
+`train` accepts the result, or makes the same split in memory.
 """
 
 import contextlib
@@ -21,15 +21,14 @@ from batchland.data.options import SplitOptions
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
 from batchland.system.folders import new_folder
-from batchland.system.text import counted
 
-_THEIR_NAMES: Final = ("train", "val", "test")
+_TOOL_NAMES: Final = ("train", "val", "test")
 
 Groups = list[tuple[Path, ...]]
 
 
 class Split(NamedTuple):
-    """What was made."""
+    """The new folder and its numbers of photos."""
 
     folder: Path
     parts: dict[str, dict[str, int]]
@@ -40,62 +39,61 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     """Copy or link the photos of DATA/train, or of DATA itself, to `out/<part>/<class>/`, class by class.
 
     The same photos, seed and shares give the same split. Copies of a photo in a class stay together. `out` appears
-    whole or not at all, DATA is left as it is.
+    complete or not at all; DATA is not changed.
 
-    Raises UsageError if DATA is no folder of class folders or holds `out`, a class has too few photos for every part to
-    get one, or photos lie below the class folders; OutputError if `out` cannot be written.
+    Raises UsageError if DATA is no folder of class folders or contains `out`, a class has too few photos to give every
+    part one, or photos are in subfolders of the class folders; OutputError if `out` cannot be written.
     """
     options = options or SplitOptions()
     if out.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"{out}: lies inside {data}, which is left as it is; give an --out elsewhere")
+        raise UsageError(f"{out}: is inside {data}, which is not changed", advice="out_elsewhere")
     folder = training_folder(data)
     classes = class_folders(folder)
     photos = {name: _names(folder / name) for name in classes}
     if options.group_prefix:
         _require_match(folder, options.group_prefix, [name for names in photos.values() for name in names])
     with new_folder(out) as made:
-        _run(folder, made, {Path(name).suffix for names in photos.values() for name in names}, options)
+        _split_into(folder, made, {Path(name).suffix for names in photos.values() for name in names}, options)
         parts = {
-            part: {name: sum(1 for _ in (made / theirs / name).iterdir()) for name in classes}
-            for part, theirs in zip(options.parts, _THEIR_NAMES, strict=False)
+            part: {name: sum(1 for _ in (made / tool_name / name).iterdir()) for name in classes}
+            for part, tool_name in zip(options.parts, _TOOL_NAMES, strict=False)
         }
         for name in classes:
-            _require_some(folder / name, len(photos[name]), {part: counts[name] for part, counts in parts.items()})
-        _name(made, options.parts, classes)
+            _require_photos(folder / name, len(photos[name]), {part: counts[name] for part, counts in parts.items()})
+        _rename_parts(made, options.parts, classes)
     return Split(out, parts)
 
 
 def _names(folder: Path) -> list[str]:
-    """The photos of a class."""
+    """Names of the photos of a class."""
     names = []
     for ref in list_images(folder):
         if ref.error:
             raise UsageError(f"{folder / ref.name}: {ref.error[1]}")
         if "/" in ref.name:
-            raise UsageError(f"{folder}: photos lie in folders below it ({ref.name}); move them up, or train without")
+            raise UsageError(f"{folder}: has photos in subfolders ({ref.name}); move them up")
         names.append(ref.name)
     if not names:
-        raise UsageError(f"{folder}: holds no photos; add some or remove the folder")
+        raise UsageError(f"{folder}: has no photos; add some or remove the folder")
     return names
 
 
 def _require_match(folder: Path, prefix: re.Pattern[str], names: list[str]) -> None:
     if not any((match := prefix.match(name)) and match[0] for name in names):
         raise UsageError(
-            f"--group-prefix {prefix.pattern}: matches the beginning of no name below {folder} (one is {names[0]}), so "
-            f"nothing would stay together"
+            f"group_prefix {prefix.pattern}: matches the start of no file name in {folder} (one is {names[0]})"
         )
 
 
-def _run(folder: Path, made: Path, extensions: set[str], options: SplitOptions) -> None:
-    with _random_state_kept(), _quiet_unless_watched():
+def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOptions) -> None:
+    with _random_state_kept(), _bar_on_terminals_only():
         try:
             splitfolders.ratio(
                 folder,
                 made,
                 seed=options.seed,
                 ratio=tuple(options.parts.values()),
-                group=_staying_together(options.group_prefix),
+                group=_grouping(options.group_prefix),
                 move="symlink" if options.links else "copy",
                 formats=extensions,
             )
@@ -105,23 +103,23 @@ def _run(folder: Path, made: Path, extensions: set[str], options: SplitOptions) 
             raise
 
 
-def _staying_together(prefix: re.Pattern[str] | None) -> Callable[[Sequence[Path]], Groups]:
-    """Photos of the same bytes, and those whose names match alike, and whatever these have in common."""
+def _grouping(prefix: re.Pattern[str] | None) -> Callable[[Sequence[Path]], Groups]:
+    """Group photos with the same bytes or the same match of their names, transitively."""
 
     def group(photos: Sequence[Path]) -> Groups:
-        nearer: dict[object, object] = {}  # from photos, contents and matches towards the one that stands for a group
+        parents: dict[object, object] = {}  # union-find over photos, contents and matches
 
         def group_of(one: object) -> object:
-            while one in nearer:
-                one = nearer[one]
+            while one in parents:
+                one = parents[one]
             return one
 
         for photo in photos:
             match = prefix and prefix.match(photo.name)
-            for tie in filter(None, (_digest(photo), match and match[0])):
-                ours, theirs = group_of(photo), group_of(tie)
-                if ours != theirs:
-                    nearer[ours] = theirs
+            for key in filter(None, (_digest(photo), match and match[0])):
+                one, other = group_of(photo), group_of(key)
+                if one != other:
+                    parents[one] = other
         groups: dict[object, list[Path]] = {}
         for photo in sorted(photos):
             groups.setdefault(group_of(photo), []).append(photo)
@@ -135,31 +133,31 @@ def _digest(photo: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _require_some(folder: Path, photos: int, counts: dict[str, int]) -> None:
+def _require_photos(folder: Path, photos: int, counts: dict[str, int]) -> None:
     if sum(counts.values()) != photos:
-        raise UsageError(f"{folder}: changed while it was divided; give the command again")
+        raise UsageError(f"{folder}: changed while it was split; split it again")
     for part, count in counts.items():
         if not count:
             raise UsageError(
-                f"{folder}: none of its {counted(photos, 'photo')} would get into {part}; add some, remove the "
-                f"folder, or give other shares"
+                f"{folder}: has too few photos ({photos}) for {part} to get one; add some, remove the folder "
+                f"or change the shares"
             )
 
 
-def _name(made: Path, parts: dict[str, float], classes: list[str]) -> None:
-    """Give the parts their names, without the hidden folders that split-folders took for classes."""
-    for theirs in _THEIR_NAMES[: len(parts)]:
-        for folder in (made / theirs).iterdir():
+def _rename_parts(made: Path, parts: dict[str, float], classes: list[str]) -> None:
+    """Rename the parts, and remove the hidden folders that split-folders takes for classes."""
+    for tool_name in _TOOL_NAMES[: len(parts)]:
+        for folder in (made / tool_name).iterdir():
             if folder.name not in classes:
                 shutil.rmtree(folder)
-        (made / theirs).rename(made / f".{theirs}")  # in two steps, so that none is in another's way
-    for part, theirs in zip(parts, _THEIR_NAMES, strict=False):
-        (made / f".{theirs}").rename(made / part)
+        (made / tool_name).rename(made / f".{tool_name}")  # in two steps, because names may be swapped
+    for part, tool_name in zip(parts, _TOOL_NAMES, strict=False):
+        (made / f".{tool_name}").rename(made / part)
 
 
 @contextlib.contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """split-folders seeds the global generator."""
+    """Restore the global random generator, which split-folders seeds."""
     state = random.getstate()
     try:
         yield
@@ -168,7 +166,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_unless_watched() -> Iterator[None]:
-    """split-folders draws its bar on whatever stderr is, a log as well."""
+def _bar_on_terminals_only() -> Iterator[None]:
+    """Silence split-folders' progress bar where stderr is not a terminal."""
     with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""Everything in a row on the sample set: draw, train, export, score, evaluate. Composes; decides nothing."""
+"""Run every step on the sample set: draw, train, export, score, evaluate."""
 
 import logging
 from collections.abc import Callable
@@ -18,31 +18,31 @@ from batchland.training.train import EpochReport, OnProgress, train
 _log = logging.getLogger("batchland")
 
 TRAINING = TrainOptions(weights="none", epochs=16, learning_rate=1e-3, size=80, views=1)
-"""Small pictures and few epochs: about a minute on two cores, and clearly better than chance."""
+"""Small pictures and few epochs: about a minute on two cores, with models clearly better than chance."""
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's way through the demo."""
+    """Results of one model."""
 
     name: str
     """`scratch` or `transfer`."""
     onnx: Path
     predictions: RunSummary
-    """Of the labelled test set."""
+    """On the labelled test set."""
     evaluation: Evaluation
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo left in its folder."""
+    """What the demo wrote into its folder."""
 
     folder: Path
     models: tuple[ModelResult, ModelResult]
     report: Path
-    """The page on which the two are compared; the report of each lies in a folder beside it."""
+    """The page that compares both models; the report of each is in a folder beside it."""
     night: RunSummary
-    """The night's delivery, scored by the better model: with its broken files as failed rows."""
+    """The night's delivery scored by the better model; its broken files are failed rows."""
 
 
 def run_demo(
@@ -52,13 +52,13 @@ def run_demo(
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> DemoResult:
-    """Fill `folder` with sample/, runs/, models/, predictions/ and report/. A sample that is there is used again.
+    """Fill `folder` with sample/, runs/, models/, predictions/ and report/. An existing sample is used again.
 
-    Raises UsageError if `folder` holds something and is no earlier demo's, and what the steps raise.
+    Raises UsageError if `folder` holds something other than an earlier demo, and the errors of the steps.
     """
     sample = folder / "sample"
     if not (sample / "incoming").is_dir() and not _is_free(folder):
-        raise UsageError(f"{folder}: holds something that is not a demo's; give another folder")
+        raise UsageError(f"{folder}: holds files that are not from a demo; give another folder")
     if not sample.exists():
         _log.info("drawing the sample set into %s", sample)
         draw_sample(sample)
@@ -74,7 +74,7 @@ def run_demo(
 def _is_free(folder: Path) -> bool:
     if not folder.is_dir():
         return not folder.exists()
-    return all(path.name.startswith(".") for path in folder.iterdir())  # as a demo that was killed leaves
+    return all(path.name.startswith(".") for path in folder.iterdir())  # left by a demo that was killed
 
 
 def _evaluated(run: Path, folder: Path) -> ModelResult:
@@ -85,7 +85,7 @@ def _evaluated(run: Path, folder: Path) -> ModelResult:
 
 
 def top1(evaluation: Evaluation) -> float:
-    """Share of the scored test images whose first choice is right; all of the sample's are labelled."""
+    """Top-1 accuracy on the scored test images, 0 to 1; all images of the sample are labelled."""
     figure = evaluation.summary.figures.top1
     return figure.value if figure else 0.0
 

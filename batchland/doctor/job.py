@@ -9,7 +9,8 @@ from batchland.doctor.check import Check, guarded
 from batchland.doctor.machine import check_disk
 from batchland.doctor.model import check_model
 from batchland.errors import MissingInputError
-from batchland.nightly.delivery import check_delivery
+from batchland.nightly.dates import without_future
+from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.record_files import LOCK_FILE, read_runs
@@ -37,7 +38,7 @@ def check_job(path: Path) -> Iterator[Check]:
 def _input(job: Job, night: date) -> Iterator[Check]:
     images = job.images_of(night)
     try:
-        check_delivery(job, images)
+        delivered_images(job, images)
     except MissingInputError as error:
         yield Check("input", "warn", str(error), "wait for the delivery, or correct the job file")
     else:
@@ -82,7 +83,7 @@ def _last_night(job: Job) -> Iterator[Check]:
     if not records:
         yield Check("last night", "ok", "none yet")
         return
-    last = records[-1]
+    last = without_future(records, date.today())[-1]
     found = f"{last.date}: {last.outcome}"
     if last.exit_code == 0 or last.outcome == "running":
         yield Check("last night", "ok", found)

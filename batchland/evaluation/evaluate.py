@@ -27,7 +27,7 @@ from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predictions
 from batchland.evaluation.schema import EvaluationSummary, FailureGroup
 from batchland.evaluation.slices import slices
-from batchland.predictions.storage import place
+from batchland.predictions.storage import output_location
 from batchland.system.urls import is_url
 
 
@@ -56,7 +56,7 @@ def evaluate(
     Raises UsageError if predictions or labels cannot be read, no image matches, or a class is unknown.
     """
     options = options or EvaluateOptions()
-    run = read_predictions(place(predictions) if is_url(predictions) else Path(predictions))
+    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
     info = run.info
     outcomes, account, source = join(
         run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes

@@ -1,7 +1,6 @@
 """Read predictions, and join them with labels by image name: the columns that all figures are computed from."""
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,16 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
 from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
 from batchland.evaluation.schema import OUTCOMES, LabelAccount, LabelSource
 from batchland.models.card import ClassName
-from batchland.predictions.reader import Stored, open_stored
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, PredictionsInfo
+from batchland.predictions.reader import StoredPredictions, predictions_info
+from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
 
 EXAMPLES: Final = 10
 """Most names listed where images are counted."""
@@ -93,31 +90,17 @@ class Outcomes:
 
 def read_predictions(location: Path | str) -> Predictions:
     """Read a predictions file, or a folder of parts with its manifest, from a path or URL. Raises UsageError."""
-    stored = open_stored(location)
+    stored = StoredPredictions(location)
     source = stored.name
     if stored.kind is None:
         raise UsageError(f"{source}: does not exist; give predictions that `batchland score` wrote")
     names = _parts(stored) if stored.kind == "folder" else stored.parts()
-    try:
-        with stored.open(names[0]) as file:
-            schema = pq.read_schema(file)
-        missing = [name for name in PREDICTIONS.names if name not in schema.names]
-        if METADATA_KEY not in (schema.metadata or {}) or missing:
-            what = f"no column {missing[0]!r}" if missing else "no run in its metadata"
-            raise UsageError(
-                f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote"
-            )
-        info = PredictionsInfo.model_validate_json(schema.metadata[METADATA_KEY])
-        parts = [_read_part(stored, name) for name in names]
-    except ValidationError as error:
-        raise UsageError(
-            f"{source}: its metadata is damaged or of another version of batchland; score again"
-        ) from error
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(
-            f"{source}: cannot be read as Parquet ({reason}); give predictions that `batchland score` wrote"
-        ) from error
+    schema = stored.schema(names[0])
+    if missing := [name for name in PREDICTIONS.names if name not in schema.names]:
+        what = f"no column {missing[0]!r}"
+        raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
+    info = predictions_info(schema, source)
+    parts = [stored.table(name, (*_COLUMNS, *_FACTS)) for name in names]
     table = pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
     if pc.count_distinct(table["image"]).as_py() != table.num_rows:
         raise UsageError(f"{source}: holds some images twice; score each image once")
@@ -229,16 +212,14 @@ def _floats(column: pa.ChunkedArray) -> Floats:
     return values
 
 
-def _parts(folder: Stored) -> list[str]:
-    try:
-        return [file["path"] for file in json.loads(folder.manifest())["files"]]
-    except FileNotFoundError:
-        raise UsageError(f"{folder.name}: {_without_manifest(folder)}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder.name}/_manifest.json: not a manifest; score again") from error
+def _parts(folder: StoredPredictions) -> list[str]:
+    manifest = folder.manifest()
+    if manifest is None:
+        raise UsageError(f"{folder.name}: {_without_manifest(folder)}")
+    return [file.path for file in manifest.files]
 
 
-def _without_manifest(folder: Stored) -> str:
+def _without_manifest(folder: StoredPredictions) -> str:
     folders = folder.folders()
     if any(name.lstrip(".").startswith("shard-") for name in folders):
         return "holds shards; run `batchland merge`, and give its output"
@@ -246,11 +227,6 @@ def _without_manifest(folder: Stored) -> str:
     if partitions:
         return f"holds the partitions of a job, each of them a separate run; give one, like {partitions[-1]}"
     return "holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
-
-
-def _read_part(stored: Stored, name: str) -> pa.Table:
-    with stored.open(name) as file, pq.ParquetFile(file) as parquet:
-        return parquet.read([*_COLUMNS, *_FACTS])
 
 
 def _fingerprint(outcomes: Outcomes, classes: tuple[ClassName, ...]) -> str:

@@ -48,6 +48,11 @@ def evaluate_night(job: Job, model: str, night: date, records: Sequence[RunRecor
         figures=summary.figures,
         baseline=name,
         gates=tuple(_verdict(gate.text, results.get(gate)) for gate in gates),
+        failed_classes={
+            row["label"]: row["failed"]
+            for row in evaluation.per_class.select(["label", "support", "failed"]).to_pylist()
+            if row["failed"] and not row["support"]
+        },
     )
 
 

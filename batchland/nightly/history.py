@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
+from batchland.nightly.dates import local_today
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.system.documents import Count, Document
@@ -83,7 +84,7 @@ def gate_state(model: ModelRun) -> GateState | None:
     return next((verdict for verdict in order if verdict in verdicts), None)
 
 
-def table(rows: Sequence[Night]) -> str:
+def table(rows: Sequence[Night], today: date | None = None) -> str:
     """The rows as a table for a terminal, each error below its night, and a line of totals. Ends with a newline."""
     starts = [before is None or before.date != night.date for before, night in zip([None, *rows], rows, strict=False)]
     cells = [
@@ -97,7 +98,7 @@ def table(rows: Sequence[Night]) -> str:
         printed.append(line)
         if first and night.error:
             printed.append(f"{'':12}{one_line(night.error, LONGEST_ERROR)}")
-    return "\n".join([*printed, _totals(rows)]) + "\n"
+    return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"
 
 
 def _of_night(record: RunRecord) -> dict[str, object]:
@@ -148,9 +149,11 @@ def _cells(night: Night) -> dict[str, str]:
     }
 
 
-def _totals(rows: Sequence[Night]) -> str:
+def _totals(rows: Sequence[Night], today: date) -> str:
     outcomes = {night.date: night.outcome for night in rows}
     counts = ", ".join(f"{number} {outcome}" for outcome, number in Counter(outcomes.values()).most_common())
-    good = [day for day, outcome in outcomes.items() if outcome == "ok"]
+    good = [day for day, outcome in outcomes.items() if outcome == "ok" and day <= today]
     last = f"the last good one is {max(good)}" if good else "none of them good"
-    return f"{counted(len(outcomes), 'night')}: {counts}; {last}."
+    future = sum(day > today for day in outcomes)
+    after = f"; {counted(future, 'night')} after today, {today}" if future else ""
+    return f"{counted(len(outcomes), 'night')}: {counts}; {last}{after}."

@@ -1,7 +1,9 @@
-"""Which images the partitions of an output hold already, for jobs with mode "new"."""
+"""Which images the partitions of an output hold: already scored ones (mode "new"), and ones that came late."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from batchland.images.sources.refs import ImageRef
-from batchland.nightly.partitions import open_part
+from batchland.nightly.job import Job
+from batchland.nightly.partitions import other_partitions
+from batchland.predictions.reader import StoredPredictions
+from batchland.scoring.listing import open_listing
+from batchland.system.text import first_few, images
 
 _DIGEST_BYTES: Final = 16
 _COLUMNS: Final = ("image", "file_size", "modified_at")
@@ -25,9 +31,8 @@ class KnownImages:
         self._root = str(root.resolve())
         digests = bytearray()
         for partition in partitions:
-            for path in sorted(partition.glob("*.parquet")):
-                for digest in self._digests_in(path):
-                    digests += digest
+            for digest in self._digests_in(StoredPredictions(partition)):
+                digests += digest
         self._known = np.frombuffer(digests, f"S{_DIGEST_BYTES}")
         self._known.sort()
 
@@ -36,20 +41,58 @@ class KnownImages:
             digest = _digest(ref.name, *ref.store.facts(ref.path))
         except OSError:
             return False
-        index = np.searchsorted(self._known, digest)
-        return self._known[index : index + 1].tobytes() == digest
+        return _contains(self._known, digest)
 
-    def _digests_in(self, path: Path) -> Iterator[bytes]:
-        file, info = open_part(path)
-        with file:
-            if info.images != self._root:  # the same name below another folder is another image
-                return
-            for batch in file.iter_batches(columns=list(_COLUMNS)):
+    def _digests_in(self, stored: StoredPredictions) -> Iterator[bytes]:
+        if stored.info().images != self._root:  # the same name below another folder is another image
+            return
+        for part in stored.parts():
+            for batch in stored.batches(part, _COLUMNS):
                 modified = batch["modified_at"].cast(pa.int64())
                 rows = zip(
                     batch["image"].to_pylist(), batch["file_size"].to_pylist(), modified.to_pylist(), strict=True
                 )
                 yield from (_digest(name, size, time) for name, size, time in rows if size is not None)
+
+
+def late_images(job: Job, partition: Path, night: date) -> list[str]:
+    """Names of delivered images that a complete partition does not hold, because they came after it was scored.
+
+    With mode "new", an image in any other partition of the output is not late.
+    """
+    root = job.images_of(night)
+    if not root.is_dir():  # archived meanwhile
+        return []
+    partitions = [partition, *(other_partitions(partition) if job.mode == "new" else ())]
+    scored = np.fromiter(chain.from_iterable(map(_name_digests, partitions)), f"S{_DIGEST_BYTES}")
+    scored.sort()
+    listing = open_listing(root, job, skip=lambda ref: _contains(scored, _name_digest(ref.name)))
+    return [ref.name for ref in listing.images()] if listing.first() else []
+
+
+def describe_late(names: list[str]) -> str:
+    """Which images came late, and how to score them."""
+    verb = "is" if len(names) == 1 else "are"
+    return (
+        f"{images(len(names))} came after the night was scored and {verb} missing in it ({first_few(names)}); "
+        "a forced run scores the whole night again"
+    )
+
+
+def _name_digests(partition: Path) -> Iterator[bytes]:
+    stored = StoredPredictions(partition)
+    for part in stored.parts():
+        for batch in stored.batches(part, ["image"]):
+            yield from map(_name_digest, batch["image"].to_pylist())
+
+
+def _name_digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _contains(digests: np.ndarray, digest: bytes) -> bool:
+    index = np.searchsorted(digests, digest)
+    return digests[index : index + 1].tobytes() == digest
 
 
 def _digest(name: str, size: int | None, modified_us: int) -> bytes:

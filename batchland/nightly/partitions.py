@@ -13,27 +13,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from batchland.errors import UsageError
 from batchland.nightly.job import Job
 from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
-from batchland.predictions.layout import manifest_path
-from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
+from batchland.predictions.reader import StoredPredictions, read_manifest
+from batchland.predictions.schema import Manifest
 from batchland.scoring.manifest import ROW_OPTIONS
 from batchland.system.names import display_path
-
-
-def read_manifest(partition: Path) -> Manifest | None:
-    """The manifest of a complete partition; None if there is none. Raises UsageError if it cannot be read."""
-    path = manifest_path(partition)
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        raise UsageError(f"{path}: is no manifest that this batchland reads; move {partition} away") from error
 
 
 def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Manifest | None:
@@ -90,31 +77,14 @@ def other_partitions(partition: Path) -> list[Path]:
     return sorted(path.parent for path in partition.parent.glob("date=*/_manifest.json") if path.parent != partition)
 
 
-def open_part(path: Path) -> tuple[pq.ParquetFile, PredictionsInfo]:
-    """A predictions file and its metadata. Close the file. Raises UsageError if it cannot be read."""
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        message = f"{path}: cannot be read as Parquet ({reason}); restore it, or score again by a forced run"
-        raise UsageError(message) from error
-    try:
-        return file, PredictionsInfo.model_validate_json((file.schema_arrow.metadata or {})[METADATA_KEY])
-    except (KeyError, ValidationError) as error:
-        file.close()
-        raise UsageError(f"{path}: is no predictions file of this batchland; move it out of the partition") from error
-
-
 def prediction_mix(partition: Path) -> PredictionMix:
     """Count the predicted classes and their probabilities."""
+    stored = StoredPredictions(partition)
     histogram = np.zeros(CONFIDENCE_BINS, np.int64)
     total = 0.0
-    classes: dict[str, int] = {}
-    for path in sorted(partition.glob("*.parquet")):
-        file, info = open_part(path)
-        with file:
-            classes = classes or {name.label: 0 for name in info.classes}
-            table = file.read(columns=["label", "probability"]).drop_null()
+    classes = {name.label: 0 for name in stored.info().classes}
+    for part in stored.parts():
+        table = stored.table(part, ["label", "probability"]).drop_null()
         for answer in table["label"].value_counts().to_pylist():
             classes[answer["values"]] += answer["counts"]
         probability = table["probability"].cast(pa.float64())

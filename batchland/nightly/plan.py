@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
-from batchland.nightly.delivery import check_delivery, listed_images
+from batchland.nightly.dates import check_date, local_today
+from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import baseline_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
-from batchland.nightly.known_images import KnownImages
+from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
 from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
 from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import Manifest
+from batchland.scoring.listing import ALREADY_SCORED
 from batchland.system.lock import holder
 from batchland.system.text import files, images
 
@@ -39,25 +41,40 @@ class _Step(NamedTuple):
         return cls(f"  fail: {error}", error)
 
 
-def plan_night(job: Job, night: date, *, force: bool = False, open_models: bool = False) -> NightPlan:
+def plan_night(
+    job: Job,
+    night: date,
+    *,
+    force: bool = False,
+    future: bool = False,
+    today: date | None = None,
+    open_models: bool = False,
+) -> NightPlan:
     """Check everything that a run would need. open_models: open the models, too, on the CPU."""
-    steps = list(_steps(job, night, force=force, open_models=open_models))
+    today = today or local_today()
+    steps = list(_steps(job, night, today, force=force, open_models=open_models))
+    if not future:
+        try:
+            check_date(night, today)
+        except UsageError as error:
+            steps.insert(1, _Step.fail(error))
     return NightPlan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
 
 
-def _steps(job: Job, night: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
+def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
     records = read_runs(job.folder)
     yield _Step(f"job {job.name} of {job.file}, night {night}")
     if (running := holder(job.folder / LOCK_FILE)) is not None:
         yield _Step(f"locked: process {running.get('pid')} runs the job since {running.get('since')}")
-    for expired in find_expired(job, night, records):
-        yield _Step(f"delete {expired.folder}: {files(len(expired.files))}, {expired.bytes} bytes")
     for model, file in job.all_models.items():
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
     if job.max_failed is not None:
         yield _Step(f"fail if more than {job.max_failed} images do")
+    for expired in find_expired(job, night, records, today):
+        size = f"{files(len(expired.files))}, {expired.bytes} bytes"
+        yield _Step(f"if all this is good, delete {expired.folder}: {size}")
     yield _Step(f"record {job.folder / str(night) / RUN_FILE}")
     if job.metrics:
         yield _Step(f"metrics {job.metrics}")
@@ -102,19 +119,21 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
     yield _Step(f"  keep {job.partition(model, night)}: complete since {manifest.created_at}, {listed}")
     for difference in differences(job, file, manifest):
         yield _Step(f"  though {difference}; a forced run would score it again")
+    if late := late_images(job, job.partition(model, night), night):
+        yield _Step(f"  though {describe_late(late)}")
 
 
 def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:
     partition, root = job.partition(model, night), job.images_of(night)
+    known = KnownImages(other_partitions(partition), root) if job.mode == "new" else None
     try:
-        check_delivery(job, root)
+        listing = delivered_images(job, root, known.__contains__ if known else None)
     except MissingInputError as error:
         return _Step(f"  skip: {error}") if job.on_missing == "skip" else _Step.fail(error)
-    listed = list(listed_images(job, root))
-    what = f"{images(len(listed))} of {root}"
-    if job.mode == "new":
-        known = KnownImages(other_partitions(partition), root)
-        what = f"{sum(ref not in known for ref in listed)} new of {what}"
+    count = sum(1 for _ in listing.images()) if listing.first() else 0
+    what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {root}"
+    if known:
+        what = f"{count} new of {what}"
     verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
     return _Step(f"  {verb} {partition}: {what}")
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from batchland.errors import UsageError
+from batchland.errors import OutputError, UsageError
 from batchland.nightly.run_record import Attempt, RunRecord
 from batchland.system.files import remove_leftovers, replace_file
 from batchland.system.lock import holder, locked
@@ -79,13 +79,41 @@ def update_run(folder: Path, record: RunRecord) -> RunRecord:
     return record
 
 
-def point_to_latest(root: Path) -> None:
-    """Make `runs/NAME/latest` a link to the newest date that has a record."""
-    newest = max(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file())
+def point_to_latest(root: Path, today: date) -> None:
+    """Make `runs/NAME/latest` a link to the newest date that has a record and is not in the future.
+
+    If all are in the future, it is the newest of them; without records the link is removed. Raises OSError.
+    """
+    names = [name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file()]
+    newest = max((name for name in names if name <= today.isoformat()), default=max(names, default=None))
+    if newest is None:
+        (root / LATEST).unlink(missing_ok=True)
+        return
     temporary = root / f".{LATEST}.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(newest)
     temporary.replace(root / LATEST)
+
+
+def remove_record(root: Path, night: date, today: date) -> Path:
+    """Remove the record of one night of the job whose records are in `root` (`runs/NAME`): rename its file.
+
+    Log, report and predictions of the night stay. Returns the new path. Raises UsageError if there is no such record,
+    LockedError while the job runs, OutputError if it cannot be renamed.
+    """
+    path = root / str(night) / RUN_FILE
+    if not path.is_file():
+        nights = [name for name in sorted(_names(root)) if _is_date(name) and (root / name / RUN_FILE).is_file()]
+        known = f"the job has records from {nights[0]} to {nights[-1]}" if nights else "the job has no records"
+        raise UsageError(f"{path}: no such record; {known}")
+    removed = path.with_name(f"{RUN_FILE}.removed")
+    try:
+        with locked(root / LOCK_FILE, f"job {root.name}", wait=1.0):
+            path.replace(removed)
+            point_to_latest(root, today)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror})") from error
+    return removed
 
 
 def _key(attempt: Attempt) -> tuple[str, str]:

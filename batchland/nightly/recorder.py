@@ -17,12 +17,13 @@ from batchland.errors import (
     Interrupted,
     LockedError,
     MissingInputError,
+    OutputError,
     TimeLimitError,
     TooManyFailedError,
     UsageError,
 )
 from batchland.nightly.job import Job
-from batchland.nightly.record_files import RUN_FILE, point_to_latest, read_run, update_run
+from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, ModelRun, Outcome, RunRecord
 from batchland.system.files import replace_file
 
@@ -48,9 +49,10 @@ class Ending(NamedTuple):
 class Recorder:
     """The record of one process's run for one date of a job."""
 
-    def __init__(self, job: Job, night: date) -> None:
+    def __init__(self, job: Job, night: date, today: date) -> None:
         self.job = job
         self.night = night
+        self.today = today
         self.folder = job.folder / str(night)
         self.run_id = f"{datetime.now().astimezone():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.before: RunRecord | None = None
@@ -106,7 +108,15 @@ class Recorder:
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         error = f": {ending.error}" if ending.error else ""
         _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra={"data": changes})
-        self.save()
+        self.save_ending()
+
+    def save_ending(self) -> None:
+        """Save the ended attempt. If that fails, the attempt has failed: exit code 0 means that the record is there."""
+        fault = self.save()
+        if fault is not None and self.attempt.exit_code == 0:
+            changes = {"outcome": "failed", "exit_code": OutputError.exit_code, "error": fault}
+            self._attempts[-1] = self.attempt.model_copy(update=changes)
+            self.save()
 
     def _new_attempt(self) -> Attempt:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
@@ -117,8 +127,8 @@ class Recorder:
             _log.warning("%s", text)
             self.warnings.append(text)
 
-    def save(self) -> None:
-        """Write the record as it is now. An error is only logged."""
+    def save(self) -> str | None:
+        """Write the record as it is now. An error is logged and returned."""
         self.record = RunRecord(
             job=self.job.name,
             job_file=str(self.job.file),
@@ -133,9 +143,15 @@ class Recorder:
         )
         try:
             self.record = update_run(self.folder, self.record)
-            point_to_latest(self.job.folder)
         except (OSError, BatchlandError) as error:
-            _log.error("%s: cannot be written (%s)", self.folder / RUN_FILE, error)
+            fault = f"{self.folder / RUN_FILE}: cannot be written ({error})"
+            _log.error("%s", fault)
+            return fault
+        try:
+            point_to_latest(self.job.folder, self.today)
+        except OSError as error:
+            _log.warning("%s: cannot be written (%s)", self.job.folder / LATEST, error)
+        return None
 
 
 def _outcome(error: BatchlandError) -> Outcome:

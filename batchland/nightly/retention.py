@@ -6,16 +6,17 @@ manifest's run. All other files stay, and so does the last good night.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import UsageError
 from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES
 from batchland.nightly.job import Job
-from batchland.nightly.partitions import read_manifest
-from batchland.nightly.run_record import Deletion, RunRecord, last_good
+from batchland.nightly.job_tables import RetentionTable
+from batchland.nightly.run_record import Deletion, RunRecord
 from batchland.predictions.layout import manifest_path
+from batchland.predictions.reader import read_manifest
 
 
 class Expired(NamedTuple):
@@ -27,12 +28,16 @@ class Expired(NamedTuple):
     bytes: int
 
 
-def find_expired(job: Job, night: date, records: Sequence[RunRecord]) -> list[Expired]:
-    """The folders that the job's rules no longer keep on `night`, the oldest first. None without `[retention]`."""
+def find_expired(job: Job, night: date, records: Sequence[RunRecord], today: date) -> list[Expired]:
+    """The folders that the job's rules no longer keep after a good run of `night`, the oldest first.
+
+    The rules are applied on the newest good night that is not in the future, whatever `night` is. Nights after that
+    one are kept and not counted.
+    """
     if job.retention is None:
         return []
     found = {record.date: folders for record in records if (folders := list(_claimed(job, record)))}
-    kept = _kept(job, night, found, records)
+    kept = _kept(job.retention, night, found, records, today)
     return [folder for day in sorted(found) if day not in kept for folder in found[day]]
 
 
@@ -52,17 +57,20 @@ def delete(expired: Expired, run_id: str) -> Deletion:
     )
 
 
-def _kept(job: Job, night: date, found: Iterable[date], records: Sequence[RunRecord]) -> set[date]:
-    assert job.retention is not None
-    rules = job.retention
-    kept = {night}
-    for good in (last_good(records), last_good(records, before=night)):
-        if good is not None:
-            kept.add(good.date)
+def _kept(
+    rules: RetentionTable, night: date, found: Iterable[date], records: Sequence[RunRecord], today: date
+) -> set[date]:
+    good = sorted({night, *(record.date for record in records if record.good)})
+    newest = max((day for day in good if day <= today), default=date.min)
+    before = max((day for day in good if day < newest), default=newest)
+    kept = {night, newest, before, *[day for day in good if day < night][-1:]}
     if rules.keep_days is not None:
-        kept.update(day for day in found if day > night - timedelta(days=rules.keep_days))
+        # After a gap that would expire everything, wait for a second night: the clock may have been wrong.
+        anchor = before if (newest - before).days >= rules.keep_days else newest
+        kept.update(day for day in found if (anchor - day).days < rules.keep_days)
     if rules.keep_nights is not None:
-        kept.update(sorted({*found, night})[-rules.keep_nights :])
+        kept.update(day for day in found if day > newest)
+        kept.update(sorted({*found, newest} - {day for day in found if day > newest})[-rules.keep_nights :])
     return kept
 
 

@@ -93,6 +93,8 @@ class NightEvaluation(Document):
     baseline: str | None = None
     """Drops are measured against this: the date of the last good night, or the path of a fixed report."""
     gates: tuple[GateVerdict, ...] = ()
+    failed_classes: dict[str, Count] = Field(default_factory=dict)
+    """Label -> images, of classes whose labelled images all failed: no figure includes them."""
 
 
 class ModelRun(Document):

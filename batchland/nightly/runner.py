@@ -23,11 +23,12 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
-from batchland.nightly.delivery import check_delivery, listed_images
+from batchland.nightly.dates import check_date, local_today
+from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import EvaluationTable
-from batchland.nightly.known_images import KnownImages
+from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
 from batchland.nightly.notifications.send import report_end, report_start
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
@@ -38,7 +39,7 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
 from batchland.predictions.schema import Manifest
-from batchland.scoring.listing import ALREADY_SCORED, open_listing
+from batchland.scoring.listing import ALREADY_SCORED, ImageListing
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
@@ -62,15 +63,29 @@ class NightResult(NamedTuple):
     """The last one of this process."""
 
 
-def run_night(job: Job, night: date, *, force: bool = False, quiet: bool = False) -> NightResult:
+def run_night(
+    job: Job,
+    night: date,
+    *,
+    force: bool = False,
+    quiet: bool = False,
+    future: bool = False,
+    today: date | None = None,
+) -> NightResult:
     """Do a job's work for one date, and leave the record of it at `runs/NAME/DATE/run.json`.
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
-    notification, for backfills. A failed night is returned, not raised: see the attempt's outcome, exit code and error.
-    Raises OutputError if the job's folder of records cannot be written at all. An unexpected exception is recorded and
-    raised again.
+    notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
+    retention ignore such nights.
+
+    A failed night is returned, not raised: see the attempt's outcome, exit code and error.
+    Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
+    all. An unexpected exception is recorded and raised again.
     """
-    recorder = Recorder(job, night)
+    today = today or local_today()
+    if not future:
+        check_date(night, today)
+    recorder = Recorder(job, night, today)
     try:
         with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
             try:
@@ -157,19 +172,20 @@ class _Night:
     def _work(self) -> str | None:
         """Do everything that the job asks for. Returns a message if there was nothing to do, else None."""
         records = read_runs(self.job.folder)
-        self._delete_expired(records)
         refused = self._score_all()
         if self.job.evaluation:
             self._evaluate(self.job.evaluation, records)
         if refused:
             raise refused[0]
         self._check_limits()
-        models = self.recorder.models
-        return "every image was scored already" if all(m.state == "nothing_new" for m in models.values()) else None
+        if all(model.state == "nothing_new" for model in self.recorder.models.values()):
+            return "every image was scored already"
+        self._delete_expired(records)
+        return None
 
     def _delete_expired(self, records: list[RunRecord]) -> None:
-        """Delete old nights first, because the new one may need their disk space."""
-        for expired in find_expired(self.job, self.night, records):
+        """Delete old nights, after this one is complete and good."""
+        for expired in find_expired(self.job, self.night, records, self.recorder.today):
             try:
                 deletion = delete(expired, self.recorder.run_id)
             except OSError as error:
@@ -181,7 +197,7 @@ class _Night:
     def _score_all(self) -> list[ModelError]:
         """Keep or score every model's partition, and return the errors of models that cannot be used."""
         refused = []
-        delivered = False
+        settled = False
         models = self.job.all_models
         manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in models}
         for name, file in models.items():
@@ -189,14 +205,15 @@ class _Night:
             if manifest is not None and not self._force:
                 self.recorder.models[name] = self._keep(name, file, partition, manifest)
                 continue
-            if not delivered:
-                check_delivery(self.job, self.job.images_of(self.night))
-                delivered = True
+            root = self.job.images_of(self.night)
+            known = KnownImages(other_partitions(partition), root) if self.job.mode == "new" else None
+            listing = delivered_images(self.job, root, known.__contains__ if known else None, settled=settled)
+            settled = True
             if manifest is None:
                 self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
                 self.recorder.save()
             try:
-                self.recorder.models[name] = self._score(name, file, partition, replaced=manifest is not None)
+                self.recorder.models[name] = self._score(name, file, partition, listing, replaced=manifest is not None)
             except ModelError as error:
                 if len(models) > 1:  # the other models go on; the night's error is the first one
                     _log.error("%s: %s", name, error)
@@ -209,22 +226,18 @@ class _Night:
         _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
         for difference in differences(self.job, file, manifest):
             _log.warning("%s: %s; a forced run would score it again", name, difference)
+        if late := late_images(self.job, partition, self.night):
+            self.recorder.warn(f"{name}: {describe_late(late)}")
         return _model_run(name, partition, "kept", manifest)
 
-    def _score(self, name: str, file: Path, partition: Path, *, replaced: bool) -> ModelRun:
-        root = self.job.images_of(self.night)
-        skip = None
-        if self.job.mode == "new":
-            known = KnownImages(other_partitions(partition), root)
-            skip = known.__contains__
-            if all(map(skip, listed_images(self.job, root))):
-                _log.info("%s: every image was scored already", name)
-                return ModelRun(name=name, partition=str(partition), state="nothing_new")
+    def _score(self, name: str, file: Path, partition: Path, listing: ImageListing, *, replaced: bool) -> ModelRun:
+        if listing.first() is None:
+            _log.info("%s: every image was scored already", name)
+            return ModelRun(name=name, partition=str(partition), state="nothing_new")
         self._check_time()
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
-        listing = open_listing(root, options, skip=skip)
         with ScoreProgress(listing) as progress:
             summary = score(listing, partition, options, on_progress=progress.update)
         if summary.fallback:
@@ -240,6 +253,8 @@ class _Night:
             if model.counts:
                 self._check_time()
                 evaluation = evaluate_night(self.job, model.name, self.night, records)
+                for label, count in evaluation.failed_classes.items() if evaluation else ():
+                    self.recorder.warn(f"{name}: all {count} images of class {label!r} failed")
                 models[name] = model.model_copy(update={"evaluation": evaluation})
         evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
         if table.compare and len(evaluated) > 1:

@@ -1,56 +1,156 @@
-"""An output that is there, to be read: the same for a path and a URL. Knows nothing of rows."""
+"""Read predictions that are stored: a file, or a folder of parts, with its manifest, at a path or a URL.
 
+stored = StoredPredictions(Path("preds.parquet"))
+print(stored.info().classes, stored.table("preds.parquet", ["image", "label"]))
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from batchland.errors import UsageError
 from batchland.predictions.layout import manifest_path
+from batchland.predictions.schema import METADATA_KEY, Manifest, PredictionsInfo
+from batchland.system.files import read_error
 from batchland.system.urls import display_url
 
 if TYPE_CHECKING:
     from batchland.predictions.objects import Objects
 
+Result = TypeVar("Result")
+Kind = Literal["file", "folder"]
 Stamp = tuple[int, int]
-"""Size in bytes, and modification time in nanoseconds."""
+"""Size in bytes and modification time in nanoseconds; a file that replaces another has a different one."""
 
 
-class Stored(Protocol):
-    """A predictions file, or a folder of parts. Its methods raise OSError."""
+class StoredPredictions:
+    """The predictions at a location. Methods raise UsageError where something is missing or damaged, InputError.
 
-    name: str
-    """For people: a path or a URL."""
-    kind: Literal["file", "folder"] | None
-    """What is there, when it was first looked at."""
+    location: a path or a URL. Nothing needs to be there: then `kind` is None.
+    """
+
+    def __init__(self, location: Path | str) -> None:
+        self._files: _Files
+        if isinstance(location, Path):
+            self._files = _LocalFiles(location)
+        else:
+            from batchland.predictions.objects import Objects  # heavy; local predictions do without
+
+            self._files = _RemoteFiles(Objects.at(location), display_url(location).rstrip("/"))
+        self.name = self._files.name
+        """For messages: a path or a URL."""
+        self.kind = self._files.kind
 
     def parts(self) -> list[str]:
-        """Names of the Parquet files, in order, as they lie there; of a file, its own."""
+        """Names of the Parquet files in order; of a single file, its own name."""
+        return self._read(self._files.parts)
 
     def folders(self) -> list[str]:
-        """Names of the folders that lie in a folder, in order."""
+        """Names of the folders directly in a folder, in order."""
+        return self._read(self._files.folders)
 
     def stamp(self, part: str) -> Stamp:
-        """Tells a file from one that replaces it."""
+        """Size and modification time of a part."""
+        return self._read(lambda: self._files.stamp(part))
 
-    def open(self, part: str) -> Any:
-        """A file as pyarrow reads it; to be closed."""
+    def manifest(self) -> Manifest | None:
+        """The manifest; None if there is none, so that the predictions are not complete."""
+        try:
+            content = self._files.manifest()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise read_error(error, self._files.manifest_name) from error
+        return parse_manifest(content, self._files.manifest_name)
 
-    def manifest(self) -> bytes:
-        """The manifest's JSON text."""
+    def info(self) -> PredictionsInfo:
+        """What the first part's metadata says about the run."""
+        return predictions_info(self.schema(self.parts()[0]), self.name)
+
+    def schema(self, part: str) -> pa.Schema:
+        """The Arrow schema of a part."""
+        with self._open(part) as parquet:
+            return parquet.schema_arrow
+
+    def table(self, part: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a part."""
+        with self._open(part) as parquet:
+            return parquet.read(list(columns))
+
+    def batches(self, part: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All columns or some of a part, in blocks of rows."""
+        with self._open(part) as parquet:
+            yield from parquet.iter_batches(columns=columns)
+
+    @contextmanager
+    def _open(self, part: str) -> Iterator[pq.ParquetFile]:
+        name = self.name if self.kind == "file" else f"{self.name}/{part}"
+        try:
+            with self._files.open(part) as file, pq.ParquetFile(file) as parquet:
+                yield parquet
+        except (OSError, pa.ArrowException) as error:
+            raise read_error(error, name, "restore it, or score again") from error
+
+    def _read(self, action: Callable[[], Result]) -> Result:
+        try:
+            return action()
+        except OSError as error:
+            raise read_error(error, self.name) from error
 
 
-def open_stored(out: Path | str) -> Stored:
-    """What is stored at a path or a URL. Raises UsageError or InputError if the URL cannot be used."""
-    if isinstance(out, Path):
-        return _LocalFiles(out)
-    from batchland.predictions.objects import Objects  # only who has URLs pays for it
+def read_manifest(location: Path | str) -> Manifest | None:
+    """The manifest of the predictions at a location, None if there is none. Raises UsageError or InputError."""
+    return StoredPredictions(location).manifest()
 
-    return _RemoteFiles(Objects.at(out), display_url(out).rstrip("/"))
+
+def parse_manifest(content: bytes, name: str) -> Manifest:
+    """A manifest from its JSON text. name: of its file, for messages. Raises UsageError."""
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise UsageError(f"{name}: not a manifest that this batchland reads; restore it, or score again") from error
+
+
+def predictions_info(schema: pa.Schema, name: str) -> PredictionsInfo:
+    """The document in a predictions file's metadata. name: of the file, for messages. Raises UsageError."""
+    content = (schema.metadata or {}).get(METADATA_KEY)
+    if content is None:
+        raise UsageError(f"{name}: not a predictions file of batchland; give what `batchland score` wrote")
+    try:
+        return PredictionsInfo.model_validate_json(content)
+    except ValidationError as error:
+        raise UsageError(f"{name}: its metadata is damaged or of another version of batchland; score again") from error
+
+
+class _Files(Protocol):
+    """The files of predictions. Methods raise OSError."""
+
+    name: str
+    kind: Kind | None
+    manifest_name: str
+
+    def parts(self) -> list[str]: ...
+
+    def folders(self) -> list[str]: ...
+
+    def stamp(self, part: str) -> Stamp: ...
+
+    def open(self, part: str) -> Any: ...
+
+    def manifest(self) -> bytes: ...
 
 
 class _LocalFiles:
     def __init__(self, out: Path) -> None:
         self.name = str(out)
-        self.kind: Literal["file", "folder"] | None = None
+        self.manifest_name = str(manifest_path(out))
+        self.kind: Kind | None = None
         if out.exists():
             self.kind = "folder" if out.is_dir() else "file"
         self._out = out
@@ -80,10 +180,11 @@ class _LocalFiles:
 class _RemoteFiles:
     def __init__(self, objects: "Objects", name: str) -> None:
         self.name = name
+        self.manifest_name = f"{name.rpartition('/')[0]}/{manifest_path(PurePosixPath(name.rpartition('/')[2]))}"
         self._objects = objects
         self._out = PurePosixPath(objects.location.path)
         info = objects.first_info(self._out)
-        self.kind: Literal["file", "folder"] | None = {"File": "file", "Directory": "folder"}.get(info.type.name)  # type: ignore[assignment]
+        self.kind: Kind | None = {"File": "file", "Directory": "folder"}.get(info.type.name)  # type: ignore[assignment]
 
     def parts(self) -> list[str]:
         if self.kind == "folder":

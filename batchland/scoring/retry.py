@@ -5,14 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
-
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
-from batchland.predictions.reader import Stored, open_stored
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Manifest, PredictionsInfo
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
 from batchland.predictions.writer import Entry, KeptRow
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
@@ -29,7 +25,7 @@ class RetryRun(Run):
         if options.overwrite:
             raise UsageError("retry_failed keeps the good rows of an output, overwrite none; give one of the two")
         super().__init__(listing, out, options)
-        self._earlier = earlier = open_stored(out)
+        self._earlier = earlier = StoredPredictions(out)
         if earlier.kind is None or not (parts := earlier.parts()):
             raise UsageError(f"{earlier.name}: there are no predictions yet to retry")
         self._info = _read_info(earlier, parts)
@@ -41,15 +37,14 @@ class RetryRun(Run):
         for part, stamp in self._stamps:
             if self._earlier.stamp(part) != stamp:
                 raise UsageError(f"{self._earlier.name}: another run has replaced {part}; run the command again")
-            with self._earlier.open(part) as file, pq.ParquetFile(file) as parquet:
-                for rows in parquet.iter_batches():
-                    kept = rows.replace_schema_metadata(None)
-                    states = zip(rows["image"].to_pylist(), rows["status"].to_pylist(), strict=True)
-                    for row, (name, status) in enumerate(states):
-                        if status == "ok":
-                            yield KeptRow(name, kept, row)
-                        else:
-                            yield from self.listing.retry_refs(name)
+            for rows in self._earlier.batches(part):
+                kept = rows.replace_schema_metadata(None)
+                states = zip(rows["image"].to_pylist(), rows["status"].to_pylist(), strict=True)
+                for row, (name, status) in enumerate(states):
+                    if status == "ok":
+                        yield KeptRow(name, kept, row)
+                    else:
+                        yield from self.listing.retry_refs(name)
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """That of a whole run, and the output that is retried. Raises UsageError if that was made in another way."""
@@ -79,22 +74,16 @@ class RetryRun(Run):
                 )
 
 
-def _read_info(earlier: Stored, parts: list[str]) -> PredictionsInfo:
-    schemas = []
-    try:
-        for part in parts:
-            with earlier.open(part) as file, pq.ParquetFile(file) as parquet:
-                schemas.append(parquet.schema_arrow)
-        if all(schema.equals(PREDICTIONS) for schema in schemas):
-            return PredictionsInfo.model_validate_json(schemas[0].metadata[METADATA_KEY])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValidationError) as error:
-        raise UsageError(f"{earlier.name}: is not a predictions file of batchland") from error
-    raise UsageError(f"{earlier.name}: has other columns than this batchland writes", advice="overwrite")
+def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
+    if not all(earlier.schema(part).equals(PREDICTIONS) for part in parts):
+        raise UsageError(f"{earlier.name}: has other columns than this batchland writes", advice="overwrite")
+    return earlier.info()
 
 
-def _read_ignored(earlier: Stored) -> Mapping[str, int]:
-    with suppress(OSError, ValidationError):
-        return Manifest.model_validate_json(earlier.manifest()).ignored
+def _read_ignored(earlier: StoredPredictions) -> Mapping[str, int]:
+    with suppress(UsageError):
+        if manifest := earlier.manifest():
+            return manifest.ignored
     return {}
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
 from batchland.predictions.schema import PREDICTIONS, Manifest
-from batchland.predictions.storage import display_location, open_output, place
+from batchland.predictions.storage import display_location, open_output, output_location
 from batchland.predictions.writer import Entry, PredictionSink
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.manifest import fingerprint
@@ -75,7 +75,7 @@ class Run:
         if self.options.image_list is None and resolved.startswith(self.listing.source.name.rstrip("/") + "/"):
             raise UsageError(f"{name}: lies inside the images to score", advice="other_out")
         for read in self.listing.source.inputs():
-            if f"{_resolved(place(read))}/".startswith(f"{resolved}/"):
+            if f"{_resolved(output_location(read))}/".startswith(f"{resolved}/"):
                 raise UsageError(f"{name}: would replace {display_path(read)}, which is an input", advice="other_out")
         try:
             os.fsencode(self.out).decode("utf-8")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchland.models.session import OpenModel
 from batchland.predictions.schema import Manifest
-from batchland.predictions.storage import display_location, manifest_place, place, public_place
+from batchland.predictions.storage import display_location, manifest_location, output_location, public_location
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
 from batchland.scoring.engines.open import open_engine
@@ -55,7 +55,7 @@ def score(
     TimeLimitError.
     """
     stopwatch = Stopwatch()
-    run = _plan(images, place(out), options or ScoreOptions(), skip)
+    run = _plan(images, output_location(out), options or ScoreOptions(), skip)
     entries = stopwatch.listing(run.entries())
     with open_engine(run.options) as engine:
         if manifest := run.finished_before(engine.model):
@@ -108,4 +108,4 @@ def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account)
 
 
 def _summary(run: Run, manifest: Manifest, model: OpenModel, *, done_before: bool = False) -> RunSummary:
-    return RunSummary(public_place(run.out), manifest_place(run.out), manifest, model.fallback, done_before)
+    return RunSummary(public_location(run.out), manifest_location(run.out), manifest, model.fallback, done_before)

@@ -10,16 +10,14 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from batchland.errors import UsageError
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.images.sources.source import ContainerSource
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import is_file_output
-from batchland.predictions.reader import open_stored
+from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import SHARD_PREDICTIONS, Manifest, ShardInfo
-from batchland.predictions.storage import below, display_location
+from batchland.predictions.storage import display_location, join_location
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.run import Run
@@ -41,7 +39,7 @@ class ShardRun(Run):
             raise UsageError("shards cannot be retried; merge them, then retry the merged predictions")
         if is_file_output(PurePath(display_location(out))):
             raise UsageError(f"{display_location(out)}: is the name of a file; the output of shards is a folder")
-        super().__init__(listing, below(out, shard.folder_name), options)
+        super().__init__(listing, join_location(out, shard.folder_name), options)
         self._assignment = ShardAssignment(shard)
 
     def entries(self) -> Iterator[ImageRef]:
@@ -58,9 +56,9 @@ class ShardRun(Run):
         """The manifest of this shard if it is complete, was scored in the same way and is not to be overwritten."""
         if self.options.overwrite:
             return None
-        with suppress(OSError, ValidationError):
-            manifest = Manifest.model_validate_json(open_stored(self.out).manifest())
-            if manifest.shard and manifest.shard.fingerprint == super().fingerprint(model):
+        with suppress(UsageError):
+            manifest = read_manifest(self.out)
+            if manifest and manifest.shard and manifest.shard.fingerprint == super().fingerprint(model):
                 return manifest
         return None
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from batchland.errors import OutputError, UsageError
+from batchland.errors import BatchlandError, InputError, OutputError, UsageError
 
 Content = str | bytes | Callable[[BinaryIO], object]
 """Of a file: text (stored as UTF-8), bytes, or what writes them to an open file."""
@@ -26,6 +26,9 @@ Content = str | bytes | Callable[[BinaryIO], object]
 _LEFTOVER: Final = re.compile(r"\..*\.[0-9a-f]{16}\.new")
 _LEFTOVER_SECONDS: Final = 3600.0
 """A temporary file of this age belongs to a killed process."""
+_NOT_THE_STORAGE: Final = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM)
+)
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 """Flag of Linux's renameat2; macOS's renamex_np has the same value as RENAME_SWAP."""
@@ -168,6 +171,21 @@ def check_writable(path: Path) -> None:
         folder = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def read_error(error: Exception, name: str, remedy: str = "check it") -> BatchlandError:
+    """What an OSError or an error of Arrow means for whoever reads the file `name`.
+
+    An InputError if the storage failed, a UsageError if the file is missing, damaged or not this user's to read.
+    remedy: what to do about a damaged file.
+    """
+    reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
+    if not isinstance(error, OSError) or error.errno is None:  # so does Arrow reject content
+        return UsageError(f"{name}: cannot be read as Parquet ({reason}); {remedy}")
+    reason = os.strerror(error.errno)
+    if error.errno in _NOT_THE_STORAGE:
+        return UsageError(f"{name}: cannot be read ({reason})")
+    return InputError(f"{name}: cannot be read ({reason}); check the storage, then run the same command again")
 
 
 @contextlib.contextmanager

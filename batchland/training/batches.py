@@ -1,4 +1,4 @@
-"""What a loop is fed: augmented pictures by a DataLoader, features by views, and either in order for validation."""
+"""Batches for the training loop: augmented images from worker processes, features in memory, validation in order."""
 
 import atexit
 import multiprocessing
@@ -17,21 +17,21 @@ from batchland.training.sampling import BalancedDraws, Draw, EpochBatches
 Loader = DataLoader[tuple[Tensor, int]]
 
 
-class PictureBatches:
-    """Augmented pictures in balanced batches, uint8 [batch, height, width, 3], made by worker processes."""
+class ImageBatches:
+    """Augmented images in balanced batches, uint8 [batch, height, width, 3], made by worker processes."""
 
     def __init__(
         self, dataset: PhotoDataset, draws: BalancedDraws, batch_size: int, workers: int, compute: Compute
     ) -> None:
         self._batches = EpochBatches(draws, batch_size)
-        self._loader = picture_loader(dataset, self._batches, workers, compute)
+        self._loader = image_loader(dataset, self._batches, workers, compute)
         self._device = compute.device
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def epoch(self, number: int, first: int) -> Iterator[Batch]:
-        """Those of an epoch, from number `first` on."""
+        """Yield the batches of an epoch, starting at batch `first`."""
         self._batches.start(number, first)
         for inputs, labels in self._loader:
             yield inputs.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
@@ -49,16 +49,16 @@ class FeatureBatches:
         return len(self._batches)
 
     def epoch(self, number: int, first: int) -> Iterator[Batch]:
-        """Those of an epoch, from number `first` on."""
+        """Yield the batches of an epoch, starting at batch `first`."""
         self._batches.start(number, first)
         for draws in self._batches:
-            places = torch.tensor([draw.place for draw in draws], device=self._views.device)
+            photos = torch.tensor([draw.example for draw in draws], device=self._views.device)
             views = torch.tensor([draw.seed % len(self._views) for draw in draws], device=self._views.device)
-            yield self._views[views, places], self._labels[places]
+            yield self._views[views, photos], self._labels[photos]
 
 
 class InOrder:
-    """Inputs as they come with their labels; each pass is the same."""
+    """Batches of inputs with their labels, in the same order at every pass."""
 
     def __init__(self, inputs: Callable[[], Iterable[Tensor]], labels: Tensor, device: torch.device) -> None:
         self._inputs = inputs
@@ -73,32 +73,33 @@ class InOrder:
             yield inputs.to(self._device), labels.to(self._device)
 
 
-def pictures_in_order(images: ImageSet, batch_size: int, device: torch.device) -> InOrder:
-    """Unaugmented pictures, as they are scored."""
+def images_in_order(images: ImageSet, batch_size: int, device: torch.device) -> InOrder:
+    """Batches of unaugmented images, as they are scored."""
     return InOrder(lambda: images.batches(batch_size), images.labels, device)
 
 
-def picture_loader(dataset: PhotoDataset, batches: Iterable[Sequence[Draw]], workers: int, compute: Compute) -> Loader:
-    """Of lists of draws, the pictures."""
+def image_loader(dataset: PhotoDataset, batches: Iterable[Sequence[Draw]], workers: int, compute: Compute) -> Loader:
+    """A DataLoader of the images that each list of draws names."""
     return DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]  # indices may be anything that the dataset understands
         num_workers=workers,
-        generator=torch.Generator(),  # else it takes numbers from the global one, more or fewer by number of workers
+        generator=torch.Generator(),  # the global one would advance differently with another number of workers
         pin_memory=compute.device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_ignore_signals,
     )
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C and a service manager's SIGTERM reach the whole group; the parent ends its step and then the workers."""
+def _ignore_signals(worker: int) -> None:  # noqa: ARG001
+    """Ctrl-C and a service manager's SIGTERM reach the whole group; the parent finishes its step, then ends workers."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
 
 
-@atexit.register  # after multiprocessing's own, so it comes before: that one sends SIGTERM, and waits for ever
+@atexit.register  # runs before multiprocessing's own handler, which sends SIGTERM and then waits without a limit
 def _end_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for each killed worker
     for worker in multiprocessing.active_children():
         if worker.daemon:
             worker.kill()

@@ -1,6 +1,6 @@
-"""What training leaves on disk: the finished model, and until then the state to resume from.
+"""Files of a training run: the finished model, and until then the state to resume from.
 
-Both hold tensors, numbers and strings only: torch.load(weights_only=True) reads them, nothing else is ever unpickled.
+Both hold tensors, numbers and strings only, so torch.load(weights_only=True) reads them; nothing else is unpickled.
 """
 
 import json
@@ -19,7 +19,7 @@ from batchland.errors import UsageError
 from batchland.models.card import ModelCard
 from batchland.system.files import write_file
 from batchland.training.dataset import TrainingData
-from batchland.training.journal import EpochReport
+from batchland.training.metrics import EpochReport
 from batchland.training.models import ServedModel, build
 
 _log = logging.getLogger("batchland")
@@ -44,7 +44,7 @@ def save_checkpoint(
     checkpoint = {
         "format": CHECKPOINT_FORMAT,
         "architecture": card.name,
-        "backbone": identity.get("backbone"),  # None: the scratch model has none
+        "backbone": identity.get("backbone"),  # None for the scratch model
         "card": card.to_json(),
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
         "data": os.fspath(data.folder),
@@ -56,14 +56,14 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote. Raises UsageError if it cannot be read or is something else."""
+    """Read what `save_checkpoint` wrote. Raises UsageError if `path` cannot be read or is something else."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror}); give a run folder that `batchland train` wrote"
         ) from error
-    except Exception as error:  # torch's unpickler lets IndexError and others through on garbage
+    except Exception as error:  # torch's unpickler raises IndexError and others on garbage
         raise UsageError(f"{path}: not a checkpoint of `batchland train`, or a damaged one; train again") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise UsageError(f"{path}: not a checkpoint that this version of batchland reads; train again")
@@ -79,29 +79,29 @@ def restore_model(checkpoint: dict[str, Any], card: ModelCard) -> ServedModel:
 
 @dataclass(frozen=True)
 class ResumeFolder:
-    """Where an unfinished run keeps its state; gone when the model is done. Belongs to one identity."""
+    """A hidden folder with the state of an unfinished run; removed when the model is finished."""
 
     run: Path
     """The model's folder."""
     identity: dict[str, Any]
-    """What the result follows from, as JSON would give it back: options, data, versions."""
+    """Everything that the result depends on (options, data, versions), as JSON returns it."""
 
     @property
     def path(self) -> Path:
-        """A hidden folder in that of the model."""
+        """The hidden folder in that of the model."""
         return self.run / _RESUME
 
     def open(self, resume: bool) -> tuple[dict[str, Any], list[EpochReport]] | None:
-        """The state to go on from, if there is one, and the epochs until then.
+        """Return the saved state and the epochs before it, or None to start from the beginning.
 
-        Without `resume`, or where nothing has been left, begins anew. Raises UsageError if what is there was left by
-        another run.
+        Without `resume`, discards what an interrupted run left. Raises UsageError if a run of other data or options
+        left it.
         """
         if self.path.exists() and not resume:
-            _log.warning("%s: discards what an interrupted run has left (--resume would go on with it)", self.run)
+            _log.warning("%s: discards the state of an interrupted run (`resume` would continue it)", self.run)
             shutil.rmtree(self.path)
         if (self.path / _IDENTITY).exists():
-            require_same(self.path, json.loads((self.path / _IDENTITY).read_text()), self.identity)
+            require_same_identity(self.path, json.loads((self.path / _IDENTITY).read_text()), self.identity)
         write_file(self.path / _IDENTITY, json.dumps(self.identity))
         if not (self.path / _STATE).exists():
             return None
@@ -109,24 +109,24 @@ class ResumeFolder:
         return state, [EpochReport(**report) for report in state.pop("reports")]
 
     def save(self, state: dict[str, Any], reports: Sequence[EpochReport]) -> None:
-        """Replace the state."""
+        """Replace the saved state."""
         whole = state | {"reports": [asdict(report) for report in reports]}
         write_file(self.path / _STATE, partial(torch.save, whole))
 
     def remove(self) -> None:
-        """The run is done."""
+        """Delete the folder: the run is finished."""
         shutil.rmtree(self.path)
 
 
-def require_same(where: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Raises UsageError that names what differs between an earlier run and this one."""
+def require_same_identity(where: Path, earlier: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise UsageError that lists what differs between an earlier run and this one."""
     differences = [
-        f"{key} {theirs.get(key)} there and {ours.get(key)} here"
-        for key in sorted(ours | theirs)
-        if theirs.get(key) != ours.get(key)
+        f"{key} was {earlier.get(key)}, is {current.get(key)}"
+        for key in sorted(current | earlier)
+        if earlier.get(key) != current.get(key)
     ]
     if differences:
         raise UsageError(
-            f"{where}: --resume needs the data and options of the earlier run, and these differ: "
-            f"{'; '.join(differences)}; give the same, or train anew without --resume"
+            f"{where}: to resume, data and options must be those of the earlier run, but {'; '.join(differences)}",
+            advice="resume_same",
         )

@@ -1,8 +1,8 @@
 """Find, read and split the training images. Pixels come from batchland.images.preprocess, as in scoring, cached.
 
 Training runs `fit(augment(fit(decode(data))))`, validation and scoring `fit(decode(data))`: augmentation works on
-pictures of the model's size, as the walk-through's does. Nothing is ever written into the user's folders: the split
-lives in memory and follows from the seed.
+images of the model's size, as the walk-through does. The user's folders are only read: the split lives in memory and
+follows from the seed.
 """
 
 import hashlib
@@ -60,19 +60,19 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images with their unaugmented pixels: some rows of a cache entry."""
+    """Labelled images and their unaugmented pixels, which are rows of a cache entry."""
 
     examples: tuple[Example, ...]
     cached: CachedPixels
     rows: tuple[int, ...]
-    """Of each example, its place in the entry."""
+    """Index of each example in the cache entry."""
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def picture(self, place: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """One example as it is scored, uint8 [height, width, 3], read-only."""
-        pixels: Pixels = self.cached.array[self.rows[place]]
+        pixels: Pixels = self.cached.array[self.rows[index]]
         return pixels
 
     def batches(self, size: int) -> Iterator[Tensor]:
@@ -114,73 +114,66 @@ def load_data(
     cache: PixelCache | None = None,
     on_image: Callable[[str, int, int], object] | None = None,
 ) -> TrainingData:
-    """Read all images of DATA/train and DATA/val; without a val, split those of DATA/train or DATA 0.8 / 0.2.
+    """Read all images of DATA/train and DATA/val; without DATA/val, split those of DATA/train (or DATA) 0.8 / 0.2.
 
-    That is done class by class, as split-folders does with the same seed. Pixels lie in the cache (by default the
-    user's), decoded only if they are not there yet. An image that cannot be read is logged and skipped, with `strict`
-    it is an error.
+    The split is made class by class, as split-folders does with the same seed. Pixels are taken from the cache (by
+    default the user's), or decoded into it. An image that cannot be read is logged and skipped; with `strict` it is an
+    error.
 
-    on_image: called with what is done ("reading", "decoding"), and how many images of how many are.
+    on_image: called with the step ("reading", "decoding"), the number of images done and their total.
     Raises UsageError if there are no class folders, a class has no image to train or none to validate, DATA/val has
-    other classes, or the cache is too small for them, OutputError if the cache cannot be written.
+    other classes, or the cache is too small; OutputError if the cache cannot be written.
     """
-    show = on_image or (lambda *progress: None)  # noqa: ARG005
+    progress = on_image or (lambda *counts: None)  # noqa: ARG005
     folder = training_folder(data)
     folders = class_folders(folder)
-    classes = class_names(folders)
-    _compare_with_test(data, folder, folders)
-    _warn_of_loose_images(folder)
-    held = validation_folder(data)
+    validation = validation_folder(data)
+    _warn_if_test_classes_differ(data, folder, folders)
     listed = [Example(ref, index) for index, name in enumerate(folders) for ref in _list_class(folder, name)]
-    if held:
-        _require_known(held, folder, folders)
-        _warn_of_loose_images(held)
-        listed += [
-            Example(ref._replace(name=VALIDATION + ref.name), index)
-            for index, name in enumerate(folders)
-            if (held / name).is_dir()
-            for ref in _list_class(held, name)
-        ]
-    _require_images(folder, held, folders, listed, "the folder is empty")
-    examples, digests, skipped = _read_all(listed, lambda done: show("reading", done, len(listed)))
+    _warn_of_loose_images(folder)
+    if validation:
+        listed += _list_validation(validation, folder, folders)
+        _warn_of_loose_images(validation)
+    _require_images(folder, validation, folders, listed, "the folder is empty")
+    examples, digests, skipped = _read_all(listed, lambda done: progress("reading", done, len(listed)))
     contents = [Content(example.ref, digest) for example, digest in zip(examples, digests, strict=True)]
     cache = cache or PixelCache(default_folder())
-    cached = cache.pixels(contents, spec, lambda done: show("decoding", done, len(contents)))
-    skipped += [Skipped(examples[place].ref.name, *why) for place, why in cached.failures.items()]
-    _report(folder, sorted(skipped), len(listed), strict)
+    cached = cache.pixels(contents, spec, lambda done: progress("decoding", done, len(contents)))
+    skipped += [Skipped(examples[row].ref.name, *why) for row, why in cached.failures.items()]
+    _report_skipped(folder, sorted(skipped), len(listed), strict)
     rows = [row for row in range(len(examples)) if row not in cached.failures]
     usable = [examples[row] for row in rows]
-    _require_images(folder, held, folders, usable, "none of its images can be read")
-    training, validation = (
-        ImageSet(tuple(usable[place] for place in part), cached, tuple(rows[place] for place in part))
-        for part in (_by_folder(usable) if held else split_places([one.class_index for one in usable], seed))
+    _require_images(folder, validation, folders, usable, "none of its images can be read")
+    split = _split_by_folder(usable) if validation else split_indices([one.class_index for one in usable], seed)
+    train_set, validation_set = (
+        ImageSet(tuple(usable[index] for index in part), cached, tuple(rows[index] for index in part)) for part in split
     )
     summary = DataSummary(
         fingerprint=_fingerprint({examples[row].ref.name: digests[row] for row in rows}),
-        training_images=len(training),
-        validation_images=len(validation),
+        training_images=len(train_set),
+        validation_images=len(validation_set),
     )
-    return TrainingData(folder, classes, spec, training, validation, tuple(sorted(skipped)), summary)
+    return TrainingData(folder, class_names(folders), spec, train_set, validation_set, tuple(sorted(skipped)), summary)
 
 
-def _compare_with_test(data: Path, folder: Path, folders: Sequence[str]) -> None:
-    """Warn of a test set whose classes are not those of the training set: it could not be evaluated later."""
+def _warn_if_test_classes_differ(data: Path, folder: Path, folders: Sequence[str]) -> None:
+    """The trained model could not be evaluated on such a test set."""
     test = data / "test"
     if folder == data.absolute() or not test.is_dir():
         return
     names = subfolders(test)
-    for what, where, odd in (
-        ("unknown to", folder, [name for name in names if name not in folders]),
-        ("lacking here but in", folder, [name for name in folders if name not in names]),
+    for relation, other, odd in (
+        ("missing in", folder, [name for name in names if name not in folders]),
+        ("missing here but in", folder, [name for name in folders if name not in names]),
     ):
         if odd:
-            _log.warning("%s: %d class folders are %s %s: %s", test, len(odd), what, where, ", ".join(odd[:10]))
+            _log.warning("%s: %d class folders are %s %s: %s", test, len(odd), relation, other, ", ".join(odd[:10]))
 
 
 def _warn_of_loose_images(folder: Path) -> None:
     loose = sum(entry.is_file() and entry.suffix.lower() in IMAGE_EXTENSIONS for entry in folder.iterdir())
     if loose:
-        _log.warning("%s: %d images lie beside the class folders and are not used", folder, loose)
+        _log.warning("%s: %d images are in no class folder and are not used", folder, loose)
 
 
 def _list_class(folder: Path, name: str) -> Iterator[ImageRef]:
@@ -188,23 +181,33 @@ def _list_class(folder: Path, name: str) -> Iterator[ImageRef]:
         yield ref._replace(name=f"{name}/{ref.name}")
 
 
-def _require_known(held: Path, folder: Path, folders: Sequence[str]) -> None:
-    if unknown := [name for name in subfolders(held) if name not in folders]:
-        raise UsageError(f"{held / unknown[0]}: a class that {folder} does not have; name it alike, or remove it")
+def _list_validation(validation: Path, folder: Path, folders: Sequence[str]) -> list[Example]:
+    """The images of DATA/val. Raises UsageError if it has a class that the training folder lacks."""
+    if unknown := [name for name in subfolders(validation) if name not in folders]:
+        raise UsageError(
+            f"{validation / unknown[0]}: {folder} has no class of that name; rename the folder, or remove it"
+        )
+    return [
+        Example(ref._replace(name=VALIDATION + ref.name), index)
+        for index, name in enumerate(folders)
+        if (validation / name).is_dir()
+        for ref in _list_class(validation, name)
+    ]
 
 
 def _require_images(
-    folder: Path, held: Path | None, folders: Sequence[str], examples: Sequence[Example], nothing: str
+    folder: Path, validation: Path | None, folders: Sequence[str], examples: Sequence[Example], nothing: str
 ) -> None:
+    """Raise UsageError if a class has no image to train or none to validate. `nothing`: what the error then says."""
     counts = Counter((one.class_index, one.ref.name.startswith(VALIDATION)) for one in examples)
     for index, name in enumerate(folders):
-        if held:
-            for part, in_val in ((folder, False), (held, True)):
+        if validation:
+            for part, in_val in ((folder, False), (validation, True)):
                 if not counts[index, in_val]:
                     why = nothing if (part / name).is_dir() else "does not exist"
                     raise UsageError(
-                        f"{part / name}: {why}; a class needs an image in train and one in val: add some, or remove "
-                        f"{held} to have a fifth of the others kept aside"
+                        f"{part / name}: {why}; each class needs an image in train and one in val: add some, or remove "
+                        f"{validation} to validate on a fifth of the training images"
                     )
         elif counts[index, False] < 2:
             found = "only one image can be used" if counts[index, False] else nothing
@@ -217,7 +220,7 @@ def _require_images(
 def _read_all(
     listed: Sequence[Example], on_image: Callable[[int], object]
 ) -> tuple[list[Example], list[bytes], list[Skipped]]:
-    """Those that can be read, the sha256 of their contents, and those that cannot."""
+    """The readable examples, the sha256 of their contents, and the unreadable ones."""
 
     def read(example: Example) -> bytes | ImageError:
         try:
@@ -239,30 +242,30 @@ def _read_all(
     return examples, digests, skipped
 
 
-def _report(folder: Path, skipped: Sequence[Skipped], listed: int, strict: bool) -> None:
+def _report_skipped(folder: Path, skipped: Sequence[Skipped], listed: int, strict: bool) -> None:
     for image in skipped:
         _log.warning("%s: skipped, %s (%s)", photo_path(folder, image.name), image.message, image.code)
     if skipped and strict:
         raise UsageError(
             f"{folder}: {len(skipped)} of {listed} images cannot be read, the first is {skipped[0].name} "
-            f"({skipped[0].message}); remove them, or train without --strict"
+            f"({skipped[0].message}); remove them",
+            advice="not_strict",
         )
 
 
-def _by_folder(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
-    """Places of the images of DATA/train and of those of DATA/val."""
+def _split_by_folder(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
+    """Indices of the images of DATA/train and of those of DATA/val."""
     in_val = [one.ref.name.startswith(VALIDATION) for one in examples]
-    return [place for place, held in enumerate(in_val) if not held], [
-        place for place, held in enumerate(in_val) if held
-    ]
+    training, validation = ([index for index, flag in enumerate(in_val) if flag is part] for part in (False, True))
+    return training, validation
 
 
-def split_places(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
-    """Places of training and validation images in `labels`, both in listing order."""
+def split_indices(labels: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
+    """Indices of training and validation images in `labels`, both in listing order."""
     training: list[int] = []
     validation: list[int] = []
     for label in sorted(set(labels)):
-        members = [place for place, other in enumerate(labels) if other == label]
+        members = [index for index, other in enumerate(labels) if other == label]
         random.Random(seed).shuffle(members)  # noqa: S311 - as split-folders does, class by class
         cut = int(TRAINING_SHARE * len(members))
         training += members[:cut]
@@ -293,7 +296,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         return len(self.images)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
-        pixels = self.images.picture(draw.place)
+        pixels = self.images.image(draw.example)
         if self.augment is not None:
             pixels = fit(self.augment(pixels, draw.seed), self.spec)
-        return torch.from_numpy(np.array(pixels)), self.images.examples[draw.place].class_index
+        return torch.from_numpy(np.array(pixels)), self.images.examples[draw.example].class_index

@@ -1,4 +1,4 @@
-"""Turn a checkpoint into one ONNX file, published only if it answers as PyTorch does on real images."""
+"""Export a checkpoint to an ONNX file, written only if it agrees with PyTorch on real images."""
 
 import contextlib
 import io
@@ -26,8 +26,8 @@ from batchland.training.agreement import (
     TOLERANCES,
     Agreement,
     Probabilities,
-    agreement,
-    compare,
+    compare_answers,
+    compare_batches,
     require_accuracy,
     require_agreement,
 )
@@ -42,12 +42,12 @@ _log = logging.getLogger("batchland")
 
 OPSET: Final = 18
 CALIBRATION_IMAGES: Final = 200
-"""Training photos that int8 ranges are taken from."""
+"""Number of training photos from which int8 takes the ranges of activations."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A published ONNX file and how well it agrees with its checkpoint."""
+    """A written ONNX file and how well it agrees with its checkpoint."""
 
     path: Path
     card: ModelCard
@@ -59,7 +59,7 @@ class ExportReport:
     """Bytes."""
     opset: int
     images: int
-    """Different validation images that were compared batch by batch."""
+    """Number of different validation images that were compared batch by batch."""
     tolerance: float
     agreement: tuple[Agreement, ...]
 
@@ -74,9 +74,9 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
 
     Probabilities are calibrated: a temperature, fitted on the validation images, goes into the graph and the card.
 
-    Raises UsageError if `out` is not called *.onnx, or the checkpoint or its validation images cannot be had or have
-    other classes; OutputError if `out` cannot be written; ModelError if the ONNX session disagrees with PyTorch or
-    loses too much accuracy. Then `out` is as it was before.
+    Raises UsageError if `out` is not called *.onnx, the checkpoint or its validation images cannot be read, or their
+    classes differ; OutputError if `out` cannot be written; ModelError if the ONNX session disagrees with PyTorch or
+    loses too much accuracy. After an error, `out` is unchanged.
     """
     options = options or ExportOptions()
     run, out = Path(run), Path(out)
@@ -88,16 +88,13 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     holdout = read_holdout(path, checkpoint, card, options.data)
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))
-    making = _Making(out, options, card, model, holdout, logits)
     with new_file(out) as temporary:
-        making.write(temporary)
-    assert making.report is not None
-    return making.report
+        return _Writer(out, options, card, model, holdout, logits).write(temporary)
 
 
 @dataclass
-class _Making:
-    """A file on its way."""
+class _Writer:
+    """Writes, checks and describes one ONNX file."""
 
     out: Path
     options: ExportOptions
@@ -105,23 +102,22 @@ class _Making:
     model: ServedModel
     holdout: Holdout
     logits: Probabilities
-    """The trained model's, of all validation images, [images, classes]."""
-    report: ExportReport | None = None
+    """Of the trained model, for all validation images, [images, classes]."""
 
-    def write(self, temporary: Path) -> None:
+    def write(self, temporary: Path) -> ExportReport:
         precision = self.options.precision
         form = {"fp32": lambda model: model, "fp16": half, "int8": quantisable}[precision]
         write_onnx(form(self.model), self.card, temporary)
         if precision == "int8":
-            _log.info("%s: looks at %d training images for int8 ranges", self.out, CALIBRATION_IMAGES)
-            quantise(temporary, self.holdout.trained_on(CALIBRATION_IMAGES, batch_size=8))
+            _log.info("%s: takes int8 ranges from %d training images", self.out, CALIBRATION_IMAGES)
+            quantise(temporary, self.holdout.training_batches(CALIBRATION_IMAGES, batch_size=8))
         session = open_session(temporary, "cpu")
-        pixels = self.holdout.spread(sum(BATCHES))
-        batches = compare(lambda batch: _infer(self.model, batch), session.predict, pixels)
+        pixels = self.holdout.sample(sum(BATCHES))
+        batches = compare_batches(lambda batch: _infer(self.model, batch), session.predict, pixels)
         require_agreement(self.out, precision, batches)
         card = self.card.model_copy(update={"export": self._summary(session, batches)})
         _set_card(temporary, card)
-        self.report = ExportReport(
+        return ExportReport(
             path=self.out,
             card=card,
             loss_before=mean_loss(self.logits, self.holdout.labels),
@@ -134,7 +130,7 @@ class _Making:
         )
 
     def _summary(self, session: Session, batches: tuple[Agreement, ...]) -> ExportSummary:
-        """The file's figures over all validation images; an fp32 file's are the trained model's, as `batches` show."""
+        """The file's figures over all validation images; for fp32, those of the trained model (see `batches`)."""
         labels, temperature = self.holdout.labels, float(self.model.temperature)
         trained = softmax(self.logits / temperature, axis=1)
         file = trained if self.options.precision == "fp32" else self.holdout.scores(session.predict)
@@ -147,7 +143,7 @@ class _Making:
             validation_accuracy=accuracy,
             validation_loss=mean_loss(np.log(np.maximum(file, np.finfo(np.float32).tiny)), labels),
             accuracy_fp32=accuracy_fp32,
-            largest_difference=max(each.largest_difference for each in (*batches, agreement(trained, file))),
+            largest_difference=max(each.largest_difference for each in (*batches, compare_answers(trained, file))),
         )
 
 
@@ -158,7 +154,10 @@ def _infer(answer: Callable[[torch.Tensor], torch.Tensor], pixels: Pixels) -> Pr
 
 
 def write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
-    """One file: images uint8 [batch, H, W, 3] to probabilities float32 [batch, classes], batch open, with the card."""
+    """Write one file with the card: images uint8 [batch, H, W, 3] to probabilities float32 [batch, classes].
+
+    The batch size is dynamic.
+    """
     example = torch.zeros((2, *card.preprocess.shape), dtype=torch.uint8)
     with _quiet(), _GlobalPoolingAsMean():
         program = torch.onnx.export(
@@ -200,7 +199,7 @@ def _set_card(path: Path, card: ModelCard) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its libraries' warnings off the terminal; errors still come out."""
+    """Silence the exporter's progress and its libraries' warnings; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

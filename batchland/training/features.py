@@ -1,4 +1,4 @@
-"""What the frozen backbone sees: features once per view of a photo, kept as files until the run is done."""
+"""Features of the frozen backbone: computed once per view of a photo, kept as files until the run is finished."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from batchland.system.files import write_file
 from batchland.training.augment import Augmentation
-from batchland.training.batches import picture_loader
+from batchland.training.batches import image_loader
 from batchland.training.compute import Compute
 from batchland.training.dataset import ImageSet, PhotoDataset, TrainingData
 from batchland.training.models import ServedModel, calibrate_batch_norm, features
@@ -21,15 +21,15 @@ from batchland.training.sampling import Draw
 _log = logging.getLogger("batchland")
 
 _BATCH: Final = 16
-"""Pictures at once through the backbone: enough to be quick, small enough for any memory."""
+"""Images at once through the backbone: enough to be quick, small enough for any memory."""
 _CALIBRATION_IMAGES: Final = 512
 
 OnBatch = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """A backbone that looks at photos. A view that lies in `folder` already is not computed again."""
+class FeatureExtractor:
+    """Runs photos through a backbone. A view that is in `folder` already is read from there."""
 
     model: ServedModel
     data: TrainingData
@@ -37,17 +37,17 @@ class Extractor:
     workers: int
     folder: Path
     on_batch: OnBatch
-    """Called with what is done, and how many images of how many are; what it raises ends the work after a batch."""
+    """Called with the step, the number of images done and their total; raise in it to stop after a batch."""
 
     def calibrate(self) -> None:
-        """Random weights only: give batch norm the statistics of some training images."""
+        """Random weights only: set the statistics of batch norm to those of some training images."""
         images = self.data.training
         step = -(-len(images) // _CALIBRATION_IMAGES)
         chosen = ImageSet(images.examples[::step], images.cached, images.rows[::step])
         calibrate_batch_norm(self.model, (batch.to(self.compute.device) for batch in chosen.batches(_BATCH)))
 
     def training(self, augment: Augmentation, views: int, seed: int) -> Tensor:
-        """float32 [1 + views, photos, features]: each photo as it is, and augmented."""
+        """float32 [1 + views, photos, features]: each photo unchanged, then augmented."""
         images = self.data.training
         results = [self._view("view 0", len(images), images.batches(_BATCH), self.compute)]
         for view in range(1, views + 1):
@@ -64,9 +64,9 @@ class Extractor:
     def _augmented(self, augment: Augmentation, seed: int, view: int) -> Iterator[Tensor]:
         dataset = PhotoDataset(self.data.training, self.data.spec, augment)
         seeds = np.random.default_rng((seed, view)).integers(2**63, size=len(dataset))
-        draws = [Draw(place, int(each)) for place, each in enumerate(seeds)]
+        draws = [Draw(index, int(each)) for index, each in enumerate(seeds)]
         batches = [draws[start : start + _BATCH] for start in range(0, len(draws), _BATCH)]
-        for images, _ in picture_loader(dataset, batches, self.workers, self.compute):
+        for images, _ in image_loader(dataset, batches, self.workers, self.compute):
             yield images
 
     @torch.no_grad()

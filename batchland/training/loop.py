@@ -1,6 +1,6 @@
-"""The loop that trains one stage of a model, from any step of any epoch. Knows nothing of files and signals.
+"""The loop that trains one stage of a model, from any step of any epoch.
 
-All that the weights follow from is in `Loop.state`: a loop that loads it goes on to the same weights, bit for bit.
+`Loop.state` holds everything that the weights depend on: a loop that loads it reaches the same weights, bit for bit.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from batchland.errors import UsageError
 from batchland.training.compute import Compute
-from batchland.training.journal import EpochReport, StageName
+from batchland.training.metrics import EpochReport, StageName
 from batchland.training.recipes import Recipe
 
 _WARM_UP_SHARE: Final = 0.05
@@ -29,48 +29,50 @@ class Batches(Protocol):
     """The training batches of any epoch."""
 
     def __len__(self) -> int:
-        """Batches of one epoch."""
+        """Number of batches of one epoch."""
 
     def epoch(self, number: int, first: int) -> Iterator[Batch]:
-        """Those of an epoch, from number `first` on; they follow from the two numbers."""
+        """Yield the batches of an epoch, starting at batch `first`: the same ones at each call."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the loop works on: who learns, what it is fed, how it answers, and by which recipe."""
+    """What the loop trains: a module, its batches and its recipe."""
 
     name: StageName
     learner: nn.Module
+    """Its parameters that require gradients are trained."""
     logits: Callable[[Tensor], Tensor]
+    """Inputs of a batch to logits [batch, classes]."""
     training: Batches
     validation: Iterable[Batch]
     recipe: Recipe
     compute: Compute
     patience: int | None
-    """Epochs without a lower validation loss, after which the stage ends."""
+    """Stop the stage after so many epochs without a lower validation loss; None trains all epochs."""
 
 
-class Watcher(Protocol):
-    """Who looks on: shows, saves, and raises to stop the loop."""
+class LoopCallbacks(Protocol):
+    """Called by the loop; raise in them to stop it."""
 
     def after_step(self, loop: "Loop") -> None:
-        """Between two steps."""
+        """Called after each step."""
 
     def after_epoch(self, loop: "Loop") -> None:
-        """After validation; `loop.reports` has a new one."""
+        """Called after validation, with the new report in `loop.reports`."""
 
 
 class Loop:
-    """One stage under way."""
+    """The training of one stage."""
 
     def __init__(self, stage: Stage, model: str, reports: list[EpochReport], epochs: int) -> None:
-        """reports: of the stages before, added to here. epochs: planned, of all stages."""
+        """reports: those of earlier stages; new ones are appended. epochs: planned, of all stages."""
         self.stage = stage
         self.reports = reports
         self.epoch = len(reports) + 1
-        """The epoch under way."""
+        """The current epoch."""
         self.step = 0
-        """Steps of it that are done."""
+        """Finished steps of it."""
         self._model = model
         self._epochs = epochs
         self._first = self.epoch
@@ -81,21 +83,21 @@ class Loop:
         self._best_loss = min((report.validation_loss for report in reports), default=math.inf)
         self._best_weights = copy.deepcopy(stage.learner.state_dict())
 
-    def run(self, watcher: Watcher) -> None:
-        """Train to the end, then put the weights of the lowest validation loss into the learner."""
+    def run(self, callbacks: LoopCallbacks) -> None:
+        """Train all epochs, then load the weights of the lowest validation loss into the learner."""
         last = self._first + self.stage.recipe.epochs - 1
         while self.epoch <= last and not self._is_stale():
             started = time.perf_counter() - self._seconds
             for inputs, labels in self.stage.training.epoch(self.epoch, self.step):
                 self._train(inputs, labels)
                 self._seconds = time.perf_counter() - started
-                watcher.after_step(self)
+                callbacks.after_step(self)
             self._finish_epoch(started)
-            watcher.after_epoch(self)
+            callbacks.after_epoch(self)
         self.stage.learner.load_state_dict(self._best_weights)
 
     def state(self) -> dict[str, Any]:
-        """Everything to go on from: tensors, numbers and strings."""
+        """Everything that resuming needs: tensors, numbers and strings."""
         return {
             "stage": self.stage.name,
             "epoch": self.epoch,
@@ -113,7 +115,7 @@ class Loop:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from there; `reports` must be those of then."""
+        """Continue from a saved state; `reports` must be those saved with it."""
         self.epoch, self.step, self._first = state["epoch"], state["step"], state["first"]
         self._seconds = state["seconds"]
         self._totals.copy_(state["totals"])
@@ -135,7 +137,7 @@ class Loop:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.after_step()
-        with torch.no_grad():  # not .item(): on a GPU, that would wait for it at every step
+        with torch.no_grad():  # not .item(), which would wait for the GPU at every step
             right = (logits.argmax(1) == labels).sum()
             self._totals += torch.stack([loss * len(labels), right, torch.full_like(loss, len(labels))])
         self.step += 1
@@ -145,8 +147,9 @@ class Loop:
         validation_loss, validation_accuracy = validate(self.stage)
         if not math.isfinite(validation_loss):
             raise UsageError(
-                f"{self._model}: the loss is {validation_loss} after epoch {self.epoch}; "
-                f"use a --learning-rate below {self.stage.recipe.learning_rate:g}"
+                f"{self._model}: the loss is {validation_loss} after epoch {self.epoch}, at a learning rate of "
+                f"{self.stage.recipe.learning_rate:g}",
+                advice="lower_learning_rate",
             )
         rate = self._optimiser.param_groups[0]["lr"]
         self._schedule.after_epoch(validation_loss)
@@ -165,14 +168,14 @@ class Loop:
         self._totals.zero_()
 
     def _is_stale(self) -> bool:
-        ours = [report for report in self.reports if report.epoch >= self._first]
-        best = max((report.epoch for report in ours if report.best), default=self._first - 1)
+        stage = [report for report in self.reports if report.epoch >= self._first]
+        best = max((report.epoch for report in stage if report.best), default=self._first - 1)
         return self.stage.patience is not None and self.epoch - 1 - best >= self.stage.patience
 
 
 @torch.inference_mode()
 def validate(stage: Stage) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over the validation images, in float32, as the model is served."""
+    """Mean cross-entropy (nats) and accuracy over the validation images, in float32, as the model is served."""
     stage.learner.eval()
     total, right, count = 0.0, 0, 0
     for inputs, labels in stage.validation:
@@ -184,7 +187,7 @@ def validate(stage: Stage) -> tuple[float, float]:
 
 
 class _Schedule:
-    """The learning rate: by step (warm-up, then a cosine down to 0) or by validation loss (plateau)."""
+    """Sets the learning rate: after steps (warm-up, then a cosine to 0) or after a plateau of the validation loss."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int) -> None:
         total = recipe.epochs * steps

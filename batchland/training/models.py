@@ -1,6 +1,6 @@
-"""The two architectures by name, and the wrapper that is trained, exported and served alike.
+"""The two architectures by name, and the wrapper in which both are trained, exported and served.
 
-`ServedModel` takes the pixels of `batchland.images.preprocess` and gives probabilities: normalisation and softmax are
+`ServedModel` takes the pixels of `batchland.images.preprocess` and returns probabilities: normalisation and softmax are
 part of the model, so no caller can forget them or do them differently.
 """
 
@@ -22,15 +22,15 @@ _HALF: Final = (0.5, 0.5, 0.5)
 
 
 class ServedModel(nn.Module):
-    """A network with its normalisation before it and softmax behind it.
+    """A network with normalisation before it and softmax after it.
 
-    In: uint8 [batch, H, W, 3]. Out: float32 probabilities [batch, classes]. Training uses `logits` of the same object.
+    Input: uint8 [batch, H, W, 3]. Output: float32 probabilities [batch, classes]. Training uses `logits`.
     """
 
     mean: Tensor
     std: Tensor
     temperature: Tensor
-    """What logits are divided by before softmax; 1 until the export fits it. Not part of a checkpoint."""
+    """Divides the logits before softmax; 1 until the export fits it. Not part of a checkpoint."""
 
     def __init__(self, network: nn.Module, mean: Iterable[float], std: Iterable[float]) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class ServedModel(nn.Module):
         self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [batch, H, W, 3] to float32 [batch, 3, H, W] as the network wants it."""
+        """uint8 [batch, H, W, 3] to the network's input, float32 [batch, 3, H, W]."""
         return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
     def logits(self, images: Tensor) -> Tensor:
-        """Scores before softmax, float32 [batch, classes], of uint8 images [batch, H, W, 3]."""
+        """Logits, float32 [batch, classes], of uint8 images [batch, H, W, 3]."""
         scores: Tensor = self.network(self.normalise(images))
         return scores
 
@@ -54,9 +54,9 @@ class ServedModel(nn.Module):
 
 
 class TransferNetwork(nn.Module):
-    """A pretrained network without its last layer, frozen, and a head that learns.
+    """A frozen pretrained network without its last layer, and a head that is trained.
 
-    The backbone stays in eval mode whatever is asked for, so its batch-norm statistics never drift.
+    The backbone always stays in eval mode, so its batch-norm statistics never change.
     """
 
     def __init__(self, backbone: nn.Module, features: int, classes: int) -> None:
@@ -66,7 +66,7 @@ class TransferNetwork(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the head's mode; the backbone's is always eval."""
+        """Set the head's mode; the backbone stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -78,12 +78,12 @@ class TransferNetwork(nn.Module):
 
 
 def scratch_network(classes: int, spec: PreprocessSpec) -> nn.Sequential:
-    """Three convolution blocks and three linear layers, for pictures of the spec's size."""
+    """Three convolution blocks and three linear layers, for images of the spec's size."""
     if min(spec.height, spec.width) < 8:
         raise UsageError(f"size {spec.height} x {spec.width}: too small for the scratch model; use at least 8 pixels")
     layers: list[nn.Module] = []
     for before, after in ((3, 16), (16, 32), (32, 64)):
-        # Pooling before ReLU gives the same numbers as after it, and a third less work: a quarter of the pixels.
+        # Pooling before ReLU gives the same numbers as after it, with a third less work: a quarter of the pixels.
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
     layers.append(nn.Flatten())
     for before, after in ((64 * (spec.height // 8) * (spec.width // 8), 1024), (1024, 512)):
@@ -105,7 +105,7 @@ def preprocess_spec(options: TrainOptions, architecture: Architecture) -> Prepro
 def build(
     architecture: Architecture, classes: int, spec: PreprocessSpec, backbone: str = DEFAULT_BACKBONE
 ) -> ServedModel:
-    """The architecture with random weights, for `classes` classes and pictures of the spec's size.
+    """The architecture with random weights, for `classes` classes and images of the spec's size.
 
     backbone: of the transfer model, by torchvision's name. Raises UsageError if there is none of that name.
     """
@@ -123,7 +123,7 @@ def features(model: ServedModel, images: Tensor) -> Tensor:
 
 
 def head(model: ServedModel) -> nn.Sequential:
-    """The transfer model's learning part: features to logits."""
+    """The part of the transfer model that is trained: features to logits."""
     return transfer_network(model).head
 
 
@@ -131,14 +131,14 @@ def head(model: ServedModel) -> nn.Sequential:
 def calibrate_batch_norm(model: ServedModel, batches: Iterable[Tensor]) -> None:
     """Set a random backbone's batch-norm statistics to those of the training images, once, before it is frozen.
 
-    With the untouched statistics (mean 0, variance 1) the activations of random weights run away from layer to layer
-    and the features say next to nothing. Pretrained statistics are never touched.
+    With the initial statistics (mean 0, variance 1) the activations of random weights grow from layer to layer until
+    the features are useless. Pretrained statistics are never changed.
     """
     backbone = transfer_network(model).backbone
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return
-    usual = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
@@ -148,13 +148,13 @@ def calibrate_batch_norm(model: ServedModel, batches: Iterable[Tensor]) -> None:
             backbone(model.normalise(images))
     finally:
         backbone.eval()
-        for norm, momentum in zip(norms, usual, strict=True):
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
 
 @torch.no_grad()
 def fold_standardisation(model: ServedModel, mean: Tensor, std: Tensor) -> None:
-    """Make a head that was trained on `(features - mean) / std` take the features as they are, at the same answers."""
+    """Turn a head trained on `(features - mean) / std` into one that gives the same logits for the features."""
     first = head(model)[0]
     assert isinstance(first, nn.Linear)
     weight = first.weight.double() / std.double()

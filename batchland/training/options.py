@@ -22,7 +22,7 @@ class TrainOptions(Options):
     """How to train."""
 
     model: Literal["scratch", "transfer", "both"] = "both"
-    """A CNN from scratch, a pretrained backbone with a new head, or one after the other."""
+    """A CNN from scratch, a pretrained backbone with a new head, or both, one after the other."""
     recipe: RecipeName = "default"
     """`walkthrough` trains as the published walk-through does, with its faults corrected; `default` trains better."""
     epochs: PositiveInt | None = None
@@ -38,7 +38,7 @@ class TrainOptions(Options):
     weights: Annotated[str, Field(min_length=1)] = "imagenet"
     """Weights of the backbone: `imagenet` (downloaded once), `none` (random), or a file with its state_dict."""
     views: Annotated[int, Field(ge=0)] = 2
-    """Augmented views per photo that the frozen backbone computes features of, once, besides the photo as it is."""
+    """Augmented views per photo that the frozen backbone computes features of, once, besides the unchanged photo."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None
     """Parts of the backbone, separated by commas, to train after the head, e.g. layer3,layer4."""
     unfreeze_epochs: PositiveInt = 5
@@ -76,12 +76,12 @@ class TrainOptions(Options):
 
     def identity(self, architecture: Architecture) -> dict[str, Any]:
         """The options that this model's weights depend on. A run is resumed only with the same ones."""
-        passing = {"model", "num_workers", "strict", "cache_dir", "cache_limit", "resume", "checkpoint_every"}
+        irrelevant = {"model", "num_workers", "strict", "cache_dir", "cache_limit", "resume", "checkpoint_every"}
         if architecture == "scratch":
-            passing |= {"backbone", "weights", "views", "unfreeze", *_FINE_TUNING}
+            irrelevant |= {"backbone", "weights", "views", "unfreeze", *_FINE_TUNING}
         elif not self.unfreeze:
-            passing |= _FINE_TUNING
-        return self.model_dump(exclude=passing)
+            irrelevant |= _FINE_TUNING
+        return self.model_dump(exclude=irrelevant)
 
 
 class ExportOptions(Options):
@@ -90,6 +90,6 @@ class ExportOptions(Options):
     data: Path | None = None
     """Where the training data is now, if it has moved since training."""
     precision: Precision = "fp32"
-    """`fp16` halves the file, `int8` quarters it, at the price of some accuracy."""
+    """`fp16` halves the file, `int8` quarters it, at the cost of some accuracy."""
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     """Percentage points of top-1 accuracy on the validation images that fp16 and int8 may lose against fp32."""

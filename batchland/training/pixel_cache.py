@@ -1,7 +1,7 @@
 """Decode every photo once: fitted pixels in memory-mapped files, kept between runs within a limit on disk.
 
-An entry belongs to the images' names and contents and to the preprocessing; where one of them changes, another entry is
-made. Knows nothing of classes, splits or torch.
+The key of an entry covers the images' names and contents and the preprocessing; if one of them changes, a new entry is
+made.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from batchland.training.options import DEFAULT_CACHE_LIMIT
 _log = logging.getLogger("batchland")
 
 _FORMAT: Final = 1
-"""Changes when the same bytes and spec would give other pixels, or the files another layout."""
+"""Increase it when the same bytes and spec give other pixels, or the files get another layout."""
 _PIXELS: Final = "pixels.npy"
 _FAILURES: Final = "failures.json"
 _LOCK: Final = ".lock"
@@ -46,18 +46,18 @@ class Content(NamedTuple):
 
 
 class CachedPixels:
-    """One entry: the pixels of a list of images. Cannot be evicted while it lives; travels to workers by its path."""
+    """One entry: the pixels of a list of images. Not evicted while this object exists; pickled as its path."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         failures: dict[str, tuple[ErrorCode, str]] = json.loads((folder / _FAILURES).read_text())
-        self.failures = {int(place): (code, message) for place, (code, message) in failures.items()}
-        """By place in the list: what cannot be decoded, and why. Its pixels are 0."""
+        self.failures = {int(row): (code, message) for row, (code, message) in failures.items()}
+        """Why an image cannot be decoded, by its row. Its pixels are 0."""
         weakref.finalize(self, os.close, shared_lock(folder / _PIXELS))
 
     @cached_property
     def array(self) -> Pixels:
-        """uint8 [images, height, width, 3], read-only, mapped: what is not looked at takes no memory."""
+        """uint8 [images, height, width, 3], read-only, memory-mapped."""
         return cast("Pixels", np.load(self.folder / _PIXELS, mmap_mode="r"))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ class CachedPixels:
 
 @dataclass(frozen=True)
 class PixelCache:
-    """A folder of entries, the least recently used of which make room for new ones."""
+    """A folder of entries; the least recently used are removed to make room for new ones."""
 
     folder: Path
     limit: int = DEFAULT_CACHE_LIMIT
@@ -77,8 +77,8 @@ class PixelCache:
     ) -> CachedPixels:
         """The fitted pixels of the images, from the cache or decoded into it.
 
-        on_image: called with the number of images done, while decoding. Raises UsageError if they take more than the
-        limit or a file changes meanwhile, OutputError if the folder cannot be written.
+        on_image: called with the number of decoded images. Raises UsageError if the pixels take more than the limit or
+        a file changes meanwhile, OutputError if the folder cannot be written.
         """
         entry = self.folder / _key(images, spec)
         try:
@@ -90,13 +90,12 @@ class PixelCache:
                 return CachedPixels(entry)
         except OSError as error:
             raise OutputError(
-                f"{self.folder}: the pixel cache cannot be written ({error.strerror or error}); "
-                f"give another place with --cache-dir"
+                f"{self.folder}: the pixel cache cannot be written ({error.strerror or error})", advice="cache_dir"
             ) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process at a time builds and evicts; a second one waits, and finds what the first has built."""
+        """One process at a time builds and evicts; a second one waits, then finds the finished entry."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / _LOCK, str(self.folder), wait=math.inf):
             yield
@@ -105,7 +104,8 @@ class PixelCache:
         if wanted > self.limit:
             raise UsageError(
                 f"the decoded images take {wanted / 1e9:.2f} GB in the pixel cache {self.folder}, more than its limit "
-                f"of {self.limit / 1e9:.2f} GB; raise it with --cache-limit, or train at a smaller --size"
+                f"of {self.limit / 1e9:.2f} GB",
+                advice="cache_limit",
             )
         entries = sorted(
             (path for path in self.folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
@@ -113,9 +113,9 @@ class PixelCache:
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in entries}
         taken = sum(sizes.values())
         for path in entries:
-            unfinished = path.name.startswith(".")  # of a killed run: we hold the lock, so nobody is at it
+            unfinished = path.name.startswith(".")  # of a killed run: this process holds the lock
             if unfinished or (taken + wanted > self.limit and not in_use(path / _PIXELS)):
-                _log.info("pixel cache: removes %s, %.2f GB", path, sizes[path] / 1e9)
+                _log.info("pixel cache: removing %s, %.2f GB", path, sizes[path] / 1e9)
                 shutil.rmtree(path)
                 taken -= sizes[path]
 
@@ -148,7 +148,7 @@ def _key(images: Sequence[Content], spec: PreprocessSpec) -> str:
 def _decode_into(
     path: Path, images: Sequence[Content], spec: PreprocessSpec, on_image: Callable[[int], object]
 ) -> dict[int, tuple[ErrorCode, str]]:
-    """Write the .npy file; what failed, by place."""
+    """Write the .npy file; returns the failures by row."""
     with path.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *spec.shape)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -156,8 +156,8 @@ def _decode_into(
         size = int(np.prod(spec.shape))
         file.truncate(start + len(images) * size)
 
-        def decode(place: int) -> tuple[ErrorCode, str] | None:
-            ref, digest = images[place]
+        def decode(row: int) -> tuple[ErrorCode, str] | None:
+            ref, digest = images[row]
             try:
                 data = read_image(ref).data
                 pixels = preprocess(data, spec)
@@ -165,15 +165,15 @@ def _decode_into(
                 return error.code, str(error)
             if hashlib.sha256(data).digest() != digest:
                 raise UsageError(f"{ref.name}: changed while it was read; train again")
-            # Not through a map: a full disk is an OSError here, and kills the process there.
-            os.pwrite(file.fileno(), pixels.tobytes(), start + place * size)
+            # Not through a memory map, where a full disk kills the process instead of raising OSError.
+            os.pwrite(file.fileno(), pixels.tobytes(), start + row * size)
             return None
 
         failures: dict[int, tuple[ErrorCode, str]] = {}
         with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
-            for place, failure in enumerate(pool.map(decode, range(len(images)))):
+            for row, failure in enumerate(pool.map(decode, range(len(images)))):
                 if failure:
-                    failures[place] = failure
-                on_image(place + 1)
+                    failures[row] = failure
+                on_image(row + 1)
         os.fsync(file.fileno())
     return failures

@@ -1,7 +1,4 @@
-"""The same model in fewer bits: half floats, or int8 by static quantisation.
-
-Besides `session` the only module that imports onnxruntime, for its quantiser; nothing here runs when images are scored.
-"""
+"""Smaller versions of a trained model: half floats, or int8 by static quantisation with onnxruntime's quantiser."""
 
 import contextlib
 import copy
@@ -21,11 +18,11 @@ from batchland.models.contract import INPUT_NAME
 from batchland.training.models import ServedModel
 
 _QUANTISED: Final = ["Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "GlobalAveragePool"]
-"""Operators that work on int8. Normalisation before them and softmax behind them stay in float32."""
+"""Operators to run in int8. Normalisation and softmax stay in float32."""
 
 
 class _HalfNetwork(nn.Module):
-    """A network's twin in half floats, from float32 to float32."""
+    """A copy of a network in half floats, with float32 input and output."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -44,24 +41,24 @@ def half(model: ServedModel) -> ServedModel:
 
 
 def quantisable(model: ServedModel) -> ServedModel:
-    """The model, at the same answers, in the order that int8 likes: ReLU before pooling.
+    """A copy of the model that gives the same answers with ReLU before pooling.
 
-    onnxruntime then makes one step of convolution and ReLU, and pools on int8. Training pools first: less work.
+    onnxruntime then fuses convolution and ReLU, and pools on int8. Training pools first, which is less work.
     """
     twin = copy.deepcopy(model)
     for module in twin.modules():
         if isinstance(module, nn.Sequential):
-            for place in range(len(module) - 1):
-                if isinstance(module[place], nn.MaxPool2d) and isinstance(module[place + 1], nn.ReLU):
-                    module[place], module[place + 1] = module[place + 1], module[place]
+            for index in range(len(module) - 1):
+                if isinstance(module[index], nn.MaxPool2d) and isinstance(module[index + 1], nn.ReLU):
+                    module[index], module[index + 1] = module[index + 1], module[index]
     return twin
 
 
 def quantise(path: Path, calibration: Iterator[Pixels]) -> None:
-    """Replace the ONNX file by its int8 twin: weights per channel, activations by what `calibration` shows of them.
+    """Quantise the ONNX file to int8 in place: weights per channel, activations by their ranges on `calibration`.
 
-    calibration: batches of training photos, uint8 [batch, H, W, 3]. Weights take 7 bits, because processors without
-    VNNI saturate at 8: the same file is to give the same answers everywhere. The last layer stays in float32: it
+    calibration: batches of training photos, uint8 [batch, H, W, 3]. Weights take 7 bits, because CPUs without VNNI
+    saturate at 8, and the same file should give the same answers everywhere. The last layer stays in float32: it
     decides between close classes, and is small.
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, _quiet():
@@ -93,7 +90,7 @@ def _last_layer(path: Path) -> str:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Batches as the quantiser asks for them."""
+    """Feeds batches to the quantiser."""
 
     def __init__(self, batches: Iterator[Pixels]) -> None:
         self._batches = batches
@@ -105,7 +102,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser advises on the root logger and prints to stdout."""
+    """Silence the quantiser, which logs advice to the root logger and prints to stdout."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""How each model is trained, as plain figures: the walk-through's way and ours. Knows nothing of loops or files."""
+"""The hyperparameters of each model: those of the published walk-through, and the defaults."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -14,13 +14,13 @@ class Recipe:
     epochs: int
     optimiser: Literal["sgd", "adamw"]
     learning_rate: float
-    """At its peak."""
+    """Peak value."""
     weight_decay: float
     schedule: Literal["plateau", "cosine"]
-    """plateau: a tenth of the rate after 10 epochs without a lower validation loss. cosine: warm-up, then down to 0."""
+    """plateau: divide by 10 after 10 epochs without a lower validation loss. cosine: warm-up, then down to 0."""
     label_smoothing: float
     standardise_features: bool
-    """transfer only: the head learns on features of mean 0 and deviation 1 (folded into its first layer afterwards)."""
+    """transfer: train the head on features of mean 0 and deviation 1 (folded into its first layer afterwards)."""
     augment: Augmentation
 
     def settings(self) -> dict[str, Any]:
@@ -28,14 +28,14 @@ class Recipe:
         return asdict(self)
 
 
-_AS_GIVEN: Final = Augmentation(
+_WALKTHROUGH: Final = Augmentation(
     horizontal_flip=True, vertical_flip=True, brightness=0.3, contrast=0.2, saturation=0.3, hue=0.2
 )
 _MILD: Final = Augmentation(crop=0.75, horizontal_flip=True, brightness=0.2, contrast=0.2, saturation=0.2)
 
 RECIPES: Final[dict[tuple[RecipeName, Architecture], Recipe]] = {
-    ("walkthrough", "scratch"): Recipe(60, "sgd", 0.01, 0.0, "plateau", 0.0, False, _AS_GIVEN),
-    ("walkthrough", "transfer"): Recipe(50, "sgd", 0.01, 0.0, "plateau", 0.0, False, _AS_GIVEN),
+    ("walkthrough", "scratch"): Recipe(60, "sgd", 0.01, 0.0, "plateau", 0.0, False, _WALKTHROUGH),
+    ("walkthrough", "transfer"): Recipe(50, "sgd", 0.01, 0.0, "plateau", 0.0, False, _WALKTHROUGH),
     ("default", "scratch"): Recipe(40, "adamw", 5e-4, 0.05, "cosine", 0.1, False, _MILD),
     ("default", "transfer"): Recipe(40, "adamw", 1e-3, 0.05, "cosine", 0.1, True, _MILD),
 }

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a model's probabilities mean what they say. The first choice stays."""
+"""Temperature scaling: divide logits by one number to calibrate probabilities. Keeps the order of the classes."""
 
 from typing import Final
 
@@ -11,13 +11,13 @@ Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.intp]
 
 _SPREAD: Final = 0.5
-"""How far from 0 the logarithm of a temperature usually lies. It speaks where a few images alone would go anywhere: six
-of them, all right, would ask for a temperature of 0."""
+"""Standard deviation of the log temperature's prior. Without it, six images that are all right would give a temperature
+of 0."""
 _BOUNDS: Final = (np.log(0.05), np.log(20.0))
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """The temperature T at which softmax(logits / T) gives the labels the highest probability, with a weak pull to 1.
+    """The temperature T that maximises the likelihood of the labels under softmax(logits / T), with a weak prior at 1.
 
     logits: [images, classes], of images that were not trained on. labels: class indices [images].
     """

@@ -1,10 +1,10 @@
-"""Train the two classifiers: one loop for both, checkpoints that carry the model card.
+"""Train the two classifiers with one loop; write checkpoints that contain the model card.
 
     for trained in train(Path("data/landmark_images"), Path("runs")):
         print(trained.card.name, trained.card.training.validation_accuracy)
 
-`scratch` learns on pictures. `transfer` has a frozen backbone, whose features are computed once per view of a photo;
-its head learns on those, so an epoch takes moments; then, with `unfreeze`, parts of the backbone learn as well.
+`scratch` trains on images. `transfer` computes the features of a frozen backbone once per view of a photo and trains a
+head on them, which takes moments an epoch; with `unfreeze`, parts of the backbone are then fine-tuned.
 """
 
 import logging
@@ -26,16 +26,22 @@ from batchland.system.files import write_file
 from batchland.system.lock import locked
 from batchland.system.signals import StopSignal
 from batchland.training.backbones import find_backbone, find_blocks, load_weights
-from batchland.training.checkpoint import CHECKPOINT, ResumeFolder, load_checkpoint, require_same, save_checkpoint
-from batchland.training.compute import Compute, choose, freed_memory_kept, reproducible
+from batchland.training.checkpoint import (
+    CHECKPOINT,
+    ResumeFolder,
+    load_checkpoint,
+    require_same_identity,
+    save_checkpoint,
+)
+from batchland.training.compute import Compute, choose_compute, freed_memory_kept, reproducible
 from batchland.training.dataset import Skipped, TrainingData, load_data
-from batchland.training.journal import METRICS, EpochReport, Journal, best_of
 from batchland.training.layers import layer_table
 from batchland.training.loop import Loop
+from batchland.training.metrics import METRICS, EpochReport, MetricsFiles, best_of
 from batchland.training.models import ServedModel, build, preprocess_spec, transfer_network
 from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
 from batchland.training.pixel_cache import PixelCache, default_folder
-from batchland.training.plan import Plan
+from batchland.training.stages import ModelStages
 
 __all__ = ["EpochReport", "OnProgress", "TrainedModel", "train"]
 
@@ -44,22 +50,22 @@ _log = logging.getLogger("batchland")
 LAYERS = "layers.txt"
 _LOCK = ".train.lock"
 _LOCK_WAIT = 10.0
-"""Seconds: the workers of a killed run notice within five that they are orphans, and hold its lock until then."""
+"""Seconds. The workers of a killed run hold its lock until they notice, within five seconds, that it is gone."""
 
 OnProgress = Callable[[str, int, int], object]
-"""Called with what is being done, how many images or steps of it are done, and of how many."""
+"""Called with the step of the work, the number of images or training steps done, and their total."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished model: what it is, where it lies, how it got there."""
+    """A trained model: its card, files and epochs."""
 
     card: ModelCard
     checkpoint: Path
     metrics: Path
     epochs: tuple[EpochReport, ...]
     seconds: float
-    """All of this model's training: features, epochs, checkpoint; in this process, not before a resume."""
+    """Time to train this model in this process: features, epochs and checkpoint, without the time before a resume."""
     skipped: tuple[Skipped, ...]
     """Images that could not be read."""
 
@@ -74,23 +80,23 @@ def train(
 ) -> list[TrainedModel]:
     """Train on DATA/train (or DATA) and write a folder for each model: `out/<model>/checkpoint.pt`, metrics, curves.
 
-    DATA/val validates, where there is one; else a fifth of the photos does.
+    DATA/val is used for validation if it exists, otherwise a fifth of the photos.
 
-    Killed at any moment, it goes on with `resume` from the state that was saved last, to the same weights. SIGINT and
-    SIGTERM end the step under way, save the state and raise Interrupted.
+    A run killed at any moment continues with `resume` from the state saved last, and reaches the same weights. SIGINT
+    and SIGTERM let the current step finish, save the state and raise Interrupted.
 
-    Raises UsageError for data, weights or an interrupted run that cannot be used, DeviceError if CUDA was asked for and
-    cannot be had, OutputError if `out` or the pixel cache cannot be written, LockedError if another run writes `out`.
+    Raises UsageError for data, weights or an interrupted run that cannot be used, DeviceError if CUDA is requested and
+    not available, OutputError if `out` or the pixel cache cannot be written, LockedError if another run writes `out`.
     """
     options, data, out = options or TrainOptions(), Path(data), Path(out)
-    on_epoch, on_progress = on_epoch or _unseen, on_progress or _unseen
-    compute = choose(options.device, options.precision)
+    on_epoch, on_progress = on_epoch or _ignore, on_progress or _ignore
+    compute = choose_compute(options.device, options.precision)
     _require_backbone(options)
     models = {name: _prepared(name, data, options) for name in options.architectures}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror}); give another --out") from error
+        raise OutputError(f"{out}: cannot be created ({error.strerror})", advice="other_out") from error
     with locked(out / _LOCK, str(out), wait=_LOCK_WAIT), freed_memory_kept(), StopSignal() as stop:
         loaded = _load_all(data, options, _stoppable(on_progress, stop))
         first = next(iter(loaded.values()))
@@ -99,26 +105,26 @@ def train(
             first.folder, len(first.classes), len(first.training), len(first.validation), len(first.skipped), compute,
         )  # fmt: skip
         return [
-            _Job(name, model, loaded[name], options, compute, out / name, stop, on_epoch, on_progress).run()
+            _ModelRun(name, model, loaded[name], options, compute, out / name, stop, on_epoch, on_progress).run()
             for name, model in models.items()
         ]
 
 
-def _unseen(*progress: object) -> None:
-    """Nobody looks on."""
+def _ignore(*progress: object) -> None:
+    """No-op callback."""
 
 
 def _require_backbone(options: TrainOptions) -> None:
-    """Refuse what is about the backbone where no model has one, instead of ignoring it."""
+    """Raise UsageError for options of the backbone where only the scratch model is trained."""
     if "transfer" in options.architectures:
         return
-    for name, usual in (("backbone", (DEFAULT_BACKBONE,)), ("weights", ("imagenet", "none")), ("unfreeze", (None,))):
-        if (given := getattr(options, name)) not in usual:
-            raise UsageError(f"--{name} {given}: the scratch model has no backbone; leave it out")
+    for name, defaults in (("backbone", (DEFAULT_BACKBONE,)), ("weights", ("imagenet", "none")), ("unfreeze", (None,))):
+        if (given := getattr(options, name)) not in defaults:
+            raise UsageError(f"{name} {given}: the scratch model has no backbone; leave the option out")
 
 
 def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedModel:
-    """The model with its first weights; before any image is read, since a wrong weights file should show at once."""
+    """The model with its initial weights. Built before images are read, so that a wrong weights file fails at once."""
     classes = len(class_folders(training_folder(data)))
     with reproducible(options.seed):
         model = build(name, classes, preprocess_spec(options, name), options.backbone)
@@ -131,18 +137,18 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
 
 
 def _stoppable(on_progress: OnProgress, stop: StopSignal) -> OnProgress:
-    """Until the images are there, nothing is to be saved."""
+    """Raise Interrupted after a signal while images are read: there is no state to save yet."""
 
     def show(doing: str, done: int, total: int) -> None:
         on_progress(doing, done, total)
         if stop.received:
-            raise Interrupted(f"stopped while {doing} image {done} of {total}; start it again", stop.received)
+            raise Interrupted(f"stopped while {doing} image {done} of {total}; run it again", stop.received)
 
     return show
 
 
 def _load_all(data: Path, options: TrainOptions, on_progress: OnProgress) -> dict[Architecture, TrainingData]:
-    """Of each model, the data as its preprocessing wants them; read once where that is the same."""
+    """The data of each model, with its preprocessing; read once for equal preprocessing."""
     cache = PixelCache(options.cache_dir or default_folder(), options.cache_limit)
     by_spec: dict[PreprocessSpec, TrainingData] = {}
     for spec in dict.fromkeys(preprocess_spec(options, name) for name in options.architectures):
@@ -153,8 +159,8 @@ def _load_all(data: Path, options: TrainOptions, on_progress: OnProgress) -> dic
 
 
 @dataclass
-class _Job:
-    """One model's training. Watches its loop: shows it, saves its state, stops it."""
+class _ModelRun:
+    """Trains one model; as callbacks of its loop, reports progress, saves the state and stops on signals."""
 
     name: Architecture
     model: ServedModel
@@ -169,7 +175,7 @@ class _Job:
     def __post_init__(self) -> None:
         self._versions = {
             "batchland": __version__,
-            "torch": str(torch.__version__),  # a class of its own, which a checkpoint may not hold
+            "torch": str(torch.__version__),  # a subclass of str, which weights_only refuses to load
             "torchvision": str(torchvision.__version__),
         }
         self._identity = self.options.identity(self.name) | {
@@ -180,47 +186,45 @@ class _Job:
             "versions": self._versions,
         }
         self._resume = ResumeFolder(self.out, self._identity)
-        self._plan = Plan(
+        self._stages = ModelStages(
             self.name, self.model, self.data, self.options, self.compute, self._resume.path, self._after_features
         )
-        self._journal = Journal(self.out)
+        self._metrics = MetricsFiles(self.out)
         self._saved = time.monotonic()
 
     def run(self) -> TrainedModel:
         started = time.perf_counter()
-        finished = self._finished_before()
-        if finished:
+        if finished := self._finished_before():
             return finished
-        left = self._resume.open(self.options.resume)
-        state, reports = left or (None, [])
+        state, reports = self._resume.open(self.options.resume) or (None, [])
         if state:
-            _log.info("%s: goes on at step %d of epoch %d", self.name, state["step"] + 1, state["epoch"])
+            _log.info("%s: continues at step %d of epoch %d", self.name, state["step"] + 1, state["epoch"])
         elif self.options.resume:
-            _log.info("%s: nothing to resume, begins anew", self.name)
+            _log.info("%s: nothing to resume, starts from the beginning", self.name)
         with reproducible(self.options.seed):
-            self.compute.place(self.model)
+            self.compute.move(self.model)
             write_file(self.out / LAYERS, layer_table(self.model, self.data.spec))
-            for stage in self._plan.stages(state["stage"] if state else None):
-                loop = Loop(stage, self.name, reports, self._plan.epochs)
+            for stage in self._stages.stages(state["stage"] if state else None):
+                loop = Loop(stage, self.name, reports, self._stages.epochs)
                 if state and state["stage"] == stage.name:
                     loop.load(state)
                 loop.run(self)
         card = self._card(reports)
         save_checkpoint(self.out / CHECKPOINT, self.model, card, self.data, reports, self._identity)
-        self._journal.close(reports)
+        self._metrics.close(reports)
         self._resume.remove()
         return self._trained(card, reports, time.perf_counter() - started)
 
     def after_step(self, loop: Loop) -> None:
-        """Show it, and stop where a signal asks for it."""
-        self.on_progress(f"{self.name}: epoch {loop.epoch}/{self._plan.epochs}", loop.step, len(loop.stage.training))
+        """Report progress; after a signal, save the state and stop."""
+        self.on_progress(f"{self.name}: epoch {loop.epoch}/{self._stages.epochs}", loop.step, len(loop.stage.training))
         if self.stop.received:
             self._resume.save(loop.state(), loop.reports)
             self._interrupt(f"after step {loop.step} of epoch {loop.epoch}")
 
     def after_epoch(self, loop: Loop) -> None:
-        """Write its figures, and its state now and then."""
-        self._journal.write(loop.reports)
+        """Write the figures, and the state every `checkpoint_every` seconds."""
+        self._metrics.write(loop.reports)
         self.on_epoch(loop.reports[-1])
         if time.monotonic() - self._saved >= self.options.checkpoint_every:
             self._resume.save(loop.state(), loop.reports)
@@ -228,9 +232,7 @@ class _Job:
 
     def _interrupt(self, where: str) -> None:
         assert self.stop.received
-        raise Interrupted(
-            f"{self.name}: stopped {where}; the same command with --resume goes on there", self.stop.received
-        )
+        raise Interrupted(f"{self.name}: stopped {where}", self.stop.received, advice="resume_training")
 
     def _after_features(self, doing: str, done: int, total: int) -> None:
         self.on_progress(f"{self.name}: {doing}", done, total)
@@ -238,13 +240,13 @@ class _Job:
             self._interrupt(f"while it computed the {doing}")
 
     def _finished_before(self) -> TrainedModel | None:
-        """With `resume`, a model that is done needs no more than its checkpoint."""
+        """With `resume`, the model that an earlier run finished."""
         path = self.out / CHECKPOINT
         if not self.options.resume or self._resume.path.exists() or not path.exists():
             return None
         checkpoint = load_checkpoint(path)
-        require_same(path, checkpoint["identity"], self._identity)
-        _log.info("%s: is trained already, %s", self.name, path)
+        require_same_identity(path, checkpoint["identity"], self._identity)
+        _log.info("%s: already trained, %s", self.name, path)
         card = ModelCard.from_json(checkpoint["card"], str(path))
         return self._trained(card, [EpochReport(**report) for report in checkpoint["epochs"]], 0.0)
 
@@ -269,7 +271,7 @@ class _Job:
                 validation_loss=best.validation_loss,
                 validation_accuracy=best.validation_accuracy,
                 seed=self.options.seed,
-                settings=settings | self._plan.recipe.settings() | {"device": str(self.compute)},
+                settings=settings | self._stages.recipe.settings() | {"device": str(self.compute)},
             ),
             data=self.data.summary,
         )

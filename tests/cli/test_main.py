@@ -91,10 +91,10 @@ def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch
         os.mkfifo(colour_folders / name)
     result = batchland("score", "labelled", "--out", "p.parquet", "--model", "toy.onnx", "--device", "cpu")
     assert result.exit_code == 0
-    told = result.stdout
-    assert told.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
-    assert "9 ok, 1 failed (empty 1). Passed over: dangling link 1, not a regular file 2. Seconds: list " in told
-    assert told.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
+    text = result.stdout
+    assert text.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
+    assert "9 ok, 1 failed (empty 1). Skipped: dangling link 1, not a regular file 2. Seconds: list " in text
+    assert text.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3
     assert "1 of 10 images failed (empty 1), more than max-failed 0 allows" in result.stderr

@@ -1,4 +1,4 @@
-"""Unpacking what nobody vouches for."""
+"""Unpacking untrusted archives."""
 
 import os
 import random
@@ -26,29 +26,29 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["zip", "", "gz", "bz2", "xz"])
-def test_every_kind_of_archive_gives_its_files(tmp_path: Path, kind: str) -> None:
+def test_every_format_is_unpacked(tmp_path: Path, kind: str) -> None:
     content = zip_of(PHOTOS) if kind == "zip" else tar_of(PHOTOS, compression=kind)
     assert unpacked(content, tmp_path) == (12, sum(map(len, PHOTOS.values())))
     assert files_below(tmp_path / "out") == PHOTOS
 
 
-def test_entries_are_told_one_by_one_and_can_be_stopped(tmp_path: Path) -> None:
+def test_progress_per_entry_can_stop_unpacking(tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(zip_of(PHOTOS))
     (tmp_path / "out").mkdir()
-    told: list[int] = []
+    seen: list[int] = []
 
     def stop_at_four(entries: int) -> None:
-        told.append(entries)
+        seen.append(entries)
         if entries == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         unpack(tmp_path / "archive", tmp_path / "out", on_entry=stop_at_four)
-    assert told == [0, 1, 2, 3, 4]
+    assert seen == [0, 1, 2, 3, 4]
     assert len(files_below(tmp_path / "out")) == 4
 
 
-def test_modes_of_the_archive_and_leavings_of_file_managers_are_left_out(tmp_path: Path) -> None:
+def test_file_modes_and_junk_files_are_not_unpacked(tmp_path: Path) -> None:
     files = {"a/1.jpg": b"1", "__MACOSX/a/._1.jpg": b"x", "a/.DS_Store": b"x", "a/Thumbs.db": b"x", "a/b/": b""}
     modes = {"a/1.jpg": stat.S_IFREG | 0o4777, "a/b/": stat.S_IFDIR | 0o700}
     assert unpacked(zip_of(files, modes), tmp_path) == (1, 1)
@@ -62,7 +62,7 @@ def test_modes_of_the_archive_and_leavings_of_file_managers_are_left_out(tmp_pat
 @pytest.mark.parametrize(
     "name", ["../evil.jpg", "a/../../evil.jpg", "/tmp/evil.jpg", "..\\evil.jpg", "C:\\evil.jpg", "a\0.jpg"]
 )
-def test_paths_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+def test_paths_outside_the_target_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError) as caught:
         unpacked(zip_of({"good.jpg": b"1", name: b"evil"}), tmp_path)
     assert str(caught.value) == (
@@ -93,20 +93,20 @@ def test_links_and_encrypted_files_in_a_zip_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["a.jpg", "./a.jpg"], ["a", "a/b.jpg"], ["a/b.jpg", "a"], ["a.jpg", "a.jpg/"]])
-def test_an_entry_that_would_overwrite_another_is_refused(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(UsageError, match="stands twice; refused"):
+def test_duplicate_entries_are_refused(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(UsageError, match="occurs twice; refused"):
         unpacked(zip_of(dict.fromkeys(names, b"1")), tmp_path)
 
 
-def test_bombs_are_stopped_by_size_by_ratio_and_by_number(tmp_path: Path) -> None:
+def test_size_ratio_and_number_of_entries_are_limited(tmp_path: Path) -> None:
     noise = random.Random(0).randbytes(100_000)
-    with pytest.raises(UsageError, match=r"its entry 'b' brings the whole beyond 0.00015 GB; refused"):
+    with pytest.raises(UsageError, match=r"its entry 'b' makes the total exceed 0.00015 GB; refused"):
         unpacked(zip_of({"a": noise, "b": noise}), tmp_path, UnpackLimits(max_bytes=150_000))
     (tmp_path / "out" / "a").unlink()
     (tmp_path / "out" / "b").unlink()
     zeros = {str(number): bytes(8 << 20) for number in range(9)}
     for bomb in (zip_of(zeros), tar_of(zeros)):
-        with pytest.raises(UsageError, match="brings the whole beyond 100 times the archive; refused"):
+        with pytest.raises(UsageError, match="makes the total exceed 100 times the archive's size; refused"):
             unpacked(bomb, tmp_path)
         written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
         assert written <= 64 << 20 < len(bomb) * 1000
@@ -116,7 +116,7 @@ def test_bombs_are_stopped_by_size_by_ratio_and_by_number(tmp_path: Path) -> Non
         unpacked(zip_of(PHOTOS), tmp_path, UnpackLimits(max_files=11))
 
 
-def test_a_size_that_the_archive_lies_about_is_not_believed(tmp_path: Path) -> None:
+def test_sizes_in_headers_are_not_trusted(tmp_path: Path) -> None:
     content = bytearray(zip_of({"a": bytes(500_000)}))
     for start in (22, content.index(b"PK\1\2") + 24):
         content[start : start + 4] = (10).to_bytes(4, "little")
@@ -126,8 +126,8 @@ def test_a_size_that_the_archive_lies_about_is_not_believed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["zip", "", "gz", "bz2", "xz"])
-def test_damaged_archives_end_in_one_kind_of_error(tmp_path: Path, kind: str) -> None:
-    """Flipped, cut and doubled bytes: good, or a UsageError, never another exception."""
+def test_damaged_archives_raise_usage_errors(tmp_path: Path, kind: str) -> None:
+    """Changed and cut bytes unpack or raise UsageError, never another exception."""
     files = {f"d/é{number}.jpg": random.Random(number).randbytes(300) for number in range(3)}
     whole = zip_of(files) if kind == "zip" else tar_of(files, compression=kind)
     rng = random.Random(kind)
@@ -150,16 +150,16 @@ def test_damaged_archives_end_in_one_kind_of_error(tmp_path: Path, kind: str) ->
     assert refused > 20
 
 
-def test_what_is_no_archive_is_told_by_the_given_name(tmp_path: Path) -> None:
+def test_other_files_are_refused_under_the_given_name(tmp_path: Path) -> None:
     (tmp_path / "page").write_text("<html>404</html>")
     with pytest.raises(UsageError) as caught:
         unpack(tmp_path / "page", tmp_path, name="http://host/set.zip")
     assert str(caught.value) == (
-        "http://host/set.zip: neither a zip nor a tar archive; look at it, it may be an error page"
+        "http://host/set.zip: neither a zip nor a tar archive; it may be a web page with an error"
     )
 
 
-def test_what_cannot_be_written_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: object, member: object, source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_written_is_no_fault_of_the_archive(tmp_path: Path, monke
         ({"1": b""}, {"1"}),
     ],
 )
-def test_an_only_folder_is_lifted(tmp_path: Path, before: dict[str, bytes], after: set[str]) -> None:
+def test_single_top_folder_is_removed(tmp_path: Path, before: dict[str, bytes], after: set[str]) -> None:
     unpacked(zip_of(before), tmp_path)
     lift_only_folder(tmp_path / "out")
     assert set(files_below(tmp_path / "out")) == after

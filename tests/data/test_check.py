@@ -1,4 +1,4 @@
-"""Looking over labelled photos before training."""
+"""Checking labelled photos before training."""
 
 import json
 import shutil
@@ -49,9 +49,9 @@ def duplicates(*names: str, two_classes: bool = False, two_parts: bool = False) 
     return Duplicates(names=names, two_classes=two_classes, two_parts=two_parts)
 
 
-def test_good_data_are_counted_and_nothing_is_said(data: Path) -> None:
-    told: list[tuple[int, int]] = []
-    found, samples = check(data, on_progress=lambda done, total: told.append((done, total)))
+def test_good_data_have_no_findings(data: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    found, samples = check(data, on_progress=lambda done, total: seen.append((done, total)))
     assert found.classes == (
         ClassCheck(folder="00.Red_Tower", label="Red Tower", train=4, val=0, test=2, unreadable=0),
         ClassCheck(folder="01.Green_Hill", label="Green Hill", train=3, val=0, test=1, unreadable=0),
@@ -59,12 +59,12 @@ def test_good_data_are_counted_and_nothing_is_said(data: Path) -> None:
     size = sum(path.stat().st_size for path in data.rglob("*.jpg"))
     assert found.sizes == Sizes(width=(40, 40, 40), height=(30, 30, 30), bytes=size)
     assert (found.unreadable, found.duplicates, found.findings) == ((), (), ())
-    assert told == [(10, 10)]
+    assert seen == [(10, 10)]
     assert [(one.label, len(one.photos)) for one in samples] == [("Red Tower", 4), ("Green Hill", 3)]
     assert {photo.shape for one in samples for photo in one.photos} == {(224, 224, 3)}
 
 
-def test_a_folder_of_classes_will_do(data: Path) -> None:
+def test_data_may_be_the_class_folders(data: Path) -> None:
     found, _ = check(data / "train")
     assert [(one.folder, one.train, one.test) for one in found.classes] == [
         ("00.Red_Tower", 4, 0),
@@ -72,11 +72,11 @@ def test_a_folder_of_classes_will_do(data: Path) -> None:
     ]
     (data / "train" / "00.Red_Tower" / "bad.jpg").write_text("no photo")
     assert findings(data / "train") == [
-        ("note", "1 photo that cannot be read, and will be skipped: 00.Red_Tower/bad.jpg (not_an_image)")
+        ("note", "1 photo that cannot be read and will be skipped: 00.Red_Tower/bad.jpg (not_an_image)")
     ]
 
 
-def test_duplicates_are_found_by_what_a_model_sees(data: Path) -> None:
+def test_duplicates_have_equal_pixels(data: Path) -> None:
     tower, hill = data / "train" / "00.Red_Tower", data / "train" / "01.Green_Hill"
     shutil.copy(tower / "0.jpg", tower / "again.jpg")
     shutil.copy(data / "test" / "00.Red_Tower" / "1.jpg", data / "test" / "00.Red_Tower" / "9.jpg")
@@ -93,12 +93,12 @@ def test_duplicates_are_found_by_what_a_model_sees(data: Path) -> None:
     assert [(finding.problem, finding.text) for finding in found.findings] == [
         (
             True,
-            "1 picture in more than one class, so that a label is wrong: train/00.Red_Tower/mislabelled.png = "
+            "1 picture in more than one class, so one label is wrong: train/00.Red_Tower/mislabelled.png = "
             "train/01.Green_Hill/2.jpg",
         ),
         (
             True,
-            "1 picture in more than one part, which flatters every figure: train/00.Red_Tower/1.jpg = "
+            "1 picture in more than one part, which makes accuracy look too good: train/00.Red_Tower/1.jpg = "
             "test/00.Red_Tower/trained on.jpg",
         ),
         (
@@ -109,16 +109,16 @@ def test_duplicates_are_found_by_what_a_model_sees(data: Path) -> None:
     ]
 
 
-def test_a_picture_in_two_classes_of_two_parts_has_a_wrong_label_and_leaks(data: Path) -> None:
+def test_duplicate_in_two_classes_and_two_parts_gives_two_findings(data: Path) -> None:
     shutil.copy(data / "train" / "00.Red_Tower" / "0.jpg", data / "test" / "01.Green_Hill" / "9.jpg")
     names = "train/00.Red_Tower/0.jpg = test/01.Green_Hill/9.jpg"
     assert findings(data) == [
-        ("problem", f"1 picture in more than one class, so that a label is wrong: {names}"),
-        ("problem", f"1 picture in more than one part, which flatters every figure: {names}"),
+        ("problem", f"1 picture in more than one class, so one label is wrong: {names}"),
+        ("problem", f"1 picture in more than one part, which makes accuracy look too good: {names}"),
     ]
 
 
-def test_photos_to_validate_with_are_looked_at(data: Path) -> None:
+def test_val_folder_is_checked(data: Path) -> None:
     write_photos(data, {"val/01.Green_Hill": 2, "val/Tower": 1})
     shutil.copy(data / "train" / "01.Green_Hill" / "0.jpg", data / "val" / "01.Green_Hill" / "trained on.jpg")
     found, _ = check(data)
@@ -128,14 +128,14 @@ def test_photos_to_validate_with_are_looked_at(data: Path) -> None:
         "00.Red_Tower       4    0     2           0",
         "01.Green_Hill      3    3     1           0",
         "Tower              0    1     0           0",
-        "problem: 1 val folder that training does not know: Tower",
+        "problem: 1 val folder without a folder in train: Tower",
         "problem: 1 class without a val photo: 00.Red_Tower",
-        "problem: 1 picture in more than one part, which flatters every figure: "
+        "problem: 1 picture in more than one part, which makes accuracy look too good: "
         "train/01.Green_Hill/0.jpg = val/01.Green_Hill/trained on.jpg",
     ]
 
 
-def test_classes_that_cannot_be_trained_on_are_problems(data: Path) -> None:
+def test_unusable_classes_are_problems(data: Path) -> None:
     (data / "train" / "02.Empty").mkdir()
     write_photos(data, {"train/03.Single": 1, "test/04.Unknown": 2})
     (data / "train" / "05.Broken").mkdir()
@@ -146,18 +146,18 @@ def test_classes_that_cannot_be_trained_on_are_problems(data: Path) -> None:
         ("problem", "02.Empty has no readable photo to train on; training needs two a class"),
         ("problem", "03.Single has only one readable photo to train on; training needs two a class"),
         ("problem", "05.Broken has no readable photo to train on; training needs two a class"),
-        ("problem", "1 test folder that training does not know: 04.Unknown"),
+        ("problem", "1 test folder without a folder in train: 04.Unknown"),
         ("note", "3 classes without a test photo: 02.Empty, 03.Single, 05.Broken"),
         (
             "note",
-            "2 photos that cannot be read, and will be skipped: train/05.Broken/1.jpg (empty), "
+            "2 photos that cannot be read and will be skipped: train/05.Broken/1.jpg (empty), "
             "train/05.Broken/2.jpg (truncated)",
         ),
-        ("note", "1 photo beside the class folders of train, which nothing uses"),
+        ("note", "1 photo in no class folder of train, which will not be used"),
     ]
 
 
-def test_data_without_classes_are_a_problem_and_no_folder_is_an_error(tmp_path: Path) -> None:
+def test_no_classes_is_a_problem_and_no_folder_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found, samples = check(tmp_path / "empty")
     assert (found.classes, found.sizes, samples) == ((), None, [])
@@ -167,7 +167,7 @@ def test_data_without_classes_are_a_problem_and_no_folder_is_an_error(tmp_path: 
         check(tmp_path / "none")
 
 
-def test_many_names_are_cut_short(data: Path) -> None:
+def test_long_lists_of_names_are_shortened(data: Path) -> None:
     for number in range(7):
         (data / "train" / "00.Red_Tower" / f"bad{number}.jpg").write_text("no photo")
     ((_, text),) = findings(data)
@@ -175,7 +175,7 @@ def test_many_names_are_cut_short(data: Path) -> None:
     assert text.endswith(" and 2 more")
 
 
-def test_the_command_prints_a_table_and_draws_the_samples(data: Path, tmp_path: Path) -> None:
+def test_command_prints_a_table_and_draws_samples(data: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "samples.png"
     result = batchland("data", "check", data, "--samples", sheet)
     size = sum(path.stat().st_size for path in data.rglob("*.jpg")) / 1e6
@@ -199,11 +199,11 @@ def test_the_command_prints_a_table_and_draws_the_samples(data: Path, tmp_path: 
     ("name", "message"),
     [
         ("preds.parquet", "give a name that ends in .png"),
-        ("data/train/00.Red_Tower/a.png", "lies inside {data}, among the photos; give --samples a name elsewhere"),
+        ("data/train/00.Red_Tower/a.png", "is inside {data}, among the photos; give --samples another path"),
         ("data", "is a folder; give the name of a file that ends in .png"),
     ],
 )
-def test_samples_replace_no_photo_and_no_other_file(data: Path, tmp_path: Path, name: str, message: str) -> None:
+def test_samples_never_replace_a_photo_or_another_file(data: Path, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "preds.parquet").write_text("x")
     result = batchland("data", "check", data, "--samples", tmp_path / name)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -211,7 +211,7 @@ def test_samples_replace_no_photo_and_no_other_file(data: Path, tmp_path: Path, 
     assert (tmp_path / "preds.parquet").read_text() == "x"
 
 
-def test_the_exit_code_tells_a_script(data: Path) -> None:
+def test_exit_code(data: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
         result = batchland("data", "check", data, *options)
         return result.exit_code, result.stderr
@@ -219,19 +219,19 @@ def test_the_exit_code_tells_a_script(data: Path) -> None:
     assert run() == (0, "")
     shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "train/00.Red_Tower/again.jpg")
     assert run() == (0, "")
-    assert run("--strict") == (4, f"batchland: {data}: 1 problem, see above; mend the folders\n")
+    assert run("--strict") == (4, f"batchland: {data}: 1 problem, see above; correct the folders\n")
     shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "test/00.Red_Tower/leak.jpg")
-    assert run() == (4, f"batchland: {data}: 1 problem, see above; mend the folders\n")
+    assert run() == (4, f"batchland: {data}: 1 problem, see above; correct the folders\n")
 
 
-def test_names_that_move_the_cursor_are_shown_by_their_codes(data: Path) -> None:
+def test_control_characters_in_names_are_escaped(data: Path) -> None:
     (data / "train" / "00.Red_Tower" / "a\x1b[2Jb.jpg").write_text("no photo")
     result = batchland("data", "check", data)
     assert "a[U+001B][2Jb.jpg (not_an_image)" in result.stdout
     assert "\x1b" not in result.stdout
 
 
-def test_json_holds_everything_and_torch_is_not_needed(data: Path) -> None:
+def test_json_output_without_torch(data: Path) -> None:
     shutil.copy(data / "train/00.Red_Tower/0.jpg", data / "train/00.Red_Tower/again.jpg")
     program = (
         "import sys\n"
@@ -251,7 +251,7 @@ def test_json_holds_everything_and_torch_is_not_needed(data: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real photos are not here")
-def test_real_photos_leak_where_eyes_did_not_see_it() -> None:
+def test_real_photos_have_a_leak() -> None:
     found, _ = check(REAL / "landmarks")
     assert sum(one.train + one.test for one in found.classes) == 268
     assert [names.names for names in found.duplicates if names.two_parts] == [

@@ -1,4 +1,4 @@
-"""Getting a data set: whole or not at all."""
+"""Downloading a data set."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_set_is_fetched_checked_and_unpacked(tmp_path: Path) -> None:
+def test_download_is_checked_and_unpacked(tmp_path: Path) -> None:
     out = tmp_path / "data" / "landmarks"
     stages: list[str] = []
     with server(ARCHIVE) as manners:
@@ -48,7 +48,7 @@ def test_a_set_is_fetched_checked_and_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [ARCHIVE, tar_of(PHOTOS)])
-def test_a_local_archive_will_do_and_stays(tmp_path: Path, content: bytes) -> None:
+def test_local_archive_is_unpacked_and_kept(tmp_path: Path, content: bytes) -> None:
     source = tmp_path / "set.anything"
     source.write_bytes(content)
     (tmp_path / "out").mkdir()  # an empty folder is no hindrance
@@ -57,7 +57,7 @@ def test_a_local_archive_will_do_and_stays(tmp_path: Path, content: bytes) -> No
     assert source.read_bytes() == content
 
 
-def test_another_archive_than_the_expected_one_is_thrown_away(tmp_path: Path) -> None:
+def test_wrong_checksum_is_refused(tmp_path: Path) -> None:
     with server(ARCHIVE) as manners, pytest.raises(UsageError) as caught:
         download(manners.url, tmp_path / "out", DownloadOptions(sha256="0" * 64))
     assert str(caught.value) == f"{manners.url}: its sha256 is {SHA256}, not {'0' * 64}; not unpacked"
@@ -68,13 +68,13 @@ def test_another_archive_than_the_expected_one_is_thrown_away(tmp_path: Path) ->
     ("content", "says"),
     [
         (zip_of(PHOTOS | {"../evil.jpg": b""}), "its entry '../evil.jpg' points outside the target"),
-        (zip_of(PHOTOS | {str(number): bytes(8 << 20) for number in range(9)}), "brings the whole beyond 100 times"),
+        (zip_of(PHOTOS | {str(number): bytes(8 << 20) for number in range(9)}), "makes the total exceed 100 times"),
         (ARCHIVE[:-30], "neither a zip nor a tar archive"),
-        (zip_of({"empty/": b""}), "holds no files"),
+        (zip_of({"empty/": b""}), "contains no files"),
     ],
     ids=["slip", "bomb", "cut", "empty"],
 )
-def test_an_archive_that_is_refused_leaves_nothing(tmp_path: Path, content: bytes, says: str) -> None:
+def test_refused_archive_leaves_nothing(tmp_path: Path, content: bytes, says: str) -> None:
     with server(content) as manners, pytest.raises(UsageError, match=says) as caught:
         download(manners.url, tmp_path / "data" / "out")
     assert str(caught.value).startswith(f"{manners.url}: ")
@@ -85,10 +85,10 @@ def test_an_archive_that_is_refused_leaves_nothing(tmp_path: Path, content: byte
     assert files_below(tmp_path) == {"set.zip": content}
 
 
-def test_a_broken_download_goes_on_in_the_next_run(tmp_path: Path) -> None:
+def test_broken_download_resumes_in_the_next_run(tmp_path: Path) -> None:
     with server(ARCHIVE) as manners:
         manners.breaks_after = [700, *[0] * 5]
-        with pytest.raises(DownloadError, match="700 bytes are kept, the same command goes on from there"):
+        with pytest.raises(DownloadError, match="700 bytes are kept, run it again to resume"):
             download(manners.url, tmp_path / "out")
         assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", ".out.part.json"]
         download(manners.url, tmp_path / "out")
@@ -98,9 +98,7 @@ def test_a_broken_download_goes_on_in_the_next_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["download", "unpacking"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_between_two_steps_and_the_next_run_goes_on(
-    tmp_path: Path, stage: str, signum: signal.Signals
-) -> None:
+def test_signal_stops_and_the_next_run_resumes(tmp_path: Path, stage: str, signum: signal.Signals) -> None:
     def interrupt(current: str, done: int, total: int | None) -> None:
         if current == stage:
             os.kill(os.getpid(), signum)
@@ -108,7 +106,7 @@ def test_a_signal_stops_between_two_steps_and_the_next_run_goes_on(
     with server(ARCHIVE) as manners:
         with pytest.raises(Interrupted) as caught:
             download(manners.url, tmp_path / "out", on_progress=interrupt)
-        assert str(caught.value) == f"{tmp_path}/out: stopped during the {stage}; give the same command again"
+        assert str(caught.value) == f"{tmp_path}/out: stopped during the {stage}; run it again to resume"
         assert caught.value.exit_code == 128 + signum
         assert not (tmp_path / "out").exists()
         assert (tmp_path / ".out.part").read_bytes() == ARCHIVE
@@ -117,7 +115,7 @@ def test_a_signal_stops_between_two_steps_and_the_next_run_goes_on(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_leavings_of_a_killed_run_are_swept_away(tmp_path: Path) -> None:
+def test_remains_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".out.new" / "train").mkdir(parents=True)
     (tmp_path / ".out.new" / "train" / "half.jpg").write_bytes(b"half")
     (tmp_path / "set.zip").write_bytes(ARCHIVE)
@@ -126,7 +124,7 @@ def test_leavings_of_a_killed_run_are_swept_away(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set.zip"]
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_existing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.zip").write_bytes(ARCHIVE)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
@@ -138,11 +136,11 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
         download(str(tmp_path / "set.zip"), tmp_path / "new")
 
 
-def test_sources_that_are_none_are_told(tmp_path: Path) -> None:
+def test_unreadable_sources_are_errors(tmp_path: Path) -> None:
     for source, reason in ((tmp_path / "none.zip", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(UsageError) as caught:
             download(str(source), tmp_path / "out")
-        assert str(caught.value) == f"{source}: cannot be read ({reason}); give an address or an archive"
+        assert str(caught.value) == f"{source}: cannot be read ({reason}); give an http address or an archive file"
 
 
 @pytest.mark.parametrize(
@@ -154,17 +152,17 @@ def test_sources_that_are_none_are_told(tmp_path: Path) -> None:
         ("https://host/photos%20of%202026.ZIP", "data/photos of 2026"),
     ],
 )
-def test_the_folder_is_named_after_the_archive(source: str, folder: str) -> None:
+def test_default_folder_is_named_after_the_archive(source: str, folder: str) -> None:
     assert default_folder(source) == Path(folder)
 
 
 @pytest.mark.parametrize("source", ["https://host/download?id=7", "https://host/", "/tmp/.zip", "photos", "..zip"])
-def test_a_name_that_says_nothing_asks_for_another(source: str) -> None:
-    with pytest.raises(UsageError, match="its name does not say what the folder should be called; give one with --out"):
+def test_source_without_a_name_is_an_error(source: str) -> None:
+    with pytest.raises(UsageError, match="has no file name to name the folder after"):
         default_folder(source)
 
 
-def test_the_command_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with server(ARCHIVE) as manners:
         result = batchland("data", "download", manners.url)

@@ -1,4 +1,4 @@
-"""Fetching a file: resumed, retried, never mixed of two."""
+"""Downloading a file: resume, retries, never a mixture of two files."""
 
 import logging
 import urllib.request
@@ -19,36 +19,36 @@ def partial(tmp_path: Path) -> Path:
     return tmp_path / ".set.part"
 
 
-def test_progress_is_told_with_the_total(partial: Path) -> None:
-    told: list[tuple[int, int | None]] = []
+def test_progress_has_the_total(partial: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
     with server(CONTENT) as manners:
-        fetch(manners.url, partial, max_bytes=10**7, on_bytes=lambda here, total: told.append((here, total)))
+        fetch(manners.url, partial, max_bytes=10**7, on_bytes=lambda here, total: seen.append((here, total)))
     assert partial.read_bytes() == CONTENT
-    assert told == [(min(chunk << 18, len(CONTENT)), len(CONTENT)) for chunk in range(5)]
+    assert seen == [(min(chunk << 18, len(CONTENT)), len(CONTENT)) for chunk in range(5)]
     forget(partial)
     assert list(partial.parent.iterdir()) == []
 
 
-def test_a_connection_that_breaks_in_the_middle_goes_on_there(partial: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_connection_resumes(partial: Path, caplog: pytest.LogCaptureFixture) -> None:
     with server(CONTENT) as manners, caplog.at_level(logging.WARNING, "batchland"):
         manners.breaks_after = [300_000, 400_000]
         fetch(manners.url, partial, max_bytes=10**7, waits=(0.0,))
     assert partial.read_bytes() == CONTENT
     assert manners.requests == [None, "bytes=300000-", "bytes=700000-"]
     assert caplog.messages == [
-        f"{manners.url}: the connection ended after {here} of {len(CONTENT)} bytes; trying again in 0 s"
+        f"{manners.url}: the connection ended after {here} of {len(CONTENT)} bytes; retrying in 0 s"
         for here in (300_000, 700_000)
     ]
 
 
-def test_a_connection_that_keeps_breaking_ends_the_call_and_a_later_one_goes_on(partial: Path) -> None:
+def test_repeatedly_broken_connection_is_an_error_and_a_later_call_resumes(partial: Path) -> None:
     with server(CONTENT) as manners:
         manners.breaks_after = [1000, 0, 0]
         with pytest.raises(DownloadError) as caught:
             fetch(manners.url, partial, max_bytes=10**7, waits=NO_WAIT)
         assert str(caught.value) == (
-            f"{manners.url}: the connection ended after 1000 of {len(CONTENT)} bytes; 1000 bytes are kept, the same "
-            f"command goes on from there"
+            f"{manners.url}: the connection ended after 1000 of {len(CONTENT)} bytes; 1000 bytes are kept, run it "
+            f"again to resume"
         )
         fetch(manners.url, partial, max_bytes=10**7)
         assert manners.requests == [None, *["bytes=1000-"] * 3]
@@ -57,8 +57,8 @@ def test_a_connection_that_keeps_breaking_ends_the_call_and_a_later_one_goes_on(
     assert partial.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("change", ["another file", "another address", "no validator", "no ranges", "a lost note"])
-def test_what_may_not_fit_together_starts_anew(partial: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["another file", "another address", "no validator", "no ranges", "a damaged state"])
+def test_a_possibly_changed_file_is_downloaded_from_the_start(partial: Path, change: str) -> None:
     with server(CONTENT) as manners:
         manners.breaks_after = [5000]
         manners.etag = None if change == "no validator" else '"first"'
@@ -72,13 +72,13 @@ def test_what_may_not_fit_together_starts_anew(partial: Path, change: str) -> No
             url += "?other"
         elif change == "no ranges":
             manners.ranges = False
-        elif change == "a lost note":
+        elif change == "a damaged state":
             partial.with_name(f"{partial.name}.json").write_text("{")
         fetch(url, partial, max_bytes=10**7, waits=())
     assert partial.read_bytes() == content
 
 
-def test_a_file_that_has_become_shorter_starts_anew(partial: Path) -> None:
+def test_a_shorter_file_is_downloaded_from_the_start(partial: Path) -> None:
     with server(CONTENT) as manners:
         manners.breaks_after = [5000]
         with pytest.raises(DownloadError):
@@ -88,7 +88,7 @@ def test_a_file_that_has_become_shorter_starts_anew(partial: Path) -> None:
     assert partial.read_bytes() == CONTENT[:1000]
 
 
-def test_passing_errors_are_tried_again_and_others_are_told(partial: Path) -> None:
+def test_temporary_errors_are_retried(partial: Path) -> None:
     with server(CONTENT) as manners:
         manners.statuses = [503, 429]
         fetch(manners.url, partial, max_bytes=10**7, waits=NO_WAIT)
@@ -102,7 +102,7 @@ def test_passing_errors_are_tried_again_and_others_are_told(partial: Path) -> No
         fetch(manners.url, partial, max_bytes=10**7, waits=())
 
 
-def test_a_server_without_a_length_is_read_to_its_end(partial: Path) -> None:
+def test_server_without_a_content_length(partial: Path) -> None:
     with server(CONTENT) as manners:
         manners.length = False
         fetch(manners.url, partial, max_bytes=10**7)
@@ -110,15 +110,15 @@ def test_a_server_without_a_length_is_read_to_its_end(partial: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_too_large_a_file_is_refused_before_it_fills_the_disk(partial: Path, length: bool) -> None:
+def test_too_large_file_is_refused(partial: Path, length: bool) -> None:
     with server(CONTENT) as manners:
         manners.length = length
-        with pytest.raises(UsageError, match="bytes or more, and 300000 are allowed"):
+        with pytest.raises(UsageError, match="bytes or more; at most 300000 are allowed"):
             fetch(manners.url, partial, max_bytes=300_000)
     assert not partial.exists() or partial.stat().st_size <= 300_000
 
 
-def test_redirects_are_followed_to_http_alone(partial: Path) -> None:
+def test_redirects_to_other_schemes_are_refused(partial: Path) -> None:
     with server(CONTENT) as target, server() as manners:
         manners.redirect = target.url
         fetch(manners.url, partial, max_bytes=10**7)
@@ -129,19 +129,19 @@ def test_redirects_are_followed_to_http_alone(partial: Path) -> None:
                 fetch(manners.url, partial, max_bytes=10**7)
     request = urllib.request.Request("https://host/set.zip")
     for bad in ("http://host/set.zip", "ftp://host/set.zip"):
-        with pytest.raises(UsageError, match="which is less safe"):
+        with pytest.raises(UsageError, match="which is less secure"):
             _SafeRedirects().redirect_request(request, None, 302, "Found", {}, bad)
 
 
 @pytest.mark.parametrize(
     "url", ["ftp://host/a.zip", "file:///etc/passwd", "http://", "http:///a", "http://ho st/", "http://h/ä"]
 )
-def test_addresses_of_other_kinds_are_refused(partial: Path, url: str) -> None:
+def test_other_addresses_are_refused(partial: Path, url: str) -> None:
     with pytest.raises(UsageError, match="not an http or https address"):
         fetch(url, partial, max_bytes=10**7)
 
 
-def test_what_the_progress_raises_ends_the_call_and_keeps_the_bytes(partial: Path) -> None:
+def test_exception_in_the_callback_keeps_the_bytes(partial: Path) -> None:
     def stop(here: int, total: int | None) -> None:
         if here:
             raise KeyboardInterrupt

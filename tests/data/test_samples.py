@@ -1,4 +1,4 @@
-"""The picture of some photos of each class."""
+"""The sheet of sample photos."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def ink(sheet: np.ndarray, row: int) -> np.ndarray:
     return dark
 
 
-def test_long_labels_are_broken_at_spaces_and_stay_in_their_row() -> None:
+def test_long_labels_wrap_and_stay_in_their_row() -> None:
     labels = ["Tower", "The very long name of a very old cathedral in a very small town", "x" * 90, "a\nb", ""]
     photo = np.full((50, 80, 3), 7, np.uint8)
     sheet = np.asarray(contact_sheet([ClassSamples(label, [photo]) for label in labels]))
@@ -25,6 +25,6 @@ def test_long_labels_are_broken_at_spaces_and_stay_in_their_row() -> None:
     assert (sheet[6:102, 200:296] == 7).all()
 
 
-def test_nothing_gives_an_empty_sheet() -> None:
+def test_sheet_without_photos() -> None:
     assert contact_sheet([]).size == (206, 6)
     assert contact_sheet([ClassSamples("Empty", [])]).size == (206, 108)

@@ -1,4 +1,4 @@
-"""Dividing a folder of photos."""
+"""Splitting a folder of photos."""
 
 import os
 import random
@@ -38,7 +38,7 @@ def names_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_split_is_that_of_split_folders_and_has_every_photo_once(photos: Path, tmp_path: Path) -> None:
+def test_split_equals_that_of_split_folders_and_has_every_photo_once(photos: Path, tmp_path: Path) -> None:
     state = random.getstate()
     made = split(photos, tmp_path / "ours")
     assert random.getstate() == state
@@ -55,7 +55,7 @@ def test_the_split_is_that_of_split_folders_and_has_every_photo_once(photos: Pat
         assert not path.is_symlink()
 
 
-def test_parts_have_the_names_and_shares_that_were_given(photos: Path, tmp_path: Path) -> None:
+def test_parts_have_the_given_names_and_shares(photos: Path, tmp_path: Path) -> None:
     (photos / "02.Blue_Lake" / "more.JPG").write_text("more")
     (photos / "02.Blue_Lake" / "and more.png").write_text("and more")
     parts = {"test": 0.25, "train": 0.5, "val": 0.25}  # names that split-folders uses for others
@@ -70,17 +70,16 @@ def test_parts_have_the_names_and_shares_that_were_given(photos: Path, tmp_path:
         assert {folder.name: len(list(folder.iterdir())) for folder in (made.folder / part).iterdir()} == counts
 
 
-@pytest.mark.parametrize("place", ["new", "00.Red_Tower/new", "."])
-def test_the_photos_folder_is_left_as_it_is(photos: Path, place: str) -> None:
+@pytest.mark.parametrize("name", ["new", "00.Red_Tower/new", "."])
+def test_output_inside_the_data_is_refused(photos: Path, name: str) -> None:
     before = sorted(photos.rglob("*"))
     with pytest.raises(UsageError) as caught:
-        split(photos, photos / place)
-    told = f"{photos / place}: lies inside {photos}, which is left as it is; give an --out elsewhere"
-    assert str(caught.value) == told
+        split(photos, photos / name)
+    assert str(caught.value) == f"{photos / name}: is inside {photos}, which is not changed"
     assert sorted(photos.rglob("*")) == before
 
 
-def test_links_lead_to_the_photos(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_point_to_the_photos(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     copies, links = (
         split(Path("photos"), Path("copies")),
@@ -92,7 +91,7 @@ def test_links_lead_to_the_photos(photos: Path, tmp_path: Path, monkeypatch: pyt
         assert path.read_text() == f"{path.parent.name}/{path.name}"
 
 
-def test_the_seed_decides(photos: Path, tmp_path: Path) -> None:
+def test_seed_determines_the_split(photos: Path, tmp_path: Path) -> None:
     first, again, other = (
         names_below(split(photos, tmp_path / str(number), SplitOptions(seed=seed)).folder)
         for number, seed in enumerate((5, 5, 6))
@@ -104,7 +103,7 @@ def test_photos_of_one_scene_stay_together(tmp_path: Path) -> None:
     scenes = [f"scene{scene}-{shot}.jpg" for scene in range(12) for shot in range(scene % 4 + 1)]
     data = write_photos(tmp_path / "photos", {"a": scenes, "b": ["single.jpg", "lone-1.jpg", "odd-1.jpg"]})
     options = SplitOptions(parts={"train": 0.5, "val": 0.25, "test": 0.25}, group_prefix=re.compile("scene[^-]+"))
-    with pytest.raises(UsageError, match="none of its 3 photos would get into val"):
+    with pytest.raises(UsageError, match="too few photos \\(3\\) for val to get one"):
         split(data, tmp_path / "out", options)
     (data / "b" / "4.jpg").write_text("")
     made = split(data, tmp_path / "out", options)
@@ -117,8 +116,8 @@ def test_photos_of_one_scene_stay_together(tmp_path: Path) -> None:
     assert sum(sum(counts.values()) for counts in made.parts.values()) == len(scenes) + 4
 
 
-def test_copies_of_a_photo_stay_together_with_their_scenes(tmp_path: Path) -> None:
-    """Each photo lies there twice; one of scene 0 is one of scene 1, too, so that these two are one group."""
+def test_copies_of_a_photo_join_their_scenes(tmp_path: Path) -> None:
+    """Each photo is there twice; one photo is in scene 0 and scene 1, so that these two are one group."""
     scenes = [f"scene{scene}-{shot}.jpg" for scene in range(6) for shot in range(2)]
     data = write_photos(tmp_path / "photos", {"a": scenes, "b": scenes})
     for folder in (data / "a", data / "b"):
@@ -139,17 +138,16 @@ def test_copies_of_a_photo_stay_together_with_their_scenes(tmp_path: Path) -> No
     assert {path.parent.parent.name for path in made.folder.rglob("a/*")} == {"train", "val"}
 
 
-def test_a_prefix_that_no_photo_has_is_a_mistake(photos: Path, tmp_path: Path) -> None:
+def test_prefix_without_a_match_is_an_error(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         split(photos, tmp_path / "out", SplitOptions(group_prefix=re.compile("scene[^-]+")))
     assert str(caught.value) == (
-        f"--group-prefix scene[^-]+: matches the beginning of no name below {photos} (one is 00.jpg), so nothing would "
-        f"stay together"
+        f"group_prefix scene[^-]+: matches the start of no file name in {photos} (one is 00.jpg)"
     )
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_photo_is_left_out(photos: Path, tmp_path: Path) -> None:
+def test_other_files_are_left_out(photos: Path, tmp_path: Path) -> None:
     (photos / "00.Red_Tower" / "notes.txt").write_text("")
     (photos / "00.Red_Tower" / ".hidden.jpg").write_text("")
     (photos / ".ipynb_checkpoints").mkdir()
@@ -162,7 +160,7 @@ def test_what_is_no_photo_is_left_out(photos: Path, tmp_path: Path) -> None:
     assert len(list((made.folder / "train").iterdir())) == 3
 
 
-def test_bad_folders_are_named_and_nothing_stays(photos: Path, tmp_path: Path) -> None:
+def test_unusable_folders_are_errors_and_leave_nothing(photos: Path, tmp_path: Path) -> None:
     def message(data: Path, options: SplitOptions | None = None) -> str:
         with pytest.raises(UsageError) as caught:
             split(data, tmp_path / "out", options)
@@ -173,24 +171,22 @@ def test_bad_folders_are_named_and_nothing_stays(photos: Path, tmp_path: Path) -
     assert message(tmp_path / "none").startswith(f"{tmp_path}/none: does not exist; give a folder with")
     assert message(write_photos(tmp_path / "one", {"a": ["1.jpg"]})).startswith(f"{tmp_path}/one: only one class fold")
     assert message(write_photos(tmp_path / "empty", {"a": ["1.jpg", "2.jpg"], "b": []})) == (
-        f"{tmp_path}/empty/b: holds no photos; add some or remove the folder"
+        f"{tmp_path}/empty/b: has no photos; add some or remove the folder"
     )
     assert message(write_photos(tmp_path / "single", {"a": ["1.jpg", "2.jpg"], "b": ["1.jpg"]})) == (
-        f"{tmp_path}/single/b: none of its 1 photo would get into train; add some, remove the folder, or give other "
+        f"{tmp_path}/single/b: has too few photos (1) for train to get one; add some, remove the folder or change the "
         f"shares"
     )
     assert message(photos, SplitOptions(parts={"train": 0.8, "val": 0.1, "test": 0.1})) == (
-        f"{photos}/01.Green_Hill: none of its 7 photos would get into val; add some, remove the folder, or give other "
+        f"{photos}/01.Green_Hill: has too few photos (7) for val to get one; add some, remove the folder or change the "
         f"shares"
     )
     (photos / "00.Red_Tower" / "more").mkdir()
     (photos / "00.Red_Tower" / "more" / "1.jpg").write_text("")
-    assert message(photos) == (
-        f"{photos}/00.Red_Tower: photos lie in folders below it (more/1.jpg); move them up, or train without"
-    )
+    assert message(photos) == (f"{photos}/00.Red_Tower: has photos in subfolders (more/1.jpg); move them up")
 
 
-def test_a_disk_that_is_full_leaves_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: str, target: str) -> None:
         raise OSError(28, "No space left on device", target)
 
@@ -202,7 +198,7 @@ def test_a_disk_that_is_full_leaves_nothing(photos: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_photo_that_cannot_be_read_is_named(photos: Path, tmp_path: Path) -> None:
+def test_unreadable_photo_is_named(photos: Path, tmp_path: Path) -> None:
     (photos / "00.Red_Tower" / "03.jpg").chmod(0)
     with pytest.raises(UsageError) as caught:
         split(photos, tmp_path / "out")
@@ -212,12 +208,12 @@ def test_a_photo_that_cannot_be_read_is_named(photos: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "parts", [{"a": 1.0}, {"a": 0.5, "b": 0.4}, {"a": 0.5, "../b": 0.5}, {"a": 0.4, "b": 0.2, "c": 0.2, "d": 0.2}]
 )
-def test_parts_that_are_no_whole_are_refused(parts: dict[str, float]) -> None:
+def test_invalid_parts_are_refused(parts: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="parts"):
         SplitOptions(parts=parts)
 
 
-def test_the_command_tells_the_parts_and_needs_no_torch(photos: Path, tmp_path: Path) -> None:
+def test_command_prints_the_parts_without_torch(photos: Path, tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from batchland.cli.main import main\n"
@@ -242,7 +238,7 @@ def test_the_command_tells_the_parts_and_needs_no_torch(photos: Path, tmp_path: 
         (["--group-prefix", "("], "'--group-prefix': (: should be a valid regular expression"),
     ],
 )  # fmt: skip
-def test_wrong_options_are_usage_errors(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
+def test_invalid_options_are_usage_errors(photos: Path, tmp_path: Path, options: list[str], says: str) -> None:
     result = batchland("data", "split", photos, "--out", tmp_path / "out", *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1] == f"Error: Invalid value for {says}"

@@ -1,4 +1,4 @@
-"""run_demo(): the whole way on a small sample, both models, everything where it says."""
+"""run_demo() on a small sample: both models, and all results in their folders."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +10,7 @@ from batchland.errors import UsageError
 from batchland.training.options import TrainOptions
 
 
-def test_everything_is_there_and_agrees(tmp_path):
+def test_a_demo_writes_all_results(tmp_path):
     folder = tmp_path / "demo"
     drawn = draw_sample(folder / "sample", images=80)
     options = TrainOptions(weights="none", epochs=1, views=0, size=32, num_workers=0)
@@ -27,10 +27,10 @@ def test_everything_is_there_and_agrees(tmp_path):
     assert counts.failed_by_code == {"empty": 1, "not_an_image": 1, "truncated": 1}
 
 
-def test_somebodys_folder_is_no_place_for_a_demo(tmp_path, colour_folders):
+def test_a_folder_with_other_files_is_refused(tmp_path, colour_folders):
     (tmp_path / "file").touch()
-    for place in (colour_folders, tmp_path / "file"):
+    for path in (colour_folders, tmp_path / "file"):
         with pytest.raises(UsageError) as caught:
-            run_demo(place)
-        assert str(caught.value) == f"{place}: holds something that is not a demo's; give another folder"
+            run_demo(path)
+        assert str(caught.value) == f"{path}: holds files that are not from a demo; give another folder"
     assert sorted(path.name for path in colour_folders.iterdir()) == list(COLOURS)

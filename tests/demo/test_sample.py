@@ -7,7 +7,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from batchland.demo.sample import BROKEN_FILES, LANDMARKS, draw_sample
+from batchland.demo.landmarks import LANDMARKS
+from batchland.demo.sample import BROKEN_FILES, draw_sample
 from batchland.errors import ImageError, UsageError
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.images.sources.folder import list_images
@@ -33,7 +34,7 @@ def test_the_summary_counts_what_is_there(sample):
     assert sample.broken_files == 3
 
 
-def test_classes_are_numbered_folders_unevenly_filled_in_train_and_test(sample):
+def test_classes_are_numbered_folders_of_unequal_size(sample):
     assert sample.classes == tuple(f"{number:02}.{name}" for number, name in enumerate(LANDMARKS))
     for part in (sample.train, sample.test):
         assert sorted(path.name for path in part.iterdir()) == list(sample.classes)
@@ -42,7 +43,7 @@ def test_classes_are_numbered_folders_unevenly_filled_in_train_and_test(sample):
     assert max(sizes.values()) > 2.5 * min(sizes.values())
 
 
-def test_the_same_seed_draws_the_same_files_and_another_one_others(sample, tmp_path):
+def test_a_seed_always_draws_the_same_files(sample, tmp_path):
     again = draw_sample(tmp_path / "again", images=160)
     assert contents(again.root) == contents(sample.root)
     other = draw_sample(tmp_path / "other", seed=1, images=80)
@@ -63,7 +64,7 @@ def test_there_are_pictures_of_every_kind(sample):
     assert len(sizes) > 50
 
 
-def test_the_delivery_fails_where_it_is_meant_to_and_nowhere_else(sample):
+def test_only_the_broken_files_of_the_delivery_fail(sample):
     ignored = Ignored()
     failed = {}
     for ref in list_images(sample.incoming, ignored=ignored):

@@ -107,7 +107,7 @@ def test_an_invalid_schedule_is_rejected(schedule):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "told"),
+    ("schedule", "message"),
     [
         ("99 3 * * *", "has '99' as its minute, which goes from 0 to 59"),
         ("0 24 * * *", "has '24' as its hour, which goes from 0 to 23"),
@@ -119,8 +119,8 @@ def test_an_invalid_schedule_is_rejected(schedule):
         ("1--2 3 * * *", "has '1--2' as its minute, which goes from 0 to 59"),
     ],
 )
-def test_a_schedule_with_impossible_values_is_rejected(schedule, told):
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_a_schedule_with_impossible_values_is_rejected(schedule, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         entry(schedule=schedule)
 
 
@@ -214,9 +214,9 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
         0, f"Installed: nightly at '30 1 * * *', log {tmp_path}/runs/nightly/cron.log.\n"
     )  # fmt: skip
     assert table.read_text() == lines
-    for argument, told in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry of nightly.\n")):
-        assert run(main, ["cron", "remove", argument]).output == told
-    for options, told in (
+    for argument, message in ((str(job), "Removed: nightly.\n"), ("nightly", "There is no entry for nightly.\n")):
+        assert run(main, ["cron", "remove", argument]).output == message
+    for options, message in (
         (
             ["--schedule", "0 2 * *"],
             "crontab: schedule '0 2 * *' is not five fields like \"30 3 * * *\", nor a word like @daily",
@@ -224,6 +224,6 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
         (["--env", "1A=b"], "crontab: environment '1A' is not a variable name"),
     ):
         result = run(main, ["cron", "show", str(job), *options])
-        assert (result.exit_code, result.stderr) == (2, f"batchland: {told}\n")
+        assert (result.exit_code, result.stderr) == (2, f"batchland: {message}\n")
     result = run(main, ["cron", "show", str(job), "--env", "A"])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")

@@ -1,5 +1,6 @@
 """A delivery is complete when its folder exists, holds images and has stopped growing."""
 
+import os
 import re
 import time
 
@@ -7,7 +8,7 @@ import pytest
 from toys import picture
 
 from batchland.errors import MissingInputError
-from batchland.nightly.delivery import check_delivery, listed_images
+from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import load_job
 
 
@@ -19,7 +20,7 @@ def job(tmp_path):
 
 def refusal(job, root):
     with pytest.raises(MissingInputError) as caught:
-        check_delivery(job, root)
+        delivered_images(job, root)
     assert caught.value.exit_code == 66
     return str(caught.value)
 
@@ -37,8 +38,7 @@ def test_the_message_says_what_is_missing(tmp_path, job):
     (root / "notes.txt").touch()
     assert refusal(job, root) == f"{root}: holds no images to score (found: 1 .txt, 1 not included)"
     (root / "a.jpg").write_bytes(picture())
-    check_delivery(job, root)
-    assert [ref.name for ref in listed_images(job, root)] == ["a.jpg"]
+    assert [ref.name for ref in delivered_images(job, root).images()] == ["a.jpg"]
 
 
 def test_a_growing_folder_is_a_missing_delivery(tmp_path, job):
@@ -48,6 +48,29 @@ def test_a_growing_folder_is_a_missing_delivery(tmp_path, job):
     message = refusal(patient, tmp_path / "in")
     assert re.fullmatch(rf"{tmp_path}/in: is still growing, it changed \d s ago; settle is 1 s", message)
     time.sleep(1.1)
-    check_delivery(patient, tmp_path / "in")
+    delivered_images(patient, tmp_path / "in")
     (tmp_path / "in" / "sub" / ".b.jpg.part").touch()  # as rsync begins a file
     assert "still growing" in refusal(patient, tmp_path / "in")
+
+
+def test_without_settle_no_file_is_looked_at(tmp_path, job, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    real, looked_at = os.lstat, []
+
+    def lstat(path, **settings):
+        looked_at.append(os.fsdecode(path))
+        return real(path, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        names = [ref.name for ref in delivered_images(job, tmp_path / "in").images()]
+    assert names == ["a.jpg"]
+    assert [path for path in looked_at if path.endswith("a.jpg")] == []
+
+
+def test_a_folder_of_nothing_but_known_images_is_a_delivery(tmp_path, job):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    listing = delivered_images(job, tmp_path / "in", lambda ref: ref.name == "a.jpg")
+    assert (listing.first(), dict(listing.ignored.counts)) == (None, {"already scored": 1})

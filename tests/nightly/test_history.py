@@ -16,7 +16,7 @@ from batchland.nightly.run_record import GateVerdict, ModelRun
 
 
 def day(number: int) -> date:
-    return date(2026, 11, number)
+    return date(2024, 11, number)
 
 
 PASSED = GateVerdict(gate="top1 < 0.5", verdict="passed", value=0.8, message="top1 is 0.8 (fails if top1 < 0.5)")
@@ -25,7 +25,7 @@ UNCHECKED = GateVerdict(gate="drop(top1) > 0.1", verdict="not_checked", message=
 
 RECORDS = [
     night(day(19), model_run(listed=1250, failed=12, right=1000, gates=(PASSED, UNCHECKED)), seconds=61.4),
-    night(day(20), outcome="missing_input", error="/data/2026/11/20: does not exist; wait for it", seconds=0.2),
+    night(day(20), outcome="missing_input", error="/data/2024/11/20: does not exist; wait for it", seconds=0.2),
     night(
         day(21),
         model_run(right=80, gates=(PASSED, FAILED)),
@@ -45,21 +45,27 @@ RECORDS = [
 
 TABLE = """\
 date        outcome        tries  model  images  failed  images/s  accuracy                 gates        duration
-2026-11-19  ok                 1  toy     1,250      12      50.0  80.8% (78.5 to 82.9%)    not checked   0:01:01
-2026-11-20  missing_input      1  –           –       –         –  –                        –             0:00:00
-            /data/2026/11/20: does not exist; wait for it
-2026-11-21  gate_failed        3  toy       100       0      50.0  80.0% (71.1 to 86.7%)    failed        2:02:02
+2024-11-19  ok                 1  toy     1,250      12      50.0  80.8% (78.5 to 82.9%)    not checked   0:01:01
+2024-11-20  missing_input      1  –           –       –         –  –                        –             0:00:00
+            /data/2024/11/20: does not exist; wait for it
+2024-11-21  gate_failed        3  toy       100       0      50.0  80.0% (71.1 to 86.7%)    failed        2:02:02
             gate failed: top1 is 0.8 (fails if top1 < 0.9)
                                   other     100       0   1,234.6  100.0% (96.3 to 100.0%)  passed
-2026-11-22  killed             1  toy         –       –         –  –                        –                   –
+2024-11-22  killed             1  toy         –       –         –  –                        –                   –
             ended without a word
-2026-11-23  ok                 1  toy        10       0      50.0  –                        –             0:01:00
-5 nights: 2 ok, 1 missing_input, 1 gate_failed, 1 killed; the last good one is 2026-11-23.
+2024-11-23  ok                 1  toy        10       0      50.0  –                        –             0:01:00
+5 nights: 2 ok, 1 missing_input, 1 gate_failed, 1 killed; the last good one is 2024-11-23.
 """
 
 
 def test_the_table():
     assert table(nights(RECORDS)) == TABLE
+
+
+def test_a_night_in_the_future_is_not_the_last_good_one():
+    rows = nights([night(day(22), model_run(listed=10)), night(date(2030, 1, 1), model_run(listed=10))])
+    last = table(rows, day(24)).splitlines()[-1]
+    assert last == "2 nights: 2 ok; the last good one is 2024-11-22; 1 night after today, 2024-11-24."
 
 
 def test_a_row_holds_every_fact():
@@ -92,17 +98,17 @@ def test_the_command(tmp_path, monkeypatch):
     run = CliRunner().invoke
     assert run(main, ["history", "nightly", "--last", "1"]).output == (
         "date        outcome  tries  model  images  failed  images/s  accuracy  gates  duration\n"
-        "2026-11-23  ok           1  toy        10       0      50.0  –         –       0:01:00\n"
-        "1 night: 1 ok; the last good one is 2026-11-23.\n"
+        "2024-11-23  ok           1  toy        10       0      50.0  –         –       0:01:00\n"
+        "1 night: 1 ok; the last good one is 2024-11-23.\n"
     )
     lines = run(main, ["history", "nightly", "--json"]).output.splitlines()
     assert [(row["date"], row["model"], row["outcome"]) for row in map(json.loads, lines)] == [
-        ("2026-11-19", "toy", "ok"),
-        ("2026-11-20", None, "missing_input"),
-        ("2026-11-21", "toy", "gate_failed"),
-        ("2026-11-21", "other", "gate_failed"),
-        ("2026-11-22", "toy", "killed"),
-        ("2026-11-23", "toy", "ok"),
+        ("2024-11-19", "toy", "ok"),
+        ("2024-11-20", None, "missing_input"),
+        ("2024-11-21", "toy", "gate_failed"),
+        ("2024-11-21", "other", "gate_failed"),
+        ("2024-11-22", "toy", "killed"),
+        ("2024-11-23", "toy", "ok"),
     ]
     result = run(main, ["history", "nigthly"])
     assert (result.exit_code, result.stderr) == (

@@ -11,7 +11,7 @@ from batchland.nightly.job import Job, job_schema, load_job
 from batchland.nightly.job_fields import expand
 
 JOBS = Path(__file__).parents[2] / "jobs"
-NIGHT = date(2026, 11, 23)
+NIGHT = date(2024, 11, 23)
 SMALLEST = 'images = "in"\nmodel = "m.onnx"\n'
 
 
@@ -28,9 +28,9 @@ def test_the_smallest_job(tmp_path):
     assert (job.name, job.file) == ("toy", folder / "toy.toml")
     assert job.images_of(NIGHT) == folder / "in"
     assert job.all_models == {"m": folder / "m.onnx"}
-    assert job.partition("m", NIGHT) == folder / "predictions" / "date=2026-11-23"
-    assert job.report("m", NIGHT) == folder / "runs" / "toy" / "2026-11-23" / "report" / "m"
-    assert job.night(date(2026, 11, 24)) == NIGHT
+    assert job.partition("m", NIGHT) == folder / "predictions" / "date=2024-11-23"
+    assert job.report("m", NIGHT) == folder / "runs" / "toy" / "2024-11-23" / "report" / "m"
+    assert job.night(date(2024, 11, 24)) == NIGHT
     assert (job.top_k, job.mode, job.on_missing, job.settle, job.time_limit) == (5, "all", "fail", timedelta(0), None)
     assert (job.evaluation, job.retention, job.heartbeat, job.notify, job.metrics) == (None,) * 5
 
@@ -53,10 +53,10 @@ def test_paths_are_relative_to_the_root_and_dates_are_filled_in(tmp_path):
         labels = "labels/{date}.csv"
         """
     job = load_job(write(tmp_path, text))
-    assert job.images_of(NIGHT) == tmp_path / "in" / "2026" / "11" / "23" / "camera"
+    assert job.images_of(NIGHT) == tmp_path / "in" / "2024" / "11" / "23" / "camera"
     assert job.all_models == {"one": tmp_path / "models" / "one.onnx", "two": Path("/models/two.onnx")}
-    assert job.partition("two", NIGHT) == Path("/data/out/model=two/date=2026-11-23")
-    assert expand(job.evaluation.labels, NIGHT) == tmp_path / "labels" / "2026-11-23.csv"
+    assert job.partition("two", NIGHT) == Path("/data/out/model=two/date=2024-11-23")
+    assert expand(job.evaluation.labels, NIGHT) == tmp_path / "labels" / "2024-11-23.csv"
     assert job.night(NIGHT) == NIGHT
     assert (job.settle, job.time_limit, job.max_failed) == (timedelta(minutes=10), timedelta(minutes=90), "20")
 

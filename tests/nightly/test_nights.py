@@ -37,7 +37,7 @@ brightness_sample = 0
 resamples = 200
 """
 
-NIGHTS = {day: date(2026, 11, day) for day in range(1, 31)}
+NIGHTS = {day: date(2024, 11, day) for day in range(1, 31)}
 
 # A run that stops after its third batch until a line comes in.
 PAUSING = """
@@ -62,7 +62,7 @@ sys.exit(run_night(load_job(Path(sys.argv[1])), date.fromisoformat(sys.argv[2]))
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small disk of its own, and whether it is one: only root may mount."""
+    """A small tmpfs and True; without root a plain folder and False."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = os.geteuid() == 0 and shutil.which("mount") is not None
@@ -102,7 +102,7 @@ class Project:
 
     @contextmanager
     def paused_run(self, night):
-        """A process that has scored two batches, written their part and waits; it goes on when the block ends."""
+        """A process that has scored two batches, written their part and waits; it continues when the block ends."""
         command = [sys.executable, "-c", PAUSING, self.job, str(night)]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         with child:
@@ -148,7 +148,7 @@ def test_thirty_nights(disk):
             with project.paused_run(night) as child:
                 second = project.run(night)
             codes[day] = [child.returncode, second]
-        elif day == 17:  # goes on while the next night begins
+        elif day == 17:  # still running when the next night starts
             project.deliver(NIGHTS[18])
             with project.paused_run(night) as child:
                 codes[18] = [project.run(NIGHTS[18])]
@@ -194,7 +194,9 @@ def test_thirty_nights(disk):
     assert found == expected
 
     errors = {record.date.day: [a.error for a in record.attempts if a.error] for record in records}
-    assert {day for day, told in errors.items() if told} == {3, 5, 7, 13, 15, 18, 20, 23} | ({9} if can_fill else set())
+    assert {day for day, texts in errors.items() if texts} == {3, 5, 7, 13, 15, 18, 20, 23} | (
+        {9} if can_fill else set()
+    )
     assert "does not exist" in errors[3][0]
     assert "killed, or the machine went down" in errors[5][0]
     assert "stopped after 6 images" in errors[7][0]
@@ -205,7 +207,7 @@ def test_thirty_nights(disk):
     if can_fill:
         assert "No space left on device" in errors[9][0]
     baselines = {record.date.day: record.models[0].evaluation.baseline for record in records}
-    assert (baselines[1], baselines[14], baselines[24]) == (None, "2026-11-12", "2026-11-22")
+    assert (baselines[1], baselines[14], baselines[24]) == (None, "2024-11-12", "2024-11-22")
 
     rows = ds.dataset(folder / "out", partitioning="hive").to_table(columns=["date", "image"]).to_pylist()
     assert sorted(tuple(row.values()) for row in rows) == sorted(project.delivered)

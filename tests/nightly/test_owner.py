@@ -12,7 +12,7 @@ from batchland.nightly.runner import run_night
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import score
 
-NIGHT = date(2026, 11, 23)
+NIGHT = date(2024, 11, 23)
 JOB = """
 images = "in/{date}"
 model = "toy.onnx"
@@ -31,9 +31,9 @@ resamples = 200
 def project(tmp_path, toy_model):
     (tmp_path / "toy.toml").write_text(JOB)
     for folder, colour in COLOURS.items():
-        place = tmp_path / "in" / str(NIGHT) / folder
-        place.mkdir(parents=True)
-        (place / "1.jpg").write_bytes(picture(colour))
+        class_folder = tmp_path / "in" / str(NIGHT) / folder
+        class_folder.mkdir(parents=True)
+        (class_folder / "1.jpg").write_bytes(picture(colour))
     return tmp_path
 
 
@@ -69,7 +69,7 @@ def test_a_kept_night_keeps_the_name_of_its_model(project, caplog):
     assert [path.name for path in (project / "runs/toy/latest/report").iterdir()] == ["toy"]
     plan = plan_night(load_job(project / "toy.toml", ["model=toy-v2.onnx"]), NIGHT).lines
     assert plan[3] == f"  though {message}"
-    assert plan[4].endswith(f"; report {project}/runs/toy/2026-11-23/report/toy")
+    assert plan[4].endswith(f"; report {project}/runs/toy/2024-11-23/report/toy")
     # A run that ends before the models keeps their records.
     early = run(project, "model=toy-v2.onnx", "images=in/later", force=True).record
     assert (early.outcome, early.models) == ("missing_input", (kept,))
@@ -81,13 +81,13 @@ def test_a_partition_of_another_job_or_of_other_images_is_rejected(project):
     assert run(project).record.good
     shutil.copytree(project / "in", project / "elsewhere")
     (project / "two.toml").write_text(JOB)
-    partition, way_out = project / "out" / "date=2026-11-23", '"output", or replace them by a forced run'
+    partition, way_out = project / "out" / "date=2024-11-23", '"output", or replace them by a forced run'
     kept = (partition / "_manifest.json").read_bytes()
     for job, message in (
         (load_job(project / "two.toml"), f"the predictions of job toy; give job two another {way_out}"),
         (
             load_job(project / "toy.toml", ["images=elsewhere/{date}"]),
-            f"the predictions of {project}/in/2026-11-23, not of {project}/elsewhere/2026-11-23; "
+            f"the predictions of {project}/in/2024-11-23, not of {project}/elsewhere/2024-11-23; "
             f"give job toy another {way_out}",
         ),
     ):
@@ -106,7 +106,7 @@ def test_a_rejected_partition_ends_the_night_before_scoring(project):
     assert run_night(load_job(project / "two.toml"), NIGHT).record.good
     shutil.rmtree(project / "out" / "model=first")
     (project / "toy.toml").write_text(models)
-    assert run(project).attempt.error.startswith(f"{project}/out/model=second/date=2026-11-23: holds the predictions ")
+    assert run(project).attempt.error.startswith(f"{project}/out/model=second/date=2024-11-23: holds the predictions ")
     assert [path.name for path in (project / "out").iterdir()] == ["model=second"]
 
 
@@ -130,7 +130,7 @@ def test_changed_options_of_a_kept_night_are_named(project, caplog):
 
 
 def test_an_output_inside_the_images_is_rejected(project):
-    message = f'{project}/in/out/date=2026-11-23: lies inside the images to score; give job toy another "output"'
+    message = f'{project}/in/out/date=2024-11-23: lies inside the images to score; give job toy another "output"'
     settings = ("images=in", "output=in/out")
     assert run(project, *settings).attempt.error == message
     assert [str(problem) for problem in plan_night(load_job(project / "toy.toml", settings), NIGHT).problems] == [

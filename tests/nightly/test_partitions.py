@@ -9,15 +9,16 @@ from batchland import ScoreOptions, score
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
 from batchland.nightly.known_images import KnownImages
-from batchland.nightly.partitions import has_unfinished_parts, other_partitions, prediction_mix, read_manifest
+from batchland.nightly.partitions import has_unfinished_parts, other_partitions, prediction_mix
 from batchland.nightly.run_record import PredictionMix
+from batchland.predictions.reader import read_manifest
 
 
 @pytest.fixture
 def scored(tmp_path, toy_model, colour_folders):
     """A partition of the labelled set, with one truncated image."""
     (colour_folders / "00.Red_Tower" / "bad.jpg").write_bytes(picture()[:200])
-    partition = tmp_path / "out" / "date=2026-11-22"
+    partition = tmp_path / "out" / "date=2024-11-22"
     score(colour_folders, partition, ScoreOptions(model=toy_model, batch_size=2, part_size=4))
     return partition
 
@@ -29,9 +30,9 @@ def known(scored, root):
 
 def test_manifest_counts_and_siblings(scored):
     assert read_manifest(scored).counts.listed == 10
-    assert read_manifest(scored.with_name("date=2026-11-23")) is None
+    assert read_manifest(scored.with_name("date=2024-11-23")) is None
     assert (has_unfinished_parts(scored), other_partitions(scored)) == (False, [])
-    assert other_partitions(scored.with_name("date=2026-11-23")) == [scored]
+    assert other_partitions(scored.with_name("date=2024-11-23")) == [scored]
     bins = [0] * 20
     bins[-1] = 9
     softmax = 1 / (1 + 2 * 2.718281828 ** -(10 * 254 / 255))  # of a JPEG's red, 254 of 255
@@ -46,8 +47,8 @@ def test_manifest_counts_and_siblings(scored):
 def test_confidence_counts_at_the_upper_end_of_its_bin(tmp_path, toy_model):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "grey.png").write_bytes(picture((90, 90, 90), kind="PNG"))  # a third each
-    score(tmp_path / "in", tmp_path / "date=2026-11-22", ScoreOptions(model=toy_model))
-    histogram = prediction_mix(tmp_path / "date=2026-11-22").confidence_histogram
+    score(tmp_path / "in", tmp_path / "date=2024-11-22", ScoreOptions(model=toy_model))
+    histogram = prediction_mix(tmp_path / "date=2024-11-22").confidence_histogram
     assert [index for index, count in enumerate(histogram) if count] == [6]
 
 
@@ -76,7 +77,7 @@ def test_an_unreadable_image_is_not_known(tmp_path, toy_model):
     root.mkdir()
     (root / "a.jpg").write_bytes(picture())
     (root / "b.jpg").write_bytes(picture())
-    partition = tmp_path / "date=2026-11-22"
+    partition = tmp_path / "date=2024-11-22"
 
     def vanish(ref):
         """Between listing and reading."""
@@ -92,11 +93,11 @@ def test_an_unreadable_image_is_not_known(tmp_path, toy_model):
 
 def test_a_damaged_partition_is_named(scored, colour_folders):
     (scored / "part-000001.parquet").write_text("x")
-    with pytest.raises(UsageError, match=r"date=2026-11-22/part-000001\.parquet: cannot be read as Parquet \("):
+    with pytest.raises(UsageError, match=r"date=2024-11-22/part-000001\.parquet: cannot be read as Parquet \("):
         KnownImages([scored], colour_folders)
     (scored / "_manifest.json").write_text("{}")
     with pytest.raises(UsageError) as caught:
         read_manifest(scored)
     assert str(caught.value) == (
-        f"{scored}/_manifest.json: is no manifest that this batchland reads; move {scored} away"
+        f"{scored}/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
     )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 
 import pytest
 
@@ -46,12 +47,15 @@ def test_lines_of_other_runs_are_kept(tmp_path):
 
 
 def test_a_full_disk_is_reported_once(capsys, tmp_path):
-    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with run_log(tmp_path / "log.jsonl"):
-        log.info("one")
-        log.info("two")
-    said = f"batchland: {tmp_path}/log.jsonl: cannot be written (No space left on device)\n"
-    assert capsys.readouterr().err == said
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as a full disk does: no file may grow
+        try:
+            log.info("one")
+            log.info("two")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err == f"batchland: {tmp_path}/log.jsonl: cannot be written (File too large)\n"
 
 
 def test_an_unwritable_log_is_an_error(tmp_path):

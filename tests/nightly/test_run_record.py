@@ -7,16 +7,16 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from batchland.errors import UsageError
-from batchland.nightly.record_files import point_to_latest, read_run, read_runs, update_run
+from batchland.errors import LockedError, UsageError
+from batchland.nightly.record_files import point_to_latest, read_run, read_runs, remove_record, update_run
 from batchland.nightly.run_record import Attempt, RunRecord, last_good
 from batchland.system.lock import locked
 
-NIGHT = date(2026, 11, 23)
+NIGHT = date(2024, 11, 23)
 
 
 def at(seconds):
-    return (datetime(2026, 11, 24, 2, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()
+    return (datetime(2024, 11, 24, 2, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()
 
 
 def attempt(run_id, begin, end=None, outcome="running", exit_code=None, error=None):
@@ -41,18 +41,18 @@ def record(*attempts, night=NIGHT, **fields):
 def test_records_are_read_oldest_first_and_other_files_skipped(tmp_path):
     assert read_runs(tmp_path / "toy") == []
     for day in (23, 21, 22):
-        night = date(2026, 11, day)
+        night = date(2024, 11, day)
         update_run(tmp_path / "toy" / str(night), record(attempt("a", 0, 5, "ok", 0), night=night))
-    (tmp_path / "toy" / "2026-11-20").mkdir()
+    (tmp_path / "toy" / "2024-11-20").mkdir()
     (tmp_path / "toy" / "notes").mkdir()
-    point_to_latest(tmp_path / "toy")
-    assert [str(run.date) for run in read_runs(tmp_path / "toy")] == ["2026-11-21", "2026-11-22", "2026-11-23"]
-    assert os.readlink(tmp_path / "toy" / "latest") == "2026-11-23"
+    point_to_latest(tmp_path / "toy", date(2024, 11, 24))
+    assert [str(run.date) for run in read_runs(tmp_path / "toy")] == ["2024-11-21", "2024-11-22", "2024-11-23"]
+    assert os.readlink(tmp_path / "toy" / "latest") == "2024-11-23"
     assert read_run(tmp_path / "toy" / "latest").seconds == 5.0
 
 
 def test_a_running_attempt_without_a_process_was_killed(tmp_path):
-    folder = tmp_path / "toy" / "2026-11-23"
+    folder = tmp_path / "toy" / "2024-11-23"
     update_run(folder, record(attempt("a", 0)))
     run = read_run(folder)
     assert (run.outcome, run.exit_code, run.seconds, run.good) == ("killed", None, None, False)
@@ -60,7 +60,7 @@ def test_a_running_attempt_without_a_process_was_killed(tmp_path):
 
 
 def test_only_an_attempt_of_the_lock_holder_is_running(tmp_path):
-    folder = tmp_path / "toy" / "2026-11-23"
+    folder = tmp_path / "toy" / "2024-11-23"
     (tmp_path / "toy").mkdir()
     with locked(tmp_path / "toy" / ".lock", "job toy"):
         now = attempt("b", 0).model_copy(update={"started_at": datetime.now(UTC).isoformat()})
@@ -70,21 +70,21 @@ def test_only_an_attempt_of_the_lock_holder_is_running(tmp_path):
 
 
 def test_a_locked_out_run_only_adds_its_attempt(tmp_path):
-    folder = tmp_path / "toy" / "2026-11-23"
+    folder = tmp_path / "toy" / "2024-11-23"
     update_run(folder, record(attempt("a", 0, 9, "ok", 0), warnings=("the heartbeat failed",)))
     update_run(folder, record(attempt("b", 3, 4, "locked", 75, "job toy: another run")))
     run = read_run(folder)
     assert [tried.outcome for tried in run.attempts] == ["ok", "locked"]
     assert (run.outcome, run.exit_code, run.error, run.warnings) == ("ok", 0, None, ("the heartbeat failed",))
-    alone = tmp_path / "toy" / "2026-11-24"
-    update_run(alone, record(attempt("b", 3, 4, "locked", 75, "job toy: another run"), night=date(2026, 11, 24)))
+    alone = tmp_path / "toy" / "2024-11-24"
+    update_run(alone, record(attempt("b", 3, 4, "locked", 75, "job toy: another run"), night=date(2024, 11, 24)))
     assert (read_run(alone).outcome, read_run(alone).exit_code) == ("locked", 75)
 
 
 def test_the_last_good_night():
-    good = record(attempt("a", 0, 1, "ok", 0), night=date(2026, 11, 21))
-    bad = record(attempt("a", 0, 1, "gate_failed", 4), night=date(2026, 11, 22))
-    later = record(attempt("a", 0, 1, "ok", 0), night=date(2026, 11, 25))
+    good = record(attempt("a", 0, 1, "ok", 0), night=date(2024, 11, 21))
+    bad = record(attempt("a", 0, 1, "gate_failed", 4), night=date(2024, 11, 22))
+    later = record(attempt("a", 0, 1, "ok", 0), night=date(2024, 11, 25))
     assert last_good([later, bad, good]) == later
     assert last_good([later, bad, good], before=NIGHT) == good
     assert last_good([bad]) is None
@@ -92,9 +92,45 @@ def test_the_last_good_night():
 
 def test_an_unreadable_record_is_skipped_with_a_warning(tmp_path, caplog):
     with pytest.raises(UsageError, match=r"run\.json: cannot be read \(No such file or directory\)"):
-        read_run(tmp_path / "2026-11-23")
-    update_run(tmp_path / "2026-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2026, 11, 22)))
-    (tmp_path / "2026-11-23").mkdir()
-    (tmp_path / "2026-11-23" / "run.json").write_text('{"job": 1}')
-    assert [str(run.date) for run in read_runs(tmp_path)] == ["2026-11-22"]
-    assert re.search(r"2026-11-23/run\.json: is no record that this batchland reads \(job\)", caplog.text)
+        read_run(tmp_path / "2024-11-23")
+    update_run(tmp_path / "2024-11-22", record(attempt("a", 0, 5, "ok", 0), night=date(2024, 11, 22)))
+    (tmp_path / "2024-11-23").mkdir()
+    (tmp_path / "2024-11-23" / "run.json").write_text('{"job": 1}')
+    assert [str(run.date) for run in read_runs(tmp_path)] == ["2024-11-22"]
+    assert re.search(r"2024-11-23/run\.json: is no record that this batchland reads \(job\)", caplog.text)
+
+
+def test_latest_is_the_newest_record_that_is_not_in_the_future(tmp_path):
+    root = tmp_path / "toy"
+
+    def latest(today):
+        point_to_latest(root, today)
+        return os.readlink(root / "latest")
+
+    for day in (date(1, 1, 1), date(2024, 11, 22), date(2030, 1, 1), date(9999, 12, 31)):
+        update_run(root / str(day), record(attempt("a", 0, 5, "ok", 0), night=day))
+    assert latest(date(2024, 11, 24)) == "2024-11-22"
+    assert latest(date(2024, 11, 22)) == "2024-11-22"
+    assert latest(date(2030, 1, 1)) == "2030-01-01"
+    assert latest(date(1970, 1, 1)) == "0001-01-01"
+    assert [str(remove_record(root, day, date(1970, 1, 1)).name) for day in (date(1, 1, 1),)] == ["run.json.removed"]
+    assert os.readlink(root / "latest") == "9999-12-31"  # all are in the future: the newest
+
+
+def test_a_record_is_removed_by_renaming_it(tmp_path):
+    root, today = tmp_path / "toy", date(2024, 11, 24)
+    for day in (date(2024, 11, 22), date(2024, 11, 23)):
+        update_run(root / str(day), record(attempt("a", 0, 5, "ok", 0), night=day))
+    with locked(root / ".lock", "job toy"), pytest.raises(LockedError):
+        remove_record(root, NIGHT, today)
+    assert remove_record(root, NIGHT, today) == root / "2024-11-23" / "run.json.removed"
+    assert [str(run.date) for run in read_runs(root)] == ["2024-11-22"]
+    assert os.readlink(root / "latest") == "2024-11-22"
+    with pytest.raises(UsageError) as caught:
+        remove_record(root, NIGHT, today)
+    path = root / "2024-11-23" / "run.json"
+    assert str(caught.value) == f"{path}: no such record; the job has records from 2024-11-22 to 2024-11-22"
+    remove_record(root, date(2024, 11, 22), today)
+    assert not (root / "latest").is_symlink()
+    with pytest.raises(UsageError, match=r"no such record; the job has no records$"):
+        remove_record(root, NIGHT, today)

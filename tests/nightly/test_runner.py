@@ -16,14 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from toys import COLOURS, picture, toy_card, write_toy_model
 
 import batchland.nightly.runner as runner_module
-from batchland.errors import OutputError
+from batchland.errors import OutputError, UsageError
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.runner import run_night
 from batchland.system.lock import locked
 
-NIGHT = date(2026, 11, 23)
+NIGHT = date(2024, 11, 23)
 JOB = """
 images = "in/{date}"
 model = "toy.onnx"
@@ -52,15 +52,15 @@ def deliver(project, night, per_class=3, wrong=0):
     """Labelled pictures by class; of each class, the first `wrong` ones have another colour."""
     colours = list(COLOURS.values())
     for index, folder in enumerate(COLOURS):
-        place = project / "in" / str(night) / folder
-        place.mkdir(parents=True, exist_ok=True)
+        class_folder = project / "in" / str(night) / folder
+        class_folder.mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
             colour = colours[(index + (number < wrong)) % 3]
-            (place / f"{number}.jpg").write_bytes(picture(colour))
+            (class_folder / f"{number}.jpg").write_bytes(picture(colour))
 
 
-def run(project, night=NIGHT, *settings, force=False):
-    return run_night(load_job(project / "toy.toml", settings), night, force=force)
+def run(project, night=NIGHT, *settings, **options):
+    return run_night(load_job(project / "toy.toml", settings), night, **options)
 
 
 def images(project):
@@ -75,11 +75,11 @@ def test_a_good_night(project):
     assert (attempt.outcome, attempt.exit_code, attempt.error) == ("ok", 0, None)
     (model,) = record.models
     assert (model.name, model.state, model.counts.failed_by_code) == ("toy", "scored", {"empty": 1})
-    assert model.partition == str(project / "out" / "date=2026-11-23")
+    assert model.partition == str(project / "out" / "date=2024-11-23")
     assert (model.device, model.provider, model.mix.classes["Red Tower"]) == ("cpu", "CPUExecutionProvider", 2)
     assert record == read_run(project / "runs" / "toy" / "latest")
     assert record.config["batch_size"] == 2
-    assert sorted(path.name for path in (project / "runs" / "toy" / "2026-11-23").iterdir()) == [
+    assert sorted(path.name for path in (project / "runs" / "toy" / "2024-11-23").iterdir()) == [
         "log.jsonl",
         "run.json",
     ]
@@ -89,18 +89,18 @@ def test_a_good_night(project):
 def test_the_log_is_json_lines_with_the_run_id(project):
     attempt = run(project).attempt
     lines = [json.loads(line) for line in (project / "runs/toy/latest/log.jsonl").read_text().splitlines()]
-    assert {(line["run_id"], line["job"], line["date"]) for line in lines} == {(attempt.run_id, "toy", "2026-11-23")}
+    assert {(line["run_id"], line["job"], line["date"]) for line in lines} == {(attempt.run_id, "toy", "2024-11-23")}
     assert [line["message"].partition(", 9 images")[0] for line in lines] == [
-        "job toy, 2026-11-23: begins",
+        "job toy, 2024-11-23: begins",
         "toy: scored",
-        "job toy, 2026-11-23: ok",
+        "job toy, 2024-11-23: ok",
     ]
     assert lines[-1]["data"]["exit_code"] == 0
 
 
 def test_a_complete_night_is_kept_unless_forced(project):
     first = run(project).record
-    part = project / "out" / "date=2026-11-23" / "part-000000.parquet"
+    part = project / "out" / "date=2024-11-23" / "part-000000.parquet"
     before = part.stat().st_ino
     again = run(project)
     assert (again.record.models[0].state, again.attempt.outcome) == ("kept", "ok")
@@ -110,7 +110,7 @@ def test_a_complete_night_is_kept_unless_forced(project):
     assert forced.record.models[0].state == "replaced"
     assert forced.record.models[0].run_id != first.models[0].run_id
     assert part.stat().st_ino != before
-    assert [path.name for path in (project / "out").iterdir()] == ["date=2026-11-23"]
+    assert [path.name for path in (project / "out").iterdir()] == ["date=2024-11-23"]
 
 
 def test_a_failed_replacement_keeps_the_old_night(project):
@@ -126,7 +126,7 @@ def test_readers_see_the_old_or_the_new_night(project):
 
     def read():
         while not done.is_set():
-            manifest = json.loads((project / "out" / "date=2026-11-23" / "_manifest.json").read_text())
+            manifest = json.loads((project / "out" / "date=2024-11-23" / "_manifest.json").read_text())
             seen.add(manifest["config"]["top_k"])
 
     reader = threading.Thread(target=read)
@@ -144,10 +144,10 @@ def test_a_missing_delivery_fails_or_is_skipped_as_the_job_says(project):
     other = NIGHT + timedelta(days=1)
     record, attempt = run(project, other)
     assert (attempt.outcome, attempt.exit_code, record.models) == ("missing_input", 66, ())
-    assert attempt.error.startswith(f"{project}/in/2026-11-24: does not exist; ")
+    assert attempt.error.startswith(f"{project}/in/2024-11-24: does not exist; ")
     record, attempt = run(project, other, "on_missing=skip")
     assert (attempt.outcome, attempt.exit_code) == ("skipped", 0)
-    assert attempt.error.startswith(f"{project}/in/2026-11-24: does not exist; ")
+    assert attempt.error.startswith(f"{project}/in/2024-11-24: does not exist; ")
     assert not record.good
 
 
@@ -204,16 +204,16 @@ def test_gates_compare_with_the_last_good_night(project):
         "not_checked", "no earlier good night to compare with (fails if drop(top1) > 1%)",
     )  # fmt: skip
     assert (worse.attempt.outcome, worse.attempt.exit_code) == ("gate_failed", 4)
-    report = project / "runs" / "toy" / "2026-11-24" / "report" / "toy" / "report.html"
+    report = project / "runs" / "toy" / "2024-11-24" / "report" / "toy" / "report.html"
     assert (
         worse.attempt.error == f"gate failed: toy: top1 went from 100% to 90% (fails if drop(top1) > 1%); see {report}"
     )
     assert report.exists()
     evaluation = good.record.models[0].evaluation
-    assert (evaluation.baseline, evaluation.gates[0].verdict) == ("2026-11-23", "passed")
+    assert (evaluation.baseline, evaluation.gates[0].verdict) == ("2024-11-23", "passed")
     assert evaluation.figures.top1.value == 1.0
     assert [record.outcome for record in read_runs(project / "runs" / "toy")] == ["ok", "gate_failed", "ok", "ok"]
-    assert read_run(project / "runs/toy/latest").models[0].evaluation.baseline == "2026-11-25"
+    assert read_run(project / "runs/toy/latest").models[0].evaluation.baseline == "2024-11-25"
 
 
 def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(project):
@@ -224,12 +224,12 @@ def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(pr
     write_toy_model(project / "toy-v2.onnx", toy_card().model_copy(update={"name": "newer"}))
     settings = ("model=toy-v2.onnx", "evaluation.gates=['drop(top1) > 1%']")
     assert (
-        "compared with the night of 2026-11-23; "
+        "compared with the night of 2024-11-23; "
         in plan_night(load_job(project / "toy.toml", settings), tomorrow).lines[3]
     )
     record, attempt = run(project, tomorrow, *settings)
     assert (attempt.outcome, record.models[0].name) == ("gate_failed", "toy-v2")
-    assert record.models[0].evaluation.baseline == "2026-11-23"
+    assert record.models[0].evaluation.baseline == "2024-11-23"
 
 
 def test_labels_may_come_later_if_the_job_allows_it(project):
@@ -260,11 +260,11 @@ def test_each_model_has_a_partition_and_a_bad_model_stops_no_other(project):
     ]  # fmt: skip
     assert [bool(model.evaluation) for model in record.models] == [True, False, True]
     table = ds.dataset(project / "out", partitioning="hive").to_table(columns=["model", "date"]).to_pandas()
-    assert table.value_counts().to_dict() == {("first", "2026-11-23"): 9, ("second", "2026-11-23"): 9}
+    assert table.value_counts().to_dict() == {("first", "2024-11-23"): 9, ("second", "2024-11-23"): 9}
     shutil.copy(project / "other.onnx", project / "bad.onnx")
     record, attempt = run(project)
     assert (attempt.outcome, [model.state for model in record.models]) == ("ok", ["kept", "scored", "kept"])
-    comparisons = project / "runs" / "toy" / "2026-11-23" / "comparison"
+    comparisons = project / "runs" / "toy" / "2024-11-23" / "comparison"
     assert record.comparisons == (f"{comparisons}/first-bad", f"{comparisons}/first-second")
     assert (comparisons / "first-second" / "report.html").exists()
 
@@ -284,7 +284,7 @@ def test_mode_new_scores_an_image_again_only_if_it_changed(project):
     # An older date has nothing either, though it comes before those that hold the images.
     assert run(project, NIGHT - timedelta(days=1), *new).attempt.outcome == "skipped"
     assert sorted(images(project))[9:] == [
-        ("2026-11-24", "00.Red_Tower/0.jpg"), ("2026-11-24", "00.Red_Tower/7.jpg"),
+        ("2024-11-24", "00.Red_Tower/0.jpg"), ("2024-11-24", "00.Red_Tower/7.jpg"),
     ]  # fmt: skip
 
 
@@ -318,7 +318,7 @@ def slow(self, *batch):
     time.sleep(0.05)
     return predict(self, *batch)
 batchland.models.session.Session.predict = slow
-sys.exit(run_night(load_job(Path(sys.argv[1])), date(2026, 11, 23)).attempt.exit_code)
+sys.exit(run_night(load_job(Path(sys.argv[1])), date(2024, 11, 23)).attempt.exit_code)
 """
 
 
@@ -332,10 +332,10 @@ def test_a_stopped_run_is_resumed(project, signum, status, outcome):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         for _ in range(8):
             assert child.stdout.readline() == "scoring\n"
-        assert read_run(project / "runs" / "toy" / "2026-11-23").outcome == "running"
+        assert read_run(project / "runs" / "toy" / "2024-11-23").outcome == "running"
         child.send_signal(signum)
     assert child.returncode == status
-    stopped = read_run(project / "runs" / "toy" / "2026-11-23")
+    stopped = read_run(project / "runs" / "toy" / "2024-11-23")
     assert (stopped.outcome, stopped.exit_code) == (outcome, None if status < 0 else status)
     record, attempt = run(project)
     assert ([tried.outcome for tried in record.attempts], attempt.exit_code) == ([outcome, "ok"], 0)
@@ -355,14 +355,14 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
 
 
 def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
-    real, faults = runner_module.check_delivery, [PermissionError(13, "Permission denied", "/mnt/in")]
+    real, faults = runner_module.delivered_images, [PermissionError(13, "Permission denied", "/mnt/in")]
 
-    def check(*arguments):
+    def deliver(*arguments, **settings):
         if faults:
             raise faults.pop()
-        real(*arguments)
+        return real(*arguments, **settings)
 
-    monkeypatch.setattr(runner_module, "check_delivery", check)
+    monkeypatch.setattr(runner_module, "delivered_images", deliver)
     record = run(project, NIGHT, "retry={attempts=2, wait='0.1s'}").record
     assert [(tried.outcome, tried.exit_code, tried.error) for tried in record.attempts] == [
         ("failed", 74, "/mnt/in: Permission denied"), ("ok", 0, None),
@@ -390,7 +390,7 @@ def test_an_unwritable_folder_of_records_is_an_error(project):
 
 def test_a_record_of_another_version_is_moved_aside(project):
     run(project)
-    path = project / "runs" / "toy" / "2026-11-23" / "run.json"
+    path = project / "runs" / "toy" / "2024-11-23" / "run.json"
     path.write_text('{"schema_version": 99}')
     record, attempt = run(project)
     assert (attempt.outcome, len(record.attempts)) == ("ok", 1)
@@ -414,16 +414,16 @@ def test_failed_notifications_are_warnings(project):
 
 
 @pytest.mark.parametrize(
-    ("on", "told"), [("always", ["ok", "failed", "ok"]), ("failure", ["failed"]), ("change", ["failed", "ok"])]
+    ("on", "outcomes"), [("always", ["ok", "failed", "ok"]), ("failure", ["failed"]), ("change", ["failed", "ok"])]
 )
-def test_notifications_by_setting(project, on, told):
-    settings = f"notify={{command=['sh', '-c', 'echo $BATCHLAND_OUTCOME >> {project}/told'], on='{on}'}}"
+def test_notifications_by_setting(project, on, outcomes):
+    settings = f"notify={{command=['sh', '-c', 'echo $BATCHLAND_OUTCOME >> {project}/notified'], on='{on}'}}"
     for days in range(3):
         deliver(project, NIGHT + timedelta(days=days))
     run(project, NIGHT, settings)
     run(project, NIGHT + timedelta(days=1), settings, "model=none.onnx")
     run(project, NIGHT + timedelta(days=2), settings)
-    assert (project / "told").read_text().split() == told
+    assert (project / "notified").read_text().split() == outcomes
 
 
 def test_metrics_of_the_newest_night_and_the_last_good_one(project):
@@ -455,20 +455,92 @@ def test_the_plan_lists_the_steps_and_does_nothing(project):
     before = sorted(project.rglob("*"))
     job = load_job(project / "toy.toml", ["max_failed=5", "metrics=toy.prom"])
     assert plan_night(job, NIGHT) == ((
-        f"job toy of {project}/toy.toml, night 2026-11-23",
+        f"job toy of {project}/toy.toml, night 2024-11-23",
         f"model toy: {project}/toy.onnx",
-        f"  score {project}/out/date=2026-11-23: 9 images of {project}/in/2026-11-23",
-        f"  evaluate against {project}/in/2026-11-23, compared with no earlier good night; "
-        f"report {project}/runs/toy/2026-11-23/report/toy",
+        f"  score {project}/out/date=2024-11-23: 9 images of {project}/in/2024-11-23",
+        f"  evaluate against {project}/in/2024-11-23, compared with no earlier good night; "
+        f"report {project}/runs/toy/2024-11-23/report/toy",
         "gate: fail if top1 < 90%",
         "gate: fail if drop(top1) > 1%",
         "fail if more than 5 images do",
-        f"record {project}/runs/toy/2026-11-23/run.json",
+        f"record {project}/runs/toy/2024-11-23/run.json",
         f"metrics {project}/toy.prom",
     ), ())  # fmt: skip
     assert sorted(project.rglob("*")) == before
     complete = run(project).record.models[0]
     plan = plan_night(job, NIGHT).lines
-    assert plan[2].startswith(f"  keep {project}/out/date=2026-11-23: complete since ")
+    assert plan[2].startswith(f"  keep {project}/out/date=2024-11-23: complete since ")
     assert plan_night(job, NIGHT, force=True).lines[2].startswith(f"  replace {complete.partition}: 9 images of ")
-    assert plan_night(job, NIGHT + timedelta(days=1)).lines[2].startswith(f"  fail: {project}/in/2026-11-24: does not ")
+    assert plan_night(job, NIGHT + timedelta(days=1)).lines[2].startswith(f"  fail: {project}/in/2024-11-24: does not ")
+
+
+def test_a_date_after_today_needs_permission(project):
+    tomorrow, job = NIGHT + timedelta(days=1), load_job(project / "toy.toml")
+    message = "night 2024-11-24: is after today, 2024-11-23 by this machine's clock"
+    with pytest.raises(UsageError) as caught:
+        run_night(job, tomorrow, today=NIGHT)
+    assert (str(caught.value), caught.value.advice) == (message, "future")
+    assert str(plan_night(job, tomorrow, today=NIGHT).problems[0]) == message
+    assert not (project / "runs").exists()
+    assert run(project, today=NIGHT).record.good
+    deliver(project, tomorrow)
+    assert run(project, tomorrow, today=NIGHT, future=True).record.good
+    assert os.readlink(project / "runs" / "toy" / "latest") == str(NIGHT)
+    run(project, today=tomorrow)
+    assert os.readlink(project / "runs" / "toy" / "latest") == str(tomorrow)
+
+
+def test_images_that_came_after_a_complete_night_are_named(project):
+    assert run(project).record.warnings == ()
+    for name in ("8.jpg", "9.jpg", "a.jpg", "b.jpg"):
+        (project / "in" / str(NIGHT) / "00.Red_Tower" / name).write_bytes(picture())
+    (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").unlink()  # as many are gone as would hide one
+    late = (
+        "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
+        "00.Red_Tower/a.jpg and 1 more); a forced run scores the whole night again"
+    )
+    record = run(project).record
+    assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))
+    assert f"  though {late}" in plan_night(load_job(project / "toy.toml"), NIGHT).lines
+    assert run(project, force=True).record.warnings == ()
+    assert run(project).record.warnings == ()
+    shutil.rmtree(project / "in" / str(NIGHT))  # archived
+    assert run(project).record.warnings == ()
+
+
+def test_late_images_of_mode_new_are_those_that_no_night_has(project):
+    new = (f'images="in/{NIGHT}"', "mode=new")
+    run(project, NIGHT, *new)
+    (project / "in" / str(NIGHT) / "new.jpg").write_bytes(picture())
+    (warning,) = run(project, NIGHT, *new).record.warnings
+    assert warning.startswith("toy: 1 image came after the night was scored and is missing in it (new.jpg); ")
+    assert run(project, NIGHT + timedelta(days=1), *new).record.models[0].counts.listed == 1
+    assert run(project, NIGHT, *new).record.warnings == ()
+
+
+def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_server):
+    folder = project / "runs" / "toy" / str(NIGHT)
+    (folder / ".run.json.lock").mkdir(parents=True)
+    heartbeat = f"heartbeat.url={web_server[0]}/check"
+    attempt = run(project, NIGHT, heartbeat).attempt
+    assert (attempt.outcome, attempt.exit_code) == ("failed", 74)
+    assert attempt.error.startswith(f"{folder}/run.json: cannot be written (")
+    assert web_server[1] == ["/check/start", "/check/74"]
+    assert len(images(project)) == 9
+
+
+def test_a_latest_that_cannot_be_written_is_no_fault_of_the_night(project, caplog):
+    (project / "runs" / "toy" / "latest").mkdir(parents=True)
+    assert run(project).attempt.exit_code == 0
+    assert read_run(project / "runs" / "toy" / str(NIGHT)).good
+    assert f"{project}/runs/toy/latest: cannot be written (" in caplog.text
+
+
+def test_a_class_whose_images_all_failed_is_named(project):
+    (project / "toy.toml").write_text(JOB + EVALUATION)
+    for path in (project / "in" / str(NIGHT) / "02.Blue_Lake").iterdir():
+        path.write_bytes(b"")
+    (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").write_bytes(b"")
+    record = run(project).record
+    assert record.models[0].evaluation.failed_classes == {"Blue Lake": 3}
+    assert record.warnings == ("toy: all 3 images of class 'Blue Lake' failed",)

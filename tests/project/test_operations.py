@@ -67,7 +67,7 @@ def test_the_files_it_names_are_those_that_a_night_leaves(tmp_path, toy_model, c
         f'images = "{colour_folders}"\nmodel = "{toy_model}"\noutput = "predictions/nightly"\n'
         f'[evaluation]\nlabels = "{colour_folders}"\n'
     )
-    run_night(load_job(job), date(2026, 11, 23))
+    run_night(load_job(job), date(2026, 11, 23), future=True)
     table = TEXT[TEXT.index("| path | what |") : TEXT.index("Back up `runs/`")]
     named = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     left = [name.replace("MODEL", "toy") for name in named if not re.search(r"NAME|\.parts|\.lock|cron\.log", name)]

@@ -161,7 +161,7 @@ def test_files_that_are_no_predictions_are_rejected(tmp_path, night, toy_model):
         with pytest.raises(UsageError, match="there are no predictions yet to retry"):
             score(night, tmp_path / name, retry)
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match="is not a predictions file of batchland"):
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
         score(night, tmp_path / "p.parquet", retry)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(UsageError, match="has other columns than this batchland writes"):

@@ -308,7 +308,7 @@ def test_an_output_inside_the_images_is_refused(photos, toy_model):
 def test_an_output_folder_with_the_suffix_of_another_format_is_rejected(tmp_path, photos, toy_model, name):
     with pytest.raises(UsageError) as caught:
         score(photos, tmp_path / name, options(toy_model))
-    told = "predictions are written as Parquet; call --out ft.parquet or ft"
+    told = "predictions are written as Parquet; name the output ft.parquet or ft"
     assert str(caught.value) == f"{tmp_path}/{name}: {told}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
 

@@ -265,7 +265,9 @@ def test_damaged_shards_are_rejected(tmp_path, photos, toy_model, four):
     wrong = "part-000000.parquet missing or not in its manifest"
     assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong})"
     (shard / "_manifest.json").write_text("{")
-    assert refusal(four, out) == "shard-00001-of-00004/_manifest.json: cannot be read as a manifest"
+    assert refusal(four, out) == (
+        "shard-00001-of-00004/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
+    )
     shutil.rmtree(shard)
     shutil.copytree(four / "shard-00000-of-00004", shard)
     assert refusal(four, out) == "shard-00001-of-00004/_manifest.json: is the manifest of something else"

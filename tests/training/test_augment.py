@@ -1,4 +1,4 @@
-"""Augmentation: every change follows its seed."""
+"""Augmentation is a function of its seed."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (70, 90, 3), dtype=np.uint8)
         Augmentation(hue=0.2),
     ],
 )
-def test_each_augmentation_follows_its_seed_and_leaves_the_original(augment: Augmentation) -> None:
+def test_augmentation_is_reproducible_and_copies(augment: Augmentation) -> None:
     pixels = PIXELS.copy()
     before = pixels.copy()
     results = {seed: augment(pixels, seed) for seed in range(8)}
@@ -29,7 +29,7 @@ def test_each_augmentation_follows_its_seed_and_leaves_the_original(augment: Aug
     assert np.array_equal(pixels, before)
 
 
-def test_flips_and_crops_move_pixels_and_change_none() -> None:
+def test_flips_and_crops_only_move_pixels() -> None:
     pixels = PIXELS
     flipped = [Augmentation(horizontal_flip=True)(pixels, seed) for seed in range(20)]
     mirrored = sum(np.array_equal(each, pixels[:, ::-1]) for each in flipped)

@@ -1,4 +1,4 @@
-"""Where training computes, and what it leaves as it was."""
+"""Choice of device and precision, and restoring global state."""
 
 import subprocess
 import sys
@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from batchland.training.compute import Compute, choose, reproducible
+from batchland.training.compute import Compute, choose_compute, reproducible
 
 
-def test_precision_is_what_was_asked_for() -> None:
-    assert choose("cpu", "fp32") == Compute(torch.device("cpu"), bf16=False)
-    assert choose("cpu", "bf16") == Compute(torch.device("cpu"), bf16=True)
-    assert (str(choose("cpu", "fp32")), str(choose("cpu", "bf16"))) == ("cpu, float32", "cpu, bfloat16 products")
+def test_precision_is_the_requested_one() -> None:
+    assert choose_compute("cpu", "fp32") == Compute(torch.device("cpu"), bf16=False)
+    assert choose_compute("cpu", "bf16") == Compute(torch.device("cpu"), bf16=True)
+    assert (str(choose_compute("cpu", "fp32")), str(choose_compute("cpu", "bf16"))) == (
+        "cpu, float32",
+        "cpu, bfloat16 products",
+    )
 
 
 def test_only_products_are_bfloat16() -> None:
@@ -24,12 +27,14 @@ def test_only_products_are_bfloat16() -> None:
     assert layer.weight.dtype == torch.float32
 
 
-def test_random_numbers_follow_the_seed_and_the_callers_go_on() -> None:
+def test_seed_determines_random_numbers_and_caller_state_is_restored() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     drawn = []
     for _ in range(2):
         with reproducible(7):
+            assert torch.backends.cudnn.enabled
+            assert torch.backends.cudnn.deterministic
             drawn.append(torch.rand(3))
     assert torch.equal(*drawn)
     assert torch.equal(torch.get_rng_state(), before)
@@ -46,15 +51,15 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
-usual = faults()
+before = faults()
 with freed_memory_kept():
     for _ in range(8):  # until the heap has a hole that is large enough
         kept = faults()
-print(usual > 8000, kept < 100)
+print(before > 8000, kept < 100)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
-def test_memory_that_is_freed_is_taken_again_without_page_faults() -> None:
-    told = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True).stdout
-    assert told == "True True\n"
+def test_freed_memory_is_reused_without_page_faults() -> None:
+    printed = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True).stdout
+    assert printed == "True True\n"

@@ -49,7 +49,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_classes_come_in_folder_order_with_labels(data: Path) -> None:
+def test_classes_are_in_folder_order_with_labels(data: Path) -> None:
     loaded = load_data(data, SPEC)
     assert loaded.folder == data / "train"
     assert loaded.classes == (
@@ -58,13 +58,13 @@ def test_classes_come_in_folder_order_with_labels(data: Path) -> None:
     )
 
 
-def test_data_without_train_is_the_class_folders_themselves(data: Path) -> None:
+def test_data_may_be_the_class_folders_themselves(data: Path) -> None:
     through_parent, directly = load_data(data, SPEC), load_data(data / "train", SPEC)
     assert directly.folder == through_parent.folder
     assert directly.summary == through_parent.summary
 
 
-def test_the_split_is_that_of_split_folders(data: Path, tmp_path: Path) -> None:
+def test_split_equals_that_of_split_folders(data: Path, tmp_path: Path) -> None:
     loaded = load_data(data, SPEC, seed=1337)
     splitfolders.ratio(str(data / "train"), str(tmp_path / "theirs"), seed=1337, ratio=(0.8, 0.2))
     for ours, theirs in ((loaded.training, "train"), (loaded.validation, "val")):
@@ -74,7 +74,7 @@ def test_the_split_is_that_of_split_folders(data: Path, tmp_path: Path) -> None:
         )
 
 
-def test_the_split_covers_every_image_once_and_follows_the_seed(data: Path) -> None:
+def test_split_has_every_image_once_and_depends_on_the_seed(data: Path) -> None:
     first, again, other = (load_data(data, SPEC, seed=seed) for seed in (1, 1, 2))
     names = [[example.ref.name for example in each.validation.examples] for each in (first, again, other)]
     assert names[0] == names[1] != names[2]
@@ -84,7 +84,7 @@ def test_the_split_covers_every_image_once_and_follows_the_seed(data: Path) -> N
     assert (first.summary.training_images, first.summary.validation_images) == (13, 4)
 
 
-def test_fingerprint_follows_names_and_contents_only(data: Path, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_names_and_contents_only(data: Path, tmp_path: Path) -> None:
     before = load_data(data, SPEC).summary.fingerprint
     shutil.copytree(data, tmp_path / "copy")
     assert load_data(tmp_path / "copy", SPEC).summary.fingerprint == before
@@ -95,23 +95,23 @@ def test_fingerprint_follows_names_and_contents_only(data: Path, tmp_path: Path)
     assert len({before, renamed, load_data(data, SPEC).summary.fingerprint}) == 3
 
 
-def test_pixels_of_training_and_scoring_are_the_same_bytes(data: Path) -> None:
+def test_training_and_scoring_see_the_same_pixels(data: Path) -> None:
     big = data / "train" / "00.Red_Tower" / "big.jpg"
     big.write_bytes(noise(77, (700, 500)))  # large enough to be shrunk while it is decoded
     loaded = load_data(data, SPEC)
     for part in (loaded.training, loaded.validation):
         dataset = PhotoDataset(part, SPEC)
-        for place, example in enumerate(part.examples):
+        for index, example in enumerate(part.examples):
             scored = preprocess((loaded.folder / example.ref.name).read_bytes(), SPEC)
-            item, label = dataset[Draw(place, seed=5)]
-            assert item.numpy().tobytes() == scored.tobytes() == part.pixels[place].tobytes()
+            item, label = dataset[Draw(index, seed=5)]
+            assert item.numpy().tobytes() == scored.tobytes() == part.pixels[index].tobytes()
             assert label == example.class_index
     assert not np.array_equal(
         preprocess(big.read_bytes(), SPEC), preprocess(big.read_bytes(), SPEC.model_copy(update={"jpeg_scale": "none"}))
     )
 
 
-def test_augmentation_works_on_pictures_of_the_models_size(data: Path) -> None:
+def test_augmentation_works_on_fitted_images(data: Path) -> None:
     images = load_data(data, SPEC).training
     augment = Augmentation(crop=0.5, horizontal_flip=True, brightness=0.3, contrast=0.2, saturation=0.3, hue=0.2)
     item, _ = PhotoDataset(images, SPEC, augment)[Draw(2, seed=11)]
@@ -120,7 +120,7 @@ def test_augmentation_works_on_pictures_of_the_models_size(data: Path) -> None:
     assert item.numpy().tobytes() != scored.tobytes()
 
 
-def test_a_val_folder_validates_and_all_of_train_is_trained_on(data: Path) -> None:
+def test_val_folder_is_used_for_validation(data: Path) -> None:
     write_classes(data / "val", {"01.Blue_Lake": 1, "00.Red_Tower": 2})
     (data / "val" / "00.Red_Tower" / "bad.jpg").write_text("no picture")
     loaded = load_data(data, SPEC)
@@ -129,32 +129,34 @@ def test_a_val_folder_validates_and_all_of_train_is_trained_on(data: Path) -> No
         ("../val/00.Red_Tower/00.jpg", 0), ("../val/00.Red_Tower/01.jpg", 0), ("../val/01.Blue_Lake/00.jpg", 1),
     ]  # fmt: skip
     scored = preprocess((data / "val" / "01.Blue_Lake" / "00.jpg").read_bytes(), SPEC)
-    assert loaded.validation.picture(2).tobytes() == scored.tobytes()
+    assert loaded.validation.image(2).tobytes() == scored.tobytes()
     assert Counter(one.class_index for one in loaded.training.examples) == {0: 10, 1: 7}
     assert (loaded.summary.training_images, loaded.summary.validation_images) == (17, 3)
     assert [one.name for one in loaded.skipped] == ["../val/00.Red_Tower/bad.jpg"]
     assert load_data(data / "train", SPEC).summary.validation_images == 4
 
 
-def test_a_val_folder_has_the_classes_of_train(data: Path) -> None:
+def test_val_folder_must_have_the_classes_of_train(data: Path) -> None:
     def message() -> str:
         with pytest.raises(UsageError) as caught:
             load_data(data, SPEC)
         return str(caught.value)
 
     needs = (
-        f"a class needs an image in train and one in val: add some, or remove {data}/val to have a fifth of the others "
-        f"kept aside"
+        f"each class needs an image in train and one in val: add some, or remove {data}/val to validate on a fifth of "
+        f"the training images"
     )
     write_classes(data / "val", {"00.Red_Tower": 1})
     assert message() == f"{data}/val/01.Blue_Lake: does not exist; {needs}"
     write_classes(data / "val", {"01.Blue_Lake": 0})
     assert message() == f"{data}/val/01.Blue_Lake: the folder is empty; {needs}"
     write_classes(data / "val", {"Blue_Lake": 1})
-    assert message() == (f"{data}/val/Blue_Lake: a class that {data}/train does not have; name it alike, or remove it")
+    assert message() == (
+        f"{data}/val/Blue_Lake: {data}/train has no class of that name; rename the folder, or remove it"
+    )
 
 
-def test_unreadable_images_are_skipped_listed_and_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_images_are_skipped_and_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     (data / "train" / "00.Red_Tower" / "notes.jpg").write_text("no picture")
     (data / "train" / "01.Blue_Lake" / "cut.jpg").write_bytes(noise(1)[:-800])
     with caplog.at_level(logging.WARNING, "batchland"):
@@ -173,17 +175,17 @@ def test_strict_refuses_unreadable_images(data: Path) -> None:
         load_data(data, SPEC, strict=True)
     assert str(caught.value) == (
         f"{data}/train: 1 of 18 images cannot be read, the first is 00.Red_Tower/notes.jpg (the content is not that of "
-        f"an image file); remove them, or train without --strict"
+        f"an image file); remove them"
     )
 
 
-def test_bad_folders_are_named(tmp_path: Path) -> None:
+def test_unusable_folders_are_errors(tmp_path: Path) -> None:
     def message(data: Path) -> str:
         with pytest.raises(UsageError) as caught:
             load_data(data, SPEC)
         return str(caught.value)
 
-    asks = "training wants one folder a class, CLASS/*.jpg, and at least two classes"
+    asks = "training needs one folder a class, CLASS/*.jpg, and at least two classes"
     needs = "a class needs at least two images, one to train and one to validate: add some or remove the folder"
     assert message(tmp_path / "none") == (
         f"{tmp_path}/none: does not exist; give a folder with train/CLASS/*.jpg or CLASS/*.jpg"
@@ -208,19 +210,19 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
     assert message(broken) == f"{broken}/b: none of its images can be read; {needs}"
 
 
-def test_a_test_set_of_other_classes_is_warned_of(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_test_set_of_other_classes_gives_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_classes(data / "test", {"00.Red_Tower": 1, "07.Old_Bridge": 1})
     with caplog.at_level(logging.WARNING, "batchland"):
         load_data(data, SPEC)
     assert caplog.messages == [
-        f"{data}/test: 1 class folders are unknown to {data}/train: 07.Old_Bridge",
-        f"{data}/test: 1 class folders are lacking here but in {data}/train: 01.Blue_Lake",
+        f"{data}/test: 1 class folders are missing in {data}/train: 07.Old_Bridge",
+        f"{data}/test: 1 class folders are missing here but in {data}/train: 01.Blue_Lake",
     ]
 
 
-def test_images_beside_the_class_folders_are_warned_of(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_in_no_class_folder_give_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     (data / "train" / "loose.jpg").write_bytes(picture())
     with caplog.at_level(logging.WARNING, "batchland"):
         loaded = load_data(data, SPEC)
-    assert caplog.messages == [f"{data}/train: 1 images lie beside the class folders and are not used"]
+    assert caplog.messages == [f"{data}/train: 1 images are in no class folder and are not used"]
     assert len(loaded.training.examples) + len(loaded.validation.examples) == 17

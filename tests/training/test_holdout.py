@@ -1,4 +1,4 @@
-"""The photos that a checkpoint was validated on."""
+"""Validation and training photos of a checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,16 @@ def every(number: int) -> list[str]:
     return [f"{folder}/{number}.jpg" for folder in COLOURS]
 
 
-def test_photos_come_with_their_classes_by_name(colour_folders: Path) -> None:
+def test_labels_follow_class_names(colour_folders: Path) -> None:
     held = holdout(colour_folders, every(1)[::-1])
     assert held.labels.tolist() == [2, 1, 0]
     colours = held.scores(lambda pixels: pixels.mean((1, 2)).astype(np.float32), batch_size=2)
     assert colours.argmax(1).tolist() == [2, 1, 0]
-    assert held.spread(2).shape == (2, 8, 8, 3)
-    assert held.spread(99).mean((1, 2)).argmax(1).tolist() == [2, 1, 0]
+    assert held.sample(2).shape == (2, 8, 8, 3)
+    assert held.sample(99).mean((1, 2)).argmax(1).tolist() == [2, 1, 0]
 
 
-def test_photos_of_a_val_folder_are_found_beside_train_though_train_is_a_link(
-    colour_folders: Path, tmp_path: Path
-) -> None:
+def test_val_folder_is_found_next_to_a_linked_train_folder(colour_folders: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train").symlink_to(colour_folders)
     for folder, colour in COLOURS.items():
@@ -41,18 +39,18 @@ def test_photos_of_a_val_folder_are_found_beside_train_though_train_is_a_link(
     names = [f"../val/{folder}/v.jpg" for folder in COLOURS]
     for held in (holdout(tmp_path / "data" / "train", names), holdout(tmp_path / "gone", names, tmp_path / "data")):
         assert held.labels.tolist() == [0, 1, 2]
-        assert held.spread(9).mean((1, 2)).argmax(1).tolist() == [0, 1, 2]
-        assert sum(len(batch) for batch in held.trained_on(100, batch_size=4)) == 9
+        assert held.sample(9).mean((1, 2)).argmax(1).tolist() == [0, 1, 2]
+        assert sum(len(batch) for batch in held.training_batches(100, batch_size=4)) == 9
 
 
-def test_training_photos_are_all_the_others_that_can_be_read(colour_folders: Path) -> None:
+def test_training_batches_hold_all_other_readable_photos(colour_folders: Path) -> None:
     (colour_folders / "00.Red_Tower" / "bad.jpg").write_text("no photo")
     (colour_folders / "loose.jpg").write_bytes(picture())
     held = holdout(colour_folders, every(1))
-    batches = [batch.copy() for batch in held.trained_on(100, batch_size=4)]
+    batches = [batch.copy() for batch in held.training_batches(100, batch_size=4)]
     assert [len(batch) for batch in batches] == [3, 3]
     assert np.concatenate(batches).mean((1, 2)).argmax(1).tolist() == [0, 0, 1, 1, 2, 2]
-    assert sum(len(batch) for batch in held.trained_on(4, batch_size=8)) == 4
+    assert sum(len(batch) for batch in held.training_batches(4, batch_size=8)) == 4
 
 
 @pytest.mark.parametrize(
@@ -64,31 +62,27 @@ def test_training_photos_are_all_the_others_that_can_be_read(colour_folders: Pat
         ((*COLOURS, "03.Sea"), "it lacks '03.Sea'"),
     ],
 )
-def test_other_classes_than_the_card_names_are_refused(
-    colour_folders: Path, folders: tuple[str, ...], says: str
-) -> None:
+def test_other_class_folders_are_refused(colour_folders: Path, folders: tuple[str, ...], says: str) -> None:
     with pytest.raises(UsageError) as caught:
         holdout(colour_folders, every(1), folders=folders)
-    assert str(caught.value) == (
-        f"{colour_folders}: not the classes that {PATH} was trained on: {says}; give where it lies now with --data"
-    )
+    assert str(caught.value) == (f"{colour_folders}: not the classes that {PATH} was trained on: {says}")
 
 
-def test_a_class_without_validation_photos_and_a_foreign_one_are_refused(colour_folders: Path) -> None:
+def test_missing_and_unknown_validation_classes_are_refused(colour_folders: Path) -> None:
     with pytest.raises(UsageError, match=r"no validation image of '02.Blue_Lake'; train again"):
         holdout(colour_folders, every(1)[:2])
     with pytest.raises(UsageError, match="validation images of classes that its card does not name"):
         holdout(colour_folders, [*every(1), "09.Foreign/1.jpg"])
 
 
-def test_photos_that_are_gone_or_damaged_are_named(colour_folders: Path, tmp_path: Path) -> None:
+def test_missing_or_damaged_photos_are_named(colour_folders: Path, tmp_path: Path) -> None:
     (colour_folders / "01.Green_Hill" / "1.jpg").write_bytes(picture()[:-60])
     with pytest.raises(UsageError, match=r"01.Green_Hill/1.jpg cannot be read \(.*\), and without it the"):
-        holdout(colour_folders, every(1)).spread(3)
+        holdout(colour_folders, every(1)).sample(3)
     with pytest.raises(UsageError) as caught:
-        holdout(tmp_path / "gone", every(1)).spread(1)
+        holdout(tmp_path / "gone", every(1)).sample(1)
     assert str(caught.value) == (
         f"{PATH}: its validation image {tmp_path}/gone/00.Red_Tower/1.jpg cannot be read (No such file or directory), "
-        f"and without it the export cannot be checked; give where it lies now with --data"
+        f"and without it the export cannot be checked"
     )
-    assert holdout(tmp_path / "gone", every(2), data=colour_folders).spread(9).shape == (3, 8, 8, 3)
+    assert holdout(tmp_path / "gone", every(2), data=colour_folders).sample(9).shape == (3, 8, 8, 3)

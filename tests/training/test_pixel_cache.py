@@ -1,4 +1,4 @@
-"""Decode once: what is kept, when it is made anew, and what makes room."""
+"""Cache of decoded pixels: reuse, keys, eviction."""
 
 import os
 import pickle
@@ -36,7 +36,7 @@ def entries(cache: PixelCache) -> list[str]:
     return sorted(path.name for path in cache.folder.iterdir() if path.is_dir())
 
 
-def test_a_second_run_decodes_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_run_decodes_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PixelCache(tmp_path / "cache")
     first = cached(data, cache)
     scored = [preprocess(path.read_bytes(), SPEC) for path in sorted(data.rglob("*.jpg"))]
@@ -50,7 +50,7 @@ def test_a_second_run_decodes_nothing(data: Path, tmp_path: Path, monkeypatch: p
     assert np.array_equal(pickle.loads(pickle.dumps(first)).array, scored)
 
 
-def test_another_content_name_or_preprocessing_makes_another_entry(data: Path, tmp_path: Path) -> None:
+def test_content_name_and_preprocessing_are_part_of_the_key(data: Path, tmp_path: Path) -> None:
     cache = PixelCache(tmp_path / "cache")
     seen = [cached(data, cache).folder, cached(data, cache, SPEC.model_copy(update={"filter": "bicubic"})).folder]
     image = data / "a" / "0.jpg"
@@ -65,7 +65,7 @@ def test_another_content_name_or_preprocessing_makes_another_entry(data: Path, t
     assert len(set(seen)) == 4
 
 
-def test_what_cannot_be_decoded_is_remembered(data: Path, tmp_path: Path) -> None:
+def test_failures_are_cached(data: Path, tmp_path: Path) -> None:
     (data / "b" / "1.jpg").write_text("no picture")
     cache = PixelCache(tmp_path / "cache")
     for _ in range(2):
@@ -76,7 +76,7 @@ def test_what_cannot_be_decoded_is_remembered(data: Path, tmp_path: Path) -> Non
         assert [each.name for each in loaded.skipped] == ["b/1.jpg"]
 
 
-def test_the_least_recently_used_make_room_but_none_in_use(data: Path, tmp_path: Path) -> None:
+def test_least_recently_used_entries_are_evicted_unless_in_use(data: Path, tmp_path: Path) -> None:
     cache = PixelCache(tmp_path / "cache", limit=2 * IMAGES + 500)
     specs = [SPEC.model_copy(update={"max_pixels": number}) for number in (1000, 2000, 3000)]
     first, second = (cached(data, cache, spec).folder for spec in specs[:2])
@@ -89,7 +89,7 @@ def test_the_least_recently_used_make_room_but_none_in_use(data: Path, tmp_path:
     assert third.array.shape == (6, 16, 16, 3)
 
 
-def test_what_a_killed_run_was_building_is_cleared_away(data: Path, tmp_path: Path) -> None:
+def test_unfinished_entry_of_a_killed_run_is_removed(data: Path, tmp_path: Path) -> None:
     cache = PixelCache(tmp_path / "cache")
     (cache.folder / ".half").mkdir(parents=True)
     (cache.folder / ".half" / "pixels.npy").write_bytes(b"half")
@@ -98,26 +98,23 @@ def test_what_a_killed_run_was_building_is_cleared_away(data: Path, tmp_path: Pa
     assert entries(cache) == [entry.name]
 
 
-def test_more_than_the_limit_is_an_error_that_says_how_much(data: Path, tmp_path: Path) -> None:
+def test_pixels_beyond_the_limit_are_an_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_data(data, PreprocessSpec(height=1000, width=1000), cache=PixelCache(tmp_path / "cache", limit=10**7))
     assert str(caught.value) == (
-        f"the decoded images take 0.02 GB in the pixel cache {tmp_path}/cache, more than its limit of 0.01 GB; "
-        f"raise it with --cache-limit, or train at a smaller --size"
+        f"the decoded images take 0.02 GB in the pixel cache {tmp_path}/cache, more than its limit of 0.01 GB"
     )
     assert entries(PixelCache(tmp_path / "cache")) == []
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(data: Path, tmp_path: Path) -> None:
+def test_unwritable_cache_is_an_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError) as caught:
         load_data(data, SPEC, cache=PixelCache(tmp_path / "file"))
-    assert str(caught.value) == (
-        f"{tmp_path}/file: the pixel cache cannot be written (File exists); give another place with --cache-dir"
-    )
+    assert str(caught.value) == (f"{tmp_path}/file: the pixel cache cannot be written (File exists)")
 
 
-def test_the_default_place_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert default_folder() == Path("/somewhere/batchland/pixels")
     monkeypatch.delenv("XDG_CACHE_HOME")

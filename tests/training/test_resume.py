@@ -1,4 +1,4 @@
-"""Interrupted at any moment, training goes on to the very weights that it would have reached undisturbed."""
+"""Training that was interrupted at any moment resumes to the weights of an uninterrupted run."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from batchland.training.options import TrainOptions
 from batchland.training.train import EpochReport, TrainedModel, train
 
 SMALL: dict[str, Any] = {
-    "size": 32, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1, "epochs": 3,
+    "size": 16, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1, "epochs": 3,
     "backbone": "resnet18", "checkpoint_every": 0,
 }  # fmt: skip
 SCRATCH = SMALL | {"model": "scratch", "backbone": "resnet50"}
@@ -30,7 +30,7 @@ TUNED = SMALL | {"model": "transfer", "unfreeze": "layer4", "unfreeze_epochs": 2
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of noise in each of two classes."""
+    """Ten images of noise in each of two classes."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for folder in ("a", "b"):
@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    """The transfer model, undisturbed."""
+    """The transfer model, uninterrupted."""
     (trained,) = train(data, tmp_path_factory.mktemp("whole"), TrainOptions(**TUNED))
     return trained
 
@@ -59,8 +59,8 @@ def figures(trained: TrainedModel) -> list[tuple[float, ...]]:
     ]
 
 
-def stopped_at(moment: Callable[[str, int], bool], data: Path, out: Path, options: dict[str, Any], signum: int) -> str:
-    """Train until `moment`, called with what is done and how much of it, then send ourselves the signal."""
+def stop_at(moment: Callable[[str, int], bool], data: Path, out: Path, options: dict[str, Any], signum: int) -> str:
+    """Train until `moment`, called with the step and the amount done, then send this process the signal."""
 
     def watch(doing: str, done: int, total: int) -> None:
         if moment(doing, done):
@@ -73,17 +73,14 @@ def stopped_at(moment: Callable[[str, int], bool], data: Path, out: Path, option
     return str(caught.value)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("recipe", ["default", "walkthrough"])
-def test_a_signal_stops_after_the_step_and_resume_reaches_the_same_weights(
-    data: Path, tmp_path: Path, recipe: str, signum: int
-) -> None:
+@pytest.mark.parametrize(("recipe", "signum"), [("default", signal.SIGTERM), ("walkthrough", signal.SIGINT)])
+def test_resume_after_a_signal_reaches_the_same_weights(data: Path, tmp_path: Path, recipe: str, signum: int) -> None:
     options = SCRATCH | {"recipe": recipe}
     (whole,) = train(data, tmp_path / "whole", TrainOptions(**options))
-    message = stopped_at(
+    message = stop_at(
         lambda doing, done: (doing, done) == ("scratch: epoch 2/3", 1), data, tmp_path / "cut", options, signum
     )
-    assert message == "scratch: stopped after step 1 of epoch 2; the same command with --resume goes on there"
+    assert message == "scratch: stopped after step 1 of epoch 2"
     (resumed,) = train(data, tmp_path / "cut", TrainOptions(**options, resume=True))
     assert figures(resumed) == figures(whole)
     assert weights(tmp_path / "cut" / "scratch") == weights(tmp_path / "whole" / "scratch")
@@ -105,17 +102,17 @@ def test_every_stage_of_the_transfer_model_resumes(
     data: Path, tmp_path: Path, tuned: TrainedModel, doing: str, done: int
 ) -> None:
     assert [each.stage for each in tuned.epochs] == ["head"] * 3 + ["fine-tune"] * 2
-    stopped_at(lambda *now: now == (doing, done), data, tmp_path / "cut", TUNED, signal.SIGTERM)
+    stop_at(lambda *now: now == (doing, done), data, tmp_path / "cut", TUNED, signal.SIGTERM)
     (resumed,) = train(data, tmp_path / "cut", TrainOptions(**TUNED, resume=True))
     assert figures(resumed) == figures(tuned)
     assert weights(tmp_path / "cut" / "transfer") == weights(tuned.checkpoint.parent)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_a_command_that_is_stopped_resumes_to_the_same_weights(data: Path, tmp_path: Path, signum: int) -> None:
-    """SIGKILL to the command alone, as the kernel does; SIGTERM to it and its workers, as a service manager does."""
+def test_killed_command_resumes_to_the_same_weights(data: Path, tmp_path: Path, signum: int) -> None:
+    """SIGKILL to the command alone, as the kernel sends it; SIGTERM to its group, as a service manager sends it."""
     options = SCRATCH | {"epochs": 12, "num_workers": 1}
-    train(data, tmp_path / "whole", TrainOptions(**options))
+    train(data, tmp_path / "whole", TrainOptions(**options | {"num_workers": 0}))
     out = tmp_path / "cut"
     command = [sys.executable, "-m", "batchland", "train", str(data), "--out", str(out)]
     for name, value in options.items():
@@ -135,13 +132,13 @@ def test_a_command_that_is_stopped_resumes_to_the_same_weights(data: Path, tmp_p
     assert weights(out / "scratch") == weights(tmp_path / "whole" / "scratch")
 
 
-def test_a_signal_stops_the_decoding_too(data: Path, tmp_path: Path) -> None:
+def test_signal_stops_decoding(data: Path, tmp_path: Path) -> None:
     options = SCRATCH | {"size": 31}
-    message = stopped_at(lambda *now: now == ("decoding", 3), data, tmp_path, options, signal.SIGINT)
-    assert message == "stopped while decoding image 3 of 20; start it again"
+    message = stop_at(lambda *now: now == ("decoding", 3), data, tmp_path, options, signal.SIGINT)
+    assert message == "stopped while decoding image 3 of 20; run it again"
 
 
-def test_a_model_that_is_done_is_not_trained_again(data: Path, tmp_path: Path) -> None:
+def test_finished_model_is_not_trained_again(data: Path, tmp_path: Path) -> None:
     both = SMALL | {"model": "both"}
     first = train(data, tmp_path, TrainOptions(**both))
     (tmp_path / "transfer" / "checkpoint.pt").unlink()
@@ -152,22 +149,21 @@ def test_a_model_that_is_done_is_not_trained_again(data: Path, tmp_path: Path) -
     assert [figures(each) for each in again] == [figures(each) for each in first]
 
 
-def test_other_options_or_data_cannot_be_resumed(data: Path, tmp_path: Path) -> None:
-    stopped_at(lambda doing, done: "epoch 2" in doing, data, tmp_path, SCRATCH, signal.SIGTERM)
-    needs = "--resume needs the data and options of the earlier run, and these differ"
+def test_resume_with_other_options_is_refused(data: Path, tmp_path: Path) -> None:
+    stop_at(lambda doing, done: "epoch 2" in doing, data, tmp_path, SCRATCH, signal.SIGTERM)
     with pytest.raises(UsageError) as caught:
         train(data, tmp_path, TrainOptions(**SCRATCH | {"epochs": 4, "seed": 5}, resume=True))
     assert str(caught.value) == (
-        f"{tmp_path}/scratch/.resume: {needs}: epochs 3 there and 4 here; seed 1337 there and 5 here; give the same, "
-        f"or train anew without --resume"
+        f"{tmp_path}/scratch/.resume: to resume, data and options must be those of the earlier run, but epochs was 3, "
+        f"is 4; seed was 1337, is 5"
     )
     (trained,) = train(data, tmp_path, TrainOptions(**SCRATCH | {"epochs": 1}))
     assert len(trained.epochs) == 1
-    with pytest.raises(UsageError, match=r"scratch/checkpoint.pt: --resume needs .* epochs 1 there and 3 here"):
+    with pytest.raises(UsageError, match=r"scratch/checkpoint.pt: to resume, .* but epochs was 1, is 3$"):
         train(data, tmp_path, TrainOptions(**SCRATCH, resume=True))
 
 
-def test_two_runs_into_one_folder_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_run_in_the_same_folder_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchland.training.train._LOCK_WAIT", 0.0)
     with locked(tmp_path / ".train.lock", "runs"), pytest.raises(LockedError, match="another run"):
         train(data, tmp_path, TrainOptions(**SCRATCH))

@@ -1,4 +1,4 @@
-"""Draws: balanced, and a function of seed and epoch."""
+"""Balanced draws, a function of seed and epoch."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from batchland.training.sampling import BalancedDraws, EpochBatches
 LABELS = [0] * 3 + [1] * 30
 
 
-def test_balanced_draws_even_out_the_classes_and_follow_seed_and_epoch() -> None:
+def test_draws_are_balanced_and_reproducible() -> None:
     draws, again, other = (BalancedDraws(LABELS, seed) for seed in (1, 1, 2))
     state = torch.get_rng_state()
     epochs = [draws.epoch(number) for number in range(40)]
@@ -18,11 +18,11 @@ def test_balanced_draws_even_out_the_classes_and_follow_seed_and_epoch() -> None
     assert epochs[0] != epochs[1]
     assert other.epoch(0) != epochs[0]
     assert {len(epoch) for epoch in epochs} == {33}
-    shares = Counter(LABELS[draw.place] for epoch in epochs for draw in epoch)
+    shares = Counter(LABELS[draw.example] for epoch in epochs for draw in epoch)
     assert 0.45 < shares[0] / shares.total() < 0.55
 
 
-def test_an_epoch_can_begin_at_any_batch() -> None:
+def test_epoch_can_start_at_any_batch() -> None:
     batches = EpochBatches(BalancedDraws(LABELS, 1), batch_size=8)
     assert len(batches) == 5
     batches.start(7, 0)

@@ -15,20 +15,20 @@ def draws(images: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
-def test_the_temperature_that_made_the_labels_is_found(temperature: float) -> None:
+def test_true_temperature_is_recovered(temperature: float) -> None:
     logits, labels = draws(20_000, temperature)
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_it_lowers_the_loss_and_leaves_the_first_choice() -> None:
+def test_temperature_lowers_the_loss_and_keeps_the_order() -> None:
     logits, labels = draws(500, 2.5)
     temperature = fit_temperature(logits, labels)
     assert mean_loss(logits / temperature, labels) < mean_loss(logits, labels) - 0.2
     assert np.array_equal((logits / temperature).argmax(1), logits.argmax(1))
 
 
-def test_a_handful_of_images_says_little() -> None:
-    """All right, or all wrong: without a pull to 1 the answers would be 0 and infinity."""
+def test_few_images_move_the_temperature_little() -> None:
+    """Without the prior, six right answers give 0 and six wrong ones infinity."""
     logits = np.tile(np.array([[2.0, 0.0, 0.0]], np.float32), (6, 1))
     assert 0.5 < fit_temperature(logits, np.zeros(6, int)) < 0.8
     assert 1.3 < fit_temperature(logits, np.ones(6, int)) < 4

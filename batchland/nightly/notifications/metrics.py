@@ -1,21 +1,23 @@
 """The state of a job as a file for Prometheus's node exporter (textfile collector)."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from batchland.nightly.dates import without_future
 from batchland.nightly.run_record import RunRecord, last_good
 from batchland.system.files import write_file
 
 
-def write_metrics(path: Path, records: Sequence[RunRecord]) -> None:
-    """Write the metrics of a job's newest night and last good night. The file is replaced by rename.
+def write_metrics(path: Path, records: Sequence[RunRecord], today: date) -> None:
+    """Write the metrics of a job's newest night that is not in the future, and of its last good night.
 
-    records: as `read_runs` gives them, at least one. Raises OutputError.
+    The file is replaced by rename. records: as `read_runs` gives them, at least one. Raises OutputError.
     """
     registry = CollectorRegistry()
+    records = without_future(records, today)
     newest, good = records[-1], last_good(records)
 
     def gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -62,7 +64,11 @@ def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:
 
 
 def _midnight(record: RunRecord) -> float:
-    return datetime.combine(record.date, time()).timestamp()
+    midnight = datetime.combine(record.date, time())
+    try:
+        return midnight.timestamp()
+    except (ValueError, OverflowError):  # the first and the last day of the calendar have no local time
+        return midnight.replace(tzinfo=UTC).timestamp()
 
 
 def _finished(record: RunRecord) -> float | None:

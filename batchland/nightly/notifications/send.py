@@ -22,7 +22,8 @@ def report_end(recorder: Recorder, *, quiet: bool) -> None:
     others = [record for record in read_runs(job.folder) if record.date != recorder.night]
     if job.metrics and attempt.outcome != "locked":
         try:
-            write_metrics(job.metrics, sorted([*others, recorder.record], key=lambda record: record.date))
+            records = sorted([*others, recorder.record], key=lambda record: record.date)
+            write_metrics(job.metrics, records, recorder.today)
         except OutputError as error:
             recorder.warn(f"metrics: {error}")
     if job.notify and not quiet:
@@ -36,4 +37,4 @@ def report_end(recorder: Recorder, *, quiet: bool) -> None:
     if job.heartbeat and not quiet:
         recorder.warn(ping_end(job.heartbeat, attempt.exit_code or 0))
     if len(recorder.warnings) > warnings:
-        recorder.save()
+        recorder.save_ending()

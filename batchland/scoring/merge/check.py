@@ -10,13 +10,14 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from batchland.errors import MissingInputError, UsageError
 from batchland.predictions.layout import differences, manifest_path
+from batchland.predictions.reader import parse_manifest
 from batchland.predictions.schema import Manifest, ShardInfo, WrittenFile
 from batchland.scoring.options import Shard
 from batchland.system.cores import usable_cores
+from batchland.system.files import read_error
 
 _FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,9})-of-([0-9]{5,9})(\.parts)?")
 
@@ -79,9 +80,9 @@ def _read(folder: Path) -> FinishedShard:
     path = manifest_path(folder)
     try:
         content = path.read_bytes()
-        manifest = Manifest.model_validate_json(content)
-    except (OSError, ValidationError) as error:
-        raise UsageError(f"{path}: cannot be read as a manifest", advice="overwrite_shard") from error
+    except OSError as error:
+        raise read_error(error, str(path)) from error
+    manifest = parse_manifest(content, str(path))
     info = manifest.shard
     if info is None or Shard(index=info.index, count=info.count).folder(folder.parent) != folder:
         raise UsageError(f"{path}: is the manifest of something else", advice="overwrite_shard")

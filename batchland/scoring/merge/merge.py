@@ -6,11 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from batchland.errors import Interrupted, UsageError
-from batchland.predictions.schema import METADATA_KEY, MergedShard, PredictionsInfo, Seconds, ShardInfo
-from batchland.predictions.storage import display_location, manifest_place, open_output, place, public_place
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.schema import MergedShard, PredictionsInfo, Seconds, ShardInfo
+from batchland.predictions.storage import (
+    display_location,
+    manifest_location,
+    open_output,
+    output_location,
+    public_location,
+)
 from batchland.predictions.writer import PredictionSink, Survey
 from batchland.scoring.account import Progress
 from batchland.scoring.manifest import complete_manifest, run_id
@@ -41,7 +46,7 @@ def merge(
     begin = time.monotonic()
     if is_url(folder):
         raise UsageError(f"{display_path(folder)}: is a URL; copy the shards to a local folder to merge them")
-    folder, out = Path(folder), place(out)
+    folder, out = Path(folder), output_location(out)
     shards = finished_shards(folder)
     _check_output(out, folder, shards)
     config = shards[0].manifest.config
@@ -81,7 +86,7 @@ def merge(
             shards=tuple(map(_merged, shards)),
         )
         sink.publish(manifest.model_dump_json(indent=2) + "\n")
-    return RunSummary(public_place(out), manifest_place(out), manifest, None)
+    return RunSummary(public_location(out), manifest_location(out), manifest, None)
 
 
 def _check_output(out: Path | str, folder: Path, shards: list[FinishedShard]) -> None:
@@ -107,14 +112,13 @@ def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
 def _info(shards: list[FinishedShard], survey: Survey) -> PredictionsInfo:
     """The metadata that one process would have written."""
     first = next(shard for shard in shards if shard.manifest.files)
-    metadata = pq.read_metadata(first.folder / first.manifest.files[0].path).metadata
     devices = {shard.manifest.device for shard in shards}
     changes: dict[str, Any] = {
         "run_id": run_id(first.info.fingerprint, survey.input_fingerprint),
         "counts": survey.counts,
         "device": devices.pop() if len(devices) == 1 else first.manifest.device.partition(":")[0],
     }
-    return PredictionsInfo.model_validate_json(metadata[METADATA_KEY]).model_copy(update=changes)
+    return StoredPredictions(first.folder).info().model_copy(update=changes)
 
 
 def _ignored(shards: list[FinishedShard]) -> dict[str, int]:

@@ -98,7 +98,7 @@ def test_nodes_and_settings_are_recorded_and_printed(toy_model, tmp_path):
     assert manifest_module.execution(model, 0) == execution
     assert cli_score._on_gpus(manifest) == ""
     assert cli_score._on_gpus(manifest.model_copy(update={"execution": execution})) == (
-        "Left to the CPU were 4 of the model's 124 nodes: Shape, Gather /head/Gather, Concat and 1 more. "
+        "The CPU ran 4 of the model's 124 nodes: Shape, Gather /head/Gather, Concat and 1 more. "
     )
 
 

@@ -13,30 +13,30 @@ ATTEMPT = Attempt(
     run_id="r",
     pid=1,
     host="h",
-    started_at="2026-11-24T02:00:00+00:00",
-    finished_at="2026-11-24T02:01:00+00:00",
+    started_at="2024-11-24T02:00:00+00:00",
+    finished_at="2024-11-24T02:01:00+00:00",
     outcome="gate_failed",
     exit_code=4,
     error="gate failed: top1",
 )
-RECORD = RunRecord(job="toy", job_file="/toy.toml", date=date(2026, 11, 23), config={}, attempts=[ATTEMPT], versions={})
+RECORD = RunRecord(job="toy", job_file="/toy.toml", date=date(2024, 11, 23), config={}, attempts=[ATTEMPT], versions={})
 
 
 def run(*command, timeout="20s"):
     table = NotifyTable(command=command, timeout=timeout)
-    return notify(table, RECORD, ATTEMPT, Path("/runs/toy/2026-11-23/run.json"), "the summary\n")
+    return notify(table, RECORD, ATTEMPT, Path("/runs/toy/2024-11-23/run.json"), "the summary\n")
 
 
 def test_the_command_gets_variables_and_the_summary(tmp_path):
     script = 'env | grep ^BATCHLAND_ | sort > "$0"; cat >> "$0"'
     assert run("sh", "-c", script, str(tmp_path / "said")) is None
     assert (tmp_path / "said").read_text() == (
-        "BATCHLAND_DATE=2026-11-23\n"
+        "BATCHLAND_DATE=2024-11-23\n"
         "BATCHLAND_ERROR=gate failed: top1\n"
         "BATCHLAND_EXIT_CODE=4\n"
         "BATCHLAND_JOB=toy\n"
         "BATCHLAND_OUTCOME=gate_failed\n"
-        "BATCHLAND_RUN=/runs/toy/2026-11-23/run.json\n"
+        "BATCHLAND_RUN=/runs/toy/2024-11-23/run.json\n"
         "the summary\n"
     )
 

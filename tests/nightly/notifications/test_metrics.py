@@ -10,6 +10,7 @@ from batchland.nightly.notifications.metrics import write_metrics
 from batchland.nightly.run_record import Attempt, GateVerdict, ModelRun, NightEvaluation, RunRecord
 from batchland.predictions.schema import Counts, ModelInfo
 
+TODAY = date(2024, 11, 24)
 FIGURES = Figures(**dict.fromkeys(Figures.model_fields)).model_copy(
     update={"top1": Figure(value=0.75, low=0.5, high=0.875)}
 )
@@ -76,12 +77,14 @@ def utc(monkeypatch):
 
 def test_all_metrics(tmp_path, utc):
     path = tmp_path / "new" / "toy.prom"
-    write_metrics(path, [record(date(2026, 11, 22), "ok", 0), record(date(2026, 11, 23), "gate_failed", 4, MODEL)])
+    write_metrics(
+        path, [record(date(2024, 11, 22), "ok", 0), record(date(2024, 11, 23), "gate_failed", 4, MODEL)], TODAY
+    )
     model = r'model="my \"model\""'
     assert samples(path) == [
-        'batchland_night_timestamp_seconds{job_name="toy"} 1.795392e+09',
-        'batchland_finished_timestamp_seconds{job_name="toy"} 1.79539923e+09',
-        'batchland_success_timestamp_seconds{job_name="toy"} 1.79531283e+09',
+        'batchland_night_timestamp_seconds{job_name="toy"} 1.73232e+09',
+        'batchland_finished_timestamp_seconds{job_name="toy"} 1.73232723e+09',
+        'batchland_success_timestamp_seconds{job_name="toy"} 1.73224083e+09',
         'batchland_exit_code{job_name="toy"} 4.0',
         'batchland_duration_seconds{job_name="toy"} 30.0',
         f'batchland_images{{job_name="toy",{model},status="ok"}} 7.0',
@@ -100,10 +103,24 @@ def test_all_metrics(tmp_path, utc):
 
 
 def test_a_failed_night_without_models_has_no_figures_and_no_success(tmp_path):
-    write_metrics(tmp_path / "toy.prom", [record(date(2026, 11, 23), "missing_input", 66)])
+    write_metrics(tmp_path / "toy.prom", [record(date(2024, 11, 23), "missing_input", 66)], TODAY)
     assert [line.partition("{")[0] for line in samples(tmp_path / "toy.prom")] == [
         "batchland_night_timestamp_seconds",
         "batchland_finished_timestamp_seconds",
         "batchland_exit_code",
         "batchland_duration_seconds",
     ]
+
+
+def test_nights_in_the_future_and_at_the_ends_of_the_calendar(tmp_path, utc):
+    records = [record(date(2024, 11, 22), "ok", 0), record(date(2030, 1, 1), "gate_failed", 4)]
+    write_metrics(tmp_path / "toy.prom", records, TODAY)
+    values = dict(line.rsplit(" ", 1) for line in samples(tmp_path / "toy.prom"))
+    assert values['batchland_exit_code{job_name="toy"}'] == "0.0"
+    assert values['batchland_night_timestamp_seconds{job_name="toy"}'] == "1.7322336e+09"
+    write_metrics(tmp_path / "toy.prom", records[1:], TODAY)  # only that one: better than nothing
+    assert 'batchland_exit_code{job_name="toy"} 4.0' in samples(tmp_path / "toy.prom")
+    for night in (date.min, date.max):
+        write_metrics(
+            tmp_path / "toy.prom", [record(date(2024, 11, 22), "ok", 0).model_copy(update={"date": night})], night
+        )

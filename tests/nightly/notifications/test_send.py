@@ -10,7 +10,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
 from batchland.system.lock import locked
 
-NIGHT = date(2026, 11, 23)
+NIGHT = date(2024, 11, 23)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_every_start_and_end_is_pinged(job, web_server):
     assert run_night(job(), NIGHT).attempt.exit_code == 0
     assert heard == ["/check/start", "/check"]
     heard.clear()
-    run_night(job("model=none.onnx"), date(2026, 11, 24))
+    run_night(job("model=none.onnx"), date(2024, 11, 24))
     assert heard == ["/check/start", "/check/5"]
     heard.clear()
     with locked(job().folder / ".lock", "job toy"):
@@ -38,7 +38,7 @@ def test_every_start_and_end_is_pinged(job, web_server):
     assert heard == ["/check/75"]
     heard.clear()
     # Retries are one run.
-    run_night(job("images=none", "retry={attempts=3, wait='0.01s'}"), date(2026, 11, 25))
+    run_night(job("images=none", "retry={attempts=3, wait='0.01s'}"), date(2024, 11, 25))
     assert heard == ["/check/start", "/check/66"]
 
 
@@ -50,8 +50,8 @@ def test_a_run_that_cannot_write_its_record_is_pinged(job, web_server, tmp_path)
 
 
 def test_a_backfill_pings_nothing_and_writes_metrics(job, web_server, tmp_path):
-    command = f"notify={{command=['touch', '{tmp_path}/told'], on='always'}}"
+    command = f"notify={{command=['touch', '{tmp_path}/notified'], on='always'}}"
     run_night(job(command, "metrics=toy.prom"), NIGHT, quiet=True)
     assert web_server[1] == []
-    assert not (tmp_path / "told").exists()
+    assert not (tmp_path / "notified").exists()
     assert 'batchland_exit_code{job_name="toy"} 0.0' in (tmp_path / "toy.prom").read_text()

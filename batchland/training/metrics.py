@@ -1,4 +1,4 @@
-"""The figures of a run's epochs, and the files they go to: CSV, JSON lines, curves, TensorBoard events."""
+"""Figures of a run's epochs, written as CSV, JSON lines, curves (PNG) and TensorBoard events."""
 
 import csv
 import importlib.util
@@ -29,7 +29,7 @@ class EpochReport:
     stage: StageName
     """`pictures`: the scratch model. `head`: on the frozen backbone's features. `fine-tune`: with unfrozen parts."""
     epoch: int
-    """From 1, counted on through the stages."""
+    """Counted from 1 through all stages."""
     epochs: int
     """Planned, of all stages."""
     training_loss: float
@@ -45,7 +45,7 @@ class EpochReport:
     seconds: float
     """Training and validation together."""
     best: bool
-    """Whether no epoch before had a lower validation loss."""
+    """Whether the validation loss is lower than in all earlier epochs."""
 
 
 def best_of(reports: Sequence[EpochReport]) -> EpochReport:
@@ -53,15 +53,15 @@ def best_of(reports: Sequence[EpochReport]) -> EpochReport:
     return next(report for report in reversed(reports) if report.best)
 
 
-class Journal:
-    """Writes the files of one run's folder, whole after each epoch."""
+class MetricsFiles:
+    """Writes the files of one run's folder, each replaced as a whole after each epoch."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._events: Any = None
 
     def write(self, reports: Sequence[EpochReport]) -> None:
-        """All epochs so far, the last of which is new."""
+        """Write all epochs so far; the last one is new."""
         rows = [asdict(report) for report in reports]
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(EpochReport)], lineterminator="\n")
@@ -70,16 +70,16 @@ class Journal:
         write_file(self._folder / METRICS, text.getvalue())
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_file(self._folder / METRICS_JSONL, lines)
-        self._send_event(reports[-1])
+        self._write_event(reports[-1])
 
     def close(self, reports: Sequence[EpochReport]) -> None:
-        """The run is done: draw its curves."""
+        """Draw the curves of the finished run."""
         write_file(self._folder / CURVES, partial(draw_curves, reports))
         if self._events is not None:
             self._events.close()
 
-    def _send_event(self, report: EpochReport) -> None:
-        """For TensorBoard, where it is installed."""
+    def _write_event(self, report: EpochReport) -> None:
+        """Write TensorBoard events, where it is installed."""
         if self._events is None:
             if importlib.util.find_spec("tensorboard") is None:
                 return
@@ -87,7 +87,7 @@ class Journal:
 
             if report.epoch == 1:
                 shutil.rmtree(self._folder / TENSORBOARD, ignore_errors=True)  # of an earlier run
-            # What an interrupted run has written of this epoch and later ones counts no more.
+            # purge_step: ignore what an interrupted run wrote of this epoch and later ones.
             self._events = SummaryWriter(self._folder / TENSORBOARD, purge_step=report.epoch)
         for name, value in asdict(report).items():
             if isinstance(value, float):
@@ -96,7 +96,7 @@ class Journal:
 
 
 def draw_curves(reports: Sequence[EpochReport], file: BinaryIO) -> None:
-    """Losses and accuracies over the epochs, the kept one marked, as PNG."""
+    """Losses and accuracies over the epochs, the kept epoch marked, as PNG."""
     from matplotlib.figure import Figure  # slow to import, and needed once a run
 
     epochs = [report.epoch for report in reports]

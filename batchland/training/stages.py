@@ -1,4 +1,4 @@
-"""The stages that a model is trained in: pictures, or a head on features and then parts of the backbone."""
+"""The stages of training a model: on images, or a head on features and then parts of the backbone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from batchland.training.backbones import find_blocks
-from batchland.training.batches import FeatureBatches, InOrder, PictureBatches, pictures_in_order
+from batchland.training.batches import FeatureBatches, ImageBatches, InOrder, images_in_order
 from batchland.training.compute import Compute
 from batchland.training.dataset import PhotoDataset, TrainingData
-from batchland.training.features import Extractor, OnBatch
-from batchland.training.journal import StageName
+from batchland.training.features import FeatureExtractor, OnBatch
 from batchland.training.loop import Stage
+from batchland.training.metrics import StageName
 from batchland.training.models import ServedModel, fold_standardisation, head, transfer_network
 from batchland.training.options import Architecture, TrainOptions
 from batchland.training.recipes import RECIPES, Recipe
@@ -20,8 +20,8 @@ from batchland.training.sampling import BalancedDraws
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be done to one model, with which data and by which options."""
+class ModelStages:
+    """The stages of one model, from its data and options."""
 
     name: Architecture
     model: ServedModel
@@ -29,12 +29,12 @@ class Plan:
     options: TrainOptions
     compute: Compute
     features: Path
-    """Folder for the backbone's features, kept until the run is done."""
+    """Folder for the backbone's features, kept until the run is finished."""
     on_features: OnBatch
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe with what the options change in it."""
+        """The recipe, with the values that the options override."""
         recipe = RECIPES[self.options.recipe, self.name]
         return replace(
             recipe,
@@ -44,14 +44,14 @@ class Plan:
 
     @property
     def epochs(self) -> int:
-        """Of all stages together."""
+        """Number of epochs of all stages together."""
         tuned = self.options.unfreeze_epochs if self.name == "transfer" and self.options.unfreeze else 0
         return self.recipe.epochs + tuned
 
     def stages(self, resumed: StageName | None) -> Iterator[Stage]:
-        """One after the other, each made when the one before has been trained. `resumed`: where an earlier run was."""
+        """Yield the stages, each after the one before is trained. resumed: start at this stage."""
         if self.name == "scratch":
-            yield self._on_pictures("pictures", self.recipe)
+            yield self._on_images("pictures", self.recipe)
             return
         if resumed != "fine-tune":
             yield from self._on_features()
@@ -61,25 +61,27 @@ class Plan:
             recipe = replace(
                 self.recipe, epochs=self.options.unfreeze_epochs, learning_rate=self.options.unfreeze_learning_rate
             )
-            yield self._on_pictures("fine-tune", recipe)
+            yield self._on_images("fine-tune", recipe)
 
-    def _on_pictures(self, name: StageName, recipe: Recipe) -> Stage:
+    def _on_images(self, name: StageName, recipe: Recipe) -> Stage:
         dataset = PhotoDataset(self.data.training, self.data.spec, recipe.augment)
-        training = PictureBatches(dataset, self._draws(), self.options.batch_size, self._workers, self.compute)
-        validation = pictures_in_order(self.data.validation, self.options.batch_size, self.compute.device)
+        training = ImageBatches(dataset, self._draws(), self.options.batch_size, self._workers, self.compute)
+        validation = images_in_order(self.data.validation, self.options.batch_size, self.compute.device)
         return Stage(
             name, self.model, self.model.logits, training, validation, recipe, self.compute, self.options.patience
         )
 
     def _on_features(self) -> Iterator[Stage]:
-        """Features once, then the head alone."""
-        extractor = Extractor(self.model, self.data, self.compute, self._workers, self.features, self.on_features)
+        """Compute the features once, then train the head on them."""
+        extractor = FeatureExtractor(
+            self.model, self.data, self.compute, self._workers, self.features, self.on_features
+        )
         if self.options.weights == "none":
             extractor.calibrate()
         training = extractor.training(self.recipe.augment, self.options.views, self.options.seed)
         validation = extractor.validation()
         mean, std = training.mean((0, 1)), training.std((0, 1))
-        std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a feature that is always the same
+        std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant feature
         if self.recipe.standardise_features:
             training, validation = (training - mean) / std, (validation - mean) / std
         size, device = self.options.batch_size, self.compute.device

@@ -1,0 +1,24 @@
+"""Nights and today: which dates lie in the future, and which record of a job is the newest."""
+
+from collections.abc import Iterable
+from datetime import date, datetime
+
+from batchland.errors import UsageError
+from batchland.nightly.run_record import RunRecord
+
+
+def local_today() -> date:
+    """Today's date, by local time."""
+    return datetime.now().astimezone().date()
+
+
+def check_date(night: date, today: date) -> None:
+    """Raise UsageError if the night is after today, which is more often a typo than meant."""
+    if night > today:
+        raise UsageError(f"night {night}: is after today, {today} by this machine's clock", advice="future")
+
+
+def without_future(records: Iterable[RunRecord], today: date) -> list[RunRecord]:
+    """The records that are not in the future; all of them if every one is (a clock that is slow, or only trials)."""
+    records = list(records)
+    return [record for record in records if record.date <= today] or records
