@@ -1,5 +1,6 @@
 """Toys for the tests: a three-class model whose answer is the dominant colour, and pictures to go with it."""
 
+import hashlib
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,12 @@ from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.models.card import METADATA_KEY, ModelCard, class_names
+from batchland.models.gpu.cpu_check import cpu_check
+from batchland.models.gpu.device import Device
+from batchland.models.gpu.runners import BatchModel
+from batchland.models.gpu.tuning import Settings
 from batchland.models.ort import CPU, Threads, create_session
+from batchland.models.session import open_session
 
 needs_codec = pytest.mark.skipif(
     find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None, reason="nvImageCodec is not installed"
@@ -94,12 +100,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def on_the_cpu(toy_model, settings_seen=None):
-    """Creates what `open_on_gpus` creates, where there is no GPU."""
+def batch_model_on_cpu(
+    path: Path, batch_size: int, create: Any = None, settings_seen: list[tuple[Device, dict[str, str]]] | None = None
+) -> BatchModel:
+    """What runners on GPUs open, with the CPU in place of every GPU. create: makes the sessions."""
+    content = path.read_bytes()
 
-    def create(device, settings):
+    def on_cpu(device: Device, settings: Settings) -> Any:
         if settings_seen is not None:
             settings_seen.append((device, dict(settings)))
-        return create_session(toy_model.read_bytes(), [(CPU, {})], Threads(1))
+        return create_session(content, [(CPU, {})], Threads(1), record_placement=True)
 
-    return create
+    card = open_session(path, "cpu").card
+    check = cpu_check(content, hashlib.sha256(content).hexdigest(), card.preprocess.shape, 1e-6)
+    return BatchModel(create or on_cpu, card, batch_size, check)

@@ -60,6 +60,7 @@ int cuDriverGetVersion(int *version) { *version = number("FAKE_VERSION"); return
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
 int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Fake GPU", size); return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 9 : 0; return 0; }
 int cuTensorMapEncodeTiled(void) { return 100; }
 """
 """The functions of NVIDIA's driver that batchland calls. CUDA itself does not start with it."""

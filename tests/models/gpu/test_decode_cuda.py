@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from commands import batchland
 from PIL import Image
-from toys import needs_codec, on_the_cpu, options, picture, toy_card, write_toy_model
+from toys import batch_model_on_cpu, needs_codec, options, picture, toy_card, write_toy_model
 
 from batchland import score
 from batchland.errors import DeviceError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.devices import gpu_problem
-from batchland.models.gpu import open as gpu
+from batchland.models.gpu import runners as gpu
 from batchland.models.gpu.decode_jpegs import RowDecoders, open_decoders
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.probe_jpegs import probes
@@ -43,9 +43,14 @@ def decoded_there(monkeypatch):
             return plain
         devices = [Device("cpu")] * 2
         decoders = open_decoders(devices, plain.card.preprocess, 1, batch_size)
-        pool = gpu.open_pool(on_the_cpu(path), devices, plain.card, batch_size, {}, decoders)
+        runners = gpu.open_pool(batch_model_on_cpu(path, batch_size), devices, {}, decoders)
         session = replace(
-            plain, _session=None, _pool=pool, decoder=decoders.name, decoder_is_strict=decoders.strict, nodes={CUDA: 4}
+            plain,
+            _session=None,
+            _pool=runners.pool,
+            decoder=decoders.name,
+            decoder_is_strict=decoders.strict,
+            nodes={CUDA: 4},
         )
         opened.append(session)
         return session
@@ -141,10 +146,8 @@ class Refusing:
 def test_the_cpu_decodes_refused_files(images, model, tmp_path, decoded_there, monkeypatch):
     real = gpu.open_pool
 
-    def refusing(create, devices, card, batch_size, settings, decoders):
-        return real(
-            create, devices, card, batch_size, settings, decoders._replace(each=tuple(map(Refusing, decoders.each)))
-        )
+    def refusing(model, devices, settings, decoders):
+        return real(model, devices, settings, decoders._replace(each=tuple(map(Refusing, decoders.each))))
 
     monkeypatch.setattr(gpu, "open_pool", refusing)
     score(images, tmp_path / "cpu.parquet", options(model))
