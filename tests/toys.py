@@ -68,6 +68,29 @@ def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
     return path
 
 
+def write_dense_model(path: Path, size: int = 8) -> Path:
+    """Probabilities are the softmax of one matrix product: what the stand-ins for a GPU can compute."""
+    card = toy_card(size)
+    weight = np.random.default_rng(0).normal(size=(size * size * 3, 3)).astype(np.float32) / (25 * size)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["floats"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.save(model, path)
+    return path
+
+
 def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = (32, 24), kind: str = "JPEG") -> bytes:
     """Bytes of a picture of one colour, (width, height) pixels."""
     buffer = BytesIO()

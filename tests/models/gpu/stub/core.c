@@ -121,6 +121,8 @@ int stub_allocate(void **pointer, size_t size, const char *function) {
     return full ? OUT_OF_MEMORY : OK;
 }
 
+long stub_allocations(void) { return allocations; }
+
 int stub_release(void *pointer, const char *function) {
     if (!pointer) return OK;
     stub_trace("%s %p", function, pointer);
@@ -340,6 +342,9 @@ bool stub_is_capturing(stream *given) { return real(given)->capture != NULL; }
 
 int stub_launch_graph(void *argument, stream *on) {
     struct graph *graph = argument;
+    int pieces = 0;
+    for (struct piece *piece = graph->first; piece; piece = piece->next) pieces++;
+    stub_trace("cudaGraphLaunch stream %p pieces %d", (void *)on, pieces);
     for (struct piece *piece = graph->first; piece; piece = piece->next) {
         int status = stub_enqueue(on, piece->run, piece->arguments, piece->size);
         if (status) return status;

@@ -40,6 +40,9 @@ int stub_failure(void);
 void stub_fail(int status);
 
 int stub_allocate(void **pointer, size_t size, const char *function);
+/* How many allocations were tried, and pieces of computing begun. */
+long stub_allocations(void);
+long stub_pieces(void);
 int stub_release(void *pointer, const char *function);
 void stub_memory(size_t *available, size_t *total);
 /* The GPU whose memory holds this address, or -1 for the host's memory. */

@@ -235,7 +235,6 @@ int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flag
     return OK;
 }
 int cudaGraphLaunch(void *executable, stream *on) {
-    stub_trace("cudaGraphLaunch stream %p", (void *)on);
     return stub_launch_graph(executable, on);
 }
 
@@ -296,8 +295,10 @@ int __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, stream *
     return OK;
 }
 
+static __thread int last_error;
+
 int __cudaLaunchKernel(void *kernel, dim3 grid, dim3 block, void **arguments, size_t shared, stream *on) {
-    if (stub_number("STUB_NO_KERNELS", 0)) return NO_KERNEL_IMAGE;
+    if (stub_number("STUB_NO_KERNELS", 0)) return last_error = NO_KERNEL_IMAGE;
     return stub_launch_kernel(kernel, grid.x, arguments, on);
 }
 int cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t shared, stream *on) {
@@ -344,7 +345,6 @@ int cudaMemPoolGetAttribute(void *pool, int attribute, void *value) {
 
 /* Errors */
 
-static __thread int last_error;
 int cudaGetLastError(void) {
     int status = last_error;
     last_error = OK;

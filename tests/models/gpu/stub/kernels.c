@@ -1,4 +1,7 @@
-/* What the stand-in computes: enough for a model of Cast, MatMul and Softmax. All other kernels do nothing. */
+/* What the stand-in computes: enough for a model of Cast, MatMul and Softmax. All other kernels do nothing.
+
+   STUB_BREAK_AT      the piece of computing, counted from 1, that breaks the GPU (never)
+   STUB_STOP_AT       the piece of computing from which on nothing is computed, without an error (never) */
 #include "kernels.h"
 #include <math.h>
 
@@ -28,6 +31,15 @@ static const char *name_of(const void *function) {
 
 static bool starts(const char *name, const char *with) { return !strncmp(name, with, strlen(with)); }
 
+static long pieces;
+long stub_pieces(void) { return pieces; }
+
+static bool works(void) {
+    long piece = __sync_add_and_fetch(&pieces, 1), stop = stub_number("STUB_STOP_AT", 0);
+    if (piece == stub_number("STUB_BREAK_AT", 0)) stub_fail(ILLEGAL_ADDRESS);
+    return !stub_failure() && !(stop && piece >= stop);
+}
+
 /* Memory of another GPU or of the host is out of reach */
 static bool reachable(const void *pointer) {
     if (stub_owner(pointer) == stub_device) return true;
@@ -45,7 +57,7 @@ struct cast {
 static void do_cast(void *argument) {
     struct cast *cast = argument;
     stub_trace("work cast %p <- %p", (void *)cast->to, (void *)cast->from);
-    if (!reachable(cast->from) || !reachable(cast->to)) return;
+    if (!works() || !reachable(cast->from) || !reachable(cast->to)) return;
     for (long index = 0; index < cast->count; index++) cast->to[index] = cast->from[index];
 }
 
@@ -58,7 +70,7 @@ struct softmax {
 static void do_softmax(void *argument) {
     struct softmax *softmax = argument;
     stub_trace("work softmax %p <- %p", (void *)softmax->to, (void *)softmax->from);
-    if (!reachable(softmax->from) || !reachable(softmax->to)) return;
+    if (!works() || !reachable(softmax->from) || !reachable(softmax->to)) return;
     for (int row = 0; row < softmax->rows; row++) {
         const float *from = softmax->from + (long)row * softmax->stride;
         float *to = softmax->to + (long)row * softmax->stride, highest = -INFINITY, sum = 0;
@@ -97,7 +109,7 @@ static void do_product(void *argument) {
     struct product *p = argument;
     struct product_shape *s = &p->shape;
     stub_trace("work product %p <- %p", (void *)p->c, (void *)p->b);
-    if (!reachable(p->a) || !reachable(p->b) || !reachable(p->c)) return;
+    if (!works() || !reachable(p->a) || !reachable(p->b) || !reachable(p->c)) return;
     for (int row = 0; row < s->m; row++)
         for (int column = 0; column < s->n; column++) {
             double sum = 0;
