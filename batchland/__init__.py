@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchland.demo.sample import draw_sample
     from batchland.evaluation.comparison import Comparison, compare
     from batchland.evaluation.evaluate import Evaluation, evaluate
+    from batchland.evaluation.frames import read
     from batchland.evaluation.gates import Gate, GateResult, check_gates, parse_gate
     from batchland.evaluation.options import CompareOptions, EvaluateOptions
     from batchland.evaluation.saved import Report, read_report
@@ -70,6 +71,7 @@ _PUBLIC = {
     "open_session": "batchland.models.session",
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.scoring.predict",
+    "read": "batchland.evaluation.frames",
     "read_report": "batchland.evaluation.saved",
     "read_runs": "batchland.nightly.record_files",
     "run_night": "batchland.nightly.runner",
@@ -111,6 +113,7 @@ __all__ = [
     "open_session",
     "parse_gate",
     "predict",
+    "read",
     "read_report",
     "read_runs",
     "run_night",

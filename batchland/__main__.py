@@ -1,5 +1,27 @@
-"""`python -m batchland`."""
+"""The `batchland` command, also as `python -m batchland`."""
+
+import os
+import sys
 
 from batchland.cli.main import main
 
-main(prog_name="batchland")
+
+def run() -> None:
+    """Run the command line and end the process with its exit code.
+
+    A decoder that was given up and still runs would crash Python if it ended while Python shuts down. Then the process
+    ends at once.
+    """
+    try:
+        main(prog_name="batchland")
+    except SystemExit as end:
+        loader = sys.modules.get("batchland.images.loader")
+        if loader is None or not loader.abandoned_decoders():
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
+if __name__ == "__main__":
+    run()

@@ -2,11 +2,13 @@
 
     BatchlandError                     exit
     ├── UsageError                      2   an option, a path or a label set that cannot be used as given
-    ├── TooManyFailedError              3   done, but more images failed than --max-failed allows
+    ├── TooManyFailedError              3   done, but more images failed than max_failed allows
     ├── GateFailedError                 4   an evaluation gate failed
+    ├── WrongDeliveryError              4   a job's delivery has too much or the wrong things in it
     ├── ModelError                      5   the model file cannot be used
     │   └── DeviceError                 5   the device that was asked for cannot be used
     ├── MissingInputError              66   a job's delivery, or a shard, is missing or not complete yet
+    │   └── IncompleteDeliveryError    66   a job's delivery lacks images that its contract asks for
     ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
     ├── EngineError                    69   a Ray cluster cannot be reached or broke down; a rerun resumes
     ├── InputError                     74   the storage of the images is gone; a rerun resumes
@@ -63,6 +65,12 @@ class GateFailedError(BatchlandError):
     exit_code = 4
 
 
+class WrongDeliveryError(BatchlandError):
+    """A job's delivery has too much or the wrong things in it."""
+
+    exit_code = 4
+
+
 class ModelError(BatchlandError):
     """The model file cannot be used: not ONNX, without a card, with another input or output."""
 
@@ -77,6 +85,10 @@ class MissingInputError(BatchlandError):
     """A job's delivery is missing, empty or still growing; a shard is missing or unfinished."""
 
     exit_code = 66
+
+
+class IncompleteDeliveryError(MissingInputError):
+    """A job's delivery lacks images that its contract asks for; they may still come."""
 
 
 class DownloadError(BatchlandError):

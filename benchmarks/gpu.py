@@ -4,7 +4,7 @@
     python -m benchmarks.gpu --device cpu --models scratch --sizes small --count 64 --seconds 0.5   # all but the GPU
 
 D: images/s read, decoded and resized by all cores. M: images/s through the model as it is scored with, on pixels that
-lie in memory. A perfect pipeline reaches min(D, M). Every way is a process of its own; all take their turns, round
+lie in memory. A perfect pipeline reaches min(D, M). Each way runs as a separate process; all take turns, round
 after round; the tables give medians.
 """
 
@@ -81,10 +81,10 @@ def gpu_facts() -> list[dict[str, str]]:
     fields = ("name", "driver_version", "memory.total", "power.limit")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [dict(zip(fields, line.split(", "), strict=True)) for line in told.splitlines()]
+    return [dict(zip(fields, line.split(", "), strict=True)) for line in output.splitlines()]
 
 
 def _measure(model: str, options: argparse.Namespace) -> dict[str, Rounds]:

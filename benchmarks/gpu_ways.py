@@ -53,7 +53,7 @@ def decode_cuda(options: Options) -> Found:
     from batchland.models.ort import ort
     from batchland.system.cores import usable_cores
 
-    place = _place_of_gpu(options.device)
+    target = _gpu_target(options.device)
     spec = _open(options.model, "cpu").card.preprocess
     count = options.batch_size * RUNNERS_PER_GPU
     left = [
@@ -62,11 +62,11 @@ def decode_cuda(options: Options) -> Found:
     jpegs = [jpeg for jpeg in left if jpeg is not None]
     batches = [dict(enumerate(jpegs[start::RUNNERS_PER_GPU])) for start in range(RUNNERS_PER_GPU)]
     threads = max(1, usable_cores() // RUNNERS_PER_GPU)
-    decoders = open_decoders([place] * RUNNERS_PER_GPU, spec, threads, options.batch_size)
+    decoders = open_decoders([target] * RUNNERS_PER_GPU, spec, threads, options.batch_size)
     runners: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for decoder, jpegs_of_one in zip(decoders.each, batches, strict=True):
         shape = (len(jpegs_of_one), *spec.shape)
-        on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *place)
+        on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *target)
         runners.put((decoder, jpegs_of_one, on_device))
 
     def call() -> None:
@@ -95,11 +95,11 @@ def copies(options: Options) -> Found:
     from batchland.models.gpu.cudart import pinned_zeros, use_gpu
     from batchland.models.ort import ort
 
-    place = _place_of_gpu(options.device)
-    if place.kind == "cuda":
-        use_gpu(place.number)
+    target = _gpu_target(options.device)
+    if target.kind == "cuda":
+        use_gpu(target.number)
     shape = (options.batch_size, *_open(options.model, "cpu").card.preprocess.shape)
-    on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *place)
+    on_device = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, *target)
     found = {}
     for name, host in (("pageable", np.ones(shape, np.uint8)), ("pinned", pinned_zeros(shape))):
         rate = _rate(lambda host=host: on_device.update_inplace(host), 1, 1, options.seconds)
@@ -202,21 +202,21 @@ def _open(path: str, device: str, batch_size: int | None = None, **settings: str
     return open_session(path, device, batch_size=batch_size, gpu_settings=settings)
 
 
-def _place(device: str):
+def _target(device: str):
     from batchland.models.gpu.device import Device
 
     kind, _, number = device.partition(":")
     return Device("cpu" if kind == "cpu" else "cuda", int(number or 0))
 
 
-def _place_of_gpu(device: str):
+def _gpu_target(device: str):
     """With NVIDIA's libraries loaded, which what uses the GPU without a session needs, too."""
     from batchland.models.devices import gpu_problem
 
-    place = _place(device)
-    if place.kind == "cuda" and (problem := gpu_problem()):
+    target = _target(device)
+    if target.kind == "cuda" and (problem := gpu_problem()):
         raise SystemExit(problem)
-    return place
+    return target
 
 
 def _leave(options: Options, *, checked: bool) -> Found:
@@ -299,7 +299,7 @@ def _torch_rate(options: Options, *, half: bool, compiled: bool) -> Found:
     from batchland.training.models import build
 
     card = _open(options.model, "cpu").card
-    device = torch.device(str(_place(options.device)))
+    device = torch.device(str(_target(options.device)))
     model = build(card.architecture, len(card.classes), card.preprocess).eval()
     on_gpu = device.type == "cuda"
     dtype = (torch.float16 if on_gpu else torch.bfloat16) if half else torch.float32
@@ -339,7 +339,7 @@ def _utilisation(device: str):
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(_place(device).number)
+        handle = pynvml.nvmlDeviceGetHandleByIndex(_target(device).number)
     except Exception:  # neither the package nor a driver need be here
         yield found
         return

@@ -187,13 +187,13 @@ def _again(data: bytes, *, progressive: bool) -> bytes:
 
 def _damaged(data: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
     start = data.index(b"\xff\xda") + 14
-    place = int(rng.integers(start, len(data) - 2 - HOLE)) if len(data) - 2 - HOLE > start else start
+    offset = int(rng.integers(start, len(data) - 2 - HOLE)) if len(data) - 2 - HOLE > start else start
     noise = rng.integers(0, 255, HOLE, np.uint8).tobytes()
-    flipped = bytes([data[place] ^ (1 << int(rng.integers(8)))])
-    yield "cut and closed", data[:place] + data[-2:]
-    yield f"a hole of {HOLE} zeros", data[:place] + bytes(HOLE) + data[place + HOLE :]
-    yield f"{HOLE} other bytes", data[:place] + noise + data[place + HOLE :]
-    yield "one bit", data[:place] + flipped + data[place + 1 :]
+    flipped = bytes([data[offset] ^ (1 << int(rng.integers(8)))])
+    yield "cut and closed", data[:offset] + data[-2:]
+    yield f"a hole of {HOLE} zeros", data[:offset] + bytes(HOLE) + data[offset + HOLE :]
+    yield f"{HOLE} other bytes", data[:offset] + noise + data[offset + HOLE :]
+    yield "one bit", data[:offset] + flipped + data[offset + 1 :]
 
 
 def _fails(data: bytes) -> bool:

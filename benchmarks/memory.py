@@ -1,6 +1,6 @@
 """Does scoring slow down, or take more memory, with the number of images? `python -m benchmarks.memory`
 
-Hard links of a few hundred photos, in folders of a thousand, each number of them a run of `batchland score` of its own.
+Hard links of a few hundred photos, in folders of a thousand, one run of `batchland score` for each number of photos.
 """
 
 import argparse

@@ -43,7 +43,7 @@ def find_model(name: str, work: Path) -> Path:
         return Path(name)
     path = work / f"{name}.onnx"
     if not path.exists():
-        # in a process of its own: torch here would be counted as every child's peak memory
+        # in a separate process: torch here would count as the peak memory of every child
         command = [sys.executable, "-m", "benchmarks.models", architecture, str(path), precision or "fp32"]
         subprocess.run(command, check=True)
     return path

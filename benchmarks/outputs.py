@@ -66,8 +66,8 @@ def main() -> None:
             server.kill()
     print(describe_machine())
     for kind, spent in seconds.items():
-        told = ", ".join(f"{count} {request}" for request, count in sorted(asked[kind].items()))
-        print(f"{kind}: {median(spent):.2f} s (from {min(spent):.2f} to {max(spent):.2f}); {told or 'no requests'}")
+        requests = ", ".join(f"{count} {request}" for request, count in sorted(asked[kind].items()))
+        print(f"{kind}: {median(spent):.2f} s (from {min(spent):.2f} to {max(spent):.2f}); {requests or 'no requests'}")
 
 
 def _batches(refs: list[ImageRef]) -> Iterator[pa.RecordBatch]:

@@ -29,9 +29,9 @@ def main(files: list[str]) -> None:
         for session in sessions:
             session.predict(pixels)
         rounds = [[seconds(session, pixels) for session in sessions] for _ in range(ROUNDS)]
-        for place, session in enumerate(sessions):
-            rate = batch / statistics.median(each[place][0] for each in rounds)
-            cpu, wall = (statistics.median(each[0][kind] / each[place][kind] for each in rounds) for kind in (0, 1))
+        for index, session in enumerate(sessions):
+            rate = batch / statistics.median(each[index][0] for each in rounds)
+            cpu, wall = (statistics.median(each[0][kind] / each[index][kind] for each in rounds) for kind in (0, 1))
             size = session.path.stat().st_size / 1e6
             print(f"| {session.path.name} | {size:.1f} | {batch} | {rate:.1f} | {cpu:.2f} | {wall:.2f} |")
 

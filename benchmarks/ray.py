@@ -2,7 +2,7 @@
 
     python -m benchmarks.ray --model transfer --count 2000
 
-Each way is a tree of processes of its own; they take their turns, round after round. Whole: images/s of the whole
+Each way is a separate tree of processes; they take turns, round after round. Whole: images/s of the whole
 process. Steady: from the batch that completes a quarter of the images to the last one, so without start-up and without
 what was decoded ahead by then. Memory: the largest sum over all processes of their proportional set sizes (PSS, which
 counts shared pages once), sampled twice a second.

@@ -3,8 +3,8 @@
     python -m benchmarks.score --model scratch --size small --count 1000
     python -m benchmarks.score --images photos/ --model models/transfer.onnx
 
-Every way is a process of its own; all take their turns, round after round, so that a machine whose speed drifts drifts
-for all. The table gives medians over the rounds, and medians of ratios within a round.
+Each way runs as a separate process; all take turns, round after round, so that a drift of the machine affects all.
+The table gives medians over the rounds, and medians of ratios within a round.
 
 D: images/s read, decoded and resized with all cores. M: images/s through the bare onnxruntime session with all cores,
 in one call or in one call per core, whichever is faster. L = 1 / (1/D + 1/M) is what a perfect pipeline on the same

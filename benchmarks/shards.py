@@ -4,9 +4,10 @@
     python -m benchmarks.shards assign --rows 10000000
     python -m benchmarks.shards throughput --model scratch --count 3000
 
-merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a process
-of its own. assign: finds a shard's own among that many names, as they would come from a listing. throughput: `score` on
-all cores, against two shards at once on half of the cores each, and their merge; each round runs both ways.
+merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a
+separate process. assign: finds the names of a shard among that many names, as they would come from a listing.
+throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge; each round
+runs both ways.
 """
 
 import argparse

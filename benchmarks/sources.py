@@ -69,9 +69,9 @@ def _overhead(options: argparse.Namespace) -> str:
         server.start()
         os.environ.update(server.environment)
         try:
-            places = _lay_out(photos, bucket)
+            layouts = _lay_out(photos, bucket)
             rounds = [
-                {kind: _scored(place, model, Path(name)) for kind, place in places.items()}
+                {kind: _scored(arguments, model, Path(name)) for kind, arguments in layouts.items()}
                 for _ in range(options.rounds)
             ]
         finally:
@@ -103,10 +103,21 @@ def _lay_out(photos: Path, bucket: Path) -> dict[str, list[str]]:
     }
 
 
-def _scored(place: list[str], model: Path, work: Path) -> dict[str, Any]:
+def _scored(arguments: list[str], model: Path, work: Path) -> dict[str, Any]:
     out = work / "out.parquet"
     return timed(
-        [sys.executable, "-m", "batchland", "score", *place, "--model", str(model), "--out", str(out), "--overwrite"]
+        [
+            sys.executable,
+            "-m",
+            "batchland",
+            "score",
+            *arguments,
+            "--model",
+            str(model),
+            "--out",
+            str(out),
+            "--overwrite",
+        ]
     )
 
 

@@ -4,7 +4,7 @@
 
 prints three Markdown tables; `--only` picks one. DATA is a folder with train/CLASS/*.jpg and test/CLASS/*.jpg. The
 plain loop is the walk-through's: ImageFolder, DataLoader with two workers, torchvision's transforms, batches of 32.
-Where time is compared, both sides run in turns, each in a process of its own, and CPU seconds (workers included) stand
+Where time is compared, both sides run in turns, each in a separate process, and CPU seconds (workers included) stand
 beside wall seconds. `--photos` takes only so many photos for that: both sides' cost grows with their number.
 """
 
@@ -32,7 +32,7 @@ FROZEN_EPOCHS = 20
 
 @click.group()
 def main() -> None:
-    """`training.py compare DATA` is what people call; the others are its parts, each run in a process of its own."""
+    """`training.py compare DATA` is the command; the others are its parts, each run in a separate process."""
 
 
 @main.command()
@@ -74,8 +74,8 @@ def _recipes(data: Path, folder: Path, epochs: int, size: int) -> None:
 def _epochs(data: Path, rounds: int) -> None:
     turns = [(_part("plain-epoch", data), _part("ours-epoch", data)) for _ in range(rounds)]
     _table_head("an epoch after the first, 224 x 224", "wall s", "CPU s")
-    for place, name in enumerate(("plain loop", "batchland train --recipe walkthrough")):
-        _row(name, *(_spread([turn[place][key] for turn in turns]) for key in ("wall", "cpu")))
+    for index, name in enumerate(("plain loop", "batchland train --recipe walkthrough")):
+        _row(name, *(_spread([turn[index][key] for turn in turns]) for key in ("wall", "cpu")))
     _row("ratio", *(_spread([theirs[key] / ours[key] for theirs, ours in turns]) for key in ("wall", "cpu")))
 
 
@@ -208,7 +208,7 @@ def _plain_loop(
     folder = data / "train"
     training, validation = _split(datasets.ImageFolder(str(folder)).samples)
     sets = [datasets.ImageFolder(str(folder), transform) for transform in (augment, as_it_is)]
-    labels = [sets[0].targets[place] for place in training]
+    labels = [sets[0].targets[index] for index in training]
     sampler = ImbalancedDatasetSampler(labels, callback_get_label=list)
     batches = DataLoader(Subset(sets[0], training), BATCH, sampler=sampler, num_workers=WORKERS)
     kept = DataLoader(Subset(sets[1], validation), BATCH, num_workers=WORKERS)

@@ -1,4 +1,4 @@
-"""Write schemas/*.json, what every file of batchland looks like, out of the code: `make schemas`.
+"""Write schemas/*.json, which describe every file and JSON output of batchland, from the code: `make schemas`.
 
 JSON documents get a JSON Schema, tables the list of their columns. Nothing else imports this module.
 """
@@ -11,6 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
+from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RunResult
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
     CONFUSION,
@@ -31,11 +32,18 @@ from batchland.trend.schema import TREND
 DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "model_card": (ModelCard, "The metadata `batchland` of an ONNX model."),
     "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
-    "manifest": (Manifest, "The manifest beside predictions, written last."),
+    "manifest": (
+        Manifest,
+        "The manifest beside predictions; `score --json` and `merge --json` print it.",
+    ),
     "summary": (EvaluationSummary, "summary.json of a report."),
-    "comparison_summary": (ComparisonSummary, "summary.json of a comparison."),
+    "comparison_summary": (ComparisonSummary, "summary.json of a comparison. Printed by `compare --json`."),
     "history": (Night, "A line of `batchland history --json`: one model in one night."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
+    "run_result": (RunResult, "Printed by `batchland run --json`."),
+    "job_check": (JobCheck, "Printed by `batchland job check --json`."),
+    "evaluate_result": (EvaluateResult, "Printed by `batchland evaluate --json`."),
+    "doctor": (DoctorResult, "Printed by `batchland doctor --json`."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "predictions": (PREDICTIONS, "One row per listed image, in listing order."),
@@ -79,7 +87,7 @@ def _table(name: str, schema: pa.Schema, description: str) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Write the files, and remove those that are no longer any's."""
+    """Write the files, and remove those of former documents."""
     folder.mkdir(exist_ok=True)
     files = schema_files()
     for path in folder.glob("*.json"):

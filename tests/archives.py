@@ -1,4 +1,4 @@
-"""Archives for the tests, good and malicious, and a server whose manners can be spoilt."""
+"""Good and malicious archives, and a file server with configurable faults."""
 
 import io
 import stat
@@ -49,7 +49,7 @@ def tar_of(files: dict[str, bytes], *members: tarfile.TarInfo, compression: str 
 
 @dataclass
 class Manners:
-    """How the server answers. `requests` tells what it was asked: the Range header of each request, or None."""
+    """How the server answers. `requests` holds the Range header of each request, or None."""
 
     content: bytes = b""
     etag: str | None = '"first"'
@@ -61,14 +61,14 @@ class Manners:
     """Error statuses, one for each request; then the file."""
     redirect: str | None = None
     length: bool = True
-    """Whether it tells the length."""
+    """Whether it sends Content-Length."""
     requests: list[str | None] = field(default_factory=list)
     url: str = ""
 
 
 @contextmanager
 def server(content: bytes = b"") -> Iterator[Manners]:
-    """A server on this machine, whose only file lies at `manners.url`."""
+    """A local server with one file, at `manners.url`."""
     manners = Manners(content)
 
     class Handler(BaseHTTPRequestHandler):

@@ -25,7 +25,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refs, "retries", batchland.system.retries.Retries())
 
 
-class Nobody:
+class Unprivileged:
     """Context in which this process may not read what it has no permission for, even as root."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,10 +41,10 @@ class Nobody:
 
 
 @pytest.fixture
-def nobody() -> Iterator[Nobody]:
+def nobody() -> Iterator["Unprivileged"]:
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
-    yield Nobody(folder)
+    yield Unprivileged(folder)
     for path in folder.rglob("*"):
         path.chmod(0o755)
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Valid images of every supported kind, and ways to damage them. For tests of what survives what."""
+"""Valid images of every supported kind, and ways to damage them. For robustness tests."""
 
 import random
 import struct
@@ -20,13 +20,13 @@ def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = BytesIO()
-    image.copy().save(buffer, kind, **options)  # saving leaves traces in the image, for the next format to stumble over
+    image.copy().save(buffer, kind, **options)  # saving changes the image, which would affect the next format
     return buffer.getvalue()
 
 
 @cache
 def valid_images() -> dict[str, bytes]:
-    """Small files, named by what is special about them; the first word is the format."""
+    """Small files by name; the first word is the format."""
     rgb = photo()
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
@@ -73,48 +73,48 @@ INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFF
 """Numbers that break arithmetic."""
 
 Mutation = Callable[[bytearray, int, int, int], None]
-"""Changes data at a place, by two numbers."""
+"""Change `data` at `offset`; `size` and `value` are parameters of the change."""
 
 
-def _flip_bit(data: bytearray, place: int, size: int, value: int) -> None:
-    data[place] ^= 1 << value % 8
+def _flip_bit(data: bytearray, offset: int, size: int, value: int) -> None:
+    data[offset] ^= 1 << value % 8
 
 
-def _set_byte(data: bytearray, place: int, size: int, value: int) -> None:
-    data[place] = value % 256
+def _set_byte(data: bytearray, offset: int, size: int, value: int) -> None:
+    data[offset] = value % 256
 
 
-def _set_number(data: bytearray, place: int, size: int, value: int) -> None:
+def _set_number(data: bytearray, offset: int, size: int, value: int) -> None:
     form = ("<I", ">I", "<H", ">H")[size % 4]
     number = INTERESTING[value % len(INTERESTING)] & (0xFFFF if form[1] == "H" else 0xFFFFFFFF)
-    data[place : place + struct.calcsize(form)] = struct.pack(form, number)
+    data[offset : offset + struct.calcsize(form)] = struct.pack(form, number)
 
 
-def _cut_out(data: bytearray, place: int, size: int, value: int) -> None:
-    del data[place : place + size]
+def _cut_out(data: bytearray, offset: int, size: int, value: int) -> None:
+    del data[offset : offset + size]
 
 
-def _insert(data: bytearray, place: int, size: int, value: int) -> None:
-    data[place:place] = random.Random(value).randbytes(size)
+def _insert(data: bytearray, offset: int, size: int, value: int) -> None:
+    data[offset:offset] = random.Random(value).randbytes(size)
 
 
-def _repeat(data: bytearray, place: int, size: int, value: int) -> None:
-    data[place:place] = data[place : place + size] * (1 + value % 5)
+def _repeat(data: bytearray, offset: int, size: int, value: int) -> None:
+    data[offset:offset] = data[offset : offset + size] * (1 + value % 5)
 
 
-def _move(data: bytearray, place: int, size: int, value: int) -> None:
-    piece = data[place : place + size]
-    del data[place : place + size]
+def _move(data: bytearray, offset: int, size: int, value: int) -> None:
+    piece = data[offset : offset + size]
+    del data[offset : offset + size]
     there = value % (len(data) + 1)
     data[there:there] = piece
 
 
-def _fill(data: bytearray, place: int, size: int, value: int) -> None:
-    data[place : place + size] = bytes([value % 256]) * size
+def _fill(data: bytearray, offset: int, size: int, value: int) -> None:
+    data[offset : offset + size] = bytes([value % 256]) * size
 
 
-def _truncate(data: bytearray, place: int, size: int, value: int) -> None:
-    del data[place:]
+def _truncate(data: bytearray, offset: int, size: int, value: int) -> None:
+    del data[offset:]
 
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -123,25 +123,54 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutate(data: bytes, changes: list[tuple[int, int, int, int]]) -> bytes:
-    """The data after changes of (kind, place, size, value), each number taken to what there is."""
+    """Apply changes of (kind, offset, size, value), each number modulo what is possible."""
     changed = bytearray(data)
-    for kind, place, size, value in changes:
+    for kind, offset, size, value in changes:
         if not changed:
             break
-        MUTATIONS[kind % len(MUTATIONS)](changed, place % len(changed), size, value)
+        MUTATIONS[kind % len(MUTATIONS)](changed, offset % len(changed), size, value)
     return with_right_checksums(bytes(changed)) if changes and changes[0][3] % 2 else bytes(changed)
 
 
 def with_right_checksums(data: bytes) -> bytes:
-    """A PNG's checksums put right, so that damage gets past them to the decoder. Other data as it is."""
+    """Recompute the checksums of a PNG, so that the damage reaches the decoder. Other data is returned unchanged."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
-    chunks, place = [data[:8]], 8
-    while place + 12 <= len(data):
-        size = int.from_bytes(data[place : place + 4])
-        body = data[place + 4 : place + 8 + size]
+    chunks, offset = [data[:8]], 8
+    while offset + 12 <= len(data):
+        size = int.from_bytes(data[offset : offset + 4])
+        body = data[offset + 4 : offset + 8 + size]
         if len(body) < size + 4:
             break
-        chunks += [data[place : place + 4], body, struct.pack(">I", zlib.crc32(body))]
-        place += size + 12
-    return b"".join([*chunks, data[place:]])
+        chunks += [data[offset : offset + 4], body, struct.pack(">I", zlib.crc32(body))]
+        offset += size + 12
+    return b"".join([*chunks, data[offset:]])
+
+
+def slow_jpeg(side: int, scans: int) -> bytes:
+    """A small grey progressive JPEG of side x side pixels whose every scan refines all of them: seconds of CPU time."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+    def code(kind: int, symbol: int) -> bytes:
+        return segment(0xC4, bytes([kind << 4, 1, *[0] * 15, symbol]))
+
+    def scan(begin: int, end: int, bits: int, data: bytes) -> bytes:
+        return segment(0xDA, bytes([1, 1, 0, begin, end, bits])) + data
+
+    blocks = ((side + 7) // 8) ** 2
+    runs = blocks // 32767 + 1  # of 32,767 blocks without anything to refine
+    pattern = ("0" + "1" * 14) * runs
+    pattern += "1" * (-len(pattern) % 8)
+    refinement = int(pattern, 2).to_bytes(len(pattern) // 8).replace(b"\xff", b"\xff\0")
+    return b"".join(
+        [
+            b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64),
+            segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0"),
+            code(0, 0) + scan(0, 0, 0, bytes((blocks + 7) // 8)),
+            code(1, 0xE0) + scan(1, 63, 0x01, refinement),
+            scan(1, 63, 0x10, refinement) * (scans - 2),
+            b"\xff\xd9",
+        ]
+    )

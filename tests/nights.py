@@ -26,6 +26,7 @@ EXIT_CODES: dict[Outcome, int | None] = {
     "skipped": 0,
     "too_many_failed": 3,
     "gate_failed": 4,
+    "wrong_delivery": 4,
     "missing_input": 2,
     "failed": 74,
     "time_limit": 143,

@@ -1,4 +1,4 @@
-"""Toys for the tests: a three-class model whose answer is the dominant colour, and pictures to go with it."""
+"""A three-class toy model that predicts the dominant colour, and pictures for it."""
 
 import hashlib
 from importlib.util import find_spec
@@ -103,10 +103,10 @@ def options(model: Path, **changes: Any) -> ScoreOptions:
     return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
 
 
-def read_all(place: Path | str) -> list[tuple[str, bytes | str]]:
+def read_all(images: Path | str) -> list[tuple[str, bytes | str]]:
     """Names of a source's images with their contents, or the codes of what failed."""
     found: list[tuple[str, bytes | str]] = []
-    for ref in open_source(place).images(Ignored()):
+    for ref in open_source(images).images(Ignored()):
         try:
             found.append((ref.name, read_image(ref).data))
         except ImageError as error:

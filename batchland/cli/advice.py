@@ -9,7 +9,7 @@ from batchland.errors import BatchlandError
 ADVICE: Final[dict[str, str]] = {
     "cache_dir": "choose another folder with --cache-dir",
     "cache_limit": "raise the limit with --cache-limit, or train at a smaller --size",
-    "download_weights": "download the file elsewhere and give it with --weights FILE, or try --weights none",
+    "download_weights": "give a file or an installed package with --weights, or try --weights none",
     "export_drop": "use another --precision, or allow more with --max-drop",
     "lower_learning_rate": "use a lower --learning-rate",
     "name_folder": "name the folder with --out",
@@ -19,7 +19,7 @@ ADVICE: Final[dict[str, str]] = {
     "resume_same": "give the same data and options, or leave out --resume to start from the beginning",
     "resume_training": "run the same command with --resume to continue",
     "training_data": "give the folder of the data that the model was trained on with --data",
-    "weights_backbone": "give {name} weights, or name the network of the file with --backbone",
+    "weights_backbone": "name the network of the weights with --backbone",
     "adopt": "add one with `batchland adopt {model} --classes labels.txt --preprocess imagenet --out adopted.onnx`",
     "all_files": "--all-files lists every file",
     "baseline": "give it with --baseline",

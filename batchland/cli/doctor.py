@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, options_of
+from batchland.cli.options import Flag, json_option, options_of, print_json
 
 
 @command(epilog="Example: batchland doctor --job jobs/nightly.toml")
@@ -15,7 +15,7 @@ from batchland.cli.options import Flag, options_of
     Flag("model", "-m"),
     Flag("device", metavar="auto|cpu|cuda[:N]|tensorrt[:N]", brief=True),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON, one a line.")
+@json_option
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:
     """Check that batchland can run here, or a job.
 
@@ -23,18 +23,21 @@ def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> 
     to do about it. The exit code is 1 if a check failed; warnings are no failures. A job names its models and its
     device itself.
     """
-    import json
     from itertools import chain
 
+    from batchland.cli.documents import DoctorCheck, DoctorResult
     from batchland.doctor.examine import examine_installation, examine_job, examine_model
 
     if job and (model or device != "auto"):
         raise click.UsageError("a job names its models and its device itself; leave out --model and --device")
-    failed = False
+    checks = []
     for check in chain(examine_installation(), examine_job(job) if job else examine_model(model, device)):
-        failed |= check.state == "fail"
-        advice = f" -> {check.advice}" if check.advice else ""
-        line = json.dumps(check._asdict()) if as_json else f"{check.state:5} {check.name:15} {check.found}{advice}"
-        click.echo(line)
-    if failed:
+        checks.append(check)
+        if not as_json:
+            advice = f" -> {check.advice}" if check.advice else ""
+            click.echo(f"{check.state:5} {check.name:15} {check.found}{advice}")
+    ok = all(check.state != "fail" for check in checks)
+    if as_json:
+        print_json(DoctorResult(ok=ok, checks=tuple(DoctorCheck(**check._asdict()) for check in checks)))
+    if not ok:
         raise SystemExit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, options_of
+from batchland.cli.options import Flag, build, complete_path, json_option, options_of, print_json
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,11 +20,12 @@ _markdown_option = click.option(
 )
 _images_flag = Flag("images", type=click.Path(path_type=Path, exists=True, file_okay=False))
 _no_pictures_option = click.option("--no-pictures", is_flag=True, help="Leave thumbnails out of the page.")
+_ONE_FORMAT = "give --markdown or --json, not both"
 _report_options = options_of("batchland.report.options:ReportOptions", "overwrite")
 
 
 @command(epilog='Example: batchland evaluate preds.parquet --labels data/test --out report/ --fail-if "top1 < 0.70"')
-@click.argument("predictions", metavar="PREDS [PREDS]", nargs=-1, required=True)
+@click.argument("predictions", metavar="PREDS [PREDS]", nargs=-1, required=True, shell_complete=complete_path)
 @click.option(
     "-l",
     "--labels",
@@ -45,6 +46,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
     "--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report, for drop(...) gates."
 )
 @_markdown_option
+@json_option
 @options_of(
     "batchland.evaluation.options:EvaluateOptions",
     Flag("strip_prefix", metavar="TEXT"),
@@ -64,6 +66,7 @@ def evaluate(
     gates: tuple[str, ...],
     baseline: Path | None,
     as_markdown: bool,
+    as_json: bool,
     no_pictures: bool,
     overwrite: bool,
     **values: Any,
@@ -77,6 +80,7 @@ def evaluate(
     Given two PREDS, each gets its report in a folder below --out, and --out itself gets what `batchland compare` writes
     about both. Gates then apply to the second, and drop(...) compares it with the first unless --baseline is given.
     """
+    from batchland.cli.documents import EvaluateResult, GateOutcome, Report
     from batchland.evaluation.evaluate import evaluate as run
     from batchland.evaluation.gates import check_gates, parse_gate, raise_if_failed
     from batchland.evaluation.options import EvaluateOptions
@@ -84,7 +88,12 @@ def evaluate(
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
     from batchland.report.write import report_names, write_report, write_side_by_side
+    from batchland.system.arrow import keep_pandas_out
 
+    keep_pandas_out()
+
+    if as_json and as_markdown:
+        raise click.UsageError(_ONE_FORMAT)
     if len(predictions) > 2:
         raise UsageError(f"{len(predictions)} predictions files: give one, or two to have them compared")
     options = build(EvaluateOptions, values)
@@ -97,17 +106,35 @@ def evaluate(
     page = _page(no_pictures, overwrite)
     one = evaluation_markdown if as_markdown else evaluation_terminal_text
     both = comparison_markdown if as_markdown else comparison_terminal_text
+    comparison = None
     if len(evaluations) == 1:
+        folders = [out]
         write_report(evaluations[0], out, page, gates=results)
         texts = [one(evaluations[0], results)]
     else:
+        folders = [out / name for name in report_names(*predictions)]
         first, second = evaluations
         comparison = write_side_by_side(first, second, out, page, gates=results)
         a, b = comparison.summary.a.name, comparison.summary.b.name
         texts = [one(first, name=a), one(second, results, name=b), both(comparison)]
-    click.echo("\n".join(texts), nl=False)
-    if not as_markdown:
-        click.echo(f"report: {out / 'report.html'}")
+    if as_json:
+        print_json(
+            EvaluateResult(
+                reports=tuple(
+                    Report(folder=str(folder), summary=evaluation.summary)
+                    for folder, evaluation in zip(folders, evaluations, strict=True)
+                ),
+                comparison=comparison.summary if comparison else None,
+                gates=tuple(
+                    GateOutcome(gate=each.gate.text, failed=each.failed, value=each.value, message=each.message)
+                    for each in results
+                ),
+            )
+        )
+    else:
+        click.echo("\n".join(texts), nl=False)
+        if not as_markdown:
+            click.echo(f"report: {out / 'report.html'}")
     raise_if_failed(results, out)
 
 
@@ -116,6 +143,7 @@ def evaluate(
 @click.argument("report_b", metavar="REPORT_B", type=click.Path(path_type=Path))
 @_out_option
 @_markdown_option
+@json_option
 @options_of("batchland.evaluation.options:CompareOptions", _images_flag, "confidence", "resamples", "seed")
 @_no_pictures_option
 @_report_options
@@ -124,6 +152,7 @@ def compare(
     report_b: Path,
     out: Path,
     as_markdown: bool,
+    as_json: bool,
     no_pictures: bool,
     overwrite: bool,
     **values: Any,
@@ -132,16 +161,24 @@ def compare(
 
     The reports are of two models or two nights, on the same images. Only images that both scored are compared, pair by
     pair: figures with intervals, classes that changed by more than chance, and the images that got another answer.
+    --json prints the summary.json of the comparison.
     """
     from batchland.evaluation.comparison import compare as run
     from batchland.evaluation.options import CompareOptions
     from batchland.evaluation.saved import read_report
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.write import write_comparison
+    from batchland.system.arrow import keep_pandas_out
 
+    keep_pandas_out()
+
+    if as_json and as_markdown:
+        raise click.UsageError(_ONE_FORMAT)
     comparison = run(read_report(report_a), read_report(report_b), build(CompareOptions, values))
     files = write_comparison(comparison, out, _page(no_pictures, overwrite))
-    if as_markdown:
+    if as_json:
+        print_json(comparison.summary)
+    elif as_markdown:
         click.echo(comparison_markdown(comparison), nl=False)
     else:
         click.echo(f"{comparison_terminal_text(comparison)}report: {files.html}")

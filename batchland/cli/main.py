@@ -10,11 +10,13 @@ import click
 
 from batchland._version import __version__
 from batchland.cli.command import group
+from batchland.cli.completion import completion
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, trend
+from batchland.cli.init import init
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
 from batchland.cli.predict import predict
@@ -29,16 +31,27 @@ _log = logging.getLogger("batchland")
 @group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="batchland")
 @click.option("-v", "--verbose", is_flag=True, help="Log details, too.")
-def main(verbose: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only, and show no progress.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
     """Train image classifiers, score folders of images with them, and evaluate the predictions.
 
     \b
     batchland score photos/ --out preds.parquet
     batchland evaluate preds.parquet --labels data/test --out report/
     """
+    if verbose and quiet:
+        raise click.UsageError("give --verbose or --quiet, not both")
+    stderr = logging.StreamHandler()
+    stderr.setLevel(logging.WARNING if quiet else logging.NOTSET)
+    stderr.addFilter(lambda record: record.levelno > logging.INFO or not getattr(record, "in_summary", False))
     form = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(format=form, stream=sys.stderr, level=logging.WARNING)
+    logging.basicConfig(format=form, handlers=[stderr], level=logging.WARNING)
     _log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if quiet:
+        from batchland.system.progress import without_bars
+
+        ctx.with_resource(without_bars())
 
 
 for _command in (  # in the order of a day's work
@@ -54,11 +67,13 @@ for _command in (  # in the order of a day's work
     merge,
     evaluate,
     compare,
+    init,
     run,
     job,
     history,
     trend,
     doctor,
     cron,
+    completion,
 ):
     main.add_command(_command)

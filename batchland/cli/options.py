@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 from click.types import OptionHelpExtra
 
 if TYPE_CHECKING:
@@ -81,20 +82,32 @@ def build(model: type[Model], values: dict[str, Any]) -> Model:
         raise click.BadParameter(value + plain_message(wrong), context, parameter) from error
 
 
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Complete files and folders, for what may be a URL as well."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 out_option = click.option(
     "-o",
     "--out",
     required=True,
+    shell_complete=complete_path,
     help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
 )
 """Where predictions go."""
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 max_failed_option = click.option(
     "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
 )
 
 
+def print_json(document: "BaseModel") -> None:
+    """Print a document to stdout."""
+    click.echo(document.model_dump_json(indent=2))
+
+
 class _Option(click.Option):
-    """An option whose default is a text where it is no value."""
+    """An option that can show a text as its default, for a default that is not a value."""
 
     default_text: str = ""
 

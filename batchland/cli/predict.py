@@ -31,6 +31,9 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
     from batchland.scoring.options import find_model
     from batchland.scoring.predict import predict as run
     from batchland.scoring.predict import prediction_table
+    from batchland.system.arrow import keep_pandas_out
+
+    keep_pandas_out()
 
     session = open_session(find_model(model), device)
     if session.fallback:

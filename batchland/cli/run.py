@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchland.cli.command import command, group
+from batchland.cli.options import json_option, print_json
 from batchland.system.text import counted
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _set_option = click.option(
 @click.option("--force", is_flag=True, help="Replace a complete partition. Readers see the old or the new one.")
 @click.option("--future", is_flag=True, help="Allow dates after today. Metrics and retention ignore such nights.")
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, without doing it.")
+@json_option
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -45,6 +47,7 @@ def run(
     force: bool,
     future: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Run one night of a job: score, evaluate, check gates, record.
 
@@ -52,17 +55,24 @@ def run(
     never overlap. The record of the night is runs/NAME/DATE/run.json.
 
     \b
-    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed; 5 model or device; 66 no delivery;
-    74 output cannot be written; 75 another run is going on; 130/143 interrupted or out of time; a rerun continues.
+    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed or the delivery is wrong; 5 model or device;
+    66 no or incomplete delivery; 74 output cannot be written; 75 another run is going on;
+    130/143 interrupted or out of time, a rerun continues.
     """
+    from batchland.cli.documents import RunResult
     from batchland.nightly.dates import check_date, local_today
     from batchland.nightly.job import load_job
     from batchland.nightly.plan import plan_night
     from batchland.nightly.run_text import describe_run
     from batchland.nightly.runner import run_night
+    from batchland.system.arrow import keep_pandas_out
 
+    keep_pandas_out()
+
+    if as_json and dry_run:
+        raise click.UsageError("--json prints the records of runs; give `batchland job check --json` for a plan")
     job = load_job(job_file, settings)
-    exit_code = 0
+    exit_code, records = 0, []
     today = local_today()
     nights = _nights(night, first, last) or [job.night(today)]
     if not future:
@@ -72,11 +82,15 @@ def run(
             click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
             continue
         result = run_night(job, day, force=force, quiet=first is not None, future=future)
-        click.echo(describe_run(result.record, error=False), nl=False)  # which the log has said, on stderr
+        records.append(result.record)
+        if not as_json:
+            click.echo(describe_run(result.record, error=False), nl=False)  # the error is on stderr already
         attempt = result.attempt
         exit_code = exit_code or attempt.exit_code or 0
         if attempt.outcome in ("locked", "interrupted"):
             break
+    if as_json:
+        print_json(RunResult(exit_code=exit_code, nights=tuple(records)))
     ctx.exit(exit_code)
 
 
@@ -92,7 +106,7 @@ def _nights(night: datetime | None, first: datetime | None, last: datetime | Non
 
 @group()
 def job() -> None:
-    """Check job files."""
+    """Check job files, remove records."""
 
 
 @job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
@@ -120,8 +134,9 @@ def remove_record(name: str, night: datetime, runs: Path) -> None:
 @job.command(epilog="Example: batchland job check jobs/nightly.toml")
 @click.argument("job_file", metavar="FILE", type=click.Path(path_type=Path))
 @_set_option
+@json_option
 @click.pass_context
-def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None:
+def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json: bool) -> None:
     """Check a job file, and print what a run without --date would do now.
 
     An unknown key, a value that makes no sense or a gate that cannot be read is an error that names it (exit code 2).
@@ -129,12 +144,28 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None
     code: a model that cannot be used (5), a missing delivery (66), missing labels (2), or an output that is not the
     job's (2). `batchland doctor --job` checks the machine as well.
     """
+    from batchland.cli.documents import JobCheck, Problem
     from batchland.nightly.job import load_job
     from batchland.nightly.plan import plan_night
 
     loaded = load_job(job_file, settings)
-    plan = plan_night(loaded, loaded.night(datetime.now().astimezone().date()), open_models=True)
-    click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
+    night = loaded.night(datetime.now().astimezone().date())
+    plan = plan_night(loaded, night, open_models=True)
+    if as_json:
+        problems = tuple(Problem(message=str(each), exit_code=each.exit_code) for each in plan.problems)
+        steps = tuple(line.strip() for line in plan.lines)
+        print_json(
+            JobCheck(
+                job=loaded.name,
+                job_file=str(loaded.file),
+                date=night,
+                ok=not problems,
+                steps=steps,
+                problems=problems,
+            )
+        )
+    else:
+        click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
     ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
 
 

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, max_failed_option, options_of, out_option
-from batchland.system.text import first_few
+from batchland.cli.options import (
+    Flag,
+    build,
+    complete_path,
+    json_option,
+    max_failed_option,
+    options_of,
+    out_option,
+    print_json,
+)
+from batchland.system.text import first_few, ignored_files
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Manifest
@@ -19,7 +28,7 @@ _log = logging.getLogger("batchland")
 
 
 @command(epilog="Example: batchland score photos/ --out preds.parquet --model models/scratch.onnx")
-@click.argument("images", metavar="[DIR]", required=False)
+@click.argument("images", metavar="[DIR]", required=False, shell_complete=complete_path)
 @out_option
 @options_of(
     "batchland.scoring.options:ScoreOptions",
@@ -46,20 +55,24 @@ _log = logging.getLogger("batchland")
     Flag("shard", metavar="I/N"),
 )
 @max_failed_option
-def score(images: str | None, out: str, max_failed: str | None, **values: Any) -> None:
+@json_option
+def score(images: str | None, out: str, max_failed: str | None, as_json: bool, **values: Any) -> None:
     """Score every image of DIR and write a table of top-k predictions.
 
     DIR is a folder, or names tar files (photos-{000..099}.tar) or Parquet files that hold images; any of them may be a
     URL (s3, gs, abfs, hdfs).
 
     Every image gives one row, `ok` or `failed`, in a stable order. An interrupted run continues when the same command
-    is given again. Once the cause of failed images is fixed, --retry-failed scores those again.
+    is given again. Once the cause of failed images is fixed, --retry-failed scores those again. --json prints the
+    manifest.
     """
     from batchland.scoring.listing import open_listing
     from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
+    from batchland.system.arrow import keep_pandas_out
 
+    keep_pandas_out()
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options = build(ScoreOptions, values | {"model": find_model(values["model"])})
     _log.info("model: %s", options.model)
@@ -68,7 +81,9 @@ def score(images: str | None, out: str, max_failed: str | None, **values: Any) -
         summary = run(listing, out, options, on_progress=progress.update)
     if summary.fallback:
         _log.warning("device auto: ran on the CPU, because %s", summary.fallback)
-    if summary.done_before:
+    if as_json:
+        print_json(summary.manifest)
+    elif summary.done_before:
         click.echo(
             f"Shard {options.shard} is scored already, in {_relative(summary.out)}; --overwrite scores it again."
         )
@@ -92,21 +107,12 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
         f"Scored {counts.listed} images of {display_path(images)}{resumed} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "
         f"{manifest.images_per_second:.1f} images/s: {counts.ok} ok, "
-        f"{counts.failed} failed{f' ({codes})' if codes else ''}. {_skipped(manifest)}{_on_gpus(manifest)}"
+        f"{counts.failed} failed{f' ({codes})' if codes else ''}{ignored_files(manifest.ignored)}. "
+        f"{_on_gpus(manifest)}"
         f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
         f"Predictions: {_relative(summary.out)}; manifest: {_relative(summary.manifest_path)}."
     )
-
-
-def _skipped(manifest: "Manifest") -> str:
-    """Files that were not listed, except hidden files and those with other extensions."""
-    kinds = ", ".join(
-        f"{kind} {count}"
-        for kind, count in manifest.ignored.items()
-        if kind not in ("hidden", "no extension") and not kind.startswith(".")
-    )
-    return f"Skipped: {kinds}. " if kinds else ""
 
 
 def _on_gpus(manifest: "Manifest") -> str:

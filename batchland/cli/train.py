@@ -35,7 +35,7 @@ _log = logging.getLogger("batchland")
     Flag("batch_size", "-b"),
     "learning_rate",
     Flag("backbone", metavar="NAME"),
-    Flag("weights", metavar="imagenet|none|FILE"),
+    Flag("weights", metavar="imagenet|none|FILE|PACKAGE"),
     "views",
     Flag("unfreeze", metavar="LAYERS"),
     "unfreeze_epochs",

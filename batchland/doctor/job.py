@@ -64,9 +64,10 @@ def _notify(job: Job) -> Iterator[Check]:
         return
     program = job.notify.command[0]
     if found := shutil.which(program):
-        yield Check("notify", "ok", found)
+        yield Check("notify", "ok", job.placeholders.hide(found))
     else:
-        yield Check("notify", "warn", f"{program}: no such program", "install it, or give its full path")
+        missing = f"{job.placeholders.hide(program)}: no such program"
+        yield Check("notify", "warn", missing, "install it, or give its full path")
 
 
 def _lock(job: Job) -> Iterator[Check]:

@@ -1,27 +1,34 @@
-"""Reliability bins, calibration errors (ECE, MCE), and accuracy against coverage.
+"""Reliability bins, calibration errors, and accuracy against coverage.
 
 Input is the probability of each first choice and whether that choice was right.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from batchland.evaluation.intervals import Floats, wilson
+from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.schema import CoveragePoint, Figure, ReliabilityBin
 
 ROUND_THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+SHRINK: Final = 1.5
+"""Standard errors; see calibration_error."""
 CURVE_POINTS: Final = 60
 """Thresholds of the coverage curve besides the round ones, evenly spaced by images."""
 
 Right = npt.NDArray[np.bool_]
 
 
+def bins_of(probability: Floats, bins: int) -> Ints:
+    """Equal-width bin (lower, upper] of each probability, from 0; 0 itself is in the first one."""
+    edges = np.linspace(0, 1, bins + 1)
+    return np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1).astype(np.int64)
+
+
 def reliability(probability: Floats, right: Right, bins: int, confidence: float) -> tuple[ReliabilityBin, ...]:
     """Mean confidence and accuracy in equal-width bins (lower, upper] of the first choice's probability."""
-    edges = np.linspace(0, 1, bins + 1)
-    number = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)
+    edges, number = np.linspace(0, 1, bins + 1), bins_of(probability, bins)
     images = np.bincount(number, minlength=bins)
     sums, hits = np.bincount(number, probability, bins), np.bincount(number, right, bins)
     bounds = wilson(hits, images, confidence)
@@ -37,17 +44,51 @@ def reliability(probability: Floats, right: Right, bins: int, confidence: float)
     )
 
 
-def calibration_errors(curve: tuple[ReliabilityBin, ...]) -> tuple[float, float]:
-    """(ECE, MCE): the mean distance of confidence and accuracy over the bins, weighted by images; the largest one."""
-    total = sum(part.images for part in curve)
-    gaps = [
-        (part.images, abs(part.accuracy.value - part.confidence))
-        for part in curve
-        if part.accuracy is not None and part.confidence is not None
-    ]
-    if not gaps:
-        return 0.0, 0.0
-    return sum(images * gap for images, gap in gaps) / total, max(gap for _, gap in gaps)
+class Groups(NamedTuple):
+    """Answers in groups, without empty ones: [groups]."""
+
+    images: Ints
+    confidence: Floats
+    """Mean."""
+    accuracy: Floats
+
+
+def grouped(group: Ints, probability: Floats, right: Right) -> Groups:
+    """Put the answers into groups. group: of each answer, from 0."""
+    images = np.bincount(group)
+    filled = images > 0
+    sums, hits = np.bincount(group, probability)[filled], np.bincount(group, right)[filled]
+    return Groups(images[filled], sums / images[filled], hits / images[filled])
+
+
+def equal_counts(probability: Floats, bins: int) -> Ints:
+    """Bin of each answer, from 0: bins with equal numbers of images. Equal probabilities share a bin."""
+    bounds = np.sort(probability)[np.arange(1, bins) * len(probability) // bins]
+    return np.searchsorted(np.unique(bounds), probability, side="right").astype(np.int64)
+
+
+def calibration_error(groups: Groups, *, confidence: float, resamples: int, seed: int) -> Figure:
+    """Mean distance of confidence and accuracy over the groups, by images, with a bootstrap interval.
+
+    Chance enlarges the observed distances, in the test set as in resampled ones, and most where the true ones are 0. So
+    the hits are drawn twice: with the observed distances, and with distances less SHRINK standard errors. Each gives a
+    basic (bias-corrected) interval; the result contains both, and the figure.
+    """
+    images, stated, observed = groups
+    share = images / images.sum()
+    gap = observed - stated
+    value = float((share * np.abs(gap)).sum())
+    smoothed = (observed * images + stated) / (images + 1)  # no group is sure of its accuracy
+    error = np.sqrt(smoothed * (1 - smoothed) / images)
+    rng = np.random.default_rng(seed)
+    low = high = value
+    for shrink in (0.0, SHRINK):
+        assumed = np.clip(stated + np.sign(gap) * np.maximum(np.abs(gap) - shrink * error, 0), 0, 1)
+        drawn = rng.binomial(images, assumed, (resamples, len(images))) / images
+        quantiles = np.quantile(np.abs(drawn - stated) @ share, [0.5 - confidence / 2, 0.5 + confidence / 2])
+        excess = quantiles - (share * np.abs(assumed - stated)).sum()
+        low, high = min(low, value - float(excess[1])), max(high, value - float(excess[0]))
+    return Figure(value=value, low=max(low, 0.0), high=min(high, 1.0))
 
 
 def coverage(probability: Floats, right: Right, confidence: float) -> tuple[CoveragePoint, ...]:

@@ -44,9 +44,6 @@ def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: Compare
     pairs, account = pair(a, b)
     right_a, right_b = (side.predicted == pairs.truth for side in (pairs.a, pairs.b))
     only_a, only_b = right_a & ~right_b, right_b & ~right_a
-    figures, drawn = headline_differences(
-        pairs, confidence=options.confidence, resamples=options.resamples, seed=options.seed
-    )
     flipped = flips(pairs, only_a, only_b)
     kinds = flipped["change"].to_pylist()
     names = _names(a, b)
@@ -55,9 +52,9 @@ def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: Compare
         a=_side_document(a, names[0]),
         b=_side_document(b, names[1]),
         options=options.model_dump(mode="json"),
-        resamples=drawn,
+        resamples=options.resamples,
         account=account,
-        figures=figures,
+        figures=headline_differences(pairs, options),
         agreement=Agreement(
             both_right=int((right_a & right_b).sum()),
             only_a_right=int(only_a.sum()),

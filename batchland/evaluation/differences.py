@@ -1,6 +1,6 @@
 """Differences of two models on the same images: headline numbers, classes, and the images whose answer changed.
 
-Every difference is B less A. Every interval is paired: the bootstrap draws the same images for both.
+Every difference is B less A, and every interval is paired: it is about the differences image by image.
 """
 
 from typing import Final
@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batchland.evaluation.calibration import calibration_errors, reliability
+from batchland.evaluation.averages import Kind, average, confusion_cells, difference_bounds
+from batchland.evaluation.calibration import bins_of
 from batchland.evaluation.intervals import (
     Floats,
     Ints,
-    affordable_resamples,
     holm,
     mcnemar_exact,
     paired_difference,
-    percentile_bounds,
-    stratified_weights,
+    stratified_variance,
+    z_score,
 )
-from batchland.evaluation.metrics import ClassAverages, class_averages
+from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.pairs import Pairs, Side
 from batchland.evaluation.schema import CLASS_CHANGES, FLIPS, Difference, Differences
 
@@ -32,33 +32,22 @@ BINS: Final = 15
 """Bins of the reliability curves behind the calibration errors."""
 
 
-def headline_differences(pairs: Pairs, *, confidence: float, resamples: int, seed: int) -> tuple[Differences, int]:
-    """The headline numbers of both sides, and the number of resamples drawn."""
-    drawn = affordable_resamples(len(pairs.truth), resamples)
+def headline_differences(pairs: Pairs, options: CompareOptions) -> Differences:
+    """The headline numbers of both sides."""
+    confidence = options.confidence
     means_a, means_b = _image_figures(pairs, pairs.a), _image_figures(pairs, pairs.b)
-    names = [name for name in means_a if name in means_b]
-    gains = np.stack([means_b[name] - means_a[name] for name in names])
-    mean_gains = np.empty((drawn, len(names)))
-    counts = np.empty((2, 2, drawn, len(pairs.classes)), np.int64)
-    for number, weights in enumerate(stratified_weights(pairs.truth, drawn, seed)):
-        mean_gains[number] = gains @ weights / len(weights)
-        for side, answers in enumerate((pairs.a, pairs.b)):
-            counts[side, :, number] = _counts(pairs, answers, weights)
-    spread_a, spread_b = (_averages(pairs, given, correct) for given, correct in counts)
-    once = np.ones(len(pairs.truth), np.int64)
-    averages_a, averages_b = (_averages(pairs, *_counts(pairs, side, once)) for side in (pairs.a, pairs.b))
     found = {
-        name: _difference(means_a[name].mean(), means_b[name].mean(), mean_gains[:, number], confidence)
-        for number, name in enumerate(names)
+        name: _mean_difference(pairs, means_a[name], means_b[name], confidence) for name in means_a if name in means_b
     }
-    for name, source in (
-        ("balanced_accuracy", "macro_recall"), ("macro_precision", "macro_precision"), ("macro_f1", "macro_f1"),
-    ):  # fmt: skip
-        before, after = (getattr(averages, source) for averages in (averages_a, averages_b))
-        found[name] = _difference(before, after, getattr(spread_b, source) - getattr(spread_a, source), confidence)
-    errors = [_calibration_error(pairs, side) for side in (pairs.a, pairs.b)]
-    found["ece"] = Difference(a=errors[0], b=errors[1], difference=errors[1] - errors[0])
-    return Differences.model_validate({name: found.get(name) for name in Differences.model_fields}), drawn
+    kinds: tuple[tuple[str, Kind], ...] = (
+        ("balanced_accuracy", "recall"),
+        ("macro_precision", "precision"),
+        ("macro_f1", "f1"),
+    )
+    for name, kind in kinds:
+        found[name] = _average_difference(pairs, kind, confidence)
+    found["ece"] = _calibration_difference(pairs, options)
+    return Differences.model_validate({name: found.get(name) for name in Differences.model_fields})
 
 
 def class_differences(pairs: Pairs, only_a: Flags, only_b: Flags, confidence: float) -> pa.Table:
@@ -137,14 +126,59 @@ def _counts(pairs: Pairs, side: Side, weights: Ints) -> tuple[Ints, Ints]:
     return given.astype(np.int64), correct.astype(np.int64)
 
 
-def _averages(pairs: Pairs, given: Ints, correct: Ints) -> ClassAverages:
-    return class_averages(np.bincount(pairs.truth, minlength=len(pairs.classes)), given, correct)
+def _mean_difference(pairs: Pairs, a: Floats, b: Floats, confidence: float) -> Difference:
+    """Difference of the means of two values per image. Without an interval if all images differ by the same."""
+    gain = b - a
+    images = len(gain)
+    change = Difference(a=float(a.mean()), b=float(b.mean()), difference=float(gain.mean()))
+    if np.isin([a, b], (0, 1)).all():
+        losses, gains = np.count_nonzero(gain < 0), np.count_nonzero(gain > 0)
+        low, high = paired_difference(losses, gains, images, confidence)
+        return change.model_copy(update={"low": float(low), "high": float(high)})
+    weights = np.bincount(pairs.truth, minlength=len(pairs.classes)) / images
+    variance = stratified_variance(pairs.truth, np.ones(images, np.int64), gain / images, weights)
+    if not variance:
+        return change
+    half = z_score(confidence) * variance**0.5
+    return change.model_copy(update={"low": change.difference - half, "high": change.difference + half})
 
 
-def _calibration_error(pairs: Pairs, side: Side) -> float:
-    return calibration_errors(reliability(side.probability, side.predicted == pairs.truth, BINS, 0.95))[0]
+def _average_difference(pairs: Pairs, kind: Kind, confidence: float) -> Difference:
+    """Difference of two macro averages."""
+    sides, influences = [], []
+    for side in (pairs.a, pairs.b):
+        cells, cell_of_image = confusion_cells(pairs.truth, side.predicted, len(pairs.classes))
+        sides.append(average(kind, "macro", cells))
+        influences.append(sides[-1].influence[cell_of_image])
+    a, b = sides
+    change = Difference(a=a.value, b=b.value, difference=b.value - a.value)
+    if not a.has_interval or (pairs.a.predicted == pairs.b.predicted).all():
+        return change
+    low, high = difference_bounds(a, b, pairs.truth, influences[1] - influences[0], confidence)
+    return change.model_copy(update={"low": low, "high": high})
 
 
-def _difference(before: Floats, after: Floats, samples: Floats, confidence: float) -> Difference:
-    low, high = percentile_bounds(samples, confidence)
-    return Difference(a=float(before), b=float(after), difference=float(after - before), low=low, high=high)
+def _calibration_difference(pairs: Pairs, options: CompareOptions) -> Difference:
+    """Difference of the expected calibration errors, with a basic interval of the paired bootstrap.
+
+    Images in the same bin and equally right on both sides are one cell, so that cells are resampled, not images.
+    """
+    sides = [(bins_of(side.probability, BINS), side.predicted == pairs.truth, side) for side in (pairs.a, pairs.b)]
+    code = np.zeros(len(pairs.truth), np.int64)
+    for group, right, _ in sides:
+        code = (code * BINS + group) * 2 + right
+    _, first, cell, images = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+    drawn = np.random.default_rng(options.seed).multinomial(len(code), images / len(code), options.resamples)
+    values, samples = [], []
+    for group, right, side in sides:
+        excess = np.zeros((len(images), BINS))  # of right answers over confidence, mean of each cell, in its bin
+        excess[np.arange(len(images)), group[first]] = np.bincount(cell, right - side.probability) / images
+        values.append(float(np.abs(images @ excess).sum() / len(code)))
+        samples.append(np.abs(drawn @ excess).sum(axis=1) / len(code))
+    a, b = values
+    change = Difference(a=a, b=b, difference=b - a)
+    spread = samples[1] - samples[0]
+    if np.ptp(spread) == 0:
+        return change
+    low, high = 2 * (b - a) - np.quantile(spread, [0.5 + options.confidence / 2, 0.5 - options.confidence / 2])
+    return change.model_copy(update={"low": min(float(low), b - a), "high": max(float(high), b - a)})

@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from batchland._version import __version__
-from batchland.evaluation.calibration import calibration_errors, coverage, reliability
+from batchland.evaluation.averages import confusion_cells
+from batchland.evaluation.calibration import coverage, reliability
 from batchland.evaluation.metrics import (
-    confusion_cells,
     confusion_table,
     figures,
     mistakes,
@@ -61,18 +61,11 @@ def evaluate(
     outcomes, account, source = join(
         run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes
     )
-    cells = confusion_cells(outcomes, len(info.classes))
+    ok = outcomes.ok
+    cells, _ = confusion_cells(outcomes.truth[ok], outcomes.predicted[ok], len(info.classes))
     probability = outcomes.probability[outcomes.ok]
     right = (outcomes.predicted == outcomes.truth)[outcomes.ok]
     curve = reliability(probability, right, options.bins, options.confidence)
-    numbers, drawn = figures(
-        outcomes,
-        cells,
-        confidence=options.confidence,
-        resamples=options.resamples,
-        seed=options.seed,
-        calibration=calibration_errors(curve),
-    )
     image_root = options.images or Path(info.images)
     table = outcomes.to_table(info.classes)
     summary = EvaluationSummary(
@@ -87,9 +80,9 @@ def evaluate(
         images=info.images,
         labels=source,
         options=options.model_dump(mode="json"),
-        resamples=drawn,
+        resamples=options.resamples,
         account=account,
-        figures=numbers,
+        figures=figures(outcomes, cells, options),
         most_confused=most_confused(cells, info.classes),
         reliability=curve,
         coverage=coverage(probability, right, options.confidence),
@@ -112,7 +105,7 @@ def evaluate(
         summary=summary,
         per_class=per_class(outcomes, cells, info.classes, options.confidence),
         confusion=confusion_table(cells, info.classes),
-        mistakes=mistakes(outcomes, table, len(info.classes)),
+        mistakes=mistakes(outcomes, table, len(info.classes), options.seed),
         outcomes=table,
         image_root=image_root,
     )

@@ -1,6 +1,5 @@
-"""Confidence intervals of rates and differences, exact McNemar test, Holm adjustment, bootstrap."""
+"""Confidence intervals of rates and differences, exact McNemar test, Holm adjustment, stratified variance."""
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -9,9 +8,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-MAX_DRAWS: Final = 60_000_000
-"""Most binomial draws of one bootstrap, about five seconds; larger data gets fewer resamples."""
-MIN_RESAMPLES: Final = 200
+BLEND: Final = 2.0
+"""Images; see stratified_variance."""
 
 
 class Bounds(NamedTuple):
@@ -21,12 +19,17 @@ class Bounds(NamedTuple):
     high: Floats
 
 
-def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 0.95) -> Bounds:
-    """Wilson score interval of a rate, elementwise; NaN where there were no trials. Exact 0 and 1 at the ends."""
+def z_score(confidence: float) -> float:
+    """The normal quantile of a two-sided interval: 1.96 for 0.95."""
     from scipy.special import ndtri
 
+    return float(ndtri(0.5 + confidence / 2))
+
+
+def wilson(successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = 0.95) -> Bounds:
+    """Wilson score interval of a rate, elementwise; NaN where there were no trials. Exact 0 and 1 at the ends."""
     hits, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
-    z = float(ndtri(0.5 + confidence / 2))
+    z = z_score(confidence)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = hits / n
         centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
@@ -49,12 +52,10 @@ def paired_difference(only_a: npt.ArrayLike, only_b: npt.ArrayLike, pairs: npt.A
 
     The adjusted Wald interval of Bonett and Price (2012), which keeps its level for few images, too.
     """
-    from scipy.special import ndtri
-
     losses, gains, n = (np.asarray(values, np.float64) for values in (only_a, only_b, pairs))
     lost, gained = (losses + 1) / (n + 2), (gains + 1) / (n + 2)
     centre = gained - lost
-    half = float(ndtri(0.5 + confidence / 2)) * np.sqrt((gained + lost - centre**2) / (n + 2))
+    half = z_score(confidence) * np.sqrt((gained + lost - centre**2) / (n + 2))
     low, high = np.clip(centre - half, -1, 1), np.clip(centre + half, -1, 1)
     return Bounds(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
 
@@ -68,45 +69,24 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     return adjusted
 
 
-def affordable_resamples(cells: int, wanted: int) -> int:
-    """`wanted`, or fewer where `cells` draws per resample exceed MAX_DRAWS; at least MIN_RESAMPLES."""
-    return min(wanted, max(MIN_RESAMPLES, MAX_DRAWS // max(cells, 1)))
+def stratified_variance(strata: Ints, counts: Ints, influence: Floats, weights: Floats) -> float:
+    """Variance of a statistic of stratified images by the delta method.
 
+    strata: of each cell, an index into `weights`; counts: images in each cell; influence: derivative of the statistic
+    by the count of each cell. weights: shares of the strata in the statistic, with sum 1.
 
-def stratified_draws(strata: Ints, counts: Ints, resamples: int, seed: int) -> Iterator[tuple[Ints, Ints]]:
-    """Bootstrap a table of counts: per stratum its cells (indices) and their drawn counts, [resamples, cells].
-
-    Drawing the n images of a stratum with replacement gives its cells a multinomial distribution, so the cost depends
-    on the number of cells, not of images. strata must be sorted.
+    Each stratum's own variance is blended with the one that all strata share, which counts like BLEND more images: a
+    single image, or a few that are all right, say nothing of their own variance.
     """
-    rng = np.random.default_rng(seed)
-    starts = np.flatnonzero(np.r_[True, strata[1:] != strata[:-1]]) if len(strata) else np.array([], np.int64)
-    for start, stop in zip(starts, np.r_[starts[1:], len(strata)], strict=True):
-        cells = np.arange(start, stop)
-        total = counts[cells].sum()
-        yield cells, rng.multinomial(total, counts[cells] / total, size=resamples)
-
-
-def stratified_weights(strata: Ints, resamples: int, seed: int) -> Iterator[Ints]:
-    """Bootstrap images: per resample, how often each is drawn, [images]. Every stratum keeps its number of images.
-
-    strata: of each image, in any order.
-    """
-    rng = np.random.default_rng(seed)
-    order = np.argsort(strata, kind="stable")
-    _, starts, sizes = np.unique(strata[order], return_index=True, return_counts=True)
-    start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
-    for _ in range(resamples):
-        drawn = start + (rng.random(len(strata)) * size).astype(np.int64)
-        yield np.bincount(order[drawn], minlength=len(strata))
-
-
-def percentile_bounds(samples: Floats, confidence: float) -> tuple[float, float] | tuple[None, None]:
-    """Percentile interval of bootstrap samples. None if all samples are equal, as they are without any mistake.
-
-    An interval of width 0 would claim certainty that the data does not give.
-    """
-    if np.ptp(samples) == 0:
-        return None, None
-    low, high = np.quantile(samples, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
+    images = np.bincount(strata, counts, len(weights))
+    present = images > 0
+    images, scale = np.where(present, images, 1.0), np.where(present, weights / np.where(present, images, 1.0), 1.0)
+    mean = np.bincount(strata, counts * influence, len(weights)) / images
+    squares = np.bincount(strata, counts * (influence - mean[strata]) ** 2, len(weights))
+    own = squares * images / np.maximum(images - 1, 1)
+    # On a common scale, all strata's images have the same mean and variance if the strata are alike.
+    centre = float((weights * mean / scale)[present].sum())
+    deviation = np.bincount(strata, counts * (influence / scale[strata] - centre) ** 2, len(weights)) / images
+    shared = scale**2 * images * float((weights * deviation)[present].sum())
+    blended = ((images - 1) * own + BLEND * shared) / (images - 1 + BLEND)
+    return float(blended[present].sum())

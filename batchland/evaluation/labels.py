@@ -1,6 +1,7 @@
 """Read the true classes of images, from class folders or a table, and match them to a model's classes by name."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -53,29 +54,53 @@ def read_labels(source: Path, predicted: pa.ChunkedArray, image_root: str) -> La
         return _from_folders(source, predicted)
     if not source.exists():
         raise UsageError(f"{source}: does not exist; give a folder of class folders, or a CSV or Parquet file")
+    if not source.is_file():
+        raise UsageError(f"{source}: is not a regular file; give a folder of class folders, or a CSV or Parquet file")
     kind: LabelKind = "parquet" if source.suffix.lower() in (".parquet", ".pq") else "csv"
     return _from_table(source, kind, _read_parquet(source) if kind == "parquet" else _read_csv(source), image_root)
 
 
 def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> ClassMatch:
-    """Match each name with the model's class folders, then its labels, then its labels without the folder's number."""
-    by_folder = {name.folder: index for index, name in enumerate(classes)}
-    by_label = {name.label: index for index, name in enumerate(classes)}
+    """Match each name with the model's class folders, then its labels, then its labels without the folder's number.
+
+    Composed and decomposed Unicode characters (NFC, NFD) match each other, unless they tell two classes apart.
+    """
+    by_folder = _indices([name.folder for name in classes])
+    by_label = _indices([name.label for name in classes])
     index: dict[str, int] = {}
     renamed: dict[str, str] = {}
     unknown = []
     for name in sorted(names):
-        exact = {found for found in (by_folder.get(name), by_label.get(name)) if found is not None}
+        exact = {found for found in (_find(by_folder, name), _find(by_label, name)) if found is not None}
         if len(exact) > 1:
             raise UsageError(f"class name {name!r} is one class's folder and another's label; use folder names only")
-        found = exact.pop() if exact else by_label.get(class_names([name])[0].label)
+        found = next(iter(exact), _find(by_label, class_names([name])[0].label))
         if found is None:
             unknown.append(name)
             continue
         index[name] = found
-        if name not in by_folder and name not in by_label:
+        if not exact:
             renamed[name] = classes[found].folder
     return ClassMatch(index, renamed, tuple(unknown))
+
+
+def composed(*columns: pa.Array) -> tuple[pa.Array, ...]:
+    """Columns of names in Unicode's composed form (NFC); unchanged if two names of one column would become equal."""
+    forms = tuple(pc.utf8_normalize(names, form="NFC") for names in columns)
+    counts = [[pc.count_distinct(names).as_py() for names in each] for each in (forms, columns)]
+    return forms if counts[0] == counts[1] else columns
+
+
+def _indices(names: Sequence[str]) -> dict[str, int]:
+    """Index of each name, and of its composed form where that is no other name's."""
+    forms = [unicodedata.normalize("NFC", name) for name in names]
+    counts = Counter(forms)
+    unique = {form: index for index, form in enumerate(forms) if counts[form] == 1}
+    return unique | {name: index for index, name in enumerate(names)}
+
+
+def _find(indices: dict[str, int], name: str) -> int | None:
+    return indices.get(name, indices.get(unicodedata.normalize("NFC", name)))
 
 
 def unknown_classes_message(source: str, unknown: Sequence[str], classes: Sequence[ClassName]) -> str:
@@ -177,6 +202,9 @@ def _read_csv(source: Path) -> pa.Table:
 
 
 def _check_columns(source: Path, found: Sequence[str]) -> None:
+    repeated = [name for name in ("image", "label") if found.count(name) > 1]
+    if repeated:
+        raise UsageError(f"{source}: has {found.count(repeated[0])} columns {repeated[0]!r}; keep one")
     missing = [name for name in ("image", "label") if name not in found]
     if missing:
         raise UsageError(

@@ -1,98 +1,24 @@
-"""Figures and tables of one model's outcomes.
+"""Figures and tables of one model's outcomes, from confusion counts and probabilities."""
 
-They are computed from confusion counts without zeros, so that a thousand resampled test sets cost little more than one
-and 1,000 classes do not need a matrix of a million cells. Tests compare the figures with scikit-learn's.
-"""
-
-import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 
-from batchland.evaluation.calibration import Right
-from batchland.evaluation.intervals import (
-    Floats,
-    Ints,
-    affordable_resamples,
-    percentile_bounds,
-    stratified_draws,
-    wilson,
-)
+from batchland.evaluation.averages import Cells, Kind, Weighting, average_figure
+from batchland.evaluation.calibration import Right, bins_of, calibration_error, equal_counts, grouped
+from batchland.evaluation.intervals import Floats, Ints, wilson
+from batchland.evaluation.label_errors import SUSPECTED_FROM, label_error_probabilities
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import CONFUSION, MISTAKES, PER_CLASS, ConfusedPair, Figure, Figures
 from batchland.models.card import ClassName
 
-SURE: Final = 0.8
-"""Accuracy of the answers that may accuse a label."""
 
-
-class Cells(NamedTuple):
-    """The confusion matrix without zeros, ordered by (truth, predicted)."""
-
-    truth: Ints
-    predicted: Ints
-    images: Ints
-    classes: int
-
-    @property
-    def support(self) -> Ints:
-        """Scored images per true class."""
-        return _sum_by(self.truth, self.images, self.classes)
-
-    @property
-    def given(self) -> Ints:
-        """Images per predicted class."""
-        return _sum_by(self.predicted, self.images, self.classes)
-
-    @property
-    def correct(self) -> Ints:
-        """Images per class whose first choice is right."""
-        hit = self.truth == self.predicted
-        return _sum_by(self.truth[hit], self.images[hit], self.classes)
-
-
-def confusion_cells(outcomes: Outcomes, classes: int) -> Cells:
-    """Count (true, predicted) pairs over the scored images."""
-    codes, images = np.unique(
-        outcomes.truth[outcomes.ok] * classes + outcomes.predicted[outcomes.ok], return_counts=True
-    )
-    return Cells(codes // classes, codes % classes, images, classes)
-
-
-class ClassAverages(NamedTuple):
-    """Means over the classes with support, of one confusion table (scalars) or of many ([...])."""
-
-    macro_precision: Floats
-    macro_recall: Floats
-    macro_f1: Floats
-    weighted_precision: Floats
-    weighted_f1: Floats
-
-
-def class_averages(support: Ints, given: Ints, correct: Ints) -> ClassAverages:
-    """Precision, recall and F1, averaged over the last axis (classes). Precision is 0 for a class never predicted."""
-    present = support > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(given > 0, correct / given, 0.0)
-        recall = correct / support
-        f1 = 2 * correct / (support + given)
-    weights = support / support.sum()
-
-    def macro(values: Floats) -> Floats:
-        return np.asarray(values[..., present].mean(axis=-1))
-
-    def weighted(values: Floats) -> Floats:
-        return np.asarray((values[..., present] * weights[present]).sum(axis=-1))
-
-    return ClassAverages(macro(precision), macro(recall), macro(f1), weighted(precision), weighted(f1))
-
-
-def figures(
-    outcomes: Outcomes, cells: Cells, *, confidence: float, resamples: int, seed: int, calibration: tuple[float, float]
-) -> tuple[Figures, int]:
-    """The headline numbers, and the number of resamples drawn. calibration: (ECE, MCE)."""
+def figures(outcomes: Outcomes, cells: Cells, options: EvaluateOptions) -> Figures:
+    """The headline numbers."""
+    confidence = options.confidence
     scored, total = int(outcomes.ok.sum()), len(outcomes.ok)
     right = int(cells.correct.sum())
     failures = {
@@ -100,46 +26,31 @@ def figures(
         "failed_rate": rate(total - scored, total, confidence),
     }
     if not scored:
-        return Figures(**dict.fromkeys(Figures.model_fields) | failures), 0
-    drawn = affordable_resamples(len(cells.images), resamples)
-    spread = bootstrap_averages(cells, drawn, seed)
-    means = class_averages(cells.support, cells.given, cells.correct)
+        return Figures(**dict.fromkeys(Figures.model_fields) | failures)
     averages = {
-        name: Figure(value=float(mean), low=low, high=high)
-        for name, mean, samples in zip(ClassAverages._fields, means, spread, strict=True)
-        for low, high in [percentile_bounds(samples, confidence)]
+        f"{weighting}_{kind}": average_figure(kind, weighting, cells, confidence)
+        for weighting in get_args(Weighting)
+        for kind in get_args(Kind)
     }
     top1 = rate(right, scored, confidence)
     probability, hit = outcomes.probability[outcomes.ok], (outcomes.predicted == outcomes.truth)[outcomes.ok]
-    ece, mce = calibration
-    found = (
-        failures
+    found = {
+        "top1": top1,
+        "top3": _top(outcomes, 3, cells.classes, confidence),
+        "top5": _top(outcomes, 5, cells.classes, confidence),
+        "balanced_accuracy": averages["macro_recall"],
+        "mean_confidence": Figure(value=float(probability.mean())),
+        "brier_top1": Figure(value=float(np.mean((probability - hit) ** 2))),
+    }
+    calibration = _calibration(probability, hit, outcomes.predicted[outcomes.ok], options)
+    return Figures(
+        **failures
         | averages
-        | {
-            "top1": top1,
-            "top3": _top(outcomes, 3, cells.classes, confidence),
-            "top5": _top(outcomes, 5, cells.classes, confidence),
-            "balanced_accuracy": averages["macro_recall"],
-            "weighted_recall": top1,
-            "mean_confidence": Figure(value=float(probability.mean())),
-            "brier_top1": Figure(value=float(np.mean((probability - hit) ** 2))),
-            "ece": Figure(value=ece),
-            "mce": Figure(value=mce),
-        }
+        | {"weighted_recall": top1}
+        | found
+        | calibration
         | _proper_scores(outcomes, cells.classes)
     )
-    return Figures(**found), drawn
-
-
-def bootstrap_averages(cells: Cells, resamples: int, seed: int) -> ClassAverages:
-    """Class averages of resampled test sets, [resamples] each. Every class keeps its number of images."""
-    given = np.zeros((resamples, cells.classes), np.int64)
-    correct = np.zeros((resamples, cells.classes), np.int64)
-    for members, drawn in stratified_draws(cells.truth, cells.images, resamples, seed):
-        given[:, cells.predicted[members]] += drawn
-        hit = cells.predicted[members] == cells.truth[members]
-        correct[:, cells.truth[members[0]]] = drawn[:, hit].sum(axis=1)
-    return class_averages(cells.support, given, correct)
 
 
 def rate(hits: int, total: int, confidence: float) -> Figure:
@@ -213,31 +124,16 @@ def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -
     )
 
 
-def mistakes(outcomes: Outcomes, table: pa.Table, classes: int) -> pa.Table:
+def mistakes(outcomes: Outcomes, table: pa.Table, classes: int, seed: int) -> pa.Table:
     """The rows of `mistakes.parquet`, from those of `outcomes.parquet`: see MISTAKES."""
-    ok, right = outcomes.ok, outcomes.truth == outcomes.predicted
-    wrong = np.flatnonzero(ok & ~right)
-    own = np.nan_to_num(outcomes.true_probability)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        usual = np.bincount(outcomes.truth[ok], own[ok], classes) / np.bincount(outcomes.truth[ok], minlength=classes)
-    suspected = (outcomes.probability >= usual[outcomes.predicted]) & (own < usual[outcomes.truth])
-    suspected &= outcomes.probability >= _sure_from(outcomes.probability[ok], right[ok])
+    wrong = np.flatnonzero(outcomes.ok & (outcomes.truth != outcomes.predicted))
+    suspicion = (outcomes.probability - np.nan_to_num(outcomes.true_probability))[wrong]
+    probability = label_error_probabilities(outcomes, classes, seed)[wrong]
     found = table.select([name for name in MISTAKES.names if name in table.schema.names]).take(wrong)
-    found = found.append_column("suspicion", pa.array((outcomes.probability - own)[wrong].astype(np.float32)))
-    found = found.append_column("suspected_label_error", pa.array(suspected[wrong]))
+    found = found.append_column("suspicion", pa.array(suspicion.astype(np.float32)))
+    found = found.append_column("suspected_label_error", pa.array(probability >= SUSPECTED_FROM))
+    found = found.append_column("label_error_probability", pa.array(probability.astype(np.float32)))
     return found.sort_by([("probability", "descending"), ("image", "ascending")]).cast(MISTAKES)
-
-
-def _sure_from(probability: Floats, right: Right) -> float:
-    """The lowest probability from which on at least SURE of the answers are right; infinite if there is none."""
-    thresholds, images = np.unique(-probability, return_counts=True)
-    hits = np.bincount(np.searchsorted(thresholds, -probability), right, len(thresholds))
-    enough = np.flatnonzero(np.cumsum(hits) >= SURE * np.cumsum(images))
-    return float(-thresholds[enough[-1]]) if len(enough) else math.inf
-
-
-def _sum_by(index: Ints, images: Ints, classes: int) -> Ints:
-    return np.bincount(index, images, classes).astype(np.int64)
 
 
 def _most_confused(cells: Cells) -> tuple[Ints, Ints]:
@@ -255,6 +151,25 @@ def _top(outcomes: Outcomes, k: int, classes: int, confidence: float) -> Figure 
         return None
     rank = outcomes.true_rank[outcomes.ok]
     return rate(int(((rank > 0) & (rank <= k)).sum()), len(rank), confidence)
+
+
+def _calibration(probability: Floats, right: Right, predicted: Ints, options: EvaluateOptions) -> dict[str, Figure]:
+    groups = {
+        "ece": bins_of(probability, options.bins),
+        "ece_adaptive": equal_counts(probability, options.bins),
+        "ece_classwise": predicted,
+    }
+    found = {
+        name: calibration_error(
+            grouped(group, probability, right),
+            confidence=options.confidence,
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+        for name, group in groups.items()
+    }
+    bins = grouped(groups["ece"], probability, right)
+    return found | {"mce": Figure(value=float(np.abs(bins.accuracy - bins.confidence).max()))}
 
 
 def _proper_scores(outcomes: Outcomes, classes: int) -> dict[str, Figure | None]:

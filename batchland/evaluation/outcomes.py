@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
-from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
+from batchland.evaluation.labels import Labels, composed, match_classes, read_labels, unknown_classes_message
 from batchland.evaluation.schema import OUTCOMES, LabelAccount, LabelSource
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
@@ -61,8 +61,13 @@ class Outcomes:
     """NaN beyond the choices kept."""
     squares: Floats
     """Sum of the squared probabilities of the choices kept."""
-    kept: int
-    """Choices that every scored image has."""
+    choices: npt.NDArray[np.float32]
+    """Probabilities of the choices kept, best first, [images, kept]; 0 where failed."""
+
+    @property
+    def kept(self) -> int:
+        """Choices that every scored image has."""
+        return int(self.choices.shape[1])
 
     def to_table(self, classes: tuple[ClassName, ...]) -> pa.Table:
         """The rows of `outcomes.parquet`."""
@@ -121,6 +126,8 @@ def join(
         pattern = "[^/]*".join(map(re.escape, strip_prefix.split("*")))
         names = pc.replace_substring_regex(names, f"^{pattern}", "")
     labels = read_labels(labels_path, pa.chunked_array([names]), info.images)
+    names, label_images = composed(names, labels.images)
+    labels = replace(labels, images=label_images)
     if not pc.any(pc.is_in(names, value_set=labels.images)).as_py():
         raise _nothing_matches(predictions, names, labels)
     match = match_classes(set(pc.unique(labels.names).to_pylist()), info.classes)
@@ -178,9 +185,9 @@ def join(
 def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
     table = table.combine_chunks()
     ok = pc.equal(table["status"], "ok").to_numpy()
-    choices = table["top_k"].combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(choices), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    flat = choices.flatten()
+    top_k = table["top_k"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(top_k), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = top_k.flatten()
     index = pc.struct_field(flat, "class_index").to_numpy(zero_copy_only=False)
     probability = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False).astype(np.float64)
     ends = np.cumsum(lengths)
@@ -191,6 +198,8 @@ def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
     true_probability = np.full(len(lengths), np.nan)
     true_probability[row[hit]] = probability[hit]
     squares = np.bincount(row, probability**2, len(lengths))
+    choices = np.zeros((len(ok), int(lengths[ok].min()) if ok.any() else 0), np.float32)
+    choices[ok] = probability[(ends - lengths)[ok, None] + np.arange(choices.shape[1])]
     return Outcomes(
         images=table["image"].combine_chunks(),
         error_codes=table["error_code"].combine_chunks(),
@@ -203,7 +212,7 @@ def _outcomes(table: pa.Table, truth: Ints) -> Outcomes:
         true_rank=rank,
         true_probability=true_probability,
         squares=np.where(ok, squares, np.nan),
-        kept=int(lengths[ok].min()) if ok.any() else 0,
+        choices=choices,
     )
 
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
@@ -75,8 +76,6 @@ def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False)
 
 def write_folder(folder: Path, tables: Mapping[str, pa.Table], summary: BaseModel, page: str) -> None:
     """Write the tables (`per_class` as CSV, too), report.html, and summary.json last. Raises OutputError."""
-    from pyarrow import csv
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
@@ -85,6 +84,18 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table], summary: BaseMode
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     for name, table in tables.items():
         write_file(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
-    write_file(folder / "per_class.csv", partial(csv.write_csv, tables["per_class"]))
+    write_file(folder / "per_class.csv", partial(_write_csv, tables["per_class"]))
     write_file(folder / "report.html", page)
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
+
+
+def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+    """UTF-8 with a byte order mark, by which Excel knows it. Text that Excel would run as a formula gets a quote."""
+    from pyarrow import csv
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            safe = pc.replace_substring_regex(table[field.name], r"^([=+\-@\t\r])", r"'\1")
+            table = table.set_column(number, field, safe)
+    file.write(b"\xef\xbb\xbf")
+    csv.write_csv(table, file)

@@ -32,19 +32,19 @@ class Figures(Document):
     top1_with_failures: Figure | None
     """Accuracy if every failed image counts as wrong. Wilson."""
     balanced_accuracy: Figure | None
-    """Mean of the classes' accuracies; the same number as macro_recall. Stratified bootstrap."""
+    """Mean of the classes' accuracies; the same number as macro_recall. Delta method."""
     macro_precision: Figure | None
-    """Mean of the classes' precisions; 0 for a class never predicted. Stratified bootstrap."""
+    """Mean of the classes' precisions; 0 for a class never predicted. Delta method."""
     macro_recall: Figure | None
-    """Mean of the classes' recalls. Stratified bootstrap."""
+    """Mean of the classes' recalls. Delta method."""
     macro_f1: Figure | None
-    """Mean of the classes' F1 scores. Stratified bootstrap."""
+    """Mean of the classes' F1 scores. Delta method."""
     weighted_precision: Figure | None
-    """Mean of the classes' precisions, weighted by support. Stratified bootstrap."""
+    """Mean of the classes' precisions, weighted by support. Delta method."""
     weighted_recall: Figure | None
     """Mean of the classes' recalls, weighted by support: the same number as top1."""
     weighted_f1: Figure | None
-    """Mean of the classes' F1 scores, weighted by support. Stratified bootstrap."""
+    """Mean of the classes' F1 scores, weighted by support. Delta method."""
     mean_confidence: Figure | None
     """Mean probability of the first choice; above top1, the model is overconfident."""
     log_loss: Figure | None
@@ -54,11 +54,15 @@ class Figures(Document):
     brier_top1: Figure | None
     """Mean squared distance of the first choice's probability from being right (1) or wrong (0)."""
     ece: Figure | None
-    """Expected calibration error: mean distance of confidence and accuracy over equal-width bins, by images."""
+    """Expected calibration error: mean distance of confidence and accuracy over equal-width bins. Bootstrap."""
     mce: Figure | None
     """Maximum calibration error: the largest such distance of any bin."""
     failed_rate: Figure | None
     """Share of labelled images that the run could not read or score. Wilson."""
+    ece_adaptive: Figure | None = None
+    """Calibration error over bins with equal numbers of images. Bootstrap."""
+    ece_classwise: Figure | None = None
+    """Calibration error over predicted classes: their precision against the mean confidence. Bootstrap."""
 
 
 class LabelAccount(Document):
@@ -177,7 +181,7 @@ class EvaluationSummary(Document):
     labels: LabelSource
     options: dict[str, Any]
     resamples: Count
-    """Bootstrap resamples that were really drawn; fewer than asked for where many classes make them dear."""
+    """Bootstrap resamples behind the intervals of the calibration errors."""
     account: LabelAccount
     figures: Figures
     most_confused: tuple[ConfusedPair, ...]
@@ -200,7 +204,7 @@ class Difference(Document):
     difference: float
     """b - a."""
     low: float | None = None
-    """Ends of the difference's paired bootstrap interval; None if all resamples are equal."""
+    """Ends of the difference's paired interval; None if the images do not tell, as where all answers are the same."""
     high: float | None = None
 
 
@@ -218,7 +222,6 @@ class Differences(Document):
     """Lower is better, as for log_loss and ece."""
     log_loss: Difference | None
     ece: Difference
-    """Without an interval."""
 
 
 class PairAccount(Document):
@@ -281,7 +284,7 @@ class ComparisonSummary(Document):
     b: ComparedEvaluation
     options: dict[str, Any]
     resamples: Count
-    """Bootstrap resamples that were really drawn."""
+    """Bootstrap resamples behind the interval of the calibration error's difference."""
     account: PairAccount
     figures: Differences
     agreement: Agreement
@@ -293,11 +296,11 @@ class ComparisonSummary(Document):
 
 PER_CLASS: Final = pa.schema(
     [
-        column("class_index", pa.int32(), "Place of the class in the model's output.", nullable=False),
+        column("class_index", pa.int32(), "Index of the class in the model's output.", nullable=False),
         column("folder", pa.string(), "The training folder of the class.", nullable=False),
-        column("label", pa.string(), "The name that people read.", nullable=False),
+        column("label", pa.string(), "Display name of the class.", nullable=False),
         column("support", pa.int64(), "Labelled images of the class that were scored.", nullable=False),
-        column("correct", pa.int64(), "Of them, those named right.", nullable=False),
+        column("correct", pa.int64(), "Of them, those whose first choice is right.", nullable=False),
         column("accuracy", pa.float64(), "correct / support: the class's recall. Null without support."),
         column("accuracy_low", pa.float64(), "Lower end of its Wilson interval."),
         column("accuracy_high", pa.float64(), "Upper end of its Wilson interval."),
@@ -307,8 +310,8 @@ PER_CLASS: Final = pa.schema(
         column("precision_high", pa.float64(), "Upper end of its Wilson interval."),
         column("f1", pa.float64(), "2 correct / (support + predicted). Null without support."),
         column("mean_confidence", pa.float64(), "Mean probability of the first choice, over the class's images."),
-        column("most_confused_with", pa.string(), "The class that most of its wrong images were taken for."),
-        column("most_confused_images", pa.int64(), "How many those are.", nullable=False),
+        column("most_confused_with", pa.string(), "The class that most of its wrong images were predicted as."),
+        column("most_confused_images", pa.int64(), "Number of those images.", nullable=False),
         column("failed", pa.int64(), "Labelled images of the class that failed; not in support.", nullable=False),
     ]
 )
@@ -340,7 +343,7 @@ OUTCOMES: Final = pa.schema(
         column("correct", pa.bool_(), "Whether the first choice is the true class. Null for failed images."),
         column("probability", pa.float32(), "Probability of the first choice."),
         column("margin", pa.float32(), "Its probability less the second choice's."),
-        column("true_rank", pa.int32(), "Place of the true class among the choices kept, from 1. Null beyond them."),
+        column("true_rank", pa.int32(), "Rank of the true class among the choices kept, from 1. Null beyond them."),
         column("true_probability", pa.float32(), "Probability of the true class. Null beyond the choices kept."),
         column("width", pa.int32(), "Pixels of the upright picture."),
         column("height", pa.int32(), "Pixels of the upright picture."),
@@ -357,28 +360,35 @@ MISTAKES: Final = pa.schema(
         column(
             "suspected_label_error",
             pa.bool_(),
-            "The answer is at least as sure as the model is on average of images labelled with it, and the true class "
-            "gets less than on average for its own images (after confident learning, Northcutt et al. 2021); and it is "
-            "among the surest answers of all, as many as there are with 80% of them right.",
+            "label_error_probability is at least 0.6.",
+            nullable=False,
+        ),
+        column(
+            "label_error_probability",
+            pa.float32(),
+            "Probability that the label is wrong, by a model of label noise. 0 for all images without a clear sign of "
+            "wrong labels.",
             nullable=False,
         ),
     ]
 )
-"""`mistakes.parquet`: the scored images that were named wrong, the most confident first (ties: by name)."""
+"""`mistakes.parquet`: the scored images whose first choice is wrong, the most confident first (ties: by name)."""
 
 
 CLASS_CHANGES: Final = pa.schema(
     [
         column("label", pa.string(), "The class's label.", nullable=False),
         column("support", pa.int64(), "Images of the class that both scored.", nullable=False),
-        column("accuracy_a", pa.float64(), "Share of them that A named right. Null without support."),
-        column("accuracy_b", pa.float64(), "Share of them that B named right."),
+        column("accuracy_a", pa.float64(), "A's accuracy on them. Null without support."),
+        column("accuracy_b", pa.float64(), "B's accuracy on them."),
         column("difference", pa.float64(), "accuracy_b - accuracy_a."),
         column("difference_low", pa.float64(), "Lower end of its interval (Bonett and Price, paired)."),
         column("difference_high", pa.float64(), "Upper end of its interval."),
-        column("only_a_right", pa.int64(), "Images that A alone named right.", nullable=False),
-        column("only_b_right", pa.int64(), "Images that B alone named right.", nullable=False),
-        column("p_value", pa.float64(), "Exact McNemar test of the two before. Null without support."),
+        column("only_a_right", pa.int64(), "Images that only A has right.", nullable=False),
+        column("only_b_right", pa.int64(), "Images that only B has right.", nullable=False),
+        column(
+            "p_value", pa.float64(), "Exact McNemar test of only_a_right against only_b_right. Null without support."
+        ),
         column("p_adjusted", pa.float64(), "p_value, adjusted by Holm for all classes with support."),
         column("f1_a", pa.float64(), "F1 of A. Null without support."),
         column("f1_b", pa.float64(), "F1 of B. Null without support."),
@@ -394,12 +404,12 @@ FLIPS: Final = pa.schema(
         column("change", pa.string(), "`broken` (A right), `fixed` (B right) or `moved` (both wrong).", nullable=False),
         column("predicted_a", pa.string(), "A's first choice.", nullable=False),
         column("probability_a", pa.float32(), "Its probability.", nullable=False),
-        column("true_probability_a", pa.float32(), "What A gave the true class. Null beyond the choices kept."),
+        column("true_probability_a", pa.float32(), "A's probability of the true class. Null beyond the choices kept."),
         column("predicted_b", pa.string(), "B's first choice.", nullable=False),
         column("probability_b", pa.float32(), "Its probability.", nullable=False),
-        column("true_probability_b", pa.float32(), "What B gave the true class. Null beyond the choices kept."),
+        column("true_probability_b", pa.float32(), "B's probability of the true class. Null beyond the choices kept."),
         column("file_size", pa.int64(), "Bytes, when A read it."),
     ]
 )
-"""`flips.parquet`: the images that both scored and gave another first choice; broken, fixed, moved, each the surest
-wrong answer first."""
+"""`flips.parquet`: the images that both scored and gave another first choice; broken, fixed, moved, each with the most
+confident wrong answer first."""

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from batchland.errors import DeviceError
+from batchland.errors import DeviceError, EngineError
 from batchland.images.loader import Decode, Loaded, decode_image, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
-from batchland.images.subprocess_decode import load_in_subprocess
+from batchland.images.subprocess_decode import SubprocessDecoder
 from batchland.system.files import open_existing, replace_file
 
 _NOTE_BYTES: Final = 4096
@@ -32,13 +32,14 @@ _log = logging.getLogger("batchland")
 class CrashGuard:
     """Context manager whose `load` is a `load_image` that handles suspects in a subprocess. Thread-safe.
 
-    folder: the folder of the unfinished run. timeout: limit for a suspect, seconds. decode: for other images.
+    folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images.
     """
 
     def __init__(self, folder: Path, timeout: float, decode: Decode = decode_image) -> None:
         self._notes_path = folder / "in-hand"
         self._suspects_path = folder / "suspects"
-        self._timeout = timeout
+        self._isolated = SubprocessDecoder(timeout)
+        self._isolation_failed = False
         self._decode = decode
         self._thread = threading.local()
         self._lock = threading.Lock()
@@ -61,6 +62,7 @@ class CrashGuard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._isolated.__exit__(kind, error, trace)
         if not isinstance(error, DeviceError):  # an image in the GPU's decoder may be the cause
             with suppress(OSError):
                 self._notes_path.unlink(missing_ok=True)  # no image has killed this process
@@ -74,17 +76,30 @@ class CrashGuard:
             os.close(self._notes)
 
     def load(self, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
-        """See `load_image`. A suspect is decoded to pixels; it is `crashed` if its subprocess dies."""
+        """See `load_image`. A suspect is decoded to pixels; it is `crashed` if its subprocess dies.
+
+        Raises EngineError if a suspect needs a subprocess and none can be started.
+        """
         name = _key(ref)
         if name not in self._suspects:
             self._note([name])
             loaded = load_image(ref, spec, self._decode)
             self._note([b""])
             return loaded
-        outcome, pixels = load_in_subprocess(ref, spec, self._timeout)
+        outcome, pixels = self._isolated.load(ref, spec)
         if pixels is not None:
             self._clear(name)
         return outcome, pixels
+
+    def load_isolated(self, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
+        """See `load_image`, decoded to pixels in a subprocess; as `load` does it where no subprocess can be started."""
+        if not self._isolation_failed:
+            try:
+                return self._isolated.load(ref, spec)
+            except EngineError as error:
+                self._isolation_failed = True
+                _log.warning("slow images are decoded in this process, because %s", error)
+        return self.load(ref, spec)
 
     def _clear(self, name: bytes) -> None:
         """Remove a suspect that loaded well, so that a rerun does not need a subprocess for it again."""

@@ -3,6 +3,7 @@
 Image decoders release the GIL, so threads use all cores and share one set of buffers.
 """
 
+import atexit
 import queue
 import threading
 import time
@@ -21,7 +22,10 @@ from batchland.images.sources.refs import ImageRef, read_image
 from batchland.system.cores import usable_cores
 
 MAX_HANGING: Final = 64
-"""Threads that may hang at once before the storage counts as unavailable."""
+"""Threads that may wait for their images at once, each beyond the timeout, before the storage counts as unavailable."""
+MAX_ABANDONED: Final = 2
+"""Decoders that were given up and still run, each with a core and a picture's memory. While there are so many, other
+images are decoded in subprocesses, which can be killed."""
 MAX_WORKERS: Final = 64
 """Most threads that the loader starts by itself. `num_workers` may be larger."""
 _GIL_SECONDS: Final = 0.0001
@@ -29,6 +33,10 @@ _GIL_SECONDS: Final = 0.0001
 _MIN_WAIT_SECONDS: Final = 0.001
 """Reading that takes less than this does not count as waiting."""
 _POLL_SECONDS: Final = 0.5
+_EXIT_SECONDS: Final = 10.0
+"""How long the end of the process waits for decoders that were given up."""
+_STALLED_CPU_SECONDS: Final = 0.001
+"""A decoder that takes less CPU time than this between two polls does not run: it is blocked."""
 _END: Final = object()
 
 
@@ -76,10 +84,12 @@ class BatchLoader:
         (network mounts, object stores).
     prefetch_factor: batches prepared ahead, shared by all workers (torch's DataLoader counts per worker). Memory is
         (prefetch_factor + held + 1) batches of pixels, whatever the number of images.
-    timeout: seconds that one image may take before it fails as `timeout` and its thread is replaced.
+    timeout: seconds that an image may be waited for, and CPU seconds that it may take to decode, before it fails as
+        `timeout` and its thread is replaced. CPU seconds, so that no image fails because others keep the cores busy.
     held: number of earlier batches that stay valid when the next one is requested.
     on_wait: called about twice a second while waiting for a batch; may raise.
     load: turns one image into pixels; by default `load_image`.
+    load_isolated: the same with limits that it keeps by itself, used while MAX_ABANDONED decoders still run.
     start_small: begin with one thread, for a `load` that keeps most images encoded.
     """
 
@@ -95,6 +105,7 @@ class BatchLoader:
         held: int = 0,
         on_wait: Callable[[], None] | None = None,
         load: "Load | None" = None,
+        load_isolated: "Load | None" = None,
         start_small: bool = False,
     ) -> None:
         self.images = images
@@ -106,14 +117,16 @@ class BatchLoader:
         self.held = held
         self.on_wait = on_wait
         self.load = load or load_image
+        self.load_isolated = load_isolated or self.load
         self.start_small = start_small
 
     def __iter__(self) -> Generator[Batch]:
-        """Batches in order. Raises what the iterable of images raises, and InputError if MAX_HANGING threads hang."""
+        """Batches in order. Raises what the iterable of images raises, and InputError if the storage hangs."""
         images = iter(self.images)
         tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         cores = usable_cores()
-        workers = _Workers(tasks, self.spec, self.num_workers or (1 if self.start_small else cores), self.load)
+        count = self.num_workers or (1 if self.start_small else cores)
+        workers = _Workers(tasks, self.spec, count, self.load, self.load_isolated)
         buffers = self.prefetch_factor + self.held + 1
         free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(buffers)]
         pending: deque[_PendingBatch] = deque()
@@ -131,7 +144,7 @@ class BatchLoader:
                             tasks.put((task, index))
                 if pending:
                     task = pending.popleft()
-                    batch = task.wait(workers.replace_hanging, self.on_wait)
+                    batch = task.wait(workers.replace, self.on_wait)
                     if self.num_workers is None:
                         workers.grow(_enough_workers(batch.outcomes, cores))
                     yield batch
@@ -165,8 +178,80 @@ def next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
     return refs
 
 
+class _Attempt:
+    """One image in the hands of a thread: whether it is being read or decoded, and for how long."""
+
+    def __init__(self) -> None:
+        self.decoding = False
+        self.returned = False
+        """Whether its thread has come back, too late."""
+        self._isolated = False
+        self._clock = _thread_cpu_clock()
+        self._begin = self._active = time.monotonic()
+        self._cpu = self._seen_cpu = 0.0
+
+    def begin_decoding(self, *, isolated: bool) -> None:
+        """The image is read. isolated: its decoder has its own limits."""
+        self._begin = self._active = time.monotonic()
+        self._cpu = self._seen_cpu = self._cpu_seconds()
+        self._isolated = isolated
+        self.decoding = True
+
+    def is_over(self, timeout: float) -> bool:
+        """Whether the image was waited for, or decoded, for too long. To be asked at every poll."""
+        if self._isolated:
+            return False
+        now = time.monotonic()
+        if not self.decoding or self._clock is None:
+            return now - self._begin > timeout
+        cpu = self._cpu_seconds()
+        if cpu - self._seen_cpu >= _STALLED_CPU_SECONDS:
+            self._seen_cpu, self._active = cpu, now
+        return cpu - self._cpu > timeout or now - self._active > timeout
+
+    def _cpu_seconds(self) -> float:
+        try:
+            return time.clock_gettime(self._clock) if self._clock is not None else 0.0
+        except OSError:  # the thread has ended
+            return self._seen_cpu
+
+
+def _thread_cpu_clock() -> int | None:
+    """The clock of the calling thread's CPU time, for other threads to read; None on macOS, which has none."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return None
+    return time.pthread_getcpuclockid(threading.get_ident())
+
+
+_thread: Final = threading.local()
+_abandoned: Final[set[_Attempt]] = set()
+"""Decoders that were given up and still run in this process, whichever loader started them."""
+
+
+def abandoned_decoders() -> int:
+    """How many decoders were given up and still run. A decoder that ends while Python shuts down may crash it."""
+    return len(_abandoned)
+
+
+@atexit.register
+def _wait_for_abandoned() -> None:
+    end = time.monotonic() + _EXIT_SECONDS
+    while _abandoned and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def begin_decoding(*, isolated: bool = False) -> None:
+    """Tell the loader, if the calling thread is one of its workers, that an image is read and its decoder begins.
+
+    isolated: the decoder runs in another process, with its own limits.
+    """
+    attempt: _Attempt | None = getattr(_thread, "attempt", None)
+    if attempt is not None:
+        attempt.begin_decoding(isolated=isolated)
+
+
 class _PendingBatch:
-    """A batch under way. Workers hand in each image once; whoever comes after a timeout comes too late."""
+    """A batch in progress. Workers hand in each image once; after a timeout, a late one is dropped."""
 
     def __init__(self, refs: list[ImageRef], buffer: Pixels, timeout: float) -> None:
         self.refs = refs
@@ -174,17 +259,18 @@ class _PendingBatch:
         self._encoded: dict[int, Encoded] = {}
         self._timeout = timeout
         self._outcomes: list[Outcome | None] = [None] * len(refs)
-        self._started: list[float | None] = [None] * len(refs)
+        self._attempts: list[_Attempt | None] = [None] * len(refs)
         self._missing = len(refs)
         self._bug: BaseException | None = None
         self._lock = threading.Lock()
         self._done = threading.Event()
 
-    def start(self, index: int) -> None:
-        self._started[index] = time.monotonic()
+    def start(self, index: int) -> _Attempt:
+        self._attempts[index] = attempt = _Attempt()
+        return attempt
 
     def finish(self, index: int, outcome: Outcome, picture: Pixels | Encoded | None) -> bool:
-        """Hand in an image. False if it had been given up: the picture is dropped, the buffer may be another's now."""
+        """Hand in an image. False if it had been given up: the buffer may belong to another batch now."""
         with self._lock:
             if self._outcomes[index] is not None:
                 return False
@@ -202,16 +288,16 @@ class _PendingBatch:
         self._bug = bug
         self._done.set()
 
-    def wait(self, on_abandoned: Callable[[], None], on_wait: Callable[[], None] | None) -> Batch:
+    def wait(self, on_abandoned: Callable[[_Attempt], None], on_wait: Callable[[], None] | None) -> Batch:
         while not self._done.wait(_POLL_SECONDS):
             if on_wait:
                 on_wait()
-            now = time.monotonic()
-            for index, started in enumerate(self._started):
-                if started is not None and self._outcomes[index] is None and now - started > self._timeout:
-                    error: tuple[ErrorCode, str] = ("timeout", f"not decoded within {self._timeout:g} s")
+            for index, attempt in enumerate(self._attempts):
+                if attempt is not None and self._outcomes[index] is None and attempt.is_over(self._timeout):
+                    what = "decoded" if attempt.decoding else "read"
+                    error: tuple[ErrorCode, str] = ("timeout", f"not {what} within {self._timeout:g} s")
                     if self.finish(index, Outcome(error=error), None):
-                        on_abandoned()
+                        on_abandoned(attempt)
         if self._bug is not None:
             raise self._bug
         outcomes = [outcome for outcome in self._outcomes if outcome is not None]
@@ -228,13 +314,22 @@ _Task = tuple[_PendingBatch, int]
 class _Workers:
     """Daemon threads, so that one that hangs in a decoder or on a dead mount cannot keep the process alive."""
 
-    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", spec: PreprocessSpec, count: int, load: Load) -> None:
+    def __init__(
+        self,
+        tasks: "queue.SimpleQueue[_Task | None]",
+        spec: PreprocessSpec,
+        count: int,
+        load: Load,
+        load_isolated: Load,
+    ) -> None:
         self._tasks = tasks
         self._spec = spec
         self._load = load
+        self._load_isolated = load_isolated
         self._stopping = threading.Event()
         self._count = 0
-        self._hanging = 0
+        self._hanging: set[_Attempt] = set()
+        """Attempts that were given up while reading, and whose threads have not come back."""
         self._lock = threading.Lock()
         for _ in range(count):
             self.add()
@@ -248,14 +343,15 @@ class _Workers:
         while self._count < count:
             self.add()
 
-    def replace_hanging(self) -> None:
-        """One more thread hangs: put another in its place."""
+    def replace(self, attempt: _Attempt) -> None:
+        """Start another thread in place of one whose image was given up. Raises InputError if the storage hangs."""
         with self._lock:
-            self._hanging += 1
-        if self._hanging >= MAX_HANGING:
+            if not attempt.returned:
+                (_abandoned if attempt.decoding else self._hanging).add(attempt)
+        if len(self._hanging) >= MAX_HANGING:
             raise InputError(
-                f"{self._hanging} images hang at once, each past its timeout: their storage seems to be gone; finished "
-                f"parts are kept, run the same command again when it is back"
+                f"{len(self._hanging)} images hang at once, each past its timeout: their storage does not answer; "
+                f"finished parts are kept, run the same command again when it does"
             )
         self.add()
 
@@ -269,15 +365,18 @@ class _Workers:
             batch, index = task
             if self._stopping.is_set():
                 continue
-            batch.start(index)
+            _thread.attempt = attempt = batch.start(index)
+            load = self._load if len(_abandoned) < MAX_ABANDONED else self._load_isolated
             try:
-                in_time = batch.finish(index, *self._load(batch.refs[index], self._spec))
+                in_time = batch.finish(index, *load(batch.refs[index], self._spec))
             except BaseException as bug:  # raised again in the thread that waits for the batch
                 batch.break_off(bug)
             else:
-                if not in_time:  # another thread took over when this one was given up
+                if not in_time:  # another thread took over when this image was given up
                     with self._lock:
-                        self._hanging -= 1
+                        attempt.returned = True
+                        _abandoned.discard(attempt)
+                        self._hanging.discard(attempt)
                     return
 
 
@@ -310,5 +409,6 @@ def load_image(ref: ImageRef, spec: PreprocessSpec, decoding: Decode = decode_im
     except ImageError as error:
         return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
     read_seconds = time.perf_counter() - begin
+    begin_decoding()
     outcome, picture = decoding(file.data, spec)
     return outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read_seconds), picture

@@ -1,87 +1,255 @@
-"""Decode one image in a subprocess with limited memory and time, so that only the subprocess can crash.
+"""Decode images in subprocesses with limited memory and time, so that only a subprocess can crash or hang.
 
-The subprocess is a new interpreter that reads the image from standard input and writes one line of JSON and the raw
-pixels; nothing is pickled. Starting it takes a few tenths of a second, so only suspect images are decoded this way.
+    this process    image and limits  ->  server         a new interpreter, started with the first image
+                                          supervisor     forked from it for the image: waits for the decoder
+    this process    <-  pixels            decoder        forked from that: decodes, or dies of a signal
+    this process    <-  exit status       supervisor
+
+Forking a server that has everything imported takes a few milliseconds; this process itself cannot fork, because it has
+threads. Nothing is pickled: images travel as bytes, facts as one line of JSON, pixels raw.
 """
 
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import traceback
 from contextlib import suppress
-from typing import Final
+from types import TracebackType
+from typing import Final, Never, Self
 
 import numpy as np
 
-from batchland.errors import ImageError
-from batchland.images.loader import Outcome, decode_image
+from batchland.errors import EngineError, ImageError
+from batchland.images.loader import Outcome, begin_decoding, decode_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, read_image
 
 _BASE_BYTES: Final = 2 * 1024**3
 _BYTES_PER_PIXEL: Final = 32
-"""Address space of the subprocess: for the interpreter, and twice what the worst picture of max_pixels needs."""
-_CHILD: Final = (
+"""Address space of a decoder: for the interpreter, and twice what the worst picture of max_pixels needs."""
+_WAIT_FACTOR: Final = 10
+"""A decoder that neither ends nor takes CPU time is killed after so many times its limit of CPU seconds."""
+_START_SECONDS: Final = 60.0
+_END_SECONDS: Final = 5.0
+_STATUS: Final = struct.Struct("<i")
+_SERVER: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from batchland.images.subprocess_decode import main; main()"
+    "from batchland.images.subprocess_decode import serve; serve(int(sys.argv[2]))"
 )
 
 
-def load_in_subprocess(ref: ImageRef, spec: PreprocessSpec, timeout: float) -> tuple[Outcome, Pixels | None]:
-    """See `load_image`. If the subprocess dies, the image is `crashed`.
+class SubprocessDecoder:
+    """Context manager whose `load` is a `load_image` that survives any image. Thread-safe.
 
-    timeout: seconds after which the subprocess is killed and the image is `timeout`.
+    timeout: CPU seconds that one image may take to decode.
     """
-    begin = time.perf_counter()
-    try:
-        file = read_image(ref)
-    except ImageError as error:
-        return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
-    read = time.perf_counter()
-    outcome, pixels = _run_subprocess(ref.name, file.data, spec, timeout)
-    outcome = outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read - begin)
-    return outcome._replace(decode_seconds=time.perf_counter() - read), pixels
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+
+    def load(self, ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
+        """See `load_image`. An image whose decoder dies is `crashed`, or `timeout` if it was killed for its time.
+
+        Raises EngineError if no subprocess can be started.
+        """
+        begin = time.perf_counter()
+        try:
+            file = read_image(ref)
+        except ImageError as error:
+            return Outcome(error=(error.code, str(error)), read_seconds=time.perf_counter() - begin), None
+        read = time.perf_counter()
+        begin_decoding(isolated=True)
+        outcome, pixels = self._decode(file.data, spec)
+        outcome = outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read - begin)
+        return outcome._replace(decode_seconds=time.perf_counter() - read), pixels
+
+    def _decode(self, data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
+        settings = {"timeout": self._timeout, "spec": spec.model_dump(mode="json")}
+        request = json.dumps(settings).encode() + b"\n" + data
+        reply, status = self._answer(request)
+        if os.WIFSIGNALED(status):
+            number = signal.Signals(os.WTERMSIG(status))
+            if number in (signal.SIGPROF, signal.SIGALRM):
+                return Outcome(error=("timeout", f"not decoded within {self._timeout:g} s")), None
+            return Outcome(error=("crashed", f"its decoder was killed by {number.name}")), None
+        facts, _, raw = reply.partition(b"\n")
+        outcome = Outcome(**json.loads(facts))
+        if outcome.error is not None:
+            return outcome._replace(error=(outcome.error[0], outcome.error[1])), None
+        return outcome, np.frombuffer(raw, np.uint8).reshape(spec.shape)
+
+    def _answer(self, request: bytes) -> tuple[bytes, int]:
+        """A decoder's reply and wait status. Raises EngineError. The server may have been killed: then another one."""
+        for _ in range(2):
+            with self._lock:
+                self._server = server = self._server or _Server()
+            answer = server.ask(request)
+            if answer is not None and (os.WIFSIGNALED(answer[1]) or answer[1] == 0):
+                return answer
+            problem = server.problem()
+            with self._lock:
+                if self._server is server:
+                    server.close()
+                    self._server = None
+        raise EngineError(f"no subprocess can decode images: {problem}; finished parts are kept, run the command again")
 
 
-def _run_subprocess(name: str, data: bytes, spec: PreprocessSpec, timeout: float) -> tuple[Outcome, Pixels | None]:
-    command = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), spec.model_dump_json()]
+class _Server:
+    """The server process. Raises EngineError if it does not start."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+        command = [sys.executable, "-P", "-c", _SERVER, json.dumps(sys.path), str(theirs.fileno())]
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # its threads would reserve gigabytes of address space
+        try:
+            with theirs:
+                self._process: subprocess.Popen[bytes] | None = None
+                self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                )
+            self._control.settimeout(_START_SECONDS)
+            started = self._control.recv(1) == b"\n"
+            self._control.settimeout(None)
+            problem = self.problem()
+        except OSError as error:
+            started, problem = False, error.strerror or str(error)
+        if not started:
+            self.close()
+            raise EngineError(f"the subprocess that decodes images cannot be started: {problem}; run the command again")
+
+    def ask(self, request: bytes) -> tuple[bytes, int] | None:
+        """A decoder's reply and wait status. None if the server has died or cannot fork."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            try:
+                with theirs:
+                    socket.send_fds(self._control, [b"\n"], [theirs.fileno()])
+                with suppress(BrokenPipeError, ConnectionResetError):  # the decoder died before it had read everything
+                    ours.sendall(request)
+                    ours.shutdown(socket.SHUT_WR)
+                answer = _read_all(ours)
+            except OSError:
+                return None
+        if len(answer) < _STATUS.size:
+            return None
+        return answer[: -_STATUS.size], _STATUS.unpack(answer[-_STATUS.size :])[0]
+
+    def problem(self) -> str:
+        """The last line that the server has written to stderr."""
+        written = os.pread(self._errors.fileno(), 1 << 16, 0)  # seeking would move the server's position, too
+        lines = written.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it ended without a message"
+
+    def close(self) -> None:
+        """End the server. Decoders at work end by themselves."""
+        self._control.close()  # the server ends when it reads the end of it
+        self._errors.close()
+        if self._process is not None:
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def serve(control_fd: int) -> None:
+    """Run in the server: fork a supervisor for each connection that arrives, until the other process closes control."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the other process decides
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+    control = socket.socket(fileno=control_fd)
+    control.sendall(b"\n")
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not descriptors:
+            return
+        try:
+            forked = os.fork()
+        except OSError:  # the other process reads the end of the connection
+            traceback.print_exc()
+            forked = -1
+        if forked == 0:
+            control.close()
+            _supervise(socket.socket(fileno=descriptors[0]))
+        os.close(descriptors[0])
+
+
+def _supervise(connection: socket.socket) -> Never:
+    """Run in a supervisor: fork a decoder, and send its wait status behind its reply."""
     try:
-        run = subprocess.run(  # noqa: S603 - this very interpreter
-            command,
-            input=data,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # its threads would reserve gigabytes of address space
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        decoder = os.fork()
+        if decoder == 0:
+            _decode_request(connection)
+        _, status = os.waitpid(decoder, 0)
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RD)  # whoever still sends to a dead decoder gets an error
+        connection.sendall(_STATUS.pack(status))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _decode_request(connection: socket.socket) -> Never:
+    """Run in a decoder: reply with one line of JSON and the raw pixels."""
+    code = 1
+    try:
+        settings, _, data = _read_all(connection).partition(b"\n")
+        given = json.loads(settings)
+        spec = PreprocessSpec.model_validate(given["spec"])
+        _limit(_BASE_BYTES + _BYTES_PER_PIXEL * spec.max_pixels, given["timeout"])
+        outcome, pixels = decode_image(data, spec)
+        connection.sendall(
+            json.dumps(outcome._asdict()).encode() + b"\n" + (b"" if pixels is None else pixels.tobytes())
         )
-    except subprocess.TimeoutExpired:
-        return Outcome(error=("timeout", f"not decoded within {timeout:g} s")), None
-    if run.returncode < 0:
-        return Outcome(error=("crashed", f"its decoder was killed by {signal.Signals(-run.returncode).name}")), None
-    if run.returncode > 0:
-        raise RuntimeError(f"{name}: decoding it in a subprocess failed: {run.stderr.decode(errors='replace')}")
-    facts, _, raw = run.stdout.partition(b"\n")
-    outcome = Outcome(**json.loads(facts))
-    if outcome.error is not None:
-        return outcome._replace(error=(outcome.error[0], outcome.error[1])), None
-    return outcome, np.frombuffer(raw, np.uint8).reshape(spec.shape)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
-def main() -> None:
-    """Run inside the subprocess: read an image from standard input, write its outcome and pixels."""
-    spec = PreprocessSpec.model_validate_json(sys.argv[2])
-    _limit_memory(_BASE_BYTES + _BYTES_PER_PIXEL * spec.max_pixels)
-    outcome, pixels = decode_image(sys.stdin.buffer.read(), spec)
-    sys.stdout.buffer.write(json.dumps(outcome._asdict()).encode() + b"\n")
-    if pixels is not None:
-        sys.stdout.buffer.write(pixels.tobytes())
-
-
-def _limit_memory(limit: int) -> None:
+def _limit(memory: int, cpu_seconds: float) -> None:
+    """Bytes of address space; seconds after which the kernel kills this process by SIGPROF or SIGALRM."""
     import resource
 
     with suppress(ValueError, OSError):  # macOS has no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+    signal.setitimer(signal.ITIMER_REAL, _WAIT_FACTOR * cpu_seconds)
+
+
+def _read_all(connection: socket.socket) -> bytes:
+    chunks = []
+    while chunk := connection.recv(1 << 20):
+        chunks.append(chunk)
+    return b"".join(chunks)

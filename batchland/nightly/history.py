@@ -10,13 +10,15 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from pydantic import Field
+
 from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
 from batchland.nightly.dates import local_today
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.system.documents import Count, Document
-from batchland.system.text import NONE, aligned, count, counted, interval, near_miss, one_line, percent
+from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, near_miss, one_line, percent
 
 GateState = Literal["passed", "failed", "not_checked"]
 
@@ -46,6 +48,8 @@ class Night(Document):
     """Listed; None while the model's partition is not complete."""
     failed: Count | None = None
     failed_by_code: dict[str, Count] | None = None
+    ignored: dict[str, Count] = Field(default_factory=dict)
+    """Numbers of files that were not listed, by extension or kind."""
     already_scored: Count = 0
     images_per_second: float | None = None
     accuracy: Figure | None = None
@@ -98,6 +102,8 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
         printed.append(line)
         if first and night.error:
             printed.append(f"{'':12}{one_line(night.error, LONGEST_ERROR)}")
+        if night.ignored:
+            printed.append(f"{'':12}{night.model}{ignored_files(night.ignored)}")
     return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"
 
 
@@ -118,6 +124,7 @@ def _of_model(model: ModelRun) -> dict[str, object]:
     evaluation = model.evaluation
     return {
         "model": model.name,
+        "ignored": model.ignored,
         "model_sha256": model.model.sha256 if model.model else None,
         "state": model.state,
         "images": model.counts.listed if model.counts else None,

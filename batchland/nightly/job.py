@@ -26,7 +26,15 @@ from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
 from batchland.nightly.job_fields import DatedPath, Duration, JobPath, Patterns, checked_by, expand, in_seconds
-from batchland.nightly.job_tables import EvaluationTable, HeartbeatTable, NotifyTable, RetentionTable, RetryTable
+from batchland.nightly.job_tables import (
+    DeliveryTable,
+    EvaluationTable,
+    HeartbeatTable,
+    NotifyTable,
+    RetentionTable,
+    RetryTable,
+)
+from batchland.nightly.placeholders import Placeholders
 from batchland.scoring.options import FailureLimit, ScoreSettings
 from batchland.system.options import explain
 
@@ -79,12 +87,14 @@ class Job(ScoreSettings):
     """Folder of the records: runs/NAME/DATE/run.json, log and reports."""
     metrics: JobPath | None = None
     """File for Prometheus's node exporter (textfile collector), NAME.prom."""
+    delivery: DeliveryTable | None = None
     retry: RetryTable = RetryTable()
     evaluation: EvaluationTable | None = None
     retention: RetentionTable | None = None
     heartbeat: HeartbeatTable | None = None
     notify: NotifyTable | None = None
     _file: Path = PrivateAttr(default=Path())
+    _placeholders: Placeholders = PrivateAttr(default=Placeholders(Path()))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -108,6 +118,11 @@ class Job(ScoreSettings):
     def file(self) -> Path:
         """Absolute path of the job file."""
         return self._file
+
+    @property
+    def placeholders(self) -> Placeholders:
+        """What the job file took from the environment and from files, to hide it in everything that is written."""
+        return self._placeholders
 
     @property
     def folder(self) -> Path:
@@ -142,7 +157,9 @@ class Job(ScoreSettings):
 
 
 def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
-    """Read and validate a job file. settings: `key=value` pairs that take precedence, values as in TOML.
+    """Read and validate a job file; `${NAME}` and `${file:PATH}` in its strings are filled in.
+
+    settings: `key=value` pairs that take precedence, values as in TOML.
 
     Raises UsageError, which names the file and every wrong key.
     """
@@ -154,13 +171,20 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         raise UsageError(f"{path}: is no TOML file: {error}") from error
     for setting in settings:
         _set(content, setting)
+    placeholders = Placeholders(path.parent)
+    try:
+        content = placeholders.fill(content)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
     content.setdefault("name", path.stem)
     root = path.parent / str(content.get("root", "."))
     try:
         job = Job.model_validate(content, context={"root": root.resolve()})
         job._file = path.absolute()
+        job._placeholders = placeholders
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Job, 'key')}") from error
+        message = placeholders.hide(explain(error, Job, "key"))
+        raise UsageError(f"{path}: {message}") from None  # the cause would show secrets
     return job
 
 

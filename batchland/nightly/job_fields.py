@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -75,6 +76,39 @@ def _no_url(path: Any) -> Any:
     return path
 
 
+def amount_of(text: str, total: float | Fraction) -> Fraction:
+    """A number, like `20`, or a percentage of `total`, like `1.5%`. Raises ValueError."""
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text):
+        raise ValueError('is neither a number nor a percentage; write it like 20 or "1.5%"')
+    return Fraction(text.removesuffix("%")) / 100 * Fraction(total) if text.endswith("%") else Fraction(text)
+
+
+def _amount(value: object) -> object:
+    if type(value) is int:
+        value = str(value)
+    if isinstance(value, str):
+        amount_of(value, 0)
+    return value
+
+
+def _percentage(value: str) -> str:
+    if not value.endswith("%"):
+        raise ValueError('is not a percentage; write it like "50%"')
+    return value
+
+
+Amount = Annotated[
+    str,
+    BeforeValidator(_amount),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": [20, "1.5%"]}),
+]
+"""A number or a percentage, as text; see `amount_of`."""
+Percentage = Annotated[
+    str,
+    BeforeValidator(_amount),
+    AfterValidator(_percentage),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?%$", "examples": ["50%"]}),
+]
 JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), AfterValidator(below_root)]
 """Relative ones are below the job's `root`."""
 DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(below_root)]

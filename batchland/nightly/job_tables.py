@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo,
 
 from batchland.evaluation.gates import parse_gate
 from batchland.evaluation.options import EvaluateOptions
-from batchland.nightly.job_fields import DatedPath, Duration, JobPath, below_root, checked_by
+from batchland.nightly.job_fields import Amount, DatedPath, Duration, JobPath, Percentage, below_root, checked_by
 from batchland.system.options import Options
 
 LAST_GOOD: Final = "last-good"
@@ -41,6 +41,31 @@ class EvaluationTable(EvaluateOptions):
     """With several models: compare the others with the first."""
     images: JobPath | None = None
     """Folder of the images now, for thumbnails and brightness; the default is the scored folder."""
+
+
+class DeliveryTable(JobTable):
+    """`[delivery]`: what a complete delivery is. A night with another one ends before it scores anything."""
+
+    min_images: Annotated[int, Field(ge=1)] | None = None
+    """With fewer images the delivery is not complete (exit code 66)."""
+    max_images: Annotated[int, Field(ge=1)] | None = None
+    """With more images it is wrong (exit code 4)."""
+    min_of_usual: Percentage | None = None
+    """With fewer images than this share of the usual number it is not complete (66). Usual is the median of
+    the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before five."""
+    max_of_usual: Percentage | None = None
+    """With more images than this share of the usual number it is wrong (4)."""
+    expected: DatedPath | None = None
+    """CSV file with the column image, and maybe size (bytes) and sha256. Missing images and other contents are not
+    complete (66), unexpected images are wrong (4). May contain {date}."""
+    max_ignored: Amount | None = None
+    """With more ignored files, a number or a percentage of the images, it is wrong (4). Hidden, excluded and already
+    scored files do not count."""
+    max_duplicates: Amount | None = None
+    """With more copies of other images, of this night or of the last 30 good nights, it is wrong (4). Reads every image
+    once more."""
+    late: Literal["warn", "score"] = "warn"
+    """Images that come after the night is complete: warn names them, score adds them to the partition."""
 
 
 class RetryTable(JobTable):

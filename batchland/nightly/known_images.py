@@ -75,7 +75,7 @@ def describe_late(names: list[str]) -> str:
     verb = "is" if len(names) == 1 else "are"
     return (
         f"{images(len(names))} came after the night was scored and {verb} missing in it ({first_few(names)}); "
-        "a forced run scores the whole night again"
+        '`late = "score"` in [delivery] adds late images, a forced run scores the whole night again'
     )
 
 

@@ -5,7 +5,8 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError
+from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError, WrongDeliveryError
+from batchland.nightly.contract import check_contract
 from batchland.nightly.dates import check_date, local_today
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import baseline_night
@@ -58,7 +59,8 @@ def plan_night(
             check_date(night, today)
         except UsageError as error:
             steps.insert(1, _Step.fail(error))
-    return NightPlan(tuple(step.text for step in steps), tuple(step.problem for step in steps if step.problem))
+    lines = tuple(job.placeholders.hide(step.text) for step in steps)
+    return NightPlan(lines, tuple(step.problem for step in steps if step.problem))
 
 
 def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool) -> Iterator[_Step]:
@@ -99,7 +101,7 @@ def _steps_of_model(
             yield from _keep(job, model, file, night, manifest)
             model = model_name(job, model, manifest)
         else:
-            yield _score(job, model, night, replace=manifest is not None)
+            yield _score(job, model, night, records, replace=manifest is not None)
     if job.evaluation:
         yield _evaluate(job, job.evaluation, model, night, records)
 
@@ -120,16 +122,19 @@ def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> 
     for difference in differences(job, file, manifest):
         yield _Step(f"  though {difference}; a forced run would score it again")
     if late := late_images(job, job.partition(model, night), night):
-        yield _Step(f"  though {describe_late(late)}")
+        add = job.delivery and job.delivery.late == "score"
+        yield _Step(f"  add {images(len(late))} that came late" if add else f"  though {describe_late(late)}")
 
 
-def _score(job: Job, model: str, night: date, *, replace: bool) -> _Step:
+def _score(job: Job, model: str, night: date, records: list[RunRecord], *, replace: bool) -> _Step:
     partition, root = job.partition(model, night), job.images_of(night)
     known = KnownImages(other_partitions(partition), root) if job.mode == "new" else None
     try:
         listing = delivered_images(job, root, known.__contains__ if known else None)
-    except MissingInputError as error:
-        return _Step(f"  skip: {error}") if job.on_missing == "skip" else _Step.fail(error)
+        check_contract(job, night, records, known.__contains__ if known else None, keep=False)
+    except (MissingInputError, WrongDeliveryError, UsageError) as error:
+        skip = type(error) is MissingInputError and job.on_missing == "skip"
+        return _Step(f"  skip: {error}") if skip else _Step.fail(error)
     count = sum(1 for _ in listing.images()) if listing.first() else 0
     what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {root}"
     if known:

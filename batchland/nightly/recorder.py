@@ -21,6 +21,7 @@ from batchland.errors import (
     TimeLimitError,
     TooManyFailedError,
     UsageError,
+    WrongDeliveryError,
 )
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
@@ -101,13 +102,16 @@ class Recorder:
         """End the running attempt; one that ended before it began is added."""
         if not self._attempts or self._attempts[-1].outcome != "running":
             self._attempts.append(self._new_attempt())
+        if ending.error:
+            ending = ending._replace(error=self.job.placeholders.hide(ending.error))
         changes = ending._asdict() | {"finished_at": _now()}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         with suppress(OSError):
             self._reserve.unlink()
         level = logging.INFO if ending.exit_code == 0 else logging.ERROR
         error = f": {ending.error}" if ending.error else ""
-        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra={"data": changes})
+        extra = {"data": changes, "in_summary": True}
+        _log.log(level, "job %s, %s: %s%s", self.job.name, self.night, ending.outcome, error, extra=extra)
         self.save_ending()
 
     def save_ending(self) -> None:
@@ -124,6 +128,7 @@ class Recorder:
     def warn(self, text: str | None) -> None:
         """Log a fault that does not end the run, and add it to the record. None is no fault."""
         if text is not None:
+            text = self.job.placeholders.hide(text)
             _log.warning("%s", text)
             self.warnings.append(text)
 
@@ -133,7 +138,7 @@ class Recorder:
             job=self.job.name,
             job_file=str(self.job.file),
             date=self.night,
-            config=self.job.model_dump(mode="json"),
+            config=self.job.placeholders.hide_all(self.job.model_dump(mode="json")),
             attempts=tuple(self._attempts),
             models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
             comparisons=self.comparisons,
@@ -158,6 +163,7 @@ def _outcome(error: BatchlandError) -> Outcome:
     outcomes: Mapping[type[BatchlandError], Outcome] = {
         TooManyFailedError: "too_many_failed",
         GateFailedError: "gate_failed",
+        WrongDeliveryError: "wrong_delivery",
         MissingInputError: "missing_input",
         TimeLimitError: "time_limit",
         Interrupted: "interrupted",

@@ -18,6 +18,7 @@ Outcome = Literal[
     "skipped",
     "too_many_failed",
     "gate_failed",
+    "wrong_delivery",
     "missing_input",
     "failed",
     "time_limit",
@@ -29,15 +30,17 @@ Outcome = Literal[
 
 ok: everything is written and every gate passed. skipped: there was nothing to score, and the job allows that.
 too_many_failed: written, but more images failed than `max_failed`. gate_failed: written and evaluated, a gate failed.
-missing_input: the delivery is missing, empty or still growing. failed: another error; see the message. time_limit,
+wrong_delivery: the delivery has too
+much or the wrong things in it, so nothing was scored. missing_input: the delivery is missing, empty, still growing or
+not complete. failed: another error; see the message. time_limit,
 interrupted: stopped after a whole batch, a rerun resumes. killed: the process ended without a record (kill -9, power
 failure); a rerun resumes. locked: another run of the job was under way.
 """
 
-ModelState = Literal["scored", "resumed", "kept", "replaced", "nothing_new", "unfinished"]
+ModelState = Literal["scored", "resumed", "kept", "replaced", "nothing_new", "unfinished", "extended"]
 """scored: complete, in one attempt. resumed: complete, begun by an earlier attempt. kept: was complete before this run.
 replaced: scored again with `force`. nothing_new: with mode "new", every image was scored already, so there is no
-partition. unfinished: not complete."""
+partition. unfinished: not complete. extended: was complete, and images that came later were added."""
 
 
 class Attempt(Document):
@@ -112,6 +115,8 @@ class ModelRun(Document):
     device: str | None = None
     provider: str | None = None
     counts: Counts | None = None
+    ignored: dict[str, Count] = Field(default_factory=dict)
+    """Numbers of files in the delivery that were not listed, by extension or kind."""
     already_scored: Count = 0
     """With mode "new": images that an earlier partition holds unchanged."""
     resumed_images: Count = 0

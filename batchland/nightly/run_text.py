@@ -1,7 +1,7 @@
 """A night's record as text for people: terminal, cron mail, notification."""
 
 from batchland.nightly.run_record import ModelRun, RunRecord
-from batchland.system.text import files, images
+from batchland.system.text import files, ignored_files, images
 
 
 def describe_run(record: RunRecord, *, error: bool = True) -> str:
@@ -37,7 +37,8 @@ def describe_model(model: ModelRun) -> str:
     known = f", {model.already_scored} known already" if model.already_scored else ""
     text = (
         f"{model.name}: {model.state}, {images(counts.listed)}{known}, {counts.ok} ok, {counts.failed} failed"
-        f"{f' ({codes})' if codes else ''}, {model.images_per_second:.1f} images/s on {model.device}"
+        f"{f' ({codes})' if codes else ''}{ignored_files(model.ignored)}, "
+        f"{model.images_per_second:.1f} images/s on {model.device}"
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from batchland.errors import (
     BatchlandError,
@@ -23,6 +23,7 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
+from batchland.nightly.contract import check_contract
 from batchland.nightly.dates import check_date, local_today
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
@@ -39,12 +40,13 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
 from batchland.predictions.schema import Manifest
-from batchland.scoring.listing import ALREADY_SCORED, ImageListing
+from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
 from batchland.system.lock import locked
 from batchland.system.signals import signals_raise
+from batchland.system.text import images
 
 _LOCK_WAIT: Final = 1.0
 """Seconds to wait for the job's lock, because a process that asks for its holder has it for a moment."""
@@ -87,7 +89,8 @@ def run_night(
         check_date(night, today)
     recorder = Recorder(job, night, today)
     try:
-        with run_log(recorder.folder / LOG_FILE, run_id=recorder.run_id, job=job.name, date=str(night)):
+        hide = job.placeholders.hide_all
+        with run_log(recorder.folder / LOG_FILE, hide, run_id=recorder.run_id, job=job.name, date=str(night)):
             try:
                 with signals_raise(), _job_lock(job):
                     recorder.open()
@@ -153,7 +156,7 @@ class _Night:
             self.recorder.start()
             skipped = self._work()
         except BatchlandError as error:
-            skip = isinstance(error, MissingInputError) and self.job.on_missing == "skip"
+            skip = type(error) is MissingInputError and self.job.on_missing == "skip"
             self.recorder.finish(Ending("skipped", 0, str(error)) if skip else Ending.of(error))
             return error
         except OSError as error:
@@ -172,7 +175,7 @@ class _Night:
     def _work(self) -> str | None:
         """Do everything that the job asks for. Returns a message if there was nothing to do, else None."""
         records = read_runs(self.job.folder)
-        refused = self._score_all()
+        refused = self._score_all(records)
         if self.job.evaluation:
             self._evaluate(self.job.evaluation, records)
         if refused:
@@ -191,61 +194,99 @@ class _Night:
             except OSError as error:
                 self.recorder.warn(f"retention: {expired.folder} cannot be deleted ({error.strerror})")
                 continue
-            _log.info("retention: deleted %s", expired.folder, extra={"data": deletion.model_dump(mode="json")})
+            extra = {"data": deletion.model_dump(mode="json"), "in_summary": True}
+            _log.info("retention: deleted %s", expired.folder, extra=extra)
             self.recorder.deleted.append(deletion)
 
-    def _score_all(self) -> list[ModelError]:
+    def _score_all(self, records: list[RunRecord]) -> list[ModelError]:
         """Keep or score every model's partition, and return the errors of models that cannot be used."""
-        refused = []
-        settled = False
-        models = self.job.all_models
-        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in models}
-        for name, file in models.items():
-            partition, manifest = self.job.partition(name, self.night), manifests[name]
+        refused: list[ModelError] = []
+        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.all_models}
+        delivered = False
+        for name, manifest in manifests.items():
             if manifest is not None and not self._force:
-                self.recorder.models[name] = self._keep(name, file, partition, manifest)
+                with self._model_errors(name, refused):
+                    self.recorder.models[name] = self._keep(name, manifest)
                 continue
-            root = self.job.images_of(self.night)
-            known = KnownImages(other_partitions(partition), root) if self.job.mode == "new" else None
-            listing = delivered_images(self.job, root, known.__contains__ if known else None, settled=settled)
-            settled = True
+            skip = self._skip(name)
+            listing = delivered_images(self.job, self.job.images_of(self.night), skip, settled=delivered)
+            if not delivered:
+                check_contract(self.job, self.night, records, skip)
+                delivered = True
             if manifest is None:
+                partition = self.job.partition(name, self.night)
                 self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
                 self.recorder.save()
-            try:
-                self.recorder.models[name] = self._score(name, file, partition, listing, replaced=manifest is not None)
-            except ModelError as error:
-                if len(models) > 1:  # the other models go on; the night's error is the first one
-                    _log.error("%s: %s", name, error)
-                refused.append(error)
-            self.recorder.save()
+            with self._model_errors(name, refused):
+                self.recorder.models[name] = self._score(name, listing, "replaced" if manifest else "scored")
         return refused
 
-    def _keep(self, name: str, file: Path, partition: Path, manifest: Manifest) -> ModelRun:
-        name = model_name(self.job, name, manifest)
-        _log.info("%s: complete since %s, kept: %s", name, manifest.created_at, partition)
-        for difference in differences(self.job, file, manifest):
-            _log.warning("%s: %s; a forced run would score it again", name, difference)
-        if late := late_images(self.job, partition, self.night):
-            self.recorder.warn(f"{name}: {describe_late(late)}")
-        return _model_run(name, partition, "kept", manifest)
+    @contextmanager
+    def _model_errors(self, name: str, refused: list[ModelError]) -> Iterator[None]:
+        """Collect the error of a model, so that the others go on, and save the record."""
+        try:
+            yield
+        except ModelError as error:
+            if len(self.job.all_models) > 1:  # the night's error is the first one
+                _log.error("%s: %s", name, error)
+            refused.append(error)
+        self.recorder.save()
 
-    def _score(self, name: str, file: Path, partition: Path, listing: ImageListing, *, replaced: bool) -> ModelRun:
+    def _keep(self, name: str, manifest: Manifest) -> ModelRun:
+        """Keep a complete partition, and add late images if the job says so and nothing else has changed."""
+        partition = self.job.partition(name, self.night)
+        model = model_name(self.job, name, manifest)
+        _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, partition)
+        changes = list(differences(self.job, self.job.all_models[name], manifest))
+        for difference in changes:
+            _log.warning("%s: %s; a forced run would score it again", model, difference)
+        if late := late_images(self.job, partition, self.night):
+            if self.job.delivery and self.job.delivery.late == "score" and not changes:
+                _log.info("%s: scoring %s that came late", model, images(len(late)))
+                listing = delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
+                return self._score(name, listing, "extended")
+            self.recorder.warn(f"{model}: {describe_late(late)}")
+        return _model_run(model, partition, "kept", manifest)
+
+    def _skip(self, name: str) -> Skip | None:
+        """With mode "new": whether another partition of the model holds an image unchanged."""
+        if self.job.mode == "all":
+            return None
+        partitions = other_partitions(self.job.partition(name, self.night))
+        return KnownImages(partitions, self.job.images_of(self.night)).__contains__
+
+    def _score(self, name: str, listing: ImageListing, state: Literal["scored", "replaced", "extended"]) -> ModelRun:
+        partition = self.job.partition(name, self.night)
         if listing.first() is None:
             _log.info("%s: every image was scored already", name)
             return ModelRun(name=name, partition=str(partition), state="nothing_new")
         self._check_time()
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
-        options = ScoreOptions(**settings, model=file, overwrite=self._force, time_limit=left, job=self.job.name)
+        options = ScoreOptions(
+            **settings,
+            model=self.job.all_models[name],
+            overwrite=self._force,
+            add_missing=state == "extended",
+            time_limit=left,
+            job=self.job.name,
+        )
         with ScoreProgress(listing) as progress:
             summary = score(listing, partition, options, on_progress=progress.update)
         if summary.fallback:
-            _log.warning("%s: device auto: ran on the CPU, because %s", name, summary.fallback)
-        state: ModelState = "replaced" if replaced else "resumed" if summary.manifest.resumed_images else "scored"
-        run = _model_run(name, partition, state, summary.manifest)
-        _log.info("%s", describe_model(run), extra={"data": run.model_dump(mode="json", exclude={"mix", "evaluation"})})
+            level = logging.INFO if self._last_device(name) == "cpu" else logging.WARNING
+            _log.log(level, "%s: device auto: ran on the CPU, because %s", name, summary.fallback)
+        resumed = state == "scored" and summary.manifest.resumed_images
+        run = _model_run(name, partition, "resumed" if resumed else state, summary.manifest)
+        extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
+        _log.info("%s", describe_model(run), extra=extra)
         return run
+
+    def _last_device(self, name: str) -> str | None:
+        """The device of the latest earlier night in which the model scored."""
+        records = [record for record in read_runs(self.job.folder) if record.date != self.night]
+        devices = [run.device for record in records for run in record.models if run.name == name and run.device]
+        return devices[-1] if devices else None
 
     def _evaluate(self, table: EvaluationTable, records: list[RunRecord]) -> None:
         models = self.recorder.models
@@ -295,6 +336,7 @@ def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest
         device=manifest.device,
         provider=manifest.provider,
         counts=manifest.counts,
+        ignored={kind: number for kind, number in manifest.ignored.items() if kind != ALREADY_SCORED},
         already_scored=manifest.ignored.get(ALREADY_SCORED, 0),
         resumed_images=manifest.resumed_images,
         seconds=manifest.seconds,

@@ -1,4 +1,4 @@
-"""How an output is laid out, wherever it lies: names, Parquet files, and what may be replaced. Knows no place."""
+"""The layout of an output, local or remote: file names, Parquet files, and which outputs may be replaced."""
 
 import json
 import logging
@@ -14,26 +14,26 @@ from batchland.errors import UsageError
 from batchland.predictions.schema import METADATA_KEY
 
 PUBLISHING: Final = "publishing"
-"""Mark among the parts that all of them are there, and the output is being replaced."""
+"""A file among the parts: all parts are finished, and the output is being replaced."""
 RUN_NOTE: Final = "run.json"
-"""Among the parts: whose they are."""
+"""A file among the parts: the fingerprint of the run that they belong to."""
 _log = logging.getLogger("batchland")
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 def manifest_path(out: AnyPath) -> AnyPath:
-    """Where the manifest of an output is: inside a folder, beside a file."""
+    """The path of an output's manifest: inside a folder, beside a file."""
     return out.with_suffix(".manifest.json") if is_file_output(out) else out / "_manifest.json"
 
 
 def is_file_output(out: PurePath) -> bool:
-    """`--out preds.parquet` is one file; any other name is a folder of parts."""
+    """Whether the output is one file (`preds.parquet`); any other name is a folder of parts."""
     return out.suffix == ".parquet"
 
 
 def part_name(index: int) -> str:
-    """Of a part, and of the file of a folder that comes of it."""
+    """The name of a part, and of its file in a folder."""
     return f"part-{index:06d}.parquet"
 
 
@@ -50,21 +50,21 @@ def write_table(table: pa.Table, file: Any, metadata: dict[bytes, bytes], row_gr
 
 
 def count_rows(part: Path | pa.NativeFile) -> int:
-    """Of a part; a broken one has none."""
+    """Rows of a part; 0 if it is damaged."""
     with suppress(OSError, pa.ArrowException):
         return int(pq.read_metadata(part).num_rows)
     return 0
 
 
 def is_predictions(file: Path | pa.NativeFile) -> bool:
-    """Whether it is a Parquet file of batchland's, and whole."""
+    """Whether it is an undamaged predictions file of batchland."""
     with suppress(OSError, pa.ArrowException):
         return METADATA_KEY in (pq.read_metadata(file).metadata or {})
     return False
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Names of the values that differ in two fingerprints, as `options.top_k`."""
+    """Names of the values that differ between two fingerprints, like `options.top_k`."""
     for name in sorted({*one, *other}):
         first, second = one.get(name), other.get(name)
         if isinstance(first, dict) and isinstance(second, dict):
@@ -74,11 +74,11 @@ def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") ->
 
 
 def warn_discarded(out: str, known: str, fingerprint: str, images: int) -> None:
-    """Say what is lost where a run of `fingerprint` begins, and one of `known` had finished so many images."""
+    """Warn that `images` finished images of an interrupted run with another fingerprint are discarded."""
     if images:
         names = ", ".join(differences(json.loads(known), json.loads(fingerprint)))
         _log.warning(
-            "%s: begins anew and discards %d finished images of an interrupted run, which differs in %s",
+            "%s: discards %d finished images of an interrupted run, which differs in %s",
             out,
             images,
             names,
@@ -95,11 +95,11 @@ def check_replaceable(
 ) -> None:
     """Raise UsageError unless what is found at `out` may be replaced.
 
-    ours: whether it is empty, or batchland wrote it. replace: the user, or a run killed in the middle, wants it.
+    ours: whether it is empty or batchland wrote it. replace: by the user's wish, or to complete a killed run.
     """
     if found and not replace:
-        raise UsageError(f"{out}: exists; give --overwrite to replace it, or another --out")
+        raise UsageError(f"{out}: exists already", advice="overwrite")
     if found and (found == "file") != file_output:
         raise UsageError(f"{out}: is a {found}; an output named *.parquet is a file, any other is a folder")
     if found and not ours():
-        raise UsageError(f"{out}: is a {found} that batchland did not write; give another --out")
+        raise UsageError(f"{out}: is a {found} that batchland did not write; give another output")

@@ -1,10 +1,10 @@
-"""An output on a file system of this machine: every file appears by rename, on disk before its name is.
+"""An output on a file system of this machine: every file is synced to disk and appears by rename.
 
-What lies beside an output `p.parquet` while a run is under way, or was killed:
+Beside an output `p.parquet`, during a run and after a killed one:
 
     .p.parquet.lock     the lock, with its holder
     .p.parquet.parts/   run.json (the fingerprint), part-000000.parquet ..., `publishing` once all parts are there
-    .p.parquet.new      the output being put together
+    .p.parquet.new      the output being assembled
     .p.parquet.old      the old folder, while it is being replaced
 """
 
@@ -44,7 +44,7 @@ _log = logging.getLogger("batchland")
 
 
 class LocalOutput:
-    """As `Output`. The lock is the kernel's, so a killed run frees it."""
+    """As `Output`. The kernel frees the lock of a killed run."""
 
     def __init__(self, out: Path) -> None:
         self.name = str(out)
@@ -65,7 +65,7 @@ class LocalOutput:
     ) -> None:
         if error is not None:
             with suppress(OSError):
-                remove(self._assembly)  # of no use to a later run, and it may have filled the disk
+                remove(self._assembly)  # useless to a later run, and it may have filled the disk
         self._lock.__exit__(kind, error, trace)
 
     def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
@@ -75,11 +75,11 @@ class LocalOutput:
                 self._replaced.rename(self._out)
             remove(self._replaced)
         remove(self._assembly)
-        if self._parts.is_symlink():  # not ours: whoever put it there would have us write elsewhere
+        if self._parts.is_symlink():  # planted: we would write elsewhere
             raise OSError(errno.ELOOP, f"{self._parts.name} is a link; remove it", str(self._parts))
         note = self._parts / RUN_NOTE
         known = note.read_text("utf-8") if note.exists() else None
-        # Killed while it published, this very run had begun to replace what is there, and goes on with it.
+        # A run of this fingerprint was killed while it replaced the output: complete that.
         completing = known == fingerprint and (self._parts / PUBLISHING).exists()
         check_replaceable(
             self._out,
@@ -168,7 +168,7 @@ class LocalOutput:
         if self._assembly.exists():  # swapped with the output, so this is the old one
             self._assembly.rename(self._replaced)
         remove(self._replaced)
-        self._parts.rename(self._assembly)  # at one stroke: half a parts folder would be taken for an old one
+        self._parts.rename(self._assembly)  # atomically: a rerun would resume from half a parts folder
         remove(self._assembly)
 
     @contextmanager
@@ -205,7 +205,7 @@ def _describe_file(path: Path, name: str) -> WrittenFile:
 
 def _explain(error: OSError, *, kept: bool) -> tuple[str, str]:
     """What went wrong and what to do about it. kept: whether there are finished parts."""
-    # Arrow puts a text of its own around the system's; files.open_existing says which file is a link.
+    # Arrow wraps the system's text; files.open_existing names the file that is a link.
     known = error.errno is not None and error.errno != errno.ELOOP
     reason = os.strerror(error.errno or 0) if known else str(error.strerror or error).partition("\n")[0]
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):

@@ -1,8 +1,7 @@
-"""Whole objects in a store, by pyarrow.fs: each appears when its upload completes, or not at all.
+"""Write objects to a store through pyarrow.fs: each appears when its upload completes, or not at all.
 
-pyarrow has no way to abort an upload: leaving its stream by an exception, or just forgetting it, completes what was
-written so far, half an object under its final name. So an upload that failed is never closed here, nor freed.
-Knows nothing of predictions.
+pyarrow cannot abort an upload: closing the stream after an exception, or freeing it, completes the upload, and half an
+object appears under its final name. So a failed upload is never closed here, nor freed.
 """
 
 import ctypes
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 
 _BY_COMPLETION: Final = ("s3", "gcs")
 _BY_RENAME: Final = ("hdfs", "local")
-"""These show a file while it is written: it gets its name afterwards."""
+"""These show a file while it is written, so it is written under another name and renamed."""
 Result = TypeVar("Result")
 
 
 class Objects:
-    """The store of a URL. All paths are the store's own; all errors are OSErrors, as a local file system gives them.
+    """The store of a URL. Paths are those of the store; errors are OSErrors, as of a local file system.
 
     Raises UsageError if the URL's kind of storage cannot keep unfinished files from being seen.
     """
@@ -46,42 +45,42 @@ class Objects:
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """Of that URL. Raises UsageError or InputError."""
+        """Open the store of a URL. Raises UsageError or InputError."""
         if split_url(url).scheme == "s3":  # small objects in one request instead of three
             url += ("&" if split_url(url).query else "?") + "allow_delayed_open=true"
         return cls(open_location(url))
 
     def call(self, action: Callable[[], Result]) -> Result:
-        """Do it, and once more if the storage was away for a while."""
+        """Do `action`, and once more if the storage was away for a while."""
         try:
-            return _told(action)
+            return _local_errors(action)
         except (FileNotFoundError, PermissionError):
             raise
         except OSError:
             if not answers(self.location):
                 raise
-            return _told(action)
+            return _local_errors(action)
 
     def info(self, path: PurePosixPath) -> "FileInfo":
-        """What is there, if anything."""
+        """The kind, size and time of an object or folder; type NotFound if there is none."""
         return self.call(lambda: self.filesystem.get_file_info(str(path)))
 
     def first_info(self, path: PurePosixPath) -> "FileInfo":
-        """As `info`, of a store that is asked for the first time. Raises UsageError or InputError."""
+        """`info` as the first request to a store. Raises UsageError or InputError."""
         try:
             return self.info(path)
         except OSError as error:
             raise first_error(error, self.location.name) from error
 
     def list(self, folder: PurePosixPath) -> "dict[str, FileInfo]":
-        """What lies directly in a folder, by name; nothing if there is no such folder."""
+        """The entries directly in a folder, by name; empty if there is no such folder."""
         from pyarrow.fs import FileSelector
 
         infos = self.call(lambda: self.filesystem.get_file_info(FileSelector(str(folder), allow_not_found=True)))
         return {info.base_name: info for info in infos}
 
     def get(self, path: PurePosixPath) -> pa.Buffer:
-        """All of an object."""
+        """The content of an object."""
 
         def read() -> pa.Buffer:
             with self.filesystem.open_input_file(str(path)) as file:
@@ -90,7 +89,7 @@ class Objects:
         return self.call(read)
 
     def open(self, path: PurePosixPath) -> pa.NativeFile:
-        """For reading parts of it."""
+        """Open an object to read parts of it."""
         return self.call(lambda: self.filesystem.open_input_file(str(path)))
 
     def put(self, path: PurePosixPath, data: bytes | pa.Buffer) -> None:
@@ -114,9 +113,9 @@ class Objects:
         if self._is_gone(path):
             return
         try:
-            _told(action)
+            _local_errors(action)
         except OSError:
-            # Arrow puts an empty object in the place of the folder above, which not every store and policy allows.
+            # Arrow puts an empty object in place of the parent folder, which not every store and policy allows.
             if not self._is_gone(path):
                 self.call(action)
 
@@ -137,7 +136,7 @@ class Upload:
         self._filesystem = objects.filesystem
         self._path = path
         self._target = path.with_name(f".{path.name}.new") if objects.by_rename else path
-        self._stream = _told(lambda: self._filesystem.open_output_stream(str(self._target)))
+        self._stream = _local_errors(lambda: self._filesystem.open_output_stream(str(self._target)))
 
     def __enter__(self) -> Self:
         return self
@@ -151,48 +150,48 @@ class Upload:
             self.abandon()
 
     def write(self, data: bytes | pa.Buffer) -> int:
-        """Send it on its way; it may still be under way then."""
-        _told(lambda: self._stream.write(data))
+        """Start sending data; it may not have arrived when this returns."""
+        _local_errors(lambda: self._stream.write(data))
         self.sha256.update(data)
         size = len(memoryview(data))
         self.size += size
         return size
 
     def flush(self) -> None:
-        """Wait for what is under way, so that memory stays bounded."""
-        _told(self._stream.flush)
+        """Wait until all data has arrived, so that memory stays bounded."""
+        _local_errors(self._stream.flush)
 
     def commit(self) -> None:
-        """Let it appear."""
+        """Complete the upload: the object appears."""
         try:
-            _told(self._stream.close)
+            _local_errors(self._stream.close)
             if self._target != self._path:
                 with suppress(FileNotFoundError):  # hdfs does not move over a file
-                    _told(lambda: self._filesystem.delete_file(str(self._path)))
-                _told(lambda: self._filesystem.move(str(self._target), str(self._path)))
+                    _local_errors(lambda: self._filesystem.delete_file(str(self._path)))
+                _local_errors(lambda: self._filesystem.move(str(self._target), str(self._path)))
         except BaseException:
             self.abandon()
             raise
         self.closed = True
 
     def abandon(self) -> None:
-        """Never let it appear: the stream is kept for ever, since its end would complete the upload."""
+        """Drop the upload. The stream is never freed, since that would complete the upload."""
         if self.closed:
             return
         self.closed = True
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._stream))
         if self._target != self._path:
             with suppress(OSError):
-                _told(lambda: self._filesystem.delete_file(str(self._target)))
+                _local_errors(lambda: self._filesystem.delete_file(str(self._target)))
 
 
 def first_error(error: OSError, name: str) -> BatchlandError:
-    """What it means that a store gives this error when it is asked for the first time."""
+    """The error for users when the first request to a store fails."""
     return start_error(error.__cause__ if isinstance(error.__cause__, Exception) else error, name)
 
 
-def _told(action: Callable[[], Result]) -> Result:
-    """Do it, with errors as OSErrors that have a number."""
+def _local_errors(action: Callable[[], Result]) -> Result:
+    """Do `action`; errors become OSErrors with a number."""
     try:
         return action()
     except (OSError, pa.ArrowException) as error:

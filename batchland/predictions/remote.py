@@ -4,9 +4,9 @@ What lies beside an output `p.parquet` while a run is under way, or was killed, 
 
     .p.parquet.parts/   run.json (the fingerprint), holder.json (who writes), part-000000.parquet ..., `publishing`
 
-No object store has a lock that pyarrow.fs could take. Two runs on one machine exclude each other by a local lock; of
-two machines the second sees the holder's note. Where that fails nothing goes wrong in silence: parts are checked
-against what this run wrote or first read, and an output whose parts another run has replaced is not published.
+pyarrow.fs has no lock on object stores. Two runs on one machine exclude each other by a local lock; a run on another
+machine sees the holder's note. Where both fail, no wrong output is published: parts are compared with what this run
+wrote or first read, and a run whose parts another run has replaced ends with an error.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 HOLDER_NOTE: Final = "holder.json"
 SILENT: Final = timedelta(minutes=10)
-"""A holder whose parts folder has not changed for so long is taken for dead; a run writes there every 30 seconds."""
+"""A holder whose parts folder has not changed for this long counts as dead; a run writes there every 30 seconds."""
 _DONE: Final = "done"
 _OURS: Final = re.compile(r"part-\d{6}\.parquet|_manifest\.json")
 
@@ -91,7 +91,7 @@ class RemoteOutput:
     ) -> None:
         if self._upload is not None:
             self._upload.abandon()
-        # A store that is gone would be waited for, and after a LockedError the note is another run's.
+        # After an OutputError the store may be gone; after a LockedError the note belongs to another run.
         if self._holding and not isinstance(error, OutputError | LockedError):
             with suppress(OSError):
                 self._put(HOLDER_NOTE, {})
@@ -102,8 +102,8 @@ class RemoteOutput:
         try:
             self._begin(fingerprint, overwrite=overwrite, restart=restart)
         except OSError as error:
-            told = first_error(error, self.name)
-            raise (OutputError(str(told)) if isinstance(told, InputError) else told) from error
+            first = first_error(error, self.name)
+            raise (OutputError(str(first)) if isinstance(first, InputError) else first) from error
 
     def _begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
         self._fingerprint = fingerprint
@@ -116,7 +116,7 @@ class RemoteOutput:
         names = [] if is_file else list(self._objects.list(self._out))
         check_replaceable(
             self.name,
-            "file" if is_file else "folder" if names else None,  # an empty object may stand for an empty folder
+            "file" if is_file else "folder" if names else None,  # an empty object may mean an empty folder
             file_output=is_file_output(self._out),
             ours=lambda: self._is_ours(found.size) if is_file else all(map(_OURS.fullmatch, names)),
             replace=overwrite or (known == fingerprint and PUBLISHING in parts),
@@ -145,7 +145,7 @@ class RemoteOutput:
             return count_rows(file)
 
     def _check_holder(self, parts: "dict[str, FileInfo]", *, harmless: bool) -> None:
-        """The last holder may be at work on another machine; on this one, our lock says that it is not."""
+        """Raise LockedError if a run on another machine seems to be at work; on this machine the lock excludes it."""
         facts = read_facts(self._text(HOLDER_NOTE).encode()) if HOLDER_NOTE in parts else {}
         newest = max((info.mtime for info in parts.values() if info.mtime), default=None)
         if not facts or facts.get("host") == holder_facts()["host"] or newest is None:
@@ -154,7 +154,7 @@ class RemoteOutput:
             return
         if not harmless:
             raise LockedError(
-                f"{self.name}: {describe_holder(facts)} is writing it; wait for that run or stop it (it is taken for "
+                f"{self.name}: {describe_holder(facts)} is writing it; wait for that run or stop it (it counts as "
                 f"dead {SILENT.seconds // 60} minutes after its last part)"
             )
         _log.warning("%s: goes on from the parts of %s; make sure that it has ended", self.name, describe_holder(facts))
@@ -180,7 +180,7 @@ class RemoteOutput:
     def assemble(
         self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
     ) -> list[WrittenFile]:
-        """As `Output`: a file is uploaded but not completed yet, a folder's files are there without a manifest."""
+        """As `Output`: a file's upload is not completed yet; a folder's files are visible, without a manifest."""
         if is_file_output(self._out):
             return [self._assemble_file(parts, schema)]
         self._begin_publishing()
@@ -204,7 +204,7 @@ class RemoteOutput:
         return WrittenFile(path=self._out.name, rows=rows, bytes=upload.size, sha256=upload.sha256.hexdigest())
 
     def _drop_surplus(self, files: set[str]) -> None:
-        """Of a folder that held more parts before."""
+        """Remove the parts of an earlier output that had more of them."""
         for name in self._objects.list(self._out):
             if _OURS.fullmatch(name) and name not in files:
                 self._objects.remove(self._out / name)
@@ -215,13 +215,13 @@ class RemoteOutput:
             self._begin_publishing()
             self._upload.commit()
         self._objects.put(self._manifest, manifest.encode())
-        self._objects.put(self._parts / RUN_NOTE, _DONE.encode())  # at one stroke: what is left now is nobody's
+        self._objects.put(self._parts / RUN_NOTE, _DONE.encode())  # from here on the parts belong to no run
         self._objects.remove_folder(self._parts)
         self._holding = False
         shutil.rmtree(self.notes_dir, ignore_errors=True)
 
     def _begin_publishing(self) -> None:
-        """From here on the old output is no longer whole, and only a run of this fingerprint may go on."""
+        """Mark the old output as incomplete: from here on, only a run of this fingerprint may go on."""
         if self._text(RUN_NOTE) != self._fingerprint:
             raise LockedError(f"{self.name}: another run has taken it over meanwhile; see that only one is at work")
         self._objects.put(self._parts / PUBLISHING, b"")

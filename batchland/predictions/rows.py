@@ -1,4 +1,4 @@
-"""Turn a batch and its probabilities into Arrow rows. Knows nothing of files."""
+"""Turn a batch and its probabilities into Arrow rows."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -54,7 +54,7 @@ SHARD_PREDICTIONS: Final = PREDICTIONS.append(
 
 
 class Counts(Document):
-    """How many images a run listed and what became of them; `listed = ok + failed`, always."""
+    """Number of images that a run listed, and of their results; always `listed = ok + failed`."""
 
     listed: Count
     ok: Count
@@ -69,14 +69,14 @@ class Counts(Document):
 
 
 class ModelInfo(Document):
-    """Which model scored."""
+    """The model that scored."""
 
     name: str
     architecture: str
     sha256: str
     """Of the ONNX file."""
     file: str
-    """Its path, as it was given."""
+    """Its path, as given."""
 
 
 class PredictionsInfo(Document):
@@ -98,7 +98,7 @@ class PredictionsInfo(Document):
     provider: str
     """The onnxruntime execution provider that the session really had."""
     decoder: str | None = None
-    """What decoded JPEGs on GPUs, unless it was the CPU."""
+    """What decoded JPEGs on GPUs; None if the CPU did."""
     batch_size: int
     top_k: int
     counts: Counts
@@ -111,9 +111,9 @@ class Execution(Document):
     nodes: dict[str, Count]
     """The model's nodes, by the execution provider that they were placed on."""
     cpu_nodes: tuple[str, ...]
-    """Those that onnxruntime left to the CPU all the same, by operator and name."""
+    """Nodes that onnxruntime placed on the CPU, by operator and name."""
     settings: dict[str, str]
-    """Of the execution provider: chosen by measurement, for this model, GPU and batch size."""
+    """Settings of the execution provider, chosen by measurement for this model, GPU and batch size."""
     decoded_on_gpu: Count = 0
     """Images of this process whose JPEGs the GPUs decoded; the CPU decoded the others."""
 
@@ -148,15 +148,15 @@ class ShardInfo(Document):
     count: Annotated[int, Field(gt=0)]
     dealt_by: Literal["image", "container"]
     listed: Count
-    """Images, or containers, of the whole listing, whosever they are."""
+    """Images, or containers, of the whole listing, over all shards."""
     names_sha256: str
-    """Over their names, in order, each with a zero byte behind it."""
+    """Over their names, in order, each followed by a zero byte."""
     fingerprint: dict[str, Any]
-    """All that decides what a row is, besides the image."""
+    """Everything besides the image that determines a row."""
 
 
 class MergedShard(Document):
-    """A shard that an output was merged of."""
+    """A shard that an output was merged from."""
 
     index: Count
     images: Count
@@ -182,18 +182,18 @@ class Manifest(Document):
     input_fingerprint: str
     """sha256 over image names, sizes and modification times, in order."""
     ignored: dict[str, Count]
-    """What lay below the root and was not listed, by extension or kind."""
+    """Files below the root that were not listed, by extension or kind."""
     device: str
     provider: str
     decoder: str | None = None
-    """What decoded JPEGs on GPUs, unless it was the CPU."""
+    """What decoded JPEGs on GPUs; None if the CPU did."""
     execution: Execution | None = None
     """None on the CPU."""
     counts: Counts
     resumed_images: Count
     """Images whose rows were taken over from an interrupted run."""
     kept_images: Count = 0
-    """Rows kept by `--retry-failed`, which scores only the others again."""
+    """Good rows that a retry of the failed images kept."""
     seconds: Seconds
     images_per_second: float
     """Images scored by this process, over its total seconds."""
@@ -202,7 +202,7 @@ class Manifest(Document):
     host: str
     cores: int
     shard: ShardInfo | None = None
-    """Of the output of one shard."""
+    """For the output of one shard."""
     shards: tuple[MergedShard, ...] = ()
-    """Of a merged output: what it was merged of. Counts and seconds are sums over the shards then, images_per_second is
-    that of a shard, on the average."""
+    """For a merged output: its shards. Counts and seconds are then sums over the shards, images_per_second is the mean
+    of the shards."""

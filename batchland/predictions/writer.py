@@ -1,8 +1,7 @@
-"""Write predictions so that nothing is lost and nobody reads half a file.
+"""Write predictions as parts that a later run can resume from, and put them together as one output.
 
-Rows gather as parts, each of which appears whole. At the end the parts become the output, a file or a folder of parts,
-and the manifest is written last. A later run of the same fingerprint takes finished parts over. Where all this lies,
-and how it appears, is the output's affair. Knows nothing of models or pixels.
+Each part appears whole. At the end the parts become the output, a file or a folder of parts, and the manifest is
+written last. A later run of the same fingerprint takes finished parts over. storage.py writes the files.
 """
 
 import hashlib
@@ -29,16 +28,17 @@ _FINGERPRINT_KEY: Final = b"batchland.fingerprint"
 
 
 class KeptRow(NamedTuple):
-    """A row that is known already, in an image's place in the listing."""
+    """A known row that takes an image's position in the listing."""
 
     name: str
     rows: pa.RecordBatch
-    """Of schema PREDICTIONS; the row is number `place` of them."""
-    place: int
+    """Of schema PREDICTIONS."""
+    number: int
+    """Of the row in `rows`."""
 
     def is_followed(self, entry: "Entry", distance: int) -> bool:
-        """Whether `entry` is the row of that distance behind this one, in the same batch."""
-        return isinstance(entry, KeptRow) and entry.rows is self.rows and entry.place == self.place + distance
+        """Whether `entry` is the row `distance` rows after this one, in the same block of rows."""
+        return isinstance(entry, KeptRow) and entry.rows is self.rows and entry.number == self.number + distance
 
 
 Entry = ImageRef | KeptRow
@@ -46,7 +46,7 @@ Entry = ImageRef | KeptRow
 
 @dataclass
 class _Part:
-    """A part under way: its entries as far as they are listed, and the rows of the first `count` of them."""
+    """An unfinished part: its entries listed so far, and the rows of the first `count` of them."""
 
     index: int
     entries: list[Entry] = field(default_factory=list)
@@ -60,7 +60,7 @@ class _Part:
         return self.closed and self.count == len(self.entries)
 
     def append(self, rows: pa.RecordBatch) -> None:
-        """Rows of the next images; kept rows come in between them by themselves."""
+        """Append the rows of the next images, and the kept rows between them."""
         self.append_kept()
         begin = 0
         while begin < rows.num_rows:
@@ -73,12 +73,12 @@ class _Part:
         assert self.count <= len(self.entries), "a batch must not reach into the next part"
 
     def append_kept(self) -> None:
-        """The kept rows that are next."""
+        """Append the kept rows up to the next image."""
         while self.count < len(self.entries) and isinstance(first := self.entries[self.count], KeptRow):
             end = self.count + 1
             while end < len(self.entries) and first.is_followed(self.entries[end], end - self.count):
                 end += 1
-            self._append(first.rows.slice(first.place, end - self.count))
+            self._append(first.rows.slice(first.number, end - self.count))
 
     def _append(self, rows: pa.RecordBatch) -> None:
         self.rows.append(rows)
@@ -87,7 +87,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the parts hold when all are written."""
+    """Counts and fingerprints over all parts."""
 
     counts: Counts
     input_fingerprint: str
@@ -95,9 +95,9 @@ class Survey:
 
 
 class PredictionSink:
-    """Context that takes batches of rows in listing order and leaves one output. Holds the output's lock.
+    """Context that takes batches of rows in listing order and writes one output. Holds the output's lock.
 
-    fingerprint: everything that decides what the rows are; parts of another one are discarded. part_size: rows per
+    fingerprint: everything that determines the rows; parts of another fingerprint are discarded. part_size: rows per
     part, rounded up to whole batches of batch_size, so that a resumed run computes the same batches. schema: of the
     rows. row_group_size: rows per row group in a folder of parts; None takes the whole part. `notes_dir` is a local
     folder for notes of the unfinished work, there from entering to publishing.
@@ -156,7 +156,7 @@ class PredictionSink:
         self._output.__exit__(kind, error, trace)
 
     def pending_images(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
-        """Pass on the images without a row, kept or in a finished part, in order.
+        """The images that have no row yet, neither kept nor in a finished part, in order.
 
         After each part comes a None: no batch may reach into the next one, so that a resumed run computes the same.
         Entries are taken one by one, but for a part that an interrupted run has left: of that, all at once.
@@ -180,7 +180,7 @@ class PredictionSink:
             yield None
 
     def _close(self, part: _Part, resumed: int) -> None:
-        """All entries of a part are listed. One that waits for no more images is done."""
+        """All entries of a part are listed. A part that waits for no more images is finished."""
         part.closed = True
         self._listed += len(part.entries)
         self.kept_images += len(part.entries) - _images(part.entries)
@@ -192,9 +192,9 @@ class PredictionSink:
                 self._flush(part)
 
     def keep(self, blocks: Iterable[pa.RecordBatch]) -> Iterator[None]:
-        """Take rows that are known already, all of the output's, in order and in blocks of any size.
+        """Take all rows of the output, in order and in blocks of any size.
 
-        After each part comes a None. Parts that an interrupted run of the same fingerprint has left stay as they are.
+        Yields None after each part. Finished parts of an interrupted run of the same fingerprint stay as they are.
         """
         for table in _in_parts(blocks, self.part_size):
             index = self._parts
@@ -226,8 +226,8 @@ class PredictionSink:
     def survey(self) -> Survey:
         """Count the rows and fingerprint the input as it was read.
 
-        Every listed image must have its one row by now, under its own name and in its place: that is checked here, on
-        what is on disk, and a run that breaks it publishes nothing.
+        Checks, on what is on disk, that each listed image has exactly one row, under its name and in listing order. A
+        run that breaks this publishes nothing.
         """
         self._raise_write_errors(wait=True)
         by_status: Counter[str] = Counter()
@@ -251,13 +251,13 @@ class PredictionSink:
         return Survey(counts, digest.hexdigest(), names.hexdigest())
 
     def assemble(self, info: str) -> list[WrittenFile]:
-        """Put the output together out of the parts. info: JSON text for the Parquet metadata."""
+        """Assemble the output from the parts. info: JSON text for the Parquet metadata."""
         with self._timed():
             schema = self._schema.with_metadata({METADATA_KEY: info.encode()})
             return self._output.assemble(map(self._read_part, range(self._parts)), schema, self._row_group_size)
 
     def publish(self, manifest: str) -> None:
-        """Let the output appear, with its manifest, and drop the parts."""
+        """Make the output and its manifest visible, and remove the parts."""
         with self._timed():
             self._output.publish(manifest)
 
@@ -308,7 +308,7 @@ class PredictionSink:
         return table.replace_schema_metadata(None) if unchanged else None
 
     def _is_written(self, index: int, rows: int) -> bool:
-        """Whether that part is there as this very run would write it."""
+        """Whether a part is stored as this run would write it."""
         if not self._output.has_part(index):
             return False
         try:
@@ -348,12 +348,12 @@ def _images(entries: Iterable[Entry]) -> int:
 
 
 def _joined(names: Iterable[str]) -> bytes:
-    """Names as bytes, each with its end; no file name holds a zero byte."""
+    """Names as bytes, each followed by a zero byte, which no file name contains."""
     return b"".join(name.encode() + b"\0" for name in names)
 
 
 def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int | None) -> bool:
-    """Whether a row still describes the file; one that could not be read then has no facts to compare."""
+    """Whether the file is as it was when its row was written. Files that could not be read then count as unchanged."""
     if name != entry.name:
         return False
     if file_size is None or isinstance(entry, KeptRow):
@@ -366,7 +366,7 @@ def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int 
 
 
 def _in_position(entries: Iterable[Entry], table: pa.Table) -> bool:
-    """Whether the rows of a shard still say where in the listing their images are."""
+    """Whether the rows of a shard have the positions of their images in the listing."""
     if "position" not in table.column_names:
         return True
     positions: list[int] = table["position"].to_pylist()

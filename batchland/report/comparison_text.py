@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.evaluation.schema import ComparisonSummary, Difference
-from batchland.report.findings import Finding
+from batchland.report.findings import LEVEL, Finding
 from batchland.system.text import (
     aligned,
     count,
@@ -24,8 +24,6 @@ from batchland.system.text import (
 if TYPE_CHECKING:
     from batchland.evaluation.comparison import Comparison
 
-LEVEL: Final = 0.05
-"""A p-value below it counts as more than chance."""
 FIGURES: Final = (
     ("top1", "top-1 accuracy", 1),
     ("top3", "top-3 accuracy", 1),
@@ -43,7 +41,9 @@ class ShownDifference(NamedTuple):
     name: str
     figure: Difference
     kind: str
-    """`better` or `worse` if the interval excludes 0 (top1: and the exact test agrees); else empty."""
+    """`better`, `worse`, or empty if both sides are equal."""
+    clear: bool
+    """Whether the interval excludes 0; of top1, whether the exact test agrees, too."""
     difference: str
     interval: str
 
@@ -92,8 +92,10 @@ def differences(summary: ComparisonSummary) -> list[ShownDifference]:
         sure = known and (change.low > 0 or change.high < 0)  # type: ignore[operator]
         if key == "top1":  # the exact test decides, as in the verdict
             sure = sure and summary.agreement.p_value < LEVEL
-        kind = ("better" if change.difference * better > 0 else "worse") if sure else ""
-        found.append(ShownDifference(name, change, kind, points(change.difference), _range(change) if known else ""))
+        kind = "better" if change.difference * better > 0 else "worse" if change.difference else ""
+        found.append(
+            ShownDifference(name, change, kind, sure, points(change.difference), _range(change) if known else "")
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.schema import EvaluationSummary, Slice
 from batchland.report.confusion import confusion_view
 from batchland.report.evaluation_text import shown_figures
-from batchland.report.findings import findings, headline
+from batchland.report.findings import SMALLEST_SLICE, findings, headline, verdict
 from batchland.report.gallery import galleries
 from batchland.report.html import LONG_TABLE, render_page
 from batchland.report.options import ReportOptions
@@ -31,10 +31,12 @@ def evaluation_page(evaluation: "Evaluation", options: ReportOptions, gates: Seq
         summary=summary,
         options=options,
         gates=gates,
+        verdict=verdict(evaluation, gates),
         headline=headline(summary),
         findings=findings(evaluation),
         figures=shown_figures(summary),
         classes=classes,
+        few=SMALLEST_SLICE,
         any_failed=any(row["failed"] for row in classes),
         long_table=len(classes) > LONG_TABLE,
         confusion=confusion_view(evaluation),

@@ -1,18 +1,28 @@
 """The headline and the findings of an evaluation, one sentence each, for the page, the terminal and Markdown."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
+from batchland.evaluation.intervals import holm, z_score
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.system.text import count, counted, first_few, images, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.gates import GateResult
 
+LEVEL = 0.05
+"""A p-value below it counts as more than chance."""
+VerdictKind = Literal["passed", "failed", "open"]
+WIDE_INTERVAL = 0.1
+"""Width of the interval of the accuracy from which on the test set is called too small."""
+SMALLEST_SLICE = 20
+"""Images of a slice that is reported."""
 OVERCONFIDENT = 0.02
 """Smallest difference of mean confidence and accuracy that is reported."""
 
@@ -24,6 +34,14 @@ class Finding(NamedTuple):
     text: str
     anchor: str
     """The section of the page that has more."""
+
+
+class Verdict(NamedTuple):
+    """Whether the model is good enough, as far as gates and chance tell."""
+
+    kind: VerdictKind
+    text: str
+    reasons: tuple[str, ...]
 
 
 class WeakClass(NamedTuple):
@@ -50,6 +68,34 @@ def headline(summary: EvaluationSummary) -> str:
     )
 
 
+def verdict(evaluation: "Evaluation", gates: Sequence["GateResult"]) -> Verdict:
+    """The result of the gates, accuracy against always giving the most frequent class, and how sure all this is."""
+    summary = evaluation.summary
+    failed = sum(result.failed for result in gates)
+    number = f"{count(len(gates))} gate{'' if len(gates) == 1 else 's'}"
+    kind: VerdictKind = "failed" if failed else "passed" if gates else "open"
+    if failed:
+        text = f"Fails {count(failed)} of {number}."
+    elif gates:
+        text = f"Passes {'the gate' if len(gates) == 1 else f'all {number}'}."
+    else:
+        text = "No gates were set, so only you can say whether this is good enough."
+    top1 = summary.figures.top1
+    if top1 is None or top1.low is None or top1.high is None:
+        return Verdict("failed", "No image was scored, so there is nothing to judge.", ())
+    reasons = []
+    support = evaluation.per_class["support"].to_numpy()
+    frequent, share = int(support.argmax()), float(support.max() / support.sum())
+    label = visible(evaluation.per_class["label"][frequent].as_py())
+    if share < 1:
+        clearly = "Better than" if top1.low > share else "Not clearly better than"
+        reasons.append(f"{clearly} always answering {label}, which would be right for {percent(share)}.")
+    if top1.high - top1.low > WIDE_INTERVAL:
+        wide = f"its interval is {100 * (top1.high - top1.low):.0f} points wide"
+        reasons.append(f"{images(summary.account.scored)} are too few to know the accuracy: {wide}. Label more images.")
+    return Verdict(kind, text, tuple(reasons))
+
+
 def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, ...]:
     """The classes of lowest accuracy; among equals, those with more images first."""
     table = evaluation.per_class
@@ -57,6 +103,21 @@ def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, 
     table = table.sort_by([("accuracy", "ascending"), ("support", "descending"), ("class_index", "ascending")])
     names = ("label", "accuracy", "accuracy_low", "accuracy_high", "support", "most_confused_with")
     return tuple(WeakClass(*(row[name] for name in names)) for row in table[:limit].select(names).to_pylist())
+
+
+def significantly_weak_classes(evaluation: "Evaluation") -> tuple[WeakClass, ...]:
+    """Classes whose accuracy is below that of all others by more than chance, weakest first.
+
+    One-sided exact test of each class against the others, adjusted by Holm for all classes.
+    """
+    from scipy.stats import hypergeom
+
+    table = evaluation.per_class
+    support, correct = table["support"].to_numpy(), table["correct"].to_numpy()
+    present = support > 0
+    p_values = hypergeom.cdf(correct[present], support.sum(), correct.sum(), support[present])
+    weak = set(np.array(table["label"].to_pylist(), object)[present][holm(p_values) < LEVEL])
+    return tuple(each for each in worst_classes(evaluation, len(weak) and table.num_rows) if each.label in weak)
 
 
 def findings(evaluation: "Evaluation") -> tuple[Finding, ...]:
@@ -97,10 +158,13 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     figures = summary.figures
     if figures.top1 is None:
         return
-    weak = [weak for weak in worst_classes(evaluation, 3) if weak.high < figures.top1.value]
+    weak = significantly_weak_classes(evaluation)
     if weak:
-        named = ", ".join(f"{visible(item.label)} ({percent(item.accuracy)} of {count(item.support)})" for item in weak)
-        yield Finding("note", f"Clearly below the average: {named}.", "classes")
+        named = ", ".join(
+            f"{visible(item.label)} ({percent(item.accuracy)} of {count(item.support)})" for item in weak[:3]
+        )
+        more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
+        yield Finding("note", f"Below the average by more than chance: {named}{more}.", "classes")
     if summary.most_confused:
         pair = summary.most_confused[0]
         yield Finding(
@@ -109,9 +173,10 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
             f"{images(pair.images)} ({percent(pair.share)} of the class).",
             "confusion",
         )
-    if figures.mean_confidence is not None:
+    if figures.mean_confidence is not None and figures.brier_top1 is not None:
         gap = figures.mean_confidence.value - figures.top1.value
-        if abs(gap) >= OVERCONFIDENT:
+        error = math.sqrt(max(figures.brier_top1.value - gap**2, 0) / summary.account.scored)
+        if abs(gap) >= OVERCONFIDENT and abs(gap) > z_score(1 - LEVEL) * error:
             word = "over" if gap > 0 else "under"
             yield Finding(
                 "note",
@@ -121,10 +186,11 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
             )
     yield from _threshold_finding(summary)
     yield from _slice_findings(summary)
-    suspected = int(np.count_nonzero(evaluation.mistakes["suspected_label_error"].to_numpy()))
-    if suspected:
-        share = f"{count(suspected)} of {count(evaluation.mistakes.num_rows)} mistakes may be wrong labels"
-        yield Finding("note", f"{share}: the model is as confident there as where it is right.", "labels")
+    mistakes = evaluation.mistakes
+    suspected = mistakes.filter(mistakes["suspected_label_error"])["label_error_probability"].to_numpy()
+    if len(suspected):
+        share = f"{count(len(suspected))} of {count(mistakes.num_rows)} mistakes may be wrong labels"
+        yield Finding("note", f"{share}; expect about {suspected.mean():.0%} of these to be wrong.", "labels")
 
 
 def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:
@@ -148,7 +214,11 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     weak = [
         part
         for part in summary.slices
-        if part.difference is not None and part.difference < 0 and part.p_value is not None and part.p_value < 0.05
+        if part.images >= SMALLEST_SLICE
+        and part.difference is not None
+        and part.difference < 0
+        and part.p_value is not None
+        and part.p_value < LEVEL
     ]
     for part in sorted(weak, key=lambda part: part.difference or 0)[:3]:
         yield Finding(

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,6 +42,8 @@ class Galleries(NamedTuple):
 
     suspected: tuple[Picture, ...]
     suspected_total: int
+    suspected_share: float
+    """Expected share of wrong labels among them."""
     worst: tuple[Picture, ...]
     worst_total: int
     pairs: tuple[PairPictures, ...]
@@ -55,7 +58,7 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
     shares = [Thumbnails(evaluation.image_root, options.thumbnail_side, budget * part // 10) for part in (4, 3, 3)]
     table = evaluation.mistakes
     suspected = table.filter(table["suspected_label_error"])
-    suspected = suspected.sort_by([("suspicion", "descending"), ("image", "ascending")])
+    suspected = suspected.sort_by([("label_error_probability", "descending"), ("image", "ascending")])
     others = table.filter(pc.invert(table["suspected_label_error"]))
     pairs = []
     for pair in evaluation.summary.most_confused[:PAIRS]:
@@ -73,7 +76,8 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
         missing = f"the images below {evaluation.image_root} are {reasons.most_common(1)[0][0]}"
         if not budget:
             missing = "switched off"
-    return Galleries(sure, suspected.num_rows, worst, others.num_rows, tuple(pairs), missing)
+    share = float(np.mean(suspected["label_error_probability"].to_numpy())) if suspected.num_rows else 0.0
+    return Galleries(sure, suspected.num_rows, share, worst, others.num_rows, tuple(pairs), missing)
 
 
 def _pictures(rows: pa.Table, thumbnails: Thumbnails) -> tuple[Picture, ...]:

@@ -105,7 +105,7 @@ class ScoreSettings(Options):
     part_size: PositiveInt = 8192
     """Images per part of an output folder, rounded up to whole batches."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that reading and decoding one image may take; after that it fails."""
+    """Seconds that reading one image may take, and CPU seconds that decoding it may take; after that it fails."""
     engine: Literal["local", "ray"] = "local"
     """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
     ray_address: str | None = None
@@ -126,6 +126,8 @@ class ScoreOptions(ScoreSettings):
     """Discard what an interrupted run has left, instead of resuming it."""
     retry_failed: bool = False
     """Score the failed rows of an existing output again, and only those."""
+    add_missing: bool = False
+    """Keep the rows of an existing output of a folder, and score the images that have none."""
     shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
     """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
     time_limit: Annotated[float, Field(gt=0)] | None = None

@@ -1,4 +1,4 @@
-"""Score the failed rows of an output again and keep its good rows."""
+"""Keep rows of an output: score its failed rows again, or add images that it lacks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,6 +13,7 @@ from batchland.predictions.writer import Entry, KeptRow
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.run import Run
+from batchland.system.names import file_name
 
 
 class RetryRun(Run):
@@ -34,17 +35,22 @@ class RetryRun(Run):
 
     def entries(self) -> Iterator[Entry]:
         """Good rows as they are, and the images of failed rows. Raises UsageError if another run replaces a part."""
+        for row, code in self.earlier_rows():
+            if code is None:
+                yield row
+            else:
+                yield from self.listing.retry_refs(row.name)
+
+    def earlier_rows(self) -> Iterator[tuple[KeptRow, str | None]]:
+        """The output's rows in order, with their error codes. Raises UsageError if another run replaces a part."""
         for part, stamp in self._stamps:
             if self._earlier.stamp(part) != stamp:
                 raise UsageError(f"{self._earlier.name}: another run has replaced {part}; run the command again")
             for rows in self._earlier.batches(part):
                 kept = rows.replace_schema_metadata(None)
-                states = zip(rows["image"].to_pylist(), rows["status"].to_pylist(), strict=True)
-                for row, (name, status) in enumerate(states):
-                    if status == "ok":
-                        yield KeptRow(name, kept, row)
-                    else:
-                        yield from self.listing.retry_refs(name)
+                names, codes = rows["image"].to_pylist(), rows["error_code"].to_pylist()
+                for row, (name, code) in enumerate(zip(names, codes, strict=True)):
+                    yield KeptRow(name, kept, row), code
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """That of a whole run, and the output that is retried. Raises UsageError if that was made in another way."""
@@ -72,6 +78,38 @@ class RetryRun(Run):
                     f"so its good rows cannot be kept",
                     advice="overwrite",
                 )
+
+
+class LateRun(RetryRun):
+    """Replace the predictions of a folder at `out` by ones with the same rows, and rows for images that have none.
+
+    Raises UsageError if there are no predictions of batchland at `out`.
+    """
+
+    def entries(self) -> Iterator[Entry]:
+        """Rows as they are and images without a row, in listing order: by the bytes of their paths.
+
+        A row that stands for an unreadable folder is dropped once the folder can be listed.
+        """
+        listed = self.listing.images()
+        ref = next(listed, None)
+        for row, code in self.earlier_rows():
+            path = file_name(row.name)
+            while ref is not None and file_name(ref.name) < path:
+                yield ref
+                ref = next(listed, None)
+            again = ref is not None and ref.name == row.name
+            if again:
+                ref = next(listed, None)
+            if again or code != "unreadable":
+                yield row
+        while ref is not None:
+            yield ref
+            ref = next(listed, None)
+
+    def ignored(self) -> Mapping[str, int]:
+        """As listed now."""
+        return self.listing.ignored.counts
 
 
 def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:

@@ -66,7 +66,7 @@ class Run:
             part_size=self.options.part_size,
             schema=self.schema,
             row_group_size=self.row_group_size,
-            overwrite=self.options.overwrite or self.options.retry_failed,
+            overwrite=self.options.overwrite or self.options.retry_failed or self.options.add_missing,
             restart=self.options.restart,
         )
 

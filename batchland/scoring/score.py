@@ -15,7 +15,7 @@ from batchland.scoring.engines.open import open_engine
 from batchland.scoring.listing import ImageListing, Skip, open_listing
 from batchland.scoring.manifest import complete_manifest, config, execution, predictions_info
 from batchland.scoring.options import ScoreOptions
-from batchland.scoring.retry import RetryRun
+from batchland.scoring.retry import LateRun, RetryRun
 from batchland.scoring.run import Run
 from batchland.scoring.shard import ShardRun
 from batchland.system.signals import StopSignal
@@ -82,7 +82,8 @@ def _plan(
         listing = open_listing(listing, options, image_list=options.image_list, skip=skip)
     if options.shard:
         return ShardRun(listing, out, options, options.shard)
-    return (RetryRun if options.retry_failed else Run)(listing, out, options)
+    kind = LateRun if options.add_missing else RetryRun if options.retry_failed else Run
+    return kind(listing, out, options)
 
 
 def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account) -> Manifest:

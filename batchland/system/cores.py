@@ -1,4 +1,4 @@
-"""Cores and memory that this process may really use: affinity and control groups' limits, not the host's counts."""
+"""Cores and memory that this process may use, by CPU affinity and the limits of its control groups."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from typing import Final
 CGROUPS: Final = Path("/sys/fs/cgroup")
 """Where control groups are mounted: version 2 itself, or version 1 with a folder per controller."""
 MEMBERSHIP: Final = Path("/proc/self/cgroup")
-"""Which groups this process is in. In a container they are usually the roots of what is mounted there."""
+"""The groups of this process. In a container they are usually the root groups of the mount."""
 
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:

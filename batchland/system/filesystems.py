@@ -1,10 +1,10 @@
-"""A URL as a file system of pyarrow's: opened, named without its credentials, its errors told as any other file's are.
+"""Open URLs as pyarrow file systems, with the errors that local files give and names without credentials.
 
     s3://BUCKET/KEY             gs://BUCKET/KEY         abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY
     hdfs://HOST:8020/PATH       and what else pyarrow.fs.FileSystem.from_uri knows
 
 Credentials, region and endpoint come from the environment as each provider's own tools take them, or from the URL's
-options (`?region=eu-west-1&endpoint_override=HOST:PORT&scheme=http`). Knows nothing of images.
+options (`?region=eu-west-1&endpoint_override=HOST:PORT&scheme=http`).
 """
 
 import errno
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long a storage that has answered before may be silent until it is taken for gone."""
+"""How long a storage that has answered before may be silent before the run ends."""
 Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
 _GCS_RETRY_SECONDS: Final = 10
-"""By itself Google's library would try for fifteen minutes, longer than an image may take."""
+"""The library's default of fifteen minutes is longer than an image may take."""
 _AWS_REFUSALS: Final = "ACCESS_DENIED|SIGNATURE|ACCESS_KEY|TOKEN|UNRECOGNIZED_CLIENT|NOT_INITIALIZED|REQUEST_EXPIRED"
 _REFUSED: Final = re.compile(
     rf"AWS Error [A-Z_]*({_AWS_REFUSALS})|HTTP status 40[13]|[Uu]nauthorized|AuthenticationFailed"
@@ -38,21 +38,21 @@ _NO_BUCKET: Final = re.compile(r"NO_SUCH_BUCKET|Bucket '.*' not found|ContainerN
 
 
 class Location(NamedTuple):
-    """A place in a file system, as a URL gives it."""
+    """A file system and a path in it, opened from a URL."""
 
     filesystem: "FileSystem"
     path: str
-    """As the file system wants it; of a bucket, with the bucket's name first."""
+    """In the file system's own form; in object stores the bucket's name comes first."""
     name: str
-    """The URL for people: without credentials and options."""
+    """The URL for messages, without credentials and options."""
     listed: bool = True
-    """Whether it could be looked at before, so that a refusal means that the credentials are worth nothing any more."""
+    """Whether it could be listed before. Then a refusal means that the credentials have expired."""
 
 
 def open_location(url: str) -> Location:
-    """The file system of a URL, and the place in it. Raises UsageError, or InputError if nobody answers.
+    """Open a URL. Raises UsageError, or InputError if the server does not answer.
 
-    Percent signs in the URL's path are decoded; what a URL should not hold (spaces, letters of all kinds) may stay.
+    Percent signs in the URL's path are decoded; characters that should be encoded (spaces, letters) may stay.
     """
     parts = split_url(url)
     filesystem, root = _open(parts.scheme, parts.netloc, parts.query)
@@ -61,9 +61,9 @@ def open_location(url: str) -> Location:
 
 @lru_cache
 def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
-    from pyarrow.fs import FileSystem  # only who has URLs pays for it
+    from pyarrow.fs import FileSystem  # heavy; local paths do without
 
-    pa.set_io_thread_count(max(pa.io_thread_count(), _CONNECTIONS))  # Arrow allows itself as many connections
+    pa.set_io_thread_count(max(pa.io_thread_count(), _CONNECTIONS))  # Arrow opens as many connections
     base = f"{scheme}://{netloc}/"
     if scheme in ("gs", "gcs") and "retry_limit_seconds" not in query:
         query = f"{query}&retry_limit_seconds={_GCS_RETRY_SECONDS}".lstrip("&")
@@ -75,7 +75,7 @@ def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
 
 
 def check_remote_file(url: str) -> None:
-    """Raise UsageError, or InputError if nobody answers, unless there is such a file."""
+    """Raise UsageError if there is no such file, InputError if the server does not answer."""
     location = open_location(url)
     try:
         found = location.filesystem.get_file_info(location.path)
@@ -86,7 +86,7 @@ def check_remote_file(url: str) -> None:
 
 
 def start_error(error: Exception, name: str) -> BatchlandError:
-    """What it means that a storage gives this error when it is asked for the first time."""
+    """The error for users when the first request to a storage fails."""
     reason = _reason(error)
     if "libjvm" in str(error) or "libhdfs" in str(error):
         return UsageError(
@@ -107,17 +107,17 @@ def start_error(error: Exception, name: str) -> BatchlandError:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether there is no such thing, whatever class of error says so."""
+    """Whether the error means that the file does not exist, whatever its class."""
     return isinstance(error, FileNotFoundError) or str(error).startswith("No such file or directory")
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether credentials, or what they are allowed, are the trouble."""
+    """Whether the error is about credentials or permissions."""
     return getattr(error, "errno", None) in (errno.EACCES, errno.EPERM) or _REFUSED.search(str(error)) is not None
 
 
 def os_error(error: Exception) -> OSError:
-    """An error of Arrow's as the OSError that a local file system gives in that case."""
+    """The OSError that a local file system would raise in place of an error of Arrow."""
     if is_missing(error):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if is_refused(error):
@@ -126,22 +126,22 @@ def os_error(error: Exception) -> OSError:
 
 
 def call(location: Location, action: Callable[[], Result]) -> Result:
-    """Do it, with the errors of a local file system. Raises InputError if the storage as a whole is gone."""
+    """Do `action` with the errors of a local file system. Raises InputError if the storage no longer answers."""
     try:
         return action()
     except (OSError, pa.ArrowException) as error:
-        told = os_error(error)
-        final = isinstance(told, FileNotFoundError) or (is_refused(error) and not location.listed)
+        local = os_error(error)
+        final = isinstance(local, FileNotFoundError) or (is_refused(error) and not location.listed)
         if not final and not answers(location):
             raise InputError(
-                f"{location.name}: does not answer any more ({told.strerror}); finished parts are kept, run the same "
+                f"{location.name}: does not answer any more ({local.strerror}); finished parts are kept, run the same "
                 f"command again when it does"
             ) from error
-        raise told from error
+        raise local from error
 
 
 def answers(location: Location) -> bool:
-    """Whether the storage still talks to us; waits for it up to PATIENCE_SECONDS."""
+    """Whether the storage answers within PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -157,12 +157,12 @@ def answers(location: Location) -> bool:
 
 
 def listed_us(info: "FileInfo") -> int:
-    """A modification time, in microseconds, but in whole seconds: listings tell of fractions that objects do not."""
+    """The modification time in microseconds, cut to whole seconds: only listings give fractions."""
     return (info.mtime_ns or 0) // 1_000_000_000 * 1_000_000
 
 
 def _reason(error: Exception) -> str:
-    """Arrow's words in one line, from where they speak of the cause."""
+    """The cause in Arrow's message, in one line."""
     text = str(error).partition("\n")[0]
     found = re.search(r"AWS Error.*|google::cloud.*|Azure Error.*", text)
     return (found[0] if found else text).rstrip(". ")

@@ -3,7 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Final, Never, Self
 
@@ -13,6 +15,17 @@ LOG_EVERY: Final = 30.0
 """Seconds."""
 
 _log = logging.getLogger("batchland")
+_bars = ContextVar("bars", default=True)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Show no bars that begin in this context; there are log lines instead."""
+    token = _bars.set(False)
+    try:
+        yield
+    finally:
+        _bars.reset(token)
 
 
 class ProgressBar:
@@ -25,7 +38,7 @@ class ProgressBar:
         self._unit = unit
         self._keep = keep
         self._clock = clock
-        self._on_terminal = sys.stderr.isatty()
+        self._on_terminal = sys.stderr.isatty() and _bars.get()
         self._bar: tqdm[Never] | None = None
         self._task = ""
         self._begin = self._last_log = clock()

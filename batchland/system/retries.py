@@ -1,4 +1,4 @@
-"""Try again what a busy disk or a flaky mount refuses now and may give in a second. Knows only OSError."""
+"""Retry file system calls whose error may pass: a busy disk, a network mount that is away for a second."""
 
 import errno
 import random
@@ -15,17 +15,17 @@ _WAITS: Final = (1, 4, 16)
 VAIN_IN_A_ROW: Final = 20
 REST_SECONDS: Final = 60.0
 
-# Errors that say what is there, not how the storage feels. All others may pass: permissions of network mounts, too.
+# These errors are about the path, not about the storage. All others may pass, permissions of network mounts too.
 _FINAL_ERRORS: Final = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
 )
 
 
 class Retries:
-    """Calls of file system actions, repeated with growing waits where the error may pass. For threads to share.
+    """Repeats file system calls with growing waits where the error may pass. Threads may share it.
 
-    When VAIN_IN_A_ROW calls have been retried for nothing, the errors are taken at their word for REST_SECONDS: a
-    hundred thousand files that nobody may read must not cost a night of waiting.
+    After VAIN_IN_A_ROW calls whose retries all failed, errors are final for REST_SECONDS: a hundred thousand unreadable
+    files must not take a night of waiting.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno not in _FINAL_ERRORS
 
 
-# No library's: imported with the program it would cost start-up, imported here it might find no file handle left.
+# Not a library's retry: importing one at start costs time, and importing it here may fail for lack of file handles.
 def _again(action: Callable[[], Result]) -> Result:
     for wait in _WAITS[:-1]:
         time.sleep(wait * FIRST_WAIT * random.uniform(1, 1.25))  # noqa: S311 - so that threads come back one by one

@@ -1,4 +1,4 @@
-"""Turn SIGINT and SIGTERM into a question that a loop can ask between two steps, or into an error of ours."""
+"""SIGINT and SIGTERM as a flag that a loop checks between two steps, or as an exception."""
 
 import signal
 import threading
@@ -11,13 +11,13 @@ from typing import Any, Final, Never, Self
 from batchland.errors import Interrupted
 
 GRACE_SECONDS: Final = 10.0
-"""What is under way when a signal comes may take this long to be finished."""
+"""Time to finish the current step after a signal."""
 
 
 class StopSignal:
-    """Context in which the first SIGINT or SIGTERM is noted in `received` instead of killing.
+    """Context in which the first SIGINT or SIGTERM sets `received` instead of killing.
 
-    A second one acts as usual. Outside the main thread, where Python allows no handlers, nothing is caught.
+    The second one acts as usual. Outside the main thread, Python allows no handlers and nothing is caught.
     """
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class StopSignal:
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """Context in which SIGINT and SIGTERM raise Interrupted, wherever the main thread is then.
+    """Context in which SIGINT and SIGTERM raise Interrupted in the main thread.
 
-    A `StopSignal` within it has precedence for the first signal. Outside the main thread, nothing is caught.
+    A `StopSignal` inside it takes the first signal. Outside the main thread, nothing is caught.
     """
 
     def interrupt(signum: int, frame: FrameType | None) -> Never:  # noqa: ARG001

@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 NONE = "–"
@@ -49,6 +49,12 @@ def count(value: int) -> str:
 def counted(value: int, noun: str, plural: str | None = None) -> str:
     """`1 night`, `12,345 nights`. plural: unless an s makes it."""
     return f"{count(value)} {noun if value == 1 else plural or f'{noun}s'}"
+
+
+def ignored_files(kinds: Mapping[str, int]) -> str:
+    """`, 3 ignored (.zip)`, `, 5 ignored (.txt 2, .zip 3)`, or nothing. kinds: numbers of unlisted files."""
+    named = [f"{visible(kind)}{f' {number:,}' if len(kinds) > 1 else ''}" for kind, number in kinds.items()]
+    return f", {sum(kinds.values()):,} ignored ({', '.join(named)})" if kinds else ""
 
 
 def images(value: int) -> str:

@@ -1,4 +1,4 @@
-"""Places by URL: told from paths, and shown without their credentials. Opens nothing (filesystems.py does)."""
+"""URLs as text: tell them from paths, and display them without credentials. filesystems.py opens them."""
 
 import os
 import re
@@ -8,9 +8,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def is_url(place: str | os.PathLike[str]) -> bool:
-    """Whether it is a URL rather than a path of this machine."""
-    return isinstance(place, str) and _URL.match(place) is not None
+def is_url(location: str | os.PathLike[str]) -> bool:
+    """Whether a location is a URL, not a path."""
+    return isinstance(location, str) and _URL.match(location) is not None
 
 
 def local_path(url: str) -> str | None:
@@ -19,7 +19,7 @@ def local_path(url: str) -> str | None:
 
 
 def display_url(url: str) -> str:
-    """A URL without credentials and options, percent signs decoded: what may be logged and written down."""
+    """A URL without credentials and options, percent signs decoded, for messages and records."""
     return unquote(bare_url(url))
 
 
@@ -27,11 +27,11 @@ def bare_url(url: str) -> str:
     """A URL without credentials and options."""
     parts = split_url(url)
     user, at, host = parts.netloc.rpartition("@")
-    # abfs alone puts a container where others have who asks
+    # in abfs URLs the part before the @ is a container, not a user
     container = user.partition(":")[0] if parts.scheme.startswith("abfs") else ""
     return f"{parts.scheme}://{container}{at if container else ''}{host}{parts.path}"
 
 
 def split_url(url: str) -> SplitResult:
-    """Its parts; a `#` belongs to the path."""
+    """The parts of a URL; a `#` belongs to the path."""
     return urlsplit(url, allow_fragments=False)

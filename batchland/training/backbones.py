@@ -1,95 +1,152 @@
-"""Backbones: torchvision's classifiers by name, without their last layer, with their statistics, weights and blocks."""
+"""Backbones: classifiers of torchvision and timm by name, without their last layer, and their preprocessing."""
 
 import difflib
-import logging
-from collections.abc import Mapping, Sequence
+import importlib
+import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
-import torch
 import torchvision
-from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torch import nn
 
 from batchland.errors import UsageError
 from batchland.training.options import DEFAULT_BACKBONE
-
-_log = logging.getLogger("batchland")
 
 _LAST_LAYERS: Final = {
     "convnext": "classifier.2", "densenet": "classifier", "efficientnet": "classifier.1", "mnasnet": "classifier.1",
     "mobilenet_v2": "classifier.1", "mobilenet_v3": "classifier.3", "regnet": "fc", "resnet": "fc", "resnext": "fc",
     "shufflenet": "fc", "swin": "head", "vgg": "classifier.6", "wide_resnet": "fc",
 }  # fmt: skip
-"""Families that take images of any size and end in a linear layer, with the name of that layer."""
-_CONTAINERS: Final = ("features", "layers", "trunk_output")
+"""torchvision's families that take images of any size and end in a linear layer, with the name of that layer."""
+_CONTAINERS: Final = ("features", "layers", "trunk_output", "blocks", "stages")
 _WEIGHTS: Final = "IMAGENET1K_V1"
-"""The first set of every network: frozen, those of ResNet50 give better features than the second set."""
-_RANDOM_RESIDUAL_GAIN: Final = 0.2
-"""Random weights only: gain of a residual branch relative to its shortcut. See `_shrink_residuals`."""
+"""torchvision's first set of every network: frozen, those of ResNet50 give better features than the second set."""
+_TIMM_PREFIX: Final = "timm/"
+"""In front of the name of a network that both libraries have: choose timm's."""
+
+Channels = tuple[float, float, float]
+Filter = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of torchvision that can compute features for a head."""
+    """A network that computes features, and the preprocessing that its pretrained weights were made for."""
 
+    library: Literal["torchvision", "timm"]
     name: str
-    weights: Any
-    """Member of torchvision's enumeration, with URL and transforms."""
+    """In that library."""
+    mean: Channels
+    """Of each channel, 0 to 1."""
+    std: Channels
+    """Standard deviation of each channel, 0 to 1."""
+    size: int
+    """Rows and columns of its images, pixels."""
+    shorter_side: int | None
+    """Pixels that the shorter side is resized to before the centre is cut out; None resizes the whole image."""
+    filter: Filter
+    any_size: bool
+    """Whether it takes images of other sizes."""
+    last_layer: str
+    """Name of the classifier that the head replaces."""
 
-    @property
-    def mean(self) -> Sequence[float]:
-        """Mean of each channel that its weights were trained with, 0 to 1."""
-        mean: Sequence[float] = self.weights.transforms().mean
-        return mean
+    def build(self, pretrained: bool = False) -> tuple[nn.Module, int]:
+        """The network without its last layer, and the length of its features.
 
-    @property
-    def std(self) -> Sequence[float]:
-        """Standard deviation of each channel, 0 to 1."""
-        std: Sequence[float] = self.weights.transforms().std
-        return std
-
-    @property
-    def size(self) -> int:
-        """Rows and columns of the images that its weights were trained on, pixels."""
-        (size,) = self.weights.transforms().crop_size
-        return int(size)
-
-    @property
-    def filter(self) -> str:
-        """Filter that its images were resized with: bilinear or bicubic."""
-        return str(self.weights.transforms().interpolation.value)
-
-    @property
-    def last_layer(self) -> str:
-        """Name of the linear layer that the head replaces."""
-        return next(layer for family, layer in _LAST_LAYERS.items() if self.name.startswith(family))
-
-    def build(self) -> tuple[nn.Module, int]:
-        """The network with random weights and without its last layer, and the length of its features."""
-        network: nn.Module = torchvision.models.get_model(self.name, weights=None)
+        pretrained: with weights of ImageNet, which are downloaded once. Raises OSError or RuntimeError if that fails.
+        """
+        if self.library == "timm":
+            network = _timm().create_model(self.name, pretrained=pretrained, num_classes=0)
+            return network, int(getattr(network, "head_hidden_size", network.num_features))
+        network = torchvision.models.get_model(self.name, weights=None)
         last = network.get_submodule(self.last_layer)
         assert isinstance(last, nn.Linear)
+        if pretrained:
+            weights = torchvision.models.get_model_weights(self.name)[_WEIGHTS]
+            network.load_state_dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
         parent, _, child = self.last_layer.rpartition(".")
         setattr(network.get_submodule(parent), child, nn.Identity())
         return network, last.in_features
 
 
-def backbone_names() -> list[str]:
-    """Every name that `find_backbone` knows."""
+def find_backbone(name: str) -> Backbone:
+    """The backbone of that name: torchvision's, or else timm's where timm is installed. `timm/NAME` is always timm's.
+
+    Raises UsageError with similar names if there is none.
+    """
+    plain = name.removeprefix(_TIMM_PREFIX)
+    known = torchvision_names()
+    if name in known:
+        return _of_torchvision(name)
+    if _has_timm() and _timm().is_model(plain):
+        return _of_timm(plain)
+    if _has_timm():
+        known = sorted({*known, *_timm().list_models()})
+    near = difflib.get_close_matches(plain, known, 3) or [DEFAULT_BACKBONE, "convnext_tiny", "efficientnet_b0"]
+    raise UsageError(
+        f"backbone {name}: unknown; similar ones are {', '.join(near)}"
+        + ("" if _has_timm() else " (pip install 'batchland[timm]' adds the networks of timm)")
+    )
+
+
+def torchvision_names() -> list[str]:
+    """Every network of torchvision that can be a backbone."""
     models = torchvision.models
     names = [name for name in models.list_models(module=models) if name.startswith(tuple(_LAST_LAYERS))]
     return [name for name in names if _WEIGHTS in models.get_model_weights(name).__members__]
 
 
-def find_backbone(name: str) -> Backbone:
-    """The backbone of that name. Raises UsageError with similar names if there is none."""
-    names = backbone_names()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 3) or [DEFAULT_BACKBONE, "convnext_tiny", "efficientnet_b0"]
-        raise UsageError(f"{name}: not the name of a usable backbone; similar ones are {', '.join(near)}")
-    return Backbone(name, torchvision.models.get_model_weights(name)[_WEIGHTS])
+def _of_torchvision(name: str) -> Backbone:
+    transforms = torchvision.models.get_model_weights(name)[_WEIGHTS].transforms()
+    (size,), (shorter_side,) = transforms.crop_size, transforms.resize_size
+    return Backbone(
+        library="torchvision",
+        name=name,
+        mean=_channels(transforms.mean),
+        std=_channels(transforms.std),
+        size=size,
+        shorter_side=shorter_side,
+        filter=_filter(transforms.interpolation.value),
+        any_size=True,
+        last_layer=next(layer for family, layer in _LAST_LAYERS.items() if name.startswith(family)),
+    )
+
+
+def _of_timm(name: str) -> Backbone:
+    config = _timm().get_pretrained_cfg(name)
+    channels, height, width = config.input_size
+    if channels != 3 or height != width:
+        raise UsageError(
+            f"backbone {name}: takes images of {height} x {width} and {channels} channels; only square RGB"
+        )
+    return Backbone(
+        library="timm",
+        name=name,
+        mean=_channels(config.mean),
+        std=_channels(config.std),
+        size=height,
+        shorter_side=None if config.crop_mode == "squash" else int(height / config.crop_pct),
+        filter=_filter(config.interpolation),
+        any_size=not config.fixed_input_size,
+        last_layer=config.classifier if isinstance(config.classifier, str) else config.classifier[0],
+    )
+
+
+def _channels(values: Any) -> Channels:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _filter(name: str) -> Filter:
+    return cast("Filter", name) if name == "bilinear" else "bicubic"
+
+
+def _has_timm() -> bool:
+    return importlib.util.find_spec("timm") is not None
+
+
+def _timm() -> Any:
+    """The module, imported only where it is needed: it takes a second."""
+    return importlib.import_module("timm")
 
 
 def blocks(backbone: nn.Module) -> dict[str, nn.Module]:
@@ -109,73 +166,3 @@ def find_blocks(backbone: nn.Module, names: str) -> list[nn.Module]:
         if name not in known:
             raise UsageError(f"unfreeze {name}: the backbone has no such part; its parts are {', '.join(known)}")
     return [known[name] for name in wanted]
-
-
-def load_weights(backbone: nn.Module, kind: Backbone, weights: str) -> None:
-    """Give a backbone its weights.
-
-    weights: `imagenet` (torchvision's IMAGENET1K_V1, downloaded once), `none` (random) or a file with a state_dict of
-    the same architecture. Raises UsageError if they cannot be read or belong to another architecture.
-    """
-    if weights == "none":
-        _log.warning(
-            "transfer: the backbone has random weights, so it distinguishes only colours and textures; "
-            "use pretrained weights for real work"
-        )
-        _shrink_residuals(backbone)
-        return
-    state = _download(kind) if weights == "imagenet" else _read_weights(Path(weights))
-    _check_weights(weights, state, backbone, kind)
-    backbone.load_state_dict({key: state[key] for key in backbone.state_dict()})
-
-
-def _shrink_residuals(backbone: nn.Module) -> None:
-    """Reduce the gain of each residual branch, so that the shortcuts carry the image through fifty random layers.
-
-    Measured with ResNet50 on 5 classes of real landmarks (169 to train, 99 to test, a linear classifier on standardised
-    features, two seeds each, with calibrated batch norm): gain 0 or 0.2: 66 to 70 %, 0.5: 54 to 60 %, 1 (the usual):
-    38 to 43 %. Without calibration, gain 1 and a fifth of the features dead: 57 to 68 %.
-    """
-    for module in backbone.modules():
-        if isinstance(module, Bottleneck):
-            nn.init.constant_(module.bn3.weight, _RANDOM_RESIDUAL_GAIN)
-        elif isinstance(module, BasicBlock):
-            nn.init.constant_(module.bn2.weight, _RANDOM_RESIDUAL_GAIN)
-
-
-def _download(kind: Backbone) -> Mapping[str, Tensor]:
-    weights = kind.weights
-    try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # no network, no disk space, wrong hash
-        raise UsageError(
-            f"the ImageNet weights cannot be downloaded from {weights.url} ({error})", advice="download_weights"
-        ) from error
-    return state
-
-
-def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UsageError(f"weights {path}: cannot be read ({error.strerror}); give imagenet, none or a file") from error
-    except Exception as error:  # torch's unpickler raises IndexError and others on garbage
-        raise UsageError(f"weights {path}: not tensors that torch.save wrote; give a state_dict") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"weights {path}: holds no state_dict (names to tensors); save model.state_dict()")
-    return state
-
-
-def _check_weights(source: str, state: Mapping[str, Tensor], backbone: nn.Module, kind: Backbone) -> None:
-    """Raise UsageError unless the names and shapes are those of the backbone, with or without its last layer."""
-    wanted = backbone.state_dict()
-    missing = [key for key in wanted if key not in state]
-    foreign = [key for key in state if key not in wanted and not key.startswith(f"{kind.last_layer}.")]
-    other = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    for what, keys in (("lacks", missing), ("also has", foreign), ("has in another shape", other)):
-        if keys:
-            raise UsageError(
-                f"weights {source}: not those of {kind.name}; it {what} {len(keys)} tensors, the first is {keys[0]}",
-                advice="weights_backbone",
-                name=kind.name,
-            )

@@ -1,6 +1,6 @@
 """Find, read and split the training images. Pixels come from batchland.images.preprocess, as in scoring, cached.
 
-Training runs `fit(augment(fit(decode(data))))`, validation and scoring `fit(decode(data))`: augmentation works on
+Training runs `resize(augment(fit(decode(data))))`, validation and scoring `fit(decode(data))`: augmentation works on
 images of the model's size, as the walk-through does. The user's folders are only read: the split lives in memory and
 follows from the seed.
 """
@@ -289,8 +289,8 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, images: ImageSet, spec: PreprocessSpec, augment: Augmentation | None = None) -> None:
         self.images = images
-        self.spec = spec
         self.augment = augment
+        self._resize = spec.model_copy(update={"fit": "squash", "shorter_side": None})  # the images are cropped already
 
     def __len__(self) -> int:
         return len(self.images)
@@ -298,5 +298,5 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
         pixels = self.images.image(draw.example)
         if self.augment is not None:
-            pixels = fit(self.augment(pixels, draw.seed), self.spec)
+            pixels = fit(self.augment(pixels, draw.seed), self._resize)
         return torch.from_numpy(np.array(pixels)), self.images.examples[draw.example].class_index

@@ -5,7 +5,7 @@ part of the model, so no caller can forget them or do them differently.
 """
 
 from collections.abc import Iterable
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -92,13 +92,26 @@ def scratch_network(classes: int, spec: PreprocessSpec) -> nn.Sequential:
 
 
 def preprocess_spec(options: TrainOptions, architecture: Architecture) -> PreprocessSpec:
-    """How bytes become that model's input, in training and scoring."""
-    size, resampling = options.size or _SCRATCH_SIZE, "bilinear"
-    if architecture == "transfer":
-        backbone = find_backbone(options.backbone)
-        size, resampling = options.size or backbone.size, backbone.filter
-    return PreprocessSpec.model_validate(
-        {"height": size, "width": size, "filter": resampling, "jpeg_scale": "auto" if options.fast_jpeg else "none"}
+    """How bytes become that model's input, in training and scoring: for a backbone, as for its pretrained weights.
+
+    Raises UsageError if the backbone does not take images of the chosen size.
+    """
+    jpeg_scale: Literal["auto", "none"] = "auto" if options.fast_jpeg else "none"
+    if architecture == "scratch":
+        size = options.size or _SCRATCH_SIZE
+        return PreprocessSpec(height=size, width=size, jpeg_scale=jpeg_scale)
+    backbone = find_backbone(options.backbone)
+    size = options.size or backbone.size
+    if size != backbone.size and not backbone.any_size:
+        raise UsageError(f"size {size}: {backbone.name} takes images of {backbone.size} x {backbone.size} only")
+    shorter_side = backbone.shorter_side and max(size, round(backbone.shorter_side * size / backbone.size))
+    return PreprocessSpec(
+        height=size,
+        width=size,
+        fit="crop" if shorter_side else "squash",
+        shorter_side=shorter_side,
+        filter=backbone.filter,
+        jpeg_scale=jpeg_scale,
     )
 
 
@@ -107,7 +120,7 @@ def build(
 ) -> ServedModel:
     """The architecture with random weights, for `classes` classes and images of the spec's size.
 
-    backbone: of the transfer model, by torchvision's name. Raises UsageError if there is none of that name.
+    backbone: name of the transfer model's network. Raises UsageError if there is none of that name.
     """
     if architecture == "scratch":
         return ServedModel(scratch_network(classes, spec), _HALF, _HALF)

@@ -34,9 +34,10 @@ class TrainOptions(Options):
     learning_rate: PositiveFloat | None = None
     """Peak learning rate. Default: the recipe's."""
     backbone: str = DEFAULT_BACKBONE
-    """Network of the transfer model by torchvision's name, e.g. convnext_tiny or efficientnet_b0."""
+    """Network of the transfer model by its name in torchvision, e.g. convnext_tiny, or in timm if it is installed."""
     weights: Annotated[str, Field(min_length=1)] = "imagenet"
-    """Weights of the backbone: `imagenet` (downloaded once), `none` (random), or a file with its state_dict."""
+    """Weights of the backbone: `imagenet` (downloaded once), `none` (random), a file with its state_dict (.pt, .pth,
+    .safetensors), or an installed package that contains one."""
     views: Annotated[int, Field(ge=0)] = 2
     """Augmented views per photo that the frozen backbone computes features of, once, besides the unchanged photo."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None

@@ -25,7 +25,7 @@ from batchland.models.card import ModelCard, TrainingSummary
 from batchland.system.files import write_file
 from batchland.system.lock import locked
 from batchland.system.signals import StopSignal
-from batchland.training.backbones import find_backbone, find_blocks, load_weights
+from batchland.training.backbones import find_backbone, find_blocks
 from batchland.training.checkpoint import (
     CHECKPOINT,
     ResumeFolder,
@@ -42,6 +42,7 @@ from batchland.training.models import ServedModel, build, preprocess_spec, trans
 from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
 from batchland.training.pixel_cache import PixelCache, default_folder
 from batchland.training.stages import ModelStages
+from batchland.training.weights import load_weights
 
 __all__ = ["EpochReport", "OnProgress", "TrainedModel", "train"]
 

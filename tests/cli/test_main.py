@@ -30,7 +30,7 @@ EACH_COMMAND = pytest.mark.parametrize(("path", "command"), COMMANDS, ids=["-".j
 
 
 @EACH_COMMAND
-def test_every_command_has_an_example_and_a_place_in_the_readme(path, command):
+def test_every_command_has_an_example_and_a_row_in_the_readme(path, command):
     assert command.epilog, "no example"
     assert " ".join(path) in command.epilog
     assert command.help
@@ -81,7 +81,7 @@ def test_a_file_in_place_of_a_folder_names_what_takes_files(toy_model, tmp_path)
     )
 
 
-def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch):
+def test_score_prints_a_summary(tmp_path, toy_model, colour_folders, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (colour_folders / "broken.jpg").write_bytes(b"")
     for name in ("notes.txt", ".hidden.jpg", "README"):
@@ -93,7 +93,8 @@ def test_score_says_what_it_did(tmp_path, toy_model, colour_folders, monkeypatch
     assert result.exit_code == 0
     text = result.stdout
     assert text.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
-    assert "9 ok, 1 failed (empty 1). Skipped: dangling link 1, not a regular file 2. Seconds: list " in text
+    ignored = "6 ignored (.txt 1, dangling link 1, hidden 1, no extension 1, not a regular file 2)"
+    assert f"9 ok, 1 failed (empty 1), {ignored}. Seconds: list " in text
     assert text.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3
@@ -123,7 +124,7 @@ def test_inspect_prints_the_card(toy_model):
     assert '"label": "Red Tower"' in as_json.stdout
 
 
-def test_sample_says_what_it_drew(tmp_path, monkeypatch):
+def test_sample_prints_a_summary(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = batchland("sample", "drawn", "--images", "80")
     assert result.stdout == (
@@ -131,7 +132,7 @@ def test_sample_says_what_it_drew(tmp_path, monkeypatch):
     )
 
 
-def test_public_names_are_what_they_are_and_lead_somewhere():
+def test_public_names_are_sorted_and_documented():
     assert sorted(package.__all__) == package.__all__
     for name in package.__all__:
         assert getattr(package, name).__doc__, f"{name} is not documented"

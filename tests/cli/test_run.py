@@ -35,12 +35,14 @@ def test_a_night(project):
     )
     settings = ("--set", "max_failed=0", "--set", "evaluation={labels='in/{date}', gates=['top1 > 10%']}")
     (project / "in" / "2024-11-23" / "broken.jpg").touch()
+    for name in ("more.zip", "most.zip", "notes.txt"):
+        (project / "in" / "2024-11-23" / name).touch()
     code, said, _ = batchland("run", project / "toy.toml", "--date", "2024-11-23", "--force", *settings)
     assert code == 3
     assert said == (
         "Job toy, 2024-11-23: too many failed in N s.\n"
-        "toy: replaced, 4 images, 3 ok, 1 failed (empty 1), N images/s on cpu; top-1 accuracy 100.0% [43.9%, 100.0%]; "
-        f"{project}/out/date=2024-11-23\n"
+        "toy: replaced, 4 images, 3 ok, 1 failed (empty 1), 3 ignored (.txt 1, .zip 2), N images/s on cpu; top-1 "
+        f"accuracy 100.0% [43.9%, 100.0%]; {project}/out/date=2024-11-23\n"
         "  gate failed: top1 is 100% (fails if top1 > 10%)\n"
         f"  report: {project}/runs/toy/2024-11-23/report/toy/report.html\n"
     )

@@ -237,8 +237,8 @@ def test_the_command(job, toy_model):
     healthy = run(main, ["doctor", "--job", str(job)])
     assert healthy.exit_code == 0
     assert f"ok    job             {job}: nightly, next for {YESTERDAY}\n" in healthy.output
-    lines = run(main, ["doctor", "--model", str(toy_model), "--json"]).output.splitlines()
-    assert [json.loads(line)["name"] for line in lines][-2:] == ["disk", "model"]
+    found = json.loads(run(main, ["doctor", "--model", str(toy_model), "--json"]).output)
+    assert [check["name"] for check in found["checks"]][-2:] == ["disk", "model"]
     sick = run(main, ["doctor", "--model", "absent.onnx"])
     assert sick.exit_code == 1
     problem = "absent.onnx: cannot be read (No such file or directory); give an exported or adopted model"

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from batchland.evaluation.calibration import ROUND_THRESHOLDS, calibration_errors, coverage, reliability
-from batchland.evaluation.schema import ReliabilityBin
+from batchland.evaluation.calibration import (
+    ROUND_THRESHOLDS,
+    bins_of,
+    calibration_error,
+    coverage,
+    equal_counts,
+    grouped,
+    reliability,
+)
+from batchland.evaluation.schema import Figure, ReliabilityBin
 
 
 def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,11 +42,35 @@ def test_a_bin_includes_its_upper_end_and_the_first_bin_0() -> None:
     assert [part.accuracy.value for part in curve if part.accuracy] == [0.5, 1.0]
 
 
-def test_calibration_errors_of_two_bins() -> None:
+def error(group: np.ndarray, probability: np.ndarray, right: np.ndarray) -> Figure:
+    return calibration_error(grouped(group, probability, right), confidence=0.95, resamples=400, seed=0)
+
+
+def test_calibration_error_of_two_bins() -> None:
     """Three images at 0.9, two of them right; one at 0.3, right: distances 0.2333 and 0.7."""
-    curve = reliability(np.array([0.9, 0.9, 0.9, 0.3]), np.array([True, True, False, True]), 10, 0.95)
-    assert calibration_errors(curve) == pytest.approx((0.75 * (0.9 - 2 / 3) + 0.25 * 0.7, 0.7))
-    assert calibration_errors(reliability(np.array([]), np.array([], bool), 10, 0.95)) == (0.0, 0.0)
+    probability = np.array([0.9, 0.9, 0.9, 0.3])
+    found = error(bins_of(probability, 10), probability, np.array([True, True, False, True]))
+    assert found.value == pytest.approx(0.75 * (0.9 - 2 / 3) + 0.25 * 0.7)
+    assert found.low == 0
+    assert found.value < found.high < 0.7
+
+
+def test_bins_of_equal_counts() -> None:
+    assert equal_counts(np.array([0.5, 0.1, 0.2, 0.9, 0.4, 0.8]), 3).tolist() == [1, 0, 0, 2, 1, 2]
+    assert equal_counts(np.array([0.5, 0.5, 0.5, 0.9]), 4).tolist() == [1, 1, 1, 2]
+    assert equal_counts(np.array([0.5]), 15).tolist() == [1]
+
+
+@pytest.mark.parametrize("images", [60, 2000])
+@pytest.mark.parametrize("gap", [0.0, 0.03, 0.1])
+def test_the_interval_of_the_calibration_error_covers_the_true_one(images: int, gap: float) -> None:
+    """At 95%, in 60 test sets; also of a calibrated model, whose observed error is never 0."""
+    rng = np.random.default_rng(images)
+    probability = gap + (1 - gap) * rng.beta(4, 1.2, (60, images))
+    right = rng.uniform(size=probability.shape) < probability - gap
+    found = [error(bins_of(p, 15), p, r) for p, r in zip(probability, right, strict=True)]
+    assert all(figure.low <= figure.value <= figure.high for figure in found)
+    assert sum(figure.low <= gap <= figure.high for figure in found) >= 51
 
 
 def test_an_empty_bin_has_no_accuracy() -> None:

@@ -268,4 +268,4 @@ def test_the_same_seed_gives_the_same_intervals(tmp_path: Path) -> None:
     assert one.summary.figures == two.summary.figures
     alike = evaluation(tmp_path / "3", Row("00.Red_Tower/1.jpg", RED))
     summary = compare(alike, alike, CompareOptions(resamples=300)).summary
-    assert (summary.figures.top1.low, summary.resamples) == (None, 300)
+    assert (summary.figures.mean_confidence.low, summary.resamples) == (None, 300)

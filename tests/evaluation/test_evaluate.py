@@ -1,5 +1,6 @@
 """Predictions and labels joined and accounted for; the whole evaluation."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,23 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
 def test_duplicate_images_are_rejected(tmp_path: Path) -> None:
     scored = predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED), Row("00.Red_Tower/1.jpg", BLUE))
     assert "holds some images twice" in refusal(scored, labels(tmp_path, "00.Red_Tower/1.jpg"))
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_composed_and_decomposed_image_names_match(tmp_path: Path, forms: tuple[str, str]) -> None:
+    scored, labelled = (unicodedata.normalize(form, "Cafés/é.jpg") for form in forms)
+    table = tmp_path / "l.csv"
+    table.write_text(f"image,label\n{labelled},Red Tower\n")
+    evaluation = evaluate(predictions(tmp_path, Row(scored, RED)), table)
+    assert evaluation.outcomes["image"].to_pylist() == [scored]
+
+
+def test_two_images_that_differ_by_their_unicode_form_are_two_images(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    table = tmp_path / "l.csv"
+    table.write_text(f"image,label\n{names[0]},Red Tower\n{names[1]},Blue Lake\n")
+    evaluation = evaluate(predictions(tmp_path, Row(names[0], RED), Row(names[1], BLUE)), table)
+    assert evaluation.outcomes["correct"].to_pylist() == [True, True]
 
 
 def test_the_labels_fingerprint_is_independent_of_the_class_order(tmp_path: Path) -> None:

@@ -8,15 +8,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from batchland.evaluation.intervals import (
-    MAX_DRAWS,
-    MIN_RESAMPLES,
-    affordable_resamples,
     holm,
     mcnemar_exact,
     paired_difference,
-    percentile_bounds,
-    stratified_draws,
-    stratified_weights,
+    stratified_variance,
     wilson,
 )
 
@@ -50,38 +45,15 @@ def test_holm_equals_statsmodels() -> None:
     assert holm([]).tolist() == []
 
 
-def test_stratified_draws() -> None:
-    strata, counts = np.array([0, 0, 2, 2, 2]), np.array([30, 10, 5, 5, 90])
-    drawn = dict(zip((0, 2), stratified_draws(strata, counts, 20_000, seed=1), strict=True))
-    for cells, draws in drawn.values():
-        total = counts[cells].sum()
-        assert (draws.sum(axis=1) == total).all()
-        share = counts[cells] / total
-        np.testing.assert_allclose(draws.mean(axis=0), counts[cells], rtol=0.02)
-        np.testing.assert_allclose(draws.std(axis=0), np.sqrt(total * share * (1 - share)), rtol=0.03)
-    again = next(iter(stratified_draws(strata, counts, 20_000, seed=1)))
-    assert (again[1] == drawn[0][1]).all()
-
-
-def test_percentile_bounds() -> None:
-    assert percentile_bounds(np.arange(1001.0), 0.9) == pytest.approx((50, 950))
-    assert percentile_bounds(np.ones(1000), 0.9) == (None, None)
-
-
-def test_affordable_resamples() -> None:
-    assert affordable_resamples(2500, 1000) == 1000
-    assert affordable_resamples(100_000, 1000) == MAX_DRAWS // 100_000
-    assert affordable_resamples(10_000_000, 1000) == MIN_RESAMPLES
-    assert affordable_resamples(0, 1000) == 1000
-
-
-def test_stratified_weights() -> None:
-    strata = np.array([3, 1, 1, 3, 1, 7])
-    drawn = np.stack(list(stratified_weights(strata, 20_000, seed=0)))
-    for stratum, size in ((1, 3), (3, 2), (7, 1)):
-        assert (drawn[:, strata == stratum].sum(axis=1) == size).all()
-    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.02)
-    np.testing.assert_allclose(drawn[:, 1].std(), np.sqrt(2 / 3), rtol=0.02)  # binomial of 3 draws, 1/3 each
+def test_stratified_variance_of_a_mean_of_class_rates() -> None:
+    """Two strata: 6 of 10 and 40 of 50, each counting half. The shared variance counts like two more images."""
+    strata, counts = np.array([0, 0, 1, 1]), np.array([6, 4, 40, 10])
+    influence = np.array([1, 0, 1, 0]) / np.array([20, 20, 100, 100])
+    own = np.array([0.6 * 0.4 / 9, 0.8 * 0.2 / 49]) / 4
+    shared = 0.7 * 0.3 / np.array([10, 50]) / 4
+    expected = ((np.array([9, 49]) * own + 2 * shared) / np.array([11, 51])).sum()
+    found = stratified_variance(strata, counts, influence, np.array([0.5, 0.5]))
+    assert found == pytest.approx(expected)
 
 
 def test_paired_interval_coverage_by_enumeration() -> None:

@@ -1,5 +1,7 @@
 """Labels from folders and tables, and classes matched by name."""
 
+import os
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
 from batchland.errors import UsageError
-from batchland.evaluation.labels import Labels, match_classes, read_labels, unknown_classes_message
+from batchland.evaluation.labels import ClassMatch, Labels, match_classes, read_labels, unknown_classes_message
 from batchland.models.card import class_names
 
 PREDICTED = pa.chunked_array([["a/1.jpg", "a/2.data"]])
@@ -105,6 +107,8 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
             "l.csv", b"",
             "has no column 'image' and no column 'label', it has ''; labels need the columns 'image' and 'label'",
         ),
+        ("l.csv", b"image,label,label\na,Red,Blue\n", "has 2 columns 'label'; keep one"),
+        ("l.csv", b'\xef\xbb\xbf"image";"image";label\na;b;Red\n', "has 2 columns 'image'; keep one"),
         ("l.csv", b"image,label\na,Red\na,Blue\n", "'a' has 2 different labels: 'Red', 'Blue'; keep one"),
         ("l.csv", b"image,label\n,Red\n", "some rows have no image name; every row needs one"),
         (
@@ -169,3 +173,36 @@ def test_the_unknown_classes_message() -> None:
     message = unknown_classes_message("l", [f"x{number:02}" for number in range(12)], class_names(many))
     assert "'x09' and 2 more" in message
     assert "'class 19' and 10 more" in message
+
+
+def test_two_label_columns_of_a_parquet_file_are_rejected(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array(["Red"]), pa.array(["Blue"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", "label"]), tmp_path / "l.parquet")
+    assert refusal(tmp_path / "l.parquet") == "has 2 columns 'label'; keep one"
+
+
+def test_dictionary_encoded_bytes_are_text(tmp_path: Path) -> None:
+    labels = pa.array([b"Red Tower", b"Blue Lake"]).dictionary_encode()
+    pq.write_table(pa.table({"image": ["a", "b"], "label": labels}), tmp_path / "l.parquet")
+    assert pairs(read(tmp_path / "l.parquet")) == {"a": "Red Tower", "b": "Blue Lake"}
+    pq.write_table(pa.table({"image": ["a"], "label": pa.array([b"\xff"]).dictionary_encode()}), tmp_path / "l.parquet")
+    assert refusal(tmp_path / "l.parquet").startswith("images and labels must be text (")
+
+
+def test_a_named_pipe_is_rejected(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "l.csv")
+    assert refusal(tmp_path / "l.csv") == (
+        "is not a regular file; give a folder of class folders, or a CSV or Parquet file"
+    )
+
+
+@pytest.mark.parametrize(("of_model", "of_labels"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_composed_and_decomposed_class_names_match(of_model: str, of_labels: str) -> None:
+    classes = class_names([unicodedata.normalize(of_model, name) for name in ("00.Café", "01.Hồ Gươm")])
+    names = [unicodedata.normalize(of_labels, name) for name in ("Café", "01.Hồ Gươm")]
+    assert match_classes(names, classes) == ClassMatch(dict(zip(names, (0, 1), strict=True)), {}, ())
+
+
+def test_two_classes_that_differ_by_their_unicode_form_are_two_classes() -> None:
+    names = [unicodedata.normalize(form, "Café") for form in ("NFC", "NFD")]
+    assert match_classes(names, class_names(names)).index == {names[0]: 0, names[1]: 1}

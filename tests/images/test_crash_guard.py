@@ -6,17 +6,19 @@ import resource
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from toys import COLOURS, picture
 
+from batchland.errors import EngineError
 from batchland.images.crash_guard import CrashGuard
 from batchland.images.loader import Outcome, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
-from batchland.images.subprocess_decode import load_in_subprocess
+from batchland.images.subprocess_decode import SubprocessDecoder
 
 SPEC = PreprocessSpec(height=8, width=8)
 
@@ -34,6 +36,8 @@ def evil(data, **options):
         time.sleep(60)
     if b"sleep" in data:
         time.sleep(60)
+    while b"spin" in data:
+        pass
     return decode(data, **options)
 simplejpeg.decode_jpeg = evil
 """
@@ -89,6 +93,12 @@ def ref_of(tmp_path, data: bytes) -> ImageRef:
     return ImageRef("a.jpg", os.fsencode(tmp_path / "a.jpg"))
 
 
+def note_suspect(folder, *names: str) -> None:
+    """As a killed run leaves its notes."""
+    notes = ((len(name[:4094]).to_bytes(2) + name[:4094].encode()).ljust(4096, b"\0") for name in names)
+    (folder / "in-hand").write_bytes(b"".join(notes))
+
+
 def without_times(outcome: Outcome) -> Outcome:
     return outcome._replace(read_seconds=0.0, decode_seconds=0.0)
 
@@ -96,17 +106,65 @@ def without_times(outcome: Outcome) -> Outcome:
 @pytest.mark.parametrize("data", [picture((200, 10, 99), (300, 200)), b"", b"text", picture()[:300]])
 def test_subprocess_gives_the_same_pixels(tmp_path, data):
     ref = ref_of(tmp_path, data)
-    outcome, pixels = load_in_subprocess(ref, SPEC, 60)
+    with SubprocessDecoder(60) as decoder:
+        outcome, pixels = decoder.load(ref, SPEC)
     expected, expected_pixels = load_image(ref, SPEC)
     assert without_times(outcome) == without_times(expected)
     np.testing.assert_array_equal(pixels, expected_pixels)
 
 
 def test_subprocess_has_limits_on_memory_and_time(tmp_path, evil_decoder):
-    outcome, _ = load_in_subprocess(ref_of(tmp_path, evil("memory")), SPEC, 60)
-    assert outcome.error == ("out_of_memory", "not enough memory to decode it")
-    outcome, _ = load_in_subprocess(ref_of(tmp_path, evil("sleep")), SPEC, 5)
-    assert outcome.error == ("timeout", "not decoded within 5 s")
+    with SubprocessDecoder(0.5) as decoder:
+        outcome, _ = decoder.load(ref_of(tmp_path, evil("memory")), SPEC)
+        assert outcome.error == ("out_of_memory", "not enough memory to decode it")
+        for what in ("sleep", "spin"):  # a decoder that waits, and one that takes CPU time
+            outcome, _ = decoder.load(ref_of(tmp_path, evil(what)), SPEC)
+            assert outcome.error == ("timeout", "not decoded within 0.5 s")
+        outcome, _ = decoder.load(ref_of(tmp_path, evil("crash")), SPEC)
+        assert outcome.error == ("crashed", "its decoder was killed by SIGSEGV")
+        assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
+
+
+def test_a_killed_server_is_started_again(tmp_path):
+    with SubprocessDecoder(60) as decoder:
+        assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
+        decoder._server._process.kill()
+        decoder._server._process.wait()
+        assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
+
+
+def test_many_threads_share_a_server(tmp_path):
+    refs = []
+    for number in range(40):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(picture((number, number, number), kind="PNG"))
+        refs.append(ImageRef(path.name, os.fsencode(path)))
+    with SubprocessDecoder(60) as decoder, ThreadPoolExecutor(8) as pool:
+        loaded = list(pool.map(lambda ref: decoder.load(ref, SPEC), refs))
+    assert [int(pixels.max()) for _, pixels in loaded] == list(range(40))
+
+
+@pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
+def test_a_server_that_does_not_start_is_a_clear_error_for_a_suspect(tmp_path, monkeypatch, executable):
+    """And only slow images, which harm nobody, are decoded in this process then."""
+    monkeypatch.setattr(sys, "executable", executable)
+    ref = ref_of(tmp_path, picture())
+    note_suspect(tmp_path, "a.jpg")
+    with CrashGuard(tmp_path, 60) as guard:
+        with pytest.raises(EngineError) as caught:
+            guard.load(ref, SPEC)
+        reason = "No such file or directory" if "nowhere" in executable else "it ended without a message"
+        expected = f"the subprocess that decodes images cannot be started: {reason}; run the command again"
+        assert (str(caught.value), caught.value.exit_code) == (expected, 69)
+        (tmp_path / "b.jpg").write_bytes(picture())
+        outcome, pixels = guard.load_isolated(ImageRef("b.jpg", os.fsencode(tmp_path / "b.jpg")), SPEC)
+        assert (outcome.error, pixels.shape) == (None, SPEC.shape)
+
+
+def test_a_server_that_cannot_import_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with SubprocessDecoder(60) as decoder, pytest.raises(EngineError, match="ModuleNotFoundError"):
+        decoder.load(ref_of(tmp_path, picture()), SPEC)
 
 
 def test_only_images_being_loaded_are_noted(tmp_path, monkeypatch):
@@ -126,30 +184,27 @@ def test_only_images_being_loaded_are_noted(tmp_path, monkeypatch):
 
 
 def test_suspects_are_kept_until_they_load_well(tmp_path, monkeypatch):
-    """A run that is killed again and again gathers suspects; those that load well apart are free to go."""
-    apart = []
+    """A run that is killed again and again gathers suspects; those that load well are no suspects any more."""
+    isolated = []
 
-    def load_in_subprocess(ref, spec, timeout):
-        apart.append(ref.name)
+    def load(decoder, ref, spec):
+        isolated.append(ref.name)
         failed = ref.name == "bad.jpg"
         return (Outcome(error=("crashed", "it died")), None) if failed else (Outcome(), np.zeros(SPEC.shape, np.uint8))
 
-    monkeypatch.setattr("batchland.images.crash_guard.load_in_subprocess", load_in_subprocess)
+    monkeypatch.setattr(SubprocessDecoder, "load", load)
     names = ("good.jpg", "bad.jpg", "x" * 5000)
     refs = [ImageRef(name, name.encode()) for name in names]
-    notes = b"".join(
-        (len(name[:4094]).to_bytes(2) + name[:4094].encode()).ljust(4096, b"\0") for name in names
-    )  # fmt: skip
-    (tmp_path / "in-hand").write_bytes(notes)
+    note_suspect(tmp_path, *names)
     with CrashGuard(tmp_path, 60) as suspects:
         (tmp_path / "in-hand").rename(tmp_path / "kept")
         suspects.load(refs[0], SPEC)
         suspects.load(refs[1], SPEC)
-    assert apart == ["good.jpg", "bad.jpg"]
+    assert isolated == ["good.jpg", "bad.jpg"]
     with CrashGuard(tmp_path, 60) as suspects:
         for ref in refs:
             suspects.load(ref, SPEC)
-    assert apart == ["good.jpg", "bad.jpg", "bad.jpg", "x" * 5000]
+    assert isolated == ["good.jpg", "bad.jpg", "bad.jpg", "x" * 5000]
 
 
 def test_notes_that_cannot_be_written_are_ignored(tmp_path):

@@ -11,7 +11,7 @@ from toys import picture
 import batchland.images.loader as loader_module
 from batchland.errors import ImageError, InputError
 from batchland.images.encoded_jpegs import Encoded
-from batchland.images.loader import BatchLoader, Outcome, load_image
+from batchland.images.loader import BatchLoader, Outcome, abandoned_decoders, begin_decoding, load_image
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef
@@ -182,7 +182,7 @@ def test_hanging_images_time_out_and_others_are_loaded(grey_images, monkeypatch)
     expected = list(range(50))
     expected[3] = expected[4] = 0
     assert values == expected
-    assert failures == dict.fromkeys(("03.png", "04.png"), ("timeout", "not decoded within 0.1 s"))
+    assert failures == dict.fromkeys(("03.png", "04.png"), ("timeout", "not read within 0.1 s"))
 
 
 def test_too_many_hanging_images_end_the_run(grey_images, monkeypatch):
@@ -199,6 +199,57 @@ def test_too_many_hanging_images_end_the_run(grey_images, monkeypatch):
         list(BatchLoader(list_images(grey_images), SPEC, batch_size=10, num_workers=2, timeout=0.02, load=hang))
     assert threading.active_count() - before < 10
     release.set()
+
+
+def spin(seconds):
+    """Take CPU time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_decoder_that_waits_for_the_cpu_is_not_given_up(grey_images, monkeypatch):
+    """Four times the timeout by the clock, a fifth of it in CPU time."""
+    monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.02)
+
+    def starved(ref, spec):
+        begin_decoding()
+        for _ in range(20):
+            spin(0.002)
+            time.sleep(0.04)
+        return Outcome(), np.zeros(spec.shape, np.uint8)
+
+    (batch,) = BatchLoader(list(list_images(grey_images))[:2], SPEC, num_workers=2, timeout=0.2, load=starved)
+    assert [outcome.error for outcome in batch.outcomes] == [None, None]
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_slow_decoders_fail_alone_and_later_images_are_isolated(grey_images, monkeypatch, blocked):
+    """100 slow images are more than MAX_HANGING, but the storage answers: the run goes on."""
+    monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.01)
+    release = threading.Event()
+    isolated = []
+
+    def slow(ref, spec):
+        begin_decoding()
+        while not release.is_set():
+            release.wait(1) if blocked else spin(0.01)
+        return Outcome(), np.zeros(spec.shape, np.uint8)
+
+    def load_isolated(ref, spec):
+        isolated.append(ref.name)
+        return Outcome(error=("timeout", "not decoded within 0.05 s")), None
+
+    refs = list(list_images(grey_images)) * 2
+    loader = BatchLoader(refs, SPEC, 10, 2, timeout=0.05, load=slow, load_isolated=load_isolated)
+    outcomes = [outcome for batch in loader for outcome in batch.outcomes]
+    assert [outcome.error for outcome in outcomes] == [("timeout", "not decoded within 0.05 s")] * 100
+    abandoned = abandoned_decoders()
+    assert abandoned == 100 - len(isolated)
+    assert 2 <= abandoned <= 4  # those that had begun before the second was given up, too
+    release.set()
+    while abandoned_decoders():
+        time.sleep(0.01)
 
 
 def test_on_wait_may_raise(grey_images, monkeypatch):

@@ -39,7 +39,7 @@ RECORDS = [
         day(22), ModelRun(name="toy", partition="/data/toy", state="unfinished"), outcome="killed", seconds=None,
         error="ended without a word",
     ),
-    night(day(23), model_run(listed=10)),
+    night(day(23), model_run(listed=10).model_copy(update={"ignored": {".zip": 3}})),
 ]  # fmt: skip
 
 
@@ -54,6 +54,7 @@ date        outcome        tries  model  images  failed  images/s  accuracy     
 2024-11-22  killed             1  toy         –       –         –  –                        –                   –
             ended without a word
 2024-11-23  ok                 1  toy        10       0      50.0  –                        –             0:01:00
+            toy, 3 ignored (.zip)
 5 nights: 2 ok, 1 missing_input, 1 gate_failed, 1 killed; the last good one is 2024-11-23.
 """
 
@@ -99,6 +100,7 @@ def test_the_command(tmp_path, monkeypatch):
     assert run(main, ["history", "nightly", "--last", "1"]).output == (
         "date        outcome  tries  model  images  failed  images/s  accuracy  gates  duration\n"
         "2024-11-23  ok           1  toy        10       0      50.0  –         –       0:01:00\n"
+        "            toy, 3 ignored (.zip)\n"
         "1 night: 1 ok; the last good one is 2024-11-23.\n"
     )
     lines = run(main, ["history", "nightly", "--json"]).output.splitlines()

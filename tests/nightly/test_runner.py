@@ -98,6 +98,18 @@ def test_the_log_is_json_lines_with_the_run_id(project):
     assert lines[-1]["data"]["exit_code"] == 0
 
 
+def test_running_on_the_cpu_for_want_of_a_gpu_is_a_warning_on_the_first_night_only(project):
+    levels = []
+    for night in (NIGHT, NIGHT + timedelta(days=1)):
+        deliver(project, night)
+        run(project, night, "device=auto")
+        log = (project / "runs/toy" / str(night) / "log.jsonl").read_text().splitlines()
+        levels += [line["level"] for line in map(json.loads, log) if "ran on the CPU" in line["message"]]
+    if not levels:
+        pytest.skip("CUDA can be used here")
+    assert levels == ["warning", "info"]
+
+
 def test_a_complete_night_is_kept_unless_forced(project):
     first = run(project).record
     part = project / "out" / "date=2024-11-23" / "part-000000.parquet"
@@ -497,7 +509,8 @@ def test_images_that_came_after_a_complete_night_are_named(project):
     (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").unlink()  # as many are gone as would hide one
     late = (
         "4 images came after the night was scored and are missing in it (00.Red_Tower/8.jpg, 00.Red_Tower/9.jpg, "
-        "00.Red_Tower/a.jpg and 1 more); a forced run scores the whole night again"
+        '00.Red_Tower/a.jpg and 1 more); `late = "score"` in [delivery] adds late images, a forced run '
+        "scores the whole night again"
     )
     record = run(project).record
     assert (record.outcome, record.models[0].state, record.warnings) == ("ok", "kept", (f"toy: {late}",))

@@ -135,7 +135,7 @@ def test_of_runs_that_start_together_one_writes_and_all_others_name_it(tmp_path,
             assert re.fullmatch(pattern, told)
         elif code != 0:  # it came when the first had finished
             assert (code, told) == (
-                2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out",
+                2, f"batchland: {out}: exists already; --overwrite replaces it",
             )  # fmt: skip
     assert pq.read_table(out).num_rows == 60
     assert sorted(os.listdir(out.parent)) == ["p.manifest.json", "p.parquet"]

@@ -1,4 +1,4 @@
-"""Codes are stable, and the documentation has all of them; messages are one line."""
+"""Error codes are stable and documented; messages are one line."""
 
 import re
 from pathlib import Path
@@ -13,12 +13,12 @@ from batchland.system.text import near_miss
 DOCS = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 
 
-def test_every_code_is_explained_and_no_other():
+def test_the_documentation_explains_every_error_code():
     assert sorted(re.findall(r"^\| `(\w+)` \|", DOCS, re.MULTILINE)) == sorted(get_args(ErrorCode))
 
 
-def test_codes_are_those_of_old():
-    """Others read these. Add to them; change none."""
+def test_error_codes_never_change():
+    """Other programs read these: add codes, but never change or remove one."""
     assert set(get_args(ErrorCode)) >= {
         "empty", "not_an_image", "truncated", "corrupt", "unsupported_format", "too_many_pixels", "too_large",
         "out_of_memory", "timeout", "crashed", "vanished", "changed", "permission_denied", "io_error", "unreadable",
@@ -26,7 +26,7 @@ def test_codes_are_those_of_old():
     }  # fmt: skip
 
 
-def test_every_exit_code_is_explained_and_no_other():
+def test_the_documentation_explains_every_exit_code():
     kinds = [kind for kind in vars(errors_module).values() if isinstance(kind, type)]
     ours = [kind for kind in kinds if issubclass(kind, BatchlandError) and not issubclass(kind, ImageError)]
     codes = {kind.exit_code for kind in ours}
@@ -50,6 +50,6 @@ def test_a_message_is_one_line_of_harmless_text(text, shown):
     assert str(ImageError("corrupt", text)) == shown
 
 
-def test_a_near_miss_is_near() -> None:
+def test_near_miss() -> None:
     assert near_miss("  EIFFEL TOWR ", ["Eiffel Tower", "Red"]) == "Eiffel Tower"
     assert near_miss("Blue", ["Eiffel Tower", "Red"]) is None

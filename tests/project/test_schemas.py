@@ -1,4 +1,4 @@
-"""schemas/*.json: true to the code, and to what is really written."""
+"""schemas/*.json are current, and describe the files that are really written."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from schemas.generate import main, schema_files
 FOLDER = Path(__file__).parents[2] / "schemas"
 
 
-def test_the_files_are_those_of_the_code():
+def test_the_files_are_current():
     assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == schema_files(), "run: make schemas"
 
 

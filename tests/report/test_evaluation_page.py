@@ -175,17 +175,17 @@ def test_sorting_by_click_and_key(browser: Any, pages: dict[str, Path]) -> None:
 def test_filtering_classes(browser: Any, pages: dict[str, Path]) -> None:
     with opened(browser, pages["30"]) as found:
         page = found.page
-        told = page.locator("form[data-filters] output")
-        assert told.inner_text() == "30 rows"
+        status = page.locator("form[data-filters] output")
+        assert status.inner_text() == "30 rows"
         page.get_by_label("Class", exact=True).fill("CLASS 2")
         assert sorted(column(page, 1)) == ["Class 2", *(f"Class {index}" for index in range(20, 30))]
-        assert told.inner_text() == "11 of 30 rows"
+        assert status.inner_text() == "11 of 30 rows"
         page.get_by_label("Class", exact=True).fill("")
         page.get_by_role("combobox", name="Accuracy").select_option("0.7")
         assert column(page, 3)
         assert all(float(text.rstrip("%")) < 70 for text in column(page, 3))
         page.get_by_role("button", name="Clear").click()
-        playwright.expect(told).to_have_text("30 rows")
+        playwright.expect(status).to_have_text("30 rows")
         assert len(column(page, 1)) == 30
 
 

@@ -160,9 +160,7 @@ def test_parts_of_a_different_run_are_discarded(tmp_path, photos, toy_model, cha
         changed = options(write_toy_model(tmp_path / "other.onnx", card))
     assert score(photos, out, changed).manifest.resumed_images == 0
     named = change if change == "model" else f"options.{change}"
-    assert caplog.messages == [
-        f"{out}: begins anew and discards 32 finished images of an interrupted run, which differs in {named}"
-    ]
+    assert caplog.messages == [f"{out}: discards 32 finished images of an interrupted run, which differs in {named}"]
 
 
 def test_only_parts_with_unchanged_images_are_resumed(tmp_path, photos, toy_model):
@@ -200,7 +198,7 @@ def test_an_output_that_exists_is_replaced_only_with_overwrite(tmp_path, photos,
     before = contents(tmp_path)
     with pytest.raises(UsageError) as caught:
         score(photos, out, options(toy_model, top_k=1))
-    assert str(caught.value) == f"{out}: exists; give --overwrite to replace it, or another --out"
+    assert str(caught.value) == f"{out}: exists already"
     assert contents(tmp_path) == before
     summary = score(photos, out, options(toy_model, top_k=1, overwrite=True))
     assert Manifest.model_validate_json(summary.manifest_path.read_text()).config["top_k"] == 1

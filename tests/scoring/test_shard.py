@@ -188,7 +188,7 @@ def test_a_finished_shard_is_not_scored_again(tmp_path, photos, toy_model, four)
     assert (again.done_before, again.manifest.shard.index) == (True, 2)
     assert contents(four) == before
     assert not score_shard(photos, four, options(toy_model), 2, 4, overwrite=True).done_before
-    with pytest.raises(UsageError, match="exists; give --overwrite"):
+    with pytest.raises(UsageError, match="exists already"):
         score_shard(photos, four, options(toy_model), 2, 4, top_k=1)
 
 
@@ -352,7 +352,7 @@ def test_merge_locks_its_output_and_replaces_it_only_with_overwrite(tmp_path, fo
     assert batchland("merge", four, "--out", out).exit_code == 0
     again = batchland("merge", four, "--out", out)
     assert (again.exit_code, again.stderr.splitlines()[-1]) == (
-        2, f"batchland: {out}: exists; give --overwrite to replace it, or another --out"
+        2, f"batchland: {out}: exists already; --overwrite replaces it"
     )  # fmt: skip
     assert batchland("merge", four, "--out", out, "--overwrite").exit_code == 0
     with locked(tmp_path / ".p.parquet.lock", str(out)):

@@ -29,7 +29,7 @@ def test_the_file_is_gone_afterwards(tmp_path):
         pass
 
 
-def test_a_second_process_is_told_who_holds_it_and_a_killed_holder_frees_it(tmp_path):
+def test_a_second_process_gets_the_name_of_the_holder_and_a_killed_holder_frees_the_lock(tmp_path):
     path = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "held\n"

@@ -8,7 +8,7 @@ import pytest
 from batchland.system.streams import silence_stderr
 
 
-def test_only_what_comes_before_and_after_is_heard(capfd):
+def test_stderr_is_silent_only_inside_the_context(capfd):
     os.write(2, b"before ")
     with silence_stderr():
         os.write(2, b"within ")

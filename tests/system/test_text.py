@@ -1,6 +1,6 @@
 """Text helpers: counts, lists that are cut, aligned tables."""
 
-from batchland.system.text import aligned, count, counted, files, first_few, images
+from batchland.system.text import aligned, count, counted, files, first_few, ignored_files, images
 
 
 def test_counts_agree_with_their_nouns():
@@ -20,3 +20,9 @@ def test_columns_are_as_wide_as_their_widest_cell():
     rows = [("class", "images", ""), ("Tower", "12", "x"), ("Hill", "3,456", "")]
     assert aligned(rows, "<><") == ["class  images", "Tower      12  x", "Hill    3,456"]
     assert aligned([], "<>") == []
+
+
+def test_ignored_files_are_named_by_kind():
+    assert ignored_files({}) == ""
+    assert ignored_files({".zip": 3}) == ", 3 ignored (.zip)"
+    assert ignored_files({".a\x1b": 1000, "hidden": 1}) == ", 1,001 ignored (.a[U+001B] 1,000, hidden 1)"

@@ -9,7 +9,7 @@ from torchvision.models import ResNet50_Weights
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.training.backbones import find_backbone, load_weights
+from batchland.training.backbones import find_backbone
 from batchland.training.models import (
     build,
     calibrate_batch_norm,
@@ -18,6 +18,7 @@ from batchland.training.models import (
     head,
     transfer_network,
 )
+from batchland.training.weights import load_weights
 
 SPEC = PreprocessSpec(height=32, width=32)
 

@@ -16,12 +16,13 @@ from torchvision.models import resnet18
 from batchland.data.split import split
 from batchland.errors import DeviceError, OutputError, UsageError
 from batchland.models.card import ModelCard
-from batchland.training.backbones import find_backbone, load_weights
+from batchland.training.backbones import find_backbone
 from batchland.training.dataset import load_data
 from batchland.training.export import export
 from batchland.training.models import build, calibrate_batch_norm, preprocess_spec, transfer_network
 from batchland.training.options import TrainOptions
 from batchland.training.train import EpochReport, TrainedModel, train
+from batchland.training.weights import load_weights
 
 SMALL: dict[str, Any] = {"size": 32, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1}
 SCRATCH = SMALL | {"model": "scratch"}
@@ -185,7 +186,7 @@ def test_infinite_loss_leaves_no_checkpoint(data: Path, tmp_path: Path) -> None:
 
 def test_weights_are_checked_before_images_are_read(data: Path, tmp_path: Path, caplog: Any) -> None:
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
-    with caplog.at_level(logging.INFO, "batchland"), pytest.raises(UsageError, match="not those of resnet50"):
+    with caplog.at_level(logging.INFO, "batchland"), pytest.raises(UsageError, match="do not fit resnet50"):
         train(data, tmp_path / "runs", TrainOptions(**SMALL | {"weights": str(tmp_path / "resnet18.pth")}))
     assert caplog.messages == []
 

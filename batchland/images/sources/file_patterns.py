@@ -2,15 +2,19 @@
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import IO
+from typing import IO, Final
 from urllib.parse import quote, unquote
 
 from batchland.errors import UsageError
 from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path
+
+_DESCRIPTORS: Final = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""What shells give for `<(command)`, and `cat list |`."""
 
 
 class FilePattern:
@@ -70,11 +74,20 @@ def check_file(location: str) -> None:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a local file. Raises UsageError."""
+    """Open a local regular file, or a descriptor of this process such as /dev/stdin. Raises UsageError.
+
+    A named pipe is refused: without a writer it would hang.
+    """
     try:
-        return open(path, "rb")
+        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - for the caller
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode) or path.startswith(_DESCRIPTORS):
+            os.set_blocking(file.fileno(), True)
+            return file
+        file.close()
     except OSError as error:
         raise UsageError(f"{display_location(path)}: cannot be opened ({error.strerror}); give a file") from error
+    raise UsageError(f"{display_location(path)}: is not a regular file, so it may never end; give a file")
 
 
 def _plain(pattern: str) -> str:

@@ -10,21 +10,26 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Final, cast
 from urllib.parse import unquote
 
 from batchland.errors import UsageError
 from batchland.images.sources.file_patterns import check_file, display_location, open_file
+from batchland.images.sources.list_content import COLUMNS, problem_with, problem_with_lines
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
 from batchland.system.urls import bare_url, is_url, local_path, split_url
 
 STANDARD_INPUT: Final = "-"
-COLUMNS: Final = ("image", "path", "file", "file_name", "filename", "url")
+_SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"))
 _CHUNK_BYTES: Final = 64 * 1024
-_LONGEST_PATH: Final = 1024**2
+_LONGEST_LINE: Final = 1024**2
+_LONGEST_PATH: Final = 4096
+"""Bytes, as on Linux."""
+_TRIED: Final = 100
+"""Entries at the beginning of a list, one of which at least must be a path or a URL that can be used."""
 
 
 class ImageList:
@@ -48,8 +53,9 @@ class ImageList:
         return self._images(ignored)
 
     def _images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        name = display_location(self._listing)
         with _opened(self._listing) as file:
-            for entry in _reader(self._listing)(file, display_location(self._listing)):
+            for entry in _usable(_reader(self._listing)(file, name), name):
                 if entry:
                     yield self._ref(entry)
                 else:
@@ -89,6 +95,34 @@ def _remote_files(url: str) -> Any:
     return RemoteFiles(url, listed=False)
 
 
+def _usable(entries: Iterator[bytes], list_name: str) -> Iterator[bytes]:
+    """The same entries. Raises UsageError if none of the first ones can be used: then it is not a list of images."""
+    first: list[bytes] = []
+    problem = None
+    for entry in islice(entries, _TRIED):
+        first.append(entry)
+        reason = _problem_with_entry(entry) if entry else "blank"
+        if reason is None:
+            problem = None
+            break
+        if entry:
+            problem = problem or f"{list_name}, entry {len(first)}: {reason}"
+    if problem:
+        raise UsageError(problem)
+    yield from chain(first, entries)
+
+
+def _problem_with_entry(entry: bytes) -> str | None:
+    text = entry.decode(errors="replace")
+    if is_url(text):
+        scheme = text.partition(":")[0].lower()
+        if scheme not in _SCHEMES:
+            return f"{scheme} is not a storage that can be read; give paths, or URLs of s3, gs, abfs, hdfs or file"
+    if len(entry) > _LONGEST_PATH:
+        return f"a path of {len(entry)} bytes; give one path a line, or a .csv or .parquet file"
+    return None
+
+
 def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
     if listing == STANDARD_INPUT:
         return nullcontext(sys.stdin.buffer)
@@ -96,7 +130,7 @@ def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
         from batchland.system.filesystems import open_location
 
         location = open_location(listing)
-        return cast("IO[bytes]", location.filesystem.open_input_file(location.path))
+        return io.BufferedReader(cast("io.RawIOBase", location.filesystem.open_input_file(location.path)))
     return open_file(listing)
 
 
@@ -108,14 +142,16 @@ def _reader(listing: str) -> Callable[[IO[bytes], str], Iterator[bytes]]:
 def _lines(file: IO[bytes], list_name: str) -> Iterator[bytes]:
     """Entries separated by line ends, or by zero bytes if there are any (`find -print0`)."""
     read = cast("io.BufferedReader", file).read1  # returns what a pipe holds, without waiting for more
-    chunk = read(_CHUNK_BYTES).removeprefix(b"\xef\xbb\xbf")
+    chunk = read(_CHUNK_BYTES)
+    _check_content(problem_with(chunk) or problem_with_lines(chunk), list_name)
+    chunk = chunk.removeprefix(b"\xef\xbb\xbf")
     separator, ending = (b"\0", b"") if b"\0" in chunk else (b"\n", b"\r")
     rest = b""
     while chunk:
         *entries, rest = (rest + chunk).split(separator)
         yield from (entry.removesuffix(ending) for entry in entries)
-        if len(rest) > _LONGEST_PATH:
-            raise UsageError(f"{list_name}: is not a list of paths; give one path a line, or a .csv or .parquet file")
+        if len(rest) > _LONGEST_LINE:
+            _check_content("has a line of more than a megabyte", list_name)
         chunk = read(_CHUNK_BYTES)
     if rest:
         yield rest.removesuffix(ending)
@@ -123,6 +159,7 @@ def _lines(file: IO[bytes], list_name: str) -> Iterator[bytes]:
 
 def _csv_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
     """The column of a CSV file, separated by commas, semicolons or tabs."""
+    _check_content(problem_with(cast("io.BufferedReader", file).peek(_CHUNK_BYTES)), list_name)
     with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
         header = text.readline()
         rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count))
@@ -149,6 +186,11 @@ def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
                 yield from ((path or "").encode() for path in batch.column(0).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{list_name}: cannot be read as Parquet ({str(error).partition(chr(10))[0]})") from error
+
+
+def _check_content(problem: str | None, list_name: str) -> None:
+    if problem:
+        raise UsageError(f"{list_name}: {problem}; a list has one path a line, or is a .csv or .parquet table")
 
 
 def _column(names: Sequence[str], list_name: str) -> str:

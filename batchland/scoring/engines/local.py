@@ -65,6 +65,7 @@ class LocalEngine:
                 held=self._calls,
                 on_wait=on_wait,
                 load=guard.load,
+                load_isolated=guard.load_isolated,
                 start_small=self.model.decoder is not None,
             )
             with closing(iter(loader)) as batches:

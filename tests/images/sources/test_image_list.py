@@ -1,10 +1,16 @@
 """Lists of images: names, order, and a row for every entry."""
 
+import bz2
+import codecs
+import gzip
 import io
 import json
+import lzma
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,7 +82,7 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
         (
             "l.txt",
             b"\xff\xd8\xff" + b"x" * 2_000_000,
-            "l.txt: is not a list of paths; give one path a line, or a .csv or",
+            "l.txt: is a JPEG picture; a list has one path a line, or is a .csv or .parquet table",
         ),
         ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
     ],
@@ -87,6 +93,101 @@ def test_invalid_list_is_rejected(tmp_path: Path, name: str, content: bytes | No
     with pytest.raises(UsageError) as caught:
         _list(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path}/{message}")
+
+
+TEXT = "".join(f"photos/p{number} ü.jpg\n" for number in range(9))
+JSON = [{"image": "a.jpg"}, {"image": "b.jpg"}]
+
+
+def zipped(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, TEXT)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["txt", "lst", ""])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (TEXT.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        (TEXT.encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
+        (TEXT.encode("utf-16-be"), "is UTF-16 text; save it as UTF-8"),
+        (codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"), "is UTF-16 text; save it as UTF-8"),
+        ("照片/一.jpg\r\n照片/二.jpg\r\n".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
+        (TEXT.encode("utf-32"), "is UTF-32 text; save it as UTF-8"),
+        (gzip.compress(TEXT.encode()), "is a gzip file"),
+        (bz2.compress(TEXT.encode()), "is a bzip2 file"),
+        (lzma.compress(TEXT.encode()), "is an xz file"),
+        (zipped("list.txt"), "is a zip file (as .xlsx and .docx are)"),
+        (zipped("word/document.xml"), "is a zip file (as .xlsx and .docx are)"),
+        (b"\n".join(json.dumps(row).encode() for row in JSON), "is JSON"),
+        (json.dumps(JSON).encode(), "is JSON"),
+        (json.dumps(JSON, indent=2).encode(), "is JSON"),
+        (json.dumps(["a.jpg", "b.jpg"]).encode(), "is JSON"),
+        (b"\xef\xbb\xbf" + json.dumps({"images": JSON}).encode(), "is JSON"),
+        (b"\n\n<!DOCTYPE html>\n<html></html>", "is HTML or XML"),
+        (b'<?xml version="1.0"?>\n<ListBucketResult>', "is HTML or XML"),
+        (b"label,image\nx,a.jpg\n", "is a table; call it NAME.csv"),
+        (b"label;Path\nx;a.jpg\n", "is a table; call it NAME.csv"),
+        (b'\xef\xbb\xbf"url"\t"label"\na.jpg\tx\n', "is a table; call it NAME.csv"),
+        (b'"a.jpg"\r\n"b.jpg"\r\n', "has its paths in quotes"),
+        (bytes(range(256)) * 40, "is binary"),
+        (b"%PDF-1.7\n", "is a PDF file"),
+        (b"\n" * 3 + b"x" * 2_000_000, "has a line of more than a megabyte"),
+    ],
+)
+def test_a_file_that_is_not_a_list_is_rejected_at_once(
+    tmp_path: Path, suffix: str, content: bytes, problem: str
+) -> None:
+    listing = tmp_path / f"list.{suffix}"
+    listing.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        _list(listing)
+    assert str(caught.value) == f"{listing}: {problem}; a list has one path a line, or is a .csv or .parquet table"
+
+
+def test_a_packed_tar_file_and_a_table_of_another_encoding_are_rejected(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture())
+    with tarfile.open(tmp_path / "list.txt", "w") as tar:
+        tar.add(tmp_path / "a.jpg", "a.jpg")
+    with pytest.raises(UsageError, match=r"list\.txt: is a tar file; a list has"):
+        _list(tmp_path / "list.txt")
+    (tmp_path / "list.csv").write_bytes("image\na.jpg\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"list\.csv: is UTF-16 text; save it as UTF-8; a list has"):
+        _list(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("line", ["http://server/a.jpg", "HTTPS://server/a.jpg", "ftp://a/b.jpg", "x" * 5000])
+@pytest.mark.parametrize("count", [1, 3, 250])
+def test_a_list_whose_first_entries_cannot_be_used_is_rejected(tmp_path: Path, line: str, count: int) -> None:
+    (tmp_path / "list.txt").write_text("\n" + "\n".join([line] * count) + "\n" + "a.jpg\n" * (count == 250))
+    with pytest.raises(
+        UsageError, match=rf"list\.txt, entry 2: ({line.partition(':')[0].lower()} is not a|a path of 50)"
+    ):
+        _list(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["[1].jpg", "{a}.jpg", "[[draft]].jpg", "<b>.jpg", "a,b.jpg", "image, 1.jpg", '"quoted" name.jpg', "BZ.jpg"],
+)
+def test_strange_names_are_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / "list.txt").write_text(f"{name}\n")
+    assert [ref.name for ref in _list(tmp_path / "list.txt")] == [name]
+
+
+def test_names_of_one_character_are_not_utf16(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"a\0b\0c\0d\0")
+    assert [ref.name for ref in _list(tmp_path / "list")] == ["a", "b", "c", "d"]
+
+
+def test_a_named_pipe_and_a_device_are_rejected_and_do_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
+        with pytest.raises(UsageError) as caught:
+            _list(path)
+        assert str(caught.value) == f"{path}: is not a regular file, so it may never end; give a file"
 
 
 def test_missing_source_and_missing_folder_are_usage_errors(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """The local engine: several batches in the model at once, their rows in order, each its own."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from damage import slow_jpeg
 from toys import options, write_toy_model
 
 import batchland.scoring.engines.local as engine_module
@@ -82,3 +86,32 @@ def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypa
         scored(LocalEngine(toy_model, options(toy_model)), photos, tmp_path)
     time.sleep(0.1)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("infer")]
+
+
+def test_slow_pictures_fail_and_photos_beside_them_do_not(tmp_path, photos, toy_model):
+    """In a process of its own, which must not crash at its end either, while given-up decoders still run."""
+    slow = slow_jpeg(3000, 100)
+    for number in range(0, 60, 10):
+        (photos / f"camera-{number // 20}" / f"{number:03}.jpg").write_bytes(slow)
+    out = tmp_path / "p.parquet"
+    command = [
+        sys.executable,
+        "-m",
+        "batchland",
+        "score",
+        photos,
+        "--out",
+        out,
+        "--model",
+        toy_model,
+        "--device",
+        "cpu",
+    ]
+    ended = subprocess.run([*command, "--timeout", "0.1"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    rows = pq.read_table(out).to_pylist()
+    failed = {int(row["image"][-7:-4]): (row["error_code"], row["error_message"]) for row in rows if row["error_code"]}
+    expected = dict.fromkeys(range(0, 60, 10), ("timeout", "not decoded within 0.1 s"))
+    assert len(rows) == 60
+    assert {number: failed[number] for number in expected} == expected
+    assert {code for number, (code, _) in failed.items() if number not in expected} == {"truncated"}

@@ -28,6 +28,7 @@ from batchland.scoring.engines.ray.results import Results, first_line, ray_error
 from batchland.scoring.engines.ray.stages import ActorHandle, TaskSettings, open_first, unless_error
 from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
+from batchland.system.arrow import let_pandas_in
 from batchland.system.cores import usable_cores
 from batchland.system.streams import silence_stderr
 
@@ -54,6 +55,7 @@ class RayEngine:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        let_pandas_in()
         with ExitStack() as stack:
             self._start(stack)
             self._open()
@@ -167,13 +169,13 @@ def _check_answers(address: str) -> None:
 
 
 def _hanging(scored: Scored, before: int) -> int:
-    """How many images in a row have timed out, `before` and in these. Raises InputError after MAX_HANGING of them."""
-    codes = scored.rows.column("error_code").to_pylist()
-    if any(code != "timeout" for code in codes):
+    """How many images in a row hung while reading, `before` and in these. Raises InputError after MAX_HANGING."""
+    messages = scored.rows.column("error_message").to_pylist()
+    if not all((message or "").startswith("not read within") for message in messages):
         return 0
-    if before + len(codes) >= MAX_HANGING:
+    if before + len(messages) >= MAX_HANGING:
         raise InputError(
-            f"{before + len(codes)} images in a row were past their timeout: their storage seems to be gone; finished "
-            f"parts are kept, run the same command again when it is back"
+            f"{before + len(messages)} images in a row were not read within their timeout: their storage does not "
+            f"answer; finished parts are kept, run the same command again when it does"
         )
-    return before + len(codes)
+    return before + len(messages)

@@ -8,7 +8,7 @@ import pickle
 import socket
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from batchland.errors import BatchlandError, EngineError, UsageError
 from batchland.images.loader import Batch, BatchLoader, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, LocalFiles, Store
-from batchland.images.subprocess_decode import load_in_subprocess
+from batchland.images.subprocess_decode import SubprocessDecoder
 from batchland.models.session import OpenModel, Session, open_session
 from batchland.scoring.engines.engine import score_batch
 from batchland.scoring.manifest import versions
@@ -77,13 +77,22 @@ def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: Pr
                 f"each image decoded in a subprocess; finished parts are kept, check that the nodes have enough memory"
             ),
         )
-    load = partial(load_in_subprocess, timeout=settings.timeout) if deaths else load_image
     try:
         settings.check_versions()
         threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _REMOTE_THREADS
-        loader = BatchLoader(refs, spec, len(refs), threads, prefetch_factor=0, timeout=settings.timeout, load=load)
-        with closing(iter(loader)) as batches:
-            batch = next(batches)
+        with SubprocessDecoder(settings.timeout) as isolated:
+            loader = BatchLoader(
+                refs,
+                spec,
+                len(refs),
+                threads,
+                prefetch_factor=0,
+                timeout=settings.timeout,
+                load=isolated.load if deaths else load_image,
+                load_isolated=isolated.load,
+            )
+            with closing(iter(loader)) as batches:
+                batch = next(batches)
             return _block(number, (batch.refs, batch.outcomes), batch.pixels)
     except BatchlandError as error:
         return _block(number, error)

@@ -1,0 +1,96 @@
+"""What commands print with --json, where it is not the content of a file that they write."""
+
+from datetime import date
+from typing import Literal
+
+from batchland.doctor.check import State
+from batchland.evaluation.schema import ComparisonSummary, EvaluationSummary
+from batchland.nightly.run_record import RunRecord
+from batchland.system.documents import Document
+
+
+class DoctorCheck(Document):
+    """One check."""
+
+    name: str
+    state: State
+    found: str
+    advice: str
+    """What to do about it; empty where nothing needs doing."""
+
+
+class DoctorResult(Document):
+    """`batchland doctor --json`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.doctor"] = "batchland.doctor"
+    ok: bool
+    """Whether no check failed. Warnings are no failures."""
+    checks: tuple[DoctorCheck, ...]
+
+
+class Problem(Document):
+    """An error that would end a run."""
+
+    message: str
+    exit_code: int
+
+
+class JobCheck(Document):
+    """`batchland job check --json`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.job_check"] = "batchland.job_check"
+    job: str
+    job_file: str
+    """Absolute path."""
+    date: date
+    """The night that a run without a date would do now."""
+    ok: bool
+    """Whether there is no problem."""
+    steps: tuple[str, ...]
+    """What a run would do, in order."""
+    problems: tuple[Problem, ...]
+    """The exit code of the first one is that of the command."""
+
+
+class RunResult(Document):
+    """`batchland run --json`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.run_result"] = "batchland.run_result"
+    exit_code: int
+    """That of the first night that did not end well; 0 if all did."""
+    nights: tuple[RunRecord, ...]
+    """The records of the nights that were run, as in their run.json."""
+
+
+class GateOutcome(Document):
+    """A gate and whether it failed."""
+
+    gate: str
+    failed: bool
+    value: float | None
+    """The value compared with the limit; None if there is none, which fails the gate."""
+    message: str
+
+
+class Report(Document):
+    """A report that was written."""
+
+    folder: str
+    summary: EvaluationSummary
+    """As in its summary.json."""
+
+
+class EvaluateResult(Document):
+    """`batchland evaluate --json`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.evaluate_result"] = "batchland.evaluate_result"
+    reports: tuple[Report, ...]
+    """One for each predictions file, in the order given."""
+    comparison: ComparisonSummary | None
+    """Of two predictions files: what differs, as in summary.json of the output folder."""
+    gates: tuple[GateOutcome, ...]
+    """Of the last report."""

@@ -1,0 +1,50 @@
+"""Read predictions and report tables into pandas, ready for filters and Excel."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from batchland.errors import UsageError
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import output_location
+from batchland.system.urls import is_url
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read(path: str | os.PathLike[str]) -> "pd.DataFrame":
+    """A Parquet file of batchland, or a folder of predictions, as a data frame with pandas' nullable types.
+
+    A null is pandas.NA in every column: class indices stay integers, `correct` stays a boolean, and filters such as
+    `frame[frame["correct"]]` leave out the images that failed. Times are UTC without a time zone, as Excel needs them.
+
+    path: a path or a URL. Raises UsageError if it cannot be read or pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ModuleNotFoundError:
+        raise UsageError("batchland.read needs pandas; install it, or read the file with pyarrow") from None
+    stored = StoredPredictions(output_location(path) if is_url(path) else Path(path))
+    if stored.kind is None:
+        raise UsageError(f"{stored.name}: does not exist")
+    if stored.kind == "folder" and stored.manifest() is None:
+        raise UsageError(f"{stored.name}: holds no manifest, so no finished predictions")
+    parts = stored.parts()
+    columns = stored.schema(parts[0]).names
+    table = pa.concat_tables(stored.table(part, columns) for part in parts)
+    for number, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz:
+            table = table.set_column(number, field.name, table[field.name].cast(pa.timestamp("us")))
+    types = {
+        pa.int32(): pd.Int32Dtype(),
+        pa.int64(): pd.Int64Dtype(),
+        pa.float32(): pd.Float32Dtype(),
+        pa.float64(): pd.Float64Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+        pa.string(): pd.StringDtype(),
+    }
+    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get)
+    return frame

@@ -1,0 +1,217 @@
+"""The delivery contract of a job, `[delivery]`: numbers, names, checksums and copies, checked before scoring.
+
+A delivery with too little in it is incomplete and may still come (exit code 66); one with too much or the wrong things
+in it is wrong (exit code 4).
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from batchland.errors import ImageError, IncompleteDeliveryError, UsageError, WrongDeliveryError
+from batchland.images.sources.refs import ImageRef, read_image
+from batchland.nightly.job import Job
+from batchland.nightly.job_fields import amount_of, expand
+from batchland.nightly.job_tables import DeliveryTable
+from batchland.nightly.run_record import RunRecord
+from batchland.scoring.listing import Skip, open_listing
+from batchland.system.cores import usable_cores
+from batchland.system.files import write_file
+from batchland.system.text import counted, first_few, images
+
+CONTENTS_FILE: Final = "contents.npy"
+"""In the folder of a night's record: the hashes of its images, 16 bytes each, sorted."""
+USUAL_NIGHTS: Final = 28
+"""The usual number of images is the median of this many good nights, the newest ones."""
+USUAL_WEEKDAYS: Final = 56
+"""Or of those of the same weekday among this many."""
+LEAST_NIGHTS: Final = 5
+"""With fewer good nights nothing is usual yet."""
+LEAST_WEEKDAYS: Final = 4
+"""With this many good nights of the same weekday, the median is of these."""
+COPIED_NIGHTS: Final = 30
+"""Copies are looked for in this many good nights, the newest ones."""
+_HASH_BYTES: Final = 16
+_NOT_IGNORED: Final = ("hidden", "excluded", "not included", "blank line")
+"""Kinds of files that a delivery may hold in any number, because the job leaves them out on purpose."""
+
+Hashes = npt.NDArray[np.bytes_]
+
+
+class ExpectedImage(NamedTuple):
+    """A row of the list of expected images."""
+
+    size: int | None
+    """Bytes."""
+    sha256: str | None
+
+
+def check_contract(
+    job: Job, night: date, records: Sequence[RunRecord], skip: Skip | None = None, *, keep: bool = True
+) -> None:
+    """Check a night's images against `[delivery]`. Lists the folder once, and reads the images if the job asks for it.
+
+    records: of the job's nights. skip: tells which images are scored already; they count only as expected ones. keep:
+    write the hashes of the images beside the night's record, for later nights. Raises IncompleteDeliveryError,
+    WrongDeliveryError, or UsageError if the list of expected images is invalid.
+    """
+    table = job.delivery
+    if table is None:
+        return
+    root = job.images_of(night)
+    listing = open_listing(root, job)
+    delivered = [ref for ref in listing.images() if ref.error is None] if listing.first() else []
+    refs = [ref for ref in delivered if not (skip and skip(ref))]
+    good = [record for record in records if record.good and record.date < night]
+    _check_number(table, root, len(refs), night, good)
+    if table.expected:
+        _check_expected(root, delivered, refs, read_expected(expand(table.expected, night)))
+    if table.max_ignored:
+        ignored = {kind: count for kind, count in listing.ignored.counts.items() if kind not in _NOT_IGNORED}
+        if sum(ignored.values()) > amount_of(table.max_ignored, len(refs)):
+            kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(ignored.items()))
+            number = counted(sum(ignored.values()), "file")
+            raise WrongDeliveryError(f"{root}: {number} ignored ({kinds}), more than max_ignored {table.max_ignored}")
+    if table.max_duplicates:
+        hashes = _hash_images(refs)
+        _check_duplicates(job, table, root, hashes, good)
+        if keep:
+            digests = np.sort(np.array([*hashes.values()], f"S{_HASH_BYTES}"))
+            write_file(job.folder / str(night) / CONTENTS_FILE, lambda file: np.save(file, digests))
+
+
+def usual_number(night: date, good: Iterable[RunRecord]) -> float | None:
+    """Median number of images of recent good nights, of the same weekday if there are enough; None with too few."""
+    numbers = {
+        record.date: max(model.counts.listed for model in record.models if model.counts)
+        for record in good
+        if any(model.counts for model in record.models)
+    }
+    newest = sorted(numbers, reverse=True)
+    same = [day for day in newest[:USUAL_WEEKDAYS] if day.weekday() == night.weekday()]
+    days = same if len(same) >= LEAST_WEEKDAYS else newest[:USUAL_NIGHTS]
+    return median(numbers[day] for day in days) if len(numbers) >= LEAST_NIGHTS else None
+
+
+def read_expected(path: Path) -> dict[str, ExpectedImage]:
+    """Read a CSV file with the column `image`, and maybe `size` (bytes) and `sha256`. Returns them by image name.
+
+    Raises IncompleteDeliveryError if the file does not exist, UsageError if it is invalid.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            if "image" not in (rows.fieldnames or ()):
+                raise UsageError(f"{path}: has no column image; give a CSV file with image, and maybe size and sha256")
+            return {row["image"]: _expected(path, rows.line_num, row) for row in rows}
+    except FileNotFoundError as error:
+        raise IncompleteDeliveryError(f"{path}: the list of expected images does not exist") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as a CSV file ({error})") from error
+
+
+def _expected(path: Path, line: int, row: dict[str, str | None]) -> ExpectedImage:
+    size, sha256 = (row.get("size") or "").strip(), (row.get("sha256") or "").strip().lower()
+    if size and not size.isdecimal():
+        raise UsageError(f"{path}, line {line}: size {size!r} is not a number of bytes")
+    if sha256 and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
+        raise UsageError(f"{path}, line {line}: sha256 {sha256!r} is not 64 hexadecimal digits")
+    return ExpectedImage(int(size) if size else None, sha256 or None)
+
+
+def _check_number(table: DeliveryTable, root: Path, number: int, night: date, good: Sequence[RunRecord]) -> None:
+    found = f"{root}: {images(number)}"
+    if table.min_images is not None and number < table.min_images:
+        raise IncompleteDeliveryError(f"{found}, fewer than min_images {table.min_images}; is the delivery complete?")
+    if table.max_images is not None and number > table.max_images:
+        raise WrongDeliveryError(f"{found}, more than max_images {table.max_images}")
+    usual = usual_number(night, good)
+    if usual is None:
+        return
+    if table.min_of_usual and number < amount_of(table.min_of_usual, usual):
+        limit = f"min_of_usual {table.min_of_usual} of {usual:g}"
+        raise IncompleteDeliveryError(f"{found}, fewer than {limit}; is the delivery complete?")
+    if table.max_of_usual and number > amount_of(table.max_of_usual, usual):
+        raise WrongDeliveryError(f"{found}, more than max_of_usual {table.max_of_usual} of {usual:g}")
+
+
+def _check_expected(
+    root: Path, delivered: Sequence[ImageRef], new: Sequence[ImageRef], expected: dict[str, ExpectedImage]
+) -> None:
+    by_name = {ref.name: ref for ref in delivered}
+    if missing := [name for name in expected if name not in by_name]:
+        raise IncompleteDeliveryError(
+            f"{root}: {len(missing)} of {images(len(expected))} expected are missing ({first_few(missing)})"
+        )
+    for name, image in expected.items():
+        if problem := _difference(by_name[name], image):
+            raise IncompleteDeliveryError(f"{root}: {name}: {problem}; deliver it again")
+    if unexpected := [ref.name for ref in new if ref.name not in expected]:
+        raise WrongDeliveryError(f"{root}: {images(len(unexpected))} not in the list ({first_few(unexpected)})")
+
+
+def _difference(ref: ImageRef, expected: ExpectedImage) -> str | None:
+    if expected == (None, None):
+        return None
+    try:
+        file = read_image(ref)
+    except ImageError as error:
+        return str(error)
+    if expected.size is not None and file.size != expected.size:
+        return f"has {file.size} bytes, not {expected.size}"
+    if expected.sha256 is not None and hashlib.sha256(file.data).hexdigest() != expected.sha256:
+        return "has another sha256 than in the list"
+    return None
+
+
+def _hash_images(refs: Sequence[ImageRef]) -> dict[str, bytes]:
+    """Hashes of the contents, by image name. Unreadable images have none."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        hashed = zip(refs, pool.map(_hash, refs), strict=True)
+        return {ref.name: digest for ref, digest in hashed if digest is not None}
+
+
+def _hash(ref: ImageRef) -> bytes | None:
+    try:
+        return hashlib.blake2b(read_image(ref).data, digest_size=_HASH_BYTES).digest()
+    except ImageError:
+        return None
+
+
+def _check_duplicates(
+    job: Job, table: DeliveryTable, root: Path, hashes: dict[str, bytes], good: Sequence[RunRecord]
+) -> None:
+    assert table.max_duplicates is not None
+    seen: dict[bytes, str] = {}
+    copies: dict[str, str] = {}
+    for night, digests in _earlier_contents(job, good):
+        earlier = set(digests.tolist())
+        for name, digest in hashes.items():
+            if digest.rstrip(b"\0") in earlier:  # numpy strips zeros at the end
+                copies.setdefault(name, f"the night {night}")
+    for name, digest in hashes.items():
+        if name not in copies and digest in seen:
+            copies[name] = "this delivery"
+        seen.setdefault(digest, name)
+    if len(copies) > amount_of(table.max_duplicates, len(hashes)):
+        origins = ", ".join(f"{count} of {origin}" for origin, count in Counter(copies.values()).most_common(3))
+        raise WrongDeliveryError(
+            f"{root}: {len(copies)} of {images(len(hashes))} are copies ({origins}; {first_few(list(copies))}), "
+            f"more than max_duplicates {table.max_duplicates}"
+        )
+
+
+def _earlier_contents(job: Job, good: Sequence[RunRecord]) -> Iterator[tuple[date, Hashes]]:
+    for record in sorted(good, key=lambda record: record.date, reverse=True)[:COPIED_NIGHTS]:
+        path = job.folder / str(record.date) / CONTENTS_FILE
+        if path.exists():
+            yield record.date, np.load(path)

@@ -1,0 +1,88 @@
+"""Values that a job file takes from elsewhere: `${NAME}` from the environment, `${file:PATH}` from a file.
+
+`$${NAME}` stands for the text `${NAME}` itself. Such a value is a secret: it is neither recorded nor printed. Only keys
+that records name (paths, patterns, gates) show the value of a variable; they do not take values from files.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+RECORDED: Final = frozenset(
+    (
+        "name", "root", "images", "include", "exclude", "model", "models", "output", "runs", "metrics", "delivery",
+        "evaluation",
+    )
+)  # fmt: skip
+"""Keys and tables with values that records must name."""
+_PLACEHOLDER: Final = re.compile(r"\$(\$\{[^{}]*\})|\$\{(file:)?([^{}]*)\}")
+_SHORTEST_HIDDEN: Final = 4
+"""Characters. A shorter value is hidden only where it is a whole setting: in other text it may be a common word."""
+
+
+class Placeholders:
+    """Fills placeholders in the strings of a job file, and hides the secret values again.
+
+    folder: of the job file; relative paths of files begin there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._secrets: dict[str, str] = {}
+        """Value -> placeholder."""
+
+    def fill(self, value: Any, keys: Sequence[str] = ()) -> Any:
+        """`value` with all its strings filled, those of lists and tables included.
+
+        keys: where the value stands in the job file. Raises ValueError, which names the key and the placeholder.
+        """
+        if isinstance(value, dict):
+            return {key: self.fill(item, (*keys, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.fill(item, keys) for item in value]
+        if isinstance(value, str):
+            return _PLACEHOLDER.sub(lambda match: match[1] or self._value(match, keys), value)
+        return value
+
+    def hide(self, text: str) -> str:
+        """The text with its secret values replaced by their placeholders."""
+        for value in sorted(self._secrets, key=len, reverse=True):
+            if text == value or len(value) >= _SHORTEST_HIDDEN:
+                text = text.replace(value, self._secrets[value])
+        return text
+
+    def hide_all(self, value: Any) -> Any:
+        """A JSON value with `hide` applied to all its strings."""
+        if isinstance(value, dict):
+            return {key: self.hide_all(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.hide_all(item) for item in value]
+        return self.hide(value) if isinstance(value, str) else value
+
+    def _value(self, match: re.Match[str], keys: Sequence[str]) -> str:
+        placeholder, in_file, source = match[0], match[2], match[3]
+        where = f'"{".".join(keys)}": {placeholder}'
+        recorded = keys[:1] and keys[0] in RECORDED
+        if in_file and recorded:
+            raise ValueError(f"{where} would be secret, but the records name this value; write it out")
+        value = self._read(where, source) if in_file else os.environ.get(source)
+        if value is None:
+            raise ValueError(f"{where} is not set in the environment; for this text itself write ${placeholder}")
+        if value and not recorded:
+            for text in (value, repr(value)[1:-1], json.dumps(value)[1:-1]):  # as messages show it, too
+                self._secrets[text] = placeholder
+        return value
+
+    def _read(self, where: str, source: str) -> str:
+        try:
+            value = (self._folder / source).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ValueError(f"{where} cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where} is not UTF-8 text") from error
+        if not value:
+            raise ValueError(f"{where} is empty")
+        return value

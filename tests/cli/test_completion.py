@@ -1,0 +1,63 @@
+"""`batchland completion`: scripts that the shells accept, and what they offer."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import batchland
+
+BASH = shutil.which("bash")
+
+
+def offered(words: str, shell: str = "bash") -> list[str]:
+    """What click answers to the script of a shell, for the last of the words."""
+    environment = {
+        "_BATCHLAND_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    command = [sys.executable, "-m", "batchland"]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    return result.stdout.splitlines()
+
+
+def test_commands_options_and_values_are_offered() -> None:
+    assert offered("batchland co") == ["plain,compare", "plain,completion"]
+    assert offered("batchland score --de") == ["plain,--device", "plain,--decode"]
+    assert offered("batchland train --precision ") == ["plain,auto", "plain,fp32", "plain,bf16"]
+    assert offered("batchland job ch") == ["plain,check"]
+
+
+@pytest.mark.parametrize("words", ["score pho", "score --out pre", "run jobs/n", "evaluate p", "merge p", "predict p"])
+def test_files_are_offered_where_a_path_is_expected(words: str) -> None:
+    assert offered(f"batchland {words}") == [f"file,{words.split(' ')[-1]}"]
+
+
+@pytest.mark.parametrize(("shell", "mark"), [("zsh", "#compdef batchland"), ("fish", "complete --no-files --command")])
+def test_other_shells_have_a_script(shell: str, mark: str) -> None:
+    result = batchland("completion", shell)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert mark in result.stdout
+    assert f"_BATCHLAND_COMPLETE={shell}_complete" in result.stdout
+
+
+@pytest.mark.skipif(BASH is None, reason="needs bash")
+def test_bash_completes_with_the_script(tmp_path: Path) -> None:
+    program = tmp_path / "batchland"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m batchland "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "script").write_text(batchland("completion", "bash").stdout)
+    typed = (
+        f"source {tmp_path}/script\ncomplete -p batchland\n"
+        "COMP_WORDS=(batchland score --dec) COMP_CWORD=2\n"
+        "_batchland_completion batchland --dec score\necho ${COMPREPLY[@]}\n"
+    )
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = subprocess.run([str(BASH), "-c", typed], env=environment, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == (
+        "complete -o nosort -F _batchland_completion batchland\n--decode\n", "",
+    )  # fmt: skip

@@ -1,0 +1,55 @@
+"""`batchland init`: a new site runs its first night after a model and images are put into it."""
+
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+
+from commands import batchland
+
+YESTERDAY = date.today() - timedelta(days=1)
+
+
+def test_a_new_site_has_a_job_that_runs(tmp_path: Path, toy_model: Path, colour_folders: Path) -> None:
+    site = tmp_path / "site"
+    made = batchland("init", site)
+    assert (made.exit_code, made.stdout, made.stderr) == (
+        0,
+        f"{site}: made README.md, jobs/job.schema.json, jobs/nightly.toml; read {site}/README.md\n",
+        "",
+    )
+    assert sorted(path.name for path in site.iterdir()) == [
+        "README.md", "incoming", "jobs", "models", "predictions", "runs"
+    ]  # fmt: skip
+    job = site / "jobs" / "nightly.toml"
+    early = batchland("job", "check", job)
+    assert early.exit_code == 5
+    assert "models/current.onnx" in early.stdout
+    shutil.copy(toy_model, site / "models" / "current.onnx")
+    shutil.copytree(colour_folders, site / "incoming" / str(YESTERDAY))
+    late = batchland("job", "check", job)  # the images are as new as a delivery that is still being copied
+    assert (late.exit_code, late.stdout.count("  fail: ")) == (66, 1)
+    assert batchland("job", "check", job, "--set", "settle=0s").exit_code == 0
+    night = batchland("run", job, "--set", "settle=0s")
+    assert (night.exit_code, night.stdout.count("9 images, 9 ok, 0 failed")) == (0, 1)
+    assert (site / "predictions" / f"date={YESTERDAY}" / "_manifest.json").exists()
+    assert (site / "runs" / "nightly" / str(YESTERDAY) / "run.json").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    result = batchland("init", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"batchland: {tmp_path}: exists and is not an empty folder; give a new one, or delete it first\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_readme_of_a_site_names_commands_that_exist(tmp_path: Path) -> None:
+    batchland("init", tmp_path / "site")
+    lines = (tmp_path / "site" / "README.md").read_text().splitlines()
+    commands = [line.split()[1:] for line in lines if line.strip().startswith("batchland ")]
+    assert len(commands) == 9
+    for words in commands:
+        names = words[:2] if words[0] in ("job", "cron") else words[:1]
+        assert batchland(*names, "--help").exit_code == 0

@@ -1,0 +1,84 @@
+"""The tables in pandas, Excel and polars: missing values stay missing, accents stay, formulas do not run."""
+
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import polars as pl
+import pytest
+from evaluation_data import Row, write_label_folders, write_predictions
+
+from batchland import read
+from batchland.errors import UsageError
+from batchland.evaluation.evaluate import evaluate
+from batchland.report.write import write_report
+
+FOLDERS = ("00.Café_Tower", "01.=1+1")
+RED, BLUE = (0.75, 0.25), (0.25, 0.75)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """preds.parquet and report/: one image right, one wrong, one failed."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        Row("00.Café_Tower/1.jpg", RED),
+        Row("00.Café_Tower/2.jpg", BLUE),
+        Row("01.=1+1/1.jpg", error_code="truncated"),
+    ]
+    write_predictions(Path("preds.parquet"), FOLDERS, rows)
+    write_label_folders(Path("labels"), [row.image for row in rows])
+    write_report(evaluate("preds.parquet", "labels"), "report")
+    return tmp_path
+
+
+def test_missing_values_stay_missing_and_types_stay(folder: Path) -> None:
+    outcomes = read("report/outcomes.parquet")
+    assert outcomes["correct"].tolist() == [True, False, pd.NA]
+    assert outcomes[outcomes["correct"]]["image"].tolist() == ["00.Café_Tower/1.jpg"]
+    assert outcomes[~outcomes["correct"]]["image"].tolist() == ["00.Café_Tower/2.jpg"]
+    names = ["image", "correct", "predicted_index", "probability", "file_size"]
+    assert outcomes[names].dtypes.map(str).tolist() == ["string", "boolean", "Int32", "Float32", "Int64"]
+    assert outcomes["predicted_index"].tolist() == [0, 1, pd.NA]
+
+
+def test_predictions_in_excel(folder: Path) -> None:
+    predictions = read(folder / "preds.parquet")
+    assert predictions["modified_at"].dtype == "datetime64[us]"
+    predictions.to_excel("preds.xlsx", index=False)
+    rows = list(openpyxl.load_workbook("preds.xlsx").active.values)
+    assert rows[0] == tuple(predictions.columns)
+    assert [row[0] for row in rows[1:]] == predictions["image"].tolist()
+    assert [row[5] for row in rows[1:]] == [0, 1, None]
+
+
+def test_a_csv_opens_in_excel_with_accents_and_without_formulas(folder: Path) -> None:
+    data = Path("report/per_class.csv").read_bytes()
+    assert data.startswith(b"\xef\xbb\xbf")
+    table = pd.read_csv("report/per_class.csv")
+    assert table["label"].tolist() == ["Café Tower", "'=1+1"]
+    assert table["most_confused_with"].tolist()[0] == "'=1+1"
+    assert read("report/per_class.parquet")["label"].tolist() == ["Café Tower", "=1+1"]
+
+
+def test_polars(folder: Path) -> None:
+    outcomes = pl.read_parquet("report/outcomes.parquet")
+    assert outcomes["correct"].to_list() == [True, False, None]
+    assert outcomes.filter(~pl.col("correct"))["image"].to_list() == ["00.Café_Tower/2.jpg"]
+    assert pl.read_csv("report/per_class.csv")["label"].to_list() == ["Café Tower", "'=1+1"]
+
+
+def test_what_cannot_be_read_is_an_error(folder: Path) -> None:
+    for path, message in (
+        ("gone.parquet", "gone.parquet: does not exist"),
+        ("labels", "labels: holds no manifest, so no finished predictions"),
+        ("report/summary.json", "report/summary.json: "),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read(path)
+
+
+def test_without_pandas_an_error_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"batchland\.read needs pandas"):
+        read("preds.parquet")

