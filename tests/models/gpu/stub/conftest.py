@@ -60,7 +60,7 @@ class Stub:
             f"import json; from models.gpu.stub.programs import {program.__name__} as program; "
             f"print(json.dumps(program(*json.loads({json.dumps(json.dumps(arguments, default=str))}))))"
         )
-        command = [sys.executable, "-S", "-W", "error", "-c", code]
+        command = [sys.executable, "-S", "-c", code]
         process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
         assert process.returncode == 0, process.stderr
         lines = trace.read_text().splitlines() if trace.exists() else []

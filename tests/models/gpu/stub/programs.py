@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -53,6 +54,13 @@ def loadable(libraries: list[str]) -> list[str]:
 def cuda_and_auto(path: str, batch_size: int | None) -> list[dict[str, Any]]:
     """`opened` with both devices."""
     return [opened(path, device, batch_size) for device in ("cuda", "auto")]
+
+
+def examined() -> list[str]:
+    """What `doctor` finds about CUDA."""
+    from batchland.doctor.examine import examine_installation
+
+    return [f"{check.state} {check.found}" for check in examine_installation() if check.name == "cuda"]
 
 
 def differences(
@@ -170,6 +178,21 @@ def scored(images: str, out: str, model: str, device: str) -> dict[str, Any]:
         return {"error": str(error), "exit_code": error.exit_code}
     execution = manifest.execution
     return {"device": manifest.device, "failed": manifest.counts.failed, "nodes": execution and dict(execution.nodes)}
+
+
+def scored_by_ray(images: str, out: str, model: str, gpus: int) -> dict[str, Any]:
+    """A run by the Ray engine on a Ray with GPUs."""
+    import ray
+
+    from batchland import ScoreOptions, score
+
+    ray.init(num_cpus=2, num_gpus=gpus, include_dashboard=False, log_to_driver=False, _temp_dir=tempfile.mkdtemp())
+    try:
+        chosen = ScoreOptions(model=Path(model), device="cuda", engine="ray", batch_size=4, part_size=8)
+        manifest = score(images, out, chosen).manifest
+    finally:
+        ray.shutdown()
+    return {"device": manifest.device, "failed": manifest.counts.failed}
 
 
 def calls() -> dict[str, Any]:

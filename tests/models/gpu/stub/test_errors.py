@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from models.gpu.stub.programs import cuda_and_auto, opened, without_memory
+from models.gpu.stub.programs import cuda_and_auto, examined, opened, without_memory
 from onnx import helper, numpy_helper
 from toys import write_toy_model
 
@@ -99,6 +99,11 @@ def test_a_gpu_that_computes_nothing_is_refused(stub, tmp_path, batch_size):
         r"the GPU with nvidia-smi -q",
         reason,
     )
+
+
+def test_doctor_compares_a_convolution_with_the_cpu(stub):
+    (found,) = stub.run(examined).result
+    assert found.startswith("warn not usable: cuda:0 computes wrongly: a probability differs from the CPU's by ")
 
 
 def write_convolution(path):

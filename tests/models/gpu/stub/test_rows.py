@@ -4,7 +4,7 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
-from models.gpu.stub.programs import differences, opened, scored, stopped
+from models.gpu.stub.programs import differences, opened, scored, scored_by_ray, stopped
 
 SIZES = [4, 4, 1, 4, 3, 9, 4, 2, 4, 4]
 SLOW = {"STUB_DELAY_US": 1000}
@@ -86,11 +86,30 @@ def test_a_run_gives_the_rows_of_the_cpu(stub, dense, photos, tmp_path):
     on_cpu = stub.run(scored, photos, tmp_path / "cpu.parquet", dense, "cpu").result
     assert on_gpu == {"device": "cuda:0,1", "failed": 6, "nodes": {"CUDAExecutionProvider": 4}}
     assert on_cpu == {"device": "cpu", "failed": 6, "nodes": None}
-    gpu, cpu = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("gpu", "cpu"))
-    for ours, theirs in zip(gpu, cpu, strict=True):
+    require_same_rows(tmp_path / "gpu.parquet", tmp_path / "cpu.parquet")
+
+
+def require_same_rows(gpu, cpu):
+    for ours, theirs in zip(*(pq.read_table(path).to_pylist() for path in (gpu, cpu)), strict=True):
         for name in ("image", "status", "error_code", "label", "class_index", "width", "height"):
             assert ours[name] == theirs[name]
         assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_ray_gives_the_rows_of_the_cpu_through_runners_with_pinned_memory(stub, dense, photos, tmp_path, gpus):
+    preloaded = ":".join(str(path) for path in stub.libraries.glob("lib*.so*") if path.suffix not in (".c", ".map"))
+    ran = stub.run(
+        scored_by_ray, photos, tmp_path / "gpu.parquet", dense, gpus,
+        variables={"STUB_DEVICES": gpus, "LD_PRELOAD": preloaded},
+    )  # fmt: skip
+    assert ran.result == {"device": "cuda:0", "failed": 6}
+    pinned = [line for line in ran.trace if line.startswith("cudaHostRegister")]
+    assert len(pinned) >= 2 * (gpus + 1)  # two runners for each session, one of which only finds out about the device
+    assert {line.split()[-1] for line in pinned} == {str(4 * 8 * 8 * 3)}
+    stub.run(scored, photos, tmp_path / "cpu.parquet", dense, "cpu")
+    require_same_rows(tmp_path / "gpu.parquet", tmp_path / "cpu.parquet")
 
 
 def test_a_gpu_that_breaks_during_a_run_ends_it_and_a_rerun_completes_it(stub, dense, photos, tmp_path):
