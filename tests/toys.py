@@ -91,6 +91,35 @@ def write_dense_model(path: Path, size: int = 8) -> Path:
     return path
 
 
+def write_wide_model(path: Path) -> Path:
+    """Next to no weights, and 13 MB of activations for each picture of 224 x 224 pixels."""
+    card = toy_card(224)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["first", "weight"], ["maps"]),
+        helper.make_node("GlobalAveragePool", ["maps"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "head"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        nodes,
+        "wide",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 224, 224, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        [
+            numpy_helper.from_array(rng.normal(size=(64, 3, 1, 1)).astype(np.float32) / 255, "weight"),
+            numpy_helper.from_array(rng.normal(size=(64, 3)).astype(np.float32), "head"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.save(model, path)
+    return path
+
+
 def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = (32, 24), kind: str = "JPEG") -> bytes:
     """Bytes of a picture of one colour, (width, height) pixels."""
     buffer = BytesIO()

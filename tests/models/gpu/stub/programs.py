@@ -20,6 +20,7 @@ from batchland.models.gpu.device import Device
 from batchland.models.gpu.settings import settings_for
 from batchland.models.ort import CPU, create_session, placement
 from batchland.models.session import open_session
+from benchmarks.gpu_ways import gpu_uuid
 
 RUNTIME = "libcudart.so.13"
 
@@ -27,8 +28,9 @@ RUNTIME = "libcudart.so.13"
 def facts() -> dict[str, Any]:
     """What the driver tells about GPUs, or why there is none."""
     problem = gpu_problem()
-    names = [] if problem else [gpu_model(number) for number in range(count_gpus())]
-    return {"problem": problem, "names": names}
+    numbers = [] if problem else range(count_gpus())
+    names = [gpu_model(number) for number in numbers]
+    return {"problem": problem, "names": names, "uuids": [gpu_uuid(number) for number in numbers]}
 
 
 def opened(path: str, device: str, batch_size: int | None = None) -> dict[str, Any]:
@@ -115,6 +117,18 @@ def _on_gpu(path: Path, settings: dict[str, str]) -> Any:
     content = path.read_bytes()
     base = {**settings_for(content).base, **settings}
     return create_on_gpu(path, content, "cuda", path.parent, Device("cuda"), base, half=False)
+
+
+def halved(path: str, batch_size: int, limit: int) -> dict[str, Any]:
+    """The batch size that fits into a limit of onnxruntime's arena, bytes, or the error."""
+    card = open_session(path, "cpu").card
+    session = _on_gpu(Path(path), {"gpu_mem_limit": str(limit)})
+    runner = BatchRunner(session, Device("cuda"), batch_size, card.preprocess.shape, len(card.classes))
+    try:
+        runner.predict(noise(card, batch_size))
+    except DeviceError as error:
+        return {"batch_size": runner.batch_size, "error": str(error)}
+    return {"batch_size": runner.batch_size}
 
 
 def without_memory(path: str, batch_size: int, settings: dict[str, str]) -> dict[str, Any]:

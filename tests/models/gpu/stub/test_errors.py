@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from models.gpu.stub.programs import cuda_and_auto, examined, opened, without_memory
+from models.gpu.stub.programs import cuda_and_auto, examined, halved, opened, without_memory
 from onnx import helper, numpy_helper
-from toys import write_toy_model
+from toys import write_toy_model, write_wide_model
 
 from batchland.models.ort import ort
 
@@ -157,3 +157,13 @@ def test_whichever_allocation_fails_rows_are_right_or_the_reason_is_given(stub, 
     assert found["worked"] + len(found["errors"]) == found["allocations"] > 8
     assert found["worked"] > found["allocations"] / 2  # most lead to smaller batches or to one runner
     assert FULL.issuperset(found["errors"])
+
+
+def test_batches_are_halved_until_the_memory_suffices(stub, tmp_path):
+    path = write_wide_model(tmp_path / "wide.onnx")
+    each = 64 * 224 * 224 * 4  # bytes of activations for one picture
+    assert stub.run(halved, path, 64, 40 * each).result == {"batch_size": 32}
+    assert stub.run(halved, path, 4, 4 * 2**20).result == {
+        "batch_size": 1,
+        "error": "cuda:0: not enough memory for a single image; nvidia-smi shows which process uses it",
+    }

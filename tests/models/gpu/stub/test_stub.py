@@ -21,7 +21,9 @@ def test_the_driver_shows_the_gpus_that_cuda_visible_devices_names(stub):
     hidden = {
         "problem": "the driver shows no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES and the container's settings",
         "names": [],
+        "uuids": [],
     }
-    assert shown("2,0") == {"problem": None, "names": ["Stub GPU 2", "Stub GPU 0"]}
-    assert shown("1,7,0") == {"problem": None, "names": ["Stub GPU 1"]}
+    uuids = [f"GPU-0{n}0{n}0{n}0{n}-0{n}0{n}-0{n}0{n}-0{n}0{n}-0{n}0{n}0{n}0{n}0{n}0{n}" for n in range(3)]
+    assert shown("2,0") == {"problem": None, "names": ["Stub GPU 2", "Stub GPU 0"], "uuids": [uuids[2], uuids[0]]}
+    assert shown("1,7,0") == {"problem": None, "names": ["Stub GPU 1"], "uuids": [uuids[1]]}
     assert shown("-1") == hidden
