@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow lint schemas bench install constraints clean
 
-demo: .venv/train.installed
+demo: .venv/demo.installed
 	$(BIN)/batchland demo demo
 
 test: .venv/dev.installed
@@ -53,6 +53,10 @@ clean:
 .venv/train.installed: .venv/bin/python pyproject.toml constraints.txt
 	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train]'
 	touch $@
+
+.venv/demo.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,demo]'
+	touch $@ .venv/train.installed
 
 .venv/bench.installed: .venv/bin/python pyproject.toml constraints.txt
 	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,bench]'

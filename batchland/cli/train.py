@@ -33,6 +33,7 @@ _log = logging.getLogger("batchland")
     "recipe",
     "epochs",
     Flag("batch_size", "-b"),
+    Flag("balanced", "--balanced/--unbalanced"),
     "learning_rate",
     Flag("backbone", metavar="NAME"),
     Flag("weights", metavar="imagenet|none|FILE|PACKAGE"),

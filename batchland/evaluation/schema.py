@@ -66,7 +66,7 @@ class Figures(Document):
 
 
 class LabelAccount(Document):
-    """What became of every predicted image and of every label."""
+    """Numbers of images with predictions and labels, and of those without one of them."""
 
     predicted: Count
     """Rows of the predictions."""
@@ -85,9 +85,9 @@ class LabelAccount(Document):
     missing_classes: tuple[str, ...]
     """Labels of the model's classes that no labelled image has."""
     unknown_classes: dict[str, Count]
-    """Names in the labels that the model does not know, and their images: left out, because that was asked for."""
+    """Names in the labels that the model does not have, and their images, left out as requested."""
     renamed_classes: dict[str, str]
-    """Names in the labels that match only without their number, and the model's folder that they were taken for."""
+    """Names in the labels that match only without their number, and the folder of the matching class."""
     empty_folders: tuple[str, ...]
     """Class folders without an image."""
     loose_images: Count

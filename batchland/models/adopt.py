@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
+from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ModelCard, class_names
 from batchland.models.class_list import read_class_list
 from batchland.models.contract import INPUT_NAME, Probabilities, are_probabilities
@@ -84,9 +85,9 @@ def adopt(
     - name: of the card; None takes that of the file.
     - precision: `fp16` converts all but normalisation and softmax to half floats.
 
-    `out` appears only if its answers are probabilities, the same for a picture alone and in a batch. Raises ModelError
-    if the model cannot be adopted; UsageError if it has a card already, or another file or option does not suit it;
-    OutputError if `out` cannot be written.
+    `out` appears only if its answers are probabilities, the same for a picture alone and in a batch; its canaries are
+    written beside it. Raises ModelError if the model cannot be adopted; UsageError if it has a card already, or another
+    file or option does not suit it; OutputError if `out` cannot be written.
     """
     check_new_file(out, ".onnx", (model, classes, Path(preprocess)))
     foreign = load_foreign(model)
@@ -127,7 +128,9 @@ def adopt(
                 raise ModelError(f"{model}: onnxruntime cannot convert it to half floats", advice="fp32") from error
             require_agreement(model, open_session(temporary, "cpu"), session)
 
-    return open_session(out, "cpu")
+    session = open_session(out, "cpu")
+    write_canaries(session)
+    return session
 
 
 def _preprocess(text: str, source: ForeignInput) -> ForeignPreprocess:

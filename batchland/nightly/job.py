@@ -4,6 +4,7 @@ job = load_job(Path("jobs/nightly.toml"))
 """
 
 import datetime as dt
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from batchland.nightly.job_tables import (
     DeliveryTable,
     EvaluationTable,
     HeartbeatTable,
+    MonitorTable,
     NotifyTable,
     RetentionTable,
     RetryTable,
@@ -88,6 +90,7 @@ class Job(ScoreSettings):
     metrics: JobPath | None = None
     """File for Prometheus's node exporter (textfile collector), NAME.prom."""
     delivery: DeliveryTable | None = None
+    monitor: MonitorTable = MonitorTable()
     retry: RetryTable = RetryTable()
     evaluation: EvaluationTable | None = None
     retention: RetentionTable | None = None
@@ -176,6 +179,8 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         content = placeholders.fill(content)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
+    if "\\u0000" in json.dumps(content, default=str):
+        raise UsageError(f"{path}: a value holds a zero byte; remove it")
     content.setdefault("name", path.stem)
     root = path.parent / str(content.get("root", "."))
     try:

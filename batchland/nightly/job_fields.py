@@ -13,6 +13,7 @@ from batchland.images.sources.selection import pattern_matcher
 from batchland.system.urls import is_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_SECONDS: Final = 3650 * 86400
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _DATE: Final = re.compile(r"date(?::(.+))?")
 _DURATION: Final = r"\s*\d+(\.\d+)?\s*[smhd]\s*"
@@ -23,8 +24,10 @@ def _duration(value: object) -> dt.timedelta:
         return value
     if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
         raise ValueError('is not a duration; write it like "90s", "10m", "3h" or "2d"')
-    number, unit = value.strip()[:-1], value.strip()[-1]
-    return dt.timedelta(seconds=float(number) * _UNITS[unit])
+    seconds = float(value.strip()[:-1]) * _UNITS[value.strip()[-1]]
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError("is longer than ten years")
+    return dt.timedelta(seconds=seconds)
 
 
 def in_seconds(value: dt.timedelta) -> str:

@@ -68,6 +68,13 @@ class DeliveryTable(JobTable):
     """Images that come after the night is complete: warn names them, score adds them to the partition."""
 
 
+class MonitorTable(JobTable):
+    """`[monitor]`: find faults of a night without labels."""
+
+    canaries: bool = True
+    """Score the canaries of a model first, if it has any; a difference ends the night (exit code 5). Not with Ray."""
+
+
 class RetryTable(JobTable):
     """`[retry]`: try again after a temporary fault: no delivery yet, a full disk, a device in use."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError, WrongDeliveryError
+from batchland.models.canaries import canaries_path
 from batchland.nightly.contract import check_contract
 from batchland.nightly.dates import check_date, local_today
 from batchland.nightly.delivery import delivered_images
@@ -139,8 +140,9 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
     what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {root}"
     if known:
         what = f"{count} new of {what}"
+    canaries = job.monitor.canaries and job.engine == "local" and canaries_path(job.all_models[model]).exists()
     verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
-    return _Step(f"  {verb} {partition}: {what}")
+    return _Step(f"  {verb} {partition}: {what}{', after the canaries' if canaries else ''}")
 
 
 def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:

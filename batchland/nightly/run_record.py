@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from batchland.evaluation.schema import Figures, LabelAccount, LabelSource
+from batchland.monitoring.schema import CanaryCheck
 from batchland.predictions.schema import Counts, ModelInfo, Seconds
 from batchland.system.documents import Count, Document
 
@@ -123,6 +124,8 @@ class ModelRun(Document):
     seconds: Seconds | None = None
     """Of the process that completed the partition."""
     images_per_second: float | None = None
+    canaries: CanaryCheck | None = None
+    """None without canaries, and if nothing was scored."""
     mix: PredictionMix | None = None
     evaluation: NightEvaluation | None = None
 

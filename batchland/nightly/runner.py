@@ -23,6 +23,8 @@ from batchland.errors import (
     OutputError,
     TimeLimitError,
 )
+from batchland.monitoring.canaries import check_canaries
+from batchland.monitoring.schema import CanaryCheck
 from batchland.nightly.contract import check_contract
 from batchland.nightly.dates import check_date, local_today
 from batchland.nightly.delivery import delivered_images
@@ -46,7 +48,7 @@ from batchland.scoring.progress import ScoreProgress
 from batchland.scoring.score import score
 from batchland.system.lock import locked
 from batchland.system.signals import signals_raise
-from batchland.system.text import images
+from batchland.system.text import counted, images
 
 _LOCK_WAIT: Final = 1.0
 """Seconds to wait for the job's lock, because a process that asks for its holder has it for a moment."""
@@ -246,7 +248,9 @@ class _Night:
                 listing = delivered_images(self.job, self.job.images_of(self.night), self._skip(name))
                 return self._score(name, listing, "extended")
             self.recorder.warn(f"{model}: {describe_late(late)}")
-        return _model_run(model, partition, "kept", manifest)
+        earlier = self.recorder.models.get(name)
+        run = _model_run(model, partition, "kept", manifest)
+        return run.model_copy(update={"canaries": earlier.canaries if earlier else None})
 
     def _skip(self, name: str) -> Skip | None:
         """With mode "new": whether another partition of the model holds an image unchanged."""
@@ -261,6 +265,7 @@ class _Night:
             _log.info("%s: every image was scored already", name)
             return ModelRun(name=name, partition=str(partition), state="nothing_new")
         self._check_time()
+        canaries = self._check_canaries(name)
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(
@@ -278,9 +283,19 @@ class _Night:
             _log.log(level, "%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         resumed = state == "scored" and summary.manifest.resumed_images
         run = _model_run(name, partition, "resumed" if resumed else state, summary.manifest)
+        run = run.model_copy(update={"canaries": canaries})
         extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
         _log.info("%s", describe_model(run), extra=extra)
         return run
+
+    def _check_canaries(self, name: str) -> CanaryCheck | None:
+        if not self.job.monitor.canaries or self.job.engine == "ray":  # a cluster does not see this machine's files
+            return None
+        check = check_canaries(self.job.all_models[name], self.job)
+        if check:
+            canaries = counted(check.images, "canary", "canaries")
+            _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
+        return check
 
     def _last_device(self, name: str) -> str | None:
         """The device of the latest earlier night in which the model scored."""

@@ -17,12 +17,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO, Final, Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchland.errors import OutputError
+from batchland.errors import OutputError, UsageError
 from batchland.predictions.layout import (
     PUBLISHING,
     RUN_NOTE,
@@ -40,6 +40,9 @@ from batchland.predictions.schema import WrittenFile
 from batchland.system.files import open_new, remove, replace_file, swap, sync
 from batchland.system.lock import locked
 
+_LONGEST_NAME: Final = 255 - len("..parts")
+"""Bytes of an output's name: file systems take 255, and its parts lie in `.NAME.parts`."""
+
 _log = logging.getLogger("batchland")
 
 
@@ -55,6 +58,11 @@ class LocalOutput:
         self._lock = locked(out.parent / f".{out.name}.lock", self.name)
 
     def __enter__(self) -> Self:
+        if (length := len(os.fsencode(self._out.name))) > _LONGEST_NAME:
+            raise UsageError(
+                f"{self.name}: its name has {length} bytes, and only {_LONGEST_NAME} leave room for the names of the "
+                f"files beside it; give a shorter one"
+            )
         with self.errors():
             self._out.parent.mkdir(parents=True, exist_ok=True)
             self._lock.__enter__()

@@ -166,7 +166,7 @@ class PredictionSink:
             part = _Part(self._parts)
             self._parts += 1
             listed = islice(chain([first], entries), self.part_size)
-            resumed = self._resumed_rows(part, listed) if self._output.has_part(part.index) else None
+            resumed = self._resumed_rows(part, listed) if self._has_part(part.index) else None
             if resumed is not None:
                 part.rows, part.count = resumed.to_batches(), resumed.num_rows
                 self.resumed_images += _images(part.entries[: part.count])
@@ -309,7 +309,7 @@ class PredictionSink:
 
     def _is_written(self, index: int, rows: int) -> bool:
         """Whether a part is stored as this run would write it."""
-        if not self._output.has_part(index):
+        if not self._has_part(index):
             return False
         try:
             table = self._output.read_part(index)
@@ -318,8 +318,13 @@ class PredictionSink:
         metadata = table.schema.metadata or {}
         return table.num_rows == rows and metadata.get(_FINGERPRINT_KEY) == self._part_metadata[_FINGERPRINT_KEY]
 
+    def _has_part(self, index: int) -> bool:
+        with self._output.errors():
+            return self._output.has_part(index)
+
     def _read_part(self, index: int) -> pa.Table:
-        return self._output.read_part(index).replace_schema_metadata(None).combine_chunks()
+        with self._output.errors():
+            return self._output.read_part(index).replace_schema_metadata(None).combine_chunks()
 
 
 def _in_parts(blocks: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from batchland.errors import Interrupted, TimeLimitError
+from batchland.errors import Interrupted, ModelError, TimeLimitError
+from batchland.models.session import OpenModel
 from batchland.predictions.schema import Seconds
 from batchland.predictions.writer import Entry, PredictionSink
 from batchland.scoring.engines.engine import Scored
@@ -46,11 +47,12 @@ class Stopwatch:
 
 
 class Account:
-    """Counts and seconds of one run. time_limit: seconds after which it stops, None for none."""
+    """Counts and seconds of one run of a model. time_limit: seconds after which it stops, None for none."""
 
     def __init__(
-        self, stopwatch: Stopwatch, sink: PredictionSink, signal: StopSignal, time_limit: float | None
+        self, model: OpenModel, stopwatch: Stopwatch, sink: PredictionSink, signal: StopSignal, time_limit: float | None
     ) -> None:
+        self._model = model
         self._stopwatch = stopwatch
         self._sink = sink
         self._signal = signal
@@ -61,7 +63,14 @@ class Account:
         """Images."""
 
     def add(self, scored: Scored) -> None:
-        """One more batch."""
+        """One more batch. Raises ModelError if the first one shows that the model gives no probabilities at all."""
+        if not self._scored and not self._sink.resumed_images and not self._sink.kept_images:
+            codes = set(scored.rows.column("error_code").to_pylist())
+            if "model_output" in codes and None not in codes:
+                raise ModelError(
+                    f"{self._model.path}: its outputs for the first batch are not probabilities that sum to 1, not for "
+                    f"one image; export or adopt the model again"
+                )
         self._scored += scored.rows.num_rows
         self._failed += scored.failed
         self.decoded_on_gpu += scored.decoded_on_gpu

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchland.errors import UsageError
+from batchland.images.sources.folder import Folder
 from batchland.models.session import OpenModel
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
@@ -83,8 +84,13 @@ class RetryRun(Run):
 class LateRun(RetryRun):
     """Replace the predictions of a folder at `out` by ones with the same rows, and rows for images that have none.
 
-    Raises UsageError if there are no predictions of batchland at `out`.
+    Raises UsageError if there are no predictions of batchland at `out`, or the images are not those of a local folder.
     """
+
+    def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions) -> None:
+        if not isinstance(listing.source, Folder):  # others are listed in another order
+            raise UsageError(f"{listing.source.name}: add_missing needs a local folder of images")
+        super().__init__(listing, out, options)
 
     def entries(self) -> Iterator[Entry]:
         """Rows as they are and images without a row, in listing order: by the bytes of their paths.

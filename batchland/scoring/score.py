@@ -61,12 +61,12 @@ def score(
         if manifest := run.finished_before(engine.model):
             return _summary(run, manifest, engine.model, done_before=True)
         with StopSignal() as signal, run.open_sink(engine.model) as sink:
-            account = Account(stopwatch, sink, signal, run.options.time_limit)
+            account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit)
             pending = sink.pending_images(entries)
             with closing(engine.score(pending, sink.notes_dir, account.stop_if_waiting_too_long)) as batches:
                 for scored in batches:
-                    sink.write(scored.rows)
                     account.add(scored)
+                    sink.write(scored.rows)
                     if on_progress:
                         on_progress(account.progress)
                     account.stop_if_due()

@@ -1,6 +1,7 @@
 """Cores and memory that this process may use, by CPU affinity and the limits of its control groups."""
 
 import math
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,14 @@ def usable_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int
     """Bytes that this process may use before the kernel kills it: the machine's, capped by the tightest limit."""
     limits = (_memory_limit(group) for group in _groups(cgroups, "memory", membership))
     return min([machine_memory(), *(limit for limit in limits if limit is not None)])
+
+
+def require_memory(size: int) -> None:
+    """Raise MemoryError unless `size` bytes can be mapped: C++ libraries abort the process where memory ends."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError as error:
+        raise MemoryError(f"less than {size >> 20} MiB are left to start with") from error
 
 
 def machine_memory() -> int:

@@ -1,5 +1,6 @@
-"""Silence C libraries that write to stderr."""
+"""The standard streams: closed ones, ones that fail, and C libraries that write to stderr."""
 
+import errno
 import os
 import sys
 import threading
@@ -7,15 +8,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+STORAGE_ERRORS: Final = frozenset(
+    (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV)
+)
+"""Errors of a disk or a network mount, whatever the program does."""
+
 _one_at_a_time: Final = threading.Lock()
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null where the process was started without stdin, stdout or stderr, and print every character.
+
+    Otherwise the next file that is opened becomes standard error, and messages are written into it. What the encoding
+    of the terminal lacks (in the POSIX locale, all but ASCII) is printed as an escape.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if descriptor == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def drop_broken_stdout() -> bool:
+    """Whether stdout can be written. If not, what is still buffered is dropped, for Python would fail at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+        return False
+    return True
 
 
 @contextmanager
 def silence_stderr() -> Iterator[None]:
     """Redirect file descriptor 2 to /dev/null. One thread at a time; the others wait."""
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     with _one_at_a_time:
-        kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed: nothing to redirect
+            yield
+            return
+        nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 2)
         try:
             yield

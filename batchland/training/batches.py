@@ -12,17 +12,15 @@ from torch.utils.data import DataLoader
 from batchland.training.compute import Compute
 from batchland.training.dataset import ImageSet, PhotoDataset
 from batchland.training.loop import Batch
-from batchland.training.sampling import BalancedDraws, Draw, EpochBatches
+from batchland.training.sampling import Draw, Draws, EpochBatches
 
 Loader = DataLoader[tuple[Tensor, int]]
 
 
 class ImageBatches:
-    """Augmented images in balanced batches, uint8 [batch, height, width, 3], made by worker processes."""
+    """Augmented images in batches, uint8 [batch, height, width, 3], made by worker processes."""
 
-    def __init__(
-        self, dataset: PhotoDataset, draws: BalancedDraws, batch_size: int, workers: int, compute: Compute
-    ) -> None:
+    def __init__(self, dataset: PhotoDataset, draws: Draws, batch_size: int, workers: int, compute: Compute) -> None:
         self._batches = EpochBatches(draws, batch_size)
         self._loader = image_loader(dataset, self._batches, workers, compute)
         self._device = compute.device
@@ -38,9 +36,9 @@ class ImageBatches:
 
 
 class FeatureBatches:
-    """Features [views, photos, features] in balanced batches; each draw takes one of the photo's views."""
+    """Features [views, photos, features] in batches; each draw takes one of the photo's views."""
 
-    def __init__(self, views: Tensor, labels: Tensor, draws: BalancedDraws, batch_size: int) -> None:
+    def __init__(self, views: Tensor, labels: Tensor, draws: Draws, batch_size: int) -> None:
         self._views = views
         self._labels = labels
         self._batches = EpochBatches(draws, batch_size)

@@ -21,6 +21,7 @@ from batchland.system.files import write_file
 from batchland.training.dataset import TrainingData
 from batchland.training.metrics import EpochReport
 from batchland.training.models import ServedModel, build
+from batchland.training.options import HeadKind
 
 _log = logging.getLogger("batchland")
 
@@ -38,6 +39,7 @@ def save_checkpoint(
     data: TrainingData,
     reports: Sequence[EpochReport],
     identity: dict[str, Any],
+    head: HeadKind,
 ) -> None:
     """Publish a finished model."""
     below = os.fsencode(data.folder)
@@ -45,6 +47,7 @@ def save_checkpoint(
         "format": CHECKPOINT_FORMAT,
         "architecture": card.name,
         "backbone": identity.get("backbone"),  # None for the scratch model
+        "head": head,
         "card": card.to_json(),
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
         "data": os.fspath(data.folder),
@@ -72,7 +75,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def restore_model(checkpoint: dict[str, Any], card: ModelCard) -> ServedModel:
     """The trained model of a checkpoint, on the CPU, in eval mode."""
-    model = build(checkpoint["architecture"], len(card.classes), card.preprocess, checkpoint["backbone"])
+    model = build(
+        checkpoint["architecture"],
+        len(card.classes),
+        card.preprocess,
+        checkpoint["backbone"],
+        checkpoint.get("head", "mlp"),  # missing in checkpoints of earlier versions
+    )
     model.load_state_dict(checkpoint["state"])
     return model.eval()
 

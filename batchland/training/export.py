@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from batchland.images.preprocess import Pixels
+from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.session import Session, open_session
@@ -73,6 +74,7 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     """Write the model of `run` (a folder with checkpoint.pt, or that file) to the ONNX file `out`.
 
     Probabilities are calibrated: a temperature, fitted on the validation images, goes into the graph and the card.
+    Canaries are written beside `out`.
 
     Raises UsageError if `out` is not called *.onnx, the checkpoint or its validation images cannot be read, or their
     classes differ; OutputError if `out` cannot be written; ModelError if the ONNX session disagrees with PyTorch or
@@ -89,7 +91,9 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     logits = holdout.scores(lambda pixels: _infer(model.logits, pixels))
     model.temperature.fill_(fit_temperature(logits, holdout.labels))
     with new_file(out) as temporary:
-        return _Writer(out, options, card, model, holdout, logits).write(temporary)
+        report = _Writer(out, options, card, model, holdout, logits).write(temporary)
+    write_canaries(open_session(out, "cpu"))
+    return report
 
 
 @dataclass

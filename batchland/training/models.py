@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.training.backbones import find_backbone
-from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
+from batchland.training.options import DEFAULT_BACKBONE, Architecture, HeadKind, TrainOptions
 
 _SCRATCH_SIZE: Final = 224
 """Rows and columns, pixels."""
@@ -59,10 +59,10 @@ class TransferNetwork(nn.Module):
     The backbone always stays in eval mode, so its batch-norm statistics never change.
     """
 
-    def __init__(self, backbone: nn.Module, features: int, classes: int) -> None:
+    def __init__(self, backbone: nn.Module, features: int, classes: int, head: HeadKind) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.head = nn.Sequential(nn.Linear(features, 512), nn.ReLU(), nn.Dropout(0.15), nn.Linear(512, classes))
+        self.head = mlp_head(features, classes) if head == "mlp" else linear_head(features, classes)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -75,6 +75,19 @@ class TransferNetwork(nn.Module):
         """Logits of normalised float images [batch, 3, H, W]."""
         scores: Tensor = self.head(self.backbone(images))
         return scores
+
+
+def mlp_head(features: int, classes: int) -> nn.Sequential:
+    """The head of the walk-through: a hidden layer of 512 units."""
+    return nn.Sequential(nn.Linear(features, 512), nn.ReLU(), nn.Dropout(0.15), nn.Linear(512, classes))
+
+
+def linear_head(features: int, classes: int) -> nn.Sequential:
+    """Logistic regression; starts with equal probabilities."""
+    layer = nn.Linear(features, classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(layer)
 
 
 def scratch_network(classes: int, spec: PreprocessSpec) -> nn.Sequential:
@@ -116,17 +129,21 @@ def preprocess_spec(options: TrainOptions, architecture: Architecture) -> Prepro
 
 
 def build(
-    architecture: Architecture, classes: int, spec: PreprocessSpec, backbone: str = DEFAULT_BACKBONE
+    architecture: Architecture,
+    classes: int,
+    spec: PreprocessSpec,
+    backbone: str = DEFAULT_BACKBONE,
+    head: HeadKind = "mlp",
 ) -> ServedModel:
     """The architecture with random weights, for `classes` classes and images of the spec's size.
 
-    backbone: name of the transfer model's network. Raises UsageError if there is none of that name.
+    backbone, head: of the transfer model. Raises UsageError if there is none of that name.
     """
     if architecture == "scratch":
         return ServedModel(scratch_network(classes, spec), _HALF, _HALF)
     kind = find_backbone(backbone)
     network, features = kind.build()
-    return ServedModel(TransferNetwork(network, features, classes), kind.mean, kind.std)
+    return ServedModel(TransferNetwork(network, features, classes, head), kind.mean, kind.std)
 
 
 def features(model: ServedModel, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = ("scratch", "transfer")
 DEFAULT_BACKBONE: Final = "resnet50"
 DEFAULT_CACHE_LIMIT: Final = 20 * 10**9
 """Bytes. 5,000 photos at 224 x 224 take 0.75 GB."""
+HeadKind = Literal["linear", "mlp"]
 RecipeName = Literal["default", "walkthrough"]
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -29,6 +30,9 @@ class TrainOptions(Options):
     """Passes over the training images. Default: the recipe's (40; walkthrough 60 and 50)."""
     batch_size: PositiveInt = 32
     """Images per optimiser step."""
+    balanced: bool = True
+    """Draw every class equally often. Turn it off where the images to score are as unevenly distributed as those to
+    train on."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode and augment; 0 uses the training process itself. Default: by cores and device."""
     learning_rate: PositiveFloat | None = None

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from batchland.training.augment import Augmentation
-from batchland.training.options import Architecture, RecipeName
+from batchland.training.options import Architecture, HeadKind, RecipeName
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Recipe:
     standardise_features: bool
     """transfer: train the head on features of mean 0 and deviation 1 (folded into its first layer afterwards)."""
     augment: Augmentation
+    head: HeadKind = "mlp"
+    """transfer: logistic regression on the features, or a hidden layer of 512 units before it."""
 
     def settings(self) -> dict[str, Any]:
         """For the model card."""
@@ -37,5 +39,5 @@ RECIPES: Final[dict[tuple[RecipeName, Architecture], Recipe]] = {
     ("walkthrough", "scratch"): Recipe(60, "sgd", 0.01, 0.0, "plateau", 0.0, False, _WALKTHROUGH),
     ("walkthrough", "transfer"): Recipe(50, "sgd", 0.01, 0.0, "plateau", 0.0, False, _WALKTHROUGH),
     ("default", "scratch"): Recipe(40, "adamw", 5e-4, 0.05, "cosine", 0.1, False, _MILD),
-    ("default", "transfer"): Recipe(40, "adamw", 1e-3, 0.05, "cosine", 0.1, True, _MILD),
+    ("default", "transfer"): Recipe(40, "adamw", 1e-3, 0.05, "cosine", 0.0, True, _MILD, "linear"),
 }

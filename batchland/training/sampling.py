@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import RandomSampler, Sampler
 
 with warnings.catch_warnings():  # it warns of its own __about__ at import
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -20,18 +20,25 @@ class Draw(NamedTuple):
     seed: int
 
 
-class BalancedDraws:
-    """torchsampler's ImbalancedDatasetSampler, made reproducible: the same seed and epoch give the same draws."""
+class Draws:
+    """The draws of each epoch: the same seed and epoch give the same draws.
 
-    def __init__(self, labels: Sequence[int], seed: int) -> None:
-        self._sampler = ImbalancedDatasetSampler(labels, callback_get_label=list)
+    balanced: draw with torchsampler's ImbalancedDatasetSampler, every class equally often on average; otherwise every
+    example once, in random order.
+    """
+
+    def __init__(self, labels: Sequence[int], seed: int, *, balanced: bool = True) -> None:
+        self._sampler: Sampler[int] = (
+            ImbalancedDatasetSampler(labels, callback_get_label=list) if balanced else RandomSampler(range(len(labels)))
+        )
+        self._length = len(labels)
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self._sampler)
+        return self._length
 
     def epoch(self, number: int) -> list[Draw]:
-        """As many draws as there are labels; every class is drawn equally often on average."""
+        """As many draws as there are labels."""
         seeds = np.random.SeedSequence((self._seed, number))
         with torch.random.fork_rng(devices=[]):  # the sampler draws from torch's global generator
             torch.manual_seed(int(seeds.generate_state(1)[0]))
@@ -43,7 +50,7 @@ class BalancedDraws:
 class EpochBatches(Sampler[list[Draw]]):
     """Batches of one epoch's draws, for a DataLoader. Call `start` before each pass."""
 
-    def __init__(self, draws: BalancedDraws, batch_size: int) -> None:
+    def __init__(self, draws: Draws, batch_size: int) -> None:
         self._draws = draws
         self._batch_size = batch_size
         self._batches: list[list[Draw]] = []

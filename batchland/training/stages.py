@@ -16,7 +16,7 @@ from batchland.training.metrics import StageName
 from batchland.training.models import ServedModel, fold_standardisation, head, transfer_network
 from batchland.training.options import Architecture, TrainOptions
 from batchland.training.recipes import RECIPES, Recipe
-from batchland.training.sampling import BalancedDraws
+from batchland.training.sampling import Draws
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,9 @@ class ModelStages:
         if self.recipe.standardise_features:
             fold_standardisation(self.model, mean, std)
 
-    def _draws(self) -> BalancedDraws:
-        return BalancedDraws([example.class_index for example in self.data.training.examples], self.options.seed)
+    def _draws(self) -> Draws:
+        labels = [example.class_index for example in self.data.training.examples]
+        return Draws(labels, self.options.seed, balanced=self.options.balanced)
 
     @property
     def _workers(self) -> int:

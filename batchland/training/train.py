@@ -41,6 +41,7 @@ from batchland.training.metrics import METRICS, EpochReport, MetricsFiles, best_
 from batchland.training.models import ServedModel, build, preprocess_spec, transfer_network
 from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
 from batchland.training.pixel_cache import PixelCache, default_folder
+from batchland.training.recipes import RECIPES
 from batchland.training.stages import ModelStages
 from batchland.training.weights import load_weights
 
@@ -128,7 +129,9 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
     """The model with its initial weights. Built before images are read, so that a wrong weights file fails at once."""
     classes = len(class_folders(training_folder(data)))
     with reproducible(options.seed):
-        model = build(name, classes, preprocess_spec(options, name), options.backbone)
+        model = build(
+            name, classes, preprocess_spec(options, name), options.backbone, RECIPES[options.recipe, name].head
+        )
         if name == "transfer":
             backbone = transfer_network(model).backbone
             load_weights(backbone, find_backbone(options.backbone), options.weights)
@@ -211,7 +214,9 @@ class _ModelRun:
                     loop.load(state)
                 loop.run(self)
         card = self._card(reports)
-        save_checkpoint(self.out / CHECKPOINT, self.model, card, self.data, reports, self._identity)
+        save_checkpoint(
+            self.out / CHECKPOINT, self.model, card, self.data, reports, self._identity, self._stages.recipe.head
+        )
         self._metrics.close(reports)
         self._resume.remove()
         return self._trained(card, reports, time.perf_counter() - started)

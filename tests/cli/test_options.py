@@ -134,7 +134,7 @@ def test_usage_errors_print_the_usage_line(arguments: list[str], message: str) -
 @pytest.mark.parametrize(
     ("made", "model", "not_options"),
     [
-        (score, ScoreOptions, {"time_limit", "job"}),
+        (score, ScoreOptions, {"time_limit", "job", "add_missing"}),
         (evaluate, EvaluateOptions, {"brightness_sample"}),
         (compare, CompareOptions, set()),
         (train, TrainOptions, set()),

@@ -16,8 +16,6 @@ from toys import picture
 from batchland.data.check import ClassCheck, Duplicates, Finding, Sizes, check, table
 from batchland.errors import UsageError
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
-
 
 def write_photos(data: Path, counts: dict[str, int], size: tuple[int, int] = (40, 30)) -> None:
     """Photos of different colours: `counts` is by folder below `data`."""
@@ -247,17 +245,4 @@ def test_json_output_without_torch(data: Path) -> None:
             "two_classes": False,
             "two_parts": False,
         }
-    ]
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real photos are not here")
-def test_real_photos_have_a_leak() -> None:
-    found, _ = check(REAL / "landmarks")
-    assert sum(one.train + one.test for one in found.classes) == 268
-    assert [names.names for names in found.duplicates if names.two_parts] == [
-        (
-            "train/hue_imperial_city/hue_imperial_city (8).jpg",
-            "test/hue_imperial_city/hue_imperial_city (4).jpg",
-            "test/hue_imperial_city/hue_imperial_city (6).jpg",
-        )
     ]

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from toys import COLOURS
 
+from batchland.demo import run
 from batchland.demo.run import run_demo
 from batchland.demo.sample import draw_sample
 from batchland.errors import UsageError
@@ -13,8 +14,9 @@ from batchland.training.options import TrainOptions
 def test_a_demo_writes_all_results(tmp_path):
     folder = tmp_path / "demo"
     drawn = draw_sample(folder / "sample", images=80)
-    options = TrainOptions(weights="none", epochs=1, views=0, size=32, num_workers=0)
-    result = run_demo(folder, options)
+    small = {"weights": "none", "epochs": 1, "views": 0, "size": 32, "num_workers": 0}
+    transfer = TrainOptions(model="transfer", backbone="resnet18", **small)
+    result = run_demo(folder, [TrainOptions(model="scratch", **small), transfer])
     assert [model.name for model in result.models] == ["scratch", "transfer"]
     assert sorted(path.name for path in folder.iterdir()) == ["models", "predictions", "report", "runs", "sample"]
     for model in result.models:
@@ -25,6 +27,18 @@ def test_a_demo_writes_all_results(tmp_path):
     counts = result.night.manifest.counts
     assert (counts.listed, counts.failed) == (drawn.incoming_files, drawn.broken_files)
     assert counts.failed_by_code == {"empty": 1, "not_an_image": 1, "truncated": 1}
+
+
+def test_without_weights_only_the_scratch_model_is_trained(tmp_path, monkeypatch):
+    folder = tmp_path / "demo"
+    draw_sample(folder / "sample", images=80)
+    monkeypatch.setattr(run, "has_weights", lambda: False)
+    monkeypatch.setattr(run, "SCRATCH", TrainOptions(model="scratch", epochs=1, size=32, num_workers=0))
+    result = run_demo(folder)
+    assert [model.name for model in result.models] == ["scratch"]
+    assert result.report == folder / "report" / "scratch" / "report.html"
+    assert result.report.stat().st_size > 10_000
+    assert sorted(path.name for path in (folder / "report").iterdir()) == ["scratch"]
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path, colour_folders):

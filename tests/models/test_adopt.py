@@ -100,7 +100,7 @@ def test_the_result_is_an_ordinary_model_file(tmp_path, labels):
     adopt(foreign(tmp_path / "linear.onnx"), labels, tmp_path / "models" / "o.onnx")
     session = open_session(tmp_path / "models" / "o.onnx", "cpu")
     assert (session.card.name, session.card.architecture) == ("linear", "linear")
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["o.onnx"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["o.canaries.parquet", "o.onnx"]
 
 
 def test_duplicate_labels_get_their_index(tmp_path, caplog):

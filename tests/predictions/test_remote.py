@@ -276,7 +276,7 @@ def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_sile
         score(photos, url, options(new))
     assert str(caught.value) == (
         f"{url}: another run (process 7 on elsewhere, since 2026-11-25T01:00:00+00:00) is writing it; wait for that "
-        f"run or stop it (it is taken for dead 10 minutes after its last part)"
+        f"run or stop it (it counts as dead 10 minutes after its last part)"
     )
     assert score(photos, url, options(toy_model)).manifest.resumed_images > 0
     assert "goes on from the parts of another run (process 7 on elsewhere" in caplog.text
@@ -285,8 +285,8 @@ def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_sile
     for path in (bucket.folder / ".p.parquet.parts").iterdir():
         os.utime(path, (time.time() - 700, time.time() - 700))
     assert score(photos, url, options(new)).manifest.resumed_images == 0
-    told = rf"{url}: discards (16|24) finished images of an interrupted run, which differs in model"
-    assert re.fullmatch(told, caplog.messages[-1])
+    message = rf"{url}: discards (16|24) finished images of an interrupted run, which differs in model"
+    assert re.fullmatch(message, caplog.messages[-1])
 
 
 def test_the_second_run_on_one_machine_names_the_first(bucket, photos, toy_model):
@@ -434,7 +434,7 @@ def test_predictions_in_the_store_are_evaluated(tmp_path, bucket, colour_folders
     for name, told in (
         ("p", "holds no _manifest.json"),
         ("none", "does not exist"),
-        ("job", "holds the partitions of a job, .*; give one, like date=2026-11-23 in it"),
+        ("job", "holds the partitions of a job, .*; give one, like date=2026-11-23"),
     ):
         with pytest.raises(UsageError, match=rf"^{bucket.url(name)}: {told}"):
             evaluate(bucket.url(name), colour_folders)
@@ -457,7 +457,7 @@ def test_shards_are_merged_from_a_local_folder_into_the_store(tmp_path, bucket, 
     score(photos, tmp_path / "whole" / "p.parquet", options(toy_model))
     assert read(bucket) == local(tmp_path / "whole")
     assert str(summary.manifest_path) == f"s3://{bucket.name}/p.manifest.json"
-    with pytest.raises(UsageError, match=r"/all: shards are merged where they are read fast; copy them"):
+    with pytest.raises(UsageError, match=r"/all: is a URL; copy the shards to a local folder"):
         merge(bucket.url("all"), tmp_path / "p.parquet")
 
 

@@ -167,7 +167,8 @@ def test_shellcheck_finds_nothing_in_the_script():
 def test_the_alerts_ask_for_metrics_that_are_written(tmp_path):
     rules = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"][0]["rules"]
     gate = GateVerdict(gate="top1 < 0.5", verdict="passed", value=0.8, message="fine")
-    write_metrics(tmp_path / "x.prom", [night(date(2026, 11, 23), model_run(failed=1, right=80, gates=(gate,)))])
+    day = date(2026, 11, 23)
+    write_metrics(tmp_path / "x.prom", [night(day, model_run(failed=1, right=80, gates=(gate,)))], day)
     text = (tmp_path / "x.prom").read_text()
     written = {name: set(re.findall(r'(\w+)="', labels)) for name, labels in re.findall(r"^(\w+)\{(.*)\}", text, re.M)}
     asked = {name for rule in rules for name in re.findall(r"batchland_\w+", rule["expr"])}

@@ -49,8 +49,8 @@ class Killing:
                 assert child.stdout.readline() == b"ready\n"
                 time.sleep(self._random.uniform(0, patience))
                 child.kill()
-                told = child.stderr.read().decode()
-            assert child.returncode in (0, -signal.SIGKILL), told
+                errors = child.stderr.read().decode()
+            assert child.returncode in (0, -signal.SIGKILL), errors
             self.kills += child.returncode == -signal.SIGKILL
 
 

@@ -1,6 +1,7 @@
 """Retries: repaired images get their scores, all other rows stay, and the output is that of a fresh run."""
 
 import hashlib
+import os
 import shutil
 
 import pyarrow as pa
@@ -58,9 +59,7 @@ def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     score(night, out, options(toy_model))
     mend(night, 7)
-    shutil.rmtree(
-        night / "camera-1"
-    )  # good rows of images that are gone are kept; failed ones are told as they are now
+    shutil.rmtree(night / "camera-1")  # good rows of missing images are kept; failed rows say what is wrong now
     (night / "camera-0" / "new.jpg").write_bytes(picture())
     summary = score(night, out, options(toy_model, retry_failed=True))
     assert summary.manifest.counts.failed_by_code == {"empty": 3, "vanished": 8}
@@ -166,3 +165,35 @@ def test_files_that_are_no_predictions_are_rejected(tmp_path, night, toy_model):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(UsageError, match="has other columns than this batchland writes"):
         score(night, tmp_path / "p.parquet", retry)
+
+
+def test_add_missing_needs_a_local_folder(tmp_path, toy_model, colour_folders):
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"{path}\n" for path in sorted(colour_folders.rglob("*.jpg"))))
+    score(None, tmp_path / "out", options(toy_model, image_list=str(listing)))
+    with pytest.raises(UsageError, match=r": add_missing needs a local folder of images$"):
+        score(None, tmp_path / "out", options(toy_model, image_list=str(listing), add_missing=True))
+
+
+def test_add_missing_keeps_rows_and_scores_a_folder_that_can_be_listed_again(
+    tmp_path, toy_model, colour_folders, monkeypatch
+):
+    """An unreadable folder has one row until it can be listed; then its images have theirs."""
+    out, real, blocked = tmp_path / "out", os.scandir, {True}
+
+    def scandir(path):
+        if blocked and isinstance(path, bytes) and path.endswith(b"01.Green_Hill"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    score(colour_folders, out, options(toy_model))
+    red, blue = ([f"{folder}/{number}.jpg" for number in range(3)] for folder in ("00.Red_Tower", "02.Blue_Lake"))
+    assert pq.read_table(out)["image"].to_pylist() == [*red, "01.Green_Hill/", *blue]
+    again = score(colour_folders, out, options(toy_model, add_missing=True)).manifest
+    assert (again.counts.listed, again.kept_images) == (7, 7)  # still unreadable
+    blocked.clear()
+    whole = score(colour_folders, out, options(toy_model, add_missing=True)).manifest
+    assert (whole.counts.listed, whole.counts.failed, whole.kept_images) == (9, 0, 6)
+    score(colour_folders, tmp_path / "fresh", options(toy_model))
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "fresh"))

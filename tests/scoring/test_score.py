@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,6 +11,8 @@ import sys
 import tarfile
 from functools import partial
 
+import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -306,8 +309,8 @@ def test_an_output_inside_the_images_is_refused(photos, toy_model):
 def test_an_output_folder_with_the_suffix_of_another_format_is_rejected(tmp_path, photos, toy_model, name):
     with pytest.raises(UsageError) as caught:
         score(photos, tmp_path / name, options(toy_model))
-    told = "predictions are written as Parquet; name the output ft.parquet or ft"
-    assert str(caught.value) == f"{tmp_path}/{name}: {told}"
+    message = "predictions are written as Parquet; name the output ft.parquet or ft"
+    assert str(caught.value) == f"{tmp_path}/{name}: {message}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
 
 
@@ -457,6 +460,23 @@ def test_the_model_is_found(tmp_path, monkeypatch):
         found.append(str(find_model()))
     monkeypatch.setenv("BATCHLAND_MODEL", "elsewhere.onnx")
     assert [*found, str(find_model())] == ["models/scratch.onnx", "models/transfer.onnx", "elsewhere.onnx"]
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf])
+def test_a_model_without_probabilities_ends_the_run_with_its_first_batch(tmp_path, photos, toy_model, scale):
+    model = onnx.load(toy_model)
+    (number,) = (initializer for initializer in model.graph.initializer if initializer.name == "scale")
+    number.CopyFrom(onnx.numpy_helper.from_array(np.array(scale, np.float32), "scale"))
+    onnx.save(model, tmp_path / "broken.onnx")
+    out = tmp_path / "out" / "p.parquet"
+    with pytest.raises(ModelError) as caught:
+        score(photos, out, options(tmp_path / "broken.onnx"))
+    assert (str(caught.value), caught.value.exit_code) == (
+        f"{tmp_path}/broken.onnx: its outputs for the first batch are not probabilities that sum to 1, not for one "
+        f"image; export or adopt the model again",
+        5,
+    )
+    assert not out.exists()
 
 
 def test_a_model_that_cannot_be_used_leaves_no_trace(tmp_path, photos):

@@ -43,7 +43,7 @@ def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFact
 
 
 def in_torch(model: TrainedModel, pixels: np.ndarray, temperature: float) -> np.ndarray:
-    served = build(model.card.name, 3, model.card.preprocess, "resnet18")  # type: ignore[arg-type]
+    served = build(model.card.name, 3, model.card.preprocess, "resnet18", "linear")  # type: ignore[arg-type]
     served.load_state_dict(torch.load(model.checkpoint, weights_only=True)["state"])
     served.temperature.fill_(temperature)
     with torch.inference_mode():
@@ -79,7 +79,9 @@ def test_file_has_the_stated_inputs_and_outputs(
     trained: dict[str, TrainedModel], exported: dict[str, ExportReport]
 ) -> None:
     assert [path.name for path in sorted(exported["scratch"].path.parent.iterdir())] == [
+        "scratch.canaries.parquet",
         "scratch.onnx",
+        "transfer.canaries.parquet",
         "transfer.onnx",
     ]
     model = onnx.load(exported["scratch"].path)
@@ -108,7 +110,8 @@ def test_lower_precision_is_smaller_and_nearly_as_exact(
     small = int8
     if precision == "fp16":
         small = export(trained["scratch"].checkpoint, tmp_path / "fp16.onnx", ExportOptions(precision="fp16"))
-    assert [path.name for path in small.path.parent.iterdir()] == [f"{precision}.onnx"]
+    names = sorted(path.name for path in small.path.parent.iterdir())
+    assert names == [f"{precision}.canaries.parquet", f"{precision}.onnx"]
     assert share < small.size / plain.size < share + 0.1
     model = onnx.load(small.path)
     onnx.checker.check_model(model, full_check=True)

@@ -120,8 +120,17 @@ def test_calibration_standardises_random_activations() -> None:
     assert not torch.allclose(features(model, pictures), untouched)
 
 
-def test_folding_the_standardisation_keeps_the_logits() -> None:
-    model = build("transfer", 3, SPEC).eval()
+def test_linear_head_starts_with_equal_probabilities() -> None:
+    model = build("transfer", 4, SPEC, "resnet18", "linear").eval()
+    assert shapes(head(model)) == [(4, 512)]
+    with torch.inference_mode():
+        assert torch.equal(model(images(2)), torch.full((2, 4), 0.25))
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_folding_the_standardisation_keeps_the_logits(kind: Any) -> None:
+    model = build("transfer", 3, SPEC, "resnet50", kind).eval()
+    nn.init.normal_(head(model)[0].weight, std=0.02)  # type: ignore[arg-type]
     vectors = torch.rand(6, 2048) * 5 + 2
     mean, std = vectors.mean(0), vectors.std(0)
     expected = head(model)((vectors - mean) / std)

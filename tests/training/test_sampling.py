@@ -4,13 +4,13 @@ from collections import Counter
 
 import torch
 
-from batchland.training.sampling import BalancedDraws, EpochBatches
+from batchland.training.sampling import Draws, EpochBatches
 
 LABELS = [0] * 3 + [1] * 30
 
 
 def test_draws_are_balanced_and_reproducible() -> None:
-    draws, again, other = (BalancedDraws(LABELS, seed) for seed in (1, 1, 2))
+    draws, again, other = (Draws(LABELS, seed) for seed in (1, 1, 2))
     state = torch.get_rng_state()
     epochs = [draws.epoch(number) for number in range(40)]
     assert torch.equal(torch.get_rng_state(), state)
@@ -22,13 +22,21 @@ def test_draws_are_balanced_and_reproducible() -> None:
     assert 0.45 < shares[0] / shares.total() < 0.55
 
 
+def test_unbalanced_draws_have_every_example_once() -> None:
+    draws, again = (Draws(LABELS, 1, balanced=False) for _ in range(2))
+    epochs = [[draw.example for draw in draws.epoch(number)] for number in range(3)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(33))] * 3
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert again.epoch(2) == draws.epoch(2)
+
+
 def test_epoch_can_start_at_any_batch() -> None:
-    batches = EpochBatches(BalancedDraws(LABELS, 1), batch_size=8)
+    batches = EpochBatches(Draws(LABELS, 1), batch_size=8)
     assert len(batches) == 5
     batches.start(7, 0)
     whole = list(batches)
     assert [len(batch) for batch in whole] == [8, 8, 8, 8, 1]
-    assert [draw for batch in whole for draw in batch] == BalancedDraws(LABELS, 1).epoch(7)
+    assert [draw for batch in whole for draw in batch] == Draws(LABELS, 1).epoch(7)
     for first in range(6):
         batches.start(7, first)
         assert list(batches) == whole[first:]

@@ -83,7 +83,7 @@ def test_one_step_changes_every_layer(data: Path, tmp_path: Path) -> None:
 
 def test_frozen_backbone_is_unchanged(transfer: TrainedModel, data: Path) -> None:
     torch.manual_seed(1337)
-    before = build("transfer", 3, transfer.card.preprocess, "resnet18")
+    before = build("transfer", 3, transfer.card.preprocess, "resnet18", "linear")
     load_weights(transfer_network(before).backbone, find_backbone("resnet18"), "none")
     before.to(memory_format=torch.channels_last)  # as in training: another layout rounds differently
     pixels = torch.from_numpy(load_data(data, transfer.card.preprocess).training.pixels)
@@ -92,7 +92,7 @@ def test_frozen_backbone_is_unchanged(transfer: TrainedModel, data: Path) -> Non
     backbone = {name: tensor for name, tensor in before.state_dict().items() if "backbone" in name}
     assert len(backbone) == 120
     assert all(torch.equal(after[name], tensor) for name, tensor in backbone.items())
-    assert not torch.equal(after["network.head.3.weight"], before.state_dict()["network.head.3.weight"])
+    assert not torch.equal(after["network.head.0.weight"], before.state_dict()["network.head.0.weight"])
 
 
 def test_weights_from_a_file_are_frozen_with_their_batch_norm_statistics(data: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_metrics_files_have_every_reported_epoch(data: Path, tmp_path: Path) -> 
 def test_checkpoint_contents(scratch: TrainedModel, data: Path) -> None:
     checkpoint = torch.load(scratch.checkpoint, weights_only=True)
     assert sorted(checkpoint) == [
-        "architecture", "backbone", "card", "data", "epochs", "format", "identity", "state", "validation",
+        "architecture", "backbone", "card", "data", "epochs", "format", "head", "identity", "state", "validation",
     ]  # fmt: skip
     assert (checkpoint["format"], checkpoint["architecture"]) == (1, "scratch")
     assert checkpoint["data"] == str(data / "train")
@@ -204,7 +204,8 @@ def test_card_has_the_settings_of_training(scratch: TrainedModel, transfer: Trai
     assert scratch.card.training is not None
     assert transfer.card.training is not None
     both = {
-        "augment", "batch_size", "device", "epochs", "fast_jpeg", "label_smoothing", "learning_rate", "optimiser",
+        "augment", "balanced", "batch_size", "device", "epochs", "fast_jpeg", "head", "label_smoothing",
+        "learning_rate", "optimiser",
         "patience", "precision", "schedule", "size", "standardise_features", "weight_decay",
     }  # fmt: skip
     assert set(scratch.card.training.settings) == both
@@ -288,7 +289,7 @@ def test_backbone_determines_the_preprocessing(data: Path, tmp_path: Path) -> No
     scratch, transfer = train(data, tmp_path, TrainOptions(**options))
     assert (scratch.card.architecture, scratch.card.preprocess.filter) == ("cnn-16-32-64", "bilinear")
     assert (transfer.card.architecture, transfer.card.preprocess.filter) == ("efficientnet_b0", "bicubic")
-    assert state(transfer)["network.head.0.weight"].shape == (512, 1280)
+    assert state(transfer)["network.head.0.weight"].shape == (3, 1280)
     assert preprocess_spec(TrainOptions(backbone="efficientnet_b3"), "transfer").shape == (300, 300, 3)
     with pytest.raises(UsageError, match=r"unfreeze layer4: the backbone has no such part; its parts are features\.0"):
         train(data, tmp_path, TrainOptions(**options, unfreeze="layer4"))

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from batchland.images.crash_guard import CrashGuard
 from batchland.images.loader import Batch, BatchLoader, Decode, decode_image, keep_jpegs_encoded
@@ -15,7 +15,10 @@ from batchland.images.sources.refs import ImageRef
 from batchland.models.session import open_session
 from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
 from batchland.scoring.options import ScoreOptions
-from batchland.system.cores import usable_cores
+from batchland.system.cores import require_memory, usable_cores
+
+LEAST_MEMORY: Final = 256 << 20
+"""Bytes that must be free before a session is opened: threads, buffers and a small model."""
 
 
 class LocalEngine:
@@ -28,6 +31,7 @@ class LocalEngine:
     """
 
     def __init__(self, model: Path, options: ScoreOptions) -> None:
+        require_memory(LEAST_MEMORY)
         cores = usable_cores()
         threads = options.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
         self.model = open_session(

@@ -1,0 +1,77 @@
+"""Commands in hostile surroundings: standard streams that are closed or full, ASCII locales, too little memory."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def score(tmp_path: Path, toy_model: Path, colour_folders: Path):
+    def run(redirect: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        command = f"exec {sys.executable} -m batchland -q score labelled --model toy.onnx --device cpu --out p.parquet"
+        return subprocess.run(
+            ["/bin/bash", "-o", "pipefail", "-c", f"{command} --overwrite {redirect}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | environment,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(score, tmp_path, redirect):
+    assert score().returncode == 0
+    before = (tmp_path / "p.parquet").read_bytes()
+    result = score(redirect)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "p.parquet").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize(("redirect", "reason"), [(">/dev/full", "No space left on device"), ("| true", "Broken pipe")])
+def test_stdout_that_takes_nothing_ends_with_a_sentence(score, tmp_path, redirect, reason):
+    result = score(redirect)
+    assert (result.returncode, result.stderr) == (
+        74,
+        f"batchland: standard output: cannot be read or written ({reason}); mend that, then run the same command "
+        f"again\n",
+    )
+    assert (tmp_path / "p.parquet").exists()
+
+
+def test_the_posix_locale_changes_nothing(score, tmp_path, colour_folders):
+    (colour_folders / "00.Red_Tower" / "é.jpg").write_bytes((colour_folders / "00.Red_Tower" / "0.jpg").read_bytes())
+    assert score().returncode == 0
+    before = (tmp_path / "p.parquet").read_bytes()
+    result = score(LC_ALL="POSIX", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "p.parquet").read_bytes() == before
+    command = [sys.executable, "-m", "batchland", "predict", "labelled/00.Red_Tower/é.jpg", "--model", "toy.onnx"]
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | ascii_only)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[1] == "  1  Red Tower   >99.9%"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit address space")
+@pytest.mark.parametrize("megabytes", [330, 400, 450])
+def test_too_little_memory_ends_with_a_sentence(score, tmp_path, megabytes):
+    command = [sys.executable, "-m", "batchland", "-q", "score", "labelled", "--model", "toy.onnx", "--device", "cpu"]
+    size = megabytes * 1000 * 1024
+    result = subprocess.run(
+        [*command, "--out", "p.parquet"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
+    )
+    assert result.returncode == 75, result.stderr
+    assert result.stderr.startswith("batchland: out of memory (")
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "p.parquet").exists()

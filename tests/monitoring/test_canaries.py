@@ -1,0 +1,110 @@
+"""Canaries end a night before it begins if the model, the decoder or the preprocessing has changed."""
+
+from datetime import date
+
+import numpy as np
+import pytest
+from toys import picture, toy_card, write_toy_model
+
+import batchland.images.preprocess as preprocessing
+from batchland.errors import ModelError
+from batchland.models.canaries import canaries_path, write_canaries
+from batchland.models.session import open_session
+from batchland.monitoring.canaries import check_canaries
+from batchland.nightly.job import load_job
+from batchland.nightly.plan import plan_night
+from batchland.nightly.runner import run_night
+from batchland.scoring.options import ScoreSettings
+
+NIGHT = date(2024, 11, 23)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A toy that answers by the mean colour of 64 x 48 pixels."""
+    card = toy_card().model_copy(update={"preprocess": preprocessing.PreprocessSpec(height=48, width=64)})
+    path = write_toy_model(tmp_path / "toy.onnx", card)
+    write_canaries(open_session(path, "cpu"))
+    return path
+
+
+def settings(**values):
+    return ScoreSettings(device="cpu", **values)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"batch_size": 5, "num_workers": 3}, {"include": ("*.tif",), "exclude": ("*.png",), "top_k": 1}]
+)
+def test_an_unchanged_model_passes_whatever_the_job_scores(model, values):
+    check = check_canaries(model, settings(**values))
+    assert (check.images, check.tolerance) == (24, 0.05)
+    assert check.largest_difference < 1e-6
+
+
+def test_a_model_without_canaries_is_not_checked(model):
+    canaries_path(model).unlink()
+    assert check_canaries(model, settings()) is None
+
+
+def swapped_colours(pixels):
+    return pixels[..., ::-1]
+
+
+def too_dark(pixels):
+    return pixels // 2
+
+
+def upside_down(pixels):
+    """Invisible to a mean colour, so only the crop shows it."""
+    return np.ascontiguousarray(pixels[: len(pixels) // 2])
+
+
+@pytest.mark.parametrize("fault", [swapped_colours, too_dark, upside_down])
+def test_a_fault_of_decoding_is_found(model, monkeypatch, fault):
+    decode = preprocessing._decode
+
+    def broken(data, spec):
+        decoded = decode(data, spec)
+        return decoded._replace(pixels=np.ascontiguousarray(fault(decoded.pixels)))
+
+    monkeypatch.setattr(preprocessing, "_decode", broken)
+    with pytest.raises(ModelError) as caught:
+        check_canaries(model, settings())
+    message = str(caught.value)
+    assert message.startswith(f"{model}: gives other probabilities than when it was made, for ")
+    assert message.endswith("; its decoder, preprocessing, onnxruntime or device has changed")
+    assert f" of 24 images of {canaries_path(model)}: 0." in message
+
+
+def test_a_canary_that_cannot_be_decoded_is_named(model, monkeypatch):
+    monkeypatch.setattr(preprocessing, "_decode", lambda data, spec: 1 / 0)
+    with pytest.raises(ModelError, match=r"canary 00\.jpeg cannot be scored any more: "):
+        check_canaries(model, settings())
+
+
+def test_another_model_in_its_name_is_found(model):
+    before = canaries_path(model).read_bytes()
+    write_toy_model(model, toy_card().model_copy(update={"name": "newer"}))
+    with pytest.raises(ModelError) as caught:
+        check_canaries(model, settings())
+    assert str(caught.value).startswith(f"{model}: is another model than the one of {canaries_path(model)} (sha256 ")
+    assert canaries_path(model).read_bytes() == before
+
+
+def test_a_night_scores_them_first_and_ends_if_they_differ(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture())
+    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    job = load_job(tmp_path / "toy.toml")
+    assert plan_night(job, NIGHT).lines[2].endswith(f"1 image of {tmp_path}/in, after the canaries")
+    record = run_night(job, NIGHT).record
+    assert record.models[0].canaries.images == 24
+    assert run_night(job, NIGHT).record.models[0].canaries == record.models[0].canaries  # kept
+    write_toy_model(model, toy_card().model_copy(update={"name": "newer"}))
+    tomorrow = date(2024, 11, 24)
+    attempt = run_night(job, tomorrow).attempt
+    assert (attempt.outcome, attempt.exit_code) == ("failed", 5)
+    assert attempt.error.startswith(f"{model}: is another model than the one of ")
+    assert not (tmp_path / "out" / f"date={tomorrow}").exists()
+    unchecked = load_job(tmp_path / "toy.toml", ["monitor.canaries=false"])
+    assert run_night(unchecked, tomorrow).record.models[0].canaries is None

@@ -1,0 +1,237 @@
+"""Every system call of a command fails once: no traceback, the right exit code, nothing torn; the rerun is as ever.
+
+`pytest -m slow tests/predictions/test_fault_sweep.py -s` runs the sweep whole and prints its figures.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from toys import COLOURS, picture
+
+FAULTS = Path(__file__).parents[1] / "faults"
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+KINDS = ("open", "read", "write", "truncate", "fsync", "close", "rename", "mkdir", "unlink", "stat", "list", "flock")
+SCENARIOS = ("score", "score-folder", "overwrite", "overwrite-folder", "retry", "retry-folder", "merge", "images")
+"""`images`: `score`, with the calls below the folder of images failing."""
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="a library is preloaded, as on Linux"),
+    pytest.mark.skipif(COMPILER is None, reason="needs a C compiler"),
+]
+
+
+class Outcome(NamedTuple):
+    code: int
+    text: str
+    count: int
+    """Calls of the kind below the folder."""
+    path: str
+    """Of the call that failed."""
+
+
+class Driver:
+    """Runs commands of batchland in forks of one process that has imported everything."""
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        self._log = folder / "log"
+        environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, FAULTS / "driver.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def run(
+        self, cwd: Path, command: list[str], below: str = "", kind: str = "none", n: int = 0, code: int = errno.EIO
+    ) -> Outcome:
+        report = Path(f"{self._log}.json")
+        report.unlink(missing_ok=True)
+        job = {"cwd": str(cwd), "command": command, "below": str(cwd / below), "kind": kind, "n": n, "errno": code}
+        print(json.dumps(job | {"log": str(self._log)}), file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline() == "done\n"
+        assert report.exists(), f"{command} died: {self._log.read_text()}"
+        return Outcome(text=self._log.read_text(), **json.loads(report.read_text()))
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory) -> Iterator[Driver]:
+    folder = tmp_path_factory.mktemp("faults")
+    library = folder / "fault.so"
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", library, FAULTS / "fault.c", "-ldl"], check=True)
+    running = Driver(library, folder)
+    yield running
+    running.close()
+
+
+class Scenario(NamedTuple):
+    command: list[str]
+    below: str
+    """The folder whose calls fail."""
+    before: Path
+    """The working folder before the command."""
+    expected: dict[str, bytes]
+    """Files of `below` after an undisturbed run."""
+
+
+SCORE = ["score", "photos", "--model", "toy.onnx", "--device", "cpu", "--batch-size", "4", "--part-size", "8"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files that a command publishes, without what differs between any two runs (times, in JSON and HTML)."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if any(part.startswith(".") for part in Path(name).parts) or not path.is_file():
+            continue
+        found[name] = path.read_bytes() if path.suffix in (".parquet", ".csv") else b""
+    return found
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, driver: Driver) -> Path:
+    """Photos, two of them broken, and a model."""
+    from toys import write_toy_model
+
+    root = tmp_path_factory.mktemp("project")
+    write_toy_model(root / "toy.onnx")
+    for number in range(20):
+        data = picture(list(COLOURS.values())[number % 3])
+        (root / "photos" / f"camera-{number // 10}").mkdir(parents=True, exist_ok=True)
+        name = f"camera-{number // 10}/{number:02}.jpg"
+        (root / "photos" / name).write_bytes(data[: len(data) // 2] if number % 10 == 7 else data)
+    (root / "work").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where every command runs: predictions name the scored folder by its absolute path."""
+    return tmp_path_factory.mktemp("here") / "w"
+
+
+@pytest.fixture(scope="module")
+def prepare(tmp_path_factory, project: Path, driver: Driver, folder: Path):
+    made: dict[str, Scenario] = {}
+
+    def run(*commands: list[str]) -> None:
+        for command in commands:
+            outcome = driver.run(folder, command)
+            assert outcome.code == 0, outcome.text
+
+    def make(name: str) -> Scenario:
+        if name in made:
+            return made[name]
+        reset(folder, project)
+        out = "work/p" if name.endswith("-folder") else "work/p.parquet"
+        score = [*SCORE, "--out", out]
+        command = score
+        if name == "merge":
+            run(*([*SCORE, "--out", "shards", "--shard", f"{index}/2"] for index in range(2)))
+            command = ["merge", "shards", "--out", out]
+        elif name.startswith("overwrite"):
+            run([*score, "--top-k", "1"])
+            command = [*score, "--overwrite"]
+        elif name.startswith("retry"):
+            run(score)
+            (folder / "photos/camera-1/17.jpg").write_bytes(picture(list(COLOURS.values())[17 % 3]))
+            command = [*score, "--retry-failed"]
+        before = tmp_path_factory.mktemp("before") / "w"
+        reset(before, folder)
+        run(command)
+        below = "photos" if name == "images" else "work"
+        made[name] = Scenario(command, below, before, contents(folder / "work"))
+        return made[name]
+
+    return make
+
+
+def reset(folder: Path, origin: Path) -> None:
+    """Make `folder` a copy of `origin`, with its times."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(origin, folder, symlinks=True)
+
+
+def check(driver: Driver, scenario: Scenario, folder: Path, kind: str, n: int, code: int) -> str:
+    """One fault and the rerun. What went wrong, or nothing."""
+    reset(folder, scenario.before)
+    old = contents(folder / "work")
+    outcome = driver.run(folder, scenario.command, scenario.below, kind, n, code)
+    found = contents(folder / "work")
+    last = (outcome.text.splitlines() or [""])[-1]
+    where = f"{kind} {n} of {outcome.count}, {outcome.path.removeprefix(str(folder))}: exit {outcome.code}, {last}"
+    if "Traceback" in outcome.text:
+        frames = re.findall(r"batchland/(\S+)\", line (\d+)", outcome.text)
+        return f"{where}: traceback {' '.join(map(':'.join, frames[-4:]))}"
+    if outcome.code not in (0, 74):
+        return where
+    if outcome.code == 0:
+        hidden = [path for path in (folder / "work").rglob(".*") if path.name != ".lock"]
+        if hidden and "cannot be removed" not in outcome.text:
+            return f"{where}: leaves {[path.name for path in hidden]} and does not say so"
+        return where + different(found, scenario.expected) if found != scenario.expected else ""
+    torn = [name for name, data in found.items() if data not in (old.get(name), scenario.expected.get(name))]
+    output, old_output, new_output = (
+        {name: data for name, data in files.items() if name.startswith("p/")}
+        for files in (found, old, scenario.expected)
+    )
+    if torn or output not in (old_output, new_output):
+        return f"{where}: torn {torn or sorted(output)}"
+    again = driver.run(folder, scenario.command)
+    found = contents(folder / "work")
+    if again.code != 0 or found != scenario.expected:
+        return f"{where}; then exit {again.code}, {again.text[-200:]}{different(found, scenario.expected)}"
+    return ""
+
+
+def different(found: dict[str, bytes], expected: dict[str, bytes]) -> str:
+    return f": other files: {sorted({name for name, _ in found.items() ^ expected.items()})}"
+
+
+def sweep(
+    driver: Driver, scenario: Scenario, folder: Path, kinds: tuple[str, ...], most: int | None
+) -> tuple[int, list[str]]:
+    """How many faults were tried, and what went wrong."""
+    tried, wrong = 0, []
+    for kind in kinds:
+        reset(folder, scenario.before)
+        calls = driver.run(folder, scenario.command, scenario.below, kind).count
+        chosen = (
+            range(1, calls + 1) if most is None else sorted({1 + calls * k // most for k in range(most)} - {calls + 1})
+        )
+        for n in chosen if calls else ():
+            tried += 1
+            code = errno.ENOSPC if kind in ("write", "truncate") else errno.EIO
+            if problem := check(driver, scenario, folder, kind, n, code):
+                wrong.append(problem)
+    return tried, wrong
+
+
+@pytest.mark.parametrize("name", ["score", "overwrite-folder"])
+def test_some_calls_fail(driver, prepare, folder, name):
+    tried, wrong = sweep(driver, prepare(name), folder, KINDS, 1)
+    assert wrong == []
+    assert tried >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_call_fails_once(driver, prepare, folder, name):
+    tried, wrong = sweep(driver, prepare(name), folder, KINDS, None)
+    kinds = Counter(problem.split()[0] for problem in wrong)
+    print(f"\n{name}: {tried} faults, {len(wrong)} wrong {dict(kinds)}", *wrong, sep="\n")
+    assert wrong == []
