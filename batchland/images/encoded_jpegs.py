@@ -4,17 +4,18 @@ In any doubt the CPU decodes: it reads all kinds, and reports what is wrong with
 """
 
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from typing import Final, NamedTuple
 
-from PIL import Image
-
-from batchland.images.preprocess import Pixels, PreprocessSpec, check_claims, decode_jpeg, orientation_of
+from batchland.errors import ImageError
+from batchland.images.decode.colour import is_srgb
+from batchland.images.decode.jpeg import USUAL_FRAMES, JpegHeader, check_claims, decode_pixels, read_header
+from batchland.images.decode.picture import Pixels
+from batchland.images.preprocess import PreprocessSpec
 
 _START: Final = b"\xff\xd8\xff"
 _END: Final = b"\xff\xd9"
-_RGB: Final = (82, 71, 66)
-"""Component ids, R, G and B in ASCII, by which libjpeg recognises components that are not YCbCr."""
+_RGB_IDS: Final = b"RGB"
+"""Component ids by which libjpeg recognises components that are not YCbCr."""
 _MAX_ASPECT: Final = 8
 """Longest allowed side in shorter sides: a GPU resizes a long strip as a whole, even if little of it is used."""
 _CHECK_DIVISOR: Final = 8
@@ -63,23 +64,23 @@ def keep_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Encoded
     if not (data.startswith(_START) and data.endswith(_END)):
         return None
     try:
-        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
-            width, height = image.size
-            check_claims(image, data, spec)
-            if image.format != "JPEG" or not _has_usual_colours(image):  # MPO holds several pictures
-                return None
-            if max(width, height) > _MAX_ASPECT * min(width, height):
-                return None
-            if checked and decode_jpeg(data, width, height, _CHECK_DIVISOR) is None:
-                return None
-            return Encoded(data, width, height, orientation_of(image))
-    except Exception:  # preprocess.decode reports it
+        header = read_header(data)
+        check_claims(header, data, spec.max_pixels)
+        if header.several_pictures or not _has_usual_pixels(header, spec):
+            return None
+        if checked:
+            decode_pixels(data, header, _CHECK_DIVISOR)
+    except (ImageError, ValueError):  # preprocess.decode reports it
         return None
+    return Encoded(data, header.width, header.height, header.orientation)
 
 
-def _has_usual_colours(image: Image.Image) -> bool:
-    """Grey, or luminance and two chrominances."""
-    if image.mode != "RGB":
-        return image.mode == "L"
-    components = tuple(component[0] for component in image.layer)  # type: ignore[attr-defined]
-    return image.info.get("adobe_transform") != 0 and components != _RGB
+def _has_usual_pixels(header: JpegHeader, spec: PreprocessSpec) -> bool:
+    """Whether it is grey, or luminance and two chrominances, in a usual coding and shape, and needs no profile."""
+    ids, width, height = header.component_ids, header.width, header.height
+    return (
+        header.frame in USUAL_FRAMES
+        and (len(ids) == 1 or (len(ids) == 3 and ids != _RGB_IDS and header.adobe_transform in (None, 1)))
+        and max(width, height) <= _MAX_ASPECT * min(width, height)
+        and (spec.colour == "as_stored" or is_srgb(header.profile))
+    )

@@ -1,57 +1,46 @@
-"""Turn image bytes into pixels, once, for training and scoring alike. Knows neither torch nor ONNX.
+"""Turn image bytes into pixels, once, for training and scoring alike.
 
 `fit(decode(data, spec), spec)` is the whole path. Training augments between the two calls; nothing else differs.
-Normalisation is not here: mean and standard deviation live inside the ONNX graph.
+Normalisation is part of the model: mean and standard deviation are inside the ONNX graph.
 """
 
-import re
 import warnings
-from io import BytesIO
 from typing import Annotated, Final, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import simplejpeg
-
-# Each plugin registers its format; without Image.init(), nothing but these is ever tried.
-from PIL import (  # noqa: F401
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from batchland.errors import ErrorCode, ImageError
+from batchland.errors import ImageError
+from batchland.images.decode.bmp import decode_bmp
+from batchland.images.decode.colour import to_srgb
+from batchland.images.decode.formats import format_of
+from batchland.images.decode.gif import decode_gif
+from batchland.images.decode.heif import decode_avif, decode_heif
+from batchland.images.decode.jpeg import decode_jpeg
+from batchland.images.decode.jpeg_xl import decode_jxl
+from batchland.images.decode.orientation import turn_upright
+from batchland.images.decode.picture import Picture, damage
+from batchland.images.decode.picture import Pixels as Pixels
+from batchland.images.decode.png import decode_png
+from batchland.images.decode.tiff import decode_tiff
+from batchland.images.decode.webp import decode_webp
 
-Pixels = npt.NDArray[np.uint8]
-
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is decoded, by content. Of MPO, the multi-picture JPEG of some cameras, the first picture counts."""
-
-# Warnings of libjpeg that leave every pixel in place; all others mean that some are missing or made up.
-_HARMLESS_JPEG_WARNINGS: Final = (
-    "unknown JFIF revision number",
-    "Unknown Adobe color transform code",
-    "Application transferred too many scanlines",
-    "Inconsistent progression sequence",
-    "Corrupt JPEG data: bad ICC marker",
-)
-_BYTES_BEFORE_THE_END: Final = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
-"""Left over by the decoder: padding, or else it has lost its way in damaged data."""
-_END_OF_JPEG: Final = b"\xff\xd9"
-_MAX_SCANS: Final = 100
-"""A progressive JPEG of an encoder has about ten; a crafted one of a few kilobytes can keep a core busy for hours."""
-_STRIP_PIXELS: Final = 4_000_000
-"""Large pictures become RGB in strips of about this many pixels, so that no second copy of them is made."""
-_ORIENTATION_TAG: Final = 0x0112
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+"""Formats that are always read, as Pillow names them. HEIF and JPEG XL need further packages."""
+_DECODERS: Final = {
+    "PNG": decode_png,
+    "WEBP": decode_webp,
+    "BMP": decode_bmp,
+    "GIF": decode_gif,
+    "TIFF": decode_tiff,
+    "AVIF": decode_avif,
+    "HEIF": decode_heif,
+    "JXL": decode_jxl,
+}
 _PILLOW_FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-# Pillow remarks on odd EXIF and TIFF tags, once a place and on stderr; a failed image speaks through its ImageError.
+# Pillow warns of odd metadata, once for each place in its code; what matters becomes the ImageError of one image.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -74,6 +63,8 @@ class PreprocessSpec(BaseModel):
     """Resampling filter, antialiased."""
     jpeg_scale: Literal["none", "auto"] = "none"
     """`auto` lets libjpeg shrink a large JPEG by 2, 4 or 8 while decoding, never below twice the wanted size."""
+    colour: Literal["as_stored", "srgb"] = "as_stored"
+    """`srgb` converts pictures with an ICC profile to sRGB; `as_stored` ignores profiles."""
     max_pixels: PositiveInt = 100_000_000
     """Pictures of more pixels fail as `too_many_pixels`, before they are decoded."""
 
@@ -106,9 +97,10 @@ class Decoded(NamedTuple):
 def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     """Decode image bytes to RGB uint8 [H, W, 3].
 
-    EXIF orientation is applied; greyscale, palette, CMYK and 16-bit become RGB, alpha is laid over white, and of an
-    animation the first frame counts. The content decides the format, not a file name. With `spec.jpeg_scale` the pixels
-    may be a half, a quarter or an eighth of the full size, which `width` and `height` still give.
+    The content decides the format, not the file's name. The picture is turned upright; grey, palettes, CMYK and 16 bits
+    become RGB, transparency is laid over white, and of an animation or several pages the first counts. A file that is
+    not certain to be read right is refused. With `spec.jpeg_scale` the pixels may be a half, a quarter or an eighth of
+    the full size, which `width` and `height` still give.
 
     Raises ImageError (`empty`, `not_an_image`, `unsupported_format`, `too_many_pixels`, `truncated`, `corrupt`,
     `out_of_memory`).
@@ -116,17 +108,26 @@ def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     if not data:
         raise ImageError("empty", "the file has no content")
     try:
-        return _decode(data, spec)
+        picture = _decode(data, spec)
+        pixels = to_srgb(picture.pixels, picture.profile) if spec.colour == "srgb" else picture.pixels
+        pixels = turn_upright(pixels, picture.orientation)
     except MemoryError as error:
         raise ImageError("out_of_memory", "not enough memory to decode it") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error).partition(",")[0]) from error  # without Pillow's guess at why
-    except UnidentifiedImageError as error:
-        raise ImageError(*_unidentified(data)) from error
     except ImageError:
         raise
     except Exception as error:  # parsers of other people's formats raise almost anything on damaged input
-        raise ImageError(*_damaged(error)) from error
+        raise damage(error) from error
+    size = (picture.width, picture.height)
+    return Decoded(pixels, *(size[::-1] if picture.orientation >= 5 else size))
+
+
+def _decode(data: bytes, spec: PreprocessSpec) -> Picture:
+    kind = format_of(data)
+    if kind == "JPEG":
+        return decode_jpeg(data, spec.max_pixels, lambda width, height: jpeg_divisor(width, height, spec))
+    return _DECODERS[kind](data, spec.max_pixels)
 
 
 def fit(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
@@ -147,64 +148,7 @@ def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
     return fit(decode(data, spec).pixels, spec)
 
 
-def _decode(data: bytes, spec: PreprocessSpec) -> Decoded:
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        check_claims(image, data, spec)
-        pixels = None
-        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-            pixels = decode_jpeg(data, width, height, _jpeg_divisor(width, height, spec))
-        if pixels is None:
-            image.load()  # of a TIFF, this applies the orientation as well
-            pixels = _rgb_pixels(image)
-        orientation = orientation_of(image)
-    if pixels.shape[0] * pixels.shape[1] == 0:
-        raise ImageError("corrupt", "the picture has no pixels")
-    if orientation >= 5:
-        width, height = height, width
-    return Decoded(_orient(pixels, orientation), width, height)
-
-
-def check_claims(image: Image.Image, data: bytes, spec: PreprocessSpec) -> None:
-    """Refuse, by the header alone, what would take absurd memory or time to decode."""
-    width, height = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, however small the picture is
-        tile = (image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 0), image.tag_v2.get(TiffImagePlugin.TILELENGTH, 0))
-        width, height = max((width, height), tile, key=lambda size: size[0] * size[1])
-    if width * height > spec.max_pixels:
-        raise ImageError("too_many_pixels", f"{width} x {height} pixels, more than max_pixels = {spec.max_pixels}")
-    if image.info.get("progressive") and data.count(b"\xff\xda") > _MAX_SCANS:
-        raise ImageError("corrupt", f"more than {_MAX_SCANS} scans of a progressive JPEG; no encoder writes so many")
-
-
-def decode_jpeg(data: bytes, width: int, height: int, divisor: int) -> Pixels | None:
-    """By libjpeg-turbo, whose pixels must be all there. None for the rare kinds that simplejpeg does not know.
-
-    width, height: as Pillow has read them. divisor: of the sides, 1, 2, 4 or 8.
-    """
-    size = {"min_height": -(-height // divisor), "min_width": -(-width // divisor), "min_factor": divisor}
-    try:
-        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (height, width):  # max_pixels was held to Pillow's
-            raise ImageError("corrupt", "its header gives more than one size")
-        pixels: Pixels = simplejpeg.decode_jpeg(data, **size)
-    except ValueError as error:
-        message = str(error)
-        if "subsampling" in message:  # Pillow tries those
-            return None
-        if not _is_harmless(message, data):
-            raise
-        pixels = simplejpeg.decode_jpeg(data, strict=False, **size)
-    return pixels
-
-
-def _is_harmless(warning: str, data: bytes) -> bool:
-    """Whether every pixel of a JPEG is in place, in spite of what libjpeg says."""
-    if left_over := _BYTES_BEFORE_THE_END.search(warning):
-        return not data[: data.rfind(_END_OF_JPEG)][-int(left_over[1]) :].strip(b"\0\xff")
-    return any(harmless in warning for harmless in _HARMLESS_JPEG_WARNINGS)
-
-
-def _jpeg_divisor(width: int, height: int, spec: PreprocessSpec) -> int:
+def jpeg_divisor(width: int, height: int, spec: PreprocessSpec) -> int:
     """The largest of 1, 2, 4, 8 that leaves at least twice the wanted size in both directions."""
     if spec.jpeg_scale == "none":
         return 1
@@ -213,51 +157,6 @@ def _jpeg_divisor(width: int, height: int, spec: PreprocessSpec) -> int:
     else:
         room = min(width / (2 * spec.width), height / (2 * spec.height))
     return next(divisor for divisor in (8, 4, 2, 1) if divisor <= room or divisor == 1)
-
-
-def _rgb_pixels(image: Image.Image) -> Pixels:
-    width, height = image.size
-    rows = max(1, _STRIP_PIXELS // max(1, width))
-    if height <= rows:
-        return np.asarray(_to_rgb(image))
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, width, bottom))))
-    return pixels
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, also where Pillow keeps it in 32 bits
-        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 0xFFFF) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode in ("F", "LAB"):
-        raise ImageError("unsupported_format", f"pixels of mode {image.mode} have no defined RGB values")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def orientation_of(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where it is absent or its block is garbage."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # as in decode()
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def _orient(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn and mirror as EXIF orientation 1 to 8 says."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 class ResizeGeometry(NamedTuple):
@@ -288,32 +187,3 @@ def _centre_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, flo
         min((left + spec.width) * width / across, width),
         min((top + spec.height) * height / down, height),
     )
-
-
-_SIGNATURES: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_FOREIGN_SIGNATURES: Final = {
-    b"8BPS": "PSD", b"%!PS": "EPS", b"%PDF": "PDF", b"<svg": "SVG", b"<?xml": "SVG", b"\0\0\1\0": "ICO",
-    b"\0\0\0\x0cjP": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"DDS ": "DDS",
-    b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"P5": "PNM", b"P6": "PNM",
-}  # fmt: skip
-
-
-def _unidentified(data: bytes) -> tuple[ErrorCode, str]:
-    for signature, name in _SIGNATURES.items():
-        if data.startswith(signature):
-            return "corrupt", f"starts like a {name} file, but its header is damaged"
-    if data[4:8] == b"ftyp":
-        name = data[8:12].decode("ascii", "replace").strip()
-        return "unsupported_format", f"an ISO media file ({name}: HEIF, AVIF or video), not a format that is read here"
-    for signature, name in _FOREIGN_SIGNATURES.items():
-        if data.startswith(signature):
-            return "unsupported_format", f"a {name} file, not a format that is read here"
-    return "not_an_image", "the content is not that of an image file"
-
-
-def _damaged(error: Exception) -> tuple[ErrorCode, str]:
-    message = re.sub(r" at 0x[0-9a-f]+", "", str(error).partition("\n")[0])  # same file, same message, in every run
-    text = message.lower()
-    if any(sign in text for sign in ("truncated", "premature end", "unexpected end")):
-        return "truncated", message
-    return "corrupt", message or type(error).__name__

@@ -51,7 +51,7 @@ def test_a_healthy_installation(toy_model):
     ]  # fmt: skip
     assert {check.state for check in found.values() if check.name not in ("cuda", "memory", "disk")} == {"ok"}
     assert re.match(r"batchland 0\.1\.0, braceexpand \S+, click \S+, jinja2 ", found["packages"].found)
-    assert found["formats"].found == "JPEG, PNG, WEBP, BMP, GIF, TIFF"
+    assert found["formats"].found == "JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF"
     assert found["cpu"].found == "CPUExecutionProvider ran a convolution"
     assert re.fullmatch(r"\d+ usable( of the machine's \d+)?", found["cores"].found)
     assert re.fullmatch(rf"{toy_model}: toy, 3 classes, sha256 [0-9a-f]{{12}}, runs on cpu", found["model"].found)

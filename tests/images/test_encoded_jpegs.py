@@ -96,7 +96,8 @@ def test_damage_is_found_only_if_checked():
         with pytest.raises(ImageError):
             decode(data, SPEC)
         assert keep_encoded(data, SPEC, checked=True) is None
-        assert keep_encoded(data, SPEC, checked=False) is not None
+    unchecked = [keep_encoded(data, SPEC, checked=False) is not None for data in damaged]
+    assert unchecked == [True] * 10 + [False] + [True]  # a hole hides the order of a progressive JPEG's scans
 
 
 def test_padding_before_the_end_is_not_damage():

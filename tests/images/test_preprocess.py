@@ -116,7 +116,7 @@ def test_content_decides_the_format_and_unread_formats_are_named():
     assert code_of(b"just some text, named .jpg") == "not_an_image"
     assert code_of(b"\x89PNG, but not really") == "corrupt"
     assert code_of(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") == "unsupported_format"
-    assert code_of(b"\0\0\0\x1cftypheic\0\0\0\0") == "unsupported_format"
+    assert code_of(b"\0\0\0\x1cftypisom\0\0\0\0") == "unsupported_format"
     assert code_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == "unsupported_format"
 
 
@@ -144,16 +144,11 @@ def test_few_padding_bytes_before_the_end_of_a_jpeg_are_ignored():
 
 
 @pytest.mark.parametrize("options", [{"restart_marker_rows": 4}, {"progressive": True}])
-def test_left_over_bytes_of_a_jpeg_are_damage(options):
-    """It loses its way in a hole of zeros, and may come out of it with too many bytes, not too few."""
-    left_over = 0
+def test_holes_of_zeros_in_a_jpeg_are_damage(options):
+    """The decoder loses its way in them, and may come out of them with too many bytes, not too few."""
     for seed in range(12):
         data = encoded(photo(400, 300, seed), "JPEG", **options)
-        with_a_hole = data[:-1500] + bytes(500) + data[-1000:]
-        with pytest.raises(ImageError) as caught:
-            decode(with_a_hole, SPEC)
-        left_over += "extraneous bytes" in str(caught.value)
-    assert left_over > 0
+        assert code_of(data[:-1500] + bytes(500) + data[-1000:]) in ("corrupt", "truncated")
 
 
 def test_same_damage_gives_the_same_message():
@@ -180,7 +175,7 @@ def test_decompression_bomb_is_refused_by_its_header():
     with pytest.raises(ImageError) as caught:
         decode(bytes(data), SPEC)
     assert caught.value.code == "too_many_pixels"
-    assert str(caught.value) == "Image size (1600000000 pixels) exceeds limit of 178956970 pixels"
+    assert str(caught.value) == "40000 x 40000 pixels, more than max_pixels = 100000000"
 
 
 def test_flipped_bits_give_pixels_or_a_coded_failure():

@@ -14,9 +14,13 @@ from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
 
 IMAGE_EXTENSIONS: Final = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-)
-"""Lower case. The extension only selects a file; its content decides how it is decoded."""
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+        ".heic", ".heif", ".hif", ".avif", ".jxl",
+    )
+)  # fmt: skip
+"""Lower case. The extension only selects a file; its content decides how it is decoded. HEIF and JPEG XL are listed
+even where the packages that read them are missing, so that their files count as failed."""
 FolderT = TypeVar("FolderT")
 
 

@@ -1,0 +1,47 @@
+"""Convert pixels from the colour space of an ICC profile to sRGB."""
+
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from batchland.images.decode.picture import Pixels
+
+_LEVELS: Final = (0, 32, 64, 96, 128, 160, 192, 224, 255)
+_SAME: Final = 3
+"""Levels of 255. A profile that moves no colour by more is sRGB, of which every vendor has his own."""
+
+
+def to_srgb(pixels: Pixels, profile: bytes | None) -> Pixels:
+    """RGB uint8 [H, W, 3] in sRGB. Unchanged if the profile is missing, sRGB, damaged or not one for RGB."""
+    transform = _transform(profile) if profile else None
+    return pixels if transform is None else _applied(transform, pixels)
+
+
+def is_srgb(profile: bytes | None) -> bool:
+    """Whether `to_srgb` leaves pixels with this profile as they are."""
+    return not profile or _transform(profile) is None
+
+
+@lru_cache(maxsize=32)
+def _transform(profile: bytes) -> Any:
+    from PIL import ImageCms  # only specs with colour = "srgb" need it
+
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if source.profile.xcolor_space.strip() != "RGB":
+            return None
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (OSError, ImageCms.PyCMSError):
+        return None
+    colours = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), axis=-1).reshape(27, 27, 3).astype(np.uint8)
+    moved = np.abs(_applied(transform, colours).astype(int) - colours).max()
+    return transform if moved > _SAME else None
+
+
+def _applied(transform: Any, pixels: Pixels) -> Pixels:
+    image = Image.fromarray(pixels)
+    transform.apply_in_place(image)
+    return np.asarray(image)

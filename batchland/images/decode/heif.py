@@ -1,0 +1,55 @@
+"""Decode HEIF (HEIC) and AVIF files. Their container says how to turn the picture, not their EXIF block."""
+
+import numpy as np
+from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin registers the format
+
+from batchland.errors import ImageError
+from batchland.images.decode.orientation import orientation_of
+from batchland.images.decode.picture import (
+    Picture,
+    Pixels,
+    check_size,
+    damage,
+    grey_to_rgb,
+    open_with_pillow,
+    rgb_pixels,
+)
+
+
+def decode_avif(data: bytes, max_pixels: int) -> Picture:
+    """Decode an AVIF; of a sequence, the first picture. Raises ImageError."""
+    begin = data.find(b"meta")
+    if b"clap" in data[begin : begin - 4 + int.from_bytes(data[begin - 4 : begin])]:
+        raise ImageError("unsupported_format", "an AVIF that crops its picture, not a kind that is read here")
+    try:
+        with open_with_pillow(data, "AVIF") as image:
+            check_size(*image.size, max_pixels)
+            image.load()
+            return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
+        raise damage(error) from error
+
+
+def decode_heif(data: bytes, max_pixels: int) -> Picture:
+    """Decode the primary picture of a HEIF. Raises ImageError (`unsupported_format` if pillow-heif is missing)."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            "unsupported_format", "a HEIF file, which the package pillow-heif reads: pip install 'batchland[heic]'"
+        ) from error
+    try:
+        file = pillow_heif.open_heif(data)
+        width, height = file.size
+        check_size(width, height, max_pixels)
+        image = file.to_pillow()
+        return Picture(_rgb(image), image.width, image.height, profile=file.info.get("icc_profile"))
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
+        if "nsupported" in str(error):
+            raise ImageError("unsupported_format", f"a HEIF file of a kind that is not read ({error})") from error
+        raise damage(error) from error
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """Grey of more than 8 bits is scaled to 16 bits, colours to 8."""
+    return grey_to_rgb(np.asarray(image) >> 8) if image.mode == "I;16" else rgb_pixels(image)

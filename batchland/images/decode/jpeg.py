@@ -1,0 +1,333 @@
+"""Decode JPEG files by libjpeg-turbo. Every pixel must be in place, or the file is refused."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import simplejpeg
+from PIL import Image, JpegImagePlugin  # noqa: F401 - the plugin registers the format
+
+from batchland.errors import ImageError
+from batchland.images.decode.orientation import find_orientation
+from batchland.images.decode.picture import Picture, Pixels, check_size, damage, open_with_pillow, rgb_pixels
+
+_MAX_SEGMENTS: Final = 10_000
+"""Segments of a picture. 100 MB of metadata takes fewer."""
+_MAX_SCANS: Final = 100
+"""Encoders write about ten scans of a progressive JPEG; a crafted file of a few kilobytes can hold thousands."""
+_MAX_PADDING: Final = 64
+"""Bytes. So many zeros before the end marker may be padding; more of them have replaced a part of the picture."""
+_SOI, _EOI, _SOS, _DHT, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xFE
+_APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
+_FRAMES: Final = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
+_FRAMES_READ: Final = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA))
+"""Baseline, extended, progressive, lossless; extended and progressive with arithmetic coding."""
+USUAL_FRAMES: Final = (0xC0, 0xC1, 0xC2)
+"""Baseline, extended and progressive, with Huffman coding."""
+_PROGRESSIVE: Final = (0xC2, 0xCA)
+_LOSSLESS: Final = 0xC3
+_HUFFMAN_SEQUENTIAL: Final = (0xC0, 0xC1)
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
+_SCAN: Final = re.compile(rb"\xff\xda")
+_MARKER_AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_WITHOUT_CONTENT: Final = frozenset((0x01, *range(0xD0, 0xD9)))
+_HEADER_WARNINGS: Final = ("unknown JFIF revision number", "Unknown Adobe color transform code", "bad ICC marker")
+"""Warnings of libjpeg about metadata. All others mean that pixels are missing or wrong."""
+_LEFT_OVER: Final = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
+
+
+class JpegHeader(NamedTuple):
+    """What the segments before the first scan say."""
+
+    width: int
+    height: int
+    """Pixels, as stored."""
+    frame: int
+    """Marker of the frame, 0xC0 to 0xCF: the kind of coding."""
+    component_ids: bytes
+    samplings: tuple[int, ...]
+    """Of each component, horizontal times 16 plus vertical."""
+    adobe_transform: int | None
+    """0: as stored, 1: YCbCr, 2: YCCK; None without Adobe's segment."""
+    jfif: bool
+    exif: bytes | None
+    xmp: bytes | None
+    icc: tuple[bytes, ...]
+    """Numbered parts of the ICC profile."""
+    several_pictures: bool
+    """Whether the file holds further pictures behind the first."""
+    zeros_are_flat: bool
+    """Whether zero bytes in the first scan may be blocks without detail: if the code of all zeros means that."""
+    first_scan: int
+    """Byte position of the first scan's content."""
+
+    @property
+    def orientation(self) -> int:
+        """EXIF orientation, 1 to 8."""
+        return find_orientation(self.exif, self.xmp) if self.exif or self.xmp else 1
+
+    @property
+    def profile(self) -> bytes | None:
+        """ICC profile, if all of its parts are there."""
+        parts = sorted(self.icc)
+        return b"".join(part[2:] for part in parts) if parts and parts[0][1] == len(parts) else None
+
+
+def read_header(data: bytes) -> JpegHeader:
+    """Read the segments before the first scan. Raises ImageError (`truncated`, `corrupt`)."""
+    frame: tuple[int, bytes] | None = None
+    facts: dict[str, Any] = {"adobe_transform": None, "jfif": False, "xmp": None}
+    exif: list[bytes] = []
+    icc: list[bytes] = []
+    tables: dict[int, int] = {}
+    several = gain_map = False
+    for marker, begin, end in _segments(data, len(b"\xff\xd8")):
+        if marker in (_SOS, _EOI):
+            break
+        content = data[begin:end] if marker not in (_COM, 0xDB) else b""
+        if marker in _FRAMES:
+            if frame is not None:
+                raise ImageError("corrupt", "its header gives more than one size")
+            frame = marker, content
+        elif marker == _DHT:
+            tables |= _first_symbols(content)
+        elif marker == _APP0:
+            facts["jfif"] |= content.startswith(b"JFIF\0")
+        elif marker == _APP1 and content.startswith(b"Exif\0\0"):
+            exif.append(content[6:] if exif else content)
+        elif marker == _APP1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            facts["xmp"] = content.partition(b"\0")[2]
+            gain_map |= b' hdrgm:Version="' in content
+        elif marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
+            icc.append(content[12:])
+        elif marker == _APP2 and content.startswith(b"MPF\0"):
+            several = True
+        elif marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
+            facts["adobe_transform"] = content[11]
+    if frame is None or marker != _SOS:
+        raise ImageError("corrupt", "its header has no picture")
+    return JpegHeader(
+        **_frame_facts(*frame),
+        **facts,
+        exif=b"".join(exif) or None,
+        icc=tuple(icc),
+        several_pictures=several and not gain_map,
+        zeros_are_flat=_zeros_are_flat(data[begin:end], frame[1][5], tables),
+        first_scan=begin,
+    )
+
+
+def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
+    """Marker, begin and end of the content of each segment, up to the end marker. Raises ImageError (`truncated`)."""
+    pattern = _MARKER
+    number = 0
+    while found := pattern.search(data, position):
+        number += 1
+        if number > _MAX_SEGMENTS:
+            raise ImageError("corrupt", f"more than {_MAX_SEGMENTS} segments; no encoder writes so many")
+        marker, begin = data[found.end() - 1], found.end()
+        pattern = _MARKER
+        if marker in _WITHOUT_CONTENT:
+            position = begin
+            continue
+        if marker == _EOI:
+            yield marker, begin, begin
+            return
+        position = begin + int.from_bytes(data[begin : begin + 2])
+        if position > len(data) or begin + 2 > len(data):
+            break
+        yield marker, begin + 2, position
+        if marker == _SOS:
+            pattern = _MARKER_AFTER_SCAN
+    raise ImageError("truncated", "the file ends before its end marker")
+
+
+def _frame_facts(marker: int, content: bytes) -> dict[str, Any]:
+    """Size and components of a frame, whose kind is one that is read."""
+    if marker not in _FRAMES_READ:
+        raise ImageError("unsupported_format", f"a JPEG of a kind that is not read (frame type {marker:#x})")
+    if len(content) < 6 or len(content) < 6 + 3 * content[5]:
+        raise ImageError("corrupt", "its header is damaged")
+    if content[0] != 8:
+        raise ImageError("unsupported_format", f"a JPEG with {content[0]} bits per sample; only 8 are read")
+    height, width, count = int.from_bytes(content[1:3]), int.from_bytes(content[3:5]), content[5]
+    if height == 0:
+        raise ImageError("unsupported_format", "a JPEG whose header leaves the height open")
+    if count not in (1, 3, 4):
+        raise ImageError("unsupported_format", f"a JPEG with {count} components; only 1, 3 and 4 are read")
+    components = content[6 : 6 + 3 * count]
+    return {
+        "width": width,
+        "height": height,
+        "frame": marker,
+        "component_ids": components[::3],
+        "samplings": tuple(components[1::3]),
+    }
+
+
+def _first_symbols(tables: bytes) -> dict[int, int]:
+    """The first symbol of each Huffman table of a segment."""
+    first = {}
+    while len(tables) > 17:
+        first[tables[0]] = tables[17]
+        tables = tables[17 + sum(tables[1:17]) :]
+    return first
+
+
+def _zeros_are_flat(scan: bytes, components: int, tables: Mapping[int, int]) -> bool:
+    """tables: first symbol, whose code is all zeros, of each Huffman table, by class and number."""
+    if scan[0] != components:  # tables of other scans may follow
+        return True
+    numbers = scan[2 : 2 + 2 * components : 2]
+    return all(tables.get(0x10 | number & 15) == 0 for number in numbers)
+
+
+def check_claims(header: JpegHeader, data: bytes, max_pixels: int) -> None:
+    """Refuse, by the headers alone, what would take too long or cannot be decoded for certain.
+
+    Raises ImageError (`too_many_pixels`, `unsupported_format`, `corrupt`, `truncated`).
+    """
+    check_size(header.width, header.height, max_pixels)
+    if len(header.component_ids) == 4 and header.adobe_transform not in (0, 2):
+        raise ImageError("unsupported_format", "a CMYK JPEG that does not say whether its colours are inverted")
+    if header.frame in _PROGRESSIVE and _find_bad_scan(data, _likely_scans(data, header.first_scan)):
+        segments = _segments(data, len(b"\xff\xd8"))
+        if problem := _find_bad_scan(data, (begin for marker, begin, _ in segments if marker == _SOS)):
+            raise problem
+
+
+def _likely_scans(data: bytes, first: int) -> Iterator[int]:
+    """Where scans may begin. Fast: finds all of them, and perhaps bytes that only look like a scan."""
+    yield first
+    for found in _SCAN.finditer(data, first):
+        yield found.end() + 2
+
+
+def _find_bad_scan(data: bytes, scans: Iterable[int]) -> ImageError | None:
+    """Every scan of a progressive JPEG must add the next bit to what earlier scans have left open."""
+    bits: dict[int, bytearray] = {}
+    for number, begin in enumerate(scans):
+        if number >= _MAX_SCANS:
+            return ImageError(
+                "corrupt", f"more than {_MAX_SCANS} scans of a progressive JPEG; no encoder writes so many"
+            )
+        end = begin + 1 + 2 * data[begin] if begin < len(data) else begin
+        if end + 3 > len(data):
+            return ImageError("truncated", "the file ends within the header of a scan")
+        first, last, shifts = data[end : end + 3]
+        for component in data[begin + 1 : end : 2]:
+            known = bits.setdefault(component, bytearray(64))
+            if known[first : last + 1] != bytes([shifts >> 4]) * (last + 1 - first):
+                return ImageError(
+                    "corrupt", "the scans of a progressive JPEG do not follow each other, as no encoder writes"
+                )
+            known[first : last + 1] = bytes([shifts & 15]) * (last + 1 - first)
+    return None
+
+
+def decode_jpeg(data: bytes, max_pixels: int, choose_divisor: Callable[[int, int], int]) -> Picture:
+    """Decode a JPEG. Of several pictures in a file, the first counts.
+
+    choose_divisor: 1, 2, 4 or 8, by which the sides may be divided, for a width and height. Raises ImageError.
+    """
+    header = read_header(data)
+    check_claims(header, data, max_pixels)
+    pixels = decode_pixels(data, header, choose_divisor(header.width, header.height))
+    return Picture(pixels, header.width, header.height, header.orientation, header.profile)
+
+
+def decode_pixels(data: bytes, header: JpegHeader, divisor: int) -> Pixels:
+    """RGB uint8 of a JPEG whose claims are checked, with sides divided by 1, 2, 4 or 8. Raises ImageError."""
+    if len(header.component_ids) == 4:
+        inks = decode_samples(data, header)
+        return rgb_pixels(Image.frombuffer("CMYK", (header.width, header.height), inks, "raw", "CMYK;I", 0, 1))
+    if header.frame == _LOSSLESS:
+        samples = decode_samples(data, header)
+        return samples if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)
+    _check_zeros(data, header)
+    size = {"min_height": -(-header.height // divisor), "min_width": -(-header.width // divisor)}
+    return _decode_strictly(data, header, min_factor=divisor, **size)
+
+
+def decode_samples(data: bytes, header: JpegHeader) -> Pixels:
+    """Grey, RGB or, as stored, CMYK of a JPEG whose claims are checked: uint8 [H, W, 1, 3 or 4]. Raises ImageError."""
+    _check_zeros(data, header)
+    return _decode_strictly(data, header, colorspace={1: "GRAY", 3: "RGB", 4: "CMYK"}[len(header.component_ids)])
+
+
+def _decode_strictly(data: bytes, header: JpegHeader, **options: Any) -> Pixels:
+    """By libjpeg-turbo; any warning of it fails, unless it is certain that no pixel is affected."""
+    try:
+        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (header.height, header.width):
+            raise ImageError("corrupt", "its header gives more than one size")
+        pixels: Pixels = simplejpeg.decode_jpeg(data, **options)
+    except ValueError as error:
+        message = str(error)
+    except KeyError:  # simplejpeg has no name for 4:4:1
+        message = "unknown subsampling"
+    else:
+        return pixels
+    if "subsampling" in message:
+        return _decode_by_pillow(data, header)
+    if "color conversion" in message:
+        raise ImageError("unsupported_format", f"a JPEG of a kind that is not read ({message})")
+    if any(warning in message for warning in _HEADER_WARNINGS) and (plain := without_metadata(data, header)) != data:
+        return _decode_strictly(plain, header, **options)
+    left_over = _LEFT_OVER.search(message)
+    padding = _padding(data) if left_over else 0
+    if not left_over or not int(left_over[1]) <= padding <= _MAX_PADDING:
+        raise damage(ValueError(message))
+    decoded: Pixels = simplejpeg.decode_jpeg(data, strict=False, **options)  # the padding was its only warning
+    return decoded
+
+
+def _padding(data: bytes) -> int:
+    """Number of bytes 0 and 255 before the end marker."""
+    picture = data[: _end(data)]
+    return len(picture) - len(picture.rstrip(b"\0\xff"))
+
+
+def without_metadata(data: bytes, header: JpegHeader) -> bytes:
+    """The same JPEG with only that metadata which decides about its colours, in a form that libjpeg knows."""
+    kept = [b"\xff\xd8"]
+    if header.jfif:
+        kept.append(b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0")
+    if header.adobe_transform is not None:
+        transform = header.adobe_transform if header.adobe_transform in (0, 1, 2) else 1
+        kept.append(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform]))
+    for marker, begin, end in _segments(data, len(b"\xff\xd8")):
+        if marker == _SOS:
+            kept.append(data[begin - 4 :])
+            break
+        if not 0xE0 <= marker <= 0xEF:
+            kept.append(data[begin - 4 : end])
+    return b"".join(kept)
+
+
+def _decode_by_pillow(data: bytes, header: JpegHeader) -> Pixels:
+    """For subsamplings that simplejpeg does not know. Without the end marker, Pillow refuses what is incomplete."""
+    if header.frame not in _HUFFMAN_SEQUENTIAL:
+        raise ImageError("unsupported_format", "a JPEG with an unusual subsampling in several scans")
+    if _padding(data) > _MAX_PADDING:
+        raise ImageError("corrupt", "a part of the picture is replaced by zeros")
+    try:
+        with open_with_pillow(data[: _end(data)] + bytes(16), "JPEG") as image:
+            image.load()
+            return rgb_pixels(image)
+    except OSError as error:
+        raise damage(error) from error
+
+
+def _check_zeros(data: bytes, header: JpegHeader) -> None:
+    """Refuse long runs of zeros, unless they are the code of flat blocks: no encoder writes them. Raises ImageError."""
+    if header.frame not in _HUFFMAN_SEQUENTIAL or header.zeros_are_flat:
+        return
+    zeros = data.find(bytes(_MAX_PADDING + 1), header.first_scan)
+    if 0 <= zeros < _end(data):
+        raise ImageError("corrupt", "a part of the picture is replaced by zeros")
+
+
+def _end(data: bytes) -> int:
+    """Position of the end marker."""
+    return next(begin - 2 for marker, begin, _ in _segments(data, len(b"\xff\xd8")) if marker == _EOI)

@@ -1,0 +1,100 @@
+"""A decoded picture, and how pixels of any kind become RGB."""
+
+import re
+from io import BytesIO
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from batchland.errors import ErrorCode, ImageError
+
+Pixels = npt.NDArray[np.uint8]
+Samples = npt.NDArray[np.integer]
+
+_STRIP_PIXELS: Final = 4_000_000
+"""Large pictures are converted in strips of about this many pixels, so that no second copy of them is needed."""
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
+_NUMBERED_ERROR: Final = re.compile(r"(decoder|codec|encoder) error -?\d+")
+
+
+class Picture(NamedTuple):
+    """A decoded picture as stored in the file: not yet turned upright."""
+
+    pixels: Pixels
+    """RGB uint8 [H, W, 3]; for some JPEGs at reduced size."""
+    width: int
+    height: int
+    """Full size, pixels."""
+    orientation: int = 1
+    """EXIF orientation, 1 to 8."""
+    profile: bytes | None = None
+    """ICC profile of the pixels, if the file has one for RGB or grey."""
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise ImageError (`too_many_pixels`, or `corrupt` for a side of 0)."""
+    if width <= 0 or height <= 0:
+        raise ImageError("corrupt", "the picture has no pixels")
+    if width * height > max_pixels:
+        raise ImageError("too_many_pixels", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
+
+
+def open_with_pillow(data: bytes, plugin: str) -> Image.Image:
+    """Open an image with one plugin of Pillow, named as in `Image.OPEN`. Raises ImageError (`corrupt`)."""
+    try:
+        return Image.open(BytesIO(data), formats=(plugin,))
+    except UnidentifiedImageError:
+        raise ImageError("corrupt", f"starts like a {plugin} file, but its header is damaged") from None
+
+
+def damage(error: Exception) -> ImageError:
+    """What a decoder raised, as an ImageError with the same message for the same file (`truncated` or `corrupt`)."""
+    message = _ADDRESS.sub("", str(error).partition("\n")[0])
+    message = _NUMBERED_ERROR.sub("its compressed data cannot be decoded", message)
+    truncated = any(sign in message.lower() for sign in ("truncated", "premature end", "unexpected end"))
+    code: ErrorCode = "truncated" if truncated else "corrupt"
+    return ImageError(code, message if re.search("[a-z]", message) else "its data cannot be decoded")
+
+
+def grey_to_rgb(grey: Samples) -> Pixels:
+    """RGB uint8 [H, W, 3] of grey values 0 to 255 [H, W]."""
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def palette_to_rgb(indices: Pixels, palette: Pixels) -> Pixels:
+    """RGB uint8 [H, W, 3] of colour numbers [H, W] and a palette [colours, 3]. Raises ImageError (`corrupt`)."""
+    if indices.max() >= len(palette):
+        raise ImageError("corrupt", "its pixels have colours that its palette lacks")
+    image = Image.fromarray(np.ascontiguousarray(indices), "P")
+    image.putpalette(palette.tobytes())
+    return rgb_pixels(image)
+
+
+def over_white(colours: Pixels, alpha: Pixels) -> Pixels:
+    """RGB uint8 [H, W, 3] of colours laid over white by alpha uint8 [H, W]."""
+    return rgb_pixels(Image.fromarray(np.dstack((colours, alpha))))
+
+
+def rgb_pixels(image: Image.Image) -> Pixels:
+    """RGB uint8 [H, W, 3] of an image of Pillow; transparency over white. Raises ImageError (`unsupported_format`)."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // max(1, width))
+    if height <= rows:
+        return np.asarray(_to_rgb(image))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, width, bottom))))
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
+        raise ImageError("unsupported_format", f"pixels of mode {image.mode} have no defined RGB values")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,247 @@
+"""Decode PNG files. Only the chunks that make up the picture reach the decoder, with their checksums verified."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+from PIL import PngImagePlugin  # noqa: F401 - the plugin registers the format
+
+from batchland.errors import ImageError
+from batchland.images.decode.orientation import find_orientation
+from batchland.images.decode.picture import (
+    Picture,
+    Pixels,
+    check_size,
+    damage,
+    grey_to_rgb,
+    open_with_pillow,
+    rgb_pixels,
+)
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_MAX_CHUNKS: Final = 100_000
+"""A file of the largest size that is read, 512 MiB, has fewer chunks of the usual 8 KiB."""
+_MAX_TEXT: Final = 16 * 1024**2
+"""Bytes of unpacked metadata that are searched for an orientation or kept as a colour profile."""
+_KINDS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""Bits per sample that are allowed for each colour type."""
+_GREY, _RGB, _PALETTE = 0, 2, 3
+_USED: Final = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt"))
+_NEEDED: Final = frozenset((b"tRNS", b"eXIf"))
+"""Optional chunks that change how the picture looks."""
+_EXIF_AS_TEXT: Final = b"Raw profile type exif"
+_XMP: Final = b"XML:com.adobe.xmp"
+
+
+class _Chunk(NamedTuple):
+    kind: bytes
+    begin: int
+    """Byte position of the content."""
+    content: bytes
+
+
+class _Contents(NamedTuple):
+    """The chunks of a PNG that are used."""
+
+    header: bytes
+    palette: bytes
+    transparency: bytes | None
+    pixels: bytes
+    """All chunks with pixels, as they are in the file."""
+    exif: bytes | None
+    xmp: bytes | None
+    profile: bytes | None
+
+    @property
+    def width(self) -> int:
+        return int.from_bytes(self.header[:4])
+
+    @property
+    def height(self) -> int:
+        return int.from_bytes(self.header[4:8])
+
+    @property
+    def bits(self) -> int:
+        """Bits per sample."""
+        return self.header[8]
+
+    @property
+    def colour_type(self) -> int:
+        return self.header[9]
+
+
+def decode_png(data: bytes, max_pixels: int) -> Picture:
+    """Decode a PNG; of an animation, the default image. Raises ImageError."""
+    png = _read(data, max_pixels)
+    try:
+        pixels = _rgb(png)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise damage(error) from error
+    return Picture(pixels, png.width, png.height, find_orientation(png.exif, png.xmp), png.profile)
+
+
+def _read(data: bytes, max_pixels: int) -> _Contents:
+    found: dict[bytes, bytes] = {}
+    exif: bytes | None = None
+    texts: dict[bytes, _Chunk] = {}
+    pixels_begin = pixels_end = 0
+    for chunk in _chunks(data):
+        kind, content = chunk.kind, chunk.content
+        if not found:
+            _check_header(chunk, max_pixels)
+        if kind == b"IDAT":
+            if pixels_begin and chunk.begin - 8 != pixels_end:
+                raise ImageError("corrupt", "its pixels are not in consecutive chunks")
+            pixels_begin = pixels_begin or chunk.begin - 8
+            pixels_end = chunk.begin + len(content) + 4
+        elif kind in (b"IHDR", b"PLTE", b"tRNS", b"iCCP"):
+            found.setdefault(kind, content)
+        elif kind == b"eXIf":
+            exif = exif or content
+        elif content.startswith((_EXIF_AS_TEXT, _XMP)):
+            texts[content.partition(b"\0")[0]] = chunk
+    if not pixels_begin:
+        raise ImageError("truncated", "the file ends before its pixels")
+    if exif is None and _EXIF_AS_TEXT in texts:
+        exif = _from_hex(_text(texts[_EXIF_AS_TEXT]) or b"")
+    profile = found.get(b"iCCP")
+    return _Contents(
+        found[b"IHDR"],
+        found.get(b"PLTE", b""),
+        found.get(b"tRNS"),
+        data[pixels_begin:pixels_end],
+        exif,
+        _text(texts[_XMP]) if _XMP in texts else None,
+        _unpack(profile.partition(b"\0")[2][1:]) if profile else None,
+    )
+
+
+def _chunks(data: bytes) -> Iterator[_Chunk]:
+    """The used chunks of a file, in order. Raises ImageError for damage that concerns the picture."""
+    position = len(_SIGNATURE)
+    number = 0
+    picture_ends = False
+    while position + 12 <= len(data):
+        number += 1
+        if number > _MAX_CHUNKS:
+            raise ImageError("corrupt", f"more than {_MAX_CHUNKS} chunks; no encoder writes so many")
+        begin = position + 8
+        kind, end = data[position + 4 : begin], begin + int.from_bytes(data[position : position + 4])
+        position = end + 4
+        optional = bool(kind[0] & 0x20)
+        if not kind.isalpha():
+            if picture_ends:
+                return
+            raise ImageError("corrupt", "its chunks are damaged")
+        if position > len(data) and not (picture_ends and optional and kind not in _NEEDED):
+            raise ImageError("truncated", f"the file ends within its chunk {kind.decode('latin-1')}")
+        if kind not in _USED and number > 1:
+            if not optional:
+                raise ImageError("unsupported_format", f"a PNG with an unknown chunk {kind.decode('latin-1')}")
+            continue
+        content = data[begin:end]
+        intact = zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(data[end:position])
+        if intact:
+            picture_ends |= kind == b"IDAT"
+            yield _Chunk(kind, begin, content)
+        elif not optional or kind in _NEEDED:
+            raise ImageError("corrupt", f"the checksum of its chunk {kind.decode('latin-1')} is wrong")
+        if kind == b"IEND":
+            return
+
+
+def _check_header(chunk: _Chunk, max_pixels: int) -> None:
+    if chunk.kind == b"CgBI":
+        raise ImageError("unsupported_format", "a PNG made for iOS (CgBI), not a format that is read here")
+    if chunk.kind != b"IHDR" or len(chunk.content) != 13:
+        raise ImageError("corrupt", "starts like a PNG file, but its header is damaged")
+    width, height = int.from_bytes(chunk.content[:4]), int.from_bytes(chunk.content[4:8])
+    bits, colour_type, compression, filtering, interlace = chunk.content[8:]
+    check_size(width, height, max_pixels)
+    if bits not in _KINDS.get(colour_type, ()) or compression or filtering or interlace > 1:
+        raise ImageError("corrupt", f"its header gives an impossible kind of pixels ({bits} bits, type {colour_type})")
+
+
+def _text(chunk: _Chunk) -> bytes | None:
+    """The text of a tEXt, zTXt or iTXt chunk; None if it cannot be unpacked."""
+    text = chunk.content.partition(b"\0")[2]
+    if chunk.kind == b"zTXt":
+        return _unpack(text[1:])
+    if chunk.kind == b"iTXt":
+        packed = text[:1] == b"\1"
+        text = text[2:].split(b"\0", 2)[-1]
+        return _unpack(text) if packed else text
+    return text
+
+
+def _unpack(packed: bytes) -> bytes | None:
+    try:
+        unpacker = zlib.decompressobj()
+        unpacked = unpacker.decompress(packed, _MAX_TEXT)
+    except zlib.error:
+        return None
+    return unpacked if unpacker.eof else None
+
+
+def _from_hex(text: bytes) -> bytes | None:
+    """EXIF as ImageMagick writes it into text: three lines, then hexadecimal digits."""
+    try:
+        return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
+    except ValueError:
+        return None
+
+
+def _rgb(png: _Contents) -> Pixels:
+    transparency = png.transparency
+    if png.colour_type == _PALETTE and (not png.palette or len(png.palette) % 3):
+        raise ImageError("corrupt", "it has no palette")
+    plain = _plain(png)
+    with open_with_pillow(plain, "PNG") as image:
+        image.load()
+        if png.colour_type == _PALETTE:
+            if np.asarray(image).max() >= len(png.palette) // 3:
+                raise ImageError("corrupt", "its pixels have colours that its palette lacks")
+            return rgb_pixels(image)
+        if transparency is None or png.colour_type not in (_GREY, _RGB):
+            return grey_to_rgb(np.asarray(image) >> 8) if image.mode.startswith("I") else rgb_pixels(image)
+        samples = np.asarray(image)
+    if len(transparency) != (2 if png.colour_type == _GREY else 6):
+        raise ImageError("corrupt", "its transparent colour is damaged")
+    key = np.frombuffer(transparency, ">u2") & (1 << png.bits) - 1
+    if png.colour_type == _GREY:
+        largest = (1 << png.bits) - 1
+        if png.bits < 8:  # Pillow scales them to 0 to 255
+            key, samples = key * (255 // largest), samples * np.uint8(255 if png.bits == 1 else 1)
+        transparent = samples == key[0]
+        pixels = grey_to_rgb(samples >> 8 if png.bits == 16 else samples)
+    else:
+        pixels = samples.copy()
+        if png.bits == 16:
+            transparent = (samples == key >> 8).all(axis=2) & (_low_bytes(plain) == key & 0xFF).all(axis=2)
+        else:
+            transparent = (samples == key).all(axis=2)
+    pixels[transparent] = 255
+    return pixels
+
+
+def _plain(png: _Contents) -> bytes:
+    """A PNG of nothing but the picture."""
+    palette = png.palette if png.colour_type == _PALETTE else b""
+    transparency = png.transparency if palette else None
+    chunks = [(b"IHDR", png.header), (b"PLTE", palette), (b"tRNS", transparency)]
+    return b"".join(
+        (_SIGNATURE, *(_chunk(kind, content) for kind, content in chunks if content), png.pixels, _chunk(b"IEND"))
+    )
+
+
+def _chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)
+
+
+def _low_bytes(plain: bytes) -> Pixels:
+    """The lower bytes of 16-bit RGB, of which Pillow gives the upper ones."""
+    with open_with_pillow(plain, "PNG") as image:
+        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]  # type: ignore[attr-defined]
+        image.load()
+        return np.asarray(image)

@@ -1,0 +1,94 @@
+"""GIF and WebP: the first frame, what surrounds it, and files that are cut."""
+
+import struct
+
+import numpy as np
+import pytest
+from damage import encoded, photo
+from PIL import Image
+
+from batchland.errors import ImageError
+from batchland.images.decode.gif import decode_gif
+from batchland.images.decode.webp import decode_webp
+
+COLOURS = bytes([10, 20, 30, 200, 100, 50]) + bytes(256 * 3 - 6)
+
+
+def gif(canvas: tuple[int, int] = (8, 8), corner: tuple[int, int] = (0, 0), before: bytes = b"") -> bytes:
+    """A frame of 8 x 8 pixels of colour 1 on a canvas."""
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette(COLOURS)
+    data = encoded(image, "GIF", optimize=False)
+    start = data.index(b",", 13 + 6)
+    return (
+        data[:6]
+        + struct.pack("<HH", *canvas)
+        + data[10:start]
+        + before
+        + b","
+        + struct.pack("<HH", *corner)
+        + data[start + 5 :]
+    )
+
+
+def error_of(data: bytes) -> tuple[str, str]:
+    with pytest.raises(ImageError) as caught:
+        decode_gif(data, 10**8)
+    return caught.value.code, str(caught.value)
+
+
+TRANSPARENT = b"\x21\xf9\4\1\0\0\0\0"
+
+
+def test_extensions_before_the_frame_are_skipped():
+    for before in (
+        b"\x21\xfe\5hello\0",
+        b"\x21\xff\x0bNETSCAPE2.0\3\1\0\0\0",
+        b"\0\0",
+        b"\x21\xfe" + b"\xff" + bytes(255) + b"\0",
+    ):
+        pixels = decode_gif(gif(before=before), 100).pixels
+        assert (pixels == (200, 100, 50)).all()
+
+
+def test_undefined_parts_are_white_if_the_frame_has_transparency_and_refused_otherwise():
+    pixels = decode_gif(gif((10, 10), (1, 1), TRANSPARENT), 1000).pixels
+    assert (pixels[1:9, 1:9] == (200, 100, 50)).all()
+    assert (pixels[0] == 255).all()
+    assert error_of(gif((10, 10), (1, 1))) == (
+        "unsupported_format", "a GIF whose first frame leaves a part of the picture undefined",
+    )  # fmt: skip
+
+
+def test_what_is_not_read():
+    assert error_of(gif(before=b"\x21\xfe\0" * 150_000)) == (
+        "corrupt", "more than 100000 blocks before the picture; no encoder writes so many",
+    )  # fmt: skip
+    assert error_of(gif(before=b"\x21\xfe" + b"\1a" * 150_000 + b"\0"))[0] == "corrupt"
+    assert error_of(gif(before=b"?")) == ("corrupt", "its blocks are damaged")
+    assert error_of(gif()[:40])[0] == "truncated"
+    assert error_of(gif((65535, 65535)))[0] == "too_many_pixels"
+    data = gif()
+    without_table = data[:10] + bytes([data[10] & 0x7F]) + data[11:13] + data[data.index(b",", 13) :]
+    assert error_of(without_table) == (
+        "unsupported_format",
+        "a GIF without a table of colours, not a kind that is read here",
+    )
+
+
+def test_half_of_a_frame_is_truncated():
+    data = encoded(photo(100, 80), "GIF")
+    for end in (b"", b"\0;", bytes(400) + b"\0;"):
+        assert error_of(data[: len(data) // 2] + end)[0] == "truncated"
+
+
+def test_first_frame_of_an_animated_webp_is_decoded():
+    frames = [Image.new("RGB", (20, 10), "red"), Image.new("RGB", (20, 10), "blue")]
+    data = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert (decode_webp(data, 1000).pixels == (255, 0, 0)).all()
+    with pytest.raises(ImageError) as caught:
+        decode_webp(data, 100)
+    assert caught.value.code == "too_many_pixels"
+    np.testing.assert_array_equal(
+        decode_webp(encoded(photo(), "WEBP", lossless=True), 10**6).pixels, np.asarray(photo())
+    )

@@ -1,0 +1,100 @@
+"""HEIF and AVIF: orientation of the container, the missing package, cut files."""
+
+import builtins
+import io
+import struct
+
+import numpy as np
+import pillow_heif
+import pytest
+from damage import encoded
+from picture_files import samples
+from PIL import Image
+
+from batchland.errors import ImageError
+from batchland.images.preprocess import PreprocessSpec, decode
+
+SPEC = PreprocessSpec()
+VALUES = samples(8, 3, 64, 48)
+UPRIGHT = {
+    1: VALUES, 2: VALUES[:, ::-1], 3: VALUES[::-1, ::-1], 4: VALUES[::-1], 5: VALUES.swapaxes(0, 1),
+    6: np.rot90(VALUES, -1), 7: VALUES[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(VALUES),
+}  # fmt: skip
+"""By EXIF orientation."""
+
+
+def exif(orientation: int) -> Image.Exif:
+    block = Image.Exif()
+    block[0x0112] = orientation
+    return block
+
+
+def heif(**options: object) -> bytes:
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(VALUES)).save(buffer, quality=95, chroma=444, **options)
+    return buffer.getvalue()
+
+
+def close(pixels: np.ndarray, expected: np.ndarray) -> bool:
+    return pixels.shape == expected.shape and np.abs(pixels.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_is_turned_as_its_container_says(orientation):
+    data = encoded(Image.fromarray(VALUES), "AVIF", exif=exif(orientation), quality=95)
+    assert (b"irot" in data or b"imir" in data) == (orientation != 1)
+    decoded = decode(data, SPEC)
+    assert close(decoded.pixels, UPRIGHT[orientation])
+    assert decoded[1:] == UPRIGHT[orientation].shape[1::-1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heif_is_turned_as_its_container_says_and_only_once(orientation):
+    """Writers put the orientation into the EXIF block as well, which does not count."""
+    data = heif(exif=exif(orientation).tobytes())
+    assert (b"irot" in data or b"imir" in data) == (orientation != 1)
+    entry = struct.pack(">HHIH", 0x0112, 3, 1, orientation)
+    for other in (orientation, 1, 5):
+        decoded = decode(data.replace(entry, entry[:-2] + struct.pack(">H", other)), SPEC)
+        assert close(decoded.pixels, UPRIGHT[orientation])
+        assert decoded[1:] == UPRIGHT[orientation].shape[1::-1]
+
+
+def test_size_is_checked_before_decoding():
+    for data in (heif(), encoded(Image.fromarray(VALUES), "AVIF")):
+        with pytest.raises(ImageError) as caught:
+            decode(data, PreprocessSpec(max_pixels=3000))
+        assert (caught.value.code, str(caught.value)) == (
+            "too_many_pixels", "64 x 48 pixels, more than max_pixels = 3000",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_cut_files_fail(share):
+    for data in (heif(), encoded(Image.fromarray(VALUES), "AVIF")):
+        with pytest.raises(ImageError) as caught:
+            decode(data[: int(len(data) * share)], SPEC)
+        assert caught.value.code in ("corrupt", "truncated")
+
+
+@pytest.mark.parametrize(
+    ("module", "data", "message"),
+    [
+        ("pillow_heif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+         "a HEIF file, which the package pillow-heif reads: pip install 'batchland[heic]'"),
+        ("pillow_jxl", b"\xff\x0a\x41\x00" + bytes(40),
+         "a JPEG XL file, which the package pillow-jxl-plugin reads: pip install 'batchland[jxl]'"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_is_named(monkeypatch, module, data, message):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith(module):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImageError) as caught:
+        decode(data, SPEC)
+    assert (caught.value.code, str(caught.value)) == ("unsupported_format", message)

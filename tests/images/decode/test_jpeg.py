@@ -1,0 +1,193 @@
+"""JPEG: warnings that matter and those that do not, cut pictures, scans, kinds that are read and kinds that are not."""
+
+import io
+import os
+import re
+import struct
+
+import numpy as np
+import pytest
+from damage import encoded, photo
+from picture_files import jpeg, samples
+from PIL import Image
+
+from batchland.errors import ImageError
+from batchland.images.decode.jpeg import decode_jpeg, read_header
+from batchland.images.preprocess import PreprocessSpec, decode
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    return decode_jpeg(data, 10**8, lambda width, height: 1).pixels
+
+
+def error_of(data: bytes) -> tuple[str, str]:
+    with pytest.raises(ImageError) as caught:
+        pixels_of(data)
+    return caught.value.code, str(caught.value)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def with_segments(data: bytes, *segments: bytes) -> bytes:
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+JPEG = encoded(photo(400, 300), "JPEG")
+ADOBE = b"Adobe\0\x64\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(JPEG.replace(b"JFIF\0\1\1", b"JFIF\0" + version) for version in (b"\0\0", b"\2\0", b"\x09\1", b"\xff\xff")),
+        *(with_segments(JPEG, segment(0xEE, ADOBE + bytes([transform]))) for transform in (7, 3, 255)),
+        with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0\0\0")),
+        with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0\5\2profile")),
+        with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0\1\1profile"), segment(0xE2, b"ICC_PROFILE\0\1\1profile")),
+        with_segments(
+            JPEG.replace(b"JFIF\0\1\1", b"JFIF\0\x09\x09"),
+            segment(0xEE, ADOBE + b"\x07"),
+            segment(0xE2, b"ICC_PROFILE\0\0\0"),
+        ),
+    ],
+)
+def test_warnings_about_metadata_are_ignored(odd):
+    np.testing.assert_array_equal(pixels_of(odd), pixels_of(JPEG))
+
+
+def test_damage_is_found_in_spite_of_a_warning_about_metadata():
+    odd = JPEG.replace(b"JFIF\0\1\1", b"JFIF\0\x09\1")
+    assert error_of(odd[: len(odd) // 2] + b"\xff\xd9")[0] == "truncated"
+
+
+@pytest.mark.parametrize("padding", [b"\0", bytes(16), bytes(64), b"\xff" * 5, b"\0\xff\xff"])
+def test_few_padding_bytes_are_ignored(padding):
+    np.testing.assert_array_equal(pixels_of(JPEG[:-2] + padding + b"\xff\xd9"), pixels_of(JPEG))
+
+
+VARIANTS = {
+    "usual": {},
+    "optimised": {"optimize": True},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_rows": 2},
+    "grey": {"mode": "L"},
+    "cmyk": {"mode": "CMYK"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
+def test_pictures_whose_end_is_replaced_by_zeros_fail(variant, share):
+    options = dict(VARIANTS[variant])
+    for seed in range(4):
+        noise = np.random.default_rng(seed).integers(0, 40, (300, 400, 3), dtype=np.uint8)
+        image = Image.fromarray((np.asarray(photo(400, 300, seed)) // 2 + noise).astype(np.uint8))
+        data = encoded(image.convert(options.get("mode", "RGB")), "JPEG", **{**options, "mode": None})
+        cut = int(len(data) * share)
+        for run in (200, 5_000, len(data) - cut, 10 * len(data)):
+            assert error_of(data[:cut] + bytes(run) + b"\xff\xd9")[0] in ("corrupt", "truncated")
+
+
+def test_zeros_of_flat_pictures_are_not_damage():
+    """In optimised tables the code of a flat block may be all zeros."""
+    image = photo(400, 100)
+    flat = Image.new("RGB", (400, 2000), "white")
+    flat.paste(image)
+    data = encoded(flat, "JPEG", optimize=True, quality=70)
+    assert bytes(100) in data
+    assert (pixels_of(data)[200:] > 250).all()
+
+
+def test_scans_are_counted_up_to_the_end_marker():
+    """Phones append videos, in which bytes may look like scans."""
+    data = encoded(photo(320, 240), "JPEG", progressive=True)
+    np.testing.assert_array_equal(pixels_of(data + b"\xff\xda" * 200 + os.urandom(1_000_000)), pixels_of(data))
+
+
+def test_too_many_and_inconsistent_scans_are_refused():
+    data = encoded(Image.new("L", (64, 64), 3), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert error_of(data[:-2] + last * 5 + data[-2:]) == (
+        "corrupt", "the scans of a progressive JPEG do not follow each other, as no encoder writes",
+    )  # fmt: skip
+
+
+def test_a_picture_may_say_scan_in_its_metadata():
+    data = encoded(photo(320, 240), "JPEG", progressive=True)
+    with_comment = with_segments(data, segment(0xFE, b"\xff\xda\0\x08\1\1\0\0\0\0" * 150))
+    np.testing.assert_array_equal(pixels_of(with_comment), pixels_of(data))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_jpeg_is_read_exactly(channels):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    values = samples(8, channels)
+    data = imagecodecs.jpeg8_encode(values, lossless=True)
+    expected = values if channels == 3 else np.repeat(values[:, :, None], 3, axis=2)
+    np.testing.assert_array_equal(pixels_of(data), expected)
+    assert error_of(data[: len(data) // 2] + b"\xff\xd9")[0] in ("corrupt", "truncated")
+
+
+def replaced_frame(marker: int = 0xC0, bits: int = 8, height: int = 300, components: int = 3) -> bytes:
+    start = JPEG.index(b"\xff\xc0")
+    content = struct.pack(">BHHB", bits, height, 400, components) + b"".join(
+        bytes([i, 0x11, 0]) for i in range(components)
+    )
+    return JPEG[:start] + segment(marker, content) + JPEG[start + 19 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (replaced_frame(bits=12), "a JPEG with 12 bits per sample; only 8 are read"),
+        (replaced_frame(0xC3, bits=16), "a JPEG with 16 bits per sample; only 8 are read"),
+        (replaced_frame(0xC5), "a JPEG of a kind that is not read (frame type 0xc5)"),
+        (replaced_frame(0xCB), "a JPEG of a kind that is not read (frame type 0xcb)"),
+        (replaced_frame(0xF7), "a JPEG of a kind that is not read (frame type 0xf7)"),
+        (replaced_frame(height=0), "a JPEG whose header leaves the height open"),
+        (replaced_frame(components=2), "a JPEG with 2 components; only 1, 3 and 4 are read"),
+        (replaced_frame(components=4), "a CMYK JPEG that does not say whether its colours are inverted"),
+    ],
+)
+def test_kinds_that_are_not_read_are_unsupported(data, message):
+    assert error_of(data) == ("unsupported_format", message)
+
+
+def test_messages_are_words():
+    for odd in (JPEG[:300] + b"\xff\xd9", replaced_frame(components=1), JPEG.replace(b"\xff\xc4", b"\xff\xc8")):
+        assert re.search("[a-z]{3}", error_of(odd)[1])
+
+
+@pytest.mark.parametrize("factors", [(3, 1), (4, 2), (1, 4)])
+def test_unusual_subsamplings_that_are_cut_fail(factors):
+    data = jpeg([samples(8, 1, 200, 150)] * 3, [factors, (1, 1), (1, 1)])
+    assert pixels_of(data).shape == (150, 200, 3)
+    for share in (0.3, 0.6, 0.9):
+        cut = data[: int(len(data) * share)]
+        for end in (b"", b"\xff\xd9", bytes(500) + b"\xff\xd9"):
+            assert error_of(cut + end)[0] in ("corrupt", "truncated")
+
+
+def test_headers_that_take_long_are_refused():
+    empty = segment(0xE1, b"")
+    for data in (with_segments(JPEG, empty * 1_000_000), with_segments(JPEG, b"\xff\xd0" * 1_000_000)):
+        assert error_of(data) == ("corrupt", "more than 10000 segments; no encoder writes so many")
+
+
+def test_metadata_in_many_segments_is_joined():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    parts = [block[start : start + 10] for start in range(0, len(block), 10)]
+    data = with_segments(JPEG, *(segment(0xE1, b"Exif\0\0" + part) for part in parts))
+    assert read_header(data).orientation == 6
+    assert decode(data, PreprocessSpec())[1:] == (300, 400)
+
+
+def test_jpeg_of_a_thumbnail_in_front_is_not_taken_for_the_picture():
+    thumbnail = encoded(photo(40, 30), "JPEG")
+    data = with_segments(JPEG, segment(0xE1, b"Exif\0\0" + thumbnail))
+    assert pixels_of(data).shape == (300, 400, 3)
+    assert io.BytesIO(data).read(2) == b"\xff\xd8"

@@ -1,0 +1,146 @@
+"""PNG: transparent colours at every depth, large metadata, checksums, chunks that are not read."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from damage import encoded, photo
+from picture_files import ADAM7, packed_rows, png
+from PIL import Image
+
+from batchland.errors import ImageError
+from batchland.images.decode.png import decode_png
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def error_of(data: bytes) -> tuple[str, str]:
+    with pytest.raises(ImageError) as caught:
+        decode_png(data, 10**8)
+    return caught.value.code, str(caught.value)
+
+
+PNG = encoded(photo(40, 30), "PNG")
+HEADER_END = 33
+
+
+def with_chunk(kind: bytes, data: bytes) -> bytes:
+    return PNG[:HEADER_END] + chunk(kind, data) + PNG[HEADER_END:]
+
+
+@pytest.mark.parametrize(("colour_type", "bits"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)])
+def test_transparent_colour_becomes_white_and_no_other(colour_type, bits):
+    """Two neighbours, which differ in the lowest bit only; one of them is transparent."""
+    channels = 3 if colour_type == 2 else 1
+    values = np.full((2, 4, channels), 0, np.uint16)
+    values[0, 1] = 1
+    values[1] = (1 << bits) - 1
+    rows = b"".join(b"\0" + row.tobytes() for row in packed_rows(values, bits))
+    key = struct.pack(f">{channels}H", *[1] * channels)
+    pixels = decode_png(png(4, 2, bits, colour_type, rows, (b"tRNS", key)), 100).pixels
+    scaled = [value * 255 // ((1 << bits) - 1) if bits < 16 else value >> 8 for value in (0, 1, (1 << bits) - 1)]
+    assert pixels[0, :, 0].tolist() == [scaled[0], 255, scaled[0], scaled[0]]
+    assert pixels[1].min() == 255
+
+
+def test_higher_bits_of_a_transparent_colour_are_ignored():
+    rows = b"\0" + bytes([7, 8])
+    assert decode_png(png(2, 1, 8, 0, rows, (b"tRNS", b"\1\7")), 10).pixels[0].tolist() == [[255] * 3, [8] * 3]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (b"zTXt", b"parameters\0\0" + zlib.compress(b"steps: 20, " * 200_000)),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x/>" * 500_000),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x/>" * 500_000)),
+        (b"tEXt", b"workflow\0" + b"{}" * 1_000_000),
+        (b"iCCP", b"profile\0\0" + zlib.compress(bytes(range(256)) * 8000)),
+        (b"zTXt", b"bomb\0\0" + zlib.compress(bytes(10**8))),
+        (b"iCCP", b"bomb\0\0" + zlib.compress(bytes(10**8))),
+        (b"zTXt", b"damaged\0\0not compressed"),
+        (b"sPLT", b"\0" * 10), (b"gAMA", b"\0"), (b"pHYs", b""), (b"acTL", b""),
+    ],
+    ids=lambda metadata: f"{metadata[0].decode()} {len(metadata[1])}",
+)  # fmt: skip
+def test_metadata_of_any_size_and_kind_is_skipped(metadata):
+    np.testing.assert_array_equal(decode_png(with_chunk(*metadata), 10**8).pixels, np.asarray(photo(40, 30)))
+
+
+def oriented(kind: bytes, data: bytes) -> int:
+    return decode_png(with_chunk(kind, data), 10**8).orientation
+
+
+def test_orientation_is_read_from_every_place():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    text = b"Raw profile type exif\0"
+    hexadecimal = f"\nexif\n    {len(block)}\n{block.hex()}\n".encode()
+    xmp = b"XML:com.adobe.xmp\0"
+    packet = b'<x tiff:Orientation="8"/>' + bytes(2_000_000)
+    assert oriented(b"eXIf", block) == 6
+    assert oriented(b"zTXt", text + b"\0" + zlib.compress(hexadecimal)) == 6
+    assert oriented(b"iTXt", xmp + b"\0\0\0\0" + packet) == 8
+    assert oriented(b"iTXt", xmp + b"\1\0\0\0" + zlib.compress(packet)) == 8
+    after = PNG.replace(chunk(b"IEND"), chunk(b"eXIf", block) + chunk(b"IEND"))
+    assert decode_png(after, 10**8).orientation == 6
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+
+def test_checksums_of_what_matters_are_verified():
+    for position in range(PNG.index(b"IDAT") + 4, len(PNG) - 16, 7):
+        assert error_of(flipped(PNG, position)) == ("corrupt", "the checksum of its chunk IDAT is wrong")
+    exif = with_chunk(b"eXIf", b"MM\0*")
+    assert error_of(flipped(exif, exif.index(b"eXIf") + 5)) == ("corrupt", "the checksum of its chunk eXIf is wrong")
+    text = with_chunk(b"tEXt", b"comment\0text")
+    damaged = flipped(text, text.index(b"tEXt") + 6)
+    np.testing.assert_array_equal(decode_png(damaged, 10**8).pixels, np.asarray(photo(40, 30)))
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        (PNG[:8] + chunk(b"CgBI", b"\0\0\0\0") + PNG[8:], "unsupported_format",
+         "a PNG made for iOS (CgBI), not a format that is read here"),
+        (with_chunk(b"FRAC", b""), "unsupported_format", "a PNG with an unknown chunk FRAC"),
+        (PNG[:8] + PNG[HEADER_END:], "corrupt", "starts like a PNG file, but its header is damaged"),
+        (png(4, 4, 3, 0, bytes(20)), "corrupt", "its header gives an impossible kind of pixels (3 bits, type 0)"),
+        (png(4, 4, 8, 5, bytes(20)), "corrupt", "its header gives an impossible kind of pixels (8 bits, type 5)"),
+        (png(4, 4, 8, 3, bytes(20)), "corrupt", "it has no palette"),
+        (png(4, 1, 8, 3, b"\0\0\1\2\3", (b"PLTE", bytes(9))), "corrupt",
+         "its pixels have colours that its palette lacks"),
+        (png(1, 1, 8, 0, b"\0\0", (b"tRNS", b"\0")), "corrupt", "its transparent colour is damaged"),
+        (PNG[: PNG.index(b"IDAT") + 100], "truncated", "the file ends within its chunk IDAT"),
+        (PNG[:HEADER_END], "truncated", "the file ends before its pixels"),
+        (with_chunk(b"IDAT", b""), None, None),
+        (PNG[:HEADER_END] + chunk(b"IDAT") + chunk(b"tEXt", b"a\0b") + PNG[HEADER_END:], "corrupt",
+         "its pixels are not in consecutive chunks"),
+        (PNG[:HEADER_END] + chunk(b"IDAT") * 150_000 + PNG[HEADER_END:], "corrupt",
+         "more than 100000 chunks; no encoder writes so many"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read(data, code, message):
+    if code is None:
+        np.testing.assert_array_equal(decode_png(data, 10**8).pixels, np.asarray(photo(40, 30)))
+    else:
+        assert error_of(data) == (code, message)
+
+
+def test_pixels_that_are_complete_need_no_end_chunk():
+    without_end = PNG.removesuffix(chunk(b"IEND"))
+    for data in (without_end, without_end + b"\0garbage" * 5, without_end + chunk(b"tEXt", b"comment\0text")[:-6]):
+        np.testing.assert_array_equal(decode_png(data, 10**8).pixels, np.asarray(photo(40, 30)))
+
+
+def test_interlaced_passes_cover_the_picture():
+    covered = np.zeros((8, 8), int)
+    for x, y, across, down in ADAM7:
+        covered[y::down, x::across] += 1
+    assert (covered == 1).all()
