@@ -85,7 +85,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def gpu_facts() -> list[dict[str, str]]:
-    """Name, driver and memory of each GPU, as nvidia-smi tells; empty where there is none."""
+    """Name, driver and memory of each GPU, as nvidia-smi reports them; empty without a GPU."""
     fields = ("name", "driver_version", "memory.total", "power.limit")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:

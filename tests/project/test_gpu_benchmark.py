@@ -77,6 +77,7 @@ def test_a_way_that_takes_too_long_is_given_up_and_results_so_far_are_written(tm
 SCRIPT = Path(gpu.__file__).with_name("on_gpu.sh")
 
 
+@pytest.mark.slow
 def test_the_script_for_a_gpu_checks_first_and_limits_each_part(tmp_path):
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\ncase "$*" in *resnet50-12mp*) sleep 60;; *) echo "$@";; esac\n')

@@ -42,7 +42,7 @@ class CpuCheck(NamedTuple):
 
 
 def cpu_check(content: bytes, sha256: str, shape: tuple[int, int, int], tolerance: float) -> CpuCheck:
-    """A check for a model, whose answers on the CPU are computed once and kept on disk. shape: of its pictures."""
+    """A check for a model with pictures of this shape. The CPU's answers are computed once and kept on disk."""
     pixels = probe_pictures(shape, _PICTURES)
     key = {"model": sha256, "onnxruntime": ort.__version__, "shape": shape, "pictures": _PICTURES}
     expected = cached(_folder(), key, lambda: _answers(content, pixels).tolist(), _parse)

@@ -1,4 +1,4 @@
-/* A GPU that works later: each stream is a queue with a thread of its own, so that a wrong order gives wrong answers.
+/* A GPU that works later: each stream is a queue with its own thread, so that a wrong order gives wrong answers.
 
    STUB_DEVICES       number of GPUs (1)
    STUB_MEM           bytes of memory of each GPU (8 GiB)
@@ -113,7 +113,7 @@ int stub_allocate(void **pointer, size_t size, const char *function) {
     if (!full) {
         used[stub_device] += size;
         *pointer = aligned_alloc(4096, (size + 4096) / 4096 * 4096);
-        memset(*pointer, 0xCD, size); /* what nobody has written is no answer */
+        memset(*pointer, 0xCD, size); /* so that memory that was never written is never right by chance */
         add_block(*pointer, size, stub_device);
     }
     pthread_mutex_unlock(&memory_lock);

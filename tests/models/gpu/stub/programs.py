@@ -1,4 +1,4 @@
-"""What the tests run on stand-ins for a GPU, each function in a process of its own. They return what JSON can hold."""
+"""What the tests run on stand-ins for a GPU, each function in its own process. They return what JSON can hold."""
 
 import ctypes
 import logging

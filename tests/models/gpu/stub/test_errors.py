@@ -71,7 +71,7 @@ def require(stub, model, reason, variables=None, batch_size=4):
 @pytest.mark.parametrize("library", MISSING)
 def test_a_missing_library_is_named(stub, dense, tmp_path, library, installed):
     if library in installed:
-        pytest.skip(f"this machine has a {library} of its own")
+        pytest.skip(f"{library} is installed on this machine")
     rest = shutil.copytree(stub.libraries, tmp_path / "rest")
     (rest / library).unlink()
     require(replace(stub, libraries=rest), dense, MISSING[library])
