@@ -133,7 +133,7 @@ def options(model: Path, **changes: Any) -> ScoreOptions:
 
 
 def read_all(images: Path | str) -> list[tuple[str, bytes | str]]:
-    """Names of a source's images with their contents, or the codes of what failed."""
+    """Names of a source's images with their contents, or with the error code if reading failed."""
     found: list[tuple[str, bytes | str]] = []
     for ref in open_source(images).images(Ignored()):
         try:

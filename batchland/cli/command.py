@@ -58,13 +58,13 @@ class Command(click.Command):
 
 
 def _storage_failure(error: OSError) -> str | None:
-    """What the user reads when a disk or standard output failed where no step of the command handles it."""
+    """The message for a failed disk or standard output that the command did not handle; None for other errors."""
     stdout_failed = not drop_broken_stdout() or error.errno == errno.EPIPE
     if not stdout_failed and error.errno not in STORAGE_ERRORS:
         return None
     where = "standard output" if stdout_failed or not error.filename else display_path(error.filename)
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"{where}: cannot be read or written ({reason}); mend that, then run the same command again"
+    return f"{where}: cannot be read or written ({reason}); fix this, then run the same command again"
 
 
 class Group(click.Group):

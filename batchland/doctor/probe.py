@@ -1,4 +1,4 @@
-"""The smallest classifier that needs cuDNN, to find out whether a device really computes."""
+"""Run a tiny classifier with one convolution (which needs cuDNN on a GPU) to test whether a device works."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ from batchland.models.session import Session, open_session
 
 
 def run_probe(device: str) -> Session:
-    """The session that has just classified two images on `device`. Raises DeviceError and ModelError."""
+    """Classify two images on `device`; return the session. Raises DeviceError and ModelError."""
     with tempfile.TemporaryDirectory(prefix="batchland-") as folder:
         session = open_session(_write_probe(Path(folder) / "probe.onnx"), device)
         session.predict(np.zeros((2, *session.card.preprocess.shape), np.uint8))
@@ -22,7 +22,7 @@ def run_probe(device: str) -> Session:
 
 
 def _write_probe(path: Path) -> Path:
-    """One convolution, pooling, softmax."""
+    """Write an ONNX model of one convolution, pooling and softmax. Returns `path`."""
     card = ModelCard(
         name="probe",
         architecture="one convolution",

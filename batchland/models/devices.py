@@ -176,7 +176,7 @@ def _load_libraries(kind: str) -> None:
     """
     folders = [folder for entry in sys.path for folder in sorted(Path(entry).glob("nvidia/*/lib"))]
     _load(folders, [name.format(cuda=ort.cuda_version.partition(".")[0]) for name in _CUDA_LIBRARIES])
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the names of missing libraries
         ort.preload_dlls()  # also registers providers that onnxruntime ships as plugins
     if kind == "tensorrt":
         _load([Path(entry, "tensorrt_libs") for entry in sys.path], _TENSORRT_LIBRARIES)

@@ -157,7 +157,7 @@ def _open_on_gpus(
 ) -> tuple[Session | None, str | None]:
     """A session that really runs on the GPUs, or the reason why there is none."""
     kind: GpuKind = "tensorrt" if request.kind == "tensorrt" else "cuda"
-    if kind == "tensorrt":  # TensorRT has no option against rounding float32 to tf32
+    if kind == "tensorrt":  # TensorRT has no session option to switch tf32 off
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     if problem := gpu_problem(kind):
         return None, problem

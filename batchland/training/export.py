@@ -52,7 +52,7 @@ class ExportReport:
 
     path: Path
     card: ModelCard
-    """With the figures over all validation images, as `card.export`."""
+    """The model card; `card.export` has the figures over all validation images."""
     loss_before: float
     """Mean cross-entropy over the validation images without the temperature, nats."""
     sha256: str
@@ -106,7 +106,7 @@ class _Writer:
     model: ServedModel
     holdout: Holdout
     logits: Probabilities
-    """Of the trained model, for all validation images, [images, classes]."""
+    """Logits of the trained model for all validation images, [images, classes]."""
 
     def write(self, temporary: Path) -> ExportReport:
         precision = self.options.precision

@@ -1,4 +1,4 @@
-"""What a model file must be: regular, self-contained, and answering with probabilities."""
+"""Checks of a model file: a regular, self-contained file with a model that returns probabilities."""
 
 import os
 

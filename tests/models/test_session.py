@@ -1,4 +1,4 @@
-"""Opening models: what is accepted, the error of each refusal, and no silent fallback to another device."""
+"""Opening models: valid and invalid files, the error messages, and no silent fallback to another device."""
 
 import os
 import subprocess
@@ -93,7 +93,7 @@ def test_cuda_does_not_fall_back_and_auto_records_the_reason(toy_model):
 
 
 def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkeypatch):
-    """onnxruntime lists CUDA as available and then silently creates a CPU session: its list of providers decides."""
+    """onnxruntime may list CUDA as available, but create a CPU session without an error."""
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
     monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
@@ -110,7 +110,7 @@ def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkey
 
 
 def test_onnxruntime_does_not_fall_back_to_the_cpu(toy_model):
-    """By default its sessions do, after a failed creation and even after a failed run, and print that on stdout."""
+    """By default, onnxruntime falls back after a failed creation or a failed run, and prints that on stdout."""
     assert create_session(toy_model.read_bytes(), [("CPUExecutionProvider", {})])._enable_fallback is False
 
 
@@ -120,7 +120,7 @@ def test_the_placement_of_nodes_is_recorded(toy_model):
 
 
 class Subgraph(NamedTuple):
-    """As onnxruntime reports them for a session with a GPU."""
+    """Replacement for the objects that onnxruntime returns for a session on a GPU."""
 
     ep_name: str
     nodes: list[SimpleNamespace]
@@ -195,7 +195,7 @@ def test_the_toy_model_has_opset_18(tmp_path):
 
 
 def test_onnxruntime_collects_no_telemetry(tmp_path):
-    """By default it does, from its import on, in files in the user's cache."""
+    """By default, importing onnxruntime writes telemetry files to the user's cache."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     code = "import batchland.models.session"
     subprocess.run([sys.executable, "-c", code], env=os.environ | home, check=True)

@@ -49,7 +49,7 @@ def project(tmp_path, toy_model):
 
 
 def run(project, *contract, night=NIGHT, settings=(), **options):
-    """What ended the night: outcome, exit code and message without the folder of images."""
+    """How the night ended: outcome, exit code, and message without the folder of images."""
     job = load_job(project / "toy.toml", [f"delivery.{rule}" for rule in contract] + list(settings))
     attempt = run_night(job, night, **options).attempt
     return attempt.outcome, attempt.exit_code, attempt.error and attempt.error.removeprefix(f"{project}/in/{night}: ")

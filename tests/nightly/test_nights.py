@@ -74,7 +74,7 @@ def disk(tmp_path):
 
 
 class Project:
-    """Where the nights happen."""
+    """The folder of the nights."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -261,7 +261,7 @@ def test_ten_nights_of_an_archive_that_grows(tmp_path):
 
 
 def kill_and_rerun(folder, kills):
-    """Kill runs of one night at random moments, whatever they are at: start, scoring, evaluation, report, record."""
+    """Kill runs of one night at random moments: during start, scoring, evaluation, report or record."""
     rng = random.Random(kills)
     project, night = Project(folder), NIGHTS[2]
     for day in (1, 2):

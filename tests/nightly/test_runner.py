@@ -189,7 +189,7 @@ def test_a_night_is_resumed_after_the_time_limit(project):
     slow = "batch_size=1", "part_size=1", "time_limit=0.1s"
     record, attempt = run(project, NIGHT, *slow)
     assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
-    assert attempt.error.endswith("at the time limit; the same command resumes there")
+    assert attempt.error.endswith("at the time limit; run the same command again to resume")
     record, attempt = run(project, NIGHT, *slow[:2])
     assert (attempt.outcome, record.models[0].state) == ("ok", "resumed")
     assert [tried.outcome for tried in record.attempts] == ["time_limit", "time_limit", "ok"]
@@ -363,7 +363,7 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
     record, attempt = run(project, NIGHT, "images=nowhere", "retry={attempts=2, wait='60s'}")
     assert time.monotonic() - begin < 10
     assert [tried.outcome for tried in record.attempts] == ["missing_input", "interrupted"]
-    assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; the same command goes on there")
+    assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; run the same command again to continue")
 
 
 def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
@@ -407,7 +407,8 @@ def test_a_record_of_another_version_is_moved_aside(project):
     record, attempt = run(project)
     assert (attempt.outcome, len(record.attempts)) == ("ok", 1)
     assert record.warnings == (
-        f"{path}: is no record that this batchland reads (schema_version); move it away; moved to run.json.unreadable",
+        f"{path}: is not a record that this version of batchland can read (schema_version); move it away; "
+        "moved to run.json.unreadable",
     )
     assert (path.parent / "run.json.unreadable").read_text() == '{"schema_version": 99}'
 
@@ -542,7 +543,7 @@ def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_serve
     assert len(images(project)) == 9
 
 
-def test_a_latest_that_cannot_be_written_is_no_fault_of_the_night(project, caplog):
+def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     (project / "runs" / "toy" / "latest").mkdir(parents=True)
     assert run(project).attempt.exit_code == 0
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good

@@ -1,4 +1,4 @@
-"""Outputs in an object store keep every promise of local ones: a real server, real kills, the same bytes."""
+"""Outputs in an object store behave like local ones: on a real server, with killed runs, byte for byte."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ NAMES = ("p.parquet", "p")
 
 
 def listed(bucket: Bucket) -> list[str]:
-    """Keys of all objects; what the server itself keeps of an upload that is under way is none."""
+    """Keys of all objects, without the server's own files for unfinished uploads."""
     paths = [path for path in bucket.folder.rglob("*") if path.is_file() and not path.name.startswith(".rclone_temp")]
     return sorted(str(path.relative_to(bucket.folder)) for path in paths)
 
@@ -67,7 +67,7 @@ def test_the_bytes_are_those_of_a_local_output(tmp_path, bucket, photos, toy_mod
 
 
 class Stop(Exception):  # noqa: N818
-    """Ends a run from within, as an error would."""
+    """Raised in a callback to end a run with an error."""
 
 
 CHILD = """
@@ -88,7 +88,7 @@ score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, name, monkeypatch):
-    """SIGKILL again and again, each run with a state folder of its own, as on another machine."""
+    """SIGKILL several runs. Each has a different state folder, as on another machine."""
     score(photos, tmp_path / "local" / name, options(toy_model))
     manifest = bucket.folder / ("p.manifest.json" if name == "p.parquet" else "p/_manifest.json")
 
@@ -112,7 +112,7 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_interrupted_run_goes_on_from_its_parts(tmp_path, bucket, photos, toy_model, name):
+def test_an_interrupted_run_continues_from_its_parts(tmp_path, bucket, photos, toy_model, name):
     def stop(progress):
         if progress.done >= 24:
             raise Stop
@@ -126,7 +126,7 @@ def test_an_interrupted_run_goes_on_from_its_parts(tmp_path, bucket, photos, toy
 
 
 def test_an_upload_that_fails_leaves_no_object_even_when_the_process_ends(bucket):
-    """What pyarrow's own streams do not: they complete half an object, at the latest when they are freed."""
+    """Streams of pyarrow do not do this: they complete a partial object, at the latest when they are freed."""
     half = """
 import sys
 from pathlib import PurePosixPath
@@ -145,7 +145,7 @@ except RuntimeError:
     assert listed(bucket) == []
 
 
-def test_what_fails_while_the_file_is_put_together_leaves_the_old_one(bucket, photos, toy_model, monkeypatch):
+def test_an_error_while_the_file_is_assembled_keeps_the_old_file(bucket, photos, toy_model, monkeypatch):
     url = bucket.url("p.parquet")
     score(photos, url, options(toy_model))
     before = read(bucket)
@@ -227,7 +227,7 @@ def test_killed_while_it_replaced_a_folder_the_same_command_completes_it(
     assert "p/_manifest.json" in listed(bucket)
 
 
-def test_what_is_not_ours_is_never_replaced(bucket, photos, toy_model):
+def test_files_that_batchland_did_not_write_are_never_replaced(bucket, photos, toy_model):
     (bucket.folder / "precious").mkdir()
     (bucket.folder / "precious" / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="exists already"):
@@ -241,7 +241,7 @@ def test_what_is_not_ours_is_never_replaced(bucket, photos, toy_model):
 
 
 @pytest.mark.parametrize("name", ["p.parquet", pytest.param("p", marks=pytest.mark.slow)])
-def test_retry_failed_scores_only_what_failed(tmp_path, bucket, photos, toy_model, name):
+def test_retry_failed_scores_only_failed_images(tmp_path, bucket, photos, toy_model, name):
     url = bucket.url(name)
     assert score(photos, url, options(toy_model)).manifest.counts.failed == 6
     for number in range(7, 60, 10):
@@ -254,7 +254,7 @@ def test_retry_failed_scores_only_what_failed(tmp_path, bucket, photos, toy_mode
 
 
 def hold(bucket: Bucket, photos: Path, model: Path, host: str) -> None:
-    """An unfinished run whose holder says that it is of that host."""
+    """Leave an unfinished run with a holder note that names this host."""
 
     def stop(progress):
         if progress.done >= 24:
@@ -279,7 +279,7 @@ def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_sile
         f"run or stop it (it counts as dead 10 minutes after its last part)"
     )
     assert score(photos, url, options(toy_model)).manifest.resumed_images > 0
-    assert "goes on from the parts of another run (process 7 on elsewhere" in caplog.text
+    assert "continues with the parts of another run (process 7 on elsewhere" in caplog.text
     (bucket.folder / "p.parquet").unlink()
     hold(bucket, photos, toy_model, "elsewhere")
     for path in (bucket.folder / ".p.parquet.parts").iterdir():
@@ -310,7 +310,7 @@ def test_parts_that_another_run_has_replaced_are_never_published(bucket, photos,
             written.append(part.write_bytes((part.parent / "part-000000.parquet").read_bytes()))
 
     with pytest.raises(
-        OutputError, match=r"p.parquet: another run has replaced part-000001.parquet; see that only one"
+        OutputError, match=r"p.parquet: another run has replaced part-000001.parquet; make sure that only one"
     ):
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=meddle)
     assert written
@@ -323,14 +323,14 @@ def test_a_run_that_was_taken_over_publishes_nothing(bucket, photos, toy_model):
     def take_over(progress):
         note.write_text("another one's")
 
-    with pytest.raises(LockedError, match=r"p.parquet: another run has taken it over meanwhile; see that only one"):
+    with pytest.raises(
+        LockedError, match=r"p.parquet: another run has taken it over meanwhile; make sure that only one"
+    ):
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=take_over)
     assert visible(bucket) == {}
 
 
-def test_a_server_that_is_away_for_a_while_costs_nothing_but_time(
-    tmp_path, own_s3_server, photos, toy_model, monkeypatch
-):
+def test_a_run_continues_after_a_server_restart(tmp_path, own_s3_server, photos, toy_model, monkeypatch):
     bucket = new_bucket(own_s3_server, monkeypatch)
     restarted = []
 
@@ -346,9 +346,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing_but_time(
     assert read(bucket) == local(tmp_path)
 
 
-def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(
-    tmp_path, own_s3_server, photos, toy_model, monkeypatch
-):
+def test_a_lost_server_ends_the_run_and_the_next_run_continues(tmp_path, own_s3_server, photos, toy_model, monkeypatch):
     monkeypatch.setattr("batchland.system.filesystems.PATIENCE_SECONDS", 0.0)
     bucket = new_bucket(own_s3_server, monkeypatch)
 
@@ -360,14 +358,14 @@ def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=kill)
     told = str(caught.value)
     assert told.startswith(f"s3://{bucket.name}/p.parquet: cannot be written (AWS Error NETWORK_CONNECTION")
-    assert told.endswith("finished parts are kept: mend that, then run the same command again to go on")
+    assert told.endswith("finished parts are kept: fix this, then run the same command again to go on")
     own_s3_server.start()
     assert score(photos, bucket.url("p.parquet"), options(toy_model)).manifest.resumed_images > 0
     score(photos, tmp_path / "p.parquet", options(toy_model))
     assert read(bucket) == local(tmp_path)
 
 
-def test_what_cannot_be_written_is_said_at_once(bucket, photos, toy_model, monkeypatch):
+def test_an_unwritable_output_is_an_error_before_scoring(bucket, photos, toy_model, monkeypatch):
     with pytest.raises(UsageError, match=r"^s3://no-such-bucket/p.parquet: there is no such bucket; check its name"):
         score(photos, "s3://no-such-bucket/p.parquet", options(toy_model))
     with pytest.raises(UsageError, match=r"is a whole bucket; give a name within it, like s3://\S+/preds.parquet"):
@@ -441,7 +439,7 @@ def test_predictions_in_the_store_are_evaluated(tmp_path, bucket, colour_folders
 
 
 @pytest.mark.slow
-def test_a_shard_in_the_store_knows_that_it_is_done(bucket, photos, toy_model):
+def test_a_finished_shard_in_an_object_store_is_not_scored_again(bucket, photos, toy_model):
     shard = options(toy_model, shard=Shard(index=0, count=2))
     first = score(photos, bucket.url("all"), shard)
     assert "all/shard-00000-of-00002/_manifest.json" in listed(bucket)

@@ -1,4 +1,4 @@
-"""The benchmark of GPUs, run to its end on a CPU: nothing but the device is new to it on a GPU."""
+"""The GPU benchmark, run on a CPU, so that all its code except for the device is tested."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_the_ways_that_need_no_torch(tmp_path, capsys):
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="this machine has a GPU")
-def test_a_way_that_cannot_be_had_says_why(tmp_path):
+def test_an_unavailable_variant_reports_its_error(tmp_path):
     toy = write_toy_model(tmp_path / "toy.onnx")
     options = Namespace(device="cuda", batch_size=4, seconds=0.1, limit=60.0)
     found = gpu._run("fp32", {"model": toy, "half": toy}, tmp_path, options)

@@ -48,7 +48,7 @@ def settings_for(content: bytes) -> GpuSettings:
     """FP16 if an ONNX file has half-float weights, INT8 if it is quantised, else FP32; also if it is not ONNX."""
     try:
         graph = onnx.load_model_from_string(content).graph
-    except Exception:  # protobuf's errors are its own; onnxruntime will say what is wrong
+    except Exception:  # protobuf has its own exceptions; onnxruntime will report the problem
         return FP32
     if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.initializer):
         return FP16

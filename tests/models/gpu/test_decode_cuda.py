@@ -110,7 +110,7 @@ def test_gives_the_rows_of_decoding_on_the_cpu(images, model, tmp_path, decoded_
 def test_a_strict_decoder_gets_unchecked_files_and_the_cpu_explains_refused_ones(
     images, model, tmp_path, decoded_there, monkeypatch
 ):
-    """As if nvImageCodec were strict on the CPU; some damaged files are then decoded, but nothing else changes."""
+    """Treat nvImageCodec as strict on the CPU. Then it also decodes some damaged files; all else stays the same."""
     monkeypatch.setattr(RowDecoders, "strict", True)
     score(images, tmp_path / "cpu.parquet", options(model))
     score(images, tmp_path / "gpu.parquet", options(model, decode="cuda"))

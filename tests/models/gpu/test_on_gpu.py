@@ -151,8 +151,8 @@ def test_out_of_memory_halves_the_batch(models):
     np.testing.assert_allclose(found, answers(models / "fp32.onnx", "cpu", pixels), atol=1e-3)
 
 
-def test_no_memory_for_a_single_image_is_a_device_error(tmp_path):
-    """Of a model that opens in a few kilobytes: the weights of a real one would not find room in the first place."""
+def test_too_little_memory_for_one_image_is_an_error_that_names_the_gpu(tmp_path):
+    """The model opens in a few kilobytes; the weights of a real one would not fit either."""
     path = write_wide_model(tmp_path / "wide.onnx")
     session = on_gpu(path, Device("cuda"), {"gpu_mem_limit": str(4 * 2**20)})
     runner = BatchRunner(session, Device("cuda"), 4, (SIDE, SIDE, 3), 3)
@@ -162,7 +162,7 @@ def test_no_memory_for_a_single_image_is_a_device_error(tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, *FP16.changes], ids=lambda settings: "-".join(settings) or "base")
 def test_every_setting_gives_the_same_answers_in_any_order_of_batches(small, settings):
-    """A replayed CUDA graph reads the addresses of its capture: each batch must find its own pixels there."""
+    """A replayed CUDA graph reads the addresses of its capture, so each batch must be copied there."""
     model = batch_model_on_cpu(small, BATCH, partial(on_gpu, small))
     model = model._replace(check=model.check._replace(tolerance=1e-3))
     pool = open_pool(model, [Device("cuda")] * 2, FP32.base | settings).pool

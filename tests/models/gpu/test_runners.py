@@ -64,7 +64,7 @@ def test_rows_of_a_folder_do_not_depend_on_the_runners(toy_model, photos, tmp_pa
     sessions = []
 
     def open_several(path, device, *, batch_size, **rest):
-        """As `open_session` does where there are GPUs."""
+        """Open a session as `open_session` does on a machine with GPUs."""
         plain = open_session(path, "cpu")
         several = on_several(path, 3, batch_size)
         sessions.append(replace(several, card=plain.card, sha256=plain.sha256))
@@ -105,7 +105,7 @@ def test_nodes_and_settings_are_recorded_and_printed(toy_model, tmp_path):
 
 
 def test_tuned_settings_are_not_part_of_the_fingerprint(toy_model, tmp_path):
-    """Measured on another machine, they may differ; shards must merge nevertheless."""
+    """Settings measured on another machine may differ; the shards can still be merged."""
     source = open_source(tmp_path)
     model = OpenModel(toy_model, CARD, "sha", "cuda:0", CUDA, None, settings={"prefer_nhwc": "1"})
     first, second = (

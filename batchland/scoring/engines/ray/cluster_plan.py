@@ -10,12 +10,12 @@ from batchland.scoring.options import ScoreOptions
 CORES_PER_SESSION: Final = 16
 """On CPUs, or all cores of a smaller node. With more, a second model in memory costs less than waiting for the one."""
 SESSION_CPUS: Final = 0.01
-"""What a CPU session claims of Ray, so that it is placed on a node with cores. If it were more, sessions that move from
-a lost node to others might leave no cores for decoders there, and the run would wait forever."""
+"""CPUs that a CPU session reserves, so that Ray places it on a node with cores. With more, sessions that move from a
+lost node to others could leave no cores for decoders there, and the run would wait forever."""
 
 
 class ClusterPlan(NamedTuple):
-    """How many decoders and sessions, and which share of the cluster each claims.
+    """Number of decoders and sessions, and the CPUs and GPUs that each reserves.
 
     On CPUs, decoders claim half of each core and sessions next to nothing: the threads of both share the cores, as in
     the local engine. With GPUs, decoders claim the cores.
