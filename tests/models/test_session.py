@@ -14,10 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from toys import toy_card, write_toy_model
 
 import batchland.models.session
-from batchland.cli.advice import with_advice
 from batchland.errors import DeviceError, ModelError
 from batchland.models.devices import gpu_problem
+from batchland.models.gpu import create
 from batchland.models.gpu import open as gpu
+from batchland.models.gpu.create import require_gpu_nodes
 from batchland.models.gpu.problems import Unusable
 from batchland.models.ort import Placement, create_session, placement
 from batchland.models.session import open_session
@@ -61,9 +62,7 @@ def test_a_model_without_a_card_is_an_error(tmp_path, toy_model):
     with pytest.raises(ModelError) as caught:
         open_session(path, "cpu")
     assert str(caught.value) == f"{path}: has no batchland card (class names and preprocessing)"
-    assert with_advice(caught.value).endswith(
-        "; add one with `batchland adopt foreign.onnx --classes labels.txt --preprocess imagenet --out adopted.onnx`"
-    )
+    assert (caught.value.advice, caught.value.values) == ("adopt", {"model": "foreign.onnx"})
 
 
 def test_a_card_that_does_not_match_its_graph_is_an_error(tmp_path, toy_model):
@@ -97,7 +96,8 @@ def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkey
     """onnxruntime may list CUDA as available, but create a CPU session without an error."""
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
-    monkeypatch.setattr(gpu, "library_problem", lambda kind: "libcublas.so.13 is missing; install it")
+    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
+    monkeypatch.setattr(create, "library_problem", lambda kind: "libcublas.so.13 is missing; install it")
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda c, o, providers, **rest: real(c, o, ["CPUExecutionProvider"], **rest)
@@ -144,9 +144,9 @@ def test_nodes_of_a_gpu_session_on_the_cpu_are_named():
     assert placed == Placement(
         {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 2}, ("Shape", "Gather /head/Gather")
     )
-    gpu._require_gpu_nodes(placed)
+    require_gpu_nodes(placed)
     with pytest.raises(Unusable) as caught:
-        gpu._require_gpu_nodes(placed._replace(on_cpu=("Shape", "QLinearConv /stem/Conv_quant")))
+        require_gpu_nodes(placed._replace(on_cpu=("Shape", "QLinearConv /stem/Conv_quant")))
     assert str(caught.value) == (
         "onnxruntime would run 1 heavy nodes of the model on the CPU (QLinearConv /stem/Conv_quant); export it in fp32 "
         "or fp16"

@@ -257,7 +257,7 @@ def test_device_cuda_on_a_cluster_without_gpus_is_an_error_of_one_line(
         ([4.0, 8.0], 0, {}, ClusterPlan(12, 0.5, 3, 0.01, 0, 4, 1), 48),
         ([2.0], 0, {"num_workers": 8, "intra_op_threads": 2}, ClusterPlan(8, 0.125, 1, 0.01, 0, 1, 2), 18),
         ([1.0], 0, {}, ClusterPlan(1, 0.5, 1, 0.01, 0, 1, 1), 4),
-        ([16.0, 16.0], 4, {}, ClusterPlan(32, 1.0, 4, 0.0, 1, 1, 4), 72),
+        ([16.0, 16.0], 4, {}, ClusterPlan(32, 1.0, 4, 0.0, 1, 2, 4), 80),
     ],
 )
 def test_half_of_the_cores_decode_without_gpus_and_all_of_them_with_gpus(cores, gpus, given, plan, ahead):

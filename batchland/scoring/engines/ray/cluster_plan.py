@@ -3,6 +3,7 @@
 from math import ceil
 from typing import Final, NamedTuple
 
+from batchland.models.gpu.runners import RUNNERS_PER_GPU
 from batchland.scoring.engines.engine import MAX_CPU_CALLS
 from batchland.scoring.options import ScoreOptions
 
@@ -39,7 +40,7 @@ class ClusterPlan(NamedTuple):
         session_cores = min(CORES_PER_SESSION, *cores)
         threads = options.intra_op_threads or ceil(session_cores / MAX_CPU_CALLS)
         if gpus:
-            return cls(decoders, min(1.0, total / decoders), gpus, 0.0, 1, 1, threads)
+            return cls(decoders, min(1.0, total / decoders), gpus, 0.0, 1, RUNNERS_PER_GPU, threads)
         sessions = max(1, int(total / session_cores))
         calls = min(MAX_CPU_CALLS, ceil(session_cores / threads))
         return cls(decoders, min(0.5, total / 2 / decoders), sessions, SESSION_CPUS, 0, calls, threads)

@@ -41,6 +41,7 @@ class TaskSettings:
     path: Path
     device: str
     threads: int
+    batch_size: int
     top_k: int
     timeout: float
     versions: dict[str, str]
@@ -49,7 +50,13 @@ class TaskSettings:
     def open_session(self) -> Session:
         """Raises ModelError, DeviceError, or UsageError if this node has other packages."""
         self.check_versions()
-        return open_session(self.path, self.device, intra_op_threads=self.threads, content=ray.get(self.content))
+        return open_session(
+            self.path,
+            self.device,
+            intra_op_threads=self.threads,
+            batch_size=self.batch_size,
+            content=ray.get(self.content),
+        )
 
     def check_versions(self) -> None:
         """Raise UsageError if this node has other packages than the driver: its rows might differ."""
@@ -129,7 +136,8 @@ def open_first(settings: TaskSettings) -> OpenModel | BatchlandError:
         session = settings.open_session()
     except BatchlandError as error:
         return error
-    return OpenModel(**{each.name: getattr(session, each.name) for each in fields(OpenModel)})
+    with closing(session):
+        return OpenModel(**{each.name: getattr(session, each.name) for each in fields(OpenModel)})
 
 
 @lru_cache(8)
