@@ -145,32 +145,3 @@ def with_right_checksums(data: bytes) -> bytes:
         chunks += [data[offset : offset + 4], body, struct.pack(">I", zlib.crc32(body))]
         offset += size + 12
     return b"".join([*chunks, data[offset:]])
-
-
-def slow_jpeg(side: int, scans: int) -> bytes:
-    """A small grey progressive JPEG of side x side pixels whose every scan refines all of them: seconds of CPU time."""
-
-    def segment(marker: int, content: bytes) -> bytes:
-        return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
-
-    def code(kind: int, symbol: int) -> bytes:
-        return segment(0xC4, bytes([kind << 4, 1, *[0] * 15, symbol]))
-
-    def scan(begin: int, end: int, bits: int, data: bytes) -> bytes:
-        return segment(0xDA, bytes([1, 1, 0, begin, end, bits])) + data
-
-    blocks = ((side + 7) // 8) ** 2
-    runs = blocks // 32767 + 1  # of 32,767 blocks without anything to refine
-    pattern = ("0" + "1" * 14) * runs
-    pattern += "1" * (-len(pattern) % 8)
-    refinement = int(pattern, 2).to_bytes(len(pattern) // 8).replace(b"\xff", b"\xff\0")
-    return b"".join(
-        [
-            b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64),
-            segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0"),
-            code(0, 0) + scan(0, 0, 0, bytes((blocks + 7) // 8)),
-            code(1, 0xE0) + scan(1, 63, 0x01, refinement),
-            scan(1, 63, 0x10, refinement) * (scans - 2),
-            b"\xff\xd9",
-        ]
-    )

@@ -240,7 +240,7 @@ def test_unreadable_images_are_skipped_and_counted(data: Path, tmp_path: Path) -
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "train" / "00.Red_Tower" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (trained,) = train(tmp_path / "data", tmp_path / "runs", TrainOptions(**SCRATCH, epochs=1))
-    assert [(each.name, each.code) for each in trained.skipped] == [("00.Red_Tower/broken.jpg", "corrupt")]
+    assert [(each.name, each.code) for each in trained.skipped] == [("00.Red_Tower/broken.jpg", "truncated")]
     with pytest.raises(UsageError, match="1 of 31 images cannot be read"):
         train(tmp_path / "data", tmp_path / "runs", TrainOptions(**SCRATCH, strict=True))
 

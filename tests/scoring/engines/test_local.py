@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from damage import slow_jpeg
+from damage import encoded
+from PIL import Image
 from toys import options, write_toy_model
 
 import batchland.scoring.engines.local as engine_module
@@ -90,7 +91,7 @@ def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypa
 
 def test_slow_pictures_fail_and_photos_beside_them_do_not(tmp_path, photos, toy_model):
     """Runs in a subprocess, which must not crash at its end while abandoned decoders still run."""
-    slow = slow_jpeg(3000, 100)
+    slow = encoded(Image.new("RGB", (8000, 8000)), "PNG")
     for number in range(0, 60, 10):
         (photos / f"camera-{number // 20}" / f"{number:03}.jpg").write_bytes(slow)
     out = tmp_path / "p.parquet"
