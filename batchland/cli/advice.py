@@ -43,13 +43,13 @@ ADVICE: Final[dict[str, str]] = {
     "training_data": "give the folder of the data that the model was trained on with --data",
     "weights_backbone": "name the network of the weights with --backbone",
 }
-"""Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
+"""Maps `BatchlandError.advice` to a sentence. Its `{name}` fields are filled from `BatchlandError.values`."""
 _FLAG: Final = re.compile(r"--[a-z][a-z-]*")
 _OTHER_COMMAND: Final = re.compile(r"`.*?`")
 
 
 def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
-    """The error in one line, with its advice if the command has the flags that this names."""
+    """The error in one line, followed by its advice if the command has all flags that the advice names."""
     if error.advice is None:
         return str(error)
     sentence = ADVICE[error.advice]

@@ -17,7 +17,7 @@ from batchland.cli.options import Flag, json_option, options_of, print_json
 )
 @json_option
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:
-    """Check that batchland can run here, or a job.
+    """Check the installation, a model or a job.
 
     Checks the installation and a model, or everything that a job needs. Prints one line per check, with advice where
     something is wrong. The exit code is 1 if a check failed; warnings do not count. With a job, the models and the

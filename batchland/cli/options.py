@@ -29,13 +29,13 @@ _BYTES: Final = {"GB": 10**9, "GiB": 2**30}
 
 
 class Flag(NamedTuple):
-    """A field as an option of the command line."""
+    """A field of a model that becomes a command-line option."""
 
     field: str
     names: str = ""
     """Short flags, and the long one if it is not the field's name: `-l --last`, or `--links/--copies`."""
     metavar: str | None = None
-    """Placeholder of the value in the help. GB or GiB is also the unit of a field that counts bytes."""
+    """Placeholder of the value in the help. With GB or GiB, the user gives this unit and the field gets bytes."""
     type: "click.ParamType[Any] | None" = None
     """Replaces the type of the field, for a stricter check."""
     brief: bool = False
@@ -94,7 +94,7 @@ out_option = click.option(
     shell_complete=complete_path,
     help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
 )
-"""Where predictions go."""
+"""The option for the path of predictions."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 max_failed_option = click.option(
     "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."

@@ -48,7 +48,7 @@ class ClassCheck(_Record):
     val: int
     test: int
     unreadable: int
-    """In all parts."""
+    """Unreadable photos in all parts."""
 
 
 class UnreadableFile(_Record):
@@ -86,7 +86,7 @@ class Sizes(_Record):
     """Smallest, median, largest."""
     height: tuple[int, int, int]
     bytes: int
-    """All files together."""
+    """Total size of all files."""
 
 
 class DataCheck(_Record):
@@ -143,10 +143,11 @@ class _Survey:
     photos: list[_Photo] = field(default_factory=list)
     folders: dict[Part, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
     loose: Counter[Part] = field(default_factory=Counter)
+    """Photos outside the class folders."""
     counts: Counter[tuple[Part, str]] = field(default_factory=Counter)
     unreadable: list[UnreadableFile] = field(default_factory=list)
     unreadable_by_class: Counter[str] = field(default_factory=Counter)
-    same: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
+    by_pixels: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
     outcomes: list[Outcome] = field(default_factory=list)
     sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
 
@@ -168,7 +169,7 @@ class _Survey:
             return
         self.outcomes.append(outcome)
         self.counts[photo.part, photo.folder] += 1
-        self.same[hashlib.sha256(pixels.tobytes()).digest()].append(photo)
+        self.by_pixels[hashlib.sha256(pixels.tobytes()).digest()].append(photo)
         if photo.sampled:
             self.sampled[photo.folder].append(pixels.copy())
 
@@ -177,7 +178,7 @@ class _Survey:
         return [ClassSamples(name.label, self.sampled[name.folder]) for name in names]
 
     def report(self, data: Path) -> DataCheck:
-        duplicates = tuple(_duplicates(group) for group in self.same.values() if len(group) > 1)
+        duplicates = tuple(_duplicates(group) for group in self.by_pixels.values() if len(group) > 1)
         classes = tuple(
             ClassCheck(
                 folder=name.folder,
@@ -238,7 +239,7 @@ def _duplicates(group: list[_Photo]) -> Duplicates:
 
 
 def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
-    """Photos in two classes and two parts give two findings, because both must be fixed."""
+    """A picture in two classes and in two parts gives two findings, because both must be fixed."""
     for problem, what, groups in (
         (True, "in more than one class, so one label is wrong", [one for one in duplicates if one.two_classes]),
         (
@@ -261,6 +262,7 @@ def _sizes(outcomes: list[Outcome]) -> Sizes:
 
 
 def _spread(values: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> tuple[int, int, int]:
+    """Smallest, median, largest."""
     return int(values.min()), int(median(values.tolist())), int(values.max())
 
 

@@ -52,5 +52,5 @@ def _write_probe(path: Path) -> Path:
 
 
 def _weights() -> npt.NDArray[np.float32]:
-    """Of the convolution, [classes, channels, height, width]: pictures get clearly different probabilities."""
+    """Random weights of the convolution, [classes, channels, height, width]."""
     return np.random.default_rng(0).normal(0, 0.002, (2, 3, 3, 3)).astype(np.float32)

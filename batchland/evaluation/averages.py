@@ -2,8 +2,8 @@
 
 These intervals do not use resampling. With few images per class, a resampled test set has fewer predicted classes and
 lower precisions than the test set itself, so a percentile interval can exclude the figure that it belongs to. Instead,
-the delta method gives the variance; a Wilson interval with the effective number of images follows from it; and the
-estimated bias of the figure widens the interval. benchmarks/results/intervals.md has the simulated coverage.
+the delta method gives the variance, the variance gives the effective number of images for a Wilson interval, and the
+estimated bias of the figure widens this interval. benchmarks/results/intervals.md has the simulated coverage.
 """
 
 from typing import Final, Literal, NamedTuple
@@ -17,7 +17,7 @@ Kind = Literal["recall", "precision", "f1"]
 Weighting = Literal["macro", "weighted"]
 
 MIN_IMAGES_PER_CLASS: Final = 10
-"""Averages of precision and F1 have an interval from this mean number of images per class on."""
+"""Averages of precision and F1 have no interval if the mean number of images per class is below this."""
 
 
 class Cells(NamedTuple):
@@ -35,7 +35,7 @@ class Cells(NamedTuple):
 
     @property
     def given(self) -> Ints:
-        """Images per class that the model predicted."""
+        """Images per predicted class."""
         return _sum_by(self.predicted, self.images, self.classes)
 
     @property
@@ -52,7 +52,7 @@ def confusion_cells(truth: Ints, predicted: Ints, classes: int) -> tuple[Cells, 
 
 
 class Average(NamedTuple):
-    """A weighted mean of one figure over the classes, and its derivatives by the confusion counts."""
+    """A weighted mean of one figure over the classes, and its derivatives with respect to the confusion counts."""
 
     value: float
     weights: Floats
@@ -112,7 +112,7 @@ def average_figure(kind: Kind, weighting: Weighting, cells: Cells, confidence: f
 
 
 def difference_bounds(a: Average, b: Average, truth: Ints, influence: Floats, confidence: float) -> tuple[float, float]:
-    """Interval of b - a over the same images. influence: of b - a, [images]; truth: true classes, [images]."""
+    """Interval of b - a over the same images. truth: true classes; influence: that of b - a; both [images]."""
     variance = stratified_variance(truth, np.ones(len(truth), np.int64), influence, a.weights)
     half, bias, value = z_score(confidence) * variance**0.5, b.bias - a.bias, b.value - a.value
     return value - half - max(bias, 0.0), value + half + max(-bias, 0.0)

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 
 import pyarrow.dataset as ds
 import pytest
+from job_files import JOB
 from nights import model_run, night
 from toys import COLOURS, picture
 
@@ -18,14 +19,6 @@ from batchland.nightly.plan import plan_night
 from batchland.nightly.runner import run_night
 
 NIGHT = date(2024, 11, 23)
-JOB = """
-images = "in/{date}"
-model = "toy.onnx"
-output = "out"
-device = "cpu"
-batch_size = 2
-part_size = 4
-"""
 
 
 def noisy_picture(seed):

@@ -12,8 +12,9 @@ from datetime import date, timedelta
 
 import pyarrow.dataset as ds
 import pytest
+from job_files import EVALUATION, JOB, deliver
 from prometheus_client.parser import text_string_to_metric_families
-from toys import COLOURS, picture, toy_card, write_toy_model
+from toys import picture, toy_card, write_toy_model
 
 import batchland.nightly.runner as runner_module
 from batchland.errors import OutputError, UsageError
@@ -24,39 +25,8 @@ from batchland.nightly.runner import run_night
 from batchland.system.lock import locked
 
 NIGHT = date(2024, 11, 23)
-JOB = """
-images = "in/{date}"
-model = "toy.onnx"
-output = "out"
-device = "cpu"
-batch_size = 2
-part_size = 4
+GATES = """gates = ["top1 < 90%", "drop(top1) > 1%"]
 """
-EVALUATION = """
-[evaluation]
-labels = "in/{date}"
-brightness_sample = 0
-resamples = 200
-gates = ["top1 < 90%", "drop(top1) > 1%"]
-"""
-
-
-@pytest.fixture
-def project(tmp_path, toy_model):
-    (tmp_path / "toy.toml").write_text(JOB)
-    deliver(tmp_path, NIGHT)
-    return tmp_path
-
-
-def deliver(project, night, per_class=3, wrong=0):
-    """Labelled pictures by class; of each class, the first `wrong` ones have another colour."""
-    colours = list(COLOURS.values())
-    for index, folder in enumerate(COLOURS):
-        class_folder = project / "in" / str(night) / folder
-        class_folder.mkdir(parents=True, exist_ok=True)
-        for number in range(per_class):
-            colour = colours[(index + (number < wrong)) % 3]
-            (class_folder / f"{number}.jpg").write_bytes(picture(colour))
 
 
 def run(project, night=NIGHT, *settings, **options):
@@ -206,7 +176,7 @@ def test_too_many_failures_fail_the_night_after_everything_is_written(project):
 
 
 def test_gates_compare_with_the_last_good_night(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     nights = [NIGHT + timedelta(days=days) for days in range(4)]
     for night, wrong in zip(nights, (0, 1, 0, 0), strict=True):
         deliver(project, night, per_class=10, wrong=wrong)
@@ -229,7 +199,7 @@ def test_gates_compare_with_the_last_good_night(project):
 
 
 def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     assert run(project).record.good
     tomorrow = NIGHT + timedelta(days=1)
     deliver(project, tomorrow, wrong=1)
@@ -245,7 +215,7 @@ def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(pr
 
 
 def test_labels_may_come_later_if_the_job_allows_it(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     settings = ["evaluation.labels=labels/{date}.csv", "evaluation.on_missing=skip", "evaluation.gates=['top1 < 50%']"]
     assert run(project, NIGHT, *settings).record.models[0].evaluation is None
     (project / "labels").mkdir()
@@ -263,7 +233,7 @@ def test_each_model_has_a_partition_and_a_bad_model_stops_no_other(project):
         JOB.replace('model = "toy.onnx"', "")
         + "[models]\nfirst = 'toy.onnx'\nbad = 'bad.onnx'\nsecond = 'other.onnx'\n"
     )
-    (project / "toy.toml").write_text(models + EVALUATION)
+    (project / "toy.toml").write_text(models + EVALUATION + GATES)
     record, attempt = run(project)
     assert (attempt.outcome, attempt.exit_code) == ("failed", 5)
     assert attempt.error.startswith(f"{project}/bad.onnx: ")
@@ -440,7 +410,7 @@ def test_notifications_by_setting(project, on, outcomes):
 
 
 def test_metrics_of_the_newest_night_and_the_last_good_one(project):
-    (project / "toy.toml").write_text(JOB + "metrics = 'toy.prom'\n" + EVALUATION)
+    (project / "toy.toml").write_text(JOB + "metrics = 'toy.prom'\n" + EVALUATION + GATES)
     next_night = NIGHT + timedelta(days=1)
     deliver(project, next_night, wrong=3)
     run(project)
@@ -464,7 +434,7 @@ def test_metrics_of_the_newest_night_and_the_last_good_one(project):
 
 
 def test_the_plan_lists_the_steps_and_does_nothing(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     before = sorted(project.rglob("*"))
     job = load_job(project / "toy.toml", ["max_failed=5", "metrics=toy.prom"])
     assert plan_night(job, NIGHT) == ((
@@ -551,7 +521,7 @@ def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
 
 
 def test_a_class_whose_images_all_failed_is_named(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     for path in (project / "in" / str(NIGHT) / "02.Blue_Lake").iterdir():
         path.write_bytes(b"")
     (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").write_bytes(b"")
