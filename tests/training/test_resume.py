@@ -21,7 +21,7 @@ from batchland.training.options import TrainOptions
 from batchland.training.train import EpochReport, TrainedModel, train
 
 SMALL: dict[str, Any] = {
-    "size": 16, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1, "epochs": 3,
+    "size": 32, "num_workers": 0, "batch_size": 8, "weights": "none", "device": "cpu", "views": 1, "epochs": 3,
     "backbone": "resnet18", "checkpoint_every": 0,
 }  # fmt: skip
 SCRATCH = SMALL | {"model": "scratch", "backbone": "resnet50"}

@@ -180,7 +180,7 @@ def test_rerun_completes_a_run_whose_storage_was_killed(
     score(url, tmp_path / "undisturbed", options(toy_model))
 
     def power_cut(progress: Progress) -> None:
-        if progress.done >= 16:
+        if progress.done >= 32:
             monkeypatch.setattr(filesystems, "PATIENCE_SECONDS", 0.0)
             own_s3_server.kill()
 
