@@ -252,8 +252,7 @@ def test_any_name_of_root_and_model_works(tmp_path, toy_model):
     result = run("score", root, "--out", os.path.join(os.fsencode(tmp_path), b"p\xe9.parquet"), "--model", model)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
-        f"batchland: {tmp_path}/p\\xe9.parquet: its name is no valid UTF-8, few programs could read it; give another "
-        f"--out"
+        f"batchland: {tmp_path}/p\\xe9.parquet: its name is not valid UTF-8; give another --out"
     )
     result = run("score", root, "--out", out, "--model", model)
     assert (result.returncode, result.stderr.count("\x1b"), result.stdout) == (2, 0, "")
