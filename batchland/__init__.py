@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from batchland.training.train import TrainedModel, train
 
 
-# Public name -> module, imported when the name is first used, so that `import batchland` costs nothing.
+# Public name -> module, imported when the name is first used, so that `import batchland` is fast.
 _PUBLIC = {
     "CompareOptions": "batchland.evaluation.options",
     "Comparison": "batchland.evaluation.comparison",

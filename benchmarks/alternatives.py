@@ -155,17 +155,17 @@ def beside(work: Path) -> Iterator[Experiment]:
 
 
 def buffers(_work: Path) -> Iterator[Experiment]:
-    """A batch put together in a buffer that is used again, or anew each time."""
+    """Put a batch together in a reused buffer, or in a new one each time."""
     pictures = [np.full((224, 224, 3), number, np.uint8) for number in range(32)]
     buffer = np.empty((32, 224, 224, 3), np.uint8)
 
-    def again() -> int:
+    def into_buffer() -> int:
         for _ in range(20):
             for number, picture in enumerate(pictures):
                 buffer[number] = picture
         return 640
 
-    def anew() -> int:
+    def stack() -> int:
         for _ in range(20):
             np.stack(pictures)
         return 640
@@ -178,8 +178,8 @@ def buffers(_work: Path) -> Iterator[Experiment]:
     yield (
         "Put 32 pictures together",
         {
-            "uint8 into the buffer of an earlier batch": again,
-            "np.stack": anew,
+            "uint8 into the buffer of an earlier batch": into_buffer,
+            "np.stack": stack,
             "np.stack, normalised float32 as torchvision gives it": floats,
         },
     )
@@ -194,7 +194,7 @@ class _Slow(LocalFiles):
 
 
 def waiting(work: Path) -> Iterator[Experiment]:
-    """Storage that lets one wait, and a disk whose cache is cold."""
+    """Slow storage, and a disk with a cold cache."""
     images = draw_photos(work / "photos", "small", 1000)
     slow = _Slow()
 

@@ -31,7 +31,7 @@ def decode(images: Path, model: Path, workers: int) -> tuple[int, float]:
 
 
 def session(images: Path, model: Path, workers: int) -> tuple[int, float]:
-    """M: the bare onnxruntime session on one batch that lies in memory, one call after the other with all cores."""
+    """M: only the onnxruntime session, on one batch in memory, one call after the other with all cores."""
     return _bare(images, model, calls=1, threads=workers)
 
 

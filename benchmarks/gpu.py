@@ -4,14 +4,15 @@
     python -m benchmarks.gpu --device cpu --models scratch --sizes small --count 64 --seconds 0.5   # all but the GPU
 
 D: images/s read, decoded and resized by all cores. M: images/s through the model as it is scored with, on pixels that
-lie in memory. A perfect pipeline reaches min(D, M). Each way runs as a separate process; all take turns, round
-after round; the tables give medians.
+lie in memory. A perfect pipeline reaches min(D, M). Each way runs as a separate process with a time limit; all take
+turns, round after round; the tables give medians. The files are written again after each way.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -38,7 +39,7 @@ Rounds = list[dict[str, Found]]
 
 def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
-    result = {
+    result: dict[str, Any] = {
         "command": "python -m benchmarks.gpu " + " ".join(sys.argv[1:] if arguments is None else arguments),
         "date": datetime.now(UTC).isoformat("T", "minutes"),
         "device": options.device,
@@ -46,14 +47,20 @@ def main(arguments: list[str] | None = None) -> None:
         "machine": describe_machine(),
         "versions": versions(),
         "batch_size": options.batch_size,
-        "models": {model: _measure(model, options) for model in options.models},
+        "models": {},
     }
-    text = markdown(result)
-    print(text)
+    for model in options.models:
+        for found in _measure(model, options):
+            result["models"][model] = found
+            _write(result, options)
+    print(markdown(result))
+
+
+def _write(result: dict[str, Any], options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     name = f"gpu-{options.device.replace(':', '-').replace(',', '-')}"
     (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / f"{name}.md").write_text(text)
+    (options.out / f"{name}.md").write_text(markdown(result))
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -70,6 +77,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0, help="that each rate is measured for")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds that one way may take in one round")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where photos and models are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written")
@@ -77,7 +85,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def gpu_facts() -> list[dict[str, str]]:
-    """Name, driver and memory of each GPU, as nvidia-smi tells; empty where there is none."""
+    """Name, driver and memory of each GPU, as nvidia-smi reports them; empty without a GPU."""
     fields = ("name", "driver_version", "memory.total", "power.limit")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
@@ -87,8 +95,8 @@ def gpu_facts() -> list[dict[str, str]]:
     return [dict(zip(fields, line.split(", "), strict=True)) for line in output.splitlines()]
 
 
-def _measure(model: str, options: argparse.Namespace) -> dict[str, Rounds]:
-    """Rounds of the ways that need no images, under `model`, and of the others, under each size."""
+def _measure(model: str, options: argparse.Namespace) -> Iterator[dict[str, Rounds]]:
+    """After each way, what was found so far: rounds of the ways without images under `model`, others by size."""
     path = find_model(model, options.work)
     half = path.with_stem(f"{path.stem}-fp16")
     files = {"model": path, "half": half if half.exists() else find_model(half.stem, options.work)}
@@ -100,9 +108,12 @@ def _measure(model: str, options: argparse.Namespace) -> dict[str, Rounds]:
     found: dict[str, Rounds] = {part: [] for part in ways}
     for number in range(options.rounds):
         for part, names in ways.items():
-            found[part].append({way: _run(way, files, folders[part], options) for way in names})
+            found[part].append({})
+            for way in names:
+                found[part][-1][way] = _run(way, files, folders[part], options)
+                yield found
         print(f"{model}: round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
-    return found
+    yield found
 
 
 def _run(way: str, files: dict[str, Path], images: Path, options: argparse.Namespace) -> Found:
@@ -112,7 +123,10 @@ def _run(way: str, files: dict[str, Path], images: Path, options: argparse.Names
         "batch_size": options.batch_size, "seconds": options.seconds,
     }  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.gpu_ways", way, json.dumps(given)]
-    process = subprocess.run(command, capture_output=True, text=True)
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=options.limit)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no result within {options.limit:g} s"}
     if process.returncode:
         return {"error": (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]}
     found: Found = json.loads(process.stdout.splitlines()[-1])
@@ -137,7 +151,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _of_model(model: str, rounds: Rounds) -> list[str]:
     lines = [f"## {model}", "", "| way | images/s | GPU busy | settings or reason |", "| --- | ---: | ---: | --- |"]
-    for way in (way for way in NAMES if way in rounds[0]):
+    for way in (way for way in NAMES if rounds and way in rounds[0]):
         settings = rounds[0][way].get("settings") or {}
         remark = rounds[0][way].get("error") or ", ".join(f"{name}={value}" for name, value in settings.items())
         rate, busy = figure(rounds, way, "images_per_second"), figure(rounds, way, "gpu_percent")
@@ -155,7 +169,7 @@ def _of_size(model: str, size: str, of_model: Rounds, rounds: Rounds) -> list[st
         "| way | images/s | of min(D, M) | GPU busy |",
         "| --- | ---: | ---: | ---: |",
     ]
-    for way in (way for way in NAMES if way in rounds[0]):
+    for way in (way for way in NAMES if rounds and way in rounds[0]):
         rate = figure(rounds, way, "images_per_second")
         share = None
         if rate is not None and (limit := _limit(way, of_model, rounds)) is not None:

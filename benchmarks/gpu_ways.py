@@ -3,12 +3,14 @@
 Each prints one JSON line. With the device `cpu` everything runs, too, so that nothing but the device is new on a GPU.
 """
 
+import ctypes
 import json
 import queue
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -49,7 +51,7 @@ def decode_cuda(options: Options) -> Found:
     from batchland.images.sources.folder import list_images
     from batchland.images.sources.refs import read_image
     from batchland.models.gpu.decode_jpegs import open_decoders
-    from batchland.models.gpu.open import RUNNERS_PER_GPU
+    from batchland.models.gpu.runners import RUNNERS_PER_GPU
     from batchland.models.ort import ort
     from batchland.system.cores import usable_cores
 
@@ -329,6 +331,15 @@ def _torch_rate(options: Options, *, half: bool, compiled: bool) -> Found:
         return {"images_per_second": _rate(in_inference_mode, options.batch_size, 2 if on_gpu else 1, options.seconds)}
 
 
+def gpu_uuid(number: int) -> str:
+    """NVML's name of a GPU: its own numbers ignore CUDA_VISIBLE_DEVICES, and may be in another order."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    device, raw = ctypes.c_int(), (ctypes.c_ubyte * 16)()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), number) or driver.cuDeviceGetUuid_v2(raw, device):
+        raise RuntimeError(f"the driver shows no GPU {number}")
+    return f"GPU-{uuid.UUID(bytes=bytes(raw))}"
+
+
 @contextmanager
 def _utilisation(device: str):
     """A dict that holds, afterwards, how busy the GPU was: percent of the time, as NVML sees it. Empty without one."""
@@ -339,7 +350,7 @@ def _utilisation(device: str):
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(_target(device).number)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(gpu_uuid(_target(device).number))
     except Exception:  # neither the package nor a driver need be here
         yield found
         return

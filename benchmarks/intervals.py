@@ -39,7 +39,7 @@ class Coverage(NamedTuple):
     mean: float
     """Of the figure over the test sets."""
     covered: float | None
-    """Share of the test sets whose interval holds the true figure; None if they have no interval."""
+    """Share of the test sets with an interval that contains the true figure; None if there are no intervals."""
     contains_figure: float
     """Share of the intervals that hold their own figure."""
     width: float | None

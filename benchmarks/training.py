@@ -148,7 +148,7 @@ def ours_frozen(data: Path, out: Path, backbone: str, size: int) -> None:
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 def plain_epoch(data: Path) -> None:
-    """The scratch model, one epoch: what every epoch costs, since each decodes anew."""
+    """Time one epoch of the scratch model. Every epoch takes the same time, because each decodes all images."""
     from torch import nn
 
     layers: list[Any] = []
@@ -189,7 +189,7 @@ def plain_frozen(data: Path, checkpoint: Path, backbone: str, size: int, epochs:
 def _plain_loop(
     model: Any, data: Path, size: int, statistics: Any, epochs: int
 ) -> Iterator[tuple[tuple[float, float], float]]:
-    """The walk-through's loop, its faults mended: of each epoch its wall and CPU seconds and validation accuracy."""
+    """The loop of the walk-through without its bugs. Yields (wall, CPU) seconds and validation accuracy per epoch."""
     import torch
     from torch.nn.functional import cross_entropy
     from torch.utils.data import DataLoader, Subset

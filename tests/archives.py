@@ -56,7 +56,7 @@ class Manners:
     ranges: bool = True
     """Whether it honours Range."""
     breaks_after: list[int] = field(default_factory=list)
-    """Bytes after which it hangs up, one for each request; then no more."""
+    """Number of bytes after which the server closes the connection, one per request; later requests are complete."""
     statuses: list[int] = field(default_factory=list)
     """Error statuses, one for each request; then the file."""
     redirect: str | None = None

@@ -31,7 +31,7 @@ class Opened:
         page.goto(self.address)
 
     def assert_quiet(self) -> None:
-        """Nothing was logged or thrown, and nothing was asked for but the page itself and what it holds."""
+        """Assert that the page logged and raised nothing and requested only itself and embedded data."""
         assert self.logged == []
         assert [url for url in self.requested if not url.startswith("data:")] == [self.address]
 
@@ -115,7 +115,7 @@ CONTRAST = """() => {
 
 
 def texts_of_poor_contrast(page: Any) -> list[list[str]]:
-    """Every text with less than 4.5 to 1 against what lies behind it, as (ratio, markup). Opens all that is folded."""
+    """All texts with a contrast below 4.5 to 1, as (ratio, markup). Opens all folded sections first."""
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     found: list[list[str]] = page.evaluate(CONTRAST)
     return found

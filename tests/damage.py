@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
-    """Smooth colours, as in a photo."""
+    """A picture with smooth colours, like a photo."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -123,7 +123,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutate(data: bytes, changes: list[tuple[int, int, int, int]]) -> bytes:
-    """Apply changes of (kind, offset, size, value), each number modulo what is possible."""
+    """Apply changes of (kind, offset, size, value). Each number is reduced modulo its valid range."""
     changed = bytearray(data)
     for kind, offset, size, value in changes:
         if not changed:

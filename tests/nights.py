@@ -1,4 +1,4 @@
-"""Made-up nights of a job, for the tests of what reads run records."""
+"""Generated nights of a job, for tests of code that reads run records."""
 
 import hashlib
 from collections.abc import Sequence

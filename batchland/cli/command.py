@@ -1,4 +1,4 @@
-"""A command of the command line: its options may come from models, its errors are one line and an exit code."""
+"""Click classes of all commands: options can be made from models; errors become one line and an exit code."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ class Command(click.Command):
 
     @property
     def params(self) -> list[click.Parameter]:
-        """All parameters. Imports the models of its options on first use."""
+        """All parameters. The first access imports the option models."""
         given, self._params = self._params, []
         for each in given:
             self._params += each.make() if isinstance(each, ModelOptions) else [each]
@@ -35,7 +35,7 @@ class Command(click.Command):
         self._params = params
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it."""
+        """Run the command; turn expected errors into a message and an exit code."""
         try:
             return super().invoke(ctx)
         except BatchlandError as error:
@@ -50,21 +50,23 @@ class Command(click.Command):
         except (MemoryError, RuntimeError, ImportError) as error:
             if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
                 raise
-            click.echo(f"batchland: out of memory ({error}); raise the limit of this process, or start less", err=True)
+            click.echo(
+                f"batchland: out of memory ({error}); raise the limit of this process, or run less at once", err=True
+            )
             ctx.exit(LockedError.exit_code)
-        except KeyboardInterrupt:  # where no step of the command handles it
+        except KeyboardInterrupt:  # not handled by the command itself
             click.echo("batchland: interrupted", err=True)
             ctx.exit(130)
 
 
 def _storage_failure(error: OSError) -> str | None:
-    """What the user reads when a disk or standard output failed where no step of the command handles it."""
+    """The message for a failed disk or standard output that the command did not handle; None for other errors."""
     stdout_failed = not drop_broken_stdout() or error.errno == errno.EPIPE
     if not stdout_failed and error.errno not in STORAGE_ERRORS:
         return None
     where = "standard output" if stdout_failed or not error.filename else display_path(error.filename)
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"{where}: cannot be read or written ({reason}); mend that, then run the same command again"
+    return f"{where}: cannot be read or written ({reason}); fix this, then run the same command again"
 
 
 class Group(click.Group):
@@ -73,15 +75,15 @@ class Group(click.Group):
     command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Names in that order."""
+        """Command names in that order."""
         return list(self.commands)
 
 
 def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:
-    """A Command made of a function."""
+    """Decorator: make a Command from a function."""
     return click.command(cls=Command, **attributes)
 
 
 def group(**attributes: Any) -> Callable[[Callable[..., Any]], Group]:
-    """A Group made of a function."""
+    """Decorator: make a Group from a function."""
     return click.group(cls=Group, **attributes)

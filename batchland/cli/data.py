@@ -27,8 +27,8 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
 
     SOURCE is an http(s) address or a local file. The default is the landmarks of the walk-through: 50 classes, 4,996
     photos to train and 1,250 to test. The folder appears whole or not at all. A download that breaks off continues when
-    the command is given again. Archives that hold links or paths outside the folder, or that grow out of all
-    proportion, are refused.
+    the command is given again. Archives with links or paths outside the folder, and zip bombs, are
+    refused.
     """
     from batchland.data.download import REFERENCE_URL, default_folder
     from batchland.data.download import download as run
@@ -61,10 +61,11 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
 def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
     """Divide labelled photos into parts, class by class.
 
-    The photos are in DATA/train, or in DATA itself, one folder per class. `train` uses the parts train and val as they
-    are; without a val it holds out a fifth for validation by itself, by the same draw as this command with its
-    defaults. Copies of one photo in a class get into the same part, which that draw does not ensure. DATA is not
-    changed.
+    The photos are in DATA/train, or in DATA itself, one folder per class. Copies of a photo within a class are put into
+    the same part. DATA is not changed.
+
+    `train` uses the parts train and val as they are. If there is no val, `train` holds out a random fifth of each class
+    itself, as this command does with its defaults, but without keeping copies together.
     """
     from batchland.data.options import SplitOptions
 
@@ -91,10 +92,10 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
 def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:
     """Read all labelled photos and report what is wrong with them.
 
-    The photos are in DATA/train, or in DATA itself, and in DATA/val and DATA/test. Problems are what training or
-    evaluating would refuse or be misled by: classes without photos, test folders that training does not know, one
-    picture in train and in test or in two classes. They end the command with exit code 4. Notes are unreadable photos,
-    which training skips, and harmless repetitions.
+    The photos are in DATA/train, or in DATA itself, and in DATA/val and DATA/test. Problems make
+    training or evaluation fail or give wrong figures: classes without photos, test folders without a folder in train,
+    the same picture in train and test or in two classes. If there are any, the exit code is 4. All other findings are
+    notes, such as unreadable photos, which training skips, and copies within a class.
     """
     from batchland.data.check import check as run
     from batchland.data.check import table

@@ -17,11 +17,11 @@ from batchland.cli.options import Flag, json_option, options_of, print_json
 )
 @json_option
 def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> None:
-    """Check that batchland can run here, or a job.
+    """Check the installation, a model or a job.
 
-    Checks the installation and a model, or all that a job needs: one line per check and, where something is wrong, what
-    to do about it. The exit code is 1 if a check failed; warnings are no failures. A job names its models and its
-    device itself.
+    Checks the installation and a model, or everything that a job needs. Prints one line per check, with advice where
+    something is wrong. The exit code is 1 if a check failed; warnings do not count. With a job, the models and the
+    device come from the job file.
     """
     from itertools import chain
 
@@ -29,7 +29,7 @@ def doctor(job: Path | None, model: Path | None, device: str, as_json: bool) -> 
     from batchland.doctor.examine import examine_installation, examine_job, examine_model
 
     if job and (model or device != "auto"):
-        raise click.UsageError("a job names its models and its device itself; leave out --model and --device")
+        raise click.UsageError("the job file sets the models and the device; leave out --model and --device")
     checks = []
     for check in chain(examine_installation(), examine_job(job) if job else examine_model(model, device)):
         checks.append(check)

@@ -1,4 +1,4 @@
-"""`batchland evaluate` and `batchland compare`: reports on predictions, and on what changed between two of them."""
+"""`batchland evaluate` (report on predictions) and `batchland compare` (report on the changes between two reports)."""
 
 import shlex
 import sys
@@ -39,7 +39,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
     "gates",
     multiple=True,
     metavar="GATE",
-    help='End with exit code 4 if it holds, e.g. "top1 < 0.70", "class[Eiffel Tower].recall < 50%", '
+    help='End with exit code 4 if this condition is true, e.g. "top1 < 0.70", "class[Eiffel Tower].recall < 50%", '
     '"drop(top1) > 0.02". Repeatable.',
 )
 @click.option(
@@ -95,7 +95,7 @@ def evaluate(
     if as_json and as_markdown:
         raise click.UsageError(_ONE_FORMAT)
     if len(predictions) > 2:
-        raise UsageError(f"{len(predictions)} predictions files: give one, or two to have them compared")
+        raise UsageError(f"{len(predictions)} predictions files: give one, or two to compare")
     options = build(EvaluateOptions, values)
     conditions = [parse_gate(text) for text in gates]
     earlier = read_report(baseline) if baseline else None
@@ -159,8 +159,8 @@ def compare(
 ) -> None:
     """Show what changed from one report to another.
 
-    The reports are of two models or two nights, on the same images. Only images that both scored are compared, pair by
-    pair: figures with intervals, classes that changed by more than chance, and the images that got another answer.
+    The reports are of two models or two nights, on the same images. Compares only the images that both scored: figures
+    with intervals, classes that changed by more than chance, and images with a different predicted class.
     --json prints the summary.json of the comparison.
     """
     from batchland.evaluation.comparison import compare as run

@@ -25,7 +25,7 @@ _runs_option = click.option(
 def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     """Show the nights of job NAME as a table.
 
-    Images delivered and failed, accuracy, speed, and why a night did not end well.
+    Images delivered and failed, accuracy, speed, and why a night failed.
     """
     from batchland.nightly.history import job_records, nights, table
 
@@ -45,7 +45,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="The page, NAME.html; its table is NAME.parquet beside it. An earlier trend there is replaced.",
+    help="The page, NAME.html; its table is NAME.parquet beside it. Existing files are replaced.",
 )
 @options_of(
     "batchland.trend.options:TrendOptions",
@@ -56,7 +56,8 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
 def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
     """Plot how job NAME develops from night to night.
 
-    One page of accuracy, predicted classes, confidence, drift against a reference, failures and speed; and its table.
+    Writes a page with plots of accuracy, predicted classes, confidence, drift against a reference, failures and speed,
+    and a table with the same numbers.
     """
     from batchland.nightly.dates import local_today, without_future
     from batchland.nightly.history import job_records

@@ -1,6 +1,6 @@
-"""The command line: parse, call, print, turn errors into exit codes. One module per group of commands.
+"""The `batchland` command and its subcommands. Each module of this package defines a few of them.
 
-Imports of everything heavy happen inside the command that needs them, so that `--help` is quick.
+Each command imports heavy packages when it runs, so that `--help` is fast.
 """
 
 import logging
@@ -31,7 +31,7 @@ _log = logging.getLogger("batchland")
 
 @group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="batchland")
-@click.option("-v", "--verbose", is_flag=True, help="Log details, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Also log details.")
 @click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only, and show no progress.")
 @click.pass_context
 def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
@@ -56,7 +56,7 @@ def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
         ctx.with_resource(without_bars())
 
 
-for _command in (  # in the order of a day's work
+for _command in (  # in the order in which a user needs them
     demo,
     sample,
     data,

@@ -1,4 +1,4 @@
-"""`batchland adopt` and `batchland inspect`: cards of model files."""
+"""`batchland adopt` (add a card to an ONNX model) and `batchland inspect` (print a model's card)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
               help="Input that the model was trained on: ImageNet's crop and statistics; the whole picture as "
               "-1..1, 0..1 or 0..255; or a JSON file with height, width, fit, mean, std.")  # fmt: skip
 @click.option("--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto", show_default=True,
-              help="Output of the model; `auto` runs it on drawn pictures to find out.")  # fmt: skip
+              help="Output of the model; `auto` runs it on generated pictures to find out.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
               help="`fp16` halves the file and is fastest on a GPU.")  # fmt: skip
-@click.option("--name", help="Name of the model.  [default: that of the file]")
+@click.option("--name", help="Name of the model.  [default: the name of the file]")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
 def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
     """Make an ONNX classifier from elsewhere ready for scoring.
 
-    Adds its classes and its preprocessing. Normalisation, and softmax where it is missing, go into the graph, so that
-    no option has to repeat them.
+    Adds a card with the classes and the preprocessing to the file. Normalisation, and softmax where it is missing,
+    become part of the graph, so that scoring needs no options for them.
     """
     from batchland.models.adopt import adopt as run
 

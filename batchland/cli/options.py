@@ -4,9 +4,9 @@
     @options_of("batchland.training.options:ExportOptions", "data", "precision", Flag("max_drop", metavar="POINTS"))
     def export(**options): ...
 
-The field gives name, type, bounds, default and help. Only what Python and job files do not have stands in the command's
-module: short flags, metavars, and flags that are spelled differently. A model is imported when the options of its
-command are first needed, so that `batchland --help` does not import pydantic.
+The field gives name, type, bounds, default and help. The command's module adds only what is specific to the command
+line: short flags, metavars, and flags with another spelling. A model is imported when the options of its command are
+first needed, so that `batchland --help` does not import pydantic.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,34 +29,34 @@ _BYTES: Final = {"GB": 10**9, "GiB": 2**30}
 
 
 class Flag(NamedTuple):
-    """A field as an option of the command line."""
+    """A field of a model that becomes a command-line option."""
 
     field: str
     names: str = ""
     """Short flags, and the long one if it is not the field's name: `-l --last`, or `--links/--copies`."""
     metavar: str | None = None
-    """Stands for the value in the help. GB and GiB also make the unit of a field that counts bytes."""
+    """Placeholder of the value in the help. With GB or GiB, the user gives this unit and the field gets bytes."""
     type: "click.ParamType[Any] | None" = None
-    """Instead of the field's own type, for a stricter check."""
+    """Replaces the type of the field, for a stricter check."""
     brief: bool = False
-    """Show only the first sentence of the field's text, where the rest does not apply to the command."""
+    """Show only the first sentence of the field's docstring, if the rest does not apply to this command."""
 
 
 class ModelOptions(NamedTuple):
-    """Stands for the options of a model until they are needed."""
+    """Placeholder for options that are made from a model when they are first needed."""
 
     model: str
     flags: tuple[Flag, ...]
 
     def make(self) -> Iterator[click.Option]:
-        """Import the model, and make them."""
+        """Import the model and make the options."""
         module, _, name = self.model.partition(":")
         fields = getattr(import_module(module), name).model_fields
         return (_option(flag, fields[flag.field]) for flag in self.flags)
 
 
 def options_of(model: str, *flags: Flag | str) -> Callable[[Decorated], Decorated]:
-    """Give a command the options of these fields. model: `package.module:Class`. Use it below `command`."""
+    """Decorator, used below `@command`: add options for these fields. model: `package.module:Class`."""
 
     def decorate(function: Decorated) -> Decorated:
         given = tuple(Flag(flag) if isinstance(flag, str) else flag for flag in flags)
@@ -67,7 +67,7 @@ def options_of(model: str, *flags: Flag | str) -> Callable[[Decorated], Decorate
 
 
 def build(model: type[Model], values: dict[str, Any]) -> Model:
-    """The options that were given, as an object. What the model refuses is a usage error of the command."""
+    """Validate the given options and return them as a `model`. Raises click.BadParameter if one is invalid."""
     from pydantic import ValidationError
 
     from batchland.system.options import plain_message
@@ -83,7 +83,7 @@ def build(model: type[Model], values: dict[str, Any]) -> Model:
 
 
 def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Complete files and folders, for what may be a URL as well."""
+    """Shell completion with files and folders, for an argument that may also be a URL."""
     return [CompletionItem(incomplete, type="file")]
 
 
@@ -94,7 +94,7 @@ out_option = click.option(
     shell_complete=complete_path,
     help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
 )
-"""Where predictions go."""
+"""The option for the path of predictions."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 max_failed_option = click.option(
     "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
@@ -107,7 +107,7 @@ def print_json(document: "BaseModel") -> None:
 
 
 class _Option(click.Option):
-    """An option that can show a text as its default, for a default that is not a value."""
+    """An option whose help can describe its default in words, such as `all images`."""
 
     default_text: str = ""
 

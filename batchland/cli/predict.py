@@ -24,7 +24,8 @@ _log = logging.getLogger("batchland")
 def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: str, as_json: bool) -> None:
     """Show the likeliest classes of each IMAGE.
 
-    The answers are those of `score`. Images that cannot be read are shown as failed, and the exit code is then 3.
+    `score` gives the same classes and probabilities. Images that cannot be read are shown as failed; the exit code is
+    then 3.
     """
     from batchland.errors import TooManyFailedError
     from batchland.models.session import open_session

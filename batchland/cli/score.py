@@ -116,7 +116,7 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
 
 
 def _on_gpus(manifest: "Manifest") -> str:
-    """How much of a run on GPUs the CPU did, of the model and of the decoding."""
+    """For a run on GPUs: which model nodes ran on the CPU, and how many JPEGs the GPU decoded."""
     execution = manifest.execution
     if execution is None:
         return ""
@@ -133,7 +133,7 @@ def _on_gpus(manifest: "Manifest") -> str:
 
 
 def _relative(path: Path | str) -> Path | str:
-    """Relative to the working folder, if it is below it."""
+    """A path in the working folder, relative to it; other paths and URLs unchanged."""
     if isinstance(path, str):
         return path
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

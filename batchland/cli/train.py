@@ -1,4 +1,4 @@
-"""`batchland train` and `batchland export`: labelled photos to checkpoints, checkpoints to ONNX files."""
+"""`batchland train` (labelled photos to a checkpoint) and `batchland export` (a checkpoint to an ONNX file)."""
 
 import logging
 import sys
@@ -57,10 +57,10 @@ _log = logging.getLogger("batchland")
 def train(data: Path, out: Path, models_dir: Path, **values: Any) -> None:
     """Train one or both models and export them to ONNX.
 
-    The photos are in DATA/train, or in DATA itself, one folder per class. Those in DATA/val validate; without it, a
-    fifth of the photos is held out for that, class by class. The weights with the lowest validation loss are kept. An
-    ONNX file appears only if it agrees with PyTorch on validation images. Beside each checkpoint are metrics.csv,
-    metrics.jsonl, curves.png, layers.txt and, where TensorBoard is installed, its events.
+    The photos are in DATA/train, or in DATA itself, one folder per class. Photos in DATA/val are for validation;
+    without that folder, a fifth of each class is held out. The weights with the lowest validation loss are kept. An
+    ONNX file is written only if it agrees with PyTorch on validation images. Beside each checkpoint are metrics.csv,
+    metrics.jsonl, curves.png, layers.txt and, if TensorBoard is installed, event files.
 
     Photos are decoded once, into a cache that is kept between runs. Ctrl-C and SIGTERM stop a run after the current
     step; with --resume, such a run or a killed one continues to the same weights.
@@ -91,9 +91,9 @@ def train(data: Path, out: Path, models_dir: Path, **values: Any) -> None:
 def export(run: Path, out: Path, **values: Any) -> None:
     """Turn a training run into one ONNX file with its card.
 
-    RUN is a folder that `train` wrote, or its checkpoint.pt. The file appears only if it agrees with PyTorch on real
-    validation images: one image, a full batch and a partial one. A temperature is fitted on them, so that probabilities
-    are calibrated; it goes into the graph and the card.
+    RUN is a folder that `train` wrote, or its checkpoint.pt. The file is written only if it agrees with PyTorch on real
+    validation images: one image, a full batch and a partial one. A temperature is fitted on these images to calibrate
+    the probabilities; it is stored in the graph and the card.
     """
     with training_extra():
         from batchland.training.export import export as run_export

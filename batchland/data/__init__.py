@@ -1,1 +1,1 @@
-"""Labelled photos as folders: fetch them, divide them, look them over. Knows neither torch nor models."""
+"""Data sets of labelled photos in class folders: download, split and check them."""

@@ -48,7 +48,7 @@ class ClassCheck(_Record):
     val: int
     test: int
     unreadable: int
-    """In all parts."""
+    """Unreadable photos in all parts."""
 
 
 class UnreadableFile(_Record):
@@ -66,9 +66,9 @@ class Duplicates(_Record):
     names: tuple[str, ...]
     """Paths relative to DATA, in listing order."""
     two_classes: bool
-    """Whether they are in two classes, so that a label is wrong."""
+    """Whether they are in more than one class; then a label is wrong."""
     two_parts: bool
-    """Whether they are in two parts, for example train and test."""
+    """Whether they are in more than one part, for example train and test."""
 
 
 class Finding(_Record):
@@ -80,13 +80,13 @@ class Finding(_Record):
 
 
 class Sizes(_Record):
-    """Of the readable photos: pixels after orientation, and bytes of the files."""
+    """Width and height of the readable photos, in pixels after orientation, and the bytes of their files."""
 
     width: tuple[int, int, int]
     """Smallest, median, largest."""
     height: tuple[int, int, int]
     bytes: int
-    """All files together."""
+    """Total size of all files."""
 
 
 class DataCheck(_Record):
@@ -107,9 +107,9 @@ class DataCheck(_Record):
 
 
 def check(data: Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[DataCheck, list[ClassSamples]]:
-    """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos a class.
+    """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos.
 
-    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is no folder.
+    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
@@ -137,16 +137,17 @@ class _Photo(NamedTuple):
 
 @dataclass
 class _Survey:
-    """Collects the facts. `has_parts`: photos are in DATA/train and so on, not in DATA itself."""
+    """Collects counts, sizes, errors and duplicates. has_parts: photos are in DATA/train etc., not in DATA itself."""
 
     has_parts: bool
     photos: list[_Photo] = field(default_factory=list)
     folders: dict[Part, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
     loose: Counter[Part] = field(default_factory=Counter)
+    """Photos outside the class folders."""
     counts: Counter[tuple[Part, str]] = field(default_factory=Counter)
     unreadable: list[UnreadableFile] = field(default_factory=list)
     unreadable_by_class: Counter[str] = field(default_factory=Counter)
-    same: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
+    by_pixels: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
     outcomes: list[Outcome] = field(default_factory=list)
     sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
 
@@ -168,7 +169,7 @@ class _Survey:
             return
         self.outcomes.append(outcome)
         self.counts[photo.part, photo.folder] += 1
-        self.same[hashlib.sha256(pixels.tobytes()).digest()].append(photo)
+        self.by_pixels[hashlib.sha256(pixels.tobytes()).digest()].append(photo)
         if photo.sampled:
             self.sampled[photo.folder].append(pixels.copy())
 
@@ -177,7 +178,7 @@ class _Survey:
         return [ClassSamples(name.label, self.sampled[name.folder]) for name in names]
 
     def report(self, data: Path) -> DataCheck:
-        duplicates = tuple(_duplicates(group) for group in self.same.values() if len(group) > 1)
+        duplicates = tuple(_duplicates(group) for group in self.by_pixels.values() if len(group) > 1)
         classes = tuple(
             ClassCheck(
                 folder=name.folder,
@@ -207,7 +208,7 @@ class _Survey:
         for one in classes:
             if one.folder in train and one.train < least:
                 has = "only one readable photo" if one.train else "no readable photo"
-                text = f"{one.folder} has {has} to train on; training needs {needed} a class"
+                text = f"{one.folder} has {has} to train on; training needs {needed} per class"
                 yield Finding(problem=True, text=text)
         for part in PARTS[1:]:
             if unknown := sorted(set(self.folders[part]) - train):
@@ -225,7 +226,7 @@ class _Survey:
             yield Finding(problem=False, text=text)
         for part, loose in self.loose.items():
             if loose:
-                text = f"{counted(loose, 'photo')} in no class folder of {part}, which will not be used"
+                text = f"{counted(loose, 'photo')} of {part} outside the class folders will not be used"
                 yield Finding(problem=False, text=text)
 
 
@@ -238,7 +239,7 @@ def _duplicates(group: list[_Photo]) -> Duplicates:
 
 
 def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
-    """Photos in two classes and two parts give two findings, since there are two things to fix."""
+    """A picture in two classes and in two parts gives two findings, because both must be fixed."""
     for problem, what, groups in (
         (True, "in more than one class, so one label is wrong", [one for one in duplicates if one.two_classes]),
         (
@@ -261,6 +262,7 @@ def _sizes(outcomes: list[Outcome]) -> Sizes:
 
 
 def _spread(values: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> tuple[int, int, int]:
+    """Smallest, median, largest."""
     return int(values.min()), int(median(values.tolist())), int(values.max())
 
 

@@ -34,7 +34,7 @@ class Downloaded(NamedTuple):
     unpacked: Unpacked
     archive_bytes: int
     sha256: str
-    """Of the archive."""
+    """SHA-256 of the archive, hexadecimal."""
 
 
 def download(
@@ -42,10 +42,10 @@ def download(
 ) -> Downloaded:
     """Unpack the archive at `source`, an http(s) address or a local zip or tar file, as the folder `out`.
 
-    A single top-level folder in the archive is removed: `landmark_images/train/...` becomes `out/train/...`. The bytes
-    of an interrupted download stay in a hidden file next to `out`, and the same call resumes there.
+    A single top-level folder in the archive is removed: `landmark_images/train/...` becomes `out/train/...`. An
+    interrupted download is kept in a hidden file next to `out`, and the same call resumes it.
 
-    Raises UsageError if `out` exists already, the archive cannot be read, is not the expected one, or is refused;
+    Raises UsageError if `out` exists already, the archive cannot be read, has another SHA-256, or is unsafe to unpack;
     DownloadError if the connection keeps breaking; OutputError, LockedError; Interrupted on SIGINT or SIGTERM.
     """
     options = options or DownloadOptions()
@@ -86,7 +86,7 @@ def default_folder(source: str) -> Path:
     name = PurePosixPath(unquote(urlsplit(source).path)).name if is_address(source) else Path(source).name
     stem = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
     if not stem.strip(".") or stem == name:
-        raise UsageError(f"{display_path(source)}: has no file name to name the folder after", advice="name_folder")
+        raise UsageError(f"{display_path(source)}: has no file name to use for the folder", advice="name_folder")
     return Path("data") / stem
 
 

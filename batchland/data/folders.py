@@ -1,4 +1,4 @@
-"""Folders of a labelled data set: DATA/train or DATA, DATA/val, and one folder a class in them."""
+"""Folders of a labelled data set: DATA/train or DATA, DATA/val, and one folder per class in them."""
 
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,9 @@ def class_folders(folder: Path) -> list[str]:
     names = subfolders(folder)
     if len(names) < 2:
         found = f"only one class folder ({names[0]})" if names else "no class folders"
-        raise UsageError(f"{folder}: {found}; training needs one folder a class, CLASS/*.jpg, and at least two classes")
+        raise UsageError(
+            f"{folder}: {found}; training needs one folder per class, CLASS/*.jpg, and at least two classes"
+        )
     return names
 
 

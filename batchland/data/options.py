@@ -16,7 +16,7 @@ def _sha256(text: str) -> str:
 
 
 class UnpackLimits(Options):
-    """Limits of what an archive may unpack to: above any set of photos, below what a zip bomb reaches."""
+    """Limits for unpacking an archive: higher than any photo data set needs, lower than a zip bomb reaches."""
 
     max_bytes: Annotated[int, Field(gt=0)] = 64 << 30
     """Largest archive to accept, packed and unpacked, in bytes."""

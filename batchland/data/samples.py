@@ -1,4 +1,4 @@
-"""Draw some photos of each class on one sheet, a row a class."""
+"""Draw some photos of each class on a contact sheet, with one row per class."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -40,7 +40,7 @@ def contact_sheet(classes: Sequence[ClassSamples]) -> Image.Image:
 
 
 def _lines(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """The label wrapped at spaces, cut to the lines that fit in a row."""
+    """Wrap the label at spaces, and drop the lines that do not fit in the row."""
     lines: list[str] = [""]
     for word in one_line(label, 100).split():
         longer = f"{lines[-1]} {word}".strip()

@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
     folder: Path
     parts: dict[str, dict[str, int]]
-    """Part to class folder to number of photos."""
+    """`parts[part][class folder]` is a number of photos."""
 
 
 def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
@@ -41,8 +41,8 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     The same photos, seed and shares give the same split. Copies of a photo in a class stay together. `out` appears
     complete or not at all; DATA is not changed.
 
-    Raises UsageError if DATA is no folder of class folders or contains `out`, a class has too few photos to give every
-    part one, or photos are in subfolders of the class folders; OutputError if `out` cannot be written.
+    Raises UsageError if DATA is no folder of class folders or contains `out`, a class has too few photos for
+    every part, or photos are in subfolders of the class folders; OutputError if `out` cannot be written.
     """
     options = options or SplitOptions()
     if out.resolve().is_relative_to(data.resolve()):
@@ -65,7 +65,7 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
 
 
 def _names(folder: Path) -> list[str]:
-    """Names of the photos of a class."""
+    """File names of the photos of a class. Raises UsageError if there are none, or some in subfolders."""
     names = []
     for ref in list_images(folder):
         if ref.error:
@@ -86,7 +86,7 @@ def _require_match(folder: Path, prefix: re.Pattern[str], names: list[str]) -> N
 
 
 def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOptions) -> None:
-    with _random_state_kept(), _bar_on_terminals_only():
+    with _restore_random_state(), _show_bar_on_terminals_only():
         try:
             splitfolders.ratio(
                 folder,
@@ -156,7 +156,7 @@ def _rename_parts(made: Path, parts: dict[str, float], classes: list[str]) -> No
 
 
 @contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _restore_random_state() -> Iterator[None]:
     """Restore the global random generator, which split-folders seeds."""
     state = random.getstate()
     try:
@@ -166,7 +166,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bar_on_terminals_only() -> Iterator[None]:
+def _show_bar_on_terminals_only() -> Iterator[None]:
     """Silence split-folders' progress bar where stderr is not a terminal."""
     with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         yield

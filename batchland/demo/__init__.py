@@ -1,1 +1,1 @@
-"""The sample set, and everything that batchland does, run on it once."""
+"""Draw a sample data set, and run every step of batchland on it once."""

@@ -33,7 +33,7 @@ BROKEN_FILES: Final[dict[str, ErrorCode]] = {
 _INCOMING: Final = {
     **{f"2026-11-23/camera-1/IMG_{number:04}.jpg": "jpeg" for number in range(1, 9)},
     "2026-11-23/camera-1/IMG_0010.JPG": "jpeg sideways",
-    "2026-11-23/camera-1/IMG_0011.jpg": "png",  # a PNG by its content, which decides
+    "2026-11-23/camera-1/IMG_0011.jpg": "png",  # a PNG in spite of its name; the content decides
     "2026-11-23/camera-1/IMG_0012 (copy).jpg": "jpeg progressive",
     "2026-11-23/camera-2/DSC_0101.jpg": "jpeg 4:4:4",
     "2026-11-23/camera-2/DSC_0102.jpg": "jpeg grey",
@@ -68,7 +68,7 @@ class SampleSummary:
     incoming_files: int
     """Files below `incoming` with an image's extension: 25, whatever the seed. A notes.txt beside them is ignored."""
     broken_files: int
-    """How many of `incoming_files` must fail: 3, one each as `truncated`, `empty`, `not_an_image` (BROKEN_FILES)."""
+    """Number of `incoming_files` that must fail: 3, one each as `truncated`, `empty`, `not_an_image` (BROKEN_FILES)."""
 
 
 def draw_sample(root: Path, *, seed: int = 0, images: int = 480) -> SampleSummary:

@@ -1,4 +1,4 @@
-"""A check of the doctor: its result, and how it survives what is broken."""
+"""The result of a check, and `guarded`, which turns an exception in a check into a failed result."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
@@ -15,11 +15,11 @@ class Check(NamedTuple):
     state: State
     found: str
     advice: str = ""
-    """What to do about it; empty where nothing needs doing."""
+    """What the user should do; empty if nothing."""
 
 
 def guarded(name: str, check: Callable[..., Iterator[Check]], *arguments: Any) -> Iterator[Check]:
-    """The results of a check; if it raises, the error is the result."""
+    """Run a check and yield its results. If it raises, yield a failed result with the error."""
     try:
         yield from check(*arguments)
     except BatchlandError as error:

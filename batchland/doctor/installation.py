@@ -120,7 +120,7 @@ def _cuda_provider() -> Iterator[Check]:
         yield Check("cuda", "ok", f"{session.provider} ran a convolution on {session.device}")
         yield from check_jpeg_decoder("cuda")
     else:
-        yield Check("cuda", "warn", f"not usable: {session.fallback}", "nothing, if the CPU is meant to score")
+        yield Check("cuda", "warn", f"not usable: {session.fallback}", "nothing to do if you score on the CPU")
 
 
 def check_jpeg_decoder(kind: Literal["cpu", "cuda"]) -> Iterator[Check]:

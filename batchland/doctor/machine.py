@@ -10,19 +10,19 @@ from batchland.doctor.check import Check
 from batchland.system.cores import machine_memory, usable_cores, usable_memory
 
 LITTLE_MEMORY: Final = 2 * 2**30
-"""Bytes. A warning below it: scoring with either built-in model, 32 images at a time, takes about half of it."""
+"""Bytes. Warn below this: scoring with a built-in model in batches of 32 takes about half of it."""
 LITTLE_DISK: Final = 2**30
-"""Bytes. A warning below it."""
+"""Bytes. Warn below this."""
 
 
 def check_cores() -> Iterator[Check]:
-    """How many cores may be used."""
+    """Report the usable cores."""
     cores, host = usable_cores(), os.cpu_count() or 1
     yield Check("cores", "ok", f"{cores} usable" + (f" of the machine's {host}" if cores < host else ""))
 
 
 def check_memory() -> Iterator[Check]:
-    """How much memory may be used."""
+    """Report the usable memory; warn if it is little."""
     memory, machine = usable_memory(), machine_memory()
     found = f"{_gigabytes(memory)} usable" + (f" of the machine's {_gigabytes(machine)}" if memory < machine else "")
     if memory >= LITTLE_MEMORY:
@@ -32,7 +32,7 @@ def check_memory() -> Iterator[Check]:
 
 
 def check_disk(name: str, folder: Path) -> Iterator[Check]:
-    """Whether `folder`, or the nearest parent that exists, can be written, and how much is free."""
+    """Check that `folder`, or its nearest existing parent, is writable and has free space."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=existing) as probe:

@@ -1,9 +1,10 @@
-"""The smallest classifier that needs cuDNN, to find out whether a device really computes."""
+"""Run a tiny classifier with one convolution (which needs cuDNN on a GPU) to test whether a device works."""
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -13,7 +14,7 @@ from batchland.models.session import Session, open_session
 
 
 def run_probe(device: str) -> Session:
-    """The session that has just classified two images on `device`. Raises DeviceError and ModelError."""
+    """Classify two images on `device`; return the session. Raises DeviceError and ModelError."""
     with tempfile.TemporaryDirectory(prefix="batchland-") as folder:
         session = open_session(_write_probe(Path(folder) / "probe.onnx"), device)
         session.predict(np.zeros((2, *session.card.preprocess.shape), np.uint8))
@@ -21,7 +22,7 @@ def run_probe(device: str) -> Session:
 
 
 def _write_probe(path: Path) -> Path:
-    """One convolution, pooling, softmax."""
+    """Write an ONNX model of one convolution, pooling and softmax. Returns `path`."""
     card = ModelCard(
         name="probe",
         architecture="one convolution",
@@ -42,9 +43,14 @@ def _write_probe(path: Path) -> Path:
         "probe",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *card.preprocess.shape])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(card.classes)])],
-        [numpy_helper.from_array(np.full((2, 3, 3, 3), 0.01, np.float32), "weights")],
+        [numpy_helper.from_array(_weights(), "weights")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     onnx.save(model, path)
     return path
+
+
+def _weights() -> npt.NDArray[np.float32]:
+    """Random weights of the convolution, [classes, channels, height, width]."""
+    return np.random.default_rng(0).normal(0, 0.002, (2, 3, 3, 3)).astype(np.float32)

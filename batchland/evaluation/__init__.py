@@ -1,1 +1,1 @@
-"""From predictions and labels: figures, intervals, slices, gates, comparisons."""
+"""Evaluate predictions against labels: figures, confidence intervals, slices, gates, comparisons."""

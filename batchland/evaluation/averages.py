@@ -1,9 +1,9 @@
 """Averages over classes (macro, weighted) of precision, recall and F1, with confidence intervals.
 
-Resampling cannot give these intervals: with few images a class, resampled test sets have fewer classes that are ever
-predicted and lower precisions than the test set itself, so that percentile intervals lie beside their own figure. Here,
-the delta method gives the variance, a Wilson interval with the effective number of images follows from it, and the
-interval is widened by the estimated bias of the figure. benchmarks/results/intervals.md has the coverage by simulation.
+These intervals do not use resampling. With few images per class, a resampled test set has fewer predicted classes and
+lower precisions than the test set itself, so a percentile interval can exclude the figure that it belongs to. Instead,
+the delta method gives the variance, the variance gives the effective number of images for a Wilson interval, and the
+estimated bias of the figure widens this interval. benchmarks/results/intervals.md has the simulated coverage.
 """
 
 from typing import Final, Literal, NamedTuple
@@ -17,11 +17,11 @@ Kind = Literal["recall", "precision", "f1"]
 Weighting = Literal["macro", "weighted"]
 
 MIN_IMAGES_PER_CLASS: Final = 10
-"""Mean number of images per class from which on averages of precision and F1 have an interval."""
+"""Averages of precision and F1 have no interval if the mean number of images per class is below this."""
 
 
 class Cells(NamedTuple):
-    """A confusion matrix without zeros: [cells]."""
+    """The non-zero cells of a confusion matrix. Each array has the shape [cells]."""
 
     truth: Ints
     predicted: Ints
@@ -40,27 +40,27 @@ class Cells(NamedTuple):
 
     @property
     def correct(self) -> Ints:
-        """Images per class whose first choice is right."""
+        """Correctly classified images per class."""
         hit = self.truth == self.predicted
         return _sum_by(self.truth[hit], self.images[hit], self.classes)
 
 
 def confusion_cells(truth: Ints, predicted: Ints, classes: int) -> tuple[Cells, Ints]:
-    """Count (true, predicted) pairs; and the cell of each image. Cells are ordered by (truth, predicted)."""
+    """Count (true, predicted) pairs. Returns the cells, sorted by these pairs, and the cell index of each image."""
     codes, cell, images = np.unique(truth * classes + predicted, return_inverse=True, return_counts=True)
     return Cells(codes // classes, codes % classes, images, classes), cell
 
 
 class Average(NamedTuple):
-    """A weighted mean of one figure of the classes, as a function of the confusion counts."""
+    """A weighted mean of one figure over the classes, and its derivatives with respect to the confusion counts."""
 
     value: float
     weights: Floats
-    """Of the classes; their sum is 1."""
+    """Weight of each class, [classes]; the sum is 1."""
     influence: Floats
-    """Derivative of the value by the number of images in each cell, [cells]."""
+    """Derivative of the value with respect to the number of images in each cell, [cells]."""
     bias: float
-    """Estimated expectation of the value less its value in an infinite test set of the same class mix."""
+    """Estimated bias: expected value minus the value in an infinite test set with the same class mix."""
     has_interval: bool
     """Whether there are enough images per class."""
 
@@ -84,7 +84,7 @@ def average(kind: Kind, weighting: Weighting, cells: Cells) -> Average:
         variance_correct = np.bincount(cells.truth[hit], spread[hit], cells.classes)
         bias = float((weights * (values * variance_given - factor * variance_correct) / total**2).sum())
     return Average(
-        value=min(float((weights * values).sum()), 1.0),  # rounding
+        value=min(float((weights * values).sum()), 1.0),  # rounding errors can exceed 1
         weights=weights,
         influence=by_given[cells.predicted] + np.where(hit, by_correct[cells.truth], 0.0),
         bias=bias,
@@ -100,7 +100,7 @@ def average_figure(kind: Kind, weighting: Weighting, cells: Cells, confidence: f
     variance = stratified_variance(cells.truth, cells.images, found.influence, found.weights)
     if variance > 0 and 0 < found.value < 1:
         effective = found.value * (1 - found.value) / variance
-    else:  # all right or all wrong: what the variance would be if all classes were alike
+    else:  # the estimated variance is 0; use the effective size for classes with equal variance
         present = cells.support > 0
         effective = 1 / float((found.weights[present] ** 2 / cells.support[present]).sum())
     low, high = wilson(found.value * effective, effective, confidence)
@@ -112,7 +112,7 @@ def average_figure(kind: Kind, weighting: Weighting, cells: Cells, confidence: f
 
 
 def difference_bounds(a: Average, b: Average, truth: Ints, influence: Floats, confidence: float) -> tuple[float, float]:
-    """Interval of b less a over the same images. influence: of b less a, per image [images]; truth: their classes."""
+    """Interval of b - a over the same images. truth: true classes; influence: that of b - a; both [images]."""
     variance = stratified_variance(truth, np.ones(len(truth), np.int64), influence, a.weights)
     half, bias, value = z_score(confidence) * variance**0.5, b.bias - a.bias, b.value - a.value
     return value - half - max(bias, 0.0), value + half + max(-bias, 0.0)

@@ -36,9 +36,9 @@ class Comparison:
 
 
 def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: CompareOptions | None = None) -> Comparison:
-    """Compare B with A over the images that both scored. Differences are B less A.
+    """Compare B with A over the images that both scored. Differences are B - A.
 
-    a, b: evaluations, or reports as `read_report` gives them. Raises UsageError if they have no image in common.
+    a, b: evaluations, or reports from `read_report`. Raises UsageError if they have no image in common.
     """
     options = options or CompareOptions()
     pairs, account = pair(a, b)
@@ -84,7 +84,7 @@ def _side_document(side: "Report | Evaluation", name: str) -> ComparedEvaluation
 
 
 def _names(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[str, str]:
-    """What tells the two apart: the models' names, the predictions' files, their folders, or else A and B."""
+    """Two different names: of the models, else of the predictions' files, else of their folders, else A and B."""
     paths = [Path(side.summary.predictions) for side in (a, b)]
     for left, right in (
         (a.summary.model.name, b.summary.model.name),

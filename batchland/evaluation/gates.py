@@ -39,7 +39,7 @@ CLASS_FIGURES: Final = {
 COUNTS: Final = tuple(name for name, field in LabelAccount.model_fields.items() if field.annotation is int)
 _CLASS_COUNTS: Final = ("support", "failed")
 _LARGEST: Final = {"log_loss": math.inf, "brier": 2.0}
-"""Largest value of figures that are not shares."""
+"""Largest possible value of the figures that can exceed 1."""
 _GATE: Final = re.compile(r"(?P<name>.+?)\s*(?P<operator><=|>=|<|>)\s*(?P<limit>[0-9.eE+-]+)\s*(?P<percent>%?)")
 _DROP: Final = re.compile(r"drop\(\s*(.+?)\s*\)")
 _CLASS: Final = re.compile(r"class\[(.+)\]\.(\w+)")
@@ -52,13 +52,13 @@ class Gate(NamedTuple):
     name: str
     """A figure, a count, or `class[LABEL].figure`."""
     drop: bool
-    """Whether the value is the baseline's figure less the present one."""
+    """Whether the value is the baseline's figure minus the current one."""
     operator: str
     limit: float
 
 
 class GateResult(NamedTuple):
-    """A gate and its verdict."""
+    """A gate, and whether it failed."""
 
     gate: Gate
     failed: bool
@@ -86,7 +86,7 @@ def parse_gate(text: str) -> Gate:
     asked = of_class[2] if of_class else name
     if asked not in known:
         near = near_miss(asked, known)
-        remedy = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
+        remedy = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
         raise UsageError(f"gate {text!r}: unknown figure {asked!r} ({remedy})")
     gate = Gate(text.strip(), name, drop is not None, found["operator"], limit)
     _check_limit(gate, asked, counts=_CLASS_COUNTS if of_class else COUNTS)
@@ -96,16 +96,16 @@ def parse_gate(text: str) -> Gate:
 def check_gates(
     gates: Sequence[Gate], evaluation: "Evaluation | Report", baseline: "Evaluation | Report | None" = None
 ) -> tuple[GateResult, ...]:
-    """The verdict on each gate, in order. baseline: an earlier report, needed for `drop(...)`.
+    """Check each gate; the results are in the same order. baseline: an earlier report, needed for `drop(...)`.
 
-    A gate whose figure is missing fails: a night in which no image could be read passes no gate. Raises UsageError if
-    a gate names a class that the model does not have, or a drop has no baseline.
+    A gate fails if its figure is missing, as all accuracy figures are if no image could be read. Raises UsageError if a
+    gate names a class that the model does not have, or if a drop has no baseline.
     """
     return tuple(_check(gate, evaluation, baseline) for gate in gates)
 
 
 def raise_if_failed(results: Sequence[GateResult], report: Path) -> None:
-    """Raise GateFailedError, in one line, if a gate failed."""
+    """Raise one GateFailedError that names all gates that failed, if any did."""
     failed = [result.message for result in results if result.failed]
     if failed:
         more = f" (and {len(failed) - 1} more: {'; '.join(failed[1:])})" if len(failed) > 1 else ""
@@ -140,7 +140,7 @@ def _check(gate: Gate, evaluation: "Evaluation | Report", baseline: "Evaluation 
         message = f"{gate.name} went from {shown(before)} to {shown(value)}"
         if baseline.summary.labels.fingerprint != evaluation.summary.labels.fingerprint:
             message += ", on other images or labels"
-        # Rounded: with floats, 0.80 - 0.78 > 0.02.
+        # Rounded, because 0.80 - 0.78 > 0.02 in floating point.
         value = None if value is None or before is None else round(before - value, 12)
     failed = value is None or OPERATORS[gate.operator](value, gate.limit)
     return GateResult(gate, failed, value, f"{message} (fails if {gate.text})")

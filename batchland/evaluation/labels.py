@@ -63,7 +63,7 @@ def read_labels(source: Path, predicted: pa.ChunkedArray, image_root: str) -> La
 def match_classes(names: Collection[str], classes: Sequence[ClassName]) -> ClassMatch:
     """Match each name with the model's class folders, then its labels, then its labels without the folder's number.
 
-    Composed and decomposed Unicode characters (NFC, NFD) match each other, unless they tell two classes apart.
+    Composed and decomposed Unicode characters (NFC, NFD) match each other, unless two classes differ only in that.
     """
     by_folder = _indices([name.folder for name in classes])
     by_label = _indices([name.label for name in classes])
@@ -213,7 +213,7 @@ def _check_columns(source: Path, found: Sequence[str]) -> None:
             f"{source}: has no column {' and no column '.join(map(repr, missing))}, it has "
             f"{enumerate_names(list(found))}; labels need the columns 'image' and 'label'"
         )
-    if {"status", "probability"} <= set(found):  # compared with themselves, they would be perfect
+    if {"status", "probability"} <= set(found):  # predictions compared with themselves would be perfect
         raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")
 
 

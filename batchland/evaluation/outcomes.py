@@ -53,7 +53,7 @@ class Outcomes:
     predicted: Ints
     """First choice; -1 where failed."""
     probability: Floats
-    """Of the first choice; NaN where failed. Margin, true_probability and squares alike."""
+    """Probability of the first choice. NaN for failed images, as in margin, true_probability and squares."""
     margin: Floats
     true_rank: Ints
     """Rank of the true class among the choices kept, from 1; 0 beyond them and where failed."""

@@ -23,7 +23,7 @@ class Side(NamedTuple):
     predicted: Ints
     """First choice, as an index into Pairs.classes."""
     probability: Floats
-    """Of the first choice."""
+    """Probability of the first choice."""
     true_rank: Ints
     """Rank of the true class among the choices kept, from 1; 0 beyond them."""
     true_probability: Floats
@@ -39,7 +39,7 @@ class Pairs:
     images: pa.Array
     file_size: pa.Array
     truth: Ints
-    """As an index into `classes`."""
+    """True class, as an index into `classes`."""
     a: Side
     b: Side
     classes: tuple[str, ...]

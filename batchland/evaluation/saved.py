@@ -56,7 +56,9 @@ def read_summary(folder: Path) -> EvaluationSummary:
         return EvaluationSummary.model_validate_json(path.read_bytes())
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-        raise UsageError(f"{path}: not a summary that this batchland reads ({field}); evaluate again") from error
+        raise UsageError(
+            f"{path}: not a summary that this version of batchland can read ({field}); evaluate again"
+        ) from error
 
 
 def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False) -> None:

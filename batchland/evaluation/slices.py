@@ -139,14 +139,14 @@ def _named(dimension: str, values: pa.Array) -> _Parts:
 
 
 def _extensions(images: pa.Array) -> pa.Array:
-    """By file name; jpg, jpeg, jpe and jfif are all `jpg`."""
+    """The file name extension of each image; jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
     found = pc.utf8_lower(pc.struct_field(pc.extract_regex(images, r"\.(?P<extension>[^./]+)$"), "extension"))
     found = pc.replace_substring_regex(pc.fill_null(found, "none"), "^(jpeg|jpe|jfif)$", "jpg")
     return pc.replace_substring_regex(found, "^tif$", "tiff")
 
 
 def _source_folders(images: pa.Array, truth: Ints) -> pa.Array:
-    """The folders of each image, `a/b`, without the level that names its class; empty where it lies in none."""
+    """The folders of each image, `a/b`, without the level that names its class; empty without a folder."""
     folders = [name.split("/")[:-1] for name in images.to_pylist()]
     for level in range(max(map(len, folders))):
         seen = {(path[level], label) for path, label in zip(folders, truth, strict=True) if len(path) > level}

@@ -30,7 +30,7 @@ _log = logging.getLogger("batchland")
 
 
 class CrashGuard:
-    """Context manager whose `load` is a `load_image` that handles suspects in a subprocess. Thread-safe.
+    """Context manager. Its `load` works like `load_image`, but decodes suspects in a subprocess. Thread-safe.
 
     folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images.
     """
@@ -76,7 +76,7 @@ class CrashGuard:
             os.close(self._notes)
 
     def load(self, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
-        """See `load_image`. A suspect is decoded to pixels; it is `crashed` if its subprocess dies.
+        """See `load_image`. Suspects are decoded on the CPU; the error is `crashed` if the subprocess crashes.
 
         Raises EngineError if a suspect needs a subprocess and none can be started.
         """
@@ -118,12 +118,12 @@ class CrashGuard:
         try:
             yield
         except BaseException:
-            self._thread.slots = []  # keep these notes, whatever the thread loads next
+            self._thread.slots = []  # keep these notes while the thread loads other images
             raise
         self._note([b""] * len(names))
 
     def _note(self, names: Sequence[bytes]) -> None:
-        """Takes a few microseconds. A note outlives the process, but not a crash of the machine (no fsync)."""
+        """Write a note in a few microseconds. It survives a crash of the process, not of the machine (no fsync)."""
         if self._notes is None:
             return
         slots: list[int] = self._thread.__dict__.setdefault("slots", [])

@@ -22,9 +22,9 @@ from batchland.images.sources.refs import ImageRef, read_image
 from batchland.system.cores import usable_cores
 
 MAX_HANGING: Final = 64
-"""Threads that may wait for their images at once, each beyond the timeout, before the storage counts as unavailable."""
+"""The storage counts as unavailable if this many threads wait for an image for longer than the timeout."""
 MAX_ABANDONED: Final = 2
-"""Decoders that were given up and still run, each with a core and a picture's memory. While there are so many, other
+"""From this number of decoders on that were given up and still run (each uses a core and memory for a picture), other
 images are decoded in subprocesses, which can be killed."""
 MAX_WORKERS: Final = 64
 """Most threads that the loader starts by itself. `num_workers` may be larger."""
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
     """uint8 [batch, height, width, 3]; valid until the next batch is requested."""
     outcomes: Sequence[Outcome]
     encoded: Mapping[int, Encoded] = MappingProxyType({})
-    """By row: JPEGs for a GPU to decode."""
+    """Row to the JPEG that a GPU will decode."""
 
     @property
     def failed(self) -> int:
@@ -179,12 +179,12 @@ def next_refs(images: Iterator[ImageRef | None], count: int) -> list[ImageRef]:
 
 
 class _Attempt:
-    """One image in the hands of a thread: whether it is being read or decoded, and for how long."""
+    """One image that a thread is working on: whether it is being read or decoded, and for how long."""
 
     def __init__(self) -> None:
         self.decoding = False
         self.returned = False
-        """Whether its thread has come back, too late."""
+        """Whether its thread has returned, after the timeout."""
         self._isolated = False
         self._clock = _thread_cpu_clock()
         self._begin = self._active = time.monotonic()
@@ -229,7 +229,7 @@ _abandoned: Final[set[_Attempt]] = set()
 
 
 def abandoned_decoders() -> int:
-    """How many decoders were given up and still run. A decoder that ends while Python shuts down may crash it."""
+    """Number of decoders that were given up and still run. One that ends while Python shuts down may crash Python."""
     return len(_abandoned)
 
 
@@ -329,7 +329,7 @@ class _Workers:
         self._stopping = threading.Event()
         self._count = 0
         self._hanging: set[_Attempt] = set()
-        """Attempts that were given up while reading, and whose threads have not come back."""
+        """Attempts that were given up while reading and have not returned."""
         self._lock = threading.Lock()
         for _ in range(count):
             self.add()
@@ -339,7 +339,7 @@ class _Workers:
         threading.Thread(target=self._work, name=f"decode-{self._count}", daemon=True).start()
 
     def grow(self, count: int) -> None:
-        """Have at least so many threads."""
+        """Start threads until there are at least `count`."""
         while self._count < count:
             self.add()
 

@@ -1,4 +1,4 @@
-"""Turn image bytes into pixels, once, for training and scoring alike.
+"""Turn image bytes into pixels, in the same way for training and for scoring.
 
 `fit(decode(data, spec), spec)` is the whole path. Training augments between the two calls; nothing else differs.
 Normalisation is part of the model: mean and standard deviation are inside the ONNX graph.
@@ -71,7 +71,7 @@ class PreprocessSpec(BaseModel):
     @model_validator(mode="after")
     def _crop_knows_its_side(self) -> "PreprocessSpec":
         if (self.fit == "crop") != (self.shorter_side is not None):
-            raise ValueError("shorter_side goes with fit = 'crop', and only with it")
+            raise ValueError("shorter_side must be given if fit is 'crop', and only then")
         if self.shorter_side is not None and self.shorter_side < max(self.height, self.width):
             raise ValueError(f"shorter_side must be at least {max(self.height, self.width)}, the size that is cut out")
         return self
@@ -166,11 +166,11 @@ class ResizeGeometry(NamedTuple):
     height: int
     left: int
     top: int
-    """Where the cut begins, whose size is the spec's."""
+    """Top left corner of the crop, which has the size in the spec."""
 
 
 def resize_geometry(width: int, height: int, spec: PreprocessSpec) -> ResizeGeometry:
-    """How `fit` brings a picture of this size to the spec's (with `crop`, by torchvision's rounding)."""
+    """How `fit` resizes and crops a picture of this size (for `crop`, rounded as torchvision does)."""
     if spec.shorter_side is None:
         return ResizeGeometry(spec.width, spec.height, 0, 0)
     across, down = (spec.shorter_side * side // min(width, height) for side in (width, height))

@@ -2,7 +2,7 @@
 
     this process    image and limits  ->  server         a new interpreter, started with the first image
                                           supervisor     forked from it for the image: waits for the decoder
-    this process    <-  pixels            decoder        forked from that: decodes, or dies of a signal
+    this process    <-  pixels            decoder        forked from it: decodes the image, or is killed
     this process    <-  exit status       supervisor
 
 Forking a server that has everything imported takes a few milliseconds; this process itself cannot fork, because it has
@@ -35,7 +35,7 @@ _BASE_BYTES: Final = 2 * 1024**3
 _BYTES_PER_PIXEL: Final = 32
 """Address space of a decoder: for the interpreter, and twice what the worst picture of max_pixels needs."""
 _WAIT_FACTOR: Final = 10
-"""A decoder that neither ends nor takes CPU time is killed after so many times its limit of CPU seconds."""
+"""A decoder that uses no CPU time is killed after its limit of CPU seconds times this factor, in wall seconds."""
 _START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 5.0
 _STATUS: Final = struct.Struct("<i")
@@ -46,7 +46,7 @@ _SERVER: Final = (
 
 
 class SubprocessDecoder:
-    """Context manager whose `load` is a `load_image` that survives any image. Thread-safe.
+    """Context manager. Its `load` works like `load_image`, in a subprocess that may crash. Thread-safe.
 
     timeout: CPU seconds that one image may take to decode.
     """
@@ -68,7 +68,7 @@ class SubprocessDecoder:
                 self._server = None
 
     def load(self, ref: ImageRef, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
-        """See `load_image`. An image whose decoder dies is `crashed`, or `timeout` if it was killed for its time.
+        """See `load_image`. The error is `crashed` if the decoder crashes, and `timeout` if it exceeds its time limit.
 
         Raises EngineError if no subprocess can be started.
         """
@@ -150,7 +150,9 @@ class _Server:
             try:
                 with theirs:
                     socket.send_fds(self._control, [b"\n"], [theirs.fileno()])
-                with suppress(BrokenPipeError, ConnectionResetError):  # the decoder died before it had read everything
+                with suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # the decoder crashed before it had read everything
                     ours.sendall(request)
                     ours.shutdown(socket.SHUT_WR)
                 answer = _read_all(ours)
@@ -208,7 +210,7 @@ def _supervise(connection: socket.socket) -> Never:
             _decode_request(connection)
         _, status = os.waitpid(decoder, 0)
         with suppress(OSError):
-            connection.shutdown(socket.SHUT_RD)  # whoever still sends to a dead decoder gets an error
+            connection.shutdown(socket.SHUT_RD)  # then sending to a crashed decoder raises an error
         connection.sendall(_STATUS.pack(status))
     except BaseException:
         traceback.print_exc()

@@ -35,7 +35,7 @@ OutputKind = Literal["auto", "logits", "probabilities"]
 _TOLERANCE: Final = 1e-3
 """Largest difference of a probability between a picture alone and the same picture in a batch."""
 _PICTURES: Final = 16
-"""Number of drawn pictures on which the outputs are examined."""
+"""Number of generated pictures on which the outputs are examined."""
 _BYTE: Final = 1 / 255
 
 
@@ -81,8 +81,8 @@ def adopt(
 
     - classes: the labels in the order of the model's outputs, as `read_class_list` reads them.
     - preprocess: a name in PRESETS, or a JSON file with the fields of ForeignPreprocess.
-    - output: what the model gives; `auto` runs it on drawn pictures and looks at the numbers.
-    - name: of the card; None takes that of the file.
+    - output: what the model gives; `auto` runs it on generated pictures to find out.
+    - name: name in the card; by default the name of the file.
     - precision: `fp16` converts all but normalisation and softmax to half floats.
 
     `out` appears only if its answers are probabilities, the same for a picture alone and in a batch; its canaries are
@@ -143,7 +143,7 @@ def _preprocess(text: str, source: ForeignInput) -> ForeignPreprocess:
     path = Path(text)
     if not path.exists():
         near = near_miss(text, PRESETS)
-        hint = f"did you mean {near!r}?" if near else f"known are {', '.join(PRESETS)}, or a JSON file"
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
         raise UsageError(f"preprocess {text!r}: neither a known name nor a file ({hint})")
     try:
         spec = ForeignPreprocess.model_validate_json(read_regular(path))
@@ -162,7 +162,7 @@ def _preprocess(text: str, source: ForeignInput) -> ForeignPreprocess:
 def _output_kind(
     path: Path, raw: onnx.ModelProto, shape: tuple[int, int, int], requested: OutputKind
 ) -> Literal["logits", "probabilities"]:
-    """Whether the model gives logits or probabilities, judged by its outputs for drawn pictures, without a softmax.
+    """Whether the model gives logits or probabilities, judged by its outputs for generated pictures, without a softmax.
 
     Raises ModelError if it gives neither, UsageError if that is not what was requested.
     """
@@ -193,7 +193,7 @@ def _output_kind(
 
 
 def _raw_outputs(path: Path, raw: onnx.ModelProto, shape: tuple[int, int, int]) -> Probabilities:
-    """Outputs for drawn pictures, one picture at a time, float32 [pictures, classes]."""
+    """Outputs for generated pictures, one picture at a time, float32 [pictures, classes]."""
     pictures = probe_pictures(shape, _PICTURES)
     try:
         session = create_session(raw.SerializeToString(), [(CPU, {})])

@@ -31,7 +31,7 @@ _WIDE_RANGE: Final = 0.2
 """A model whose probabilities differ less than this between pictures gets a smaller tolerance, in proportion."""
 _LEAST_TOLERANCE: Final = 1e-4
 _SIDES: Final = (64, 97, 150, 233, 320)
-"""Pixels of the drawn pictures' sides."""
+"""Sides of the generated pictures, in pixels."""
 _FORMATS: Final[tuple[dict[str, Any], ...]] = (
     {"format": "JPEG", "quality": 92, "subsampling": "4:4:4"},
     {"format": "JPEG", "quality": 80, "subsampling": "4:2:0"},
@@ -107,7 +107,9 @@ def read_canaries(model: Path) -> Canaries | None:
         return Canaries(info, files, np.array(table["probabilities"].to_pylist(), np.float32))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, ValidationError) as error:
         problem = str(error).partition("\n")[0]
-        raise ModelError(f"{path}: not canaries that this batchland reads ({problem}); make the model again") from error
+        raise ModelError(
+            f"{path}: not canaries that this version of batchland can read ({problem}); make the model again"
+        ) from error
 
 
 def drawn_files() -> dict[str, bytes]:

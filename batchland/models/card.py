@@ -125,8 +125,8 @@ class ModelCard(BaseModel):
             first = error.errors()[0]
             if first["loc"] == ("schema_version",) and isinstance(first["input"], int) and first["input"] > 1:
                 raise ModelError(
-                    f"{source}: its card has schema_version {first['input']}, this batchland reads {SCHEMA_VERSION}; "
-                    f"update batchland, or export the model again"
+                    f"{source}: its card has schema_version {first['input']}, this version of batchland reads "
+                    f"{SCHEMA_VERSION}; update batchland, or export the model again"
                 ) from error
             where = ".".join(str(part) for part in first["loc"]) or "card"
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Read the class labels of a foreign model: one label a line, or a dictionary or list as JSON or Python prints it."""
+"""Read the class labels of a foreign model: one label per line, or a dictionary or list as JSON or Python prints it."""
 
 import ast
 import contextlib
@@ -23,15 +23,15 @@ _BYTE_ORDER_MARK: Final = "\ufeff"
 def read_class_list(path: Path) -> list[str]:
     """Labels in the order of the model's outputs, in Unicode's composed form (NFC), each of them unique.
 
-    Besides one label a line, the file may hold a list of labels, a dictionary from index to label or from label to
+    Besides one label per line, the file may hold a list of labels, a dictionary from index to label or from label to
     index, or a dictionary with such a one as `id2label`. Equal labels get their index appended. Raises UsageError.
     """
     try:
         text = read_regular(path).decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file with one label a line") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file with one label per line") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8 text; give one label a line") from error
+        raise UsageError(f"{path}: is not UTF-8 text; give one label per line") from error
     text = _ASSIGNMENT.sub("", text).strip()
     if text.startswith(("{", "[")):
         labels = _labels_of(path, _literal(path, text))
@@ -39,7 +39,7 @@ def read_class_list(path: Path) -> list[str]:
         labels = [line.strip().removeprefix(_BYTE_ORDER_MARK) for line in text.split("\n")]
         if "" in labels:
             number = labels.index("") + 1
-            raise UsageError(f"{path}: line {number} is empty; give one label a line, in the model's order")
+            raise UsageError(f"{path}: line {number} is empty; give one label per line, in the model's order")
     return _unique(path, [unicodedata.normalize("NFC", label) for label in labels])
 
 
@@ -47,7 +47,7 @@ def _literal(path: Path, text: str) -> Any:
     for parse in (json.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return parse(text)
-    raise UsageError(f"{path}: begins like a dictionary or a list, but cannot be parsed; give one label a line")
+    raise UsageError(f"{path}: begins like a dictionary or a list, but cannot be parsed; give one label per line")
 
 
 def _labels_of(path: Path, value: Any) -> list[str]:

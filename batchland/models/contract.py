@@ -38,7 +38,7 @@ def require_self_contained(path: Path, content: bytes) -> None:
 
     try:
         model = onnx.load_model_from_string(content)
-    except Exception:  # protobuf's errors are its own; onnxruntime will say what is wrong
+    except Exception:  # protobuf has its own exceptions; onnxruntime will report the problem
         return
     outside = next((tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL), None)
     if outside is not None:

@@ -5,15 +5,16 @@ No session is created here; gpu/problems.py explains the errors of sessions.
 
 import contextlib
 import ctypes
-import importlib.util
 import io
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from batchland.errors import DeviceError
+from batchland.models.gpu.architectures import architectures
 from batchland.models.gpu.problems import explain, explain_missing_provider, explain_start, explain_version
 from batchland.models.ort import CUDA, TENSORRT, ort
 
@@ -22,6 +23,24 @@ PATTERN: Final = r"auto|cpu|(?:cuda|tensorrt)(?::(?:all|\d+(?:,\d+)*))?"
 _WHEELS: Final = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDERS: Final = {"cuda": CUDA, "tensorrt": TENSORRT}
 _CUDNN: Final = "libcudnn.so.9"
+_CUDA_LIBRARIES: Final = (
+    "libcudart.so.{cuda}",
+    "libnvJitLink.so.{cuda}",
+    "libnvrtc.so.{cuda}",
+    "libcublasLt.so.{cuda}",
+    "libcublas.so.{cuda}",
+    "libcufft.so.*",
+    "libcurand.so.10",
+    "libnvjpeg.so.{cuda}",
+    _CUDNN,
+)
+"""In NVIDIA's wheels, in the order of their dependencies. `{cuda}` is the major version."""
+_TENSORRT_LIBRARIES: Final = ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*")
+_USUAL_CAPABILITIES: Final = (75, 80, 86, 89, 90, 120)
+"""Compute capabilities, times ten, for which the wheels of onnxruntime-gpu for CUDA 13 hold code."""
+_MAJOR: Final = 75
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR."""
+_MINOR: Final = 76
 _NAME_BYTES: Final = 256
 
 Kind = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -98,19 +117,42 @@ def gpu_model(number: int) -> str:
     return name.value.decode(errors="replace")
 
 
+def architecture_problem(number: int) -> str | None:
+    """Why onnxruntime cannot compute on this kind of GPU. Call only where `gpu_problem` returns None."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuDeviceGet(ctypes.byref(device), number):
+        return None
+    for value, attribute in ((major, _MAJOR), (minor, _MINOR)):
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    capability = 10 * major.value + minor.value
+    if capability in _USUAL_CAPABILITIES:
+        return None
+    known = architectures(_provider_library("cuda"))
+    if known.support(capability):
+        return None
+    return (
+        f"onnxruntime {ort.__version__} has no code for the {gpu_model(number)} of compute capability {major.value}."
+        f"{minor.value}, only for {known}; install an onnxruntime-gpu that was built for it"
+    )
+
+
 def library_problem(kind: GpuKind) -> str | None:
     """Which library the dynamic loader lacks for onnxruntime's provider.
 
     For sessions that were created without the provider and without an error.
     """
     for name in dict.fromkeys((kind, "cuda")):
-        library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
         try:
-            ctypes.CDLL(str(library))
+            ctypes.CDLL(str(_provider_library(name)))
         except OSError as error:
             if "Provider_GetHost" not in str(error):  # onnxruntime itself defines that symbol
                 return explain(str(error))
     return None
+
+
+def _provider_library(name: str) -> Path:
+    return Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
 
 
 def _number(function: Callable[[Any], int]) -> int:
@@ -128,12 +170,22 @@ def _installed(wheel: str) -> bool:
 
 
 def _load_libraries(kind: str) -> None:
-    """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, as far as they are installed."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
-        ort.preload_dlls()
-    wheel = importlib.util.find_spec("tensorrt_libs") if kind == "tensorrt" else None
-    for folder in (wheel and wheel.submodule_search_locations) or ():
-        for name in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):  # the others need the first
-            for library in Path(folder).glob(name):
-                with contextlib.suppress(OSError):
-                    ctypes.CDLL(str(library))
+    """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, wherever on Python's path they are installed.
+
+    onnxruntime's own `preload_dlls` looks only beside onnxruntime, so not in a second site-packages folder.
+    """
+    folders = [folder for entry in sys.path for folder in sorted(Path(entry).glob("nvidia/*/lib"))]
+    _load(folders, [name.format(cuda=ort.cuda_version.partition(".")[0]) for name in _CUDA_LIBRARIES])
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the names of missing libraries
+        ort.preload_dlls()  # also registers providers that onnxruntime ships as plugins
+    if kind == "tensorrt":
+        _load([Path(entry, "tensorrt_libs") for entry in sys.path], _TENSORRT_LIBRARIES)
+
+
+def _load(folders: Sequence[Path], names: Sequence[str]) -> None:
+    """Load the first library of each name that can be loaded; a name may have a wildcard for the version."""
+    for name in names:
+        for library in (path for folder in folders for path in sorted(folder.glob(name))):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(library))
+                break

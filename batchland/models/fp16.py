@@ -19,7 +19,7 @@ TOLERANCE: Final = 0.02
 _FLOAT32: Final = ("Softmax", "LogSoftmax")
 """Operators that stay in float32, besides those on the block list of onnxruntime's converter."""
 _PICTURES: Final = 32
-"""Number of drawn pictures that the two models are compared on."""
+"""Number of generated pictures that the two models are compared on."""
 
 
 def to_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -31,7 +31,7 @@ def to_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def require_agreement(path: Path, half: Session, full: Session) -> float:
-    """The largest difference of a probability between the two models on drawn pictures.
+    """The largest difference of a probability between the two models on generated pictures.
 
     Raises ModelError if it exceeds TOLERANCE.
     """

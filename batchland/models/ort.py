@@ -55,7 +55,7 @@ def create_session(
 
     record_placement: needed for `placement`. Raises what onnxruntime raises: its errors share no base class but
     Exception. A provider whose library cannot be loaded is left out without an error, so check the session's own list
-    of providers. onnxruntime's default, to start again on the CPU after an error, is switched off.
+    of providers. onnxruntime's automatic fallback to the CPU after an error is switched off.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4  # batchland reports the reasons of failures itself

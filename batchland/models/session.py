@@ -157,7 +157,7 @@ def _open_on_gpus(
 ) -> tuple[Session | None, str | None]:
     """A session that really runs on the GPUs, or the reason why there is none."""
     kind: GpuKind = "tensorrt" if request.kind == "tensorrt" else "cuda"
-    if kind == "tensorrt":  # TensorRT has no option of its own against rounding float32 to tf32
+    if kind == "tensorrt":  # TensorRT has no session option to switch tf32 off
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     if problem := gpu_problem(kind):
         return None, problem
@@ -167,6 +167,8 @@ def _open_on_gpus(
         opened = open_on_gpus(path, content, sha256, kind, request.gpus, batch_size, settings, decode)
     except Unusable as reason:
         return None, str(reason)
+    runners = opened.runners
+    decoders = runners and runners.decoders
     return Session(
         path,
         opened.card,
@@ -177,8 +179,8 @@ def _open_on_gpus(
         nodes=opened.placement.nodes,
         cpu_nodes=opened.placement.on_cpu,
         settings=opened.settings,
-        decoder=opened.decoders and opened.decoders.name,
-        decoder_is_strict=opened.decoders is not None and opened.decoders.strict,
+        decoder=decoders and decoders.name,
+        decoder_is_strict=decoders is not None and decoders.strict,
         _session=opened.session,
-        _pool=opened.pool,
+        _pool=runners and runners.pool,
     ), None

@@ -13,7 +13,7 @@ from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
 
 _PREFIX: Final = "adopted/"
-"""Of all names of the foreign graph."""
+"""Prefix of all names of the foreign graph."""
 _Tensor = tuple[str, int, Sequence[int]]
 """Name, data type and shape without the batch."""
 
@@ -94,7 +94,7 @@ def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool) -> onn
 
 
 def _constant(name: str, values: np.ndarray[Any, Any]) -> onnx.NodeProto:
-    # a node, since old files require every initializer to be an input, too
+    # a node, because old files require every initializer to be also an input
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values.astype(np.float32), name))
 
 

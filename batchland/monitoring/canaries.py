@@ -1,4 +1,4 @@
-"""Score a model's canaries on the way that its images take, and compare the probabilities with the stored ones."""
+"""Score a model's canary images with a job's settings, and compare the probabilities with the stored ones."""
 
 import hashlib
 import tempfile
@@ -16,10 +16,10 @@ from batchland.system.text import images
 
 
 def check_canaries(model: Path, settings: ScoreSettings) -> CanaryCheck | None:
-    """Score the canaries of `model` with `settings`: by its decoder, preprocessing, device and batches.
+    """Score the canaries of `model` with the decoder, device and batch size of `settings`.
 
-    None if the model has no canaries. Raises ModelError if they are of another model file, one of them fails, or a
-    probability differs by more than the tolerance.
+    None if the model has no canaries. Raises ModelError if they belong to another model file, if one of them
+    cannot be scored, or if a probability differs by more than the tolerance.
     """
     canaries = read_canaries(model)
     if canaries is None:
@@ -32,14 +32,14 @@ def check_canaries(model: Path, settings: ScoreSettings) -> CanaryCheck | None:
     if sha256 != info.model_sha256:
         raise ModelError(
             f"{model}: is another model than the one of {path} (sha256 {sha256[:12]}, not {info.model_sha256[:12]}); "
-            f"put the model there that the canaries belong to, or the canaries that belong to the model"
+            f"restore the model of these canaries, or the canaries of this model"
         )
     with tempfile.TemporaryDirectory(prefix="batchland-canaries-") as folder:
         root = Path(folder, "images")
         root.mkdir()
         for name, data in canaries.files.items():
             (root / name).write_bytes(data)
-        # As the job scores, but all canaries, and all classes.
+        # The job's settings, but for all canaries and all classes.
         own = {"include": (), "exclude": (), "all_files": True, "top_k": canaries.probabilities.shape[1]}
         options = ScoreOptions(**(settings.model_dump(include=set(ScoreSettings.model_fields)) | own), model=model)
         out = Path(folder, "canaries.parquet")

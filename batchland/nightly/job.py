@@ -171,7 +171,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a job file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is no TOML file: {error}") from error
+        raise UsageError(f"{path}: is not a TOML file: {error}") from error
     for setting in settings:
         _set(content, setting)
     placeholders = Placeholders(path.parent)

@@ -52,7 +52,7 @@ def model_name(job: Job, model: str, manifest: Manifest) -> str:
 
 
 def differences(job: Job, file: Path, manifest: Manifest) -> Iterator[str]:
-    """What the job would do differently now: another model file, other options that decide about rows."""
+    """Differences between the partition and the job now: another model file, or other options that affect the rows."""
     with suppress(OSError), file.open("rb") as content:
         if hashlib.file_digest(content, "sha256").hexdigest() != manifest.model.sha256:
             yield f"{file} is another model than the one that scored it"

@@ -1,4 +1,4 @@
-"""What a job would do for one night, without doing any of it."""
+"""Dry run: list the steps of a job for one night, and the errors that they would cause."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -26,10 +26,10 @@ from batchland.system.text import files, images
 
 
 class NightPlan(NamedTuple):
-    """What a run would do, and why it would fail."""
+    """The steps of a run, and the errors that would end it."""
 
     lines: tuple[str, ...]
-    """For people, one for each step, in order."""
+    """Text to show, one line per step, in order."""
     problems: tuple[BatchlandError, ...]
     """The errors that would end the run, as far as they can be known. Each has a line that says `fail`."""
 
@@ -148,7 +148,7 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
 def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:
     labels = expand(table.labels, night)
     if not labels.exists():
-        missing = UsageError(f"{labels}: no labels there; bring them, or correct {job.file}")
+        missing = UsageError(f"{labels}: no labels there; deliver them, or correct {job.file}")
         return _Step(f"  skip: {missing}") if table.on_missing == "skip" else _Step.fail(missing)
     baseline = str(table.baseline)
     if baseline == LAST_GOOD:

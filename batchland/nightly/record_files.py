@@ -46,7 +46,7 @@ def read_runs(folder: str | os.PathLike[str]) -> list[RunRecord]:
 def read_run(folder: Path) -> RunRecord:
     """The record of one night, `folder` being `runs/NAME/DATE`; see `read_runs`. Raises UsageError."""
     path = folder / RUN_FILE
-    # The lock is read first, so that a run that ends in between is not taken for killed.
+    # The lock is read first, so that a run that ends in between does not count as killed.
     running = holder(folder.parent / LOCK_FILE)
     try:
         record = RunRecord.model_validate_json(path.read_bytes())
@@ -54,7 +54,9 @@ def read_run(folder: Path) -> RunRecord:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a folder runs/NAME/DATE") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-        raise UsageError(f"{path}: is no record that this batchland reads ({where}); move it away") from error
+        raise UsageError(
+            f"{path}: is not a record that this version of batchland can read ({where}); move it away"
+        ) from error
     attempts = (_killed_if_dead(attempt, running) for attempt in record.attempts)
     return record.model_copy(update={"attempts": tuple(attempts)})
 

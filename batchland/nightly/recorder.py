@@ -59,12 +59,12 @@ class Recorder:
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
-        """By the job's names of the models. The run of a kept partition has the name of the model that made it."""
+        """Runs by the name of the model in the job. For a kept partition, the run names the model that made it."""
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
         self.record: RunRecord
-        """As it was saved last."""
+        """The record that was saved last."""
         self._attempts: list[Attempt] = []
         self._reserve = self.folder / ".reserve"
 

@@ -79,11 +79,11 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
     for model in record.models:
         partition = job.partition(model.name, record.date)
         manifest = None
-        with suppress(UsageError):  # an unreadable manifest claims nothing
+        with suppress(UsageError):  # an unreadable manifest does not show that the files belong to the job
             manifest = read_manifest(partition)
         if manifest is not None and (manifest.config.get("job"), manifest.run_id) == (job.name, model.run_id):
             names = [file.path for file in manifest.files if Path(file.path).name == file.path]
-            # The manifest goes last, so that the next run resumes a deletion that was killed.
+            # The manifest is deleted last, so that the next run resumes an interrupted deletion.
             yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])
         report = job.report(model.name, record.date)
         if model.evaluation is not None and (report / REPORT_FILES[0]).exists():
@@ -97,7 +97,7 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
 
 
 def _summary_last(names: Sequence[str]) -> Sequence[str]:
-    """As with the manifest: the next run finds what a killed deletion has left."""
+    """Put the summary last, like the manifest, so that the next run finds the rest after an interrupted deletion."""
     return (*names[1:], names[0])
 
 

@@ -18,7 +18,7 @@ _log = logging.getLogger("batchland")
 
 @contextmanager
 def run_log(path: Path, hide: Callable[[Any], Any] | None = None, **fields: Any) -> Iterator[None]:
-    """Append everything that batchland logs to `path`, one JSON object a line, each with `fields`.
+    """Append everything that batchland logs to `path`, one JSON object per line, each with `fields`.
 
     `extra={"data": {...}}` of a log call becomes the key `data`. `extra={"in_summary": True}` marks what the command
     prints at the end; it does not log these to stderr as well. Two processes may append at once. Raises OutputError

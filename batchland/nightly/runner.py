@@ -51,9 +51,9 @@ from batchland.system.signals import signals_raise
 from batchland.system.text import counted, images
 
 _LOCK_WAIT: Final = 1.0
-"""Seconds to wait for the job's lock, because a process that asks for its holder has it for a moment."""
+"""Seconds to wait for the job's lock: a process that only looks up the holder has the lock for a moment."""
 _TEMPORARY: Final = (MissingInputError, OutputError, DeviceError, LockedError)
-"""Faults that a later attempt may not have."""
+"""Errors that another attempt may avoid."""
 
 _log = logging.getLogger("batchland")
 
@@ -62,7 +62,7 @@ class NightResult(NamedTuple):
     """The record that `run_night` leaves, and how it ended."""
 
     record: RunRecord
-    """Of the whole night, with the attempts of other processes."""
+    """The whole night, including the attempts of other processes."""
     attempt: Attempt
     """The last one of this process."""
 
@@ -175,7 +175,7 @@ class _Night:
         return None
 
     def _work(self) -> str | None:
-        """Do everything that the job asks for. Returns a message if there was nothing to do, else None."""
+        """Run all steps of the job. Returns a message if there was nothing to do, else None."""
         records = read_runs(self.job.folder)
         refused = self._score_all(records)
         if self.job.evaluation:

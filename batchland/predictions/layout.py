@@ -39,7 +39,7 @@ def part_name(index: int) -> str:
 
 def read_table(source: Path | pa.NativeFile) -> pa.Table:
     """A whole Parquet file. Raises OSError or pa.ArrowException."""
-    with pq.ParquetFile(source) as file:  # pq.read_table would import pyarrow.dataset, and that pandas
+    with pq.ParquetFile(source) as file:  # pq.read_table would import pyarrow.dataset, which imports pandas
         return file.read()
 
 

@@ -126,13 +126,13 @@ class LocalOutput:
 
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """As `Output`."""
-        # The file is ours to close even where its last bytes find no room; one of Arrow's would stay open.
+        # A Python file, which is closed even if the disk is full at the end; Arrow would leave its own file open.
         replace_file(self._part_path(index), partial(write_table, table, metadata=metadata))
 
     def assemble(
         self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
     ) -> list[WrittenFile]:
-        """As `Output`, invisible so far."""
+        """As `Output`: writes a temporary name, which readers ignore."""
         if is_file_output(self._out):
             with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for table in parts:
@@ -218,7 +218,7 @@ def _explain(error: OSError, *, kept: bool) -> tuple[str, str]:
     reason = os.strerror(error.errno or 0) if known else str(error.strerror or error).partition("\n")[0]
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
         return reason, "give an output that this user may write"
-    todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
+    todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix this"
     if not kept:
         return reason, f"{todo}, or give another output"
     return reason, f"finished parts are kept: {todo}, then run the same command again to go on"

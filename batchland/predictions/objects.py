@@ -126,7 +126,7 @@ class Objects:
 
 
 class Upload:
-    """An open file whose content appears at `path` when it is left without an error, or committed. Raises OSError."""
+    """An open file. Its content appears at `path` when it is closed without an error, or committed. Raises OSError."""
 
     closed = False
 

@@ -40,7 +40,7 @@ class StoredPredictions:
         if isinstance(location, Path):
             self._files = _LocalFiles(location)
         else:
-            from batchland.predictions.objects import Objects  # heavy; local predictions do without
+            from batchland.predictions.objects import Objects  # slow to import; local predictions do not need it
 
             self._files = _RemoteFiles(Objects.at(location), display_url(location).rstrip("/"))
         self.name = self._files.name
@@ -114,7 +114,9 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise UsageError(f"{name}: not a manifest that this batchland reads; restore it, or score again") from error
+        raise UsageError(
+            f"{name}: not a manifest that this version of batchland can read; restore it, or score again"
+        ) from error
 
 
 def predictions_info(schema: pa.Schema, name: str) -> PredictionsInfo:

@@ -1,12 +1,12 @@
 """An output in an object store or on a cluster's file system: every object appears when its upload completes.
 
-What lies beside an output `p.parquet` while a run is under way, or was killed, for a rerun on any machine:
+Beside an output `p.parquet`, an unfinished run keeps this folder, from which any machine can resume:
 
     .p.parquet.parts/   run.json (the fingerprint), holder.json (who writes), part-000000.parquet ..., `publishing`
 
 pyarrow.fs has no lock on object stores. Two runs on one machine exclude each other by a local lock; a run on another
 machine sees the holder's note. Where both fail, no wrong output is published: parts are compared with what this run
-wrote or first read, and a run whose parts another run has replaced ends with an error.
+wrote or first read, and a run ends with an error if another run has replaced its parts.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 HOLDER_NOTE: Final = "holder.json"
 SILENT: Final = timedelta(minutes=10)
-"""A holder whose parts folder has not changed for this long counts as dead; a run writes there every 30 seconds."""
+"""A holder counts as dead if its parts folder has not changed for this long; a run writes there every 30 seconds."""
 _DONE: Final = "done"
 _OURS: Final = re.compile(r"part-\d{6}\.parquet|_manifest\.json")
 
@@ -98,7 +98,7 @@ class RemoteOutput:
         self._lock.__exit__(kind, error, trace)
 
     def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
-        """As `Output`. Raises LockedError if a run of another fingerprint seems to be at work on another machine."""
+        """As `Output`. Raises LockedError if a run with another fingerprint seems to be active on another machine."""
         try:
             self._begin(fingerprint, overwrite=overwrite, restart=restart)
         except OSError as error:
@@ -157,7 +157,9 @@ class RemoteOutput:
                 f"{self.name}: {describe_holder(facts)} is writing it; wait for that run or stop it (it counts as "
                 f"dead {SILENT.seconds // 60} minutes after its last part)"
             )
-        _log.warning("%s: goes on from the parts of %s; make sure that it has ended", self.name, describe_holder(facts))
+        _log.warning(
+            "%s: continues with the parts of %s; make sure that it has ended", self.name, describe_holder(facts)
+        )
 
     def has_part(self, index: int) -> bool:
         """As `Output`."""
@@ -168,7 +170,9 @@ class RemoteOutput:
         data = self._objects.get(self._parts / part_name(index))
         digest = hashlib.sha256(data).digest()
         if self._digests.setdefault(index, digest) != digest:
-            raise OutputError(f"{self.name}: another run has replaced {part_name(index)}; see that only one is at work")
+            raise OutputError(
+                f"{self.name}: another run has replaced {part_name(index)}; make sure that only one is running"
+            )
         return read_table(pa.BufferReader(data))
 
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
@@ -223,7 +227,9 @@ class RemoteOutput:
     def _begin_publishing(self) -> None:
         """Mark the old output as incomplete: from here on, only a run of this fingerprint may go on."""
         if self._text(RUN_NOTE) != self._fingerprint:
-            raise LockedError(f"{self.name}: another run has taken it over meanwhile; see that only one is at work")
+            raise LockedError(
+                f"{self.name}: another run has taken it over meanwhile; make sure that only one is running"
+            )
         self._objects.put(self._parts / PUBLISHING, b"")
         self._objects.remove(self._manifest)
 
@@ -234,12 +240,12 @@ class RemoteOutput:
             yield
         except PermissionError as error:
             raise OutputError(
-                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: look at the credentials "
-                f"in the environment and at what they may do, then run the same command again to go on"
+                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: check the credentials "
+                f"in the environment and their permissions, then run the same command again to go on"
             ) from error
         except OSError as error:
             raise OutputError(
-                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: mend that, then run the "
+                f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: fix this, then run the "
                 f"same command again to go on"
             ) from error
 

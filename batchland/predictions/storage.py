@@ -19,7 +19,7 @@ from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path
 
 _OTHER_FILES: Final = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".html", ".xlsx", ".pq", ".onnx"))
-"""Whoever gives a name with such a suffix wants a file of another format, not a folder of parts."""
+"""An output with one of these suffixes is refused: the user expects this file format, not a folder of parts."""
 
 
 class Output(AbstractContextManager["Output"], Protocol):
@@ -77,7 +77,7 @@ def open_output(location: Path | str) -> Output:
         raise UsageError(f"{name}: predictions are written as Parquet; name the output {stem}.parquet or {stem}")
     if isinstance(location, Path):
         return LocalOutput(location)
-    from batchland.predictions.remote import RemoteOutput  # heavy; local outputs do without
+    from batchland.predictions.remote import RemoteOutput  # slow to import; local outputs do not need it
 
     return RemoteOutput(location)
 

@@ -23,7 +23,7 @@ from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Counts, Writ
 from batchland.predictions.storage import Output
 
 CHECKPOINT_SECONDS: Final = 30.0
-"""An unfinished part is written this often, so that a killed run loses no more than that."""
+"""An unfinished part is written at this interval, so that a killed run loses at most this much work."""
 _FINGERPRINT_KEY: Final = b"batchland.fingerprint"
 
 
@@ -32,9 +32,9 @@ class KeptRow(NamedTuple):
 
     name: str
     rows: pa.RecordBatch
-    """Of schema PREDICTIONS."""
+    """A batch with the schema PREDICTIONS."""
     number: int
-    """Of the row in `rows`."""
+    """Index of the row in `rows`."""
 
     def is_followed(self, entry: "Entry", distance: int) -> bool:
         """Whether `entry` is the row `distance` rows after this one, in the same block of rows."""
@@ -241,7 +241,7 @@ class PredictionSink:
             for fact in _facts(table):
                 digest.update(repr(fact).encode())
         if self._pending or names.digest() != self._listed_names.digest():
-            raise AssertionError(f"{self._listed} images listed, but the {by_status.total()} rows are not theirs")
+            raise AssertionError(f"{self._listed} images listed, but the {by_status.total()} rows do not match them")
         counts = Counts(
             listed=self._listed,
             ok=by_status["ok"],

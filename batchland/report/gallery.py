@@ -54,7 +54,7 @@ class Galleries(NamedTuple):
 def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
     """Choose the pictures. No image is in both `suspected` and `worst`."""
     budget = options.picture_bytes
-    # Each gallery has its own share of the bytes, so that the first cannot use up all.
+    # Each gallery has its own share of the bytes, so that the first one cannot use all bytes.
     shares = [Thumbnails(evaluation.image_root, options.thumbnail_side, budget * part // 10) for part in (4, 3, 3)]
     table = evaluation.mistakes
     suspected = table.filter(table["suspected_label_error"])

@@ -13,7 +13,7 @@ from batchland.images.preprocess import PreprocessSpec, decode
 from batchland.system.names import file_name
 
 QUALITY = 72
-"""Of the JPEGs, 0 to 95."""
+"""JPEG quality, 0 to 95."""
 
 
 class Thumbnail(NamedTuple):
@@ -28,8 +28,8 @@ class Thumbnail(NamedTuple):
 class Thumbnails:
     """Makes thumbnails of the images below `root` until their data URIs reach `budget` bytes.
 
-    Not shown are files whose size has changed since they were scored (the picture is another one), and files outside
-    `root` (the page may be sent to people who must not see them).
+    Leaves out files that have changed in size since they were scored (the picture is another one), and files outside
+    `root` (readers of the page might not be allowed to see them).
     """
 
     def __init__(self, root: Path, side: int, budget: int) -> None:

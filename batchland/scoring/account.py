@@ -1,4 +1,4 @@
-"""What a run has done so far: images, seconds per stage, and whether it has to stop."""
+"""Count the images and the seconds per stage of a run, and decide when it must stop."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ from batchland.system.signals import GRACE_SECONDS, StopSignal
 
 
 class Progress(NamedTuple):
-    """How far a run is."""
+    """Numbers of images so far."""
 
     done: int
     """Images with a row, those of an interrupted or earlier run included."""
     failed: int
     """Failed images of this process."""
     resumed: int
-    """Images whose rows an interrupted run has left."""
+    """Images whose rows come from an interrupted run."""
 
 
 class Stopwatch:
@@ -35,7 +35,7 @@ class Stopwatch:
         return time.monotonic() - self._begin
 
     def listing(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The same entries, each one timed."""
+        """Pass the entries on, and add the time spent on each to `list`."""
         entries = iter(entries)
         while True:
             begin = time.perf_counter()
@@ -112,9 +112,9 @@ class Account:
         error: Interrupted | None = None
         where = f"{self._sink.out}: stopped after {self.progress.done} images"
         if self._signal.received is not None and self._signal.seconds_ago >= grace:
-            error = Interrupted(f"{where}; the same command resumes there", self._signal.received)
+            error = Interrupted(f"{where}; run the same command again to resume", self._signal.received)
         elif self._time_limit is not None and self._stopwatch.elapsed() >= self._time_limit + grace:
-            error = TimeLimitError(f"{where}, at the time limit; the same command resumes there")
+            error = TimeLimitError(f"{where}, at the time limit; run the same command again to resume")
         if error:
             self._sink.checkpoint()
             raise error

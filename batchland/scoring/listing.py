@@ -88,7 +88,7 @@ class ImageListing:
         problem = f"no images to score (found: {self.found()})"
         if self._image_list is not None:
             name = "standard input" if self._image_list == "-" else display_path(self._image_list)
-            return UsageError(f"{name}: {problem}; give a list with one path a line")
+            return UsageError(f"{name}: {problem}; give a list with one path per line")
         if any(kind.startswith(".") or kind == "no extension" for kind in self.ignored.counts):
             return UsageError(f"{self.source.name}: {problem}", advice="all_files")
         return UsageError(f"{self.source.name}: {problem}; give the folder that holds them")

@@ -14,11 +14,11 @@ from batchland.scoring.options import Shard
 from batchland.system.progress import LOG_EVERY, ProgressBar
 
 _JOIN_SECONDS: Final = 1.0
-"""How long the end of a run waits for the count, which may hang on a disk that does not answer."""
+"""At its end, a run waits this long for the counting thread, which may hang on an unresponsive disk."""
 
 
 class ScoreProgress:
-    """Context whose `update` takes a `Progress`.
+    """Context manager that shows progress. Call `update` with a `Progress`.
 
     listing: images to count in a second walk, in a thread, for the total. shard: count only the images of this shard.
     count_after: seconds until the count begins; by default, when the total is first shown: on a terminal at once, in a

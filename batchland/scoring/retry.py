@@ -54,7 +54,7 @@ class RetryRun(Run):
                     yield KeptRow(name, kept, row), code
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
-        """That of a whole run, and the output that is retried. Raises UsageError if that was made in another way."""
+        """The fingerprint of a run, plus the output to retry. Raises UsageError if model or options differ."""
         self._check_same(
             images=self.listing.source.name,
             model=(model.card.name, model.sha256),
@@ -66,7 +66,7 @@ class RetryRun(Run):
         return super().fingerprint(model) | {"retries": [[part, *stamp] for part, stamp in self._stamps]}
 
     def ignored(self) -> Mapping[str, int]:
-        """As in the manifest of the output that is retried."""
+        """The counts in the manifest of the output to retry."""
         return self._ignored
 
     def _check_same(self, **given: object) -> None:
@@ -114,13 +114,13 @@ class LateRun(RetryRun):
             ref = next(listed, None)
 
     def ignored(self) -> Mapping[str, int]:
-        """As listed now."""
+        """The counts of the present listing."""
         return self.listing.ignored.counts
 
 
 def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
     if not all(earlier.schema(part).equals(PREDICTIONS) for part in parts):
-        raise UsageError(f"{earlier.name}: has other columns than this batchland writes", advice="overwrite")
+        raise UsageError(f"{earlier.name}: has other columns than this version of batchland writes", advice="overwrite")
     return earlier.info()
 
 

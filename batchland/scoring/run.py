@@ -24,7 +24,7 @@ from batchland.system.names import display_path
 class Run:
     """Score all images of a listing into `out`, an absolute path or a URL.
 
-    Raises UsageError if `out` lies where the run reads.
+    Raises UsageError if `out` is inside the images to score or would replace an input.
     """
 
     schema: ClassVar[pa.Schema] = PREDICTIONS

@@ -49,7 +49,7 @@ class ShardRun(Run):
         return self._assignment.images(self.listing.images())
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
-        """That of the whole listing, and the shard."""
+        """The fingerprint of the whole listing, plus the shard."""
         return super().fingerprint(model) | {"shard": str(self._assignment.shard)}
 
     def finished_before(self, model: OpenModel) -> Manifest | None:
@@ -63,7 +63,7 @@ class ShardRun(Run):
         return None
 
     def finish(self, model: OpenModel) -> dict[str, Any]:
-        """What all shards of the listing must have in common."""
+        """Manifest entry that must be the same in all shards of the listing."""
         return {"shard": self._assignment.info(super().fingerprint(model))}
 
 

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 from batchland.errors import BatchlandError, InputError, OutputError, UsageError
 
 Content = str | bytes | Callable[[BinaryIO], object]
-"""Of a file: text (stored as UTF-8), bytes, or what writes them to an open file."""
+"""Content of a file: text (stored as UTF-8), bytes, or a function that writes to an open file."""
 
 _LEFTOVER: Final = re.compile(r"\..*\.[0-9a-f]{16}\.new")
 _LEFTOVER_SECONDS: Final = 3600.0
@@ -49,7 +49,7 @@ def open_existing(path: Path, flags: int) -> int:
     try:
         descriptor = os.open(path, flags, 0o644)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link; a FIFO that nobody reads
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link; a FIFO without a reader
             raise _not_ours(path) from error
         raise
     status = os.fstat(descriptor)
@@ -60,13 +60,13 @@ def open_existing(path: Path, flags: int) -> int:
 
 
 def _not_ours(path: Path) -> OSError:
-    return OSError(errno.ELOOP, f"{path.name} is a link or no regular file; remove it", str(path))
+    return OSError(errno.ELOOP, f"{path.name} is a link or not a regular file; remove it", str(path))
 
 
 def replace_file(path: Path, content: Content, *, scratch: Path | None = None) -> None:
     """Write a temporary file, fsync it, rename it to `path`, and fsync the folder. Raises OSError.
 
-    The temporary file lies beside `path`, or in the folder `scratch` on the same file system. If this fails, nothing is
+    The temporary file is beside `path`, or in the folder `scratch` on the same file system. If this fails, nothing is
     left behind and `path` is as before (unless the last fsync fails).
     """
     # 50 characters of the name: with all of a long one, the temporary name would be too long.
@@ -174,9 +174,9 @@ def check_writable(path: Path) -> None:
 
 
 def read_error(error: Exception, name: str, remedy: str = "check it") -> BatchlandError:
-    """What an OSError or an error of Arrow means for whoever reads the file `name`.
+    """Convert an OSError or an Arrow error from reading the file `name` to an error of batchland.
 
-    An InputError if the storage failed, a UsageError if the file is missing, damaged or not this user's to read.
+    An InputError if the storage failed, a UsageError if the file is missing, damaged or not readable for this user.
     remedy: what to do about a damaged file.
     """
     reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]

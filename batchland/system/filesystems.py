@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long a storage that has answered before may be silent before the run ends."""
+"""A run ends if a storage that has answered before does not answer for this long."""
 Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
 _GCS_RETRY_SECONDS: Final = 10
@@ -42,7 +42,7 @@ class Location(NamedTuple):
 
     filesystem: "FileSystem"
     path: str
-    """In the file system's own form; in object stores the bucket's name comes first."""
+    """Path as pyarrow's file system expects it; in object stores it starts with the bucket."""
     name: str
     """The URL for messages, without credentials and options."""
     listed: bool = True
@@ -61,7 +61,7 @@ def open_location(url: str) -> Location:
 
 @lru_cache
 def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
-    from pyarrow.fs import FileSystem  # heavy; local paths do without
+    from pyarrow.fs import FileSystem  # slow to import; local paths do not need it
 
     pa.set_io_thread_count(max(pa.io_thread_count(), _CONNECTIONS))  # Arrow opens as many connections
     base = f"{scheme}://{netloc}/"
@@ -91,7 +91,7 @@ def start_error(error: Exception, name: str) -> BatchlandError:
     if "libjvm" in str(error) or "libhdfs" in str(error):
         return UsageError(
             f"{name}: hdfs needs Java and Hadoop's native library; set JAVA_HOME, HADOOP_HOME and CLASSPATH "
-            f"(`hadoop classpath --glob`)"
+            f"(docs/sources.md)"
         )
     if isinstance(error, pa.ArrowException) and not isinstance(error, OSError):
         if "Unrecognized filesystem" in str(error):
@@ -101,7 +101,7 @@ def start_error(error: Exception, name: str) -> BatchlandError:
         return UsageError(f"{name}: there is no such bucket; check its name, the region and the endpoint")
     if is_refused(error):
         return UsageError(
-            f"{name}: access is refused ({reason}); check the credentials in the environment, and what they may do"
+            f"{name}: access is refused ({reason}); check the credentials in the environment and their permissions"
         )
     return InputError(f"{name}: does not answer ({reason}); check the host, the endpoint and the region")
 

@@ -68,7 +68,7 @@ def holder_facts() -> dict[str, object]:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """The holder of a lock: `pid`, `host` and `since` as far as they are known; None if nobody holds it.
+    """The holder of a lock: `pid`, `host` and `since` as far as they are known; None if the lock is free.
 
     Asks the kernel, by holding a shared lock for a moment: whoever wants the lock meanwhile needs a short `wait`.
     """
@@ -79,7 +79,7 @@ def holder(path: Path) -> dict[str, Any] | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return read_facts(os.pread(descriptor, 4096, 0))
+        return _facts_in(descriptor)
     else:
         return None
     finally:
@@ -91,12 +91,12 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
         descriptor = open_existing(path, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder may have removed the file between our open and our lock: then it locks nothing any more.
+            # The last holder may have removed the file between our open and our lock: then the lock is useless.
             if _same_file(descriptor, path):
                 return descriptor
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                holder = describe_holder(read_facts(os.pread(descriptor, 4096, 0)))
+                holder = describe_holder(_facts_in(descriptor))
                 _close(descriptor)
                 raise LockedError(f"{what}: {holder} is writing it; wait for that run or stop it") from None
             time.sleep(_POLL_SECONDS)
@@ -104,6 +104,13 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
             _close(descriptor)
             raise
         _close(descriptor)
+
+
+def _facts_in(descriptor: int) -> dict[str, Any]:
+    try:
+        return read_facts(os.pread(descriptor, 4096, 0))
+    except OSError:  # the lock is held all the same
+        return {}
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
@@ -116,7 +123,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 def _close(descriptor: int) -> None:
     try:
         os.close(descriptor)
-    except OSError as error:  # nothing of value was written, and the descriptor is closed all the same
+    except OSError as error:  # only the note about the holder is lost; the descriptor is closed anyway
         _log.warning("a lock file cannot be closed (%s)", error.strerror)
 
 

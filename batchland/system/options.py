@@ -24,7 +24,7 @@ _PLAIN: Final = {
     "path_type": "should be a path",
     "dict_type": "should be a table",
     "tuple_type": 'should be a list, like ["one", "another"]',
-    "string_pattern_mismatch": "should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+    "string_pattern_mismatch": "should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
 }
 """Plain words by pydantic's error type, where its own message speaks of Python types or regular expressions."""
 
@@ -72,7 +72,7 @@ def _suggestion(name: str, path: list[str], options: type[BaseModel]) -> str:
     known = list(_names(options))
     siblings = [each for each in known if each.split(".")[:-1] == path[:-1]]
     near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)
-    return f'did you mean "{near}"?' if near else f"known are {', '.join(siblings)}"
+    return f'did you mean "{near}"?' if near else f"known: {', '.join(siblings)}"
 
 
 def _names(options: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Retry file system calls whose error may pass: a busy disk, a network mount that is away for a second."""
+"""Retry file system calls after temporary errors, such as a busy disk or a network mount without a connection."""
 
 import errno
 import random
@@ -15,17 +15,17 @@ _WAITS: Final = (1, 4, 16)
 VAIN_IN_A_ROW: Final = 20
 REST_SECONDS: Final = 60.0
 
-# These errors are about the path, not about the storage. All others may pass, permissions of network mounts too.
+# These errors concern the path, not the storage. All others may be temporary, even EACCES on network mounts.
 _FINAL_ERRORS: Final = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
 )
 
 
 class Retries:
-    """Repeats file system calls with growing waits where the error may pass. Threads may share it.
+    """Repeats file system calls after temporary errors, with growing waits. Thread-safe.
 
-    After VAIN_IN_A_ROW calls whose retries all failed, errors are final for REST_SECONDS: a hundred thousand unreadable
-    files must not take a night of waiting.
+    After VAIN_IN_A_ROW calls have failed in spite of all retries, nothing is retried for REST_SECONDS. Otherwise, a
+    hundred thousand unreadable files would take a night.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno not in _FINAL_ERRORS
 
 
-# Not a library's retry: importing one at start costs time, and importing it here may fail for lack of file handles.
+# No retry library: importing it at start is slow, and importing it here may fail for lack of file descriptors.
 def _again(action: Callable[[], Result]) -> Result:
     for wait in _WAITS[:-1]:
         time.sleep(wait * FIRST_WAIT * random.uniform(1, 1.25))  # noqa: S311 - so that threads come back one by one

@@ -54,7 +54,7 @@ def signals_raise() -> Iterator[None]:
     """
 
     def interrupt(signum: int, frame: FrameType | None) -> Never:  # noqa: ARG001
-        raise Interrupted(f"stopped by {signal.Signals(signum).name}; the same command goes on there", signum)
+        raise Interrupted(f"stopped by {signal.Signals(signum).name}; run the same command again to continue", signum)
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

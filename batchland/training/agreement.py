@@ -34,7 +34,7 @@ class Agreement:
     same_top1: int
     """Number of images, of `batch`, with the same first class."""
     largest_difference: float
-    """Of any probability."""
+    """Largest absolute difference of a probability."""
 
 
 def compare_batches(trained: Predict, file: Predict, pixels: Pixels) -> tuple[Agreement, ...]:

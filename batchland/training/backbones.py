@@ -22,7 +22,7 @@ _CONTAINERS: Final = ("features", "layers", "trunk_output", "blocks", "stages")
 _WEIGHTS: Final = "IMAGENET1K_V1"
 """torchvision's first set of every network: frozen, those of ResNet50 give better features than the second set."""
 _TIMM_PREFIX: Final = "timm/"
-"""In front of the name of a network that both libraries have: choose timm's."""
+"""Prefix that selects timm for a network that both libraries have."""
 
 Channels = tuple[float, float, float]
 Filter = Literal["bilinear", "bicubic"]
@@ -34,9 +34,9 @@ class Backbone:
 
     library: Literal["torchvision", "timm"]
     name: str
-    """In that library."""
+    """Name in that library."""
     mean: Channels
-    """Of each channel, 0 to 1."""
+    """Mean of each channel, 0 to 1."""
     std: Channels
     """Standard deviation of each channel, 0 to 1."""
     size: int

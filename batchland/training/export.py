@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 import torch
 from scipy.special import softmax
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from batchland.images.preprocess import Pixels
 from batchland.models.canaries import write_canaries
@@ -50,7 +52,7 @@ class ExportReport:
 
     path: Path
     card: ModelCard
-    """With the figures over all validation images, as `card.export`."""
+    """The model card; `card.export` has the figures over all validation images."""
     loss_before: float
     """Mean cross-entropy over the validation images without the temperature, nats."""
     sha256: str
@@ -104,7 +106,7 @@ class _Writer:
     model: ServedModel
     holdout: Holdout
     logits: Probabilities
-    """Of the trained model, for all validation images, [images, classes]."""
+    """Logits of the trained model for all validation images, [images, classes]."""
 
     def write(self, temporary: Path) -> ExportReport:
         precision = self.options.precision
@@ -161,7 +163,7 @@ def write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
     The batch size is dynamic.
     """
     example = torch.zeros((2, *card.preprocess.shape), dtype=torch.uint8)
-    with _quiet():
+    with _quiet(), _GlobalPoolingAsMean():
         program = torch.onnx.export(
             model,
             (example,),
@@ -176,6 +178,21 @@ def write_onnx(model: ServedModel, card: ModelCard, path: Path) -> None:
     assert program is not None
     onnx.save(program.model_proto, path)
     _set_card(path, card)
+
+
+class _GlobalPoolingAsMean(TorchFunctionMode):
+    """Within this context, average pooling to a single value is a mean over the picture.
+
+    torch exports such a pooling of channels-last tensors as `as_strided`, ten nodes of shape arithmetic. onnxruntime
+    runs these on the CPU, which keeps a GPU from CUDA graphs and costs copies.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.adaptive_avg_pool2d and args[1:] in ((1,), ((1, 1),)):
+            return args[0].mean((-2, -1), keepdim=True)
+        return func(*args, **(kwargs or {}))
 
 
 def _set_card(path: Path, card: ModelCard) -> None:

@@ -32,7 +32,7 @@ class Holdout:
     """Named in error messages."""
     folder: Path
     names: tuple[str, ...]
-    """Of the validation photos."""
+    """Names of the validation photos."""
     labels: npt.NDArray[np.intp]
     """Their class indices, in the card's order."""
     spec: PreprocessSpec
@@ -87,7 +87,7 @@ def read_holdout(path: Path, checkpoint: dict[str, Any], card: ModelCard, data: 
 
 
 def _require_classes(path: Path, folder: Path, card: ModelCard) -> None:
-    """Names and order must match: the model's outputs are in the card's order, the card's in that of the folders."""
+    """Raise UsageError unless the class folders are those of the card, in the same order."""
     found = subfolders(folder)
     if tuple(found) == card.folders:
         return

@@ -49,7 +49,7 @@ class Stage:
     recipe: Recipe
     compute: Compute
     patience: int | None
-    """Stop the stage after so many epochs without a lower validation loss; None trains all epochs."""
+    """Stop the stage after this many epochs without a lower validation loss; None trains all epochs."""
 
 
 class LoopCallbacks(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import RandomSampler, Sampler
 
-with warnings.catch_warnings():  # it warns of its own __about__ at import
+with warnings.catch_warnings():  # at import, it warns about its own `__about__` module
     warnings.simplefilter("ignore", DeprecationWarning)
     from torchsampler import ImbalancedDatasetSampler
 
@@ -38,7 +38,7 @@ class Draws:
         return self._length
 
     def epoch(self, number: int) -> list[Draw]:
-        """As many draws as there are labels."""
+        """Draw as many samples as there are labels."""
         seeds = np.random.SeedSequence((self._seed, number))
         with torch.random.fork_rng(devices=[]):  # the sampler draws from torch's global generator
             torch.manual_seed(int(seeds.generate_state(1)[0]))

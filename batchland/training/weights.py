@@ -129,7 +129,7 @@ class _Parameter(NamedTuple):
 
 
 def match_state(state: Mapping[str, Tensor], network: nn.Module, backbone: Backbone, source: str) -> dict[str, Tensor]:
-    """The tensors of a file under the names of the network; the file may have the last layer, too.
+    """Rename the tensors of a file to the names of the network. The file may also contain the last layer.
 
     Tensors are matched by name, or else by order if every one fits in its kind (weight, bias, ...), in its layer and in
     shape. Raises UsageError that names the first one that does not fit.
@@ -158,14 +158,16 @@ def _match_by_order(
     for one, other in itertools.zip_longest(given[: len(wanted)], wanted):
         if one is None or not one.fits(other):
             raise UsageError(
-                f"{source}: do not fit {backbone.name}: {one or 'nothing'} stands where {other} should be",
+                f"{source}: do not fit {backbone.name}: expected {other}, found {one or 'nothing'}",
                 advice="weights_backbone",
             )
     rest = given[len(wanted) :]
     if rest and rest[0].tensor.ndim == 2 and len({each.layer for each in rest[:2]}) == 1:  # the last layer
         rest = rest[2:]
     if rest:
-        raise UsageError(f"{source}: do not fit {backbone.name}: {rest[0]} is left over", advice="weights_backbone")
+        raise UsageError(
+            f"{source}: do not fit {backbone.name}: {rest[0]} is not part of it", advice="weights_backbone"
+        )
     return {other.name: one.tensor for one, other in zip(given, wanted, strict=False)}
 
 
@@ -181,7 +183,7 @@ def _parameters(state: Mapping[str, Tensor]) -> Iterator[_Parameter]:
 
 
 def _without_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove `module.`, `backbone.` or the like, which all names of a file start with, but not those of the network."""
+    """Remove prefixes such as `module.` that all names in the file have and no name in the network has."""
     names = list(state)
     known = {name.split(".")[0] for name in wanted}
     while len(first := {name.partition(".")[0] for name in names}) == 1 and not first & known and "" not in names:

@@ -1,1 +1,1 @@
-"""What the nights of a job add up to: measurements, findings, plots and the page."""
+"""The trend of a job over its nights: measurements, findings, plots and the page."""

@@ -1,4 +1,4 @@
-"""What to look at first in a trend, in sentences: the last night against the reference, and nights that went wrong."""
+"""Findings of a trend as sentences: the last night compared with the reference, and nights with problems."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, r
 SLOWER: Final = 0.7
 """A last night below this share of the median speed is a finding."""
 CONFIDENCE: Final = 0.95
-"""Of the intervals that are compared."""
+"""Confidence level of the intervals that are compared."""
 
 
 def headline(rows: Sequence[Row]) -> str:

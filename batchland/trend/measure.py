@@ -30,7 +30,7 @@ class Trend:
     job: str
     options: TrendOptions
     table: pa.Table
-    """Of schema TREND."""
+    """A table with the schema TREND."""
 
 
 def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -> Trend:
@@ -42,7 +42,7 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
     references = _references(records, options)
     if options.reference and not references:
         first, last = options.reference
-        raise UsageError(f"reference {first} to {last}: no good night with predictions lies there; see the history")
+        raise UsageError(f"reference {first} to {last}: contains no good night with predictions; see the history")
     rows = [
         _of_night(record) | (_of_model(record, model, references, options) if model else {})
         for record in records

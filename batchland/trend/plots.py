@@ -74,12 +74,12 @@ class Calendar:
     def __init__(self, days: Sequence[date]) -> None:
         first, last = min(days).toordinal(), max(days).toordinal()
         self.days = tuple(days)
-        """Of the nights, in order."""
+        """Dates of the nights, in order."""
         self._days = last - first + 1
         self._first = first
         self._scale = Scale(first - 0.5, last + 0.5, LEFT, WIDTH - RIGHT)
         self.width = max(1.0, round((WIDTH - RIGHT - LEFT) / self._days * 0.8, 1))
-        """Of a column."""
+        """Width of a column, in pixels."""
 
     def __call__(self, day: date) -> float:
         """x of the middle of a day."""

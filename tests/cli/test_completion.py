@@ -13,7 +13,7 @@ BASH = shutil.which("bash")
 
 
 def offered(words: str, shell: str = "bash") -> list[str]:
-    """What click answers to the script of a shell, for the last of the words."""
+    """The completions that click returns to the script of a shell, for the last of the words."""
     environment = {
         "_BATCHLAND_COMPLETE": f"{shell}_complete",
         "COMP_WORDS": words,

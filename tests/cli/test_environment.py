@@ -25,7 +25,7 @@ def score(tmp_path: Path, toy_model: Path, colour_folders: Path):
 
 
 @pytest.mark.parametrize("redirect", ["2>&-", ">&-", "<&- >&- 2>&-"])
-def test_closed_streams_change_nothing(score, tmp_path, redirect):
+def test_closed_streams_do_not_change_the_output(score, tmp_path, redirect):
     assert score().returncode == 0
     before = (tmp_path / "p.parquet").read_bytes()
     result = score(redirect)
@@ -35,11 +35,11 @@ def test_closed_streams_change_nothing(score, tmp_path, redirect):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 @pytest.mark.parametrize(("redirect", "reason"), [(">/dev/full", "No space left on device"), ("| true", "Broken pipe")])
-def test_stdout_that_takes_nothing_ends_with_a_sentence(score, tmp_path, redirect, reason):
+def test_unwritable_stdout_is_a_one_line_error(score, tmp_path, redirect, reason):
     result = score(redirect)
     assert (result.returncode, result.stderr) == (
         74,
-        f"batchland: standard output: cannot be read or written ({reason}); mend that, then run the same command "
+        f"batchland: standard output: cannot be read or written ({reason}); fix this, then run the same command "
         f"again\n",
     )
     assert (tmp_path / "p.parquet").exists()
@@ -61,7 +61,7 @@ def test_the_posix_locale_changes_nothing(score, tmp_path, colour_folders):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit address space")
 @pytest.mark.parametrize("megabytes", [330, 400, 450])
-def test_too_little_memory_ends_with_a_sentence(score, tmp_path, megabytes):
+def test_too_little_memory_is_a_one_line_error(score, tmp_path, megabytes):
     command = [sys.executable, "-m", "batchland", "-q", "score", "labelled", "--model", "toy.onnx", "--device", "cpu"]
     size = megabytes * 1000 * 1024
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the everyday commands import: no pandas, no torch, even where they are installed."""
+"""Common commands do not import pandas or torch, even if these are installed."""
 
 import subprocess
 import sys

@@ -16,7 +16,7 @@ NAMES = tuple(f"{folder}/{number}.jpg" for folder in FOLDERS for number in range
 
 
 def document(schema: str, *arguments: object, exit_code: int = 0) -> dict:
-    """What the command prints, valid."""
+    """The JSON that the command prints, validated with its schema."""
     result = batchland(*arguments, "--json")
     assert result.exit_code == exit_code, result.stderr
     content = json.loads(result.stdout)

@@ -72,7 +72,7 @@ def test_errors_are_one_line_on_stderr_and_an_exit_code(tmp_path, toy_model):
     assert result.stderr.splitlines()[-1] == f"batchland: {missing}: does not exist; give a folder of images"
 
 
-def test_a_file_in_place_of_a_folder_names_what_takes_files(toy_model, tmp_path):
+def test_a_file_instead_of_a_folder_suggests_other_commands(toy_model, tmp_path):
     result = batchland("score", toy_model, "--model", toy_model, "--out", tmp_path / "p.parquet")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         2,

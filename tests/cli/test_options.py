@@ -1,4 +1,4 @@
-"""Click options come from the fields of option models: none is restated, and none is forgotten."""
+"""Click options are made from the fields of option models; no field is missing or repeated."""
 
 import re
 from pathlib import Path

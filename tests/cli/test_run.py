@@ -160,9 +160,7 @@ def test_a_check_fails_with_the_code_of_the_first_problem(project, settings, cod
 def test_a_mistyped_date_is_rejected_and_its_record_can_be_removed(project, monkeypatch):
     monkeypatch.chdir(project)
     today = date.today()
-    message = (
-        f"batchland: night 2999-01-01: is after today, {today} by this machine's clock; --future runs it all the same"
-    )
+    message = f"batchland: night 2999-01-01: is after today, {today} by this machine's clock; --future runs it anyway"
     for options in (["--date", "2999-01-01"], ["--from", "2024-11-23", "--to", "2999-01-01"]):
         assert batchland("run", project / "toy.toml", *options) == (2, "", f"{message}\n")
     assert not (project / "runs").exists()

@@ -18,7 +18,7 @@ from batchland.errors import UsageError
 
 
 def write_photos(data: Path, counts: dict[str, int], size: tuple[int, int] = (40, 30)) -> None:
-    """Photos of different colours: `counts` is by folder below `data`."""
+    """Write photos of different colours. counts: photos per folder, relative to `data`."""
     for folder, count in counts.items():
         (data / folder).mkdir(parents=True)
         for number in range(count):
@@ -26,13 +26,13 @@ def write_photos(data: Path, counts: dict[str, int], size: tuple[int, int] = (40
 
 
 def shade(folder: str) -> int:
-    """How red a folder's photos are."""
+    """Red value of all photos in a folder, 0..255."""
     return zlib.crc32(folder.encode()) % 256
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two classes, nothing wrong."""
+    """A valid data set with two classes."""
     counts = {"train/00.Red_Tower": 4, "train/01.Green_Hill": 3, "test/00.Red_Tower": 2, "test/01.Green_Hill": 1}
     write_photos(tmp_path / "data", counts)
     return tmp_path / "data"
@@ -62,7 +62,7 @@ def test_good_data_have_no_findings(data: Path) -> None:
     assert {photo.shape for one in samples for photo in one.photos} == {(224, 224, 3)}
 
 
-def test_data_may_be_the_class_folders(data: Path) -> None:
+def test_class_folders_may_be_directly_in_data(data: Path) -> None:
     found, _ = check(data / "train")
     assert [(one.folder, one.train, one.test) for one in found.classes] == [
         ("00.Red_Tower", 4, 0),
@@ -141,9 +141,9 @@ def test_unusable_classes_are_problems(data: Path) -> None:
     (data / "train" / "05.Broken" / "2.jpg").write_bytes(picture()[:-60])
     (data / "train" / "loose.jpg").write_bytes(picture())
     assert findings(data) == [
-        ("problem", "02.Empty has no readable photo to train on; training needs two a class"),
-        ("problem", "03.Single has only one readable photo to train on; training needs two a class"),
-        ("problem", "05.Broken has no readable photo to train on; training needs two a class"),
+        ("problem", "02.Empty has no readable photo to train on; training needs two per class"),
+        ("problem", "03.Single has only one readable photo to train on; training needs two per class"),
+        ("problem", "05.Broken has no readable photo to train on; training needs two per class"),
         ("problem", "1 test folder without a folder in train: 04.Unknown"),
         ("note", "3 classes without a test photo: 02.Empty, 03.Single, 05.Broken"),
         (
@@ -151,11 +151,11 @@ def test_unusable_classes_are_problems(data: Path) -> None:
             "2 photos that cannot be read and will be skipped: train/05.Broken/1.jpg (empty), "
             "train/05.Broken/2.jpg (truncated)",
         ),
-        ("note", "1 photo in no class folder of train, which will not be used"),
+        ("note", "1 photo of train outside the class folders will not be used"),
     ]
 
 
-def test_no_classes_is_a_problem_and_no_folder_an_error(tmp_path: Path) -> None:
+def test_missing_classes_are_a_problem_and_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found, samples = check(tmp_path / "empty")
     assert (found.classes, found.sizes, samples) == ((), None, [])
@@ -209,7 +209,7 @@ def test_samples_never_replace_a_photo_or_another_file(data: Path, tmp_path: Pat
     assert (tmp_path / "preds.parquet").read_text() == "x"
 
 
-def test_exit_code(data: Path) -> None:
+def test_exit_code_is_4_for_problems_and_with_strict_for_notes(data: Path) -> None:
     def run(*options: str) -> tuple[int, str]:
         result = batchland("data", "check", data, *options)
         return result.exit_code, result.stderr

@@ -158,7 +158,7 @@ def test_default_folder_is_named_after_the_archive(source: str, folder: str) -> 
 
 @pytest.mark.parametrize("source", ["https://host/download?id=7", "https://host/", "/tmp/.zip", "photos", "..zip"])
 def test_source_without_a_name_is_an_error(source: str) -> None:
-    with pytest.raises(UsageError, match="has no file name to name the folder after"):
+    with pytest.raises(UsageError, match="has no file name to use for the folder"):
         default_folder(source)
 
 

@@ -1,4 +1,4 @@
-"""Downloading a file: resume, retries, never a mixture of two files."""
+"""Download a file: resuming, retries, and no mixing of two versions of a file."""
 
 import logging
 import urllib.request
@@ -83,7 +83,7 @@ def test_a_shorter_file_is_downloaded_from_the_start(partial: Path) -> None:
         manners.breaks_after = [5000]
         with pytest.raises(DownloadError):
             fetch(manners.url, partial, max_bytes=10**7, waits=())
-        manners.content = CONTENT[:1000]  # under the same tag, as a careless server might
+        manners.content = CONTENT[:1000]  # with the same ETag, as a faulty server may send
         fetch(manners.url, partial, max_bytes=10**7, waits=NO_WAIT)
     assert partial.read_bytes() == CONTENT[:1000]
 
@@ -136,7 +136,7 @@ def test_redirects_to_other_schemes_are_refused(partial: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://host/a.zip", "file:///etc/passwd", "http://", "http:///a", "http://ho st/", "http://h/ä"]
 )
-def test_other_addresses_are_refused(partial: Path, url: str) -> None:
+def test_addresses_other_than_http_are_refused(partial: Path, url: str) -> None:
     with pytest.raises(UsageError, match="not an http or https address"):
         fetch(url, partial, max_bytes=10**7)
 

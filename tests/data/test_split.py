@@ -1,4 +1,4 @@
-"""Splitting a folder of photos."""
+"""Split a folder of photos into train, val and test."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from batchland.errors import OutputError, UsageError
 
 
 def write_photos(folder: Path, names: dict[str, list[str]]) -> Path:
-    """Class folders with photos of these names; their contents are their names."""
+    """Write class folders. names: class folder to file names. Each file contains `class/name`."""
     for name, photos in names.items():
         (folder / name).mkdir(parents=True)
         for photo in photos:
@@ -38,7 +38,7 @@ def names_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_split_equals_that_of_split_folders_and_has_every_photo_once(photos: Path, tmp_path: Path) -> None:
+def test_split_equals_split_folders_and_has_every_photo_once(photos: Path, tmp_path: Path) -> None:
     state = random.getstate()
     made = split(photos, tmp_path / "ours")
     assert random.getstate() == state
@@ -58,7 +58,7 @@ def test_split_equals_that_of_split_folders_and_has_every_photo_once(photos: Pat
 def test_parts_have_the_given_names_and_shares(photos: Path, tmp_path: Path) -> None:
     (photos / "02.Blue_Lake" / "more.JPG").write_text("more")
     (photos / "02.Blue_Lake" / "and more.png").write_text("and more")
-    parts = {"test": 0.25, "train": 0.5, "val": 0.25}  # names that split-folders uses for others
+    parts = {"test": 0.25, "train": 0.5, "val": 0.25}  # split-folders uses these names for other parts
     made = split(photos, tmp_path / "out", SplitOptions(parts=parts))
     assert made.parts == {
         "test": {"00.Red_Tower": 2, "01.Green_Hill": 1, "02.Blue_Lake": 1},
@@ -116,8 +116,8 @@ def test_photos_of_one_scene_stay_together(tmp_path: Path) -> None:
     assert sum(sum(counts.values()) for counts in made.parts.values()) == len(scenes) + 4
 
 
-def test_copies_of_a_photo_join_their_scenes(tmp_path: Path) -> None:
-    """Each photo is there twice; one photo is in scene 0 and scene 1, so that these two are one group."""
+def test_copies_of_a_photo_put_their_scenes_into_one_group(tmp_path: Path) -> None:
+    """Each photo exists twice. One photo is in scene 0 and in scene 1, so these two scenes form one group."""
     scenes = [f"scene{scene}-{shot}.jpg" for scene in range(6) for shot in range(2)]
     data = write_photos(tmp_path / "photos", {"a": scenes, "b": scenes})
     for folder in (data / "a", data / "b"):
@@ -160,7 +160,7 @@ def test_other_files_are_left_out(photos: Path, tmp_path: Path) -> None:
     assert len(list((made.folder / "train").iterdir())) == 3
 
 
-def test_unusable_folders_are_errors_and_leave_nothing(photos: Path, tmp_path: Path) -> None:
+def test_unusable_folders_are_errors_and_nothing_is_written(photos: Path, tmp_path: Path) -> None:
     def message(data: Path, options: SplitOptions | None = None) -> str:
         with pytest.raises(UsageError) as caught:
             split(data, tmp_path / "out", options)
@@ -186,7 +186,9 @@ def test_unusable_folders_are_errors_and_leave_nothing(photos: Path, tmp_path: P
     assert message(photos) == (f"{photos}/00.Red_Tower: has photos in subfolders (more/1.jpg); move them up")
 
 
-def test_full_disk_leaves_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_error_and_leaves_no_files(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(source: str, target: str) -> None:
         raise OSError(28, "No space left on device", target)
 
@@ -233,8 +235,8 @@ def test_command_prints_the_parts_without_torch(photos: Path, tmp_path: Path) ->
         (["--parts", "train"], "--parts: train: write it like train=0.8,test=0.2"),
         (["--parts", "train=80%,test=20%"], "--parts: train=80%,test=20%: write it like train=0.8,test=0.2"),
         (["--parts", "train=0.8,test=0.1"], "'--parts': should be two or three parts whose shares add up to 1"),
-        (["--parts", "a/b=0.8,c=0.2"], "'--parts': a/b: should be of letters, digits, '.', '_' and '-', and begin with "
-                                       "a letter or a digit"),
+        (["--parts", "a/b=0.8,c=0.2"], "'--parts': a/b: should have only letters, digits, '.', '_' and '-', and begin "
+                                       "with a letter or digit"),
         (["--group-prefix", "("], "'--group-prefix': (: should be a valid regular expression"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The sample set: the same files from the same seed, all kinds of pictures, and a delivery with broken files."""
+"""The sample data set: reproducible from its seed, with all image formats, and an incoming folder with broken files."""
 
 import hashlib
 from collections import Counter
@@ -27,7 +27,7 @@ def contents(root):
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_summary_counts_what_is_there(sample):
+def test_the_summary_counts_the_files(sample):
     assert sample.training_images == sum(1 for _ in list_images(sample.train)) == 116
     assert sample.test_images == sum(1 for _ in list_images(sample.test)) == 44
     assert sample.incoming_files == sum(1 for _ in list_images(sample.incoming)) == 25
@@ -50,7 +50,7 @@ def test_a_seed_always_draws_the_same_files(sample, tmp_path):
     assert not set(contents(other.train).values()) & set(contents(sample.train).values())
 
 
-def test_there_are_pictures_of_every_kind(sample):
+def test_pictures_have_every_format_mode_and_orientation(sample):
     kinds, orientations, sizes = set(), set(), set()
     for ref in list_images(sample.train):
         with Image.open(BytesIO(read_image(ref).data)) as image:

@@ -1,4 +1,4 @@
-"""The doctor on healthy and broken installations, models and jobs: one line per check, with what to do."""
+"""`batchland doctor` on working and broken installations, models and jobs: results and advice of the checks."""
 
 import json
 import os
@@ -64,10 +64,10 @@ def test_cuda_is_checked_by_running_a_model():
     else:
         assert found.state == "warn"
         assert found.found.startswith("not usable: ")
-        assert found.advice == "nothing, if the CPU is meant to score"
+        assert found.advice == "nothing to do if you score on the CPU"
 
 
-def test_it_does_not_import_torch(toy_model):
+def test_the_doctor_does_not_import_torch(toy_model):
     code = (
         "import sys; from pathlib import Path\n"
         "from batchland.doctor.examine import examine_installation, examine_model\n"
@@ -80,7 +80,7 @@ def test_it_does_not_import_torch(toy_model):
 
 
 def distribution(folder: Path, name: str, number: str) -> None:
-    """Metadata of an installed wheel that brings the package onnxruntime."""
+    """Write the metadata of an installed wheel that contains the package onnxruntime."""
     info = folder / f"{name.replace('-', '_')}-{number}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
@@ -100,7 +100,7 @@ def test_two_onnxruntime_wheels_side_by_side(tmp_path, monkeypatch):
 
 
 def test_removing_one_of_two_onnxruntime_wheels_breaks_the_other(tmp_path):
-    """`import onnxruntime` still works, as an empty namespace; every check that needs it fails, none crashes."""
+    """`import onnxruntime` then gives an empty module. Every check that needs it fails; none crashes."""
     (tmp_path / "onnxruntime").mkdir()
     (tmp_path / "onnxruntime" / "__init__.py").touch()
     code = (
@@ -152,7 +152,7 @@ def test_the_jpeg_decoder_is_run(monkeypatch):
     assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
 
 
-def test_a_little_disk(monkeypatch, tmp_path):
+def test_little_free_disk_space_is_a_warning(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "LITTLE_DISK", 2**60)
     found = by_name(examine_model(folder=tmp_path / "not" / "yet"))["disk"]
     assert found.state == "warn"
@@ -182,7 +182,7 @@ def test_a_job_that_is_ready(job, tmp_path, toy_model):
     ]
 
 
-def test_a_job_in_trouble(job, tmp_path):
+def test_a_job_with_many_problems(job, tmp_path):
     shutil.rmtree(tmp_path / "incoming")
     write_toy_model(tmp_path / "other.onnx", toy_card())
     job.write_text(
@@ -239,11 +239,11 @@ def test_the_command(job, toy_model):
     assert f"ok    job             {job}: nightly, next for {YESTERDAY}\n" in healthy.output
     found = json.loads(run(main, ["doctor", "--model", str(toy_model), "--json"]).output)
     assert [check["name"] for check in found["checks"]][-2:] == ["disk", "model"]
-    sick = run(main, ["doctor", "--model", "absent.onnx"])
-    assert sick.exit_code == 1
+    failing = run(main, ["doctor", "--model", "absent.onnx"])
+    assert failing.exit_code == 1
     problem = "absent.onnx: cannot be read (No such file or directory); give an exported or adopted model"
-    assert sick.output.splitlines()[-1] == f"fail  model           {problem}"
+    assert failing.output.splitlines()[-1] == f"fail  model           {problem}"
     both = run(main, ["doctor", "--job", str(job), "--device", "cpu"])
     assert (both.exit_code, both.stderr.splitlines()[-1]) == (
-        2, "Error: a job names its models and its device itself; leave out --model and --device"
+        2, "Error: the job file sets the models and the device; leave out --model and --device"
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Averages over classes: against scikit-learn, and their intervals against resampling and by simulation."""
+"""Averages over classes, compared with scikit-learn; their intervals, with resampling and simulations."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_the_bias_of_small_classes() -> None:
     assert excess == pytest.approx(np.mean([each.bias for each in found]), abs=0.003)
 
 
-def test_the_interval_of_a_difference_covers_it_as_often_as_it_says() -> None:
+def test_difference_intervals_have_the_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(8), 25)
     covered = 0

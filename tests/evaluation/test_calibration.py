@@ -1,4 +1,4 @@
-"""Reliability and coverage: checked against scikit-learn, by hand and as a query would count."""
+"""Reliability and coverage, compared with scikit-learn, with hand-computed values and with counts on float32 data."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from batchland.evaluation.schema import Figure, ReliabilityBin
 
 
 def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences in float32, as files hold them, and whether each answer is right: an overconfident model."""
+    """Confidences of an overconfident model, rounded to float32 as in files, and whether each answer is right."""
     rng = np.random.default_rng(seed)
     probability = rng.beta(4, 1.5, count).astype(np.float32).astype(np.float64)
     return probability, rng.uniform(size=count) < probability - 0.1
@@ -33,7 +33,7 @@ def test_bins_equal_scikit_learn() -> None:
     assert sum(part.images for part in curve) == 5000
 
 
-def test_a_bin_includes_its_upper_end_and_the_first_bin_0() -> None:
+def test_bins_include_their_upper_end_and_the_first_also_includes_zero() -> None:
     curve = reliability(np.array([0.0, 0.5, 0.625, 1.0]), np.array([False, True, True, True]), 2, 0.95)
     assert curve == (
         ReliabilityBin(lower=0, upper=0.5, images=2, confidence=0.25, accuracy=curve[0].accuracy),
@@ -63,8 +63,8 @@ def test_bins_of_equal_counts() -> None:
 
 @pytest.mark.parametrize("images", [60, 2000])
 @pytest.mark.parametrize("gap", [0.0, 0.03, 0.1])
-def test_the_interval_of_the_calibration_error_covers_the_true_one(images: int, gap: float) -> None:
-    """At 95%, in 60 test sets; also of a calibrated model, whose observed error is never 0."""
+def test_calibration_error_interval_covers_the_true_error(images: int, gap: float) -> None:
+    """95% intervals in 60 test sets; with gap 0, the model is calibrated, but its observed error is above 0."""
     rng = np.random.default_rng(images)
     probability = gap + (1 - gap) * rng.beta(4, 1.2, (60, images))
     right = rng.uniform(size=probability.shape) < probability - gap

@@ -151,7 +151,7 @@ def test_a_prefix_of_the_labels_is_reported(tmp_path: Path) -> None:
     predicted=st.dictionaries(st.integers(0, 12), st.sampled_from([RED, GREEN, BLUE, ()])),
 )
 def test_the_account_adds_up(tmp_path: Path, labelled: dict[int, str], predicted: dict[int, tuple[float, ...]]) -> None:
-    """Whatever is labelled and predicted, every image is in one count of each side."""
+    """For all labels and predictions, each image is counted exactly once per side."""
     rows = [Row(f"{number}.jpg", answer, None if answer else "empty") for number, answer in predicted.items()]
     path = predictions(tmp_path, *rows)
     table = tmp_path / "l.csv"
@@ -198,7 +198,9 @@ def test_invalid_predictions_are_rejected(tmp_path: Path) -> None:
         f"{source}: holds no _manifest.json, so no finished run of `batchland score`; run it again to finish it"
     )
     (source / "_manifest.json").write_text("[]")
-    assert "not a manifest that this batchland reads; restore it, or score again" in refusal(source, source)
+    assert "not a manifest that this version of batchland can read; restore it, or score again" in refusal(
+        source, source
+    )
     report = evaluate(predictions(tmp_path, Row("00.Red_Tower/1.jpg", RED)), source)
     import pyarrow.parquet as pq
 

@@ -68,7 +68,7 @@ def test_polars(folder: Path) -> None:
     assert pl.read_csv("report/per_class.csv")["label"].to_list() == ["Café Tower", "'=1+1"]
 
 
-def test_what_cannot_be_read_is_an_error(folder: Path) -> None:
+def test_unreadable_files_are_errors(folder: Path) -> None:
     for path, message in (
         ("gone.parquet", "gone.parquet: does not exist"),
         ("labels", "labels: holds no manifest, so no finished predictions"),
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_an_error(folder: Path) -> None:
             read(path)
 
 
-def test_without_pandas_an_error_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pandas_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(UsageError, match=r"batchland\.read needs pandas"):
         read("preds.parquet")

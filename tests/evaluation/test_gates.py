@@ -1,4 +1,4 @@
-"""Gates: text in, verdicts out."""
+"""Gates: parsing, checking and error messages."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def evaluation(tmp_path: Path, *rows: Row) -> Evaluation:
 
 @pytest.fixture
 def tonight(tmp_path: Path) -> Evaluation:
-    """Red 2 of 2, Green 1 of 2: top1 0.75, one failed."""
+    """Red: 2 of 2 right; Green: 1 of 2 right, 1 failed; so top1 is 0.75."""
     return evaluation(
         tmp_path / "tonight",
         Row("00.Red_Tower/1.jpg", RED),
@@ -36,7 +36,7 @@ def tonight(tmp_path: Path) -> Evaluation:
 
 @pytest.fixture
 def last_night(tmp_path: Path) -> Report:
-    """All five right."""
+    """A report in which all five images are right."""
     rows = [Row(f"00.Red_Tower/{number}.jpg", RED) for number in (1, 2)]
     rows += [Row(f"01.Green_Hill/{number}.jpg", GREEN) for number in (1, 2, 3)]
     write_report(evaluation(tmp_path / "last", *rows), tmp_path / "report")
@@ -89,7 +89,7 @@ def test_gates_are_parsed(text: str, gate: tuple[str, bool, str, float]) -> None
         ("class[Sea].recal < 1", "gate 'class[Sea].recal < 1': unknown figure 'recal' (did you mean 'recall'?)"),
         (
             "class[Sea].x < 1",
-            "gate 'class[Sea].x < 1': unknown figure 'x' (known are accuracy, recall, precision, f1, mean_confidence, "
+            "gate 'class[Sea].x < 1': unknown figure 'x' (known: accuracy, recall, precision, f1, mean_confidence, "
             "support, failed)",
         ),
     ],
@@ -114,11 +114,11 @@ def test_invalid_gates_are_rejected(text: str, message: str) -> None:
         ("class[Sea < Sky].support > 0", False, "class[Sea < Sky].support is 0"),
     ],
 )
-def test_verdicts(tonight: Evaluation, text: str, failed: bool, found: str) -> None:
+def test_gates_are_checked(tonight: Evaluation, text: str, failed: bool, found: str) -> None:
     assert verdict(text, tonight) == (failed, f"{found} (fails if {text})")
 
 
-def test_drops(tonight: Evaluation, last_night: Report) -> None:
+def test_drops_compare_with_the_baseline(tonight: Evaluation, last_night: Report) -> None:
     assert verdict("drop(top1) > 0.25", tonight, last_night) == (
         False,
         "top1 went from 1 to 0.75 (fails if drop(top1) > 0.25)",
@@ -129,7 +129,7 @@ def test_drops(tonight: Evaluation, last_night: Report) -> None:
     )
 
 
-def test_a_drop_on_another_test_set_says_so(tmp_path: Path, last_night: Report) -> None:
+def test_a_drop_on_another_test_set_is_mentioned(tmp_path: Path, last_night: Report) -> None:
     other = evaluation(tmp_path / "other", Row("00.Red_Tower/7.jpg", GREEN))
     assert verdict("drop(top1) > 0", other, last_night) == (
         True,

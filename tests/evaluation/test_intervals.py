@@ -1,4 +1,4 @@
-"""How sure a figure is: checked against statsmodels and scipy, and by experiment."""
+"""Confidence intervals and tests, compared with statsmodels and scipy, and checked by simulation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn on made-up outcomes, and whole tables by hand."""
+"""Figures compared with scikit-learn on generated outcomes, and tables compared with hand-computed values."""
 
 import math
 from pathlib import Path

@@ -45,7 +45,7 @@ simplejpeg.decode_jpeg = evil
 
 @pytest.fixture
 def evil_decoder(tmp_path, monkeypatch):
-    """All Python processes from here on crash on certain JPEG files. For real."""
+    """Make all new Python processes crash (for real) on certain JPEG files."""
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "sitecustomize.py").write_text(EVIL_DECODER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "evil"))
@@ -146,7 +146,7 @@ def test_many_threads_share_a_server(tmp_path):
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
 def test_a_server_that_does_not_start_is_a_clear_error_for_a_suspect(tmp_path, monkeypatch, executable):
-    """And only slow images, which harm nobody, are decoded in this process then."""
+    """Images that are only slow are then decoded in this process."""
     monkeypatch.setattr(sys, "executable", executable)
     ref = ref_of(tmp_path, picture())
     note_suspect(tmp_path, "a.jpg")

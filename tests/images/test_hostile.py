@@ -299,7 +299,7 @@ print(peak() - before)
     ],
 )
 def test_memory_for_the_largest_allowed_picture_is_limited(tmp_path, mode, kind, options, limit):
-    """100 million pixels, the default max_pixels; limits in MiB beyond the file itself."""
+    """100 million pixels, the default max_pixels. Limits are in MiB, without the file itself."""
     image = Image.new(mode, (10_000, 10_000), 7 if mode in ("P", "I;16") else None)
     if mode == "P":
         image.putpalette(list(range(256)) * 3)

@@ -21,7 +21,7 @@ SPEC = PreprocessSpec(height=8, width=8)
 
 @pytest.fixture
 def grey_images(tmp_path):
-    """Picture i is grey of value i, so that each row shows whose it is."""
+    """Picture i is grey with value i, so that each row can be matched with its picture."""
     for value in range(50):
         (tmp_path / f"{value:02}.png").write_bytes(picture((value, value, value), kind="PNG"))
     return tmp_path

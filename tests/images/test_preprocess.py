@@ -18,7 +18,7 @@ SPEC = PreprocessSpec()
 
 
 def photo(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
-    """Smooth colours, as in a photo."""
+    """A picture with smooth colours, like a photo."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 

@@ -8,7 +8,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from toys import write_toy_model
 
-from batchland.cli.advice import with_advice
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import PRESETS, adopt
@@ -304,7 +303,7 @@ def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
     with pytest.raises(UsageError) as caught:
         adopt(path, labels, tmp_path / "other.onnx", preprocess="half", output="logits")
     assert str(caught.value) == f"{path}: gives probabilities, not logits"
-    assert with_advice(caught.value) == f"{path}: gives probabilities, not logits; use --output probabilities"
+    assert caught.value.advice == "output_probabilities"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def test_a_model_without_canaries_and_damaged_canaries(tmp_path, toy_model):
     path = write_canaries(open_session(toy_model, "cpu"))
     for damage in (b"", path.read_bytes()[:100], b"PAR1" * 50):
         path.write_bytes(damage)
-        with pytest.raises(ModelError, match=r"toy\.canaries\.parquet: not canaries that this batchland reads \("):
+        with pytest.raises(
+            ModelError, match=r"toy\.canaries\.parquet: not canaries that this version of batchland can read \("
+        ):
             read_canaries(toy_model)
     other = write_toy_model(tmp_path / "other.onnx")
     table = pq.read_table(write_canaries(open_session(other, "cpu")))

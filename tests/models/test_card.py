@@ -44,7 +44,7 @@ DAMAGED = "x.onnx: its batchland card is damaged ({}); export the model again"
     [
         (
             changed(schema_version=2),
-            "x.onnx: its card has schema_version 2, this batchland reads 1; update batchland, "
+            "x.onnx: its card has schema_version 2, this version of batchland reads 1; update batchland, "
             "or export the model again",
         ),
         ("{", DAMAGED.format("card: Invalid JSON: EOF while parsing an object at line 1 column 1")),

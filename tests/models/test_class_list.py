@@ -36,9 +36,9 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"tench\n\nshark\n", "line 2 is empty; give one label a line, in the model's order"),
-        (b"", "line 1 is empty; give one label a line, in the model's order"),
-        ("tench\n".encode("utf-16"), "is not UTF-8 text; give one label a line"),
+        (b"tench\n\nshark\n", "line 2 is empty; give one label per line, in the model's order"),
+        (b"", "line 1 is empty; give one label per line, in the model's order"),
+        ("tench\n".encode("utf-16"), "is not UTF-8 text; give one label per line"),
         (b"{0: 'tench', 2: 'cock'}", "NEITHER"),
         (b"{1: 'tench', 2: 'cock'}", "NEITHER"),
         (b"{0: 'tench', 1: ''}", "NEITHER"),
@@ -50,9 +50,9 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
         (b"[0, 1]", "NEITHER"),
         (
             b"{0: 'tench',\n 1: cock}",
-            "begins like a dictionary or a list, but cannot be parsed; give one label a line",
+            "begins like a dictionary or a list, but cannot be parsed; give one label per line",
         ),
-        (b"[" * 5000, "begins like a dictionary or a list, but cannot be parsed; give one label a line"),
+        (b"[" * 5000, "begins like a dictionary or a list, but cannot be parsed; give one label per line"),
     ],
 )
 def test_other_contents_are_errors(tmp_path, content, message):
@@ -86,4 +86,4 @@ def test_the_file_must_be_regular(tmp_path, kind):
     with pytest.raises(UsageError) as caught:
         read_class_list(path)
     reason = {"missing": "No such file or directory", "folder": "Is a directory"}.get(kind, "not a regular file")
-    assert str(caught.value) == f"{path}: cannot be read ({reason}); give a file with one label a line"
+    assert str(caught.value) == f"{path}: cannot be read ({reason}); give a file with one label per line"

@@ -1,4 +1,4 @@
-"""What a model file must be: regular, self-contained, and answering with probabilities."""
+"""Checks of a model file: a regular, self-contained file with a model that returns probabilities."""
 
 import os
 
@@ -57,7 +57,7 @@ def as_constant_in_a_branch(model, tensor):
 @pytest.mark.parametrize("location", ["weights.bin", "below/weights.bin", "../weights.bin", "*/_ORT_MEM_ADDR_/*"])
 @pytest.mark.parametrize("move", [as_weight, as_constant, as_constant_in_a_branch])
 def test_a_model_with_weights_in_another_file_is_an_error(tmp_path, monkeypatch, move, location):
-    """Below the current folder, onnxruntime would read them, and the model's sha256 would not cover them."""
+    """onnxruntime would read such a file below the current folder, but the model's sha256 does not cover it."""
     (tmp_path / "here").mkdir()
     path = write_toy_model(tmp_path / "toy.onnx").rename(tmp_path / "here" / "toy.onnx")
     for folder in (tmp_path, tmp_path / "here", tmp_path / "here" / "below"):

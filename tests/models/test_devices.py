@@ -1,16 +1,9 @@
-"""Device names, and facts about GPUs that are found without creating a session."""
-
-import os
-import shutil
-import subprocess
-import sys
+"""Device names, and why no GPU can be used; gpu/stub/ has the other reasons."""
 
 import pytest
-from toys import write_toy_model
 
 from batchland.errors import DeviceError
 from batchland.models.devices import DeviceRequest, device_name, gpu_problem, parse_device
-from batchland.models.ort import CUDA, ort
 
 
 def test_device_names_are_parsed():
@@ -49,83 +42,3 @@ def test_a_missing_gpu_is_explained_with_a_remedy(capfd):
         assert "; " in problem
         assert "\n" not in problem
     assert capfd.readouterr() == ("", "")
-
-
-DRIVER = r"""
-#include <stdlib.h>
-#include <string.h>
-static int number(const char *name) { return atoi(getenv(name)); }
-int cuInit(unsigned flags) { return number("FAKE_STATUS"); }
-int cuDriverGetVersion(int *version) { *version = number("FAKE_VERSION"); return 0; }
-int cuDeviceGetCount(int *count) { *count = 2; return 0; }
-int cuDeviceGet(int *device, int index) { *device = index; return 0; }
-int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Fake GPU", size); return 0; }
-int cuTensorMapEncodeTiled(void) { return 100; }
-"""
-"""The functions of NVIDIA's driver that batchland calls. CUDA itself does not start with it."""
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("no C compiler for a stand-in of the driver")
-    folder = tmp_path_factory.mktemp("driver")
-    (folder / "driver.c").write_text(DRIVER)
-    library = folder / "libcuda.so.1"
-    command = [compiler, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(library), str(folder / "driver.c")]
-    subprocess.run(command, check=True)
-    return folder
-
-
-def with_driver(driver, code, status=0, version=13000):
-    environment = {"LD_LIBRARY_PATH": str(driver), "FAKE_STATUS": str(status), "FAKE_VERSION": str(version)}
-    run = subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
-    return run.stdout
-
-
-needs_cuda = pytest.mark.skipif(CUDA not in ort.get_available_providers(), reason="this onnxruntime has no CUDA")
-PROBLEM = "from batchland.models.devices import gpu_problem; print(gpu_problem())"
-
-
-@needs_cuda
-@pytest.mark.parametrize(
-    ("status", "version", "problem"),
-    [
-        (100, 13000, "the driver shows no GPU; check nvidia-smi, CUDA_VISIBLE_DEVICES and the container's settings"),
-        (803, 13000, "the kernel's driver and the driver library differ; restart the machine after a driver update"),
-        (0, 12040, "the NVIDIA driver supports CUDA up to 12.4, this onnxruntime needs 13.0; update the driver, or "
-         "install an onnxruntime-gpu for CUDA 12"),
-    ],
-)  # fmt: skip
-def test_a_driver_that_does_not_start_or_is_too_old(driver, status, version, problem):
-    assert with_driver(driver, PROBLEM, status, version) == problem.replace("13.0", ort.cuda_version) + "\n"
-
-
-@needs_cuda
-def test_facts_about_gpus_from_the_driver(driver):
-    code = "from batchland.models.devices import *; print(count_gpus(), gpu_model(1), driver_version())"
-    assert with_driver(driver, code) == "2 Fake GPU 13000\n"
-
-
-@needs_cuda
-@pytest.mark.parametrize("batch_size", [None, 4])
-def test_a_driver_with_which_cuda_does_not_start_is_explained(driver, tmp_path, batch_size):
-    """onnxruntime's real provider fails, and its own error is explained; nothing else is printed."""
-    model = write_toy_model(tmp_path / "toy.onnx")
-    code = f"""
-from batchland.errors import DeviceError
-from batchland.models.session import open_session
-try:
-    open_session({str(model)!r}, "cuda", batch_size={batch_size})
-except DeviceError as error:
-    print(error)
-session = open_session({str(model)!r}, "auto", batch_size={batch_size})
-print(session.device, session.fallback)
-"""
-    refusal, fallback = with_driver(driver, code).splitlines()
-    reason = fallback.removeprefix("cpu ")
-    assert refusal == f"device cuda cannot be used here: {reason}"
-    assert "; " in reason
-    assert len(reason) < 200

@@ -1,4 +1,4 @@
-"""Opening models: what is accepted, the error of each refusal, and no silent fallback to another device."""
+"""Opening models: valid and invalid files, the error messages, and no silent fallback to another device."""
 
 import os
 import subprocess
@@ -14,10 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from toys import toy_card, write_toy_model
 
 import batchland.models.session
-from batchland.cli.advice import with_advice
 from batchland.errors import DeviceError, ModelError
 from batchland.models.devices import gpu_problem
+from batchland.models.gpu import create
 from batchland.models.gpu import open as gpu
+from batchland.models.gpu.create import require_gpu_nodes
 from batchland.models.gpu.problems import Unusable
 from batchland.models.ort import Placement, create_session, placement
 from batchland.models.session import open_session
@@ -61,9 +62,7 @@ def test_a_model_without_a_card_is_an_error(tmp_path, toy_model):
     with pytest.raises(ModelError) as caught:
         open_session(path, "cpu")
     assert str(caught.value) == f"{path}: has no batchland card (class names and preprocessing)"
-    assert with_advice(caught.value).endswith(
-        "; add one with `batchland adopt foreign.onnx --classes labels.txt --preprocess imagenet --out adopted.onnx`"
-    )
+    assert (caught.value.advice, caught.value.values) == ("adopt", {"model": "foreign.onnx"})
 
 
 def test_a_card_that_does_not_match_its_graph_is_an_error(tmp_path, toy_model):
@@ -94,10 +93,11 @@ def test_cuda_does_not_fall_back_and_auto_records_the_reason(toy_model):
 
 
 def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkeypatch):
-    """onnxruntime lists CUDA as available and then silently creates a CPU session: its list of providers decides."""
+    """onnxruntime may list CUDA as available, but create a CPU session without an error."""
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
-    monkeypatch.setattr(gpu, "library_problem", lambda kind: "libcublas.so.13 is missing; install it")
+    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
+    monkeypatch.setattr(create, "library_problem", lambda kind: "libcublas.so.13 is missing; install it")
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda c, o, providers, **rest: real(c, o, ["CPUExecutionProvider"], **rest)
@@ -110,7 +110,7 @@ def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkey
 
 
 def test_onnxruntime_does_not_fall_back_to_the_cpu(toy_model):
-    """By default its sessions do, after a failed creation and even after a failed run, and print that on stdout."""
+    """By default, onnxruntime falls back after a failed creation or a failed run, and prints that on stdout."""
     assert create_session(toy_model.read_bytes(), [("CPUExecutionProvider", {})])._enable_fallback is False
 
 
@@ -120,7 +120,7 @@ def test_the_placement_of_nodes_is_recorded(toy_model):
 
 
 class Subgraph(NamedTuple):
-    """As onnxruntime reports them for a session with a GPU."""
+    """Replacement for the objects that onnxruntime returns for a session on a GPU."""
 
     ep_name: str
     nodes: list[SimpleNamespace]
@@ -144,9 +144,9 @@ def test_nodes_of_a_gpu_session_on_the_cpu_are_named():
     assert placed == Placement(
         {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 2}, ("Shape", "Gather /head/Gather")
     )
-    gpu._require_gpu_nodes(placed)
+    require_gpu_nodes(placed)
     with pytest.raises(Unusable) as caught:
-        gpu._require_gpu_nodes(placed._replace(on_cpu=("Shape", "QLinearConv /stem/Conv_quant")))
+        require_gpu_nodes(placed._replace(on_cpu=("Shape", "QLinearConv /stem/Conv_quant")))
     assert str(caught.value) == (
         "onnxruntime would run 1 heavy nodes of the model on the CPU (QLinearConv /stem/Conv_quant); export it in fp32 "
         "or fp16"
@@ -195,7 +195,7 @@ def test_the_toy_model_has_opset_18(tmp_path):
 
 
 def test_onnxruntime_collects_no_telemetry(tmp_path):
-    """By default it does, from its import on, in files in the user's cache."""
+    """By default, importing onnxruntime writes telemetry files to the user's cache."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     code = "import batchland.models.session"
     subprocess.run([sys.executable, "-c", code], env=os.environ | home, check=True)

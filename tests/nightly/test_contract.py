@@ -8,6 +8,7 @@ from datetime import date, timedelta
 
 import pyarrow.dataset as ds
 import pytest
+from job_files import JOB
 from nights import model_run, night
 from toys import COLOURS, picture
 
@@ -18,14 +19,6 @@ from batchland.nightly.plan import plan_night
 from batchland.nightly.runner import run_night
 
 NIGHT = date(2024, 11, 23)
-JOB = """
-images = "in/{date}"
-model = "toy.onnx"
-output = "out"
-device = "cpu"
-batch_size = 2
-part_size = 4
-"""
 
 
 def noisy_picture(seed):
@@ -49,7 +42,7 @@ def project(tmp_path, toy_model):
 
 
 def run(project, *contract, night=NIGHT, settings=(), **options):
-    """What ended the night: outcome, exit code and message without the folder of images."""
+    """How the night ended: outcome, exit code, and message without the folder of images."""
     job = load_job(project / "toy.toml", [f"delivery.{rule}" for rule in contract] + list(settings))
     attempt = run_night(job, night, **options).attempt
     return attempt.outcome, attempt.exit_code, attempt.error and attempt.error.removeprefix(f"{project}/in/{night}: ")

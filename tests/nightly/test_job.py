@@ -83,7 +83,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
             "\"output\" = 's3://b/p': is a URL, but a job works with paths of this machine; mount the storage",
         ),
         (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
-        (["retention.x=1"], 'unknown key "retention.x" (known are retention.keep_days, retention.keep_nights)'),
+        (["retention.x=1"], 'unknown key "retention.x" (known: retention.keep_days, retention.keep_nights)'),
         (["batch_size=0"], '"batch_size" = 0: should be greater than 0'),
         (
             ["batch_size=0", "modes=1"],
@@ -120,7 +120,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         ),
         (
             ["name=../up"],
-            "\"name\" = '../up': should be of letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+            "\"name\" = '../up': should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
         ),
         (
             ["device=cud"],
@@ -156,7 +156,7 @@ def test_an_invalid_setting_is_rejected(tmp_path, setting, message):
 def test_an_unreadable_file_is_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml: cannot be read \(No such file or directory\); give a job file"):
         load_job(tmp_path / "none.toml")
-    with pytest.raises(UsageError, match=r"toy\.toml: is no TOML file: .*line 1"):
+    with pytest.raises(UsageError, match=r"toy\.toml: is not a TOML file: .*line 1"):
         load_job(write(tmp_path, "images = in"))
 
 

@@ -12,6 +12,7 @@ from datetime import date
 
 import pyarrow.dataset as ds
 import pytest
+from job_files import EVALUATION, JOB
 from toys import COLOURS, picture, write_toy_model
 
 from batchland.errors import OutputError
@@ -21,20 +22,8 @@ from batchland.nightly.job import load_job
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.runner import run_night
 
-JOB = """
-images = "in/{date}"
-model = "toy.onnx"
-output = "out"
-device = "cpu"
-batch_size = 2
-part_size = 4
-max_failed = "30%"
-
-[evaluation]
-labels = "in/{date}"
-gates = ["drop(top1) > 10%"]
-brightness_sample = 0
-resamples = 200
+NIGHTLY = f"""{JOB}max_failed = "30%"
+{EVALUATION}gates = ["drop(top1) > 10%"]
 """
 
 NIGHTS = {day: date(2024, 11, day) for day in range(1, 31)}
@@ -74,12 +63,12 @@ def disk(tmp_path):
 
 
 class Project:
-    """Where the nights happen."""
+    """The folder of the nights."""
 
     def __init__(self, folder):
         self.folder = folder
         self.job = folder / "toy.toml"
-        self.job.write_text(JOB)
+        self.job.write_text(NIGHTLY)
         self.delivered = set()
         write_toy_model(folder / "toy.onnx")
 
@@ -220,7 +209,7 @@ def test_ten_nights_of_an_archive_that_grows(tmp_path):
     project = Project(tmp_path)
     archive = tmp_path / "archive"
     archive.mkdir()
-    project.job.write_text(JOB.partition("max_failed")[0].replace("in/{date}", "archive") + 'mode = "new"\n')
+    project.job.write_text(JOB.replace("in/{date}", "archive") + 'mode = "new"\n')
     counts = {}
     for day in range(1, 11):
         night = NIGHTS[day]
@@ -261,7 +250,7 @@ def test_ten_nights_of_an_archive_that_grows(tmp_path):
 
 
 def kill_and_rerun(folder, kills):
-    """Kill runs of one night at random moments, whatever they are at: start, scoring, evaluation, report, record."""
+    """Kill runs of one night at random moments: during start, scoring, evaluation, report or record."""
     rng = random.Random(kills)
     project, night = Project(folder), NIGHTS[2]
     for day in (1, 2):

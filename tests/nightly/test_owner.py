@@ -3,8 +3,8 @@
 import shutil
 from datetime import date
 
-import pytest
-from toys import COLOURS, picture, toy_card, write_toy_model
+from job_files import EVALUATION, JOB
+from toys import toy_card, write_toy_model
 
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
@@ -13,28 +13,6 @@ from batchland.scoring.options import ScoreOptions
 from batchland.scoring.score import score
 
 NIGHT = date(2024, 11, 23)
-JOB = """
-images = "in/{date}"
-model = "toy.onnx"
-output = "out"
-device = "cpu"
-"""
-EVALUATION = """
-[evaluation]
-labels = "in/{date}"
-brightness_sample = 0
-resamples = 200
-"""
-
-
-@pytest.fixture
-def project(tmp_path, toy_model):
-    (tmp_path / "toy.toml").write_text(JOB)
-    for folder, colour in COLOURS.items():
-        class_folder = tmp_path / "in" / str(NIGHT) / folder
-        class_folder.mkdir(parents=True)
-        (class_folder / "1.jpg").write_bytes(picture(colour))
-    return tmp_path
 
 
 def run(project, *settings, force=False):
@@ -111,7 +89,7 @@ def test_a_rejected_partition_ends_the_night_before_scoring(project):
 
 
 def test_a_partition_written_by_score_is_accepted(project, caplog):
-    options = ScoreOptions(model=project / "toy.onnx", device="cpu")
+    options = ScoreOptions(model=project / "toy.onnx", device="cpu", batch_size=2)
     score(project / "in" / str(NIGHT), project / "out" / f"date={NIGHT}", options)
     assert run(project).record.models[0].state == "kept"
     assert warnings(caplog) == []

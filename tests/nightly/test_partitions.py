@@ -1,4 +1,4 @@
-"""Partitions: manifest, counts of the predictions, known images."""
+"""Partitions: manifest, predictions per class, images that are already scored."""
 
 import os
 
@@ -35,7 +35,7 @@ def test_manifest_counts_and_siblings(scored):
     assert other_partitions(scored.with_name("date=2024-11-23")) == [scored]
     bins = [0] * 20
     bins[-1] = 9
-    softmax = 1 / (1 + 2 * 2.718281828 ** -(10 * 254 / 255))  # of a JPEG's red, 254 of 255
+    softmax = 1 / (1 + 2 * 2.718281828 ** -(10 * 254 / 255))  # JPEG stores the pure red as 254 of 255
     expected = PredictionMix(
         classes={"Red Tower": 3, "Green Hill": 3, "Blue Lake": 3}, confidence_histogram=bins, mean_confidence=softmax
     )
@@ -46,7 +46,7 @@ def test_manifest_counts_and_siblings(scored):
 
 def test_confidence_counts_at_the_upper_end_of_its_bin(tmp_path, toy_model):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "grey.png").write_bytes(picture((90, 90, 90), kind="PNG"))  # a third each
+    (tmp_path / "in" / "grey.png").write_bytes(picture((90, 90, 90), kind="PNG"))  # each class has probability 1/3
     score(tmp_path / "in", tmp_path / "date=2024-11-22", ScoreOptions(model=toy_model))
     histogram = prediction_mix(tmp_path / "date=2024-11-22").confidence_histogram
     assert [index for index, count in enumerate(histogram) if count] == [6]
@@ -80,7 +80,7 @@ def test_an_unreadable_image_is_not_known(tmp_path, toy_model):
     partition = tmp_path / "date=2024-11-22"
 
     def vanish(ref):
-        """Between listing and reading."""
+        """Remove b.jpg after it is listed and before it is read."""
         if ref.name == "b.jpg":
             os.unlink(ref.path)
         return False
@@ -99,5 +99,5 @@ def test_a_damaged_partition_is_named(scored, colour_folders):
     with pytest.raises(UsageError) as caught:
         read_manifest(scored)
     assert str(caught.value) == (
-        f"{scored}/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
+        f"{scored}/_manifest.json: not a manifest that this version of batchland can read; restore it, or score again"
     )

@@ -69,7 +69,7 @@ def test_all_strings_are_filled(site: Path) -> None:
         ('device = "${file:secrets/password}"', None),
     ],
 )  # fmt: skip
-def test_what_cannot_be_filled_is_an_error_that_shows_no_value(site: Path, text: str, message: str | None) -> None:
+def test_an_invalid_placeholder_is_an_error_without_secret_values(site: Path, text: str, message: str | None) -> None:
     (site / "secrets" / "empty").touch()
     path = site / "toy.toml"
     device = "" if text.startswith("device") else 'device = "cpu"\n'

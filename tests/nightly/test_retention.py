@@ -1,4 +1,4 @@
-"""Retention: old nights go by the rules, the last good one never, and only what is provably the job's."""
+"""Retention: deletes old nights by the rules, never the last good one, and only files that belong to the job."""
 
 from datetime import date
 
@@ -146,7 +146,7 @@ def test_a_run_deletes_partitions_and_reports_and_records_it(project):
 
 @pytest.mark.parametrize("rule", ["keep_nights=1", "keep_days=1", "keep_days=9999999999"])
 @pytest.mark.parametrize("night", [date(1, 1, 1), date(2030, 1, 1), date(9999, 12, 31)])
-def test_an_odd_date_expires_no_more_than_the_newest_good_night(project, rule, night):
+def test_an_unusual_date_expires_no_more_nights_than_the_newest_good_night(project, rule, night):
     usual = expired(project, rule)
     assert set(expired(project, rule, night=night)) <= set(usual)
     assert usual == ([] if rule.endswith("99") else [f"date={day}" for day in DAYS[:3]])

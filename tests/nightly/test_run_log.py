@@ -1,4 +1,4 @@
-"""The log of a night: one JSON object a line, whole lines only, and never a reason to fail."""
+"""The log of a night: one JSON object per line, no partial lines; errors in logging do not fail the night."""
 
 import json
 import logging

@@ -97,7 +97,9 @@ def test_an_unreadable_record_is_skipped_with_a_warning(tmp_path, caplog):
     (tmp_path / "2024-11-23").mkdir()
     (tmp_path / "2024-11-23" / "run.json").write_text('{"job": 1}')
     assert [str(run.date) for run in read_runs(tmp_path)] == ["2024-11-22"]
-    assert re.search(r"2024-11-23/run\.json: is no record that this batchland reads \(job\)", caplog.text)
+    assert re.search(
+        r"2024-11-23/run\.json: is not a record that this version of batchland can read \(job\)", caplog.text
+    )
 
 
 def test_latest_is_the_newest_record_that_is_not_in_the_future(tmp_path):

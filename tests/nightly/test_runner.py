@@ -12,8 +12,9 @@ from datetime import date, timedelta
 
 import pyarrow.dataset as ds
 import pytest
+from job_files import EVALUATION, JOB, deliver
 from prometheus_client.parser import text_string_to_metric_families
-from toys import COLOURS, picture, toy_card, write_toy_model
+from toys import picture, toy_card, write_toy_model
 
 import batchland.nightly.runner as runner_module
 from batchland.errors import OutputError, UsageError
@@ -24,39 +25,8 @@ from batchland.nightly.runner import run_night
 from batchland.system.lock import locked
 
 NIGHT = date(2024, 11, 23)
-JOB = """
-images = "in/{date}"
-model = "toy.onnx"
-output = "out"
-device = "cpu"
-batch_size = 2
-part_size = 4
+GATES = """gates = ["top1 < 90%", "drop(top1) > 1%"]
 """
-EVALUATION = """
-[evaluation]
-labels = "in/{date}"
-brightness_sample = 0
-resamples = 200
-gates = ["top1 < 90%", "drop(top1) > 1%"]
-"""
-
-
-@pytest.fixture
-def project(tmp_path, toy_model):
-    (tmp_path / "toy.toml").write_text(JOB)
-    deliver(tmp_path, NIGHT)
-    return tmp_path
-
-
-def deliver(project, night, per_class=3, wrong=0):
-    """Labelled pictures by class; of each class, the first `wrong` ones have another colour."""
-    colours = list(COLOURS.values())
-    for index, folder in enumerate(COLOURS):
-        class_folder = project / "in" / str(night) / folder
-        class_folder.mkdir(parents=True, exist_ok=True)
-        for number in range(per_class):
-            colour = colours[(index + (number < wrong)) % 3]
-            (class_folder / f"{number}.jpg").write_bytes(picture(colour))
 
 
 def run(project, night=NIGHT, *settings, **options):
@@ -189,7 +159,7 @@ def test_a_night_is_resumed_after_the_time_limit(project):
     slow = "batch_size=1", "part_size=1", "time_limit=0.1s"
     record, attempt = run(project, NIGHT, *slow)
     assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
-    assert attempt.error.endswith("at the time limit; the same command resumes there")
+    assert attempt.error.endswith("at the time limit; run the same command again to resume")
     record, attempt = run(project, NIGHT, *slow[:2])
     assert (attempt.outcome, record.models[0].state) == ("ok", "resumed")
     assert [tried.outcome for tried in record.attempts] == ["time_limit", "time_limit", "ok"]
@@ -206,7 +176,7 @@ def test_too_many_failures_fail_the_night_after_everything_is_written(project):
 
 
 def test_gates_compare_with_the_last_good_night(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     nights = [NIGHT + timedelta(days=days) for days in range(4)]
     for night, wrong in zip(nights, (0, 1, 0, 0), strict=True):
         deliver(project, night, per_class=10, wrong=wrong)
@@ -229,7 +199,7 @@ def test_gates_compare_with_the_last_good_night(project):
 
 
 def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     assert run(project).record.good
     tomorrow = NIGHT + timedelta(days=1)
     deliver(project, tomorrow, wrong=1)
@@ -245,7 +215,7 @@ def test_a_new_model_file_is_compared_with_the_last_good_night_of_the_old_one(pr
 
 
 def test_labels_may_come_later_if_the_job_allows_it(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     settings = ["evaluation.labels=labels/{date}.csv", "evaluation.on_missing=skip", "evaluation.gates=['top1 < 50%']"]
     assert run(project, NIGHT, *settings).record.models[0].evaluation is None
     (project / "labels").mkdir()
@@ -263,7 +233,7 @@ def test_each_model_has_a_partition_and_a_bad_model_stops_no_other(project):
         JOB.replace('model = "toy.onnx"', "")
         + "[models]\nfirst = 'toy.onnx'\nbad = 'bad.onnx'\nsecond = 'other.onnx'\n"
     )
-    (project / "toy.toml").write_text(models + EVALUATION)
+    (project / "toy.toml").write_text(models + EVALUATION + GATES)
     record, attempt = run(project)
     assert (attempt.outcome, attempt.exit_code) == ("failed", 5)
     assert attempt.error.startswith(f"{project}/bad.onnx: ")
@@ -363,7 +333,7 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
     record, attempt = run(project, NIGHT, "images=nowhere", "retry={attempts=2, wait='60s'}")
     assert time.monotonic() - begin < 10
     assert [tried.outcome for tried in record.attempts] == ["missing_input", "interrupted"]
-    assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; the same command goes on there")
+    assert (attempt.exit_code, attempt.error) == (143, "stopped by SIGTERM; run the same command again to continue")
 
 
 def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
@@ -407,7 +377,8 @@ def test_a_record_of_another_version_is_moved_aside(project):
     record, attempt = run(project)
     assert (attempt.outcome, len(record.attempts)) == ("ok", 1)
     assert record.warnings == (
-        f"{path}: is no record that this batchland reads (schema_version); move it away; moved to run.json.unreadable",
+        f"{path}: is not a record that this version of batchland can read (schema_version); move it away; "
+        "moved to run.json.unreadable",
     )
     assert (path.parent / "run.json.unreadable").read_text() == '{"schema_version": 99}'
 
@@ -439,7 +410,7 @@ def test_notifications_by_setting(project, on, outcomes):
 
 
 def test_metrics_of_the_newest_night_and_the_last_good_one(project):
-    (project / "toy.toml").write_text(JOB + "metrics = 'toy.prom'\n" + EVALUATION)
+    (project / "toy.toml").write_text(JOB + "metrics = 'toy.prom'\n" + EVALUATION + GATES)
     next_night = NIGHT + timedelta(days=1)
     deliver(project, next_night, wrong=3)
     run(project)
@@ -463,7 +434,7 @@ def test_metrics_of_the_newest_night_and_the_last_good_one(project):
 
 
 def test_the_plan_lists_the_steps_and_does_nothing(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     before = sorted(project.rglob("*"))
     job = load_job(project / "toy.toml", ["max_failed=5", "metrics=toy.prom"])
     assert plan_night(job, NIGHT) == ((
@@ -542,7 +513,7 @@ def test_a_record_that_cannot_be_written_is_never_exit_code_0(project, web_serve
     assert len(images(project)) == 9
 
 
-def test_a_latest_that_cannot_be_written_is_no_fault_of_the_night(project, caplog):
+def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     (project / "runs" / "toy" / "latest").mkdir(parents=True)
     assert run(project).attempt.exit_code == 0
     assert read_run(project / "runs" / "toy" / str(NIGHT)).good
@@ -550,7 +521,7 @@ def test_a_latest_that_cannot_be_written_is_no_fault_of_the_night(project, caplo
 
 
 def test_a_class_whose_images_all_failed_is_named(project):
-    (project / "toy.toml").write_text(JOB + EVALUATION)
+    (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     for path in (project / "in" / str(NIGHT) / "02.Blue_Lake").iterdir():
         path.write_bytes(b"")
     (project / "in" / str(NIGHT) / "00.Red_Tower" / "0.jpg").write_bytes(b"")

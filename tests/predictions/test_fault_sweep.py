@@ -1,4 +1,4 @@
-"""Every system call of a command fails once: no traceback, the right exit code, nothing torn; the rerun is as ever.
+"""Let each system call of a command fail once: no traceback, the right exit code, no partial files, a normal rerun.
 
 `pytest -m slow tests/predictions/test_fault_sweep.py -s` runs the sweep whole and prints its figures.
 """
@@ -81,7 +81,7 @@ def driver(tmp_path_factory) -> Iterator[Driver]:
 class Scenario(NamedTuple):
     command: list[str]
     below: str
-    """The folder whose calls fail."""
+    """System calls below this folder fail."""
     before: Path
     """The working folder before the command."""
     expected: dict[str, bytes]
@@ -167,7 +167,7 @@ def reset(folder: Path, origin: Path) -> None:
 
 
 def check(driver: Driver, scenario: Scenario, folder: Path, kind: str, n: int, code: int) -> str:
-    """One fault and the rerun. What went wrong, or nothing."""
+    """Run with one fault, then rerun. Returns the problems found."""
     reset(folder, scenario.before)
     old = contents(folder / "work")
     outcome = driver.run(folder, scenario.command, scenario.below, kind, n, code)
@@ -205,7 +205,7 @@ def different(found: dict[str, bytes], expected: dict[str, bytes]) -> str:
 def sweep(
     driver: Driver, scenario: Scenario, folder: Path, kinds: tuple[str, ...], most: int | None
 ) -> tuple[int, list[str]]:
-    """How many faults were tried, and what went wrong."""
+    """Number of faults tried, and the problems found."""
     tried, wrong = 0, []
     for kind in kinds:
         reset(folder, scenario.before)

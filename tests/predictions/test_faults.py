@@ -1,4 +1,4 @@
-"""Faults around a run: disks, other runs, models. What the user is told, what the exit code is, and what is left."""
+"""Faults during a run (disks, other runs, models): the error message, the exit code and the remaining files."""
 
 import os
 import re
@@ -214,7 +214,7 @@ print(summary.manifest.counts.failed_by_code)
 """
 
 
-def test_decoders_that_hang_for_ever_cost_their_rows_and_nothing_else(tmp_path, photos, toy_model):
+def test_hanging_decoders_fail_only_their_own_images(tmp_path, photos, toy_model):
     arguments = [sys.executable, "-c", HANGING_EXIT, photos, tmp_path / "p.parquet", toy_model]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=True)
     assert result.stdout == "{'timeout': 6}\n"
@@ -240,7 +240,7 @@ def test_a_model_that_cannot_be_used_is_exit_code_5_and_a_sentence(tmp_path, pho
     card = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
     card.value = toy_card().to_json().replace('"schema_version":1', '"schema_version":2')
     assert refusal_of_model(tmp_path, photos, model.SerializeToString()) == (
-        "its card has schema_version 2, this batchland reads 1; update batchland, or export the model again"
+        "its card has schema_version 2, this version of batchland reads 1; update batchland, or export the model again"
     )
     card.value = toy_card(size=16).to_json()
     assert "its card asks for images uint8 [batch, 16, 16, 3]" in refusal_of_model(
@@ -250,7 +250,7 @@ def test_a_model_that_cannot_be_used_is_exit_code_5_and_a_sentence(tmp_path, pho
     assert refusal_of_model(tmp_path, photos, model.SerializeToString()).startswith("has no batchland card")
 
 
-def test_max_failed_decides_the_exit_code_and_nothing_else(tmp_path, photos, toy_model):
+def test_max_failed_changes_only_the_exit_code(tmp_path, photos, toy_model):
     out = tmp_path / "p.parquet"
     for limit, code in (("10%", 0), ("9.99%", 3), ("0", 3)):
         result = run(photos, "--out", out, "--model", toy_model, "--overwrite", "--max-failed", limit)

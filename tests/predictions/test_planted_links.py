@@ -1,4 +1,4 @@
-"""A folder that others may write: no link or file that they plant makes a run write to another file."""
+"""Runs in a folder that other users can write: planted links and files never redirect a write."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Outputs in an object store keep every promise of local ones: a real server, real kills, the same bytes."""
+"""Outputs in an object store equal local outputs byte for byte, also after killed runs. Uses a real S3 server."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ from batchland.scoring.merge.merge import merge
 from batchland.scoring.options import Shard
 from batchland.system.filesystems import Location
 
-# Where a folder is not at the bucket's top, Arrow puts back an empty object for it with every deletion. This server
-# refuses that (it has the folder already), and Arrow tries for six seconds: such tests are slow.
+# After each deletion in a nested folder, Arrow writes an empty object for that folder. The test server refuses this,
+# because the folder exists, and Arrow retries for six seconds. So tests with nested folders are slow.
 NAMES = ("p.parquet", "p")
 
 
 def listed(bucket: Bucket) -> list[str]:
-    """Keys of all objects; what the server itself keeps of an upload that is under way is none."""
+    """Keys of all objects, without the server's own files for unfinished uploads."""
     paths = [path for path in bucket.folder.rglob("*") if path.is_file() and not path.name.startswith(".rclone_temp")]
     return sorted(str(path.relative_to(bucket.folder)) for path in paths)
 
 
 def read(bucket: Bucket) -> dict[str, bytes]:
-    """All objects; manifests, which hold times, aside."""
+    """All objects except manifests, which contain times."""
     return {name: (bucket.folder / name).read_bytes() for name in listed(bucket) if not name.endswith("manifest.json")}
 
 
@@ -51,7 +51,7 @@ def local(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_bytes_are_those_of_a_local_output(tmp_path, bucket, photos, toy_model, name):
+def test_output_has_the_same_bytes_as_a_local_output(tmp_path, bucket, photos, toy_model, name):
     whole = score(photos, tmp_path / "local" / name, options(toy_model))
     remote = score(photos, bucket.url(name), options(toy_model))
     assert read(bucket) == local(tmp_path / "local")
@@ -62,12 +62,12 @@ def test_the_bytes_are_those_of_a_local_output(tmp_path, bucket, photos, toy_mod
     assert Manifest.model_validate_json((bucket.folder / path).read_bytes()) == remote.manifest
     assert listed(bucket) == sorted([*local(tmp_path / "local"), path])
     for file in remote.manifest.files:
-        place = bucket.folder / (name if name == file.path else f"{name}/{file.path}")
-        assert hashlib.sha256(place.read_bytes()).hexdigest() == file.sha256
+        stored = bucket.folder / (name if name == file.path else f"{name}/{file.path}")
+        assert hashlib.sha256(stored.read_bytes()).hexdigest() == file.sha256
 
 
 class Stop(Exception):  # noqa: N818
-    """Ends a run from within, as an error would."""
+    """Raised in a callback to end a run with an error."""
 
 
 CHILD = """
@@ -88,7 +88,7 @@ score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, name, monkeypatch):
-    """SIGKILL again and again, each run with a state folder of its own, as on another machine."""
+    """SIGKILL several runs. Each has a different state folder, as on another machine."""
     score(photos, tmp_path / "local" / name, options(toy_model))
     manifest = bucket.folder / ("p.manifest.json" if name == "p.parquet" else "p/_manifest.json")
 
@@ -101,9 +101,8 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
             assert child.stdout.readline() == b"ready\n"
             before = len(parts())
-            while (
-                machine < 3 and child.poll() is None and len(parts()) == before
-            ):  # three are killed after a part of theirs, the last is not
+            # The first three runs are killed after writing a part; the last one finishes.
+            while machine < 3 and child.poll() is None and len(parts()) == before:
                 time.sleep(0.001)
             if machine < 3:
                 child.kill()
@@ -112,7 +111,7 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_interrupted_run_goes_on_from_its_parts(tmp_path, bucket, photos, toy_model, name):
+def test_an_interrupted_run_continues_from_its_parts(tmp_path, bucket, photos, toy_model, name):
     def stop(progress):
         if progress.done >= 24:
             raise Stop
@@ -126,8 +125,8 @@ def test_an_interrupted_run_goes_on_from_its_parts(tmp_path, bucket, photos, toy
 
 
 def test_an_upload_that_fails_leaves_no_object_even_when_the_process_ends(bucket):
-    """What pyarrow's own streams do not: they complete half an object, at the latest when they are freed."""
-    half = """
+    """pyarrow's own streams would complete the partial object, at the latest when they are garbage-collected."""
+    failing_upload = """
 import sys
 from pathlib import PurePosixPath
 from batchland.system.filesystems import Location
@@ -141,24 +140,24 @@ except RuntimeError:
     pass
 """
     for name, size in (("small", 10), ("large", 25_000_000)):
-        subprocess.run([sys.executable, "-c", half, bucket.url(name), str(size)], check=True)
+        subprocess.run([sys.executable, "-c", failing_upload, bucket.url(name), str(size)], check=True)
     assert listed(bucket) == []
 
 
-def test_what_fails_while_the_file_is_put_together_leaves_the_old_one(bucket, photos, toy_model, monkeypatch):
+def test_an_error_while_the_file_is_assembled_keeps_the_old_file(bucket, photos, toy_model, monkeypatch):
     url = bucket.url("p.parquet")
     score(photos, url, options(toy_model))
     before = read(bucket)
     manifest = (bucket.folder / "p.manifest.json").read_bytes()
     real, calls = Upload.flush, []
 
-    def gone(self):
+    def fail_third_flush(self):
         calls.append(self)
         if len(calls) == 3:
             raise OSError(5, "gone")
         real(self)
 
-    monkeypatch.setattr(Upload, "flush", gone)
+    monkeypatch.setattr(Upload, "flush", fail_third_flush)
     with pytest.raises(OutputError, match=r"s3://\S+/p.parquet: cannot be written \(gone\); finished parts are kept"):
         score(photos, url, options(toy_model, overwrite=True))
     assert visible(bucket) == before
@@ -167,7 +166,7 @@ def test_what_fails_while_the_file_is_put_together_leaves_the_old_one(bucket, ph
 
 
 @pytest.mark.parametrize("name", ["p.parquet", pytest.param("deep/er/p", marks=pytest.mark.slow)])
-def test_overwriting_takes_the_manifest_away_first_and_puts_it_last(
+def test_overwriting_removes_the_manifest_first_and_writes_it_last(
     tmp_path, bucket, photos, toy_model, monkeypatch, name
 ):
     new = write_toy_model(tmp_path / "new.onnx", toy_card().model_copy(update={"name": "new"}))
@@ -201,7 +200,7 @@ def test_overwriting_takes_the_manifest_away_first_and_puts_it_last(
         assert published[2:-2] == [*(("put", part) for part in parts[:6]), *(("remove", part) for part in parts[6:])]
 
 
-def test_killed_while_it_replaced_a_folder_the_same_command_completes_it(
+def test_the_same_command_completes_a_run_killed_while_replacing_a_folder(
     tmp_path, bucket, photos, toy_model, monkeypatch
 ):
     new = write_toy_model(tmp_path / "new.onnx", toy_card().model_copy(update={"name": "new"}))
@@ -227,7 +226,7 @@ def test_killed_while_it_replaced_a_folder_the_same_command_completes_it(
     assert "p/_manifest.json" in listed(bucket)
 
 
-def test_what_is_not_ours_is_never_replaced(bucket, photos, toy_model):
+def test_files_that_batchland_did_not_write_are_never_replaced(bucket, photos, toy_model):
     (bucket.folder / "precious").mkdir()
     (bucket.folder / "precious" / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="exists already"):
@@ -241,7 +240,7 @@ def test_what_is_not_ours_is_never_replaced(bucket, photos, toy_model):
 
 
 @pytest.mark.parametrize("name", ["p.parquet", pytest.param("p", marks=pytest.mark.slow)])
-def test_retry_failed_scores_only_what_failed(tmp_path, bucket, photos, toy_model, name):
+def test_retry_failed_scores_only_failed_images(tmp_path, bucket, photos, toy_model, name):
     url = bucket.url(name)
     assert score(photos, url, options(toy_model)).manifest.counts.failed == 6
     for number in range(7, 60, 10):
@@ -253,8 +252,8 @@ def test_retry_failed_scores_only_what_failed(tmp_path, bucket, photos, toy_mode
     assert read(bucket) == local(tmp_path)
 
 
-def hold(bucket: Bucket, photos: Path, model: Path, host: str) -> None:
-    """An unfinished run whose holder says that it is of that host."""
+def leave_unfinished_run(bucket: Bucket, photos: Path, model: Path, host: str) -> None:
+    """Leave an unfinished run whose holder.json names this host."""
 
     def stop(progress):
         if progress.done >= 24:
@@ -266,12 +265,12 @@ def hold(bucket: Bucket, photos: Path, model: Path, host: str) -> None:
     note.write_text(json.dumps({"pid": 7, "host": host, "since": "2026-11-25T01:00:00+00:00"}))
 
 
-def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_silent(
+def test_another_machines_run_blocks_unless_it_has_the_same_options_or_is_dead(
     tmp_path, bucket, photos, toy_model, caplog
 ):
     new = write_toy_model(tmp_path / "new.onnx", toy_card().model_copy(update={"name": "new"}))
     url = bucket.url("p.parquet")
-    hold(bucket, photos, toy_model, "elsewhere")
+    leave_unfinished_run(bucket, photos, toy_model, "elsewhere")
     with pytest.raises(LockedError) as caught:
         score(photos, url, options(new))
     assert str(caught.value) == (
@@ -279,9 +278,9 @@ def test_another_machines_run_is_left_alone_unless_it_writes_the_same_or_is_sile
         f"run or stop it (it counts as dead 10 minutes after its last part)"
     )
     assert score(photos, url, options(toy_model)).manifest.resumed_images > 0
-    assert "goes on from the parts of another run (process 7 on elsewhere" in caplog.text
+    assert "continues with the parts of another run (process 7 on elsewhere" in caplog.text
     (bucket.folder / "p.parquet").unlink()
-    hold(bucket, photos, toy_model, "elsewhere")
+    leave_unfinished_run(bucket, photos, toy_model, "elsewhere")
     for path in (bucket.folder / ".p.parquet.parts").iterdir():
         os.utime(path, (time.time() - 700, time.time() - 700))
     assert score(photos, url, options(new)).manifest.resumed_images == 0
@@ -305,14 +304,14 @@ def test_parts_that_another_run_has_replaced_are_never_published(bucket, photos,
     part = bucket.folder / ".p.parquet.parts" / "part-000001.parquet"
     written = []
 
-    def meddle(progress):
+    def replace_part(progress):
         if part.exists() and not written:
             written.append(part.write_bytes((part.parent / "part-000000.parquet").read_bytes()))
 
     with pytest.raises(
-        OutputError, match=r"p.parquet: another run has replaced part-000001.parquet; see that only one"
+        OutputError, match=r"p.parquet: another run has replaced part-000001.parquet; make sure that only one"
     ):
-        score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=meddle)
+        score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=replace_part)
     assert written
     assert visible(bucket) == {}
 
@@ -323,14 +322,14 @@ def test_a_run_that_was_taken_over_publishes_nothing(bucket, photos, toy_model):
     def take_over(progress):
         note.write_text("another one's")
 
-    with pytest.raises(LockedError, match=r"p.parquet: another run has taken it over meanwhile; see that only one"):
+    with pytest.raises(
+        LockedError, match=r"p.parquet: another run has taken it over meanwhile; make sure that only one"
+    ):
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=take_over)
     assert visible(bucket) == {}
 
 
-def test_a_server_that_is_away_for_a_while_costs_nothing_but_time(
-    tmp_path, own_s3_server, photos, toy_model, monkeypatch
-):
+def test_a_run_continues_after_a_server_restart(tmp_path, own_s3_server, photos, toy_model, monkeypatch):
     bucket = new_bucket(own_s3_server, monkeypatch)
     restarted = []
 
@@ -346,9 +345,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing_but_time(
     assert read(bucket) == local(tmp_path)
 
 
-def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(
-    tmp_path, own_s3_server, photos, toy_model, monkeypatch
-):
+def test_a_lost_server_ends_the_run_and_the_next_run_continues(tmp_path, own_s3_server, photos, toy_model, monkeypatch):
     monkeypatch.setattr("batchland.system.filesystems.PATIENCE_SECONDS", 0.0)
     bucket = new_bucket(own_s3_server, monkeypatch)
 
@@ -358,16 +355,16 @@ def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(
 
     with pytest.raises(OutputError) as caught:
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=kill)
-    told = str(caught.value)
-    assert told.startswith(f"s3://{bucket.name}/p.parquet: cannot be written (AWS Error NETWORK_CONNECTION")
-    assert told.endswith("finished parts are kept: mend that, then run the same command again to go on")
+    message = str(caught.value)
+    assert message.startswith(f"s3://{bucket.name}/p.parquet: cannot be written (AWS Error NETWORK_CONNECTION")
+    assert message.endswith("finished parts are kept: fix this, then run the same command again to go on")
     own_s3_server.start()
     assert score(photos, bucket.url("p.parquet"), options(toy_model)).manifest.resumed_images > 0
     score(photos, tmp_path / "p.parquet", options(toy_model))
     assert read(bucket) == local(tmp_path)
 
 
-def test_what_cannot_be_written_is_said_at_once(bucket, photos, toy_model, monkeypatch):
+def test_an_unwritable_output_is_an_error_before_scoring(bucket, photos, toy_model, monkeypatch):
     with pytest.raises(UsageError, match=r"^s3://no-such-bucket/p.parquet: there is no such bucket; check its name"):
         score(photos, "s3://no-such-bucket/p.parquet", options(toy_model))
     with pytest.raises(UsageError, match=r"is a whole bucket; give a name within it, like s3://\S+/preds.parquet"):
@@ -379,15 +376,15 @@ def test_what_cannot_be_written_is_said_at_once(bucket, photos, toy_model, monke
     assert listed(bucket) == []
 
 
-def test_the_command_takes_urls(bucket, photos, toy_model):
+def test_the_score_command_accepts_urls(bucket, photos, toy_model):
     arguments = ["score", str(photos), "--out", bucket.url("a b/p.parquet"), "--model", str(toy_model)]
     result = batchland(*arguments, "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    place = f"s3://{bucket.name}/a b/p"
-    assert result.stdout.endswith(f"Predictions: {place}.parquet; manifest: {place}.manifest.json.\n")
+    url = f"s3://{bucket.name}/a b/p"
+    assert result.stdout.endswith(f"Predictions: {url}.parquet; manifest: {url}.manifest.json.\n")
     result = batchland(*arguments, "--device", "cpu")
     assert result.exit_code == 2
-    assert result.stderr.endswith(f"batchland: {place}.parquet: exists already; --overwrite replaces it\n")
+    assert result.stderr.endswith(f"batchland: {url}.parquet: exists already; --overwrite replaces it\n")
 
 
 def test_credentials_in_the_url_are_written_nowhere(bucket, photos, toy_model, monkeypatch):
@@ -431,17 +428,17 @@ def test_predictions_in_the_store_are_evaluated(tmp_path, bucket, colour_folders
     (bucket.folder / "job").mkdir()
     shutil.copytree(bucket.folder / "p", bucket.folder / "job" / "date=2026-11-23")
     (bucket.folder / "p" / "_manifest.json").unlink()
-    for name, told in (
+    for name, message in (
         ("p", "holds no _manifest.json"),
         ("none", "does not exist"),
         ("job", "holds the partitions of a job, .*; give one, like date=2026-11-23"),
     ):
-        with pytest.raises(UsageError, match=rf"^{bucket.url(name)}: {told}"):
+        with pytest.raises(UsageError, match=rf"^{bucket.url(name)}: {message}"):
             evaluate(bucket.url(name), colour_folders)
 
 
 @pytest.mark.slow
-def test_a_shard_in_the_store_knows_that_it_is_done(bucket, photos, toy_model):
+def test_a_finished_shard_in_an_object_store_is_not_scored_again(bucket, photos, toy_model):
     shard = options(toy_model, shard=Shard(index=0, count=2))
     first = score(photos, bucket.url("all"), shard)
     assert "all/shard-00000-of-00002/_manifest.json" in listed(bucket)
@@ -461,8 +458,8 @@ def test_shards_are_merged_from_a_local_folder_into_the_store(tmp_path, bucket, 
         merge(bucket.url("all"), tmp_path / "p.parquet")
 
 
-def test_a_file_system_that_shows_unfinished_files_gets_them_by_rename(tmp_path):
-    """As hdfs does; the local file system takes its place here."""
+def test_files_are_renamed_into_place_where_unfinished_files_are_visible(tmp_path):
+    """As on HDFS; tested on the local file system."""
     from pyarrow.fs import LocalFileSystem
 
     objects = Objects(Location(LocalFileSystem(), str(tmp_path), "local"))

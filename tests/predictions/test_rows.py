@@ -1,4 +1,4 @@
-"""Rows: whole tables, ties, failures and numbers that are none."""
+"""Rows: whole tables, ties, failures and values that are not finite."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""The server that other tests rely on does what they rely on."""
+"""The S3 server for the tests behaves as the other tests expect."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pyarrow import fs
 from s3_server import Bucket, S3Server, new_bucket
 
 
-def test_what_is_uploaded_in_parts_appears_whole(bucket: Bucket) -> None:
+def test_a_multipart_upload_appears_when_it_is_complete(bucket: Bucket) -> None:
     system, path = fs.FileSystem.from_uri(bucket.url("out/ä b+c%25.bin"))
     data = bytes(range(256)) * 4096 * 12  # more than one part of an upload
     with system.open_output_stream(path) as upload:

@@ -1,4 +1,4 @@
-"""A real cron daemon runs a job that `batchland cron install` gave it, out of a folder of an awkward name."""
+"""A real cron daemon runs a job from `batchland cron install`, in a folder with special characters in its name."""
 
 import os
 import shutil

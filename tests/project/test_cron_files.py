@@ -1,4 +1,4 @@
-"""cron/: every example is what the code means, and the tools that they are for accept them."""
+"""cron/: every example agrees with the code, and the tools that use the examples accept them."""
 
 import os
 import re
@@ -92,7 +92,7 @@ def test_systemd_finds_the_service_well_shut():
     assert result.returncode == 0, result.stdout[-300:] + result.stderr
 
 
-def test_the_pod_never_overlaps_and_does_not_retry_what_another_try_cannot_change():
+def test_the_pod_never_overlaps_and_does_not_retry_permanent_errors():
     job = yaml.safe_load((FOLDER / "cronjob.yaml").read_text())
     assert (job["kind"], job["spec"]["concurrencyPolicy"]) == ("CronJob", "Forbid")
     spec = job["spec"]["jobTemplate"]["spec"]

@@ -57,7 +57,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def test_only_init_main_version_and_errors_stand_at_the_top():
+def test_only_init_main_version_and_errors_are_at_the_top():
     assert sorted(path.name for path in PACKAGE.glob("*.py")) == [
         "__init__.py",
         "__main__.py",
@@ -84,7 +84,7 @@ def test_rooms_use_only_rooms_below_them():
 
 
 def test_modules_import_each_other_in_no_circle():
-    """At their top, in functions or for types alike; inside a room, too."""
+    """Checks imports at the top, in functions and for types, also within a room."""
     graph = {name_of(path): set(imports_of(path)) & NAMES for path in MODULES if path.parent != PACKAGE}
     while free := [name for name, needs in graph.items() if not needs & graph.keys()]:
         for name in free:

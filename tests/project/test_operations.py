@@ -1,4 +1,4 @@
-"""docs/operations.md against the program: commands are accepted; codes, outcomes, alerts and files are those of it."""
+"""docs/operations.md agrees with the program: commands, exit codes, outcomes, alerts and files."""
 
 import re
 import shlex
@@ -65,7 +65,7 @@ def test_links_lead_somewhere():
         assert (FOLDER / "docs" / address).exists(), address
 
 
-def test_the_files_it_names_are_those_that_a_night_leaves(tmp_path, toy_model, colour_folders):
+def test_documented_files_are_the_files_of_a_night(tmp_path, toy_model, colour_folders):
     job = tmp_path / "nightly.toml"
     job.write_text(
         f'images = "{colour_folders}"\nmodel = "{toy_model}"\noutput = "predictions/nightly"\n'

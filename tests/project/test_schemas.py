@@ -23,7 +23,7 @@ def test_every_field_and_column_is_described():
             assert column["description"], (name, column)
 
 
-def test_what_a_run_writes_is_valid(tmp_path, toy_model, colour_folders):
+def test_files_of_a_run_are_valid(tmp_path, toy_model, colour_folders):
     summary = score(colour_folders, tmp_path / "preds.parquet", ScoreOptions(model=toy_model))
     metadata = pq.read_schema(summary.out).metadata[METADATA_KEY]
     for name, document in (("manifest", summary.manifest_path.read_bytes()), ("predictions_metadata", metadata)):

@@ -35,7 +35,7 @@ PHOTO = picture()
 
 
 def answers(red_right: int, green_right: int) -> list[tuple[float, float]]:
-    """The first so many of the 20 Red and 20 Green are right, the others taken for the other class."""
+    """20 Red and 20 Green images: the first ones are right, the others get the other class."""
     red = [RED if number < red_right else GREEN for number in range(20)]
     return red + [GREEN if number < green_right else RED for number in range(20)]
 
@@ -93,7 +93,7 @@ def test_no_difference(nights: Path) -> None:
     ) in comparison_terminal_text(compare(same, same))
 
 
-def test_the_exact_test_decides_what_is_more_than_chance(tmp_path: Path) -> None:
+def test_the_exact_test_finds_changes_beyond_chance(tmp_path: Path) -> None:
     """Of 100 images 11 were won and 3 lost: the bootstrap says more than chance, the exact test does not."""
     names = [f"{number:03}.jpg" for number in range(100)]
     labels = tmp_path / "l.csv"
@@ -160,7 +160,7 @@ def test_compare_rejects_a_comparison(nights: Path) -> None:
     write_comparison(comparison(), "changes")
     result = batchland("compare", "changes", "changes", "--out", "x")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "changes/summary.json: not a summary that this batchland reads (" in result.stderr
+    assert "changes/summary.json: not a summary that this version of batchland can read (" in result.stderr
 
 
 def test_evaluate_two_predictions_files(nights: Path) -> None:
@@ -176,7 +176,7 @@ def test_evaluate_two_predictions_files(nights: Path) -> None:
     for night in ("monday", "tuesday"):
         assert (Path("both") / night / "report.html").exists()
     once_more = batchland("evaluate", "monday.parquet", "tuesday.parquet", "-l", "images", "-o", "both")
-    assert once_more.exit_code == 0  # its own folders are in nobody's way
+    assert once_more.exit_code == 0  # folders of an earlier report may be replaced
 
 
 def test_evaluate_two_rejects_a_folder_with_other_files(nights: Path) -> None:
@@ -203,7 +203,7 @@ def test_evaluate_rejects_three_predictions_files(nights: Path) -> None:
     result = batchland("evaluate", *("monday.parquet",) * 3, "-l", "images", "-o", "all")
     assert (result.exit_code, result.stderr) == (
         2,
-        "batchland: 3 predictions files: give one, or two to have them compared\n",
+        "batchland: 3 predictions files: give one, or two to compare\n",
     )
 
 

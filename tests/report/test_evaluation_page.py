@@ -1,4 +1,4 @@
-"""report.html in a real browser: quiet, offline, sortable, readable, and safe whatever classes and files are called."""
+"""report.html in a real browser: no errors, no requests, sortable, readable, and safe with unusual names."""
 
 import csv
 import os
@@ -30,7 +30,7 @@ def browser() -> Iterator[Any]:
 
 
 def made_up(folder: Path, folders: list[str], images: int, *, failed: int = 0, picture: bytes = b"") -> Evaluation:
-    """Random predictions of these classes; `picture` is put where each mistake's image should be."""
+    """Random predictions of these classes; `picture` is written as the image of each mistake."""
     truth, probabilities = random_case(len(folders), images, accuracy=0.6, seed=1)
     names = [f"{folders[index]}/{number:06}.jpg" for number, index in enumerate(truth)]
     ok = np.arange(images) >= failed
@@ -231,7 +231,7 @@ def test_a_matrix_of_many_classes_by_key_and_by_name(browser: Any, pages: dict[s
 
 
 def test_the_canvas_has_the_numbers_of_the_table(browser: Any, pages: dict[str, Path]) -> None:
-    """What the canvas tells of a class's own cell is what its row in the table tells."""
+    """The diagonal cell of a class in the canvas shows the same numbers as its row in the table."""
     with opened(browser, pages["30"]) as found:
         page = found.page
         page.get_by_label("Find").fill("Class 7")

@@ -1,4 +1,4 @@
-"""Thumbnails of the images that the predictions name."""
+"""Thumbnails of the images in the predictions."""
 
 import os
 from pathlib import Path

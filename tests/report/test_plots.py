@@ -18,13 +18,13 @@ from batchland.report.plots import coverage_plot, reliability_plot
     ],
 )
 def test_the_axis_of_accuracy_has_round_ticks(right: float, ticks: list[str]) -> None:
-    """Of equally sure answers, so many are right."""
+    """Answers with the same confidence, of which the share `right` is correct."""
     curve = coverage(np.full(100, 0.9, np.float32), np.arange(100) < 100 * right, 0.95)
     assert [tick.text for tick in coverage_plot(curve, ()).ticks_y] == ticks
 
 
 def test_overlapping_threshold_marks_are_left_out() -> None:
-    """Hardly an image in twenty is surer than 0.9: 0.95 would stand beside it, 0.99 on it."""
+    """5% of the images have a confidence above 0.9, so the marks of 0.95 and 0.99 would overlap that of 0.9."""
     probability = np.r_[np.linspace(0.3, 0.9, 190), np.linspace(0.91, 1, 10)].astype(np.float32)
     plot = coverage_plot(coverage(probability, np.ones(200, bool), 0.95), ROUND_THRESHOLDS)
     assert [mark.text for mark in plot.marks] == ["0.5", "0.6", "0.7", "0.8", "0.9"]

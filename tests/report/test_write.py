@@ -1,4 +1,4 @@
-"""A report's files, its sentences, and what it says on the terminal and in a ticket."""
+"""Files of a report, its findings, and its text for the terminal and as Markdown."""
 
 import csv
 import json
@@ -89,7 +89,7 @@ def test_a_report_replaces_only_a_report(small: Evaluation, tmp_path: Path) -> N
 def test_an_interrupted_report_has_no_summary(
     small: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old summary goes first and the new one comes last: never a summary beside tables that are not its own."""
+    """The old summary is removed first and the new one written last: no summary is beside tables of another run."""
     folder = tmp_path / "report"
     write_report(small, folder)
     replace = Path.replace
@@ -120,7 +120,7 @@ def test_a_damaged_report_is_rejected(small: Evaluation, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="its tables cannot be read"):
         read_report(files.folder)
     files.summary.write_text('{"schema_version": 7}')
-    with pytest.raises(UsageError, match=r"not a summary that this batchland reads \(schema_version\)"):
+    with pytest.raises(UsageError, match=r"not a summary that this version of batchland can read \(schema_version\)"):
         read_report(files.folder)
 
 

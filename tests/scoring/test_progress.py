@@ -21,7 +21,7 @@ from batchland.system import progress as progress_module
 
 
 class Endless:
-    """A source of images without end."""
+    """An infinite source of images."""
 
     name, countable = "endless", True
 
@@ -33,13 +33,13 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
 
 
-def test_the_count_ends_with_the_run() -> None:
+def test_the_counting_thread_ends_with_the_run() -> None:
     with ScoreProgress(ImageListing(Endless(), ScoreOptions()), count_after=0.0):  # type: ignore[arg-type]
         assert "count" in threads()
     assert "count" not in threads()
 
 
-def test_a_log_counts_the_images_only_when_its_first_line_is_due(
+def test_images_are_counted_only_when_the_first_log_line_is_due(
     photos: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "batchland")
@@ -64,7 +64,7 @@ def test_a_shard_counts_its_own_images(photos: Path) -> None:
         assert own == [name for name in names if Shard.owner(name, 3) == index]
 
 
-def test_a_command_can_end_while_arrow_reads_a_list_for_the_count(tmp_path: Path, toy_model: Path) -> None:
+def test_a_command_can_exit_while_the_counting_thread_reads_a_list(tmp_path: Path, toy_model: Path) -> None:
     listing = tmp_path / "list.parquet"
     pq.write_table(pa.table({"image": [f"{number}.jpg" for number in range(1_000_000)]}), listing)
     code = "import sys; sys.stderr.isatty = lambda: True; from batchland.cli.main import main; main()"

@@ -31,7 +31,7 @@ def night(tmp_path):
     return root
 
 
-def mend(root, *numbers):
+def repair(root, *numbers):
     for number in numbers:
         path = root / f"camera-{number // 20}" / f"{number:03}.jpg"
         path.write_bytes(picture(list(COLOURS.values())[number % 3]))
@@ -41,7 +41,7 @@ def mend(root, *numbers):
 def test_the_result_is_that_of_a_fresh_run(tmp_path, night, toy_model, name):
     out = tmp_path / "retried" / name
     assert score(night, out, options(toy_model)).manifest.counts.failed == 12
-    mend(night, 7, 30, 31, 32, 33, 34, 57)
+    repair(night, 7, 30, 31, 32, 33, 34, 57)
     summary = score(night, out, options(toy_model, retry_failed=True))
     assert summary.manifest.counts == Counts(listed=60, ok=55, failed=5, failed_by_code={"empty": 5})
     assert (summary.manifest.kept_images, summary.manifest.resumed_images) == (48, 0)
@@ -58,7 +58,7 @@ def test_the_result_is_that_of_a_fresh_run(tmp_path, night, toy_model, name):
 def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
     score(night, out, options(toy_model))
-    mend(night, 7)
+    repair(night, 7)
     shutil.rmtree(night / "camera-1")  # good rows of missing images are kept; failed rows say what is wrong now
     (night / "camera-0" / "new.jpg").write_bytes(picture())
     summary = score(night, out, options(toy_model, retry_failed=True))
@@ -68,7 +68,7 @@ def test_only_failed_rows_are_read_again(tmp_path, night, toy_model):
 
 def test_without_failed_rows_the_output_stays_the_same(tmp_path, night, toy_model):
     out = tmp_path / "p.parquet"
-    mend(night, 7, 17, 27, 37, 47, 57, *range(30, 36))
+    repair(night, 7, 17, 27, 37, 47, 57, *range(30, 36))
     score(night, out, options(toy_model))
     before = hashlib.sha256(out.read_bytes()).digest()
     summary = score(night, out, options(toy_model, retry_failed=True))
@@ -77,7 +77,7 @@ def test_without_failed_rows_the_output_stays_the_same(tmp_path, night, toy_mode
 
 
 class Stop(Exception):  # noqa: N818
-    """Ends a run from within, as an error would."""
+    """Raised in a callback to end a run with an error."""
 
 
 @pytest.mark.parametrize("batches", [1, 3, 7])
@@ -85,7 +85,7 @@ def test_an_interrupted_retry_is_resumed(tmp_path, night, toy_model, batches):
     out, undisturbed = tmp_path / "a" / "p.parquet", tmp_path / "b" / "p.parquet"
     for path in (out, undisturbed):
         score(night, path, options(toy_model))
-    mend(night, *range(30, 36), 57)
+    repair(night, *range(30, 36), 57)
     score(night, undisturbed, options(toy_model, retry_failed=True))
     before = out.read_bytes()
 
@@ -163,7 +163,7 @@ def test_files_that_are_no_predictions_are_rejected(tmp_path, night, toy_model):
     with pytest.raises(UsageError, match="cannot be read as Parquet"):
         score(night, tmp_path / "p.parquet", retry)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
-    with pytest.raises(UsageError, match="has other columns than this batchland writes"):
+    with pytest.raises(UsageError, match="has other columns than this version of batchland writes"):
         score(night, tmp_path / "p.parquet", retry)
 
 

@@ -1,4 +1,4 @@
-"""docs/scale.md: its figures are those of the script that it names."""
+"""docs/scale.md: its figures equal the output of its script."""
 
 import subprocess
 import sys

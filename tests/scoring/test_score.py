@@ -1,4 +1,4 @@
-"""score(): every image one row, nothing lost, nothing mixed, the same bytes whatever happens on the way."""
+"""score(): one row per image, none lost or mixed up, and the same bytes after interruptions and errors."""
 
 import hashlib
 import json
@@ -111,7 +111,7 @@ def test_two_runs_give_the_same_bytes(tmp_path, photos, toy_model):
 
 
 class Stop(Exception):  # noqa: N818
-    """Ends a run from within, as an error would."""
+    """Raised in a callback to end a run with an error."""
 
 
 def stop_after(images):
@@ -268,7 +268,7 @@ def test_a_run_killed_before_it_cleaned_up_is_completed(tmp_path, photos, toy_mo
 
 
 def test_rows_in_another_order_than_the_listing_are_never_published(tmp_path, photos, toy_model, monkeypatch):
-    """The assertion behind `listed = ok + failed`: here a bug lets two neighbours change places."""
+    """Tests the check of names and order: a simulated bug swaps two neighbouring rows."""
     real = engine_module.to_rows
 
     def swapped(batch, *rest):
@@ -276,7 +276,7 @@ def test_rows_in_another_order_than_the_listing_are_never_published(tmp_path, ph
         return real(batch._replace(refs=[second, first, *others]), *rest)
 
     monkeypatch.setattr(engine_module, "to_rows", swapped)
-    with pytest.raises(AssertionError, match="60 images listed, but the 60 rows are not theirs"):
+    with pytest.raises(AssertionError, match="60 images listed, but the 60 rows do not match them"):
         score(photos, tmp_path / "out" / "p.parquet", options(toy_model))
     assert os.listdir(tmp_path / "out") == [".p.parquet.parts"]
 
@@ -318,7 +318,7 @@ def test_a_run_that_cannot_write_leaves_no_parts(photos, toy_model):
     with pytest.raises(OutputError) as caught:
         score(photos, "/proc/p.parquet", options(toy_model))
     assert str(caught.value) == (
-        "/proc/p.parquet: cannot be written (No such file or directory); mend that, or give another output"
+        "/proc/p.parquet: cannot be written (No such file or directory); fix this, or give another output"
     )
 
 
@@ -409,7 +409,7 @@ def test_a_signal_stops_the_run_after_the_batch(tmp_path, photos, toy_model):
     with pytest.raises(Interrupted) as caught:
         score(photos, out, options(toy_model), on_progress=terminate)
     assert caught.value.exit_code == 143
-    assert str(caught.value) == f"{out}: stopped after 12 images; the same command resumes there"
+    assert str(caught.value) == f"{out}: stopped after 12 images; run the same command again to resume"
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 12
 
 
@@ -418,7 +418,9 @@ def test_a_run_stops_at_its_time_limit_and_is_resumed_there(tmp_path, photos, to
     with pytest.raises(TimeLimitError) as caught:
         score(photos, out, options(toy_model, time_limit=1e-9))
     assert caught.value.exit_code == 143
-    assert str(caught.value) == f"{out}: stopped after 4 images, at the time limit; the same command resumes there"
+    assert (
+        str(caught.value) == f"{out}: stopped after 4 images, at the time limit; run the same command again to resume"
+    )
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 4
 
 

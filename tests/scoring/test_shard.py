@@ -154,7 +154,7 @@ def test_two_processes_score_shards_at_once_and_a_third_merges(tmp_path, photos,
 
 
 class Stop(Exception):  # noqa: N818
-    """Ends a run from within, as an error would."""
+    """Raised in a callback to end a run with an error."""
 
 
 @pytest.mark.parametrize("came_meanwhile", [False, True])
@@ -192,7 +192,7 @@ def test_a_finished_shard_is_not_scored_again(tmp_path, photos, toy_model, four)
         score_shard(photos, four, options(toy_model), 2, 4, top_k=1)
 
 
-def test_what_failed_is_scored_again_after_the_merge(tmp_path, photos, toy_model, four):
+def test_failed_images_are_scored_again_after_the_merge(tmp_path, photos, toy_model, four):
     out = tmp_path / "p.parquet"
     merge(four, out)
     for number in (7, 17, 57):
@@ -266,7 +266,8 @@ def test_damaged_shards_are_rejected(tmp_path, photos, toy_model, four):
     assert refusal(four, out) == f"shard-00001-of-00004: is damaged ({wrong})"
     (shard / "_manifest.json").write_text("{")
     assert refusal(four, out) == (
-        "shard-00001-of-00004/_manifest.json: not a manifest that this batchland reads; restore it, or score again"
+        "shard-00001-of-00004/_manifest.json: not a manifest that this version of batchland can read; "
+        "restore it, or score again"
     )
     shutil.rmtree(shard)
     shutil.copytree(four / "shard-00000-of-00004", shard)
@@ -288,7 +289,7 @@ def forge(folder, change):
 
 
 def test_shards_with_missing_or_double_rows_are_rejected(tmp_path, photos, toy_model, four):
-    """Whatever their manifests say."""
+    """Regardless of the contents of their manifests."""
     out, shard = tmp_path / "p.parquet", four / "shard-00001-of-00004"
     saved = shutil.copytree(shard, tmp_path / "saved")
     first = pq.read_table(part(shard))["position"][0].as_py()
@@ -407,7 +408,7 @@ def tar(path, pictures):
 
 
 def test_a_shard_opens_only_its_own_containers(tmp_path, photos, toy_model):
-    """Twelve tar files of five images each, but for one that is empty."""
+    """Twelve tar files with five images each, except for one empty file."""
     data = [path.read_bytes() for path in sorted(photos.rglob("*.jpg"))]
     (tmp_path / "tars").mkdir()
     names = [f"{number:02}.tar" for number in range(12)]

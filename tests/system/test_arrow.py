@@ -1,4 +1,4 @@
-"""pyarrow imports pandas only where it is let in."""
+"""`keep_pandas_out` stops pyarrow from importing pandas; `let_pandas_in` allows it again."""
 
 import subprocess
 import sys

@@ -26,7 +26,7 @@ from batchland.system.files import (
 
 @pytest.fixture
 def victim(tmp_path):
-    """A file of the user's that nobody may change."""
+    """A file of the user that must not change."""
     path = tmp_path / "victim"
     path.write_text("precious")
     return path
@@ -132,11 +132,11 @@ def plant(kind, path, victim):
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND])
 @pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "folder"])
-def test_what_is_no_file_of_its_own_is_not_opened_for_writing(shared, victim, kind, flags):
+def test_links_and_special_files_are_not_opened_for_writing(shared, victim, kind, flags):
     path = shared / "log"
     plant(kind, path, victim)
     before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
-    with pytest.raises(OSError, match=r"log is a link or no regular file; remove it|Is a directory") as caught:
+    with pytest.raises(OSError, match=r"log is a link or not a regular file; remove it|Is a directory") as caught:
         open_existing(path, flags)
     assert caught.value.errno in (errno.ELOOP, errno.EISDIR)
     assert victim.read_text() == "precious"

@@ -1,4 +1,4 @@
-"""The lock: one holder, named to the second; freed however the holder ends."""
+"""The lock: one holder at a time, named in the error; freed when the holder ends, even if it is killed."""
 
 import re
 import signal

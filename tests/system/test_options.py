@@ -1,4 +1,4 @@
-"""Options objects: frozen, and what is wrong with a value is one line of an error of ours."""
+"""Options objects: frozen, with one-line errors for invalid values."""
 
 from typing import Annotated, Literal
 
@@ -44,7 +44,7 @@ def test_an_unknown_name_is_an_error_that_suggests_a_near_one():
     assert problem(Bake, minuts=3) == 'unknown option "minuts" (did you mean "minutes"?)'
     assert problem(Bake, degrees=3) == 'unknown option "degrees" (did you mean "oven.degrees"?)'
     assert problem(Bake, oven={"degree": 3}) == 'unknown option "oven.degree" (did you mean "oven.degrees"?)'
-    assert problem(Bake, yeast=3) == 'unknown option "yeast" (known are bread, minutes, oven)'
+    assert problem(Bake, yeast=3) == 'unknown option "yeast" (known: bread, minutes, oven)'
 
 
 def test_a_value_out_of_bounds_is_named_with_its_option():
@@ -74,4 +74,4 @@ def test_options_cannot_be_changed():
     ],
 )
 def test_all_public_options_refuse_unknown_names_in_one_line(options):
-    assert 'unknown option "no_such_option" (known are ' in problem(options, no_such_option=1)
+    assert 'unknown option "no_such_option" (known: ' in problem(options, no_such_option=1)

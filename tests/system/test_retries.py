@@ -1,4 +1,4 @@
-"""What is tried again, how often, and when no longer."""
+"""Retries: which errors, how often, and when they are suspended."""
 
 import errno
 
@@ -9,7 +9,7 @@ from batchland.system.retries import Retries
 
 
 class Failing:
-    """An action that fails with `error` so many times, then gives `done`."""
+    """An action that fails with `error` the given number of times, then returns `done`."""
 
     def __init__(self, code: int, times: int) -> None:
         self.error = OSError(code, "refused")
@@ -25,7 +25,7 @@ class Failing:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT])
 @pytest.mark.parametrize("times", [0, 1, 3])
-def test_what_may_pass_is_tried_four_times(code, times):
+def test_temporary_errors_are_retried_three_times(code, times):
     action = Failing(code, times)
     assert Retries().call(action) == "done"
     assert action.calls == times + 1
@@ -39,14 +39,14 @@ def test_the_last_error_is_raised():
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG])
-def test_what_will_not_pass_is_not_tried_again(code):
+def test_permanent_errors_are_not_retried(code):
     action = Failing(code, 1)
     with pytest.raises(OSError, match="refused"):
         Retries().call(action)
     assert action.calls == 1
 
 
-def test_errors_of_other_kinds_are_none_of_its_business():
+def test_exceptions_other_than_oserror_are_not_retried():
     def broken():
         raise LookupError("a bug")
 

@@ -1,4 +1,4 @@
-"""Signals become a flag, once; handlers come back afterwards."""
+"""The first signal sets a flag; the old handlers are restored afterwards."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ def test_a_signal_becomes_an_error_of_ours_and_only_within(signum):
         os.kill(os.getpid(), signum)
         time.sleep(5)
     assert caught.value.exit_code == 128 + signum
-    assert str(caught.value) == f"stopped by {signum.name}; the same command goes on there"
+    assert str(caught.value) == f"stopped by {signum.name}; run the same command again to continue"
     assert signal.getsignal(signum) is before
 
 

@@ -23,7 +23,7 @@ SPEC = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
 def noise(seed: int, size: tuple[int, int] = (90, 70)) -> bytes:
-    """A JPEG of which no two are alike, and no part is like another."""
+    """A JPEG of random colours. Each seed gives another picture, and all parts of a picture differ."""
     width, height = size
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
@@ -185,7 +185,7 @@ def test_unusable_folders_are_errors(tmp_path: Path) -> None:
             load_data(data, SPEC)
         return str(caught.value)
 
-    asks = "training needs one folder a class, CLASS/*.jpg, and at least two classes"
+    asks = "training needs one folder per class, CLASS/*.jpg, and at least two classes"
     needs = "a class needs at least two images, one to train and one to validate: add some or remove the folder"
     assert message(tmp_path / "none") == (
         f"{tmp_path}/none: does not exist; give a folder with train/CLASS/*.jpg or CLASS/*.jpg"

@@ -1,4 +1,4 @@
-"""The training loop on a linear model of two numbers: which weights are kept, learning rates, early stop."""
+"""The training loop on a linear model with two inputs: best weights, learning rates, early stopping."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +27,7 @@ class OneBatch:
         yield INPUTS, LABELS
 
 
-class Quiet:
+class NoCallbacks:
     """Callbacks that do nothing."""
 
     def after_step(self, loop: Loop) -> None:
@@ -38,7 +38,7 @@ class Quiet:
 
 
 def run(recipe: Recipe, validation_labels: Tensor, patience: int | None = None) -> tuple[list[EpochReport], Tensor]:
-    """Train; returns the epochs and the weights that were kept."""
+    """Train. Returns a report per epoch and the weights of the best epoch."""
     torch.manual_seed(0)
     learner = nn.Linear(2, 2)
     nn.init.zeros_(learner.weight)
@@ -48,7 +48,7 @@ def run(recipe: Recipe, validation_labels: Tensor, patience: int | None = None) 
         "head", learner, learner, OneBatch(), [(INPUTS, validation_labels)], recipe, compute, patience
     )  # fmt: skip
     reports: list[EpochReport] = []
-    Loop(stage, "linear", reports, recipe.epochs).run(Quiet())
+    Loop(stage, "linear", reports, recipe.epochs).run(NoCallbacks())
     return reports, learner.weight.detach()
 
 
@@ -70,7 +70,7 @@ def test_patience_stops_a_stage_that_does_not_improve() -> None:
     assert [report.epoch for report in reports] == [1, 2, 3]
 
 
-def test_plateau_schedule_lowers_the_rate_after_ten_epochs_without_a_lower_current_loss() -> None:
+def test_plateau_schedule_lowers_the_rate_after_ten_epochs_without_improvement() -> None:
     reports, _ = run(replace(PLATEAU, learning_rate=1e-3, epochs=14), LABELS.flip(0))
     rates = [report.learning_rate for report in reports]
     assert rates[:12] == [1e-3] * 12

@@ -60,7 +60,7 @@ def figures(trained: TrainedModel) -> list[tuple[float, ...]]:
 
 
 def stop_at(moment: Callable[[str, int], bool], data: Path, out: Path, options: dict[str, Any], signum: int) -> str:
-    """Train until `moment`, called with the step and the amount done, then send this process the signal."""
+    """Train, and send this process the signal when `moment(step, done)` is true. Returns the error message."""
 
     def watch(doing: str, done: int, total: int) -> None:
         if moment(doing, done):

@@ -303,7 +303,7 @@ def test_layer_table_counts_every_parameter(scratch: TrainedModel) -> None:
     assert f"Total params: {total:,}" in table
 
 
-def test_bfloat16_learns_as_well(data: Path, tmp_path: Path) -> None:
+def test_bfloat16_training_also_learns(data: Path, tmp_path: Path) -> None:
     (trained,) = train(data, tmp_path, TrainOptions(**SCRATCH, epochs=8, precision="bf16"))
     assert trained.card.training is not None
     assert trained.card.training.validation_accuracy == 1.0

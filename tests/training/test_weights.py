@@ -33,11 +33,11 @@ def refusal(weights: Path | str) -> str:
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names of another convention, in the same order."""
+    """The same tensors in the same order, with the names of another naming convention."""
     return {f"_{name.replace('layer', 'stage_').replace('conv', 'c')}": tensor for name, tensor in state.items()}
 
 
-def same(network: nn.Module, state: dict[str, Tensor]) -> bool:
+def has_weights(network: nn.Module, state: dict[str, Tensor]) -> bool:
     ours = network.state_dict()
     return len(ours) == 120 and all(torch.equal(tensor, state[name]) for name, tensor in ours.items())
 
@@ -62,13 +62,13 @@ def save(state: dict[str, Any], path: Path) -> Path:
 @pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "weights.safetensors"])
 def test_weights_from_a_file(tmp_path: Path, change: Callable[[Any], Any], name: str) -> None:
     state = resnet18().state_dict()
-    assert same(loaded(save(change(state), tmp_path / name)), state)
+    assert has_weights(loaded(save(change(state), tmp_path / name)), state)
 
 
 def test_other_names_are_matched_by_order(tmp_path: Path) -> None:
     state = resnet18().state_dict()
-    assert same(loaded(save(renamed(state), tmp_path / "weights.pth")), state)
-    sorted_by_name = save(renamed(state), tmp_path / "weights.safetensors")  # that format keeps no order
+    assert has_weights(loaded(save(renamed(state), tmp_path / "weights.pth")), state)
+    sorted_by_name = save(renamed(state), tmp_path / "weights.safetensors")  # safetensors files are sorted by name
     assert "do not fit resnet18: " in refusal(sorted_by_name)
 
 
@@ -78,7 +78,7 @@ def test_state_dict_inside_a_training_checkpoint(tmp_path: Path, keys: list[str]
     nested: dict[str, Any] = state
     for key in keys:
         nested = {"epoch": 3, key: nested}
-    assert same(loaded(save(nested, tmp_path / "checkpoint.pt")), state)
+    assert has_weights(loaded(save(nested, tmp_path / "checkpoint.pt")), state)
 
 
 def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
@@ -97,30 +97,30 @@ def misfit(state: dict[str, Tensor], name: str = "resnet18") -> str:
 def test_weights_of_another_network_are_refused_with_the_first_misfit() -> None:
     state = dict(resnet18().state_dict())
     assert misfit(state, "resnet50") == (
-        "weights x: do not fit resnet50: layer1.0.conv1.weight [64, 64, 3, 3] stands where layer1.0.conv1.weight "
-        "[64, 64, 1, 1] should be"
+        "weights x: do not fit resnet50: expected layer1.0.conv1.weight [64, 64, 1, 1], found layer1.0.conv1.weight "
+        "[64, 64, 3, 3]"
     )
     assert misfit(state | {"conv1.weight": torch.zeros(64, 3, 3, 3)}) == (
         "weights x: do not fit resnet18: conv1.weight has the shape [64, 3, 3, 3], not [64, 3, 7, 7]"
     )
     assert misfit(state | {"layer5.weight": torch.zeros(1)}) == (
-        "weights x: do not fit resnet18: layer5.weight [1] is left over"
+        "weights x: do not fit resnet18: layer5.weight [1] is not part of it"
     )
     short = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "layer4.1.bn2"))}
-    assert misfit(short) == "weights x: do not fit resnet18: nothing stands where layer4.1.bn2.weight [512] should be"
+    assert misfit(short) == "weights x: do not fit resnet18: expected layer4.1.bn2.weight [512], found nothing"
 
 
 def test_order_alone_does_not_confuse_kinds_of_parameters_or_layers() -> None:
-    """Weight and bias of batch norm have one shape: only their names tell which is which."""
+    """Weight and bias of batch norm have the same shape; only their names distinguish them."""
     state = renamed(resnet18().state_dict())
     names = list(state)
     weight, bias = names.index("_bn1.weight"), names.index("_bn1.bias")
     names[weight], names[bias] = names[bias], names[weight]
     assert misfit({name: state[name] for name in names}) == (
-        "weights x: do not fit resnet18: _bn1.bias [64] stands where bn1.weight [64] should be"
+        "weights x: do not fit resnet18: expected bn1.weight [64], found _bn1.bias [64]"
     )
     split = {("_bn1b.bias" if name == "_bn1.bias" else name): tensor for name, tensor in state.items()}
-    assert misfit(split) == "weights x: do not fit resnet18: _bn1b.bias [64] stands where bn1.bias [64] should be"
+    assert misfit(split) == "weights x: do not fit resnet18: expected bn1.bias [64], found _bn1b.bias [64]"
 
 
 def test_unsuitable_files_are_refused(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 
 def install(site: Path, name: str, files: list[str]) -> None:
-    """What an installer leaves of a package."""
+    """Write the metadata of an installed package."""
     info = site / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -163,7 +163,7 @@ def test_weights_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.M
     state = resnet18().state_dict()
     torch.save(state, tmp_path / "toy_weights" / "toy.pth")
     assert find_weights("toy-weights") == tmp_path / "toy_weights" / "toy.pth"
-    assert same(loaded("toy-weights"), state)
+    assert has_weights(loaded("toy-weights"), state)
     install(tmp_path, "many", ["many/a.pth", "many/b.safetensors"])
     assert refusal("many") == (
         "weights many: the package should contain one weights file, it contains: many/a.pth, many/b.safetensors"
@@ -176,7 +176,7 @@ def test_weights_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.M
     )
 
 
-def test_real_weights_of_a_package_recognise_the_order_of_timm() -> None:
+def test_real_weights_of_a_package_are_matched_to_a_timm_model_by_order() -> None:
     try:
         importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The trend: what is compared with what, whole rows, what the page says, and that it shows no more than there is."""
+"""The trend: references, whole rows, the text of the page, and missing values that are not shown."""
 
 import math
 import re
@@ -48,7 +48,7 @@ def compared(records, **options):
 
 
 def distance(p, q) -> float:
-    """Jensen-Shannon by entropies: that of the mean less the mean of both."""
+    """Jensen-Shannon divergence: the entropy of the mean minus the mean of the entropies."""
 
     def entropy(shares) -> float:
         return -sum(share * math.log2(share) for share in shares)
@@ -115,7 +115,9 @@ def test_given_dates_are_the_reference_of_all_versions():
     assert compared(records, reference=(day(1), day(2))) == {
         1: ([2, 3], False), 2: ([3], True), 3: ([2], True), 4: ([2, 3], False)
     }  # fmt: skip
-    with pytest.raises(UsageError, match=r"^reference 2024-11-01 to 2024-11-02: no good night with predictions lies"):
+    with pytest.raises(
+        UsageError, match=r"^reference 2024-11-01 to 2024-11-02: contains no good night with predictions"
+    ):
         measure(records, TrendOptions(reference=(date(2024, 11, 1), date(2024, 11, 2))))
 
 
@@ -168,7 +170,7 @@ def long_story() -> list[RunRecord]:
 
 
 class Page(HTMLParser):
-    """What is in a page: visible text by section, addresses, ids, and whether every element is closed."""
+    """Contents of a page: visible text per section, URLs, ids, and whether every element is closed."""
 
     VOID = ("meta", "link", "input", "br", "img")
 

@@ -1,4 +1,4 @@
-"""trend.html in a real browser: quiet, offline, readable on every screen and on paper, whatever names are."""
+"""trend.html in a real browser: no errors, no requests, readable on screens and paper, with unusual names."""
 
 from collections.abc import Iterator
 from datetime import date, timedelta

@@ -45,7 +45,7 @@ class ImageList:
         self.countable = listing != STANDARD_INPUT and os.path.isfile(listing)  # noqa: PTH113 - a pipe is read once
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """In the order of the list. Blank lines are counted in `ignored`. Raises UsageError if it is not a list."""
+        """The images in list order. Counts blank lines in `ignored`. Raises UsageError if it is not a list."""
         if not is_url(self._base) and not os.path.isdir(self._base):  # noqa: PTH112
             raise UsageError(f"{self.name}: is not a folder; the paths of a list are below a folder, or absolute")
         if is_url(self._listing):
@@ -99,7 +99,7 @@ def _remote_files(url: str) -> Any:
 
 
 def _usable(entries: Iterator[bytes], list_name: str) -> Iterator[bytes]:
-    """The same entries. Raises UsageError if none of the first ones can be used: then it is not a list of images."""
+    """Pass the entries on. Raises UsageError if none of the first ones is usable: then it is not a list of images."""
     first: list[bytes] = []
     problem = None
     for entry in islice(entries, _TRIED):
@@ -122,7 +122,7 @@ def _problem_with_entry(entry: bytes) -> str | None:
         if scheme not in _SCHEMES:
             return f"{scheme} is not a storage that can be read; give paths, or URLs of s3, gs, abfs, hdfs or file"
     if len(entry) > _LONGEST_PATH:
-        return f"a path of {len(entry)} bytes; give one path a line, or a .csv or .parquet file"
+        return f"a path of {len(entry)} bytes; give one path per line, or a .csv or .parquet file"
     return None
 
 
@@ -197,7 +197,7 @@ def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
 
 def _check_content(problem: str | None, list_name: str) -> None:
     if problem:
-        raise UsageError(f"{list_name}: {problem}; a list has one path a line, or is a .csv or .parquet table")
+        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv or .parquet table")
 
 
 def _column(names: Sequence[str], list_name: str) -> str:

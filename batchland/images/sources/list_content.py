@@ -56,7 +56,7 @@ def problem_with(head: bytes) -> str | None:
 
 
 def problem_with_lines(head: bytes) -> str | None:
-    """The same for a list with one path a line: what it is if its first line is of another text format."""
+    """The same for a list with one path per line: the name of another text format that its first line belongs to."""
     line = next(filter(None, map(bytes.strip, head.removeprefix(codecs.BOM_UTF8).split(b"\n"))), b"")
     if re.match(rb"(?i)<(!doctype|html|head|body|\?xml|!--|svg|listbucketresult)", line):
         return "is HTML or XML"

@@ -54,7 +54,9 @@ class LocalFiles:
                 raise ImageError("io_error", "no longer a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
-            data = file.read(status.st_size + 1)  # one more byte shows growth; never all of an endless file
+            data = file.read(
+                status.st_size + 1
+            )  # one more byte shows that the file grew; an endless file is not read whole
             now = os.fstat(descriptor)
         if not (len(data) == status.st_size == now.st_size and status.st_mtime_ns == now.st_mtime_ns):
             raise ChangedError("the file was being written while it was read")
@@ -74,7 +76,7 @@ class ImageRef(NamedTuple):
 
     name: str
     path: bytes
-    """What `store` finds it by. For a local file, its path."""
+    """The key of the image in `store`. For a local file, its path."""
     error: tuple[ErrorCode, str] | None = None
     """Set if listing failed (a folder that cannot be read): then its row is a failed one."""
     store: Store = LOCAL_FILES

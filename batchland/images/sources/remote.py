@@ -67,7 +67,7 @@ class Remote:
                 raise start_error(error, self.name) from error
         with suppress(OSError):
             if self._files.location.filesystem.get_file_info(self._files.location.path).is_file:
-                raise UsageError(f"{self.name}: is not a folder; give the folder that it lies in")
+                raise UsageError(f"{self.name}: is not a folder; give the folder that contains it")
         raise UsageError(f"{self.name}: does not exist; give a folder of images")
 
 
@@ -98,7 +98,7 @@ class _Lister:
 
     def _listed(self, infos: "list[FileInfo]", skip: int) -> Iterator[tuple[bytes, int, int]]:
         """Name, size and time of a folder's images and subfolders. Subfolders end in `/`, so paths are in order."""
-        while infos:  # consumes the list: a million names are not held twice
+        while infos:  # empties the list, so that a million names are not in memory twice
             info = infos.pop()
             name = info.path[skip:].encode()
             folder = not info.is_file

@@ -142,7 +142,7 @@ class _OpenTable:
         self._next = 0
         self._kept: deque[tuple[int, pa.Array]] = deque()
         self._broken: dict[int, tuple[int, str]] = {}
-        """By row group: the first row that cannot be decoded, and the reason."""
+        """Row group to the first row that cannot be decoded and the reason."""
 
     def read(self, row: int) -> bytes | None:
         """The bytes of a row. Raises OSError, or ImageError `corrupt`."""

@@ -69,10 +69,10 @@ class Shards:
         return iter([self._found(shard, name)])
 
     def _found(self, shard: str, name: str) -> ImageRef:
-        """The image of that name. Looks behind the last one found first: failed rows are in order."""
+        """Find the image of that name. Starts after the image found last, because failed rows are in order."""
         last, rest = self._last
-        anew = list_members(shard, self._files.locations[shard], 0, Counter(), all_files=True)
-        for candidates in (rest, anew) if last == shard else (anew,):
+        from_start = list_members(shard, self._files.locations[shard], 0, Counter(), all_files=True)
+        for candidates in (rest, from_start) if last == shard else (from_start,):
             for ref in candidates:
                 if ref.name == name:
                     self._last = (shard, candidates)

@@ -26,6 +26,8 @@ _log = logging.getLogger("batchland")
 _GRAPH_ID: Final = "gpu_graph_id"
 _NO_GRAPH: Final = "-1"
 """Neither capture a CUDA graph nor replay one."""
+_UNTOUCHED: Final = -1.0
+"""Fills the output buffer before a run; no probability has this value."""
 
 
 class BatchRunner:
@@ -78,15 +80,20 @@ class BatchRunner:
     def _run(self, pixels: Pixels, jpegs: JpegRows) -> Probabilities:
         if self._buffers is None:
             self._buffers = self._bind()
-        host, on_device, output, binding, options = self._buffers
+        host, on_device, untouched, output, binding, options = self._buffers
         if len(jpegs.encoded) < self.batch_size:  # otherwise no row comes from the host
             host[: len(pixels)] = pixels
             host[len(pixels) :] = 0
             on_device.update_inplace(host)
         if self._decoder and jpegs.encoded:
             self._decode(self._decoder, jpegs, on_device)
+        output.update_inplace(untouched)
         self._session.run_with_iobinding(binding, options)
         rows: Probabilities = output.numpy()[: len(pixels)].copy()  # on the CPU, numpy() is the buffer itself
+        if (rows == _UNTOUCHED).all(axis=1).any():
+            raise DeviceError(
+                f"{self._device}: has not computed this batch; check the driver, and the GPU with nvidia-smi -q"
+            )
         return rows
 
     def _decode(self, decoder: "RowDecoder", jpegs: JpegRows, on_device: Any) -> None:
@@ -112,7 +119,8 @@ class BatchRunner:
         if not self._graph:
             options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
         host = np.zeros(shape, np.uint8) if self._device.kind == "cpu" else pinned_zeros(shape)
-        return _Buffers(host, on_device, output, binding, options)
+        untouched = np.full((self.batch_size, self._classes), _UNTOUCHED, np.float32)
+        return _Buffers(host, on_device, untouched, output, binding, options)
 
     def _on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *self._device)
@@ -138,6 +146,8 @@ class _Buffers(NamedTuple):
     host: Pixels
     """Pinned, so that a GPU copies it at full speed."""
     on_device: Any
+    untouched: Probabilities
+    """Copied to `output` before each run, so that answers to the previous batch are never taken for this one's."""
     output: Any
     binding: Any
     options: Any

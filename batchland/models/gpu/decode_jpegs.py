@@ -28,9 +28,9 @@ LARGEST_ERROR: Final = 2
 _BACKENDS: Final = ((HARDWARE, KERNELS), (KERNELS,))
 """Tried in this order."""
 _SUSPICIOUS: Final = 8
-"""If at least so many JPEGs are all refused at once, the decoder is at fault and not the files."""
+"""If a batch of at least this many JPEGs is refused as a whole, the decoder is at fault, not the files."""
 _MOST_PIXELS: Final = 2**27
-"""Decoded at once unless a single picture has more; 400 MB on the device."""
+"""Pixels to decode at once (400 MB on the device), unless a single picture has more."""
 
 
 class PictureDecoder(Protocol):
@@ -88,7 +88,7 @@ class RowDecoder:
 
 
 def _portions(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
-    """The rows in groups whose pictures have at most _MOST_PIXELS together."""
+    """Group the rows so that the pictures of a group have at most _MOST_PIXELS in total."""
     rows: list[int] = []
     pixels = 0
     for row, jpeg in encoded.items():

@@ -42,10 +42,9 @@ class RunnerPool:
         finally:
             self._free.put((runner, thread))
 
-    def warm_up(self, pixels: Pixels) -> None:
-        """Run every runner once, one after the other. Raises what a runner raises."""
-        for runner, thread in self._all:
-            thread.submit(runner.predict, pixels).result()
+    def warm_up(self, pixels: Pixels) -> list[Probabilities]:
+        """The answers of every runner, computed one after the other. Raises what a runner raises."""
+        return [thread.submit(runner.predict, pixels).result() for runner, thread in self._all]
 
     def close(self) -> None:
         """End the threads."""

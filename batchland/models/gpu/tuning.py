@@ -1,22 +1,13 @@
-"""Choose a GPU's settings by measurement: try one change after another and keep those that are faster.
+"""Choose a GPU's settings by measurement: try one change after another and keep those that are faster."""
 
-The choice is cached on disk per model, GPU and versions.
-"""
-
-import contextlib
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from batchland.errors import OutputError
 from batchland.models.contract import Probabilities
-from batchland.system.files import write_file
 
 Settings = Mapping[str, str]
 """Options of an execution provider."""
@@ -42,20 +33,22 @@ def tune(
 ) -> Settings:
     """`start` with those of `changes` that are faster, each tried on top of those kept before.
 
-    A change that raises, or that changes a probability by more than `tolerance`, is left out. Raises what `measure`
-    raises of `start`.
+    A change that raises there is tried on `start` alone. One that changes a probability by more than `tolerance` is
+    left out. Raises what `measure` raises of `start`.
     """
     best = first = measure(start)
     chosen = dict(start)
     for change in changes:
-        try:
-            trial = measure(chosen | dict(change))
-        except Exception as error:  # whatever onnxruntime raises of settings that do not suit a GPU or a model
-            _log.debug("settings %s: %s", dict(change), error)
-            continue
-        agrees = np.abs(trial.answers - first.answers).max() <= tolerance
-        if agrees and trial.images_per_second > GAIN * best.images_per_second:
-            chosen, best = chosen | dict(change), trial
+        for settings in (chosen | dict(change), dict(start) | dict(change)):
+            try:
+                trial = measure(settings)
+            except Exception as error:  # whatever onnxruntime raises of settings that do not suit a GPU or a model
+                _log.debug("settings %s: %s", settings, error)
+                continue
+            agrees = np.abs(trial.answers - first.answers).max() <= tolerance
+            if agrees and trial.images_per_second > GAIN * best.images_per_second:
+                chosen, best = settings, trial
+            break
     return chosen
 
 
@@ -68,20 +61,3 @@ def run_repeatedly(run: Callable[[], Probabilities], images: int) -> Trial:
         run()
         runs += 1
     return Trial(images * runs / seconds, answers)
-
-
-def cached(folder: Path, key: Mapping[str, object], make: Callable[[], Settings]) -> Settings:
-    """The result of `make`, from a small file in `folder` if there is one for the same `key`.
-
-    The folder need not be writable.
-    """
-    text = json.dumps(key, sort_keys=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: measured again
-        found = json.loads(path.read_text())
-        if found["key"] == json.loads(text):
-            return {str(name): str(value) for name, value in found["settings"].items()}
-    settings = make()
-    with contextlib.suppress(OutputError):
-        write_file(path, json.dumps({"key": key, "settings": dict(settings)}) + "\n")
-    return settings

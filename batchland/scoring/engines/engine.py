@@ -1,4 +1,4 @@
-"""What an engine is, and what all engines share: the rows do not depend on which engine makes them."""
+"""The interface of engines, and code that they share. All engines give the same rows."""
 
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -22,7 +22,7 @@ class Scored(NamedTuple):
     """The rows of one batch, and the seconds spent on them, summed over workers."""
 
     rows: pa.RecordBatch
-    """Of schema PREDICTIONS, or SHARD_PREDICTIONS if the images have positions."""
+    """A batch with the schema PREDICTIONS, or SHARD_PREDICTIONS if the images have positions."""
     read_seconds: float
     decode_seconds: float
     infer_seconds: float

@@ -1,4 +1,4 @@
-"""Open the engine that the options ask for."""
+"""Open the engine that the options select."""
 
 from batchland.errors import UsageError
 from batchland.scoring.engines.engine import Engine

@@ -66,7 +66,8 @@ def merge(
                 on_progress(Progress(sink.kept_images, 0, 0))
             if signal.received is not None:
                 raise Interrupted(
-                    f"{display_location(out)}: stopped while merging; the same command resumes there", signal.received
+                    f"{display_location(out)}: stopped while merging; run the same command again to resume",
+                    signal.received,
                 )
         survey = sink.survey()
         _check_complete(folder, shards[0].info, survey)

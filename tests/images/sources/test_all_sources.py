@@ -24,7 +24,7 @@ def names(photos: Path) -> list[str]:
 
 
 def _place(kind: str, photos: Path, names: list[str], bucket: Bucket) -> dict[str, Any]:
-    """The images put where that kind of source finds them, and how it is told to."""
+    """Put the images where that kind of source finds them; return the options that select it."""
     far, suffix = kind.startswith("s3 "), kind.removeprefix("s3 ")
     folder = bucket.folder if far else photos.parent
     path, where = folder / f"images.{suffix}", bucket.url(f"images.{suffix}") if far else f"{folder}/images.{suffix}"

@@ -82,7 +82,7 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
         (
             "l.txt",
             b"\xff\xd8\xff" + b"x" * 2_000_000,
-            "l.txt: is a JPEG picture; a list has one path a line, or is a .csv or .parquet table",
+            "l.txt: is a JPEG picture; a list has one path per line, or is a .csv or .parquet table",
         ),
         ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
     ],
@@ -144,7 +144,7 @@ def test_a_file_that_is_not_a_list_is_rejected_at_once(
     listing.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         _list(listing)
-    assert str(caught.value) == f"{listing}: {problem}; a list has one path a line, or is a .csv or .parquet table"
+    assert str(caught.value) == f"{listing}: {problem}; a list has one path per line, or is a .csv or .parquet table"
 
 
 def test_a_packed_tar_file_and_a_table_of_another_encoding_are_rejected(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
         (f"{tmp_path}/empty.txt", "", "nothing at all"),
     ):
         nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model, images=images)
-        told = f"{name or images}: no images to score (found: {found}); give a list with one path a line"
+        told = f"{name or images}: no images to score (found: {found}); give a list with one path per line"
         assert (nothing.returncode, nothing.stderr.splitlines()[-1].decode()) == (2, f"batchland: {told}")
 
 
@@ -337,7 +337,7 @@ def test_same_list_piped_again_resumes_the_run(
 
 
 def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
-    """Two hundred thousand lines, of which the process keeps none."""
+    """200,000 lines; memory must not grow with them."""
     (tmp_path / "list.txt").write_bytes(b"".join(b"camera-%07d.jpg\n" % number for number in range(200_000)))
     code = (
         "import resource, sys; from batchland.images.sources.open import open_source\n"

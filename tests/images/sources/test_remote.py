@@ -74,7 +74,7 @@ def test_folder_takes_one_request_and_image_two(filled: tuple[Bucket, Path]) -> 
 
 
 def test_facts_of_a_remote_image_are_those_when_it_is_read(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listed, then replaced, deleted or grown beyond measure before its turn comes."""
+    """Objects are replaced, deleted or made too large after they are listed and before they are read."""
     monkeypatch.setattr(refs, "MAX_FILE_BYTES", 1000)
     for name in ("changed.jpg", "gone.jpg", "huge.jpg", "empty.jpg"):
         (bucket.folder / name).write_bytes(b"" if name == "empty.jpg" else b"data")
@@ -102,7 +102,7 @@ def test_facts_of_a_remote_image_are_those_when_it_is_read(bucket: Bucket, monke
     [
         ("s3://no-such-bucket/photos", {}, "s3://no-such-bucket/photos: there is no such bucket; check its name, the "),
         ("s3://BUCKET/no/such", {}, "s3://BUCKET/no/such: does not exist; give a folder of images"),
-        ("s3://BUCKET/a.jpg", {}, "s3://BUCKET/a.jpg: is not a folder; give the folder that it lies in"),
+        ("s3://BUCKET/a.jpg", {}, "s3://BUCKET/a.jpg: is not a folder; give the folder that contains it"),
         (
             "s3://BUCKET/",
             {"AWS_SECRET_ACCESS_KEY": "guessed"},

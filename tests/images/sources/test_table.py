@@ -20,7 +20,7 @@ from batchland.scoring.account import Progress
 
 
 @pytest.fixture(autouse=True)
-def _open_anew() -> None:
+def _close_open_files() -> None:
     random_access.open_files.close()
     table._open_tables.close()
 
@@ -47,7 +47,7 @@ def test_every_type_of_bytes_column_is_read(tmp_path: Path, kind: Any, group: in
 
 
 def test_rows_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads come a little late now and then, and a rerun may begin anywhere."""
+    """Some threads read a little late, and a rerun can start at any row."""
     monkeypatch.setattr(table, "_KEPT_BYTES", 0)
     pq.write_table(pa.table({"image": PICTURES}), tmp_path / "t.parquet", row_group_size=40)
     images = list(open_source(tmp_path / "t.parquet").images(Ignored()))

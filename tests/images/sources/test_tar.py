@@ -1,4 +1,4 @@
-"""Images in tar shards: every member has a row, whether or not the shard is damaged."""
+"""Images in tar shards: every member has a row, also in damaged shards."""
 
 import gzip
 import io
@@ -116,7 +116,7 @@ def test_damaged_shard_never_mixes_up_images(tmp_path: Path) -> None:
         found = read_all(tmp_path / "damaged.tar")
         random_access.open_files.close()
         wrong = [(name, data) for name, data in found if files.get(name.partition("/")[2]) != data]
-        assert len(wrong) <= 1  # the row that stands for the rest, or the image whose own bytes are damaged
+        assert len(wrong) <= 1  # the row for the unreadable rest, or the damaged image
         assert len(found) == 8 or wrong == [(found[-1][0], "unreadable")]
 
 

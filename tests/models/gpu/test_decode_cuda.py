@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from commands import batchland
 from PIL import Image
-from toys import needs_codec, on_the_cpu, options, picture, toy_card, write_toy_model
+from toys import batch_model_on_cpu, needs_codec, options, picture, toy_card, write_toy_model
 
 from batchland import score
 from batchland.errors import DeviceError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.devices import gpu_problem
-from batchland.models.gpu import open as gpu
+from batchland.models.gpu import runners as gpu
 from batchland.models.gpu.decode_jpegs import RowDecoders, open_decoders
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.probe_jpegs import probes
@@ -43,9 +43,14 @@ def decoded_there(monkeypatch):
             return plain
         devices = [Device("cpu")] * 2
         decoders = open_decoders(devices, plain.card.preprocess, 1, batch_size)
-        pool = gpu.open_pool(on_the_cpu(path), devices, plain.card, batch_size, {}, decoders)
+        runners = gpu.open_pool(batch_model_on_cpu(path, batch_size), devices, {}, decoders)
         session = replace(
-            plain, _session=None, _pool=pool, decoder=decoders.name, decoder_is_strict=decoders.strict, nodes={CUDA: 4}
+            plain,
+            _session=None,
+            _pool=runners.pool,
+            decoder=decoders.name,
+            decoder_is_strict=decoders.strict,
+            nodes={CUDA: 4},
         )
         opened.append(session)
         return session
@@ -96,7 +101,7 @@ def test_gives_the_rows_of_decoding_on_the_cpu(images, model, tmp_path, decoded_
     cpu, there = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("cpu", "gpu"))
     assert_same_rows(there, cpu, 0.01)
     manifest = summary.manifest
-    assert manifest.counts.failed_by_code == {"corrupt": 2, "empty": 1, "not_an_image": 1, "truncated": 10}
+    assert manifest.counts.failed_by_code == {"corrupt": 5, "empty": 1, "not_an_image": 1, "truncated": 7}
     assert manifest.decoder == decoded_there[0].decoder
     assert manifest.execution.decoded_on_gpu == 6 + 8 + 20  # the CPU decodes the other 17
     assert manifest.config["decode"] == "cuda"
@@ -105,7 +110,7 @@ def test_gives_the_rows_of_decoding_on_the_cpu(images, model, tmp_path, decoded_
 def test_a_strict_decoder_gets_unchecked_files_and_the_cpu_explains_refused_ones(
     images, model, tmp_path, decoded_there, monkeypatch
 ):
-    """As if nvImageCodec were strict on the CPU; some damaged files are then decoded, but nothing else changes."""
+    """Treat nvImageCodec as strict on the CPU. Then it also decodes some damaged files; all else stays the same."""
     monkeypatch.setattr(RowDecoders, "strict", True)
     score(images, tmp_path / "cpu.parquet", options(model))
     score(images, tmp_path / "gpu.parquet", options(model, decode="cuda"))
@@ -141,10 +146,8 @@ class Refusing:
 def test_the_cpu_decodes_refused_files(images, model, tmp_path, decoded_there, monkeypatch):
     real = gpu.open_pool
 
-    def refusing(create, devices, card, batch_size, settings, decoders):
-        return real(
-            create, devices, card, batch_size, settings, decoders._replace(each=tuple(map(Refusing, decoders.each)))
-        )
+    def refusing(model, devices, settings, decoders):
+        return real(model, devices, settings, decoders._replace(each=tuple(map(Refusing, decoders.each))))
 
     monkeypatch.setattr(gpu, "open_pool", refusing)
     score(images, tmp_path / "cpu.parquet", options(model))

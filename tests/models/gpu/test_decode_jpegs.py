@@ -170,8 +170,8 @@ def test_nvimagecodec_on_the_cpu_is_accurate_but_not_strict(spec):
 def test_kernels_are_used_if_the_hardware_engines_differ(monkeypatch):
     opened, toys = [], []
 
-    def make(place, kinds, threads):
-        opened.append((place, kinds, threads))
+    def make(device, kinds, threads):
+        opened.append((device, kinds, threads))
         toys.append(Dark() if HARDWARE in kinds else Toy())
         return toys[-1]
 

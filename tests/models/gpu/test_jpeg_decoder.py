@@ -71,7 +71,7 @@ def test_its_name_has_version_and_backend(decoder):
 
 
 def test_loading_it_prints_nothing():
-    """By itself it reports missing libraries for other formats."""
+    """By default, nvImageCodec prints messages about missing libraries for other formats."""
     code = (
         "from batchland.models.gpu.device import Device; from batchland.models.gpu.jpeg_decoder import JpegDecoder; "
         "JpegDecoder(Device('cpu'), (), 1)"

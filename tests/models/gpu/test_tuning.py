@@ -1,10 +1,8 @@
-"""Faster settings with the same answers are kept, and the choice is cached."""
-
-import json
+"""Faster settings with the same answers are kept, others are left out."""
 
 import numpy as np
 
-from batchland.models.gpu.tuning import Trial, cached, run_repeatedly, tune
+from batchland.models.gpu.tuning import Trial, run_repeatedly, tune
 
 START = {"algorithm": "a", "layout": "nchw"}
 CHANGES = ({"layout": "nhwc"}, {"algorithm": "b"}, {"graph": "1"})
@@ -60,28 +58,13 @@ def test_a_trial_has_a_rate_and_the_answers():
     assert len(calls) > 3
 
 
-def test_a_choice_is_cached_for_the_same_key(tmp_path):
-    made = []
-
-    def make(**settings):
-        def choice():
-            made.append(settings)
-            return settings
-
-        return choice
-
-    folder = tmp_path / "cache" / "tuning"
-    key = {"model": "abc", "gpu": "NVIDIA H200", "batch_size": 32}
-    assert cached(folder, key, make(layout="nhwc")) == {"layout": "nhwc"}
-    assert cached(folder, key, make(layout="other")) == {"layout": "nhwc"}
-    assert cached(folder, key | {"batch_size": 64}, make(layout="nchw")) == {"layout": "nchw"}
-    assert made == [{"layout": "nhwc"}, {"layout": "nchw"}]
-    for path in folder.iterdir():
-        path.write_text(json.dumps({"key": "another"}) if json.loads(path.read_text())["key"] == key else "{")
-    assert cached(folder, key, make(layout="again")) == {"layout": "again"}
-    assert cached(folder, key | {"batch_size": 64}, make(layout="again")) == {"layout": "again"}
-
-
-def test_an_unwritable_cache_is_not_an_error(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    assert cached(tmp_path / "file" / "tuning", {}, lambda: {"layout": "nhwc"}) == {"layout": "nhwc"}
+def test_a_change_that_fails_on_top_of_others_is_tried_alone():
+    rates = {
+        "algorithm=a layout=nchw": 100,
+        "algorithm=a layout=nhwc": 110,
+        "algorithm=b layout=nhwc": 90,
+        "algorithm=a graph=1 layout=nhwc": RuntimeError("no graph with this layout"),
+        "algorithm=a graph=1 layout=nchw": 130,
+    }
+    assert tuned(rates)[0] == START | {"graph": "1"}
+    assert tuned(rates | {"algorithm=a graph=1 layout=nchw": 111})[0] == START | {"layout": "nhwc"}

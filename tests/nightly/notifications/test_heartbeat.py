@@ -45,7 +45,7 @@ def test_a_silent_server_delays_no_longer_than_the_timeout():
 
 
 def test_a_server_that_answers_byte_by_byte_delays_no_longer_than_the_timeout():
-    """Each byte comes within urlopen's own timeout, all of them do not."""
+    """Each byte arrives within the timeout of urlopen, but the whole answer does not."""
 
     def drip(server):
         connection, _ = server.accept()

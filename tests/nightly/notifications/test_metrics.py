@@ -1,4 +1,4 @@
-"""The metrics file, whole: the newest night, and the last good one."""
+"""The complete metrics file: the newest night, and the last good one."""
 
 import time
 from datetime import date

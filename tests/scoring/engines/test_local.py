@@ -89,7 +89,7 @@ def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypa
 
 
 def test_slow_pictures_fail_and_photos_beside_them_do_not(tmp_path, photos, toy_model):
-    """In a process of its own, which must not crash at its end either, while given-up decoders still run."""
+    """Runs in a subprocess, which must not crash at its end while abandoned decoders still run."""
     slow = slow_jpeg(3000, 100)
     for number in range(0, 60, 10):
         (photos / f"camera-{number // 20}" / f"{number:03}.jpg").write_bytes(slow)

@@ -90,7 +90,7 @@ def locally(photos: Path, out: Path, model: Path) -> bytes:
 
 
 def test_both_engines_write_the_same_file_and_resume_each_other(tmp_path, photos, toy_model, environment):
-    """A run of the local engine stops at its time limit; Ray goes on there. Some images are broken."""
+    """A run of the local engine stops at its time limit, and Ray continues it. Some images are broken."""
     expected = locally(photos, tmp_path / "local.parquet", toy_model)
     out = tmp_path / "p.parquet"
     with pytest.raises(TimeLimitError):
@@ -149,7 +149,7 @@ def test_an_interrupted_run_keeps_its_rows_and_the_local_engine_resumes_it(
     assert running.returncode == 128 + signum, errors
     last = errors.splitlines()[-1]
     assert last.startswith(f"batchland: {out}: stopped after ")
-    assert last.endswith(" images; the same command resumes there")
+    assert last.endswith(" images; run the same command again to resume")
     assert "Traceback" not in errors
     resumed = score(photos, out, options(toy_model, device="cpu"))
     assert f"stopped after {resumed.manifest.resumed_images} images" in last
@@ -257,7 +257,7 @@ def test_device_cuda_on_a_cluster_without_gpus_is_an_error_of_one_line(
         ([4.0, 8.0], 0, {}, ClusterPlan(12, 0.5, 3, 0.01, 0, 4, 1), 48),
         ([2.0], 0, {"num_workers": 8, "intra_op_threads": 2}, ClusterPlan(8, 0.125, 1, 0.01, 0, 1, 2), 18),
         ([1.0], 0, {}, ClusterPlan(1, 0.5, 1, 0.01, 0, 1, 1), 4),
-        ([16.0, 16.0], 4, {}, ClusterPlan(32, 1.0, 4, 0.0, 1, 1, 4), 72),
+        ([16.0, 16.0], 4, {}, ClusterPlan(32, 1.0, 4, 0.0, 1, 2, 4), 80),
     ],
 )
 def test_half_of_the_cores_decode_without_gpus_and_all_of_them_with_gpus(cores, gpus, given, plan, ahead):

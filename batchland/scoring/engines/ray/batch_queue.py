@@ -27,7 +27,7 @@ class BatchQueue:
         return self._batches[number], self._taken[number] - 1
 
     async def remove(self, number: int) -> None:
-        """Drop a batch whose rows the driver has."""
+        """Drop a batch after the driver has received its rows."""
         del self._batches[number], self._taken[number]
         self._done = max(self._done, number + 1)
         self._changed.set()

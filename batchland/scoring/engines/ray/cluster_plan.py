@@ -3,18 +3,19 @@
 from math import ceil
 from typing import Final, NamedTuple
 
+from batchland.models.gpu.runners import RUNNERS_PER_GPU
 from batchland.scoring.engines.engine import MAX_CPU_CALLS
 from batchland.scoring.options import ScoreOptions
 
 CORES_PER_SESSION: Final = 16
 """On CPUs, or all cores of a smaller node. With more, a second model in memory costs less than waiting for the one."""
 SESSION_CPUS: Final = 0.01
-"""What a CPU session claims of Ray, so that it is placed on a node with cores. If it were more, sessions that move from
-a lost node to others might leave no cores for decoders there, and the run would wait forever."""
+"""CPUs that a CPU session reserves, so that Ray places it on a node with cores. With more, sessions that move from a
+lost node to others could leave no cores for decoders there, and the run would wait forever."""
 
 
 class ClusterPlan(NamedTuple):
-    """How many decoders and sessions, and which share of the cluster each claims.
+    """Number of decoders and sessions, and the CPUs and GPUs that each reserves.
 
     On CPUs, decoders claim half of each core and sessions next to nothing: the threads of both share the cores, as in
     the local engine. With GPUs, decoders claim the cores.
@@ -39,7 +40,7 @@ class ClusterPlan(NamedTuple):
         session_cores = min(CORES_PER_SESSION, *cores)
         threads = options.intra_op_threads or ceil(session_cores / MAX_CPU_CALLS)
         if gpus:
-            return cls(decoders, min(1.0, total / decoders), gpus, 0.0, 1, 1, threads)
+            return cls(decoders, min(1.0, total / decoders), gpus, 0.0, 1, RUNNERS_PER_GPU, threads)
         sessions = max(1, int(total / session_cores))
         calls = min(MAX_CPU_CALLS, ceil(session_cores / threads))
         return cls(decoders, min(0.5, total / 2 / decoders), sessions, SESSION_CPUS, 0, calls, threads)

@@ -112,7 +112,16 @@ class RayEngine:
         plan = ClusterPlan.of(cores, gpus, options)
         device = options.device if gpus else "cpu"
         content = ray.put(self._content)
-        settings = TaskSettings(content, self._path, device, plan.threads, options.top_k, options.timeout, versions())
+        settings = TaskSettings(
+            content=content,
+            path=self._path,
+            device=device,
+            threads=plan.threads,
+            batch_size=options.batch_size,
+            top_k=options.top_k,
+            timeout=options.timeout,
+            versions=versions(),
+        )
         with ray_errors():
             first = ray.remote(open_first).options(num_cpus=plan.session_cpus, num_gpus=plan.session_gpus)
             opening = first.remote(settings)

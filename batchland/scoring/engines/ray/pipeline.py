@@ -41,7 +41,7 @@ def dataset(
         scored: ray.data.Dataset = decoded.map_batches(
             Scorer,
             fn_constructor_args=(settings,),
-            batch_size=None,
+            batch_size=1,  # a block has one row; with GPUs, Ray requires a number
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 size=plan.sessions, max_concurrent_calls_per_actor=plan.calls, enable_true_multi_threading=True

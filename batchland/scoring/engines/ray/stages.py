@@ -1,7 +1,7 @@
-"""What runs on the nodes: decode a batch, open a session, turn pixels into rows.
+"""Tasks and actors on the nodes: decode a batch, open a session, turn pixels into rows.
 
-Errors of ours are returned as values, because Ray logs what a task raises with its stack and may run the task again. A
-block of Ray Data is a table of one row: the batch's number, its pickled content and, for a decoded batch, its pixels.
+Errors of batchland are returned as values: if a task raises, Ray logs the stack and may run the task again. A block
+of Ray Data is a table of one row: the batch's number, its pickled content and, for a decoded batch, its pixels.
 """
 
 import pickle
@@ -26,7 +26,7 @@ from batchland.scoring.engines.engine import score_batch
 from batchland.scoring.manifest import versions
 
 _REMOTE_THREADS: Final = 8
-"""Threads of a decoder whose images come over the network: it waits more than it decodes."""
+"""Threads of a decoder that reads over the network: it waits more than it decodes."""
 _MAX_DEATHS: Final = 10
 """Processes that may die or be lost over one batch. Ray itself would try forever."""
 ActorHandle = Any  # Ray's own type does not know an actor's methods
@@ -41,6 +41,7 @@ class TaskSettings:
     path: Path
     device: str
     threads: int
+    batch_size: int
     top_k: int
     timeout: float
     versions: dict[str, str]
@@ -49,7 +50,13 @@ class TaskSettings:
     def open_session(self) -> Session:
         """Raises ModelError, DeviceError, or UsageError if this node has other packages."""
         self.check_versions()
-        return open_session(self.path, self.device, intra_op_threads=self.threads, content=ray.get(self.content))
+        return open_session(
+            self.path,
+            self.device,
+            intra_op_threads=self.threads,
+            batch_size=self.batch_size,
+            content=ray.get(self.content),
+        )
 
     def check_versions(self) -> None:
         """Raise UsageError if this node has other packages than the driver: its rows might differ."""
@@ -63,7 +70,8 @@ class TaskSettings:
 def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: PreprocessSpec) -> pa.Table:
     """Task: decode a batch.
 
-    If its process dies, Ray runs it again, and then each image is decoded in a subprocess: one that kills it fails.
+    If its process dies, Ray runs the task again. Then each image is decoded in a subprocess, and one that crashes it
+    becomes a failed row.
     """
     number = table["number"][0].as_py()
     listed: list[ImageRef]
@@ -128,7 +136,8 @@ def open_first(settings: TaskSettings) -> OpenModel | BatchlandError:
         session = settings.open_session()
     except BatchlandError as error:
         return error
-    return OpenModel(**{each.name: getattr(session, each.name) for each in fields(OpenModel)})
+    with closing(session):
+        return OpenModel(**{each.name: getattr(session, each.name) for each in fields(OpenModel)})
 
 
 @lru_cache(8)

@@ -1,4 +1,4 @@
-"""Opening models on GPUs, with the CPU in place of a GPU."""
+"""Runners, and opening models on GPUs, with the CPU in place of a GPU."""
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
-from toys import needs_codec, on_the_cpu, options, picture, toy_card
+from toys import batch_model_on_cpu, needs_codec, options, picture, toy_card
 
 import batchland.models.session
 import batchland.scoring.manifest as manifest_module
@@ -19,13 +19,15 @@ from batchland import score
 from batchland.errors import DeviceError, ModelError
 from batchland.images.sources.open import open_source
 from batchland.models.devices import gpu_problem
-from batchland.models.gpu import jpeg_decoder
+from batchland.models.gpu import create as create_module
+from batchland.models.gpu import jpeg_decoder, runners
 from batchland.models.gpu import open as gpu
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import Unusable
+from batchland.models.gpu.runners import measure_settings, open_pool
 from batchland.models.gpu.settings import FP32
 from batchland.models.gpu.tuning import tune
-from batchland.models.ort import CPU, CUDA, TENSORRT, Placement
+from batchland.models.ort import CPU, CUDA, TENSORRT
 from batchland.models.session import OpenModel, Session, open_session
 from batchland.predictions.schema import Execution
 from batchland.scoring.engines import local as engine
@@ -39,8 +41,8 @@ def noise(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, *CARD.preprocess.shape), np.uint8)
 
 
-def on_several(toy_model, runners, batch_size):
-    pool = gpu.open_pool(on_the_cpu(toy_model), [Device("cpu")] * runners, CARD, batch_size, {})
+def on_several(toy_model, number, batch_size):
+    pool = open_pool(batch_model_on_cpu(toy_model, batch_size), [Device("cpu")] * number, {}).pool
     return Session(toy_model, CARD, "sha", "cpu", CPU, None, _session=None, _pool=pool)
 
 
@@ -62,7 +64,7 @@ def test_rows_of_a_folder_do_not_depend_on_the_runners(toy_model, photos, tmp_pa
     sessions = []
 
     def open_several(path, device, *, batch_size, **rest):
-        """As `open_session` does where there are GPUs."""
+        """Open a session as `open_session` does on a machine with GPUs."""
         plain = open_session(path, "cpu")
         several = on_several(path, 3, batch_size)
         sessions.append(replace(several, card=plain.card, sha256=plain.sha256))
@@ -103,7 +105,7 @@ def test_nodes_and_settings_are_recorded_and_printed(toy_model, tmp_path):
 
 
 def test_tuned_settings_are_not_part_of_the_fingerprint(toy_model, tmp_path):
-    """Measured on another machine, they may differ; shards must merge nevertheless."""
+    """Settings measured on another machine may differ; the shards can still be merged."""
     source = open_source(tmp_path)
     model = OpenModel(toy_model, CARD, "sha", "cuda:0", CUDA, None, settings={"prefer_nhwc": "1"})
     first, second = (
@@ -115,13 +117,13 @@ def test_tuned_settings_are_not_part_of_the_fingerprint(toy_model, tmp_path):
 def test_each_runner_gets_its_own_session_with_the_chosen_settings(toy_model):
     seen = []
     devices = [Device("cpu", 0), Device("cpu", 0), Device("cpu", 0)]
-    gpu.open_pool(on_the_cpu(toy_model, seen), devices, CARD, 4, {"prefer_nhwc": "1"}).close()
+    open_pool(batch_model_on_cpu(toy_model, 4, settings_seen=seen), devices, {"prefer_nhwc": "1"}).pool.close()
     assert seen == [(device, {"prefer_nhwc": "1"}) for device in devices]
 
 
 def test_settings_are_measured_in_sessions(toy_model):
     seen = []
-    trial = partial(gpu.measure_settings, on_the_cpu(toy_model, seen), Device("cpu"), CARD, 4)
+    trial = partial(measure_settings, batch_model_on_cpu(toy_model, 4, settings_seen=seen), Device("cpu"))
     settings = tune(FP32.base, FP32.changes[:1], trial, FP32.tolerance)
     assert [tried for _, tried in seen] == [FP32.base, {**FP32.base, "prefer_nhwc": "1"}]
     assert settings in [tried for _, tried in seen]
@@ -129,12 +131,12 @@ def test_settings_are_measured_in_sessions(toy_model):
 
 def test_provider_options(tmp_path):
     device, settings = Device("cuda", 1), {"prefer_nhwc": "1"}
-    assert gpu._providers("cuda", tmp_path / "engines", device, settings, half=False) == [
+    assert create_module._providers("cuda", tmp_path / "engines", device, settings, half=False) == [
         (CUDA, {"device_id": "1", "prefer_nhwc": "1"}),
         (CPU, {}),
     ]
     engines = tmp_path / "engines"
-    assert gpu._providers("tensorrt", engines, device, settings, half=True)[0] == (
+    assert create_module._providers("tensorrt", engines, device, settings, half=True)[0] == (
         TENSORRT,
         {
             "device_id": "1",
@@ -151,6 +153,7 @@ def test_provider_options(tmp_path):
 def test_a_broken_model_is_not_a_device_error(toy_model, monkeypatch):
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
+    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
     broken = toy_model.with_name("broken.onnx")
     broken.write_bytes(toy_model.read_bytes()[:200])
     with pytest.raises(ModelError, match="onnxruntime cannot load it") as caught:
@@ -161,6 +164,7 @@ def test_a_broken_model_is_not_a_device_error(toy_model, monkeypatch):
 def test_a_missing_gpu_is_named_in_the_error(toy_model, monkeypatch):
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 2)
+    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
     with pytest.raises(DeviceError) as caught:
         open_session(toy_model, "cuda:0,7")
     assert str(caught.value) == (
@@ -174,6 +178,7 @@ def test_a_provider_that_onnxruntime_drops_silently_is_noticed(toy_model, monkey
     """If CUDA is offered but cannot start, onnxruntime creates a session without it, and no error."""
     monkeypatch.setattr(batchland.models.session, "gpu_problem", lambda kind: None)
     monkeypatch.setattr(gpu, "count_gpus", lambda: 1)
+    monkeypatch.setattr(gpu, "architecture_problem", lambda number: None)
     with pytest.raises(DeviceError, match=r"^device cuda cannot be used here: .*; "):
         open_session(toy_model, "cuda", batch_size=4)
     session = open_session(toy_model, "auto", batch_size=4)
@@ -195,9 +200,10 @@ def test_no_memory_for_a_single_image_is_unusable(toy_model):
         def run_with_iobinding(self, binding, options):
             raise RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);")
 
-    create = on_the_cpu(toy_model)
+    model = batch_model_on_cpu(toy_model, 4)
+    full = model._replace(create=lambda device, settings: Full(model.create(device, settings)))
     with pytest.raises(Unusable) as caught:
-        gpu.open_pool(lambda device, settings: Full(create(device, settings)), [Device("cpu")], CARD, 4, {})
+        open_pool(full, [Device("cpu")], {})
     assert str(caught.value) == ("cpu: not enough memory for a single image; nvidia-smi shows which process uses it")
 
 
@@ -208,17 +214,19 @@ def test_one_runner_is_opened_where_memory_does_not_suffice_for_two(toy_model):
     def create(device, settings):
         if sum(session() is not None for session in alive):
             raise Unusable("the GPU's memory is full; nvidia-smi shows which process uses it")
-        session = on_the_cpu(toy_model)(device, settings)
+        session = model.create(device, settings)
         alive.append(weakref.ref(session))
         return session
 
     device = Device("cpu")
-    pool, decoders = gpu.open_runners(create, [device], CARD, 4, {}, "cpu")
-    assert (len(pool), decoders) == (1, None)
+    model = batch_model_on_cpu(toy_model, 4)
+    small = model._replace(create=create)
+    pool, placed, decoders = runners.open_runners(small, [device], {}, "cpu")
+    assert (len(pool), placed.nodes, decoders) == (1, {CPU: 4}, None)
     with closing(pool):
         np.testing.assert_array_equal(pool.predict(noise(3)), open_session(toy_model, "cpu").predict(noise(3)))
         with pytest.raises(Unusable, match="memory is full"):
-            gpu.open_runners(create, [device], CARD, 4, {}, "cpu")
+            runners.open_runners(small, [device], {}, "cpu")
 
 
 @needs_codec
@@ -227,7 +235,7 @@ def test_a_decoder_that_cannot_be_used_is_a_device_error(toy_model, monkeypatch)
 
     monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
     with pytest.raises(DeviceError) as caught:
-        gpu.open_runners(on_the_cpu(toy_model), [Device("cpu")], CARD, 4, {}, "cuda")
+        runners.open_runners(batch_model_on_cpu(toy_model, 4), [Device("cpu")], {}, "cuda")
     assert str(caught.value) == (
         f"the GPU cannot decode JPEGs here: nvImageCodec {nvimgcodec.__version__} is too old; pip install -U "
         f"'batchland[decode-cuda]'"
@@ -241,6 +249,5 @@ def test_a_gpu_that_fails_during_tuning_is_unusable(toy_model, monkeypatch):
     def create(device, settings):
         raise RuntimeError("CUDA failure 46: all CUDA-capable devices are busy or unavailable ; GPU=0")
 
-    placed = Placement({CUDA: 4})
     with pytest.raises(Unusable, match="another process has exclusive use of it"):
-        gpu._tuned(create, Device("cuda"), CARD, "sha", 4, placed, FP32)
+        gpu._tuned(batch_model_on_cpu(toy_model, 4, create), Device("cuda"), "sha", FP32)
