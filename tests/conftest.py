@@ -12,17 +12,15 @@ import pytest
 from s3_server import bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
-import batchland.system.retries
-import batchland.training  # sets up OpenMP before a test imports torch
 from batchland.images.sources import refs
+from batchland.training import openmp as openmp  # before a test imports torch
 
 __all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batchland.system.retries, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(refs, "retries", batchland.system.retries.Retries())
+def _short_waits() -> None:
+    refs.retries.reset(first_wait=0.001)
 
 
 class Unprivileged:

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from batchland.data.archive import Unpacked, lift_only_folder, unpack
-from batchland.data.fetch import fetch, forget
+from batchland.data.fetch import WAITS, fetch, forget
 from batchland.data.options import DownloadOptions
 from batchland.errors import Interrupted, UsageError
 from batchland.system.folders import new_folder
@@ -38,12 +38,19 @@ class Downloaded(NamedTuple):
 
 
 def download(
-    source: str, out: Path, options: DownloadOptions | None = None, *, on_progress: OnProgress | None = None
+    source: str,
+    out: Path,
+    options: DownloadOptions | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    waits: tuple[float, ...] = WAITS,
 ) -> Downloaded:
     """Unpack the archive at `source`, an http(s) address or a local zip or tar file, as the folder `out`.
 
     A single top-level folder in the archive is removed: `landmark_images/train/...` becomes `out/train/...`. An
     interrupted download is kept in a hidden file next to `out`, and the same call resumes it.
+
+    waits: seconds before each retry, see `fetch`.
 
     Raises UsageError if `out` exists already, the archive cannot be read, has another SHA-256, or is unsafe to unpack;
     DownloadError if the connection keeps breaking; OutputError, LockedError; Interrupted on SIGINT or SIGTERM.
@@ -66,6 +73,7 @@ def download(
                 partial,
                 max_bytes=options.limits.max_bytes,
                 on_bytes=lambda here, total: report("download", here, total),
+                waits=waits,
             )
             try:
                 downloaded = _unpack_checked(partial, source, folder, out, options, report)

@@ -87,10 +87,13 @@ class BatchLoader:
     timeout: seconds that an image may be waited for, and CPU seconds that it may take to decode, before it fails as
         `timeout` and its thread is replaced. CPU seconds, so that no image fails because others keep the cores busy.
     held: number of earlier batches that stay valid when the next one is requested.
-    on_wait: called about twice a second while waiting for a batch; may raise.
+    on_wait: called every `poll_seconds` while waiting for a batch; may raise.
     load: turns one image into pixels; by default `load_image`.
     load_isolated: the same with limits that it keeps by itself, used while MAX_ABANDONED decoders still run.
     start_small: begin with one thread, for a `load` that keeps most images encoded.
+    cores: that the threads can use; by default `usable_cores()`.
+    max_hanging: images that hang at once before the storage counts as unavailable.
+    poll_seconds: time between two checks for images that take too long.
     """
 
     def __init__(
@@ -107,6 +110,9 @@ class BatchLoader:
         load: "Load | None" = None,
         load_isolated: "Load | None" = None,
         start_small: bool = False,
+        cores: int | None = None,
+        max_hanging: int = MAX_HANGING,
+        poll_seconds: float = _POLL_SECONDS,
     ) -> None:
         self.images = images
         self.spec = spec
@@ -119,14 +125,17 @@ class BatchLoader:
         self.load = load or load_image
         self.load_isolated = load_isolated or self.load
         self.start_small = start_small
+        self.cores = cores
+        self.max_hanging = max_hanging
+        self.poll_seconds = poll_seconds
 
     def __iter__(self) -> Generator[Batch]:
         """Batches in order. Raises what the iterable of images raises, and InputError if the storage hangs."""
         images = iter(self.images)
         tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        cores = usable_cores()
+        cores = self.cores or usable_cores()
         count = self.num_workers or (1 if self.start_small else cores)
-        workers = _Workers(tasks, self.spec, count, self.load, self.load_isolated)
+        workers = _Workers(tasks, self.spec, count, self.load, self.load_isolated, self.max_hanging)
         buffers = self.prefetch_factor + self.held + 1
         free = [np.zeros((self.batch_size, *self.spec.shape), np.uint8) for _ in range(buffers)]
         pending: deque[_PendingBatch] = deque()
@@ -144,7 +153,7 @@ class BatchLoader:
                             tasks.put((task, index))
                 if pending:
                     task = pending.popleft()
-                    batch = task.wait(workers.replace, self.on_wait)
+                    batch = task.wait(workers.replace, self.on_wait, self.poll_seconds)
                     if self.num_workers is None:
                         workers.grow(_enough_workers(batch.outcomes, cores))
                     yield batch
@@ -288,8 +297,10 @@ class _PendingBatch:
         self._bug = bug
         self._done.set()
 
-    def wait(self, on_abandoned: Callable[[_Attempt], None], on_wait: Callable[[], None] | None) -> Batch:
-        while not self._done.wait(_POLL_SECONDS):
+    def wait(
+        self, on_abandoned: Callable[[_Attempt], None], on_wait: Callable[[], None] | None, poll_seconds: float
+    ) -> Batch:
+        while not self._done.wait(poll_seconds):
             if on_wait:
                 on_wait()
             for index, attempt in enumerate(self._attempts):
@@ -321,11 +332,13 @@ class _Workers:
         count: int,
         load: Load,
         load_isolated: Load,
+        max_hanging: int,
     ) -> None:
         self._tasks = tasks
         self._spec = spec
         self._load = load
         self._load_isolated = load_isolated
+        self._max_hanging = max_hanging
         self._stopping = threading.Event()
         self._count = 0
         self._hanging: set[_Attempt] = set()
@@ -348,7 +361,7 @@ class _Workers:
         with self._lock:
             if not attempt.returned:
                 (_abandoned if attempt.decoding else self._hanging).add(attempt)
-        if len(self._hanging) >= MAX_HANGING:
+        if len(self._hanging) >= self._max_hanging:
             raise InputError(
                 f"{len(self._hanging)} images hang at once, each past its timeout: their storage does not answer; "
                 f"finished parts are kept, run the same command again when it does"

@@ -21,19 +21,17 @@ class ScoreProgress:
     """Context manager that shows progress. Call `update` with a `Progress`.
 
     listing: images to count in a second walk, in a thread, for the total. shard: count only the images of this shard.
-    count_after: seconds until the count begins; by default, when the total is first shown: on a terminal at once, in a
-    log with its first line.
+    log_every: seconds between two log lines. The count begins when the total is first shown: on a terminal at once, in
+    a log with its first line.
     """
 
     def __init__(
-        self, listing: ImageListing | None = None, shard: Shard | None = None, *, count_after: float | None = None
+        self, listing: ImageListing | None = None, shard: Shard | None = None, *, log_every: float = LOG_EVERY
     ) -> None:
         self._listing = listing if listing and listing.source.countable else None
         self._shard = shard
-        self._count_at = time.monotonic() + (
-            count_after if count_after is not None else 0.0 if sys.stderr.isatty() else LOG_EVERY
-        )
-        self._bar = ProgressBar("images")
+        self._count_at = time.monotonic() + (0.0 if sys.stderr.isatty() else log_every)
+        self._bar = ProgressBar("images", log_every=log_every)
         self._total: int | None = None
         self._ended = threading.Event()
         self._counting: threading.Thread | None = None

@@ -31,12 +31,21 @@ def without_bars() -> Iterator[None]:
 class ProgressBar:
     """Context that shows how much of a task is done on stderr; one bar per task.
 
-    unit: what is counted, as a plural. keep: leave a finished bar on the terminal.
+    unit: what is counted, as a plural. keep: leave a finished bar on the terminal. log_every: seconds between two log
+    lines, measured with `clock`.
     """
 
-    def __init__(self, unit: str = "", *, keep: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        unit: str = "",
+        *,
+        keep: bool = True,
+        log_every: float = LOG_EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._unit = unit
         self._keep = keep
+        self._log_every = log_every
         self._clock = clock
         self._on_terminal = sys.stderr.isatty() and _bars.get()
         self._bar: tqdm[Never] | None = None
@@ -57,7 +66,7 @@ class ProgressBar:
         """Show it. before: units that were done before this run, which do not count for its speed."""
         if self._on_terminal:
             self._draw(done, total, task, before, failed)
-        elif self._clock() - self._last_log >= LOG_EVERY:
+        elif self._clock() - self._last_log >= self._log_every:
             self._last_log = self._clock()
             facts = [f"{done} of {total}" if total else str(done)]
             facts[0] += f" {self._unit}" if self._unit else ""

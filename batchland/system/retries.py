@@ -26,22 +26,31 @@ class Retries:
 
     After VAIN_IN_A_ROW calls have failed in spite of all retries, nothing is retried for REST_SECONDS. Otherwise, a
     hundred thousand unreadable files would take a night.
+
+    first_wait: seconds before the first retry. clock: returns seconds; measures REST_SECONDS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, first_wait: float = FIRST_WAIT, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
-        self._in_vain = 0
-        self._rests_until = 0.0
+        self._clock = clock
+        self.reset(first_wait=first_wait)
+
+    def reset(self, *, first_wait: float = FIRST_WAIT) -> None:
+        """Forget earlier failures, and use `first_wait` from now on."""
+        with self._lock:
+            self._first_wait = first_wait
+            self._in_vain = 0
+            self._rests_until = 0.0
 
     def call(self, action: Callable[[], Result]) -> Result:
         """The action's result. Raises what it raised last."""
         try:
             return action()
         except OSError as error:
-            if not may_pass(error) or time.monotonic() < self._rests_until:
+            if not may_pass(error) or self._clock() < self._rests_until:
                 raise
         try:
-            result = _again(action)
+            result = _again(action, self._first_wait)
         except OSError:
             self._count_in_vain()
             raise
@@ -53,7 +62,7 @@ class Retries:
         with self._lock:
             self._in_vain += 1
             if self._in_vain >= VAIN_IN_A_ROW:
-                self._rests_until = time.monotonic() + REST_SECONDS
+                self._rests_until = self._clock() + REST_SECONDS
 
 
 def may_pass(error: BaseException) -> bool:
@@ -62,13 +71,13 @@ def may_pass(error: BaseException) -> bool:
 
 
 # No retry library: importing it at start is slow, and importing it here may fail for lack of file descriptors.
-def _again(action: Callable[[], Result]) -> Result:
+def _again(action: Callable[[], Result], first_wait: float) -> Result:
     for wait in _WAITS[:-1]:
-        time.sleep(wait * FIRST_WAIT * random.uniform(1, 1.25))  # noqa: S311 - so that threads come back one by one
+        time.sleep(wait * first_wait * random.uniform(1, 1.25))  # noqa: S311 - so that threads come back one by one
         try:
             return action()
         except OSError as error:
             if not may_pass(error):
                 raise
-    time.sleep(_WAITS[-1] * FIRST_WAIT)
+    time.sleep(_WAITS[-1] * first_wait)
     return action()

@@ -9,7 +9,6 @@ import pytest
 from archives import PHOTOS, server, tar_of, zip_of
 from commands import batchland
 
-from batchland.data import fetch as fetch_module
 from batchland.data.download import REFERENCE_URL, default_folder, download
 from batchland.data.options import DownloadOptions
 from batchland.errors import DownloadError, Interrupted, LockedError, UsageError
@@ -17,12 +16,8 @@ from batchland.system.lock import locked
 
 ARCHIVE = zip_of(PHOTOS)
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+NO_WAITS = (0.0,) * 5
 LIFTED = {name.removeprefix("set/"): content for name, content in PHOTOS.items()}
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch_module.time, "sleep", lambda seconds: None)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
@@ -39,6 +34,7 @@ def test_download_is_checked_and_unpacked(tmp_path: Path) -> None:
             out,
             DownloadOptions(sha256=SHA256.upper()),
             on_progress=lambda stage, here, total: stages.append(stage),
+            waits=NO_WAITS,
         )
     assert files_below(out) == LIFTED
     assert [path.name for path in out.parent.iterdir()] == ["landmarks"]
@@ -89,7 +85,7 @@ def test_broken_download_resumes_in_the_next_run(tmp_path: Path) -> None:
     with server(ARCHIVE) as manners:
         manners.breaks_after = [700, *[0] * 5]
         with pytest.raises(DownloadError, match="700 bytes are kept, run it again to resume"):
-            download(manners.url, tmp_path / "out")
+            download(manners.url, tmp_path / "out", waits=NO_WAITS)
         assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", ".out.part.json"]
         download(manners.url, tmp_path / "out")
     assert manners.requests[-1] == "bytes=700-"

@@ -82,14 +82,13 @@ def decoding_threads() -> set[threading.Thread]:
 @pytest.mark.parametrize(
     ("num_workers", "read_seconds", "threads"), [(None, 0.0, 2), (None, 0.0035, 9), (3, 0.0035, 3)]
 )
-def test_slow_reading_starts_more_threads(grey_images, monkeypatch, num_workers, read_seconds, threads):
-    monkeypatch.setattr(loader_module, "usable_cores", lambda: 2)
+def test_slow_reading_starts_more_threads(grey_images, num_workers, read_seconds, threads):
     before = decoding_threads()
 
     def load(ref, spec):
         return Outcome(8, 8, read_seconds=read_seconds, decode_seconds=0.001), np.zeros((8, 8, 3), np.uint8)
 
-    batches = iter(BatchLoader(list_images(grey_images), SPEC, 4, num_workers, load=load))
+    batches = iter(BatchLoader(list_images(grey_images), SPEC, 4, num_workers, load=load, cores=2))
     next(batches)
     assert len(decoding_threads() - before) == threads
     batches.close()
@@ -104,16 +103,13 @@ def test_slow_reading_starts_more_threads(grey_images, monkeypatch, num_workers,
         (0.002, 0.0, 8),  # decoded after all: all cores
     ],
 )
-def test_small_start_grows_to_the_useful_number_of_threads(
-    grey_images, monkeypatch, decode_seconds, read_seconds, threads
-):
-    monkeypatch.setattr(loader_module, "usable_cores", lambda: 8)
+def test_small_start_grows_to_the_useful_number_of_threads(grey_images, decode_seconds, read_seconds, threads):
     before = decoding_threads()
 
     def load(ref, spec):
         return Outcome(8, 8, read_seconds=read_seconds, decode_seconds=decode_seconds), Encoded(b"", 8, 8, 1)
 
-    batches = iter(BatchLoader(list_images(grey_images), SPEC, 4, load=load, start_small=True))
+    batches = iter(BatchLoader(list_images(grey_images), SPEC, 4, load=load, start_small=True, cores=8))
     assert next(batches).encoded == {row: Encoded(b"", 8, 8, 1) for row in range(4)}
     assert len(decoding_threads() - before) == threads
     batches.close()
@@ -139,13 +135,12 @@ def test_errors_of_the_listing_reach_the_caller(grey_images):
         list(BatchLoader(broken(), SPEC, batch_size=2))
 
 
-def test_exceptions_of_a_worker_reach_the_caller(grey_images, monkeypatch):
+def test_exceptions_of_a_worker_reach_the_caller(grey_images):
     def broken(ref, spec):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(loader_module, "load_image", broken)
     with pytest.raises(LookupError, match="a bug"):
-        list(BatchLoader(list_images(grey_images), SPEC))
+        list(BatchLoader(list_images(grey_images), SPEC, load=broken))
 
 
 def test_workers_end_when_the_caller_stops_early(grey_images):
@@ -159,21 +154,21 @@ def test_workers_end_when_the_caller_stops_early(grey_images):
     assert threading.active_count() == before
 
 
-def test_hanging_images_time_out_and_others_are_loaded(grey_images, monkeypatch):
+def test_hanging_images_time_out_and_others_are_loaded(grey_images):
     release = threading.Event()
-    real = loader_module.load_image
 
     def hang_on_some(ref, spec):
         if ref.name in ("03.png", "04.png"):
             release.wait(30)
-        return real(ref, spec)
+        return load_image(ref, spec)
 
-    monkeypatch.setattr(loader_module, "load_image", hang_on_some)
-    monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.02)
+    loader = BatchLoader(
+        list_images(grey_images), SPEC, 5, num_workers=2, timeout=0.1, load=hang_on_some, poll_seconds=0.02
+    )
     values = []
     failures = {}
     # Both workers hang at once; their replacements do the rest, and buffers are used again and again meanwhile.
-    for batch in BatchLoader(list_images(grey_images), SPEC, batch_size=5, num_workers=2, timeout=0.1):
+    for batch in loader:
         values += [int(row.max()) for row in batch.pixels]
         failures |= {r.name: o.error for r, o in zip(batch.refs, batch.outcomes, strict=True) if o.error}
         if len(values) == 25:
@@ -185,18 +180,19 @@ def test_hanging_images_time_out_and_others_are_loaded(grey_images, monkeypatch)
     assert failures == dict.fromkeys(("03.png", "04.png"), ("timeout", "not read within 0.1 s"))
 
 
-def test_too_many_hanging_images_end_the_run(grey_images, monkeypatch):
+def test_too_many_hanging_images_end_the_run(grey_images):
     release = threading.Event()
-    monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(loader_module, "MAX_HANGING", 6)
     before = threading.active_count()
 
     def hang(ref, spec):
         release.wait()
         return Outcome(), None
 
+    loader = BatchLoader(
+        list_images(grey_images), SPEC, 10, 2, timeout=0.02, load=hang, max_hanging=6, poll_seconds=0.01
+    )
     with pytest.raises(InputError, match="6 images hang at once, each past its timeout"):
-        list(BatchLoader(list_images(grey_images), SPEC, batch_size=10, num_workers=2, timeout=0.02, load=hang))
+        list(loader)
     assert threading.active_count() - before < 10
     release.set()
 
@@ -208,9 +204,8 @@ def spin(seconds):
         pass
 
 
-def test_a_decoder_that_waits_for_the_cpu_is_not_given_up(grey_images, monkeypatch):
+def test_a_decoder_that_waits_for_the_cpu_is_not_given_up(grey_images):
     """Four times the timeout by the clock, a fifth of it in CPU time."""
-    monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.02)
 
     def starved(ref, spec):
         begin_decoding()
@@ -219,14 +214,14 @@ def test_a_decoder_that_waits_for_the_cpu_is_not_given_up(grey_images, monkeypat
             time.sleep(0.04)
         return Outcome(), np.zeros(spec.shape, np.uint8)
 
-    (batch,) = BatchLoader(list(list_images(grey_images))[:2], SPEC, num_workers=2, timeout=0.2, load=starved)
+    refs = list(list_images(grey_images))[:2]
+    (batch,) = BatchLoader(refs, SPEC, num_workers=2, timeout=0.2, load=starved, poll_seconds=0.02)
     assert [outcome.error for outcome in batch.outcomes] == [None, None]
 
 
 @pytest.mark.parametrize("blocked", [False, True])
-def test_slow_decoders_fail_alone_and_later_images_are_isolated(grey_images, monkeypatch, blocked):
+def test_slow_decoders_fail_alone_and_later_images_are_isolated(grey_images, blocked):
     """100 slow images are more than MAX_HANGING, but the storage answers: the run goes on."""
-    monkeypatch.setattr(loader_module, "_POLL_SECONDS", 0.01)
     release = threading.Event()
     isolated = []
 
@@ -241,7 +236,7 @@ def test_slow_decoders_fail_alone_and_later_images_are_isolated(grey_images, mon
         return Outcome(error=("timeout", "not decoded within 0.05 s")), None
 
     refs = list(list_images(grey_images)) * 2
-    loader = BatchLoader(refs, SPEC, 10, 2, timeout=0.05, load=slow, load_isolated=load_isolated)
+    loader = BatchLoader(refs, SPEC, 10, 2, timeout=0.05, load=slow, load_isolated=load_isolated, poll_seconds=0.01)
     outcomes = [outcome for batch in loader for outcome in batch.outcomes]
     assert [outcome.error for outcome in outcomes] == [("timeout", "not decoded within 0.05 s")] * 100
     abandoned = abandoned_decoders()
@@ -252,7 +247,7 @@ def test_slow_decoders_fail_alone_and_later_images_are_isolated(grey_images, mon
         time.sleep(0.01)
 
 
-def test_on_wait_may_raise(grey_images, monkeypatch):
+def test_on_wait_may_raise(grey_images):
     release = threading.Event()
 
     def hang(ref, spec):

@@ -17,7 +17,6 @@ from batchland.scoring.account import Progress
 from batchland.scoring.listing import ImageListing, open_listing
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.progress import ScoreProgress
-from batchland.system import progress as progress_module
 
 
 class Endless:
@@ -34,22 +33,19 @@ def threads() -> list[str]:
 
 
 def test_the_counting_thread_ends_with_the_run() -> None:
-    with ScoreProgress(ImageListing(Endless(), ScoreOptions()), count_after=0.0):  # type: ignore[arg-type]
+    with ScoreProgress(ImageListing(Endless(), ScoreOptions()), log_every=0.0):  # type: ignore[arg-type]
         assert "count" in threads()
     assert "count" not in threads()
 
 
-def test_images_are_counted_only_when_the_first_log_line_is_due(
-    photos: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_are_counted_only_when_the_first_log_line_is_due(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "batchland")
     listing = open_listing(photos, ScoreOptions(exclude=("camera-0/",)))
     with ScoreProgress(listing) as progress:
         progress.update(Progress(4, 1, 0))
         assert "count" not in threads()
     assert caplog.messages == []
-    monkeypatch.setattr(progress_module, "LOG_EVERY", 0.0)
-    with ScoreProgress(listing, count_after=0.0) as progress:
+    with ScoreProgress(listing, log_every=0.0) as progress:
         while "count" in threads():
             pass
         progress.update(Progress(8, 1, 0))

@@ -4,8 +4,7 @@ import errno
 
 import pytest
 
-import batchland.system.retries as retries_module
-from batchland.system.retries import Retries
+from batchland.system.retries import REST_SECONDS, Retries
 
 
 class Failing:
@@ -27,14 +26,14 @@ class Failing:
 @pytest.mark.parametrize("times", [0, 1, 3])
 def test_temporary_errors_are_retried_three_times(code, times):
     action = Failing(code, times)
-    assert Retries().call(action) == "done"
+    assert Retries(first_wait=0.001).call(action) == "done"
     assert action.calls == times + 1
 
 
 def test_the_last_error_is_raised():
     action = Failing(errno.EIO, 100)
     with pytest.raises(OSError, match="refused"):
-        Retries().call(action)
+        Retries(first_wait=0.001).call(action)
     assert action.calls == 4
 
 
@@ -42,7 +41,7 @@ def test_the_last_error_is_raised():
 def test_permanent_errors_are_not_retried(code):
     action = Failing(code, 1)
     with pytest.raises(OSError, match="refused"):
-        Retries().call(action)
+        Retries(first_wait=0.001).call(action)
     assert action.calls == 1
 
 
@@ -51,7 +50,7 @@ def test_exceptions_other_than_oserror_are_not_retried():
         raise LookupError("a bug")
 
     with pytest.raises(LookupError, match="a bug"):
-        Retries().call(broken)
+        Retries(first_wait=0.001).call(broken)
 
 
 def calls_of_forbidden_file(retries):
@@ -61,14 +60,13 @@ def calls_of_forbidden_file(retries):
     return action.calls
 
 
-def test_a_folder_full_of_forbidden_files_is_not_waited_for(monkeypatch):
+def test_a_folder_full_of_forbidden_files_is_not_waited_for():
     now = 1000.0
-    monkeypatch.setattr(retries_module.time, "monotonic", lambda: now)
-    retries = Retries()
+    retries = Retries(first_wait=0.001, clock=lambda: now)
     calls = [calls_of_forbidden_file(retries) for _ in range(30)]
     assert calls == [4] * 20 + [1] * 10
-    now += retries_module.REST_SECONDS  # then it is tried once more
+    now += REST_SECONDS  # then it is tried once more
     assert [calls_of_forbidden_file(retries) for _ in range(3)] == [4, 1, 1]
-    now += retries_module.REST_SECONDS
+    now += REST_SECONDS
     assert retries.call(Failing(errno.EACCES, 2)) == "done"  # which helps
     assert [calls_of_forbidden_file(retries) for _ in range(3)] == [4, 4, 4]

@@ -27,12 +27,14 @@ class LocalEngine:
     On a CPU several batches are in the model at once, each with few threads of onnxruntime: in a call with many
     threads, each of them waits for the others at every layer, and longer still when decoding threads take their cores.
 
+    cores: to divide among calls and decoding threads; by default `usable_cores()`.
+
     Raises ModelError or DeviceError if the model cannot be opened.
     """
 
-    def __init__(self, model: Path, options: ScoreOptions) -> None:
+    def __init__(self, model: Path, options: ScoreOptions, *, cores: int | None = None) -> None:
         require_memory(LEAST_MEMORY)
-        cores = usable_cores()
+        self._cores = cores = cores or usable_cores()
         threads = options.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
         self.model = open_session(
             model,
@@ -71,6 +73,7 @@ class LocalEngine:
                 load=guard.load,
                 load_isolated=guard.load_isolated,
                 start_small=self.model.decoder is not None,
+                cores=self._cores,
             )
             with closing(iter(loader)) as batches:
                 yield from self._scored(batches, guard)

@@ -35,9 +35,8 @@ def test_the_cores_are_divided_among_calls(tmp_path, monkeypatch, cores, intra_o
 
     real = engine_module.open_session
     monkeypatch.setattr(engine_module, "open_session", open_session)
-    monkeypatch.setattr(engine_module, "usable_cores", lambda: cores)
     model = write_toy_model(tmp_path / "toy.onnx")
-    engine = LocalEngine(model, ScoreOptions(device="cpu", intra_op_threads=intra_op_threads))
+    engine = LocalEngine(model, ScoreOptions(device="cpu", intra_op_threads=intra_op_threads), cores=cores)
     assert (asked["intra_op_threads"], engine._calls) == (threads, calls)
 
 
@@ -65,8 +64,7 @@ def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
         return real(self, pixels, jpegs)
 
     monkeypatch.setattr(Session, "predict", predict)
-    monkeypatch.setattr(engine_module, "usable_cores", lambda: 4)
-    engine = LocalEngine(toy_model, options(toy_model))
+    engine = LocalEngine(toy_model, options(toy_model), cores=4)
     assert scored(engine, photos, tmp_path) == [ref.name for ref in list_images(photos)]
     assert 1 < most <= 4
 
@@ -81,9 +79,8 @@ def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypa
         return real(self, pixels, jpegs)
 
     monkeypatch.setattr(Session, "predict", predict)
-    monkeypatch.setattr(engine_module, "usable_cores", lambda: 2)
     with pytest.raises(ModelError, match="the second call is lost"):
-        scored(LocalEngine(toy_model, options(toy_model)), photos, tmp_path)
+        scored(LocalEngine(toy_model, options(toy_model), cores=2), photos, tmp_path)
     time.sleep(0.1)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("infer")]
 
