@@ -33,6 +33,7 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
     from batchland.data.download import REFERENCE_URL, default_folder
     from batchland.data.download import download as run
     from batchland.data.options import DownloadOptions
+    from batchland.system.names import display_path
     from batchland.system.progress import ProgressBar
 
     source = source or REFERENCE_URL
@@ -40,7 +41,7 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
     with ProgressBar() as bar:
         done = run(source, out or default_folder(source), options, on_progress=bar.update_task)
     click.echo(
-        f"{done.folder}: {done.unpacked.files} files, {done.unpacked.size / 1e6:.1f} MB, from {source} "
+        f"{done.folder}: {done.unpacked.files} files, {done.unpacked.size / 1e6:.1f} MB, from {display_path(source)} "
         f"({done.archive_bytes / 1e6:.1f} MB, sha256 {done.sha256})"
     )
 

@@ -15,6 +15,7 @@ from batchland.data.fetch import WAITS, fetch, forget
 from batchland.data.options import DownloadOptions
 from batchland.errors import Interrupted, UsageError
 from batchland.system.folders import new_folder
+from batchland.system.names import display_path
 from batchland.system.signals import StopSignal
 
 REFERENCE_URL: Final = "https://udacity-dlnfd.s3-us-west-1.amazonaws.com/datasets/landmark_images.zip"
@@ -93,7 +94,7 @@ def default_folder(source: str) -> Path:
     name = PurePosixPath(unquote(urlsplit(source).path)).name if is_address(source) else Path(source).name
     stem = re.sub(r"(\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz))+$", "", name, flags=re.IGNORECASE)
     if not stem.strip(".") or stem == name:
-        raise UsageError(f"{source}: has no file name to use for the folder", advice="name_folder")
+        raise UsageError(f"{display_path(source)}: has no file name to use for the folder", advice="name_folder")
     return Path("data") / stem
 
 

@@ -1,6 +1,7 @@
 """Download one file over HTTP(S) into a partial file that a later call resumes."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import logging
@@ -18,6 +19,8 @@ from typing import Any, Final, NamedTuple
 from batchland._version import __version__
 from batchland.errors import DownloadError, UsageError
 from batchland.system.files import open_existing, replace_file
+from batchland.system.text import visible
+from batchland.system.urls import bare_url
 
 _log = logging.getLogger("batchland")
 
@@ -56,7 +59,9 @@ def fetch(
     breaking; the received bytes stay for the next call.
     """
     if not re.fullmatch(r"https?://[!-.0-~]+(/[!-~]*)?", url):
-        raise UsageError(f"{url}: not an http or https address (write spaces and non-ASCII characters as %XX)")
+        raise UsageError(
+            f"{bare_url(url)}: not an http or https address (write spaces and non-ASCII characters as %XX)"
+        )
     fetching = _Fetching(url, partial, max_bytes, on_bytes or (lambda *_: None))
     left = list(waits)
     while True:
@@ -68,9 +73,9 @@ def fetch(
                 left = list(waits)
             if not left:
                 raise DownloadError(
-                    f"{url}: {error}; {_size(partial)} bytes are kept, run it again to resume"
+                    f"{bare_url(url)}: {error}; {_size(partial)} bytes are kept, run it again to resume"
                 ) from error
-            _log.warning("%s: %s; retrying in %g s", url, error, left[0])
+            _log.warning("%s: %s; retrying in %g s", bare_url(url), visible(str(error)), left[0])
             time.sleep(left.pop(0))
             fetching.on_bytes(_size(partial), None)
 
@@ -90,7 +95,7 @@ class _Fetching:
 
     def attempt(self) -> None:
         state = _read_state(self.partial)
-        here = _size(self.partial) if state is not None and state.url == self.url else 0
+        here = _size(self.partial) if state is not None and state.url == _digest(self.url) else 0
         headers = {"User-Agent": f"batchland/{__version__}", "Accept-Encoding": "identity"}
         if here and state is not None:
             headers |= {"Range": f"bytes={here}-", "If-Range": state.validator}
@@ -122,7 +127,7 @@ class _Fetching:
 
     def _require_size(self, size: int) -> None:
         if size > self.max_bytes:
-            raise UsageError(f"{self.url}: {size} bytes or more; at most {self.max_bytes} are allowed")
+            raise UsageError(f"{bare_url(self.url)}: {size} bytes or more; at most {self.max_bytes} are allowed")
 
 
 def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
@@ -137,11 +142,13 @@ def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | None:
                 return None
             if error.code in _TEMPORARY:
                 raise _TemporaryError(f"the server answers {error.code} {error.reason}") from error
-            raise UsageError(f"{url}: the server answers {error.code} {error.reason}; check the address") from error
+            raise UsageError(
+                f"{bare_url(url)}: the server answers {error.code} {error.reason}; check the address"
+            ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise UsageError(f"{url}: the server's certificate is not trusted ({reason})") from error
+            raise UsageError(f"{bare_url(url)}: the server's certificate is not trusted ({reason})") from error
         raise _TemporaryError(f"no answer ({reason or type(error).__name__})") from error
 
 
@@ -160,7 +167,8 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://" if req.type == "https" else ("http://", "https://")):
             raise UsageError(
-                f"{req.full_url}: redirects to {newurl}, which is less secure; give that address to download it anyway"
+                f"{bare_url(req.full_url)}: redirects to {bare_url(newurl)}, which is less secure; give that address "
+                f"to download it anyway"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -208,7 +216,12 @@ def _write_state(partial: Path, url: str, response: http.client.HTTPResponse) ->
     strong = etag if etag.startswith('"') else ""  # a weak tag does not promise identical bytes
     validator = strong or response.headers.get("Last-Modified", "")
     partial.unlink(missing_ok=True)  # first, so that old bytes never have the new state
-    replace_file(_state_path(partial), json.dumps(_State(url, validator, _total(response, 0))._asdict()))
+    replace_file(_state_path(partial), json.dumps(_State(_digest(url), validator, _total(response, 0))._asdict()))
+
+
+def _digest(url: str) -> str:
+    """Identifies a URL without writing it down: it may hold a password or a signature."""
+    return hashlib.sha256(url.encode()).hexdigest()
 
 
 def _size(path: Path) -> int:

@@ -114,8 +114,8 @@ class Job(ScoreSettings):
 
     @field_serializer("heartbeat")
     def _without_address(self, heartbeat: HeartbeatTable | None) -> dict[str, Any] | None:
-        """Without its address, which is a kind of password and must not be in records."""
-        return heartbeat.model_dump(mode="json", exclude={"url"}) if heartbeat else None
+        """Without its addresses, which are a kind of password and must not be in records."""
+        return heartbeat.model_dump(mode="json", exclude={"url", "start", "success", "failure"}) if heartbeat else None
 
     @property
     def file(self) -> Path:

@@ -119,9 +119,10 @@ class HeartbeatTable(JobTable):
 
     @model_validator(mode="after")
     def _addresses(self) -> Self:
-        for template in filter(None, (self.start, self.success, self.failure)):
-            if not self.address(template).startswith(("http://", "https://")):
-                raise ValueError(f"{template!r} is not an http address; write it like '{{url}}/start'")
+        for name in ("start", "success", "failure"):
+            template = getattr(self, name)
+            if template and not self.address(template).startswith(("http://", "https://")):
+                raise ValueError(f"{name} is not an http address; write it like '{{url}}/start'")
         return self
 
 

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from batchland.errors import UsageError
+from batchland.system.names import display_path
 from batchland.system.text import near_miss
+from batchland.system.urls import is_url
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -62,7 +64,8 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
     if error["type"] == "missing":
         return f'{noun} "{name}" is missing'
     problem = plain_message(error)
-    return f'"{name}" = {error["input"]!r}: {problem}' if name and not isinstance(error["input"], Mapping) else problem
+    value = display_path(error["input"]) if is_url(error["input"]) else error["input"]  # it may hold a password
+    return f'"{name}" = {value!r}: {problem}' if name and not isinstance(error["input"], Mapping) else problem
 
 
 def _suggestion(name: str, path: list[str], options: type[BaseModel]) -> str:

@@ -5,6 +5,8 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from batchland.errors import UsageError
+
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -24,8 +26,11 @@ def display_url(url: str) -> str:
 
 
 def bare_url(url: str) -> str:
-    """A URL without credentials and options."""
-    parts = split_url(url)
+    """A URL without credentials and options, valid or not."""
+    try:
+        parts = split_url(url)
+    except UsageError:
+        return _without_credentials(url)
     user, at, host = parts.netloc.rpartition("@")
     # in abfs URLs the part before the @ is a container, not a user
     container = user.partition(":")[0] if parts.scheme.startswith("abfs") else ""
@@ -33,5 +38,14 @@ def bare_url(url: str) -> str:
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a URL; a `#` belongs to the path."""
-    return urlsplit(url, allow_fragments=False)
+    """The parts of a URL; a `#` belongs to the path. Raises UsageError for an invalid URL."""
+    try:
+        return urlsplit(url, allow_fragments=False)
+    except ValueError as error:
+        raise UsageError(f"{_without_credentials(url)}: is not a valid URL ({error})") from None
+
+
+def _without_credentials(url: str) -> str:
+    """An invalid URL for messages: all that may be a password or a token is left out."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

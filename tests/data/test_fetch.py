@@ -153,3 +153,27 @@ def test_exception_in_the_callback_keeps_the_bytes(partial: Path) -> None:
         fetch(manners.url, partial, max_bytes=10**7)
     assert manners.requests == [None, f"bytes={1 << 18}-"]
     assert partial.read_bytes() == CONTENT
+
+
+def test_passwords_and_signatures_are_nowhere(partial: Path, caplog: pytest.LogCaptureFixture) -> None:
+    messages = []
+    with server(bytes(5000)) as manners:
+        manners.statuses = [404, 503, 503]
+        for waits in ((), (0.0,)):
+            with pytest.raises((UsageError, DownloadError)) as caught:
+                fetch(f"{manners.url}?X-Amz-Signature=secret", partial, max_bytes=10**6, waits=waits)
+            messages.append(str(caught.value))
+        manners.breaks_after = [1000]
+        fetch(f"{manners.url}?X-Amz-Signature=secret", partial, max_bytes=10**6, waits=(0.0,))
+    assert partial.read_bytes() == bytes(5000)
+    assert messages == [
+        f"{manners.url}: the server answers 404 Not Found; check the address",
+        f"{manners.url}: the server answers 503 Service Unavailable; 0 bytes are kept, run it again to resume",
+    ]
+    for url in ("ftp://user:secret@host/a", "http://user:secret@127.0.0.1:1/a?key=secret"):
+        with pytest.raises((UsageError, DownloadError)) as caught:
+            fetch(url, partial, max_bytes=10**6, waits=())
+        assert "secret" not in str(caught.value)
+    written = "".join(path.read_text("latin-1") for path in partial.parent.iterdir())
+    assert "secret" not in caplog.text + written
+    assert "retrying" in caplog.text

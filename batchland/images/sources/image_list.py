@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 from urllib.parse import unquote
 
-from batchland.errors import UsageError
+from batchland.errors import BatchlandError, UsageError
 from batchland.images.sources.file_patterns import check_file, display_location, open_file
 from batchland.images.sources.list_content import COLUMNS, problem_with, problem_with_lines
 from batchland.images.sources.refs import Ignored, ImageRef
@@ -72,7 +72,10 @@ class ImageList:
     def _ref(self, entry: bytes) -> ImageRef:
         text = entry.decode(errors="replace")
         if is_url(text):
-            return _ref_of_url(text, display_name(entry))
+            try:
+                return _ref_of_url(text, display_name(entry))
+            except UsageError as error:
+                return ImageRef(bare_url(text), b"", ("vanished", str(error)))
         if is_url(self._base) and not text.startswith("/"):
             ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
             return ref
@@ -163,9 +166,9 @@ def _csv_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
     with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
         header = text.readline()
         rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count))
-        names = next(rows, [])
-        column = names.index(_column(names, list_name))
         try:
+            names = next(rows, [])
+            column = names.index(_column(names, list_name))
             for row in rows:
                 yield os.fsencode(row[column]) if len(row) > column else b""
         except csv.Error as error:
@@ -180,11 +183,15 @@ def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
         with pq.ParquetFile(file) as parquet:
             schema = parquet.schema_arrow
             column = _column(schema.names, list_name)
-            if schema.field(column).type not in (pa.string(), pa.large_string(), pa.string_view()):
-                raise UsageError(f"{list_name}: column {column} holds {schema.field(column).type}, not paths")
+            kind = schema.field(column).type
+            text = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if text not in (pa.string(), pa.large_string(), pa.string_view()):
+                raise UsageError(f"{list_name}: column {column} holds {kind}, not paths")
             for batch in parquet.iter_batches(columns=[column]):
                 yield from ((path or "").encode() for path in batch.column(0).to_pylist())
-    except (pa.ArrowException, OSError) as error:
+    except BatchlandError:
+        raise
+    except Exception as error:  # Arrow raises almost anything on damaged files
         raise UsageError(f"{list_name}: cannot be read as Parquet ({str(error).partition(chr(10))[0]})") from error
 
 
@@ -197,4 +204,6 @@ def _column(names: Sequence[str], list_name: str) -> str:
     found = next((name for name in COLUMNS if name in names), None)
     if found is None:
         raise UsageError(f"{list_name}: has no column {', '.join(COLUMNS)}, only {', '.join(names) or 'nothing'}")
+    if names.count(found) > 1:
+        raise UsageError(f"{list_name}: has {names.count(found)} columns {found}; keep one")
     return found

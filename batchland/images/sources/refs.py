@@ -103,6 +103,8 @@ def read_image(ref: ImageRef) -> ImageFile:
         return retries.call(lambda: ref.store.read(ref.path))
     except OSError as error:
         raise ImageError(_code(error), error.strerror or str(error)) from error
+    except ValueError as error:  # of a name with a zero byte
+        raise ImageError("vanished", "no file can have this name") from error
     except MemoryError as error:
         raise ImageError("out_of_memory", "not enough memory to read it") from error
 

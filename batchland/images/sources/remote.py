@@ -178,7 +178,8 @@ class RemoteFiles:
             stamp = facts_now.get("Last-Modified") or facts_now.get("updated")
             data = file.read(size)
         if stamp:
-            return ImageFile(data, size, int(datetime.fromisoformat(stamp.decode()).timestamp()) * _SECOND)
+            with suppress(ValueError, OverflowError, OSError):  # a server may send anything
+                return ImageFile(data, size, int(datetime.fromisoformat(stamp.decode()).timestamp()) * _SECOND)
         return ImageFile(data, size, self._modified_us(key, size, facts))
 
     def _modified_us(self, key: str, size: int, facts: tuple[int, int] | None) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchland.errors import ImageError, UsageError
+from batchland.errors import BatchlandError, ImageError, InputError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.file_patterns import FilePattern, display_location
 from batchland.images.sources.random_access import Reader, RecentlyOpened, open_files
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("image", "img", "bytes", "image_bytes", "content", "data", "jpg", "jpeg", "png", "webp")
 """Preferred names if several columns hold bytes."""
 _BINARY: Final = (pa.binary(), pa.large_binary(), pa.binary_view())
+_ROWS_PER_BYTE: Final = 1000
+"""Most rows of a file per byte. Even rows without an image take space; a damaged footer may claim any number."""
 _BUFFER_BYTES: Final = 1024**2
 _BATCH_ROWS: Final = 16
 _KEPT_ROWS: Final = 64
@@ -59,7 +61,9 @@ class Tables:
         first = self._files.locations[names[0]]
         try:
             _open_tables.get(first)
-        except (pa.ArrowException, OSError) as error:
+        except BatchlandError:
+            raise
+        except Exception as error:  # Arrow raises almost anything on damaged files
             raise UsageError(f"{display_location(first)}: cannot be read as Parquet ({_reason(error)})") from error
         return iter(names)
 
@@ -68,7 +72,9 @@ class Tables:
         location = self._files.locations[container]
         try:
             count = refs.retries.call(lambda: _open_tables.get(location)).count
-        except (pa.ArrowException, OSError, UsageError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # Arrow raises almost anything on damaged files
             reason = f"the table cannot be read: {_reason(error)}"
             yield ImageRef(f"{container}/", b"", ("unreadable", reason))
             return
@@ -125,7 +131,9 @@ class _OpenTable:
         self._column = _column(self._parquet.schema_arrow, location)
         metadata = self._parquet.metadata
         self.count: int = metadata.num_rows
-        groups = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        if min(groups, default=0) < 0 or sum(groups) != self.count or self.count > _ROWS_PER_BYTE * file.size:
+            raise OSError(f"its footer claims {self.count} rows")
         self._starts = list(accumulate(groups, initial=0))
         self._lock = threading.Lock()
         self._batches: Iterator[pa.RecordBatch] = iter(())
@@ -163,7 +171,9 @@ class _OpenTable:
                 self._reading, self._next = group, self._starts[group]
                 self._batches = self._parquet.iter_batches(_BATCH_ROWS, [group], [self._column], use_threads=False)
             column = next(self._batches).column(0)
-        except (pa.ArrowException, OSError) as error:
+        except BatchlandError:
+            raise
+        except Exception as error:  # Arrow raises almost anything on damaged files
             self._reading = None
             if (
                 isinstance(error, OSError) and error.errno
@@ -186,10 +196,15 @@ class _OpenTable:
 def _column(schema: pa.Schema, location: str) -> str:
     """Path of the column with the images: bytes, or a struct of bytes and path as Hugging Face writes it."""
     found = {
-        field.name: field.name if field.type in _BINARY else f"{field.name}.bytes"
+        field.name: field.name if _is_binary(field.type) else f"{field.name}.bytes"
         for field in schema
-        if field.type in _BINARY or (pa.types.is_struct(field.type) and _holds_bytes(field.type))
+        if _is_binary(field.type) or (pa.types.is_struct(field.type) and _holds_bytes(field.type))
     }
+    twice = [name for name in found if schema.names.count(name) > 1]
+    if twice:
+        raise UsageError(
+            f"{display_location(location)}: has {schema.names.count(twice[0])} columns {twice[0]}; keep one"
+        )
     preferred = [name for name in COLUMNS if name in found] or list(found)
     if not preferred or (len(found) > 1 and preferred[0] not in COLUMNS):
         what = "no column with images as bytes" if not found else "several columns of bytes, none of a usual name"
@@ -200,7 +215,12 @@ def _column(schema: pa.Schema, location: str) -> str:
 
 def _holds_bytes(struct: pa.StructType) -> bool:
     index = struct.get_field_index("bytes")
-    return index >= 0 and struct.field(index).type in _BINARY
+    return index >= 0 and _is_binary(struct.field(index).type)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Bytes, or bytes by a dictionary."""
+    return kind in _BINARY or (pa.types.is_dictionary(kind) and kind.value_type in _BINARY)
 
 
 def _reason(error: Exception) -> str:

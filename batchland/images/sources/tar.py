@@ -9,9 +9,10 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import IO, Final, cast
 
-from batchland.errors import ImageError
+from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.file_patterns import FilePattern, display_location
 from batchland.images.sources.folder import kind_by_name
@@ -119,17 +120,32 @@ def list_members(
                 if kind != "file":
                     ignored.update([kind] if kind else [])
                     continue
-                facts = f"{member.offset_data} {member.size} {round(member.mtime * 1_000_000)}"
-                yield ImageRef(f"{shard}/{_name(member)}", facts.encode(), store=store)
+                name = f"{shard}/{_name(member)}"
+                if (modified_us := _modified_us(member)) is None:
+                    yield ImageRef(name, b"", ("unreadable", "its header in the shard gives an impossible time"))
+                else:
+                    facts = f"{member.offset_data} {member.size} {modified_us}"
+                    yield ImageRef(name, facts.encode(), store=store)
             position = tar.offset
             problem = headers.problem_at(position)
-    except tarfile.TarError as error:
-        problem = str(error)
     except OSError as error:
         problem = error.strerror or str(error)
+    except BatchlandError:
+        raise
+    except Exception as error:  # tarfile raises almost anything on damaged headers
+        problem = str(error) or type(error).__name__
     if problem:
         name = f"{shard}/@{position}/" if position else f"{shard}/"
         yield ImageRef(name, b"", ("unreadable", f"the shard cannot be read from byte {position} on: {problem}"))
+
+
+def _modified_us(member: tarfile.TarInfo) -> int | None:
+    """Microseconds since 1970; None for what is no time in the years 1 to 9999."""
+    try:
+        datetime.fromtimestamp(member.mtime, UTC)
+        return round(member.mtime * 1_000_000)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _name(member: tarfile.TarInfo) -> str:

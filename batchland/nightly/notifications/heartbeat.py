@@ -6,6 +6,7 @@ import urllib.request
 
 from batchland._version import __version__
 from batchland.nightly.job_tables import HeartbeatTable
+from batchland.system.text import visible
 
 
 def ping_start(heartbeat: HeartbeatTable) -> str | None:
@@ -37,6 +38,10 @@ def _get(url: str, seconds: float) -> str | None:
         with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310 - the job file allows http and https only
             return None
     except urllib.error.HTTPError as error:
-        return f"heartbeat: answered {error.code} {error.reason}"
-    except Exception as error:  # no error of a ping may end the job
-        return f"heartbeat: {getattr(error, 'reason', None) or error}"
+        return f"heartbeat: answered {error.code} {visible(str(error.reason))}"
+    except urllib.error.URLError as error:
+        return f"heartbeat: {visible(str(error.reason))}"
+    except OSError as error:
+        return f"heartbeat: {visible(str(error))}"
+    except Exception as error:  # no error of a ping may end the job, and its text may hold the address
+        return f"heartbeat: {type(error).__name__}"

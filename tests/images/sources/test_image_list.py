@@ -20,7 +20,7 @@ from s3_server import Bucket
 from toys import contents, options, picture
 
 from batchland import score
-from batchland.errors import UsageError
+from batchland.errors import ImageError, UsageError
 from batchland.images.sources import image_list
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, read_image
@@ -116,7 +116,7 @@ def zipped(name: str) -> bytes:
         (codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"), "is UTF-16 text; save it as UTF-8"),
         ("照片/一.jpg\r\n照片/二.jpg\r\n".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
         (TEXT.encode("utf-32"), "is UTF-32 text; save it as UTF-8"),
-        (gzip.compress(TEXT.encode()), "is a gzip file"),
+        (gzip.compress(TEXT.encode(), mtime=0), "is a gzip file"),
         (bz2.compress(TEXT.encode()), "is a bzip2 file"),
         (lzma.compress(TEXT.encode()), "is an xz file"),
         (zipped("list.txt"), "is a zip file (as .xlsx and .docx are)"),
@@ -189,6 +189,32 @@ def test_a_named_pipe_and_a_device_are_rejected_and_do_not_hang(tmp_path: Path) 
         with pytest.raises(UsageError) as caught:
             _list(path)
         assert str(caught.value) == f"{path}: is not a regular file, so it may never end; give a file"
+
+
+def test_a_parquet_list_may_hold_categories(tmp_path: Path) -> None:
+    """As pandas writes them."""
+    paths = pa.array(["a.jpg", "b.jpg", "a.jpg"]).dictionary_encode()
+    pq.write_table(pa.table({"path": paths}), tmp_path / "list.parquet")
+    assert [ref.name for ref in _list(tmp_path / "list.parquet")] == ["a.jpg", "b.jpg", "a.jpg"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label,path\na.jpg,x,b.jpg\n")
+    with pytest.raises(UsageError, match=r"list\.csv: has 2 columns path; keep one$"):
+        _list(tmp_path / "list.csv")
+
+
+def test_entries_that_no_file_can_have_are_failed_rows(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"path\na\0b.jpg\ns3://[key:secret@bucket/x.jpg?token=secret\n")
+    failures = {}
+    for ref in _list(tmp_path / "list.csv"):
+        with pytest.raises(ImageError) as caught:
+            read_image(ref)
+        failures[ref.name] = (caught.value.code, str(caught.value))
+    assert failures == {
+        "a\0b.jpg": ("vanished", "no file can have this name"),
+        "s3://bucket/x.jpg": ("vanished", "s3://bucket/x.jpg: is not a valid URL (Invalid IPv6 URL)"),
+    }
 
 
 def test_missing_source_and_missing_folder_are_usage_errors(tmp_path: Path) -> None:

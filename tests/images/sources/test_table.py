@@ -1,6 +1,7 @@
 """Images in Parquet files: every row has a row, for all sizes of row groups."""
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def _close_open_files() -> None:
 PICTURES = [picture(list(COLOURS.values())[number % 3], (8 + number, 8)) for number in range(100)]
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), "struct"])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), "dictionary", "struct"])
 @pytest.mark.parametrize("group", [1, 7, 100])
 def test_every_type_of_bytes_column_is_read(tmp_path: Path, kind: Any, group: int) -> None:
     data = pa.array([*PICTURES, None], pa.binary())
@@ -35,6 +36,8 @@ def test_every_type_of_bytes_column_is_read(tmp_path: Path, kind: Any, group: in
         column = pa.StructArray.from_arrays(
             [data, pa.array(["x.jpg"] * 101)], ["bytes", "path"], mask=pa.array([False] * 98 + [True, False, False])
         )
+    elif kind == "dictionary":
+        column = data.dictionary_encode()
     else:
         column = data.cast(kind)
     pq.write_table(pa.table({"label": range(101), "image": column}), tmp_path / "t.parquet", row_group_size=group)
@@ -107,6 +110,27 @@ def test_invalid_table_is_rejected(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             read_all(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path}/{name}: {message}")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    columns = [pa.array(PICTURES[:2]), pa.array(PICTURES[2:4])]
+    pq.write_table(pa.table(columns, names=["image", "image"]), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match=r"t\.parquet: has 2 columns image; keep one$"):
+        read_all(tmp_path / "t.parquet")
+
+
+def test_a_footer_that_claims_too_many_rows_is_refused(tmp_path: Path) -> None:
+    """A run would write rows for days."""
+    pq.write_table(pa.table({"image": PICTURES[:5]}), tmp_path / "t.parquet")
+    data = (tmp_path / "t.parquet").read_bytes()
+    footer = data[-8 - int.from_bytes(data[-8:-4], "little") : -8]
+    claimed = re.sub(rb"\x16\x0a(?=\x19|\x26|\x16|\x00)", b"\x16\xfe\xff\xff\x0f", footer)  # from 5 to 2^31 - 1
+    assert claimed != footer
+    (tmp_path / "t.parquet").write_bytes(
+        data[: -8 - len(footer)] + claimed + len(claimed).to_bytes(4, "little") + b"PAR1"
+    )
+    with pytest.raises(UsageError, match=r"cannot be read as Parquet \(its footer claims [0-9]+ rows\)$"):
+        read_all(tmp_path / "t.parquet")
 
 
 def test_damage_fails_the_rest_of_its_row_group(tmp_path: Path) -> None:

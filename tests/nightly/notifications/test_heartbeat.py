@@ -65,3 +65,12 @@ def test_a_server_that_answers_byte_by_byte_delays_no_longer_than_the_timeout():
         begin = time.monotonic()
         assert ping_end(heartbeat, 0) == "heartbeat: no answer within 0.5 s"
         assert time.monotonic() - begin < 2
+
+
+def test_addresses_are_in_no_message_and_server_text_is_shown_escaped():
+    table = HeartbeatTable(url="http://127.0.0.1:1/secret")
+    message = ping_start(table)
+    assert message.startswith("heartbeat: ")
+    assert "secret" not in message
+    odd = table.model_copy(update={"start": "http://127.0.0.1:1/secret with spaces\n"})
+    assert ping_start(odd) == "heartbeat: InvalidURL"
