@@ -17,7 +17,7 @@ from batchland.training.precision import half, quantisable, quantise
 SPEC = PreprocessSpec(height=64, width=64)
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 SHAPE_ARITHMETIC = {
-    "Shape", "Size", "Gather", "Range", "Squeeze", "Unsqueeze", "Slice", "Concat", "Expand", "ConstantOfShape", "Where",
+    "Shape", "Size", "Gather", "Range", "Squeeze", "Unsqueeze", "Slice", "Expand", "ConstantOfShape", "Where",
 }  # fmt: skip
 
 
