@@ -15,6 +15,10 @@ _TYPES: Final = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i",
 _MAX_BLOCKS: Final = 100_000
 """Strips or tiles of a picture. Reading each takes Python several microseconds."""
 _MAX_SAMPLES: Final = 32
+_MAX_BITS_PER_PIXEL: Final = 64
+"""For the largest pictures that are allowed: four samples of 16 bits. Smaller ones may have more."""
+_MAX_PADDING: Final = 4
+"""Pixels of all tiles together, in units of the largest number of pixels that is allowed."""
 _MAX_PAGES: Final = 100
 """Further pages and subpages that are looked at."""
 _PREVIEW_RATIO: Final = 16
@@ -157,6 +161,8 @@ def read_page(data: bytes, max_pixels: int) -> Page:
     check_size(width, height, max_pixels)
     _check_first_page(directory, big)
     photometric, bits, samples = _pixel_kind(directory)
+    if width * height * samples * bits > _MAX_BITS_PER_PIXEL * max_pixels:
+        raise ImageError("too_many_pixels", f"{width} x {height} pixels of {samples} samples of {bits} bits")
     compression = directory.number("compression", NONE)
     alpha, premultiplied = _alpha(directory, samples, CHANNELS[photometric])
     page = Page(
@@ -339,6 +345,8 @@ def _with_blocks(page: Page, max_pixels: int) -> Page:
         if block_height < 1:
             raise ImageError("corrupt", "its strips have no rows")
     page = page._replace(block_width=block_width, block_height=block_height, tiled=tiled)
+    if page.across * block_width * page.down * block_height > _MAX_PADDING * max_pixels:
+        raise ImageError("too_many_pixels", f"tiles of {block_width} x {block_height} pixels for a smaller picture")
     count = page.across * page.down * (page.samples if page.planar else 1)
     if count > _MAX_BLOCKS:
         raise _unsupported(f"a picture in {count} pieces, more than {_MAX_BLOCKS}")

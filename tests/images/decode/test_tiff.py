@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from damage import encoded, photo
 from picture_files import HEIGHT, WIDTH, by_tifffile, packed_rows, samples, tiff
+from PIL import Image
 
 from batchland.errors import ImageError
 from batchland.images.decode.tiff import decode_tiff
@@ -175,12 +176,36 @@ def test_jpeg_strips_are_checked_like_jpegs():
     assert error_of(zeros)[0] in ("corrupt", "truncated")
 
 
+@pytest.mark.parametrize("compression", ["group4", "group3", "tiff_ccitt"])
+@pytest.mark.parametrize("filler", [b"\0", b"\xff", b"\x5a"], ids=["zeros", "ones", "others"])
+def test_fax_strips_whose_end_is_lost_are_damage(compression, filler):
+    """libtiff goes on after such damage, with made-up rows."""
+    image = Image.fromarray(samples(1, 1, 600, 400).astype(bool))
+    data = encoded(image, "TIFF", compression=compression)
+    np.testing.assert_array_equal(decode_tiff(data, 10**6).pixels[:, :, 0], samples(1, 1, 600, 400) * 255)
+    page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+    offset, size = page.dataoffsets[0], page.databytecounts[0]
+    for share in (0.2, 0.5, 0.8):
+        cut = offset + int(size * share)
+        assert error_of(data[:cut] + filler * (offset + size - cut) + data[offset + size :])[0] == "corrupt"
+
+
 def test_too_many_pieces_are_refused_by_the_header():
     tags = {**GREY, 256: 1000, 257: 1000, 322: 1, 323: 1, 324: (4, 1_000_000, bytes(4)), 325: (4, 1_000_000, bytes(4))}
     data = tiff("<", {number: value for number, value in tags.items() if number != 278}, [b""])
     assert error_of(data) == ("unsupported_format", f"a picture in 1000000 pieces, more than 100000, {NOT_READ}")
     data = tiff("<", {**GREY, 256: 1, 257: 1_000_000, 278: 1}, [b""])
     assert error_of(data) == ("unsupported_format", f"a picture in 1000000 pieces, more than 100000, {NOT_READ}")
+
+
+def test_memory_is_limited_by_the_header():
+    """A strip of zeros is packed a thousandfold."""
+    many = {256: 5000, 257: 5000, 258: [16] * 32, 259: 8, 262: 1, 277: 32, 278: 5000, 338: [0] * 31}
+    assert error_of(tiff("<", many, [b"x"])) == ("too_many_pixels", "5000 x 5000 pixels of 32 samples of 16 bits")
+    wide = {256: 1, 257: 10_000, 258: 8, 259: 8, 262: 1, 277: 1, 322: 1_000_000, 323: 1}
+    assert error_of(tiff("<", wide, [b"x"])) == (
+        "too_many_pixels", "tiles of 1000000 x 1 pixels for a smaller picture",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
