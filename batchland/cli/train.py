@@ -43,6 +43,7 @@ _log = logging.getLogger("batchland")
     "unfreeze_learning_rate",
     "size",
     Flag("fast_jpeg", "--fast-jpeg/--full-jpeg"),
+    "colour",
     "seed",
     "patience",
     "num_workers",

@@ -112,7 +112,7 @@ def preprocess_spec(options: TrainOptions, architecture: Architecture) -> Prepro
     jpeg_scale: Literal["auto", "none"] = "auto" if options.fast_jpeg else "none"
     if architecture == "scratch":
         size = options.size or _SCRATCH_SIZE
-        return PreprocessSpec(height=size, width=size, jpeg_scale=jpeg_scale)
+        return PreprocessSpec(height=size, width=size, jpeg_scale=jpeg_scale, colour=options.colour)
     backbone = find_backbone(options.backbone)
     size = options.size or backbone.size
     if size != backbone.size and not backbone.any_size:
@@ -125,6 +125,7 @@ def preprocess_spec(options: TrainOptions, architecture: Architecture) -> Prepro
         shorter_side=shorter_side,
         filter=backbone.filter,
         jpeg_scale=jpeg_scale,
+        colour=options.colour,
     )
 
 

@@ -54,6 +54,8 @@ class TrainOptions(Options):
     """Rows and columns of the models' input, pixels. Default: 224, or the backbone's."""
     fast_jpeg: bool = True
     """Shrink large JPEGs while decoding them, in training and scoring alike: several times faster for photos."""
+    colour: Literal["as_stored", "srgb"] = "as_stored"
+    """`srgb` converts photos with an ICC profile (phones: Display P3) to sRGB, in training and scoring alike."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1337
     """Seed of split, weights, sampling and augmentation; it gives the same weights on the same machine."""
     patience: PositiveInt | None = None

@@ -204,7 +204,7 @@ def test_card_has_the_settings_of_training(scratch: TrainedModel, transfer: Trai
     assert scratch.card.training is not None
     assert transfer.card.training is not None
     both = {
-        "augment", "balanced", "batch_size", "device", "epochs", "fast_jpeg", "head", "label_smoothing",
+        "augment", "balanced", "batch_size", "colour", "device", "epochs", "fast_jpeg", "head", "label_smoothing",
         "learning_rate", "optimiser",
         "patience", "precision", "schedule", "size", "standardise_features", "weight_decay",
     }  # fmt: skip

@@ -119,7 +119,7 @@ def read_header(data: bytes) -> JpegHeader:
 
 
 def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
-    """Marker, begin and end of the content of each segment, up to the end marker. Raises ImageError (`truncated`)."""
+    """Marker, begin and end of the content of each segment, up to the end marker. Raises ImageError."""
     pattern = _MARKER
     number = 0
     while found := pattern.search(data, position):
@@ -128,6 +128,8 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
             raise ImageError("corrupt", f"more than {_MAX_SEGMENTS} segments; no encoder writes so many")
         marker, begin = data[found.end() - 1], found.end()
         pattern = _MARKER
+        if 0x01 < marker < 0xC0:
+            raise ImageError("corrupt", f"it has an unknown marker {marker:#x}")
         if marker in _WITHOUT_CONTENT:
             position = begin
             continue
@@ -241,7 +243,8 @@ def decode_pixels(data: bytes, header: JpegHeader, divisor: int) -> Pixels:
     """RGB uint8 of a JPEG whose claims are checked, with sides divided by 1, 2, 4 or 8. Raises ImageError."""
     if len(header.component_ids) == 4:
         inks = decode_samples(data, header)
-        return rgb_pixels(Image.frombuffer("CMYK", (header.width, header.height), inks, "raw", "CMYK;I", 0, 1))
+        np.invert(inks, out=inks)  # Adobe's are the other way round
+        return rgb_pixels(Image.frombuffer("CMYK", (header.width, header.height), inks, "raw", "CMYK", 0, 1))
     if header.frame == _LOSSLESS:
         samples = decode_samples(data, header)
         return samples if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)

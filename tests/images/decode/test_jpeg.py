@@ -155,6 +155,12 @@ def test_kinds_that_are_not_read_are_unsupported(data, message):
     assert error_of(data) == ("unsupported_format", message)
 
 
+def test_a_damaged_header_is_corrupt_and_a_cut_one_truncated():
+    assert error_of(b"\xff\xd8\xffgarbage") == ("corrupt", "it has an unknown marker 0x67")
+    for end in (4, 20, 200):
+        assert error_of(JPEG[:end])[0] == "truncated"
+
+
 def test_messages_are_words():
     for odd in (JPEG[:300] + b"\xff\xd9", replaced_frame(components=1), JPEG.replace(b"\xff\xc4", b"\xff\xc8")):
         assert re.search("[a-z]{3}", error_of(odd)[1])
