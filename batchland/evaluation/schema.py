@@ -141,6 +141,15 @@ class FailureGroup(Document):
     examples: tuple[str, ...]
 
 
+class LabelErrors(Document):
+    """Mistakes whose label may be wrong: the rows of mistakes.parquet with `suspected_label_error`."""
+
+    mistakes: Count
+    suspected: Count
+    share: float | None
+    """Expected share of wrong labels among those suspected; None without one."""
+
+
 class ConfusedPair(Document):
     """Images of one class taken for another."""
 
@@ -190,6 +199,8 @@ class EvaluationSummary(Document):
     coverage: tuple[CoveragePoint, ...]
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
+    label_errors: LabelErrors | None = None
+    """None in reports of earlier versions."""
     versions: dict[str, str]
     """Of what scored."""
     evaluated_with: dict[str, str]
