@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import IO, Final
 from urllib.parse import quote, unquote
 
-from batchland.errors import InputError, UsageError
+from batchland.errors import InputError, NoSuchImagesError, UsageError
 from batchland.images.sources.refs import retries
 from batchland.system.names import display_path
 from batchland.system.retries import storage_failed
@@ -92,7 +92,8 @@ def open_file(path: str) -> IO[bytes]:
         problem = f"{display_location(path)}: cannot be opened ({error.strerror})"
         if storage_failed(error):
             raise InputError(problem) from error
-        raise UsageError(f"{problem}; give a file") from error
+        kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
+        raise kind(f"{problem}; give a file") from error
     raise UsageError(f"{display_location(path)}: is not a regular file, so it may never end; give a file")
 
 
@@ -117,7 +118,7 @@ def _globbed(path: str, options: str) -> list[str]:
     folder, slash, last = path.rpartition("/")
     names = [name for name in _names(folder, slash, options) if not name.startswith(".") and fnmatchcase(name, last)]
     if not names:
-        raise UsageError(f"{display_location(path)}: there is no such file")
+        raise NoSuchImagesError(f"{display_location(path)}: there is no such file")
     return [f"{folder}{slash}{name}" for name in sorted(names, key=os.fsencode)]
 
 
@@ -129,4 +130,5 @@ def _names(folder: str, slash: str, options: str) -> list[str]:
     try:
         return os.listdir(folder or slash or ".")
     except OSError as error:
-        raise UsageError(f"{display_location(folder)}: cannot be listed ({error.strerror}); give files") from error
+        kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
+        raise kind(f"{display_location(folder)}: cannot be listed ({error.strerror}); give files") from error

@@ -24,6 +24,7 @@ from batchland.images.subprocess_decode import SubprocessDecoder
 from batchland.models.session import OpenModel, Session, open_session
 from batchland.scoring.engines.engine import score_batch
 from batchland.scoring.manifest import versions
+from batchland.scoring.options import ScoreSettings
 
 _REMOTE_THREADS: Final = 8
 """Threads of a decoder that reads over the network: it waits more than it decodes."""
@@ -42,7 +43,7 @@ class TaskSettings:
     device: str
     threads: int
     batch_size: int
-    top_k: int
+    options: ScoreSettings
     timeout: float
     versions: dict[str, str]
     """Of the driver's packages, by name."""
@@ -110,7 +111,7 @@ class Scorer:
     """Actor with a session."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        self._top_k = settings.top_k
+        self._options = settings.options
         self._session: Session | BatchlandError
         try:
             self._session = settings.open_session()
@@ -125,7 +126,7 @@ class Scorer:
             session = unless_error(self._session)
             pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8)
             batch = Batch(refs, pixels.reshape(len(refs), *session.card.preprocess.shape), outcomes)
-            return _block(number, score_batch(batch, session, self._top_k))
+            return _block(number, score_batch(batch, session, self._options))
         except BatchlandError as error:
             return _block(number, error)
 
