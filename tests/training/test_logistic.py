@@ -46,7 +46,8 @@ def fit(strengths: tuple[float, ...], *, balanced: bool) -> tuple[list[EpochRepo
 def test_the_optimum_is_that_of_scikit_learn(strength: float, balanced: bool) -> None:
     """Its cost is C times the sum of the losses of 200 rows + half the squared weights."""
     features, labels = VIEWS.reshape(200, FEATURES), np.tile(LABELS, 2)
-    oracle = LogisticRegression(C=FEATURES / (200 * strength), class_weight="balanced" if balanced else None, tol=1e-6, max_iter=1000)
+    weights = "balanced" if balanced else None
+    oracle = LogisticRegression(C=FEATURES / (200 * strength), class_weight=weights, tol=1e-6, max_iter=1000)
     expected = oracle.fit(features, labels).decision_function(HELD_OUT_FEATURES.numpy())
     _, logits = fit((strength,), balanced=balanced)
     np.testing.assert_allclose(logits - logits.mean(1, keepdim=True), expected, atol=5e-3)
