@@ -8,7 +8,7 @@ import pickle
 import socket
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import ray
 
 from batchland.errors import BatchlandError, EngineError, UsageError
-from batchland.images.loader import Batch, BatchLoader, load_image
+from batchland.images.loader import Batch, BatchLoader, decode_image, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, LocalFiles, Store
 from batchland.images.subprocess_decode import SubprocessDecoder
@@ -88,8 +88,9 @@ def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: Pr
         )
     try:
         settings.check_versions()
+        decoding = partial(decode_image, signals=settings.options.signals)
         threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _REMOTE_THREADS
-        with SubprocessDecoder(settings.timeout) as isolated:
+        with SubprocessDecoder(settings.timeout, signals=settings.options.signals) as isolated:
             loader = BatchLoader(
                 refs,
                 spec,
@@ -97,7 +98,7 @@ def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: Pr
                 threads,
                 prefetch_factor=0,
                 timeout=settings.timeout,
-                load=isolated.load if deaths else load_image,
+                load=isolated.load if deaths else partial(load_image, decoding=decoding),
                 load_isolated=isolated.load,
             )
             with closing(iter(loader)) as batches:
