@@ -1,5 +1,6 @@
 """Count things of a long stream in little memory: integer keys, scored answers, and a random sample of rows."""
 
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -89,8 +90,9 @@ class ScoreCounts:
         bits = np.maximum(scores, np.float32(0)).view(np.int32).astype(np.int64)  # in the order of the scores
         self._counts.add(classes << _CLASS_BIT | hits.astype(np.int64) << _HIT_BIT | bits)
 
+    @cached_property
     def cells(self) -> ScoreCells:
-        """All answers so far."""
+        """All answers; none can be added after this."""
         keys, counts = self._counts.result()
         hit = (keys >> _HIT_BIT) & 1
         cells, cell = np.unique(keys & ~(1 << _HIT_BIT), return_inverse=True)

@@ -19,7 +19,7 @@ from batchland.evaluation.calibration import coverage, reliability
 from batchland.evaluation.label_errors import fit_label_noise
 from batchland.evaluation.label_files import read_labels
 from batchland.evaluation.matching import Matcher
-from batchland.evaluation.metrics import confusion_table, figures, most_confused, per_class
+from batchland.evaluation.metrics import bounds, confusion_table, figures, most_confused, per_class
 from batchland.evaluation.mistakes import Mistakes
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import outcomes, read_predictions
@@ -108,9 +108,10 @@ def evaluate(
         figures=figures(tally, cells, options),
         most_confused=most_confused(cells, info.classes),
         reliability=reliability(tally.bins, options.confidence),
-        coverage=coverage(tally.scores.cells().of_all_classes(), tally.round, options.confidence),
+        coverage=coverage(tally.scores.cells.of_all_classes(), tally.round, options.confidence),
         slices=slices.slices(options.confidence),
         failures=tally.failures,
+        bounds=bounds(tally),
         label_errors=label_errors,
         versions=info.versions,
         evaluated_with={

@@ -32,7 +32,7 @@ class LabelledChoices(NamedTuple):
     true_rank: Ints
     """Of the label, from 1; 0 beyond the choices kept."""
     true_probability: npt.NDArray[np.float32]
-    """Of the label; NaN beyond the choices kept."""
+    """Of the label; not used beyond the choices kept."""
 
 
 class LabelNoise(NamedTuple):
@@ -69,7 +69,7 @@ class _NoiseModel:
         others = classes - top.shape[1]
         rest = np.maximum(1 - top.sum(axis=1), 0) / max(others, 1)
         label = images.true_probability.astype(np.float64)
-        beyond = np.isnan(label) | (images.true_rank > top.shape[1])
+        beyond = (images.true_rank == 0) | (images.true_rank > top.shape[1])
         smallest = float(np.finfo(np.float32).eps)
         self._classes, self._others = classes, others
         self._top, self._rest, self._label = (

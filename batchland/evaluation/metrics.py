@@ -11,7 +11,7 @@ from batchland.evaluation.calibration import calibration_error, equal_counts
 from batchland.evaluation.counts import Sums
 from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.options import EvaluateOptions
-from batchland.evaluation.schema import CONFUSION, PER_CLASS, ConfusedPair, Figure, Figures
+from batchland.evaluation.schema import CONFUSION, PER_CLASS, Bounds, ConfusedPair, Figure, Figures
 from batchland.evaluation.tally import Tally
 from batchland.models.card import ClassName
 
@@ -130,7 +130,7 @@ def _top(tally: Tally, k: int, confidence: float) -> Figure | None:
 
 
 def _calibration(tally: Tally, options: EvaluateOptions) -> dict[str, Figure]:
-    cells = tally.scores.cells().of_all_classes()
+    cells = tally.scores.cells.of_all_classes()
     adaptive = Sums(options.bins)
     adaptive.add_cells(equal_counts(cells, options.bins), cells)
     groups = {"ece": tally.bins, "ece_adaptive": adaptive, "ece_classwise": tally.by_prediction}
@@ -144,11 +144,22 @@ def _calibration(tally: Tally, options: EvaluateOptions) -> dict[str, Figure]:
 
 
 def _proper_scores(tally: Tally) -> dict[str, Figure | None]:
-    if (tally.kept or 0) < tally.classes:
+    if not tally.complete:
         return {"log_loss": None, "brier": None}
     return {
         "log_loss": Figure(value=float(tally.log_loss[0] / tally.scored)),
         "brier": Figure(value=float(tally.brier[0] / tally.scored)),
+    }
+
+
+def bounds(tally: Tally) -> dict[str, Bounds]:
+    """Of log_loss and brier, where the choices kept do not give them."""
+    if tally.complete or not tally.scored:
+        return {}
+    found = {"log_loss": tally.log_loss, "brier": tally.brier}
+    return {
+        name: Bounds(low=float(sums[0] / tally.scored), high=float(sums[1] / tally.scored))
+        for name, sums in found.items()
     }
 
 

@@ -16,13 +16,15 @@ from batchland.evaluation.matching import MATCHES
 from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
-from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
+from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo
 
 _COLUMNS: Final = (
     "image", "status", "error_code", "class_index", "probability", "margin",
     "top_k.list.element.class_index", "top_k.list.element.probability",
     "width", "height", "file_size",
 )  # fmt: skip
+_AT_ONCE: Final = 2**22
+"""Probabilities that are converted at once."""
 _FACTS: Final = ("width", "height", "file_size")
 
 
@@ -35,6 +37,8 @@ class Predictions(NamedTuple):
     info: PredictionsInfo
     own: pa.Schema
     """Columns that batchland did not make: those of the image list."""
+    all_classes: bool
+    """Whether the probabilities of all classes may be there."""
 
     def names(self) -> Iterator[pa.Array]:
         """The images' names in order."""
@@ -45,7 +49,9 @@ class Predictions(NamedTuple):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The columns needed here."""
         for part in self.parts:
-            yield from self.stored.batches(part, [*_COLUMNS, *self.own.names])
+            yield from self.stored.batches(
+                part, [*_COLUMNS, *self.own.names, *(["log_probabilities"] if self.all_classes else [])]
+            )
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,11 @@ class Outcomes:
     true_rank: Ints
     """Rank of the true class among the choices kept, from 1; 0 beyond them and where failed."""
     true_probability: npt.NDArray[np.float32]
-    """NaN beyond the choices kept."""
+    """NaN where it is not known."""
     squares: Floats
-    """Sum of the squared probabilities of the choices kept."""
+    """Sum of the squared probabilities of all classes; of the choices kept, if the others are not known."""
+    complete: npt.NDArray[np.bool_]
+    """Whether the probabilities of all classes are known."""
     choices: npt.NDArray[np.float32]
     """Probabilities of the choices kept, best first, [images, kept]; 0 where failed."""
     chosen: Ints
@@ -132,10 +140,14 @@ def read_predictions(location: Path | str) -> Predictions:
         raise UsageError(f"{source}: does not exist; give predictions that `batchland score` wrote")
     names = _parts(stored) if stored.kind == "folder" else stored.parts()
     schema = stored.schema(names[0])
-    if missing := [name for name in PREDICTIONS.names[:13] if name not in schema.names]:
+    if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
-    return Predictions(source, stored, names, predictions_info(schema, source), pa.schema([]))
+    known = {*PREDICTIONS.names, *OUTCOMES.names}
+    own = pa.schema([field.remove_metadata() for field in schema if field.name not in known])
+    return Predictions(
+        source, stored, names, predictions_info(schema, source), own, "log_probabilities" in schema.names
+    )
 
 
 def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: pa.Schema) -> Iterator[Outcomes]:
@@ -157,12 +169,12 @@ def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: p
             at = rows[:cut] - start
             if cut < len(batch):
                 batch = batch.take(pa.array(at))
-            yield _outcomes(batch, taken, predictions.own, own)
+            yield _outcomes(batch, taken, predictions.own, own, len(predictions.info.classes))
             pending = pending[cut:]
         start = end
 
 
-def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_own: pa.Schema) -> Outcomes:
+def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_own: pa.Schema, classes: int) -> Outcomes:
     truth = matches["class_index"].to_numpy().astype(np.int64)
     ok = pc.equal(batch["status"], "ok").to_numpy(zero_copy_only=False)
     top_k = batch["top_k"]
@@ -186,6 +198,9 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
     true_probability = np.full(len(ok), np.nan, np.float32)
     true_probability[found] = choices[found, rank[found] - 1]
     squares = np.einsum("ij,ij->i", choices, choices, dtype=np.float64)
+    complete = lengths == classes
+    if "log_probabilities" in batch.schema.names:
+        _add_all_classes(batch["log_probabilities"], truth, true_probability, squares, complete)
     return Outcomes(
         images=batch["image"],
         error_codes=batch["error_code"],
@@ -199,9 +214,36 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
         true_rank=rank,
         true_probability=true_probability,
         squares=np.where(ok, squares, np.nan),
+        complete=complete,
         choices=np.ascontiguousarray(choices[:, :kept]),
         chosen=np.ascontiguousarray(chosen[:, :kept]),
     )
+
+
+def _add_all_classes(
+    column: pa.ListArray,
+    truth: Ints,
+    true_probability: npt.NDArray[np.float32],
+    squares: Floats,
+    complete: npt.NDArray[np.bool_],
+) -> None:
+    """Put what the logarithms of all probabilities (half floats) tell into rows that are not complete."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    rows = np.flatnonzero((lengths > 0) & ~complete)
+    if not len(rows):
+        return
+    classes = int(lengths[rows[0]])
+    starts = column.offsets.to_numpy()[rows]
+    values = column.values.to_numpy(zero_copy_only=False)
+    size = max(_AT_ONCE // classes, 1)
+    for first in range(0, len(rows), size):
+        some = rows[first : first + size]
+        at = starts[first : first + size]
+        logs = values[at[:, None] + np.arange(classes)].astype(np.float32)
+        squares[some] = np.exp(2 * logs).sum(axis=1, dtype=np.float64)
+        beyond = np.isnan(true_probability[some])
+        true_probability[some[beyond]] = np.exp(logs[beyond, truth[some[beyond]]])
+    complete[rows] = True
 
 
 def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_own: pa.Schema) -> pa.RecordBatch:

@@ -16,13 +16,14 @@ from batchland.evaluation.schema import EvaluationSummary
 from batchland.evaluation.table_file import TableFile
 from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
 
+MISTAKES_FILE: Final = "mistakes.parquet"
 REPORT_FILES: Final = (
     "summary.json",
     "report.html",
     "per_class.parquet",
     "per_class.csv",
     "confusion.parquet",
-    "mistakes.parquet",
+    MISTAKES_FILE,
     "outcomes.parquet",
 )
 COMPARISON_FILES: Final = ("summary.json", "report.html", "per_class.parquet", "per_class.csv", "flips.parquet")

@@ -42,6 +42,8 @@ class Tally:
         self.log_loss = np.zeros(2)
         """Sums of the smallest and largest value that the choices kept allow; equal where they hold the true class."""
         self.brier = np.zeros(2)
+        self.complete = True
+        """Whether the probabilities of all classes are known of all scored images."""
         self.scores = ScoreCounts()
         """First choices by predicted class, probability and whether they are right."""
         self._confusion = KeyCounts()
@@ -120,7 +122,8 @@ class Tally:
         """Add log loss and Brier score, or their bounds where the true class is beyond the choices kept."""
         ok = outcomes.ok
         true = outcomes.true_probability[ok].astype(np.float64)
-        squares, kept = outcomes.squares[ok], outcomes.choices[ok]
+        squares, kept, complete = outcomes.squares[ok], outcomes.choices[ok], outcomes.complete[ok]
+        self.complete &= bool(complete.all())
         others = self.classes - outcomes.kept
         rest = np.maximum(1 - kept.sum(axis=1, dtype=np.float64), 0) if others else np.zeros(len(true))
         most = np.minimum(rest, kept[:, -1]) if outcomes.kept else rest  # of any class that was not kept
@@ -129,4 +132,4 @@ class Tally:
             found = np.where(beyond, own, true)
             clipped = np.clip(found, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
             self.log_loss[side] -= np.log(clipped).sum()
-            self.brier[side] += (squares + unseen - 2 * found + 1).sum()
+            self.brier[side] += (squares + np.where(complete, 0, unseen) - 2 * found + 1).sum()

@@ -34,7 +34,7 @@ def cells(probability: np.ndarray, right: np.ndarray | None = None) -> ScoreCell
     counts = ScoreCounts()
     right = np.zeros(len(probability), bool) if right is None else right
     counts.add(np.zeros(len(probability), np.int64), probability.astype(np.float32), right)
-    return counts.cells()
+    return counts.cells
 
 
 def curve_of(probability: np.ndarray, right: np.ndarray, bins: int) -> tuple[ReliabilityBin, ...]:
