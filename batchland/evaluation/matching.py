@@ -151,10 +151,10 @@ class _Run:
         if not found.both:
             raise self._nothing_matches()
         if match.unknown and (first is None or not self._matcher.ignore_unknown):
-            raise UsageError(
-                unknown_classes_message(labels.source, match.unknown, self._matcher.classes),
-                advice=None if self._matcher.ignore_unknown else "ignore_unknown_classes",
-            )
+            message = unknown_classes_message(labels.source, match.unknown, self._matcher.classes)
+            if self._matcher.ignore_unknown:
+                raise UsageError(message)
+            raise UsageError(message, advice="ignore_unknown_classes")
         assert first is not None
         present = set(match.index.values())
         account = {

@@ -3,6 +3,7 @@
 from typing import Any, Final, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from batchland.models.card import ClassName
 from batchland.predictions.schema import ModelInfo
@@ -55,8 +56,8 @@ class Figures(Document):
     mean_confidence: Figure | None
     """Mean probability of the first choice; above top1, the model is overconfident."""
     log_loss: Figure | None
-    """Mean negative log of the true class's probability, nats. None unless the predictions hold the probabilities of all
-    classes: see `bounds`."""
+    """Mean negative log of the true class's probability, nats. None unless the predictions hold the probabilities of
+    all classes: see `bounds`."""
     brier: Figure | None
     """Mean squared distance of all probabilities from the truth, 0 to 2. None where log_loss is."""
     brier_top1: Figure | None
@@ -207,7 +208,7 @@ class EvaluationSummary(Document):
     coverage: tuple[CoveragePoint, ...]
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
-    bounds: dict[str, Bounds] = {}
+    bounds: dict[str, Bounds] = Field(default_factory=dict)
     """What log_loss and brier are at least and at most, where the predictions hold only the first k choices."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
@@ -368,7 +369,7 @@ OUTCOMES: Final = pa.schema(
         column(
             "true_probability",
             pa.float32(),
-            "Probability of the true class. Null where it is not known: beyond the choices kept, without log_probabilities.",
+            "Probability of the true class. Null where the predictions lack it.",
         ),
         column("width", pa.int32(), "Pixels of the upright picture."),
         column("height", pa.int32(), "Pixels of the upright picture."),

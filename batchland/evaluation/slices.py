@@ -282,6 +282,12 @@ class _Brightness(_Ranges):
 
 def own_values(outcomes: Outcomes, name: str) -> pa.Array:
     """An own column as text; empty where it is null."""
+    names = outcomes.own.schema.names
+    if name not in names:
+        known = (
+            f"the own columns are {', '.join(names)}" if names else "neither predictions nor labels have own columns"
+        )
+        raise UsageError(f"there is no column {name!r} to slice by; {known}")
     column = outcomes.own[name]
     return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
 

@@ -2,19 +2,16 @@
 
 import numpy as np
 import pytest
+from evaluation_data import cells, curve_of, points_of, sums
 from sklearn.calibration import calibration_curve
 
 from batchland.evaluation.calibration import (
     ROUND_THRESHOLDS,
     bins_of,
     calibration_error,
-    coverage,
     equal_counts,
-    reliability,
-    round_group,
 )
-from batchland.evaluation.counts import ScoreCells, ScoreCounts, Sums
-from batchland.evaluation.schema import CoveragePoint, Figure, ReliabilityBin
+from batchland.evaluation.schema import Figure, ReliabilityBin
 
 
 def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -22,28 +19,6 @@ def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     probability = rng.beta(4, 1.5, count).astype(np.float32).astype(np.float64)
     return probability, rng.uniform(size=count) < probability - 0.1
-
-
-def sums(group: np.ndarray, probability: np.ndarray, right: np.ndarray, groups: int | None = None) -> Sums:
-    found = Sums(groups or int(group.max()) + 1)
-    found.add(group, probability, right)
-    return found
-
-
-def cells(probability: np.ndarray, right: np.ndarray | None = None) -> ScoreCells:
-    counts = ScoreCounts()
-    right = np.zeros(len(probability), bool) if right is None else right
-    counts.add(np.zeros(len(probability), np.int64), probability.astype(np.float32), right)
-    return counts.cells
-
-
-def curve_of(probability: np.ndarray, right: np.ndarray, bins: int) -> tuple[ReliabilityBin, ...]:
-    return reliability(sums(bins_of(probability, bins), probability, right, bins), 0.95)
-
-
-def points_of(probability: np.ndarray, right: np.ndarray) -> tuple[CoveragePoint, ...]:
-    by_round = sums(round_group(probability.astype(np.float32)), probability, right, len(ROUND_THRESHOLDS) + 1)
-    return coverage(cells(probability, right), by_round, 0.95)
 
 
 def test_bins_equal_scikit_learn() -> None:
