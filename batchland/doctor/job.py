@@ -13,7 +13,10 @@ from batchland.nightly.dates import without_future
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
+from batchland.nightly.notifications.mail import check_server
 from batchland.nightly.record_files import LOCK_FILE, read_runs
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import display_location
 from batchland.system.lock import holder
 
 
@@ -26,7 +29,7 @@ def check_job(path: Path) -> Iterator[Check]:
     yield from guarded("labels", _labels, job, night)
     for name, file in job.all_models.items():
         yield from guarded(f"model {name}", check_model, f"model {name}", file, job.device)
-    yield from guarded("disk", check_disk, "disk, output", job.output)
+    yield from guarded("disk", _output, job)
     yield from guarded("disk", check_disk, "disk, records", job.folder)
     if job.metrics:
         yield from guarded("disk", check_disk, "disk, metrics", job.metrics.parent)
@@ -42,7 +45,14 @@ def _input(job: Job, night: date) -> Iterator[Check]:
     except MissingInputError as error:
         yield Check("input", "warn", str(error), "wait for the delivery, or correct the job file")
     else:
-        yield Check("input", "ok", str(images))
+        yield Check("input", "ok", display_location(images))
+
+
+def _output(job: Job) -> Iterator[Check]:
+    if isinstance(job.output, Path):
+        yield from check_disk("disk, output", job.output)
+    else:
+        yield Check("output", "ok", f"{StoredPredictions(job.output).name} answers")
 
 
 def _labels(job: Job, night: date) -> Iterator[Check]:
@@ -59,8 +69,14 @@ def _labels(job: Job, night: date) -> Iterator[Check]:
 
 
 def _notify(job: Job) -> Iterator[Check]:
-    """Whether the program is on this PATH; the entry in the crontab sets another one, see `batchland cron show`."""
+    """Whether the mail server answers, and the program is on this PATH; the entry in the crontab sets another one."""
     if job.notify is None:
+        return
+    if mail := job.notify.mail:
+        name, error = f"mail by {mail.server}:{mail.port}", check_server(mail, job.notify.timeout.total_seconds())
+        advice = "correct [notify.mail]; `batchland job notify` sends a test" if error else ""
+        yield Check("notify", "warn" if error else "ok", f"{name}: {job.placeholders.hide(error or 'answers')}", advice)
+    if job.notify.command is None:
         return
     program = job.notify.command[0]
     if found := shutil.which(program):

@@ -21,6 +21,8 @@ from batchland.system.names import display_path
 
 ROW_OPTIONS: Final = (
     "top_k",
+    "probabilities",
+    "signals",
     "batch_size",
     "include",
     "exclude",

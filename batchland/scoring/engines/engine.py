@@ -13,6 +13,7 @@ from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import OpenModel, Session
 from batchland.predictions.rows import to_rows
+from batchland.scoring.options import ScoreSettings
 
 MAX_CPU_CALLS: Final = 4
 """Calls of the model at once on a CPU; each takes memory for the activations of its batch."""
@@ -57,17 +58,20 @@ class Engine(Protocol):
         """
 
 
-def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
+def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Scored:
     """Rows of a batch. The model is not called if all images have failed."""
     outcomes = list(batch.outcomes)
     decoded_on_cpu = []
 
     def decode_on_cpu(row: int) -> Pixels | None:
         """Decode on the CPU a JPEG that the GPU cannot decode."""
-        outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess)
+        outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess, signals=options.signals)
         facts = outcomes[row]
         outcomes[row] = outcome._replace(
-            file_size=facts.file_size, modified_us=facts.modified_us, read_seconds=facts.read_seconds
+            file_size=facts.file_size,
+            modified_us=facts.modified_us,
+            sha256=facts.sha256,
+            read_seconds=facts.read_seconds,
         )
         decoded_on_cpu.append(row)
         return pixels
@@ -78,7 +82,7 @@ def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
         probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
-        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, top_k),
+        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, options.top_k, options.probabilities),
         sum(outcome.read_seconds for outcome in outcomes),
         sum(outcome.decode_seconds for outcome in outcomes),
         infer_seconds,

@@ -118,7 +118,7 @@ class RayEngine:
             device=device,
             threads=plan.threads,
             batch_size=options.batch_size,
-            top_k=options.top_k,
+            options=options,
             timeout=options.timeout,
             versions=versions(),
         )

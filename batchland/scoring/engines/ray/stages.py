@@ -8,7 +8,7 @@ import pickle
 import socket
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +17,14 @@ import pyarrow as pa
 import ray
 
 from batchland.errors import BatchlandError, EngineError, UsageError
-from batchland.images.loader import Batch, BatchLoader, load_image
+from batchland.images.loader import Batch, BatchLoader, decode_image, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, LocalFiles, Store
 from batchland.images.subprocess_decode import SubprocessDecoder
 from batchland.models.session import OpenModel, Session, open_session
 from batchland.scoring.engines.engine import score_batch
 from batchland.scoring.manifest import versions
+from batchland.scoring.options import ScoreSettings
 
 _REMOTE_THREADS: Final = 8
 """Threads of a decoder that reads over the network: it waits more than it decodes."""
@@ -42,7 +43,7 @@ class TaskSettings:
     device: str
     threads: int
     batch_size: int
-    top_k: int
+    options: ScoreSettings
     timeout: float
     versions: dict[str, str]
     """Of the driver's packages, by name."""
@@ -87,8 +88,9 @@ def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: Pr
         )
     try:
         settings.check_versions()
+        decoding = partial(decode_image, signals=settings.options.signals)
         threads = 1 if all(isinstance(ref.store, LocalFiles) for ref in refs) else _REMOTE_THREADS
-        with SubprocessDecoder(settings.timeout) as isolated:
+        with SubprocessDecoder(settings.timeout, signals=settings.options.signals) as isolated:
             loader = BatchLoader(
                 refs,
                 spec,
@@ -96,7 +98,7 @@ def decode(table: pa.Table, queue: ActorHandle, settings: TaskSettings, spec: Pr
                 threads,
                 prefetch_factor=0,
                 timeout=settings.timeout,
-                load=isolated.load if deaths else load_image,
+                load=isolated.load if deaths else partial(load_image, decoding=decoding),
                 load_isolated=isolated.load,
             )
             with closing(iter(loader)) as batches:
@@ -110,7 +112,7 @@ class Scorer:
     """Actor with a session."""
 
     def __init__(self, settings: TaskSettings) -> None:
-        self._top_k = settings.top_k
+        self._options = settings.options
         self._session: Session | BatchlandError
         try:
             self._session = settings.open_session()
@@ -125,7 +127,7 @@ class Scorer:
             session = unless_error(self._session)
             pixels = np.frombuffer(table["pixels"][0].as_buffer(), np.uint8)
             batch = Batch(refs, pixels.reshape(len(refs), *session.card.preprocess.shape), outcomes)
-            return _block(number, score_batch(batch, session, self._top_k))
+            return _block(number, score_batch(batch, session, self._options))
         except BatchlandError as error:
             return _block(number, error)
 
