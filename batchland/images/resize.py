@@ -8,18 +8,16 @@ import threading
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from math import ceil, floor
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
 from batchland.images.decode.picture import Pixels
+from batchland.images.resize_numpy import SUPPORT, Filter, resample_by_numpy
 
-Filter = Literal["bilinear", "bicubic"]
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of a picture, in pixels."""
 
-SUPPORT: Final[dict[Filter, float]] = {"bilinear": 1.0, "bicubic": 2.0}
-"""Radius of each filter, in pixels of the smaller picture."""
 _STRIP_BYTES: Final = 1 << 20
 """Pictures are passed to the library in strips of rows: it copies them, and so much stays in a core's cache."""
 _MOST_BYTES: Final = 1 << 29
@@ -46,7 +44,7 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
     first, last = max(0, floor(top - reach)), min(len(pixels), ceil(bottom + reach))
     if (last - first) * width * 3 > _MOST_BYTES:
         raise MemoryError
-    resample = _by_simd if _simd_is_exact() else _by_numpy
+    resample = _by_simd if _simd_is_exact() else resample_by_numpy
     rows = max(1, _STRIP_BYTES // (3 * pixels.shape[1]))
     strips = [
         resample(pixels[row : min(row + rows, last)], 1, left, right, width, kind) for row in range(first, last, rows)
@@ -62,16 +60,10 @@ def _simd_is_exact() -> bool:
         return False
     probe = np.resize(np.arange(251, dtype=np.uint8), (23, 31, 3))
     return all(
-        np.array_equal(_by_simd(probe, axis, 1.5, 22.0, 9, kind), _by_numpy(probe, axis, 1.5, 22.0, 9, kind))
+        np.array_equal(_by_simd(probe, axis, 1.5, 22.0, 9, kind), resample_by_numpy(probe, axis, 1.5, 22.0, 9, kind))
         for axis in (0, 1)
         for kind in SUPPORT
     )
-
-
-def _by_numpy(pixels: Pixels, axis: int, begin: float, end: float, size: int, kind: Filter) -> Pixels:
-    from batchland.images.resize_numpy import resample
-
-    return resample(pixels, axis, begin, end, size, kind)
 
 
 def _by_simd(pixels: Pixels, axis: int, begin: float, end: float, size: int, kind: Filter) -> Pixels:

@@ -1,14 +1,17 @@
 """The arithmetic of fast_image_resize 6, the library behind cykooz-resizer, in numpy: the same bytes, more slowly."""
 
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from batchland.images.decode.picture import Pixels
-from batchland.images.resize import SUPPORT, Filter
 
+Filter = Literal["bilinear", "bicubic"]
+
+SUPPORT: Final[dict[Filter, float]] = {"bilinear": 1.0, "bicubic": 2.0}
+"""Radius of each filter, in pixels of the smaller picture."""
 _MOST_BITS: Final = 21
 _WEIGHT_BITS: Final = 15
 """Weights are integers of 16 bits with a sign."""
@@ -25,7 +28,7 @@ class _Weights(NamedTuple):
     """The weights of a result sum to about 2 ** bits."""
 
 
-def resample(pixels: Pixels, axis: int, begin: float, end: float, size: int, kind: Filter) -> Pixels:
+def resample_by_numpy(pixels: Pixels, axis: int, begin: float, end: float, size: int, kind: Filter) -> Pixels:
     """Resize `begin` to `end` of one axis, 0 down or 1 across, of RGB uint8 [H, W, 3] to `size` pixels."""
     lines = np.ascontiguousarray(pixels if axis == 0 else pixels.swapaxes(0, 1))
     taps, weights, bits = _weights(len(lines), begin, end, size, kind)

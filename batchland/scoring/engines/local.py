@@ -44,6 +44,7 @@ class LocalEngine:
             intra_op_threads=threads,
             batch_size=options.batch_size,
             decode=options.decode,
+            keep_copy=True,
         )
         on_cpu = self.model.device == "cpu"
         self._calls = min(MAX_CPU_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once
