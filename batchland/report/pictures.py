@@ -38,6 +38,11 @@ class Thumbnails:
         self._left = budget
         self._spec = PreprocessSpec(height=side, width=side, jpeg_scale="auto")
 
+    @property
+    def left(self) -> int:
+        """Bytes that are still free."""
+        return self._left
+
     def make(self, name: str, file_size: int | None) -> Thumbnail:
         """The thumbnail of one image."""
         if name.startswith("/") or ".." in name.split("/"):
