@@ -2,6 +2,7 @@
 
     BatchlandError                     exit
     ├── UsageError                      2   an option, a path or a label set that cannot be used as given
+    │   └── NoSuchImagesError           2   the folder or archive of images does not exist (a job waits for it: 66)
     ├── TooManyFailedError              3   done, but more images failed than max_failed allows
     ├── GateFailedError                 4   an evaluation gate failed
     ├── WrongDeliveryError              4   a job's delivery has too much or the wrong things in it
@@ -51,6 +52,10 @@ class UsageError(BatchlandError):
     """An option, a path or a label set that cannot be used as given."""
 
     exit_code = 2
+
+
+class NoSuchImagesError(UsageError):
+    """The folder, URL or archive of images does not exist. A job takes it for a delivery that has not come yet."""
 
 
 class TooManyFailedError(BatchlandError):

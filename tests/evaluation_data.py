@@ -10,7 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.models.card import ClassName, class_names
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, TOP_K_TYPE, Counts, ModelInfo, PredictionsInfo
+from batchland.predictions.schema import (
+    FIRST_COLUMNS,
+    METADATA_KEY,
+    PREDICTIONS,
+    TOP_K_TYPE,
+    Counts,
+    ModelInfo,
+    PredictionsInfo,
+)
 
 HOSTILE = (
     "00.<script>window.hacked=1</script>",
@@ -98,7 +106,7 @@ def write_arrays(
     images: Path = Path("/photos"),
     model: str = "toy",
 ) -> Path:
-    """The same from arrays: probabilities float32 [rows, classes]."""
+    """The same from arrays: probabilities float32 [rows, classes]. Has the columns of every version."""
     count = len(names)
     ok = np.ones(count, bool) if ok is None else ok
     codes = error_codes or [None] * count
@@ -129,7 +137,7 @@ def write_arrays(
             "file_size": pa.array(sizes[:, 2]),
             "modified_at": pa.array([datetime(2026, 11, 23, tzinfo=UTC)] * count, pa.timestamp("us", tz="UTC")),
         },
-        schema=PREDICTIONS,
+        schema=pa.schema([PREDICTIONS.field(name) for name in FIRST_COLUMNS]),
     )
     info = predictions_info(classes, count, int((~ok).sum()), top_k=top_k, images=images, model=model)
     path.parent.mkdir(parents=True, exist_ok=True)

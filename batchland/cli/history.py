@@ -1,4 +1,4 @@
-"""`batchland history` and `batchland trend`: the nights of a job as a table and as plots."""
+"""`batchland history`, `trend` and `index`: the nights of a job as a table and as plots, and all jobs on one page."""
 
 from pathlib import Path
 from typing import Any
@@ -70,3 +70,17 @@ def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
     found = measure(without_future(job_records(runs, name), local_today()), options)
     files = write_trend(found, out)
     click.echo(terminal_summary(found) + f"Trend: {files.html}; table: {files.parquet}.")
+
+
+@command(epilog="Example: batchland index --runs runs")
+@_runs_option
+def index(runs: Path) -> None:
+    """Write runs/index.html, the page over all jobs.
+
+    It shows how the last nights ended, with links to reports and trends. `batchland run` does this after every night;
+    this command is for a page that was deleted.
+    """
+    from batchland.nightly.dates import local_today
+    from batchland.trend.write import write_overview
+
+    click.echo(f"Jobs: {write_overview(runs, local_today())}.")

@@ -15,7 +15,7 @@ from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import compare, evaluate
-from batchland.cli.history import history, trend
+from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
@@ -74,6 +74,7 @@ for _command in (  # in the order in which a user needs them
     job,
     history,
     trend,
+    index,
     doctor,
     cron,
     completion,

@@ -52,7 +52,8 @@ def run(
     """Run one night of a job: score, evaluate, check gates, record.
 
     JOB is a TOML file. Running it again is safe: complete work is kept, unfinished work is continued, and two runs
-    never overlap. The record of the night is runs/NAME/DATE/run.json.
+    never overlap. The record of the night is runs/NAME/DATE/run.json. Afterwards runs/index.html shows the last nights
+    of all jobs, and runs/NAME/trend.html those of this one.
 
     \b
     Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed or the delivery is wrong; 5 model or device;
@@ -66,6 +67,7 @@ def run(
     from batchland.nightly.run_text import describe_run
     from batchland.nightly.runner import run_night
     from batchland.system.arrow import keep_pandas_out
+    from batchland.trend.write import write_night_pages
 
     keep_pandas_out()
 
@@ -77,18 +79,22 @@ def run(
     nights = _nights(night, first, last) or [job.night(today)]
     if not future:
         check_date(nights[-1], today)
-    for day in nights:
-        if dry_run:
+    if dry_run:
+        for day in nights:
             click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
-            continue
-        result = run_night(job, day, force=force, quiet=first is not None, future=future)
-        records.append(result.record)
-        if not as_json:
-            click.echo(describe_run(result.record, error=False), nl=False)  # the error is on stderr already
-        attempt = result.attempt
-        exit_code = exit_code or attempt.exit_code or 0
-        if attempt.outcome in ("locked", "interrupted"):
-            break
+        return
+    try:
+        for day in nights:
+            result = run_night(job, day, force=force, quiet=first is not None, future=future)
+            records.append(result.record)
+            if not as_json:
+                click.echo(describe_run(result.record, error=False), nl=False)  # the error is on stderr already
+            attempt = result.attempt
+            exit_code = exit_code or attempt.exit_code or 0
+            if attempt.outcome in ("locked", "interrupted"):
+                break
+    finally:
+        write_night_pages(job.folder, today)
     if as_json:
         print_json(RunResult(exit_code=exit_code, nights=tuple(records)))
     ctx.exit(exit_code)
@@ -126,8 +132,10 @@ def remove_record(name: str, night: datetime, runs: Path) -> None:
     """
     from batchland.nightly.dates import local_today
     from batchland.nightly.record_files import remove_record as remove
+    from batchland.trend.write import write_night_pages
 
     removed = remove(runs / name, night.date(), local_today())
+    write_night_pages(runs / name, local_today())
     click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
 
 

@@ -35,6 +35,7 @@ _log = logging.getLogger("batchland")
     Flag("image_list", "--images", metavar="LIST"),
     Flag("model", "-m"),
     Flag("top_k", "-k"),
+    "probabilities",
     Flag("batch_size", "-b"),
     "num_workers",
     "prefetch_factor",

@@ -14,6 +14,8 @@ from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.record_files import LOCK_FILE, read_runs
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import display_location
 from batchland.system.lock import holder
 
 
@@ -26,7 +28,7 @@ def check_job(path: Path) -> Iterator[Check]:
     yield from guarded("labels", _labels, job, night)
     for name, file in job.all_models.items():
         yield from guarded(f"model {name}", check_model, f"model {name}", file, job.device)
-    yield from guarded("disk", check_disk, "disk, output", job.output)
+    yield from guarded("disk", _output, job)
     yield from guarded("disk", check_disk, "disk, records", job.folder)
     if job.metrics:
         yield from guarded("disk", check_disk, "disk, metrics", job.metrics.parent)
@@ -42,7 +44,14 @@ def _input(job: Job, night: date) -> Iterator[Check]:
     except MissingInputError as error:
         yield Check("input", "warn", str(error), "wait for the delivery, or correct the job file")
     else:
-        yield Check("input", "ok", str(images))
+        yield Check("input", "ok", display_location(images))
+
+
+def _output(job: Job) -> Iterator[Check]:
+    if isinstance(job.output, Path):
+        yield from check_disk("disk, output", job.output)
+    else:
+        yield Check("output", "ok", f"{StoredPredictions(job.output).name} answers")
 
 
 def _labels(job: Job, night: date) -> Iterator[Check]:

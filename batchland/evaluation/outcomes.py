@@ -19,7 +19,7 @@ from batchland.evaluation.labels import Labels, composed, match_classes, read_la
 from batchland.evaluation.schema import OUTCOMES, LabelAccount, LabelSource
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
-from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
+from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo
 
 EXAMPLES: Final = 10
 """Most names listed where images are counted."""
@@ -101,7 +101,7 @@ def read_predictions(location: Path | str) -> Predictions:
         raise UsageError(f"{source}: does not exist; give predictions that `batchland score` wrote")
     names = _parts(stored) if stored.kind == "folder" else stored.parts()
     schema = stored.schema(names[0])
-    if missing := [name for name in PREDICTIONS.names if name not in schema.names]:
+    if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
     info = predictions_info(schema, source)

@@ -50,6 +50,8 @@ class Outcome(NamedTuple):
     """Bytes."""
     modified_us: int | None = None
     """Modification time, microseconds since 1970, UTC."""
+    sha256: str | None = None
+    """Of the file's content, hexadecimal."""
     error: tuple[ErrorCode, str] | None = None
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -424,4 +426,4 @@ def load_image(ref: ImageRef, spec: PreprocessSpec, decoding: Decode = decode_im
     read_seconds = time.perf_counter() - begin
     begin_decoding()
     outcome, picture = decoding(file.data, spec)
-    return outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read_seconds), picture
+    return outcome._replace(**file.facts(), read_seconds=read_seconds), picture

@@ -80,7 +80,7 @@ class SubprocessDecoder:
         read = time.perf_counter()
         begin_decoding(isolated=True)
         outcome, pixels = self._decode(file.data, spec)
-        outcome = outcome._replace(file_size=file.size, modified_us=file.modified_us, read_seconds=read - begin)
+        outcome = outcome._replace(**file.facts(), read_seconds=read - begin)
         return outcome._replace(decode_seconds=time.perf_counter() - read), pixels
 
     def _decode(self, data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:

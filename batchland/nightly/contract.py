@@ -23,6 +23,7 @@ from batchland.nightly.job import Job
 from batchland.nightly.job_fields import amount_of, expand
 from batchland.nightly.job_tables import DeliveryTable
 from batchland.nightly.run_record import RunRecord
+from batchland.predictions.storage import display_location
 from batchland.scoring.listing import Skip, open_listing
 from batchland.system.cores import usable_cores
 from batchland.system.files import write_file
@@ -67,8 +68,8 @@ def check_contract(
     table = job.delivery
     if table is None:
         return
-    root = job.images_of(night)
-    listing = open_listing(root, job)
+    images_of = job.images_of(night)
+    root, listing = display_location(images_of), open_listing(images_of, job)
     delivered = [ref for ref in listing.images() if ref.error is None] if listing.first() else []
     refs = [ref for ref in delivered if not (skip and skip(ref))]
     good = [record for record in records if record.good and record.date < night]
@@ -128,7 +129,7 @@ def _expected(path: Path, line: int, row: dict[str, str | None]) -> ExpectedImag
     return ExpectedImage(int(size) if size else None, sha256 or None)
 
 
-def _check_number(table: DeliveryTable, root: Path, number: int, night: date, good: Sequence[RunRecord]) -> None:
+def _check_number(table: DeliveryTable, root: str, number: int, night: date, good: Sequence[RunRecord]) -> None:
     found = f"{root}: {images(number)}"
     if table.min_images is not None and number < table.min_images:
         raise IncompleteDeliveryError(f"{found}, fewer than min_images {table.min_images}; is the delivery complete?")
@@ -145,7 +146,7 @@ def _check_number(table: DeliveryTable, root: Path, number: int, night: date, go
 
 
 def _check_expected(
-    root: Path, delivered: Sequence[ImageRef], new: Sequence[ImageRef], expected: dict[str, ExpectedImage]
+    root: str, delivered: Sequence[ImageRef], new: Sequence[ImageRef], expected: dict[str, ExpectedImage]
 ) -> None:
     by_name = {ref.name: ref for ref in delivered}
     if missing := [name for name in expected if name not in by_name]:
@@ -188,7 +189,7 @@ def _hash(ref: ImageRef) -> bytes | None:
 
 
 def _check_duplicates(
-    job: Job, table: DeliveryTable, root: Path, hashes: dict[str, bytes], good: Sequence[RunRecord]
+    job: Job, table: DeliveryTable, root: str, hashes: dict[str, bytes], good: Sequence[RunRecord]
 ) -> None:
     assert table.max_duplicates is not None
     seen: dict[bytes, str] = {}

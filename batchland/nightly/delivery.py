@@ -1,36 +1,57 @@
-"""Check that a night's images have been delivered: the folder exists, holds images and has stopped growing."""
+"""Check that a night's images have been delivered: they exist, there are some, and they have stopped growing."""
 
 import os
 import time
 from pathlib import Path
 
-from batchland.errors import MissingInputError
+from batchland.errors import MissingInputError, NoSuchImagesError
+from batchland.images.sources.folder import Folder
+from batchland.images.sources.remote import Remote
+from batchland.images.sources.source import Source
 from batchland.nightly.job import Job
+from batchland.predictions.storage import Location, display_location
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip, open_listing
+from batchland.system.filesystems import open_location
+from batchland.system.urls import is_url
 
 
-def delivered_images(job: Job, root: Path, skip: Skip | None = None, *, settled: bool = False) -> ImageListing:
-    """The images below `root` that the job scores. Raises MissingInputError, with the reason, if it cannot do so yet.
+def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, settled: bool = False) -> ImageListing:
+    """The images at `root` that the job scores. Raises MissingInputError, with the reason, if it cannot do so yet.
 
-    skip: tells which images are scored already. settled: whether the folder is known to have stopped growing.
+    skip: tells which images are scored already. settled: whether the delivery is known to have stopped growing.
     """
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise MissingInputError(f"{root}: {what}; is the delivery late, or `images` in {job.file} wrong?")
-    settle = job.settle.total_seconds()
-    if settle and not settled:
-        quiet = time.time() - _changed_at(root)
-        if quiet < settle:
-            age = max(0.0, quiet)
-            raise MissingInputError(f"{root}: is still growing, it changed {age:.0f} s ago; settle is {settle:g} s")
+    name = display_location(root)
     listing = open_listing(root, job, skip=skip)
-    if listing.first() is None and not listing.ignored.counts[ALREADY_SCORED]:
-        raise MissingInputError(f"{root}: holds no images to score (found: {listing.found()})")
+    if isinstance(root, Path) and isinstance(listing.source, Folder) and not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise MissingInputError(f"{name}: {what}; is the delivery late, or `images` in {job.file} wrong?")
+    try:
+        first = listing.first()
+        settle = job.settle.total_seconds()
+        if settle and not settled:
+            age = max(0.0, time.time() - _changed_at(root, listing.source))
+            if age < settle:
+                raise MissingInputError(f"{name}: is still growing, it changed {age:.0f} s ago; settle is {settle:g} s")
+    except NoSuchImagesError as error:
+        raise MissingInputError(
+            f"{name}: does not exist; is the delivery late, or `images` in {job.file} wrong?"
+        ) from error
+    if first is None and not listing.ignored.counts[ALREADY_SCORED]:
+        raise MissingInputError(f"{name}: holds no images to score (found: {listing.found()})")
     return listing
 
 
-def _changed_at(root: Path) -> float:
-    """The newest status change below `root`, Unix time. Copies that keep modification times have new status times."""
+def _changed_at(root: Location, source: Source) -> float:
+    """When the delivery changed last, Unix time: its newest file, or for archives and tables the newest of them."""
+    if isinstance(root, Path) and isinstance(source, Folder):
+        return _newest_below(root)
+    if isinstance(source, Remote):
+        return source.changed_at()
+    return max(map(_file_time, source.inputs()))
+
+
+def _newest_below(root: Path) -> float:
+    """The newest status change below `root`. Copies that keep modification times have new status times."""
     newest = root.stat().st_ctime
     for folder, _, files in os.walk(root):
         for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118
@@ -39,3 +60,10 @@ def _changed_at(root: Path) -> float:
             except OSError:  # a file that was moved meanwhile has changed its folder
                 continue
     return newest
+
+
+def _file_time(location: str) -> float:
+    if is_url(location):
+        opened = open_location(location)
+        return (opened.filesystem.get_file_info(opened.path).mtime_ns or 0) / 1e9
+    return Path(location).stat().st_ctime

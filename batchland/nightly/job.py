@@ -26,7 +26,16 @@ from pydantic.json_schema import GenerateJsonSchema
 from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
-from batchland.nightly.job_fields import DatedPath, Duration, JobPath, Patterns, checked_by, expand, in_seconds
+from batchland.nightly.job_fields import (
+    DatedLocation,
+    Duration,
+    JobLocation,
+    JobPath,
+    Patterns,
+    checked_by,
+    expand,
+    in_seconds,
+)
 from batchland.nightly.job_tables import (
     DeliveryTable,
     EvaluationTable,
@@ -37,6 +46,7 @@ from batchland.nightly.job_tables import (
     RetryTable,
 )
 from batchland.nightly.placeholders import Placeholders
+from batchland.predictions.storage import Location, join_location
 from batchland.scoring.options import FailureLimit, ScoreSettings
 from batchland.system.options import explain
 
@@ -52,8 +62,9 @@ class Job(ScoreSettings):
     """Folder that relative paths start from, itself relative to the job file's folder."""
     date: Literal["today", "yesterday"] = "yesterday"
     """The night of a run that gives no date, by local time."""
-    images: DatedPath
-    """Folder of the images. May contain {date} or, as in strftime, {date:%Y/%m/%d}."""
+    images: DatedLocation
+    """Folder of the images; or a URL, or tar or Parquet files (docs/sources.md). May contain {date} or, as in strftime,
+    {date:%Y/%m/%d}."""
     include: Patterns = ()
     """Score only images that match one of these patterns (as in .gitignore); none means all."""
     exclude: Patterns = ()
@@ -62,8 +73,8 @@ class Job(ScoreSettings):
     """ONNX file; or give several as [models]."""
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], JobPath] = Field(default_factory=dict)
     """Several ONNX files by name; each scores all images, into output/model=NAME/date=DATE."""
-    output: JobPath = Path("predictions")
-    """Folder of the partitions; a run owns date=DATE in it."""
+    output: JobLocation = Path("predictions")
+    """Folder or URL of the partitions; a run owns date=DATE in it."""
     mode: Literal["all", "new"] = "all"
     """all, or new: only images that no other partition of this output holds unchanged, by path, size and time."""
     device: Annotated[
@@ -137,14 +148,14 @@ class Job(ScoreSettings):
         """Name -> ONNX file. A single model is named after its file."""
         return self.models or ({self.model.stem: self.model} if self.model else {})
 
-    def images_of(self, night: dt.date) -> Path:
-        """The folder to score."""
+    def images_of(self, night: dt.date) -> Location:
+        """The folder or the URL to score."""
         return expand(self.images, night)
 
-    def partition(self, model: str, night: dt.date) -> Path:
+    def partition(self, model: str, night: dt.date) -> Location:
         """The folder of a model's predictions for a night."""
-        output = self.output / f"model={model}" if self.models else self.output
-        return output / f"date={night}"
+        output = join_location(self.output, f"model={model}") if self.models else self.output
+        return join_location(output, f"date={night}")
 
     def report(self, model: str, night: dt.date) -> Path:
         """The folder of the report on a model for a night."""

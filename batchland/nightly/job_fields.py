@@ -4,13 +4,14 @@ import datetime as dt
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from batchland.errors import BatchlandError
 from batchland.images.sources.selection import pattern_matcher
-from batchland.system.urls import is_url
+from batchland.predictions.storage import Location, output_location, public_location
+from batchland.system.urls import is_url, split_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_SECONDS: Final = 3650 * 86400
@@ -48,15 +49,32 @@ def below_root(path: Path, info: ValidationInfo) -> Path:
     return Path(info.context["root"], path.expanduser()) if info.context else path
 
 
-def _undated(path: Path) -> Path:
+def _location_below_root(location: Location, info: ValidationInfo) -> Location:
+    return below_root(location, info) if isinstance(location, Path) else location
+
+
+def _undated(path: Location) -> Location:
     if _BRACES.search(str(path)):
         raise ValueError("only images and labels may contain {date}")
     return path
 
 
-def _template(path: Path) -> Path:
+def _template(path: Location) -> Location:
     expand(path, dt.date(2000, 1, 1))
     return path
+
+
+def _location(value: object) -> object:
+    """A URL as it is, a file:// URL and any other text as a path."""
+    if isinstance(value, str) and is_url(value):
+        return output_location(value)
+    return Path(value) if isinstance(value, str) else value
+
+
+def _usable_url(location: Location) -> Location:
+    if isinstance(location, str):
+        split_url(location)
+    return location
 
 
 def checked_by(check: Any) -> Any:
@@ -75,7 +93,7 @@ def checked_by(check: Any) -> Any:
 
 def _no_url(path: Any) -> Any:
     if isinstance(path, str) and is_url(path):
-        raise ValueError("is a URL, but a job works with paths of this machine; mount the storage")
+        raise ValueError("is a URL; only images and output may be URLs, everything else is a path of this machine")
     return path
 
 
@@ -116,10 +134,35 @@ JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), Af
 """Relative ones are below the job's `root`."""
 DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(below_root)]
 """May contain `{date}` or, as in strftime, `{date:%Y/%m/%d}`."""
+_PUBLIC: Final = (
+    PlainSerializer(lambda location: str(public_location(location)), return_type=str),  # a URL may hold a password
+    WithJsonSchema({"type": "string"}),
+)
+JobLocation = Annotated[
+    Location,
+    BeforeValidator(_location),
+    AfterValidator(checked_by(_usable_url)),
+    AfterValidator(_undated),
+    AfterValidator(_location_below_root),
+    *_PUBLIC,
+]
+"""As JobPath, or a URL."""
+DatedLocation = Annotated[
+    Location,
+    BeforeValidator(_location),
+    AfterValidator(checked_by(_usable_url)),
+    AfterValidator(_template),
+    AfterValidator(_location_below_root),
+    *_PUBLIC,
+]
+"""As DatedPath, or a URL."""
 Patterns = Annotated[tuple[str, ...], AfterValidator(checked_by(pattern_matcher))]
 
 
-def expand(path: Path, date: dt.date) -> Path:
+AnyLocation = TypeVar("AnyLocation", Path, str, Location)
+
+
+def expand(path: AnyLocation, date: dt.date) -> AnyLocation:
     """`path` with its `{date}` and `{date:%Y/%m/%d}` filled in. Raises ValueError for other braces."""
 
     def fill(braces: re.Match[str]) -> str:
@@ -128,4 +171,4 @@ def expand(path: Path, date: dt.date) -> Path:
             raise ValueError(f"{braces[0]} is unknown; write {{date}} or {{date:%Y/%m/%d}}")
         return date.strftime(found[1]) if found[1] else date.isoformat()
 
-    return Path(_BRACES.sub(fill, str(path)))
+    return type(path)(_BRACES.sub(fill, str(path)))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import date
 from itertools import chain
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from batchland.errors import NoSuchImagesError
+from batchland.images.sources.folder import Folder
+from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import ImageRef
 from batchland.nightly.job import Job
 from batchland.nightly.partitions import other_partitions
 from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import Location
 from batchland.scoring.listing import open_listing
 from batchland.system.text import first_few, images
 
@@ -22,13 +27,13 @@ _COLUMNS: Final = ("image", "file_size", "modified_at")
 
 
 class KnownImages:
-    """The images below `root` that partitions hold, by name, size and modification time; 16 bytes of memory each.
+    """The images at `root` that partitions hold, by name, size and modification time; 16 bytes of memory each.
 
     An image that failed before it could be read has no size and time there, so it is not known.
     """
 
-    def __init__(self, partitions: Iterable[Path], root: Path) -> None:
-        self._root = str(root.resolve())
+    def __init__(self, partitions: Iterable[Location], root: Location) -> None:
+        self._root = open_source(root).name
         digests = bytearray()
         for partition in partitions:
             for digest in self._digests_in(StoredPredictions(partition)):
@@ -55,19 +60,21 @@ class KnownImages:
                 yield from (_digest(name, size, time) for name, size, time in rows if size is not None)
 
 
-def late_images(job: Job, partition: Path, night: date) -> list[str]:
+def late_images(job: Job, partition: Location, night: date) -> list[str]:
     """Names of delivered images that a complete partition does not hold, because they came after it was scored.
 
     With mode "new", an image in any other partition of the output is not late.
     """
     root = job.images_of(night)
-    if not root.is_dir():  # archived meanwhile
-        return []
     partitions = [partition, *(other_partitions(partition) if job.mode == "new" else ())]
     scored = np.fromiter(chain.from_iterable(map(_name_digests, partitions)), f"S{_DIGEST_BYTES}")
     scored.sort()
     listing = open_listing(root, job, skip=lambda ref: _contains(scored, _name_digest(ref.name)))
-    return [ref.name for ref in listing.images()] if listing.first() else []
+    if isinstance(root, Path) and isinstance(listing.source, Folder) and not root.is_dir():  # archived meanwhile
+        return []
+    with suppress(NoSuchImagesError):
+        return [ref.name for ref in listing.images()] if listing.first() else []
+    return []
 
 
 def describe_late(names: list[str]) -> str:
@@ -79,7 +86,7 @@ def describe_late(names: list[str]) -> str:
     )
 
 
-def _name_digests(partition: Path) -> Iterator[bytes]:
+def _name_digests(partition: Location) -> Iterator[bytes]:
     stored = StoredPredictions(partition)
     for part in stored.parts():
         for batch in stored.batches(part, ["image"]):

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.errors import UsageError
+from batchland.images.sources.open import open_source
 from batchland.nightly.job import Job
 from batchland.nightly.run_record import CONFIDENCE_BINS, PredictionMix
 from batchland.predictions.reader import StoredPredictions, read_manifest
 from batchland.predictions.schema import Manifest
+from batchland.predictions.storage import Location, display_location, join_location, split_location
 from batchland.scoring.manifest import ROW_OPTIONS
 from batchland.system.names import display_path
 
@@ -29,13 +31,15 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
     A partition that `batchland score` wrote has no job and is accepted. Raises UsageError if the partition lies inside
     the images to score or, without `force`, if it holds the predictions of another job or of other images.
     """
-    partition, root = job.partition(model, night), job.images_of(night)
-    if partition.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f'{partition}: lies inside the images to score; give job {job.name} another "output"')
+    partition = job.partition(model, night)
+    name, images = display_location(partition), open_source(job.images_of(night)).name
+    resolved = display_path(partition.resolve()) if isinstance(partition, Path) else name
+    if f"{resolved}/".startswith(f"{images.rstrip('/')}/"):
+        raise UsageError(f'{name}: lies inside the images to score; give job {job.name} another "output"')
     manifest = read_manifest(partition)
     if manifest is None or force:
         return manifest
-    owner, images = manifest.config.get("job"), display_path(root.resolve())
+    owner = manifest.config.get("job")
     if owner not in (None, job.name):
         held = f"of job {owner}"
     elif manifest.images != images:
@@ -43,7 +47,7 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
     else:
         return manifest
     advice = f'give job {job.name} another "output", or replace them by a forced run'
-    raise UsageError(f"{partition}: holds the predictions {held}; {advice}")
+    raise UsageError(f"{name}: holds the predictions {held}; {advice}")
 
 
 def model_name(job: Job, model: str, manifest: Manifest) -> str:
@@ -67,17 +71,23 @@ def differences(job: Job, file: Path, manifest: Manifest) -> Iterator[str]:
         yield f"it was scored with {', '.join(changes)}"
 
 
-def has_unfinished_parts(partition: Path) -> bool:
+def has_unfinished_parts(partition: Location) -> bool:
     """Whether an interrupted run has left parts that the next run resumes from."""
-    return any((partition.parent / f".{partition.name}.parts").glob("part-*.parquet"))
+    output, name = split_location(partition)
+    parts = StoredPredictions(join_location(output, f".{name}.parts"))
+    return parts.kind == "folder" and bool(parts.parts())
 
 
-def other_partitions(partition: Path) -> list[Path]:
+def other_partitions(partition: Location) -> list[Location]:
     """The complete partitions of the same output, in the order of their dates."""
-    return sorted(path.parent for path in partition.parent.glob("date=*/_manifest.json") if path.parent != partition)
+    output, own = split_location(partition)
+    stored = StoredPredictions(output)
+    names = stored.folders() if stored.kind == "folder" else []
+    others = [join_location(output, name) for name in names if name.startswith("date=") and name != own]
+    return [other for other in others if StoredPredictions(other).is_complete()]
 
 
-def prediction_mix(partition: Path) -> PredictionMix:
+def prediction_mix(partition: Location) -> PredictionMix:
     """Count the predicted classes and their probabilities."""
     stored = StoredPredictions(partition)
     histogram = np.zeros(CONFIDENCE_BINS, np.int64)

@@ -20,6 +20,7 @@ from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
 from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import Manifest
+from batchland.predictions.storage import display_location
 from batchland.scoring.listing import ALREADY_SCORED
 from batchland.system.lock import holder
 from batchland.system.text import files, images
@@ -77,7 +78,7 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
         yield _Step(f"fail if more than {job.max_failed} images do")
     for expired in find_expired(job, night, records, today):
         size = f"{files(len(expired.files))}, {expired.bytes} bytes"
-        yield _Step(f"if all this is good, delete {expired.folder}: {size}")
+        yield _Step(f"if all this is good, delete {display_location(expired.folder)}: {size}")
     yield _Step(f"record {job.folder / str(night) / RUN_FILE}")
     if job.metrics:
         yield _Step(f"metrics {job.metrics}")
@@ -118,8 +119,8 @@ def _model_problem(file: Path) -> ModelError | None:
 
 
 def _keep(job: Job, model: str, file: Path, night: date, manifest: Manifest) -> Iterator[_Step]:
-    listed = images(manifest.counts.listed)
-    yield _Step(f"  keep {job.partition(model, night)}: complete since {manifest.created_at}, {listed}")
+    listed, name = images(manifest.counts.listed), display_location(job.partition(model, night))
+    yield _Step(f"  keep {name}: complete since {manifest.created_at}, {listed}")
     for difference in differences(job, file, manifest):
         yield _Step(f"  though {difference}; a forced run would score it again")
     if late := late_images(job, job.partition(model, night), night):
@@ -137,12 +138,12 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
         skip = type(error) is MissingInputError and job.on_missing == "skip"
         return _Step(f"  skip: {error}") if skip else _Step.fail(error)
     count = sum(1 for _ in listing.images()) if listing.first() else 0
-    what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {root}"
+    what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {display_location(root)}"
     if known:
         what = f"{count} new of {what}"
     canaries = job.monitor.canaries and job.engine == "local" and canaries_path(job.all_models[model]).exists()
     verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
-    return _Step(f"  {verb} {partition}: {what}{', after the canaries' if canaries else ''}")
+    return _Step(f"  {verb} {display_location(partition)}: {what}{', after the canaries' if canaries else ''}")
 
 
 def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records: list[RunRecord]) -> _Step:

@@ -27,15 +27,23 @@ LOCK_FILE: Final = ".lock"
 _log = logging.getLogger("batchland")
 
 
-def read_runs(folder: str | os.PathLike[str]) -> list[RunRecord]:
+def job_names(runs: Path) -> list[str]:
+    """The jobs that have a record below the folder of all records, by name; none if it does not exist."""
+    return [name for name in sorted(_names(runs)) if _dates(runs / name)]
+
+
+def read_runs(folder: str | os.PathLike[str], newest: int | None = None) -> list[RunRecord]:
     """The records of a job, `folder` being `runs/NAME`, oldest date first; none if the folder does not exist.
+
+    newest: read only that many, the latest ones.
 
     An attempt that says `running` while no process holds the job's lock reads as `killed`. A record that cannot be read
     (perhaps of another version) is skipped with a warning in the log, because it must not end tonight's run.
     """
     root = Path(folder)
     records = []
-    for name in sorted(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file()):
+    dates = _dates(root)
+    for name in dates[-newest:] if newest else dates:
         try:
             records.append(read_run(root / name))
         except UsageError as error:
@@ -86,7 +94,7 @@ def point_to_latest(root: Path, today: date) -> None:
 
     If all are in the future, it is the newest of them; without records the link is removed. Raises OSError.
     """
-    names = [name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file()]
+    names = _dates(root)
     newest = max((name for name in names if name <= today.isoformat()), default=max(names, default=None))
     if newest is None:
         (root / LATEST).unlink(missing_ok=True)
@@ -105,7 +113,7 @@ def remove_record(root: Path, night: date, today: date) -> Path:
     """
     path = root / str(night) / RUN_FILE
     if not path.is_file():
-        nights = [name for name in sorted(_names(root)) if _is_date(name) and (root / name / RUN_FILE).is_file()]
+        nights = _dates(root)
         known = f"the job has records from {nights[0]} to {nights[-1]}" if nights else "the job has no records"
         raise UsageError(f"{path}: no such record; {known}")
     removed = path.with_name(f"{RUN_FILE}.removed")
@@ -132,6 +140,11 @@ def _killed_if_dead(attempt: Attempt, running: dict[str, Any] | None) -> Attempt
             return attempt
     error = "killed, or the machine went down; run it again to resume"
     return attempt.model_copy(update={"outcome": "killed", "error": error})
+
+
+def _dates(root: Path) -> list[str]:
+    """The names of the folders in `runs/NAME` that hold a record, in order."""
+    return sorted(name for name in _names(root) if _is_date(name) and (root / name / RUN_FILE).is_file())
 
 
 def _names(root: Path) -> list[str]:

@@ -26,6 +26,7 @@ from batchland.errors import (
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, ModelRun, Outcome, RunRecord
+from batchland.predictions.storage import display_location
 from batchland.system.files import replace_file
 
 _RESERVE_BYTES: Final = 64 * 1024
@@ -83,7 +84,7 @@ class Recorder:
                 path.replace(path.with_name(f"{RUN_FILE}.unreadable"))
                 self.warn(f"{error}; moved to {RUN_FILE}.unreadable")
         if self.before is not None:
-            partitions = {str(self.job.partition(name, self.night)): name for name in self.job.all_models}
+            partitions = {display_location(self.job.partition(name, self.night)): name for name in self.job.all_models}
             runs = {model.partition: model for model in self.before.models}
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons

@@ -15,16 +15,17 @@ from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import RetentionTable
 from batchland.nightly.run_record import Deletion, RunRecord
-from batchland.predictions.layout import manifest_path
+from batchland.predictions.layout import MANIFEST
 from batchland.predictions.reader import read_manifest
+from batchland.predictions.storage import Location, display_location, file_sizes, remove_objects
 
 
 class Expired(NamedTuple):
-    """A folder of an old night, and the files in it to delete, in this order."""
+    """A folder of an old night, and the names of the files in it to delete, in this order."""
 
     date: date
-    folder: Path
-    files: tuple[Path, ...]
+    folder: Location
+    files: tuple[str, ...]
     bytes: int
 
 
@@ -43,14 +44,17 @@ def find_expired(job: Job, night: date, records: Sequence[RunRecord], today: dat
 
 def delete(expired: Expired, run_id: str) -> Deletion:
     """Delete the files, and the folder if nothing else is in it. run_id: of this attempt. Raises OSError."""
-    for path in expired.files:
-        path.unlink(missing_ok=True)
-    with suppress(OSError):  # other files are in it
-        expired.folder.rmdir()
-        expired.folder.parent.rmdir()  # the folder of the night's reports, when this was the last one
+    if isinstance(expired.folder, Path):
+        for name in expired.files:
+            (expired.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # other files are in it
+            expired.folder.rmdir()
+            expired.folder.parent.rmdir()  # the folder of the night's reports, when this was the last one
+    else:
+        remove_objects(expired.folder, expired.files)
     return Deletion(
         date=expired.date,
-        path=str(expired.folder),
+        path=display_location(expired.folder),
         files=len(expired.files),
         bytes=expired.bytes,
         run_id=run_id,
@@ -84,16 +88,16 @@ def _claimed(job: Job, record: RunRecord) -> Iterator[Expired]:
         if manifest is not None and (manifest.config.get("job"), manifest.run_id) == (job.name, model.run_id):
             names = [file.path for file in manifest.files if Path(file.path).name == file.path]
             # The manifest is deleted last, so that the next run resumes an interrupted deletion.
-            yield _expired(record, partition, [partition / name for name in names] + [manifest_path(partition)])
+            yield _expired(record, partition, [*names, MANIFEST])
         report = job.report(model.name, record.date)
         if model.evaluation is not None and (report / REPORT_FILES[0]).exists():
-            yield _expired(record, report, [report / name for name in _summary_last(REPORT_FILES)])
+            yield _expired(record, report, _summary_last(REPORT_FILES))
     for comparison in map(Path, record.comparisons):
         if (
             comparison.parent == job.folder / str(record.date) / "comparison"
             and (comparison / REPORT_FILES[0]).exists()
         ):
-            yield _expired(record, comparison, [comparison / name for name in _summary_last(COMPARISON_FILES)])
+            yield _expired(record, comparison, _summary_last(COMPARISON_FILES))
 
 
 def _summary_last(names: Sequence[str]) -> Sequence[str]:
@@ -101,6 +105,7 @@ def _summary_last(names: Sequence[str]) -> Sequence[str]:
     return (*names[1:], names[0])
 
 
-def _expired(record: RunRecord, folder: Path, files: Sequence[Path]) -> Expired:
-    existing = [path for path in files if path.is_file()]
-    return Expired(record.date, folder, tuple(existing), sum(path.stat().st_size for path in existing))
+def _expired(record: RunRecord, folder: Location, names: Sequence[str]) -> Expired:
+    sizes = file_sizes(folder)
+    existing = tuple(name for name in names if name in sizes)
+    return Expired(record.date, folder, existing, sum(sizes[name] for name in existing))

@@ -107,7 +107,7 @@ class ModelRun(Document):
     name: str
     """As in the job. Of a kept partition: the name at the time of scoring."""
     partition: str
-    """Absolute path of the folder that holds the predictions."""
+    """Absolute path or URL of the folder that holds the predictions."""
     state: ModelState
     """With nothing_new and unfinished, the fields below are None."""
     run_id: str | None = None
@@ -135,7 +135,7 @@ class Deletion(Document):
 
     date: date
     path: str
-    """Absolute path of the folder of predictions or of the report."""
+    """Absolute path or URL of the folder of predictions, or path of the report."""
     files: Count
     bytes: Count
     run_id: str | None = None

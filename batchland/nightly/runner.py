@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date
-from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from batchland.errors import (
     BatchlandError,
     DeviceError,
     GateFailedError,
+    InputError,
     Interrupted,
     LockedError,
     MissingInputError,
@@ -42,6 +42,7 @@ from batchland.nightly.run_log import run_log
 from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
 from batchland.predictions.schema import Manifest
+from batchland.predictions.storage import Location, display_location
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
@@ -52,7 +53,7 @@ from batchland.system.text import counted, images
 
 _LOCK_WAIT: Final = 1.0
 """Seconds to wait for the job's lock: a process that only looks up the holder has the lock for a moment."""
-_TEMPORARY: Final = (MissingInputError, OutputError, DeviceError, LockedError)
+_TEMPORARY: Final = (MissingInputError, InputError, OutputError, DeviceError, LockedError)
 """Errors that another attempt may avoid."""
 
 _log = logging.getLogger("batchland")
@@ -194,10 +195,11 @@ class _Night:
             try:
                 deletion = delete(expired, self.recorder.run_id)
             except OSError as error:
-                self.recorder.warn(f"retention: {expired.folder} cannot be deleted ({error.strerror})")
+                folder = display_location(expired.folder)
+                self.recorder.warn(f"retention: {folder} cannot be deleted ({error.strerror})")
                 continue
             extra = {"data": deletion.model_dump(mode="json"), "in_summary": True}
-            _log.info("retention: deleted %s", expired.folder, extra=extra)
+            _log.info("retention: deleted %s", deletion.path, extra=extra)
             self.recorder.deleted.append(deletion)
 
     def _score_all(self, records: list[RunRecord]) -> list[ModelError]:
@@ -216,8 +218,8 @@ class _Night:
                 check_contract(self.job, self.night, records, skip)
                 delivered = True
             if manifest is None:
-                partition = self.job.partition(name, self.night)
-                self.recorder.models[name] = ModelRun(name=name, partition=str(partition), state="unfinished")
+                partition = display_location(self.job.partition(name, self.night))
+                self.recorder.models[name] = ModelRun(name=name, partition=partition, state="unfinished")
                 self.recorder.save()
             with self._model_errors(name, refused):
                 self.recorder.models[name] = self._score(name, listing, "replaced" if manifest else "scored")
@@ -238,7 +240,7 @@ class _Night:
         """Keep a complete partition, and add late images if the job says so and nothing else has changed."""
         partition = self.job.partition(name, self.night)
         model = model_name(self.job, name, manifest)
-        _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, partition)
+        _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
         changes = list(differences(self.job, self.job.all_models[name], manifest))
         for difference in changes:
             _log.warning("%s: %s; a forced run would score it again", model, difference)
@@ -263,7 +265,7 @@ class _Night:
         partition = self.job.partition(name, self.night)
         if listing.first() is None:
             _log.info("%s: every image was scored already", name)
-            return ModelRun(name=name, partition=str(partition), state="nothing_new")
+            return ModelRun(name=name, partition=display_location(partition), state="nothing_new")
         self._check_time()
         canaries = self._check_canaries(name)
         left = None if self._deadline == math.inf else self._deadline - time.monotonic()
@@ -341,10 +343,10 @@ class _Night:
             raise GateFailedError(f"gate failed: {failed[0]}{more}")
 
 
-def _model_run(name: str, partition: Path, state: ModelState, manifest: Manifest) -> ModelRun:
+def _model_run(name: str, partition: Location, state: ModelState, manifest: Manifest) -> ModelRun:
     return ModelRun(
         name=name,
-        partition=str(partition),
+        partition=display_location(partition),
         state=state,
         run_id=manifest.run_id,
         model=manifest.model,

@@ -17,6 +17,8 @@ PUBLISHING: Final = "publishing"
 """A file among the parts: all parts are finished, and the output is being replaced."""
 RUN_NOTE: Final = "run.json"
 """A file among the parts: the fingerprint of the run that they belong to."""
+MANIFEST: Final = "_manifest.json"
+"""The manifest of a folder of parts."""
 _log = logging.getLogger("batchland")
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
@@ -24,7 +26,7 @@ AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 def manifest_path(out: AnyPath) -> AnyPath:
     """The path of an output's manifest: inside a folder, beside a file."""
-    return out.with_suffix(".manifest.json") if is_file_output(out) else out / "_manifest.json"
+    return out.with_suffix(".manifest.json") if is_file_output(out) else out / MANIFEST
 
 
 def is_file_output(out: PurePath) -> bool:

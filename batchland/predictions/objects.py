@@ -79,6 +79,16 @@ class Objects:
         infos = self.call(lambda: self.filesystem.get_file_info(FileSelector(str(folder), allow_not_found=True)))
         return {info.base_name: info for info in infos}
 
+    def folders(self, folder: PurePosixPath) -> tuple[str, ...]:
+        """Names of the folders directly in a folder, in order."""
+        from pyarrow.fs import FileSelector
+
+        flat = self.filesystem.type_name == "gcs"  # Arrow does not see subfolders there
+        selector = FileSelector(str(folder), recursive=flat, allow_not_found=True)
+        infos = self.call(lambda: self.filesystem.get_file_info(selector))
+        paths = (PurePosixPath(info.path).relative_to(folder) for info in infos if flat or not info.is_file)
+        return tuple(sorted({path.parts[0] for path in paths if not flat or len(path.parts) > 1}))
+
     def get(self, path: PurePosixPath) -> pa.Buffer:
         """The content of an object."""
 

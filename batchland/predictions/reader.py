@@ -69,6 +69,16 @@ class StoredPredictions:
             raise read_error(error, self._files.manifest_name) from error
         return parse_manifest(content, self._files.manifest_name)
 
+    def is_complete(self) -> bool:
+        """Whether there is a manifest, readable or not."""
+        try:
+            self._files.manifest()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise read_error(error, self._files.manifest_name) from error
+        return True
+
     def info(self) -> PredictionsInfo:
         """What the first part's metadata says about the run."""
         return predictions_info(self.schema(self.parts()[0]), self.name)
@@ -195,7 +205,7 @@ class _RemoteFiles:
         return [self._out.name]
 
     def folders(self) -> list[str]:
-        return sorted(name for name, info in self._objects.list(self._out).items() if not info.is_file)
+        return list(self._objects.folders(self._out))
 
     def stamp(self, part: str) -> Stamp:
         info = self._objects.info(self._path(part))

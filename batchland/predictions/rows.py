@@ -1,7 +1,7 @@
 """Turn a batch and its probabilities into Arrow rows."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +10,22 @@ import pyarrow as pa
 from batchland.images.loader import Batch
 from batchland.models.card import ModelCard
 from batchland.models.contract import Probabilities, are_probabilities
-from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, TOP_K_TYPE
+from batchland.predictions.answers import Answers
+from batchland.predictions.schema import LOG_PROBABILITIES_TYPE, PREDICTIONS, SHARD_PREDICTIONS, TOP_K_TYPE
+
+MAX_KEPT: Final = 1024
+"""Classes whose probabilities are all kept unless options say otherwise: some 1.5 kB an image, compressed."""
+Keep = Literal["auto", "all", "top"]
 
 
-def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, top_k: int) -> pa.RecordBatch:
+def to_rows(
+    batch: Batch, probabilities: Probabilities | None, card: ModelCard, top_k: int, keep: Keep = "auto"
+) -> pa.RecordBatch:
     """One row per image of the batch, in its order, of schema PREDICTIONS; of SHARD_PREDICTIONS if they have positions.
 
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
     do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
-    the number of classes.
+    the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes.
     """
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
@@ -31,6 +38,8 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
     indices = best_first(np.where(ok[:, None], probabilities, 0), min(top_k, len(card.classes)))
     chosen = np.take_along_axis(probabilities, indices, axis=1)
     margin = chosen[:, 0] - chosen[:, 1] if chosen.shape[1] > 1 else chosen[:, 0]
+    keeps_all = keep == "all" or (keep == "auto" and len(card.classes) <= MAX_KEPT)
+    answers = Answers.of(probabilities[ok])
     labels = _strings(card.labels)
     first = _numbers(indices[:, 0], pa.int32(), ok)
     columns = [
@@ -47,6 +56,11 @@ def to_rows(batch: Batch, probabilities: Probabilities | None, card: ModelCard, 
         _facts([outcome.height for outcome in batch.outcomes], pa.int32()),
         _facts([outcome.file_size for outcome in batch.outcomes], pa.int64()),
         _facts([outcome.modified_us for outcome in batch.outcomes], pa.timestamp("us", tz="UTC")),
+        _strings([outcome.sha256 for outcome in batch.outcomes]),
+        _numbers(_spread(answers.entropy, ok), pa.float32(), ok),
+        _numbers(_spread(answers.logsumexp, ok), pa.float32(), ok),
+        _numbers(_spread(answers.top_logit, ok), pa.float32(), ok),
+        _lists(answers.log_probabilities, ok if keeps_all else np.zeros_like(ok)),
     ]
     positions = [ref.position for ref in batch.refs]
     if None in positions:
@@ -66,10 +80,26 @@ def _top_k_lists(
     entries = pa.StructArray.from_arrays(
         [labels.take(flat), flat, _numbers(chosen[ok].ravel(), pa.float32())], fields=list(TOP_K_TYPE.value_type)
     )
-    ends = np.concatenate([[0], np.cumsum(ok * indices.shape[1])]).astype(np.int32)
-    return pa.ListArray.from_buffers(
-        TOP_K_TYPE, len(ok), [_validity(ok), pa.py_buffer(ends)], null_count=int((~ok).sum()), children=[entries]
-    )
+    return _list_array(TOP_K_TYPE, entries, indices.shape[1], ok)
+
+
+def _lists(values: Probabilities, kept: npt.NDArray[np.bool_]) -> pa.ListArray:
+    """Lists of half floats: the next row of `values` [n, classes] where `kept`, else null."""
+    values = values[: kept.sum()]
+    return _list_array(LOG_PROBABILITIES_TYPE, _numbers(values.ravel(), pa.float16()), values.shape[1], kept)
+
+
+def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.NDArray[np.bool_]) -> pa.ListArray:
+    ends = np.concatenate([[0], np.cumsum(valid * length)]).astype(np.int32)
+    buffers = [_validity(valid), pa.py_buffer(ends)]
+    return pa.ListArray.from_buffers(kind, len(valid), buffers, null_count=int((~valid).sum()), children=[entries])
+
+
+def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:
+    """The values at the rows that are ok; 0 elsewhere."""
+    spread = np.zeros(len(ok), np.float32)
+    spread[ok] = values
+    return spread
 
 
 # Arrays are put together from buffers, because the first `pyarrow.array` of a process imports pandas: half a second.

@@ -26,6 +26,7 @@ TOP_K_TYPE: Final = pa.list_(
     )
 )
 
+LOG_PROBABILITIES_TYPE: Final = pa.list_(pa.field("element", pa.float16(), nullable=False))
 
 PREDICTIONS: Final = pa.schema(
     [
@@ -42,15 +43,37 @@ PREDICTIONS: Final = pa.schema(
         column("height", pa.int32(), "Pixels of the upright picture at full size."),
         column("file_size", pa.int64(), "Bytes, when the file was read."),
         column("modified_at", pa.timestamp("us", tz="UTC"), "The file's modification time when it was read."),
+        column("sha256", pa.string(), "sha256 of the file's bytes when it was read, 64 hexadecimal digits."),
+        column("entropy", pa.float32(), "Entropy of the class probabilities, nats: 0 to ln(number of classes)."),
+        column("logsumexp", pa.float32(), "ln of the sum of exp(logit), logits less their mean: the negative energy."),
+        column("top_logit", pa.float32(), "First choice: its logit less the mean of all logits."),
+        column("log_probabilities", LOG_PROBABILITIES_TYPE, "ln of the probability of every class, by class_index."),
     ]
 )
-"""One row per listed image, in listing order."""
+"""One row per listed image, in listing order. Predictions of earlier versions lack the columns after `modified_at`.
+
+Softmax is part of the model and keeps only the differences of the logits, so logits are given less their mean. A
+probability below 1.2e-38 counts as 1.2e-38.
+"""
+FIRST_COLUMNS: Final = PREDICTIONS.names[: PREDICTIONS.get_field_index("modified_at") + 1]
+"""The columns that predictions of every version have."""
 
 
 SHARD_PREDICTIONS: Final = PREDICTIONS.append(
     column("position", pa.int64(), "The image's place in the whole listing; see batchland/shards.", nullable=False)
 )
 """One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
+
+
+def complete_columns(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Rows of an earlier version with the columns of `schema`: null where they have none."""
+    if rows.schema.equals(schema):
+        return rows
+    columns = [
+        rows.column(field.name) if field.name in rows.schema.names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 class Counts(Document):
@@ -180,7 +203,7 @@ class Manifest(Document):
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over image names, sizes and modification times, in order."""
+    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str

@@ -18,6 +18,8 @@ from batchland.predictions.schema import WrittenFile
 from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path
 
+Location = Path | str
+"""Where something is: a path of this machine, or a URL."""
 _OTHER_FILES: Final = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".html", ".xlsx", ".pq", ".onnx"))
 """An output with one of these suffixes is refused: the user expects this file format, not a folder of parts."""
 
@@ -117,12 +119,45 @@ def public_location(location: Path | str) -> Path | str:
     return location if isinstance(location, Path) else display_location(location)
 
 
+def split_location(location: Path | str) -> tuple[Path | str, str]:
+    """The folder that a location is in, and its name there."""
+    if isinstance(location, Path):
+        return location.parent, location.name
+    address, mark, options = location.partition("?")
+    folder, _, name = address.rstrip("/").rpartition("/")
+    return f"{folder}{mark}{options}", name
+
+
 def join_location(folder: Path | str, name: str) -> Path | str:
     """The location of an entry of a folder."""
     if isinstance(folder, Path):
         return folder / name
     address, mark, options = folder.partition("?")
     return f"{address.rstrip('/')}/{name}{mark}{options}"
+
+
+def file_sizes(folder: Path | str) -> dict[str, int]:
+    """Bytes of the files directly in a folder, by name; empty if there is no such folder."""
+    if isinstance(folder, Path):
+        files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+        return {path.name: path.stat().st_size for path in files}
+    from batchland.predictions.objects import Objects
+
+    objects = Objects.at(folder)
+    found = objects.list(PurePosixPath(objects.location.path))
+    return {name: info.size for name, info in found.items() if info.is_file}
+
+
+def remove_objects(folder: str, names: Iterable[str]) -> None:
+    """Remove files of a folder at a URL, in this order, and the folder if nothing else is in it. Raises OSError."""
+    from batchland.predictions.objects import Objects
+
+    objects = Objects.at(folder)
+    path = PurePosixPath(objects.location.path)
+    for name in names:
+        objects.remove(path / name)
+    if not objects.list(path):
+        objects.remove_folder(path)
 
 
 def manifest_location(location: Path | str) -> Path | str:

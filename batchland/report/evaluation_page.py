@@ -28,6 +28,7 @@ def evaluation_page(evaluation: "Evaluation", options: ReportOptions, gates: Seq
     classes = _worst_first(evaluation.per_class)
     return render_page(
         "report.html.j2",
+        scripts=("matrix.js",),
         summary=summary,
         options=options,
         gates=gates,

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,9 +18,13 @@ LONG_TABLE: Final = 30
 """Rows; a longer table scrolls in its own box."""
 
 
-def render_page(template: str, *, folder: Path = TEMPLATES, **context: Any) -> str:
-    """Render a template of `folder` as one HTML document. Its content security policy allows only page.js, by hash."""
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+def render_page(template: str, *, folder: Path = TEMPLATES, scripts: Sequence[str] = (), **context: Any) -> str:
+    """Render a template of `folder` as one HTML document.
+
+    scripts: names of templates/*.js that the page needs besides page.js. The content security policy allows only
+    these, by hash.
+    """
+    script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", *scripts))
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _environment(folder).get_template(template).render(script=script, script_hash=digest, style=style, **context)

@@ -21,6 +21,7 @@ from batchland.system.names import display_path
 
 ROW_OPTIONS: Final = (
     "top_k",
+    "probabilities",
     "batch_size",
     "include",
     "exclude",

@@ -80,6 +80,9 @@ class ScoreSettings(Options):
 
     top_k: PositiveInt = 5
     """Classes per image, the likeliest first; at most those of the model."""
+    probabilities: Literal["auto", "all", "top"] = "auto"
+    """Probabilities to keep: `all` of every class beside the top k, or `top`, the top k only. `auto` keeps all if the
+    model has at most 1024 classes. They take at most 2 bytes a class and image; log loss and Brier score need them."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None

@@ -5,12 +5,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from batchland.errors import UsageError
 from batchland.images.sources.folder import Folder
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, KeptRow
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.schema import PREDICTIONS, PredictionsInfo
+from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo, complete_columns
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.run import Run
@@ -48,7 +50,7 @@ class RetryRun(Run):
             if self._earlier.stamp(part) != stamp:
                 raise UsageError(f"{self._earlier.name}: another run has replaced {part}; run the command again")
             for rows in self._earlier.batches(part):
-                kept = rows.replace_schema_metadata(None)
+                kept = complete_columns(rows.replace_schema_metadata(None), PREDICTIONS)
                 names, codes = rows["image"].to_pylist(), rows["error_code"].to_pylist()
                 for row, (name, code) in enumerate(zip(names, codes, strict=True)):
                     yield KeptRow(name, kept, row), code
@@ -119,9 +121,15 @@ class LateRun(RetryRun):
 
 
 def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
-    if not all(earlier.schema(part).equals(PREDICTIONS) for part in parts):
+    if not all(_is_completable(earlier.schema(part)) for part in parts):
         raise UsageError(f"{earlier.name}: has other columns than this version of batchland writes", advice="overwrite")
     return earlier.info()
+
+
+def _is_completable(schema: pa.Schema) -> bool:
+    """Whether predictions have columns of this version, and at least those of every version."""
+    known = all(field.name in PREDICTIONS.names and field.equals(PREDICTIONS.field(field.name)) for field in schema)
+    return known and set(FIRST_COLUMNS) <= set(schema.names)
 
 
 def _read_ignored(earlier: StoredPredictions) -> Mapping[str, int]:

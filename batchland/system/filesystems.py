@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from batchland.errors import BatchlandError, InputError, UsageError
+from batchland.errors import BatchlandError, InputError, NoSuchImagesError, UsageError
 from batchland.system.urls import display_url, split_url
 
 if TYPE_CHECKING:
@@ -75,14 +75,14 @@ def _open(scheme: str, netloc: str, query: str) -> "tuple[FileSystem, str]":
 
 
 def check_remote_file(url: str) -> None:
-    """Raise UsageError if there is no such file, InputError if the server does not answer."""
+    """Raise NoSuchImagesError if there is no such file, InputError if the server does not answer."""
     location = open_location(url)
     try:
         found = location.filesystem.get_file_info(location.path)
     except (OSError, pa.ArrowException) as error:
         raise start_error(error, location.name) from None
     if not found.is_file:
-        raise UsageError(f"{location.name}: there is no such file; check the name")
+        raise NoSuchImagesError(f"{location.name}: there is no such file; check the name")
 
 
 def start_error(error: Exception, name: str) -> BatchlandError:

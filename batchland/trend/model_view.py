@@ -27,6 +27,8 @@ class NightMark(NamedTuple):
 
     x: float
     title: str
+    kind: str = "fault"
+    """`fault`: did not end well. `suspicious`, `accepted`: by the monitor and by a person."""
 
 
 class Tile(NamedTuple):
@@ -93,7 +95,7 @@ def model_view(name: str, anchor: str, rows: Sequence[Row], calendar: Calendar) 
         tiles=tuple(_tiles(scored[-1])) if scored else (),
         shares=tuple(_shares(answered)),
         legend=legend,
-        accuracy=plot(_accuracy, percent=True),
+        accuracy=plot(accuracy_value, percent=True),
         confidence=plot(partial(_value, name="mean_confidence", text=percent), percent=True),
         mix=column_plot(calendar, [_column(row, legend) for row in answered]) if answered else None,
         psi=plot(*(partial(_drift, what=what, measure="psi") for what in MEASURES), low=0, high=MOVED_FAR),
@@ -176,7 +178,8 @@ def _value(row: Row, name: str, text: Callable[[float], str]) -> Value | None:
     return None if value is None else Value(row["date"], value, f"{row['date']}: {text(value)}")
 
 
-def _accuracy(row: Row) -> Value | None:
+def accuracy_value(row: Row) -> Value | None:
+    """The accuracy of a night with its interval, marked if a gate failed; None without labels."""
     value = row["accuracy"]
     if value is None:
         return None

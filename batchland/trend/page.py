@@ -1,17 +1,19 @@
-"""Render the trend's page from the table of nights."""
+"""Render the page over the nights of a job, and the page over all jobs."""
 
-from datetime import date
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from batchland._version import __version__
 from batchland.monitoring.drift import CHANCE, MOVED, MOVED_FAR
 from batchland.report.html import render_page
-from batchland.system.text import visible
+from batchland.report.plots import WIDTH
 from batchland.trend.findings import findings, headline
 from batchland.trend.measure import Trend
-from batchland.trend.model_view import NightMark, Row, model_view
+from batchland.trend.model_view import Row, model_view
+from batchland.trend.overview import JobView, overview_headline
 from batchland.trend.plots import Calendar
+from batchland.trend.timeline import WIDE, current_first, lanes, marks, timeline
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -30,14 +32,31 @@ def render(trend: Trend) -> str:
         hidden_nights=len(set(trend.table["date"].to_pylist())) - len(days),
         headline=headline(rows),
         findings=findings(rows, by_model),
+        wide=timeline(rows, WIDE),
+        narrow=timeline(rows, WIDTH),
+        lanes=list(lanes(rows)),
         models=[
             model_view(name, f"model-{number}", rows, calendar)
             for number, (name, rows) in enumerate(by_model.items(), 1)
         ],
         column_width=calendar.width * 1.25,
-        faults=_faults(rows, calendar),
+        faults=marks(rows, calendar),
         nights=sorted(rows, key=lambda row: row["date"], reverse=True),  # stable: models in the job's order
         limits={"moved": MOVED, "moved_far": MOVED_FAR, "chance": CHANCE},
+        version=__version__,
+    )
+
+
+def render_overview(runs: Path, views: Sequence[JobView], written: str) -> str:
+    """The page over all jobs as one HTML document that loads nothing else. written: ISO 8601."""
+    return render_page(
+        "index.html.j2",
+        folder=TEMPLATES,
+        scripts=("overdue.js",),
+        runs=str(runs),
+        jobs=views,
+        headline=overview_headline(views),
+        written=written,
         version=__version__,
     )
 
@@ -50,20 +69,14 @@ def terminal_summary(trend: Trend) -> str:
 
 
 def _shown(trend: Trend) -> tuple[list[Row], dict[str, list[Row]]]:
-    """The rows of the nights on the page, all and by model. Each gets `reference_rows`, those it is compared with."""
+    """The rows of the nights on the page, all and by model, the current model first.
+
+    Each gets `reference_rows`, those it is compared with.
+    """
     every: list[Row] = trend.table.to_pylist()
     by_night = {(row["model"], row["date"]): row for row in every}
     for row in every:
         row["reference_rows"] = [by_night[row["model"], night] for night in row["compared_with"] or ()]
     days = sorted({row["date"] for row in every})[-trend.options.nights :]
     rows = [row for row in every if row["date"] >= days[0]]
-    names = dict.fromkeys(row["model"] for row in rows if row["model"] is not None)
-    return rows, {name: [row for row in rows if row["model"] == name] for name in names}
-
-
-def _faults(rows: list[Row], calendar: Calendar) -> list[NightMark]:
-    """The nights that did not end well, marked at the foot of every plot."""
-    outcomes: dict[date, str] = {row["date"]: row["outcome"] for row in rows}
-    return [
-        NightMark(calendar(day), f"{day}: {visible(outcome)}") for day, outcome in outcomes.items() if outcome != "ok"
-    ]
+    return rows, {name: [row for row in rows if row["model"] == name] for name in current_first(rows)}

@@ -69,25 +69,27 @@ class Columns(NamedTuple):
 
 
 class Calendar:
-    """The horizontal axis of all plots of a page. `calendar(day)` is the x of a day."""
+    """The horizontal axis of plots of one width. `calendar(day)` is the x of a day."""
 
-    def __init__(self, days: Sequence[date]) -> None:
+    def __init__(self, days: Sequence[date], width: int = WIDTH) -> None:
+        """width: of the plots, in SVG units."""
         first, last = min(days).toordinal(), max(days).toordinal()
         self.days = tuple(days)
         """Dates of the nights, in order."""
         self._days = last - first + 1
         self._first = first
-        self._scale = Scale(first - 0.5, last + 0.5, LEFT, WIDTH - RIGHT)
-        self.width = max(1.0, round((WIDTH - RIGHT - LEFT) / self._days * 0.8, 1))
+        self._scale = Scale(first - 0.5, last + 0.5, LEFT, width - RIGHT)
+        self.most_ticks = 6 * width // WIDTH
+        self.width = max(1.0, round((width - RIGHT - LEFT) / self._days * 0.8, 1))
         """Width of a column, in pixels."""
 
     def __call__(self, day: date) -> float:
         """x of the middle of a day."""
         return self._scale(day.toordinal())
 
-    def ticks(self, most: int = 6) -> tuple[Tick, ...]:
-        """At most `most` dates, evenly spaced from the first one."""
-        step = max(1, math.ceil(self._days / most))
+    def ticks(self) -> tuple[Tick, ...]:
+        """A few dates, evenly spaced from the first one."""
+        step = max(1, math.ceil(self._days / self.most_ticks))
         form = "%d %b" if self._days < 300 else "%b %Y"
         days = (date.fromordinal(self._first) + timedelta(days=offset) for offset in range(0, self._days, step))
         return tuple(Tick(self(day), day.strftime(form).lstrip("0")) for day in days)

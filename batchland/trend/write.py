@@ -1,18 +1,30 @@
-"""Write the trend page and, beside it, its table."""
+"""Write the page over a job's nights with its table, and the page over all jobs."""
 
+import logging
 from contextlib import suppress
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchland.errors import UsageError
+from batchland.errors import BatchlandError, OutputError, UsageError
+from batchland.nightly.dates import without_future
+from batchland.nightly.record_files import read_runs
 from batchland.system.files import write_file
-from batchland.trend.measure import Trend
-from batchland.trend.page import render
+from batchland.system.lock import locked
+from batchland.trend.measure import Trend, measure
+from batchland.trend.overview import TREND_FILE, job_views
+from batchland.trend.page import render, render_overview
 from batchland.trend.schema import TREND
+
+OVERVIEW_FILE: Final = "index.html"
+LOCK_WAIT: Final = 30.0
+"""Seconds to wait for another job that writes the page over all jobs."""
+
+_log = logging.getLogger("batchland")
 
 
 class TrendFiles(NamedTuple):
@@ -36,6 +48,42 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
     write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
     write_file(files.html, page)
     return files
+
+
+def write_overview(runs: Path, today: date) -> Path:
+    """Write `index.html` over all jobs into the folder of their records, and return its path.
+
+    Two jobs that end together write one after the other, so the page never lacks the night that ended last. today:
+    later nights are left out. Raises OutputError.
+    """
+    out = runs / OVERVIEW_FILE
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with locked(runs / f".{OVERVIEW_FILE}.lock", str(out), wait=LOCK_WAIT):
+            written = datetime.now().astimezone().isoformat(timespec="seconds")
+            write_file(out, render_overview(runs, job_views(runs, today), written))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    return out
+
+
+def write_night_pages(folder: Path, today: date) -> None:
+    """After a night: write the trend of the job with the records `folder` (`runs/NAME`), and the page over all jobs.
+
+    Errors are logged as warnings, because no page may change how a night ends.
+    """
+
+    def trend() -> None:
+        if records := without_future(read_runs(folder), today):
+            write_trend(measure(records), folder / TREND_FILE)
+
+    for step in (trend, partial(write_overview, folder.parent, today)):
+        try:
+            step()
+        except BatchlandError as error:
+            _log.warning("%s", error)
+        except Exception as error:  # a bug
+            _log.warning("%s: a page cannot be written (%s: %s)", folder, type(error).__name__, error)
 
 
 def _is_trend(table: Path) -> bool:

@@ -79,8 +79,9 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
     [
         (["batchsize=3"], 'unknown key "batchsize" (did you mean "batch_size"?)'),
         (
-            ["output=s3://b/p"],
-            "\"output\" = 's3://b/p': is a URL, but a job works with paths of this machine; mount the storage",
+            ["runs=s3://b/p"],
+            "\"runs\" = 's3://b/p': is a URL; only images and output may be URLs, everything else is a path of this "
+            "machine",
         ),
         (["labels=x"], 'unknown key "labels" (did you mean "evaluation.labels"?)'),
         (["retention.x=1"], 'unknown key "retention.x" (known: retention.keep_days, retention.keep_nights)'),

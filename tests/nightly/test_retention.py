@@ -79,7 +79,7 @@ def test_files_that_no_manifest_of_the_job_names_are_never_deleted(project):
     assert find_expired(twin, DAYS[-1], read_runs(project / "runs" / "toy"), TODAY) == []
     job = load_job(project / "toy.toml", ["retention.keep_nights=1"])
     found = find_expired(job, DAYS[-1], read_runs(job.folder), TODAY)
-    assert [(folder.folder.name, [path.name for path in folder.files]) for folder in found] == [
+    assert [(folder.folder.name, list(folder.files)) for folder in found] == [
         ("date=2024-11-20", ["part-000000.parquet", "_manifest.json"]),
         ("date=2024-11-21", ["_manifest.json"]),
     ]
@@ -95,7 +95,7 @@ def test_files_that_no_manifest_of_the_job_names_are_never_deleted(project):
 def test_a_killed_deletion_is_resumed(project):
     job = load_job(project / "toy.toml", ["retention.keep_nights=4"])
     (first,) = find_expired(job, DAYS[-1], read_runs(job.folder), TODAY)
-    first.files[0].unlink()  # as far as the killed one came
+    (first.folder / first.files[0]).unlink()  # as far as the killed one came
     (again,) = find_expired(job, DAYS[-1], read_runs(job.folder), TODAY)
     assert delete(again, "r").files == 1
     assert not again.folder.exists()

@@ -3,6 +3,9 @@
 from datetime import UTC, datetime
 
 import numpy as np
+import pytest
+from scipy.special import log_softmax, logsumexp, softmax
+from scipy.stats import entropy
 from toys import toy_card
 
 from batchland.images.loader import Batch, Outcome
@@ -12,7 +15,9 @@ from batchland.predictions.schema import PREDICTIONS
 
 WHEN = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
 US = round(WHEN.timestamp() * 1e6)
-OK = Outcome(width=30, height=20, file_size=99, modified_us=US)
+OK = Outcome(width=30, height=20, file_size=99, modified_us=US, sha256="0a")
+CARD = toy_card(folders=tuple(map(str, range(20))))
+ANSWER = ["entropy", "logsumexp", "top_logit", "log_probabilities"]
 
 
 def batch(*outcomes):
@@ -21,14 +26,14 @@ def batch(*outcomes):
 
 
 def test_a_whole_table():
-    failed = Outcome(file_size=3, modified_us=US, error=("truncated", "half of it"))
+    failed = Outcome(file_size=3, modified_us=US, sha256="0b", error=("truncated", "half of it"))
     probabilities = np.array([[0.25, 0.5, 0.25], [0.9, 0.05, 0.05], [0.125, 0.125, 0.75]], np.float32)
     rows = to_rows(batch(OK, failed, OK), probabilities, toy_card(), top_k=2)
     assert rows.schema == PREDICTIONS
     empty = dict.fromkeys(("label", "class_index", "probability", "margin", "top_k", "width", "height"))
-    facts = {"file_size": 99, "modified_at": WHEN}
+    facts = {"file_size": 99, "modified_at": WHEN, "sha256": "0a"}
     fine = {"status": "ok", "error_code": None, "error_message": None, "width": 30, "height": 20} | facts
-    assert rows.to_pylist() == [
+    assert rows.drop_columns(ANSWER).to_pylist() == [
         fine | {
             "image": "0.jpg", "label": "Green Hill", "class_index": 1, "probability": 0.5, "margin": 0.25,
             "top_k": [
@@ -38,7 +43,7 @@ def test_a_whole_table():
         },
         empty | {
             "image": "1.jpg", "status": "failed", "error_code": "truncated", "error_message": "half of it",
-            "file_size": 3, "modified_at": WHEN,
+            "file_size": 3, "modified_at": WHEN, "sha256": "0b",
         },
         fine | {
             "image": "2.jpg", "label": "Blue Lake", "class_index": 2, "probability": 0.75, "margin": 0.625,
@@ -72,6 +77,49 @@ def test_top_k_is_capped_by_the_number_of_classes():
 def test_one_class_has_its_whole_probability_as_margin():
     rows = to_rows(batch(OK), np.array([[1]], np.float32), toy_card(folders=("only",)), 5)
     assert rows["margin"].to_pylist() == [1.0]
+
+
+def test_figures_of_the_answer_are_those_of_its_logits():
+    logits = np.random.default_rng(1).normal(0, 3, (4, 20))
+    rows = to_rows(batch(OK, Outcome(error=("empty", "e")), OK, OK), softmax(logits, axis=1).astype("f4"), CARD, 5)
+    assert [rows[name].null_count for name in ANSWER] == [1, 1, 1, 1]
+    assert all(rows[name][1].as_py() is None for name in ANSWER)
+    for row in (0, 2, 3):
+        centred = logits[row] - logits[row].mean()
+        kept = np.array(rows["log_probabilities"][row].as_py())
+        assert kept == pytest.approx(log_softmax(logits[row]), rel=2**-11)
+        assert rows["entropy"][row].as_py() == pytest.approx(entropy(softmax(logits[row])), rel=1e-5)
+        assert rows["logsumexp"][row].as_py() == pytest.approx(logsumexp(centred), rel=1e-5)
+        assert rows["top_logit"][row].as_py() == pytest.approx(centred.max(), rel=1e-5)
+
+
+def test_a_certain_answer_has_finite_figures():
+    rows = to_rows(batch(OK), np.array([[1, 0, 0]], np.float32), toy_card(), 3)
+    floor = -87.3365  # ln of the smallest normal 32-bit number
+    kept = [0.0, -87.3125, -87.3125]
+    figures = [pytest.approx(0, abs=1e-30), *[pytest.approx(-floor * 2 / 3)] * 2, kept]
+    assert [rows[name][0].as_py() for name in ANSWER] == figures
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("auto", 3), ("all", 3), ("top", None)])
+def test_all_probabilities_are_kept_if_wanted(keep, kept):
+    column = to_rows(batch(OK), np.eye(1, 3, dtype=np.float32), toy_card(), 1, keep)["log_probabilities"]
+    assert [value and len(value) for value in column.to_pylist()] == [kept]
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(1024, True), (1025, False)])
+def test_very_many_probabilities_are_not_kept_by_default(classes, kept):
+    card = toy_card(folders=tuple(map(str, range(classes))))
+    column = to_rows(batch(OK), np.eye(1, classes, dtype=np.float32), card, 1)["log_probabilities"]
+    assert (column.null_count == 0) is kept
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    probabilities = softmax(np.random.default_rng(2).normal(0, 4, (64, 20)), axis=1).astype("f4")
+    together = to_rows(batch(*[OK] * 64), probabilities, CARD, 5).drop_columns(["image"])
+    for row in range(64):
+        alone = to_rows(batch(OK), probabilities[row : row + 1], CARD, 5).drop_columns(["image"])
+        assert alone.equals(together.slice(row, 1))
 
 
 def test_ties_break_by_class_index():

@@ -7,7 +7,6 @@ from typing import Any
 
 import duckdb
 import pandas as pd
-import pyarrow as pa
 import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
@@ -36,6 +35,10 @@ TABLES = {
     "mistakes.parquet": MISTAKES,
     "per_class.parquet of a comparison": CLASS_CHANGES,
     "flips.parquet of a comparison": FLIPS,
+}
+TYPES = {
+    "top_k": "list of (label, class_index, probability)",
+    "log_probabilities": "list of halffloat",
 }
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
 RED, GREEN, BLUE = (0.8, 0.15, 0.05), (0.25, 0.65, 0.1), (0.375, 0.0, 0.625)
@@ -66,7 +69,7 @@ def test_columns_are_described_as_in_the_file(title: str) -> None:
     expected = [
         (
             f"`{field.name}`",
-            str(field.type) if not pa.types.is_list(field.type) else "list of (label, class_index, probability)",
+            TYPES.get(field.name, str(field.type)),
             field.metadata[b"description"].decode(),
         )
         for field in TABLES[title]

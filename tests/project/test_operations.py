@@ -2,19 +2,17 @@
 
 import re
 import shlex
-from datetime import date
 from pathlib import Path
 from typing import get_args
 
 import click
 import pytest
 import yaml
+from commands import batchland
 
 from batchland import errors
 from batchland.cli.main import main
-from batchland.nightly.job import load_job
 from batchland.nightly.run_record import Outcome
-from batchland.nightly.runner import run_night
 
 FOLDER = Path(__file__).parents[2]
 TEXT = (FOLDER / "docs" / "operations.md").read_text()
@@ -71,10 +69,10 @@ def test_documented_files_are_the_files_of_a_night(tmp_path, toy_model, colour_f
         f'images = "{colour_folders}"\nmodel = "{toy_model}"\noutput = "predictions/nightly"\n'
         f'[evaluation]\nlabels = "{colour_folders}"\n'
     )
-    run_night(load_job(job), date(2026, 11, 23), future=True)
+    batchland("run", job, "--date", "2026-11-23", "--future")
     table = TEXT[TEXT.index("| path | what |") : TEXT.index("Back up `runs/`")]
     named = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     left = [name.replace("MODEL", "toy") for name in named if not re.search(r"NAME|\.parts|\.lock|cron\.log", name)]
-    assert len(left) == 5
+    assert len(left) == 7
     for name in left:
         assert (tmp_path / name).exists(), name

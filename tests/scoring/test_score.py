@@ -314,6 +314,19 @@ def test_an_output_folder_with_the_suffix_of_another_format_is_rejected(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "toy.onnx"]
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_name_too_long_for_the_files_beside_it_is_rejected(tmp_path, photos, toy_model, folder):
+    longest = "ü" * 120 + ("12345678" if folder else ".parquet")  # 248 bytes
+    score(photos, tmp_path / longest, options(toy_model))
+    assert len(labels(tmp_path / longest)) > 0
+    with pytest.raises(UsageError) as caught:
+        score(photos, tmp_path / f"a{longest}", options(toy_model))
+    assert str(caught.value).endswith(
+        ": its name has 249 bytes, and only 248 leave room for the names of the files beside it; give a shorter one"
+    )
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("a")] == []
+
+
 def test_a_run_that_cannot_write_leaves_no_parts(photos, toy_model):
     with pytest.raises(OutputError) as caught:
         score(photos, "/proc/p.parquet", options(toy_model))

@@ -25,6 +25,7 @@ from batchland.trend.options import TrendOptions
 from batchland.trend.page import render
 from batchland.trend.plots import Calendar, Value, line_plot
 from batchland.trend.schema import TREND
+from batchland.trend.timeline import WIDE
 from batchland.trend.write import write_trend
 
 LABELS = ("Red Tower", "Green Hill", "Blue Lake")
@@ -262,7 +263,7 @@ def test_every_kind_of_night_makes_a_page(records):
     coordinates = [
         float(number) for numbers in re.findall(r'points="([^"]+)"', page) for number in re.split("[ ,]", numbers)
     ]
-    assert all(0 <= number <= 420 for number in coordinates)
+    assert all(0 <= number <= WIDE for number in coordinates)
     assert "nan" not in page
 
 
@@ -380,4 +381,4 @@ def test_a_night_without_predictions_breaks_the_lines():
     page = render(measure(records))
     lines = re.findall(r'<polyline class="line" points="([^"]+)"', page)
     assert {len(line.split()) for line in lines} == {2, 3}
-    assert "<title>2024-10-03: missing_input</title>" in page
+    assert "<title>2024-10-03: missing input</title>" in page

@@ -1,11 +1,12 @@
 """One listed image: its name, its location, and how to read its bytes."""
 
 import errno
+import hashlib
 import os
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from batchland.errors import ErrorCode, ImageError
 from batchland.system.retries import Retries
@@ -23,6 +24,15 @@ class ImageFile(NamedTuple):
     size: int
     modified_us: int
     """Microseconds since 1970, UTC."""
+
+    def facts(self) -> dict[str, Any]:
+        """What an image's outcome says about its file."""
+        return {"file_size": self.size, "modified_us": self.modified_us, "sha256": content_hash(self.data)}
+
+
+def content_hash(data: bytes) -> str:
+    """sha256 of an image file's content, hexadecimal: files with the same hash are the same."""
+    return hashlib.sha256(data).hexdigest()
 
 
 class ChangedError(OSError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from batchland.errors import ImageError, UsageError
+from batchland.errors import ImageError, NoSuchImagesError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.folder import kind_by_name, walk
 from batchland.images.sources.refs import ChangedError, Ignored, ImageFile, ImageRef
@@ -54,6 +54,12 @@ class Remote:
             return walk("" if key == "./" else key, _Lister(self._files, self._all_files, Counter()).entries)
         return iter([self._files.ref(key)])
 
+    def changed_at(self) -> float:
+        """The newest modification time below the folder, Unix time; of all files, images or not."""
+        lister = _Lister(self._files, True, Counter(), self._first_infos())
+        times = (ref.store.facts(ref.path)[1] for ref in walk("", lister.entries) if ref.error is None)
+        return max(times, default=0) / 1e6
+
     def names(self) -> list[str]:
         """Names of the files directly in the folder. Raises as `images` does."""
         skip = len(self._files.path("")) + 1
@@ -68,7 +74,7 @@ class Remote:
         with suppress(OSError):
             if self._files.location.filesystem.get_file_info(self._files.location.path).is_file:
                 raise UsageError(f"{self.name}: is not a folder; give the folder that contains it")
-        raise UsageError(f"{self.name}: does not exist; give a folder of images")
+        raise NoSuchImagesError(f"{self.name}: does not exist; give a folder of images")
 
 
 @dataclass

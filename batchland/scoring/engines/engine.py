@@ -17,6 +17,7 @@ from batchland.models.session import OpenModel, Session
 from batchland.predictions.parts import Entry, PartSpec, PartSummary
 from batchland.predictions.rows import to_rows
 from batchland.predictions.schema import WrittenFile
+from batchland.scoring.options import ScoreSettings
 
 MAX_CPU_CALLS: Final = 4
 """Calls of the model at once on a CPU; each takes memory for the activations of its batch."""
@@ -133,7 +134,7 @@ def require_probabilities(scored: Scored, model: Path) -> None:
         )
 
 
-def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
+def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Scored:
     """Rows of a batch. The model is not called if all images have failed."""
     outcomes = list(batch.outcomes)
     decoded_on_cpu = []
@@ -143,7 +144,10 @@ def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
         outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess)
         facts = outcomes[row]
         outcomes[row] = outcome._replace(
-            file_size=facts.file_size, modified_us=facts.modified_us, read_seconds=facts.read_seconds
+            file_size=facts.file_size,
+            modified_us=facts.modified_us,
+            sha256=facts.sha256,
+            read_seconds=facts.read_seconds,
         )
         decoded_on_cpu.append(row)
         return pixels
@@ -154,7 +158,7 @@ def score_batch(batch: Batch, session: Session, top_k: int) -> Scored:
         probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
-        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, top_k),
+        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, options.top_k, options.probabilities),
         sum(outcome.read_seconds for outcome in outcomes),
         sum(outcome.decode_seconds for outcome in outcomes),
         infer_seconds,

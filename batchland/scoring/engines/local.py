@@ -85,7 +85,7 @@ class LocalEngine:
     def _scored(self, batches: Iterable[Batch], guard: CrashGuard) -> Iterator[Scored]:
         def score(batch: Batch) -> Scored:
             with guard.noted(batch.refs[row] for row in batch.encoded):
-                return score_batch(batch, self.model, self._options.top_k)
+                return score_batch(batch, self.model, self._options)
 
         in_progress: deque[Future[Scored]] = deque()
         pool = ThreadPoolExecutor(self._calls, "infer")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import InputError, UsageError
-from batchland.predictions.schema import SHARD_PREDICTIONS
+from batchland.predictions.schema import SHARD_PREDICTIONS, complete_columns
 from batchland.scoring.merge.check import FinishedShard
 from batchland.scoring.shard import CONTAINER_SHIFT
 
@@ -113,6 +113,7 @@ def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
             for number in range(pq.read_metadata(path).num_row_groups):
                 with path.open("rb") as opened, pq.ParquetFile(opened) as parquet:
                     table = parquet.read_row_group(number, use_threads=False)
-                yield from table.replace_schema_metadata(None).cast(SHARD_PREDICTIONS).combine_chunks().to_batches()
+                for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
+                    yield complete_columns(rows, SHARD_PREDICTIONS)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: cannot be read any more ({error}); run the command again") from error

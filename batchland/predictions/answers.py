@@ -1,0 +1,36 @@
+"""What a model's probabilities tell about its answer as a whole.
+
+The model ends in softmax, which keeps only the differences of the logits: the logarithms of the probabilities are the
+logits less a constant. So logits are given here less their mean over the classes. Training leaves that mean nearly
+constant, because the gradient of the cross-entropy sums to zero over the classes.
+"""
+
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+
+from batchland.models.contract import Probabilities
+
+_SMALLEST: Final = np.finfo(np.float32).tiny
+"""A smaller probability counts as this one, 1.2e-38. Its logarithm is -87.3."""
+
+
+class Answers(NamedTuple):
+    """Figures of n answers, float32. A row's figures depend on no other row."""
+
+    log_probabilities: Probabilities
+    """Natural logarithms, [n, classes]."""
+    entropy: Probabilities
+    """Of the probabilities, nats, [n]."""
+    logsumexp: Probabilities
+    """Logarithm of the sum of the exponentials of the centred logits, [n]; its negative is called energy."""
+    top_logit: Probabilities
+    """The largest centred logit, [n]."""
+
+    @classmethod
+    def of(cls, probabilities: Probabilities) -> Self:
+        """probabilities: finite, [n, classes]."""
+        logs = np.log(np.clip(probabilities, _SMALLEST, 1))
+        logsumexp = -logs.mean(axis=1)  # ln p = z - logsumexp(z), and the mean of the centred z is 0
+        entropy = np.maximum(-(np.exp(logs) * logs).sum(axis=1), 0)
+        return cls(logs, entropy, logsumexp, logs.max(axis=1) + logsumexp)

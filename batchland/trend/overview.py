@@ -1,0 +1,195 @@
+"""All jobs below one folder of records: how the last nights of each ended, and where their files are.
+
+The jobs with problems come first. `write_overview` makes a page of it; see batchland/trend/write.py.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Final, Literal, NamedTuple
+from urllib.parse import quote
+
+from batchland.nightly.dates import without_future
+from batchland.nightly.history import gate_state
+from batchland.nightly.record_files import LOG_FILE, RUN_FILE, job_names, read_runs
+from batchland.nightly.run_record import ModelRun, Outcome, RunRecord, last_good
+from batchland.system.text import count, counted, first_few, images, interval, percent, visible
+
+NIGHTS: Final = 30
+"""Nights of a job on the page, the latest ones."""
+TREND_FILE: Final = "trend.html"
+"""In the folder of a job's records."""
+
+Kind = Literal["failed", "warning", "open", "passed"]
+"""What a person has to do: act, look, wait, nothing. In this order on the page."""
+
+_KINDS: Final[dict[str, Kind]] = {"ok": "passed", "skipped": "open", "running": "open", "suspicious": "warning"}
+_SIGNS: Final[dict[Kind, str]] = {"failed": "✕", "warning": "!", "open": "–", "passed": "✓"}
+
+
+class Link(NamedTuple):
+    """A link to another file."""
+
+    text: str
+    href: str
+    """Relative to the page."""
+
+
+class StripNight(NamedTuple):
+    """One night in the row of the last nights."""
+
+    kind: Kind | None
+    """None: no record of that night."""
+    sign: str
+    title: str
+    href: str | None
+
+
+class ModelLine(NamedTuple):
+    """What one model did in the last night."""
+
+    name: str
+    facts: tuple[str, ...]
+    report: str | None
+    """Link to its report; None without labels, or if the report was deleted."""
+
+
+class JobView(NamedTuple):
+    """One job on the page."""
+
+    name: str
+    anchor: str
+    kind: Kind
+    """Of the last night."""
+    outcome: str
+    night: date
+    sentence: str
+    """The error of the last night, with what to do; or that nothing went wrong."""
+    warnings: tuple[str, ...]
+    models: tuple[ModelLine, ...]
+    strip: tuple[StripNight, ...]
+    """Oldest first."""
+    last_good: date | None
+    links: tuple[Link, ...]
+    finished: str | None
+    """When the last attempt ended, ISO 8601."""
+    step: int | None
+    """Usual days from night to night; None if there are too few nights to tell."""
+
+
+def job_views(runs: Path, today: date) -> list[JobView]:
+    """All jobs with a record below `runs`, those with problems first, then by name. Nights after `today` are left out.
+
+    A record that cannot be read is left out with a warning in the log.
+    """
+    names = job_names(runs)
+    found = [(name, without_future(read_runs(runs / name, newest=NIGHTS), today)) for name in names]
+    views = [_view(runs, name, records, number) for number, (name, records) in enumerate(found, 1) if records]
+    order = list(_SIGNS)
+    return sorted(views, key=lambda view: (order.index(view.kind), view.name))
+
+
+def overview_headline(views: Sequence[JobView]) -> str:
+    """How many jobs ended well, and which did not."""
+    if not views:
+        return "No job has run yet."
+    parts = [f"{count(sum(view.kind == 'passed' for view in views))} of {counted(len(views), 'job')} ended well."]
+    for kind, what in (("failed", "Failed"), ("warning", "Suspicious"), ("open", "Not done")):
+        if names := [visible(view.name) for view in views if view.kind == kind]:
+            parts.append(f"{what}: {first_few(names, 5)}.")
+    return " ".join(parts)
+
+
+def kind_of(outcome: Outcome | str) -> Kind:
+    """What an outcome asks of a person."""
+    return _KINDS.get(outcome, "failed")
+
+
+def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> JobView:
+    last, good = records[-1], last_good(records)
+    step = _step([record.date for record in records])
+    return JobView(
+        name=name,
+        anchor=f"job-{number}",
+        kind=kind_of(last.outcome),
+        outcome=last.outcome.replace("_", " "),
+        night=last.date,
+        sentence=last.error or _quiet_sentence(last),
+        warnings=last.warnings,
+        models=tuple(_line(runs, model) for model in last.models),
+        strip=tuple(_strip(runs, name, records, step)),
+        last_good=good.date if good else None,
+        links=tuple(_links(runs, name, last)),
+        finished=last.deciding.finished_at,
+        step=step,
+    )
+
+
+def _quiet_sentence(record: RunRecord) -> str:
+    if record.outcome == "running":
+        return f"Runs since {record.deciding.started_at[:16].replace('T', ' ')}."
+    if record.outcome == "skipped":
+        return "There was nothing to score."
+    tries = len(record.attempts)
+    return "Ended well." if tries == 1 else f"Ended well, after {tries} attempts."
+
+
+def _line(runs: Path, model: ModelRun) -> ModelLine:
+    facts = [model.state.replace("_", " ")] if model.counts is None else []
+    if model.counts:
+        facts.append(images(model.counts.listed))
+        facts.append(f"{count(model.counts.failed)} failed")
+    report = None
+    if model.evaluation:
+        top1 = model.evaluation.figures.top1
+        facts.append(f"accuracy {percent(top1.value)} ({interval(top1)})" if top1 else "every image failed")
+        if state := gate_state(model):
+            facts.append(f"gates {state.replace('_', ' ')}")
+        report = _existing(runs, Path(model.evaluation.report) / "report.html")
+    return ModelLine(model.name, tuple(facts), report)
+
+
+def _step(days: Sequence[date]) -> int | None:
+    """The usual number of days from one night to the next."""
+    gaps = [(after - before).days for before, after in pairwise(days)]
+    return round(median(gaps)) if len(gaps) >= 2 else None
+
+
+def _strip(runs: Path, name: str, records: Sequence[RunRecord], step: int | None) -> Iterator[StripNight]:
+    """The nights, and for a daily job the days without a record."""
+    by_date = {record.date: record for record in records}
+    days = sorted(by_date)
+    if step == 1:
+        days = [days[-1] - timedelta(days=back) for back in reversed(range(min(NIGHTS, (days[-1] - days[0]).days + 1)))]
+    for day in days:
+        record = by_date.get(day)
+        if record is None:
+            yield StripNight(None, "", f"{day}: no record", None)
+            continue
+        kind = kind_of(record.outcome)
+        reports = [_line(runs, model).report for model in record.models]
+        href = next((report for report in reports if report), None) or _existing(
+            runs, runs / name / str(day) / RUN_FILE
+        )
+        yield StripNight(kind, _SIGNS[kind], f"{day}: {record.outcome.replace('_', ' ')}", href)
+
+
+def _links(runs: Path, name: str, last: RunRecord) -> Iterator[Link]:
+    folder = runs / name / str(last.date)
+    others = [("comparison", Path(path) / "report.html") for path in last.comparisons]
+    for text, path in (
+        ("trend", runs / name / TREND_FILE),
+        *others,
+        ("record", folder / RUN_FILE),
+        ("log", folder / LOG_FILE),
+    ):
+        if href := _existing(runs, path):
+            yield Link(text, href)
+
+
+def _existing(runs: Path, path: Path) -> str | None:
+    """The link from the page to a file; None if the file is gone."""
+    return quote(os.path.relpath(path, runs)) if path.is_file() else None

@@ -1,0 +1,179 @@
+"""The page over all jobs: order, sentences, links, nights without a record; quiet and readable in a real browser."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from commands import batchland
+from nights import model_run, night
+
+from batchland.nightly.record_files import update_run
+from batchland.nightly.run_record import Outcome
+from batchland.trend.overview import ModelLine, StripNight, job_views, overview_headline
+from batchland.trend.write import write_night_pages, write_overview
+
+TODAY = date(2026, 11, 29)
+ERRORS = {"missing_input": "/in/2026-11-28: does not exist; wait for it", "gate_failed": "gate failed: top1 is 0.8"}
+
+
+def record(runs: Path, job: str, ago: int, outcome: Outcome = "ok", right: int | None = 80) -> Path:
+    """A record `ago` days before today, with a log and, where there are labels, a report."""
+    day = TODAY - timedelta(days=ago)
+    folder = runs / job / str(day)
+    run = model_run(right=right)
+    if run.evaluation:
+        report = folder / "report" / "toy"
+        report.mkdir(parents=True)
+        (report / "report.html").touch()
+        run = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"report": str(report)})})
+    models = () if outcome == "missing_input" else (run,)
+    update_run(folder, night(day, *models, outcome=outcome, error=ERRORS.get(outcome), job=job))
+    (folder / "log.jsonl").touch()
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A good job, one without its delivery, and a weekly one that was skipped."""
+    runs = tmp_path / "runs"
+    for ago in (5, 4, 2, 1):
+        record(runs, "good", ago)
+    record(runs, "bad # 1", 3)
+    record(runs, "bad # 1", 2, "gate_failed")
+    record(runs, "bad # 1", 1, "missing_input")
+    for ago in (22, 15, 8):
+        record(runs, "weekly", ago, "skipped", right=None)
+    return runs
+
+
+def test_jobs_with_problems_come_first(runs):
+    views = job_views(runs, TODAY)
+    assert [(view.name, view.kind, view.outcome, view.sentence) for view in views] == [
+        ("bad # 1", "failed", "missing input", "/in/2026-11-28: does not exist; wait for it"),
+        ("weekly", "open", "skipped", "There was nothing to score."),
+        ("good", "passed", "ok", "Ended well."),
+    ]
+    assert [(view.step, view.last_good and view.last_good.day) for view in views] == [(1, 26), (7, None), (1, 28)]
+    assert overview_headline(views) == "1 of 3 jobs ended well. Failed: bad # 1. Not done: weekly."
+    assert overview_headline([]) == "No job has run yet."
+
+
+def test_links_are_relative_and_only_to_files_that_exist(runs):
+    (runs / "bad # 1" / "2026-11-26" / "report" / "toy" / "report.html").unlink()
+    bad, _, good = job_views(runs, TODAY)
+    assert bad.models == ()
+    assert good.models == (
+        ModelLine(
+            "toy",
+            ("100 images", "0 failed", "accuracy 80.0% (71.1 to 86.7%)"),
+            "good/2026-11-28/report/toy/report.html",
+        ),
+    )
+    assert bad.links == (
+        ("record", "bad%20%23%201/2026-11-28/run.json"),
+        ("log", "bad%20%23%201/2026-11-28/log.jsonl"),
+    )
+    assert bad.strip == (
+        StripNight("passed", "✓", "2026-11-26: ok", "bad%20%23%201/2026-11-26/run.json"),
+        StripNight("failed", "✕", "2026-11-27: gate failed", "bad%20%23%201/2026-11-27/report/toy/report.html"),
+        StripNight("failed", "✕", "2026-11-28: missing input", "bad%20%23%201/2026-11-28/run.json"),
+    )
+
+
+def test_a_daily_job_shows_days_without_a_record(runs):
+    good = job_views(runs, TODAY)[-1]
+    assert [(each.title, each.kind) for each in good.strip] == [
+        ("2026-11-24: ok", "passed"),
+        ("2026-11-25: ok", "passed"),
+        ("2026-11-26: no record", None),
+        ("2026-11-27: ok", "passed"),
+        ("2026-11-28: ok", "passed"),
+    ]
+
+
+def test_nights_in_the_future_and_other_folders_are_left_out(runs):
+    record(runs, "good", -400, "gate_failed")
+    (runs / "not-a-job").mkdir()
+    (runs / "a-file").touch()
+    (runs / "good" / "latest").symlink_to("2026-11-28")
+    assert [(view.name, view.outcome) for view in job_views(runs, TODAY)][1:] == [("weekly", "skipped"), ("good", "ok")]
+
+
+def test_jobs_that_end_together_are_all_on_the_page(tmp_path):
+    def end(number: int) -> None:
+        record(tmp_path, f"job-{number}", 1)
+        write_night_pages(tmp_path / f"job-{number}", TODAY)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(end, range(8)))
+    page = (tmp_path / "index.html").read_text()
+    assert "8 of 8 jobs ended well." in page
+    assert [f'href="job-{number}/trend.html"' in page for number in range(8)].count(True) == 8
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_page_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    record(tmp_path, "job", 1)
+    (tmp_path / "index.html").mkdir()
+    write_night_pages(tmp_path / "job", TODAY)
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{tmp_path}/index.html: cannot be written (Is a directory)"
+    ]
+    assert (tmp_path / "job" / "trend.html").exists()
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = batchland("index")
+    assert (result.exit_code, result.stdout) == (0, "Jobs: runs/index.html.\n")
+    assert "No job has run yet." in Path("runs/index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@needs_browser
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_the_page_is_quiet_structured_and_fits(browser, runs, size, scheme):
+    record(runs, "<script>window.hacked=1<script>".replace("/", ""), 1)
+    page = write_overview(runs, TODAY)
+    with opened(browser, page, size, scheme, offline=True) as found:
+        assert_structured(found.page)
+        width = found.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert width[0] <= width[1]
+        assert texts_of_poor_contrast(found.page) == []
+        assert found.page.evaluate("window.hacked") is None
+        marked = found.page.locator("article:first-of-type .strip li").all_inner_texts()
+        assert marked == ["✓", "✕", "✕"]
+
+
+@needs_browser
+def test_a_click_opens_the_report_of_a_night(browser, runs):
+    page = write_overview(runs, TODAY)
+    with opened(browser, page) as found:
+        found.page.get_by_role("link", name="2026-11-27: gate failed").click()
+        assert found.page.url.endswith("/bad%20%23%201/2026-11-27/report/toy/report.html")
+        found.requested.pop()
+
+
+@needs_browser
+@pytest.mark.parametrize(("hours", "notice"), [(20, ""), (40, "Overdue: good.")])
+def test_an_old_page_says_which_jobs_are_overdue(browser, tmp_path, hours, notice):
+    """The last night of `good` ended at two o'clock of the 29th and one minute."""
+    for ago in (3, 2, 1):
+        record(tmp_path, "good", ago)
+    record(tmp_path, "new", 1)
+    page = write_overview(tmp_path, TODAY)
+    with opened(browser, page) as found:
+        found.page.clock.set_fixed_time(datetime(2026, 11, 29, 2, tzinfo=UTC) + timedelta(hours=hours))
+        found.page.reload()
+        shown = found.page.locator("#overdue").inner_text()
+        assert shown.partition(" No night")[0] == notice
+        found.requested.pop()
