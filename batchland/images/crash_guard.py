@@ -32,13 +32,14 @@ _log = logging.getLogger("batchland")
 class CrashGuard:
     """Context manager. Its `load` works like `load_image`, but decodes suspects in a subprocess. Thread-safe.
 
-    folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images.
+    folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images. signals:
+    measure the suspects' pictures.
     """
 
-    def __init__(self, folder: Path, timeout: float, decode: Decode = decode_image) -> None:
+    def __init__(self, folder: Path, timeout: float, decode: Decode = decode_image, *, signals: bool = False) -> None:
         self._notes_path = folder / "in-hand"
         self._suspects_path = folder / "suspects"
-        self._isolated = SubprocessDecoder(timeout)
+        self._isolated = SubprocessDecoder(timeout, signals=signals)
         self._isolation_failed = False
         self._decode = decode
         self._thread = threading.local()
@@ -133,12 +134,21 @@ class CrashGuard:
                 os.pwrite(self._notes, len(name).to_bytes(2) + name, slot * _NOTE_BYTES)
 
 
+def note_suspects(folder: Path, names: Iterable[str]) -> None:
+    """Let the CrashGuard of that folder decode these images in a subprocess. Raises OSError."""
+    replace_file(folder / "suspects", b"\0".join(sorted(_cut(name) for name in names)))
+
+
 def _in_flight(count: int) -> str:
     return "the image that was being decoded is" if count == 1 else f"the {count} images that were being decoded are"
 
 
 def _key(ref: ImageRef) -> bytes:
-    return ref.name.encode()[: _NOTE_BYTES - 2]
+    return _cut(ref.name)
+
+
+def _cut(name: str) -> bytes:
+    return name.encode()[: _NOTE_BYTES - 2]
 
 
 def _read_notes(path: Path) -> list[bytes]:

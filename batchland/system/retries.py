@@ -70,6 +70,11 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno not in _FINAL_ERRORS
 
 
+def storage_failed(error: OSError) -> bool:
+    """Whether the storage is at fault. Otherwise, the path is wrong or not permitted."""
+    return may_pass(error) and not isinstance(error, PermissionError)
+
+
 # No retry library: importing it at start is slow, and importing it here may fail for lack of file descriptors.
 def _again(action: Callable[[], Result], first_wait: float) -> Result:
     for wait in _WAITS[:-1]:

@@ -21,8 +21,35 @@ from toys import COLOURS, picture
 FAULTS = Path(__file__).parents[1] / "faults"
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 KINDS = ("open", "read", "write", "truncate", "fsync", "close", "rename", "mkdir", "unlink", "stat", "list", "flock")
-SCENARIOS = ("score", "score-folder", "overwrite", "overwrite-folder", "retry", "retry-folder", "merge", "images")
-"""`images`: `score`, with the calls below the folder of images failing."""
+SCENARIOS = (
+    "score",
+    "score-folder",
+    "overwrite",
+    "overwrite-folder",
+    "retry",
+    "retry-folder",
+    "merge",
+    "images",
+    "evaluate",
+    "predictions",
+    "night",
+)
+"""`images` and `predictions`: `score` and `evaluate`, with the calls below the folder that they read failing."""
+NIGHT = "2026-11-23"
+JOB = """
+root = ".."
+images = "photos"
+model = "toy.onnx"
+output = "work/out"
+device = "cpu"
+batch_size = 4
+part_size = 8
+
+[evaluation]
+labels = "labels.csv"
+brightness_sample = 0
+resamples = 200
+"""
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="a library is preloaded, as on Linux"),
@@ -109,12 +136,16 @@ def project(tmp_path_factory, driver: Driver) -> Path:
 
     root = tmp_path_factory.mktemp("project")
     write_toy_model(root / "toy.onnx")
+    labels = ["image,label\n"]
     for number in range(20):
         data = picture(list(COLOURS.values())[number % 3])
         (root / "photos" / f"camera-{number // 10}").mkdir(parents=True, exist_ok=True)
         name = f"camera-{number // 10}/{number:02}.jpg"
         (root / "photos" / name).write_bytes(data[: len(data) // 2] if number % 10 == 7 else data)
+        labels.append(f"{name},{list(COLOURS)[number % 3]}\n")
+    (root / "labels.csv").write_text("".join(labels))
     (root / "work").mkdir()
+    (root / "work/job.toml").write_text(JOB)
     return root
 
 
@@ -146,6 +177,11 @@ def prepare(tmp_path_factory, project: Path, driver: Driver, folder: Path):
         elif name.startswith("overwrite"):
             run([*score, "--top-k", "1"])
             command = [*score, "--overwrite"]
+        elif name in ("evaluate", "predictions"):
+            run([*SCORE, "--out", "read/p.parquet"])
+            command = ["evaluate", "read/p.parquet", "--labels", "labels.csv", "--out", "work/report"]
+        elif name == "night":
+            command = ["run", "work/job.toml", "--date", NIGHT]
         elif name.startswith("retry"):
             run(score)
             (folder / "photos/camera-1/17.jpg").write_bytes(picture(list(COLOURS.values())[17 % 3]))
@@ -153,7 +189,7 @@ def prepare(tmp_path_factory, project: Path, driver: Driver, folder: Path):
         before = tmp_path_factory.mktemp("before") / "w"
         reset(before, folder)
         run(command)
-        below = "photos" if name == "images" else "work"
+        below = {"images": "photos", "predictions": "read"}.get(name, "work")
         made[name] = Scenario(command, below, before, contents(folder / "work"))
         return made[name]
 

@@ -9,8 +9,10 @@ from functools import cached_property
 from typing import IO, Final
 from urllib.parse import quote, unquote
 
-from batchland.errors import NoSuchImagesError, UsageError
+from batchland.errors import InputError, NoSuchImagesError, UsageError
+from batchland.images.sources.refs import retries
 from batchland.system.names import display_path
+from batchland.system.retries import storage_failed
 from batchland.system.urls import display_url, is_url, local_path
 
 _DESCRIPTORS: Final = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
@@ -74,20 +76,24 @@ def check_file(location: str) -> None:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a local regular file, or a descriptor of this process such as /dev/stdin. Raises UsageError.
+    """Open a local regular file, or a descriptor of this process such as /dev/stdin.
 
-    A named pipe is refused: without a writer it would hang.
+    A named pipe is refused: without a writer it would hang. Raises UsageError, or InputError if the storage fails.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - for the caller
+        file = open(retries.call(lambda: os.open(path, flags)), "rb")  # noqa: SIM115 - for the caller
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISREG(mode) or path.startswith(_DESCRIPTORS):
             os.set_blocking(file.fileno(), True)
             return file
         file.close()
     except OSError as error:
+        problem = f"{display_location(path)}: cannot be opened ({error.strerror})"
+        if storage_failed(error):
+            raise InputError(problem) from error
         kind = NoSuchImagesError if isinstance(error, FileNotFoundError) else UsageError
-        raise kind(f"{display_location(path)}: cannot be opened ({error.strerror}); give a file") from error
+        raise kind(f"{problem}; give a file") from error
     raise UsageError(f"{display_location(path)}: is not a regular file, so it may never end; give a file")
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from batchland.errors import UsageError
+from batchland.errors import InputError, UsageError
 from batchland.images.sources import refs
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
+from batchland.system.retries import storage_failed
 
 IMAGE_EXTENSIONS: Final = frozenset(
     (
@@ -67,15 +68,17 @@ def list_images(
     links only. A folder that cannot be listed, even after retries, is yielded as a ref with the error `unreadable` and
     becomes a failed row. Counts skipped files in `ignored`.
 
-    Raises UsageError if `root` is not a folder.
+    Raises UsageError if `root` is not a folder, InputError if its storage fails even after retries.
     """
     top = os.fsencode(root)
     try:
-        problem = None if stat.S_ISDIR(os.stat(top).st_mode) else "is not a folder"
+        problem = None if stat.S_ISDIR(refs.retries.call(lambda: os.stat(top)).st_mode) else "is not a folder"
     except (FileNotFoundError, NotADirectoryError):
         problem = "does not exist"
     except OSError as error:
         problem = f"cannot be opened ({error.strerror})"
+        if storage_failed(error):
+            raise InputError(f"{display_name(top)}: {problem}") from error
     if problem:
         raise UsageError(f"{display_name(top)}: {problem}; give a folder of images")
     counts = ignored.counts if ignored is not None else Counter()

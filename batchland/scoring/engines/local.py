@@ -16,6 +16,7 @@ from batchland.models.session import open_session
 from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
+from batchland.system.memory import keep_freed_memory
 
 LEAST_MEMORY: Final = 256 << 20
 """Bytes that must be free before a session is opened: threads, buffers and a small model."""
@@ -27,13 +28,17 @@ class LocalEngine:
     On a CPU several batches are in the model at once, each with few threads of onnxruntime: in a call with many
     threads, each of them waits for the others at every layer, and longer still when decoding threads take their cores.
 
-    cores: to divide among calls and decoding threads; by default `usable_cores()`.
+    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: the model file's bytes, if
+    already read.
 
     Raises ModelError or DeviceError if the model cannot be opened.
     """
 
-    def __init__(self, model: Path, options: ScoreOptions, *, cores: int | None = None) -> None:
+    def __init__(
+        self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: bytes | None = None
+    ) -> None:
         require_memory(LEAST_MEMORY)
+        keep_freed_memory()
         self._cores = cores = cores or usable_cores()
         threads = options.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
         self.model = open_session(
@@ -42,6 +47,8 @@ class LocalEngine:
             intra_op_threads=threads,
             batch_size=options.batch_size,
             decode=options.decode,
+            content=content,
+            keep_copy=True,
         )
         on_cpu = self.model.device == "cpu"
         self._calls = min(MAX_CPU_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once
@@ -57,10 +64,11 @@ class LocalEngine:
         self, images: Iterable[ImageRef | None], notes_dir: Path, on_wait: Callable[[], None]
     ) -> Generator[Scored, None, None]:
         """See `Engine.score`. Raises ModelError if onnxruntime fails, InputError if the storage does not answer."""
-        decoding: Decode = decode_image
+        signals = self._options.signals
+        decoding: Decode = partial(decode_image, signals=signals)
         if self.model.decoder:
-            decoding = partial(keep_jpegs_encoded, checked=not self.model.decoder_is_strict)
-        with CrashGuard(notes_dir, self._options.timeout, decoding) as guard:
+            decoding = partial(keep_jpegs_encoded, checked=not self.model.decoder_is_strict, signals=signals)
+        with CrashGuard(notes_dir, self._options.timeout, decoding, signals=signals) as guard:
             loader = BatchLoader(
                 images,
                 self.model.card.preprocess,

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchland.errors import ImageError, UsageError
+from batchland.errors import ImageError, InputError, UsageError
+from batchland.images.sources import refs
 from batchland.images.sources.folder import list_for_retry, list_images
 from batchland.images.sources.refs import MAX_FILE_BYTES, Ignored, ImageRef, read_image
 from batchland.images.sources.selection import select_images
 from batchland.system.names import display_name, file_name
+from batchland.system.retries import Retries
 
 
 def tree(root, *names: str | bytes):
@@ -155,6 +157,18 @@ def test_temporary_errors_of_listing_and_reading_are_retried(tmp_path, monkeypat
     assert (ref.name, ignored.counts) == ("a.jpg", {".txt": 1})
     monkeypatch.setattr(os, "open", failing(os.open, OSError(errno.EIO, "I/O error"), OSError(errno.ESTALE, "Stale")))
     assert read_image(ref).data == b"x"
+
+
+def test_storage_error_of_the_root_is_retried_and_no_usage_error(tmp_path, monkeypatch):
+    tree(tmp_path, "in/a.jpg")
+    broken = OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr(os, "stat", failing(os.stat, broken))
+    assert names(tmp_path / "in") == ["a.jpg"]
+    monkeypatch.setattr(os, "stat", failing(os.stat, *[broken] * 100))
+    monkeypatch.setattr(refs, "retries", Retries(first_wait=0))
+    with pytest.raises(InputError) as caught:
+        list_images(tmp_path / "in")
+    assert str(caught.value).endswith("in: cannot be opened (Input/output error)")
 
 
 def test_file_written_to_while_it_is_read_is_read_again(tmp_path, monkeypatch):
