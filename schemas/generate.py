@@ -15,6 +15,7 @@ from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RunR
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
     CONFUSION,
+    CURVES,
     FLIPS,
     MISTAKES,
     OUTCOMES,
@@ -55,6 +56,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "shard_predictions": (SHARD_PREDICTIONS, "A part of a shard: one row per image of it, in listing order."),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
+    "curves": (CURVES, "Points of each class's precision-recall and ROC curve."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
     "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
     "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),
