@@ -27,6 +27,7 @@ from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
 from batchland.nightly.job_fields import (
+    ClockTime,
     DatedLocation,
     Duration,
     JobLocation,
@@ -96,6 +97,9 @@ class Job(ScoreSettings):
     """The folder is still growing until nothing in it has changed for this long."""
     time_limit: Duration | None = None
     """A run stops after this time, after a whole batch; the next one resumes there."""
+    finish_by: ClockTime | None = None
+    """Time of the day, local, like "06:00". A minute after the start the end is estimated, with a warning and a
+    notification if it will be later. At that time a run stops as at time_limit."""
     runs: JobPath = Path("runs")
     """Folder of the records: runs/NAME/DATE/run.json, log and reports."""
     metrics: JobPath | None = None

@@ -44,6 +44,22 @@ Duration = Annotated[
 ]
 
 
+def _clock_time(value: object) -> object:
+    if isinstance(value, str):
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+            raise ValueError('is not a time of the day; write it like "06:00"')
+        return dt.time.fromisoformat(value)
+    return value
+
+
+ClockTime = Annotated[
+    dt.time,
+    BeforeValidator(_clock_time),
+    PlainSerializer(lambda time: f"{time:%H:%M}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$", "examples": ["06:00"]}),
+]
+
+
 def below_root(path: Path, info: ValidationInfo) -> Path:
     """The path, a relative one below the job's `root`."""
     return Path(info.context["root"], path.expanduser()) if info.context else path

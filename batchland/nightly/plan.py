@@ -75,6 +75,8 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
+    if job.finish_by:
+        yield _Step(f"stop at {job.finish_by:%H:%M}, if it is not finished")
     if job.max_failed is not None:
         yield _Step(f"fail if more than {job.max_failed} images do")
     for expired in find_expired(job, night, records, today):

@@ -25,7 +25,7 @@ from batchland.errors import (
 )
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
-from batchland.nightly.run_record import Attempt, Deletion, ModelRun, Outcome, RunRecord
+from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
 from batchland.predictions.storage import display_location
 from batchland.system.files import replace_file
 
@@ -61,6 +61,7 @@ class Recorder:
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
         """Runs by the name of the model in the job. For a kept partition, the run names the model that made it."""
+        self.estimate: EndEstimate | None = None
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
@@ -142,6 +143,7 @@ class Recorder:
             config=self.job.placeholders.hide_all(self.job.model_dump(mode="json")),
             attempts=tuple(self._attempts),
             models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
+            estimate=self.estimate,
             comparisons=self.comparisons,
             deleted=tuple(self.deleted),
             warnings=tuple(self.warnings),

@@ -130,6 +130,17 @@ class ModelRun(Document):
     evaluation: NightEvaluation | None = None
 
 
+class EndEstimate(Document):
+    """When a run was expected to end. With `finish_by`, it is made a minute after the start."""
+
+    made_at: str
+    end: str
+    images: Count
+    """Images to score by the model that was scoring."""
+    images_done: Count
+    images_per_second: float
+
+
 class Deletion(Document):
     """What retention deleted of an old night."""
 
@@ -158,6 +169,8 @@ class RunRecord(Document):
     """In the order of their start."""
     models: tuple[ModelRun, ...] = ()
     """In the job's order."""
+    estimate: EndEstimate | None = None
+    """The first estimate of the end; None without `finish_by`, and for a run of less than a minute."""
     comparisons: tuple[str, ...] = ()
     """Absolute paths of the folders that compare each further model with the first."""
     deleted: tuple[Deletion, ...] = ()
