@@ -85,7 +85,7 @@ class Recorder:
                 path.replace(path.with_name(f"{RUN_FILE}.unreadable"))
                 self.warn(f"{error}; moved to {RUN_FILE}.unreadable")
         if self.before is not None:
-            partitions = {display_location(self.job.partition(name, self.night)): name for name in self.job.all_models}
+            partitions = {display_location(self.job.partition(name, self.night)): name for name in self.job.model_names}
             runs = {model.partition: model for model in self.before.models}
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
@@ -142,7 +142,7 @@ class Recorder:
             date=self.night,
             config=self.job.placeholders.hide_all(self.job.model_dump(mode="json")),
             attempts=tuple(self._attempts),
-            models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
+            models=tuple(self.models[name] for name in self.job.model_names if name in self.models),
             estimate=self.estimate,
             comparisons=self.comparisons,
             deleted=tuple(self.deleted),

@@ -101,6 +101,16 @@ class NightEvaluation(Document):
     """Label -> images, of classes whose labelled images all failed: no figure includes them."""
 
 
+class RegistryVersion(Document):
+    """The version of a model that a registry gave for a reference."""
+
+    registry: str
+    """Its folder or URL."""
+    reference: str
+    """As in the job: `landmarks@production`."""
+    version: str
+
+
 class ModelRun(Document):
     """The work of one model in one night."""
 
@@ -113,6 +123,8 @@ class ModelRun(Document):
     run_id: str | None = None
     """Of the predictions, as in their manifest: a hash of model, options and input."""
     model: ModelInfo | None = None
+    version: RegistryVersion | None = None
+    """None for a model that the job names by its file, and for a kept partition of another version."""
     device: str | None = None
     provider: str | None = None
     counts: Counts | None = None

@@ -210,7 +210,7 @@ class _Night:
     def _score_all(self, records: list[RunRecord]) -> list[ModelError]:
         """Keep or score every model's partition, and return the errors of models that cannot be used."""
         refused: list[ModelError] = []
-        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.all_models}
+        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.model_names}
         delivered = False
         for name, manifest in manifests.items():
             if manifest is not None and not self._force:
@@ -236,7 +236,7 @@ class _Night:
         try:
             yield
         except ModelError as error:
-            if len(self.job.all_models) > 1:  # the night's error is the first one
+            if len(self.job.model_names) > 1:  # the night's error is the first one
                 _log.error("%s: %s", name, error)
             refused.append(error)
         self.recorder.save()
@@ -246,7 +246,10 @@ class _Night:
         partition = self.job.partition(name, self.night)
         model = model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
-        changes = list(differences(self.job, self.job.all_models[name], manifest))
+        try:
+            changes = list(differences(self.job, self.job.model_file(name), manifest))
+        except ModelError as error:  # of the registry
+            changes = [str(error)]
         for difference in changes:
             _log.warning("%s: %s; a forced run would score it again", model, difference)
         if late := late_images(self.job, partition, self.night):
@@ -257,7 +260,10 @@ class _Night:
             self.recorder.warn(f"{model}: {describe_late(late)}")
         earlier = self.recorder.models.get(name)
         run = _model_run(model, partition, "kept", manifest)
-        return run.model_copy(update={"canaries": earlier.canaries if earlier else None})
+        if earlier is None:
+            return run
+        version = earlier.version if earlier.run_id == manifest.run_id else None
+        return run.model_copy(update={"canaries": earlier.canaries, "version": version})
 
     def _skip(self, name: str) -> Skip | None:
         """With mode "new": whether another partition of the model holds an image unchanged."""
@@ -276,7 +282,7 @@ class _Night:
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(
             **settings,
-            model=self.job.all_models[name],
+            model=self.job.model_file(name),
             overwrite=self._force,
             add_missing=state == "extended",
             time_limit=self._time.left(),
@@ -297,7 +303,7 @@ class _Night:
             _log.log(level, "%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         resumed = state == "scored" and summary.manifest.resumed_images
         run = _model_run(name, partition, "resumed" if resumed else state, summary.manifest)
-        run = run.model_copy(update={"canaries": canaries})
+        run = run.model_copy(update={"canaries": canaries, "version": self.job.model_version(name)})
         extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
         _log.info("%s", describe_model(run), extra=extra)
         return run
@@ -335,7 +341,7 @@ class _Night:
     def _check_canaries(self, name: str) -> CanaryCheck | None:
         if not self.job.monitor.canaries or self.job.engine == "ray":  # a cluster does not see this machine's files
             return None
-        check = check_canaries(self.job.all_models[name], self.job)
+        check = check_canaries(self.job.model_file(name), self.job)
         if check:
             canaries = counted(check.images, "canary", "canaries")
             _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
@@ -356,7 +362,7 @@ class _Night:
                 for label, count in evaluation.failed_classes.items() if evaluation else ():
                     self.recorder.warn(f"{name}: all {count} images of class {label!r} failed")
                 models[name] = model.model_copy(update={"evaluation": evaluation})
-        evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
+        evaluated = [name for name in self.job.model_names if name in models and models[name].evaluation]
         if table.compare and len(evaluated) > 1:
             self._time.check()
             self.recorder.comparisons = compare_models(self.job, evaluated, self.night)

@@ -131,7 +131,7 @@ def rest_of_night(job: Job, model: str, records: Sequence[RunRecord]) -> Callabl
 
     A model that the night did not score takes as long for each image as this one.
     """
-    names = list(job.all_models)
+    names = job.model_names
     later = names[names.index(model) + 1 :]
     night = last_good(records)
     runs = {run.name: run for run in night.models} if night else {}
