@@ -15,21 +15,22 @@ from batchland.system.urls import display_url
 
 def find_in_mlflow(url: str, reference: Reference) -> Found:
     """The version that a reference means in the registry at `url`, downloaded. Raises ModelError."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     try:
         import mlflow
     except ImportError as error:
         raise ModelError(f"{display_url(url)}: an MLflow registry needs the extra mlflow; install it") from error
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    mlflow.set_tracking_uri(url)  # `models:/` URIs take no other
+    mlflow.set_registry_uri(url)
     try:
         version = _version(mlflow.MlflowClient(url, url), reference)
         cached = cache_folder() / "mlflow" / hashlib.sha256(url.encode()).hexdigest()[:16] / reference.name / version
         if not cached.exists():
             uri = f"models:/{reference.name}/{version}"
             with new_folder(cached) as folder:
-                artifacts = mlflow.artifacts.download_artifacts(
-                    artifact_uri=uri, dst_path=str(folder / "artifacts"), tracking_uri=url, registry_uri=url
-                )
+                artifacts = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder / "artifacts"))
                 _keep_model(Path(artifacts), folder, reference)
     except (mlflow.MlflowException, OSError) as error:
         reason = str(error).partition("\n")[0]

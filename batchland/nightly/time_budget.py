@@ -46,9 +46,9 @@ class TimeBudget:
             raise self.over()
 
     def over(self, detail: str | None = None) -> TimeLimitError:
-        """The error of a run that has no time left."""
-        more = f" ({detail.partition(';')[0]})" if detail else ""
-        return TimeLimitError(f"job {self._name}: stopped at {self._reason}{more}; a rerun resumes")
+        """The error of a run that has no time left. detail: the message of `score`, if that was stopped."""
+        where = detail.partition(", at the time limit")[0] if detail else f"job {self._name}: stopped"
+        return TimeLimitError(f"{where}, at {self._reason}; a rerun resumes")
 
 
 def next_time(clock: dt.time, now: dt.datetime) -> dt.datetime:

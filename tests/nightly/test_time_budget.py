@@ -176,13 +176,13 @@ def test_a_night_that_will_be_late_warns_records_and_notifies(slow_project):
 
 
 def test_a_run_stops_at_finish_by_and_the_next_one_resumes(slow_project, monkeypatch):
-    job = load_job(slow_project / "toy.toml", ["batch_size=1", "part_size=10", "time_limit=0.1s"])
+    job = load_job(slow_project / "toy.toml", ["batch_size=1", "part_size=1", "time_limit=0.1s"])
     record, attempt = run_night(job, NIGHT)
     assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
-    assert "job toy: stopped at its time limit of 0:00:00.100000" in attempt.error
+    assert attempt.error.endswith(", at its time limit of 0:00:00.100000; a rerun resumes")
     budget = TimeBudget(load_job(slow_project / "toy.toml", ["finish_by='06:00'"]), local(2026, 11, 24, 3, 30))
-    assert str(budget.over()) == "job toy: stopped at finish_by 06:00; a rerun resumes"
-    again = run_night(load_job(slow_project / "toy.toml", ["batch_size=1", "part_size=10"]), NIGHT)
+    assert str(budget.over()) == "job toy: stopped, at finish_by 06:00; a rerun resumes"
+    again = run_night(load_job(slow_project / "toy.toml", ["batch_size=1", "part_size=1"]), NIGHT)
     assert (again.attempt.outcome, again.record.models[0].state) == ("ok", "resumed")
 
 
@@ -196,5 +196,5 @@ def test_a_run_really_stops_when_the_clock_shows_finish_by(slow_project):
     settings = ["batch_size=1", "num_workers=1", f"finish_by='{at:%H:%M}'"]
     attempt = run_night(load_job(slow_project / "toy.toml", settings), NIGHT).attempt
     assert (attempt.outcome, attempt.exit_code) == ("time_limit", 143)
-    assert attempt.error.startswith(f"job toy: stopped at finish_by {at:%H:%M} (")
+    assert attempt.error.endswith(f", at finish_by {at:%H:%M}; a rerun resumes")
     assert 0 <= (datetime.now() - at).total_seconds() < 10
