@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, complete_path, json_option, options_of, print_json
+from batchland.cli.options import Flag, build, complete_path, json_option, options_of, print_json, split_names
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
     "ignore_unknown_classes",
     "bins",
     _images_flag,
+    Flag("by", metavar="COLUMNS"),
     "confidence",
     "resamples",
     "seed",
@@ -96,7 +97,7 @@ def evaluate(
         raise click.UsageError(_ONE_FORMAT)
     if len(predictions) > 2:
         raise UsageError(f"{len(predictions)} predictions files: give one, or two to compare")
-    options = build(EvaluateOptions, values)
+    options = build(EvaluateOptions, values | {"by": split_names(values["by"])})
     conditions = [parse_gate(text) for text in gates]
     earlier = read_report(baseline) if baseline else None
     names = REPORT_FILES if len(predictions) == 1 else (*COMPARISON_FILES, *report_names(*predictions))

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pyarrow as pa
+
 from batchland.evaluation.comparison import compare
 from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES, check_folder, write_folder
+from batchland.evaluation.table_file import TableFile
 from batchland.report.comparison_page import comparison_page
 from batchland.report.evaluation_page import evaluation_page
 from batchland.report.options import ReportOptions
@@ -65,7 +68,12 @@ def write_report(
     options = options or ReportOptions()
     folder = Path(out)
     check_folder(folder, REPORT_FILES, overwrite=options.overwrite)
-    tables = {name: getattr(evaluation, name) for name in ("per_class", "confusion", "mistakes", "outcomes")}
+    tables: dict[str, pa.Table | TableFile] = {
+        "per_class": evaluation.per_class,
+        "confusion": evaluation.confusion,
+        "mistakes": evaluation.mistakes_file,
+        "outcomes": evaluation.outcomes_file,
+    }
     write_folder(folder, tables, evaluation.summary, evaluation_page(evaluation, options, gates))
     return ReportFiles(folder, *(folder / name for name in REPORT_FILES))
 

@@ -16,6 +16,7 @@ from batchland.models.session import open_session
 from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
+from batchland.system.memory import keep_freed_memory
 
 LEAST_MEMORY: Final = 256 << 20
 """Bytes that must be free before a session is opened: threads, buffers and a small model."""
@@ -27,13 +28,17 @@ class LocalEngine:
     On a CPU several batches are in the model at once, each with few threads of onnxruntime: in a call with many
     threads, each of them waits for the others at every layer, and longer still when decoding threads take their cores.
 
-    cores: to divide among calls and decoding threads; by default `usable_cores()`.
+    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: the model file's bytes, if
+    already read.
 
     Raises ModelError or DeviceError if the model cannot be opened.
     """
 
-    def __init__(self, model: Path, options: ScoreOptions, *, cores: int | None = None) -> None:
+    def __init__(
+        self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: bytes | None = None
+    ) -> None:
         require_memory(LEAST_MEMORY)
+        keep_freed_memory()
         self._cores = cores = cores or usable_cores()
         threads = options.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
         self.model = open_session(
@@ -42,6 +47,8 @@ class LocalEngine:
             intra_op_threads=threads,
             batch_size=options.batch_size,
             decode=options.decode,
+            content=content,
+            keep_copy=True,
         )
         on_cpu = self.model.device == "cpu"
         self._calls = min(MAX_CPU_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once
