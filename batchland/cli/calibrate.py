@@ -33,8 +33,9 @@ from batchland.cli.options import Flag, build, complete_path, options_of
     "ignore_unknown_classes",
 )
 def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: Any) -> None:
-    """Choose from which probability on answers are accepted, and put that on the model's card.
+    """Let a model say which of its answers to accept.
 
+    Puts on its card from which probability on an answer is accepted, so that few accepted ones are wrong.
     The labelled images must be like those that will be scored, and not those that the model was trained on. Scoring
     with the new file writes a column `decision`: accept or ask. If the images do not suffice to keep the promise,
     nothing is written.
