@@ -19,6 +19,7 @@ from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
+from batchland.cli.plan import plan
 from batchland.cli.predict import predict
 from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
@@ -65,6 +66,7 @@ for _command in (  # in the order in which a user needs them
     adopt,
     inspect,
     predict,
+    plan,
     score,
     merge,
     evaluate,

@@ -355,10 +355,10 @@ def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int 
     if file_size is None or isinstance(entry, KeptRow):
         return True
     try:
-        size, time_us = entry.store.facts(entry.path)
+        facts = entry.store.facts(entry.path)
     except OSError:
         return False
-    return time_us == modified_us and size in (None, file_size)
+    return facts is None or (facts[1] == modified_us and facts[0] in (None, file_size))
 
 
 def _in_position(entries: Iterable[Entry], table: pa.Table) -> bool:

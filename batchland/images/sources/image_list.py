@@ -23,7 +23,8 @@ from batchland.system.names import display_name, display_path, file_name
 from batchland.system.urls import bare_url, is_url, local_path, split_url
 
 STANDARD_INPUT: Final = "-"
-_SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"))
+_SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "http", "https"))
+WEB_SCHEMES: Final = ("http", "https")
 _CHUNK_BYTES: Final = 64 * 1024
 _LONGEST_LINE: Final = 1024**2
 _LONGEST_PATH: Final = 4096
@@ -38,7 +39,11 @@ class ImageList:
     Image names are those of the list, without credentials in URLs.
     """
 
-    def __init__(self, listing: str, base: str | None) -> None:
+    is_sorted = False
+
+    def __init__(self, listing: str, base: str | None, *, all_files: bool = False, private_hosts: bool = False) -> None:
+        self._all_files = all_files
+        self._private_hosts = private_hosts
         self._listing = listing
         self._base = os.curdir if base is None else local_path(base) or base
         self.name = display_location(self._base) if is_url(self._base) else display_path(Path(self._base).resolve())
@@ -65,6 +70,18 @@ class ImageList:
         """The folder, and the list unless it is standard input."""
         return [self._base] if self._listing == STANDARD_INPUT else [self._base, self._listing]
 
+    def key(self, ref: ImageRef) -> bytes:
+        """Nothing. Raises UsageError for a URL with parts that are left out of its name."""
+        if ref.error is None and self.planned(ref.name, b"") != ref:
+            raise UsageError(
+                f"{ref.name}: its URL holds a password or a signature, which no plan keeps; score the list"
+            )
+        return b""
+
+    def planned(self, name: str, key: bytes) -> ImageRef:  # noqa: ARG002
+        """See `Source.planned`."""
+        return self._ref(file_name(name))
+
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name; the list is not read."""
         return iter([self._ref(file_name(name))])
@@ -73,13 +90,29 @@ class ImageList:
         text = entry.decode(errors="replace")
         if is_url(text):
             try:
+                if is_web(text):
+                    return self._web_ref(text)
                 return _ref_of_url(text, display_name(entry))
             except UsageError as error:
                 return ImageRef(bare_url(text), b"", ("vanished", str(error)))
+        if is_web(self._base):
+            from batchland.images.sources.web import joined_url
+
+            return self._web_ref(joined_url(self._base, text))
         if is_url(self._base) and not text.startswith("/"):
             ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
             return ref
         return ImageRef(display_name(entry), os.path.join(os.fsencode(self._base), entry))  # noqa: PTH118 - bytes
+
+    def _web_ref(self, url: str) -> ImageRef:
+        from batchland.images.sources.web import WebImages  # imports urllib3, which other lists do not need
+
+        return WebImages(self._private_hosts).ref(url)
+
+
+def is_web(location: str) -> bool:
+    """Whether it is an http or https URL."""
+    return is_url(location) and location.partition(":")[0].lower() in WEB_SCHEMES
 
 
 def _ref_of_url(url: str, name: str) -> ImageRef:
@@ -120,7 +153,7 @@ def _problem_with_entry(entry: bytes) -> str | None:
     if is_url(text):
         scheme = text.partition(":")[0].lower()
         if scheme not in _SCHEMES:
-            return f"{scheme} is not a storage that can be read; give paths, or URLs of s3, gs, abfs, hdfs or file"
+            return f"{scheme} cannot be read; give paths, or URLs of http, s3, gs, abfs, hdfs or file"
     if len(entry) > _LONGEST_PATH:
         return f"a path of {len(entry)} bytes; give one path per line, or a .csv or .parquet file"
     return None

@@ -78,7 +78,7 @@ def merge(
         manifest = complete_manifest(
             info,
             survey,
-            config=config | {"shard": None, "out": display_location(out), "overwrite": overwrite},
+            config=config | {"shard": None, "plan": None, "out": display_location(out), "overwrite": overwrite},
             ignored=_ignored(shards),
             resumed_images=sum(shard.manifest.resumed_images for shard in shards),
             seconds=_seconds(shards, sink.write_seconds, time.monotonic() - begin),
@@ -103,7 +103,7 @@ def _check_complete(folder: Path, info: ShardInfo, survey: Survey) -> None:
     listed = survey.counts.listed
     if not listed:
         raise UsageError(f"{folder}: all shards are empty, so there is nothing to merge")
-    if info.dealt_by == "image" and (listed, survey.names_sha256) != (info.listed, info.names_sha256):
+    if info.dealt_by != "container" and (listed, survey.names_sha256) != (info.listed, info.names_sha256):
         raise UsageError(
             f"{folder}: the shards have {listed} rows for {info.listed} images, or other names",
             advice="overwrite_shards",
@@ -124,7 +124,7 @@ def _info(shards: list[FinishedShard], survey: Survey) -> PredictionsInfo:
 
 def _ignored(shards: list[FinishedShard]) -> dict[str, int]:
     """Every shard lists all images, but only its own containers."""
-    if shards[0].info.dealt_by == "image":
+    if shards[0].info.dealt_by != "container":
         return dict(shards[0].manifest.ignored)
     kinds = sorted({kind for shard in shards for kind in shard.manifest.ignored})
     return {kind: sum(shard.manifest.ignored.get(kind, 0) for shard in shards) for kind in kinds}

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import InputError, UsageError
-from batchland.predictions.schema import SHARD_PREDICTIONS, complete_columns
+from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, complete_columns
 from batchland.scoring.merge.check import FinishedShard
 from batchland.scoring.shard import CONTAINER_SHIFT
 
@@ -27,6 +27,10 @@ def ordered_rows(folder: Path, shards: list[FinishedShard], block_size: int = BL
 
     Raises UsageError if a row is missing or exists twice, InputError if a file cannot be read any more.
     """
+    if shards[0].info.dealt_by == "range":
+        for shard in shards:  # ranges of a plan follow each other
+            yield from _row_groups(shard, PREDICTIONS)
+        return
     by_container = shards[0].info.dealt_by == "container"
     merger = _Merger(folder, shards, block_size)
     position = 0
@@ -81,7 +85,7 @@ class _Rows:
     """Rows of a shard that are not merged yet, one row group at a time. Files are closed between row groups."""
 
     def __init__(self, shard: FinishedShard) -> None:
-        self._groups = _row_groups(shard)
+        self._groups = _row_groups(shard, SHARD_PREDICTIONS)
         self._next_group()
 
     def _next_group(self) -> None:
@@ -106,7 +110,7 @@ class _Rows:
             self._next_group()
 
 
-def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
+def _row_groups(shard: FinishedShard, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for file in shard.manifest.files:
         path = shard.folder / file.path
         try:
@@ -114,6 +118,6 @@ def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
                 with path.open("rb") as opened, pq.ParquetFile(opened) as parquet:
                     table = parquet.read_row_group(number, use_threads=False)
                 for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                    yield complete_columns(rows, SHARD_PREDICTIONS)
+                    yield complete_columns(rows, schema)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: cannot be read any more ({error}); run the command again") from error
