@@ -26,6 +26,7 @@ from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
 from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
+from batchland.nightly.notifications.message import Notification
 from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, PredictionsInfo
 from batchland.scoring.plan.schema import PLANNED, Plan
@@ -43,6 +44,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "summary": (EvaluationSummary, "summary.json of a report."),
     "comparison_summary": (ComparisonSummary, "summary.json of a comparison. Printed by `compare --json`."),
     "history": (Night, "A line of `batchland history --json`: one model in one night."),
+    "notification": (Notification, "What `webhook` of [notify] in a job file gets by POST."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
     "run_result": (RunResult, "Printed by `batchland run --json`."),
     "job_check": (JobCheck, "Printed by `batchland job check --json`."),

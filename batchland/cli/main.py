@@ -47,7 +47,7 @@ def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
         raise click.UsageError("give --verbose or --quiet, not both")
     stderr = logging.StreamHandler()
     stderr.setLevel(logging.WARNING if quiet else logging.NOTSET)
-    stderr.addFilter(lambda record: record.levelno > logging.INFO or not getattr(record, "in_summary", False))
+    stderr.addFilter(lambda record: not getattr(record, "in_summary", False))  # the command prints it at its end
     form = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(format=form, handlers=[stderr], level=logging.WARNING)
     _log.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -83,13 +83,16 @@ def run(
         for day in nights:
             click.echo("\n".join(plan_night(job, day, force=force, future=future).lines))
         return
+    errors: list[str] = []
     try:
         for day in nights:
             result = run_night(job, day, force=force, quiet=first is not None, future=future)
             records.append(result.record)
             if not as_json:
-                click.echo(describe_run(result.record, error=False), nl=False)  # the error is on stderr already
+                click.echo(describe_run(result.record, error=False), nl=False)
             attempt = result.attempt
+            if attempt.exit_code and attempt.error:
+                errors.append(f"batchland: job {job.name}, {day}: {attempt.outcome}: {attempt.error}")
             exit_code = exit_code or attempt.exit_code or 0
             if attempt.outcome in ("locked", "interrupted"):
                 break
@@ -97,6 +100,8 @@ def run(
         write_night_pages(job.folder, today)
     if as_json:
         print_json(RunResult(exit_code=exit_code, nights=tuple(records)))
+    for error in errors:  # last, because cron mails the last line
+        click.echo(error, err=True)
     ctx.exit(exit_code)
 
 
@@ -137,6 +142,26 @@ def remove_record(name: str, night: datetime, runs: Path) -> None:
     removed = remove(runs / name, night.date(), local_today())
     write_night_pages(runs / name, local_today())
     click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
+
+
+@job.command("notify", epilog="Example: batchland job notify jobs/nightly.toml")
+@click.argument("job_file", metavar="FILE", type=click.Path(path_type=Path))
+@_set_option
+@click.pass_context
+def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None:
+    """Send the notification about the newest night now, marked as a test, through every channel of [notify].
+
+    Exit code 69 if one of them failed.
+    """
+    from batchland.errors import DownloadError
+    from batchland.nightly.job import load_job
+    from batchland.nightly.notifications.trial import send_trial
+
+    failed = False
+    for channel, fault in send_trial(load_job(job_file, settings)):
+        failed = failed or fault is not None
+        click.echo(f"{channel}: {fault or 'sent'}", err=fault is not None)
+    ctx.exit(DownloadError.exit_code if failed else 0)
 
 
 @job.command(epilog="Example: batchland job check jobs/nightly.toml")

@@ -36,6 +36,7 @@ _log = logging.getLogger("batchland")
     Flag("model", "-m"),
     Flag("top_k", "-k"),
     "probabilities",
+    "signals",
     Flag("batch_size", "-b"),
     "num_workers",
     "prefetch_factor",

@@ -13,6 +13,7 @@ from batchland.nightly.dates import without_future
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
+from batchland.nightly.notifications.mail import check_server
 from batchland.nightly.record_files import LOCK_FILE, read_runs
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import display_location
@@ -68,8 +69,14 @@ def _labels(job: Job, night: date) -> Iterator[Check]:
 
 
 def _notify(job: Job) -> Iterator[Check]:
-    """Whether the program is on this PATH; the entry in the crontab sets another one, see `batchland cron show`."""
+    """Whether the mail server answers, and the program is on this PATH; the entry in the crontab sets another one."""
     if job.notify is None:
+        return
+    if mail := job.notify.mail:
+        name, error = f"mail by {mail.server}:{mail.port}", check_server(mail, job.notify.timeout.total_seconds())
+        advice = "correct [notify.mail]; `batchland job notify` sends a test" if error else ""
+        yield Check("notify", "warn" if error else "ok", f"{name}: {job.placeholders.hide(error or 'answers')}", advice)
+    if job.notify.command is None:
         return
     program = job.notify.command[0]
     if found := shutil.which(program):

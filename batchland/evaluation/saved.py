@@ -15,13 +15,14 @@ from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
 
+MISTAKES_FILE: Final = "mistakes.parquet"
 REPORT_FILES: Final = (
     "summary.json",
     "report.html",
     "per_class.parquet",
     "per_class.csv",
     "confusion.parquet",
-    "mistakes.parquet",
+    MISTAKES_FILE,
     "outcomes.parquet",
 )
 COMPARISON_FILES: Final = ("summary.json", "report.html", "per_class.parquet", "per_class.csv", "flips.parquet")

@@ -32,13 +32,14 @@ _log = logging.getLogger("batchland")
 class CrashGuard:
     """Context manager. Its `load` works like `load_image`, but decodes suspects in a subprocess. Thread-safe.
 
-    folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images.
+    folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images. signals:
+    measure the suspects' pictures.
     """
 
-    def __init__(self, folder: Path, timeout: float, decode: Decode = decode_image) -> None:
+    def __init__(self, folder: Path, timeout: float, decode: Decode = decode_image, *, signals: bool = False) -> None:
         self._notes_path = folder / "in-hand"
         self._suspects_path = folder / "suspects"
-        self._isolated = SubprocessDecoder(timeout)
+        self._isolated = SubprocessDecoder(timeout, signals=signals)
         self._isolation_failed = False
         self._decode = decode
         self._thread = threading.local()

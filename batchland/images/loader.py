@@ -18,6 +18,7 @@ import numpy as np
 from batchland.errors import ErrorCode, ImageError, InputError
 from batchland.images.encoded_jpegs import Encoded, keep_encoded
 from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit
+from batchland.images.signals import SIGNAL_DTYPE, measure
 from batchland.images.sources.refs import ImageRef, read_image
 from batchland.system.cores import usable_cores
 
@@ -52,6 +53,8 @@ class Outcome(NamedTuple):
     """Modification time, microseconds since 1970, UTC."""
     sha256: str | None = None
     """Of the file's content, hexadecimal."""
+    signals: bytes | None = None
+    """Figures about the picture: one row of SIGNAL_DTYPE."""
     error: tuple[ErrorCode, str] | None = None
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -395,23 +398,28 @@ class _Workers:
                     return
 
 
-def decode_image(data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
-    """Decode and fit one image's content: its outcome, and uint8 [spec.height, spec.width, 3] unless it failed."""
+def decode_image(data: bytes, spec: PreprocessSpec, *, signals: bool = False) -> tuple[Outcome, Pixels | None]:
+    """Decode and fit one image's content: its outcome, and uint8 [spec.height, spec.width, 3] unless it failed.
+
+    signals: also measure the picture.
+    """
     begin = time.perf_counter()
     try:
         decoded = decode(data, spec)
         pixels = fit(decoded.pixels, spec)
+        measured = np.array([measure(decoded.pixels)], SIGNAL_DTYPE).tobytes() if signals else None
     except ImageError as error:
         return Outcome(error=(error.code, str(error)), decode_seconds=time.perf_counter() - begin), None
-    return Outcome(decoded.width, decoded.height, decode_seconds=time.perf_counter() - begin), pixels
+    seconds = time.perf_counter() - begin
+    return Outcome(decoded.width, decoded.height, signals=measured, decode_seconds=seconds), pixels
 
 
-def keep_jpegs_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool) -> Loaded:
-    """As `decode_image`, but for JPEGs that a GPU may decode, `checked` or not (see `keep_encoded`)."""
+def keep_jpegs_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool, signals: bool = False) -> Loaded:
+    """As `decode_image`, but for JPEGs that a GPU may decode, `checked` or not (see `keep_encoded`): no signals."""
     begin = time.perf_counter()
     jpeg = keep_encoded(data, spec, checked=checked)
     if jpeg is None:
-        return decode_image(data, spec)
+        return decode_image(data, spec, signals=signals)
     width, height = jpeg.upright_size
     return Outcome(width, height, decode_seconds=time.perf_counter() - begin), jpeg
 

@@ -9,6 +9,7 @@ picture for tones, colours and layout, and small squares at full resolution serv
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -77,6 +78,9 @@ SIGNALS: Final = (
     Signal("grey_share", "float32", "0 to 1", "Share of the picture without colour."),
     Signal("red_green", "float32", "-1 to 1", "Mean of red less green."),
     Signal("blue_green", "float32", "-1 to 1", "Mean of blue less green."),
+    Signal(
+        "colour_width", "float32", "0 to 1", "Spread of red less green and blue less green across their main direction."
+    ),
     Signal("sharpness", "float32", "log10", "Logarithm of the variance of the Laplacian, tones 0 to 255, full size."),
     Signal(
         "noise",
@@ -86,6 +90,8 @@ SIGNALS: Final = (
     ),
     Signal("gradient_x", "float32", "0 to 255", "Mean difference of horizontal neighbours."),
     Signal("gradient_y", "float32", "0 to 255", "Mean difference of vertical neighbours."),
+    Signal("fineness_x", "float32", "log2", "Horizontal second differences against first ones where there is texture."),
+    Signal("fineness_y", "float32", "log2", "Vertical second differences against first ones where there is texture."),
     Signal("blockiness", "float32", "log2", "Differences at the borders of 8 x 8 squares against those inside them."),
     Signal("row_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring rows."),
     Signal("column_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring columns."),
@@ -195,7 +201,21 @@ def _colour_figures(points: npt.NDArray[np.uint8]) -> tuple[float, ...]:
         int(counts[: _GREY + 1].sum()) / spread.size,
         (sums[0] - sums[1]) / (255 * spread.size),
         (sums[2] - sums[1]) / (255 * spread.size),
+        _colour_width(points, sums),
     )
+
+
+def _colour_width(points: npt.NDArray[np.uint8], sums: Sequence[int]) -> float:
+    """Root of the smaller eigenvalue of the covariance of red less green and blue less green, divided by 255."""
+    wide = points.reshape(3, -1).astype(np.float32)
+    wide -= wide[1].copy()
+    count = wide.shape[1]
+    red, blue = (sums[0] - sums[1]) / count, (sums[2] - sums[1]) / count
+    a = float(wide[0] @ wide[0]) / count - red * red
+    b = float(wide[2] @ wide[2]) / count - blue * blue
+    c = float(wide[0] @ wide[2]) / count - red * blue
+    smaller = (a + b) / 2 - math.hypot((a - b) / 2, c)
+    return math.sqrt(max(smaller, 0.0)) / 255
 
 
 def _texture_figures(squares: npt.NDArray[np.float32]) -> tuple[float, ...]:
@@ -214,6 +234,12 @@ def _texture_figures(squares: npt.NDArray[np.float32]) -> tuple[float, ...]:
     means = squares.mean(axis=(0, 1))
     deviations = squares - means
     deviations *= deviations
+    energy_down, energy_across = ((first * first).sum(axis=(0, 1)) for first in (down, across))
+    textured = np.argsort(energy_down + energy_across)[-(len(means) // 4) :]
+    fineness = [
+        math.log2((float(np.square(second[..., textured]).sum()) + 1) / (float(first[textured].sum()) + 1))
+        for second, first in ((twice_across, energy_across), (twice_down, energy_down))
+    ]
     rows = twice_down.mean(axis=1).reshape(-1, _SQUARES, _SQUARES).mean(axis=2)
     columns = twice_across.mean(axis=0).reshape(-1, _SQUARES, _SQUARES).mean(axis=1)
     return (
@@ -221,6 +247,7 @@ def _texture_figures(squares: npt.NDArray[np.float32]) -> tuple[float, ...]:
         float(noise) * math.sqrt(math.pi / 2) / 6,
         float(horizontal.mean()),
         float(vertical.mean()),
+        *fineness,
         math.log2((borders + 0.1) / (inside + 0.1)),
         float(np.abs(rows).mean()),
         float(np.abs(columns).mean()),

@@ -48,11 +48,12 @@ _SERVER: Final = (
 class SubprocessDecoder:
     """Context manager. Its `load` works like `load_image`, in a subprocess that may crash. Thread-safe.
 
-    timeout: CPU seconds that one image may take to decode.
+    timeout: CPU seconds that one image may take to decode. signals: also measure the pictures.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, *, signals: bool = False) -> None:
         self._timeout = timeout
+        self._signals = signals
         self._lock = threading.Lock()
         self._server: _Server | None = None
 
@@ -84,7 +85,7 @@ class SubprocessDecoder:
         return outcome._replace(decode_seconds=time.perf_counter() - read), pixels
 
     def _decode(self, data: bytes, spec: PreprocessSpec) -> tuple[Outcome, Pixels | None]:
-        settings = {"timeout": self._timeout, "spec": spec.model_dump(mode="json")}
+        settings = {"timeout": self._timeout, "signals": self._signals, "spec": spec.model_dump(mode="json")}
         request = json.dumps(settings).encode() + b"\n" + data
         reply, status = self._answer(request)
         if os.WIFSIGNALED(status):
@@ -96,6 +97,8 @@ class SubprocessDecoder:
         outcome = Outcome(**json.loads(facts))
         if outcome.error is not None:
             return outcome._replace(error=(outcome.error[0], outcome.error[1])), None
+        if isinstance(outcome.signals, str):
+            outcome = outcome._replace(signals=bytes.fromhex(outcome.signals))
         return outcome, np.frombuffer(raw, np.uint8).reshape(spec.shape)
 
     def _answer(self, request: bytes) -> tuple[bytes, int]:
@@ -226,10 +229,9 @@ def _decode_request(connection: socket.socket) -> Never:
         given = json.loads(settings)
         spec = PreprocessSpec.model_validate(given["spec"])
         _limit(_BASE_BYTES + _BYTES_PER_PIXEL * spec.max_pixels, given["timeout"])
-        outcome, pixels = decode_image(data, spec)
-        connection.sendall(
-            json.dumps(outcome._asdict()).encode() + b"\n" + (b"" if pixels is None else pixels.tobytes())
-        )
+        outcome, pixels = decode_image(data, spec, signals=given["signals"])
+        facts = json.dumps(outcome._asdict(), default=bytes.hex)
+        connection.sendall(facts.encode() + b"\n" + (b"" if pixels is None else pixels.tobytes()))
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -112,9 +112,10 @@ def render(entry: Entry) -> str:
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(entry.environment.items()))
     command = " ".join(filter(None, (f"cd {shlex.quote(str(entry.folder))} &&", variables, shlex.join(entry.command))))
     log = shlex.quote(str(entry.log))
-    # The output goes to the log, so cron mails only this sentence about a failure.
+    # The output goes to the log, and its last line is the error. cron mails what is printed here: only failures.
     message = shlex.quote(f"batchland {entry.job} ended with exit code")
-    line = f"{entry.schedule} {command} >>{log} 2>&1 || echo {message} $?, see {log}"
+    mail = f"{{ echo {message} $?:; tail -n 1 {log}; echo All output: {log}; }}"
+    line = f"{entry.schedule} {command} >>{log} 2>&1 || {mail}"
     if found := re.search(r"[\x00-\x1f\x7f\\]", line):
         raise UsageError(f"crontab: {found[0]!r} is not allowed in a crontab line; rename the file or folder: {line!r}")
     line = line.replace("%", r"\%")

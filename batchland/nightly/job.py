@@ -128,6 +128,12 @@ class Job(ScoreSettings):
         """Without its addresses, which are a kind of password and must not be in records."""
         return heartbeat.model_dump(mode="json", exclude={"url", "start", "success", "failure"}) if heartbeat else None
 
+    @field_serializer("notify")
+    def _without_addresses(self, notify: NotifyTable | None) -> dict[str, Any] | None:
+        """Without the webhooks' addresses and the login, as above."""
+        hidden: dict[str, Any] = {"slack": True, "teams": True, "webhook": True, "mail": {"user", "password"}}
+        return notify.model_dump(mode="json", exclude=hidden) if notify else None
+
     @property
     def file(self) -> Path:
         """Absolute path of the job file."""

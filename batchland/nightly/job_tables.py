@@ -1,4 +1,4 @@
-"""The tables of the job file: [evaluation], [retry], [retention], [heartbeat], [notify]."""
+"""The tables of the job file: [evaluation], [retry], [retention], [heartbeat], [notify], [notify.mail]."""
 
 import datetime as dt
 from pathlib import Path
@@ -12,6 +12,7 @@ from batchland.nightly.job_fields import Amount, DatedPath, Duration, JobPath, P
 from batchland.system.options import Options
 
 LAST_GOOD: Final = "last-good"
+_ADDRESS: Final = r"^[^@\s<>,]+@[^@\s<>,]+$"
 
 
 def _baseline(path: Path, info: ValidationInfo) -> Path:
@@ -126,12 +127,58 @@ class HeartbeatTable(JobTable):
         return self
 
 
-class NotifyTable(JobTable):
-    """`[notify]`: run a command at the end, with a summary of the night on its standard input."""
+_WebAddress = Annotated[str, AfterValidator(checked_by(HttpUrl))]
 
-    command: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Program and arguments, without a shell. BATCHLAND_JOB, _DATE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
+
+class MailTable(JobTable):
+    """`[notify.mail]`: send notifications by SMTP."""
+
+    to: Annotated[tuple[Annotated[str, Field(pattern=_ADDRESS)], ...], Field(min_length=1)]
+    """Addresses of the recipients."""
+    sender: Annotated[str, Field(pattern=_ADDRESS)]
+    """Address of the sender."""
+    server: str
+    """Host name of the mail server."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 587
+    """Usually 587 with starttls, 465 with tls, 25 with none."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """Encryption of the connection. none only for a server that needs no password."""
+    user: str | None = None
+    """Logs in with this name and the password."""
+    password: str = ""
+    """Write it like "${file:/run/secrets/smtp}"."""
+
+    @model_validator(mode="after")
+    def _encrypted_password(self) -> Self:
+        if self.user and self.security == "none":
+            raise ValueError('would send the password unencrypted; give security = "starttls" or "tls"')
+        return self
+
+
+class NotifyTable(JobTable):
+    """`[notify]`: tell people about a night by mail, Slack, Teams, a webhook or a command; several are possible."""
+
     on: Literal["failure", "change", "always"] = "failure"
     """failure: after a night that did not end with exit code 0. change: also after the first good night. always."""
+    mail: MailTable | None = None
+    slack: _WebAddress | None = None
+    """Address of an incoming webhook of Slack."""
+    teams: _WebAddress | None = None
+    """Address of a Teams workflow "when a webhook request is received"."""
+    webhook: _WebAddress | None = None
+    """Address that gets a JSON document by POST (schemas/notification.json)."""
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Program and arguments, without a shell; gets a summary of the night on its standard input. BATCHLAND_JOB, _DATE,
+    _TITLE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
+    link: _WebAddress | None = None
+    """Address under which the folder `runs` is served, for links to reports."""
+    pictures: bool = True
+    """Three small pictures by mail, Teams and webhook: the surest mistakes, or without labels the least sure images."""
     timeout: Duration = dt.timedelta(seconds=30)
-    """The command is killed after this time."""
+    """Longest delay of the job by each of them."""
+
+    @model_validator(mode="after")
+    def _some_channel(self) -> Self:
+        if not (self.mail or self.slack or self.teams or self.webhook or self.command):
+            raise ValueError("give command, mail, slack, teams or webhook")
+        return self

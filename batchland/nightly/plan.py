@@ -15,6 +15,7 @@ from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
 from batchland.nightly.known_images import KnownImages, describe_late, late_images
+from batchland.nightly.notifications.channels import channel_names
 from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
 from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
@@ -85,7 +86,7 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
     if job.heartbeat:
         yield _Step("ping the heartbeat")
     if job.notify:
-        yield _Step(f"on {job.notify.on}, run {' '.join(job.notify.command)}")
+        yield _Step(f"on {job.notify.on}, {', '.join(channel_names(job.notify))}")
 
 
 def _steps_of_model(

@@ -153,7 +153,7 @@ class RunRecord(Document):
     date: date
     """Of the delivery, and of the partitions."""
     config: dict[str, Any]
-    """The resolved job, without the heartbeat's addresses."""
+    """The resolved job, without the addresses of heartbeat and webhooks, and without passwords."""
     attempts: tuple[Attempt, ...] = Field(min_length=1)
     """In the order of their start."""
     models: tuple[ModelRun, ...] = ()

@@ -1,6 +1,6 @@
 """Turn a batch and its probabilities into Arrow rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -8,14 +8,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchland.images.loader import Batch
+from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.models.card import ModelCard
 from batchland.models.contract import Probabilities, are_probabilities
 from batchland.predictions.answers import Answers
-from batchland.predictions.schema import LOG_PROBABILITIES_TYPE, PREDICTIONS, SHARD_PREDICTIONS, TOP_K_TYPE
+from batchland.predictions.schema import (
+    LOG_PROBABILITIES_TYPE,
+    PREDICTIONS,
+    SHARD_PREDICTIONS,
+    SIGNAL_TYPES,
+    TOP_K_TYPE,
+)
 
 MAX_KEPT: Final = 1024
 """Classes whose probabilities are all kept unless options say otherwise: some 1.5 kB an image, compressed."""
 Keep = Literal["auto", "all", "top"]
+_NO_SIGNALS: Final = bytes(SIGNAL_DTYPE.itemsize)
 
 
 def to_rows(
@@ -61,6 +69,7 @@ def to_rows(
         _numbers(_spread(answers.logsumexp, ok), pa.float32(), ok),
         _numbers(_spread(answers.top_logit, ok), pa.float32(), ok),
         _lists(answers.log_probabilities, ok if keeps_all else np.zeros_like(ok)),
+        *_signals([outcome.signals for outcome in batch.outcomes]),
     ]
     positions = [ref.position for ref in batch.refs]
     if None in positions:
@@ -93,6 +102,15 @@ def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.ND
     ends = np.concatenate([[0], np.cumsum(valid * length)]).astype(np.int32)
     buffers = [_validity(valid), pa.py_buffer(ends)]
     return pa.ListArray.from_buffers(kind, len(valid), buffers, null_count=int((~valid).sum()), children=[entries])
+
+
+def _signals(rows: Sequence[bytes | None]) -> Iterator[pa.Array]:
+    """The columns of SIGNALS, null where there is no row of SIGNAL_DTYPE."""
+    measured = np.array([row is not None for row in rows], dtype=bool)
+    values = np.frombuffer(b"".join(row or _NO_SIGNALS for row in rows), SIGNAL_DTYPE)
+    for signal in SIGNALS:
+        kind, stored = SIGNAL_TYPES[signal.dtype], np.ascontiguousarray(values[signal.name])
+        yield pa.Array.from_buffers(kind, len(rows), [_validity(measured), pa.py_buffer(stored.view(np.uint8))])
 
 
 def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:

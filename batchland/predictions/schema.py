@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from batchland.images.signals import SIGNALS
 from batchland.models.card import ClassName
 from batchland.system.documents import Count, Document, column
 
@@ -27,6 +28,8 @@ TOP_K_TYPE: Final = pa.list_(
 )
 
 LOG_PROBABILITIES_TYPE: Final = pa.list_(pa.field("element", pa.float16(), nullable=False))
+SIGNAL_TYPES: Final = {"float32": pa.float32(), "uint64": pa.uint64(), "S48": pa.binary(48)}
+"""By the dtypes of SIGNALS."""
 
 PREDICTIONS: Final = pa.schema(
     [
@@ -48,6 +51,7 @@ PREDICTIONS: Final = pa.schema(
         column("logsumexp", pa.float32(), "ln of the sum of exp(logit), logits less their mean: the negative energy."),
         column("top_logit", pa.float32(), "First choice: its logit less the mean of all logits."),
         column("log_probabilities", LOG_PROBABILITIES_TYPE, "ln of the probability of every class, by class_index."),
+        *(column(each.name, SIGNAL_TYPES[each.dtype], f"{each.description} Unit: {each.unit}.") for each in SIGNALS),
     ]
 )
 """One row per listed image, in listing order. Predictions of earlier versions lack the columns after `modified_at`.

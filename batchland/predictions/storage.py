@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
@@ -156,8 +156,9 @@ def remove_objects(folder: str, names: Iterable[str]) -> None:
     path = PurePosixPath(objects.location.path)
     for name in names:
         objects.remove(path / name)
-    if not objects.list(path):
-        objects.remove_folder(path)
+    with suppress(OSError):  # most stores have no folders, so that nothing is left of it
+        if not objects.list(path):
+            objects.remove_folder(path)
 
 
 def manifest_location(location: Path | str) -> Path | str:

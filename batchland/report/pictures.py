@@ -36,7 +36,6 @@ class Thumbnails:
         self._root = root
         self._side = side
         self._left = budget
-        self._spec = PreprocessSpec(height=side, width=side, jpeg_scale="auto")
 
     def make(self, name: str, file_size: int | None) -> Thumbnail:
         """The thumbnail of one image."""
@@ -48,17 +47,23 @@ class Thumbnails:
             data = (self._root / os.fsdecode(file_name(name))).read_bytes()
             if file_size is not None and len(data) != file_size:
                 return Thumbnail(None, missing="changed since it was scored")
-            image = Image.fromarray(decode(data, self._spec).pixels)
+            jpeg, size = small_jpeg(data, self._side)
         except OSError:
             return Thumbnail(None, missing="no longer there")
         except ImageError as error:
             return Thumbnail(None, missing=error.code)
-        image.thumbnail((self._side, self._side))
-        buffer = BytesIO()
-        image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-        uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
         if len(uri) > self._left:
             self._left = 0
             return Thumbnail(None, missing="left out to keep the page small")
         self._left -= len(uri)
-        return Thumbnail(uri, *image.size)
+        return Thumbnail(uri, *size)
+
+
+def small_jpeg(data: bytes, side: int) -> tuple[bytes, tuple[int, int]]:
+    """An image file as a JPEG of at most `side` pixels a side, with its width and height. Raises ImageError."""
+    image = Image.fromarray(decode(data, PreprocessSpec(height=side, width=side, jpeg_scale="auto")).pixels)
+    image.thumbnail((side, side))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue(), image.size

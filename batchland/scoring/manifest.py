@@ -22,6 +22,7 @@ from batchland.system.names import display_path
 ROW_OPTIONS: Final = (
     "top_k",
     "probabilities",
+    "signals",
     "batch_size",
     "include",
     "exclude",

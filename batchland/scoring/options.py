@@ -83,6 +83,9 @@ class ScoreSettings(Options):
     probabilities: Literal["auto", "all", "top"] = "auto"
     """Probabilities to keep: `all` of every class beside the top k, or `top`, the top k only. `auto` keeps all if the
     model has at most 1024 classes. They take at most 2 bytes a class and image; log loss and Brier score need them."""
+    signals: bool = True
+    """Measure each picture: brightness, sharpness, a difference hash and others, which monitoring needs. JPEGs that a
+    GPU decodes are not measured."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None

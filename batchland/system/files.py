@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from batchland.errors import BatchlandError, InputError, OutputError, UsageError
+from batchland.system.retries import storage_failed
 
 Content = str | bytes | Callable[[BinaryIO], object]
 """Content of a file: text (stored as UTF-8), bytes, or a function that writes to an open file."""
@@ -26,9 +27,6 @@ Content = str | bytes | Callable[[BinaryIO], object]
 _LEFTOVER: Final = re.compile(r"\..*\.[0-9a-f]{16}\.new")
 _LEFTOVER_SECONDS: Final = 3600.0
 """A temporary file of this age belongs to a killed process."""
-_NOT_THE_STORAGE: Final = frozenset(
-    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM)
-)
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 """Flag of Linux's renameat2; macOS's renamex_np has the same value as RENAME_SWAP."""
@@ -183,9 +181,9 @@ def read_error(error: Exception, name: str, remedy: str = "check it") -> Batchla
     if not isinstance(error, OSError) or error.errno is None:  # so does Arrow reject content
         return UsageError(f"{name}: cannot be read as Parquet ({reason}); {remedy}")
     reason = os.strerror(error.errno)
-    if error.errno in _NOT_THE_STORAGE:
-        return UsageError(f"{name}: cannot be read ({reason})")
-    return InputError(f"{name}: cannot be read ({reason}); check the storage, then run the same command again")
+    if storage_failed(error):
+        return InputError(f"{name}: cannot be read ({reason}); check the storage, then run the same command again")
+    return UsageError(f"{name}: cannot be read ({reason})")
 
 
 @contextlib.contextmanager

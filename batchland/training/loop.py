@@ -52,27 +52,50 @@ class Stage:
     """Stop the stage after this many epochs without a lower validation loss; None trains all epochs."""
 
 
-class LoopCallbacks(Protocol):
-    """Called by the loop; raise in them to stop it."""
+class Fit(Protocol):
+    """The training of one stage, from any step of any epoch."""
 
-    def after_step(self, loop: "Loop") -> None:
+    stage: StageName
+    reports: list[EpochReport]
+    """Of all epochs so far, those of earlier stages included."""
+    epoch: int
+    """The current epoch."""
+    step: int
+    """Finished steps of it."""
+    steps: int
+    """Most steps of an epoch."""
+
+    def run(self, callbacks: "Callbacks") -> None:
+        """Train all epochs, then keep the weights of the lowest validation loss."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that resuming needs: tensors, numbers and strings."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; `reports` must be those saved with it."""
+
+
+class Callbacks(Protocol):
+    """Called by a fit; raise in them to stop it."""
+
+    def after_step(self, fit: Fit) -> None:
         """Called after each step."""
 
-    def after_epoch(self, loop: "Loop") -> None:
-        """Called after validation, with the new report in `loop.reports`."""
+    def after_epoch(self, fit: Fit) -> None:
+        """Called after validation, with the new report in `fit.reports`."""
 
 
 class Loop:
-    """The training of one stage."""
+    """The training of one stage by gradient descent."""
 
     def __init__(self, stage: Stage, model: str, reports: list[EpochReport], epochs: int) -> None:
         """reports: those of earlier stages; new ones are appended. epochs: planned, of all stages."""
-        self.stage = stage
+        self._stage = stage
+        self.stage = stage.name
         self.reports = reports
         self.epoch = len(reports) + 1
-        """The current epoch."""
         self.step = 0
-        """Finished steps of it."""
+        self.steps = len(stage.training)
         self._model = model
         self._epochs = epochs
         self._first = self.epoch
@@ -83,35 +106,35 @@ class Loop:
         self._best_loss = min((report.validation_loss for report in reports), default=math.inf)
         self._best_weights = copy.deepcopy(stage.learner.state_dict())
 
-    def run(self, callbacks: LoopCallbacks) -> None:
+    def run(self, callbacks: Callbacks) -> None:
         """Train all epochs, then load the weights of the lowest validation loss into the learner."""
-        last = self._first + self.stage.recipe.epochs - 1
+        last = self._first + self._stage.recipe.epochs - 1
         while self.epoch <= last and not self._is_stale():
             started = time.perf_counter() - self._seconds
-            for inputs, labels in self.stage.training.epoch(self.epoch, self.step):
+            for inputs, labels in self._stage.training.epoch(self.epoch, self.step):
                 self._train(inputs, labels)
                 self._seconds = time.perf_counter() - started
                 callbacks.after_step(self)
             self._finish_epoch(started)
             callbacks.after_epoch(self)
-        self.stage.learner.load_state_dict(self._best_weights)
+        self._stage.learner.load_state_dict(self._best_weights)
 
     def state(self) -> dict[str, Any]:
         """Everything that resuming needs: tensors, numbers and strings."""
         return {
-            "stage": self.stage.name,
+            "stage": self.stage,
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self._seconds,
             "first": self._first,
             "totals": self._totals,
-            "learner": self.stage.learner.state_dict(),
+            "learner": self._stage.learner.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
             "best_loss": self._best_loss,
             "best_weights": self._best_weights,
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.stage.compute.device.type == "cuda" else [],
+            "random_cuda": torch.cuda.get_rng_state_all() if self._stage.compute.device.type == "cuda" else [],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -119,7 +142,7 @@ class Loop:
         self.epoch, self.step, self._first = state["epoch"], state["step"], state["first"]
         self._seconds = state["seconds"]
         self._totals.copy_(state["totals"])
-        self.stage.learner.load_state_dict(state["learner"])
+        self._stage.learner.load_state_dict(state["learner"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
         self._best_loss, self._best_weights = state["best_loss"], state["best_weights"]
@@ -129,11 +152,11 @@ class Loop:
 
     def _train(self, inputs: Tensor, labels: Tensor) -> None:
         """One step."""
-        self.stage.learner.train()
+        self._stage.learner.train()
         self._optimiser.zero_grad(set_to_none=True)
-        with self.stage.compute.autocast():
-            logits = self.stage.logits(inputs).float()
-        loss = cross_entropy(logits, labels, label_smoothing=self.stage.recipe.label_smoothing)
+        with self._stage.compute.autocast():
+            logits = self._stage.logits(inputs).float()
+        loss = cross_entropy(logits, labels, label_smoothing=self._stage.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.after_step()
@@ -144,11 +167,11 @@ class Loop:
 
     def _finish_epoch(self, started: float) -> None:
         loss, right, images = self._totals.tolist()
-        validation_loss, validation_accuracy = validate(self.stage)
+        validation_loss, validation_accuracy = validate(self._stage.learner, self._stage.logits, self._stage.validation)
         if not math.isfinite(validation_loss):
             raise UsageError(
                 f"{self._model}: the loss is {validation_loss} after epoch {self.epoch}, at a learning rate of "
-                f"{self.stage.recipe.learning_rate:g}",
+                f"{self._stage.recipe.learning_rate:g}",
                 advice="lower_learning_rate",
             )
         rate = self._optimiser.param_groups[0]["lr"]
@@ -156,9 +179,9 @@ class Loop:
         best = validation_loss < self._best_loss
         if best:
             self._best_loss = validation_loss
-            self._best_weights = copy.deepcopy(self.stage.learner.state_dict())
+            self._best_weights = copy.deepcopy(self._stage.learner.state_dict())
         report = EpochReport(
-            model=self._model, stage=self.stage.name, epoch=self.epoch, epochs=self._epochs,
+            model=self._model, stage=self.stage, epoch=self.epoch, epochs=self._epochs,
             training_loss=loss / images, training_accuracy=right / images, validation_loss=validation_loss,
             validation_accuracy=validation_accuracy, learning_rate=rate, seconds=time.perf_counter() - started,
             best=best,
@@ -170,16 +193,18 @@ class Loop:
     def _is_stale(self) -> bool:
         stage = [report for report in self.reports if report.epoch >= self._first]
         best = max((report.epoch for report in stage if report.best), default=self._first - 1)
-        return self.stage.patience is not None and self.epoch - 1 - best >= self.stage.patience
+        return self._stage.patience is not None and self.epoch - 1 - best >= self._stage.patience
 
 
 @torch.inference_mode()
-def validate(stage: Stage) -> tuple[float, float]:
+def validate(
+    learner: nn.Module, logits_of: Callable[[Tensor], Tensor], validation: Iterable[Batch]
+) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over the validation images, in float32, as the model is served."""
-    stage.learner.eval()
+    learner.eval()
     total, right, count = 0.0, 0, 0
-    for inputs, labels in stage.validation:
-        logits = stage.logits(inputs)
+    for inputs, labels in validation:
+        logits = logits_of(inputs)
         total += cross_entropy(logits, labels, reduction="sum").item()
         right += int((logits.argmax(1) == labels).sum())
         count += len(labels)
@@ -221,6 +246,7 @@ class _Schedule:
 
 def _optimiser(learner: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     learning = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    assert recipe.learning_rate is not None
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(
             learning, recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, fused=True

@@ -40,12 +40,14 @@ class EpochReport:
     """Mean cross-entropy over the validation images, nats."""
     validation_accuracy: float
     """Top-1, 0 to 1."""
-    learning_rate: float
-    """At the end of the epoch's last step."""
+    learning_rate: float | None
+    """At the end of the epoch's last step; None for logistic regression."""
     seconds: float
     """Training and validation together."""
     best: bool
     """Whether the validation loss is lower than in all earlier epochs."""
+    l2: float | None = None
+    """Strength of L2 of logistic regression, of which an epoch is one strength."""
 
 
 def best_of(reports: Sequence[EpochReport]) -> EpochReport:

@@ -27,7 +27,8 @@ class TrainOptions(Options):
     recipe: RecipeName = "default"
     """`walkthrough` trains as the published walk-through does, with its faults corrected; `default` trains better."""
     epochs: PositiveInt | None = None
-    """Passes over the training images. Default: the recipe's (40; walkthrough 60 and 50)."""
+    """Passes over the training images; for logistic regression, most strengths of L2 to try. Default: the recipe's (40
+    and 9; walkthrough 60 and 50)."""
     batch_size: PositiveInt = 32
     """Images per optimiser step."""
     balanced: bool = True
@@ -36,7 +37,7 @@ class TrainOptions(Options):
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode and augment; 0 uses the training process itself. Default: by cores and device."""
     learning_rate: PositiveFloat | None = None
-    """Peak learning rate. Default: the recipe's."""
+    """Peak learning rate; logistic regression has none. Default: the recipe's."""
     backbone: str = DEFAULT_BACKBONE
     """Network of the transfer model by its name in torchvision, e.g. convnext_tiny, or in timm if it is installed."""
     weights: Annotated[str, Field(min_length=1)] = "imagenet"

@@ -5,17 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from batchland.training.backbones import find_blocks
 from batchland.training.batches import FeatureBatches, ImageBatches, InOrder, images_in_order
 from batchland.training.compute import Compute
 from batchland.training.dataset import PhotoDataset, TrainingData
 from batchland.training.features import FeatureExtractor, OnBatch
-from batchland.training.loop import Stage
-from batchland.training.metrics import StageName
+from batchland.training.logistic import LogisticPath, weighted_rows
+from batchland.training.loop import Fit, Loop, Stage
+from batchland.training.metrics import EpochReport, StageName
 from batchland.training.models import ServedModel, fold_standardisation, head, transfer_network
 from batchland.training.options import Architecture, TrainOptions
-from batchland.training.recipes import RECIPES, Recipe
+from batchland.training.recipes import L2_STRENGTHS, RECIPES, Recipe
 from batchland.training.sampling import Draws
 
 
@@ -36,6 +38,8 @@ class ModelStages:
     def recipe(self) -> Recipe:
         """The recipe, with the values that the options override."""
         recipe = RECIPES[self.options.recipe, self.name]
+        if recipe.optimiser == "lbfgs":
+            return replace(recipe, epochs=min(self.options.epochs or recipe.epochs, recipe.epochs))
         return replace(
             recipe,
             epochs=self.options.epochs or recipe.epochs,
@@ -48,30 +52,38 @@ class ModelStages:
         tuned = self.options.unfreeze_epochs if self.name == "transfer" and self.options.unfreeze else 0
         return self.recipe.epochs + tuned
 
-    def stages(self, resumed: StageName | None) -> Iterator[Stage]:
-        """Yield the stages, each after the one before is trained. resumed: start at this stage."""
+    def fits(self, reports: list[EpochReport], resumed: StageName | None) -> Iterator[Fit]:
+        """Yield the training of each stage, after the one before is finished. resumed: start at this stage."""
         if self.name == "scratch":
-            yield self._on_images("pictures", self.recipe)
+            yield self._on_images("pictures", self.recipe, reports)
             return
         if resumed != "fine-tune":
-            yield from self._on_features()
+            yield from self._on_features(reports)
         if self.options.unfreeze:
             for block in find_blocks(transfer_network(self.model).backbone, self.options.unfreeze):
                 block.requires_grad_(True)
-            recipe = replace(
-                self.recipe, epochs=self.options.unfreeze_epochs, learning_rate=self.options.unfreeze_learning_rate
-            )
-            yield self._on_images("fine-tune", recipe)
+            yield self._on_images("fine-tune", self._fine_tuning, reports)
 
-    def _on_images(self, name: StageName, recipe: Recipe) -> Stage:
+    @property
+    def _fine_tuning(self) -> Recipe:
+        optimiser = "adamw" if self.recipe.optimiser == "lbfgs" else self.recipe.optimiser
+        return replace(
+            self.recipe,
+            optimiser=optimiser,
+            epochs=self.options.unfreeze_epochs,
+            learning_rate=self.options.unfreeze_learning_rate,
+        )
+
+    def _on_images(self, name: StageName, recipe: Recipe, reports: list[EpochReport]) -> Loop:
         dataset = PhotoDataset(self.data.training, self.data.spec, recipe.augment)
         training = ImageBatches(dataset, self._draws(), self.options.batch_size, self._workers, self.compute)
         validation = images_in_order(self.data.validation, self.options.batch_size, self.compute.device)
-        return Stage(
+        stage = Stage(
             name, self.model, self.model.logits, training, validation, recipe, self.compute, self.options.patience
         )
+        return Loop(stage, self.name, reports, self.epochs)
 
-    def _on_features(self) -> Iterator[Stage]:
+    def _on_features(self, reports: list[EpochReport]) -> Iterator[Fit]:
         """Compute the features once, then train the head on them."""
         extractor = FeatureExtractor(
             self.model, self.data, self.compute, self._workers, self.features, self.on_features
@@ -84,16 +96,25 @@ class ModelStages:
         std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant feature
         if self.recipe.standardise_features:
             training, validation = (training - mean) / std, (validation - mean) / std
+        yield self._head_on(training, validation, reports)
+        if self.recipe.standardise_features:
+            fold_standardisation(self.model, mean, std)
+
+    def _head_on(self, training: Tensor, validation: Tensor, reports: list[EpochReport]) -> Fit:
         size, device = self.options.batch_size, self.compute.device
         labels = self.data.training.labels.to(device)
         learner = head(self.model)
-        yield Stage(
-            "head", learner, learner, FeatureBatches(training, labels, self._draws(), size),
-            InOrder(lambda: torch.split(validation, size), self.data.validation.labels, device),
-            self.recipe, Compute(device, bf16=False), self.options.patience,
-        )  # fmt: skip
-        if self.recipe.standardise_features:
-            fold_standardisation(self.model, mean, std)
+        held_out = InOrder(lambda: torch.split(validation, size), self.data.validation.labels, device)
+        if self.recipe.optimiser == "lbfgs":
+            rows = weighted_rows(training, labels, balanced=self.options.balanced)
+            strengths = L2_STRENGTHS[: self.recipe.epochs]
+            return LogisticPath(
+                learner, rows, held_out, strengths, self.options.patience, self.name, reports, self.epochs
+            )
+        batches = FeatureBatches(training, labels, self._draws(), size)
+        compute = Compute(device, bf16=False)
+        stage = Stage("head", learner, learner, batches, held_out, self.recipe, compute, self.options.patience)
+        return Loop(stage, self.name, reports, self.epochs)
 
     def _draws(self) -> Draws:
         labels = [example.class_index for example in self.data.training.examples]

@@ -36,7 +36,7 @@ from batchland.training.checkpoint import (
 from batchland.training.compute import Compute, choose_compute, freed_memory_kept, reproducible
 from batchland.training.dataset import Skipped, TrainingData, load_data
 from batchland.training.layers import layer_table
-from batchland.training.loop import Loop
+from batchland.training.loop import Fit
 from batchland.training.metrics import METRICS, EpochReport, MetricsFiles, best_of
 from batchland.training.models import ServedModel, build, preprocess_spec, transfer_network
 from batchland.training.options import DEFAULT_BACKBONE, Architecture, TrainOptions
@@ -93,7 +93,7 @@ def train(
     options, data, out = options or TrainOptions(), Path(data), Path(out)
     on_epoch, on_progress = on_epoch or _ignore, on_progress or _ignore
     compute = choose_compute(options.device, options.precision)
-    _require_backbone(options)
+    _require_suitable(options)
     models = {name: _prepared(name, data, options) for name in options.architectures}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -116,9 +116,15 @@ def _ignore(*progress: object) -> None:
     """No-op callback."""
 
 
-def _require_backbone(options: TrainOptions) -> None:
-    """Raise UsageError for options of the backbone where only the scratch model is trained."""
+def _require_suitable(options: TrainOptions) -> None:
+    """Raise UsageError for an option that none of the models has."""
     if "transfer" in options.architectures:
+        logistic = RECIPES[options.recipe, "transfer"].optimiser == "lbfgs"
+        if options.model == "transfer" and options.learning_rate and logistic:
+            raise UsageError(
+                f"learning_rate {options.learning_rate:g}: the head of the transfer model is logistic regression, "
+                f"which has none; leave the option out"
+            )
         return
     for name, defaults in (("backbone", (DEFAULT_BACKBONE,)), ("weights", ("imagenet", "none")), ("unfreeze", (None,))):
         if (given := getattr(options, name)) not in defaults:
@@ -208,11 +214,10 @@ class _ModelRun:
         with reproducible(self.options.seed):
             self.compute.move(self.model)
             write_file(self.out / LAYERS, layer_table(self.model, self.data.spec))
-            for stage in self._stages.stages(state["stage"] if state else None):
-                loop = Loop(stage, self.name, reports, self._stages.epochs)
-                if state and state["stage"] == stage.name:
-                    loop.load(state)
-                loop.run(self)
+            for fit in self._stages.fits(reports, state["stage"] if state else None):
+                if state and state["stage"] == fit.stage:
+                    fit.load(state)
+                fit.run(self)
         card = self._card(reports)
         save_checkpoint(
             self.out / CHECKPOINT, self.model, card, self.data, reports, self._identity, self._stages.recipe.head
@@ -221,19 +226,19 @@ class _ModelRun:
         self._resume.remove()
         return self._trained(card, reports, time.perf_counter() - started)
 
-    def after_step(self, loop: Loop) -> None:
+    def after_step(self, fit: Fit) -> None:
         """Report progress; after a signal, save the state and stop."""
-        self.on_progress(f"{self.name}: epoch {loop.epoch}/{self._stages.epochs}", loop.step, len(loop.stage.training))
+        self.on_progress(f"{self.name}: epoch {fit.epoch}/{self._stages.epochs}", fit.step, fit.steps)
         if self.stop.received:
-            self._resume.save(loop.state(), loop.reports)
-            self._interrupt(f"after step {loop.step} of epoch {loop.epoch}")
+            self._resume.save(fit.state(), fit.reports)
+            self._interrupt(f"after step {fit.step} of epoch {fit.epoch}")
 
-    def after_epoch(self, loop: Loop) -> None:
+    def after_epoch(self, fit: Fit) -> None:
         """Write the figures, and the state every `checkpoint_every` seconds."""
-        self._metrics.write(loop.reports)
-        self.on_epoch(loop.reports[-1])
+        self._metrics.write(fit.reports)
+        self.on_epoch(fit.reports[-1])
         if time.monotonic() - self._saved >= self.options.checkpoint_every:
-            self._resume.save(loop.state(), loop.reports)
+            self._resume.save(fit.state(), fit.reports)
             self._saved = time.monotonic()
 
     def _interrupt(self, where: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from toys import COLOURS, picture
 
 from batchland.errors import EngineError
 from batchland.images.crash_guard import CrashGuard
-from batchland.images.loader import Outcome, load_image
+from batchland.images.loader import Outcome, decode_image, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.images.subprocess_decode import SubprocessDecoder
@@ -106,9 +107,10 @@ def without_times(outcome: Outcome) -> Outcome:
 @pytest.mark.parametrize("data", [picture((200, 10, 99), (300, 200)), b"", b"text", picture()[:300]])
 def test_subprocess_gives_the_same_pixels(tmp_path, data):
     ref = ref_of(tmp_path, data)
-    with SubprocessDecoder(60) as decoder:
+    with SubprocessDecoder(60, signals=True) as decoder:
         outcome, pixels = decoder.load(ref, SPEC)
-    expected, expected_pixels = load_image(ref, SPEC)
+    expected, expected_pixels = load_image(ref, SPEC, partial(decode_image, signals=True))
+    assert (expected.signals is None) is (expected_pixels is None)
     assert without_times(outcome) == without_times(expected)
     np.testing.assert_array_equal(pixels, expected_pixels)
 

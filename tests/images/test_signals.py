@@ -52,10 +52,13 @@ def test_black_picture() -> None:
         "grey_share": 1.0,
         "red_green": 0.0,
         "blue_green": 0.0,
+        "colour_width": 0.0,
         "sharpness": -2.0,
         "noise": 0.0,
         "gradient_x": 0.0,
         "gradient_y": 0.0,
+        "fineness_x": 0.0,
+        "fineness_y": 0.0,
         "blockiness": 0.0,
         "row_bands": 0.0,
         "column_bands": 0.0,
@@ -108,6 +111,23 @@ def test_strong_compression_shows_at_the_borders_of_blocks() -> None:
     assert _values(pixels)["blockiness"] == pytest.approx(0.0, abs=0.15)
     assert _values(_jpeg(pixels, 95))["blockiness"] == pytest.approx(0.0, abs=0.15)
     assert _values(_jpeg(pixels, 5))["blockiness"] > 1.0
+
+
+def test_blur_takes_fineness_in_its_direction() -> None:
+    pixels = _picture(400, 500)
+    smeared = np.mean([np.roll(pixels, step, axis=1) for step in range(6)], axis=0).astype(np.uint8)
+    before, after = _values(pixels), _values(smeared)
+    assert after["fineness_x"] < before["fineness_x"] - 1
+    assert after["fineness_y"] == pytest.approx(before["fineness_y"], abs=0.5)
+
+
+def test_colour_width_is_the_smaller_deviation_of_two_colour_differences() -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (72, 72, 3), np.uint8)
+    wide = pixels.reshape(-1, 3).astype(float)
+    variances = np.linalg.eigvalsh(np.cov(wide[:, 0] - wide[:, 1], wide[:, 2] - wide[:, 1], bias=True))
+    assert _values(pixels)["colour_width"] == pytest.approx(np.sqrt(variances[0]) / 255, rel=1e-4)
+    toned = (pixels[..., :1] * np.array([1.0, 0.8, 0.5])).astype(np.uint8)
+    assert _values(toned)["colour_width"] < 0.005
 
 
 def test_stripes_show_in_their_direction() -> None:

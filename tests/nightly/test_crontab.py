@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from batchland.cli.main import main
 from batchland.errors import UsageError
-from batchland.nightly.crontab import Entry, install, kept_environment, read, remove, render
+from batchland.nightly.crontab import Entry, entry_of, install, kept_environment, read, remove, render
+from batchland.nightly.dates import local_today
+from batchland.nightly.job import load_job
 
 OTHERS = 'MAILTO=ops@example.org\n# mine, caf\xe9\r\n5 4 * * sun  backup "a  b" \\% %stdin\n\n'.encode("latin-1")
 
@@ -51,7 +53,8 @@ def test_the_entry():
         "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
         "30 3 * * * cd /srv/batchland && PATH=/usr/bin:/bin /opt/batchland/.venv/bin/python -m batchland run "
         "/srv/batchland/jobs/nightly.toml >>/srv/batchland/runs/nightly/cron.log 2>&1 "
-        "|| echo 'batchland nightly ended with exit code' $?, see /srv/batchland/runs/nightly/cron.log\n"
+        "|| { echo 'batchland nightly ended with exit code' $?:; tail -n 1 /srv/batchland/runs/nightly/cron.log; "
+        "echo All output: /srv/batchland/runs/nightly/cron.log; }\n"
         "# <<< batchland nightly\n"
     )
 
@@ -69,7 +72,7 @@ def test_percent_signs_are_escaped_and_everything_is_quoted():
     ).splitlines()[1]
     assert line == (
         "@daily cd '/srv/my $HOME' && NOTE='50\\% off; rm' PATH=/bin run 'it'\"'\"'s 100\\%' >>/log/\\%d 2>&1 "
-        "|| echo 'batchland a ended with exit code' $?, see /log/\\%d"
+        "|| { echo 'batchland a ended with exit code' $?:; tail -n 1 /log/\\%d; echo All output: /log/\\%d; }"
     )
 
 
@@ -80,7 +83,9 @@ def test_a_shell_with_an_empty_environment_runs_it_and_prints_a_failure(tmp_path
     made = entry(command=command, folder=folder, log=folder / "log", environment={"PATH": "/usr/bin", "NOTE": "a b%"})
     line = render(made).splitlines()[1].removeprefix("30 3 * * * ").replace("\\%", "%")  # as cron hands it on
     result = subprocess.run(["/bin/sh", "-c", line], env={}, cwd="/", capture_output=True, text=True)
-    assert result.stdout == f"batchland nightly ended with exit code 3, see {folder}/log\n"
+    assert result.stdout == (
+        f"batchland nightly ended with exit code 3:\n/usr/bin|a b%|{folder}\nAll output: {folder}/log\n"
+    )
     assert (result.stderr, (folder / "log").read_text()) == ("", f"/usr/bin|a b%|{folder}\n")
 
 
@@ -203,7 +208,8 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
         "# >>> batchland nightly: made by `batchland cron install`, removed by `batchland cron remove`\n"
         f"30 1 * * * cd {tmp_path} && A=b=c PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin /opt/venv/bin/python "
         f"-m batchland run {job} >>{tmp_path}/runs/nightly/cron.log 2>&1 "
-        f"|| echo 'batchland nightly ended with exit code' $?, see {tmp_path}/runs/nightly/cron.log\n"
+        f"|| {{ echo 'batchland nightly ended with exit code' $?:; tail -n 1 {tmp_path}/runs/nightly/cron.log; "
+        f"echo All output: {tmp_path}/runs/nightly/cron.log; }}\n"
         "# <<< batchland nightly\n"
     )
     options = [str(job), "--schedule", "30 1 * * *", "--env", "A=b=c"]
@@ -227,3 +233,20 @@ def test_the_commands(table, tmp_path, toy_model, monkeypatch):
         assert (result.exit_code, result.stderr) == (2, f"batchland: {message}\n")
     result = run(main, ["cron", "show", str(job), "--env", "A"])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --env takes NAME=VALUE, every NAME once")
+
+
+def test_cron_mails_the_error_sentence_of_a_night(tmp_path, toy_model):
+    (tmp_path / "toy.toml").write_text('images = "in/{date}"\nmodel = "toy.onnx"\ndate = "today"\ndevice = "cpu"\n')
+    made = entry_of(load_job(tmp_path / "toy.toml"), variables={"PYTHONPATH": str(Path(__file__).parents[2])})
+    made.log.parent.mkdir(parents=True)
+    line = render(made).splitlines()[1].removeprefix("30 3 * * * ").replace("\\%", "%")
+    result = subprocess.run(["/bin/sh", "-c", line], env={}, cwd="/", capture_output=True, text=True)
+    today = local_today()
+    code, error, log = result.stdout.splitlines()
+    assert code == "batchland toy ended with exit code 66:"
+    assert error == (
+        f"batchland: job toy, {today}: missing_input: {tmp_path}/in/{today}: does not exist; is the delivery late, or "
+        f"`images` in {tmp_path}/toy.toml wrong?"
+    )
+    assert log == f"All output: {tmp_path}/runs/toy/cron.log"
+    assert made.log.read_text().count("is the delivery late") == 1

@@ -9,6 +9,7 @@ from scipy.stats import entropy
 from toys import toy_card
 
 from batchland.images.loader import Batch, Outcome
+from batchland.images.signals import SIGNAL_DTYPE, SIGNALS, measure
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.rows import best_first, to_rows
 from batchland.predictions.schema import PREDICTIONS
@@ -17,6 +18,7 @@ WHEN = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
 US = round(WHEN.timestamp() * 1e6)
 OK = Outcome(width=30, height=20, file_size=99, modified_us=US, sha256="0a")
 CARD = toy_card(folders=tuple(map(str, range(20))))
+MEASURED = [signal.name for signal in SIGNALS]
 ANSWER = ["entropy", "logsumexp", "top_logit", "log_probabilities"]
 
 
@@ -33,7 +35,7 @@ def test_a_whole_table():
     empty = dict.fromkeys(("label", "class_index", "probability", "margin", "top_k", "width", "height"))
     facts = {"file_size": 99, "modified_at": WHEN, "sha256": "0a"}
     fine = {"status": "ok", "error_code": None, "error_message": None, "width": 30, "height": 20} | facts
-    assert rows.drop_columns(ANSWER).to_pylist() == [
+    assert rows.drop_columns([*ANSWER, *MEASURED]).to_pylist() == [
         fine | {
             "image": "0.jpg", "label": "Green Hill", "class_index": 1, "probability": 0.5, "margin": 0.25,
             "top_k": [
@@ -112,6 +114,18 @@ def test_very_many_probabilities_are_not_kept_by_default(classes, kept):
     card = toy_card(folders=tuple(map(str, range(classes))))
     column = to_rows(batch(OK), np.eye(1, classes, dtype=np.float32), card, 1)["log_probabilities"]
     assert (column.null_count == 0) is kept
+
+
+def test_figures_of_a_picture_are_columns():
+    pictures = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8) for seed in range(2)]
+    measured = [measure(picture) for picture in pictures]
+    first, second = (OK._replace(signals=np.array([row], SIGNAL_DTYPE).tobytes()) for row in measured)
+    rows = to_rows(batch(first, Outcome(error=("empty", "e")), second), np.eye(3, dtype=np.float32), toy_card(), 1)
+    rows.validate(full=True)
+    expected = [{name: pytest.approx(value) for name, value in zip(MEASURED, row, strict=True)} for row in measured]
+    for row, values in zip(expected, measured, strict=True):
+        row |= dict(zip(MEASURED[-2:], values[-2:], strict=True))  # exact: the hash and the thumbnail
+    assert rows.select(MEASURED).to_pylist() == [expected[0], dict.fromkeys(MEASURED), expected[1]]
 
 
 def test_a_row_does_not_depend_on_its_neighbours():

@@ -26,6 +26,8 @@ import batchland.scoring.engines.engine as engine_module
 from batchland import ScoreOptions, score
 from batchland._version import __version__
 from batchland.errors import Interrupted, ModelError, OutputError, TimeLimitError, TooManyFailedError, UsageError
+from batchland.images.preprocess import decode
+from batchland.images.signals import SIGNALS, measure
 from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Counts, Manifest, PredictionsInfo
 from batchland.scoring.options import FailureLimit, find_model
 
@@ -90,6 +92,32 @@ def test_the_output_file_and_its_manifest(tmp_path, photos, toy_model):
     assert (info.classes, info.counts, info.top_k) == (toy_card().classes, counts, 2)
     assert (info.device, info.provider) == ("cpu", "CPUExecutionProvider")
     assert (info.images, info.versions["batchland"]) == (str(photos), __version__)
+
+
+def test_each_row_has_the_hash_and_the_figures_of_its_own_file(tmp_path, photos, toy_model):
+    score(photos, tmp_path / "preds.parquet", options(toy_model))
+    names = [signal.name for signal in SIGNALS]
+    for row in pq.read_table(tmp_path / "preds.parquet").to_pylist():
+        data = (photos / row["image"]).read_bytes()
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        if row["status"] == "failed":
+            assert {row[name] for name in (*names, "entropy", "log_probabilities")} == {None}
+        else:
+            measured = measure(decode(data, toy_card().preprocess).pixels)
+            assert [row[name] for name in names[:-2]] == pytest.approx(measured[:-2])
+            assert (row["difference_hash"], row["thumbnail"]) == measured[-2:]
+            assert math.exp(row["log_probabilities"][row["class_index"]]) == pytest.approx(row["probability"], 1e-3)
+
+
+def test_figures_and_probabilities_can_be_left_out(tmp_path, photos, toy_model):
+    score(photos, tmp_path / "preds.parquet", options(toy_model, signals=False, probabilities="top"))
+    table = pq.read_table(tmp_path / "preds.parquet")
+    assert {table[signal.name].null_count for signal in SIGNALS} == {60}
+    assert (table["log_probabilities"].null_count, table["entropy"].null_count, table["sha256"].null_count) == (
+        60,
+        6,
+        0,
+    )
 
 
 def test_a_folder_of_parts_is_the_same_table(tmp_path, photos, toy_model):

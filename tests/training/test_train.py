@@ -152,7 +152,8 @@ def test_metrics_files_have_every_reported_epoch(data: Path, tmp_path: Path) -> 
         assert list(each.epochs) == [report for report in seen if report.model == each.card.name]
         with each.metrics.open() as file:
             rows = list(csv.DictReader(file))
-        assert rows == [{key: str(value) for key, value in asdict(report).items()} for report in each.epochs]
+        texts = [{key: str(value) for key, value in asdict(report).items()} for report in each.epochs]
+        assert rows == [{key: "" if text == "None" else text for key, text in row.items()} for row in texts]
         lines = each.metrics.with_suffix(".jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == [asdict(report) for report in each.epochs]
     files = ["checkpoint.pt", "curves.png", "layers.txt", "metrics.csv", "metrics.jsonl", "tensorboard"]
@@ -267,8 +268,7 @@ def test_invalid_options_are_errors(wrong: dict[str, Any]) -> None:
 
 
 def test_only_unfrozen_layers_are_tuned(data: Path, tmp_path: Path) -> None:
-    options = TRANSFER | {"learning_rate": 1e-6, "unfreeze": "layer4"}
-    options["unfreeze_learning_rate"] = 1e-3
+    options = TRANSFER | {"unfreeze": "layer4", "unfreeze_learning_rate": 1e-3}
     (frozen,) = train(data, tmp_path / "frozen", TrainOptions(**options | {"unfreeze": None}, epochs=1))
     (tuned,) = train(data, tmp_path / "tuned", TrainOptions(**options, unfreeze_epochs=3, epochs=1))
     assert [(each.stage, each.epoch, each.epochs) for each in tuned.epochs] == [
@@ -282,6 +282,15 @@ def test_only_unfrozen_layers_are_tuned(data: Path, tmp_path: Path) -> None:
     assert {name.split(".")[1] for name in changed if name.startswith("backbone")} == {"layer4"}
     assert not any("running" in name for name in changed)
     assert any(name.startswith("head") for name in changed)
+
+
+def test_a_learning_rate_of_logistic_regression_is_an_error(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        train(data, tmp_path, TrainOptions(**TRANSFER, learning_rate=1e-3))
+    assert str(caught.value) == (
+        "learning_rate 0.001: the head of the transfer model is logistic regression, which has none; leave the option "
+        "out"
+    )
 
 
 def test_backbone_determines_the_preprocessing(data: Path, tmp_path: Path) -> None:

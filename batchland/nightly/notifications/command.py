@@ -4,34 +4,35 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from batchland.nightly.job_tables import NotifyTable
-from batchland.nightly.run_record import Attempt, RunRecord
+from batchland.nightly.notifications.message import Notification
 
 
-def notify(table: NotifyTable, record: RunRecord, attempt: Attempt, path: Path, summary: str) -> str | None:
-    """Run the command with `summary` on its standard input. attempt: to report. path: of the night's record.
+def notify(command: Sequence[str], notification: Notification, path: Path, seconds: float) -> str | None:
+    """Run the command with the summary on its standard input. path: of the night's record.
 
-    Returns an error message, None on success.
+    seconds: after which it is killed. Returns an error message, None on success.
     """
     variables = {
-        "BATCHLAND_JOB": record.job,
-        "BATCHLAND_DATE": record.date.isoformat(),
-        "BATCHLAND_OUTCOME": attempt.outcome,
-        "BATCHLAND_EXIT_CODE": str(attempt.exit_code),
-        "BATCHLAND_ERROR": attempt.error or "",
+        "BATCHLAND_JOB": notification.job,
+        "BATCHLAND_DATE": notification.date.isoformat(),
+        "BATCHLAND_TITLE": notification.title,
+        "BATCHLAND_OUTCOME": notification.outcome,
+        "BATCHLAND_EXIT_CODE": "" if notification.exit_code is None else str(notification.exit_code),
+        "BATCHLAND_ERROR": notification.error or "",  # short: Linux takes 128 kB a variable
         "BATCHLAND_RUN": str(path),
     }
-    program, seconds = table.command[0], table.timeout.total_seconds()
+    program = command[0]
     try:
         # Files, not pipes: reading a pipe would wait for a grandchild that keeps it open.
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as output:
-            stdin.write(summary.encode())
+            stdin.write(notification.summary.encode())
             stdin.seek(0)
             child = subprocess.Popen(  # noqa: S603 - the job file's own command, without a shell
-                table.command,
+                command,
                 stdin=stdin,
                 stdout=output,
                 stderr=output,
@@ -44,11 +45,11 @@ def notify(table: NotifyTable, record: RunRecord, attempt: Attempt, path: Path, 
                 with suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-                return f"notify: {program} was killed after {seconds:g} s"
+                return f"{program} was killed after {seconds:g} s"
             output.seek(0)
             lines = output.read().decode(errors="replace").strip().splitlines()
     except OSError as error:
-        return f"notify: {program} cannot be run ({error.strerror})"
+        return f"{program} cannot be run ({error.strerror})"
     if child.returncode:
-        return f"notify: {program} ended with exit code {child.returncode}{f': {lines[-1]}' if lines else ''}"
+        return f"{program} ended with exit code {child.returncode}{f': {lines[-1]}' if lines else ''}"
     return None

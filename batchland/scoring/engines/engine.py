@@ -141,7 +141,7 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
 
     def decode_on_cpu(row: int) -> Pixels | None:
         """Decode on the CPU a JPEG that the GPU cannot decode."""
-        outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess)
+        outcome, pixels = decode_image(batch.encoded[row].data, session.card.preprocess, signals=options.signals)
         facts = outcomes[row]
         outcomes[row] = outcome._replace(
             file_size=facts.file_size,

@@ -61,10 +61,11 @@ class LocalEngine:
         self, images: Iterable[ImageRef | None], notes_dir: Path, on_wait: Callable[[], None]
     ) -> Generator[Scored, None, None]:
         """See `Engine.score`. Raises ModelError if onnxruntime fails, InputError if the storage does not answer."""
-        decoding: Decode = decode_image
+        signals = self._options.signals
+        decoding: Decode = partial(decode_image, signals=signals)
         if self.model.decoder:
-            decoding = partial(keep_jpegs_encoded, checked=not self.model.decoder_is_strict)
-        with CrashGuard(notes_dir, self._options.timeout, decoding) as guard:
+            decoding = partial(keep_jpegs_encoded, checked=not self.model.decoder_is_strict, signals=signals)
+        with CrashGuard(notes_dir, self._options.timeout, decoding, signals=signals) as guard:
             loader = BatchLoader(
                 images,
                 self.model.card.preprocess,

@@ -5,8 +5,8 @@ import time
 from datetime import date
 from pathlib import Path
 
-from batchland.nightly.job_tables import NotifyTable
 from batchland.nightly.notifications.command import notify
+from batchland.nightly.notifications.message import LONGEST_ERROR, compose
 from batchland.nightly.run_record import Attempt, RunRecord
 
 ATTEMPT = Attempt(
@@ -22,9 +22,9 @@ ATTEMPT = Attempt(
 RECORD = RunRecord(job="toy", job_file="/toy.toml", date=date(2024, 11, 23), config={}, attempts=[ATTEMPT], versions={})
 
 
-def run(*command, timeout="20s"):
-    table = NotifyTable(command=command, timeout=timeout)
-    return notify(table, RECORD, ATTEMPT, Path("/runs/toy/2024-11-23/run.json"), "the summary\n")
+def run(*command, timeout=20.0, attempt=ATTEMPT):
+    notification = compose(RECORD.model_copy(update={"attempts": (attempt,)}), attempt)
+    return notify(command, notification, Path("/runs/toy/2024-11-23/run.json"), timeout)
 
 
 def test_the_command_gets_variables_and_the_summary(tmp_path):
@@ -37,17 +37,28 @@ def test_the_command_gets_variables_and_the_summary(tmp_path):
         "BATCHLAND_JOB=toy\n"
         "BATCHLAND_OUTCOME=gate_failed\n"
         "BATCHLAND_RUN=/runs/toy/2024-11-23/run.json\n"
-        "the summary\n"
+        "BATCHLAND_TITLE=toy, 2024-11-23: gate failed\n"
+        "Job toy, 2024-11-23: gate failed in 60.0 s.\ngate failed: top1\n"
     )
 
 
 def test_a_failing_command_returns_a_message():
-    assert run("sh", "-c", "echo no mail here >&2; exit 3") == "notify: sh ended with exit code 3: no mail here"
-    assert run("no-such-program") == "notify: no-such-program cannot be run (No such file or directory)"
+    assert run("sh", "-c", "echo no mail here >&2; exit 3") == "sh ended with exit code 3: no mail here"
+    assert run("no-such-program") == "no-such-program cannot be run (No such file or directory)"
 
 
 def test_a_hanging_command_is_killed_with_its_children(tmp_path):
     script = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
     begin = time.monotonic()
-    assert run(sys.executable, "-c", script, timeout="0.5s") == f"notify: {sys.executable} was killed after 0.5 s"
+    assert run(sys.executable, "-c", script, timeout=0.5) == f"{sys.executable} was killed after 0.5 s"
     assert time.monotonic() - begin < 5
+
+
+def test_an_error_of_200_kb_is_shortened(tmp_path):
+    """Linux passes no variable of more than 128 kB."""
+    long = ATTEMPT.model_copy(update={"error": f"begin {'ä' * 200_000} end"})
+    script = 'printf %s "$BATCHLAND_ERROR" > "$0"; cat > "$0.summary"'
+    assert run("sh", "-c", script, str(tmp_path / "said"), attempt=long) is None
+    said = (tmp_path / "said").read_text()
+    assert (len(said), said[:6], said[-4:]) == (LONGEST_ERROR, "begin ", " end")
+    assert (tmp_path / "said.summary").read_text().endswith("... (run.json has all of it)\n")

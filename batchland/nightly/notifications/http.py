@@ -1,0 +1,36 @@
+"""HTTP requests of heartbeats and notifications. An error is a message without the address, which may be a secret."""
+
+import urllib.error
+import urllib.request
+
+from batchland._version import __version__
+from batchland.system.deadline import within
+from batchland.system.text import visible
+
+
+def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
+    """GET the URL, or POST a JSON document to it. Returns an error message, None on success (a 2xx answer).
+
+    seconds: to wait at most, in all.
+    """
+    try:
+        within(seconds, lambda: _send(url, seconds, body))
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"answered {error.code} {visible(str(error.reason))}"
+    except urllib.error.URLError as error:
+        return visible(str(error.reason))
+    except OSError as error:  # TimeoutError, too
+        return visible(str(error))
+    except Exception as error:  # no notification may end the job, and the error's text may hold the address
+        return type(error).__name__
+    return None
+
+
+def _send(url: str, seconds: float, body: bytes | None) -> None:
+    headers = {"User-Agent": f"batchland/{__version__}"}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    message = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310
+    with urllib.request.urlopen(message, timeout=seconds):  # noqa: S310 - the job file allows http and https only
+        pass

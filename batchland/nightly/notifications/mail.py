@@ -1,0 +1,113 @@
+"""Send a notification by mail: SMTP, as text and as HTML with the pictures in it."""
+
+import base64
+import smtplib
+import ssl
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from html import escape
+
+from batchland._version import __version__
+from batchland.nightly.job_tables import MailTable
+from batchland.nightly.notifications.message import Notification
+from batchland.system.deadline import within
+from batchland.system.text import visible
+
+
+def send_mail(table: MailTable, notification: Notification, seconds: float) -> str | None:
+    """Send it to all addresses. Returns an error message, None if the server took it for all of them.
+
+    seconds: to wait at most, in all.
+    """
+    mail = compose_mail(table, notification)
+    try:
+        refused = within(seconds, lambda: _send(table, mail, seconds))
+    except smtplib.SMTPAuthenticationError:
+        return "the server refuses user or password"
+    except smtplib.SMTPRecipientsRefused as error:
+        return f"the server refuses the addresses {', '.join(error.recipients)}"
+    except smtplib.SMTPResponseException as error:
+        text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
+        return visible(f"the server answered {error.smtp_code} {text}")
+    except (OSError, smtplib.SMTPException) as error:  # TimeoutError, too
+        return visible(str(error) or type(error).__name__)
+    return f"the server refuses the addresses {', '.join(refused)}" if refused else None
+
+
+def check_server(table: MailTable, seconds: float) -> str | None:
+    """Connect and log in, without sending anything. Returns an error message, None if that works."""
+    try:
+        within(seconds, lambda: _connect(table, seconds).quit())
+    except (OSError, smtplib.SMTPException) as error:
+        return visible(str(error) or type(error).__name__)
+    return None
+
+
+def compose_mail(table: MailTable, notification: Notification) -> EmailMessage:
+    """The mail, pictures included."""
+    mail = EmailMessage()
+    mail["Subject"] = f"batchland {notification.title}"
+    mail["From"] = table.sender
+    mail["To"] = ", ".join(table.to)
+    mail["Date"] = formatdate(localtime=True)
+    mail["Message-ID"] = make_msgid(domain=table.sender.rpartition("@")[2])
+    mail["Auto-Submitted"] = "auto-generated"  # so that no vacation notice answers
+    mail["X-Mailer"] = f"batchland/{__version__}"
+    links = "".join(f"{link.text}: {link.url}\n" for link in notification.links)
+    mail.set_content(notification.summary + (f"\n{links}" if links else ""))
+    ids = [make_msgid(domain="batchland.invalid") for _ in notification.pictures]
+    mail.add_alternative(_html(notification, [identifier[1:-1] for identifier in ids]), subtype="html")
+    page = mail.get_payload()[1]  # type: ignore[index]
+    assert isinstance(page, EmailMessage)
+    for picture, identifier in zip(notification.pictures, ids, strict=True):
+        page.add_related(base64.b64decode(picture.jpeg_base64), "image", "jpeg", cid=identifier)
+    return mail
+
+
+def _html(notification: Notification, ids: list[str]) -> str:
+    colour = "#1a7f37" if notification.good else "#b42318"
+    rows = "".join(
+        f'<tr><td style="padding:2px 12px 2px 0;color:#555">{escape(figure.name)}</td>'
+        f"<td>{escape(figure.value)}</td></tr>"
+        for figure in notification.figures
+    )
+    pictures = "".join(
+        f'<td style="padding-right:12px;vertical-align:top;font-size:12px;color:#555;max-width:180px">'
+        f'<img src="cid:{identifier}" width="{picture.width}" height="{picture.height}" alt="">'
+        f"<br>{escape(picture.caption)}</td>"
+        for identifier, picture in zip(ids, notification.pictures, strict=True)
+    )
+    links = " · ".join(f'<a href="{escape(link.url)}">{escape(link.text)}</a>' for link in notification.links)
+    parts = [
+        f'<h2 style="color:{colour};font-size:18px">{escape(notification.title)}</h2>',
+        f"<p>{escape(notification.error)}</p>" if notification.error else "",
+        f"<table>{rows}</table>" if rows else "",
+        f'<table style="margin-top:12px"><tr>{pictures}</tr></table>' if pictures else "",
+        f"<p>{links}</p>" if links else "",
+        f'<pre style="white-space:pre-wrap;font-size:12px;color:#555">{escape(notification.summary)}</pre>',
+    ]
+    body = "".join(parts)
+    return f'<!DOCTYPE html><html><body style="font-family:sans-serif;font-size:14px">{body}</body></html>'
+
+
+def _send(table: MailTable, mail: EmailMessage, seconds: float) -> dict[str, tuple[int, bytes]]:
+    with _connect(table, seconds) as server:
+        return server.send_message(mail)
+
+
+def _connect(table: MailTable, seconds: float) -> smtplib.SMTP:
+    if table.security == "tls":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(
+            table.server, table.port, timeout=seconds, context=ssl.create_default_context()
+        )
+    else:
+        server = smtplib.SMTP(table.server, table.port, timeout=seconds)
+    try:
+        if table.security == "starttls":
+            server.starttls(context=ssl.create_default_context())
+        if table.user:
+            server.login(table.user, table.password)
+    except BaseException:
+        server.close()
+        raise
+    return server

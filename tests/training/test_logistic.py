@@ -1,0 +1,74 @@
+"""The head as logistic regression: the optimum that scikit-learn finds, and the strength that validation chooses."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from batchland.training.logistic import LogisticPath, weighted_rows
+from batchland.training.loop import Fit
+from batchland.training.metrics import EpochReport
+from batchland.training.models import linear_head
+
+FEATURES = 40
+RNG = np.random.default_rng(0)
+CENTRES = RNG.normal(size=(3, FEATURES))
+LABELS = np.repeat([0, 1, 2], [60, 25, 15])
+VIEWS = (CENTRES[LABELS] + 3 * RNG.normal(size=(2, 100, FEATURES))).astype(np.float32)
+HELD_OUT = np.repeat([0, 1, 2], 30)
+HELD_OUT_FEATURES = torch.tensor(CENTRES[HELD_OUT] + 3 * RNG.normal(size=(90, FEATURES)), dtype=torch.float32)
+
+
+class NoCallbacks:
+    """Callbacks that do nothing."""
+
+    def after_step(self, fit: Fit) -> None:
+        pass
+
+    def after_epoch(self, fit: Fit) -> None:
+        pass
+
+
+def fit(strengths: tuple[float, ...], *, balanced: bool) -> tuple[list[EpochReport], Tensor]:
+    """Fit to both views. Returns a report per strength and the logits of the held-out features."""
+    head = linear_head(FEATURES, 3)
+    rows = weighted_rows(torch.tensor(VIEWS), torch.tensor(LABELS), balanced=balanced)
+    reports: list[EpochReport] = []
+    held_out = [(HELD_OUT_FEATURES, torch.tensor(HELD_OUT))]
+    path = LogisticPath(head, rows, held_out, strengths, None, "transfer", reports, len(strengths))
+    path.run(NoCallbacks())
+    return reports, head(HELD_OUT_FEATURES).detach()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("strength", [100.0, 10.0])
+def test_the_optimum_is_that_of_scikit_learn(strength: float, balanced: bool) -> None:
+    """Its cost is C times the sum of the losses of 200 rows + half the squared weights."""
+    features, labels = VIEWS.reshape(200, FEATURES), np.tile(LABELS, 2)
+    weights = "balanced" if balanced else None
+    oracle = LogisticRegression(C=FEATURES / (200 * strength), class_weight=weights, tol=1e-6, max_iter=1000)
+    expected = oracle.fit(features, labels).decision_function(HELD_OUT_FEATURES.numpy())
+    _, logits = fit((strength,), balanced=balanced)
+    np.testing.assert_allclose(logits - logits.mean(1, keepdim=True), expected, atol=5e-3)
+
+
+def test_the_strength_of_the_lowest_validation_loss_is_kept() -> None:
+    strengths = (1000.0, 100.0, 10.0, 1.0)
+    reports, logits = fit(strengths, balanced=True)
+    assert [(each.epoch, each.l2, each.learning_rate) for each in reports] == [
+        (number, strength, None) for number, strength in enumerate(strengths, 1)
+    ]
+    losses = [each.validation_loss for each in reports]
+    best = int(np.argmin(losses))
+    assert 0 < best < 3
+    assert [each.best for each in reports] == [index <= best for index in range(4)]
+    _, alone = fit(strengths[best : best + 1], balanced=True)
+    np.testing.assert_allclose(logits, alone, atol=5e-3)
+
+
+def test_weaker_strengths_than_two_without_improvement_are_not_tried() -> None:
+    strengths = tuple(10.0**-number for number in range(9))
+    reports, _ = fit(strengths, balanced=True)
+    best = next(each.epoch for each in reversed(reports) if each.best)
+    assert len(reports) == best + 2 < len(strengths)
