@@ -25,6 +25,7 @@ from batchland.system.urls import bare_url, is_url, local_path, split_url
 STANDARD_INPUT: Final = "-"
 _SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "http", "https"))
 WEB_SCHEMES: Final = ("http", "https")
+_INVENTORY_MANIFEST: Final = "manifest.json"
 _CHUNK_BYTES: Final = 64 * 1024
 _LONGEST_LINE: Final = 1024**2
 _LONGEST_PATH: Final = 4096
@@ -59,12 +60,32 @@ class ImageList:
 
     def _images(self, ignored: Ignored) -> Iterator[ImageRef]:
         name = display_location(self._listing)
+        if self._listing.partition("?")[0].rpartition("/")[2] == _INVENTORY_MANIFEST:
+            from batchland.images.sources.inventory import Inventory  # imports pyarrow, which other lists do not need
+
+            with _opened(self._listing) as file:
+                inventory = Inventory.of(self._listing, file.read())
+            if inventory is not None:
+                prefix = self._prefix(inventory.bucket)
+                yield from map(self._ref, inventory.images(prefix, ignored, all_files=self._all_files))
+                return
         with _opened(self._listing) as file:
             for entry in _usable(_reader(self._listing)(file, name), name):
                 if entry:
                     yield self._ref(entry)
                 else:
                     ignored.counts["blank line"] += 1
+
+    def _prefix(self, bucket: str) -> str:
+        """What the keys of an inventory's images begin with. Raises UsageError if the folder is not in its bucket."""
+        parts = split_url(self._base) if is_url(self._base) else None
+        if parts is None or parts.netloc.rpartition("@")[2] != bucket:
+            raise UsageError(
+                f"{display_location(self._listing)}: is an inventory of the bucket {bucket}; give a URL of that bucket "
+                f"as the folder, such as s3://{bucket}"
+            )
+        prefix = unquote(parts.path).strip("/")
+        return f"{prefix}/" if prefix else ""
 
     def inputs(self) -> Iterable[str]:
         """The folder, and the list unless it is standard input."""
@@ -172,7 +193,8 @@ def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
 
 def _reader(listing: str) -> Callable[[IO[bytes], str], Iterator[bytes]]:
     suffix = os.path.splitext(split_url(listing).path)[1].lower()  # noqa: PTH122
-    return {".csv": _csv_column, ".tsv": _csv_column, ".parquet": _parquet_column}.get(suffix, _lines)
+    readers = {".csv": _csv_column, ".tsv": _csv_column, ".parquet": _parquet_column, ".orc": _orc_column}
+    return readers.get(suffix, _lines)
 
 
 def _lines(file: IO[bytes], list_name: str) -> Iterator[bytes]:
@@ -228,9 +250,24 @@ def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
         raise UsageError(f"{list_name}: cannot be read as Parquet ({str(error).partition(chr(10))[0]})") from error
 
 
+def _orc_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
+    from pyarrow.orc import ORCFile
+
+    try:
+        orc = ORCFile(file)
+        column = _column(orc.schema.names, list_name)
+        for stripe in range(orc.nstripes):
+            paths = orc.read_stripe(stripe, columns=[column]).column(0).to_pylist()
+            yield from (os.fsencode(path or "") for path in paths)
+    except BatchlandError:
+        raise
+    except Exception as error:  # Arrow raises almost anything on damaged files
+        raise UsageError(f"{list_name}: cannot be read as ORC ({str(error).partition(chr(10))[0]})") from error
+
+
 def _check_content(problem: str | None, list_name: str) -> None:
     if problem:
-        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv or .parquet table")
+        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv, .parquet or .orc table")
 
 
 def _column(names: Sequence[str], list_name: str) -> str:

@@ -183,7 +183,7 @@ class _Headers(Reader):
         self.sparse = False
         """Whether headers are far apart."""
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         skip = self.position - self._begin
         if skip < 0 or skip + size > len(self._buffer):
             wanted = max(size, _HEADER_BYTES)

@@ -138,7 +138,7 @@ class PlannedRun(Run):
             listed=plan.listed,
             names_sha256=plan.names_sha256,
             fingerprint=super().fingerprint(model),
-            first=self._range.start,
+            first=min(self._range.start, plan.listed),
             facts_sha256=survey.facts_sha256,
         )
         return {"shard": info}

@@ -66,9 +66,9 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
         (
             "l.csv",
             b"name,label\na.jpg,x\n",
-            "l.csv: has no column image, path, file, file_name, filename, url, only name, label",
+            "l.csv: has no column image, path, file, file_name, filename, url, key, only name, label",
         ),
-        ("l.csv", b"", "l.csv: has no column image, path, file, file_name, filename, url, only nothing"),
+        ("l.csv", b"", "l.csv: has no column image, path, file, file_name, filename, url, key, only nothing"),
         (
             "l.csv",
             b"image\n" + b"x" * 200_000 + b"\n",
@@ -82,7 +82,7 @@ def test_every_kind_of_list_names_the_same_images(tmp_path: Path, kind: str) -> 
         (
             "l.txt",
             b"\xff\xd8\xff" + b"x" * 2_000_000,
-            "l.txt: is a JPEG picture; a list has one path per line, or is a .csv or .parquet table",
+            "l.txt: is a JPEG picture; a list has one path per line, or is a .csv, .parquet or .orc table",
         ),
         ("missing.txt", None, "missing.txt: cannot be opened (No such file or directory); give a file"),
     ],
@@ -145,7 +145,9 @@ def test_a_file_that_is_not_a_list_is_rejected_at_once(
     listing.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         _list(listing)
-    assert str(caught.value) == f"{listing}: {problem}; a list has one path per line, or is a .csv or .parquet table"
+    assert (
+        str(caught.value) == f"{listing}: {problem}; a list has one path per line, or is a .csv, .parquet or .orc table"
+    )
 
 
 def test_a_packed_tar_file_and_a_table_of_another_encoding_are_rejected(tmp_path: Path) -> None:
