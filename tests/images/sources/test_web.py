@@ -64,7 +64,10 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A server that may be asked again at once."""
+    monkeypatch.setattr(web, "_BACKOFF_SECONDS", 0.001)
+    web._manager.cache_clear()
     site = Site()
     yield site
     site.server.shutdown()

@@ -13,7 +13,7 @@ from toys import options, picture, read_all
 
 from batchland import Shard, merge, score
 from batchland.errors import UsageError
-from batchland.images.sources import refs
+from batchland.images.sources import random_access, refs
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored
 
@@ -42,7 +42,7 @@ def test_several_files_are_one_source_also_in_a_bucket_and_in_shards(tmp_path, p
     names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
     for number in range(3):
         write_zip(bucket.folder / f"n-{number}.zip", {n: (photos / n).read_bytes() for n in names[number::3]})
-    score(bucket.url("n-{0..2}.zip"), tmp_path / "far.parquet", options(toy_model))
+    score(f"s3://{bucket.name}/n-{{0..2}}.zip", tmp_path / "far.parquet", options(toy_model))
     score(bucket.folder / "n-{0..2}.zip", tmp_path / "near.parquet", options(toy_model))
     score(bucket.folder / "n-*.zip", tmp_path / "globbed.parquet", options(toy_model))
     for index in (0, 1):
@@ -66,6 +66,7 @@ def test_a_failed_member_is_scored_again(tmp_path, toy_model):
     out = tmp_path / "p.parquet"
     assert score(path, out, options(toy_model)).manifest.counts.failed == 1
     write_zip(path, {"a.jpg": picture(), "b.jpg": picture((0, 0, 255)), "c.jpg": picture((0, 255, 0))})
+    random_access.open_files.close()
     assert score(path, out, options(toy_model, retry_failed=True)).manifest.counts.failed == 0
     assert [row["label"] for row in read_rows(out)] == ["Red Tower", "Blue Lake", "Green Hill"]
 

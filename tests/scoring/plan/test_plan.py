@@ -9,6 +9,7 @@ import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,7 +62,7 @@ def test_a_plan_holds_the_listing(tmp_path, photos, plan):
     ]
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 11, 70])
+@pytest.mark.parametrize("count", [1, 3, 11, 20])
 def test_shards_of_a_plan_are_merged_byte_for_byte(tmp_path, photos, toy_model, plan, count):
     shards_by_plan(plan, toy_model, tmp_path / "shards", count)
     merged = merge(tmp_path / "shards", tmp_path / "merged.parquet").manifest
@@ -179,7 +180,7 @@ def test_an_interrupted_shard_is_resumed_and_a_finished_one_left(tmp_path, toy_m
     assert score(None, tmp_path / "out", given).done_before
 
 
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("far", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_shards_are_merged_in_place(tmp_path, photos, toy_model, plan, bucket, far):
     """A manifest over the parts: nothing is rewritten, and every reader takes the folder for predictions."""
     out = bucket.url("shards") if far else str(tmp_path / "shards")
@@ -198,7 +199,8 @@ def test_shards_are_merged_in_place(tmp_path, photos, toy_model, plan, bucket, f
     assert stored.parts() == [file.path for file in merged.files]
     assert (stored.info().counts, stored.info().run_id) == (whole.counts, whole.run_id)
     rows = [row for part in stored.parts() for batch in stored.batches(part) for row in batch.to_pylist()]
-    assert rows == [row for part in range(8) for row in pq.read_table(tmp_path / "whole" / f"part-{part:06}.parquet").to_pylist()]  # fmt: skip
+    paths = sorted((tmp_path / "whole").glob("*.parquet"))
+    assert rows == [row for path in paths for row in pq.read_table(path).to_pylist()]
     if not far:
         assert read(folder).equals(read(tmp_path / "whole"))
         with pytest.raises(UsageError, match="is merged already"):
@@ -212,11 +214,9 @@ def test_what_cannot_be_merged_in_place(tmp_path, photos, toy_model, plan):
     with pytest.raises(UsageError, match="are not ranges of a plan, so their rows have to be sorted"):
         merge_in_place(tmp_path / "dealt")
     shards_by_plan(plan, toy_model, tmp_path / "mixed", 2)
-    other = options(toy_model, plan=str(plan), shard=Shard(index=1, count=2), batch_size=4, part_size=16)
-    score(None, tmp_path / "mixed", other.model_copy(update={"overwrite": True}))
-    with pytest.raises(
-        UsageError, match=r"shard-00001-of-00002: begins with image 32 of the plan, not 28|another listing"
-    ):
+    other = options(toy_model, plan=str(plan), shard=Shard(index=1, count=2), overwrite=True)
+    score(None, tmp_path / "mixed", other.model_copy(update={"part_size": 12}))
+    with pytest.raises(UsageError, match="begins with image 24 of the plan, not 32"):
         merge_in_place(tmp_path / "mixed")
     part = next((tmp_path / "mixed" / "shard-00000-of-00002").glob("part-*"))
     part.write_bytes(part.read_bytes() + b"\0")
@@ -299,8 +299,7 @@ def write_inventory(folder: Path, bucket: str, kind: str) -> Path:
     names = []
     for number, rows in enumerate((versions[:4], versions[4:])):
         names.append(f"inventories/data/{number}.{'csv.gz' if kind == 'CSV' else kind.lower()}")
-        columns = {"bucket": [bucket] * len(rows), "key": [key for key, *_ in rows],
-                   "is_latest": [latest for _, latest, _ in rows], "is_delete_marker": [gone for *_, gone in rows]}  # fmt: skip
+        columns = dict(zip(("key", "is_latest", "is_delete_marker"), map(list, zip(*rows, strict=True)), strict=True))
         path = folder / names[-1]
         if kind == "ORC":
             orc.write_table(pa.table(columns), str(path))
@@ -308,14 +307,14 @@ def write_inventory(folder: Path, bucket: str, kind: str) -> Path:
             pq.write_table(pa.table(columns), path)
         else:
             with gzip.open(path, "wt", newline="") as file:
-                quoted = [(bucket, key.replace("+", "%2B").replace(" ", "+").replace("ü", "%C3%BC"), *more)
-                          for key, *more in rows]  # fmt: skip
                 csv.writer(file, quoting=csv.QUOTE_ALL).writerows(
-                    [name, key, str(latest).lower(), str(gone).lower()] for name, key, latest, gone in quoted
+                    [bucket, quote_plus(key), str(latest).lower(), str(gone).lower()] for key, latest, gone in rows
                 )
-    schema = "Bucket, Key, IsLatest, IsDeleteMarker" if kind == "CSV" else "struct<bucket:string,key:string>"
-    manifest = {"sourceBucket": bucket, "destinationBucket": f"arn:aws:s3:::{bucket}", "version": "2016-11-30",
-                "fileFormat": kind, "fileSchema": schema, "files": [{"key": name, "size": 1} for name in names]}  # fmt: skip
+    schema = "Bucket, Key, IsLatest, IsDeleteMarker" if kind == "CSV" else "struct<key:string>"
+    manifest = {
+        "sourceBucket": bucket, "destinationBucket": f"arn:aws:s3:::{bucket}", "version": "2016-11-30",
+        "fileFormat": kind, "fileSchema": schema, "files": [{"key": name, "size": 1} for name in names],
+    }  # fmt: skip
     path = folder / "inventories" / "2026-11-23T00-00Z" / "manifest.json"
     path.parent.mkdir()
     path.write_text(json.dumps(manifest))
