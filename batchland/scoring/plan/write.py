@@ -20,7 +20,7 @@ from batchland.images.sources.source import Source
 from batchland.predictions.parts import joined
 from batchland.predictions.schema import WrittenFile
 from batchland.predictions.storage import display_location, output_location
-from batchland.scoring.listing import open_listing
+from batchland.scoring.listing import ImageListing, open_listing
 from batchland.scoring.options import ScoreSettings
 from batchland.scoring.plan.read import StoredPlan
 from batchland.scoring.plan.schema import PLAN_NAME, PLANNED, Plan, PlanOptions
@@ -39,7 +39,7 @@ _OURS: Final = re.compile(r"list-\d{6}\.parquet")
 
 
 def make_plan(
-    images: str | os.PathLike[str] | None,
+    images: str | os.PathLike[str] | ImageListing | None,
     out: str | os.PathLike[str],
     settings: ScoreSettings | None = None,
     *,
@@ -49,7 +49,7 @@ def make_plan(
     overwrite: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> Plan:
-    """List `images`, or the images that `image_list` names, and write the list to the folder or URL `out`.
+    """List `images`, a source or an open listing, or what `image_list` names, and write the list to the folder or URL `out`.
 
     settings: of them include, exclude, all_files and follow_links count. parts: the number of shards that will score
     it, 0 for any. without: plans of the same source whose images are left out. on_progress: is called with the number
@@ -59,7 +59,9 @@ def make_plan(
     """
     begin = time.monotonic()
     settings = settings or ScoreSettings()
-    listing = open_listing(images, settings, image_list=image_list)
+    listing = images
+    if not isinstance(listing, ImageListing):
+        listing = open_listing(listing, settings, image_list=image_list)
     folder = _Folder(output_location(out))
     folder.begin(overwrite=overwrite)
     refs = listing.images()
