@@ -2,7 +2,7 @@
 
     python -m benchmarks.plans --keys 100000000 --shards 1000
 
-The keys come from a generator, as a listing or an inventory would give them; so the seconds are those of the plan itself,
+The keys come from a generator, in place of a listing or an inventory; so the seconds are those of the plan itself,
 without requests. Peak MB is that of the whole process so far.
 """
 

@@ -49,9 +49,9 @@ def make_plan(
     overwrite: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> Plan:
-    """List `images`, a source or an open listing, or what `image_list` names, and write the list to the folder or URL `out`.
+    """List `images`, a source or an open listing, or what `image_list` names, and write the list to `out`.
 
-    settings: of them include, exclude, all_files and follow_links count. parts: the number of shards that will score
+    out: a folder or a URL. settings: of them include, exclude, all_files and follow_links count. parts: the number of shards that will score
     it, 0 for any. without: plans of the same source whose images are left out. on_progress: is called with the number
     of images listed so far. Memory does not grow with the number of images.
 
