@@ -87,10 +87,8 @@ def main() -> None:
         survey = sink.survey()
         memory.append(_memory_mb())
     assert survey.counts.listed == options.images
-    print(
-        "| images | a part | parts | wall s | parts/s | CPU s of the driver | parts/s of CPU | MB at the start | at the end | most |"
-    )
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| images | a part | parts | wall s | parts/s | driver's CPU s | parts/s of CPU | MB before | after | most |")
+    print("|" + " ---: |" * 10)
     print(
         f"| {options.images:,} | {options.part_size} | {done:,} | {wall:.1f} | {done / wall:,.0f} | {cpu:.1f} "
         f"| {done / cpu:,.0f} | {memory[0]:.0f} | {memory[-1]:.0f} | {max(memory):.0f} |"

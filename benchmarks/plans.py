@@ -54,9 +54,7 @@ def main() -> None:
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
     planned_mb = _peak_mb()
     size = sum(file.bytes for file in plan.lists) / 1e6
-    print(
-        "| keys | files | MB | wall s | CPU s | keys/s of CPU | peak MB |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-    )
+    print("| keys | files | MB | wall s | CPU s | keys/s of CPU | peak MB |\n|" + " ---: |" * 7)
     print(
         f"| {options.keys:,} | {len(plan.lists)} | {size:,.0f} | {wall:.1f} | {cpu:.1f} | {options.keys / cpu:,.0f} "
         f"| {planned_mb:.0f} |",

@@ -37,7 +37,7 @@ _RETRIES: Final = 3
 _REDIRECTS: Final = 5
 _BACKOFF_SECONDS: Final = 0.5
 _LONGEST_WAIT: Final = 30
-"""Seconds. A server that asks for a longer pause is not asked again."""
+"""Seconds of a pause, also if the server asks for a longer one."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses worth a retry."""
 _SECRET: Final = re.compile(r"(?i)sig|token|key|auth|pass|secret|cred|expir|policy|session|^x-(amz|goog|ms)-|^hdn")

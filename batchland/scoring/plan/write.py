@@ -52,8 +52,8 @@ def make_plan(
     """List `images`, a source or an open listing, or what `image_list` names, and write the list to `out`.
 
     out: a folder or a URL. settings: of them include, exclude, all_files and follow_links count. parts: the number of
-    shards that will score it, 0 for any. without: plans of the same source whose images are left out. on_progress: is called with the number
-    of images listed so far. Memory does not grow with the number of images.
+    shards that will score it, 0 for any. without: plans of the same source whose images are left out. on_progress: is
+    called with the number of images listed so far. Memory does not grow with the number of images.
 
     Raises UsageError if there is nothing to plan, or `out` exists; OutputError if it cannot be written.
     """
