@@ -4,6 +4,7 @@ A shard of a plan is a range of it: whole parts if there are enough, else whole 
 shards, one after the other, are in the order of the plan, and a merge has nothing to sort.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import repeat
@@ -11,7 +12,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from batchland.errors import UsageError
-from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import is_file_output
@@ -22,10 +22,11 @@ from batchland.predictions.storage import display_location, join_location, outpu
 from batchland.predictions.writer import Survey
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
-from batchland.scoring.plan.read import PlannedRange, StoredPlan
+from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan, open_planned
 from batchland.scoring.plan.schema import PlanOptions
 from batchland.scoring.run import Run
 from batchland.system.names import display_path
+from batchland.system.urls import is_url
 
 
 class PlannedListing(ImageListing):
@@ -43,14 +44,12 @@ class PlannedListing(ImageListing):
             raise UsageError(f"{self.stored.name}: was made with other patterns or options of listing; leave them out")
         if options.image_list is not None:
             raise UsageError(f"{self.stored.name}: is a list already; give a plan or a list")
-        source = open_source(
-            images or plan.images,
-            image_list=plan.image_list,
-            **plan.options.model_dump(include={"all_files", "follow_links"}),
-            private_hosts=options.private_hosts,
+        if images is not None and not is_url(images):  # workers have other working folders
+            images = os.path.abspath(images)  # noqa: PTH100 - keeps links as they are
+        self._planned = PlannedImages(
+            self.stored.location, self.stored.sha256, images or plan.images, options.private_hosts
         )
-        if source.name != plan.images:
-            raise UsageError(f"{self.stored.name}: is a plan of {plan.images}, not of {source.name}")
+        self.stored, source = open_planned(self._planned)
         super().__init__(source, options)
         self.ignored = Ignored()
         self.ignored.counts.update(plan.ignored)
@@ -65,7 +64,7 @@ class PlannedListing(ImageListing):
 
     def range(self, first: int, stop: int) -> PlannedRange:
         """The images from number `first` to before `stop`."""
-        return PlannedRange(self.stored, self.source, first, stop)
+        return PlannedRange(self._planned, first, stop)
 
     def second_walk(self, shard: Shard | None = None) -> Iterator[Any]:
         """As many items as there are images; nothing is read."""

@@ -3,16 +3,17 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from batchland.errors import ErrorCode, UsageError
+from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import ImageRef
 from batchland.images.sources.source import Source
 from batchland.predictions.storage import display_location, join_location
@@ -26,7 +27,7 @@ _REMEDY = "restore it, or plan again"
 
 
 class StoredPlan:
-    """The plan in the folder or URL `location`. Picklable.
+    """The plan in the folder or URL `location`.
 
     Raises UsageError if there is none or it is damaged, InputError if it cannot be read.
     """
@@ -95,9 +96,6 @@ class StoredPlan:
 
         return Objects.at(cast("str", self.location))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_objects"}
-
 
 def _refs(source: Source, rows: pa.RecordBatch) -> Iterator[ImageRef]:
     names, keys, codes, messages = (rows.column(name).to_pylist() for name in PLANNED.names)
@@ -108,17 +106,51 @@ def _refs(source: Source, rows: pa.RecordBatch) -> Iterator[ImageRef]:
             yield source.planned(name, key or b"")
 
 
+class PlannedImages(NamedTuple):
+    """A plan and the source that it lists: enough for another process to open both. Picklable."""
+
+    plan: Path | str
+    """Its location."""
+    sha256: str
+    """Of plan.json."""
+    images: str
+    """The source, with the options that its URL has."""
+    private_hosts: bool
+
+
+@lru_cache(4)
+def open_planned(planned: PlannedImages) -> tuple[StoredPlan, Source]:
+    """The plan, and its source, which is not listed. Opened once in a process.
+
+    Raises UsageError if the plan was replaced, or is one of another source.
+    """
+    stored = StoredPlan(planned.plan)
+    if stored.sha256 != planned.sha256:
+        raise UsageError(f"{stored.name}: was replaced by another plan meanwhile; run the command again")
+    plan = stored.plan
+    source = open_source(
+        planned.images,
+        image_list=plan.image_list,
+        all_files=plan.options.all_files,
+        follow_links=plan.options.follow_links,
+        private_hosts=planned.private_hosts,
+    )
+    if source.name != plan.images:
+        raise UsageError(f"{stored.name}: is a plan of {plan.images}, not of {source.name}")
+    return stored, source
+
+
 class PlannedRange:
     """A range of a plan's images: what a worker needs to know of its part. Can be iterated again, and pickled."""
 
-    def __init__(self, plan: StoredPlan, source: Source, first: int, stop: int) -> None:
-        self._plan = plan
-        self._source = source
+    def __init__(self, planned: PlannedImages, first: int, stop: int) -> None:
+        self._planned = planned
         self._first = first
         self._stop = stop
 
     def __iter__(self) -> Iterator[ImageRef]:
-        return self._plan.refs(self._source, self._first, self._stop)
+        plan, source = open_planned(self._planned)
+        return plan.refs(source, self._first, self._stop)
 
     def __len__(self) -> int:
         return self._stop - self._first

@@ -26,6 +26,7 @@ from batchland.scoring.engines.engine import Part
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.engine import _again
 from batchland.scoring.engines.ray.start import start_ray
+from batchland.scoring.plan.write import make_plan
 
 DECODER = """
 import ctypes, os, signal, time
@@ -238,6 +239,22 @@ def test_shards_and_object_stores_by_ray(tmp_path, photos, toy_model, bucket, en
     assert result.returncode == 0, result.stderr
     merge(bucket.folder / "shards", tmp_path / "p.parquet")
     assert (tmp_path / "p.parquet").read_bytes() == locally(where, tmp_path / "local.parquet", toy_model)
+
+
+@pytest.mark.slow
+def test_workers_read_their_ranges_of_a_plan(tmp_path, photos, toy_model, environment):
+    """The plan's images, and a shard of it; the driver lists nothing."""
+    make_plan(photos, tmp_path / "plan")
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    for out, more in (("p.parquet", ()), ("shards", ("--shard", "0/2"))):
+        arguments = command(photos, tmp_path / out, toy_model, "--engine", "ray", "--plan", str(tmp_path / "plan"))
+        result = run([*arguments, *more], environment)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "p.parquet").read_bytes() == expected
+    given = options(toy_model, device="cpu", plan=str(tmp_path / "plan"), shard=Shard(index=1, count=2))
+    score(None, tmp_path / "shards", given)
+    merge(tmp_path / "shards", tmp_path / "merged.parquet")
+    assert (tmp_path / "merged.parquet").read_bytes() == expected
 
 
 def test_ray_that_does_not_start_is_an_error_of_one_line_after_a_second_try():

@@ -29,7 +29,7 @@ from batchland.scoring.merge.in_place import merge_in_place
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.plan import write
 from batchland.scoring.plan.planned_run import PlannedListing, shard_range
-from batchland.scoring.plan.read import PlannedRange, StoredPlan
+from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan
 from batchland.scoring.plan.write import make_plan
 
 NAMES = [f"camera-{number // 20}/{number:03}.jpg" for number in range(60)]
@@ -106,7 +106,9 @@ def test_a_shard_reads_its_own_rows_alone(tmp_path, photos, plan, monkeypatch):
     )
     assert [ref.name for ref in stored.refs(source, 21, 29)] == NAMES[21:29]
     assert groups == [1, 2]
-    part = pickle.loads(pickle.dumps(PlannedRange(stored, source, 16, 20)))
+    data = pickle.dumps(PlannedRange(PlannedImages(tmp_path / "many", stored.sha256, str(photos), False), 16, 20))
+    assert len(data) < 500
+    part = pickle.loads(data)
     assert ([ref.name for ref in part], len(part)) == (NAMES[16:20], 4)
     assert list(part) == list(part)
 
