@@ -5,6 +5,7 @@ network can see. The address is checked when connecting, also after redirects.
 """
 
 import ipaddress
+import logging
 import os
 import re
 import socket
@@ -164,6 +165,7 @@ _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 @lru_cache(8)
 def _manager(private: bool, proxy: str | None) -> urllib3.PoolManager:
     """Connections that all threads share."""
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings hold whole URLs
     settings: dict[str, Any] = {
         "num_pools": _HOSTS,
         "maxsize": PER_HOST,
