@@ -4,6 +4,7 @@ At the end the parts become the output, a file or a folder of parts, and the man
 the same fingerprint takes finished parts over. parts.py writes the parts, storage.py the files.
 """
 
+import errno
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from batchland.predictions.parts import (
     UnfinishedPart,
     joined,
     names_digest,
+    read_own_part,
     summarize,
 )
 from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Counts, WrittenFile
@@ -229,9 +231,9 @@ def write_file(output: Output, spec: PartSpec, schema: pa.Schema, expected: Part
     part.
     """
     with output.errors():
-        table = output.read_part(expected.number).replace_schema_metadata(None).combine_chunks()
+        table = read_own_part(output, spec, expected.number)
         if summarize(expected.number, table).facts_sha256 != expected.facts_sha256:
-            raise OSError(None, f"another run has replaced part {expected.number}")
+            raise OSError(errno.ESTALE, f"another run has replaced part {expected.number}")
         return output.write_file(expected.number, table, schema, spec.row_group_size)
 
 

@@ -164,6 +164,23 @@ def test_an_interrupted_run_keeps_its_rows_and_the_local_engine_resumes_it(
 
 
 @pytest.mark.slow
+def test_a_killed_driver_is_resumed(tmp_path, photos, toy_model, environment):
+    """By SIGKILL; Ray's processes end by themselves, and the same command goes on."""
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    out = tmp_path / "p.parquet"
+    slow = environment | decoder(tmp_path / "slow", 0.2)
+    with subprocess.Popen(
+        command(photos, out, toy_model, "--engine", "ray", "--num-workers", "1"), env=slow
+    ) as running:
+        wait_for(lambda: (tmp_path / ".p.parquet.parts" / "part-000001.parquet").exists())
+        running.kill()
+    result = run(command(photos, out, toy_model, "--engine", "ray"), environment)
+    assert result.returncode == 0, result.stderr
+    assert 16 <= manifest(out).resumed_images < 60
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.slow
 def test_a_lost_node_loses_no_row(tmp_path, photos, toy_model, environment, monkeypatch):
     """Two nodes and the driver's, which has no cores. One is killed when some parts are done."""
     from ray.cluster_utils import Cluster
