@@ -127,7 +127,7 @@ class LocalOutput:
     def _check_taken_over(self) -> None:
         """Raise OSError if this process has joined a run that is over."""
         if self._joined is not None and (self._parts / RUN_NOTE).read_text("utf-8") != self._joined:
-            raise OSError(errno.ESTALE, "another run has taken it over", str(self._parts))
+            raise OSError(None, "another run has taken it over")
 
     def has_part(self, index: int) -> bool:
         """As `Output`."""

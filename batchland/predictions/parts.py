@@ -4,7 +4,6 @@ A part is a fixed number of consecutive entries of a listing. Each is written by
 and appears whole. writer.py puts the parts of a run together.
 """
 
-import errno
 import hashlib
 import json
 import time
@@ -342,7 +341,7 @@ def read_own_part(output: Output, spec: PartSpec, index: int) -> pa.Table:
     """A stored part without metadata. Raises OSError, also if another run has written it."""
     table = output.read_part(index)
     if not spec.is_ours(table):
-        raise OSError(errno.ESTALE, f"another run has replaced part {index}")
+        raise OSError(None, f"another run has replaced part {index}")
     return table.replace_schema_metadata(None).combine_chunks()
 
 

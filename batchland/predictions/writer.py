@@ -4,7 +4,6 @@ At the end the parts become the output, a file or a folder of parts, and the man
 the same fingerprint takes finished parts over. parts.py writes the parts, storage.py the files.
 """
 
-import errno
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -233,7 +232,7 @@ def write_file(output: Output, spec: PartSpec, schema: pa.Schema, expected: Part
     with output.errors():
         table = read_own_part(output, spec, expected.number)
         if summarize(expected.number, table).facts_sha256 != expected.facts_sha256:
-            raise OSError(errno.ESTALE, f"another run has replaced part {expected.number}")
+            raise OSError(None, f"another run has replaced part {expected.number}")
         return output.write_file(expected.number, table, schema, spec.row_group_size)
 
 
