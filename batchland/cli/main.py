@@ -18,6 +18,7 @@ from batchland.cli.doctor import doctor
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
+from batchland.cli.label_plan import label_plan
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
 from batchland.cli.plan import plan
@@ -75,6 +76,7 @@ for _command in (  # in the order in which a user needs them
     evaluate,
     compare,
     calibrate,
+    label_plan,
     init,
     run,
     job,
