@@ -41,6 +41,7 @@ ADVICE: Final[dict[str, str]] = {
     "preprocess_better": "give that with --preprocess",
     "preprocess_byte": "use --preprocess byte",
     "report_disagreement": "please report this with the versions in use",
+    "resume_out": "give the --out of the interrupted run, or leave out --resume to start one",
     "resume_same": "give the same data and options, or leave out --resume to start from the beginning",
     "resume_training": "run the same command with --resume to continue",
     "score_shard": "score those with the same command and --shard I/{count}, then merge",
