@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
+from batchland.models.decisions import AcceptThresholds, PredictionSets
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -154,6 +155,10 @@ class ModelCard(BaseModel):
     """None for models trained here."""
     int8: Int8Summary | None = None
     """None for models that are not in int8."""
+    decision: AcceptThresholds | None = None
+    """Which answers `score` accepts; put here by `batchland calibrate`."""
+    prediction_sets: PredictionSets | None = None
+    """Which classes `score` puts into prediction sets; put here by `batchland calibrate`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":
