@@ -7,6 +7,7 @@ the same fingerprint takes finished parts over. parts.py writes the parts, stora
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import TracebackType
@@ -17,10 +18,12 @@ import pyarrow as pa
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.parts import (
     Entry,
+    Find,
     PartSpec,
     PartSummary,
     PartWriter,
     UnfinishedPart,
+    find_nothing,
     joined,
     names_digest,
     summarize,
@@ -96,9 +99,9 @@ class PredictionSink(PartWriter):
         super().__exit__(kind, error, trace)
         self._output.__exit__(kind, error, trace)
 
-    def pending_images(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
+    def pending_images(self, entries: Iterable[Entry], find: Find = find_nothing) -> Iterator[ImageRef | None]:
         """The images of a listing that have no row yet, in order, with a None after each part. See `pending`."""
-        return self.pending(enumerate(self._cut(entries)))
+        return self.pending(enumerate(self._cut(entries)), find)
 
     def _cut(self, entries: Iterable[Entry]) -> Iterator[Iterable[Entry]]:
         """The parts of a listing. Each has to be consumed before the next."""
@@ -106,17 +109,21 @@ class PredictionSink(PartWriter):
         for first in entries:
             yield chain([first], islice(entries, self.part_size - 1))
 
-    def parts(self, entries: Iterable[Entry]) -> Iterator[tuple[int, list[Entry]]]:
-        """The parts of a listing with their indices, for other processes to score."""
+    def parts(self, entries: Iterable[Entry], find: Find = find_nothing) -> Iterator[tuple[int, list[Entry]]]:
+        """The parts of a listing with their indices, for other processes to score. find: gives no copied rows."""
         for index, part in enumerate(map(list, self._cut(entries))):
             self._list(part)
-            yield index, part
+            yield index, list(find(index, part))
 
     def add(self, summary: PartSummary) -> None:
         """Take note of a part that another process has stored."""
         self._elsewhere[summary.number] = summary
         self.resumed_images += summary.resumed
         self.kept_images += summary.kept
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Context that turns an OSError into an OutputError."""
+        return self._output.errors()
 
     def keep(self, blocks: Iterable[pa.RecordBatch]) -> Iterator[None]:
         """Take all rows of the output, in order and in blocks of any size.
@@ -182,9 +189,9 @@ class PredictionSink(PartWriter):
         with self._timed():
             self._output.publish(manifest)
 
-    def _close(self, part: UnfinishedPart, resumed: int) -> None:
+    def _close(self, part: UnfinishedPart) -> None:
         self._list(part.entries)
-        super()._close(part, resumed)
+        super()._close(part)
 
     def _list(self, entries: list[Entry]) -> None:
         self._list_names([entry.name for entry in entries])

@@ -82,6 +82,8 @@ def merge(
             ignored=_ignored(shards),
             resumed_images=sum(shard.manifest.resumed_images for shard in shards),
             seconds=_seconds(shards, sink.write_seconds, time.monotonic() - begin),
+            reused_images=sum(shard.manifest.reused_images for shard in shards),
+            copied_images=sum(shard.manifest.copied_images for shard in shards),
             images_per_second=_rate(shards),
             files=tuple(files),
             shards=tuple(map(_merged, shards)),
