@@ -48,6 +48,7 @@ from batchland.nightly.job_tables import (
 from batchland.nightly.placeholders import Placeholders
 from batchland.predictions.storage import Location, join_location
 from batchland.scoring.options import FailureLimit, ScoreSettings
+from batchland.system.files import read_error
 from batchland.system.options import explain
 
 
@@ -186,7 +187,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a job file") from error
+        raise read_error(error, str(path), expected="a job file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is not a TOML file: {error}") from error
     for setting in settings:
