@@ -9,21 +9,28 @@ import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.schema import EvaluationSummary, Slice
+from batchland.report.changes import Baseline
 from batchland.report.confusion import confusion_view
 from batchland.report.evaluation_text import shown_figures
-from batchland.report.findings import SMALLEST_SLICE, findings, headline, verdict
+from batchland.report.findings import SMALLEST_SLICE, findings, headline
 from batchland.report.gallery import galleries
 from batchland.report.html import LONG_TABLE, render_page
 from batchland.report.options import ReportOptions
 from batchland.report.page_images import add_pictures, page_images
 from batchland.report.plots import coverage_plot, reliability_plot
+from batchland.report.verdict import verdict
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
 
 
-def evaluation_page(evaluation: "Evaluation", options: ReportOptions, gates: Sequence["GateResult"] = ()) -> str:
+def evaluation_page(
+    evaluation: "Evaluation",
+    options: ReportOptions,
+    gates: Sequence["GateResult"] = (),
+    baseline: Baseline | None = None,
+) -> str:
     """One HTML document."""
     summary = evaluation.summary
     classes = _worst_first(evaluation.per_class)
@@ -37,7 +44,7 @@ def evaluation_page(evaluation: "Evaluation", options: ReportOptions, gates: Seq
         summary=summary,
         options=options,
         gates=gates,
-        verdict=verdict(evaluation, gates),
+        verdict=verdict(evaluation, gates, baseline),
         headline=headline(summary),
         findings=findings(evaluation),
         figures=shown_figures(summary),

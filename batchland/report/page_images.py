@@ -67,7 +67,7 @@ class PageImages(NamedTuple):
 def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
     """Choose the images. first: images that must be among them, those of the galleries."""
     mistakes = evaluation.mistakes
-    right = evaluation.outcomes.filter(pc.fill_null(evaluation.outcomes["correct"], False))
+    right = _right_answers(evaluation)
     summary = evaluation.summary
     wanted = _chosen(mistakes, right, first)
     choices = _top_choices(summary.predictions, summary.run_id, wanted["image"])
@@ -81,7 +81,7 @@ def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
     return PageImages(
         data,
         {image: row for row, image in enumerate(wanted["image"].to_pylist())},
-        mistakes.num_rows + right.num_rows,
+        summary.account.scored,
         {},
         str(root.resolve()) if root.is_dir() else "",
     )
@@ -99,6 +99,18 @@ def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOp
         if row not in shown and image in sizes and (uri := thumbnails.make(image, sizes[image]).uri):
             found[row] = uri
     return images._replace(pictures=found)
+
+
+def _right_answers(evaluation: "Evaluation") -> pa.Table:
+    """Right answers to choose from, at least MOST_ROWS of them if there are so many, in memory that does not grow."""
+    schema = pa.schema([evaluation.outcomes_file.schema.field(name) for name in _COLUMNS])
+    kept = schema.empty_table()
+    for batch in evaluation.outcomes_file.batches([*_COLUMNS, "correct"]):
+        right = batch.filter(pc.fill_null(batch["correct"], False)).select(_COLUMNS)
+        kept = pa.concat_tables([kept, pa.Table.from_batches([right], schema)])
+        if kept.num_rows > 4 * MOST_ROWS:
+            kept = kept.take(_in_turns(kept, "ascending")[:MOST_ROWS])
+    return kept
 
 
 def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Table:
