@@ -51,7 +51,7 @@ def test_known_content_is_taken_over_whatever_its_name(tmp_path, first_night, to
     night = write(write(tmp_path / "two", *range(5, 20), broken=7, folder="renamed"), 40, 41)
     predicted.clear()
     reused = score(night, tmp_path / "reused" / name, options(toy_model, reuse=(str(first_night),))).manifest
-    assert predicted == ["040.jpg", "041.jpg", "renamed/007.jpg"]  # a failed row is not taken over
+    assert sorted(predicted) == ["040.jpg", "041.jpg", "renamed/007.jpg"]  # a failed row is not taken over
     assert (reused.reused_images, reused.copied_images, reused.kept_images, reused.counts.ok) == (14, 0, 0, 16)
     assert reused.scored_images == 3
     full = score(night, tmp_path / "full" / name, options(toy_model)).manifest
@@ -65,7 +65,7 @@ def test_equal_files_of_a_run_are_computed_once(tmp_path, first_night, toy_model
         write(night, *range(35, 50), 7, broken=7, folder=folder)
     predicted.clear()
     reused = score(night, tmp_path / "r" / "p", options(toy_model, reuse=(str(first_night),))).manifest
-    assert predicted == ["a/007.jpg", *(f"a/{number:03}.jpg" for number in range(35, 50))]
+    assert sorted(predicted) == ["a/007.jpg", *(f"a/{number:03}.jpg" for number in range(35, 50))]
     assert (reused.reused_images, reused.copied_images, reused.counts.failed) == (0, 32, 3)
     score(night, tmp_path / "f" / "p", options(toy_model))
     assert contents(tmp_path / "r") == contents(tmp_path / "f")
