@@ -197,7 +197,7 @@ def _check_duplicates(
 def _earlier_contents(job: Job, good: Sequence[RunRecord]) -> Iterator[tuple[date, set[str]]]:
     """Hashes of the images of good nights whose predictions are still there."""
     for record in sorted(good, key=lambda record: record.date, reverse=True)[:COPIED_NIGHTS]:
-        for model in job.all_models:
+        for model in job.model_names:
             stored = StoredPredictions(job.partition(model, record.date))
             if stored.is_complete() and all("sha256" in stored.schema(part).names for part in stored.parts()):
                 tables = (stored.table(part, ["sha256"]) for part in stored.parts())

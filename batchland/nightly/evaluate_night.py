@@ -85,7 +85,7 @@ def baseline_night(job: Job, model: str, night: date, records: Sequence[RunRecor
 
     def names(record: RunRecord) -> list[str]:
         evaluated = [run.name for run in record.models if run.evaluation]
-        only = len(evaluated) == len(job.all_models) == 1
+        only = len(evaluated) == len(job.model_names) == 1
         return evaluated if only else [name for name in evaluated if name == model]
 
     good = last_good(filter(names, records), before=night)
