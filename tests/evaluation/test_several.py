@@ -82,7 +82,7 @@ def test_the_command(reports):
     assert (result.exit_code, result.stdout) == (
         0,
         "3 models, 200 images that all scored\n"
-        "a, b: the best one is among them; they do not differ from the first by more than chance.\n"
+        "a, b do not differ from the first by more than chance; the others are worse.\n"
         "  model  accuracy  interval\n"
         "  a         90.0%  85.1 to 93.4%  may be the best\n"
         "  b         88.0%  82.8 to 91.8%  may be the best\n"
