@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchland.evaluation.options import CompareOptions, EvaluateOptions
     from batchland.evaluation.saved import Report, read_report
     from batchland.models.adopt import adopt
+    from batchland.models.adopt_options import AdoptOptions
     from batchland.models.session import Session, open_session
     from batchland.nightly.job import Job, load_job
     from batchland.nightly.record_files import read_runs
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 # Public name -> module, imported when the name is first used, so that `import batchland` is fast.
 _PUBLIC = {
+    "AdoptOptions": "batchland.models.adopt_options",
     "CompareOptions": "batchland.evaluation.options",
     "Comparison": "batchland.evaluation.comparison",
     "EvaluateOptions": "batchland.evaluation.options",
@@ -86,6 +88,7 @@ _PUBLIC = {
     "write_side_by_side": "batchland.report.write",
 }
 __all__ = [
+    "AdoptOptions",
     "CompareOptions",
     "Comparison",
     "EvaluateOptions",
