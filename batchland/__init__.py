@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from batchland.report.options import ReportOptions
     from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
     from batchland.scoring.account import Progress
+    from batchland.scoring.merge.in_place import merge_in_place
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions, Shard
+    from batchland.scoring.plan.write import make_plan
     from batchland.scoring.predict import predict
     from batchland.scoring.score import RunSummary, score
     from batchland.training.export import export
@@ -69,7 +71,9 @@ _PUBLIC = {
     "evaluate": "batchland.evaluation.evaluate",
     "export": "batchland.training.export",
     "load_job": "batchland.nightly.job",
+    "make_plan": "batchland.scoring.plan.write",
     "merge": "batchland.scoring.merge.merge",
+    "merge_in_place": "batchland.scoring.merge.in_place",
     "open_session": "batchland.models.session",
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.scoring.predict",
@@ -112,7 +116,9 @@ __all__ = [
     "evaluate",
     "export",
     "load_job",
+    "make_plan",
     "merge",
+    "merge_in_place",
     "open_session",
     "parse_gate",
     "predict",
