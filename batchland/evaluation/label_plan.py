@@ -87,17 +87,13 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
             f"{run.source}: has {len(probability)} scored images, less than twice the {options.budget} to label; label "
             f"all of them"
         )
-    stratum = _strata(probability)
-    sizes = np.bincount(stratum)
-    expected = np.bincount(stratum, probability) / sizes
-    labels = _allotted(sizes, np.sqrt(_variance(expected, probability.mean())), options.budget)
+    stratum, labels, plan = allot(probability, options.budget)
     rng = np.random.default_rng(options.seed)
     chosen = np.concatenate(
         [rng.choice(np.flatnonzero(stratum == i), count, replace=False) for i, count in enumerate(labels.tolist())]
     )
     rng.shuffle(chosen)
-    plan = _worth(sizes, labels, expected)
-    weights = sizes / labels
+    weights = np.bincount(stratum) / labels
     rows = _rows(run, np.sort(chosen))
     order = np.searchsorted(np.sort(chosen), chosen)
     table = pa.table(
@@ -112,6 +108,15 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
         schema=LABEL_PLAN,
     )
     return Planned(plan, table)
+
+
+def allot(probability: npt.NDArray[np.float32], budget: int) -> tuple[Ints, Ints, LabelPlan]:
+    """Stratum of each image, labels of each stratum, and what that is worth. probability: of the first choices."""
+    stratum = _strata(probability)
+    sizes = np.bincount(stratum)
+    expected = np.bincount(stratum, probability) / sizes
+    labels = _allotted(sizes, np.sqrt(_variance(expected, float(probability.mean()))), budget)
+    return stratum, labels, _worth(sizes, labels, expected)
 
 
 def estimated_accuracy(stratum: Ints, weight: Floats, right: npt.NDArray[np.bool_], confidence: float = 0.95) -> Figure:
@@ -150,7 +155,8 @@ def _strata(probability: npt.NDArray[np.float32]) -> Ints:
     shares = np.cumsum(spread) / spread.sum()
     bounds = probability[order][np.searchsorted(shares, np.arange(1, STRATA) / STRATA)]
     found = np.searchsorted(np.unique(bounds), probability, side="left")
-    return np.asarray(np.unique(found, return_inverse=True)[1], np.int64)
+    numbers: Ints = np.unique(found, return_inverse=True)[1]
+    return numbers
 
 
 def _variance(expected: Floats, mean: float) -> Floats:
@@ -163,7 +169,7 @@ def _variance(expected: Floats, mean: float) -> Floats:
 def _allotted(sizes: Ints, spread: Floats, budget: int) -> Ints:
     """Labels of each stratum; their sum is the budget."""
     share = (1 - BY_SIZE) * sizes * spread / (sizes * spread).sum() + BY_SIZE * sizes / sizes.sum()
-    labels = np.minimum(np.maximum(np.floor(share * budget).astype(np.int64), FEWEST), sizes)
+    labels: Ints = np.minimum(np.maximum(np.floor(share * budget).astype(np.int64), FEWEST), sizes)
     while (spare := budget - int(labels.sum())) != 0:
         room = labels < sizes if spare > 0 else labels > FEWEST
         wanted = np.where(room, (share * budget - labels) * np.sign(spare), -np.inf)
