@@ -124,7 +124,8 @@ def _tally(codes: np.ndarray, right: np.ndarray) -> PairTally:
     for start in range(0, len(right), 65_536):
         part = slice(start, start + 65_536)
         count = len(right[part])
-        own = pa.RecordBatch.from_pydict(
+        columns = {name: texts.take(pa.array(row[part])) for name, row in zip(names, codes, strict=True)}
+        own = pa.RecordBatch.from_pydict(columns)
             {name: texts.take(pa.array(row[part])) for name, row in zip(names, codes, strict=True)}
         )
         nothing, zeros = np.full(count, np.nan, np.float32), np.zeros(count, np.int64)
@@ -160,8 +161,8 @@ def label_plans(runs: int, images: int = 20_000) -> Iterator[str]:
                 errors.append(found.value - truth)
             need = truth * (1 - truth) / np.mean(np.square(errors))
             yield (
-                f"| {name} | {budget} | {truth:.1%} | {covered / runs:.1%} | {100 * np.mean(widths):.1f} | {need:.0f} | "
-                f"{plan.random_labels} | {'yes' if plan.pays else 'no'} |"
+                f"| {name} | {budget} | {truth:.1%} | {covered / runs:.1%} | {100 * np.mean(widths):.1f} | "
+                f"{need:.0f} | {plan.random_labels} | {'yes' if plan.pays else 'no'} |"
             )
 
 
