@@ -126,8 +126,6 @@ def _tally(codes: np.ndarray, right: np.ndarray) -> PairTally:
         count = len(right[part])
         columns = {name: texts.take(pa.array(row[part])) for name, row in zip(names, codes, strict=True)}
         own = pa.RecordBatch.from_pydict(columns)
-            {name: texts.take(pa.array(row[part])) for name, row in zip(names, codes, strict=True)}
-        )
         nothing, zeros = np.full(count, np.nan, np.float32), np.zeros(count, np.int64)
         tally.add(
             Outcomes(
