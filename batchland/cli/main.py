@@ -9,6 +9,7 @@ import sys
 import click
 
 from batchland._version import __version__
+from batchland.cli.accept import accept
 from batchland.cli.command import group
 from batchland.cli.completion import completion
 from batchland.cli.cron import cron
@@ -72,6 +73,7 @@ for _command in (  # in the order in which a user needs them
     init,
     run,
     job,
+    accept,
     history,
     trend,
     index,
