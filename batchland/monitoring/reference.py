@@ -28,9 +28,9 @@ HEAVY_TAILS: Final = 1.3
 """Factor on every variance between nights: rare nights differ more than a normal distribution allows."""
 LIMITS: Final = {
     ("value", "mean"): 7.0,
-    ("value", "spread"): 5.2,
-    ("value", "low"): 5.5,
-    ("value", "high"): 5.5,
+    ("value", "spread"): 5.8,
+    ("value", "low"): 6.0,
+    ("value", "high"): 6.0,
     ("value", "very low"): 4.5,
     ("value", "very high"): 5.0,
     ("rest", "mean"): 7.5,

@@ -24,7 +24,7 @@ COPIED_NIGHTS: Final = 7
 """Copies are looked for in this many earlier nights."""
 _MOST_HASHES: Final = 1000
 """Images of an earlier night that are compared with each other."""
-_VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.5), (1, 10.0))
+_VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
 """A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
 _VOLUME_DEVIATIONS: Final = 4.5
 """And by this many deviations of the logarithm, and of a number that varies by chance."""

@@ -51,6 +51,42 @@ class DriftSum(Document):
     """The night after which it was last zero."""
 
 
+class AccuracyEstimate(Document):
+    """The accuracy of a night, estimated without labels."""
+
+    value: float | None = None
+    """Share of right first choices, 0 to 1. None if it is not estimable."""
+    low: float | None = None
+    """Lower end of the 90% interval."""
+    high: float | None = None
+    """Upper end of the 90% interval."""
+    reason: str | None = None
+    """Why it is not estimable."""
+
+
+class Estimator(Document):
+    """`NAME.estimator.json` beside `NAME.onnx`: what estimates a model's accuracy without labels."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.estimator"] = "batchland.estimator"
+    model_sha256: str
+    """Of the ONNX file."""
+    labelled: Count
+    """Labelled photos that it was fitted on."""
+    accuracy: float
+    """Of the model on them, top-1."""
+    measures: tuple[str, ...]
+    """The figures of an image that it uses, see docs/monitoring.md."""
+    quantiles: tuple[tuple[float, ...], ...]
+    """Evenly spaced quantiles of each measure over the labelled photos."""
+    classes: Count
+    """Number of classes with a weight of their own; 0 for models with many classes."""
+    weights: tuple[float, ...]
+    """Of the logistic regression: constant, half the logit of the confidence, normal scores of measures, classes."""
+    error: float
+    """Root mean square error on kinds of corruption that the regression had not seen, beside chance."""
+
+
 class NightVerdict(Document):
     """Whether a night of one model is as usual, without labels."""
 
@@ -69,6 +105,8 @@ class NightVerdict(Document):
     """The first suspicious night in a row with one of these findings; None if it is this night."""
     pictures: tuple[str, ...] = ()
     """Names of up to six images that show the first finding."""
+    accuracy: AccuracyEstimate | None = None
+    """None if the model has no estimator."""
     drift: dict[str, DriftSum] = Field(default_factory=dict)
     """Sums that are not zero, by `MEASURE up` and `MEASURE down`."""
     notes: tuple[str, ...] = ()
