@@ -22,7 +22,7 @@ def write_random_model(architecture: "Architecture", path: Path, precision: str 
     from batchland.training.models import build
     from batchland.training.precision import half
 
-    spec = PreprocessSpec(jpeg_scale="auto")
+    spec = PreprocessSpec(jpeg_scale="auto", resize="simd")
     card = ModelCard(
         name=architecture,
         architecture=architecture,

@@ -36,7 +36,7 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
 
     keep_pandas_out()
 
-    session = open_session(find_model(model), device)
+    session = open_session(find_model(model), device, keep_copy=True)
     if session.fallback:
         _log.info("device auto: runs on the CPU, because %s", session.fallback)
     predictions = list(run(images, session, top_k))

@@ -25,6 +25,7 @@ from batchland.images.decode.picture import Pixels as Pixels
 from batchland.images.decode.png import decode_png
 from batchland.images.decode.tiff import decode_tiff
 from batchland.images.decode.webp import decode_webp
+from batchland.images.resize import resize
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 """Formats that are always read, as Pillow names them. HEIF and JPEG XL need further packages."""
@@ -61,6 +62,8 @@ class PreprocessSpec(BaseModel):
     """Pixels; only with `crop`."""
     filter: Literal["bilinear", "bicubic"] = "bilinear"
     """Resampling filter, antialiased."""
+    resize: Literal["pillow", "simd"] = "pillow"
+    """`pillow` resizes by Pillow; `simd` in the fixed-point arithmetic of fast_image_resize, several times faster."""
     jpeg_scale: Literal["none", "auto"] = "none"
     """`auto` lets libjpeg shrink a large JPEG by 2, 4 or 8 while decoding, never below twice the wanted size."""
     colour: Literal["as_stored", "srgb"] = "as_stored"
@@ -135,9 +138,12 @@ def fit(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
 
     Raises ImageError (`out_of_memory`).
     """
+    height, width = pixels.shape[:2]
+    box = (0.0, 0.0, width, height) if spec.shorter_side is None else _centre_box((width, height), spec)
     try:
+        if spec.resize == "simd":
+            return resize(pixels, spec.height, spec.width, box, spec.filter)
         image = Image.fromarray(pixels)
-        box = None if spec.shorter_side is None else _centre_box(image.size, spec)
         return np.asarray(image.resize((spec.width, spec.height), _PILLOW_FILTERS[spec.filter], box=box))
     except MemoryError as error:
         raise ImageError("out_of_memory", "not enough memory to resize it") from error

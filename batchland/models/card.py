@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -102,7 +103,7 @@ class ModelCard(BaseModel):
                 raise ValueError(f"class {kind} {duplicates[0]!r} appears twice")
         return self
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """Class labels in the order of the model's outputs."""
         return tuple(name.label for name in self.classes)

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 # From its import on, onnxruntime 1.31 collects telemetry in a database in the user's cache.
@@ -50,18 +51,28 @@ def create_session(
     threads: Threads = _DEFAULT_THREADS,
     *,
     record_placement: bool = False,
+    weights: Path | None = None,
+    save_optimised: Path | None = None,
 ) -> ort.InferenceSession:
     """A session in which each node runs on the first of `providers` that supports it.
 
-    record_placement: needed for `placement`. Raises what onnxruntime raises: its errors share no base class but
-    Exception. A provider whose library cannot be loaded is left out without an error, so check the session's own list
-    of providers. onnxruntime's automatic fallback to the CPU after an error is switched off.
+    record_placement: needed for `placement`. weights: the folder of external weights; by default there are none.
+    save_optimised: where to write the optimised graph, and its weights beside it as `weights.bin`.
+
+    Raises what onnxruntime raises: its errors share no base class but Exception. A provider whose library cannot be
+    loaded is left out without an error, so check the session's own list of providers. onnxruntime's automatic fallback
+    to the CPU after an error is switched off.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4  # batchland reports the reasons of failures itself
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", os.devnull
-    )  # never the cwd
+        "session.model_external_initializers_file_folder_path",
+        str(weights or os.devnull),  # never the cwd
+    )
+    if save_optimised is not None:
+        options.optimized_model_filepath = str(save_optimised)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads.spinning else "0")
     if threads.intra_op is not None:
         options.intra_op_num_threads = threads.intra_op

@@ -110,6 +110,7 @@ def open_session(
     content: bytes | None = None,
     gpu_settings: Mapping[str, str] | None = None,
     decode: Literal["cpu", "cuda"] = "cpu",
+    keep_copy: bool = False,
 ) -> Session:
     """Open an exported ONNX classifier.
 
@@ -120,12 +121,16 @@ def open_session(
     - content: the file's bytes, if already read; `path` is then only a name.
     - gpu_settings: options of onnxruntime's CUDA provider that override the defaults.
     - decode: where JPEGs are decoded; `cuda` means on the model's GPUs and needs a batch_size.
+    - keep_copy: on the CPU, keep an optimised copy of a large model in the user's cache, and open that next time.
 
     Raises ModelError if the file is not such a model, DeviceError if the requested GPU cannot be used; `auto` falls
     back to the CPU and gives the reason in `fallback`.
     """
     path = Path(path)
     request = parse_device(device)
+    threads = Threads(intra_op_threads, spinning)
+    if keep_copy and decode == "cpu" and content is None and (session := _open_copy(path, request, threads)):
+        return session
     content = read_model(path) if content is None else content
     require_self_contained(path, content)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -140,9 +145,27 @@ def open_session(
         reason = fallback or "JPEGs are decoded on the device of the model, and that is cpu"
         raise DeviceError(f"decoding JPEGs with cuda needs a GPU: {reason}", advice="decode_on_cpu")
     try:
-        opened = create_session(content, [(CPU, {})], Threads(intra_op_threads, spinning))
+        if keep_copy:
+            from batchland.models.optimised_copy import open_and_keep_copy
+
+            opened = open_and_keep_copy(content, sha256, threads)
+        else:
+            opened = create_session(content, [(CPU, {})], threads)
     except Exception as error:  # onnxruntime's errors share no base class but Exception
         raise ModelError(f"{path}: onnxruntime cannot load it: {first_line(error)}") from error
+    return Session(path, checked_card(path, opened), sha256, "cpu", CPU, fallback, _session=opened)
+
+
+def _open_copy(path: Path, request: DeviceRequest, threads: Threads) -> Session | None:
+    """A session of the kept copy of a model, if it runs on the CPU and there is a copy."""
+    fallback = gpu_problem() if request.kind == "auto" else None
+    if request.kind != "cpu" and not fallback:
+        return None
+    from batchland.models.optimised_copy import open_copy
+
+    if (found := open_copy(path, threads)) is None:
+        return None
+    opened, sha256 = found
     return Session(path, checked_card(path, opened), sha256, "cpu", CPU, fallback, _session=opened)
 
 

@@ -1,6 +1,7 @@
 """Turn a batch and its probabilities into Arrow rows."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -23,6 +24,8 @@ from batchland.predictions.schema import (
 MAX_KEPT: Final = 1024
 """Classes whose probabilities are all kept unless options say otherwise: some 1.5 kB an image, compressed."""
 Keep = Literal["auto", "all", "top"]
+_FEW: Final = 8
+"""Up to so many classes for each wanted one, sorting all is faster than finding the best first."""
 _NO_SIGNALS: Final = bytes(SIGNAL_DTYPE.itemsize)
 
 
@@ -48,14 +51,14 @@ def to_rows(
     margin = chosen[:, 0] - chosen[:, 1] if chosen.shape[1] > 1 else chosen[:, 0]
     keeps_all = keep == "all" or (keep == "auto" and len(card.classes) <= MAX_KEPT)
     answers = Answers.of(probabilities[ok])
-    labels = _strings(card.labels)
+    labels = _encoded(card.labels)
     first = _numbers(indices[:, 0], pa.int32(), ok)
     columns = [
         _strings([ref.name for ref in batch.refs]),
         _strings(["ok" if error is None else "failed" for error in errors]),
         _strings([error and error[0] for error in errors]),
         _strings([error and error[1] for error in errors]),
-        labels.take(first),
+        _strings([labels[index] if good else None for index, good in zip(indices[:, 0].tolist(), ok, strict=True)]),
         first,
         _numbers(chosen[:, 0], pa.float32(), ok),
         _numbers(margin, pa.float32(), ok),
@@ -79,15 +82,33 @@ def to_rows(
 
 def best_first(probabilities: Probabilities, k: int) -> npt.NDArray[np.intp]:
     """Class indices of the k largest values of each row, [batch, k], best first; ties by class index."""
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    classes = probabilities.shape[1]
+    if classes < _FEW * k:
+        return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    largest = np.sort(np.argpartition(probabilities, classes - k, axis=1)[:, classes - k :], axis=1)
+    values = np.take_along_axis(probabilities, largest, axis=1)
+    indices = np.take_along_axis(largest, np.argsort(-values, axis=1, kind="stable"), axis=1)
+    tied = (probabilities >= values.min(axis=1, keepdims=True)).sum(axis=1) != k  # also where values are NaN
+    indices[tied] = np.argsort(-probabilities[tied], axis=1, kind="stable")[:, :k]
+    return indices
+
+
+@lru_cache(maxsize=4)
+def _encoded(labels: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(label.encode() for label in labels)
 
 
 def _top_k_lists(
-    indices: npt.NDArray[np.intp], chosen: Probabilities, labels: pa.Array, ok: npt.NDArray[np.bool_]
+    indices: npt.NDArray[np.intp], chosen: Probabilities, labels: Sequence[bytes], ok: npt.NDArray[np.bool_]
 ) -> pa.ListArray:
-    flat = _numbers(indices[ok].ravel(), pa.int32())
+    flat = indices[ok].ravel()
     entries = pa.StructArray.from_arrays(
-        [labels.take(flat), flat, _numbers(chosen[ok].ravel(), pa.float32())], fields=list(TOP_K_TYPE.value_type)
+        [
+            _strings([labels[index] for index in flat.tolist()]),  # `take` would import pyarrow.compute
+            _numbers(flat, pa.int32()),
+            _numbers(chosen[ok].ravel(), pa.float32()),
+        ],
+        fields=list(TOP_K_TYPE.value_type),
     )
     return _list_array(TOP_K_TYPE, entries, indices.shape[1], ok)
 
@@ -133,9 +154,10 @@ def _facts(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
     return _numbers(np.array([value or 0 for value in values], np.int64), kind, valid)
 
 
-def _strings(values: Sequence[str | None]) -> pa.Array:
+def _strings(values: Sequence[str | bytes | None]) -> pa.Array:
+    """A column of texts; bytes are UTF-8."""
     valid = np.array([value is not None for value in values], dtype=bool)
-    encoded = [(value or "").encode() for value in values]
+    encoded = [value if isinstance(value, bytes) else (value or "").encode() for value in values]
     ends = np.concatenate([[0], np.cumsum([len(text) for text in encoded])]).astype(np.int32)
     buffers = [_validity(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(values), buffers)

@@ -31,7 +31,7 @@ ROW_OPTIONS: Final = (
     "intra_op_threads",
 )
 """The options that decide which rows there are and what is in them."""
-_PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "pyarrow")
+_PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "pyarrow")
 
 
 def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
+from batchland.images.resize import has_simd
 from batchland.training.backbones import find_backbone
 from batchland.training.options import DEFAULT_BACKBONE, Architecture, HeadKind, TrainOptions
 
@@ -110,9 +111,10 @@ def preprocess_spec(options: TrainOptions, architecture: Architecture) -> Prepro
     Raises UsageError if the backbone does not take images of the chosen size.
     """
     jpeg_scale: Literal["auto", "none"] = "auto" if options.fast_jpeg else "none"
+    resize: Literal["simd", "pillow"] = "simd" if has_simd() else "pillow"
     if architecture == "scratch":
         size = options.size or _SCRATCH_SIZE
-        return PreprocessSpec(height=size, width=size, jpeg_scale=jpeg_scale, colour=options.colour)
+        return PreprocessSpec(height=size, width=size, resize=resize, jpeg_scale=jpeg_scale, colour=options.colour)
     backbone = find_backbone(options.backbone)
     size = options.size or backbone.size
     if size != backbone.size and not backbone.any_size:
@@ -124,6 +126,7 @@ def preprocess_spec(options: TrainOptions, architecture: Architecture) -> Prepro
         fit="crop" if shorter_side else "squash",
         shorter_side=shorter_side,
         filter=backbone.filter,
+        resize=resize,
         jpeg_scale=jpeg_scale,
         colour=options.colour,
     )

@@ -136,9 +136,11 @@ def test_a_row_does_not_depend_on_its_neighbours():
         assert alone.equals(together.slice(row, 1))
 
 
-def test_ties_break_by_class_index():
-    values = np.random.default_rng(0).integers(0, 4, (200, 30)).astype(np.float32)
-    expected = [sorted(range(30), key=lambda index, row=row: (-row[index], index))[:7] for row in values]
+@pytest.mark.parametrize(("classes", "levels"), [(30, 4), (400, 4), (400, 100), (400, 100_000)])
+def test_ties_break_by_class_index(classes, levels):
+    values = np.random.default_rng(0).integers(0, levels, (200, classes)).astype(np.float32)
+    values[3] = 0
+    expected = [sorted(range(classes), key=lambda index, row=row: (-row[index], index))[:7] for row in values]
     assert best_first(values, 7).tolist() == expected
 
 

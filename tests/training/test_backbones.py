@@ -67,13 +67,15 @@ def test_training_uses_the_preprocessing_of_the_backbone() -> None:
     def spec(**options: object) -> PreprocessSpec:
         return preprocess_spec(TrainOptions(**options), "transfer")
 
-    crop = {"fit": "crop", "filter": "bicubic", "jpeg_scale": "auto"}
-    assert spec() == PreprocessSpec(height=224, width=224, fit="crop", shorter_side=256, jpeg_scale="auto")
+    crop = {"fit": "crop", "filter": "bicubic", "jpeg_scale": "auto", "resize": "simd"}
+    assert spec() == PreprocessSpec(
+        height=224, width=224, fit="crop", shorter_side=256, jpeg_scale="auto", resize="simd"
+    )
     assert spec(backbone="efficientnet_b3") == PreprocessSpec(height=300, width=300, shorter_side=320, **crop)
     assert spec(backbone="tf_efficientnet_lite0", size=96) == PreprocessSpec(
         height=96, width=96, shorter_side=110, **crop
     )
-    assert preprocess_spec(TrainOptions(), "scratch") == PreprocessSpec(jpeg_scale="auto")
+    assert preprocess_spec(TrainOptions(), "scratch") == PreprocessSpec(jpeg_scale="auto", resize="simd")
     with pytest.raises(UsageError, match=r"^size 96: vit_tiny_patch16_224 takes images of 224 x 224 only$"):
         spec(backbone="vit_tiny_patch16_224", size=96)
 

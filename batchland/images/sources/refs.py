@@ -58,16 +58,16 @@ class LocalFiles:
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Does not block if the file was replaced by a FIFO or a device."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ImageError("io_error", "no longer a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
-            data = file.read(
-                status.st_size + 1
-            )  # one more byte shows that the file grew; an endless file is not read whole
+            data = _read(descriptor, status.st_size + 1)  # one more byte shows that the file grew
             now = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
         if not (len(data) == status.st_size == now.st_size and status.st_mtime_ns == now.st_mtime_ns):
             raise ChangedError("the file was being written while it was read")
         return ImageFile(data, status.st_size, status.st_mtime_ns // 1000)
@@ -76,6 +76,14 @@ class LocalFiles:
         """See `Store.facts`. Follows links."""
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns // 1000
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    """Up to `most` bytes, fewer at the end of the file; without the buffers of Python's file objects."""
+    data = os.read(descriptor, most)
+    while 0 < len(data) < most and (more := os.read(descriptor, most - len(data))):
+        data += more
+    return data
 
 
 LOCAL_FILES: Final = LocalFiles()

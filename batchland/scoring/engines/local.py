@@ -16,6 +16,7 @@ from batchland.models.session import open_session
 from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
+from batchland.system.memory import keep_freed_memory
 
 LEAST_MEMORY: Final = 256 << 20
 """Bytes that must be free before a session is opened: threads, buffers and a small model."""
@@ -34,6 +35,7 @@ class LocalEngine:
 
     def __init__(self, model: Path, options: ScoreOptions, *, cores: int | None = None) -> None:
         require_memory(LEAST_MEMORY)
+        keep_freed_memory()
         self._cores = cores = cores or usable_cores()
         threads = options.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
         self.model = open_session(
@@ -42,6 +44,7 @@ class LocalEngine:
             intra_op_threads=threads,
             batch_size=options.batch_size,
             decode=options.decode,
+            keep_copy=True,
         )
         on_cpu = self.model.device == "cpu"
         self._calls = min(MAX_CPU_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once

@@ -1,0 +1,181 @@
+"""Keep a copy of each large model as onnxruntime optimises it, to open it again in a third of the time.
+
+A copy is a folder in the user's cache: the optimised graph, its weights in a file that onnxruntime maps into memory,
+and an index with their checksums. A copy belongs to one model (by sha256), one version of onnxruntime and one kind of
+CPU. It is kept only if its answers are byte for byte those of the model. A copy that is damaged, or that another user
+could have written, is not used.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import stat
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.ort import CPU, Threads, create_session, ort
+from batchland.models.probe_pictures import probe_pictures
+from batchland.system.files import remove
+from batchland.system.folders import cache_folder
+from batchland.system.regular_files import open_regular
+
+_LEAST_BYTES: Final = 4 << 20
+"""Smaller models open fast enough."""
+_MOST_COPIES: Final = 8
+_PICTURES: Final = 4
+_GRAPH: Final = "graph.onnx"
+_WEIGHTS: Final = "weights.bin"
+_INDEX: Final = "index.json"
+_CHUNK_BYTES: Final = 1 << 20
+_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+def open_copy(model: Path, threads: Threads) -> tuple[Any, str] | None:
+    """A session of the model's copy, and the sha256 of the file `model`; None if there is no sound copy."""
+    try:
+        with open_regular(model) as file:
+            if os.fstat(file.fileno()).st_size < _LEAST_BYTES:
+                return None
+            sha256 = _hash(file)
+    except OSError:  # reported when the model itself is read
+        return None
+    session = _open_copy(_folder(sha256), threads)
+    return None if session is None else (session, sha256)
+
+
+def _open_copy(folder: Path, threads: Threads) -> Any | None:
+    try:
+        _require_private(os.lstat(folder.parent), directory=True)
+        _require_private(os.lstat(folder), directory=True)
+        index = json.loads(_read(folder / _INDEX))
+        graph = _read(folder / _GRAPH)
+        if index != _index(graph, folder / _WEIGHTS):
+            return None
+        session = create_session(graph, [(CPU, {})], threads, weights=folder)
+        os.utime(folder)
+    except (OSError, ValueError):  # missing, damaged, or not ours
+        return None
+    except Exception:  # onnxruntime's errors share no base class but Exception
+        return None
+    return session
+
+
+def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
+    """A session of the model, of which a copy is kept if it is large and the cache can be written.
+
+    Raises what onnxruntime raises of the model.
+    """
+    if len(content) < _LEAST_BYTES:
+        return create_session(content, [(CPU, {})], threads)
+    try:
+        with _new_folder(_folder(sha256)) as folder:
+            session = create_session(content, [(CPU, {})], threads, save_optimised=folder / _GRAPH, weights=folder)
+            graph = (folder / _GRAPH).read_bytes()
+            (folder / _WEIGHTS).touch()  # onnxruntime writes none if all weights are small
+            for name in (_GRAPH, _WEIGHTS):
+                (folder / name).chmod(0o600)
+            if _same_answers(session, create_session(graph, [(CPU, {})], threads, weights=folder)):
+                with open(folder / _INDEX, "x", opener=_private) as index:
+                    json.dump(_index(graph, folder / _WEIGHTS), index)
+            return session
+    except Exception:  # the cache cannot be written, or onnxruntime cannot save this model: use it without a copy
+        return create_session(content, [(CPU, {})], threads)
+
+
+def _hash(file: BinaryIO) -> str:
+    """sha256 of a file that is open for reading, without having all of it in memory."""
+    total = hashlib.sha256()
+    for chunk in _chunks(file):
+        total.update(chunk)
+    return total.hexdigest()
+
+
+def _folder(sha256: str) -> Path:
+    key = json.dumps([sha256, ort.__version__, _cpu()])
+    return cache_folder() / "models" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+@cache
+def _cpu() -> str:
+    """The CPU's instruction sets: onnxruntime arranges weights for them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # macOS
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()} {flags}"
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A private folder that becomes `folder` if there is an index in it at the end. Raises OSError."""
+    copies = folder.parent
+    copies.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _require_private(os.lstat(copies), directory=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=copies, ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
+        if Path(temporary, _INDEX).exists():
+            with contextlib.suppress(OSError):  # another process may have kept the same copy meanwhile
+                remove(folder)
+                os.rename(temporary, folder)  # noqa: PTH104 - Path.rename would change the name that is cleaned up
+    kept = sorted((path for path in copies.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for path in kept[:-_MOST_COPIES]:
+        with contextlib.suppress(OSError):
+            remove(path)
+
+
+def _index(graph: bytes, weights: Path) -> dict[str, object]:
+    """What has to be the same when a copy is opened: sha256 of the graph, size and checksum of the weights."""
+    total = hashlib.sha256()
+    with _open(weights) as file:
+        size = 0
+        for chunk in _chunks(file):
+            size += len(chunk)
+            whole = len(chunk) // 8 * 8
+            total.update(np.frombuffer(chunk[:whole], np.uint64).sum(dtype=np.uint64).tobytes() + chunk[whole:])
+    return {"graph": hashlib.sha256(graph).hexdigest(), "weights": total.hexdigest(), "bytes": size}
+
+
+def _chunks(file: BinaryIO) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        yield buffer[:count]
+
+
+def _same_answers(model: Any, copy: Any) -> bool:
+    pictures = probe_pictures(tuple(model.get_inputs()[0].shape[1:]), _PICTURES)
+    return all(
+        np.array_equal(*(session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for session in (model, copy)))
+        for batch in (pictures, pictures[:1])
+    )
+
+
+def _read(path: Path) -> bytes:
+    with _open(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+        _require_private(os.fstat(file.fileno()), directory=False)
+        yield file
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _require_private(status: os.stat_result, *, directory: bool) -> None:
+    """Raise PermissionError unless a folder or file is this user's, and only this user may write it."""
+    right_kind = stat.S_ISDIR(status.st_mode) if directory else stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    if not right_kind or status.st_uid != os.geteuid() or status.st_mode & _OTHERS_MAY_WRITE:
+        raise PermissionError

@@ -1,0 +1,112 @@
+"""The fixed-point resize: the same bytes by the library and by numpy, on every CPU, and close to Pillow's."""
+
+import hashlib
+
+import cykooz_resizer
+import numpy as np
+import pytest
+from PIL import Image
+
+from batchland.errors import ImageError
+from batchland.images import resize as resize_module
+from batchland.images.preprocess import PreprocessSpec, fit
+from batchland.images.resize import resize
+from batchland.images.resize_numpy import resample_by_numpy
+
+EXTENSIONS = [cykooz_resizer.CpuExtensions.none, cykooz_resizer.CpuExtensions.sse4_1, cykooz_resizer.CpuExtensions.avx2]
+SIZES = [(375, 500, 224), (100, 37, 224), (33, 2000, 7), (1, 1, 5), (3, 900, 224), (612, 816, 224), (97, 97, 97)]
+PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def picture(height: int, width: int, *, smooth: bool) -> np.ndarray:
+    rng = np.random.default_rng(height * width)
+    if not smooth:
+        return rng.integers(0, 256, (height, width, 3), np.uint8)
+    small = rng.integers(0, 256, (height // 20 + 1, width // 20 + 1, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def boxes(height: int, width: int) -> list[tuple[float, float, float, float]]:
+    return [(0, 0, width, height), (0.13 * width, 0.21 * height, 0.87 * width, 0.79 * height)]
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+def test_library_and_numpy_give_the_same_bytes_on_every_cpu(height, width, size, kind, monkeypatch):
+    for smooth in (True, False):
+        pixels = picture(height, width, smooth=smooth)
+        for box in boxes(height, width):
+            monkeypatch.setattr(resize_module, "_simd_is_exact", lambda: False)
+            expected = resize(pixels, size, size, box, kind)
+            monkeypatch.setattr(resize_module, "_simd_is_exact", lambda: True)
+            for extension in EXTENSIONS:
+                resizer = cykooz_resizer.Resizer()
+                resizer.cpu_extensions = extension
+                monkeypatch.setattr(resize_module, "_resizer", lambda resizer=resizer: resizer)
+                np.testing.assert_array_equal(resize(pixels, size, size, box, kind), expected)
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+def test_pixels_are_close_to_those_of_pillow(height, width, size, kind):
+    """One level for bilinear that shrinks; two for bicubic, and where a picture is enlarged."""
+    for smooth in (True, False):
+        pixels = picture(height, width, smooth=smooth)
+        for box in boxes(height, width):
+            expected = np.asarray(Image.fromarray(pixels).resize((size, size), PILLOW[kind], box=box)).astype(int)
+            enlarges = size > min(box[2] - box[0], box[3] - box[1])
+            levels = 1 if kind == "bilinear" and not enlarges else 2
+            assert np.abs(resize(pixels, size, size, box, kind) - expected).max() <= levels
+
+
+def test_strips_give_the_bytes_of_the_whole_picture(monkeypatch):
+    pixels = picture(300, 200, smooth=False)
+    whole = resize(pixels, 64, 48, (0, 10.5, 200, 290), "bicubic")
+    monkeypatch.setattr(resize_module, "_STRIP_BYTES", 3 * 200 * 7)
+    np.testing.assert_array_equal(resize(pixels, 64, 48, (0, 10.5, 200, 290), "bicubic"), whole)
+
+
+def test_bytes_never_change():
+    """Models are trained on these pixels: another version of the library must not change them."""
+    pixels = np.resize(np.arange(251, dtype=np.uint8), (375, 500, 3))
+    specs = (
+        PreprocessSpec(resize="simd"),
+        PreprocessSpec(resize="simd", filter="bicubic", fit="crop", shorter_side=256),
+        PreprocessSpec(resize="simd", fit="crop", shorter_side=256),
+    )
+    digests = [hashlib.sha256(fit(pixels, spec).tobytes()).hexdigest()[:16] for spec in specs]
+    assert digests == ["41eb26adc18960f2", "2465f1a41071a0ac", "26e686e193168df3"]
+
+
+def test_library_that_computes_something_else_is_not_used(monkeypatch):
+    def wrong(pixels, axis, begin, end, size, kind):
+        return resample_by_numpy(pixels, axis, begin, end, size, kind) ^ 1
+
+    assert resize_module._simd_is_exact() is True
+    monkeypatch.setattr(resize_module, "_by_simd", wrong)
+    resize_module._simd_is_exact.cache_clear()
+    try:
+        assert resize_module._simd_is_exact() is False
+    finally:
+        resize_module._simd_is_exact.cache_clear()
+
+
+def test_card_without_the_field_is_resized_by_pillow():
+    spec = PreprocessSpec.model_validate({"height": 224, "width": 224, "fit": "squash", "filter": "bilinear"})
+    pixels = picture(375, 500, smooth=False)
+    by_pillow = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BILINEAR))
+    assert spec.resize == "pillow"
+    np.testing.assert_array_equal(fit(pixels, spec), by_pillow)
+    assert not np.array_equal(fit(pixels, spec.model_copy(update={"resize": "simd"})), by_pillow)
+
+
+def test_picture_of_the_right_size_is_not_touched():
+    pixels = picture(224, 224, smooth=False)
+    assert fit(pixels, PreprocessSpec(resize="simd")) is pixels
+
+
+def test_strip_that_would_become_huge_is_out_of_memory():
+    pixels = np.broadcast_to(np.uint8(0), (10_000_000, 1, 3))
+    with pytest.raises(ImageError) as caught:
+        fit(pixels, PreprocessSpec(resize="simd"))
+    assert caught.value.code == "out_of_memory"

@@ -1,0 +1,145 @@
+"""Optimised copies of models: the same answers; none is used that is damaged or that others could have written."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import write_dense_model
+
+from batchland.errors import ModelError
+from batchland.models import optimised_copy
+from batchland.models.ort import Threads
+from batchland.models.session import open_session
+from batchland.system.folders import cache_folder
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (5, 24, 24, 3), np.uint8)
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(optimised_copy, "_LEAST_BYTES", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return write_dense_model(tmp_path / "dense.onnx", 24)
+
+
+def open_twice(model: Path) -> Path:
+    """Open it, and return the folder of its copy."""
+    open_session(model, "cpu", keep_copy=True)
+    (folder,) = copies()
+    return folder
+
+
+def copies() -> list[Path]:
+    return sorted((cache_folder() / "models").iterdir())
+
+
+def copy_is_used(model: Path) -> bool:
+    return optimised_copy.open_copy(model, Threads()) is not None
+
+
+def test_copy_gives_the_same_session(model):
+    plain = open_session(model, "cpu", intra_op_threads=1)
+    folder = open_twice(model)
+    assert sorted(path.name for path in folder.iterdir()) == ["graph.onnx", "index.json", "weights.bin"]
+    assert (folder / "weights.bin").stat().st_size > 20_000 > (folder / "graph.onnx").stat().st_size
+    assert copy_is_used(model)
+    kept = open_session(model, "cpu", intra_op_threads=1, keep_copy=True)
+    assert (kept.card, kept.sha256, kept.device) == (plain.card, plain.sha256, plain.device)
+    np.testing.assert_array_equal(kept.predict(PIXELS), plain.predict(PIXELS))
+
+
+def test_nothing_is_kept_unasked_nor_of_a_small_model(model, monkeypatch):
+    open_session(model, "cpu")
+    assert not cache_folder().exists()
+    monkeypatch.setattr(optimised_copy, "_LEAST_BYTES", 1 << 20)
+    open_session(model, "cpu", keep_copy=True)
+    assert not cache_folder().exists()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def swap_for_a_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+DAMAGE = {
+    "flipped bit": flip,
+    "cut": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "empty": lambda path: os.truncate(path, 0),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "missing": Path.unlink,
+    "symbolic link": swap_for_a_link,
+    "hard link": lambda path: path.with_name("second").hardlink_to(path),
+    "writable for others": lambda path: path.chmod(0o666),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("name", ["graph.onnx", "weights.bin", "index.json"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_or_planted_copy_is_not_used(model, name, damage):
+    expected = open_session(model, "cpu", intra_op_threads=1).predict(PIXELS)
+    damage(open_twice(model) / name)
+    assert not copy_is_used(model)
+    again = open_session(model, "cpu", intra_op_threads=1, keep_copy=True)
+    np.testing.assert_array_equal(again.predict(PIXELS), expected)
+    assert copy_is_used(model)  # it is replaced
+
+
+@pytest.mark.parametrize("which", ["copy", "all copies"])
+def test_folder_that_others_can_write_is_not_used(model, which):
+    folder = open_twice(model)
+    (folder if which == "copy" else folder.parent).chmod(0o777)
+    assert not copy_is_used(model)
+    assert open_session(model, "cpu", keep_copy=True).predict(PIXELS).shape == (5, 3)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["", "graph.onnx", "weights.bin", "index.json"])
+def test_files_of_another_user_are_not_used(model, name):
+    os.chown(open_twice(model) / name, 65534, 65534)
+    assert not copy_is_used(model)
+
+
+def test_changed_model_has_its_own_copy(model):
+    open_twice(model)
+    write_dense_model(model, 32)
+    assert not copy_is_used(model)
+    assert open_session(model, "cpu", keep_copy=True).card.preprocess.height == 32
+    assert len(copies()) == 2
+
+
+def test_copy_with_other_answers_is_not_kept(model, monkeypatch):
+    monkeypatch.setattr(optimised_copy, "_same_answers", lambda model, copy: False)
+    assert open_session(model, "cpu", keep_copy=True).predict(PIXELS).shape == (5, 3)
+    assert copies() == []
+
+
+def test_oldest_copies_make_room(model, monkeypatch):
+    monkeypatch.setattr(optimised_copy, "_MOST_COPIES", 2)
+    first = open_twice(model)
+    os.utime(first, (1, 1))
+    for size in (16, 20):
+        open_session(write_dense_model(model, size), "cpu", keep_copy=True)
+    assert len(copies()) == 2
+    assert first not in copies()
+
+
+def test_cache_that_cannot_be_written_does_no_harm(model, tmp_path):
+    (tmp_path / "cache").write_text("not a folder")
+    assert open_session(model, "cpu", keep_copy=True).predict(PIXELS).shape == (5, 3)
+
+
+def test_broken_model_is_reported_and_leaves_nothing(model):
+    model.write_bytes(b"\x08\x08" + bytes(100))
+    with pytest.raises(ModelError, match="onnxruntime cannot load it"):
+        open_session(model, "cpu", keep_copy=True)
+    assert copies() == []
+    shutil.rmtree(cache_folder())
