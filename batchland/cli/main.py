@@ -15,6 +15,7 @@ from batchland.cli.completion import completion
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
+from batchland.cli.estimator import estimator
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
@@ -70,6 +71,7 @@ for _command in (  # in the order in which a user needs them
     merge,
     evaluate,
     compare,
+    estimator,
     init,
     run,
     job,

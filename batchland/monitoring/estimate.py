@@ -7,12 +7,15 @@ regression did not see.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 from scipy.special import expit, ndtri
 
+from batchland.errors import UsageError
 from batchland.monitoring.observations import MEASURES, Floats, Observations
 from batchland.monitoring.schema import AccuracyEstimate, Estimator
 
@@ -28,7 +31,7 @@ _RIDGE: Final = 20.0
 """Penalty on squared weights, in images."""
 _CORRUPTED_WEIGHT: Final = 1.0
 """Weight of all corrupted copies together, as a multiple of that of the photos."""
-_NEAR: Final = 0.15
+_NEAR: Final = 0.03
 """Corruptions that cost at most this accuracy tell how wrong the estimate of a night is that is as usual."""
 _ROUNDS: Final = 12
 
@@ -40,6 +43,24 @@ class Labelled(NamedTuple):
 
     observed: Observations
     right: Right
+
+
+def estimator_path(model: Path) -> Path:
+    """`NAME.estimator.json` beside `NAME.onnx`."""
+    return model.with_name(f"{model.name.removesuffix('.onnx')}.estimator.json")
+
+
+def read_estimator(model: Path) -> Estimator | None:
+    """The estimator of a model; None if it has none. Raises UsageError if it cannot be read."""
+    path = estimator_path(model)
+    try:
+        return Estimator.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); make it again") from error
+    except ValidationError as error:
+        raise UsageError(f"{path}: is not an estimator of this version of batchland; make it again") from error
 
 
 def fit_estimator(

@@ -51,10 +51,13 @@ Found = tuple[Finding, Rows]
 """A finding, and the rows of the images that show it."""
 
 
-def check_rules(night: Night, earlier: Sequence[Night], usual: float | None = None) -> Iterator[Found]:
+def check_rules(
+    night: Night, earlier: Sequence[Night], usual: float | None = None, *, new_images: bool = True
+) -> Iterator[Found]:
     """What is wrong with a night by exact rules.
 
     earlier: good nights of the job, oldest first. usual: number of images of such a night; the default is the median.
+    new_images: whether a night has other images than the nights before.
     """
     yield from _volume(night, earlier, usual)
     seen = night.observed
@@ -76,7 +79,8 @@ def check_rules(night: Night, earlier: Sequence[Night], usual: float | None = No
 
     rows = np.flatnonzero(copies_within(seen.hashes))
     yield from _share("copies", "are copies of others of this night", len(rows), len(seen), twins, rows)
-    yield from _earlier_copies(seen, earlier[-COPIED_NIGHTS:])
+    if new_images:
+        yield from _earlier_copies(seen, earlier[-COPIED_NIGHTS:])
 
 
 def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Found]:

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from batchland.monitoring.drift_sums import cumulate, drifts
+from batchland.monitoring.estimate import estimate_accuracy
 from batchland.monitoring.findings import describe, usual_values
 from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import LEAST_IMAGES, Found, Night, check_rules
-from batchland.monitoring.schema import DriftSum, Finding, NightVerdict
+from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
 
 LEAST_NIGHTS: Final = 5
 """Fewer nights are no reference."""
@@ -40,6 +41,8 @@ def judge(
     usual: float | None = None,
     before: tuple[date, NightVerdict] | None = None,
     same_model: bool = True,
+    new_images: bool = True,
+    estimator: Estimator | None = None,
 ) -> NightVerdict:
     """The verdict on a night.
 
@@ -48,8 +51,9 @@ def judge(
     labels: of the model's classes. usual: number of images.
     before: the last judged night, and its verdict.
     same_model: whether the same model scored the reference; if not, only pictures are compared.
+    new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
     """
-    rules = list(check_rules(night, recent, usual))
+    rules = list(check_rules(night, recent, usual, new_images=new_images))
     observed = night.observed
     notes: list[str] = []
     found: list[Found] = rules
@@ -82,9 +86,20 @@ def judge(
         findings=findings,
         since=min((each.since for each in findings if each.since), default=None),
         pictures=_pictures(found, night),
+        accuracy=_accuracy(estimator, observed, findings),
         drift=sums,
         notes=tuple(notes),
     )
+
+
+def _accuracy(
+    estimator: Estimator | None, observed: Observations, findings: Sequence[Finding]
+) -> AccuracyEstimate | None:
+    if estimator is None:
+        return None
+    if findings:
+        return AccuracyEstimate(reason="the night is suspicious")
+    return estimate_accuracy(estimator, observed)
 
 
 def _usable(nights: Sequence[Night], *, answers: bool) -> npt.NDArray[np.bool_]:

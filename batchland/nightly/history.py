@@ -14,7 +14,7 @@ from pydantic import Field
 
 from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
-from batchland.monitoring.schema import Verdict
+from batchland.monitoring.schema import AccuracyEstimate, Verdict
 from batchland.nightly.dates import local_today
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
@@ -67,6 +67,8 @@ class Night(Document):
     """Of a suspicious night: what changed, and by how much."""
     accepted: bool = False
     """Whether a person accepted the suspicious night."""
+    estimated_accuracy: AccuracyEstimate | None = None
+    """Without labels; None if the model has no estimator."""
     report: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -147,6 +149,7 @@ def _of_model(model: ModelRun) -> dict[str, object]:
         "gates": gate_state(model),
         "gate_messages": tuple(gate.message for gate in evaluation.gates) if evaluation else (),
         "monitor": model.monitor.verdict if model.monitor else None,
+        "estimated_accuracy": model.monitor.accuracy if model.monitor else None,
         "since": model.monitor.since if model.monitor else None,
         "unusual": tuple(finding.message for finding in model.monitor.findings) if model.monitor else (),
         "report": evaluation.report if evaluation else None,

@@ -81,6 +81,10 @@ class MonitorTable(JobTable):
     """The first and the last of the nights to compare with. The default is the first 60 good nights, or those since the
     last accepted change."""
 
+    min_accuracy: Percentage | None = None
+    """With a lower estimated accuracy the night fails like a gate (exit code 4). Needs an estimator beside the model,
+    see `batchland estimator`; a night that is not estimable passes."""
+
     @model_validator(mode="after")
     def _first_is_not_after_last(self) -> Self:
         if self.reference and self.reference[0] > self.reference[1]:

@@ -3,23 +3,28 @@
 `runs/NAME/DATE/monitor/MODEL.parquet` holds the figures of the night's images, because predictions may be deleted.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
 import pyarrow.parquet as pq
 
+from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.observations import COLUMNS, NOTHING, observe, read_night
 from batchland.monitoring.rules import Night
-from batchland.monitoring.schema import NightVerdict
+from batchland.monitoring.schema import Estimator, NightVerdict
 from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
 from batchland.nightly.contract import usual_number
 from batchland.nightly.job import Job
+from batchland.nightly.job_fields import amount_of
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
 from batchland.system.files import write_file
+from batchland.system.text import percent
 
+_log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
 """In the folder of a night's record."""
 RECENT_NIGHTS: Final = 28
@@ -54,6 +59,8 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         usual=usual_number(night, recent),
         before=before[-1] if before else None,
         same_model=same_model,
+        new_images=job.mode == "new" or job.images_of(night) != job.images_of(night - timedelta(days=1)),
+        estimator=_estimator(job.all_models[name], model),
     )
 
 
@@ -70,6 +77,17 @@ def explain(models: Iterable[ModelRun]) -> str:
         more = f" (and {len(verdict.findings) - 3} more)" if len(verdict.findings) > 3 else ""
         texts.append(f"{f'{model.name}: ' if several else ''}{since}{findings}{more}")
     return "; ".join(texts)
+
+
+def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
+    """What is wrong if a night's estimated accuracy is below a percentage; None if it is not, or not estimable."""
+    estimate = model.monitor.accuracy if model.monitor else None
+    if limit is None or estimate is None or estimate.value is None or estimate.value >= amount_of(limit, 1):
+        return None
+    interval = (
+        f"{percent(estimate.low)} to {percent(estimate.high)}" if estimate.low and estimate.high else "no interval"
+    )
+    return f"estimated accuracy {percent(estimate.value)} ({interval}) is below min_accuracy {limit}"
 
 
 def _kept(job: Job, night: date, name: str) -> Path:
@@ -104,6 +122,14 @@ def _reference(
     if len(own) >= LEAST_NIGHTS or len(own) == len(chosen):
         return own[:MOST_NIGHTS], True
     return chosen[-MOST_NIGHTS:], False
+
+
+def _estimator(path: Path, model: ModelRun) -> Estimator | None:
+    estimator = read_estimator(path)
+    if estimator and estimator.model_sha256 != _sha256(model):
+        _log.warning("%s: is of another model; the accuracy is not estimated", estimator_path(path))
+        return None
+    return estimator
 
 
 def _sha256(model: ModelRun | None) -> str | None:

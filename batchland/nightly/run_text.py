@@ -57,4 +57,6 @@ def describe_model(model: ModelRun) -> str:
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"
+    if model.monitor and (estimate := model.monitor.accuracy) and estimate.value is not None:
+        text += f"; estimated accuracy {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
     return f"{text}; {model.partition}"

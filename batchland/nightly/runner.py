@@ -32,7 +32,7 @@ from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import EvaluationTable
-from batchland.nightly.judge_night import explain, judge_night
+from batchland.nightly.judge_night import explain, judge_night, low_accuracy
 from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
 from batchland.nightly.notifications.send import report_end, report_start
@@ -358,6 +358,11 @@ class _Night:
 
     def _check_gates(self) -> None:
         failed = [
+            f"{model.name}: {problem}"
+            for model in self.recorder.models.values()
+            if (problem := low_accuracy(self.job.monitor.min_accuracy, model))
+        ]
+        failed += [
             f"{model.name}: {gate.message}; see {model.evaluation.report}/report.html"
             for model in self.recorder.models.values()
             if model.evaluation

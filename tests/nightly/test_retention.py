@@ -19,7 +19,9 @@ DAYS = [date(2024, 11, day) for day in range(20, 25)]
 @pytest.fixture
 def project(tmp_path, toy_model):
     """Five good nights of two images."""
-    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    (tmp_path / "toy.toml").write_text(
+        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "off"}\n'
+    )
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         (tmp_path / "in" / f"{name}.jpg").write_bytes(picture())
