@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
@@ -74,12 +73,11 @@ NOTHING: Final = Observations(
 """No image at all."""
 
 
-def read_night(partition: Path) -> pa.Table | None:
+def read_night(stored: StoredPredictions) -> pa.Table | None:
     """COLUMNS of at most MOST_IMAGES scored images of a partition; None if an earlier version wrote it.
 
-    Raises UsageError if the partition is damaged.
+    Raises UsageError if the partition is damaged, InputError if it cannot be reached.
     """
-    stored = StoredPredictions(partition)
     tables = []
     for part in stored.parts():
         if not set(COLUMNS) <= set(stored.schema(part).names):

@@ -7,9 +7,9 @@ from pydantic import Field
 
 from batchland.system.documents import Count, Document
 
-Verdict = Literal["ok", "suspicious", "accepted", "not_judged"]
-"""ok: like the nights of the reference, or, without a reference, no rule is broken. suspicious: not. accepted: it was
-suspicious, and a person accepted it. not_judged: there is nothing to judge, or another version made the predictions."""
+Verdict = Literal["ok", "suspicious", "not_judged"]
+"""ok: like the nights of the reference, or, without a reference, no rule is broken. suspicious: not. not_judged: an
+earlier version made the predictions."""
 
 FindingKind = Literal[
     "volume", "copies", "earlier_copies", "blank", "failed", "pictures", "answers", "classes", "change", "drift"

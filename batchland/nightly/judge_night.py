@@ -38,8 +38,8 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     OutputError.
     """
     assert model.counts
-    partition = Path(model.partition)
-    rows = read_night(partition)
+    stored = StoredPredictions(job.partition(name, night))
+    rows = read_night(stored)
     if rows is None:
         note = "the predictions were written by an earlier version, without figures of the images"
         return NightVerdict(verdict="not_judged", judged_by="rules", images=0, notes=(note,))
@@ -55,7 +55,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         present,
         [_night(job, record, name) for record in reference],
         [_night(job, record, name) for record in recent],
-        [each.label for each in StoredPredictions(partition).info().classes],
+        [each.label for each in stored.info().classes],
         usual=usual_number(night, recent),
         before=before[-1] if before else None,
         same_model=same_model,

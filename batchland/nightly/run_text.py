@@ -15,7 +15,7 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
         lines.append(record.error)
     for model in record.models:
         lines.append(describe_model(model))
-        lines += describe_verdict(model)
+        lines += describe_verdict(model, accepted=record.accepted is not None)
         if model.evaluation:
             lines += [f"  gate {gate.verdict.replace('_', ' ')}: {gate.message}" for gate in model.evaluation.gates]
             lines.append(f"  report: {model.evaluation.report}/report.html")
@@ -29,14 +29,15 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-def describe_verdict(model: ModelRun) -> list[str]:
+def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
     """What the monitor found in a suspicious night: a line each."""
     verdict = model.monitor
     if verdict is None or not verdict.findings:
         return []
     since = f", since {verdict.since}" if verdict.since else ""
     compared = f"compared with {counted(len(verdict.reference), 'night')}" if verdict.reference else "by exact rules"
-    lines = [f"  monitor: {verdict.verdict}{since}, {compared}"]
+    state = "suspicious, but accepted" if accepted else verdict.verdict
+    lines = [f"  monitor: {state}{since}, {compared}"]
     lines += [f"  unusual: {finding.message}" for finding in verdict.findings]
     if verdict.pictures:
         lines.append(f"  pictures that show it: {', '.join(verdict.pictures)}")
