@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
-from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RunResult
+from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
     CONFUSION,
@@ -24,6 +24,7 @@ from batchland.evaluation.schema import (
 )
 from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
+from batchland.models.registry import RegisteredModel
 from batchland.monitoring.schema import Estimator
 from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
@@ -45,6 +46,8 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "comparison_summary": (ComparisonSummary, "summary.json of a comparison. Printed by `compare --json`."),
     "history": (Night, "A line of `batchland history --json`: one model in one night."),
     "notification": (Notification, "What `webhook` of [notify] in a job file gets by POST."),
+    "registry": (RegisteredModel, "registry.json of a model in a registry. Printed by `models show --json`."),
+    "registry_content": (RegistryContent, "Printed by `models list --json`."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
     "run_result": (RunResult, "Printed by `batchland run --json`."),
     "job_check": (JobCheck, "Printed by `batchland job check --json`."),

@@ -22,6 +22,7 @@ from batchland.cli.init import init
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
 from batchland.cli.predict import predict
+from batchland.cli.registry import models
 from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
@@ -66,6 +67,7 @@ for _command in (  # in the order in which a user needs them
     export,
     adopt,
     inspect,
+    models,
     predict,
     score,
     merge,

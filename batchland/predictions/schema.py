@@ -207,7 +207,7 @@ class Manifest(Document):
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over image names, sizes and modification times, in order."""
+    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str

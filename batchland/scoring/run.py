@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
+from batchland.predictions.parts import Entry
 from batchland.predictions.schema import PREDICTIONS, Manifest
 from batchland.predictions.storage import display_location, open_output, output_location
-from batchland.predictions.writer import Entry, PredictionSink
+from batchland.predictions.writer import PredictionSink
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.manifest import fingerprint
 from batchland.scoring.options import ScoreOptions

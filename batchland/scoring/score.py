@@ -1,16 +1,18 @@
 """Score images: list, decode, infer, write."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from batchland.models.session import OpenModel
+from batchland.predictions.parts import Entry
 from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import display_location, manifest_location, output_location, public_location
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
+from batchland.scoring.engines.engine import Engine, PartEngine
 from batchland.scoring.engines.open import open_engine
 from batchland.scoring.listing import ImageListing, Skip, open_listing
 from batchland.scoring.manifest import complete_manifest, config, execution, predictions_info
@@ -61,17 +63,43 @@ def score(
         if manifest := run.finished_before(engine.model):
             return _summary(run, manifest, engine.model, done_before=True)
         with StopSignal() as signal, run.open_sink(engine.model) as sink:
-            account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit)
-            pending = sink.pending_images(entries)
-            with closing(engine.score(pending, sink.notes_dir, account.stop_if_waiting_too_long)) as batches:
-                for scored in batches:
-                    account.add(scored)
-                    sink.write(scored.rows)
+            by_parts = engine if isinstance(engine, PartEngine) else None
+            account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit, by_parts)
+            if isinstance(engine, PartEngine):
+                steps = _score_parts(engine, run, sink, entries, account)
+            else:
+                steps = _score_batches(engine, sink, entries, account)
+            with closing(steps):
+                for _ in steps:
                     if on_progress:
                         on_progress(account.progress)
                     account.stop_if_due()
-            manifest = _publish(run, engine.model, sink, account)
+            manifest = _publish(run, engine.model, sink, account, by_parts)
     return _summary(run, manifest, engine.model)
+
+
+def _score_batches(
+    engine: Engine, sink: PredictionSink, entries: Iterable[Entry], account: Account
+) -> Generator[None, None, None]:
+    """Score in this process, batch by batch."""
+    pending = sink.pending_images(entries)
+    with closing(engine.score(pending, sink.notes_dir, account.stop_if_waiting_too_long)) as batches:
+        for scored in batches:
+            account.add(scored)
+            sink.write(scored.rows)
+            yield
+
+
+def _score_parts(
+    engine: PartEngine, run: Run, sink: PredictionSink, entries: Iterable[Entry], account: Account
+) -> Generator[None, None, None]:
+    """Let workers score and write, part by part."""
+    with closing(engine.score_parts(sink.parts(entries), run.out, sink.spec)) as parts:
+        for part in parts:
+            if part is not None:
+                account.add_part(part)
+            account.unfinished = engine.unfinished
+            yield
 
 
 def _plan(
@@ -86,11 +114,11 @@ def _plan(
     return kind(listing, out, options)
 
 
-def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account) -> Manifest:
-    """Assemble the output and let it appear with its manifest."""
+def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account, engine: PartEngine | None) -> Manifest:
+    """Assemble the output and let it appear with its manifest. engine: if its workers write the files."""
     survey = sink.survey()
     info = predictions_info(run.listing.source, run.options, model, survey)
-    files = sink.assemble(info.model_dump_json())
+    files = sink.assemble(info.model_dump_json(), engine.write_files if engine else None)
     manifest = complete_manifest(
         info,
         survey,

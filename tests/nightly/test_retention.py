@@ -104,7 +104,8 @@ def test_a_killed_deletion_is_resumed(project):
 
 
 def test_a_comparison_is_deleted_with_its_night(project, colour_folders):
-    text = "images = 'labelled'\noutput = 'out2'\nmonitor = {action = 'off'}\n[models]\na = 'toy.onnx'\nb = 'toy.onnx'\n"
+    text = "images = 'labelled'\noutput = 'out2'\nmonitor = {action = 'off'}\n"
+    text += "[models]\na = 'toy.onnx'\nb = 'toy.onnx'\n"
     (project / "pair.toml").write_text(
         text + "[evaluation]\nlabels = 'labelled'\nbrightness_sample = 0\nresamples = 200\n"
     )

@@ -55,6 +55,10 @@ class Store(Protocol):
 class LocalFiles:
     """The local file system."""
 
+    def __reduce__(self) -> str:
+        """Pickle as the one instance of this module."""
+        return "LOCAL_FILES"
+
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Does not block if the file was replaced by a FIFO or a device."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
