@@ -60,7 +60,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         before=before[-1] if before else None,
         same_model=same_model,
         new_images=job.mode == "new" or job.images_of(night) != job.images_of(night - timedelta(days=1)),
-        estimator=_estimator(job.all_models[name], model),
+        estimator=_estimator(job.model_file(name), model),
     )
 
 

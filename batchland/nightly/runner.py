@@ -357,7 +357,7 @@ class _Night:
         for name, model in models.items():
             if self.job.monitor.action == "off" or not model.counts or (model.state == "kept" and model.monitor):
                 continue
-            self._check_time()
+            self._time.check()
             verdict = judge_night(self.job, name, model, self.night, records)
             models[name] = model.model_copy(update={"monitor": verdict})
             for note in verdict.notes:
