@@ -15,6 +15,7 @@ from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, Regi
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
     CONFUSION,
+    CURVES,
     FLIPS,
     MISTAKES,
     OUTCOMES,
@@ -31,6 +32,7 @@ from batchland.nightly.job import job_schema
 from batchland.nightly.notifications.message import Notification
 from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, PredictionsInfo
+from batchland.scoring.plan.schema import PLANNED, Plan
 from batchland.trend.schema import TREND
 
 DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
@@ -42,6 +44,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
         Manifest,
         "The manifest beside predictions; `score --json` and `merge --json` print it.",
     ),
+    "plan": (Plan, "plan.json of a plan. Printed by `batchland plan --json`."),
     "summary": (EvaluationSummary, "summary.json of a report."),
     "comparison_summary": (ComparisonSummary, "summary.json of a comparison. Printed by `compare --json`."),
     "history": (Night, "A line of `batchland history --json`: one model in one night."),
@@ -58,8 +61,10 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "canaries": (CANARIES, "NAME.canaries.parquet beside a model: image files and its probabilities for them."),
     "predictions": (PREDICTIONS, "One row per listed image, in listing order."),
     "shard_predictions": (SHARD_PREDICTIONS, "A part of a shard: one row per image of it, in listing order."),
+    "planned_images": (PLANNED, "The lists of a plan: one row per listed image, in listing order."),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
+    "curves": (CURVES, "Points of each class's precision-recall and ROC curve."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
     "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
     "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),

@@ -12,6 +12,7 @@ ADVICE: Final[dict[str, str]] = {
     "baseline": "give it with --baseline",
     "cache_dir": "choose another folder with --cache-dir",
     "cache_limit": "raise the limit with --cache-limit, or train at a smaller --size",
+    "calibrate_what": "give --promise, --sets or both",
     "cpu_device": "or use --device cpu",
     "decode_on_cpu": "or use --decode cpu",
     "download_weights": "give a file or an installed package with --weights, or try --weights none",

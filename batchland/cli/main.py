@@ -10,6 +10,7 @@ import click
 
 from batchland._version import __version__
 from batchland.cli.accept import accept
+from batchland.cli.calibrate import calibrate
 from batchland.cli.command import group
 from batchland.cli.completion import completion
 from batchland.cli.cron import cron
@@ -21,6 +22,7 @@ from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
+from batchland.cli.plan import plan
 from batchland.cli.predict import predict
 from batchland.cli.registry import models
 from batchland.cli.run import job, run
@@ -69,11 +71,13 @@ for _command in (  # in the order in which a user needs them
     inspect,
     models,
     predict,
+    plan,
     score,
     merge,
     evaluate,
     compare,
     estimator,
+    calibrate,
     init,
     run,
     job,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
+from batchland.models.decisions import AcceptThresholds, PredictionSets
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -94,6 +95,10 @@ class ModelCard(BaseModel):
     data: DataSummary | None = None
     export: ExportSummary | None = None
     """None for models trained elsewhere."""
+    decision: AcceptThresholds | None = None
+    """Which answers `score` accepts; put here by `batchland calibrate`."""
+    prediction_sets: PredictionSets | None = None
+    """Which classes `score` puts into prediction sets; put here by `batchland calibrate`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":

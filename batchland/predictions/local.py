@@ -56,6 +56,8 @@ class LocalOutput:
         self._parts = self.notes_dir = out.parent / f".{out.name}.parts"
         self._assembly = out.parent / f".{out.name}.new"
         self._replaced = out.parent / f".{out.name}.old"
+        self._joined: str | None = None
+        """The fingerprint of the run that this process has joined without its lock."""
         self._lock = locked(out.parent / f".{out.name}.lock", self.name)
 
     def __enter__(self) -> Self:
@@ -119,8 +121,13 @@ class LocalOutput:
 
     def join(self, fingerprint: str) -> None:
         """As `Output`."""
-        if (self._parts / RUN_NOTE).read_text("utf-8") != fingerprint:
-            raise OSError(errno.ESTALE, "another run has taken it over", str(self._parts))
+        self._joined = fingerprint
+        self._check_taken_over()
+
+    def _check_taken_over(self) -> None:
+        """Raise OSError if this process has joined a run that is over."""
+        if self._joined is not None and (self._parts / RUN_NOTE).read_text("utf-8") != self._joined:
+            raise OSError(None, "another run has taken it over")
 
     def has_part(self, index: int) -> bool:
         """As `Output`."""
@@ -132,6 +139,7 @@ class LocalOutput:
 
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """As `Output`."""
+        self._check_taken_over()
         # A Python file, which is closed even if the disk is full at the end; Arrow would leave its own file open.
         replace_file(self._part_path(index), partial(write_table, table, metadata=metadata))
 

@@ -334,7 +334,15 @@ class PartWriter:
 
     def _read_part(self, index: int) -> pa.Table:
         with self._output.errors():
-            return self._output.read_part(index).replace_schema_metadata(None).combine_chunks()
+            return read_own_part(self._output, self.spec, index)
+
+
+def read_own_part(output: Output, spec: PartSpec, index: int) -> pa.Table:
+    """A stored part without metadata. Raises OSError, also if another run has written it."""
+    table = output.read_part(index)
+    if not spec.is_ours(table):
+        raise OSError(None, f"another run has replaced part {index}")
+    return table.replace_schema_metadata(None).combine_chunks()
 
 
 def count_images(entries: Iterable[Entry]) -> int:
@@ -355,10 +363,10 @@ def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int 
     if file_size is None or isinstance(entry, KeptRow):
         return True
     try:
-        size, time_us = entry.store.facts(entry.path)
+        facts = entry.store.facts(entry.path)
     except OSError:
         return False
-    return time_us == modified_us and size in (None, file_size)
+    return facts is None or (facts[1] == modified_us and facts[0] in (None, file_size))
 
 
 def _in_position(entries: Iterable[Entry], table: pa.Table) -> bool:

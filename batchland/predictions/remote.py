@@ -71,7 +71,7 @@ class RemoteOutput:
         self.notes_dir = _notes_folder() / key
         self._lock = locked(_notes_folder() / f"{key}.lock", self.name)
         self._fingerprint = ""
-        self._holding = False
+        self._holding = self._joined = False
         self._present: set[str] = set()
         self._digests: dict[int, bytes] = {}
         self._upload: Upload | None = None
@@ -164,7 +164,7 @@ class RemoteOutput:
 
     def join(self, fingerprint: str) -> None:
         """As `Output`."""
-        self._fingerprint = fingerprint
+        self._fingerprint, self._joined = fingerprint, True
         self._check_taken_over()
         self._present = set(self._objects.list(self._parts))
 
@@ -185,6 +185,8 @@ class RemoteOutput:
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """As `Output`."""
         data = _parquet(table, metadata)
+        if self._joined:
+            self._check_taken_over()
         self._objects.put(self._parts / part_name(index), data)
         self._digests[index] = hashlib.sha256(data).digest()
 

@@ -23,6 +23,7 @@ from batchland.predictions.parts import (
     UnfinishedPart,
     joined,
     names_digest,
+    read_own_part,
     summarize,
 )
 from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Counts, WrittenFile
@@ -39,6 +40,8 @@ class Survey:
     counts: Counts
     input_fingerprint: str
     names_sha256: str
+    facts_sha256: tuple[str, ...] = ()
+    """Digests that make the input fingerprint, one a part."""
 
 
 class PredictionSink(PartWriter):
@@ -76,8 +79,8 @@ class PredictionSink(PartWriter):
         self._parts = 0
         self._listed = 0
         self._listed_names = hashlib.sha256()
-        self._digests: list[bytes] = []
-        """Of the names listed in each part."""
+        self._digests: list[bytes | None] = []
+        """Of the names listed in each part; None if another process lists it."""
         self._elsewhere: dict[int, PartSummary] = {}
 
     def __enter__(self) -> Self:
@@ -98,23 +101,23 @@ class PredictionSink(PartWriter):
 
     def pending_images(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
         """The images of a listing that have no row yet, in order, with a None after each part. See `pending`."""
-        return self.pending(enumerate(self._cut(entries)))
+        return self.pending(enumerate(cut(entries, self.part_size)))
 
-    def _cut(self, entries: Iterable[Entry]) -> Iterator[Iterable[Entry]]:
-        """The parts of a listing. Each has to be consumed before the next."""
-        entries = iter(entries)
-        for first in entries:
-            yield chain([first], islice(entries, self.part_size - 1))
-
-    def parts(self, entries: Iterable[Entry]) -> Iterator[tuple[int, list[Entry]]]:
-        """The parts of a listing with their indices, for other processes to score."""
-        for index, part in enumerate(map(list, self._cut(entries))):
-            self._list(part)
-            yield index, part
+    def hand_out(self, parts: Iterable[Iterable[Entry]]) -> Iterator[tuple[int, Iterable[Entry]]]:
+        """Parts with their indices, for other processes to score. They list those that are not lists themselves."""
+        for part in parts:
+            if isinstance(part, list):
+                self._list(part)
+            else:
+                self._parts += 1
+                self._digests.append(None)
+            yield self._parts - 1, part
 
     def add(self, summary: PartSummary) -> None:
         """Take note of a part that another process has stored."""
         self._elsewhere[summary.number] = summary
+        if self._digests[summary.number] is None:
+            self._listed += summary.rows
         self.resumed_images += summary.resumed
         self.kept_images += summary.kept
 
@@ -139,20 +142,21 @@ class PredictionSink(PartWriter):
         """
         self.wait()
         failed: Counter[str] = Counter()
-        rows, digest = 0, hashlib.sha256()
+        rows, facts = 0, list[bytes]()
         wrong = bool(self._pending)
         for part in range(self._parts):
             found = self._summary(part)
             rows += found.rows
             failed.update(found.failed_by_code)
-            digest.update(found.facts_sha256)
-            wrong = wrong or found.names_sha256 != self._digests[part]
+            facts.append(found.facts_sha256)
+            wrong = wrong or self._digests[part] not in (None, found.names_sha256)
         if wrong or rows != self._listed:
             raise AssertionError(f"{self._listed} images listed, but the {rows} rows do not match them")
         counts = Counts(
             listed=rows, ok=rows - failed.total(), failed=failed.total(), failed_by_code=dict(sorted(failed.items()))
         )
-        return Survey(counts, digest.hexdigest(), self._listed_names.hexdigest())
+        hexadecimal = tuple(each.hex() for each in facts)
+        return Survey(counts, input_fingerprint(facts), self._listed_names.hexdigest(), hexadecimal)
 
     def _summary(self, part: int) -> PartSummary:
         return self._elsewhere.get(part) or summarize(part, self._read_part(part))
@@ -207,6 +211,18 @@ class PredictionSink(PartWriter):
         return table.num_rows == rows and self.spec.is_ours(table)
 
 
+def input_fingerprint(facts: Iterable[bytes]) -> str:
+    """The fingerprint of an input, of the digests of its parts."""
+    return hashlib.sha256(b"".join(facts)).hexdigest()
+
+
+def cut(entries: Iterable[Entry], size: int) -> Iterator[Iterable[Entry]]:
+    """The parts of a listing. Each has to be consumed before the next."""
+    entries = iter(entries)
+    for first in entries:
+        yield chain([first], islice(entries, size - 1))
+
+
 def write_file(output: Output, spec: PartSpec, schema: pa.Schema, expected: PartSummary) -> WrittenFile:
     """Write one file of a folder of parts from the part that `expected` describes.
 
@@ -214,7 +230,7 @@ def write_file(output: Output, spec: PartSpec, schema: pa.Schema, expected: Part
     part.
     """
     with output.errors():
-        table = output.read_part(expected.number).replace_schema_metadata(None).combine_chunks()
+        table = read_own_part(output, spec, expected.number)
         if summarize(expected.number, table).facts_sha256 != expected.facts_sha256:
             raise OSError(None, f"another run has replaced part {expected.number}")
         return output.write_file(expected.number, table, schema, spec.row_group_size)

@@ -94,7 +94,7 @@ def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Ch
 def _sentence(before: float, now: float, p: float, name: str, of: str) -> tuple[str, bool]:
     figures = f"{percent(before)} to {percent(now)} {of}, {points(now - before)}"
     if p >= LEVEL:
-        return f"No more different from {name} than by chance: {figures} ({p_value(p)}).", False
+        return f"Not different from {name} by more than chance: {figures} ({p_value(p)}).", False
     word = "Better" if now > before else "Worse"
     return f"{word} than {name} by more than chance: {figures} ({p_value(p)}).", now < before
 

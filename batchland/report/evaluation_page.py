@@ -11,6 +11,7 @@ from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.schema import EvaluationSummary, Slice
 from batchland.report.changes import Baseline
 from batchland.report.confusion import confusion_view
+from batchland.report.costs import cost_data
 from batchland.report.evaluation_text import shown_figures
 from batchland.report.findings import SMALLEST_SLICE, findings, headline
 from batchland.report.gallery import galleries
@@ -39,7 +40,7 @@ def evaluation_page(
     images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
     return render_page(
         "report.html.j2",
-        scripts=("matrix.js", "images.js", "review.js"),
+        scripts=("matrix.js", "images.js", "review.js", "costs.js"),
         images=images,
         summary=summary,
         options=options,
@@ -58,6 +59,7 @@ def evaluation_page(
         reliability=reliability_plot(summary.reliability),
         coverage=coverage_plot(summary.coverage, ROUND_THRESHOLDS),
         thresholds=[point for point in summary.coverage if point.threshold in ROUND_THRESHOLDS],
+        costs=cost_data(evaluation),
         slices=_by_dimension(summary),
     )
 

@@ -90,7 +90,8 @@ def _too_few(summary: EvaluationSummary) -> Iterator[str]:
     assert top1.high is not None
     if top1.high - top1.low > WIDE_INTERVAL:
         wide = f"its interval is {100 * (top1.high - top1.low):.0f} points wide"
-        yield f"{images(summary.account.scored)} are too few to know the accuracy: {wide}."
+        verb = "is" if summary.account.scored == 1 else "are"
+        yield f"{images(summary.account.scored)} {verb} too few to know the accuracy: {wide}."
 
 
 def _actions(evaluation: "Evaluation", gates: Sequence["GateResult"], found: Changes | None) -> Iterator[str]:

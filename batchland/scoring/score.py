@@ -17,6 +17,7 @@ from batchland.scoring.engines.open import open_engine
 from batchland.scoring.listing import ImageListing, Skip, open_listing
 from batchland.scoring.manifest import complete_manifest, config, execution, predictions_info
 from batchland.scoring.options import ScoreOptions
+from batchland.scoring.plan.planned_run import PlannedListing, PlannedRun
 from batchland.scoring.retry import LateRun, RetryRun
 from batchland.scoring.run import Run
 from batchland.scoring.shard import ShardRun
@@ -94,7 +95,7 @@ def _score_parts(
     engine: PartEngine, run: Run, sink: PredictionSink, entries: Iterable[Entry], account: Account
 ) -> Generator[None, None, None]:
     """Let workers score and write, part by part."""
-    with closing(engine.score_parts(sink.parts(entries), run.out, sink.spec)) as parts:
+    with closing(engine.score_parts(sink.hand_out(run.parts(entries, sink.part_size)), run.out, sink.spec)) as parts:
         for part in parts:
             if part is not None:
                 account.add_part(part)
@@ -105,6 +106,9 @@ def _score_parts(
 def _plan(
     images: str | os.PathLike[str] | ImageListing | None, out: Path | str, options: ScoreOptions, skip: Skip | None
 ) -> Run:
+    if options.plan is not None:
+        planned = images if isinstance(images, PlannedListing) else PlannedListing(_as_text(images), options)
+        return PlannedRun(planned, out, options)
     listing = images
     if not isinstance(listing, ImageListing):
         listing = open_listing(listing, options, image_list=options.image_list, skip=skip)
@@ -112,6 +116,11 @@ def _plan(
         return ShardRun(listing, out, options, options.shard)
     kind = LateRun if options.add_missing else RetryRun if options.retry_failed else Run
     return kind(listing, out, options)
+
+
+def _as_text(images: str | os.PathLike[str] | ImageListing | None) -> str | None:
+    assert not isinstance(images, ImageListing), "a plan has its own listing"
+    return None if images is None else os.fspath(images)
 
 
 def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account, engine: PartEngine | None) -> Manifest:
@@ -122,7 +131,13 @@ def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account,
     manifest = complete_manifest(
         info,
         survey,
-        config=config(run.options, model=model.path, out=display_location(run.out), image_list=run.options.image_list),
+        config=config(
+            run.options,
+            model=model.path,
+            out=display_location(run.out),
+            image_list=run.options.image_list,
+            plan=run.options.plan,
+        ),
         ignored=dict(sorted(run.ignored().items())),
         execution=execution(model, account.decoded_on_gpu),
         resumed_images=sink.resumed_images,
@@ -130,7 +145,7 @@ def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account,
         seconds=account.seconds(),
         images_per_second=account.images_per_second(),
         files=tuple(files),
-        **run.finish(model),
+        **run.finish(model, survey),
     )
     sink.publish(manifest.model_dump_json(indent=2) + "\n")
     return manifest

@@ -79,7 +79,7 @@ def test_a_difference_within_chance_is_none(tmp_path):
     assert found is not None
     assert found[:3] == (
         False,
-        "No more different from monday than by chance: 90.0% to 89.3% of the same 300, \u22120.7 points "
+        "Not different from monday by more than chance: 90.0% to 89.3% of the same 300, \u22120.7 points "
         f"(p = {p:.3f}).",
         (),
     )
@@ -92,7 +92,7 @@ def test_other_images_are_compared_as_independent_samples(tmp_path):
     assert p > 0.05
     assert found == (
         False,
-        "No more different from monday than by chance: 90.0% to 85.0% of other images, \u22125.0 points "
+        "Not different from monday by more than chance: 90.0% to 85.0% of other images, \u22125.0 points "
         f"(p = {p:.3f}).",
         ("Worse by more than chance, classes: Green Hill (90.0% to 75.0%).",),
         "The model is the same, the images are others.",

@@ -26,6 +26,7 @@ from batchland.scoring.engines.engine import Part
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.engine import _again
 from batchland.scoring.engines.ray.start import start_ray
+from batchland.scoring.plan.write import make_plan
 
 DECODER = """
 import ctypes, os, signal, time
@@ -163,6 +164,23 @@ def test_an_interrupted_run_keeps_its_rows_and_the_local_engine_resumes_it(
 
 
 @pytest.mark.slow
+def test_a_killed_driver_is_resumed(tmp_path, photos, toy_model, environment):
+    """By SIGKILL; Ray's processes end by themselves, and the same command goes on."""
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    out = tmp_path / "p.parquet"
+    slow = environment | decoder(tmp_path / "slow", 0.2)
+    with subprocess.Popen(
+        command(photos, out, toy_model, "--engine", "ray", "--num-workers", "1"), env=slow
+    ) as running:
+        wait_for(lambda: (tmp_path / ".p.parquet.parts" / "part-000001.parquet").exists())
+        running.kill()
+    result = run(command(photos, out, toy_model, "--engine", "ray"), environment)
+    assert result.returncode == 0, result.stderr
+    assert 16 <= manifest(out).resumed_images < 60
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.slow
 def test_a_lost_node_loses_no_row(tmp_path, photos, toy_model, environment, monkeypatch):
     """Two nodes and the driver's, which has no cores. One is killed when some parts are done."""
     from ray.cluster_utils import Cluster
@@ -238,6 +256,22 @@ def test_shards_and_object_stores_by_ray(tmp_path, photos, toy_model, bucket, en
     assert result.returncode == 0, result.stderr
     merge(bucket.folder / "shards", tmp_path / "p.parquet")
     assert (tmp_path / "p.parquet").read_bytes() == locally(where, tmp_path / "local.parquet", toy_model)
+
+
+@pytest.mark.slow
+def test_workers_read_their_ranges_of_a_plan(tmp_path, photos, toy_model, environment):
+    """The plan's images, and a shard of it; the driver lists nothing."""
+    make_plan(photos, tmp_path / "plan")
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    for out, more in (("p.parquet", ()), ("shards", ("--shard", "0/2"))):
+        arguments = command(photos, tmp_path / out, toy_model, "--engine", "ray", "--plan", str(tmp_path / "plan"))
+        result = run([*arguments, *more], environment)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "p.parquet").read_bytes() == expected
+    given = options(toy_model, device="cpu", plan=str(tmp_path / "plan"), shard=Shard(index=1, count=2))
+    score(None, tmp_path / "shards", given)
+    merge(tmp_path / "shards", tmp_path / "merged.parquet")
+    assert (tmp_path / "merged.parquet").read_bytes() == expected
 
 
 def test_ray_that_does_not_start_is_an_error_of_one_line_after_a_second_try():
