@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from batchland.data.folders import subfolders
 from batchland.errors import ImageError, UsageError
-from batchland.evaluation.labels import match_classes, unknown_classes_message
 from batchland.images.loader import Batch, Outcome
 from batchland.images.preprocess import Pixels, decode, fit
 from batchland.images.signals import SIGNAL_DTYPE, measure
 from batchland.images.sources.folder import IMAGE_EXTENSIONS
 from batchland.images.sources.refs import ImageRef, read_image
+from batchland.models.class_match import match_classes, unknown_classes_message
 from batchland.models.session import Session
 from batchland.monitoring.corruptions import FAMILIES, corrupted
 from batchland.monitoring.estimate import Labelled, estimator_path, fit_estimator
