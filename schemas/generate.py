@@ -27,6 +27,7 @@ from batchland.evaluation.schema import (
 from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
 from batchland.models.registry import RegisteredModel
+from batchland.monitoring.schema import Estimator
 from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
 from batchland.nightly.notifications.message import Notification
@@ -37,6 +38,7 @@ from batchland.trend.schema import TREND
 
 DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "canaries_metadata": (CanaryInfo, "The metadata `batchland` of a model's canaries."),
+    "estimator": (Estimator, "NAME.estimator.json beside a model: what estimates its accuracy without labels."),
     "model_card": (ModelCard, "The metadata `batchland` of an ONNX model."),
     "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
     "manifest": (
