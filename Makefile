@@ -9,7 +9,7 @@ UV := $(BIN)/python -m uv pip
 # Most tests and benchmarks start processes: let Python keep what it has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint schemas bench install constraints clean
+.PHONY: demo test test-slow lint schemas docs bench install constraints clean
 
 demo: .venv/demo.installed
 	$(BIN)/batchland demo demo
@@ -34,6 +34,9 @@ bench: .venv/bench.installed
 
 schemas: .venv/train.installed
 	$(BIN)/python schemas/generate.py schemas
+
+docs: .venv/dev.installed
+	$(BIN)/python tools/site.py site
 
 install: .venv/train.installed
 

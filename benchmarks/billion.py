@@ -35,8 +35,11 @@ FIGURES = {
     "inventory_price": Figure(0.0025, "$ for a million objects in an inventory", "*, the same"),
     "list_seconds": Figure(0.1, "s for a LIST request of 1,000 keys", "*"),
     "names_per_second": Figure(300_000, "names/s dealt out by one process", "shards.md"),
+    "planned_per_second": Figure(400_000, "keys/s planned by one process", "plans.md"),
+    "plan_bytes": Figure(2.2, "bytes a key in a plan", "plans.md, keys in order"),
+    "parts_per_second": Figure(1000, "parts/s through the driver of Ray", "plans.md"),
     "range_megabytes": Figure(8, "MB a GET of a tar file", "*"),
-    "row_bytes": Figure(62.5, "bytes a row of the merged Parquet file", "shards.md, 50 classes, top 5"),
+    "row_bytes": Figure(400, "bytes a row of predictions", "268 landmark photos, 50 classes, all columns"),
     "part_size": Figure(8192, "images in a part", "the default of --part-size"),
     "merged_per_second": Figure(100_000, "rows/s merged", "shards.md"),
 }
@@ -81,24 +84,26 @@ def _computing(of: dict[str, float]) -> list[str]:
 
 
 def _requests(of: dict[str, float]) -> list[str]:
-    """Every shard lists for itself; reading an object is a HEAD and a GET."""
+    """Reading an object is a HEAD and a GET. A plan of tar files reads their blocks for the headers, too."""
     listing = of["images"] / 1000 * of["gpus"]
     tars = of["images"] / of["images_per_tar"]
     reads = 2 * of["images"]
     blocks = of["images"] * of["kilobytes"] / 1000 / of["range_megabytes"]
+    images, planned = of["images"], of["planned_per_second"]
     ways = [
-        ("objects, each shard lists all", listing, reads, 0.0, of["images"], listing / of["gpus"]),
-        ("objects, by a list from an inventory", 0.0, reads, of["images"] / 1e6, of["images"], 0.0),
-        ("tar files", tars / 1000 * of["gpus"], tars + blocks, 0.0, tars, tars / 1000),
+        ("objects, each shard lists all", listing, reads, 0.0, listing / of["gpus"], images / of["names_per_second"]),
+        ("objects, planned once", images / 1000, reads, 0.0, images / 1000, images / planned),
+        ("objects, planned by an inventory", 0.0, reads, images / 1e6, 0.0, images / planned),
+        ("tar files, planned once", tars / 1000, 2 * tars + 2 * blocks, 0.0, tars / 1000, images / planned),
     ]
     lines = [
-        "| source | LIST requests | HEAD and GET requests | $ for them | hours to list | minutes to deal out |",
+        "| source | LIST requests | HEAD and GET requests | $ for them | hours to list | minutes to divide |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, lists, gets, million_listed, names, own_lists in ways:
+    for name, lists, gets, million_listed, own_lists, seconds in ways:
         dollars = lists / 1000 * of["list_price"] + gets / 1000 * of["get_price"]
         dollars += million_listed * of["inventory_price"]
-        hours, minutes = own_lists * of["list_seconds"] / 3600, names / of["names_per_second"] / 60
+        hours, minutes = own_lists * of["list_seconds"] / 3600, seconds / 60
         lines.append(f"| {name} | {lists:,.0f} | {gets:,.0f} | {dollars:,.2f} | {hours:,.1f} | {minutes:,.1f} |")
     return lines
 
@@ -116,6 +121,8 @@ def _sizes(of: dict[str, float]) -> list[str]:
         f"| images, TB read | images x kilobytes | {images * of['kilobytes'] / 1e9:,.0f} |",
         f"| predictions, GB | images x row_bytes | {images * of['row_bytes'] / 1e9:,.1f} |",
         f"| parts | images / part_size | {parts:,} |",
+        f"| a plan, GB | images x plan_bytes | {images * of['plan_bytes'] / 1e9:,.1f} |",
+        f"| minutes of Ray's driver | parts / parts_per_second / 60 | {parts / of['parts_per_second'] / 60:,.1f} |",
         f"| a part, kB | part_size x row_bytes | {of['part_size'] * of['row_bytes'] / 1e3:,.0f} |",
         f"| a shard's manifest, kB | parts / gpus x {entry} bytes | {parts / shards * entry / 1e3:,.0f} |",
         f"| manifest of a merged folder, MB | parts x {entry} bytes | {parts * entry / 1e6:,.1f} |",

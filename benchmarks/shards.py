@@ -1,13 +1,15 @@
 """What shards cost: merging a thousand of them, and scoring with two at once in place of one process.
 
     python -m benchmarks.shards merge --shards 1000 --rows 1000000
+    python -m benchmarks.shards in-place --shards 1000 --rows 100000000
     python -m benchmarks.shards assign --rows 10000000
     python -m benchmarks.shards throughput --model scratch --count 3000
 
 merge: draws finished shards (rows of 50 classes with their top 5, no images behind them) and merges them, in a
-separate process. assign: finds the names of a shard among that many names, as they would come from a listing.
-throughput: `score` on all cores, against two shards at once on half of the cores each, and their merge; each round
-runs both ways.
+separate process. in-place: the same for the shards of a plan, which are not rewritten; one shard is drawn, and all
+others are hard links to its files, so their bytes come from the page cache. assign: finds the names of a shard among
+that many names, as they would come from a listing. throughput: `score` on all cores, against two shards at once on half
+of the cores each, and their merge; each round runs both ways.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from batchland.models.card import class_names
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.schema import (
     METADATA_KEY,
+    PREDICTIONS,
     SHARD_PREDICTIONS,
     Counts,
     Manifest,
@@ -52,12 +55,12 @@ RUN: dict[str, Any] = {"model": MODEL.sha256, "provider": "CPUExecutionProvider"
 
 def main() -> None:
     options = _options()
-    print({"merge": _merge, "assign": _assign, "throughput": _throughput}[options.what](options))
+    print({"merge": _merge, "in-place": _in_place, "assign": _assign, "throughput": _throughput}[options.what](options))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("merge", "assign", "throughput"))
+    parser.add_argument("what", choices=("merge", "in-place", "assign", "throughput"))
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=1_000_000, help="images of all shards together")
     parser.add_argument("--model", default="scratch", help="scratch, transfer (both with random weights) or a file")
@@ -85,6 +88,47 @@ def _merge(options: argparse.Namespace) -> str:
         f"| {out.stat().st_size / 1e6:.1f} | {run.wall:.1f} | {run.cpu:.1f} | {options.rows / run.wall:.0f} "
         f"| {run.peak_mb:.0f} |"
     )
+
+
+def _in_place(options: argparse.Namespace) -> str:
+    folder = options.work / f"ranges-{options.shards}-{options.rows}"
+    if not folder.exists():
+        draw_ranges(folder, options.shards, options.rows)
+    (folder / "_manifest.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "batchland", "merge", str(folder), "--in-place"]
+    run = _together((command, _cores()))
+    size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+    manifest = (folder / "_manifest.json").stat().st_size
+    return (
+        "| shards | rows | parts | their files GB | the manifest MB | wall s | CPU s | rows/s of CPU | peak MB |\n"
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        f"| {options.shards} | {options.rows:,} | {len(list(folder.rglob('*.parquet'))):,} | {size / 1e9:.1f} "
+        f"| {manifest / 1e6:.1f} | {run.wall:.1f} | {run.cpu:.1f} | {options.rows / run.cpu:,.0f} | {run.peak_mb:.0f} |"
+    )
+
+
+def draw_ranges(folder: Path, count: int, rows: int) -> None:
+    """Finished shards of a plan, with the same number of rows each: all are links to the files of the first one."""
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    each = rows // count
+    names = [f"camera-{number // 10_000:05}/{number:09}.jpg" for number in range(each)]
+    assignment = ShardAssignment(Shard(index=0, count=count))
+    _draw_shard(temporary, Shard(index=0, count=count), names, list(range(each)), assignment, PREDICTIONS)
+    first = Shard(index=0, count=count).folder(temporary)
+    drawn = Manifest.model_validate_json(manifest_path(first).read_text())
+    assert drawn.shard is not None
+    for index in range(count):
+        shard = Shard(index=index, count=count).folder(temporary)
+        shard.mkdir(exist_ok=True)
+        for file in drawn.files if index else ():
+            (shard / file.path).hardlink_to(first / file.path)
+        info = drawn.shard.model_copy(
+            update={"index": index, "dealt_by": "range", "listed": each * count, "first": each * index,
+                    "facts_sha256": tuple(file.sha256 for file in drawn.files)}
+        )  # fmt: skip
+        manifest_path(shard).write_text(drawn.model_copy(update={"shard": info}).model_dump_json(indent=2) + "\n")
+    temporary.rename(folder)
 
 
 def _assign(options: argparse.Namespace) -> str:
@@ -116,7 +160,14 @@ def draw_shards(folder: Path, count: int, rows: int) -> None:
     temporary.rename(folder)
 
 
-def _draw_shard(out: Path, shard: Shard, names: list[str], positions: list[int], assignment: ShardAssignment) -> None:
+def _draw_shard(
+    out: Path,
+    shard: Shard,
+    names: list[str],
+    positions: list[int],
+    assignment: ShardAssignment,
+    schema: pa.Schema = SHARD_PREDICTIONS,
+) -> None:
     folder = shard.folder(out)
     folder.mkdir(parents=True)
     counts = Counts(listed=len(positions), ok=len(positions), failed=0, failed_by_code={})
@@ -128,11 +179,12 @@ def _draw_shard(out: Path, shard: Shard, names: list[str], positions: list[int],
     options = ScoreOptions(shard=shard)
     files = []
     for part, begin in enumerate(range(0, len(positions), options.part_size)):
-        table = _rows(names, positions[begin : begin + options.part_size])
+        table = _rows(names, positions[begin : begin + options.part_size], schema)
         path = folder / f"part-{part:06d}.parquet"
         metadata = {METADATA_KEY: info.model_dump_json().encode()}
         table = table.replace_schema_metadata(metadata)
-        pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_SIZE)
+        group = ROW_GROUP_SIZE if schema is SHARD_PREDICTIONS else max(1, table.num_rows)
+        pq.write_table(table, path, compression="zstd", row_group_size=group)
         files.append(_described(path, table.num_rows))
     manifest = Manifest(
         **facts,
@@ -156,7 +208,7 @@ def _described(path: Path, rows: int) -> WrittenFile:
     return WrittenFile(path=path.name, rows=rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def _rows(names: list[str], positions: list[int]) -> pa.Table:
+def _rows(names: list[str], positions: list[int], schema: pa.Schema) -> pa.Table:
     """Rows as varied as those of a real model: probabilities do not compress."""
     count = len(positions)
     rng = np.random.default_rng(positions[0])
@@ -175,8 +227,22 @@ def _rows(names: list[str], positions: list[int]) -> pa.Table:
         "width": np.full(count, 500), "height": np.full(count, 375), "file_size": rng.integers(30_000, 90_000, count),
         "modified_at": rng.integers(1_700_000_000_000_000, 1_760_000_000_000_000, count), "position": positions,
     }  # fmt: skip
-    arrays = [pa.array(columns[field.name], field.type) for field in SHARD_PREDICTIONS]
-    return pa.Table.from_arrays(arrays, schema=SHARD_PREDICTIONS)
+    arrays = [_array(field, columns, count, rng) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(field: pa.Field, columns: dict[str, Any], count: int, rng: np.random.Generator) -> pa.Array:
+    """A column; figures of pictures and answers are drawn, and columns of another kind are null."""
+    if field.name in columns:
+        return pa.array(columns[field.name], field.type)
+    if field.name == "sha256":
+        return pa.array([rng.bytes(32).hex() for _ in range(count)], field.type)
+    if field.name == "log_probabilities":
+        values = rng.normal(-4, 2, (count, len(CLASSES))).astype(np.float16)
+        return pa.array(list(values), field.type)
+    if pa.types.is_floating(field.type):
+        return pa.array(rng.random(count, np.float32), field.type)
+    return pa.nulls(count, field.type)
 
 
 def _throughput(options: argparse.Namespace) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
-from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RunResult
+from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
     CONFUSION,
@@ -24,11 +24,13 @@ from batchland.evaluation.schema import (
 )
 from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
+from batchland.models.registry import RegisteredModel
 from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
 from batchland.nightly.notifications.message import Notification
 from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, PredictionsInfo
+from batchland.scoring.plan.schema import PLANNED, Plan
 from batchland.trend.schema import TREND
 
 DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
@@ -39,10 +41,13 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
         Manifest,
         "The manifest beside predictions; `score --json` and `merge --json` print it.",
     ),
+    "plan": (Plan, "plan.json of a plan. Printed by `batchland plan --json`."),
     "summary": (EvaluationSummary, "summary.json of a report."),
     "comparison_summary": (ComparisonSummary, "summary.json of a comparison. Printed by `compare --json`."),
     "history": (Night, "A line of `batchland history --json`: one model in one night."),
     "notification": (Notification, "What `webhook` of [notify] in a job file gets by POST."),
+    "registry": (RegisteredModel, "registry.json of a model in a registry. Printed by `models show --json`."),
+    "registry_content": (RegistryContent, "Printed by `models list --json`."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
     "run_result": (RunResult, "Printed by `batchland run --json`."),
     "job_check": (JobCheck, "Printed by `batchland job check --json`."),
@@ -53,6 +58,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "canaries": (CANARIES, "NAME.canaries.parquet beside a model: image files and its probabilities for them."),
     "predictions": (PREDICTIONS, "One row per listed image, in listing order."),
     "shard_predictions": (SHARD_PREDICTIONS, "A part of a shard: one row per image of it, in listing order."),
+    "planned_images": (PLANNED, "The lists of a plan: one row per listed image, in listing order."),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),

@@ -49,6 +49,7 @@ def chromium() -> Iterator[Any]:
 def opened(browser: Any, path: Path, size: str = "desktop", scheme: str = "light", **options: Any) -> Iterator[Opened]:
     """The page at `path`; afterwards it must have been quiet."""
     context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, **options)
+    context.set_default_timeout(10_000)
     found = Opened(context.new_page(), path)
     yield found
     found.assert_quiet()

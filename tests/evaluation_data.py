@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchland.evaluation.calibration import ROUND_THRESHOLDS, bins_of, coverage, reliability, round_group
+from batchland.evaluation.counts import ScoreCells, ScoreCounts, Sums
+from batchland.evaluation.schema import CoveragePoint, ReliabilityBin
 from batchland.models.card import ClassName, class_names
 from batchland.predictions.schema import (
     FIRST_COLUMNS,
@@ -164,3 +167,27 @@ def write_label_folders(root: Path, names: Sequence[str], data: bytes = b"") -> 
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     return root
+
+
+def sums(group: np.ndarray, probability: np.ndarray, right: np.ndarray, groups: int | None = None) -> Sums:
+    """Of answers by group."""
+    found = Sums(groups or int(group.max()) + 1)
+    found.add(group, probability, right)
+    return found
+
+
+def cells(probability: np.ndarray, right: np.ndarray | None = None) -> ScoreCells:
+    """Answers of one class."""
+    counts = ScoreCounts()
+    right = np.zeros(len(probability), bool) if right is None else right
+    counts.add(np.zeros(len(probability), np.int64), probability.astype(np.float32), right)
+    return counts.cells
+
+
+def curve_of(probability: np.ndarray, right: np.ndarray, bins: int) -> tuple[ReliabilityBin, ...]:
+    return reliability(sums(bins_of(probability, bins), probability, right, bins), 0.95)
+
+
+def points_of(probability: np.ndarray, right: np.ndarray) -> tuple[CoveragePoint, ...]:
+    by_round = sums(round_group(probability.astype(np.float32)), probability, right, len(ROUND_THRESHOLDS) + 1)
+    return coverage(cells(probability, right), by_round, 0.95)

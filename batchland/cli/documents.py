@@ -5,6 +5,7 @@ from typing import Literal
 
 from batchland.doctor.check import State
 from batchland.evaluation.schema import ComparisonSummary, EvaluationSummary
+from batchland.models.registry import RegisteredModel
 from batchland.nightly.run_record import RunRecord
 from batchland.system.documents import Document
 
@@ -52,6 +53,13 @@ class JobCheck(Document):
     """What a run would do, in order."""
     problems: tuple[Problem, ...]
     """The exit code of the first one is that of the command."""
+
+
+class RegistryContent(Document):
+    """Printed by `batchland models list --json`."""
+
+    registry: str
+    models: tuple[RegisteredModel, ...]
 
 
 class RunResult(Document):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, complete_path, json_option, options_of, print_json
+from batchland.cli.options import Flag, build, complete_path, json_option, options_of, print_json, split_names
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
     '"drop(top1) > 0.02". Repeatable.',
 )
 @click.option(
-    "--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report, for drop(...) gates."
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="REPORT",
+    help="An earlier report: the verdict says what changed since, and drop(...) gates are measured from it.",
 )
 @_markdown_option
 @json_option
@@ -53,6 +56,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
     "ignore_unknown_classes",
     "bins",
     _images_flag,
+    Flag("by", metavar="COLUMNS"),
     "confidence",
     "resamples",
     "seed",
@@ -85,10 +89,12 @@ def evaluate(
     from batchland.evaluation.gates import check_gates, parse_gate, raise_if_failed
     from batchland.evaluation.options import EvaluateOptions
     from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES, check_folder, read_report
+    from batchland.report.changes import Baseline
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
     from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
     from batchland.report.write import report_names, write_report, write_side_by_side
     from batchland.system.arrow import keep_pandas_out
+    from batchland.system.text import visible
 
     keep_pandas_out()
 
@@ -96,7 +102,7 @@ def evaluate(
         raise click.UsageError(_ONE_FORMAT)
     if len(predictions) > 2:
         raise UsageError(f"{len(predictions)} predictions files: give one, or two to compare")
-    options = build(EvaluateOptions, values)
+    options = build(EvaluateOptions, values | {"by": split_names(values["by"])})
     conditions = [parse_gate(text) for text in gates]
     earlier = read_report(baseline) if baseline else None
     names = REPORT_FILES if len(predictions) == 1 else (*COMPARISON_FILES, *report_names(*predictions))
@@ -109,14 +115,15 @@ def evaluate(
     comparison = None
     if len(evaluations) == 1:
         folders = [out]
-        write_report(evaluations[0], out, page, gates=results)
-        texts = [one(evaluations[0], results)]
+        before = Baseline(earlier, visible(str(baseline))) if earlier else None
+        write_report(evaluations[0], out, page, gates=results, baseline=before)
+        texts = [one(evaluations[0], results, baseline=before)]
     else:
         folders = [out / name for name in report_names(*predictions)]
         first, second = evaluations
         comparison = write_side_by_side(first, second, out, page, gates=results)
         a, b = comparison.summary.a.name, comparison.summary.b.name
-        texts = [one(first, name=a), one(second, results, name=b), both(comparison)]
+        texts = [one(first, name=a), one(second, results, name=b, baseline=Baseline(first, a)), both(comparison)]
     if as_json:
         print_json(
             EvaluateResult(

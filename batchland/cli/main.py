@@ -19,7 +19,9 @@ from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
+from batchland.cli.plan import plan
 from batchland.cli.predict import predict
+from batchland.cli.registry import models
 from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
@@ -64,7 +66,9 @@ for _command in (  # in the order in which a user needs them
     export,
     adopt,
     inspect,
+    models,
     predict,
+    plan,
     score,
     merge,
     evaluate,

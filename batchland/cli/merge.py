@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import complete_path, json_option, max_failed_option, out_option, print_json
+from batchland.cli.options import complete_path, json_option, max_failed_option, print_json
 from batchland.system.text import counted
 
 _log = logging.getLogger("batchland")
@@ -14,18 +14,27 @@ _log = logging.getLogger("batchland")
 
 @command(epilog="Example: batchland merge preds/ --out preds.parquet")
 @click.argument("folder", metavar="DIR", shell_complete=complete_path)
-@out_option
+@click.option(
+    "-o",
+    "--out",
+    shell_complete=complete_path,
+    help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
+)
+@click.option("--in-place", is_flag=True, help="Rewrite nothing: write a manifest over the parts of a plan's shards.")
 @max_failed_option
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @json_option
-def merge(folder: str, out: str, max_failed: str | None, overwrite: bool, as_json: bool) -> None:
+def merge(folder: str, out: str | None, in_place: bool, max_failed: str | None, overwrite: bool, as_json: bool) -> None:
     """Merge the shards in DIR into one table.
 
     DIR is the --out of `batchland score --shard`. The table is the one that a single process would have written. If
     shards are missing, unfinished, damaged or made in different ways, they are named and nothing is written. The shards
     themselves are never changed. --json prints the manifest.
+
+    Shards of a plan need no new table: --in-place makes DIR itself the predictions.
     """
     from batchland.predictions.storage import manifest_location
+    from batchland.scoring.merge.in_place import merge_in_place
     from batchland.scoring.merge.merge import merge as run
     from batchland.scoring.options import FailureLimit, unlisted_folders
     from batchland.scoring.progress import ScoreProgress
@@ -36,8 +45,13 @@ def merge(folder: str, out: str, max_failed: str | None, overwrite: bool, as_jso
     keep_pandas_out()
 
     limit = FailureLimit.parse(max_failed) if max_failed else None
-    with ScoreProgress() as progress:
-        summary = run(folder, out, overwrite=overwrite, on_progress=progress.update)
+    if (out is None) != in_place:
+        raise click.UsageError("give either --out or --in-place")
+    if out is None:
+        out, summary = folder, merge_in_place(folder, overwrite=overwrite)
+    else:
+        with ScoreProgress() as progress:
+            summary = run(folder, out, overwrite=overwrite, on_progress=progress.update)
     manifest = summary.manifest
     if as_json:
         print_json(manifest)

@@ -101,6 +101,11 @@ max_failed_option = click.option(
 )
 
 
+def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Names from a repeatable option whose values may also be lists, like `camera,site`."""
+    return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+
+
 def print_json(document: "BaseModel") -> None:
     """Print a document to stdout."""
     click.echo(document.model_dump_json(indent=2))

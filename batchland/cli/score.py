@@ -47,6 +47,8 @@ _log = logging.getLogger("batchland")
     Flag("ray_address", metavar="HOST:PORT|auto"),
     Flag("timeout", metavar="SECONDS"),
     "part_size",
+    "private_hosts",
+    Flag("plan", metavar="PLAN"),
     Flag("include", metavar="PATTERN"),
     Flag("exclude", metavar="PATTERN"),
     "all_files",
@@ -61,8 +63,8 @@ _log = logging.getLogger("batchland")
 def score(images: str | None, out: str, max_failed: str | None, as_json: bool, **values: Any) -> None:
     """Score every image of DIR and write a table of top-k predictions.
 
-    DIR is a folder, or names tar files (photos-{000..099}.tar) or Parquet files that hold images; any of them may be a
-    URL (s3, gs, abfs, hdfs).
+    DIR is a folder, or names tar or zip files (photos-{000..099}.tar) or Parquet files that hold images; any of them
+    may be a URL (s3, gs, abfs, hdfs).
 
     Every image gives one row, `ok` or `failed`, in a stable order. An interrupted run continues when the same command
     is given again. Once the cause of failed images is fixed, --retry-failed scores those again. --json prints the
@@ -74,6 +76,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
     model = find_model(values["model"])
     begin_hashing(model)  # while the rest is imported
     from batchland.scoring.listing import open_listing
+    from batchland.scoring.plan.planned_run import PlannedListing
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
     from batchland.system.arrow import keep_pandas_out
@@ -82,7 +85,11 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
     limit = FailureLimit.parse(max_failed) if max_failed else None
     options = build(ScoreOptions, values | {"model": model})
     _log.info("model: %s", options.model)
-    listing = open_listing(images, options, image_list=options.image_list)
+    listing = (
+        PlannedListing(images, options)
+        if options.plan
+        else open_listing(images, options, image_list=options.image_list)
+    )
     with ScoreProgress(listing, options.shard) as progress:
         summary = run(listing, out, options, on_progress=progress.update)
     if summary.fallback:
@@ -94,7 +101,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
             f"Shard {options.shard} is scored already, in {_relative(summary.out)}; --overwrite scores it again."
         )
     else:
-        click.echo(_score_paragraph(images or options.image_list or "", summary))
+        click.echo(_score_paragraph(images or options.image_list or options.plan or "", summary))
     if limit:
         limit.check(summary.manifest.counts)
     elif missing := unlisted_folders(summary.manifest.counts):

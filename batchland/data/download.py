@@ -14,6 +14,7 @@ from batchland.data.archive import Unpacked, lift_only_folder, unpack
 from batchland.data.fetch import WAITS, fetch, forget
 from batchland.data.options import DownloadOptions
 from batchland.errors import Interrupted, UsageError
+from batchland.system.files import read_error
 from batchland.system.folders import new_folder
 from batchland.system.names import display_path
 from batchland.system.signals import StopSignal
@@ -107,9 +108,7 @@ def _unpack_checked(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except OSError as error:
-        raise UsageError(
-            f"{name}: cannot be read ({error.strerror}); give an http address or an archive file"
-        ) from error
+        raise read_error(error, name, expected="an http address or an archive file") from error
     if options.sha256 and digest != options.sha256.lower():
         raise UsageError(f"{name}: its sha256 is {digest}, not {options.sha256.lower()}; not unpacked")
     unpacked = unpack(

@@ -20,6 +20,7 @@ from batchland.data.folders import class_folders, training_folder
 from batchland.data.options import SplitOptions
 from batchland.errors import UsageError
 from batchland.images.sources.folder import list_images
+from batchland.system.files import read_error
 from batchland.system.folders import new_folder
 
 _TOOL_NAMES: Final = ("train", "val", "test")
@@ -99,7 +100,7 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
             )
         except OSError as error:
             if error.filename is not None and Path(error.filename).is_relative_to(folder):
-                raise UsageError(f"{error.filename}: cannot be read ({error.strerror})") from error
+                raise read_error(error, error.filename) from error
             raise
 
 

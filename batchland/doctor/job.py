@@ -27,8 +27,8 @@ def check_job(path: Path) -> Iterator[Check]:
     yield Check("job", "ok", f"{path}: {job.name}, next for {night}")
     yield from guarded("input", _input, job, night)
     yield from guarded("labels", _labels, job, night)
-    for name, file in job.all_models.items():
-        yield from guarded(f"model {name}", check_model, f"model {name}", file, job.device)
+    for name in job.model_names:
+        yield from guarded(f"model {name}", _model, job, name)
     yield from guarded("disk", _output, job)
     yield from guarded("disk", check_disk, "disk, records", job.folder)
     if job.metrics:
@@ -46,6 +46,10 @@ def _input(job: Job, night: date) -> Iterator[Check]:
         yield Check("input", "warn", str(error), "wait for the delivery, or correct the job file")
     else:
         yield Check("input", "ok", display_location(images))
+
+
+def _model(job: Job, name: str) -> Iterator[Check]:
+    yield from check_model(f"model {name}", job.model_file(name), job.device)
 
 
 def _output(job: Job) -> Iterator[Check]:

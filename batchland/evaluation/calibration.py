@@ -3,11 +3,12 @@
 Input is the probability of each first choice and whether that choice was right.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from batchland.evaluation.counts import ScoreCells, Sums
 from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.schema import CoveragePoint, Figure, ReliabilityBin
 
@@ -17,8 +18,6 @@ SHRINK: Final = 1.5
 CURVE_POINTS: Final = 60
 """Thresholds of the coverage curve besides the round ones, evenly spaced by images."""
 
-Right = npt.NDArray[np.bool_]
-
 
 def bins_of(probability: Floats, bins: int) -> Ints:
     """Equal-width bin (lower, upper] of each probability, from 0; 0 itself is in the first one."""
@@ -26,55 +25,43 @@ def bins_of(probability: Floats, bins: int) -> Ints:
     return np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1).astype(np.int64)
 
 
-def reliability(probability: Floats, right: Right, bins: int, confidence: float) -> tuple[ReliabilityBin, ...]:
+def reliability(sums: Sums, confidence: float) -> tuple[ReliabilityBin, ...]:
     """Mean confidence and accuracy in equal-width bins (lower, upper] of the first choice's probability."""
-    edges, number = np.linspace(0, 1, bins + 1), bins_of(probability, bins)
-    images = np.bincount(number, minlength=bins)
-    sums, hits = np.bincount(number, probability, bins), np.bincount(number, right, bins)
+    images, hits, bins = sums.images, sums.right, len(sums.images)
+    edges = np.linspace(0, 1, bins + 1)
     bounds = wilson(hits, images, confidence)
     return tuple(
         ReliabilityBin(
             lower=float(edges[i]),
             upper=float(edges[i + 1]),
             images=int(images[i]),
-            confidence=float(sums[i] / images[i]) if images[i] else None,
+            confidence=float(sums.probability[i] / images[i]) if images[i] else None,
             accuracy=_figure(hits[i] / images[i], bounds.low[i], bounds.high[i]) if images[i] else None,
         )
         for i in range(bins)
     )
 
 
-class Groups(NamedTuple):
-    """Answers in groups, without empty ones: [groups]."""
+def equal_counts(cells: ScoreCells, bins: int) -> Ints:
+    """Bin of each cell, from 0: bins with equal numbers of images. Equal probabilities share a bin.
 
-    images: Ints
-    confidence: Floats
-    """Mean."""
-    accuracy: Floats
-
-
-def grouped(group: Ints, probability: Floats, right: Right) -> Groups:
-    """Put the answers into groups. group: of each answer, from 0."""
-    images = np.bincount(group)
-    filled = images > 0
-    sums, hits = np.bincount(group, probability)[filled], np.bincount(group, right)[filled]
-    return Groups(images[filled], sums / images[filled], hits / images[filled])
+    cells: of one class, or of all together.
+    """
+    ends = np.cumsum(cells.images)
+    bounds = np.searchsorted(ends, np.arange(1, bins) * ends[-1] // bins, side="right")
+    return np.searchsorted(np.unique(bounds), np.arange(len(ends)), side="right").astype(np.int64)
 
 
-def equal_counts(probability: Floats, bins: int) -> Ints:
-    """Bin of each answer, from 0: bins with equal numbers of images. Equal probabilities share a bin."""
-    bounds = np.sort(probability)[np.arange(1, bins) * len(probability) // bins]
-    return np.searchsorted(np.unique(bounds), probability, side="right").astype(np.int64)
-
-
-def calibration_error(groups: Groups, *, confidence: float, resamples: int, seed: int) -> Figure:
+def calibration_error(sums: Sums, *, confidence: float, resamples: int, seed: int) -> Figure:
     """Mean distance of confidence and accuracy over the groups, by images, with a bootstrap interval.
 
     Chance enlarges the observed distances, in the test set as in resampled ones, and most where the true ones are 0. So
     the hits are drawn twice: with the observed distances, and with distances less SHRINK standard errors. Each gives a
     basic (bias-corrected) interval; the result contains both, and the figure.
     """
-    images, stated, observed = groups
+    filled = sums.images > 0
+    images = sums.images[filled]
+    stated, observed = sums.probability[filled] / images, sums.right[filled] / images
     share = images / images.sum()
     gap = observed - stated
     value = float((share * np.abs(gap)).sum())
@@ -91,31 +78,36 @@ def calibration_error(groups: Groups, *, confidence: float, resamples: int, seed
     return Figure(value=value, low=max(low, 0.0), high=min(high, 1.0))
 
 
-def coverage(probability: Floats, right: Right, confidence: float) -> tuple[CoveragePoint, ...]:
+def coverage(cells: ScoreCells, round_counts: Sums, confidence: float) -> tuple[CoveragePoint, ...]:
     """Coverage and accuracy by rising threshold: the round ones, and enough others to draw a curve.
 
-    Thresholds are float32, like the probabilities in the files: a query with the same threshold gives the same counts.
+    cells: of all classes. round_counts: images between the round thresholds, by `round_group`. Thresholds are float32,
+    like the probabilities in the files: a query with the same threshold gives the same counts.
     """
-    total = len(probability)
+    total = int(cells.images.sum())
     if not total:
         return ()
-    order = np.argsort(probability, kind="stable")
-    ranked, hits_above = probability[order], np.r_[np.cumsum(right[order][::-1])[::-1], 0]
-    picks = ranked[np.linspace(0, total - 1, min(CURVE_POINTS, total)).astype(int)]
-    thresholds = np.unique(np.r_[ROUND_THRESHOLDS, picks].astype(np.float32))
-    start = np.searchsorted(ranked, thresholds, side="left")
-    taken, hits = total - start, hits_above[start]
-    bounds = wilson(hits, taken, confidence)
+    ranks = np.linspace(0, total - 1, min(CURVE_POINTS, total)).astype(int)
+    chosen = np.unique(np.searchsorted(np.cumsum(cells.images), ranks, side="right"))
+    images_above, hits_above = (np.cumsum(counts[::-1])[::-1] for counts in (cells.images, cells.hits))
+    found = {cells.low[i]: (int(images_above[i]), int(hits_above[i])) for i in chosen}
+    for i, threshold in enumerate(np.array(ROUND_THRESHOLDS, np.float32)):
+        found[threshold] = int(round_counts.images[i + 1 :].sum()), int(round_counts.right[i + 1 :].sum())
     return tuple(
         CoveragePoint(
-            threshold=float(str(thresholds[i])),  # 0.9, not 0.8999999762
-            taken=int(taken[i]),
-            to_human=int(start[i]),
-            coverage=float(taken[i] / total),
-            accuracy=_figure(hits[i] / taken[i], bounds.low[i], bounds.high[i]) if taken[i] else None,
+            threshold=float(str(threshold)),  # 0.9, not 0.8999999762
+            taken=taken,
+            to_human=total - taken,
+            coverage=taken / total,
+            accuracy=_figure(hits / taken, *map(float, wilson(hits, taken, confidence))) if taken else None,
         )
-        for i in range(len(thresholds))
+        for threshold, (taken, hits) in sorted(found.items())
     )
+
+
+def round_group(probability: npt.NDArray[np.float32]) -> Ints:
+    """Number of round thresholds that each probability reaches."""
+    return np.searchsorted(np.array(ROUND_THRESHOLDS, np.float32), probability, side="right").astype(np.int64)
 
 
 def _figure(value: float, low: float, high: float) -> Figure:

@@ -111,7 +111,7 @@ def _image_figures(pairs: Pairs, side: Side) -> dict[str, Floats]:
     for k in (3, 5):
         if side.kept >= min(k, len(pairs.classes)):
             found[f"top{k}"] = ((side.true_rank > 0) & (side.true_rank <= k)).astype(np.float64)
-    if side.kept >= len(pairs.classes):
+    if not np.isnan(side.true_probability).any():
         smallest = np.finfo(np.float32).eps
         found["log_loss"] = -np.log(np.clip(side.true_probability, smallest, 1 - smallest))
     return found

@@ -8,25 +8,25 @@ import os
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
 
 from batchland._version import __version__
-from batchland.evaluation.averages import confusion_cells
 from batchland.evaluation.calibration import coverage, reliability
-from batchland.evaluation.metrics import (
-    confusion_table,
-    figures,
-    mistakes,
-    most_confused,
-    per_class,
-)
+from batchland.evaluation.label_errors import fit_label_noise
+from batchland.evaluation.label_files import read_labels
+from batchland.evaluation.matching import Matcher
+from batchland.evaluation.metrics import bounds, confusion_table, figures, most_confused, per_class
+from batchland.evaluation.mistakes import Mistakes
 from batchland.evaluation.options import EvaluateOptions
-from batchland.evaluation.outcomes import EXAMPLES, Outcomes, join, read_predictions
-from batchland.evaluation.schema import EvaluationSummary, FailureGroup
-from batchland.evaluation.slices import slices
+from batchland.evaluation.outcomes import outcomes, read_predictions
+from batchland.evaluation.schema import OUTCOMES, EvaluationSummary, LabelAccount, LabelSource
+from batchland.evaluation.slices import SliceTally
+from batchland.evaluation.table_file import TableFile
+from batchland.evaluation.tally import Tally
 from batchland.predictions.storage import output_location
 from batchland.system.urls import is_url
 
@@ -39,9 +39,16 @@ class Evaluation:
     per_class: pa.Table
     confusion: pa.Table
     mistakes: pa.Table
-    outcomes: pa.Table
+    """The rows of mistakes_file; of more than MOST_IN_MEMORY, the most confident ones and the suspected ones."""
+    mistakes_file: TableFile
+    outcomes_file: TableFile
     image_root: Path
     """Folder of the images, for thumbnails."""
+
+    @cached_property
+    def outcomes(self) -> pa.Table:
+        """All rows of outcomes_file, in memory; outcomes_file reads them block by block."""
+        return self.outcomes_file.read()
 
 
 def evaluate(
@@ -53,21 +60,37 @@ def evaluate(
     by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run, not of
     the model: they count only in top1_with_failures and failed_rate.
 
+    The memory used does not grow with the number of images; temporary files (see `tempfile`) do.
+
     Raises UsageError if predictions or labels cannot be read, no image matches, or a class is unknown.
     """
     options = options or EvaluateOptions()
     run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
     info = run.info
-    outcomes, account, source = join(
-        run, Path(labels), strip_prefix=options.strip_prefix, ignore_unknown=options.ignore_unknown_classes
-    )
-    ok = outcomes.ok
-    cells, _ = confusion_cells(outcomes.truth[ok], outcomes.predicted[ok], len(info.classes))
-    probability = outcomes.probability[outcomes.ok]
-    right = (outcomes.predicted == outcomes.truth)[outcomes.ok]
-    curve = reliability(probability, right, options.bins, options.confidence)
+    matches = Matcher(
+        source=run.source,
+        names=run.names,
+        labels=lambda: read_labels(Path(labels), info.images),
+        classes=info.classes,
+        strip_prefix=options.strip_prefix,
+        ignore_unknown=options.ignore_unknown_classes,
+    ).run()
     image_root = options.images or Path(info.images)
-    table = outcomes.to_table(info.classes)
+    own = pa.schema([*run.own, *matches.own])
+    tally = Tally(len(info.classes), options)
+    slices = SliceTally(
+        by=options.by, image_root=image_root, brightness_sample=options.brightness_sample, seed=options.seed
+    )
+    outcomes_file, mistakes = TableFile(pa.schema([*OUTCOMES, *own])), Mistakes(own)
+    for block in outcomes(run, matches.batches, matches.own):
+        table = block.to_table(info.classes)
+        outcomes_file.append(table)
+        mistakes.add(block, table)
+        tally.add(block)
+        slices.add(block)
+    noise = fit_label_noise(tally.sample, len(info.classes))
+    mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
+    cells = tally.cells
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,
@@ -78,22 +101,18 @@ def evaluate(
         provider=info.provider,
         top_k=info.top_k,
         images=info.images,
-        labels=source,
+        labels=LabelSource(path=matches.labels.source, kind=matches.labels.kind, fingerprint=matches.fingerprint),
         options=options.model_dump(mode="json"),
         resamples=options.resamples,
-        account=account,
-        figures=figures(outcomes, cells, options),
+        account=LabelAccount(**matches.account, scored=tally.scored, failed=tally.images - tally.scored),
+        figures=figures(tally, cells, options),
         most_confused=most_confused(cells, info.classes),
-        reliability=curve,
-        coverage=coverage(probability, right, options.confidence),
-        slices=slices(
-            outcomes,
-            confidence=options.confidence,
-            image_root=image_root,
-            brightness_sample=options.brightness_sample,
-            seed=options.seed,
-        ),
-        failures=_failures(outcomes),
+        reliability=reliability(tally.bins, options.confidence),
+        coverage=coverage(tally.scores.cells.of_all_classes(), tally.round, options.confidence),
+        slices=slices.slices(options.confidence),
+        failures=tally.failures,
+        bounds=bounds(tally),
+        label_errors=label_errors,
         versions=info.versions,
         evaluated_with={
             "batchland": __version__,
@@ -103,23 +122,10 @@ def evaluate(
     )
     return Evaluation(
         summary=summary,
-        per_class=per_class(outcomes, cells, info.classes, options.confidence),
+        per_class=per_class(tally, cells, info.classes, options.confidence),
         confusion=confusion_table(cells, info.classes),
-        mistakes=mistakes(outcomes, table, len(info.classes), options.seed),
-        outcomes=table,
+        mistakes=shown_mistakes,
+        mistakes_file=mistakes_file,
+        outcomes_file=outcomes_file.close(),
         image_root=image_root,
-    )
-
-
-def _failures(outcomes: Outcomes) -> tuple[FailureGroup, ...]:
-    """Failed images by error code, the most frequent first."""
-    failed = ~outcomes.ok
-    codes = outcomes.error_codes.filter(pa.array(failed)).to_pylist()
-    images = outcomes.images.filter(pa.array(failed)).to_pylist()
-    by_code: dict[str, list[str]] = {}
-    for code, image in zip(codes, images, strict=True):
-        by_code.setdefault(code or "unknown", []).append(image)
-    return tuple(
-        FailureGroup(error_code=code, images=len(names), examples=tuple(names[:EXAMPLES]))
-        for code, names in sorted(by_code.items(), key=lambda item: (-len(item[1]), item[0]))
     )

@@ -5,13 +5,12 @@ probability, after temperature scaling. Temperature and noise are fitted togethe
 model does not blame the labels for its own mistakes. Nothing is suspected unless the noise is beyond doubt.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from batchland.evaluation.intervals import Floats
-from batchland.evaluation.outcomes import Outcomes
+from batchland.evaluation.intervals import Floats, Ints
 
 SUSPECTED_FROM: Final = 0.6
 """Smallest probability of a label error that is suspected."""
@@ -25,38 +24,52 @@ CHOICES: Final = 20
 """Choices per image that the model of noise uses; the others share what is left."""
 
 
-def label_error_probabilities(outcomes: Outcomes, classes: int, seed: int) -> Floats:
-    """Probability that the label of each image is wrong, [images]; 0 where it agrees with the first choice.
+class LabelledChoices(NamedTuple):
+    """The choices kept for some images, and where their labels are among them."""
 
-    All are 0 if the labels do not show that some of them are wrong.
-    """
-    found = np.zeros(len(outcomes.ok))
-    scored = np.flatnonzero(outcomes.ok)
-    wrong = scored[(outcomes.predicted != outcomes.truth)[scored]]
-    if not len(wrong) or classes < 2:
-        return found
-    fitted = scored
-    if len(scored) > FITTED_IMAGES:
-        fitted = np.random.default_rng(seed).choice(scored, FITTED_IMAGES, replace=False)
-    model = _NoiseModel(outcomes, fitted, classes)
-    sharpness, noise = model.fit()
-    if noise == 0:
-        return found
-    label, random_label = _NoiseModel(outcomes, wrong, classes).label_probabilities(sharpness)
-    honest = (1 - CONFIDENT_MISTAKES) * label + CONFIDENT_MISTAKES / classes
-    found[wrong] = noise * random_label / (noise * random_label + (1 - noise) * honest)
-    return found
+    choices: npt.NDArray[np.float32]
+    """Probabilities, best first, [images, kept]."""
+    true_rank: Ints
+    """Of the label, from 1; 0 beyond the choices kept."""
+    true_probability: npt.NDArray[np.float32]
+    """Of the label; not used beyond the choices kept."""
+
+
+class LabelNoise(NamedTuple):
+    """A fitted model of label noise."""
+
+    sharpness: float
+    """1 / temperature."""
+    noise: float
+    """Share of wrong labels; 0 if the labels do not show that some are wrong."""
+    classes: int
+
+    def error_probabilities(self, mistakes: LabelledChoices) -> Floats:
+        """Probability that each label is wrong, of images whose first choice differs from the label."""
+        if not self.noise:
+            return np.zeros(len(mistakes.true_rank))
+        label, random_label = _NoiseModel(mistakes, self.classes).label_probabilities(self.sharpness)
+        honest = (1 - CONFIDENT_MISTAKES) * label + CONFIDENT_MISTAKES / self.classes
+        wrong: Floats = self.noise * random_label / (self.noise * random_label + (1 - self.noise) * honest)
+        return wrong
+
+
+def fit_label_noise(sample: LabelledChoices, classes: int) -> LabelNoise:
+    """Fit the model to a random sample of the scored images, FITTED_IMAGES of them or all."""
+    if not len(sample.true_rank) or classes < 2 or (sample.true_rank == 1).all():
+        return LabelNoise(1.0, 0.0, classes)
+    return LabelNoise(*_NoiseModel(sample, classes).fit(), classes)
 
 
 class _NoiseModel:
     """The likelihood of the labels of some images."""
 
-    def __init__(self, outcomes: Outcomes, images: npt.NDArray[np.int64], classes: int) -> None:
-        top = outcomes.choices[images, :CHOICES].astype(np.float64)
+    def __init__(self, images: LabelledChoices, classes: int) -> None:
+        top = images.choices[:, :CHOICES].astype(np.float64)
         others = classes - top.shape[1]
         rest = np.maximum(1 - top.sum(axis=1), 0) / max(others, 1)
-        label = outcomes.true_probability[images]
-        beyond = np.isnan(label) | (outcomes.true_rank[images] > CHOICES)
+        label = images.true_probability.astype(np.float64)
+        beyond = (images.true_rank == 0) | (images.true_rank > top.shape[1])
         smallest = float(np.finfo(np.float32).eps)
         self._classes, self._others = classes, others
         self._top, self._rest, self._label = (

@@ -7,22 +7,21 @@ import numpy as np
 import pyarrow as pa
 
 from batchland.evaluation.averages import Cells, Kind, Weighting, average_figure
-from batchland.evaluation.calibration import Right, bins_of, calibration_error, equal_counts, grouped
+from batchland.evaluation.calibration import calibration_error, equal_counts
+from batchland.evaluation.counts import Sums
 from batchland.evaluation.intervals import Floats, Ints, wilson
-from batchland.evaluation.label_errors import SUSPECTED_FROM, label_error_probabilities
 from batchland.evaluation.options import EvaluateOptions
-from batchland.evaluation.outcomes import Outcomes
-from batchland.evaluation.schema import CONFUSION, MISTAKES, PER_CLASS, ConfusedPair, Figure, Figures
+from batchland.evaluation.schema import CONFUSION, PER_CLASS, Bounds, ConfusedPair, Figure, Figures
+from batchland.evaluation.tally import Tally
 from batchland.models.card import ClassName
 
 
-def figures(outcomes: Outcomes, cells: Cells, options: EvaluateOptions) -> Figures:
+def figures(tally: Tally, cells: Cells, options: EvaluateOptions) -> Figures:
     """The headline numbers."""
     confidence = options.confidence
-    scored, total = int(outcomes.ok.sum()), len(outcomes.ok)
-    right = int(cells.correct.sum())
+    scored, total = tally.scored, tally.images
     failures = {
-        "top1_with_failures": rate(right, total, confidence),
+        "top1_with_failures": rate(tally.right, total, confidence),
         "failed_rate": rate(total - scored, total, confidence),
     }
     if not scored:
@@ -32,24 +31,17 @@ def figures(outcomes: Outcomes, cells: Cells, options: EvaluateOptions) -> Figur
         for weighting in get_args(Weighting)
         for kind in get_args(Kind)
     }
-    top1 = rate(right, scored, confidence)
-    probability, hit = outcomes.probability[outcomes.ok], (outcomes.predicted == outcomes.truth)[outcomes.ok]
+    top1 = rate(tally.right, scored, confidence)
     found = {
         "top1": top1,
-        "top3": _top(outcomes, 3, cells.classes, confidence),
-        "top5": _top(outcomes, 5, cells.classes, confidence),
+        "top3": _top(tally, 3, confidence),
+        "top5": _top(tally, 5, confidence),
         "balanced_accuracy": averages["macro_recall"],
-        "mean_confidence": Figure(value=float(probability.mean())),
-        "brier_top1": Figure(value=float(np.mean((probability - hit) ** 2))),
+        "mean_confidence": Figure(value=float(tally.bins.probability.sum() / scored)),
+        "brier_top1": Figure(value=tally.squared_error / scored),
     }
-    calibration = _calibration(probability, hit, outcomes.predicted[outcomes.ok], options)
     return Figures(
-        **failures
-        | averages
-        | {"weighted_recall": top1}
-        | found
-        | calibration
-        | _proper_scores(outcomes, cells.classes)
+        **failures | averages | {"weighted_recall": top1} | found | _calibration(tally, options) | _proper_scores(tally)
     )
 
 
@@ -59,19 +51,16 @@ def rate(hits: int, total: int, confidence: float) -> Figure:
     return Figure(value=hits / total, low=float(low), high=float(high))
 
 
-def per_class(outcomes: Outcomes, cells: Cells, classes: Sequence[ClassName], confidence: float) -> pa.Table:
+def per_class(tally: Tally, cells: Cells, classes: Sequence[ClassName], confidence: float) -> pa.Table:
     """The rows of `per_class.parquet`."""
     support, given, correct = cells.support, cells.given, cells.correct
     with np.errstate(divide="ignore", invalid="ignore"):
         accuracy, precision = correct / support, correct / given
         f1 = np.where(support > 0, 2 * correct / (support + given), np.nan)
-        confidences = (
-            np.bincount(outcomes.truth[outcomes.ok], outcomes.probability[outcomes.ok], len(classes)) / support
-        )
+        confidences = tally.by_truth.probability / support
     accuracy_bounds, precision_bounds = wilson(correct, support, confidence), wilson(correct, given, confidence)
     other, images = _most_confused(cells)
     labels = pa.array([name.label for name in classes], pa.string())
-    failed = np.bincount(outcomes.truth[~outcomes.ok], minlength=len(classes))
     columns = {
         "class_index": np.arange(len(classes), dtype=np.int32),
         "folder": [name.folder for name in classes],
@@ -89,7 +78,7 @@ def per_class(outcomes: Outcomes, cells: Cells, classes: Sequence[ClassName], co
         "mean_confidence": _nullable(confidences),
         "most_confused_with": labels.take(pa.array(other, mask=images == 0)),
         "most_confused_images": images,
-        "failed": failed,
+        "failed": tally.failed,
     }
     return pa.table(columns, schema=PER_CLASS)
 
@@ -124,18 +113,6 @@ def most_confused(cells: Cells, classes: Sequence[ClassName], limit: int = 20) -
     )
 
 
-def mistakes(outcomes: Outcomes, table: pa.Table, classes: int, seed: int) -> pa.Table:
-    """The rows of `mistakes.parquet`, from those of `outcomes.parquet`: see MISTAKES."""
-    wrong = np.flatnonzero(outcomes.ok & (outcomes.truth != outcomes.predicted))
-    suspicion = (outcomes.probability - np.nan_to_num(outcomes.true_probability))[wrong]
-    probability = label_error_probabilities(outcomes, classes, seed)[wrong]
-    found = table.select([name for name in MISTAKES.names if name in table.schema.names]).take(wrong)
-    found = found.append_column("suspicion", pa.array(suspicion.astype(np.float32)))
-    found = found.append_column("suspected_label_error", pa.array(probability >= SUSPECTED_FROM))
-    found = found.append_column("label_error_probability", pa.array(probability.astype(np.float32)))
-    return found.sort_by([("probability", "descending"), ("image", "ascending")]).cast(MISTAKES)
-
-
 def _most_confused(cells: Cells) -> tuple[Ints, Ints]:
     """Per true class the wrong class with the most images (ties: the lower index), and their number."""
     other, images = np.zeros(cells.classes, np.int64), np.zeros(cells.classes, np.int64)
@@ -146,41 +123,43 @@ def _most_confused(cells: Cells) -> tuple[Ints, Ints]:
     return other, images
 
 
-def _top(outcomes: Outcomes, k: int, classes: int, confidence: float) -> Figure | None:
-    if outcomes.kept < min(k, classes):
+def _top(tally: Tally, k: int, confidence: float) -> Figure | None:
+    if (tally.kept or 0) < min(k, tally.classes):
         return None
-    rank = outcomes.true_rank[outcomes.ok]
-    return rate(int(((rank > 0) & (rank <= k)).sum()), len(rank), confidence)
+    return rate(int(tally.ranks[1 : k + 1].sum()), tally.scored, confidence)
 
 
-def _calibration(probability: Floats, right: Right, predicted: Ints, options: EvaluateOptions) -> dict[str, Figure]:
-    groups = {
-        "ece": bins_of(probability, options.bins),
-        "ece_adaptive": equal_counts(probability, options.bins),
-        "ece_classwise": predicted,
-    }
+def _calibration(tally: Tally, options: EvaluateOptions) -> dict[str, Figure]:
+    cells = tally.scores.cells.of_all_classes()
+    adaptive = Sums(options.bins)
+    adaptive.add_cells(equal_counts(cells, options.bins), cells)
+    groups = {"ece": tally.bins, "ece_adaptive": adaptive, "ece_classwise": tally.by_prediction}
     found = {
-        name: calibration_error(
-            grouped(group, probability, right),
-            confidence=options.confidence,
-            resamples=options.resamples,
-            seed=options.seed,
-        )
-        for name, group in groups.items()
+        name: calibration_error(sums, confidence=options.confidence, resamples=options.resamples, seed=options.seed)
+        for name, sums in groups.items()
     }
-    bins = grouped(groups["ece"], probability, right)
-    return found | {"mce": Figure(value=float(np.abs(bins.accuracy - bins.confidence).max()))}
+    filled = tally.bins.images > 0
+    distance = np.abs(tally.bins.right - tally.bins.probability)[filled] / tally.bins.images[filled]
+    return found | {"mce": Figure(value=float(distance.max()))}
 
 
-def _proper_scores(outcomes: Outcomes, classes: int) -> dict[str, Figure | None]:
-    if outcomes.kept < classes:
+def _proper_scores(tally: Tally) -> dict[str, Figure | None]:
+    if not tally.complete:
         return {"log_loss": None, "brier": None}
-    true = outcomes.true_probability[outcomes.ok]
-    smallest = np.finfo(np.float32).eps
-    log_loss = -np.log(np.clip(true, smallest, 1 - smallest)).mean()
     return {
-        "log_loss": Figure(value=float(log_loss)),
-        "brier": Figure(value=float((outcomes.squares[outcomes.ok] - 2 * true + 1).mean())),
+        "log_loss": Figure(value=float(tally.log_loss[0] / tally.scored)),
+        "brier": Figure(value=float(tally.brier[0] / tally.scored)),
+    }
+
+
+def bounds(tally: Tally) -> dict[str, Bounds]:
+    """Of log_loss and brier, where the choices kept do not give them."""
+    if tally.complete or not tally.scored:
+        return {}
+    found = {"log_loss": tally.log_loss, "brier": tally.brier}
+    return {
+        name: Bounds(low=float(sums[0] / tally.scored), high=float(sums[1] / tally.scored))
+        for name, sums in found.items()
     }
 
 

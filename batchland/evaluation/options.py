@@ -28,6 +28,8 @@ class EvaluateOptions(Options):
     """Folder where the images are now, for thumbnails and brightness. Default: the folder that was scored."""
     brightness_sample: Annotated[int, Field(ge=0)] = 2000
     """Images to measure the brightness of; 0 reads none."""
+    by: tuple[str, ...] = ()
+    """Also slice by these columns of the image list or of the table of labels."""
 
 
 class CompareOptions(Options):

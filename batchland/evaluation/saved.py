@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
+from batchland.evaluation.table_file import TableFile
 from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
 
 MISTAKES_FILE: Final = "mistakes.parquet"
@@ -77,7 +78,7 @@ def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False)
         raise UsageError(f"{folder}: holds {foreign[0]!r}, which is not part of a report", advice="overwrite_beside")
 
 
-def write_folder(folder: Path, tables: Mapping[str, pa.Table], summary: BaseModel, page: str) -> None:
+def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summary: BaseModel, page: str) -> None:
     """Write the tables (`per_class` as CSV, too), report.html, and summary.json last. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,8 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table], summary: BaseMode
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     for name, table in tables.items():
-        write_file(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
+        content = table.copy_to if isinstance(table, TableFile) else partial(pq.write_table, table, compression="zstd")
+        write_file(folder / f"{name}.parquet", content)
     write_file(folder / "per_class.csv", partial(_write_csv, tables["per_class"]))
     write_file(folder / "report.html", page)
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")

@@ -3,6 +3,7 @@
 from typing import Any, Final, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from batchland.models.card import ClassName
 from batchland.predictions.schema import ModelInfo
@@ -15,6 +16,13 @@ class Figure(Document):
     value: float
     low: float | None = None
     high: float | None = None
+
+
+class Bounds(Document):
+    """What a figure is at least and at most."""
+
+    low: float
+    high: float
 
 
 class Figures(Document):
@@ -48,9 +56,10 @@ class Figures(Document):
     mean_confidence: Figure | None
     """Mean probability of the first choice; above top1, the model is overconfident."""
     log_loss: Figure | None
-    """Mean negative log of the true class's probability, nats; None unless all classes were kept in top_k."""
+    """Mean negative log of the true class's probability, nats. None unless the predictions hold the probabilities of
+    all classes: see `bounds`."""
     brier: Figure | None
-    """Mean squared distance of all probabilities from the truth, 0 to 2; None unless all classes were kept in top_k."""
+    """Mean squared distance of all probabilities from the truth, 0 to 2. None where log_loss is."""
     brier_top1: Figure | None
     """Mean squared distance of the first choice's probability from being right (1) or wrong (0)."""
     ece: Figure | None
@@ -141,6 +150,15 @@ class FailureGroup(Document):
     examples: tuple[str, ...]
 
 
+class LabelErrors(Document):
+    """Mistakes whose label may be wrong: the rows of mistakes.parquet with `suspected_label_error`."""
+
+    mistakes: Count
+    suspected: Count
+    share: float | None
+    """Expected share of wrong labels among those suspected; None without one."""
+
+
 class ConfusedPair(Document):
     """Images of one class taken for another."""
 
@@ -190,6 +208,10 @@ class EvaluationSummary(Document):
     coverage: tuple[CoveragePoint, ...]
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
+    bounds: dict[str, Bounds] = Field(default_factory=dict)
+    """What log_loss and brier are at least and at most, where the predictions hold only the first k choices."""
+    label_errors: LabelErrors | None = None
+    """None in reports of earlier versions."""
     versions: dict[str, str]
     """Of what scored."""
     evaluated_with: dict[str, str]
@@ -344,7 +366,11 @@ OUTCOMES: Final = pa.schema(
         column("probability", pa.float32(), "Probability of the first choice."),
         column("margin", pa.float32(), "Its probability less the second choice's."),
         column("true_rank", pa.int32(), "Rank of the true class among the choices kept, from 1. Null beyond them."),
-        column("true_probability", pa.float32(), "Probability of the true class. Null beyond the choices kept."),
+        column(
+            "true_probability",
+            pa.float32(),
+            "Probability of the true class. Null where the predictions lack it.",
+        ),
         column("width", pa.int32(), "Pixels of the upright picture."),
         column("height", pa.int32(), "Pixels of the upright picture."),
         column("file_size", pa.int64(), "Bytes."),

@@ -1,18 +1,19 @@
-"""Accuracy over parts of the images: by size, shape, file size, format, folder, brightness."""
+"""Accuracy over parts of the images: by size, shape, file size, format, folder, brightness, and own columns."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.errors import ImageError
+from batchland.errors import ImageError, UsageError
+from batchland.evaluation.counts import Sample
 from batchland.evaluation.intervals import Floats, Ints, holm, wilson
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import Figure, Slice
@@ -26,145 +27,305 @@ MEGAPIXELS: Final = (0.1, 0.5, 2.0, 8.0)
 KILOBYTES: Final = (20, 100, 500, 2000)
 BRIGHTNESS: Final = (64, 96, 128, 160, 192)
 """Mean luma of a picture, 0 to 255."""
+MOST_GROUPS: Final = 10_000
+"""Most values of a column to slice by."""
+MOST_FOLDERS: Final = 1_000_000
+"""Most folders, by class, that are counted; with more, there are no slices by folder."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
-class _Parts(NamedTuple):
-    """One dimension: per image the index of its value (-1 without one), and the names of the values."""
-
-    dimension: str
-    value: npt.NDArray[np.int64]
-    names: tuple[str, ...]
+Flags = npt.NDArray[np.bool_]
 
 
-def slices(
-    outcomes: Outcomes,
-    *,
-    confidence: float,
-    image_root: Path,
-    brightness_sample: int,
-    seed: int,
-) -> tuple[Slice, ...]:
-    """Accuracy by part. Dimensions with the same value for all images are left out.
+class Part(NamedTuple):
+    """Images with one value of a dimension."""
 
-    Brightness is measured on a random sample of at most `brightness_sample` images that still exist below `image_root`.
-    """
-    ok = outcomes.ok
-    if not ok.any():
-        return ()
-    right = (outcomes.truth == outcomes.predicted)[ok]
-    images = outcomes.images.filter(pa.array(ok))
-    facts = outcomes.facts.filter(pa.array(ok))
-    width, height, file_size = (_numbers(facts[name]) for name in ("width", "height", "file_size"))
-    dimensions = (
-        _ranges("image size", width * height / 1e6, MEGAPIXELS, "megapixels"),
-        _shape(width, height),
-        _ranges("file size", file_size / 1000, KILOBYTES, "kB"),
-        _named("format", _extensions(images)),
-        _named("source folder", _source_folders(images, outcomes.truth[ok])),
-        _brightness(images, image_root, brightness_sample, seed),
-    )
-    rows = [
-        (part.dimension, name, part.value == number, part.value >= 0)
-        for part in dimensions
-        for number, name in enumerate(part.names)
-        if (part.value == number).any() and (part.value == number).sum() != (part.value >= 0).sum()
-    ]
-    adjusted = holm([_p_value(right, member, known) for _, _, member, known in rows])
-    return tuple(
-        _slice(dimension, name, right, member, known, confidence, float(p_value))
-        for (dimension, name, member, known), p_value in zip(rows, adjusted, strict=True)
-    )
+    value: str
+    images: int
+    right: int
 
 
-def _slice(
-    dimension: str,
-    name: str,
-    right: npt.NDArray[np.bool_],
-    member: npt.NDArray[np.bool_],
-    known: npt.NDArray[np.bool_],
-    confidence: float,
-    p_value: float,
-) -> Slice:
-    hits, images = int(right[member].sum()), int(member.sum())
-    low, high = wilson(hits, images, confidence)
+class _Dimension(Protocol):
+    name: str
+
+    def add(self, outcomes: Outcomes, right: Flags) -> None:
+        """Add scored images. right: whether the first choice is right."""
+        ...
+
+    def parts(self) -> list[Part]:
+        """Those with an image, in order."""
+        ...
+
+
+class SliceTally:
+    """Counts images and right answers by part, block by block."""
+
+    def __init__(self, *, by: tuple[str, ...], image_root: Path, brightness_sample: int, seed: int) -> None:
+        """by: own columns to slice by, too. Brightness is measured on a random sample of images below image_root."""
+        self._dimensions: tuple[_Dimension, ...] = (
+            _Ranges("image size", _megapixels, MEGAPIXELS, "megapixels"),
+            _Shape(),
+            _Ranges("file size", lambda facts: _numbers(facts["file_size"]) / 1000, KILOBYTES, "kB"),
+            _Formats(),
+            _SourceFolders(),
+            _Brightness(image_root, brightness_sample, seed),
+            *map(_OwnColumn, by),
+        )
+
+    def add(self, outcomes: Outcomes) -> None:
+        """Add a block."""
+        scored = outcomes if outcomes.ok.all() else outcomes.scored()
+        if len(scored.ok):
+            for dimension in self._dimensions:
+                dimension.add(scored, scored.right)
+
+    def slices(self, confidence: float) -> tuple[Slice, ...]:
+        """Accuracy by part. Dimensions with the same value for all images are left out."""
+        found = []
+        for dimension in self._dimensions:
+            parts = [part for part in dimension.parts() if part.images]
+            images, right = sum(part.images for part in parts), sum(part.right for part in parts)
+            found += [(dimension.name, part, images, right) for part in parts if len(parts) > 1]
+        adjusted = holm([_p_value(part, images, right) for _, part, images, right in found])
+        return tuple(
+            _slice(name, part, images, right, confidence, float(p_value))
+            for (name, part, images, right), p_value in zip(found, adjusted, strict=True)
+        )
+
+
+def _slice(dimension: str, part: Part, images: int, right: int, confidence: float, p_value: float) -> Slice:
+    """images, right: of the whole dimension."""
+    low, high = wilson(part.right, part.images, confidence)
+    accuracy = part.right / part.images
     return Slice(
         dimension=dimension,
-        value=name,
-        images=images,
-        accuracy=Figure(value=hits / images, low=float(low), high=float(high)),
-        difference=float(right[member].mean() - right[known & ~member].mean()),
+        value=part.value,
+        images=part.images,
+        accuracy=Figure(value=accuracy, low=float(low), high=float(high)),
+        difference=accuracy - (right - part.right) / (images - part.images),
         p_value=p_value,
     )
 
 
-def _p_value(right: npt.NDArray[np.bool_], member: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> float:
+def _p_value(part: Part, images: int, right: int) -> float:
     from scipy.stats import fisher_exact
 
-    inside, outside = right[member], right[known & ~member]
-    table = [[inside.sum(), (~inside).sum()], [outside.sum(), (~outside).sum()]]
+    wrong = part.images - part.right
+    table = [[part.right, wrong], [right - part.right, images - part.images - (right - part.right)]]
     return float(fisher_exact(table).pvalue)
 
 
-def _ranges(dimension: str, values: Floats, edges: tuple[float, ...], unit: str) -> _Parts:
-    value = np.where(np.isnan(values), -1, np.digitize(values, edges))
-    names = (
-        f"under {edges[0]:g} {unit}",
-        *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
-        f"{edges[-1]:g} {unit} and more",
-    )
-    return _Parts(dimension, value, names)
+class _Numbered:
+    """Counts by the number of a value; the values have names from the start."""
+
+    def __init__(self, name: str, values: tuple[str, ...]) -> None:
+        self.name, self._values = name, values
+        self._images, self._right = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
+
+    def _count(self, value: Ints, right: Flags) -> None:
+        """value: -1 for images without one."""
+        known = value >= 0
+        self._images += np.bincount(value[known], minlength=len(self._values))
+        self._right += np.bincount(value[known & right], minlength=len(self._values))
+
+    def parts(self) -> list[Part]:
+        return [Part(*each) for each in zip(self._values, self._images.tolist(), self._right.tolist(), strict=True)]
 
 
-def _shape(width: Floats, height: Floats) -> _Parts:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.digitize(width / height, (0.95, 1.05))
-    return _Parts("shape", np.where(np.isnan(width), -1, value), ("portrait", "square", "landscape"))
+class _Ranges(_Numbered):
+    def __init__(
+        self, name: str, measure: Callable[[pa.RecordBatch], Floats], edges: tuple[float, ...], unit: str
+    ) -> None:
+        values = (
+            f"under {edges[0]:g} {unit}",
+            *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
+            f"{edges[-1]:g} {unit} and more",
+        )
+        super().__init__(name, values)
+        self._measure, self._edges = measure, edges
+
+    def add(self, outcomes: Outcomes, right: Flags) -> None:
+        self._add_values(self._measure(outcomes.facts), right)
+
+    def _add_values(self, values: Floats, right: Flags) -> None:
+        self._count(np.where(np.isnan(values), -1, np.digitize(values, self._edges)), right)
 
 
-def _named(dimension: str, values: pa.Array) -> _Parts:
-    """Values by falling number of images, ties by name; those beyond MAX_VALUES merged into `others`."""
+class _Shape(_Numbered):
+    def __init__(self) -> None:
+        super().__init__("shape", ("portrait", "square", "landscape"))
+
+    def add(self, outcomes: Outcomes, right: Flags) -> None:
+        width, height = _numbers(outcomes.facts["width"]), _numbers(outcomes.facts["height"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = np.digitize(width / height, (0.95, 1.05))
+        self._count(np.where(np.isnan(width), -1, value), right)
+
+
+class _Named:
+    """Counts by a value of text."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._counts: dict[str, list[int]] = {}
+
+    def _count(self, values: pa.Array, right: Flags, named: Callable[[str], str] = str) -> None:
+        """named: the value that a text of `values` counts for."""
+        for text, images, hits in _by_text(values, right):
+            count = self._counts.setdefault(named(text), [0, 0])
+            count[0], count[1] = count[0] + images, count[1] + hits
+
+    def parts(self) -> list[Part]:
+        """By falling number of images, ties by name; those beyond MAX_VALUES are merged into `others`."""
+        found = sorted(
+            (Part(value, *counts) for value, counts in self._counts.items()),
+            key=lambda part: (-part.images, part.value),
+        )
+        if len(found) <= MAX_VALUES:
+            return found
+        kept, others = found[: MAX_VALUES - 1], found[MAX_VALUES - 1 :]
+        images, right = sum(part.images for part in others), sum(part.right for part in others)
+        return [*kept, Part(f"others ({len(others)})", images, right)]
+
+
+class _Formats(_Named):
+    """By file name extension: jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
+
+    _ALIKE: Final = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tif": "tiff"}
+
+    def __init__(self) -> None:
+        super().__init__("format")
+
+    def add(self, outcomes: Outcomes, right: Flags) -> None:
+        self._count(_after_last(outcomes.images, "."), right, self._extension)
+
+    def _extension(self, text: str) -> str:
+        extension = text.lower()
+        return "none" if not extension or "/" in extension else self._ALIKE.get(extension, extension)
+
+
+class _OwnColumn(_Named):
+    """By a column of the image list or of the labels."""
+
+    def add(self, outcomes: Outcomes, right: Flags) -> None:
+        self._count(own_values(outcomes, self.name), right)
+        if len(self._counts) > MOST_GROUPS:
+            raise UsageError(
+                f"column {self.name!r} has more than {MOST_GROUPS} values; slice by columns with fewer values"
+            )
+
+
+class _SourceFolders(_Named):
+    """By the folders of an image, `a/b`, without the level that names its class; empty without a folder."""
+
+    def __init__(self) -> None:
+        super().__init__("source folder")
+        self._by_class: dict[tuple[str, int], list[int]] = {}
+        self._too_many = False
+
+    def add(self, outcomes: Outcomes, right: Flags) -> None:
+        if self._too_many:
+            return
+        encoded = _before_last(outcomes.images, "/").dictionary_encode()
+        folders, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+        codes, code = np.unique(outcomes.truth * len(folders) + number, return_inverse=True)
+        images, hits = np.bincount(code), np.bincount(code[right], minlength=len(codes))
+        for each, count, hit in zip(codes.tolist(), images.tolist(), hits.tolist(), strict=True):
+            label, folder = divmod(each, len(folders))
+            known = self._by_class.setdefault((folders[folder], label), [0, 0])
+            known[0], known[1] = known[0] + count, known[1] + hit
+        if len(self._by_class) > MOST_FOLDERS:
+            self._too_many, self._by_class = True, {}
+
+    def parts(self) -> list[Part]:
+        paths = [
+            (folder.split("/") if folder else [], label, counts) for (folder, label), counts in self._by_class.items()
+        ]
+        level = self._class_level([(path, label) for path, label, _ in paths])
+        self._counts = {}
+        for path, _, (images, right) in paths:
+            count = self._counts.setdefault("/".join(path[:level] + path[level + 1 :]), [0, 0])
+            count[0], count[1] = count[0] + images, count[1] + right
+        return super().parts()
+
+    @staticmethod
+    def _class_level(paths: list[tuple[list[str], int]]) -> int:
+        """The first level at which each folder holds one class; beyond all levels if there is none."""
+        deepest = max((len(path) for path, _ in paths), default=0)
+        for level in range(deepest):
+            seen = {(path[level], label) for path, label in paths if len(path) > level}
+            if len(seen) == len({folder for folder, _ in seen}):
+                return level
+        return deepest
+
+
+class _Brightness(_Ranges):
+    """By the brightness of a random sample of the images that still exist."""
+
+    def __init__(self, root: Path, sample: int, seed: int) -> None:
+        super().__init__("brightness", lambda facts: np.full(len(facts), np.nan), BRIGHTNESS, "of 255")
+        self._root, self._sample = root, Sample(sample, seed)
+
+    def add(self, outcomes: Outcomes, right: Flags) -> None:
+        entering = self._sample.add(len(right))
+        names = np.array(outcomes.images.take(pa.array(entering)).to_pylist(), object)
+        self._sample.keep(names, right[entering])
+
+    def parts(self) -> list[Part]:
+        if self._sample.columns and self._root.is_dir():
+            names, right = self._sample.columns
+            with ThreadPoolExecutor(usable_cores()) as pool:
+                found = pool.map(lambda name: _mean_luma(self._root / os.fsdecode(file_name(name))), names)
+                self._add_values(np.array(list(found)), right.astype(bool))
+        return super().parts()
+
+
+def own_values(outcomes: Outcomes, name: str) -> pa.Array:
+    """An own column as text; empty where it is null."""
+    names = outcomes.own.schema.names
+    if name not in names:
+        known = (
+            f"the own columns are {', '.join(names)}" if names else "neither predictions nor labels have own columns"
+        )
+        raise UsageError(f"there is no column {name!r} to slice by; {known}")
+    column = outcomes.own[name]
+    return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
+
+
+def _by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:
+    """Each text, its images, and those of them that are right."""
     encoded = values.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    value = encoded.indices.to_numpy(zero_copy_only=False)
-    counts = np.bincount(value, minlength=len(names))
-    order = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
-    if len(names) <= MAX_VALUES:
-        return _Parts(dimension, rank[value], tuple(names[i] for i in order))
-    kept = MAX_VALUES - 1
-    others = f"others ({len(names) - kept})"
-    return _Parts(dimension, np.minimum(rank[value], kept), (*(names[i] for i in order[:kept]), others))
+    number = encoded.indices.to_numpy()
+    texts = encoded.dictionary.to_pylist()
+    images, hits = np.bincount(number, minlength=len(texts)), np.bincount(number[right], minlength=len(texts))
+    return zip(texts, images.tolist(), hits.tolist(), strict=True)
 
 
-def _extensions(images: pa.Array) -> pa.Array:
-    """The file name extension of each image; jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
-    found = pc.utf8_lower(pc.struct_field(pc.extract_regex(images, r"\.(?P<extension>[^./]+)$"), "extension"))
-    found = pc.replace_substring_regex(pc.fill_null(found, "none"), "^(jpeg|jpe|jfif)$", "jpg")
-    return pc.replace_substring_regex(found, "^tif$", "tiff")
+def _after_last(names: pa.Array, sign: str) -> pa.Array:
+    """What stands behind the last `sign` of each name; empty without one."""
+    parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
+    return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, -1), "")
 
 
-def _source_folders(images: pa.Array, truth: Ints) -> pa.Array:
-    """The folders of each image, `a/b`, without the level that names its class; empty without a folder."""
-    folders = [name.split("/")[:-1] for name in images.to_pylist()]
-    for level in range(max(map(len, folders))):
-        seen = {(path[level], label) for path, label in zip(folders, truth, strict=True) if len(path) > level}
-        if len(seen) == len({folder for folder, _ in seen}):  # one class a folder
-            folders = [path[:level] + path[level + 1 :] for path in folders]
-            break
-    return pa.array(["/".join(path) for path in folders])
+def _before_last(names: pa.Array, sign: str) -> pa.Array:
+    """What stands before the last `sign` of each name; empty without one."""
+    parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
+    return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, 0), "")
 
 
-def _brightness(images: pa.Array, root: Path, sample: int, seed: int) -> _Parts:
-    count = min(sample, len(images))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))
-    values = np.full(len(images), np.nan)
-    if count and root.is_dir():
-        measure: Callable[[str], float] = lambda name: _mean_luma(root / os.fsdecode(file_name(name)))  # noqa: E731
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            values[chosen] = list(pool.map(measure, images.take(pa.array(chosen)).to_pylist()))
-    return _ranges("brightness", values, BRIGHTNESS, "of 255")
+def _element(lists: pa.ListArray, index: int) -> pa.Array:
+    """The first (0) or last (-1) element of each list, none of which is empty."""
+    ends = lists.offsets.to_numpy()
+    return lists.values.take(pa.array(ends[:-1] if index == 0 else ends[1:] - 1))
+
+
+def _megapixels(facts: pa.RecordBatch) -> Floats:
+    return _numbers(facts["width"]) * _numbers(facts["height"]) / 1e6
+
+
+def _numbers(column: pa.Array) -> Floats:
+    values: Floats = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
+    return values
 
 
 def _mean_luma(path: Path) -> float:
@@ -174,8 +335,3 @@ def _mean_luma(path: Path) -> float:
     except (OSError, ImageError):
         return float("nan")
     return float(pixels.reshape(-1, 3).mean(axis=0) @ (0.299, 0.587, 0.114))
-
-
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    values: Floats = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
-    return values

@@ -134,12 +134,21 @@ class CrashGuard:
                 os.pwrite(self._notes, len(name).to_bytes(2) + name, slot * _NOTE_BYTES)
 
 
+def note_suspects(folder: Path, names: Iterable[str]) -> None:
+    """Let the CrashGuard of that folder decode these images in a subprocess. Raises OSError."""
+    replace_file(folder / "suspects", b"\0".join(sorted(_cut(name) for name in names)))
+
+
 def _in_flight(count: int) -> str:
     return "the image that was being decoded is" if count == 1 else f"the {count} images that were being decoded are"
 
 
 def _key(ref: ImageRef) -> bytes:
-    return ref.name.encode()[: _NOTE_BYTES - 2]
+    return _cut(ref.name)
+
+
+def _cut(name: str) -> bytes:
+    return name.encode()[: _NOTE_BYTES - 2]
 
 
 def _read_notes(path: Path) -> list[bytes]:

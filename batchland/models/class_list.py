@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchland.errors import UsageError
+from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
 
 _log = logging.getLogger("batchland")
@@ -29,7 +30,7 @@ def read_class_list(path: Path) -> list[str]:
     try:
         text = read_regular(path).decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a file with one label per line") from error
+        raise read_error(error, str(path), expected="a file with one label per line") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8 text; give one label per line") from error
     text = _ASSIGNMENT.sub("", text).strip()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from batchland.errors import ModelError
 from batchland.models.card import METADATA_KEY, ModelCard
+from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
 
 Probabilities = npt.NDArray[np.float32]
@@ -24,7 +25,7 @@ def read_model(path: Path) -> bytes:
     try:
         content = read_regular(path)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); give an exported or adopted model") from error
+        raise read_error(error, str(path), expected="an exported or adopted model", wrong=ModelError) from error
     if not content:
         raise ModelError(f"{path}: is empty; export the model again")
     return content

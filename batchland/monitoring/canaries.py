@@ -12,6 +12,7 @@ from batchland.monitoring.schema import CanaryCheck
 from batchland.predictions.reader import StoredPredictions
 from batchland.scoring.options import ScoreOptions, ScoreSettings
 from batchland.scoring.score import score
+from batchland.system.files import read_error
 from batchland.system.text import images
 
 
@@ -28,7 +29,7 @@ def check_canaries(model: Path, settings: ScoreSettings) -> CanaryCheck | None:
     try:
         sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     except OSError as error:
-        raise ModelError(f"{model}: cannot be read ({error.strerror}); give an ONNX file") from error
+        raise read_error(error, str(model), expected="an ONNX file", wrong=ModelError) from error
     if sha256 != info.model_sha256:
         raise ModelError(
             f"{model}: is another model than the one of {path} (sha256 {sha256[:12]}, not {info.model_sha256[:12]}); "

@@ -15,6 +15,7 @@ from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
 from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
+from batchland.report.changes import Baseline
 from batchland.report.options import ReportOptions
 from batchland.report.write import write_comparison, write_report
 
@@ -39,7 +40,11 @@ def evaluate_night(job: Job, model: str, night: date, records: Sequence[RunRecor
     checked = [gate for gate in gates if not gate.drop or baseline is not None]
     results = {result.gate: result for result in check_gates(checked, evaluation, baseline)}
     report = job.report(model, night)
-    write_report(evaluation, report, _report_options(job, night), gates=tuple(results.values()))
+    before = None
+    if baseline is not None:
+        last_good_night = table.baseline == Path(LAST_GOOD)
+        before = Baseline(baseline, f"the last good night, {name}" if last_good_night else f"the report {name}")
+    write_report(evaluation, report, _report_options(job, night), gates=tuple(results.values()), baseline=before)
     summary = evaluation.summary
     return NightEvaluation(
         report=str(report),
@@ -80,7 +85,7 @@ def baseline_night(job: Job, model: str, night: date, records: Sequence[RunRecor
 
     def names(record: RunRecord) -> list[str]:
         evaluated = [run.name for run in record.models if run.evaluation]
-        only = len(evaluated) == len(job.all_models) == 1
+        only = len(evaluated) == len(job.model_names) == 1
         return evaluated if only else [name for name in evaluated if name == model]
 
     good = last_good(filter(names, records), before=night)

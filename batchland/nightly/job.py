@@ -26,10 +26,14 @@ from pydantic.json_schema import GenerateJsonSchema
 from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
 from batchland.models.devices import parse_device
+from batchland.models.find import find_model_version
+from batchland.models.registry import Found, Reference
 from batchland.nightly.job_fields import (
+    ClockTime,
     DatedLocation,
     Duration,
     JobLocation,
+    JobModel,
     JobPath,
     Patterns,
     checked_by,
@@ -46,8 +50,10 @@ from batchland.nightly.job_tables import (
     RetryTable,
 )
 from batchland.nightly.placeholders import Placeholders
-from batchland.predictions.storage import Location, join_location
+from batchland.nightly.run_record import RegistryVersion
+from batchland.predictions.storage import Location, join_location, public_location
 from batchland.scoring.options import FailureLimit, ScoreSettings
+from batchland.system.files import read_error
 from batchland.system.options import explain
 
 
@@ -69,10 +75,12 @@ class Job(ScoreSettings):
     """Score only images that match one of these patterns (as in .gitignore); none means all."""
     exclude: Patterns = ()
     """Leave out images that match one of these patterns (as in .gitignore)."""
-    model: JobPath | None = None
-    """ONNX file; or give several as [models]."""
-    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], JobPath] = Field(default_factory=dict)
-    """Several ONNX files by name; each scores all images, into output/model=NAME/date=DATE."""
+    model: JobModel | None = None
+    """ONNX file, or `NAME@ALIAS` of the registry; or give several as [models]."""
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], JobModel] = Field(default_factory=dict)
+    """Several of them by name; each scores all images, into output/model=NAME/date=DATE."""
+    registry: JobLocation = Path("models")
+    """Folder of the registry (`batchland models`), or the URL of an MLflow server (extra mlflow)."""
     output: JobLocation = Path("predictions")
     """Folder or URL of the partitions; a run owns date=DATE in it."""
     mode: Literal["all", "new"] = "all"
@@ -96,6 +104,9 @@ class Job(ScoreSettings):
     """The folder is still growing until nothing in it has changed for this long."""
     time_limit: Duration | None = None
     """A run stops after this time, after a whole batch; the next one resumes there."""
+    finish_by: ClockTime | None = None
+    """Time of the day, local, like "06:00". A minute after the start the end is estimated, with a warning and a
+    notification if it will be later. At that time a run stops as at time_limit."""
     runs: JobPath = Path("runs")
     """Folder of the records: runs/NAME/DATE/run.json, log and reports."""
     metrics: JobPath | None = None
@@ -108,6 +119,7 @@ class Job(ScoreSettings):
     heartbeat: HeartbeatTable | None = None
     notify: NotifyTable | None = None
     _file: Path = PrivateAttr(default=Path())
+    _versions: dict[str, Found] = PrivateAttr(default_factory=dict)
     _placeholders: Placeholders = PrivateAttr(default=Placeholders(Path()))
 
     @model_validator(mode="after")
@@ -150,9 +162,33 @@ class Job(ScoreSettings):
         return self.runs / self.name
 
     @property
-    def all_models(self) -> dict[str, Path]:
-        """Name -> ONNX file. A single model is named after its file."""
-        return self.models or ({self.model.stem: self.model} if self.model else {})
+    def model_names(self) -> tuple[str, ...]:
+        """In the order of the job file. A single model is named after its file, or as in the registry."""
+        return tuple(self._models)
+
+    def model_file(self, name: str) -> Path:
+        """The ONNX file of a model. Raises ModelError if the registry does not have it."""
+        model = self._models[name]
+        return model if isinstance(model, Path) else self._found(name, model).file
+
+    def model_version(self, name: str) -> RegistryVersion | None:
+        """The version of a model in the registry; None for a file. Asks the registry once: a run uses one version."""
+        model = self._models[name]
+        if isinstance(model, Path):
+            return None
+        registry, found = str(public_location(self.registry)), self._found(name, model)
+        return RegistryVersion(registry=registry, reference=str(model), version=found.version)
+
+    @property
+    def _models(self) -> dict[str, Path | Reference]:
+        if self.models or self.model is None:
+            return self.models
+        return {self.model.stem if isinstance(self.model, Path) else self.model.name: self.model}
+
+    def _found(self, name: str, reference: Reference) -> Found:
+        if name not in self._versions:
+            self._versions[name] = find_model_version(self.registry, reference)
+        return self._versions[name]
 
     def images_of(self, night: dt.date) -> Location:
         """The folder or the URL to score."""
@@ -186,7 +222,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a job file") from error
+        raise read_error(error, str(path), expected="a job file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is not a TOML file: {error}") from error
     for setting in settings:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Validatio
 
 from batchland.errors import BatchlandError
 from batchland.images.sources.selection import pattern_matcher
+from batchland.models.registry import Reference
 from batchland.predictions.storage import Location, output_location, public_location
 from batchland.system.urls import is_url, split_url
 
@@ -44,6 +45,22 @@ Duration = Annotated[
 ]
 
 
+def _clock_time(value: object) -> object:
+    if isinstance(value, str):
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+            raise ValueError('is not a time of the day; write it like "06:00"')
+        return dt.time.fromisoformat(value)
+    return value
+
+
+ClockTime = Annotated[
+    dt.time,
+    BeforeValidator(_clock_time),
+    PlainSerializer(lambda time: f"{time:%H:%M}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$", "examples": ["06:00"]}),
+]
+
+
 def below_root(path: Path, info: ValidationInfo) -> Path:
     """The path, a relative one below the job's `root`."""
     return Path(info.context["root"], path.expanduser()) if info.context else path
@@ -51,6 +68,10 @@ def below_root(path: Path, info: ValidationInfo) -> Path:
 
 def _location_below_root(location: Location, info: ValidationInfo) -> Location:
     return below_root(location, info) if isinstance(location, Path) else location
+
+
+def _model_below_root(model: Path | Reference, info: ValidationInfo) -> Path | Reference:
+    return model if isinstance(model, Reference) else below_root(model, info)
 
 
 def _undated(path: Location) -> Location:
@@ -147,6 +168,15 @@ JobLocation = Annotated[
     *_PUBLIC,
 ]
 """As JobPath, or a URL."""
+JobModel = Annotated[
+    Path | Reference,
+    BeforeValidator(lambda value: (Reference.parse(value) or _no_url(value)) if isinstance(value, str) else value),
+    AfterValidator(lambda value: value if isinstance(value, Reference) else _undated(value)),
+    AfterValidator(_model_below_root),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string"}),
+]
+"""As JobPath, or `NAME@ALIAS` of a registry."""
 DatedLocation = Annotated[
     Location,
     BeforeValidator(_location),

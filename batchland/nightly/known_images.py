@@ -43,7 +43,7 @@ class KnownImages:
 
     def __contains__(self, ref: ImageRef) -> bool:
         try:
-            digest = _digest(ref.name, *ref.store.facts(ref.path))
+            digest = _digest(ref.name, *(ref.store.facts(ref.path) or (None, 0)))
         except OSError:
             return False
         return _contains(self._known, digest)

@@ -71,10 +71,17 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
     yield _Step(f"job {job.name} of {job.file}, night {night}")
     if (running := holder(job.folder / LOCK_FILE)) is not None:
         yield _Step(f"locked: process {running.get('pid')} runs the job since {running.get('since')}")
-    for model, file in job.all_models.items():
+    for model in job.model_names:
+        try:
+            file = job.model_file(model)
+        except ModelError as error:
+            yield _Step.fail(error)
+            continue
         yield from _steps_of_model(job, model, file, night, records, force=force, open_model=open_models)
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
+    if job.finish_by:
+        yield _Step(f"stop at {job.finish_by:%H:%M}, if it is not finished")
     if job.max_failed is not None:
         yield _Step(f"fail if more than {job.max_failed} images do")
     for expired in find_expired(job, night, records, today):
@@ -92,7 +99,9 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
 def _steps_of_model(
     job: Job, model: str, file: Path, night: date, records: list[RunRecord], *, force: bool, open_model: bool
 ) -> Iterator[_Step]:
-    yield _Step(f"model {model}: {file}{'' if file.exists() else ', which does not exist'}")
+    version = job.model_version(model)
+    name = f"{version.reference}, version {version.version}: {file}" if version else str(file)
+    yield _Step(f"model {model}: {name}{'' if file.exists() else ', which does not exist'}")
     if open_model and (error := _model_problem(file)):
         yield _Step.fail(error)
     try:
@@ -142,7 +151,7 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
     what = f"{images(count + listing.ignored.counts[ALREADY_SCORED])} of {display_location(root)}"
     if known:
         what = f"{count} new of {what}"
-    canaries = job.monitor.canaries and job.engine == "local" and canaries_path(job.all_models[model]).exists()
+    canaries = job.monitor.canaries and job.engine == "local" and canaries_path(job.model_file(model)).exists()
     verb = "replace" if replace else "resume" if has_unfinished_parts(partition) else "score"
     return _Step(f"  {verb} {display_location(partition)}: {what}{', after the canaries' if canaries else ''}")
 

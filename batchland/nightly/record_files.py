@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from batchland.errors import OutputError, UsageError
 from batchland.nightly.run_record import Attempt, RunRecord
-from batchland.system.files import remove_leftovers, replace_file
+from batchland.system.files import read_error, remove_leftovers, replace_file
 from batchland.system.lock import holder, locked
 
 RUN_FILE: Final = "run.json"
@@ -59,7 +59,7 @@ def read_run(folder: Path) -> RunRecord:
     try:
         record = RunRecord.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a folder runs/NAME/DATE") from error
+        raise read_error(error, str(path), expected="a folder runs/NAME/DATE") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
         raise UsageError(

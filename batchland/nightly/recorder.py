@@ -25,7 +25,7 @@ from batchland.errors import (
 )
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
-from batchland.nightly.run_record import Attempt, Deletion, ModelRun, Outcome, RunRecord
+from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
 from batchland.predictions.storage import display_location
 from batchland.system.files import replace_file
 
@@ -61,6 +61,7 @@ class Recorder:
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
         """Runs by the name of the model in the job. For a kept partition, the run names the model that made it."""
+        self.estimate: EndEstimate | None = None
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.warnings: list[str] = []
@@ -84,7 +85,7 @@ class Recorder:
                 path.replace(path.with_name(f"{RUN_FILE}.unreadable"))
                 self.warn(f"{error}; moved to {RUN_FILE}.unreadable")
         if self.before is not None:
-            partitions = {display_location(self.job.partition(name, self.night)): name for name in self.job.all_models}
+            partitions = {display_location(self.job.partition(name, self.night)): name for name in self.job.model_names}
             runs = {model.partition: model for model in self.before.models}
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
@@ -141,7 +142,8 @@ class Recorder:
             date=self.night,
             config=self.job.placeholders.hide_all(self.job.model_dump(mode="json")),
             attempts=tuple(self._attempts),
-            models=tuple(self.models[name] for name in self.job.all_models if name in self.models),
+            models=tuple(self.models[name] for name in self.job.model_names if name in self.models),
+            estimate=self.estimate,
             comparisons=self.comparisons,
             deleted=tuple(self.deleted),
             warnings=tuple(self.warnings),

@@ -101,6 +101,16 @@ class NightEvaluation(Document):
     """Label -> images, of classes whose labelled images all failed: no figure includes them."""
 
 
+class RegistryVersion(Document):
+    """The version of a model that a registry gave for a reference."""
+
+    registry: str
+    """Its folder or URL."""
+    reference: str
+    """As in the job: `landmarks@production`."""
+    version: str
+
+
 class ModelRun(Document):
     """The work of one model in one night."""
 
@@ -113,6 +123,8 @@ class ModelRun(Document):
     run_id: str | None = None
     """Of the predictions, as in their manifest: a hash of model, options and input."""
     model: ModelInfo | None = None
+    version: RegistryVersion | None = None
+    """None for a model that the job names by its file, and for a kept partition of another version."""
     device: str | None = None
     provider: str | None = None
     counts: Counts | None = None
@@ -128,6 +140,17 @@ class ModelRun(Document):
     """None without canaries, and if nothing was scored."""
     mix: PredictionMix | None = None
     evaluation: NightEvaluation | None = None
+
+
+class EndEstimate(Document):
+    """When a run was expected to end. With `finish_by`, it is made a minute after the start."""
+
+    made_at: str
+    end: str
+    images: Count
+    """Images to score by the model that was scoring."""
+    images_done: Count
+    images_per_second: float
 
 
 class Deletion(Document):
@@ -158,6 +181,8 @@ class RunRecord(Document):
     """In the order of their start."""
     models: tuple[ModelRun, ...] = ()
     """In the job's order."""
+    estimate: EndEstimate | None = None
+    """The first estimate of the end; None without `finish_by`, and for a run of less than a minute."""
     comparisons: tuple[str, ...] = ()
     """Absolute paths of the folders that compare each further model with the first."""
     deleted: tuple[Deletion, ...] = ()

@@ -42,4 +42,6 @@ def describe_model(model: ModelRun) -> str:
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"
+    if model.version:
+        text += f"; {model.version.reference} is version {model.version.version}"
     return f"{text}; {model.partition}"

@@ -4,11 +4,10 @@ record = run_night(load_job(Path("jobs/nightly.toml")), date(2026, 11, 23))
 """
 
 import logging
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date
+from datetime import date, datetime
 from typing import Final, Literal, NamedTuple
 
 from batchland.errors import (
@@ -33,16 +32,18 @@ from batchland.nightly.job import Job
 from batchland.nightly.job_tables import EvaluationTable
 from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
-from batchland.nightly.notifications.send import report_end, report_start
+from batchland.nightly.notifications.send import report_end, report_late, report_start
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
 from batchland.nightly.record_files import LOCK_FILE, LOG_FILE, read_runs
 from batchland.nightly.recorder import Ending, Recorder
 from batchland.nightly.retention import delete, find_expired
 from batchland.nightly.run_log import run_log
-from batchland.nightly.run_record import Attempt, ModelRun, ModelState, RunRecord
+from batchland.nightly.run_record import Attempt, EndEstimate, ModelRun, ModelState, RunRecord
 from batchland.nightly.run_text import describe_model
+from batchland.nightly.time_budget import ESTIMATE_AFTER, EndEstimator, TimeBudget, rest_of_night
 from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import Location, display_location
+from batchland.scoring.account import Progress
 from batchland.scoring.listing import ALREADY_SCORED, ImageListing, Skip
 from batchland.scoring.options import FailureLimit, ScoreOptions, ScoreSettings
 from batchland.scoring.progress import ScoreProgress
@@ -76,12 +77,13 @@ def run_night(
     quiet: bool = False,
     future: bool = False,
     today: date | None = None,
+    estimate_after: float = ESTIMATE_AFTER,
 ) -> NightResult:
     """Do a job's work for one date, and leave the record of it at `runs/NAME/DATE/run.json`.
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
     notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and
-    retention ignore such nights.
+    retention ignore such nights. estimate_after: seconds until the end is estimated, with `finish_by`.
 
     A failed night is returned, not raised: see the attempt's outcome, exit code and error.
     Raises UsageError if the night is in the future, OutputError if the job's folder of records cannot be written at
@@ -98,7 +100,7 @@ def run_night(
                 with signals_raise(), _job_lock(job):
                     recorder.open()
                     try:
-                        _Night(recorder, force=force, quiet=quiet).run()
+                        _Night(recorder, force=force, quiet=quiet, estimate_after=estimate_after).run()
                     finally:
                         report_end(recorder, quiet=quiet)
             except LockedError as error:
@@ -124,14 +126,16 @@ def _job_lock(job: Job) -> Iterator[None]:
 class _Night:
     """The run of the process that holds the job's lock."""
 
-    def __init__(self, recorder: Recorder, *, force: bool, quiet: bool) -> None:
+    def __init__(self, recorder: Recorder, *, force: bool, quiet: bool, estimate_after: float) -> None:
         self.recorder = recorder
         self.job = recorder.job
         self.night = recorder.night
         self._force = force
         self._quiet = quiet
-        limit = self.job.time_limit
-        self._deadline = time.monotonic() + limit.total_seconds() if limit else math.inf
+        self._begin = time.monotonic()
+        self._estimate_after = estimate_after
+        self._time = TimeBudget(self.job)
+        self._late = False
 
     def run(self) -> None:
         """Attempt the night, as often as the job allows."""
@@ -146,7 +150,8 @@ class _Night:
         wait = self.job.retry.wait.total_seconds()
         error = self._attempt()
         for _ in range(self.job.retry.attempts - 1):
-            if not isinstance(error, _TEMPORARY) or time.monotonic() + wait >= self._deadline:
+            left = self._time.left()
+            if not isinstance(error, _TEMPORARY) or (left is not None and left <= wait):
                 break
             _log.info("trying again in %g s", wait)
             error = self._attempt(wait)
@@ -205,7 +210,7 @@ class _Night:
     def _score_all(self, records: list[RunRecord]) -> list[ModelError]:
         """Keep or score every model's partition, and return the errors of models that cannot be used."""
         refused: list[ModelError] = []
-        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.all_models}
+        manifests = {name: check_owner(self.job, name, self.night, force=self._force) for name in self.job.model_names}
         delivered = False
         for name, manifest in manifests.items():
             if manifest is not None and not self._force:
@@ -231,7 +236,7 @@ class _Night:
         try:
             yield
         except ModelError as error:
-            if len(self.job.all_models) > 1:  # the night's error is the first one
+            if len(self.job.model_names) > 1:  # the night's error is the first one
                 _log.error("%s: %s", name, error)
             refused.append(error)
         self.recorder.save()
@@ -241,7 +246,10 @@ class _Night:
         partition = self.job.partition(name, self.night)
         model = model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))
-        changes = list(differences(self.job, self.job.all_models[name], manifest))
+        try:
+            changes = list(differences(self.job, self.job.model_file(name), manifest))
+        except ModelError as error:  # of the registry
+            changes = [str(error)]
         for difference in changes:
             _log.warning("%s: %s; a forced run would score it again", model, difference)
         if late := late_images(self.job, partition, self.night):
@@ -252,7 +260,10 @@ class _Night:
             self.recorder.warn(f"{model}: {describe_late(late)}")
         earlier = self.recorder.models.get(name)
         run = _model_run(model, partition, "kept", manifest)
-        return run.model_copy(update={"canaries": earlier.canaries if earlier else None})
+        if earlier is None:
+            return run
+        version = earlier.version if earlier.run_id == manifest.run_id else None
+        return run.model_copy(update={"canaries": earlier.canaries, "version": version})
 
     def _skip(self, name: str) -> Skip | None:
         """With mode "new": whether another partition of the model holds an image unchanged."""
@@ -266,34 +277,71 @@ class _Night:
         if listing.first() is None:
             _log.info("%s: every image was scored already", name)
             return ModelRun(name=name, partition=display_location(partition), state="nothing_new")
-        self._check_time()
+        self._time.check()
         canaries = self._check_canaries(name)
-        left = None if self._deadline == math.inf else self._deadline - time.monotonic()
         settings = self.job.model_dump(include=set(ScoreSettings.model_fields))
         options = ScoreOptions(
             **settings,
-            model=self.job.all_models[name],
+            model=self.job.model_file(name),
             overwrite=self._force,
             add_missing=state == "extended",
-            time_limit=left,
+            time_limit=self._time.left(),
             job=self.job.name,
         )
-        with ScoreProgress(listing) as progress:
-            summary = score(listing, partition, options, on_progress=progress.update)
+        with ScoreProgress(listing) as progress, self._estimates(name, listing) as estimate:
+
+            def on_progress(done: Progress) -> None:
+                progress.update(done)
+                estimate(done)
+
+            try:
+                summary = score(listing, partition, options, on_progress=on_progress)
+            except TimeLimitError as error:
+                raise self._time.over(str(error)) from error
         if summary.fallback:
             level = logging.INFO if self._last_device(name) == "cpu" else logging.WARNING
             _log.log(level, "%s: device auto: ran on the CPU, because %s", name, summary.fallback)
         resumed = state == "scored" and summary.manifest.resumed_images
         run = _model_run(name, partition, "resumed" if resumed else state, summary.manifest)
-        run = run.model_copy(update={"canaries": canaries})
+        run = run.model_copy(update={"canaries": canaries, "version": self.job.model_version(name)})
         extra = {"data": run.model_dump(mode="json", exclude={"mix", "evaluation"}), "in_summary": True}
         _log.info("%s", describe_model(run), extra=extra)
         return run
 
+    @contextmanager
+    def _estimates(self, name: str, listing: ImageListing) -> Iterator[Callable[[Progress], None]]:
+        """A callback for progress that estimates the end of the night, if the job has `finish_by`."""
+        if self._time.finish_by is None:
+            yield lambda _: None
+            return
+        rest = rest_of_night(self.job, name, read_runs(self.job.folder))
+        with EndEstimator(
+            listing, rest, self._report_estimate, begin=self._begin, after=self._estimate_after
+        ) as estimator:
+            yield estimator.update
+
+    def _report_estimate(self, estimate: EndEstimate) -> None:
+        """Log and record the first estimate; warn and notify the first time that the night will be late."""
+        finish_by, end = self._time.finish_by, datetime.fromisoformat(estimate.end)
+        assert finish_by is not None
+        if self.recorder.estimate is None:
+            self.recorder.estimate = estimate
+            _log.info("the night will end at about %s", f"{end:%H:%M}", extra={"data": estimate.model_dump()})
+            self.recorder.save()
+        if end > finish_by and not self._late:
+            self._late = True
+            self.recorder.warn(
+                f"the night would end at about {end:%H:%M on %A}, so it will be stopped at {finish_by:%H:%M}: "
+                f"{estimate.images_done} of {images(estimate.images)}, {estimate.images_per_second:g} images/s"
+            )
+            self.recorder.save()
+            if self.job.notify and not self._quiet:
+                report_late(self.recorder)
+
     def _check_canaries(self, name: str) -> CanaryCheck | None:
         if not self.job.monitor.canaries or self.job.engine == "ray":  # a cluster does not see this machine's files
             return None
-        check = check_canaries(self.job.all_models[name], self.job)
+        check = check_canaries(self.job.model_file(name), self.job)
         if check:
             canaries = counted(check.images, "canary", "canaries")
             _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
@@ -309,20 +357,15 @@ class _Night:
         models = self.recorder.models
         for name, model in models.items():
             if model.counts:
-                self._check_time()
+                self._time.check()
                 evaluation = evaluate_night(self.job, model.name, self.night, records)
                 for label, count in evaluation.failed_classes.items() if evaluation else ():
                     self.recorder.warn(f"{name}: all {count} images of class {label!r} failed")
                 models[name] = model.model_copy(update={"evaluation": evaluation})
-        evaluated = [name for name in self.job.all_models if name in models and models[name].evaluation]
+        evaluated = [name for name in self.job.model_names if name in models and models[name].evaluation]
         if table.compare and len(evaluated) > 1:
-            self._check_time()
+            self._time.check()
             self.recorder.comparisons = compare_models(self.job, evaluated, self.night)
-
-    def _check_time(self) -> None:
-        if time.monotonic() >= self._deadline:
-            limit = self.job.time_limit
-            raise TimeLimitError(f"job {self.job.name}: stopped at its time limit of {limit}; a rerun resumes")
 
     def _check_limits(self) -> None:
         """Raise the error of `max_failed` or of the first failed gate, after everything is written."""

@@ -51,10 +51,13 @@ class LocalOutput:
 
     def __init__(self, out: Path) -> None:
         self.name = str(out)
+        self.is_file = is_file_output(out)
         self._out = out
         self._parts = self.notes_dir = out.parent / f".{out.name}.parts"
         self._assembly = out.parent / f".{out.name}.new"
         self._replaced = out.parent / f".{out.name}.old"
+        self._joined: str | None = None
+        """The fingerprint of the run that this process has joined without its lock."""
         self._lock = locked(out.parent / f".{out.name}.lock", self.name)
 
     def __enter__(self) -> Self:
@@ -92,7 +95,7 @@ class LocalOutput:
         check_replaceable(
             self._out,
             self._found(),
-            file_output=is_file_output(self._out),
+            file_output=self.is_file,
             ours=self._is_ours,
             replace=overwrite or completing,
         )
@@ -116,6 +119,16 @@ class LocalOutput:
             return not any(self._out.iterdir())
         return not self._out.stat().st_size or is_predictions(self._out)
 
+    def join(self, fingerprint: str) -> None:
+        """As `Output`."""
+        self._joined = fingerprint
+        self._check_taken_over()
+
+    def _check_taken_over(self) -> None:
+        """Raise OSError if this process has joined a run that is over."""
+        if self._joined is not None and (self._parts / RUN_NOTE).read_text("utf-8") != self._joined:
+            raise OSError(None, "another run has taken it over")
+
     def has_part(self, index: int) -> bool:
         """As `Output`."""
         return self._part_path(index).exists()
@@ -126,28 +139,37 @@ class LocalOutput:
 
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """As `Output`."""
+        self._check_taken_over()
         # A Python file, which is closed even if the disk is full at the end; Arrow would leave its own file open.
         replace_file(self._part_path(index), partial(write_table, table, metadata=metadata))
 
-    def assemble(
-        self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
-    ) -> list[WrittenFile]:
+    def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
         """As `Output`: writes a temporary name, which readers ignore."""
-        if is_file_output(self._out):
-            with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                for table in parts:
-                    writer.write_table(pa.Table.from_arrays(table.columns, schema=schema))  # `cast` is slow to import
-            return [_describe_file(self._assembly, self._out.name)]
+        with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for table in parts:
+                writer.write_table(pa.Table.from_arrays(table.columns, schema=schema))  # `cast` is slow to import
+        return _describe_file(self._assembly, self._out.name)
+
+    def begin_files(self) -> None:
+        """As `Output`: in a folder of a temporary name, which readers ignore."""
         self._assembly.mkdir()
-        for index, table in enumerate(parts):
-            with _synced_file(self._assembly / part_name(index)) as file:
-                write_table(table, file, schema.metadata, row_group_size)
-        return [_describe_file(path, path.name) for path in sorted(self._assembly.iterdir())]
+
+    def write_file(
+        self, index: int, table: pa.Table, schema: pa.Schema, row_group_size: int | None = None
+    ) -> WrittenFile:
+        """As `Output`."""
+        path = self._assembly / part_name(index)
+        with _synced_file(path) as file:
+            write_table(table, file, schema.metadata, row_group_size)
+        return _describe_file(path, path.name)
+
+    def end_files(self, files: list[WrittenFile]) -> None:
+        """As `Output`. Nothing is left to do."""
 
     def publish(self, manifest: str) -> None:
         """As `Output`: by rename."""
         replace_file(self._parts / PUBLISHING, b"")
-        if is_file_output(self._out):
+        if self.is_file:
             manifest_path(self._out).unlink(missing_ok=True)
             self._assembly.replace(self._out)
             sync(self._out.parent)

@@ -48,8 +48,14 @@ class StoredPredictions:
         self.kind = self._files.kind
 
     def parts(self) -> list[str]:
-        """Names of the Parquet files in order; of a single file, its own name."""
-        return self._read(self._files.parts)
+        """Names of the Parquet files in order; of a single file, its own name.
+
+        Of shards that were merged in place, the names in the manifest: `shard-00000-of-00002/part-000000.parquet`.
+        """
+        parts = self._read(self._files.parts)
+        if not parts and self.kind == "folder" and (manifest := self.manifest()):
+            return [file.path for file in manifest.files]
+        return parts
 
     def folders(self) -> list[str]:
         """Names of the folders directly in a folder, in order."""
@@ -81,7 +87,13 @@ class StoredPredictions:
 
     def info(self) -> PredictionsInfo:
         """What the first part's metadata says about the run."""
-        return predictions_info(self.schema(self.parts()[0]), self.name)
+        first = self.parts()[0]
+        info = predictions_info(self.schema(first), self.name)
+        if "/" in first and (manifest := self.manifest()):  # of a shard: the run is that of all shards
+            return info.model_copy(
+                update=dict(manifest.model_dump(include={"run_id", "device"}), counts=manifest.counts)
+            )
+        return info
 
     def schema(self, part: str) -> pa.Schema:
         """The Arrow schema of a part."""

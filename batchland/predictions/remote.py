@@ -64,13 +64,14 @@ class RemoteOutput:
         self._out = PurePosixPath(self._objects.location.path)
         if len(self._out.parts) < 2:
             raise UsageError(f"{self.name}: is a whole bucket; give a name within it, like {self.name}/preds.parquet")
+        self.is_file = is_file_output(self._out)
         self._parts = self._out.parent / f".{self._out.name}.parts"
         self._manifest = manifest_path(self._out)
         key = hashlib.sha256(self.name.encode()).hexdigest()[:16]
         self.notes_dir = _notes_folder() / key
         self._lock = locked(_notes_folder() / f"{key}.lock", self.name)
         self._fingerprint = ""
-        self._holding = False
+        self._holding = self._joined = False
         self._present: set[str] = set()
         self._digests: dict[int, bytes] = {}
         self._upload: Upload | None = None
@@ -117,7 +118,7 @@ class RemoteOutput:
         check_replaceable(
             self.name,
             "file" if is_file else "folder" if names else None,  # an empty object may mean an empty folder
-            file_output=is_file_output(self._out),
+            file_output=self.is_file,
             ours=lambda: self._is_ours(found.size) if is_file else all(map(_OURS.fullmatch, names)),
             replace=overwrite or (known == fingerprint and PUBLISHING in parts),
         )
@@ -161,6 +162,12 @@ class RemoteOutput:
             "%s: continues with the parts of %s; make sure that it has ended", self.name, describe_holder(facts)
         )
 
+    def join(self, fingerprint: str) -> None:
+        """As `Output`."""
+        self._fingerprint, self._joined = fingerprint, True
+        self._check_taken_over()
+        self._present = set(self._objects.list(self._parts))
+
     def has_part(self, index: int) -> bool:
         """As `Output`."""
         return part_name(index) in self._present
@@ -178,26 +185,13 @@ class RemoteOutput:
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """As `Output`."""
         data = _parquet(table, metadata)
+        if self._joined:
+            self._check_taken_over()
         self._objects.put(self._parts / part_name(index), data)
         self._digests[index] = hashlib.sha256(data).digest()
 
-    def assemble(
-        self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
-    ) -> list[WrittenFile]:
-        """As `Output`: a file's upload is not completed yet; a folder's files are visible, without a manifest."""
-        if is_file_output(self._out):
-            return [self._assemble_file(parts, schema)]
-        self._begin_publishing()
-        files = []
-        for index, table in enumerate(parts):
-            data = _parquet(table, schema.metadata, row_group_size)
-            self._objects.put(self._out / part_name(index), data)
-            digest = hashlib.sha256(data).hexdigest()
-            files.append(WrittenFile(path=part_name(index), rows=table.num_rows, bytes=data.size, sha256=digest))
-        self._drop_surplus({file.path for file in files})
-        return files
-
-    def _assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
+    def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
+        """As `Output`: the upload is not completed yet."""
         rows = 0
         self._upload = upload = Upload(self._objects, self._out)
         with pq.ParquetWriter(upload, schema, compression="zstd") as writer:
@@ -207,10 +201,24 @@ class RemoteOutput:
                 rows += table.num_rows
         return WrittenFile(path=self._out.name, rows=rows, bytes=upload.size, sha256=upload.sha256.hexdigest())
 
-    def _drop_surplus(self, files: set[str]) -> None:
-        """Remove the parts of an earlier output that had more of them."""
+    def begin_files(self) -> None:
+        """As `Output`: from here on the old manifest is gone, and files are visible without one."""
+        self._begin_publishing()
+
+    def write_file(
+        self, index: int, table: pa.Table, schema: pa.Schema, row_group_size: int | None = None
+    ) -> WrittenFile:
+        """As `Output`."""
+        name, data = part_name(index), _parquet(table, schema.metadata, row_group_size)
+        self._objects.put(self._out / name, data)
+        digest = hashlib.sha256(data).hexdigest()
+        return WrittenFile(path=name, rows=table.num_rows, bytes=data.size, sha256=digest)
+
+    def end_files(self, files: list[WrittenFile]) -> None:
+        """As `Output`: removes the parts of an earlier output that had more of them."""
+        names = {file.path for file in files}
         for name in self._objects.list(self._out):
-            if _OURS.fullmatch(name) and name not in files:
+            if _OURS.fullmatch(name) and name not in names:
                 self._objects.remove(self._out / name)
 
     def publish(self, manifest: str) -> None:
@@ -226,12 +234,15 @@ class RemoteOutput:
 
     def _begin_publishing(self) -> None:
         """Mark the old output as incomplete: from here on, only a run of this fingerprint may go on."""
+        self._check_taken_over()
+        self._objects.put(self._parts / PUBLISHING, b"")
+        self._objects.remove(self._manifest)
+
+    def _check_taken_over(self) -> None:
         if self._text(RUN_NOTE) != self._fingerprint:
             raise LockedError(
                 f"{self.name}: another run has taken it over meanwhile; make sure that only one is running"
             )
-        self._objects.put(self._parts / PUBLISHING, b"")
-        self._objects.remove(self._manifest)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -173,13 +173,18 @@ class ShardInfo(Document):
     index: Count
     """From 0."""
     count: Annotated[int, Field(gt=0)]
-    dealt_by: Literal["image", "container"]
+    dealt_by: Literal["image", "container", "range"]
+    """Each image or container by its name, or a range of a plan."""
     listed: Count
     """Images, or containers, of the whole listing, over all shards."""
     names_sha256: str
     """Over their names, in order, each followed by a zero byte."""
     fingerprint: dict[str, Any]
     """Everything besides the image that determines a row."""
+    first: Count | None = None
+    """Of a range: the number of its first image in the plan, from 0."""
+    facts_sha256: tuple[str, ...] = ()
+    """Of a range: the digests that make the input_fingerprint, one a part."""
 
 
 class MergedShard(Document):
@@ -207,7 +212,7 @@ class Manifest(Document):
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over image names, sizes and modification times, in order."""
+    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str

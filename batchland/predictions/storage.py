@@ -35,11 +35,19 @@ class Output(AbstractContextManager["Output"], Protocol):
     """For messages and JSON: an absolute path or a URL."""
     notes_dir: Path
     """A folder of this machine for notes of the unfinished run, there from `begin` to `publish`."""
+    is_file: bool
+    """One file; otherwise a folder of parts."""
 
     def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
         """Keep the parts of an unfinished run of that fingerprint, unless `restart`; discard any others.
 
         Raises UsageError if there is an output (unless `overwrite`, or that run was killed while it published).
+        """
+
+    def join(self, fingerprint: str) -> None:
+        """Take part in the run of that fingerprint, which another process has begun, without its lock.
+
+        Then parts and files can be read and written. Raises OSError if that run is not seen here.
         """
 
     def has_part(self, index: int) -> bool:
@@ -51,14 +59,22 @@ class Output(AbstractContextManager["Output"], Protocol):
     def write_part(self, index: int, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
         """Write a part, or replace it. Raises OSError."""
 
-    def assemble(
-        self, parts: Iterable[pa.Table], schema: pa.Schema, row_group_size: int | None = None
-    ) -> list[WrittenFile]:
-        """Put the output together, from one table per part. Raises OSError.
+    def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
+        """Put the one file together, from one table per part. schema: with the output's metadata. Raises OSError."""
 
-        schema: of all tables, with the metadata of the output. row_group_size: rows per row group in a folder of parts;
-        None for one row group per part.
+    def begin_files(self) -> None:
+        """Prepare a folder of parts for its files. Raises OSError."""
+
+    def write_file(
+        self, index: int, table: pa.Table, schema: pa.Schema, row_group_size: int | None = None
+    ) -> WrittenFile:
+        """Write one file of a folder of parts. Several processes may do so at once. Raises OSError.
+
+        row_group_size: rows per row group; None for one row group.
         """
+
+    def end_files(self, files: list[WrittenFile]) -> None:
+        """The folder is complete with these files. Raises OSError."""
 
     def publish(self, manifest: str) -> None:
         """Make the assembled output visible, the manifest last, and remove the parts. Raises OSError."""

@@ -9,30 +9,43 @@ import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.schema import EvaluationSummary, Slice
+from batchland.report.changes import Baseline
 from batchland.report.confusion import confusion_view
+from batchland.report.costs import cost_data
 from batchland.report.evaluation_text import shown_figures
-from batchland.report.findings import SMALLEST_SLICE, findings, headline, verdict
+from batchland.report.findings import SMALLEST_SLICE, findings, headline
 from batchland.report.gallery import galleries
 from batchland.report.html import LONG_TABLE, render_page
 from batchland.report.options import ReportOptions
+from batchland.report.page_images import add_pictures, page_images
 from batchland.report.plots import coverage_plot, reliability_plot
+from batchland.report.verdict import verdict
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
     from batchland.evaluation.gates import GateResult
 
 
-def evaluation_page(evaluation: "Evaluation", options: ReportOptions, gates: Sequence["GateResult"] = ()) -> str:
+def evaluation_page(
+    evaluation: "Evaluation",
+    options: ReportOptions,
+    gates: Sequence["GateResult"] = (),
+    baseline: Baseline | None = None,
+) -> str:
     """One HTML document."""
     summary = evaluation.summary
     classes = _worst_first(evaluation.per_class)
+    shown = galleries(evaluation, options)
+    images = page_images(evaluation, shown.images)
+    images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
     return render_page(
         "report.html.j2",
-        scripts=("matrix.js",),
+        scripts=("matrix.js", "images.js", "review.js", "costs.js"),
+        images=images,
         summary=summary,
         options=options,
         gates=gates,
-        verdict=verdict(evaluation, gates),
+        verdict=verdict(evaluation, gates, baseline),
         headline=headline(summary),
         findings=findings(evaluation),
         figures=shown_figures(summary),
@@ -41,10 +54,12 @@ def evaluation_page(evaluation: "Evaluation", options: ReportOptions, gates: Seq
         any_failed=any(row["failed"] for row in classes),
         long_table=len(classes) > LONG_TABLE,
         confusion=confusion_view(evaluation),
-        galleries=galleries(evaluation, options),
+        place={label: index for index, label in enumerate(evaluation.per_class["label"].to_pylist())},
+        galleries=shown,
         reliability=reliability_plot(summary.reliability),
         coverage=coverage_plot(summary.coverage, ROUND_THRESHOLDS),
         thresholds=[point for point in summary.coverage if point.threshold in ROUND_THRESHOLDS],
+        costs=cost_data(evaluation),
         slices=_by_dimension(summary),
     )
 

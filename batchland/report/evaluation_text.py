@@ -1,10 +1,12 @@
 """An evaluation as text: for the terminal, and as Markdown for a ticket."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batchland.evaluation.schema import EvaluationSummary, Figure
+from batchland.report.changes import Baseline
 from batchland.report.findings import account_findings, findings, headline, worst_classes
+from batchland.report.verdict import verdict
 from batchland.system.text import NONE, aligned, count, images, interval, markdown_text, one_line, percent
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ SHOWN = (
     ("ece", "calibration error"),
 )
 """Figures of the short texts, and what people call them."""
+VERDICTS: Final = {"passed": "Passed", "warning": "Look", "failed": "Failed", "open": "No verdict"}
+"""Kind of verdict -> its name."""
 
 
 def shown_figures(summary: EvaluationSummary) -> list[tuple[str, Figure]]:
@@ -32,15 +36,23 @@ def shown_figures(summary: EvaluationSummary) -> list[tuple[str, Figure]]:
 
 
 def evaluation_terminal_text(
-    evaluation: "Evaluation", gates: Sequence["GateResult"] = (), *, name: str | None = None
+    evaluation: "Evaluation",
+    gates: Sequence["GateResult"] = (),
+    *,
+    name: str | None = None,
+    baseline: Baseline | None = None,
 ) -> str:
-    """Main figures, images not in them, the five worst classes, gates. Ends with a newline.
+    """Verdict, main figures, images not in them, the five worst classes, gates, what to do. Ends with a newline.
 
     name: title; None takes the model's name.
     """
     summary = evaluation.summary
+    judged = verdict(evaluation, gates, baseline)
     scored = f"{images(summary.account.scored)} scored and labelled"
     lines = [f"{one_line(name or summary.model.name, 40)}: {scored}, {len(summary.classes)} classes"]
+    lines.append(f"verdict: {VERDICTS[judged.kind]}. {judged.text}")
+    lines += [f"  {text}" for text in (*judged.reasons, *judged.changed)]
+    lines += [f"to do: {text}" for text in judged.actions]
     figures = [
         (what, percent(figure.value), f"({bounds})" if (bounds := interval(figure)) else "")
         for what, figure in shown_figures(summary)
@@ -64,11 +76,19 @@ def evaluation_terminal_text(
 
 
 def evaluation_markdown(
-    evaluation: "Evaluation", gates: Sequence["GateResult"] = (), *, name: str | None = None
+    evaluation: "Evaluation",
+    gates: Sequence["GateResult"] = (),
+    *,
+    name: str | None = None,
+    baseline: Baseline | None = None,
 ) -> str:
     """The same as Markdown, with all findings. Ends with a newline."""
     summary = evaluation.summary
-    lines = [f"## {markdown_text(name or summary.model.name)}: evaluation", "", headline(summary), ""]
+    judged = verdict(evaluation, gates, baseline)
+    lines = [f"## {markdown_text(name or summary.model.name)}: evaluation", ""]
+    lines += [f"**{VERDICTS[judged.kind]}.** {markdown_text(judged.text)} {headline(summary)}", ""]
+    if said := [*judged.changed, *judged.reasons, *(f"To do: {text}" for text in judged.actions)]:
+        lines += [*(f"- {markdown_text(text)}" for text in said), ""]
     lines += ["| figure | value | interval |", "| --- | ---: | --- |"]
     for what, figure in shown_figures(summary):
         lines.append(f"| {what} | {percent(figure.value)} | {interval(figure)} |")

@@ -1,7 +1,7 @@
 """The headline and the findings of an evaluation, one sentence each, for the page, the terminal and Markdown."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -14,13 +14,9 @@ from batchland.system.text import count, counted, first_few, images, percent, po
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
-    from batchland.evaluation.gates import GateResult
 
 LEVEL = 0.05
 """A p-value below it counts as more than chance."""
-VerdictKind = Literal["passed", "failed", "open"]
-WIDE_INTERVAL = 0.1
-"""Width of the interval of the accuracy from which on the test set is called too small."""
 SMALLEST_SLICE = 20
 """Images of a slice that is reported."""
 OVERCONFIDENT = 0.02
@@ -34,14 +30,6 @@ class Finding(NamedTuple):
     text: str
     anchor: str
     """The section of the page that has more."""
-
-
-class Verdict(NamedTuple):
-    """Whether the model is good enough, as far as gates and chance tell."""
-
-    kind: VerdictKind
-    text: str
-    reasons: tuple[str, ...]
 
 
 class WeakClass(NamedTuple):
@@ -66,34 +54,6 @@ def headline(summary: EvaluationSummary) -> str:
         f"The first choice is right for {count(right)} of {images(account.scored)}: {percent(top1.value)} "
         f"({level} interval {top1.low * 100:.1f} to {top1.high * 100:.1f}%)."
     )
-
-
-def verdict(evaluation: "Evaluation", gates: Sequence["GateResult"]) -> Verdict:
-    """The result of the gates, accuracy against always giving the most frequent class, and how sure all this is."""
-    summary = evaluation.summary
-    failed = sum(result.failed for result in gates)
-    number = f"{count(len(gates))} gate{'' if len(gates) == 1 else 's'}"
-    kind: VerdictKind = "failed" if failed else "passed" if gates else "open"
-    if failed:
-        text = f"Fails {count(failed)} of {number}."
-    elif gates:
-        text = f"Passes {'the gate' if len(gates) == 1 else f'all {number}'}."
-    else:
-        text = "No gates were set, so only you can say whether this is good enough."
-    top1 = summary.figures.top1
-    if top1 is None or top1.low is None or top1.high is None:
-        return Verdict("failed", "No image was scored, so there is nothing to judge.", ())
-    reasons = []
-    support = evaluation.per_class["support"].to_numpy()
-    frequent, share = int(support.argmax()), float(support.max() / support.sum())
-    label = visible(evaluation.per_class["label"][frequent].as_py())
-    if share < 1:
-        clearly = "Better than" if top1.low > share else "Not clearly better than"
-        reasons.append(f"{clearly} always answering {label}, which would be right for {percent(share)}.")
-    if top1.high - top1.low > WIDE_INTERVAL:
-        wide = f"its interval is {100 * (top1.high - top1.low):.0f} points wide"
-        reasons.append(f"{images(summary.account.scored)} are too few to know the accuracy: {wide}. Label more images.")
-    return Verdict(kind, text, tuple(reasons))
 
 
 def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, ...]:

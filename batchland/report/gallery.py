@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PAIRS: Final = 10
 PICTURES_PER_PAIR: Final = 3
+GALLERIES_TENTHS: Final = 6
+"""Of the bytes of all pictures; the others are for looking through images, see page_images."""
 
 
 class Picture(NamedTuple):
@@ -50,10 +52,16 @@ class Galleries(NamedTuple):
     missing: str | None
     """Why no picture can be shown; None if some can."""
 
+    @property
+    def images(self) -> list[str]:
+        """All images that are shown, each once."""
+        pairs = (picture for pair in self.pairs for picture in pair.pictures)
+        return list(dict.fromkeys(picture.image for picture in (*self.suspected, *self.worst, *pairs)))
+
 
 def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
     """Choose the pictures. No image is in both `suspected` and `worst`."""
-    budget = options.picture_bytes
+    budget = options.picture_bytes * GALLERIES_TENTHS // 10
     # Each gallery has its own share of the bytes, so that the first one cannot use all bytes.
     shares = [Thumbnails(evaluation.image_root, options.thumbnail_side, budget * part // 10) for part in (4, 3, 3)]
     table = evaluation.mistakes

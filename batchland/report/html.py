@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 TEMPLATES: Final = Path(__file__).parent / "templates"
 LONG_TABLE: Final = 30
 """Rows; a longer table scrolls in its own box."""
+FIRST_ROWS: Final = 50
+"""Rows of a longer table that are shown at first."""
 
 
 def render_page(template: str, *, folder: Path = TEMPLATES, scripts: Sequence[str] = (), **context: Any) -> str:
@@ -44,5 +46,5 @@ def _environment(folder: Path) -> "Environment":
     )
     names = ("percent", "interval", "count", "images", "points", "p_value", "visible")
     environment.filters |= {name: getattr(text, name) for name in names}
-    environment.globals["plot"] = plots
+    environment.globals |= {"plot": plots, "first_rows": FIRST_ROWS}
     return environment

@@ -37,6 +37,11 @@ class Thumbnails:
         self._side = side
         self._left = budget
 
+    @property
+    def left(self) -> int:
+        """Bytes that are still free."""
+        return self._left
+
     def make(self, name: str, file_size: int | None) -> Thumbnail:
         """The thumbnail of one image."""
         if name.startswith("/") or ".." in name.split("/"):

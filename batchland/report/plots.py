@@ -53,6 +53,10 @@ class Bar(NamedTuple):
     bar_y: float
     bar_height: float
     title: str
+    lower: float
+    upper: float
+    """Ends of the bin, percent."""
+    images: int
 
 
 class ReliabilityPlot(NamedTuple):
@@ -107,6 +111,7 @@ def reliability_plot(curve: Sequence[ReliabilityBin]) -> ReliabilityPlot:
             Bar(
                 x(part.confidence), y(part.accuracy.value), low, high,
                 left + 1, max(round(right - left - 2, 1), 1), round(floor - tall, 1), tall, title,
+                round(100 * part.lower, 6), round(100 * part.upper, 6), part.images,
             )
         )  # fmt: skip
     ticks = (0, 0.2, 0.4, 0.6, 0.8, 1)

@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pyarrow as pa
+
 from batchland.evaluation.comparison import compare
 from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.saved import COMPARISON_FILES, REPORT_FILES, check_folder, write_folder
+from batchland.evaluation.table_file import TableFile
+from batchland.report.changes import Baseline
 from batchland.report.comparison_page import comparison_page
 from batchland.report.evaluation_page import evaluation_page
 from batchland.report.options import ReportOptions
@@ -52,21 +56,27 @@ def write_report(
     options: ReportOptions | None = None,
     *,
     gates: Sequence["GateResult"] = (),
+    baseline: Baseline | None = None,
 ) -> ReportFiles:
     """Write the report's files into the folder `out`. An earlier report there is replaced.
 
     Each file appears by rename. The old summary.json is removed first and the new one written last: a folder with a
     summary is complete.
 
-    gates: results to show on the page.
+    gates: results to show on the page. baseline: the page says what is different from it.
 
     Raises UsageError if the folder holds other files, OutputError if it cannot be written.
     """
     options = options or ReportOptions()
     folder = Path(out)
     check_folder(folder, REPORT_FILES, overwrite=options.overwrite)
-    tables = {name: getattr(evaluation, name) for name in ("per_class", "confusion", "mistakes", "outcomes")}
-    write_folder(folder, tables, evaluation.summary, evaluation_page(evaluation, options, gates))
+    tables: dict[str, pa.Table | TableFile] = {
+        "per_class": evaluation.per_class,
+        "confusion": evaluation.confusion,
+        "mistakes": evaluation.mistakes_file,
+        "outcomes": evaluation.outcomes_file,
+    }
+    write_folder(folder, tables, evaluation.summary, evaluation_page(evaluation, options, gates, baseline))
     return ReportFiles(folder, *(folder / name for name in REPORT_FILES))
 
 
@@ -110,7 +120,7 @@ def write_side_by_side(
     shared = b.summary.options
     comparison = compare(a, b, CompareOptions(**{name: shared[name] for name in CompareOptions.model_fields}))
     write_report(a, folder / names[0], options)
-    write_report(b, folder / names[1], options, gates=gates)
+    write_report(b, folder / names[1], options, gates=gates, baseline=Baseline(a, comparison.summary.a.name))
     write_comparison(comparison, folder, options, reports=names)
     return comparison
 

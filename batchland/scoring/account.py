@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from batchland.errors import Interrupted, ModelError, TimeLimitError
+from batchland.errors import Interrupted, TimeLimitError
 from batchland.models.session import OpenModel
+from batchland.predictions.parts import Entry
 from batchland.predictions.schema import Seconds
-from batchland.predictions.writer import Entry, PredictionSink
-from batchland.scoring.engines.engine import Scored
+from batchland.predictions.writer import PredictionSink
+from batchland.scoring.engines.engine import PartEngine, Scored, ScoredPart, require_probabilities
 from batchland.system.signals import GRACE_SECONDS, StopSignal
 
 
@@ -47,11 +48,21 @@ class Stopwatch:
 
 
 class Account:
-    """Counts and seconds of one run of a model. time_limit: seconds after which it stops, None for none."""
+    """Counts and seconds of one run of a model.
+
+    time_limit: seconds after which it stops, None for none. engine: if its workers store the rows.
+    """
 
     def __init__(
-        self, model: OpenModel, stopwatch: Stopwatch, sink: PredictionSink, signal: StopSignal, time_limit: float | None
+        self,
+        model: OpenModel,
+        stopwatch: Stopwatch,
+        sink: PredictionSink,
+        signal: StopSignal,
+        time_limit: float | None,
+        engine: PartEngine | None = None,
     ) -> None:
+        self._engine = engine
         self._model = model
         self._stopwatch = stopwatch
         self._sink = sink
@@ -61,16 +72,13 @@ class Account:
         self._read = self._decode = self._infer = 0.0
         self.decoded_on_gpu = 0
         """Images."""
+        self.unfinished = (0, 0)
+        """Images scored by other processes in parts that are not finished, and failed ones among them."""
 
     def add(self, scored: Scored) -> None:
         """One more batch. Raises ModelError if the first one shows that the model gives no probabilities at all."""
         if not self._scored and not self._sink.resumed_images and not self._sink.kept_images:
-            codes = set(scored.rows.column("error_code").to_pylist())
-            if "model_output" in codes and None not in codes:
-                raise ModelError(
-                    f"{self._model.path}: its outputs for the first batch are not probabilities that sum to 1, not for "
-                    f"one image; export or adopt the model again"
-                )
+            require_probabilities(scored, self._model.path)
         self._scored += scored.rows.num_rows
         self._failed += scored.failed
         self.decoded_on_gpu += scored.decoded_on_gpu
@@ -78,11 +86,21 @@ class Account:
         self._decode += scored.decode_seconds
         self._infer += scored.infer_seconds
 
+    def add_part(self, part: ScoredPart) -> None:
+        """One more part that another process has scored and written."""
+        self._sink.add(part.summary)
+        self._scored += part.summary.rows - part.summary.resumed - part.summary.kept
+        self._failed += part.summary.failed
+        self.decoded_on_gpu += part.decoded_on_gpu
+        self._read += part.read_seconds
+        self._decode += part.decode_seconds
+        self._infer += part.infer_seconds
+
     @property
     def progress(self) -> Progress:
         """How far the run is."""
-        done = self._scored + self._sink.resumed_images + self._sink.kept_images
-        return Progress(done, self._failed, self._sink.resumed_images)
+        done = self._scored + self._sink.resumed_images + self._sink.kept_images + self.unfinished[0]
+        return Progress(done, self._failed + self.unfinished[1], self._sink.resumed_images)
 
     def seconds(self) -> Seconds:
         """Seconds by stage; see docs/performance.md for what is summed over threads."""
@@ -109,12 +127,22 @@ class Account:
         self._stop_after(GRACE_SECONDS)
 
     def _stop_after(self, grace: float) -> None:
-        error: Interrupted | None = None
+        told = self._signal.received is not None and self._signal.seconds_ago >= grace
+        late = self._time_limit is not None and self._stopwatch.elapsed() >= self._time_limit + grace
+        if not told and not late:
+            return
+        self._checkpoint()
         where = f"{self._sink.out}: stopped after {self.progress.done} images"
-        if self._signal.received is not None and self._signal.seconds_ago >= grace:
-            error = Interrupted(f"{where}; run the same command again to resume", self._signal.received)
-        elif self._time_limit is not None and self._stopwatch.elapsed() >= self._time_limit + grace:
-            error = TimeLimitError(f"{where}, at the time limit; run the same command again to resume")
-        if error:
+        if told and self._signal.received is not None:
+            raise Interrupted(f"{where}; run the same command again to resume", self._signal.received)
+        raise TimeLimitError(f"{where}, at the time limit; run the same command again to resume")
+
+    def _checkpoint(self) -> None:
+        """Store what is scored, here or by the workers."""
+        if self._engine is None:
             self._sink.checkpoint()
-            raise error
+            return
+        parts, images = self._engine.stop()
+        for part in parts:
+            self.add_part(part)
+        self.unfinished = (images, 0)

@@ -103,6 +103,10 @@ def open_listing(
 ) -> ImageListing:
     """The images of a folder, a URL, tar or Parquet files, or of a list. Raises UsageError if none of them is given."""
     source = open_source(
-        images, image_list=image_list, all_files=settings.all_files, follow_links=settings.follow_links
+        images,
+        image_list=image_list,
+        all_files=settings.all_files,
+        follow_links=settings.follow_links,
+        private_hosts=settings.private_hosts,
     )
     return ImageListing(source, settings, image_list=image_list, skip=skip)

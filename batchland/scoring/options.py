@@ -108,6 +108,8 @@ class ScoreSettings(Options):
     """Score files of every extension."""
     follow_links: bool = False
     """Follow links to folders."""
+    private_hosts: bool = False
+    """Fetch images by http or https from hosts with private addresses, too."""
     part_size: PositiveInt = 8192
     """Images per part of an output folder, rounded up to whole batches."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
@@ -126,6 +128,8 @@ class ScoreOptions(ScoreSettings):
     models/scratch.onnx."""
     image_list: str | None = None
     """Text, CSV or Parquet file that lists the images to score; `-` for standard input."""
+    plan: str | None = None
+    """Folder or URL of a plan that `batchland plan` made: its images are scored, and nothing is listed again."""
     overwrite: bool = False
     """Replace an output that exists."""
     restart: bool = False

@@ -10,9 +10,9 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.images.sources.folder import Folder
 from batchland.models.session import OpenModel
+from batchland.predictions.parts import Entry, KeptRow
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo, complete_columns
-from batchland.predictions.writer import Entry, KeptRow
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.run import Run

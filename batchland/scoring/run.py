@@ -4,7 +4,7 @@ score() asks a run for `entries`, `fingerprint`, `schema` and `finish`, and does
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
+from batchland.predictions.parts import Entry
 from batchland.predictions.schema import PREDICTIONS, Manifest
 from batchland.predictions.storage import display_location, open_output, output_location
-from batchland.predictions.writer import Entry, PredictionSink
+from batchland.predictions.writer import PredictionSink, Survey, cut
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.manifest import fingerprint
 from batchland.scoring.options import ScoreOptions
@@ -53,7 +54,11 @@ class Run:
         """Counts of what was not listed, by kind, when everything is listed."""
         return self.listing.ignored.counts
 
-    def finish(self, model: OpenModel) -> dict[str, Any]:  # noqa: ARG002
+    def parts(self, entries: Iterable[Entry], size: int) -> Iterator[Iterable[Entry]]:
+        """The entries in parts, for other processes to score: pickled, and iterated more than once."""
+        return map(list, cut(entries, size))
+
+    def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:  # noqa: ARG002
         """Further fields of the manifest, when everything is listed."""
         return {}
 

@@ -1,20 +1,23 @@
 """Score images: list, decode, infer, write."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from batchland.models.session import OpenModel
+from batchland.predictions.parts import Entry
 from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import display_location, manifest_location, output_location, public_location
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
+from batchland.scoring.engines.engine import Engine, PartEngine
 from batchland.scoring.engines.open import open_engine
 from batchland.scoring.listing import ImageListing, Skip, open_listing
 from batchland.scoring.manifest import complete_manifest, config, execution, predictions_info
 from batchland.scoring.options import ScoreOptions
+from batchland.scoring.plan.planned_run import PlannedListing, PlannedRun
 from batchland.scoring.retry import LateRun, RetryRun
 from batchland.scoring.run import Run
 from batchland.scoring.shard import ShardRun
@@ -61,22 +64,51 @@ def score(
         if manifest := run.finished_before(engine.model):
             return _summary(run, manifest, engine.model, done_before=True)
         with StopSignal() as signal, run.open_sink(engine.model) as sink:
-            account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit)
-            pending = sink.pending_images(entries)
-            with closing(engine.score(pending, sink.notes_dir, account.stop_if_waiting_too_long)) as batches:
-                for scored in batches:
-                    account.add(scored)
-                    sink.write(scored.rows)
+            by_parts = engine if isinstance(engine, PartEngine) else None
+            account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit, by_parts)
+            if isinstance(engine, PartEngine):
+                steps = _score_parts(engine, run, sink, entries, account)
+            else:
+                steps = _score_batches(engine, sink, entries, account)
+            with closing(steps):
+                for _ in steps:
                     if on_progress:
                         on_progress(account.progress)
                     account.stop_if_due()
-            manifest = _publish(run, engine.model, sink, account)
+            manifest = _publish(run, engine.model, sink, account, by_parts)
     return _summary(run, manifest, engine.model)
+
+
+def _score_batches(
+    engine: Engine, sink: PredictionSink, entries: Iterable[Entry], account: Account
+) -> Generator[None, None, None]:
+    """Score in this process, batch by batch."""
+    pending = sink.pending_images(entries)
+    with closing(engine.score(pending, sink.notes_dir, account.stop_if_waiting_too_long)) as batches:
+        for scored in batches:
+            account.add(scored)
+            sink.write(scored.rows)
+            yield
+
+
+def _score_parts(
+    engine: PartEngine, run: Run, sink: PredictionSink, entries: Iterable[Entry], account: Account
+) -> Generator[None, None, None]:
+    """Let workers score and write, part by part."""
+    with closing(engine.score_parts(sink.hand_out(run.parts(entries, sink.part_size)), run.out, sink.spec)) as parts:
+        for part in parts:
+            if part is not None:
+                account.add_part(part)
+            account.unfinished = engine.unfinished
+            yield
 
 
 def _plan(
     images: str | os.PathLike[str] | ImageListing | None, out: Path | str, options: ScoreOptions, skip: Skip | None
 ) -> Run:
+    if options.plan is not None:
+        planned = images if isinstance(images, PlannedListing) else PlannedListing(_as_text(images), options)
+        return PlannedRun(planned, out, options)
     listing = images
     if not isinstance(listing, ImageListing):
         listing = open_listing(listing, options, image_list=options.image_list, skip=skip)
@@ -86,15 +118,26 @@ def _plan(
     return kind(listing, out, options)
 
 
-def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account) -> Manifest:
-    """Assemble the output and let it appear with its manifest."""
+def _as_text(images: str | os.PathLike[str] | ImageListing | None) -> str | None:
+    assert not isinstance(images, ImageListing), "a plan has its own listing"
+    return None if images is None else os.fspath(images)
+
+
+def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account, engine: PartEngine | None) -> Manifest:
+    """Assemble the output and let it appear with its manifest. engine: if its workers write the files."""
     survey = sink.survey()
     info = predictions_info(run.listing.source, run.options, model, survey)
-    files = sink.assemble(info.model_dump_json())
+    files = sink.assemble(info.model_dump_json(), engine.write_files if engine else None)
     manifest = complete_manifest(
         info,
         survey,
-        config=config(run.options, model=model.path, out=display_location(run.out), image_list=run.options.image_list),
+        config=config(
+            run.options,
+            model=model.path,
+            out=display_location(run.out),
+            image_list=run.options.image_list,
+            plan=run.options.plan,
+        ),
         ignored=dict(sorted(run.ignored().items())),
         execution=execution(model, account.decoded_on_gpu),
         resumed_images=sink.resumed_images,
@@ -102,7 +145,7 @@ def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account)
         seconds=account.seconds(),
         images_per_second=account.images_per_second(),
         files=tuple(files),
-        **run.finish(model),
+        **run.finish(model, survey),
     )
     sink.publish(manifest.model_dump_json(indent=2) + "\n")
     return manifest

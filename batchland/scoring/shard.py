@@ -18,6 +18,7 @@ from batchland.predictions.layout import is_file_output
 from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import SHARD_PREDICTIONS, Manifest, ShardInfo
 from batchland.predictions.storage import display_location, join_location
+from batchland.predictions.writer import Survey
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.run import Run
@@ -62,7 +63,7 @@ class ShardRun(Run):
                 return manifest
         return None
 
-    def finish(self, model: OpenModel) -> dict[str, Any]:
+    def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:  # noqa: ARG002
         """Manifest entry that must be the same in all shards of the listing."""
         return {"shard": self._assignment.info(super().fingerprint(model))}
 

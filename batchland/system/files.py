@@ -171,19 +171,27 @@ def check_writable(path: Path) -> None:
             pass
 
 
-def read_error(error: Exception, name: str, remedy: str = "check it") -> BatchlandError:
+def read_error(
+    error: Exception,
+    name: str,
+    remedy: str = "check it",
+    *,
+    expected: str = "",
+    wrong: type[BatchlandError] = UsageError,
+) -> BatchlandError:
     """Convert an OSError or an Arrow error from reading the file `name` to an error of batchland.
 
-    An InputError if the storage failed, a UsageError if the file is missing, damaged or not readable for this user.
-    remedy: what to do about a damaged file.
+    An InputError if the storage failed, `wrong` if the file is missing, damaged or not readable for this user.
+    remedy: what to do about a damaged file. expected: what to give instead of a missing one.
     """
     reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
     if not isinstance(error, OSError) or error.errno is None:  # so does Arrow reject content
-        return UsageError(f"{name}: cannot be read as Parquet ({reason}); {remedy}")
-    reason = os.strerror(error.errno)
+        return wrong(f"{name}: cannot be read as Parquet ({reason}); {remedy}")
+    if not error.filename:  # Arrow's, with a sentence of its own
+        reason = os.strerror(error.errno)
     if storage_failed(error):
         return InputError(f"{name}: cannot be read ({reason}); check the storage, then run the same command again")
-    return UsageError(f"{name}: cannot be read ({reason})")
+    return wrong(f"{name}: cannot be read ({reason}){f'; give {expected}' if expected else ''}")
 
 
 @contextlib.contextmanager

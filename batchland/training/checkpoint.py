@@ -17,7 +17,7 @@ import torch
 
 from batchland.errors import UsageError
 from batchland.models.card import ModelCard
-from batchland.system.files import write_file
+from batchland.system.files import read_error, write_file
 from batchland.training.dataset import TrainingData
 from batchland.training.metrics import EpochReport
 from batchland.training.models import ServedModel, build
@@ -63,9 +63,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); give a run folder that `batchland train` wrote"
-        ) from error
+        raise read_error(error, str(path), expected="a run folder that `batchland train` wrote") from error
     except Exception as error:  # torch's unpickler raises IndexError and others on garbage
         raise UsageError(f"{path}: not a checkpoint of `batchland train`, or a damaged one; train again") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:

@@ -27,6 +27,10 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SUMMARY = """\
 toy: 8 images scored and labelled, 2 classes
+verdict: No verdict. No gates were set, so only you can say whether this is good enough.
+  Not better than always answering Red Tower, which would be right for 50.0%, by more than chance (p = 0.250).
+  8 images are too few to know the accuracy: its interval is 45 points wide.
+to do: Label about 161 images more: then the accuracy is known within 5 points.
   top-1 accuracy     87.5%  (52.9 to 97.8%)
   balanced accuracy  87.5%  (51.4 to 97.9%)
   macro F1           87.3%
@@ -96,7 +100,7 @@ def test_usage_errors_exit_with_2(night: Path, arguments: tuple[str, ...], messa
 
 def test_markdown_output(night: Path) -> None:
     result = batchland("evaluate", "preds.parquet", "-l", "labels", "-o", "report", "--markdown")
-    assert result.stdout.startswith("## toy: evaluation\n\nThe first choice is right for 7 of 8 images: 87.5% (95% ")
+    assert result.stdout.startswith("## toy: evaluation\n\n**No verdict.** No gates were set, ")
     assert "report:" not in result.stdout
 
 

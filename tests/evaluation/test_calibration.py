@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
+from evaluation_data import cells, curve_of, points_of, sums
 from sklearn.calibration import calibration_curve
 
 from batchland.evaluation.calibration import (
     ROUND_THRESHOLDS,
     bins_of,
     calibration_error,
-    coverage,
     equal_counts,
-    grouped,
-    reliability,
 )
 from batchland.evaluation.schema import Figure, ReliabilityBin
 
@@ -25,7 +23,7 @@ def answers(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_bins_equal_scikit_learn() -> None:
     probability, right = answers(5000)
-    curve = reliability(probability, right, 10, 0.95)
+    curve = curve_of(probability, right, 10)
     accuracy, confidence = calibration_curve(right, probability, n_bins=10, strategy="uniform")
     filled = [part for part in curve if part.images]
     assert [part.accuracy.value for part in filled if part.accuracy] == pytest.approx(accuracy.tolist())
@@ -34,7 +32,7 @@ def test_bins_equal_scikit_learn() -> None:
 
 
 def test_bins_include_their_upper_end_and_the_first_also_includes_zero() -> None:
-    curve = reliability(np.array([0.0, 0.5, 0.625, 1.0]), np.array([False, True, True, True]), 2, 0.95)
+    curve = curve_of(np.array([0.0, 0.5, 0.625, 1.0]), np.array([False, True, True, True]), 2)
     assert curve == (
         ReliabilityBin(lower=0, upper=0.5, images=2, confidence=0.25, accuracy=curve[0].accuracy),
         ReliabilityBin(lower=0.5, upper=1, images=2, confidence=0.8125, accuracy=curve[1].accuracy),
@@ -43,7 +41,7 @@ def test_bins_include_their_upper_end_and_the_first_also_includes_zero() -> None
 
 
 def error(group: np.ndarray, probability: np.ndarray, right: np.ndarray) -> Figure:
-    return calibration_error(grouped(group, probability, right), confidence=0.95, resamples=400, seed=0)
+    return calibration_error(sums(group, probability, right), confidence=0.95, resamples=400, seed=0)
 
 
 def test_calibration_error_of_two_bins() -> None:
@@ -56,9 +54,9 @@ def test_calibration_error_of_two_bins() -> None:
 
 
 def test_bins_of_equal_counts() -> None:
-    assert equal_counts(np.array([0.5, 0.1, 0.2, 0.9, 0.4, 0.8]), 3).tolist() == [1, 0, 0, 2, 1, 2]
-    assert equal_counts(np.array([0.5, 0.5, 0.5, 0.9]), 4).tolist() == [1, 1, 1, 2]
-    assert equal_counts(np.array([0.5]), 15).tolist() == [1]
+    assert equal_counts(cells(np.array([0.5, 0.1, 0.2, 0.9, 0.4, 0.8])), 3).tolist() == [0, 0, 1, 1, 2, 2]
+    assert equal_counts(cells(np.array([0.5, 0.5, 0.5, 0.9])), 4).tolist() == [1, 2]
+    assert equal_counts(cells(np.array([0.5])), 15).tolist() == [1]
 
 
 @pytest.mark.parametrize("images", [60, 2000])
@@ -74,7 +72,7 @@ def test_calibration_error_interval_covers_the_true_error(images: int, gap: floa
 
 
 def test_an_empty_bin_has_no_accuracy() -> None:
-    curve = reliability(np.array([0.9]), np.array([True]), 3, 0.95)
+    curve = curve_of(np.array([0.9]), np.array([True]), 3)
     assert [(part.images, part.confidence, part.accuracy is None) for part in curve] == [
         (0, None, True),
         (0, None, True),
@@ -85,7 +83,7 @@ def test_an_empty_bin_has_no_accuracy() -> None:
 def test_coverage_equals_a_query_on_float32_probabilities() -> None:
     probability, right = answers(3000)
     in_file = probability.astype(np.float32)
-    points = coverage(probability, right, 0.95)
+    points = points_of(probability, right)
     assert [point.threshold for point in points] == sorted(point.threshold for point in points)
     assert set(ROUND_THRESHOLDS) <= {point.threshold for point in points}
     for point in points:
@@ -96,7 +94,7 @@ def test_coverage_equals_a_query_on_float32_probabilities() -> None:
 
 
 def test_coverage_of_three_answers() -> None:
-    points = coverage(np.array([0.4, 0.75, 0.75]), np.array([False, True, False]), 0.95)
+    points = points_of(np.array([0.4, 0.75, 0.75]), np.array([False, True, False]))
     by_threshold = {point.threshold: point for point in points}
     assert sorted(by_threshold) == [0.0, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99]
     assert by_threshold[0.7].model_dump() == {
@@ -104,4 +102,4 @@ def test_coverage_of_three_answers() -> None:
         "accuracy": {"value": 0.5, "low": pytest.approx(0.0945, abs=1e-4), "high": pytest.approx(0.9055, abs=1e-4)},
     }  # fmt: skip
     assert (by_threshold[0.8].taken, by_threshold[0.8].accuracy) == (0, None)
-    assert coverage(np.array([]), np.array([], bool), 0.95) == ()
+    assert points_of(np.array([]), np.array([], bool)) == ()

@@ -13,7 +13,6 @@ import batchland
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.options import EvaluateOptions
-from batchland.evaluation.outcomes import join, read_predictions
 from batchland.evaluation.schema import LabelAccount
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
@@ -156,14 +155,16 @@ def test_the_account_adds_up(tmp_path: Path, labelled: dict[int, str], predicted
     path = predictions(tmp_path, *rows)
     table = tmp_path / "l.csv"
     table.write_text("image,label\n" + "".join(f"{number}.jpg,{name}\n" for number, name in labelled.items()))
+    options = EvaluateOptions(ignore_unknown_classes=True, resamples=200)
     known = {number for number, name in labelled.items() if name != "Mars"}
     if not known & set(predicted):
         with pytest.raises(UsageError):
-            join(read_predictions(path), table, ignore_unknown=True)
+            evaluate(path, table, options)
         return
-    outcomes, account, _ = join(read_predictions(path), table, ignore_unknown=True)
+    evaluation = evaluate(path, table, options)
+    account = evaluation.summary.account
     both = known & set(predicted)
-    assert outcomes.images.to_pylist() == [f"{number}.jpg" for number in predicted if number in both]
+    assert evaluation.outcomes["image"].to_pylist() == [f"{number}.jpg" for number in predicted if number in both]
     assert account.scored == sum(bool(predicted[number]) for number in both)
     assert account.failed == len(both) - account.scored
     unknown = account.unknown_classes.get("Mars", 0)

@@ -11,24 +11,31 @@ import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
 from batchland.errors import UsageError
-from batchland.evaluation.labels import ClassMatch, Labels, match_classes, read_labels, unknown_classes_message
+from batchland.evaluation.evaluate import evaluate
+from batchland.evaluation.label_files import Labels, read_labels
+from batchland.evaluation.labels import ClassMatch, match_classes, unknown_classes_message
 from batchland.models.card import class_names
-
-PREDICTED = pa.chunked_array([["a/1.jpg", "a/2.data"]])
 
 
 def read(source: Path, image_root: str = "/photos") -> Labels:
-    return read_labels(source, PREDICTED, image_root)
+    return read_labels(source, image_root)
 
 
-def pairs(labels: Labels) -> dict[str, str]:
-    return dict(zip(labels.images.to_pylist(), labels.names.to_pylist(), strict=True))
+def pairs(labels: Labels, *, doubtful: bool = False) -> dict[str, str]:
+    """The labels of all images, or of the files whose names do not say that they are images."""
+    return {
+        image: name
+        for block in labels.blocks()
+        for image, name, doubt in zip(*(column.to_pylist() for column in block[:3]), strict=True)
+        if doubt == doubtful
+    }
 
 
 def refusal(source: Path) -> str:
-    """The error's message, without the path in front."""
+    """The error's message, without the path in front; of evaluating a prediction for image `a`."""
+    predictions = write_predictions(source.parent / "predictions-of-a.parquet", ("Red", "Blue"), [Row("a", (0.9, 0.1))])
     with pytest.raises(UsageError) as caught:
-        read(source)
+        evaluate(predictions, source)
     assert "\n" not in str(caught.value)
     return str(caught.value).removeprefix(f"{source}: ")
 
@@ -43,8 +50,9 @@ def test_the_first_folder_is_the_class(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     labels = read(tmp_path)
-    assert pairs(labels) == {"a/1.jpg": "a", "a/2.data": "a", "b/deep/er/1.PNG": "b"}  # 2.data was predicted
-    assert (labels.kind, labels.empty_folders, labels.loose_images) == ("folder", ("empty",), 1)
+    assert pairs(labels) == {"a/1.jpg": "a", "b/deep/er/1.PNG": "b"}
+    assert pairs(labels, doubtful=True) == {"a/2.data": "a", "a/3.txt": "a"}  # they count if they were predicted
+    assert (labels.kind, labels.folders, labels.loose_images) == ("folder", ("a", "b", "empty"), 1)
 
 
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_the_smallest_job(tmp_path):
     folder = tmp_path / "jobs"
     assert (job.name, job.file) == ("toy", folder / "toy.toml")
     assert job.images_of(NIGHT) == folder / "in"
-    assert job.all_models == {"m": folder / "m.onnx"}
+    assert (job.model_names, job.model_file("m"), job.model_version("m")) == (("m",), folder / "m.onnx", None)
     assert job.partition("m", NIGHT) == folder / "predictions" / "date=2024-11-23"
     assert job.report("m", NIGHT) == folder / "runs" / "toy" / "2024-11-23" / "report" / "m"
     assert job.night(date(2024, 11, 24)) == NIGHT
@@ -54,7 +54,11 @@ def test_paths_are_relative_to_the_root_and_dates_are_filled_in(tmp_path):
         """
     job = load_job(write(tmp_path, text))
     assert job.images_of(NIGHT) == tmp_path / "in" / "2024" / "11" / "23" / "camera"
-    assert job.all_models == {"one": tmp_path / "models" / "one.onnx", "two": Path("/models/two.onnx")}
+    assert job.model_names == ("one", "two")
+    assert [job.model_file(name) for name in job.model_names] == [
+        tmp_path / "models" / "one.onnx",
+        Path("/models/two.onnx"),
+    ]
     assert job.partition("two", NIGHT) == Path("/data/out/model=two/date=2024-11-23")
     assert expand(job.evaluation.labels, NIGHT) == tmp_path / "labels" / "2024-11-23.csv"
     assert job.night(NIGHT) == NIGHT

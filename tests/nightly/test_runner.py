@@ -159,7 +159,7 @@ def test_a_night_is_resumed_after_the_time_limit(project):
     slow = "batch_size=1", "part_size=1", "time_limit=0.1s"
     record, attempt = run(project, NIGHT, *slow)
     assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
-    assert attempt.error.endswith("at the time limit; run the same command again to resume")
+    assert attempt.error.endswith(", at its time limit of 0:00:00.100000; a rerun resumes")
     record, attempt = run(project, NIGHT, *slow[:2])
     assert (attempt.outcome, record.models[0].state) == ("ok", "resumed")
     assert [tried.outcome for tried in record.attempts] == ["time_limit", "time_limit", "ok"]

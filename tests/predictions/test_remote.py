@@ -18,7 +18,7 @@ from s3_server import Bucket, new_bucket
 from toys import COLOURS, options, picture, toy_card, write_toy_model
 
 from batchland import evaluate, score
-from batchland.errors import LockedError, OutputError, UsageError
+from batchland.errors import LockedError, MissingInputError, OutputError, UsageError
 from batchland.predictions.objects import Objects, Upload
 from batchland.predictions.schema import Manifest
 from batchland.scoring.merge.merge import merge
@@ -72,9 +72,9 @@ class Stop(Exception):  # noqa: N818
 
 CHILD = """
 import sys, time
-import batchland.models.session, batchland.predictions.writer
+import batchland.models.session, batchland.predictions.parts
 from batchland import ScoreOptions, score
-batchland.predictions.writer.CHECKPOINT_SECONDS = 0.02
+batchland.predictions.parts.CHECKPOINT_SECONDS = 0.02
 predict = batchland.models.session.Session.predict
 def slow(self, *batch):
     time.sleep(0.04)
@@ -454,8 +454,22 @@ def test_shards_are_merged_from_a_local_folder_into_the_store(tmp_path, bucket, 
     score(photos, tmp_path / "whole" / "p.parquet", options(toy_model))
     assert read(bucket) == local(tmp_path / "whole")
     assert str(summary.manifest_path) == f"s3://{bucket.name}/p.manifest.json"
-    with pytest.raises(UsageError, match=r"/all: is a URL; copy the shards to a local folder"):
+
+
+def test_shards_are_merged_from_the_store(tmp_path, bucket, photos, toy_model):
+    score(photos, bucket.url("all"), options(toy_model, shard=Shard(index=0, count=2)))
+    with pytest.raises(MissingInputError, match=rf"^{bucket.url('all')}: shard 1 of 2 is missing"):
         merge(bucket.url("all"), tmp_path / "p.parquet")
+    score(photos, bucket.url("all"), options(toy_model, shard=Shard(index=1, count=2)))
+    merge(bucket.url("all"), tmp_path / "p.parquet")
+    merge(bucket.url("all"), bucket.url("far.parquet"))
+    score(photos, tmp_path / "whole.parquet", options(toy_model))
+    expected = (tmp_path / "whole.parquet").read_bytes()
+    assert (tmp_path / "p.parquet").read_bytes() == (bucket.folder / "far.parquet").read_bytes() == expected
+    part = next((bucket.folder / "all" / "shard-00001-of-00002").glob("part-*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(UsageError, match=rf"^{bucket.url('all')}/shard-00001-of-00002: is damaged"):
+        merge(bucket.url("all"), tmp_path / "q.parquet")
 
 
 def test_files_are_renamed_into_place_where_unfinished_files_are_visible(tmp_path):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from evaluation_data import curve_of, points_of
 
-from batchland.evaluation.calibration import ROUND_THRESHOLDS, coverage, reliability
+from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.report.plots import coverage_plot, reliability_plot
 
 
@@ -19,19 +20,19 @@ from batchland.report.plots import coverage_plot, reliability_plot
 )
 def test_the_axis_of_accuracy_has_round_ticks(right: float, ticks: list[str]) -> None:
     """Answers with the same confidence, of which the share `right` is correct."""
-    curve = coverage(np.full(100, 0.9, np.float32), np.arange(100) < 100 * right, 0.95)
+    curve = points_of(np.full(100, 0.9, np.float32), np.arange(100) < 100 * right)
     assert [tick.text for tick in coverage_plot(curve, ()).ticks_y] == ticks
 
 
 def test_overlapping_threshold_marks_are_left_out() -> None:
     """5% of the images have a confidence above 0.9, so the marks of 0.95 and 0.99 would overlap that of 0.9."""
     probability = np.r_[np.linspace(0.3, 0.9, 190), np.linspace(0.91, 1, 10)].astype(np.float32)
-    plot = coverage_plot(coverage(probability, np.ones(200, bool), 0.95), ROUND_THRESHOLDS)
+    plot = coverage_plot(points_of(probability, np.ones(200, bool)), ROUND_THRESHOLDS)
     assert [mark.text for mark in plot.marks] == ["0.5", "0.6", "0.7", "0.8", "0.9"]
 
 
 def test_texts_of_one_image() -> None:
-    curve = reliability(np.array([0.85, 0.3, 0.31]), np.array([True, False, True]), 10, 0.95)
+    curve = curve_of(np.array([0.85, 0.3, 0.31]), np.array([True, False, True]), 10)
     assert [bar.title.partition(":")[0] for bar in reliability_plot(curve).bars] == [
         "1 image at 20% to 30%",
         "1 image at 30% to 40%",

@@ -20,7 +20,7 @@ from batchland.evaluation.saved import REPORT_FILES, read_report
 from batchland.evaluation.schema import CONFUSION, MISTAKES, OUTCOMES, PER_CLASS, EvaluationSummary, Figure
 from batchland.models.card import class_names
 from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
-from batchland.report.findings import findings, verdict
+from batchland.report.findings import findings
 from batchland.report.options import ReportOptions
 from batchland.report.write import write_report
 from batchland.system.text import count, images, interval, markdown_text, one_line, p_value, percent, points, visible
@@ -144,29 +144,6 @@ def test_findings(small: Evaluation) -> None:
     ]
 
 
-def test_the_verdict(small: Evaluation) -> None:
-    def judge(*texts: str) -> tuple[str, str]:
-        found = verdict(small, check_gates([parse_gate(text) for text in texts], small))
-        assert found.reasons == (
-            "Not clearly better than always answering Red Tower, which would be right for 55.6%.",
-            "18 images are too few to know the accuracy: its interval is 38 points wide. Label more images.",
-        )
-        return found.kind, found.text
-
-    assert judge() == ("open", "No gates were set, so only you can say whether this is good enough.")
-    assert judge("top1 < 0.5") == ("passed", "Passes the gate.")
-    assert judge("top1 < 0.5", "failed > 3") == ("passed", "Passes all 2 gates.")
-    assert judge("top1 < 0.8", "failed > 3") == ("failed", "Fails 1 of 2 gates.")
-
-
-def test_the_verdict_without_a_scored_image(tmp_path: Path) -> None:
-    predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row("00.Red_Tower/1.jpg", error_code="empty")])
-    labels = write_label_folders(tmp_path / "labels", ["00.Red_Tower/1.jpg"])
-    assert verdict(evaluate(predictions, labels), ()) == (
-        "failed", "No image was scored, so there is nothing to judge.", (),
-    )  # fmt: skip
-
-
 def test_two_wrong_images_are_not_called_weak(tmp_path: Path) -> None:
     """One of 40 classes has 0 of 2 right, by chance: the others are right 9 times in 10."""
     folders = [f"{index:02}.Class" + "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN"[index] for index in range(40)]
@@ -211,6 +188,13 @@ def test_the_evaluation_terminal_text(small: Evaluation) -> None:
     results = check_gates([parse_gate("top1 < 0.8"), parse_gate("failed > 3")], small)
     assert evaluation_terminal_text(small, results) == (
         "toy: 18 images scored and labelled, 3 classes\n"
+        "verdict: Failed. Fails 1 of 2 gates.\n"
+        "  Not better than always answering Red Tower, which would be right for 55.6%, by more than chance "
+        "(p = 0.375).\n"
+        "  18 images are too few to know the accuracy: its interval is 38 points wide.\n"
+        "to do: Do not use these answers before the failed gates are explained: begin with the mistakes below.\n"
+        "to do: Repair the 1 failed image (truncated 1), and score again.\n"
+        "to do: Label about 291 images more: then the accuracy is known within 5 points.\n"
         "  top-1 accuracy          72.2%  (49.1 to 87.5%)\n"
         "  top-1, failed as wrong  68.4%  (46.0 to 84.6%)\n"
         "  balanced accuracy       70.0%  (47.2 to 85.9%)\n"
@@ -231,7 +215,14 @@ def test_markdown(small: Evaluation) -> None:
     text = evaluation_markdown(small, results)
     assert text == (
         "## toy: evaluation\n\n"
-        "The first choice is right for 13 of 18 images: 72.2% (95% interval 49.1 to 87.5%).\n\n"
+        "**Failed.** Fails the gate. The first choice is right for 13 of 18 images: 72.2% (95% interval 49.1 to "
+        "87.5%).\n\n"
+        "- Not better than always answering Red Tower, which would be right for 55.6%, by more than chance "
+        "(p = 0.375).\n"
+        "- 18 images are too few to know the accuracy: its interval is 38 points wide.\n"
+        "- To do: Do not use these answers before the failed gates are explained: begin with the mistakes below.\n"
+        "- To do: Repair the 1 failed image (truncated 1), and score again.\n"
+        "- To do: Label about 291 images more: then the accuracy is known within 5 points.\n\n"
         "| figure | value | interval |\n"
         "| --- | ---: | --- |\n"
         "| top-1 accuracy | 72.2% | 49.1 to 87.5% |\n"
@@ -259,6 +250,8 @@ def test_report_of_a_run_in_which_all_images_failed(tmp_path: Path) -> None:
     assert "None of 1 image could be scored, so there is no accuracy to report." in html
     assert evaluation_terminal_text(evaluation) == (
         "toy: 0 images scored and labelled, 3 classes\n"
+        "verdict: Failed. No image was scored, so there is nothing to judge.\n"
+        "to do: Repair the 1 failed image (empty 1), and score again.\n"
         "  top-1, failed as wrong  0.0%  (0.0 to 79.3%)\n"
         "note: 1 image failed and is in no figure.\n"
         "note: 2 classes without a labelled image: Green Hill, Blue Lake.\n"

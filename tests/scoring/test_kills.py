@@ -16,9 +16,9 @@ from batchland.predictions.layout import manifest_path
 
 CHILD = """
 import sys, time
-import batchland.models.session, batchland.predictions.writer
+import batchland.models.session, batchland.predictions.parts
 from batchland import ScoreOptions, score
-batchland.predictions.writer.CHECKPOINT_SECONDS = 0.02
+batchland.predictions.parts.CHECKPOINT_SECONDS = 0.02
 predict = batchland.models.session.Session.predict
 def slow(self, *batch):
     time.sleep(0.01)

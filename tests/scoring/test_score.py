@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 import batchland.predictions.local as local_module
-import batchland.predictions.writer as sink_module
+import batchland.predictions.parts as sink_module
 import batchland.scoring.engines.engine as engine_module
 from batchland import ScoreOptions, score
 from batchland._version import __version__

@@ -24,6 +24,8 @@ class FilePattern:
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
+        self._last = "\0"
+        """The file that `location_of` found last."""
 
     @cached_property
     def locations(self) -> dict[str, str]:
@@ -34,6 +36,14 @@ class FilePattern:
         """The names, in order. Raises UsageError if the first file is missing, InputError if the server is silent."""
         check_file(next(iter(self.locations.values())))
         return list(self.locations)
+
+    def location_of(self, image: str) -> str:
+        """Path or URL of the file that contains an image. Raises UsageError if the pattern has no such file."""
+        file = self._last if image.startswith(self._last) and image[len(self._last) :][:1] in ("/", "#") else None
+        if file is None and (file := self.file_of(image)) is None:
+            raise UsageError(f"{display_location(self.pattern)}: has no file with {image}; give the planned ones")
+        self._last = file
+        return self.locations[file]
 
     def file_of(self, image: str) -> str | None:
         """Name of the file that contains an image: the part of the image's name before a `/` or `#`."""

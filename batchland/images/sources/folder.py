@@ -29,6 +29,7 @@ class Folder:
     """A local folder as a Source; see `list_images`."""
 
     countable = True
+    is_sorted = True
 
     def __init__(self, root: str | os.PathLike[str], *, all_files: bool = False, follow_links: bool = False) -> None:
         self.name = display_path(Path(root).resolve())
@@ -48,6 +49,14 @@ class Folder:
     def inputs(self) -> Iterable[str]:
         """The folder."""
         return [os.fspath(self._root)]
+
+    def key(self, ref: ImageRef) -> bytes:  # noqa: ARG002
+        """Nothing."""
+        return b""
+
+    def planned(self, name: str, key: bytes) -> ImageRef:  # noqa: ARG002
+        """See `Source.planned`."""
+        return ImageRef(name, os.path.join(os.fsencode(self._root), file_name(name)))  # noqa: PTH118 - bytes
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """See `list_for_retry`."""

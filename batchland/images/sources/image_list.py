@@ -23,7 +23,9 @@ from batchland.system.names import display_name, display_path, file_name
 from batchland.system.urls import bare_url, is_url, local_path, split_url
 
 STANDARD_INPUT: Final = "-"
-_SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"))
+_SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "http", "https"))
+WEB_SCHEMES: Final = ("http", "https")
+_INVENTORY_MANIFEST: Final = "manifest.json"
 _CHUNK_BYTES: Final = 64 * 1024
 _LONGEST_LINE: Final = 1024**2
 _LONGEST_PATH: Final = 4096
@@ -38,7 +40,11 @@ class ImageList:
     Image names are those of the list, without credentials in URLs.
     """
 
-    def __init__(self, listing: str, base: str | None) -> None:
+    is_sorted = False
+
+    def __init__(self, listing: str, base: str | None, *, all_files: bool = False, private_hosts: bool = False) -> None:
+        self._all_files = all_files
+        self._private_hosts = private_hosts
         self._listing = listing
         self._base = os.curdir if base is None else local_path(base) or base
         self.name = display_location(self._base) if is_url(self._base) else display_path(Path(self._base).resolve())
@@ -54,6 +60,15 @@ class ImageList:
 
     def _images(self, ignored: Ignored) -> Iterator[ImageRef]:
         name = display_location(self._listing)
+        if self._listing.partition("?")[0].rpartition("/")[2] == _INVENTORY_MANIFEST:
+            from batchland.images.sources.inventory import Inventory  # imports pyarrow, which other lists do not need
+
+            with _opened(self._listing) as file:
+                inventory = Inventory.of(self._listing, file.read())
+            if inventory is not None:
+                prefix = self._prefix(inventory.bucket)
+                yield from map(self._ref, inventory.images(prefix, ignored, all_files=self._all_files))
+                return
         with _opened(self._listing) as file:
             for entry in _usable(_reader(self._listing)(file, name), name):
                 if entry:
@@ -61,9 +76,32 @@ class ImageList:
                 else:
                     ignored.counts["blank line"] += 1
 
+    def _prefix(self, bucket: str) -> str:
+        """What the keys of an inventory's images begin with. Raises UsageError if the folder is not in its bucket."""
+        parts = split_url(self._base) if is_url(self._base) else None
+        if parts is None or parts.netloc.rpartition("@")[2] != bucket:
+            raise UsageError(
+                f"{display_location(self._listing)}: is an inventory of the bucket {bucket}; give a URL of that bucket "
+                f"as the folder, such as s3://{bucket}"
+            )
+        prefix = unquote(parts.path).strip("/")
+        return f"{prefix}/" if prefix else ""
+
     def inputs(self) -> Iterable[str]:
         """The folder, and the list unless it is standard input."""
         return [self._base] if self._listing == STANDARD_INPUT else [self._base, self._listing]
+
+    def key(self, ref: ImageRef) -> bytes:
+        """Nothing. Raises UsageError for a URL with parts that are left out of its name."""
+        if ref.error is None and self.planned(ref.name, b"") != ref:
+            raise UsageError(
+                f"{ref.name}: its URL holds a password or a signature, which no plan keeps; score the list"
+            )
+        return b""
+
+    def planned(self, name: str, key: bytes) -> ImageRef:  # noqa: ARG002
+        """See `Source.planned`."""
+        return self._ref(file_name(name))
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name; the list is not read."""
@@ -73,13 +111,29 @@ class ImageList:
         text = entry.decode(errors="replace")
         if is_url(text):
             try:
+                if is_web(text):
+                    return self._web_ref(text)
                 return _ref_of_url(text, display_name(entry))
             except UsageError as error:
                 return ImageRef(bare_url(text), b"", ("vanished", str(error)))
+        if is_web(self._base):
+            from batchland.images.sources.web import joined_url
+
+            return self._web_ref(joined_url(self._base, text))
         if is_url(self._base) and not text.startswith("/"):
             ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
             return ref
         return ImageRef(display_name(entry), os.path.join(os.fsencode(self._base), entry))  # noqa: PTH118 - bytes
+
+    def _web_ref(self, url: str) -> ImageRef:
+        from batchland.images.sources.web import WebImages  # imports urllib3, which other lists do not need
+
+        return WebImages(self._private_hosts).ref(url)
+
+
+def is_web(location: str) -> bool:
+    """Whether it is an http or https URL."""
+    return is_url(location) and location.partition(":")[0].lower() in WEB_SCHEMES
 
 
 def _ref_of_url(url: str, name: str) -> ImageRef:
@@ -120,7 +174,7 @@ def _problem_with_entry(entry: bytes) -> str | None:
     if is_url(text):
         scheme = text.partition(":")[0].lower()
         if scheme not in _SCHEMES:
-            return f"{scheme} is not a storage that can be read; give paths, or URLs of s3, gs, abfs, hdfs or file"
+            return f"{scheme} cannot be read; give paths, or URLs of http, s3, gs, abfs, hdfs or file"
     if len(entry) > _LONGEST_PATH:
         return f"a path of {len(entry)} bytes; give one path per line, or a .csv or .parquet file"
     return None
@@ -139,7 +193,8 @@ def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
 
 def _reader(listing: str) -> Callable[[IO[bytes], str], Iterator[bytes]]:
     suffix = os.path.splitext(split_url(listing).path)[1].lower()  # noqa: PTH122
-    return {".csv": _csv_column, ".tsv": _csv_column, ".parquet": _parquet_column}.get(suffix, _lines)
+    readers = {".csv": _csv_column, ".tsv": _csv_column, ".parquet": _parquet_column, ".orc": _orc_column}
+    return readers.get(suffix, _lines)
 
 
 def _lines(file: IO[bytes], list_name: str) -> Iterator[bytes]:
@@ -195,9 +250,24 @@ def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
         raise UsageError(f"{list_name}: cannot be read as Parquet ({str(error).partition(chr(10))[0]})") from error
 
 
+def _orc_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
+    from pyarrow.orc import ORCFile
+
+    try:
+        orc = ORCFile(file)
+        column = _column(orc.schema.names, list_name)
+        for stripe in range(orc.nstripes):
+            paths = orc.read_stripe(stripe, columns=[column]).column(0).to_pylist()
+            yield from (os.fsencode(path or "") for path in paths)
+    except BatchlandError:
+        raise
+    except Exception as error:  # Arrow raises almost anything on damaged files
+        raise UsageError(f"{list_name}: cannot be read as ORC ({str(error).partition(chr(10))[0]})") from error
+
+
 def _check_content(problem: str | None, list_name: str) -> None:
     if problem:
-        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv or .parquet table")
+        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv, .parquet or .orc table")
 
 
 def _column(names: Sequence[str], list_name: str) -> str:

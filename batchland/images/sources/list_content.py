@@ -5,7 +5,7 @@ import json
 import re
 from typing import Final
 
-COLUMNS: Final = ("image", "path", "file", "file_name", "filename", "url")
+COLUMNS: Final = ("image", "path", "file", "file_name", "filename", "url", "key")
 """Names of the column with the paths, in a table."""
 _ENCODINGS: Final = (
     (codecs.BOM_UTF32_LE, "UTF-32"),

@@ -6,7 +6,7 @@ from typing import Final
 from batchland.errors import UsageError
 from batchland.images.sources.folder import Folder
 from batchland.images.sources.source import Source
-from batchland.system.urls import is_url, local_path, split_url
+from batchland.system.urls import display_url, is_url, local_path, split_url
 
 SHARD_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 
@@ -17,11 +17,13 @@ def open_source(
     image_list: str | None = None,
     all_files: bool = False,
     follow_links: bool = False,
+    private_hosts: bool = False,
 ) -> Source:
-    """The source that `images` means: a folder, or tar or Parquet files, which their suffix tells; local or by URL.
+    """The source that `images` means: a folder, or tar, zip or Parquet files, as their suffix tells; local or by URL.
 
     image_list: a file that lists the images, `-` for standard input; relative paths are below `images` or, without it,
     the current folder. all_files: list files of every extension. follow_links: follow links to local folders.
+    private_hosts: fetch images by http from hosts with private addresses, too.
 
     Raises UsageError if both `images` and `image_list` are None.
     """
@@ -29,10 +31,18 @@ def open_source(
     if image_list is not None:
         from batchland.images.sources.image_list import ImageList
 
-        return ImageList(image_list, location)
+        return ImageList(image_list, location, all_files=all_files, private_hosts=private_hosts)
     if location is None:
-        raise UsageError("nothing to score: give a folder, a URL, tar or Parquet files", advice="image_list")
+        raise UsageError("nothing to score: give a folder, a URL, tar, zip or Parquet files", advice="image_list")
     path = split_url(location).path if is_url(location) else location
+    if is_url(location) and split_url(location).scheme in ("http", "https"):
+        raise UsageError(
+            f"{display_url(location)}: a web server cannot be listed; give a list of its images", advice="image_list"
+        )
+    if path.lower().endswith(".zip") and not os.path.isdir(path):  # noqa: PTH112
+        from batchland.images.sources.zip import Zips
+
+        return Zips(location, all_files=all_files)
     if path.endswith(SHARD_SUFFIXES) and not os.path.isdir(path):  # noqa: PTH112
         from batchland.images.sources.tar import Shards
 

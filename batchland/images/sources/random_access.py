@@ -162,9 +162,9 @@ class Reader:
         self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.file.size}[whence]
         return self.position
 
-    def read(self, size: int) -> bytes:
-        """`size` bytes, fewer at the end."""
-        data = self.file.read_at(self.position, size)
+    def read(self, size: int = -1) -> bytes:
+        """`size` bytes, fewer at the end; by default all of the rest."""
+        data = self.file.read_at(self.position, size if size >= 0 else max(0, self.file.size - self.position))
         self.position += len(data)
         return data
 

@@ -22,8 +22,8 @@ class ImageFile(NamedTuple):
 
     data: bytes
     size: int
-    modified_us: int
-    """Microseconds since 1970, UTC."""
+    modified_us: int | None
+    """Microseconds since 1970, UTC; None if unknown."""
 
     def facts(self) -> dict[str, Any]:
         """What an image's outcome says about its file."""
@@ -45,15 +45,20 @@ class Store(Protocol):
     def read(self, path: bytes) -> ImageFile:
         """The whole content. Raises ChangedError, ImageError, or OSError, which is retried if it may be temporary."""
 
-    def facts(self, path: bytes) -> tuple[int | None, int]:
+    def facts(self, path: bytes) -> tuple[int | None, int] | None:
         """Size in bytes and modification time in microseconds, as `read` gives them. Raises OSError.
 
-        The size is None where only reading gives it; then the time alone identifies the content.
+        The size is None where only reading gives it; then the time alone identifies the content. None for both where
+        asking is too expensive; then the content counts as unchanged.
         """
 
 
 class LocalFiles:
     """The local file system."""
+
+    def __reduce__(self) -> str:
+        """Pickle as the one instance of this module."""
+        return "LOCAL_FILES"
 
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Does not block if the file was replaced by a FIFO or a device."""

@@ -31,6 +31,7 @@ class Remote:
     """A folder in a remote file system as a Source."""
 
     countable = False
+    is_sorted = True
 
     def __init__(self, url: str, *, all_files: bool = False) -> None:
         self.name = display_url(url).rstrip("/")
@@ -45,6 +46,14 @@ class Remote:
         """The folder."""
         return [self.name]
 
+    def key(self, ref: ImageRef) -> bytes:
+        """Size and time of the listing."""
+        return ref.path.partition(b"\0")[0]
+
+    def planned(self, name: str, key: bytes) -> ImageRef:
+        """See `Source.planned`."""
+        return ImageRef(name, key + b"\0" + file_name(name), store=self._files)
+
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """See `list_for_retry`."""
         key = file_name(name).decode()
@@ -57,7 +66,7 @@ class Remote:
     def changed_at(self) -> float:
         """The newest modification time below the folder, Unix time; of all files, images or not."""
         lister = _Lister(self._files, True, Counter(), self._first_infos())
-        times = (ref.store.facts(ref.path)[1] for ref in walk("", lister.entries) if ref.error is None)
+        times = (self._files.facts(ref.path)[1] for ref in walk("", lister.entries) if ref.error is None)
         return max(times, default=0) / 1e6
 
     def names(self) -> list[str]:

@@ -13,6 +13,8 @@ class Source(Protocol):
     """Absolute path or URL without credentials, for fingerprints, manifests and messages."""
     countable: bool
     """Whether listing all images, only to count them, costs next to nothing."""
+    is_sorted: bool
+    """Whether images come in the order of the bytes of their names."""
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """All images, in an order that depends only on their names. Files passed over are counted in `ignored`.
@@ -22,6 +24,12 @@ class Source(Protocol):
 
     def inputs(self) -> Iterable[str]:
         """Paths and URLs that are read: the folder, or the files that list or contain the images."""
+
+    def key(self, ref: ImageRef) -> bytes:
+        """What `planned` needs besides the name of an image of this source. Raises UsageError if it is secret."""
+
+    def planned(self, name: str, key: bytes) -> ImageRef:
+        """The image of that name and key, listed before, on any machine. Nothing is opened."""
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The images that replace the failed row of that name. They need not exist any more."""

@@ -47,6 +47,7 @@ class Tables:
         pattern = os.fspath(pattern)
         self.name = display_location(pattern).rstrip("/")
         self.countable = not is_url(pattern)
+        self.is_sorted = False
         if pattern.endswith("/") or os.path.isdir(pattern):  # noqa: PTH112
             pattern = f"{pattern.rstrip('/')}/*.parquet"  # as Spark writes them
         self._files = FilePattern(pattern)
@@ -85,6 +86,14 @@ class Tables:
     def inputs(self) -> Iterable[str]:
         """All files."""
         return self._files.locations.values()
+
+    def key(self, ref: ImageRef) -> bytes:
+        """The number of the row."""
+        return ref.path
+
+    def planned(self, name: str, key: bytes) -> ImageRef:
+        """See `Source.planned`."""
+        return ImageRef(name, key, store=Rows(self._files.location_of(name)))
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The row of that name, or all rows of FILE/."""

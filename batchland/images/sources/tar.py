@@ -33,6 +33,7 @@ class Shards:
     """
 
     countable = False
+    is_sorted = False
 
     def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
         self._files = FilePattern(os.fspath(pattern))
@@ -57,6 +58,14 @@ class Shards:
     def inputs(self) -> Iterable[str]:
         """All files."""
         return self._files.locations.values()
+
+    def key(self, ref: ImageRef) -> bytes:
+        """Offset, size and time of the member."""
+        return ref.path
+
+    def planned(self, name: str, key: bytes) -> ImageRef:
+        """See `Source.planned`."""
+        return ImageRef(name, key, store=Members(self._files.location_of(name)))
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name; for SHARD/@BYTE/ the images that can be read from that byte on now."""
@@ -174,7 +183,7 @@ class _Headers(Reader):
         self.sparse = False
         """Whether headers are far apart."""
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         skip = self.position - self._begin
         if skip < 0 or skip + size > len(self._buffer):
             wanted = max(size, _HEADER_BYTES)

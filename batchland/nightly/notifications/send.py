@@ -41,6 +41,12 @@ def report_end(recorder: Recorder, *, quiet: bool) -> None:
         recorder.save_ending()
 
 
+def report_late(recorder: Recorder) -> None:
+    """Notify, while the night runs, that it will not end in time."""
+    for channel, fault in notify_night(recorder, note="will not end in time"):
+        recorder.warn(fault and f"notify: {channel}: {fault}")
+
+
 def notify_night(recorder: Recorder, note: str | None = None) -> Iterator[tuple[str, str | None]]:
     """Send the notification about the last attempt. Gives each channel's name with an error message or None.
 

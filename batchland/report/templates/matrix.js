@@ -131,6 +131,53 @@ if (holder) {
     redraw();
   };
 
+  const look = () => {
+    if (!view.cursor) return;
+    const truth = view.order[view.cursor[0]], predicted = view.order[view.cursor[1]];
+    const total = cells.get(truth * count + predicted);
+    if (total) Images.open({truth, predicted, total});
+  };
+
+  // Zoom to the square of classes with the most errors in this order; each further press, to the next one.
+  const SQUARE = Math.min(count, 24);
+  let seen = [];
+  const toErrors = () => {
+    const sums = new Float64Array((count + 1) * (count + 1));
+    for (const [key, images] of cells) {
+      const truth = Math.floor(key / count), predicted = key % count;
+      if (truth !== predicted) sums[(view.place[truth] + 1) * (count + 1) + view.place[predicted] + 1] = images;
+    }
+    for (let row = 1; row <= count; row++) {
+      for (let column = 1; column <= count; column++) {
+        const at = row * (count + 1) + column;
+        sums[at] += sums[at - 1] + sums[at - count - 1] - sums[at - count - 2];
+      }
+    }
+    let best = null, most = 0;
+    for (let row = 0; row + SQUARE <= count; row++) {
+      for (let column = 0; column + SQUARE <= count; column++) {
+        const low = row * (count + 1) + column, high = (row + SQUARE) * (count + 1) + column;
+        const errors = sums[high + SQUARE] - sums[high] - sums[low + SQUARE] + sums[low];
+        const overlaps = seen.some(([y, x]) => Math.abs(y - row) < SQUARE && Math.abs(x - column) < SQUARE);
+        if (errors > most && !overlaps) {
+          best = [row, column];
+          most = errors;
+        }
+      }
+    }
+    if (!best) {
+      if (!seen.length) return;
+      seen = [];
+      return toErrors();
+    }
+    seen.push(best);
+    view.cursor = null;
+    [view.y, view.x] = best;
+    view.zoom = count / SQUARE;
+    readout.textContent = `${SQUARE} by ${SQUARE} classes with ${most} errors. Press again for the next ones.`;
+    redraw();
+  };
+
   let held = null;
   canvas.addEventListener("pointerdown", (event) => {
     held = [event.clientX, event.clientY, view.x, view.y];
@@ -143,7 +190,13 @@ if (holder) {
     view.y = held[3] - (event.clientY - held[1]) / pitch;
     redraw();
   });
-  for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { held = null; });
+  for (const kind of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(kind, (event) => {
+      const dragged = held && Math.hypot(event.clientX - held[0], event.clientY - held[1]) > 4;
+      if (held && !dragged && kind === "pointerup") look();
+      held = null;
+    });
+  }
   canvas.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && document.activeElement !== canvas) return;
     event.preventDefault();
@@ -161,6 +214,7 @@ if (holder) {
       redraw();
     } else if (event.key === "+" || event.key === "=") zoomTo(1.5);
     else if (event.key === "-") zoomTo(1 / 1.5);
+    else if (event.key === "Enter") look();
     else if (event.key === "0" || event.key === "Home") zoomTo(1e-6);
     else return;
     event.preventDefault();
@@ -168,7 +222,9 @@ if (holder) {
   document.getElementById("confusion-in").addEventListener("click", () => zoomTo(2));
   document.getElementById("confusion-out").addEventListener("click", () => zoomTo(0.5));
   document.getElementById("confusion-all").addEventListener("click", () => zoomTo(1e-6));
+  document.getElementById("confusion-errors").addEventListener("click", toErrors);
   select.addEventListener("change", () => {
+    seen = [];
     reorder(data.orders[select.value]);
     view.cursor = null;
     readout.textContent = hint;
@@ -194,5 +250,6 @@ if (holder) {
   window.addEventListener("beforeprint", draw);
   new ResizeObserver(redraw).observe(canvas.parentElement);
   reorder(data.orders.similar);
+  if (count > 100) toErrors();
   draw();
 }

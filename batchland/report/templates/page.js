@@ -24,29 +24,43 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
         return sign * (numeric ? left - right : left.localeCompare(right, undefined, {numeric: true}));
       });
       body.append(...rows);
+      body.dispatchEvent(new Event("sorted"));
     });
   });
 }
 
-// Filters: a text and a selection, applied to the rows of one table.
+// Filters: a text and a selection, applied to the rows of one table. Of a long table, the first rows are shown until a
+// button asks for all.
 for (const form of document.querySelectorAll("form[data-filters]")) {
-  const rows = Array.from(document.getElementById(form.dataset.filters).tBodies[0].rows);
+  const body = document.getElementById(form.dataset.filters).tBodies[0], all = form.querySelector("[data-all]");
   const text = form.querySelector("input"), choice = form.querySelector("select"), status = form.querySelector("output");
+  let most = Number(form.dataset.first) || Infinity;
   const apply = () => {
     const wanted = text.value.trim().toLocaleLowerCase();
     const limit = choice && choice.value !== "" ? Number(choice.value) : null;
-    let shown = 0;
-    for (const row of rows) {
+    let fitting = 0;
+    for (const row of body.rows) {
       const value = row.dataset.accuracy;
-      const fits = limit === null || (value !== "" && Number(value) < limit);
-      row.hidden = !(fits && row.cells[0].textContent.toLocaleLowerCase().includes(wanted));
-      shown += !row.hidden;
+      const fits = (limit === null || (value !== "" && Number(value) < limit))
+        && row.cells[0].textContent.toLocaleLowerCase().includes(wanted);
+      fitting += fits;
+      row.hidden = !fits || fitting > most;
     }
-    status.textContent = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
+    const shown = Math.min(fitting, most), rows = body.rows.length;
+    status.textContent = shown === rows ? `${rows} rows` : `${shown} of ${rows} rows`;
+    if (all) {
+      all.hidden = fitting <= most;
+      all.textContent = `Show all ${fitting}`;
+    }
   };
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", apply);
   form.addEventListener("reset", () => setTimeout(apply));
+  body.addEventListener("sorted", apply);
+  if (all) all.addEventListener("click", () => {
+    most = Infinity;
+    apply();
+  });
   apply();
 }
 
@@ -55,6 +69,7 @@ let folded = [];
 window.addEventListener("beforeprint", () => {
   folded = Array.from(document.querySelectorAll("details:not([open])"));
   for (const details of folded) details.open = true;
+  for (const button of document.querySelectorAll("[data-all]")) button.click();
 });
 window.addEventListener("afterprint", () => {
   for (const details of folded) details.open = false;

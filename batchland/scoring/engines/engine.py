@@ -1,18 +1,22 @@
 """The interface of engines, and code that they share. All engines give the same rows."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
 
 import pyarrow as pa
 
+from batchland.errors import ModelError
 from batchland.images.encoded_jpegs import JpegRows
 from batchland.images.loader import Batch, decode_image
 from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import OpenModel, Session
+from batchland.predictions.parts import Entry, PartSpec, PartSummary
 from batchland.predictions.rows import to_rows
+from batchland.predictions.schema import WrittenFile
 from batchland.scoring.options import ScoreSettings
 
 MAX_CPU_CALLS: Final = 4
@@ -56,6 +60,78 @@ class Engine(Protocol):
         notes_dir: a folder of the unfinished run, for notes from one run to the next. on_wait: is called about twice a
         second while a batch is waited for, and may raise. A bounded number of images is taken ahead.
         """
+
+
+class Part(NamedTuple):
+    """A part of a listing, for another process to score."""
+
+    number: int
+    """Index of the part."""
+    entries: Iterable[Entry]
+    """In order; can be iterated more than once, and pickled."""
+    isolated: bool = False
+    """Decode its images in subprocesses: a process has died over it."""
+    losses: int = 0
+    """Workers that were lost while they had it."""
+
+
+class ScoredPart(NamedTuple):
+    """A part that another process has scored and written, and the seconds spent since the one before it."""
+
+    summary: PartSummary
+    read_seconds: float
+    decode_seconds: float
+    infer_seconds: float
+    decoded_on_gpu: int
+    """Number of images."""
+
+
+class PartEngine(ABC):
+    """Context whose workers score whole parts and write them."""
+
+    model: OpenModel
+    """The model, and where it runs. Known within the context."""
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(self, *exc: object) -> None: ...
+
+    @abstractmethod
+    def score_parts(
+        self, parts: Iterable[tuple[int, Iterable[Entry]]], location: Path | str, spec: PartSpec
+    ) -> Generator[ScoredPart | None, None, None]:
+        """Parts that are scored and written to the output at `location`, in any order; a None about twice a second.
+
+        A bounded number of parts is taken ahead.
+        """
+
+    @property
+    @abstractmethod
+    def unfinished(self) -> tuple[int, int]:
+        """Images scored in parts that are not finished, and failed ones among them, about a second ago."""
+
+    @abstractmethod
+    def stop(self) -> tuple[list[ScoredPart], int]:
+        """Let the workers write what they have, and score no more.
+
+        The parts finished since `score_parts` gave the last one, and the number of images in unfinished parts.
+        """
+
+    @abstractmethod
+    def write_files(self, schema: pa.Schema, parts: list[PartSummary]) -> list[WrittenFile]:
+        """Write the files of a folder of parts, in order. schema: with the output's metadata."""
+
+
+def require_probabilities(scored: Scored, model: Path) -> None:
+    """Raise ModelError if the first batch of a run shows that the model gives no probabilities at all."""
+    codes = set(scored.rows.column("error_code").to_pylist())
+    if "model_output" in codes and None not in codes:
+        raise ModelError(
+            f"{model}: its outputs for the first batch are not probabilities that sum to 1, not for one image; export "
+            f"or adopt the model again"
+        )
 
 
 def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Scored:

@@ -28,12 +28,15 @@ class LocalEngine:
     On a CPU several batches are in the model at once, each with few threads of onnxruntime: in a call with many
     threads, each of them waits for the others at every layer, and longer still when decoding threads take their cores.
 
-    cores: to divide among calls and decoding threads; by default `usable_cores()`.
+    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: the model file's bytes, if
+    already read.
 
     Raises ModelError or DeviceError if the model cannot be opened.
     """
 
-    def __init__(self, model: Path, options: ScoreOptions, *, cores: int | None = None) -> None:
+    def __init__(
+        self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: bytes | None = None
+    ) -> None:
         require_memory(LEAST_MEMORY)
         keep_freed_memory()
         self._cores = cores = cores or usable_cores()
@@ -44,6 +47,7 @@ class LocalEngine:
             intra_op_threads=threads,
             batch_size=options.batch_size,
             decode=options.decode,
+            content=content,
             keep_copy=True,
         )
         on_cpu = self.model.device == "cpu"

@@ -1,18 +1,18 @@
 """Open the engine that the options select."""
 
 from batchland.errors import UsageError
-from batchland.scoring.engines.engine import Engine
+from batchland.scoring.engines.engine import Engine, PartEngine
 from batchland.scoring.engines.local import LocalEngine
 from batchland.scoring.options import ScoreOptions, find_model
 
 
-def open_engine(options: ScoreOptions) -> Engine:
+def open_engine(options: ScoreOptions) -> Engine | PartEngine:
     """The engine, to be entered as a context. Raises UsageError, and what its class raises."""
     model = find_model(options.model)
     if options.engine == "local":
         return LocalEngine(model, options)
     if options.decode == "cuda":
-        raise UsageError("decode cuda needs engine local: Ray's tasks decode on CPUs", advice="decode_on_cpu")
+        raise UsageError("decode cuda needs engine local: Ray's workers decode on CPUs", advice="decode_on_cpu")
     from batchland.scoring.engines.ray.environment import prepare_import
 
     prepare_import()

@@ -5,16 +5,16 @@ import re
 from collections.abc import Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import MissingInputError, UsageError
-from batchland.predictions.layout import differences, manifest_path
+from batchland.predictions.layout import MANIFEST, differences
 from batchland.predictions.reader import parse_manifest
 from batchland.predictions.schema import Manifest, ShardInfo, WrittenFile
+from batchland.scoring.merge.shard_folder import ShardFolder
 from batchland.scoring.options import Shard
 from batchland.system.cores import usable_cores
 from batchland.system.files import read_error
@@ -25,7 +25,10 @@ _FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,9})-of-([0-9]{5,9})(\.parts)?"
 class FinishedShard(NamedTuple):
     """A complete shard with its manifest."""
 
-    folder: Path
+    place: ShardFolder
+    """The folder of all shards."""
+    folder: str
+    """The shard's own folder in it."""
     manifest: Manifest
     info: ShardInfo
     manifest_sha256: str
@@ -33,63 +36,73 @@ class FinishedShard(NamedTuple):
     def is_unchanged(self) -> bool:
         """Whether the manifest is still the one that was read."""
         with suppress(OSError):
-            return _sha256(manifest_path(self.folder)) == self.manifest_sha256
+            return self.place.sha256(f"{self.folder}/{MANIFEST}") == self.manifest_sha256
         return False
 
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.place.name}/{self.folder}"
 
-def finished_shards(folder: Path) -> list[FinishedShard]:
+
+def finished_shards(place: ShardFolder) -> list[FinishedShard]:
     """All shards of a folder, by index, complete and of one kind.
 
     Raises MissingInputError if some are missing or unfinished, UsageError if they are damaged or do not fit together.
     """
-    count, finished, unfinished = _find_shards(folder)
+    count, finished, unfinished = _find_shards(place)
     missing = set(range(count)) - finished - unfinished
     if missing or unfinished:
         problems = [f"{_numbered(missing)} of {count} {_are(missing)} missing"] if missing else []
         problems += [f"{_numbered(unfinished)} of {count} {_are(unfinished)} unfinished"] if unfinished else []
-        raise MissingInputError(f"{folder}: {', '.join(problems)}", advice="score_shard", count=count)
-    shards = [_read(Shard(index=index, count=count).folder(folder)) for index in range(count)]
-    _check_same(folder, shards)
-    with ThreadPoolExecutor(usable_cores()) as pool:
+        raise MissingInputError(f"{place.name}: {', '.join(problems)}", advice="score_shard", count=count)
+    with ThreadPoolExecutor(usable_cores() * place.parallel) as pool:
+        shards = list(pool.map(lambda index: _read(place, Shard(index=index, count=count)), range(count)))
+        _check_same(place.name, shards)
         list(pool.map(_check_files, shards))
     return shards
 
 
-def _find_shards(folder: Path) -> tuple[int, set[int], set[int]]:
+def _find_shards(place: ShardFolder) -> tuple[int, set[int], set[int]]:
     """How many shards there should be, which are finished, and which are running or were interrupted."""
     try:
-        names = [path.name for path in folder.iterdir()]
+        names = place.names()
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be opened ({error.strerror})", advice="shard_folder") from error
+        raise UsageError(f"{place.name}: cannot be opened ({error.strerror})", advice="shard_folder") from error
     matches = [match for match in map(_FOLDER.fullmatch, names) if match]
     counts = sorted({int(match[3]) for match in matches})
     if not counts:
-        raise UsageError(f"{folder}: holds no shards", advice="shard_folder")
+        raise UsageError(f"{place.name}: holds no shards", advice="shard_folder")
     if len(counts) > 1:
         sets = " and ".join(f"of {count}" for count in counts)
-        raise UsageError(f"{folder}: holds shards {sets}; delete those of the wrong number, then merge")
+        raise UsageError(f"{place.name}: holds shards {sets}; delete those of the wrong number, then merge")
     visible = {int(match[2]) for match in matches if not match[1] and not match[4]}
-    finished = {
-        index for index in visible if manifest_path(Shard(index=index, count=counts[0]).folder(folder)).exists()
-    }
+    finished = {index for index in visible if _is_finished(place, Shard(index=index, count=counts[0]))}
     begun = {int(match[2]) for match in matches if match[1] and match[4]}
     return counts[0], finished, (visible | begun) - finished
 
 
-def _read(folder: Path) -> FinishedShard:
-    path = manifest_path(folder)
+def _is_finished(place: ShardFolder, shard: Shard) -> bool:
     try:
-        content = path.read_bytes()
+        return MANIFEST in place.names(shard.folder_name)
+    except OSError:
+        return False
+
+
+def _read(place: ShardFolder, shard: Shard) -> FinishedShard:
+    path = f"{place.name}/{shard.folder_name}/{MANIFEST}"
+    try:
+        content = place.read(f"{shard.folder_name}/{MANIFEST}")
     except OSError as error:
-        raise read_error(error, str(path)) from error
-    manifest = parse_manifest(content, str(path))
+        raise read_error(error, path) from error
+    manifest = parse_manifest(content, path)
     info = manifest.shard
-    if info is None or Shard(index=info.index, count=info.count).folder(folder.parent) != folder:
+    if info is None or (info.index, info.count) != (shard.index, shard.count):
         raise UsageError(f"{path}: is the manifest of something else", advice="overwrite_shard")
-    return FinishedShard(folder, manifest, info, hashlib.sha256(content).hexdigest())
+    return FinishedShard(place, shard.folder_name, manifest, info, hashlib.sha256(content).hexdigest())
 
 
-def _check_same(folder: Path, shards: list[FinishedShard]) -> None:
+def _check_same(folder: str, shards: list[FinishedShard]) -> None:
     """Raise UsageError if some shards were scored in another way, or saw another listing, than most."""
     ways = [shard.info.fingerprint for shard in shards]
     usual = max(ways, key=ways.count)
@@ -113,32 +126,29 @@ def _check_same(folder: Path, shards: list[FinishedShard]) -> None:
 
 def _check_files(shard: FinishedShard) -> None:
     """Raise UsageError unless the files are those of the manifest, byte for byte."""
-    found = {path.name for path in shard.folder.iterdir() if path.suffix == ".parquet"}
+    found = {name for name in shard.place.names(shard.folder) if name.endswith(".parquet")}
     claimed = {file.path for file in shard.manifest.files}
     problem = f"{', '.join(sorted(found ^ claimed))} missing or not in its manifest" if found != claimed else None
     for file in () if problem else shard.manifest.files:
-        if problem := _problem(shard.folder / file.path, file):
+        if problem := _problem(shard, file):
             break
     if not problem and sum(file.rows for file in shard.manifest.files) != shard.manifest.counts.listed:
         problem = "its files have other rows than its manifest counts"
     if problem:
-        raise UsageError(f"{shard.folder}: is damaged ({problem})", advice="overwrite_shard")
+        raise UsageError(f"{shard.name}: is damaged ({problem})", advice="overwrite_shard")
 
 
-def _problem(path: Path, file: WrittenFile) -> str | None:
+def _problem(shard: FinishedShard, file: WrittenFile) -> str | None:
+    path = f"{shard.folder}/{file.path}"
     try:
-        if _sha256(path) != file.sha256:
-            return f"{path.name} does not have the sha256 of its manifest"
-        if pq.read_metadata(path).num_rows != file.rows:
-            return f"{path.name} does not have the rows of its manifest"
+        if shard.place.sha256(path) != file.sha256:
+            return f"{file.path} does not have the sha256 of its manifest"
+        with shard.place.opened(path) as opened:
+            if pq.read_metadata(opened).num_rows != file.rows:
+                return f"{file.path} does not have the rows of its manifest"
     except (OSError, pa.ArrowException) as error:
-        return f"{path.name} cannot be read: {str(error).partition(chr(10))[0]}"
+        return f"{file.path} cannot be read: {str(error).partition(chr(10))[0]}"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _numbered(indices: Iterable[int]) -> str:

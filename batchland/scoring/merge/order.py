@@ -5,7 +5,6 @@ Memory is bounded: one row group of every shard, and a block.
 
 import heapq
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import InputError, UsageError
-from batchland.predictions.schema import SHARD_PREDICTIONS, complete_columns
+from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, complete_columns
 from batchland.scoring.merge.check import FinishedShard
 from batchland.scoring.shard import CONTAINER_SHIFT
 
@@ -22,11 +21,15 @@ BLOCK_SIZE: Final = 32768
 """Rows sorted at once: many of each shard, so that a thousand shards cost little more than ten."""
 
 
-def ordered_rows(folder: Path, shards: list[FinishedShard], block_size: int = BLOCK_SIZE) -> Iterator[pa.RecordBatch]:
+def ordered_rows(folder: str, shards: list[FinishedShard], block_size: int = BLOCK_SIZE) -> Iterator[pa.RecordBatch]:
     """Blocks of schema PREDICTIONS, of block_size rows or fewer.
 
     Raises UsageError if a row is missing or exists twice, InputError if a file cannot be read any more.
     """
+    if shards[0].info.dealt_by == "range":
+        for shard in shards:  # ranges of a plan follow each other
+            yield from _row_groups(shard, PREDICTIONS)
+        return
     by_container = shards[0].info.dealt_by == "container"
     merger = _Merger(folder, shards, block_size)
     position = 0
@@ -41,7 +44,7 @@ def ordered_rows(folder: Path, shards: list[FinishedShard], block_size: int = BL
 class _Merger:
     """A heap of shards, the one with the next row first."""
 
-    def __init__(self, folder: Path, shards: list[FinishedShard], block_size: int) -> None:
+    def __init__(self, folder: str, shards: list[FinishedShard], block_size: int) -> None:
         self._folder = folder
         self._block_size = block_size
         self._shards = [_Rows(shard) for shard in shards]
@@ -81,7 +84,7 @@ class _Rows:
     """Rows of a shard that are not merged yet, one row group at a time. Files are closed between row groups."""
 
     def __init__(self, shard: FinishedShard) -> None:
-        self._groups = _row_groups(shard)
+        self._groups = _row_groups(shard, SHARD_PREDICTIONS)
         self._next_group()
 
     def _next_group(self) -> None:
@@ -106,14 +109,21 @@ class _Rows:
             self._next_group()
 
 
-def _row_groups(shard: FinishedShard) -> Iterator[pa.RecordBatch]:
+def _row_groups(shard: FinishedShard, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for file in shard.manifest.files:
-        path = shard.folder / file.path
+        path = f"{shard.folder}/{file.path}"
         try:
-            for number in range(pq.read_metadata(path).num_row_groups):
-                with path.open("rb") as opened, pq.ParquetFile(opened) as parquet:
+            for number in range(_count_groups(shard, path)):
+                with shard.place.opened(path) as opened, pq.ParquetFile(opened) as parquet:
                     table = parquet.read_row_group(number, use_threads=False)
                 for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                    yield complete_columns(rows, SHARD_PREDICTIONS)
+                    yield complete_columns(rows, schema)
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: cannot be read any more ({error}); run the command again") from error
+            raise InputError(
+                f"{shard.place.name}/{path}: cannot be read any more ({error}); run the command again"
+            ) from error
+
+
+def _count_groups(shard: FinishedShard, path: str) -> int:
+    with shard.place.opened(path) as opened:
+        return int(pq.read_metadata(opened).num_row_groups)

@@ -1,26 +1,32 @@
 """The Ray engine writes the same file as the local engine, whatever dies on the way, and leaves no process behind."""
 
-import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
-from toys import COLOURS, options, picture
+from toys import COLOURS, contents, options, picture
 
-from batchland import ScoreOptions, score
-from batchland.errors import TimeLimitError
+from batchland import Shard, merge, score
+from batchland.errors import EngineError, TimeLimitError
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.layout import manifest_path
+from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.schema import Manifest
-from batchland.scoring.engines.ray.batch_queue import BatchQueue
+from batchland.scoring.engines.engine import Part
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
+from batchland.scoring.engines.ray.engine import _again
+from batchland.scoring.engines.ray.start import start_ray
+from batchland.scoring.plan.write import make_plan
 
 DECODER = """
 import ctypes, os, signal, time
@@ -158,6 +164,23 @@ def test_an_interrupted_run_keeps_its_rows_and_the_local_engine_resumes_it(
 
 
 @pytest.mark.slow
+def test_a_killed_driver_is_resumed(tmp_path, photos, toy_model, environment):
+    """By SIGKILL; Ray's processes end by themselves, and the same command goes on."""
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    out = tmp_path / "p.parquet"
+    slow = environment | decoder(tmp_path / "slow", 0.2)
+    with subprocess.Popen(
+        command(photos, out, toy_model, "--engine", "ray", "--num-workers", "1"), env=slow
+    ) as running:
+        wait_for(lambda: (tmp_path / ".p.parquet.parts" / "part-000001.parquet").exists())
+        running.kill()
+    result = run(command(photos, out, toy_model, "--engine", "ray"), environment)
+    assert result.returncode == 0, result.stderr
+    assert 16 <= manifest(out).resumed_images < 60
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.slow
 def test_a_lost_node_loses_no_row(tmp_path, photos, toy_model, environment, monkeypatch):
     """Two nodes and the driver's, which has no cores. One is killed when some parts are done."""
     from ray.cluster_utils import Cluster
@@ -184,12 +207,10 @@ def test_a_lost_node_loses_no_row(tmp_path, photos, toy_model, environment, monk
     assert manifest(out).resumed_images == 0
 
 
-WINDOWS_ON_THE_PROGRAMS_RAY = """
+RAY_OF_A_PROGRAM = """
 import sys
 import ray
 from batchland import ScoreOptions, score
-from batchland.scoring.engines.ray import engine
-engine.WINDOW = 6
 images, out, model = sys.argv[1:]
 ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
 score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, device="cpu", engine="ray"))
@@ -199,13 +220,89 @@ ray.shutdown()
 
 
 @pytest.mark.slow
-def test_windows_follow_each_other_and_the_ray_of_a_program_is_left_running(tmp_path, photos, toy_model, environment):
-    """Fifteen batches in executions of six, six and three."""
-    expected = locally(photos, tmp_path / "local.parquet", toy_model)
-    out = tmp_path / "p.parquet"
-    result = run([sys.executable, "-c", WINDOWS_ON_THE_PROGRAMS_RAY, *map(str, [photos, out, toy_model])], environment)
+def test_workers_write_the_files_of_a_folder_and_the_ray_of_a_program_is_left_running(
+    tmp_path, photos, toy_model, environment
+):
+    score(photos, tmp_path / "local", options(toy_model, device="cpu"))
+    result = run([sys.executable, "-c", RAY_OF_A_PROGRAM, *map(str, [photos, tmp_path / "p", toy_model])], environment)
     assert result.returncode == 0, result.stderr
-    assert out.read_bytes() == expected
+    assert contents(tmp_path / "p") == contents(tmp_path / "local")
+    found, expected = (StoredPredictions(tmp_path / name).manifest() for name in ("p", "local"))
+    assert found.model_dump(include={"files", "run_id", "counts"}) == expected.model_dump(
+        include={"files", "run_id", "counts"}
+    )
+
+
+@pytest.mark.slow
+def test_failed_rows_are_scored_again_by_ray_and_good_ones_kept(tmp_path, photos, toy_model, environment):
+    out = tmp_path / "p.parquet"
+    locally(photos, out, toy_model)
+    for number in (7, 17, 57):
+        data = picture(list(COLOURS.values())[number % 3])
+        (photos / f"camera-{number // 20}" / f"{number:03}.jpg").write_bytes(data)
+    result = run(command(photos, out, toy_model, "--engine", "ray", "--retry-failed"), environment)
+    assert result.returncode == 0, result.stderr
+    assert (manifest(out).counts.failed, manifest(out).kept_images) == (3, 54)
+    assert out.read_bytes() == locally(photos, tmp_path / "local.parquet", toy_model)
+
+
+@pytest.mark.slow
+def test_shards_and_object_stores_by_ray(tmp_path, photos, toy_model, bucket, environment):
+    """Two shards of a bucket, one by each engine, into a bucket; merged they are what one process writes."""
+    shutil.copytree(photos, bucket.folder / "photos")
+    where, shards = bucket.url("photos"), bucket.url("shards")
+    score(where, shards, options(toy_model, device="cpu", shard=Shard(index=0, count=2)))
+    result = run(command(where, shards, toy_model, "--engine", "ray", "--shard", "1/2"), environment)
+    assert result.returncode == 0, result.stderr
+    merge(bucket.folder / "shards", tmp_path / "p.parquet")
+    assert (tmp_path / "p.parquet").read_bytes() == locally(where, tmp_path / "local.parquet", toy_model)
+
+
+@pytest.mark.slow
+def test_workers_read_their_ranges_of_a_plan(tmp_path, photos, toy_model, environment):
+    """The plan's images, and a shard of it; the driver lists nothing."""
+    make_plan(photos, tmp_path / "plan")
+    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    for out, more in (("p.parquet", ()), ("shards", ("--shard", "0/2"))):
+        arguments = command(photos, tmp_path / out, toy_model, "--engine", "ray", "--plan", str(tmp_path / "plan"))
+        result = run([*arguments, *more], environment)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "p.parquet").read_bytes() == expected
+    given = options(toy_model, device="cpu", plan=str(tmp_path / "plan"), shard=Shard(index=1, count=2))
+    score(None, tmp_path / "shards", given)
+    merge(tmp_path / "shards", tmp_path / "merged.parquet")
+    assert (tmp_path / "merged.parquet").read_bytes() == expected
+
+
+def test_ray_that_does_not_start_is_an_error_of_one_line_after_a_second_try():
+    tried = []
+
+    def init(address: str, **settings: Any) -> None:
+        tried.append((address, settings["_temp_dir"]))
+        raise Exception("The current node timed out during startup.\nThis could happen because the raylet failed.")
+
+    with ExitStack() as stack, pytest.raises(EngineError) as caught:
+        start_ray(stack, "local", gpus=False, init=init)
+    assert str(caught.value) == (
+        "Ray cannot be started here: The current node timed out during startup; run the command again when the machine "
+        "is less busy"
+    )
+    assert caught.value.exit_code == 69
+    assert [address for address, _ in tried] == ["local", "local"]
+    assert not any(Path(folder).exists() for _, folder in tried)
+
+
+def test_a_slow_first_start_is_tried_again():
+    tried = []
+
+    def init(address: str, **settings: Any) -> None:
+        tried.append(address)
+        if len(tried) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    with ExitStack() as stack:
+        start_ray(stack, "local", gpus=False, init=init)
+    assert len(tried) == 2
 
 
 def test_without_the_ray_extra_the_error_says_what_to_install(tmp_path, photos, toy_model):
@@ -222,7 +319,7 @@ def test_without_the_ray_extra_the_error_says_what_to_install(tmp_path, photos, 
     ("more", "exit_code", "says"),
     [
         (["--ray-address", "ray://head:10001"], 2, "run on a machine of the cluster, with HOST:PORT or auto"),
-        (["--device", "cuda:1"], 5, "Ray assigns GPUs to sessions by itself; use device cuda"),
+        (["--device", "cuda:1"], 5, "Ray assigns GPUs to workers by itself; use device cuda"),
         (["--ray-address", "127.0.0.1:1"], 69, "cannot be used: Connection refused; see `ray status` there"),
     ],
 )
@@ -250,33 +347,23 @@ def test_device_cuda_on_a_cluster_without_gpus_is_an_error_of_one_line(
 
 
 @pytest.mark.parametrize(
-    ("cores", "gpus", "given", "plan", "ahead"),
+    ("nodes", "on_gpus", "plan"),
     [
-        ([2.0], 0, {}, ClusterPlan(2, 0.5, 1, 0.01, 0, 2, 1), 8),
-        ([64.0], 0, {}, ClusterPlan(64, 0.5, 4, 0.01, 0, 4, 4), 160),
-        ([4.0, 8.0], 0, {}, ClusterPlan(12, 0.5, 3, 0.01, 0, 4, 1), 48),
-        ([2.0], 0, {"num_workers": 8, "intra_op_threads": 2}, ClusterPlan(8, 0.125, 1, 0.01, 0, 1, 2), 18),
-        ([1.0], 0, {}, ClusterPlan(1, 0.5, 1, 0.01, 0, 1, 1), 4),
-        ([16.0, 16.0], 4, {}, ClusterPlan(32, 1.0, 4, 0.0, 1, 2, 4), 80),
+        ([{"CPU": 2.0}], False, ClusterPlan(1, 2, 2, 0)),
+        ([{"CPU": 64.0}], False, ClusterPlan(4, 16, 16, 0)),
+        ([{"CPU": 4.0}, {"CPU": 8.0}, {"memory": 1.0}], False, ClusterPlan(3, 4, 4, 0)),
+        ([{"CPU": 1.0}], False, ClusterPlan(1, 1, 1, 0)),
+        ([{"CPU": 0.0, "GPU": 1.0}], True, ClusterPlan(1, 1, 0, 1)),
+        ([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 32.0, "GPU": 2.0}, {"CPU": 64.0}], True, ClusterPlan(4, 8, 8, 1)),
     ],
 )
-def test_half_of_the_cores_decode_without_gpus_and_all_of_them_with_gpus(cores, gpus, given, plan, ahead):
-    found = ClusterPlan.of(cores, gpus, ScoreOptions(**given))
-    assert found == plan
-    assert found.ahead(2) == ahead
-    assert found.decoders * found.decoder_cpus + found.sessions * found.session_cpus <= sum(cores)
+def test_workers_divide_cores_and_gpus(nodes, on_gpus, plan):
+    assert ClusterPlan.of(nodes, on_gpus=on_gpus) == plan
 
 
-def test_the_queue_returns_a_lost_batch_again_and_holds_later_ones_back():
-    one, two = [[ImageRef(name, name.encode())] for name in "ab"]
-
-    async def story() -> None:
-        queue = BatchQueue([one, two], ahead=1)
-        assert [await queue.take(0), await queue.take(0)] == [(one, 0), (one, 1)]
-        early = asyncio.create_task(queue.take(1))
-        await asyncio.sleep(0)
-        assert not early.done()
-        await queue.remove(0)
-        assert await early == (two, 0)
-
-    asyncio.run(story())
+def test_a_part_whose_worker_died_is_decoded_in_subprocesses_unless_its_node_was_lost():
+    part = Part(3, [ImageRef("a.jpg", b"a.jpg")])
+    assert _again(part, node_is_alive=False) == part._replace(losses=1)
+    assert _again(part, node_is_alive=True) == part._replace(losses=1, isolated=True)
+    with pytest.raises(EngineError, match=r"11 workers in a row were lost over the part from a\.jpg to a\.jpg"):
+        _again(part._replace(losses=10), node_is_alive=False)

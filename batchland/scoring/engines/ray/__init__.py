@@ -1,15 +1,11 @@
-"""Score with Ray Data, on this machine or on a cluster: decode in tasks, infer in a pool of actors, rows back in order.
+"""Score with Ray, on this machine or on a cluster: workers score whole parts with the local engine and write them.
 
-The driver (scoring/score.py) keeps listing, parts, resuming and the output. Here batches of images become rows, by the
-functions that the local engine uses.
+The driver (scoring/score.py) keeps listing, resuming and the output. No pixels and no rows travel through it.
 
-    driver   a window of batches of names -> BatchQueue, an actor on the driver's node
-    read     n, n + 1, ...                               one task
-    decode   n -> pixels and outcomes                    tasks
-    infer    pixels -> rows                              actors, each with a session
-    driver   rows of n, n + 1, ...                       a bounded number of batches in progress
+    driver   names of a part's images -> worker          a bounded number of parts in progress
+    worker   reads, decodes, infers, writes the part     an actor with the local engine, on some cores or a GPU
+    driver   <- number of rows, failures, digests
 
-environment.py comes before `import ray`; engine.py is the engine; cluster_plan.py divides the cores; batch_queue.py
-holds the batches in progress; stages.py runs on the nodes; pipeline.py makes a Ray data set of the stages; results.py
-takes its rows.
+environment.py comes before `import ray`; start.py starts or joins Ray; cluster_plan.py divides cores and GPUs;
+worker.py runs on the nodes; pool.py hands out parts and replaces lost workers; engine.py is the engine.
 """

@@ -1,45 +1,34 @@
-"""The Ray engine: start or join Ray, open a first session, hand out batches and take their rows."""
+"""The Ray engine: open the model on the cluster, hand out parts, and take note of what the workers have written."""
 
-import logging
-import os
-import signal
-import socket
-import threading
-import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from itertools import islice
+from math import ceil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
+import pyarrow as pa
 import ray
 
-from batchland.errors import DeviceError, EngineError, InputError, UsageError
-from batchland.images.loader import MAX_HANGING, next_refs
-from batchland.images.sources.refs import ImageRef
+from batchland.errors import BatchlandError, DeviceError, EngineError
 from batchland.models.contract import read_model
 from batchland.models.session import OpenModel
-from batchland.scoring.engines.engine import Scored
-from batchland.scoring.engines.ray.batch_queue import BatchQueue
+from batchland.predictions.parts import Entry, PartSpec, PartSummary
+from batchland.predictions.schema import WrittenFile
+from batchland.scoring.engines.engine import MAX_CPU_CALLS, Part, PartEngine, ScoredPart
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
-from batchland.scoring.engines.ray.results import Results, first_line, ray_errors
-from batchland.scoring.engines.ray.stages import ActorHandle, TaskSettings, open_first, unless_error
+from batchland.scoring.engines.ray.pool import ActorHandle, WorkerPool, ray_errors
+from batchland.scoring.engines.ray.start import start_ray
+from batchland.scoring.engines.ray.worker import PartWorker, WorkerSettings
 from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
-from batchland.system.arrow import let_pandas_in
-from batchland.system.cores import usable_cores
-from batchland.system.streams import silence_stderr
 
-WINDOW: Final = 4096
-"""Batches listed at once, for one execution of Ray Data. The driver grows by some 30 KB a batch in an execution."""
-
-_CONNECT_SECONDS: Final = 10.0
+_MAX_LOSSES: Final = 10
+"""Workers that may be lost over one part, each image decoded in a subprocess."""
 
 
-class RayEngine:
-    """A pipeline of Ray Data, on a cluster, on a Ray that the program has started, or on one that ends with the run.
+class RayEngine(PartEngine):
+    """Workers on a cluster, on a Ray that the program has started, or on one that ends with the run.
 
     Raises ModelError if the model cannot be used, DeviceError if `cuda` was asked for and the cluster has none,
     EngineError if the cluster cannot be reached.
@@ -48,16 +37,15 @@ class RayEngine:
     def __init__(self, model: Path, options: ScoreOptions) -> None:
         kind, _, numbers = options.device.partition(":")
         if numbers:
-            raise DeviceError(f"device {options.device}: Ray assigns GPUs to sessions by itself; use device {kind}")
+            raise DeviceError(f"device {options.device}: Ray assigns GPUs to workers by itself; use device {kind}")
         self._path = model
         self._content = read_model(model)
         self._options = options
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        let_pandas_in()
         with ExitStack() as stack:
-            self._start(stack)
+            start_ray(stack, self._options.ray_address, gpus=self._options.device != "cpu")
             self._open()
             self._stack = stack.pop_all()
         return self
@@ -65,126 +53,86 @@ class RayEngine:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    @property
-    def model(self) -> OpenModel:
-        """The model as the first session on the cluster has it."""
-        return self._model
-
-    def _start(self, stack: ExitStack) -> None:
-        if ray.is_initialized():
-            return
-        address = self._options.ray_address or os.environ.get("RAY_ADDRESS") or "local"
-        if address.startswith("ray://"):
-            raise UsageError(f"ray_address {address}: run on a machine of the cluster, with HOST:PORT or auto")
-        _check_answers(address)
-        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address == "local":
-            # Ray's session files. Below /tmp, because paths of sockets must be short.
-            folder = TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
-            settings |= {"num_cpus": usable_cores(), "include_dashboard": False, "_temp_dir": folder.name}
-            settings |= {"num_gpus": 0} if self._options.device == "cpu" else {}
-            stack.callback(folder.cleanup)
-        handler = signal.getsignal(signal.SIGTERM)
-        stack.callback(ray.shutdown)
-        try:
-            with silence_stderr():  # Ray's core announces its log settings there
-                ray.init(address, **settings)
-        except Exception as error:  # of a node that starts too slowly, Ray raises a bare Exception
-            raise EngineError(
-                f"Ray at {address} cannot be used: {first_line(error)}; see `ray status` there"
-            ) from error
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # ray.init has replaced it
-        logging.getLogger("ray").setLevel(logging.CRITICAL)  # errors arrive as exceptions
-        warnings.filterwarnings("ignore", module=r"ray\b")
-
     def _open(self) -> None:
-        """Open a first session on the cluster, to know the model and the device, and plan."""
+        """Open the model in a first worker, to know the device, and plan."""
         options = self._options
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        cores = [node["CPU"] for node in nodes if node.get("CPU")]
-        gpus = 0 if options.device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
-        if not cores:
+        if not any(node.get("CPU", 0) >= 1 for node in nodes):
             raise EngineError("the Ray cluster has no CPUs; see `ray status`")
+        gpus = options.device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes)
         if options.device not in ("auto", "cpu") and not gpus:
             problem = "the Ray cluster has no GPUs"
             raise DeviceError(f"device {options.device} cannot be used here: {problem}", advice="cpu_device")
-        plan = ClusterPlan.of(cores, gpus, options)
-        device = options.device if gpus else "cpu"
         content = ray.put(self._content)
-        settings = TaskSettings(
-            content=content,
-            path=self._path,
-            device=device,
-            threads=plan.threads,
-            batch_size=options.batch_size,
-            options=options,
-            timeout=options.timeout,
-            versions=versions(),
-        )
+        opened = self._plan(content, nodes, options.device if gpus else "cpu")
+        if gpus and opened.device == "cpu":  # device auto, and no GPU works
+            ray.kill(self._first)
+            fallback = opened.fallback
+            opened = self._plan(content, nodes, "cpu")
+        else:
+            fallback = "the Ray cluster has no GPUs" if options.device == "auto" and not gpus else opened.fallback
+        self.model = replace(opened, fallback=fallback)
+
+    def _plan(self, content: "ray.ObjectRef[bytes]", nodes: list[dict[str, float]], device: str) -> OpenModel:
+        """Divide the cluster for that device, and open the model in a first worker."""
+        plan = ClusterPlan.of(nodes, on_gpus=device != "cpu")
+        options = self._options.model_copy(update={"device": device, "model": None, "engine": "local"})
+        settings = WorkerSettings(self._path, options, plan.cores, versions())
+        ahead = _parts_ahead(self._options, self._options.part_size)
+        kind = ray.remote(PartWorker).options(max_restarts=0, max_concurrency=ahead + 4, **plan.resources)
+
+        def create() -> ActorHandle:
+            return kind.remote(settings, content)
+
+        self._first = create()
+        self._pool = WorkerPool(create, plan.workers, ahead)
         with ray_errors():
-            first = ray.remote(open_first).options(num_cpus=plan.session_cpus, num_gpus=plan.session_gpus)
-            opening = first.remote(settings)
-            import batchland.scoring.engines.ray.pipeline  # noqa: F401 - takes seconds, while the session opens
+            opened = ray.get(self._first.opened.remote())
+        if isinstance(opened, BatchlandError):
+            raise opened
+        assert isinstance(opened, OpenModel)
+        return opened
 
-            opened: OpenModel = unless_error(ray.get(opening))
-        fallback = "the Ray cluster has no GPUs" if options.device == "auto" and not gpus else opened.fallback
-        self._model = replace(opened, fallback=fallback)
-        self._plan = plan if self._model.device != "cpu" else ClusterPlan.of(cores, 0, options)
-        self._settings = replace(settings, device=self._model.device.partition(":")[0], threads=self._plan.threads)
+    def score_parts(
+        self, parts: Iterable[tuple[int, Iterable[Entry]]], location: Path | str, spec: PartSpec
+    ) -> Generator[ScoredPart | None, None, None]:
+        """See `PartEngine.score_parts`. Raises what the workers' local engines raise, and EngineError if Ray fails."""
+        self._pool.start(lambda worker: worker.join.remote(location, spec), self._first)
+        todo = (Part(number, entries) for number, entries in parts)
+        with closing(self._pool.run(todo, lambda worker, part: worker.score.remote(part), _again)) as results:
+            yield from results
 
-    def score(
-        self,
-        images: Iterable[ImageRef | None],
-        notes_dir: Path,  # noqa: ARG002 - within the run, Ray finds out which image kills a decoder
-        on_wait: Callable[[], None],
-    ) -> Generator[Scored, None, None]:
-        """See `Engine.score`. Raises ModelError if onnxruntime fails, EngineError if Ray does, InputError as below."""
-        listing = iter(images)
-        batches = iter(lambda: next_refs(listing, self._options.batch_size), [])
-        hanging = 0
-        while window := list(islice(batches, WINDOW)):
-            with closing(self._score_window(window, on_wait)) as window_scored:
-                for scored in window_scored:
-                    hanging = _hanging(scored, hanging)
-                    yield scored
+    @property
+    def unfinished(self) -> tuple[int, int]:
+        """See `PartEngine.unfinished`."""
+        return self._pool.unfinished
 
-    def _score_window(
-        self, batches: list[list[ImageRef]], on_wait: Callable[[], None]
-    ) -> Generator[Scored, None, None]:
-        """One execution of Ray Data."""
-        from batchland.scoring.engines.ray.pipeline import dataset, on_driver_node
+    def stop(self) -> tuple[list[ScoredPart], int]:
+        """See `PartEngine.stop`."""
+        return self._pool.stop()
 
-        ahead = self._plan.ahead(self._options.prefetch_factor)
-        queue: ActorHandle = ray.remote(BatchQueue).options(**on_driver_node()).remote(batches, ahead)
-        results = Results(dataset(queue, len(batches), self._settings, self._model.card.preprocess, self._plan))
-        for expected in range(len(batches)):
-            number, scored = results.next(on_wait)
-            assert number == expected, f"batch {number} came in place of batch {expected}"
-            queue.remove.remote(number)
-            yield unless_error(scored)
-        results.wait_for_end(on_wait)
+    def write_files(self, schema: pa.Schema, parts: list[PartSummary]) -> list[WrittenFile]:
+        """See `PartEngine.write_files`."""
+
+        def write(worker: ActorHandle, part: PartSummary) -> Any:
+            return worker.write_file.remote(schema, part)
+
+        files = [file for file in self._pool.run(parts, write, lambda part, alive: part) if file is not None]  # noqa: ARG005
+        return sorted(files, key=lambda file: file.path)
 
 
-def _check_answers(address: str) -> None:
-    """Raise EngineError if nothing listens at HOST:PORT: Ray would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-        except OSError as error:
-            reason = error.strerror or "no answer"
-            raise EngineError(f"Ray at {address} cannot be used: {reason}; see `ray status` there") from error
+def _parts_ahead(options: ScoreOptions, part_size: int) -> int:
+    """Parts that a worker has at once: the one that it writes, and those that its pipeline reaches into."""
+    batches = ceil(part_size / options.batch_size)
+    return 2 + ceil((options.prefetch_factor + MAX_CPU_CALLS + 1) / batches)
 
 
-def _hanging(scored: Scored, before: int) -> int:
-    """How many images in a row hung while reading, `before` and in these. Raises InputError after MAX_HANGING."""
-    messages = scored.rows.column("error_message").to_pylist()
-    if not all((message or "").startswith("not read within") for message in messages):
-        return 0
-    if before + len(messages) >= MAX_HANGING:
-        raise InputError(
-            f"{before + len(messages)} images in a row were not read within their timeout: their storage does not "
-            f"answer; finished parts are kept, run the same command again when it does"
+def _again(part: Part, node_is_alive: bool) -> Part:
+    """A part whose worker was lost. If only the process died, one of the images may be the cause."""
+    if part.losses >= _MAX_LOSSES:
+        first, *_, last = [entry.name for entry in part.entries] * 2
+        raise EngineError(
+            f"{part.losses + 1} workers in a row were lost over the part from {first} to {last}, with each image "
+            f"decoded in a subprocess; finished parts are kept, check that the nodes have enough memory"
         )
-    return before + len(messages)
+    return part._replace(isolated=part.isolated or node_is_alive, losses=part.losses + 1)

@@ -12,7 +12,7 @@ _VARIABLES: Final = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
 }
-_PACKAGES: Final = ("ray", "pandas", "fsspec")
+_PACKAGES: Final = ("ray",)
 
 
 def prepare_import() -> None:

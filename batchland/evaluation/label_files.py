@@ -1,0 +1,256 @@
+"""Read the true classes of images, block by block, from class folders or a table.
+
+labels = read_labels(Path("labels.csv"), image_root="/photos")
+for block in labels.blocks():
+    print(block.images, block.names)
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.errors import UsageError
+from batchland.evaluation.labels import enumerate_names
+from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
+
+LabelKind = Literal["folder", "csv", "parquet"]
+
+_BLOCK_ROWS: Final = 131_072
+_CSV_BLOCK_BYTES: Final = 16 * 1024**2
+
+
+class LabelBlock(NamedTuple):
+    """Some labelled images; all arrays of the same length."""
+
+    images: pa.Array
+    """Names below the root, `/` separated."""
+    names: pa.Array
+    """Class names."""
+    doubtful: pa.Array
+    """Whether the file does not have an image's extension, so that it counts only if it was predicted."""
+    own: list[pa.Array]
+    """The table's other columns."""
+
+
+class Labels(Protocol):
+    """Labels to be read once. An image may occur in several rows."""
+
+    source: str
+    kind: LabelKind
+    own: pa.Schema
+    """Columns of a table besides image and label."""
+    folders: tuple[str, ...]
+    """All class folders, those without an image included."""
+    loose_images: int
+    """Images outside the class folders; known after the last block."""
+    blank_labels: int
+    """Rows of a table with an empty label; known after the last block."""
+
+    def blocks(self) -> Iterator[LabelBlock]:
+        """The labels. Raises UsageError."""
+        ...
+
+
+def read_labels(source: Path, image_root: str) -> Labels:
+    """Open a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`.
+
+    image_root: removed from absolute image paths in a table. Raises UsageError.
+    """
+    if source.is_dir():
+        return _Folders(source)
+    if not source.exists():
+        raise UsageError(f"{source}: does not exist; give a folder of class folders, or a CSV or Parquet file")
+    if not source.is_file():
+        raise UsageError(f"{source}: is not a regular file; give a folder of class folders, or a CSV or Parquet file")
+    if source.suffix.lower() in (".parquet", ".pq"):
+        return _Parquet(source, image_root)
+    return _Csv(source, image_root)
+
+
+class _Folders:
+    """Class folders."""
+
+    kind: LabelKind = "folder"
+    own = pa.schema([])
+    blank_labels = 0
+
+    def __init__(self, root: Path) -> None:
+        self.source = str(root)
+        self.loose_images = 0
+        entries = (entry for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+        self.folders = tuple(sorted(entry.name for entry in entries))
+        if not self.folders:
+            raise UsageError(f"{root}: holds no class folders; give a folder with one folder per class, or a table")
+        self._root = root
+
+    def blocks(self) -> Iterator[LabelBlock]:
+        self.loose_images = 0
+        listed = self._images()
+        while rows := list(islice(listed, _BLOCK_ROWS)):
+            names, folders, doubtful = (list(column) for column in zip(*rows, strict=True))
+            yield LabelBlock(pa.array(names, pa.string()), pa.array(folders, pa.string()), pa.array(doubtful), [])
+
+    def _images(self) -> Iterator[tuple[str, str, bool]]:
+        for ref in list_images(self._root, all_files=True, follow_links=True):
+            if ref.error:
+                raise UsageError(f"{self._root / ref.name}: {ref.error[1]}; labels must be readable as a whole")
+            folder, _, rest = ref.name.partition("/")
+            is_image = os.path.splitext(ref.name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
+            if rest:
+                yield ref.name, folder, not is_image
+            elif is_image:
+                self.loose_images += 1
+
+
+class _Table:
+    """A table with the columns `image` and `label`, and others."""
+
+    kind: LabelKind
+    folders: tuple[str, ...] = ()
+    loose_images = 0
+
+    def __init__(self, source: Path, image_root: str) -> None:
+        self.source = str(source)
+        self.blank_labels = 0
+        self._path, self._prefix = source, image_root.rstrip("/") + "/"
+        self.own = self._own_columns()
+
+    def blocks(self) -> Iterator[LabelBlock]:
+        self.blank_labels = 0
+        for batch in self._batches(["image", "label", *self.own.names]):
+            yield self._block(batch)
+
+    def _own_columns(self) -> pa.Schema:
+        raise NotImplementedError
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        raise NotImplementedError
+
+    def _block(self, batch: pa.RecordBatch) -> LabelBlock:
+        try:
+            images, names = (batch[name].cast(pa.string()) for name in ("image", "label"))
+        except pa.ArrowException as error:
+            raise UsageError(f"{self.source}: images and labels must be text ({_first_line(error)})") from error
+        if images.null_count or (len(images) and pc.any(pc.equal(images, "")).as_py()):
+            raise UsageError(f"{self.source}: some rows have no image name; every row needs one")
+        below = pc.starts_with(images, self._prefix)
+        if pc.any(below).as_py():
+            images = pc.if_else(below, pc.utf8_slice_codeunits(images, len(self._prefix)), images)
+        if pc.any(pc.starts_with(images, "./")).as_py():
+            images = pc.replace_substring_regex(images, r"^(\./)+", "")
+        own = [batch[name] for name in self.own.names]
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(names), ""), fill_value=True)
+        if blank.true_count:
+            self.blank_labels += blank.true_count
+            filled = pc.invert(blank)
+            images, names, *own = (column.filter(filled) for column in (images, names, *own))
+        return LabelBlock(images, names, pa.repeat(pa.scalar(value=False), len(images)), own)
+
+
+class _Parquet(_Table):
+    kind: LabelKind = "parquet"
+
+    def _own_columns(self) -> pa.Schema:
+        import pyarrow.parquet as pq
+
+        try:
+            schema = pq.read_schema(self._path)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(error) from error
+        _check_columns(self._path, schema.names)
+        return _own(schema)
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(_BLOCK_ROWS, columns=columns):
+                    own = [_plain(batch[name], kind) for name, kind in zip(self.own.names, self.own.types, strict=True)]
+                    yield pa.record_batch([batch["image"], batch["label"], *own], names=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> UsageError:
+        return UsageError(f"{self._path}: cannot be read as Parquet ({_first_line(error)})")
+
+
+class _Csv(_Table):
+    """Its own columns are text, since any row may hold anything."""
+
+    kind: LabelKind = "csv"
+
+    def _own_columns(self) -> pa.Schema:
+        try:
+            with self._path.open(encoding="utf-8-sig") as file:
+                header = file.readline().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+        self._delimiter = Counter({sign: header.count(sign) for sign in (",", ";", "\t")}).most_common(1)[0][0]
+        names = [name.strip('"') for name in header.split(self._delimiter)]
+        _check_columns(self._path, names)
+        return _own(pa.schema([(name, pa.string()) for name in names]))
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        from pyarrow import csv
+
+        try:
+            yield from csv.open_csv(
+                self._path,
+                read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+                parse_options=csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+                convert_options=csv.ConvertOptions(
+                    include_columns=columns,
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    strings_can_be_null=False,
+                ),
+            )
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> UsageError:
+        return UsageError(f"{self._path}: cannot be read as CSV ({_first_line(error)})")
+
+
+def _own(schema: pa.Schema) -> pa.Schema:
+    """The columns besides image and label that can be own columns: of a simple type, each name once."""
+    fields = [
+        pa.field(field.name, pa.string() if _is_text(field.type) else field.type)
+        for field in schema
+        if field.name not in ("image", "label") and field.name and schema.names.count(field.name) == 1
+    ]
+    return pa.schema([field for field in fields if field.type == pa.string() or pa.types.is_primitive(field.type)])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def _plain(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    return column if column.type == kind else column.cast(kind)
+
+
+def _check_columns(source: Path, found: Sequence[str]) -> None:
+    repeated = [name for name in ("image", "label") if found.count(name) > 1]
+    if repeated:
+        raise UsageError(f"{source}: has {found.count(repeated[0])} columns {repeated[0]!r}; keep one")
+    missing = [name for name in ("image", "label") if name not in found]
+    if missing:
+        raise UsageError(
+            f"{source}: has no column {' and no column '.join(map(repr, missing))}, it has "
+            f"{enumerate_names(list(found))}; labels need the columns 'image' and 'label'"
+        )
+    if {"status", "probability"} <= set(found):  # predictions compared with themselves would be perfect
+        raise UsageError(f"{source}: holds predictions, not true labels; give class folders or a table of labels")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

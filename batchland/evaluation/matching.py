@@ -1,0 +1,423 @@
+"""Match predictions with labels by image name, for any number of images.
+
+Both sides are sorted together by name, on disk where they are large; equal names are then neighbours. The result is
+sorted back into the order of the predictions.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from tempfile import TemporaryFile
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.errors import UsageError
+from batchland.evaluation.intervals import Ints
+from batchland.evaluation.label_files import Labels
+from batchland.evaluation.labels import (
+    enumerate_names,
+    match_classes,
+    unknown_classes_message,
+)
+from batchland.evaluation.sorting import sorted_batches
+from batchland.models.card import ClassName
+
+EXAMPLES: Final = 10
+"""Most names listed where images are counted."""
+EXAMINED: Final = 10_000
+"""Most names examined to find out why nothing matches."""
+_SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
+_PREDICTION, _LABEL, _DOUBTFUL = 0, 1, 2
+"""Kinds of rows that are sorted together."""
+_NAMES: Final = pa.schema(
+    [
+        ("name", pa.string()),
+        ("image", pa.string()),  # null where it is the name
+        ("kind", pa.int8()),
+        ("row", pa.int64()),
+        ("class", pa.int32()),
+    ]
+)
+_IMAGES: Final = pa.schema([("image", pa.string()), ("class_index", pa.int32())])
+MATCHES: Final = pa.schema([("row", pa.int64()), ("class_index", pa.int32())])
+"""Columns of matches, besides the labels' own columns. row: of the predictions, from 0."""
+
+
+class _ComposedNamesCollideError(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """What to match: predicted names, labels, and how."""
+
+    source: str
+    """Name of the predictions, for messages."""
+    names: Callable[[], Iterable[pa.Array]]
+    """Gives the predicted images' names in order; called once or twice."""
+    labels: Callable[[], Labels]
+    """Opens the labels."""
+    classes: tuple[ClassName, ...]
+    strip_prefix: str = ""
+    ignore_unknown: bool = False
+
+    def run(self) -> "Matches":
+        """Match. Raises UsageError if a class is unknown (unless ignored) or no image matches."""
+        try:
+            return _Run(self, self.labels(), compose=True).matches()
+        except _ComposedNamesCollideError:  # some names differ in nothing but their Unicode form
+            return _Run(self, self.labels(), compose=False).matches()
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Predicted images with a label, in the order of the predictions, and the account of all others."""
+
+    batches: Iterator[pa.RecordBatch]
+    """Of MATCHES and the labels' own columns; can be read once."""
+    own: pa.Schema
+    account: dict[str, Any]
+    """The fields of LabelAccount, except scored and failed."""
+    fingerprint: str
+    labels: Labels
+
+
+@dataclass
+class _Found:
+    """What the sorted names have shown so far."""
+
+    predicted: int = 0
+    labelled: int = 0
+    unlabelled: int = 0
+    unpredicted: int = 0
+    both: int = 0
+    """Predicted images with a label, of unknown classes, too."""
+    by_name: Counter[int] = field(default_factory=Counter)
+    """Labelled images by number of the class name."""
+    unlabelled_first: "_First" = field(default_factory=lambda: _First())
+    unpredicted_first: "_First" = field(default_factory=lambda: _First())
+
+
+class _First:
+    """The names of the EXAMPLES smallest rows."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, str]] = []
+
+    def add(self, rows: Ints, names: pa.Array) -> None:
+        chosen = np.argsort(rows, kind="stable")[:EXAMPLES]
+        found = zip(rows[chosen].tolist(), names.take(pa.array(chosen)).to_pylist(), strict=True)
+        self._rows = sorted([*self._rows, *found])[:EXAMPLES]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for _, name in self._rows)
+
+
+class _Run:
+    """One attempt to match."""
+
+    def __init__(self, matcher: Matcher, labels: Labels, *, compose: bool) -> None:
+        self._matcher, self._labels, self._compose = matcher, labels, compose
+        self._class_names: dict[str, int] = {}
+        self._some_predicted: list[str] = []
+        self._some_labelled: list[str] = []
+        self._found = _Found()
+        self._schema = pa.unify_schemas(
+            [_NAMES, pa.schema([(f"own{i}", each.type) for i, each in enumerate(labels.own)])]
+        )
+        prefix = "[^/]*".join(map(re.escape, matcher.strip_prefix.split("*")))
+        self._prefix = f"^{prefix}" if matcher.strip_prefix else ""
+        self._plain = True
+        """Whether all predicted names are those of the predictions."""
+
+    def matches(self) -> Matches:
+        rows = sorted_batches(self._schema, chain(self._predictions(), self._label_rows()), [("name", "ascending")])
+        own = self._labels.own
+        schema = pa.schema([*MATCHES, *((f"own{i}", each.type) for i, each in enumerate(own))])
+        fingerprint = _Fingerprint([name.label for name in self._matcher.classes])
+        ordered = sorted_batches(schema, self._matched(rows, fingerprint, schema), [("row", "ascending")])
+        first = next(ordered, None)  # now all names have been seen
+        found, labels = self._found, self._labels
+        by_name = {name: found.by_name[number] for name, number in self._class_names.items()}
+        match = match_classes([name for name, images in by_name.items() if images], self._matcher.classes)
+        if not found.both:
+            raise self._nothing_matches()
+        if match.unknown and (first is None or not self._matcher.ignore_unknown):
+            message = unknown_classes_message(labels.source, match.unknown, self._matcher.classes)
+            if self._matcher.ignore_unknown:
+                raise UsageError(message)
+            raise UsageError(message, advice="ignore_unknown_classes")
+        assert first is not None
+        present = set(match.index.values())
+        account = {
+            "predicted": found.predicted,
+            "labelled": found.labelled,
+            "unlabelled": found.unlabelled,
+            "unlabelled_examples": found.unlabelled_first.names,
+            "unpredicted": found.unpredicted,
+            "unpredicted_examples": found.unpredicted_first.names,
+            "missing_classes": tuple(
+                name.label for number, name in enumerate(self._matcher.classes) if number not in present
+            ),
+            "unknown_classes": {name: by_name[name] for name in match.unknown},
+            "renamed_classes": match.renamed,
+            "empty_folders": tuple(name for name in labels.folders if not by_name.get(name)),
+            "loose_images": labels.loose_images,
+            "blank_labels": labels.blank_labels,
+        }
+        batches = (
+            pa.RecordBatch.from_arrays(batch.columns, names=[*MATCHES.names, *own.names])
+            for batch in chain([first], ordered)
+        )
+        return Matches(batches, own, account, fingerprint.hexdigest(), labels)
+
+    def _predictions(self) -> Iterator[pa.RecordBatch]:
+        row = 0
+        for images in self._matcher.names():
+            names = pc.replace_substring_regex(images, self._prefix, "") if self._prefix else images
+            if len(self._some_predicted) < EXAMINED:
+                self._some_predicted += names[: EXAMINED - len(self._some_predicted)].to_pylist()
+            yield self._batch(self._composed(names), images, _PREDICTION, row)
+            row += len(images)
+        self._found.predicted = row
+
+    def _label_rows(self) -> Iterator[pa.RecordBatch]:
+        row = 0
+        for block in self._labels.blocks():
+            if len(self._some_labelled) < EXAMINED:
+                self._some_labelled += block.images[: EXAMINED - len(self._some_labelled)].to_pylist()
+            encoded = block.names.dictionary_encode()
+            numbers = [
+                self._class_names.setdefault(name, len(self._class_names)) for name in encoded.dictionary.to_pylist()
+            ]
+            classes = pa.array(numbers, pa.int32()).take(encoded.indices)
+            kinds = pc.if_else(block.doubtful, pa.scalar(_DOUBTFUL, pa.int8()), pa.scalar(_LABEL, pa.int8()))
+            yield self._batch(self._composed(block.images), block.images, kinds, row, classes, block.own)
+            row += len(block.images)
+
+    def _composed(self, names: pa.Array) -> pa.Array:
+        if not self._compose or pc.all(pc.string_is_ascii(names)).as_py() is not False:
+            return names
+        return pc.utf8_normalize(names, form="NFC")
+
+    def _batch(
+        self,
+        names: pa.Array,
+        images: pa.Array,
+        kind: int | pa.Array,
+        row: int,
+        classes: pa.Array | None = None,
+        own: Sequence[pa.Array] = (),
+    ) -> pa.RecordBatch:
+        size = len(names)
+        changed = None if names is images else pc.not_equal(names, images)
+        if changed is None or not pc.any(changed).as_py():
+            images = pa.nulls(size, pa.string())
+        else:
+            images = pc.if_else(changed, images, pa.scalar(None, pa.string()))
+            self._plain &= classes is not None  # of labels, any name will do
+        columns = [
+            names,
+            images,
+            pa.repeat(pa.scalar(kind, pa.int8()), size) if isinstance(kind, int) else kind,
+            pa.array(np.arange(row, row + size)),
+            pa.nulls(size, pa.int32()) if classes is None else classes,
+            *(own or [pa.nulls(size, each.type) for each in self._labels.own]),
+        ]
+        return pa.record_batch(columns, schema=self._schema)
+
+    def _matched(
+        self, batches: Iterator[pa.RecordBatch], fingerprint: "_Fingerprint", schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """The pairs of a prediction and a label among the sorted rows; counts the others."""
+        index = None
+        with TemporaryFile() as file, pa.ipc.new_stream(file, _IMAGES) as by_name:
+            for batch in _whole_groups(batches):
+                index = self._index() if index is None else index  # all class names are known now
+                taken = self._examine(batch, index)
+                if not len(taken):
+                    continue
+                images, classes = pc.coalesce(taken["image"], taken["name"]), taken["class"]
+                if self._plain:
+                    fingerprint.add(images, classes)
+                else:
+                    by_name.write_batch(pa.record_batch([images, classes], schema=_IMAGES))
+                yield pa.record_batch([taken["row"], classes, *taken.columns[5:]], schema=schema)
+            if not self._plain:
+                by_name.close()
+                file.seek(0)
+                for batch in sorted_batches(_IMAGES, pa.ipc.open_stream(file), [("image", "ascending")]):
+                    fingerprint.add(batch["image"], batch["class_index"])
+
+    def _examine(self, batch: pa.RecordBatch, index: Ints) -> pa.RecordBatch:
+        """The rows of predictions that have a label, with the class and own columns of the label."""
+        kind = batch["kind"].to_numpy()
+        row = batch["row"].to_numpy()
+        group = _groups(batch["name"])
+        sizes = int(group[-1]) + 1
+        is_prediction = kind == _PREDICTION
+        predictions = np.bincount(group[is_prediction], minlength=sizes)
+        counted = ~is_prediction & ((kind == _LABEL) | (predictions[group] > 0))
+        labels = np.bincount(group[counted], minlength=sizes)
+        if predictions.max() > 1:
+            self._check_predictions(batch, group, is_prediction, predictions, labels)
+        label_of = np.full(sizes, -1)
+        at = np.flatnonzero(counted)
+        if labels.max() > 1:
+            at = at[np.argsort(-row[at])]
+        label_of[group[at]] = at  # the label of the smallest row
+        class_of = np.full(sizes, -1)
+        numbers = pc.fill_null(batch["class"], -1).to_numpy()
+        labelled = label_of >= 0
+        if labels.max() > 1:
+            self._check_labels(batch, group, np.sort(at), numbers, label_of)
+        class_of[labelled] = index[numbers[label_of[labelled]]]
+        found = self._found
+        found.labelled += int(labelled.sum())
+        names, counts = np.unique(numbers[label_of[labelled]], return_counts=True)
+        found.by_name.update(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+        self._note(batch, row, np.flatnonzero(is_prediction & ~labelled[group]), found.unlabelled_first, "unlabelled")
+        lonely = label_of[labelled & (predictions == 0) & (class_of >= 0)]
+        self._note(batch, row, lonely, found.unpredicted_first, "unpredicted")
+        taken = np.flatnonzero(is_prediction & (class_of[group] >= 0))
+        found.both += int((is_prediction & labelled[group]).sum())
+        rows, sources = batch.take(pa.array(taken)), batch.take(pa.array(label_of[group[taken]]))
+        columns = [
+            rows["name"], rows["image"], rows["kind"], rows["row"],
+            pa.array(class_of[group[taken]].astype(np.int32)), *sources.columns[5:],
+        ]  # fmt: skip
+        return pa.record_batch(columns, schema=batch.schema)
+
+    def _note(self, batch: pa.RecordBatch, row: Ints, at: Ints, first: _First, count: str) -> None:
+        if len(at):
+            setattr(self._found, count, getattr(self._found, count) + len(at))
+            first.add(row[at], batch["name"].take(pa.array(at)))
+
+    def _check_predictions(
+        self,
+        batch: pa.RecordBatch,
+        group: Ints,
+        is_prediction: npt.NDArray[np.bool_],
+        predictions: Ints,
+        labels: Ints,
+    ) -> None:
+        """Raise an error if an image occurs twice, or if several images with a label have one name."""
+        repeated = np.flatnonzero(is_prediction & (predictions[group] > 1))
+        rows = batch.take(pa.array(repeated))
+        images = pc.coalesce(rows["image"], rows["name"])
+        if pc.count_distinct(images).as_py() != len(images):
+            raise UsageError(f"{self._matcher.source}: holds some images twice; score each image once")
+        if self._compose:
+            raise _ComposedNamesCollideError
+        labelled = np.flatnonzero(labels[group[repeated]] > 0)
+        if len(labelled):
+            raise UsageError(
+                f"{self._matcher.source}: without the prefix {self._matcher.strip_prefix}, several images are called "
+                f"{rows['name'][labelled[0]].as_py()!r}; give a table of labels with the images' names as in the "
+                f"predictions"
+            )
+
+    def _check_labels(self, batch: pa.RecordBatch, group: Ints, at: Ints, numbers: Ints, label_of: Ints) -> None:
+        """Raise an error if an image has two labels. at: rows of labels; label_of: the first of each group."""
+        first = label_of[group[at]]
+        if self._compose:
+            images = pc.coalesce(batch["image"], batch["name"])
+            if not images.take(pa.array(at)).equals(images.take(pa.array(first))):
+                raise _ComposedNamesCollideError
+        other = at[numbers[at] != numbers[first]]
+        if not len(other):
+            return
+        names, image = list(self._class_names), batch["name"][int(other[0])].as_py()
+        rows = at[group[at] == group[other[0]]]
+        rows = rows[np.argsort(batch["row"].to_numpy()[rows])]
+        given = [*dict.fromkeys(names[numbers[row]] for row in rows)]
+        raise UsageError(
+            f"{self._labels.source}: {image!r} has {len(given)} different labels: {enumerate_names(given, 5)}; keep one"
+        )
+
+    def _index(self) -> Ints:
+        """Index of the model's class of each number of a class name; -1 for unknown ones."""
+        match = match_classes(self._class_names.keys(), self._matcher.classes)
+        return np.array([match.index.get(name, -1) for name in self._class_names] or [-1], np.int64)
+
+    def _nothing_matches(self) -> UsageError:
+        predictions, labels = self._matcher.source, self._labels.source
+        some, others = self._some_predicted, self._some_labelled
+        if not self._found.labelled:
+            return UsageError(f"{labels}: holds no labelled image; give class folders with images, or a filled table")
+        if not some:
+            return UsageError(f"{predictions}: holds no predictions; there is nothing to evaluate")
+        message = (
+            f"{predictions}: no predicted image has a label: predictions have {some[0]!r}, {labels} has {others[0]!r}"
+        )
+        if prefix := _commonest_prefix(some, others):
+            prefix = _SHARD.sub(r"*\1", prefix)
+            return UsageError(
+                f"{message}; the predictions' names start with {prefix}", advice="strip_prefix", prefix=prefix
+            )
+        if prefix := _commonest_prefix(others, some):
+            return UsageError(
+                f"{message}; the labels' names start with {prefix}: give that folder, or names without it"
+            )
+        return UsageError(f"{message}; labels must name images by their path below the scored folder")
+
+
+class _Fingerprint:
+    """sha256 over images, in order, and their labels; independent of the order of the model's classes."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = pa.array(labels, pa.string())
+        self._sha256 = hashlib.sha256()
+        self._empty = True
+
+    def add(self, images: pa.Array, classes: pa.Array) -> None:
+        """The next images, in the order of their names, and the indices of their classes."""
+        text = pc.binary_join_element_wise("\n", images, "\0", self._labels.take(classes), "")
+        offsets = np.frombuffer(text.buffers()[1], np.int32)
+        start, end = offsets[text.offset], offsets[text.offset + len(text)]
+        self._sha256.update(memoryview(text.buffers()[2])[start + self._empty : end])
+        self._empty = False
+
+    def hexdigest(self) -> str:
+        """Of all images so far."""
+        return self._sha256.hexdigest()
+
+
+def _whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows in other batches, so that rows of one name are in one batch."""
+    held: pa.RecordBatch | None = None
+    for batch in batches:
+        if not len(batch):
+            continue
+        if held is not None:
+            batch = pa.concat_batches([held, batch])
+        last = int(np.searchsorted(_groups(batch["name"]), _groups(batch["name"])[-1]))
+        held = batch[last:]
+        if last:
+            yield batch[:last]
+    if held is not None:
+        yield held
+
+
+def _groups(names: pa.Array) -> Ints:
+    """Number of the group of equal names that each name belongs to, from 0. names: sorted."""
+    changes = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+    groups: Ints = np.r_[0, np.cumsum(changes)]
+    return groups
+
+
+def _commonest_prefix(longer: Sequence[str], shorter: Sequence[str]) -> str:
+    """The most frequent leading folders without which a name of `longer` is in `shorter`; empty if there are none."""
+    known = set(shorter)
+    found = Counter(
+        name[: cut + 1] for name in longer for cut, sign in enumerate(name) if sign == "/" and name[cut + 1 :] in known
+    )
+    return found.most_common(1)[0][0] if found else ""

@@ -1,0 +1,78 @@
+"""The scored images whose first choice is wrong, with the probability that their label is."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from batchland.evaluation.label_errors import CHOICES, SUSPECTED_FROM, LabelledChoices, LabelNoise
+from batchland.evaluation.outcomes import Outcomes
+from batchland.evaluation.schema import MISTAKES, LabelErrors
+from batchland.evaluation.sorting import sorted_batches
+from batchland.evaluation.table_file import TableFile
+
+MOST_IN_MEMORY: Final = 200_000
+"""Rows of the table for the page. The file has all."""
+_ORDER: Final = (("probability", "descending"), ("image", "ascending"))
+_ADDED: Final = ("suspicion", "suspected_label_error", "label_error_probability")
+
+
+class Mistakes:
+    """Collects the mistakes block by block; `finish` judges and sorts them."""
+
+    def __init__(self, own: pa.Schema) -> None:
+        self._schema = pa.schema([*MISTAKES, *own])
+        self._names = [name for name in self._schema.names if name not in _ADDED]
+        fields = [self._schema.field(name) for name in self._names]
+        self._file = TableFile(pa.schema([*fields, ("choices", pa.list_(pa.float32(), CHOICES))]))
+
+    def add(self, outcomes: Outcomes, table: pa.Table) -> None:
+        """Add the mistakes of a block. table: its rows of outcomes.parquet."""
+        wrong = np.flatnonzero(outcomes.ok & ~outcomes.right)
+        if not len(wrong):
+            return
+        choices = np.zeros((len(wrong), CHOICES), np.float32)
+        choices[:, : outcomes.kept] = outcomes.choices[wrong, :CHOICES]
+        column = pa.FixedSizeListArray.from_arrays(pa.array(choices.ravel()), CHOICES)
+        self._file.append(
+            table.select(self._names).take(wrong).append_column("choices", column).cast(self._file.schema)
+        )
+
+    def finish(self, noise: LabelNoise, kept: int) -> tuple[TableFile, pa.Table, LabelErrors]:
+        """The rows of mistakes.parquet; those that a page can show; and how many labels are suspected.
+
+        kept: choices that every scored image has.
+        """
+        file = TableFile(self._schema)
+        shown: list[pa.Table] = []
+        suspected, expected, rows = 0, 0.0, 0
+        judged = self._judged(noise, kept)
+        for batch in sorted_batches(self._schema, judged, _ORDER):
+            table = pa.Table.from_batches([batch], self._schema)
+            file.append(table)
+            mask = batch["suspected_label_error"]
+            suspected += mask.true_count
+            expected += float(batch["label_error_probability"].filter(mask).to_numpy().sum(dtype=np.float64))
+            if rows < MOST_IN_MEMORY:
+                shown.append(table[: MOST_IN_MEMORY - rows])
+            elif suspected < MOST_IN_MEMORY:
+                shown.append(table.filter(mask))
+            rows += len(batch)
+        errors = LabelErrors(mistakes=rows, suspected=suspected, share=expected / suspected if suspected else None)
+        return file.close(), pa.concat_tables([self._schema.empty_table(), *shown]).combine_chunks(), errors
+
+    def _judged(self, noise: LabelNoise, kept: int) -> Iterator[pa.RecordBatch]:
+        for batch in self._file.close().batches():
+            choices = batch["choices"].flatten().to_numpy().reshape(-1, CHOICES)[:, :kept]
+            rank = batch["true_rank"].fill_null(0).to_numpy().astype(np.int64)
+            true = batch["true_probability"].fill_null(float("nan")).to_numpy()
+            probability = noise.error_probabilities(LabelledChoices(choices, rank, true))
+            suspicion = batch["probability"].to_numpy() - np.nan_to_num(true)
+            added = (
+                pa.array(suspicion.astype(np.float32)),
+                pa.array(probability >= SUSPECTED_FROM),
+                pa.array(probability.astype(np.float32)),
+            )
+            columns = dict(zip(_ADDED, added, strict=True)) | {name: batch[name] for name in self._names}
+            yield pa.record_batch([columns[name] for name in self._schema.names], schema=self._schema)

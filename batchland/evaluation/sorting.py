@@ -1,0 +1,87 @@
+"""Sort record batches of any number of rows: few in memory, many with DuckDB, which uses temporary files."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from itertools import chain
+from typing import Final, Literal
+
+import pyarrow as pa
+
+from batchland.system.cores import usable_cores
+
+Order = Sequence[tuple[str, Literal["ascending", "descending"]]]
+
+ROWS_IN_MEMORY: Final = 400_000
+"""Most rows that are sorted without DuckDB, where it is installed."""
+MEMORY: Final = "600MB"
+"""Most memory of one sort by DuckDB."""
+_OUTPUT_ROWS: Final = 131_072
+_log: Final = logging.getLogger("batchland")
+
+
+def sorted_batches(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], order: Order, rows_in_memory: int = ROWS_IN_MEMORY
+) -> Iterator[pa.RecordBatch]:
+    """The rows in order, strings by their bytes. Raises what `batches` raises.
+
+    Without DuckDB, all rows are sorted in memory, whatever their number; a warning says so.
+    """
+    first, rows = [], 0
+    source = iter(batches)
+    for batch in source:
+        first.append(batch)
+        rows += len(batch)
+        if rows > rows_in_memory:
+            break
+    if rows <= rows_in_memory:
+        return _in_memory(schema, first, order)
+    if find_spec("duckdb") is None:
+        _log.warning(
+            "more than %s rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory stays flat",
+            f"{rows_in_memory:,}",
+        )
+        return _in_memory(schema, [*first, *source], order)
+    return _by_duckdb(schema, chain(first, source), order)
+
+
+def _in_memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:
+    table = pa.Table.from_batches(batches, schema)
+    large = pa.schema([field.with_type(_large(field.type)) for field in schema])  # offsets of 2 GiB and more
+    for batch in table.cast(large).sort_by(list(order)).to_batches(_OUTPUT_ROWS):
+        yield batch.cast(schema)
+
+
+def _large(kind: pa.DataType) -> pa.DataType:
+    return pa.large_string() if kind == pa.string() else kind
+
+
+def _by_duckdb(schema: pa.Schema, batches: Iterable[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:
+    import duckdb  # slow to import
+
+    failed: list[BaseException] = []
+
+    def guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    keys = ", ".join(f'"{name}" {direction.removesuffix("ending")}' for name, direction in order)
+    folder = tempfile.mkdtemp(prefix="batchland-")
+    config = {"temp_directory": folder, "memory_limit": MEMORY, "threads": usable_cores()}
+    try:
+        with duckdb.connect(config=config) as connection:  # type: ignore[arg-type]
+            connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+            rows = pa.RecordBatchReader.from_batches(schema, guarded())
+            for batch in connection.from_arrow(rows).order(keys).to_arrow_reader(_OUTPUT_ROWS):
+                yield batch.cast(schema)
+    except duckdb.Error as error:
+        if failed:  # DuckDB wraps what its input raised
+            raise failed[0] from None
+        raise OSError(f"sorting in {folder} failed: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

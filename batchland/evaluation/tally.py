@@ -1,0 +1,135 @@
+"""What figures need to know about all outcomes, added up block by block."""
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.evaluation.averages import Cells
+from batchland.evaluation.calibration import ROUND_THRESHOLDS, bins_of, round_group
+from batchland.evaluation.counts import KeyCounts, Sample, ScoreCounts, Sums
+from batchland.evaluation.label_errors import CHOICES, FITTED_IMAGES, LabelledChoices
+from batchland.evaluation.matching import EXAMPLES
+from batchland.evaluation.options import EvaluateOptions
+from batchland.evaluation.outcomes import Outcomes
+from batchland.evaluation.schema import FailureGroup
+
+SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).eps)
+"""Of the true class, in the log loss."""
+
+
+class Tally:
+    """Sums and counts over outcomes; `add` takes one block after another."""
+
+    def __init__(self, classes: int, options: EvaluateOptions) -> None:
+        self.classes = classes
+        self.images = self.scored = 0
+        self.kept: int | None = None
+        """Choices that every scored image has; None before the first scored one."""
+        self.ranks = np.zeros(1, np.int64)
+        """Scored images by rank of the true class, from 1; [0] holds those beyond the choices kept."""
+        self.failed = np.zeros(classes, np.int64)
+        """Failed images by true class."""
+        self.bins = Sums(options.bins)
+        """By equal-width bin of the probability."""
+        self.by_truth, self.by_prediction = Sums(classes), Sums(classes)
+        self.round = Sums(len(ROUND_THRESHOLDS) + 1)
+        """By the number of round thresholds that the probability reaches."""
+        self.squared_error = 0.0
+        """Of the first choice's probability against being right."""
+        self.log_loss = np.zeros(2)
+        """Sums of the smallest and largest value that the choices kept allow; equal where they hold the true class."""
+        self.brier = np.zeros(2)
+        self.complete = True
+        """Whether the probabilities of all classes are known of all scored images."""
+        self.scores = ScoreCounts()
+        """First choices by predicted class, probability and whether they are right."""
+        self._confusion = KeyCounts()
+        self._failures: dict[str, tuple[int, list[str]]] = {}
+        self._sample = Sample(FITTED_IMAGES, options.seed)
+
+    def add(self, outcomes: Outcomes) -> None:
+        """Add a block."""
+        ok = outcomes.ok
+        self.images += len(ok)
+        self._add_failures(outcomes)
+        if not ok.any():
+            return
+        self.scored += int(ok.sum())
+        self.kept = outcomes.kept if self.kept is None else min(self.kept, outcomes.kept)
+        truth, predicted, rank = outcomes.truth[ok], outcomes.predicted[ok], outcomes.true_rank[ok]
+        chosen = outcomes.probability[ok]
+        probability, right = chosen.astype(np.float64), truth == predicted
+        self._confusion.add(truth * self.classes + predicted)
+        self.scores.add(predicted, chosen, right)
+        self.bins.add(bins_of(probability, len(self.bins.images)), probability, right)
+        self.by_truth.add(truth, probability, right)
+        self.by_prediction.add(predicted, probability, right)
+        self.round.add(round_group(chosen), probability, right)
+        ranks = np.bincount(rank, minlength=len(self.ranks))
+        ranks[: len(self.ranks)] += self.ranks
+        self.ranks = ranks
+        self.squared_error += float(((probability - right) ** 2).sum())
+        self._add_proper_scores(outcomes)
+        entering = np.flatnonzero(ok)[self._sample.add(len(chosen))]
+        choices = np.zeros((len(entering), CHOICES), np.float32)
+        choices[:, : outcomes.kept] = outcomes.choices[entering, :CHOICES]
+        self._sample.keep(choices, outcomes.true_rank[entering], outcomes.true_probability[entering])
+
+    @property
+    def cells(self) -> Cells:
+        """The confusion matrix."""
+        codes, images = self._confusion.result()
+        return Cells(codes // self.classes, codes % self.classes, images, self.classes)
+
+    @property
+    def right(self) -> int:
+        """Scored images whose first choice is right."""
+        return int(self.by_truth.right.sum())
+
+    @property
+    def sample(self) -> LabelledChoices:
+        """A random sample of the scored images."""
+        if not self._sample.columns:
+            return LabelledChoices(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        choices, rank, probability = self._sample.columns
+        return LabelledChoices(choices[:, : self.kept], rank, probability)
+
+    @property
+    def failures(self) -> tuple[FailureGroup, ...]:
+        """Failed images by error code, the most frequent first."""
+        return tuple(
+            FailureGroup(error_code=code, images=images, examples=tuple(examples))
+            for code, (images, examples) in sorted(self._failures.items(), key=lambda item: (-item[1][0], item[0]))
+        )
+
+    def _add_failures(self, outcomes: Outcomes) -> None:
+        failed = ~outcomes.ok
+        if not failed.any():
+            return
+        self.failed += np.bincount(outcomes.truth[failed], minlength=self.classes)
+        mask = pa.array(failed)
+        codes, images = outcomes.error_codes.filter(mask).fill_null("unknown"), outcomes.images.filter(mask)
+        for code, count in Counter(codes.to_pylist()).items():
+            before, examples = self._failures.get(code, (0, []))
+            if len(examples) < EXAMPLES:
+                examples = [*examples, *images.filter(pc.equal(codes, code))[:EXAMPLES].to_pylist()][:EXAMPLES]
+            self._failures[code] = before + count, examples
+
+    def _add_proper_scores(self, outcomes: Outcomes) -> None:
+        """Add log loss and Brier score, or their bounds where the true class is beyond the choices kept."""
+        ok = outcomes.ok
+        true = outcomes.true_probability[ok].astype(np.float64)
+        squares, kept, complete = outcomes.squares[ok], outcomes.choices[ok], outcomes.complete[ok]
+        self.complete &= bool(complete.all())
+        others = self.classes - outcomes.kept
+        rest = np.maximum(1 - kept.sum(axis=1, dtype=np.float64), 0) if others else np.zeros(len(true))
+        most = np.minimum(rest, kept[:, -1]) if outcomes.kept else rest  # of any class that was not kept
+        beyond = np.isnan(true)
+        for side, (own, unseen) in enumerate(((most, rest**2 / max(others, 1)), (np.zeros(len(true)), rest * most))):
+            found = np.where(beyond, own, true)
+            clipped = np.clip(found, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+            self.log_loss[side] -= np.log(clipped).sum()
+            self.brier[side] += (squares + np.where(complete, 0, unseen) - 2 * found + 1).sum()

@@ -1,0 +1,157 @@
+"""Inventories of S3 buckets: manifest.json with the data files that list a bucket's objects, as CSV, ORC or Parquet.
+
+AWS writes an inventory once a day or a week; it costs far less than listing. The data files lie in the bucket that the
+manifest names, or, for a manifest that was copied, below the folder beside it.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple, cast
+from urllib.parse import unquote_plus
+
+from batchland.errors import BatchlandError, UsageError
+from batchland.images.sources.file_patterns import display_location, open_file
+from batchland.images.sources.folder import kind_by_name
+from batchland.images.sources.refs import Ignored
+from batchland.system.filesystems import open_location
+from batchland.system.urls import is_url
+
+
+class Inventory(NamedTuple):
+    """An inventory's manifest."""
+
+    location: str
+    bucket: str
+    """The bucket that is listed."""
+    kind: str
+    """CSV, ORC or Parquet."""
+    columns: tuple[str, ...]
+    """Of a CSV, which has no header, in lower case without `_`."""
+    files: tuple[str, ...]
+    """Keys of the data files."""
+    data_bucket: str
+
+    @classmethod
+    def of(cls, location: str, content: bytes) -> "Inventory | None":
+        """The inventory that a manifest.json describes; None if it is something else."""
+        try:
+            found = json.loads(content)
+            if not isinstance(found, dict) or "fileFormat" not in found or "sourceBucket" not in found:
+                return None
+            return cls(
+                location,
+                str(found["sourceBucket"]),
+                str(found["fileFormat"]).upper(),
+                tuple(_plain(name) for name in str(found["fileSchema"]).split(",")),
+                tuple(str(file["key"]) for file in found["files"]),
+                str(found["destinationBucket"]).rpartition(":")[2],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ValueError):
+                return None
+            raise UsageError(
+                f"{display_location(location)}: is an inventory without {error}; give the whole one"
+            ) from error
+
+    def images(self, prefix: str, ignored: Ignored, *, all_files: bool) -> Iterator[bytes]:
+        """Keys below `prefix`, less it, that are images by their extension and are not deleted or replaced."""
+        for file in self.files:
+            for key in self._keys(file):
+                if not key.startswith(prefix) or key.endswith("/"):
+                    continue
+                name = key[len(prefix) :].encode()
+                kind = "hidden" if b"/." in name else kind_by_name(name.rpartition(b"/")[2], all_files=all_files)
+                kind = "hidden" if name.startswith(b".") else kind
+                if kind == "file":
+                    yield name
+                else:
+                    ignored.counts[kind] += 1
+
+    def _keys(self, file: str) -> Iterator[str]:
+        read = {"CSV": self._csv, "ORC": _orc, "PARQUET": _parquet}.get(self.kind)
+        if read is None:
+            raise UsageError(
+                f"{display_location(self.location)}: its format {self.kind} is not read; use CSV, ORC or Parquet"
+            )
+        with self._opened(file) as opened:
+            try:
+                yield from read(opened)
+            except BatchlandError:
+                raise
+            except Exception as error:  # the libraries raise almost anything on damaged files
+                reason = str(error).partition("\n")[0]
+                raise UsageError(
+                    f"{display_location(self.location)}: its file {file} cannot be read ({reason})"
+                ) from error
+
+    def _csv(self, file: IO[bytes]) -> Iterator[str]:
+        with io.TextIOWrapper(gzip.open(file), "utf-8", newline="") as text:
+            for row in csv.reader(text):
+                facts = dict(zip(self.columns, row, strict=False))
+                if _is_current(facts.get("islatest"), facts.get("isdeletemarker")):
+                    yield unquote_plus(facts["key"])
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[IO[bytes]]:
+        if not is_url(self.location):
+            with _local(self.location, key) as file:
+                yield file
+            return
+        options = self.location.partition("?")[2]
+        location = open_location(f"s3://{self.data_bucket}/{key}{'?' if options else ''}{options}")
+        with location.filesystem.open_input_file(location.path) as far:
+            yield cast("IO[bytes]", far)
+
+
+@contextmanager
+def _local(manifest: str, key: str) -> Iterator[IO[bytes]]:
+    """A data file beside a manifest that was copied: in its folder, in `data` there or one folder up, or by its key."""
+    folder, name = os.path.dirname(manifest) or ".", key.rpartition("/")[2]  # noqa: PTH120
+    tried = [f"{folder}/{name}", f"{folder}/data/{name}", f"{folder}/../data/{name}", f"{folder}/{key}"]
+    found = next((path for path in tried if os.path.exists(path)), tried[1])  # noqa: PTH110
+    with open_file(found) as file:
+        yield file
+
+
+def _orc(file: IO[bytes]) -> Iterator[str]:
+    from pyarrow.orc import ORCFile
+
+    opened = ORCFile(file)
+    names = {_plain(name): name for name in opened.schema.names}
+    for stripe in range(opened.nstripes):
+        yield from _current(opened.read_stripe(stripe, columns=_wanted(names)), names)
+
+
+def _parquet(file: IO[bytes]) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as opened:
+        names = {_plain(name): name for name in opened.schema_arrow.names}
+        for batch in opened.iter_batches(columns=_wanted(names)):
+            yield from _current(batch, names)
+
+
+def _wanted(names: dict[str, str]) -> list[str]:
+    return [names[name] for name in ("key", "islatest", "isdeletemarker") if name in names]
+
+
+def _current(rows: Any, names: dict[str, str]) -> Iterator[str]:
+    columns = {name: rows.column(names[name]).to_pylist() for name in ("islatest", "isdeletemarker") if name in names}
+    none = [None] * rows.num_rows
+    latest, deleted = columns.get("islatest", none), columns.get("isdeletemarker", none)
+    keys = rows.column(names["key"]).to_pylist()
+    return (key for key, last, gone in zip(keys, latest, deleted, strict=True) if _is_current(last, gone))
+
+
+def _is_current(is_latest: object, is_delete_marker: object) -> bool:
+    return str(is_latest).lower() != "false" and str(is_delete_marker).lower() != "true"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())

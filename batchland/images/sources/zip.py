@@ -1,0 +1,168 @@
+"""Images in zip files: `delivery.zip`, `part-{00..09}.zip`, local or by URL. Nothing is unpacked to disk.
+
+A zip file has its list of members at its end, so listing needs a few requests, and each member is read by itself.
+"""
+
+import os
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import IO, Final, cast
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from batchland.errors import BatchlandError, ImageError
+from batchland.images.sources import refs
+from batchland.images.sources.file_patterns import FilePattern, display_location
+from batchland.images.sources.folder import kind_by_name
+from batchland.images.sources.random_access import Reader, open_files
+from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
+from batchland.system.names import display_name
+
+_LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
+_ENCRYPTED: Final = 0x1
+
+
+class Zips:
+    """Zip files as a Source. Images are named ZIP/MEMBER.
+
+    A file that cannot be read has one row, `unreadable`: ZIP/.
+    """
+
+    countable = False
+    is_sorted = False
+
+    def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
+        self._files = FilePattern(os.fspath(pattern))
+        self.name = display_location(self._files.pattern)
+        self._all_files = all_files
+
+    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
+        """File by file, in the pattern's order, members as stored. Raises UsageError without a first file."""
+        return (ref for file in self.containers(ignored) for ref in self.images_in(file, ignored))
+
+    def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
+        """The files' names. Raises UsageError if the first one is missing."""
+        return iter(self._files.names())
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
+        """The members of one file."""
+        return list_members(container, self._files.locations[container], ignored.counts, all_files=self._all_files)
+
+    def inputs(self) -> Iterable[str]:
+        """All files."""
+        return self._files.locations.values()
+
+    def key(self, ref: ImageRef) -> bytes:
+        """Where the member is, and what the zip file says of it."""
+        return ref.path
+
+    def planned(self, name: str, key: bytes) -> ImageRef:
+        """See `Source.planned`."""
+        return ImageRef(name, key, store=ZipMembers(self._files.location_of(name)))
+
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The image of that name, or all images of ZIP/."""
+        file = self._files.file_of(name)
+        if file is None:
+            return iter([ImageRef(name, b"", ("vanished", "there is no such zip file any more"))])
+        members = list_members(file, self._files.locations[file], Counter(), all_files=True)
+        if name == f"{file}/":
+            return list_members(file, self._files.locations[file], Counter(), all_files=self._all_files)
+        found = next((ref for ref in members if ref.name == name), None)
+        return iter([found or ImageRef(name, b"", ("vanished", "the zip file has no such member any more"))])
+
+
+@dataclass(frozen=True)
+class ZipMembers:
+    """The Store of one file's members.
+
+    `path` holds the offset of the member's header, its size as stored and unpacked in bytes, its method, checksum and
+    time in microseconds.
+    """
+
+    location: str = field(repr=False)
+    """Path or URL of the zip file, possibly with credentials."""
+
+    def read(self, path: bytes) -> ImageFile:
+        """See `Store.read`. Raises ImageError `corrupt`, `truncated`, `too_large` or `unsupported_format`."""
+        offset, packed, size, method, crc, modified_us = map(int, path.split())
+        if max(packed, size) > refs.MAX_FILE_BYTES:
+            raise ImageError("too_large", f"{max(packed, size)} bytes, more than {refs.MAX_FILE_BYTES}")
+        if method not in (ZIP_STORED, ZIP_DEFLATED):
+            what = "encrypted" if method < 0 else f"packed by method {method}; stored and deflated members are read"
+            raise ImageError("unsupported_format", f"the member is {what}")
+        file = open_files.get(self.location)
+        header = file.read_at(offset, _LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+            raise ImageError("corrupt", "the zip file has no header where its list says")
+        names = sum(_LOCAL_HEADER.unpack(header)[-2:])
+        data = file.read_at(offset + _LOCAL_HEADER.size + names, packed)
+        if len(data) < packed:
+            raise ImageError("truncated", f"the zip file ends after {len(data)} of its {packed} bytes")
+        if method == ZIP_DEFLATED:
+            data = _inflated(data, size)
+        if len(data) != size or zlib.crc32(data) != crc:
+            raise ImageError("corrupt", "the member does not have the size and checksum of the zip file's list")
+        return ImageFile(data, size, modified_us)
+
+    def facts(self, path: bytes) -> tuple[int, int]:
+        """See `Store.facts`. Size and time are those of the zip file's list."""
+        _, _, size, _, _, modified_us = map(int, path.split())
+        return size, modified_us
+
+
+def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_files: bool) -> Iterator[ImageRef]:
+    """The images of a zip file, or one ref if it cannot be read."""
+    store = ZipMembers(location)
+    try:
+        reader = Reader(refs.retries.call(lambda: open_files.get(location)))
+        with ZipFile(cast("IO[bytes]", reader)) as archive:
+            members = archive.infolist()
+    except BatchlandError:
+        raise
+    except Exception as error:  # zipfile raises almost anything on damaged files
+        reason = str(error) if isinstance(error, BadZipFile) else getattr(error, "strerror", None) or str(error)
+        yield ImageRef(f"{zip_name}/", b"", ("unreadable", f"the zip file cannot be read: {reason}"))
+        return
+    for member in members:
+        kind = _kind(member, all_files=all_files)
+        if kind == "file":
+            yield ImageRef(f"{zip_name}/{_name(member)}", _facts(member), store=store)
+        elif kind:
+            ignored[kind] += 1
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    """At most one byte more than `size`, so that a small file cannot fill the memory."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except zlib.error as error:
+        raise ImageError("corrupt", f"the member cannot be unpacked: {error}") from error
+
+
+def _facts(member: ZipInfo) -> bytes:
+    method = -1 if member.flag_bits & _ENCRYPTED else member.compress_type
+    try:
+        modified = datetime(*member.date_time, tzinfo=UTC)
+    except ValueError:
+        modified = datetime(1980, 1, 1, tzinfo=UTC)
+    modified_us = int(modified.timestamp()) * 1_000_000
+    facts = (member.header_offset, member.compress_size, member.file_size, method, member.CRC, modified_us)
+    return " ".join(map(str, facts)).encode()
+
+
+def _name(member: ZipInfo) -> str:
+    return display_name(os.fsencode(member.filename.removeprefix("./")))
+
+
+def _kind(member: ZipInfo, *, all_files: bool) -> str:
+    """See `kind_by_name`; empty for a folder, which is not counted."""
+    *folders, name = os.fsencode(member.filename.removeprefix("./")).split(b"/")
+    if member.is_dir():
+        return ""
+    if any(folder.startswith(b".") for folder in folders):
+        return "hidden"
+    return kind_by_name(name, all_files=all_files)

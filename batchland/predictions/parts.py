@@ -1,0 +1,378 @@
+"""Score a listing part by part: which images of a part still need rows, and its rows in storage, whole or unfinished.
+
+A part is a fixed number of consecutive entries of a listing. Each is written by itself, by this process or another one,
+and appears whole. writer.py puts the parts of a run together.
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import pyarrow as pa
+
+from batchland.images.sources.refs import ImageRef
+from batchland.predictions.schema import PREDICTIONS
+from batchland.predictions.storage import Output, open_output
+
+CHECKPOINT_SECONDS: Final = 30.0
+"""An unfinished part is written at this interval, so that a killed run loses at most this much work."""
+_FINGERPRINT_KEY: Final = b"batchland.fingerprint"
+
+
+class KeptRow(NamedTuple):
+    """A known row that takes an image's position in the listing."""
+
+    name: str
+    rows: pa.RecordBatch
+    """A batch with the schema PREDICTIONS."""
+    number: int
+    """Index of the row in `rows`."""
+
+    def is_followed(self, entry: "Entry", distance: int) -> bool:
+        """Whether `entry` is the row `distance` rows after this one, in the same block of rows."""
+        return isinstance(entry, KeptRow) and entry.rows is self.rows and entry.number == self.number + distance
+
+
+Entry = ImageRef | KeptRow
+
+
+class PartSpec(NamedTuple):
+    """How the rows of a run are stored: what another process needs to write some of its parts. Picklable.
+
+    fingerprint: of the run, with everything that determines the rows. part_size: rows per part, a multiple of
+    batch_size, so that a resumed run computes the same batches. row_group_size: rows per row group in a folder of
+    parts; None takes the whole part.
+    """
+
+    fingerprint: str
+    batch_size: int
+    part_size: int
+    schema: pa.Schema = PREDICTIONS
+    row_group_size: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        fingerprint: dict[str, Any],
+        *,
+        batch_size: int,
+        part_size: int,
+        schema: pa.Schema = PREDICTIONS,
+        row_group_size: int | None = None,
+    ) -> Self:
+        """part_size: is rounded up to whole batches."""
+        part_size = -(-part_size // batch_size) * batch_size
+        text = json.dumps(fingerprint | {"part_size": part_size}, sort_keys=True)
+        return cls(text, batch_size, part_size, schema, row_group_size)
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """Of the files of unfinished runs: by it a later run recognises its own parts."""
+        return {_FINGERPRINT_KEY: hashlib.sha256(self.fingerprint.encode()).hexdigest().encode()}
+
+    def is_ours(self, table: pa.Table) -> bool:
+        """Whether a run of the same fingerprint has written that part."""
+        return bool((table.schema.metadata or {}).get(_FINGERPRINT_KEY) == self.metadata[_FINGERPRINT_KEY])
+
+
+class PartSummary(NamedTuple):
+    """What a finished part holds, as read back from storage."""
+
+    number: int
+    rows: int
+    failed_by_code: dict[str, int]
+    names_sha256: bytes
+    """Over the images' names, each followed by a zero byte."""
+    facts_sha256: bytes
+    """Over their names, sizes and modification times."""
+    resumed: int = 0
+    """Images whose rows an interrupted run had left."""
+    kept: int = 0
+    """Rows that were known before."""
+
+    @property
+    def failed(self) -> int:
+        """Number of failed rows."""
+        return sum(self.failed_by_code.values())
+
+
+def summarize(index: int, table: pa.Table) -> PartSummary:
+    """What a stored part holds."""
+    codes = Counter(code for code in table["error_code"].to_pylist() if code is not None)
+    facts = hashlib.sha256(b"".join(repr(fact).encode() for fact in _facts(table)))
+    return PartSummary(index, table.num_rows, dict(codes), names_digest(table["image"].to_pylist()), facts.digest())
+
+
+def names_digest(names: Iterable[str]) -> bytes:
+    """SHA-256 over names, each followed by a zero byte, which no file name contains."""
+    return hashlib.sha256(joined(names)).digest()
+
+
+def joined(names: Iterable[str]) -> bytes:
+    """Names as bytes, each followed by a zero byte."""
+    return b"".join(name.encode() + b"\0" for name in names)
+
+
+@dataclass
+class UnfinishedPart:
+    """A part in progress: its entries listed so far, and the rows of the first `count` of them."""
+
+    number: int
+    entries: list[Entry] = field(default_factory=list)
+    rows: list[pa.RecordBatch] = field(default_factory=list)
+    count: int = 0
+    resumed: int = 0
+    """Images whose rows an interrupted run has left."""
+    closed: bool = False
+    """No more entries will come."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all entries are listed and have a row."""
+        return self.closed and self.count == len(self.entries)
+
+    @property
+    def images(self) -> int:
+        """Number of images with a row, kept ones aside."""
+        return count_images(self.entries[: self.count])
+
+    @property
+    def kept(self) -> int:
+        """Number of entries that are known rows."""
+        return len(self.entries) - count_images(self.entries)
+
+    def append(self, rows: pa.RecordBatch) -> None:
+        """Append the rows of the next images, and the kept rows between them."""
+        self.append_kept()
+        begin = 0
+        while begin < rows.num_rows:
+            end = begin + 1
+            while end < rows.num_rows and isinstance(self.entries[self.count + end - begin], ImageRef):
+                end += 1
+            self._append(rows.slice(begin, end - begin))
+            self.append_kept()
+            begin = end
+        assert self.count <= len(self.entries), "a batch must not reach into the next part"
+
+    def append_kept(self) -> None:
+        """Append the kept rows up to the next image."""
+        while self.count < len(self.entries) and isinstance(first := self.entries[self.count], KeptRow):
+            end = self.count + 1
+            while end < len(self.entries) and first.is_followed(self.entries[end], end - self.count):
+                end += 1
+            self._append(first.rows.slice(first.number, end - self.count))
+
+    def _append(self, rows: pa.RecordBatch) -> None:
+        self.rows.append(rows)
+        self.count += rows.num_rows
+
+
+class PartWriter:
+    """Context that takes batches of rows, in the order of `pending`, and stores them part by part.
+
+    on_part: is called with each part once it is stored, in another thread, in order.
+    """
+
+    def __init__(self, output: Output, spec: PartSpec, on_part: Callable[[PartSummary], None] | None = None) -> None:
+        self.spec = spec
+        self.write_seconds = 0.0
+        self.resumed_images = self.kept_images = 0
+        self._output = output
+        self._on_part = on_part
+        self._pending: deque[UnfinishedPart] = deque()
+        self._last_checkpoint = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "write")
+        self._writing: Future[None] | None = None
+
+    @classmethod
+    def joining(cls, location: Path | str, spec: PartSpec, on_part: Callable[[PartSummary], None]) -> Self:
+        """A writer of some parts of an output that another process holds.
+
+        Raises OSError if that output is not seen here.
+        """
+        output = open_output(location)
+        output.join(spec.fingerprint)
+        return cls(output, spec, on_part)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown(wait=True)
+
+    def pending(self, parts: Iterable[tuple[int, Iterable[Entry]]]) -> Iterator[ImageRef | None]:
+        """The images of these parts, given by index, that have no row yet, neither kept nor stored, in order.
+
+        After each part comes a None: no batch may reach into the next one, so that a resumed run computes the same.
+        Entries are taken one by one, but for a part that an interrupted run has left: of that, all at once.
+        """
+        for index, entries in parts:
+            part = UnfinishedPart(index)
+            listed = iter(entries)
+            resumed = self._resumed_rows(part, listed) if self._has_part(index) else None
+            if resumed is not None:
+                part.rows, part.count = resumed.to_batches(), resumed.num_rows
+                part.resumed = part.images
+                self.resumed_images += part.resumed
+            self._pending.append(part)
+            yield from (entry for entry in part.entries[part.count :] if isinstance(entry, ImageRef))
+            for entry in listed:
+                part.entries.append(entry)
+                if isinstance(entry, ImageRef):
+                    yield entry
+            self._close(part, resumed.num_rows if resumed else 0)
+            yield None
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Take the rows of the next batch."""
+        self._raise_write_errors(wait=False)
+        part = self._pending[0]
+        part.append(rows)
+        if part.whole:
+            self._pending.popleft()
+            self._flush(part)
+        elif time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS:
+            self._flush(part)
+
+    def checkpoint(self) -> None:
+        """Put everything written so far in storage, for a later run to take over."""
+        if self._pending and self._pending[0].rows:
+            self._flush(self._pending[0])
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything handed over is stored."""
+        self._raise_write_errors(wait=True)
+
+    @property
+    def unfinished_images(self) -> int:
+        """Images with a row in parts that are not finished."""
+        return sum(part.images for part in self._pending)
+
+    def _close(self, part: UnfinishedPart, resumed: int) -> None:
+        """All entries of a part are listed. A part that waits for no more images is finished."""
+        part.closed = True
+        self.kept_images += part.kept
+        if not any(isinstance(entry, ImageRef) for entry in part.entries[part.count :]):
+            part.append_kept()
+            self._pending.remove(part)
+            if resumed < part.count:
+                self._flush(part)
+            elif self._on_part is not None:
+                self._in_background(self._summarize, part)
+
+    def _flush(self, part: UnfinishedPart) -> None:
+        self._last_checkpoint = time.monotonic()
+        self._in_background(self._store, part, pa.Table.from_batches(part.rows, self.spec.schema))
+
+    def _store(self, part: UnfinishedPart, table: pa.Table) -> None:
+        self._write_part(part.number, table)
+        self._summarize(part)
+
+    def _summarize(self, part: UnfinishedPart) -> None:
+        """Report a finished part. Checks, on what is stored, that each entry has its row."""
+        if self._on_part is None or not part.whole:
+            return
+        summary = summarize(part.number, self._read_part(part.number))
+        if summary.names_sha256 != names_digest(entry.name for entry in part.entries):
+            raise AssertionError(f"the {summary.rows} rows of part {part.number} do not match what was listed")
+        self._on_part(summary._replace(resumed=part.resumed, kept=part.kept))
+
+    def _in_background(self, action: Callable[..., None], *given: object) -> None:
+        """Do one thing at a time in the writing thread."""
+        self._raise_write_errors(wait=True)
+        self._writing = self._writer.submit(action, *given)
+
+    def _write_part(self, index: int, table: pa.Table) -> None:
+        with self._timed():
+            self._output.write_part(index, table, self.spec.metadata)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begin = time.monotonic()
+        with self._output.errors():
+            yield
+        self.write_seconds += time.monotonic() - begin
+
+    def _raise_write_errors(self, *, wait: bool) -> None:
+        if self._writing is not None and (wait or self._writing.done()):
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _resumed_rows(self, part: UnfinishedPart, listed: Iterator[Entry]) -> pa.Table | None:
+        """Rows that an interrupted run left for the first entries of a part, if they still are what it read.
+
+        Takes all entries of the part out of `listed`.
+        """
+        part.entries = list(listed)
+        try:
+            table = self._output.read_part(part.number)
+        except (OSError, pa.ArrowException):
+            return None
+        entries = part.entries[: table.num_rows]
+        in_step = len(entries) == len(part.entries) or count_images(entries) % self.spec.batch_size == 0
+        if not in_step or len(entries) != table.num_rows or not self.spec.is_ours(table):
+            return None
+        if not table.schema.equals(self.spec.schema) or not _in_position(entries, table):
+            return None
+        unchanged = all(_unchanged(entry, *fact) for entry, fact in zip(entries, _facts(table), strict=True))
+        return table.replace_schema_metadata(None) if unchanged else None
+
+    def _has_part(self, index: int) -> bool:
+        with self._output.errors():
+            return self._output.has_part(index)
+
+    def _read_part(self, index: int) -> pa.Table:
+        with self._output.errors():
+            return read_own_part(self._output, self.spec, index)
+
+
+def read_own_part(output: Output, spec: PartSpec, index: int) -> pa.Table:
+    """A stored part without metadata. Raises OSError, also if another run has written it."""
+    table = output.read_part(index)
+    if not spec.is_ours(table):
+        raise OSError(None, f"another run has replaced part {index}")
+    return table.replace_schema_metadata(None).combine_chunks()
+
+
+def count_images(entries: Iterable[Entry]) -> int:
+    """Number of entries that are images, not kept rows."""
+    return sum(isinstance(entry, ImageRef) for entry in entries)
+
+
+def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:
+    """Name, size and modification time (microseconds) of each image, as they were read."""
+    times = [chunk.view(pa.int64()) for chunk in table["modified_at"].chunks]  # `cast` would import pyarrow.compute
+    modified = pa.chunked_array(times, pa.int64())
+    return zip(table["image"].to_pylist(), table["file_size"].to_pylist(), modified.to_pylist(), strict=True)
+
+
+def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int | None) -> bool:
+    """Whether the file is as it was when its row was written. Files that could not be read then count as unchanged."""
+    if name != entry.name:
+        return False
+    if file_size is None or isinstance(entry, KeptRow):
+        return True
+    try:
+        facts = entry.store.facts(entry.path)
+    except OSError:
+        return False
+    return facts is None or (facts[1] == modified_us and facts[0] in (None, file_size))
+
+
+def _in_position(entries: Iterable[Entry], table: pa.Table) -> bool:
+    """Whether the rows of a shard have the positions of their images in the listing."""
+    if "position" not in table.column_names:
+        return True
+    positions: list[int] = table["position"].to_pylist()
+    return positions == [entry.position for entry in entries if isinstance(entry, ImageRef)]

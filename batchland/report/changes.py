@@ -1,0 +1,112 @@
+"""An evaluation against an earlier one: whether the accuracy differs by more than chance, and for which classes."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+
+from batchland.evaluation.comparison import compare
+from batchland.evaluation.intervals import holm
+from batchland.evaluation.options import CompareOptions
+from batchland.report.comparison_text import changed_classes
+from batchland.report.findings import LEVEL
+from batchland.system.text import count, first_few, p_value, percent, points, visible
+
+if TYPE_CHECKING:
+    from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.saved import Report
+
+PAIRED_SHARE = 0.9
+"""With at least this share of images in both evaluations, only these are compared, image by image."""
+
+
+class Baseline(NamedTuple):
+    """What an evaluation is compared with."""
+
+    report: "Report | Evaluation"
+    name: str
+    """As it stands in a sentence: `the last good night, 2026-11-22`."""
+
+
+class Changes(NamedTuple):
+    """How an evaluation differs from its baseline."""
+
+    worse: bool
+    """By more than chance."""
+    text: str
+    classes: tuple[str, ...]
+    """Sentences about classes that changed by more than chance."""
+    cause: str
+    """What is different on the side of model and images."""
+
+
+def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
+    """Compare with the baseline; None if one of the two has no scored image.
+
+    Paired by image (exact McNemar test) if the images are the same, else as independent samples (Fisher's exact test).
+    Classes are adjusted by Holm for their number.
+    """
+    now, before = evaluation.summary, baseline.report.summary
+    if now.figures.top1 is None or before.figures.top1 is None:
+        return None
+    common = pc.sum(pc.is_in(evaluation.outcomes["image"], value_set=baseline.report.outcomes["image"])).as_py() or 0
+    paired = common >= PAIRED_SHARE * max(evaluation.outcomes.num_rows, baseline.report.outcomes.num_rows)
+    same_model = now.model.sha256 == before.model.sha256
+    model = "The model is the same" if same_model else "The model is another one"
+    if paired:
+        return _paired(evaluation, baseline, f"{model}, the images are the same.")
+    return _independent(evaluation, baseline, f"{model}, the images are others.")
+
+
+def _paired(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Changes:
+    options = CompareOptions(confidence=evaluation.summary.options.get("confidence", 0.95), resamples=200)
+    comparison = compare(baseline.report, evaluation, options)
+    top1, p = comparison.summary.figures.top1, comparison.summary.agreement.p_value
+    text, worse = _sentence(top1.a, top1.b, p, baseline.name, f"of the same {count(comparison.summary.account.paired)}")
+    changed = [(each.label, each.accuracy_a, each.accuracy_b) for each in changed_classes(comparison.per_class)]
+    return Changes(worse, text, _class_sentences(changed), cause)
+
+
+def _independent(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Changes:
+    from scipy.stats import fisher_exact
+
+    columns = ["label", "support", "correct"]
+    now = {row["label"]: row for row in evaluation.per_class.select(columns).to_pylist()}
+    before = {row["label"]: row for row in baseline.report.per_class.select(columns).to_pylist()}
+    sums = [(sum(row["correct"] for row in side.values()), sum(row["support"] for row in side.values()))
+            for side in (before, now)]  # fmt: skip
+
+    def test(a: tuple[int, int], b: tuple[int, int]) -> float:
+        return float(fisher_exact([[a[0], a[1] - a[0]], [b[0], b[1] - b[0]]]).pvalue)
+
+    (right_a, all_a), (right_b, all_b) = sums
+    text, worse = _sentence(right_a / all_a, right_b / all_b, test(*sums), baseline.name, "of other images")
+    both = [label for label in now if label in before and now[label]["support"] and before[label]["support"]]
+    pairs = [tuple((side[label]["correct"], side[label]["support"]) for side in (before, now)) for label in both]
+    adjusted = holm([test(*pair) for pair in pairs]) if pairs else np.array([])
+    changed = [
+        (label, a[0] / a[1], b[0] / b[1]) for label, (a, b), p in zip(both, pairs, adjusted, strict=True) if p < LEVEL
+    ]
+    changed.sort(key=lambda each: -abs(each[2] - each[1]))
+    return Changes(worse, text, _class_sentences(changed), cause)
+
+
+def _sentence(before: float, now: float, p: float, name: str, of: str) -> tuple[str, bool]:
+    figures = f"{percent(before)} to {percent(now)} {of}, {points(now - before)}"
+    if p >= LEVEL:
+        return f"Not different from {name} by more than chance: {figures} ({p_value(p)}).", False
+    word = "Better" if now > before else "Worse"
+    return f"{word} than {name} by more than chance: {figures} ({p_value(p)}).", now < before
+
+
+def _class_sentences(changed: list[tuple[str, float, float]]) -> tuple[str, ...]:
+    sentences = []
+    for better, word in ((False, "Worse"), (True, "Better")):
+        named = [
+            f"{visible(label)} ({percent(before)} to {percent(now)})"
+            for label, before, now in changed
+            if (now > before) == better
+        ]
+        if named:
+            sentences.append(f"{word} by more than chance, classes: {first_few(named)}.")
+    return tuple(sentences)

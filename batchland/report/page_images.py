@@ -1,0 +1,187 @@
+"""The images that a page holds for looking through: their answers as compressed data, and some of their pictures.
+
+A page cannot hold every image of a large test set. It takes mistakes first: the four most confident ones of each cell
+of the confusion matrix, then the next four, and so on, large cells first; then right answers, the least confident ones
+of each class first.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.errors import BatchlandError
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import output_location
+from batchland.report.gallery import GALLERIES_TENTHS
+from batchland.report.options import ReportOptions
+from batchland.report.pictures import Thumbnails
+from batchland.system.urls import is_url
+
+if TYPE_CHECKING:
+    from batchland.evaluation.evaluate import Evaluation
+
+MOST_ROWS: Final = 20_000
+"""Images on a page."""
+MOST_BYTES: Final = 450_000
+"""Of their data on the page, as base64. With longer names, there are fewer images."""
+MISTAKES_SHARE: Final = 0.6
+"""Of the rows, if neither all mistakes nor all right answers fit."""
+CHOICES: Final = 3
+"""First choices that are shown for each image."""
+PER_TURN: Final = 4
+"""Images of a cell that are taken before the next cell has its turn."""
+_COLUMNS: Final = ("image", "true_index", "predicted_index", "probability", "true_probability", "file_size")
+
+Ints = npt.NDArray[np.int64]
+
+
+class PageImages(NamedTuple):
+    """The images of a page."""
+
+    data: str
+    """JSON, compressed by zlib, as base64; see `_encoded`."""
+    rows: dict[str, int]
+    """Image -> its place in the data."""
+    total: int
+    """Scored images with a label."""
+    pictures: dict[int, str]
+    """Place in the data -> data URI, of images that no gallery shows."""
+    root: str
+    """Path of the image folder, for opening the files; empty if it is not a folder of this machine."""
+
+    @property
+    def all_there(self) -> bool:
+        """Whether the page holds every scored image."""
+        return len(self.rows) == self.total
+
+
+def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
+    """Choose the images. first: images that must be among them, those of the galleries."""
+    mistakes = evaluation.mistakes
+    right = _right_answers(evaluation)
+    summary = evaluation.summary
+    wanted = _chosen(mistakes, right, first)
+    choices = _top_choices(summary.predictions, summary.run_id, wanted["image"])
+    labels = [name.label for name in summary.classes]
+    while True:
+        data = _encoded(wanted, choices, labels)
+        if len(data) <= MOST_BYTES or wanted.num_rows <= len(first):
+            break
+        wanted = wanted[: max(len(first), int(wanted.num_rows * 0.9 * MOST_BYTES / len(data)))]
+    root = evaluation.image_root
+    return PageImages(
+        data,
+        {image: row for row, image in enumerate(wanted["image"].to_pylist())},
+        summary.account.scored,
+        {},
+        str(root.resolve()) if root.is_dir() else "",
+    )
+
+
+def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOptions, shown: set[int]) -> PageImages:
+    """Add small pictures of mistakes, in the order of the rows, as far as the bytes allow. shown: rows in galleries."""
+    budget = options.picture_bytes * (10 - GALLERIES_TENTHS) // 10
+    thumbnails = Thumbnails(evaluation.image_root, options.thumbnail_side * 2 // 3, budget)
+    sizes = dict(zip(*(evaluation.mistakes[name].to_pylist() for name in ("image", "file_size")), strict=True))
+    found: dict[int, str] = {}
+    for image, row in images.rows.items():
+        if not thumbnails.left or not images.root:
+            break
+        if row not in shown and image in sizes and (uri := thumbnails.make(image, sizes[image]).uri):
+            found[row] = uri
+    return images._replace(pictures=found)
+
+
+def _right_answers(evaluation: "Evaluation") -> pa.Table:
+    """Right answers to choose from, at least MOST_ROWS of them if there are so many, in memory that does not grow."""
+    schema = pa.schema([evaluation.outcomes_file.schema.field(name) for name in _COLUMNS])
+    kept = schema.empty_table()
+    for batch in evaluation.outcomes_file.batches([*_COLUMNS, "correct"]):
+        right = batch.filter(pc.fill_null(batch["correct"], False)).select(_COLUMNS)
+        kept = pa.concat_tables([kept, pa.Table.from_batches([right], schema)])
+        if kept.num_rows > 4 * MOST_ROWS:
+            kept = kept.take(_in_turns(kept, "ascending")[:MOST_ROWS])
+    return kept
+
+
+def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Table:
+    """At most MOST_ROWS rows: those of `first`, then mistakes, then right answers; see the module."""
+    wrong_rows = min(mistakes.num_rows, max(int(MOST_ROWS * MISTAKES_SHARE), MOST_ROWS - right.num_rows))
+    must = pc.is_in(mistakes["image"], value_set=pa.array(first, pa.string()))
+    rest = mistakes.filter(pc.invert(must))
+    rest = rest.take(_in_turns(rest, "descending")[: max(wrong_rows - len(first), 0)])
+    good = right.take(_in_turns(right, "ascending")[: MOST_ROWS - wrong_rows])
+    doubt = pa.array(np.zeros(good.num_rows, np.float32))
+    columns = [*_COLUMNS, "label_error_probability"]
+    good = good.append_column("label_error_probability", doubt)
+    parts = [mistakes.filter(must), rest, good]
+    return pa.concat_tables([part.select(columns) for part in parts], promote_options="permissive").combine_chunks()
+
+
+def _in_turns(table: pa.Table, confidence: str) -> pa.Array:
+    """Row numbers: the first PER_TURN of each cell of the confusion matrix, then the next of each; large cells first.
+
+    confidence: `descending` or `ascending`, the order within a cell.
+    """
+    truth, predicted = (table[name].to_numpy().astype(np.int64) for name in ("true_index", "predicted_index"))
+    cell = truth * (int(predicted.max(initial=0)) + 1) + predicted
+    probability = table["probability"].to_numpy()
+    order = np.lexsort((-probability if confidence == "descending" else probability, cell))
+    _, start, size = np.unique(cell[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(start, size)
+    return pa.array(order[np.lexsort((rank, cell[order], -np.repeat(size, size), rank // PER_TURN))])
+
+
+def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict[str, list[tuple[int, int]]]:
+    """Image -> its first choices as (class index, probability in 1/1000). Empty if the predictions have changed."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    with suppress(BatchlandError, OSError, pa.ArrowException):
+        stored = StoredPredictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+        manifest = stored.manifest() if stored.kind == "folder" else None
+        if stored.kind is None or stored.info().run_id != run_id:
+            return {}
+        for part in [file.path for file in manifest.files] if manifest else stored.parts():
+            for batch in stored.batches(part, ["image", "top_k"]):
+                rows = batch.filter(pc.is_in(batch["image"], value_set=images.combine_chunks()))
+                for image, choices in zip(rows["image"].to_pylist(), rows["top_k"].to_pylist(), strict=True):
+                    best = (choices or [])[:CHOICES]
+                    found[image] = [(each["class_index"], round(1000 * each["probability"])) for each in best]
+    return found
+
+
+def _encoded(table: pa.Table, choices: dict[str, list[tuple[int, int]]], labels: Sequence[str]) -> str:
+    """The rows as columns: folder and file, true and predicted class, confidence and probability of the true class in
+    1/10,000 (-1 without one), first choices, and probability of a wrong label in 1/100.
+    """
+    images = table["image"].to_pylist()
+    split = [image.rpartition("/") for image in images]
+    folders = {folder: number for number, folder in enumerate(dict.fromkeys(folder + sep for folder, sep, _ in split))}
+    data: dict[str, Any] = {
+        "labels": list(labels),
+        "folders": list(folders),
+        "folder": [folders[folder + sep] for folder, sep, _ in split],
+        "file": [name for _, _, name in split],
+        "truth": table["true_index"].to_pylist(),
+        "predicted": table["predicted_index"].to_pylist(),
+        "confidence": _parts(table["probability"], 10_000),
+        "true": _parts(table["true_probability"], 10_000),
+        "choices": [[number for choice in choices.get(image, ()) for number in choice] for image in images],
+        "doubt": _parts(table["label_error_probability"], 100),
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)).decode()
+
+
+def _parts(column: pa.ChunkedArray, scale: int) -> list[int]:
+    values = pc.fill_null(column.cast(pa.float64()), -1 / scale).to_numpy()
+    found: list[int] = np.round(values * scale).astype(np.int64).tolist()
+    return found

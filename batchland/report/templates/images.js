@@ -1,0 +1,244 @@
+
+// Looking through images. Any element with data-open (JSON) opens the list: truth and predicted (class indices), kind,
+// low and high (confidence in percent), total (images that the figure counts), row (opens that image at once).
+const browser = document.getElementById("images");
+const visibleText = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, (sign) => sign === "\u200d"
+  ? sign : `[U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
+const saveFile = (name, text) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], {type: "text/csv;charset=utf-8"}));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+};
+const csvField = (value) => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
+const csvText = (rows) => rows.map((row) => row.map(csvField).join(",") + "\r\n").join("");
+const Images = browser && (() => {
+  const STEP = 48;  // cards that are added at a time
+  const by = (id) => document.getElementById(id);
+  const filter = by("images-filter"), fields = filter.elements, grid = by("images-grid"), viewer = by("viewer");
+  const pictures = JSON.parse(by("images-pictures").textContent);
+  for (const image of document.querySelectorAll("[data-open] > img")) {
+    const row = JSON.parse(image.parentElement.dataset.open).row;
+    if (row !== undefined) pictures[row] = image.src;
+  }
+  let data = null, found = [], place = 0, shown = 0, expected = null;
+
+  const unpack = async () => {
+    if (data) return;
+    const bytes = Uint8Array.from(atob(JSON.parse(by("images-data").textContent)), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    data = JSON.parse(await new Response(stream).text());
+    const classes = data.labels.map((label, index) => [visibleText(label), index]);
+    classes.sort((a, b) => a[0].localeCompare(b[0], undefined, {numeric: true}));
+    for (const select of [fields.truth, fields.predicted, by("review-label")]) {
+      for (const [label, index] of classes) select.add(new Option(label, index));
+    }
+  };
+  const nameOf = (row) => data.folders[data.folder[row]] + data.file[row];
+  const percentOf = (value) => value < 0 ? "–" : (value / 100).toFixed(1) + "%";
+  const wrong = (row) => data.truth[row] !== data.predicted[row];
+
+  // Where the file itself is: beside this page's machine only, and never outside the scored folder.
+  const addressOf = (row) => {
+    const name = nameOf(row);
+    if (!browser.dataset.root || location.protocol !== "file:" || name.startsWith("/") || name.split("/").includes("..")) return null;
+    const encode = (text) => encodeURIComponent(text).replace(/%5Cx([0-9a-f]{2})/g, "%$1");
+    return "file://" + (browser.dataset.root + "/" + name).split("/").map(encode).join("/");
+  };
+
+  const select = () => {
+    const text = fields.text.value.trim().toLocaleLowerCase(), kind = fields.kind.value;
+    const low = Number(fields.low.value) * 100, high = Number(fields.high.value) * 100;
+    found = [];
+    for (let row = 0; row < data.file.length; row++) {
+      if (fields.truth.value !== "" && data.truth[row] !== Number(fields.truth.value)) continue;
+      if (fields.predicted.value !== "" && data.predicted[row] !== Number(fields.predicted.value)) continue;
+      if (kind === "wrong" && !wrong(row) || kind === "right" && wrong(row) || kind === "suspected" && data.doubt[row] < 60) continue;
+      if (data.confidence[row] < low || data.confidence[row] > high) continue;
+      if (text && !nameOf(row).toLocaleLowerCase().includes(text)) continue;
+      found.push(row);
+    }
+    const keys = {sure: (row) => -data.confidence[row], unsure: (row) => data.confidence[row]};
+    const key = keys[fields.order.value];
+    found.sort((a, b) => key ? key(a) - key(b) || a - b : nameOf(a).localeCompare(nameOf(b), undefined, {numeric: true}));
+  };
+
+  const card = (row, index) => {
+    const item = document.createElement("li"), figure = document.createElement("figure");
+    const button = document.createElement("button"), caption = document.createElement("figcaption");
+    const line = (kind, text) => {
+      const part = document.createElement("div");
+      part.className = kind;
+      part.textContent = text;
+      caption.append(part);
+    };
+    const truth = visibleText(data.labels[data.truth[row]]), predicted = visibleText(data.labels[data.predicted[row]]);
+    button.type = "button";
+    button.className = "picture";
+    button.addEventListener("click", () => look(index));
+    const source = pictures[row] || addressOf(row);
+    const without = () => {
+      button.classList.add("none");
+      button.textContent = "no picture on this page";
+    };
+    if (source) {
+      const image = new Image();
+      image.loading = "lazy";
+      image.decoding = "async";
+      image.alt = `${truth} predicted as ${predicted}`;
+      image.addEventListener("error", without);
+      image.src = source;
+      button.append(image);
+    } else without();
+    line("says", `${predicted} ${percentOf(data.confidence[row])}`);
+    line("", wrong(row) ? `labelled ${truth} ${percentOf(data.true[row])}` : "right");
+    line("file", visibleText(nameOf(row)));
+    figure.append(button, caption);
+    item.append(figure);
+    return item;
+  };
+  const more = () => {
+    const next = found.slice(shown, shown + STEP);
+    grid.append(...next.map((row, index) => card(row, shown + index)));
+    shown += next.length;
+    by("images-more").hidden = shown >= found.length;
+  };
+  const chosen = (select) => select.value === "" ? "" : select.selectedOptions[0].text;
+  const list = () => {
+    select();
+    const [truth, predicted, kind] = [fields.truth, fields.predicted, fields.kind].map(chosen);
+    const classes = predicted ? `${truth || "Images"} predicted as ${predicted}` : truth;
+    by("images-title").textContent = classes + (kind && classes ? `: ${kind}` : kind) || "Images";
+    grid.replaceChildren();
+    shown = 0;
+    more();
+    const on = `${found.length} image${found.length === 1 ? "" : "s"}`, few = found.length === 1 ? "is" : "are";
+    const rest = "outcomes.parquet has all.";
+    by("images-count").textContent = expected !== null && expected > found.length
+      ? `${found.length} of ${expected} images ${few} on this page; ${rest}`
+      : browser.dataset.all === "1" ? `${on}.` : `${on} here; this page has ${data.file.length} of ${browser.dataset.total} images, ${rest}`;
+  };
+
+  // One image, as large as the window allows: the file itself where this machine has it, else the small picture.
+  const look = (index) => {
+    if (!found.length) return;
+    place = Math.min(Math.max(index, 0), found.length - 1);
+    const row = found[place], image = by("viewer-image"), missing = by("viewer-missing");
+    by("images-list").hidden = true;
+    viewer.hidden = false;
+    const small = pictures[row], file = addressOf(row);
+    const note = (text) => {
+      missing.textContent = text;
+      missing.hidden = !text;
+    };
+    image.onerror = () => {
+      if (small && image.src !== small) {
+        image.src = small;
+        note("The file is not on this machine: this is the small picture of the page.");
+      } else {
+        image.hidden = true;
+        note("This page has no picture of this image, and its file cannot be shown.");
+      }
+    };
+    image.hidden = !(file || small);
+    note(file ? "" : small ? "This is the small picture of the page." : "This page has no picture of this image.");
+    if (file || small) image.src = file || small;
+    image.alt = visibleText(nameOf(row));
+    by("viewer-place").textContent = `${place + 1} of ${found.length}`;
+    by("viewer-name").textContent = visibleText(nameOf(row));
+    by("viewer-truth").textContent = `${visibleText(data.labels[data.truth[row]])} ${percentOf(data.true[row])}`;
+    const choices = data.choices[row].length ? data.choices[row] : [data.predicted[row], data.confidence[row] / 10];
+    const body = by("viewer-choices").tBodies[0];
+    body.replaceChildren();
+    for (let at = 0; at < choices.length; at += 2) {
+      const line = body.insertRow();
+      const [label, probability] = [line.insertCell(), line.insertCell()];
+      label.textContent = visibleText(data.labels[choices[at]]);
+      if (choices[at] === data.truth[row]) label.className = "truth";
+      probability.className = "number";
+      probability.textContent = (choices[at + 1] / 10).toFixed(1) + "%";
+    }
+    by("review-label").value = String(data.predicted[row]);
+    if (!viewer.contains(document.activeElement)) viewer.focus();
+    browser.dispatchEvent(new CustomEvent("look"));
+  };
+  const back = () => {
+    viewer.hidden = true;
+    by("images-list").hidden = false;
+    while (shown <= place && shown < found.length) more();
+    const button = grid.children[place]?.querySelector("button");
+    if (button) button.focus();
+  };
+  const step = (by_) => { if (!viewer.hidden) look(place + by_); };
+
+  const open = async (wanted) => {
+    await unpack();
+    filter.reset();
+    for (const name of ["truth", "predicted", "kind", "low", "high", "order"]) {
+      if (wanted[name] !== undefined) fields[name].value = String(wanted[name]);
+    }
+    expected = wanted.total ?? null;
+    viewer.hidden = true;
+    by("images-list").hidden = false;
+    if (!browser.open) browser.showModal();
+    list();
+    if (wanted.row !== undefined) look(Math.max(found.indexOf(wanted.row), 0));
+    else if (wanted.look) look(0);
+  };
+
+  filter.addEventListener("input", () => {
+    expected = null;
+    list();
+  });
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  by("images-more").addEventListener("click", more);
+  by("viewer-back").addEventListener("click", back);
+  by("viewer-previous").addEventListener("click", () => step(-1));
+  by("viewer-next").addEventListener("click", () => step(1));
+  for (const button of browser.querySelectorAll("[data-close]")) button.addEventListener("click", () => browser.close());
+  browser.addEventListener("cancel", (event) => {
+    if (viewer.hidden) return;
+    event.preventDefault();
+    back();
+  });
+  browser.addEventListener("keydown", (event) => {
+    if (viewer.hidden || event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
+    if (event.key === "Escape") back();
+    else if (event.key === "ArrowLeft") step(-1);
+    else if (event.key === "ArrowRight") step(1);
+    else if (event.key === "Home") look(0);
+    else if (event.key === "End") look(found.length - 1);
+    else return;
+    event.preventDefault();
+  });
+  by("images-copy").addEventListener("click", async () => {
+    const text = found.map(nameOf).join("\n");
+    try {
+      await navigator.clipboard.writeText(text);
+      by("images-count").textContent = `${found.length} names copied.`;
+    } catch {
+      saveFile("images.txt", text + "\n");
+    }
+  });
+  by("images-csv").addEventListener("click", () => {
+    const safe = (text) => /^[=+\-@\t\r]/.test(text) ? "'" + text : text;  // a spreadsheet would run it as a formula
+    const rows = found.map((row) => [
+      safe(nameOf(row)), safe(data.labels[data.truth[row]]), safe(data.labels[data.predicted[row]]),
+      data.confidence[row] / 10000, data.true[row] < 0 ? "" : data.true[row] / 10000,
+    ]);
+    saveFile("images.csv", "\ufeff" + csvText([["image", "true_label", "predicted_label", "probability", "true_probability"], ...rows]));
+  });
+  document.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-open]");
+    if (opener) open(JSON.parse(opener.dataset.open));
+  });
+  document.addEventListener("keydown", (event) => {
+    const opener = event.target.closest("g[data-open]");  // a button does this by itself
+    if (opener && (event.key === "Enter" || event.key === " ")) {
+      event.preventDefault();
+      open(JSON.parse(opener.dataset.open));
+    }
+  });
+  return {open, step, nameOf, labelOf: (row) => data.labels[data.truth[row]], labels: () => data.labels, current: () => found[place], viewing: () => !viewer.hidden};
+})();

@@ -1,0 +1,71 @@
+"""Merge the shards of a plan without rewriting a row: a manifest over their parts, in their common folder.
+
+The shards are ranges of the plan, so their parts, one shard after the other, are the output.
+"""
+
+import os
+import time
+from collections import Counter
+
+from batchland.errors import UsageError
+from batchland.predictions.layout import MANIFEST
+from batchland.predictions.schema import Counts
+from batchland.predictions.storage import display_location, manifest_location, public_location
+from batchland.predictions.writer import Survey, input_fingerprint
+from batchland.scoring.merge.check import FinishedShard, finished_shards
+from batchland.scoring.merge.describe import merged_info, merged_manifest
+from batchland.scoring.merge.merge import open_shards
+from batchland.scoring.merge.shard_folder import ShardFolder
+from batchland.scoring.score import RunSummary
+
+
+def merge_in_place(folder: str | os.PathLike[str], *, overwrite: bool = False) -> RunSummary:
+    """Make the shards below `folder`, a path or a URL, one output: write its manifest, and nothing else.
+
+    Everything is checked as `merge` does. Raises UsageError if the shards are not those of a plan, or if there is a
+    manifest already and not `overwrite`; and what `merge` raises.
+    """
+    begin = time.monotonic()
+    place = open_shards(folder)
+    shards = finished_shards(place)
+    if shards[0].info.dealt_by != "range":
+        raise UsageError(
+            f"{place.name}: its shards are not ranges of a plan, so their rows have to be sorted; merge them into "
+            f"another output, or score by a plan"
+        )
+    if MANIFEST in place.names() and not overwrite:
+        raise UsageError(f"{place.name}: is merged already", advice="overwrite")
+    survey = _survey(place, shards)
+    manifest = merged_manifest(
+        shards,
+        merged_info(shards, survey),
+        survey,
+        config={"out": display_location(place.location), "overwrite": overwrite},
+        write_seconds=0.0,
+        total_seconds=time.monotonic() - begin,
+        files=[
+            file.model_copy(update={"path": f"{shard.folder}/{file.path}"})
+            for shard in shards
+            for file in shard.manifest.files
+        ],
+    )
+    place.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return RunSummary(public_location(place.location), manifest_location(place.location), manifest, None)
+
+
+def _survey(place: ShardFolder, shards: list[FinishedShard]) -> Survey:
+    """The sums over all shards. Raises UsageError unless each begins where the one before it ends."""
+    first, failed, facts = 0, Counter[str](), list[str]()
+    for shard in shards:
+        if shard.info.first != first:
+            raise UsageError(f"{shard.name}: begins with image {shard.info.first} of the plan, not {first}")
+        first += shard.manifest.counts.listed
+        failed.update(shard.manifest.counts.failed_by_code)
+        facts += shard.info.facts_sha256
+    if first != shards[0].info.listed:
+        raise UsageError(f"{place.name}: the shards have {first} rows for {shards[0].info.listed} images")
+    counts = Counts(
+        listed=first, ok=first - failed.total(), failed=failed.total(), failed_by_code=dict(sorted(failed.items()))
+    )
+    fingerprint = input_fingerprint(bytes.fromhex(digest) for digest in facts)
+    return Survey(counts, fingerprint, shards[0].info.names_sha256, tuple(facts))

@@ -1,0 +1,77 @@
+"""The folder of all shards, at a path or a URL, as merging sees it."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+
+from batchland.predictions.storage import display_location
+from batchland.system.files import replace_file
+
+if TYPE_CHECKING:
+    from batchland.predictions.objects import Objects
+
+_CHUNK_BYTES = 1 << 20
+
+
+class ShardFolder:
+    """A folder with folders of files in it. Names are relative, like `shard-00000-of-00002/part-000000.parquet`.
+
+    Methods raise OSError. Thread-safe.
+    """
+
+    def __init__(self, location: Path | str) -> None:
+        self.location = location
+        self.name = display_location(location)
+        """For messages: an absolute path, or a URL without credentials."""
+        self.parallel = 1 if isinstance(location, Path) else 16
+        """Files that are worth reading at once, per core."""
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the files and folders directly in this folder, or in one of its folders."""
+        if isinstance(self.location, Path):
+            return [path.name for path in (self.location / folder).iterdir()]
+        objects, path = self._objects, self._path(folder)
+        return [*objects.list(path), *objects.folders(path)]
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        if isinstance(self.location, Path):
+            return (self.location / name).read_bytes()
+        return bytes(self._objects.get(self._path(name)).to_pybytes())
+
+    def sha256(self, name: str) -> str:
+        """The digest of a file's content."""
+        digest = hashlib.sha256()
+        with self.opened(name) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """A file, open for reading at any place."""
+        if isinstance(self.location, Path):
+            with (self.location / name).open("rb") as file:
+                yield file
+            return
+        with self._objects.open(self._path(name)) as file:
+            yield file
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file so that it appears whole."""
+        if isinstance(self.location, Path):
+            replace_file(self.location / name, content)
+        else:
+            self._objects.put(self._path(name), content)
+
+    @cached_property
+    def _objects(self) -> "Objects":
+        from batchland.predictions.objects import Objects  # slow to import; local shards do not need it
+
+        return Objects.at(cast("str", self.location))
+
+    def _path(self, name: str) -> PurePosixPath:
+        return PurePosixPath(self._objects.location.path) / name

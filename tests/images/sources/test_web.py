@@ -1,0 +1,220 @@
+"""Images by http and https URLs of a list, from a server on this machine."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from toys import COLOURS, options, picture
+
+from batchland import score
+from batchland.errors import ImageError, UsageError
+from batchland.images.sources import web
+from batchland.images.sources.refs import read_image
+from batchland.images.sources.web import PER_HOST, WebImages, is_public, public_url
+
+
+class Site:
+    """A web server. `pages` maps a path to its answers, one after the other, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
+        self.asked: Counter[str] = Counter()
+        self.agents: set[str] = set()
+        self.at_once = self.most_at_once = 0
+        self.seconds = 0.0
+        lock = threading.Lock()
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                with lock:
+                    site.asked[self.path] += 1
+                    site.agents.add(self.headers["User-Agent"])
+                    site.at_once += 1
+                    site.most_at_once = max(site.most_at_once, site.at_once)
+                time.sleep(site.seconds)
+                with lock:
+                    answers = site.pages.get(self.path, [(404, {}, b"")])
+                    status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
+                    site.at_once -= 1
+                self.send_response(status)
+                for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *given: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def put(self, path: str, body: bytes, *before: int, **headers: str) -> None:
+        """A page, after answers of the statuses `before`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.pages[path] = [*((status, {"Retry-After": "0"}, b"busy") for status in before), (200, named, body)]
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A server that may be asked again at once."""
+    monkeypatch.setattr(web, "_BACKOFF_SECONDS", 0.001)
+    web._manager.cache_clear()
+    site = Site()
+    yield site
+    site.server.shutdown()
+    site.server.server_close()
+
+
+def read(url: str, *, private: bool = True) -> Any:
+    return read_image(WebImages(private).ref(url))
+
+
+def failure(url: str, *, private: bool = True) -> tuple[str, str]:
+    with pytest.raises(ImageError) as caught:
+        read(url, private=private)
+    return caught.value.code, str(caught.value)
+
+
+def test_a_list_of_urls_is_scored_like_files(tmp_path, photos, toy_model, site):
+    names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+    for name in names:
+        site.put(f"/{name}", (photos / name).read_bytes(), Last_Modified="Mon, 23 Nov 2026 04:05:06 GMT")
+    (tmp_path / "list.csv").write_text("url\n" + "\n".join(f"{site.url}/{name}" for name in names))
+    given = options(toy_model, image_list=str(tmp_path / "list.csv"), private_hosts=True)
+    score(None, tmp_path / "web.parquet", given)
+    score(photos, tmp_path / "local.parquet", options(toy_model))
+    found, expected = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("web", "local"))
+    facts = ["image", "modified_at"]
+    assert found.drop(facts).equals(expected.drop(facts))
+    assert found["image"].to_pylist() == [f"{site.url}/{name}" for name in names]
+    assert {str(stamp) for stamp in found["modified_at"].to_pylist()} == {"2026-11-23 04:05:06+00:00"}
+    assert set(site.asked.values()) == {1}
+    assert all(agent.startswith("batchland/") for agent in site.agents)
+    relative = options(toy_model, image_list=str(tmp_path / "names.txt"), private_hosts=True)
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    score(site.url, tmp_path / "relative.parquet", relative)
+    assert pq.read_table(tmp_path / "relative.parquet").drop(["image"]).equals(found.drop(["image"]))
+
+
+def test_a_resumed_run_does_not_ask_again(tmp_path, toy_model, site):
+    for number in range(12):
+        site.put(f"/{number}.jpg", picture(list(COLOURS.values())[number % 3]))
+    (tmp_path / "list.txt").write_text("".join(f"{site.url}/{number}.jpg\n" for number in range(12)))
+    given = options(toy_model, image_list=str(tmp_path / "list.txt"), private_hosts=True)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(progress: Any) -> None:
+        if progress.done >= 8:
+            raise Stop
+
+    with pytest.raises(Stop):
+        score(None, tmp_path / "p.parquet", given, on_progress=stop)
+    first = {path for path, count in site.asked.items() if count}
+    assert score(None, tmp_path / "p.parquet", given).manifest.resumed_images == 8
+    assert all(site.asked[f"/{number}.jpg"] == 1 for number in range(8))
+    assert len(first) >= 8
+    assert pq.read_table(tmp_path / "p.parquet")["modified_at"].to_pylist() == [None] * 12
+
+
+def test_answers_become_codes(site):
+    for status in (401, 403, 404, 410, 451, 500, 418):
+        site.pages[f"/{status}"] = [(status, {}, b"")]
+    found = {status: failure(f"{site.url}/{status}")[0] for status in (401, 403, 404, 410, 451, 418)}
+    assert found == {401: "permission_denied", 403: "permission_denied", 404: "vanished", 410: "vanished",
+                     451: "permission_denied", 418: "io_error"}  # fmt: skip
+    assert failure(f"{site.url}/404")[1] == "the web server answers 404"
+    assert site.asked["/404"] == 2  # once each time: not retried
+
+
+def test_a_busy_server_is_asked_again(site):
+    site.put("/a.jpg", b"picture", 503, 429)
+    assert read(f"{site.url}/a.jpg").data == b"picture"
+    assert site.asked["/a.jpg"] == 3
+
+
+def test_a_server_that_stays_busy_is_given_up(site):
+    site.pages["/a.jpg"] = [(503, {"Retry-After": "0"}, b"")]
+    assert failure(f"{site.url}/a.jpg") == ("io_error", "the web server answers 503")
+    assert site.asked["/a.jpg"] == 4
+
+
+def test_large_and_cut_answers_fail(site, monkeypatch):
+    monkeypatch.setattr(web, "MAX_BYTES", 1000)
+    site.put("/large.jpg", bytes(5000))
+    site.put("/endless.jpg", bytes(1001))
+    assert failure(f"{site.url}/large.jpg") == ("too_large", "more than 1000 bytes")
+    assert failure(f"{site.url}/endless.jpg") == ("too_large", "more than 1000 bytes")
+    site.put("/fits.jpg", bytes(1000))
+    assert len(read(f"{site.url}/fits.jpg").data) == 1000
+    site.put("/cut.jpg", bytes(10), Content_Length="20", Connection="close")
+    assert failure(f"{site.url}/cut.jpg")[0] == "io_error"
+
+
+def test_redirects_are_followed_and_checked(site):
+    site.put("/real.jpg", b"picture")
+    site.pages["/moved.jpg"] = [(302, {"Location": "/real.jpg"}, b"")]
+    site.pages["/loop.jpg"] = [(302, {"Location": "/loop.jpg"}, b"")]
+    site.pages["/file.jpg"] = [(302, {"Location": "file:///etc/passwd"}, b"")]
+    assert read(f"{site.url}/moved.jpg").data == b"picture"
+    assert failure(f"{site.url}/loop.jpg")[0] == "io_error"
+    assert failure(f"{site.url}/file.jpg")[0] == "io_error"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "0x7f000001", "[::ffff:127.0.0.1]"])
+def test_private_hosts_are_not_asked(site, host):
+    code, message = failure(f"http://{host}:{site.server.server_port}/a.jpg", private=False)
+    assert (code, site.asked.total()) == ("permission_denied", 0)
+    assert "has the private address" in message
+
+
+def test_which_addresses_are_public():
+    private = ["10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "127.0.0.1", "0.0.0.0", "100.64.0.1", "::1",
+               "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "224.0.0.1", "2002:a00:1::"]  # fmt: skip
+    assert [address for address in private if is_public(address)] == []
+    assert all(map(is_public, ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1"]))
+
+
+def test_names_have_no_secrets():
+    assert public_url("https://u:p@h/a%20b.jpg?w=300&id=7") == "https://h/a%20b.jpg?w=300&id=7"
+    signed = "https://h/a.jpg?X-Amz-Signature=1&X-Amz-Credential=2&sig=3&token=4&Expires=5&Policy=6&api_key=7&width=8"
+    assert public_url(signed) == "https://h/a.jpg?width=8"
+
+
+def test_few_connections_to_one_host(tmp_path, toy_model, site):
+    site.seconds = 0.02
+    for number in range(60):
+        site.put(f"/{number}.jpg", picture())
+    (tmp_path / "list.txt").write_text("".join(f"{site.url}/{number}.jpg\n" for number in range(60)))
+    given = options(toy_model, image_list=str(tmp_path / "list.txt"), private_hosts=True, num_workers=32)
+    score(None, tmp_path / "p.parquet", given)
+    assert 2 <= site.most_at_once <= PER_HOST
+
+
+def test_a_web_server_cannot_be_listed(tmp_path, toy_model):
+    with pytest.raises(UsageError, match="a web server cannot be listed; give a list of its images"):
+        score("https://example.org/photos", tmp_path / "p.parquet", options(toy_model))
+
+
+def test_a_host_that_does_not_answer_is_a_failed_row():
+    code, message = failure("http://127.0.0.1:9/a.jpg")
+    assert code == "io_error"
+    assert message.startswith("the web server does not answer (")
+    assert "0x" not in message
+
+
+def test_without_permission_every_row_says_why(tmp_path, toy_model, site):
+    (tmp_path / "list.txt").write_text(f"{site.url}/a.jpg\n")
+    score(None, tmp_path / "p.parquet", options(toy_model, image_list=str(tmp_path / "list.txt")))
+    (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert row["error_code"] == "permission_denied"

@@ -1,0 +1,137 @@
+"""Zip files: the members of the standard library's writer, damage, and what must not be unpacked."""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from s3_server import Bucket
+from toys import options, picture, read_all
+
+from batchland import Shard, merge, score
+from batchland.errors import UsageError
+from batchland.images.sources import random_access, refs
+from batchland.images.sources.open import open_source
+from batchland.images.sources.refs import Ignored
+
+
+def write_zip(path: Path, members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name, (2026, 11, 23, 4, 5, 6)), data, method)
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_are_listed_as_stored_and_read(tmp_path, method):
+    members = {"b/2.jpg": b"two" * 100, "a.png": b"one", "b/": b"", "notes.txt": b"", "__MACOSX/b/._2.jpg": b"x",
+               ".hidden/c.jpg": b"x", "Zürich/Straße.JPG": b"three", "empty.jpg": b""}  # fmt: skip
+    path = write_zip(tmp_path / "d.zip", members, method)
+    ignored = Ignored()
+    found = list(open_source(path).images(ignored))
+    assert [ref.name for ref in found] == ["d.zip/b/2.jpg", "d.zip/a.png", "d.zip/Zürich/Straße.JPG", "d.zip/empty.jpg"]
+    assert ignored.counts == {".txt": 1, "hidden": 2}
+    assert read_all(path) == [(ref.name, members[ref.name.removeprefix("d.zip/")]) for ref in found]
+    assert {ref.store.facts(ref.path) for ref in found[:1]} == {(300, 1_795_406_706_000_000)}
+
+
+def test_several_files_are_one_source_also_in_a_bucket_and_in_shards(tmp_path, photos, toy_model, bucket: Bucket):
+    names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+    for number in range(3):
+        write_zip(bucket.folder / f"n-{number}.zip", {n: (photos / n).read_bytes() for n in names[number::3]})
+    score(f"s3://{bucket.name}/n-{{0..2}}.zip", tmp_path / "far.parquet", options(toy_model))
+    score(bucket.folder / "n-{0..2}.zip", tmp_path / "near.parquet", options(toy_model))
+    score(bucket.folder / "n-*.zip", tmp_path / "globbed.parquet", options(toy_model))
+    for index in (0, 1):
+        shard = Shard(index=index, count=2)
+        score(bucket.folder / "n-{0..2}.zip", tmp_path / "shards", options(toy_model, shard=shard))
+    merge(tmp_path / "shards", tmp_path / "merged.parquet")
+    tables = {name: read_rows(tmp_path / f"{name}.parquet") for name in ("far", "near", "globbed", "merged")}
+    assert tables["far"] == tables["near"] == tables["globbed"] == tables["merged"]
+    assert [row["image"] for row in tables["near"]] == [f"n-{k}.zip/{n}" for k in range(3) for n in names[k::3]]
+    assert (tmp_path / "merged.parquet").read_bytes() == (tmp_path / "near.parquet").read_bytes()
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_table(path).to_pylist())
+
+
+def test_a_failed_member_is_scored_again(tmp_path, toy_model):
+    path = write_zip(tmp_path / "d.zip", {"a.jpg": picture(), "b.jpg": b"not a picture", "c.jpg": picture((0, 255, 0))})
+    out = tmp_path / "p.parquet"
+    assert score(path, out, options(toy_model)).manifest.counts.failed == 1
+    write_zip(path, {"a.jpg": picture(), "b.jpg": picture((0, 0, 255)), "c.jpg": picture((0, 255, 0))})
+    random_access.open_files.close()
+    assert score(path, out, options(toy_model, retry_failed=True)).manifest.counts.failed == 0
+    assert [row["label"] for row in read_rows(out)] == ["Red Tower", "Blue Lake", "Green Hill"]
+
+
+def damaged(path: Path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+
+
+def test_damage_is_found_by_size_and_checksum(tmp_path):
+    path = write_zip(tmp_path / "d.zip", {"a.jpg": b"good", "b.jpg": b"wrong"}, zipfile.ZIP_STORED)
+    damaged(path, b"wrong", b"WRONG")
+    assert read_all(path) == [("d.zip/a.jpg", b"good"), ("d.zip/b.jpg", "corrupt")]
+    deflated = write_zip(tmp_path / "e.zip", {"a.jpg": b"abc" * 100})
+    begin = deflated.read_bytes().index(b"a.jpg") + 5
+    data = bytearray(deflated.read_bytes())
+    data[begin] ^= 0xFF
+    deflated.write_bytes(data)
+    assert read_all(deflated) == [("e.zip/a.jpg", "corrupt")]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no zip file", b"PK\x05\x06" + bytes(17)])
+def test_what_is_no_zip_file_is_one_row(tmp_path, content):
+    (tmp_path / "d.zip").write_bytes(content)
+    assert read_all(tmp_path / "d.zip") == [("d.zip/", "unreadable")]
+
+
+def test_a_cut_zip_file_is_one_row_and_a_missing_one_an_error(tmp_path):
+    path = write_zip(tmp_path / "d.zip", {"a.jpg": picture()})
+    path.write_bytes(path.read_bytes()[:-30])
+    assert read_all(path) == [("d.zip/", "unreadable")]
+    with pytest.raises(UsageError, match=r"none\.zip: cannot be opened"):
+        read_all(tmp_path / "none.zip")
+
+
+def test_encrypted_and_oddly_packed_members_are_not_read(tmp_path):
+    path = write_zip(tmp_path / "d.zip", {"a.jpg": b"abc" * 9}, zipfile.ZIP_BZIP2)
+    assert read_all(path) == [("d.zip/a.jpg", "unsupported_format")]
+    path = write_zip(tmp_path / "e.zip", {"a.jpg": b"abc"}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + offset] |= 1
+    path.write_bytes(data)
+    assert read_all(path) == [("e.zip/a.jpg", "unsupported_format")]
+
+
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    """A member that claims 10 bytes and unpacks to ten million, and one that claims more than is allowed."""
+    packed = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = packed.compress(bytes(10_000_000)) + packed.flush()
+    header = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 8, 0, 33, 7, len(data), 10, 5, 0) + b"a.jpg" + data
+    entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, 7, len(data), 10, 5, 0, 0, 0, 0, 0, 0)
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(entry) + 5, len(header), 0)
+    (tmp_path / "d.zip").write_bytes(header + entry + b"a.jpg" + end)
+    assert read_all(tmp_path / "d.zip") == [("d.zip/a.jpg", "corrupt")]
+    monkeypatch.setattr(refs, "MAX_FILE_BYTES", 1000)
+    write_zip(tmp_path / "e.zip", {"a.jpg": bytes(1001)})
+    assert read_all(tmp_path / "e.zip") == [("e.zip/a.jpg", "too_large")]
+
+
+def test_impossible_times_and_bytes_in_front_are_no_obstacle(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a.jpg", (1980, 0, 0, 0, 0, 0)), b"abc")
+    (tmp_path / "d.zip").write_bytes(b"#!/bin/sh\n" + buffer.getvalue())
+    (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
+    assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, 315_532_800_000_000))

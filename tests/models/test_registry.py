@@ -1,0 +1,213 @@
+"""The registry in a folder: versions, aliases, rollback, history, and what is refused."""
+
+import json
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import pytest
+from commands import batchland
+from toys import COLOURS, picture, toy_card, write_toy_model
+
+from batchland.errors import ModelError, UsageError
+from batchland.models.registry import FolderRegistry, Reference, promoted
+from batchland.nightly.job import load_job
+from batchland.nightly.plan import plan_night
+from batchland.nightly.record_files import read_run
+
+
+@pytest.fixture
+def registry(tmp_path, toy_model):
+    """Three versions of `toy`, all different files."""
+    found = FolderRegistry(tmp_path / "models")
+    for number in range(3):
+        card = toy_card().model_copy(update={"created_at": f"2026-11-2{number}T00:00:00Z"})
+        found.add("toy", write_toy_model(tmp_path / "new.onnx", card), note=f"try {number}")
+    return found
+
+
+def changes(registry):
+    return [(each.action, each.alias, each.before, each.version) for each in registry.read("toy").history]
+
+
+def test_references_and_paths():
+    assert Reference.parse("landmarks@production") == Reference("landmarks", "production")
+    assert str(Reference.parse("a.b-c@12")) == "a.b-c@12"
+    for path in ("models/landmarks@production", "toy.onnx", "a@b@c", "@x", "x@", "toy@v1.onnx"):
+        assert Reference.parse(path) is None
+
+
+def test_versions_are_copies_with_their_canaries(tmp_path, toy_model, registry):
+    assert [version.version for version in registry.read("toy").versions] == [1, 2, 3]
+    shutil.copyfile(toy_model, tmp_path / "other.onnx")
+    (tmp_path / "other.canaries.parquet").write_bytes(b"canaries")
+    added = registry.add("other", tmp_path / "other.onnx")
+    assert registry.names() == ["other", "toy"]
+    assert sorted(path.name for path in (tmp_path / "models/other/1").iterdir()) == [
+        "other.canaries.parquet",
+        "other.onnx",
+    ]
+    assert registry.find(Reference("other", "1")).sha256 == added.sha256
+    assert (added.architecture, added.classes, added.source) == ("dominant-colour", 3, str(tmp_path / "other.onnx"))
+    with pytest.raises(UsageError, match=r"other.onnx: is version 1 of other already"):
+        registry.add("other", tmp_path / "other.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError):
+        registry.add("other", tmp_path / "broken.onnx")
+    assert [path.name for path in sorted((tmp_path / "models/other").iterdir())] == ["1", "registry.json"]
+
+
+def test_promote_and_roll_back_as_often_as_it_was_promoted(registry):
+    for number in (1, 2, 3):
+        registry.promote(Reference("toy", str(number)), "production", reason=f"r{number}")
+    assert registry.find(Reference("toy", "production")).version == "3"
+    assert registry.rollback("toy", "production").version == 2
+    assert registry.rollback("toy", "production", "worse").version == 1
+    with pytest.raises(UsageError, match=r"toy@production cannot be rolled back; it has had version 1 only"):
+        registry.rollback("toy", "production")
+    registry.promote(Reference("toy", "3"), "production")
+    assert registry.rollback("toy", "production").version == 1
+    assert changes(registry) == [
+        ("promote", "production", None, 1),
+        ("promote", "production", 1, 2),
+        ("promote", "production", 2, 3),
+        ("rollback", "production", 3, 2),
+        ("rollback", "production", 2, 1),
+        ("promote", "production", 1, 3),
+        ("rollback", "production", 3, 1),
+    ]
+    assert promoted(registry.read("toy"), "production") == [1]
+    who = registry.read("toy").history[0].by
+    assert "@" in who
+    assert registry.read("toy").history[4].reason == "worse"
+
+
+def test_what_is_not_there_is_named(registry):
+    registry.promote(Reference("toy", "2"), "staging")
+    for reference, message in (
+        (Reference("toi", "production"), "there is no model toi in this registry; it has toy"),
+        (Reference("toy", "production"), "toy has no production; it has staging, 1, 2, 3"),
+        (Reference("toy", "4"), "toy has no 4; it has staging, 1, 2, 3"),
+    ):
+        with pytest.raises(ModelError) as caught:
+            registry.find(reference)
+        assert str(caught.value) == f"{registry.folder}: {message}"
+    registry.file("toy", 2).unlink()
+    with pytest.raises(ModelError, match=r"toy.onnx: is missing in the registry; restore it"):
+        registry.find(Reference("toy", "staging"))
+    for alias in ("7", "a/b", ""):
+        with pytest.raises(UsageError, match="should have only letters"):
+            registry.promote(Reference("toy", "1"), alias)
+
+
+def _promote(folder, number):
+    FolderRegistry(folder).promote(Reference("toy", str(number)), f"alias-{number}")
+
+
+def test_processes_that_change_a_model_at_once_wait_for_each_other(registry):
+    with ProcessPoolExecutor(3) as pool:
+        list(pool.map(_promote, [registry.folder] * 3, (1, 2, 3)))
+    assert dict(sorted(registry.read("toy").aliases.items())) == {"alias-1": 1, "alias-2": 2, "alias-3": 3}
+    assert len(registry.read("toy").history) == 3
+
+
+# --- promotion with a labelled set, and jobs ---
+
+
+@pytest.fixture
+def site(tmp_path, registry):
+    """Labelled pictures, a registry whose version 4 confuses two classes, and a job of `toy@production`."""
+    for folder, colour in COLOURS.items():
+        (tmp_path / "labelled" / folder).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "labelled" / folder / f"{number}.jpg").write_bytes(picture(colour))
+    swapped = toy_card(folders=("01.Green_Hill", "00.Red_Tower", "02.Blue_Lake"))
+    registry.add("toy", write_toy_model(tmp_path / "new.onnx", swapped))
+    (tmp_path / "toy.toml").write_text(
+        'images = "labelled"\nmodel = "toy@production"\noutput = "out"\ndevice = "cpu"\ndate = "today"\n'
+    )
+    return tmp_path
+
+
+def promote(site, version, *more):
+    return batchland(
+        "models", "promote", f"toy@{version}", "--registry", site / "models", "--labels", site / "labelled",
+        "--device", "cpu", *more,
+    )  # fmt: skip
+
+
+def test_a_promotion_is_checked_on_the_labelled_set(site):
+    registry = FolderRegistry(site / "models")
+    first = promote(site, 1, "--gate", "top1 < 90%", "--gate", "drop(top1) > 1%")
+    assert (first.exit_code, first.stdout.splitlines()[:3]) == (
+        0,
+        [
+            "toy@production is now version 1",
+            f"  top-1 accuracy 100.0% on 12 images of {site}/labelled",
+            "  passed: top1 is 100% (fails if top1 < 90%)",
+        ],
+    )
+    second = promote(site, 2, "--reason", "CR 12")
+    assert (second.exit_code, second.stdout.splitlines()[0]) == (0, "toy@production is now version 2, before 1")
+    refused = promote(site, 4)
+    assert (refused.exit_code, refused.stderr) == (4, "batchland: a gate failed; production stays as it is\n")
+    assert refused.stdout.splitlines()[:3] == [
+        "toy@production did not become version 4, before 2",
+        f"  top-1 accuracy 33.3% on 12 images of {site}/labelled",
+        "  failed: top1 went from 100% to 33.33% (fails if drop(top1) > 1%)",
+    ]
+    report = refused.stdout.splitlines()[3].removeprefix("report: ")
+    assert Path(report).read_text().startswith("<!doctype html>")
+    assert registry.find(Reference("toy", "production")).version == "2"
+    assert changes(registry) == [
+        ("promote", "production", None, 1),
+        ("promote", "production", 1, 2),
+        ("refuse", "production", 2, 4),
+    ]
+    assert batchland("models", "rollback", "toy", "--registry", site / "models").stdout == (
+        "toy@production is again version 1, before 2\n"
+    )
+    usage = batchland("models", "promote", "toy@2", "--registry", site / "models")
+    assert (usage.exit_code, usage.stderr.splitlines()[-1]) == (
+        2,
+        "Error: give --labels with a labelled set, or --unchecked to promote without a check",
+    )
+    unchecked = batchland("models", "promote", "toy@2", "--registry", site / "models", "--unchecked")
+    assert unchecked.stdout == "toy@production is now version 2, before 1\n"
+    shown = batchland("models", "show", "toy", "--registry", site / "models").stdout
+    assert "refuse production 2 -> 4" in shown
+    assert "promote production 1 -> 2: CR 12" in shown
+    listed = batchland("models", "list", "--registry", site / "models", "--json")
+    assert json.loads(listed.stdout)["models"][0]["aliases"] == {"production": 2}
+    table = batchland("models", "list", "--registry", site / "models").stdout.splitlines()
+    assert [line.split()[:2] for line in table] == [["model", "version"], *(["toy", str(n)] for n in (1, 2, 3, 4))]
+    assert table[2].split()[2] == "production"
+
+
+def test_a_job_uses_the_alias_and_records_the_version(site):
+    missing = batchland("run", site / "toy.toml")
+    assert (missing.exit_code, missing.stderr.splitlines()[-1].partition(": failed: ")[2]) == (
+        5,
+        f"{site}/models: toy has no production; it has 1, 2, 3, 4",
+    )
+    registry = FolderRegistry(site / "models")
+    registry.promote(Reference("toy", "1"), "production")
+    job = load_job(site / "toy.toml")
+    night = job.night(date.today())
+    assert plan_night(job, night).lines[1] == (f"model toy: toy@production, version 1: {site}/models/toy/1/toy.onnx")
+    first = batchland("run", site / "toy.toml")
+    assert "; toy@production is version 1; " in first.stdout
+    record = read_run(site / "runs/toy/latest").models[0]
+    assert record.version.model_dump() == {
+        "registry": str(site / "models"),
+        "reference": "toy@production",
+        "version": "1",
+    }
+    assert record.model.sha256 == registry.read("toy").versions[0].sha256
+    # The night stays that of version 1 when the alias moves, and a forced run takes the new one.
+    registry.promote(Reference("toy", "2"), "production")
+    assert "toy: kept, 12 images" in batchland("run", site / "toy.toml").stdout
+    assert read_run(site / "runs/toy/latest").models[0].version.version == "1"
+    batchland("run", site / "toy.toml", "--force")
+    assert read_run(site / "runs/toy/latest").models[0].version.version == "2"

@@ -1,0 +1,96 @@
+"""Containerfile, compose.yaml and the Kubernetes examples: one image, no root, a read-only root file system."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import yaml
+
+from batchland import __version__
+
+ROOT = Path(__file__).parents[2]
+IMAGE = f"registry.example.org/batchland:{__version__}"
+CONTAINERFILE = (ROOT / "Containerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+
+def pod_containers():
+    for path in sorted((ROOT / "cron").glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            if isinstance(document, dict) and document.get("kind") in ("Job", "CronJob"):
+                spec = document["spec"].get("jobTemplate", document)["spec"]["template"]["spec"]
+                yield from ((path.name, spec, container) for container in spec["containers"])
+
+
+def test_everything_that_is_copied_exists_and_reaches_the_build():
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [
+        name for line in re.findall(r"^COPY (?!--from)(.*)$", CONTAINERFILE, re.MULTILINE) for name in line.split()[:-1]
+    ]
+    assert sorted(copied) == sorted(allowed)
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+def test_the_image_runs_as_nobody_special_and_checks_itself():
+    last = CONTAINERFILE.rpartition("\nFROM ")[2]
+    assert re.findall(r"^(USER|WORKDIR|ENTRYPOINT) (.*)$", last, re.MULTILINE) == [
+        ("USER", "10001:10001"),
+        ("WORKDIR", "/srv/batchland"),
+        ("ENTRYPOINT", '["batchland"]'),
+    ]
+    assert 'CMD ["batchland", "doctor"]' in last
+
+
+def test_pods_use_the_image_as_it_is_built():
+    found = list(pod_containers())
+    assert len(found) == 3
+    for name, spec, container in found:
+        assert container["image"] == IMAGE, name
+        assert container["command"][0] == "/opt/batchland/.venv/bin/batchland"
+        assert container["workingDir"] == "/srv/batchland"
+        assert spec["securityContext"]["runAsUser"] == 10001
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_compose_has_the_job_its_metrics_and_its_reports():
+    services = COMPOSE["services"]
+    assert list(services) == ["nightly", "metrics", "reports"]
+    for service in services.values():
+        assert (service["user"], service["read_only"], service["cap_drop"]) == ("10001:10001", True, ["ALL"])
+    assert services["nightly"]["image"] == IMAGE
+    script = services["nightly"]["entrypoint"][0]
+    assert fnmatchcase(script, "/opt/batchland/.venv/share/batchland/cron/every-night.sh")
+    assert (ROOT / "cron" / Path(script).name).stat().st_mode & 0o111
+
+
+@pytest.fixture
+def fake_batchland(tmp_path):
+    """A `batchland` that notes its arguments and its end by SIGTERM, and a `date` for which each time comes at once."""
+    program = tmp_path / "batchland"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/ran\n'
+        f"trap 'echo stopped >> {tmp_path}/ran; exit 143' TERM\nsleep 30 & wait $!\n"
+    )
+    program.chmod(0o755)
+    clock = tmp_path / "date"
+    clock.write_text('#!/bin/sh\n[ "$1" = +%s ] && echo 100 || echo 101\n')
+    clock.chmod(0o755)
+    return tmp_path
+
+
+def test_every_night_runs_the_job_at_its_time_and_hands_on_sigterm(fake_batchland):
+    environment = {"PATH": f"{fake_batchland}:{os.environ['PATH']}"}
+    command = [ROOT / "cron" / "every-night.sh", "03:30", "jobs/nightly.toml"]
+    with subprocess.Popen(command, env=environment) as process:
+        deadline = time.monotonic() + 20
+        while not (fake_batchland / "ran").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+    assert (fake_batchland / "ran").read_text() == "run jobs/nightly.toml\nstopped\n"

@@ -1,0 +1,318 @@
+"""Looking through images on report.html in a real browser: filters, full size, keys, CSV files, decisions on labels."""
+
+import csv
+import json
+import zlib
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import chromium, needs_browser, opened, texts_of_poor_contrast
+from evaluation_data import HOSTILE, Row, random_case, write_arrays, write_predictions
+from PIL import Image
+
+from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.options import EvaluateOptions
+from batchland.models.card import class_names
+from batchland.report import page_images as room
+from batchland.report.options import ReportOptions
+from batchland.report.page_images import page_images
+from batchland.report.write import write_report
+
+FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.=Blue Lake")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+def rows_of(*answers: tuple[str, tuple[float, ...]]) -> list[Row]:
+    return [Row(name, probabilities) for name, probabilities in answers]
+
+
+ROWS = rows_of(
+    ("00.Red_Tower/a.jpg", (0.9, 0.06, 0.04)),
+    ("00.Red_Tower/b, \"c\" #%.jpg", (0.1, 0.7, 0.2)),
+    ("00.Red_Tower/d.jpg", (0.3, 0.6, 0.1)),
+    ("01.Green_Hill/e.jpg", (0.2, 0.7, 0.1)),
+    ("02.=Blue Lake/f.jpg", (0.25, 0.35, 0.4)),
+    ("02.=Blue Lake/-g.jpg", (0.5, 0.3, 0.2)),
+)  # fmt: skip
+SURE = [Row(f"00.Red_Tower/sure{number}.jpg", (0.98, 0.01, 0.01)) for number in range(95)]
+SURE += [Row(f"00.Red_Tower/unsure{number}.jpg", (0.6, 0.3, 0.1)) for number in range(60)]
+MISLABELLED = [Row(f"02.=Blue Lake/sure{number}.jpg", (0.98, 0.01, 0.01)) for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of ROWS, and of five images with wrong labels among many."""
+    root = tmp_path_factory.mktemp("report")
+    rows = []
+    for number, row in enumerate([*ROWS, *SURE, *MISLABELLED]):
+        file = root / "images" / row.image
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (400, 300), (number * 40 % 256, 90, 120)).save(file)
+        rows.append(row._replace(file_size=file.stat().st_size))
+    predictions = write_predictions(root / "p.parquet", FOLDERS, rows, images=root / "images")
+    return write_report(evaluate(predictions, root / "images"), root / "report").html
+
+
+def names(page: Any) -> list[str]:
+    page.locator("#images-grid .file").first.wait_for()
+    return page.locator("#images-grid .file").all_inner_texts()
+
+
+def forget_images(found: Any) -> None:
+    """The files that the viewer opened are no requests of the page by itself."""
+    found.requested[:] = [url for url in found.requested if not url.endswith(".jpg")]
+
+
+@needs_browser
+def test_a_cell_opens_its_images(browser, page):
+    with opened(browser, page) as found:
+        found.page.get_by_role("button", name="2 images: Red Tower predicted as Green Hill").click()
+        assert found.page.locator("#images-title").inner_text() == "Red Tower predicted as Green Hill"
+        assert names(found.page) == ['00.Red_Tower/b, "c" #%.jpg', "00.Red_Tower/d.jpg"]
+        assert found.page.locator("#images-count").inner_text() == "2 images."
+        forget_images(found)
+
+
+@needs_browser
+def test_class_bin_and_filters(browser, page):
+    with opened(browser, page) as found:
+        at = found.page
+        at.locator("#class-table").get_by_role("button", name="=Blue Lake").first.click()
+        assert names(at)[-1] == "02.=Blue Lake/-g.jpg"
+        assert len(names(at)) == 6
+        at.get_by_label("Answers").select_option("")
+        at.get_by_label("Confidence from").fill("30")
+        at.locator("#images-filter [name=high]").fill("45")
+        assert names(at) == ["02.=Blue Lake/f.jpg"]
+        at.keyboard.press("Escape")
+        at.get_by_role("button", name="1 image at 87% to 93%").press("Enter")
+        assert names(at) == ["00.Red_Tower/a.jpg"]
+        at.get_by_label("Confidence from").fill("0")
+        at.get_by_role("searchbox", name="Name").fill("GREEN")
+        assert names(at) == ["01.Green_Hill/e.jpg"]
+        forget_images(found)
+
+
+@needs_browser
+def test_the_viewer_by_keyboard(browser, page):
+    with opened(browser, page) as found:
+        at = found.page
+        at.get_by_role("button", name="2 images: Red Tower predicted as Green Hill").press("Enter")
+        at.locator("#images-grid button").first.press("Enter")
+        assert at.locator("#viewer-place").inner_text() == "1 of 2"
+        assert at.locator("#viewer-name").inner_text() == '00.Red_Tower/b, "c" #%.jpg'
+        assert at.locator("#viewer-truth").inner_text() == "Red Tower 10.0%"
+        choices = [row.split("\t") for row in at.locator("#viewer-choices tbody tr").all_inner_texts()]
+        assert choices == [["Green Hill", "70.0%"], ["=Blue Lake", "20.0%"], ["Red Tower", "10.0%"]]
+        at.wait_for_function("document.getElementById('viewer-image').naturalWidth === 400")  # the file, full size
+        at.keyboard.press("ArrowRight")
+        at.keyboard.press("ArrowRight")
+        assert at.locator("#viewer-place").inner_text() == "2 of 2"
+        at.keyboard.press("Escape")
+        assert at.evaluate("document.activeElement.closest('li').textContent.includes('d.jpg')")
+        at.keyboard.press("Escape")
+        assert not at.locator("#images").is_visible()
+        forget_images(found)
+
+
+@needs_browser
+def test_the_list_as_csv(browser, page):
+    with opened(browser, page) as found:
+        found.page.get_by_role("button", name="2 images: Red Tower predicted as Green Hill").click()
+        with found.page.expect_download() as download:
+            found.page.get_by_role("button", name="Save as CSV").click()
+        with open(download.value.path(), encoding="utf-8-sig", newline="") as file:
+            assert list(csv.reader(file)) == [
+                ["image", "true_label", "predicted_label", "probability", "true_probability"],
+                ['00.Red_Tower/b, "c" #%.jpg', "Red Tower", "Green Hill", "0.7", "0.1"],
+                ["00.Red_Tower/d.jpg", "Red Tower", "Green Hill", "0.6", "0.3"],
+            ]
+        found.page.get_by_label("True class").select_option(label="=Blue Lake")
+        found.page.get_by_label("Predicted class").select_option("")
+        with found.page.expect_download() as download:
+            found.page.get_by_role("button", name="Save as CSV").click()
+        assert "'=Blue Lake" in Path(download.value.path()).read_text(encoding="utf-8-sig")  # no formula
+        forget_images(found)
+
+
+@needs_browser
+def test_suspected_labels_are_reviewed_by_keyboard(browser, page):
+    with opened(browser, page) as found:
+        at = found.page
+        at.get_by_role("button", name="Review these labels").click()
+        assert at.locator("#viewer-place").inner_text() == "1 of 8"
+        assert at.get_by_role("button", name="Save corrections").is_disabled()
+        for key in "wku":
+            at.keyboard.press(key)
+        at.get_by_label("Right label").select_option(label="Green Hill")
+        at.get_by_role("button", name="Label is wrong").click()
+        at.keyboard.press("w")
+        at.keyboard.press("z")
+        assert at.locator("#review-count").inner_text() == "4 decisions"
+        at.reload()  # the browser keeps them
+        at.get_by_role("button", name="Review these labels").click()
+        with at.expect_download() as download:
+            at.get_by_role("button", name="Save corrections").click()
+        assert download.value.suggested_filename == "corrections.csv"
+        with open(download.value.path(), encoding="utf-8", newline="") as file:
+            assert list(csv.reader(file)) == [
+                ["path", "label", "decision"],
+                ["02.=Blue Lake/sure0.jpg", "Red Tower", "wrong"],
+                ["02.=Blue Lake/sure1.jpg", "=Blue Lake", "keep"],
+                ["02.=Blue Lake/sure2.jpg", "=Blue Lake", "unsure"],
+                ["02.=Blue Lake/sure3.jpg", "Green Hill", "wrong"],
+            ]
+        forget_images(found)
+        found.requested.pop()
+
+
+@needs_browser
+def test_without_the_files_the_small_pictures_are_shown(browser, page, tmp_path):
+    """A page that was sent to somebody else."""
+    copied = tmp_path / "report.html"
+    copied.write_text(page.read_text().replace(f'data-root="{page.parent.parent}/images"', 'data-root=""'))
+    with opened(browser, copied) as found:
+        found.page.get_by_role("button", name="2 images: Red Tower predicted as Green Hill").click()
+        found.page.locator("#images-grid button").first.click()
+        found.page.wait_for_function("document.getElementById('viewer-image').naturalWidth === 168")
+        assert found.page.locator("#viewer-missing").inner_text() == "This is the small picture of the page."
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_of_the_dialog_has_enough_contrast(browser, page, scheme):
+    with opened(browser, page, scheme=scheme) as found:
+        found.page.get_by_role("button", name="Review these labels").click()
+        found.page.keyboard.press("k")
+        assert texts_of_poor_contrast(found.page) == []
+        found.page.keyboard.press("Escape")
+        assert texts_of_poor_contrast(found.page) == []
+        forget_images(found)
+
+
+@needs_browser
+def test_hostile_names_stay_text(browser, tmp_path):
+    wrong = [np.roll([0.7] + [0.3 / 9] * 9, number + 1) for number in range(10)]
+    rows = [
+        Row(f"{folder}/{folder.replace('/', '')}.jpg", answer) for folder, answer in zip(HOSTILE, wrong, strict=True)
+    ]
+    predictions = write_predictions(tmp_path / "p.parquet", HOSTILE, rows)
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label"), *((row.image, HOSTILE[n]) for n, row in enumerate(rows))])
+    files = write_report(evaluate(predictions, labels), tmp_path / "report")
+    with opened(browser, files.html) as found:
+        found.page.get_by_role("button", name="Look through the mistakes").click()
+        assert len(names(found.page)) == 10
+        for _ in range(10):
+            found.page.locator("#images-grid button").first.click()
+            found.page.keyboard.press("ArrowRight")
+            found.page.keyboard.press("Escape")
+        assert found.page.evaluate("window.hacked") is None
+        assert any("[U+202E]" in name for name in names(found.page))
+
+
+@needs_browser
+def test_many_classes(browser, tmp_path):
+    evaluation = many(tmp_path, 300, 1500)
+    files = write_report(evaluation, tmp_path / "report")
+    with opened(browser, files.html) as found:
+        at = found.page
+        assert at.locator("#class-table tbody tr:visible").count() == 50
+        assert at.locator("#classes output").inner_text() == "50 of 300 rows"
+        at.get_by_label("Class", exact=True).fill("class 123")
+        assert at.locator("#class-table tbody tr:visible").count() == 1
+        at.get_by_role("button", name="Clear").click()
+        at.get_by_role("button", name="Show all 300").click()
+        assert at.locator("#class-table tbody tr:visible").count() == 300
+        said = at.locator("#confusion-readout")
+        assert said.inner_text().startswith("24 by 24 classes with ")
+        before = int(said.inner_text().split()[5])
+        at.get_by_role("button", name="Zoom to errors").click()
+        assert 0 < int(said.inner_text().split()[5]) <= before
+        right = next(row for row in evaluation.confusion.to_pylist() if row["true_index"] == row["predicted_index"])
+        at.get_by_label("Find").fill(right["true_label"])
+        at.keyboard.press("Enter")
+        at.locator("#confusion-canvas").press("Enter")
+        assert at.locator("#images-title").inner_text() == f"{right['true_label']} predicted as {right['true_label']}"
+        assert len(names(at)) == right["images"]
+
+
+def many(folder: Path, classes: int, images: int) -> Evaluation:
+    folders = [f"{index:03}.Class_{index}" for index in range(classes)]
+    truth, probabilities = random_case(classes, images, accuracy=0.6, seed=1)
+    names = [f"{folders[index]}/{number:06}.jpg" for number, index in enumerate(truth)]
+    predictions = write_arrays(folder / "p.parquet", class_names(folders), names, probabilities)
+    labels = folder / "labels.csv"
+    labels.write_text("image,label\n" + "".join(f"{name},{name.split('/')[0]}\n" for name in names))
+    return evaluate(predictions, labels, EvaluateOptions(brightness_sample=0))
+
+
+def decoded(data: str) -> dict[str, Any]:
+    return json.loads(zlib.decompress(b64decode(data)))
+
+
+def test_the_data_of_a_small_report_are_all_images(tmp_path):
+    predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, ROWS)
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label"), *((row.image, row.image.split("/")[0]) for row in ROWS)])
+    found = page_images(evaluate(predictions, labels), ["00.Red_Tower/d.jpg"])
+    assert (found.all_there, found.total, found.root) == (True, 6, "")
+    assert decoded(found.data) == {
+        "labels": ["Red Tower", "Green Hill", "=Blue Lake"],
+        "folders": ["00.Red_Tower/", "02.=Blue Lake/", "01.Green_Hill/"],
+        "folder": [0, 0, 1, 0, 2, 1],
+        "file": ["d.jpg", 'b, "c" #%.jpg', "-g.jpg", "a.jpg", "e.jpg", "f.jpg"],
+        "truth": [0, 0, 2, 0, 1, 2],
+        "predicted": [1, 1, 0, 0, 1, 2],
+        "confidence": [6000, 7000, 5000, 9000, 7000, 4000],
+        "true": [3000, 1000, 2000, 9000, 7000, 4000],
+        "choices": [
+            [1, 600, 0, 300, 2, 100], [1, 700, 2, 200, 0, 100], [0, 500, 1, 300, 2, 200],
+            [0, 900, 1, 60, 2, 40], [1, 700, 0, 200, 2, 100], [2, 400, 1, 350, 0, 250],
+        ],
+        "doubt": [0] * 6,
+    }  # fmt: skip
+
+
+def test_a_large_report_has_some_images_of_every_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "MOST_ROWS", 400)
+    evaluation = many(tmp_path, 5, 3000)
+    data = decoded(page_images(evaluation, []).data)
+    cells = list(zip(data["truth"], data["predicted"], strict=True))
+    assert len(cells) == 400
+    wrong = [cell for cell in cells if cell[0] != cell[1]]
+    assert len(wrong) == 240
+    confusion = evaluation.confusion.to_pylist()
+    for cell in confusion:
+        place = (cell["true_index"], cell["predicted_index"])
+        assert cells.count(place) >= min(cell["images"], 4), place
+    mistakes = evaluation.mistakes.to_pylist()
+    first = [row for row in mistakes if (row["true_index"], row["predicted_index"]) == wrong[0]]
+    assert data["confidence"][0] == round(first[0]["probability"] * 10_000)  # the most confident of its cell
+
+
+def test_long_names_leave_room_for_fewer_images(tmp_path, monkeypatch):
+    evaluation = many(tmp_path, 5, 3000)
+    monkeypatch.setattr(room, "MOST_BYTES", 20_000)
+    found = page_images(evaluation, [])
+    assert 15_000 < len(found.data) <= 20_000
+    assert 0 < len(found.rows) < 3000
+    assert not found.all_there
+
+
+def test_changed_predictions_give_no_choices(tmp_path):
+    evaluation = many(tmp_path, 5, 30)
+    (tmp_path / "p.parquet").unlink()
+    assert decoded(page_images(evaluation, []).data)["choices"] == [[]] * 30
+    assert write_report(evaluation, tmp_path / "report", ReportOptions(picture_bytes=0)).html.exists()

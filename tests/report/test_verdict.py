@@ -1,0 +1,196 @@
+"""The verdict: by gates and baseline, against chance, what changed, what to do; nothing beyond what chance explains."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_data import Row, write_label_folders, write_predictions
+from scipy.stats import binomtest, fisher_exact
+
+from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.gates import check_gates, parse_gate
+from batchland.evaluation.saved import read_report
+from batchland.report.changes import Baseline, changes
+from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
+from batchland.report.verdict import verdict
+from batchland.report.write import write_report
+
+FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
+
+
+def made(
+    folder: Path, right: dict[int, tuple[int, int]], *, model: str = "toy", start: int = 0, failed: int = 0
+) -> Evaluation:
+    """right: class -> (right, all); wrong ones are given the next class with little confidence."""
+    rows = [
+        Row(f"{FOLDERS[index]}/{start + number}.jpg", np.roll((0.6, 0.3, 0.1), index + (number >= hits)))
+        for index, (hits, of) in right.items()
+        for number in range(of)
+    ]
+    rows += [Row(f"{FOLDERS[0]}/broken{number}.jpg", error_code="truncated") for number in range(failed)]
+    predictions = write_predictions(folder / f"{model}{start}.parquet", FOLDERS, rows, model=model)
+    labels = write_label_folders(folder / f"labels{start}", [row.image for row in rows])
+    return evaluate(predictions, labels)
+
+
+GOOD = {0: (90, 100), 1: (90, 100), 2: (90, 100)}
+WORSE = {0: (90, 100), 1: (60, 100), 2: (89, 100)}
+
+
+def judge(evaluation: Evaluation, *gates: str, baseline: Baseline | None = None) -> tuple[str, str]:
+    found = verdict(evaluation, check_gates([parse_gate(text) for text in gates], evaluation), baseline)
+    return found.kind, found.text
+
+
+def test_gates_alone(tmp_path):
+    good = made(tmp_path, GOOD)
+    assert judge(good) == ("open", "No gates were set, so only you can say whether this is good enough.")
+    assert judge(good, "top1 < 0.5") == ("passed", "Passes the gate.")
+    assert judge(good, "top1 < 0.5", "failed > 3") == ("passed", "Passes all 2 gates.")
+    assert judge(good, "top1 < 0.95", "failed > 3") == ("failed", "Fails 1 of 2 gates.")
+
+
+def test_against_the_baseline(tmp_path):
+    good, worse = made(tmp_path, GOOD, model="a"), made(tmp_path, WORSE, model="b")
+    before = Baseline(good, "monday")
+    p = binomtest(31, 31).pvalue  # only the earlier one is right for 31 images, the later one for none
+    text = "Worse than monday by more than chance: 90.0% to 79.7% of the same 300, \u221210.3 points (p < 0.001)."
+    assert p < 0.001
+    assert judge(worse, baseline=before) == ("failed", text)
+    assert judge(worse, "top1 < 0.5", baseline=before) == ("warning", "Passes the gate, but is worse than monday.")
+    assert judge(worse, "top1 < 0.9", baseline=before) == ("failed", "Fails the gate.")
+    found = changes(worse, before)
+    assert found == (
+        True,
+        text,
+        ("Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",),
+        "The model is the same, the images are the same.",
+    )
+    better = changes(good, Baseline(worse, "monday"))
+    assert better is not None
+    assert (better.worse, better.text[:35]) == (False, "Better than monday by more than cha")
+    assert judge(good, baseline=Baseline(worse, "monday")) == ("passed", "Not worse than monday by more than chance.")
+
+
+def test_a_difference_within_chance_is_none(tmp_path):
+    good, similar = made(tmp_path, GOOD), made(tmp_path, GOOD | {2: (88, 100)}, model="b")
+    p = binomtest(2, 2).pvalue
+    found = changes(similar, Baseline(good, "monday"))
+    assert found is not None
+    assert found[:3] == (
+        False,
+        "Not different from monday by more than chance: 90.0% to 89.3% of the same 300, \u22120.7 points "
+        f"(p = {p:.3f}).",
+        (),
+    )
+
+
+def test_other_images_are_compared_as_independent_samples(tmp_path):
+    good, other = made(tmp_path, GOOD), made(tmp_path, {0: (90, 100), 1: (75, 100), 2: (90, 100)}, start=1000)
+    p = fisher_exact([[270, 30], [255, 45]]).pvalue
+    found = changes(other, Baseline(good, "monday"))
+    assert p > 0.05
+    assert found == (
+        False,
+        "Not different from monday by more than chance: 90.0% to 85.0% of other images, \u22125.0 points "
+        f"(p = {p:.3f}).",
+        ("Worse by more than chance, classes: Green Hill (90.0% to 75.0%).",),
+        "The model is the same, the images are others.",
+    )
+    p_class = fisher_exact([[90, 10], [75, 25]]).pvalue
+    assert p_class < 0.05 / 3
+
+
+def test_chance_alone_is_rarely_a_change(tmp_path):
+    """Of 200 pairs of test sets of the same model, 5% may differ in accuracy, and 5% in some class."""
+    rng = np.random.default_rng(1)
+
+    class Drawn:
+        def __init__(self) -> None:
+            right = rng.binomial(50, 0.8, 3)
+            self.evaluation = made_counts(right)
+
+    def made_counts(right):
+        base = made(tmp_path, {0: (1, 2), 1: (1, 2), 2: (1, 2)}, start=int(rng.integers(1_000_000)))
+        table = base.per_class
+        columns = {"support": [50, 50, 50], "correct": right.tolist()}
+        for name, values in columns.items():
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), [values])
+        return type("Counts", (), {"summary": base.summary, "per_class": table, "outcomes": base.outcomes})()
+
+    found = [changes(Drawn().evaluation, Baseline(Drawn().evaluation, "x")) for _ in range(60)]
+    assert sum(each.text.startswith(("Worse", "Better")) for each in found if each) <= 8
+    assert sum(bool(each.classes) for each in found if each) <= 8
+
+
+def test_against_always_the_same_answer(tmp_path):
+    lopsided = made(tmp_path, {0: (95, 100), 1: (2, 5), 2: (1, 5)})
+    p = binomtest(3, 8).pvalue  # right alone: the model for 3 images, the constant answer for 5
+    assert verdict(lopsided).reasons == (
+        f"Not better than always answering Red Tower, which would be right for 90.9%, by more than chance "
+        f"(p = {p:.3f}).",
+        "110 images are too few to know the accuracy: its interval is 12 points wide.",
+    )
+    assert verdict(made(tmp_path, GOOD)).reasons == (
+        "Better than always answering Red Tower, which would be right for 33.3%.",
+    )
+
+
+def test_what_to_do(tmp_path):
+    small = made(tmp_path, {0: (8, 10), 1: (1, 10), 2: (8, 10)}, failed=2)
+    gates = check_gates([parse_gate("top1 < 0.9")], small)
+    assert verdict(small, gates).actions == (
+        "Do not use these answers before the failed gates are explained: begin with the mistakes below.",
+        "Repair the 2 failed images (truncated 2), and score again.",
+        "Add training images of Green Hill: below the average by more than chance.",
+        "Label about 348 images more: then the accuracy is known within 5 points.",
+    )
+    assert verdict(made(tmp_path, {0: (1000, 1000), 1: (1000, 1000), 2: (1000, 1000)})).actions == ()
+
+
+def test_without_a_scored_image(tmp_path):
+    predictions = write_predictions(tmp_path / "p.parquet", FOLDERS, [Row("00.Red_Tower/1.jpg", error_code="empty")])
+    labels = write_label_folders(tmp_path / "labels", ["00.Red_Tower/1.jpg"])
+    found = evaluate(predictions, labels)
+    action = "Repair the 1 failed image (empty 1), and score again."
+    assert verdict(found) == ("failed", "No image was scored, so there is nothing to judge.", (), (), (action,))
+    assert verdict(made(tmp_path, GOOD), (), Baseline(found, "monday")).changed == ()
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> tuple[Evaluation, Baseline]:
+    write_report(made(tmp_path, GOOD, model="a"), tmp_path / "report")
+    return made(tmp_path, WORSE, model="b"), Baseline(read_report(tmp_path / "report"), "report")
+
+
+def test_the_terminal_says_the_same(said):
+    worse, before = said
+    assert evaluation_terminal_text(worse, baseline=before).splitlines()[1:8] == [
+        "verdict: Failed. Worse than report by more than chance: 90.0% to 79.7% of the same 300, \u221210.3 points "
+        "(p < 0.001).",
+        "  Better than always answering Red Tower, which would be right for 33.3%.",
+        "  Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",
+        "  The model is the same, the images are the same.",
+        "to do: Find out what changed before you use these answers. The model is the same, the images are the same.",
+        "to do: Review the 61 suspected labels: if all are wrong and the model is right, the accuracy is 20.3 points "
+        "higher.",
+        "to do: Add training images of Green Hill: below the average by more than chance.",
+    ]
+
+
+def test_markdown_says_the_same(said):
+    worse, before = said
+    assert evaluation_markdown(worse, baseline=before).splitlines()[:10] == [
+        "## b: evaluation",
+        "",
+        "**Failed.** Worse than report by more than chance: 90.0% to 79.7% of the same 300, \u221210.3 points "
+        "(p \\< 0.001). The first choice is right for 239 of 300 images: 79.7% (95% interval 74.8 to 83.8%).",
+        "",
+        "- Worse by more than chance, classes: Green Hill (90.0% to 60.0%).",
+        "- The model is the same, the images are the same.",
+        "- Better than always answering Red Tower, which would be right for 33.3%.",
+        "- To do: Find out what changed before you use these answers. The model is the same, the images are the same.",
+        "- To do: Review the 61 suspected labels: if all are wrong and the model is right, the accuracy is 20.3 points "
+        "higher.",
+        "- To do: Add training images of Green Hill: below the average by more than chance.",
+    ]
