@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchland.evaluation.options import CompareOptions, EvaluateOptions
     from batchland.evaluation.saved import Report, read_report
     from batchland.models.adopt import adopt
+    from batchland.models.adopt_options import AdoptOptions
     from batchland.models.session import Session, open_session
     from batchland.nightly.job import Job, load_job
     from batchland.nightly.record_files import read_runs
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from batchland.report.options import ReportOptions
     from batchland.report.write import ReportFiles, write_comparison, write_report, write_side_by_side
     from batchland.scoring.account import Progress
+    from batchland.scoring.merge.in_place import merge_in_place
     from batchland.scoring.merge.merge import merge
     from batchland.scoring.options import ScoreOptions, Shard
+    from batchland.scoring.plan.write import make_plan
     from batchland.scoring.predict import predict
     from batchland.scoring.score import RunSummary, score
     from batchland.training.export import export
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 # Public name -> module, imported when the name is first used, so that `import batchland` is fast.
 _PUBLIC = {
+    "AdoptOptions": "batchland.models.adopt_options",
     "CompareOptions": "batchland.evaluation.options",
     "Comparison": "batchland.evaluation.comparison",
     "EvaluateOptions": "batchland.evaluation.options",
@@ -67,7 +71,9 @@ _PUBLIC = {
     "evaluate": "batchland.evaluation.evaluate",
     "export": "batchland.training.export",
     "load_job": "batchland.nightly.job",
+    "make_plan": "batchland.scoring.plan.write",
     "merge": "batchland.scoring.merge.merge",
+    "merge_in_place": "batchland.scoring.merge.in_place",
     "open_session": "batchland.models.session",
     "parse_gate": "batchland.evaluation.gates",
     "predict": "batchland.scoring.predict",
@@ -82,6 +88,7 @@ _PUBLIC = {
     "write_side_by_side": "batchland.report.write",
 }
 __all__ = [
+    "AdoptOptions",
     "CompareOptions",
     "Comparison",
     "EvaluateOptions",
@@ -109,7 +116,9 @@ __all__ = [
     "evaluate",
     "export",
     "load_job",
+    "make_plan",
     "merge",
+    "merge_in_place",
     "open_session",
     "parse_gate",
     "predict",

@@ -12,7 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.models.card import class_names
-from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, TOP_K_TYPE, Counts, ModelInfo, PredictionsInfo
+from batchland.predictions.schema import (
+    FIRST_COLUMNS,
+    METADATA_KEY,
+    PREDICTIONS,
+    TOP_K_TYPE,
+    Counts,
+    ModelInfo,
+    PredictionsInfo,
+)
 
 BLOCK = 1 << 17
 
@@ -35,7 +43,9 @@ def write(
         counts=Counts(listed=rows, ok=rows - failed, failed=failed, failed_by_code={"truncated": failed}),
         versions={},
     )
-    schema = PREDICTIONS.with_metadata({METADATA_KEY: info.model_dump_json().encode()})
+    schema = pa.schema([PREDICTIONS.field(name) for name in FIRST_COLUMNS]).with_metadata(
+        {METADATA_KEY: info.model_dump_json().encode()}
+    )
     label_texts, folders = pa.array([name.label for name in names]), pa.array([name.folder for name in names])
     label_schema = pa.schema([("image", pa.string()), ("label", pa.string())])
     with (

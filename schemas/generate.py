@@ -15,6 +15,7 @@ from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, Regi
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
     CONFUSION,
+    CURVES,
     FLIPS,
     MISTAKES,
     OUTCOMES,
@@ -61,6 +62,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "planned_images": (PLANNED, "The lists of a plan: one row per listed image, in listing order."),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
+    "curves": (CURVES, "Points of each class's precision-recall and ROC curve."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
     "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
     "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),

@@ -11,16 +11,18 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "RELEASING.md", "SECURITY.md", "benchmarks/results", "cron",
-          "docs", "jobs", "schemas")  # fmt: skip
+COPIED = (
+    "CHANGELOG.md", "CONTRIBUTING.md", "Containerfile", "LICENSE", "RELEASING.md", "SECURITY.md", "benchmarks/results",
+    "compose.yaml", "cron", "docs", "jobs", "schemas",
+)  # fmt: skip
 
 
-def build(out: Path) -> None:
+def build(out: Path, root: Path = ROOT) -> None:
     """Raises CalledProcessError if a page cannot be built, or links to something that is not there."""
     with tempfile.TemporaryDirectory() as scratch:
         pages = Path(scratch, "pages")
         for name in COPIED:
-            source, target = ROOT / name, pages / name
+            source, target = root / name, pages / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
@@ -31,7 +33,7 @@ def build(out: Path) -> None:
                 names = sorted(path.name for path in (pages / folder).iterdir())
                 links = "".join(f"- [{name}]({name})\n" for name in names)
                 (pages / folder / "README.md").write_text(f"# {folder}\n\n{links}")
-        readme = (ROOT / "README.md").read_text()
+        readme = (root / "README.md").read_text()
         for folder in ("schemas", "benchmarks/results"):
             readme = readme.replace(f"]({folder})", f"]({folder}/README.md)")
         (pages / "README.md").write_text(readme)
@@ -39,7 +41,7 @@ def build(out: Path) -> None:
             text = page.read_text().replace("](../benchmarks/results)", "](../benchmarks/results/README.md)")
             page.write_text(text)
         config = Path(scratch, "mkdocs.yml")
-        shutil.copyfile(ROOT / "mkdocs.yml", config)
+        shutil.copyfile(root / "mkdocs.yml", config)
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config)]
         environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
         subprocess.run([*command, "--site-dir", str(out.resolve())], check=True, env=environment)

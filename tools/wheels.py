@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 KNOWN = {("x86_64-apple-darwin", "3.14"): "onnxruntime has no wheels for Intel Macs after Python 3.13"}
 """What is missing and documented."""
+TRAIN_KNOWN = {"x86_64-apple-darwin": "torch has no wheels for Intel Macs"}
 MACOS = "14.0"
 """The oldest macOS that is asked for."""
 PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-apple-darwin")
@@ -52,7 +53,7 @@ def main() -> int:
     for platform in given.platform or PLATFORMS:
         for python in given.python or pythons():
             reason = missing(python, platform, given.extra)
-            known = KNOWN.get((platform, python))
+            known = KNOWN.get((platform, python)) or (TRAIN_KNOWN.get(platform) if "train" in given.extra else None)
             failed += reason is not None and known is None
             found = "wheels" if reason is None else f"none: {known}" if known else f"MISSING: {reason}"
             print(f"{platform:28} {python:5} {found}", flush=True)

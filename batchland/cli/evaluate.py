@@ -57,6 +57,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
     "bins",
     _images_flag,
     Flag("by", metavar="COLUMNS"),
+    Flag("promise", metavar="PROMISE"),
     "confidence",
     "resamples",
     "seed",
@@ -146,8 +147,7 @@ def evaluate(
 
 
 @command(epilog="Example: batchland compare monday/report tuesday/report --out changes/")
-@click.argument("report_a", metavar="REPORT_A", type=click.Path(path_type=Path))
-@click.argument("report_b", metavar="REPORT_B", type=click.Path(path_type=Path))
+@click.argument("reports", metavar="REPORT REPORT [REPORT]...", nargs=-1, type=click.Path(path_type=Path))
 @_out_option
 @_markdown_option
 @json_option
@@ -155,8 +155,7 @@ def evaluate(
 @_no_pictures_option
 @_report_options
 def compare(
-    report_a: Path,
-    report_b: Path,
+    reports: tuple[Path, ...],
     out: Path,
     as_markdown: bool,
     as_json: bool,
@@ -169,11 +168,15 @@ def compare(
     The reports are of two models or two nights, on the same images. Compares only the images that both scored: figures
     with intervals, classes that changed by more than chance, and images with a different predicted class.
     --json prints the summary.json of the comparison.
+
+    Of three or more reports, it shows the accuracies and all pairs, with p-values corrected for their number.
     """
     from batchland.evaluation.comparison import compare as run
     from batchland.evaluation.options import CompareOptions
     from batchland.evaluation.saved import read_report
+    from batchland.evaluation.several import compare_several
     from batchland.report.comparison_text import comparison_markdown, comparison_terminal_text
+    from batchland.report.several import several_text, write_several
     from batchland.report.write import write_comparison
     from batchland.system.arrow import keep_pandas_out
 
@@ -181,7 +184,17 @@ def compare(
 
     if as_json and as_markdown:
         raise click.UsageError(_ONE_FORMAT)
-    comparison = run(read_report(report_a), read_report(report_b), build(CompareOptions, values))
+    if len(reports) < 2:
+        raise click.UsageError("give at least two reports")
+    if len(reports) > 2:
+        if as_json or as_markdown:
+            raise click.UsageError("--json and --markdown are for two reports")
+        compared = compare_several([read_report(each) for each in reports], build(CompareOptions, values).confidence)
+        page = write_several(compared, out, _page(no_pictures, overwrite))
+        click.echo(f"{several_text(compared)}report: {page}")
+        return
+    first, second = map(read_report, reports)
+    comparison = run(first, second, build(CompareOptions, values))
     files = write_comparison(comparison, out, _page(no_pictures, overwrite))
     if as_json:
         print_json(comparison.summary)

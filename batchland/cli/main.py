@@ -9,6 +9,7 @@ import sys
 import click
 
 from batchland._version import __version__
+from batchland.cli.calibrate import calibrate
 from batchland.cli.command import group
 from batchland.cli.completion import completion
 from batchland.cli.cron import cron
@@ -73,6 +74,7 @@ for _command in (  # in the order in which a user needs them
     merge,
     evaluate,
     compare,
+    calibrate,
     init,
     run,
     job,

@@ -1,41 +1,62 @@
 """`batchland adopt` (add a card to an ONNX model) and `batchland inspect` (print a model's card)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from batchland.cli.command import command
+from batchland.cli.options import Flag, build, options_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from batchland.models.adopt_check import Alternative
+    from batchland.models.card import AdoptionSummary
     from batchland.models.session import Session
+
+_MOST_CLASSES: Final = 100
+"""Number of classes that `inspect` lists one by one."""
+_FIRST_CLASSES: Final = 10
+"""Number of them that it lists of more."""
 
 
 @command(
     epilog="Example: batchland adopt resnet.onnx --classes labels.txt --preprocess imagenet --out models/resnet.onnx"
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--classes", required=True, type=click.Path(path_type=Path),
-              help="Text file, one label per line, in the order of the model's outputs.")  # fmt: skip
-@click.option("--preprocess", default="imagenet", show_default=True, metavar="imagenet|half|unit|byte|FILE.json",
-              help="Input that the model was trained on: ImageNet's crop and statistics; the whole picture as "
-              "-1..1, 0..1 or 0..255; or a JSON file with height, width, fit, mean, std.")  # fmt: skip
-@click.option("--output", type=click.Choice(["auto", "logits", "probabilities"]), default="auto", show_default=True,
-              help="Output of the model; `auto` runs it on generated pictures to find out.")  # fmt: skip
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True,
-              help="`fp16` halves the file and is fastest on a GPU.")  # fmt: skip
-@click.option("--name", help="Name of the model.  [default: the name of the file]")
+@options_of(
+    "batchland.models.adopt_options:AdoptOptions",
+    "classes",
+    Flag("preprocess", metavar="imagenet|half|unit|byte|FILE.json"),
+    "output",
+    Flag("output_name", metavar="NAME"),
+    "precision",
+    Flag("check", metavar="LABELLED_DIR"),
+    Flag("calibrate", metavar="LABELLED_DIR"),
+    Flag("max_drop", metavar="POINTS"),
+    "allow_slower",
+    "name",
+)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
-def adopt(model: Path, classes: Path, out: Path, **options: Any) -> None:
+def adopt(model: Path, out: Path, **values: Any) -> None:
     """Make an ONNX classifier from elsewhere ready for scoring.
 
     Adds a card with the classes and the preprocessing to the file. Normalisation, and softmax where it is missing,
-    become part of the graph, so that scoring needs no options for them.
+    become part of the graph, so that scoring needs no options for them. What was found and assumed is on the card.
     """
     from batchland.models.adopt import adopt as run
+    from batchland.models.adopt_check import comparison_table
+    from batchland.models.adopt_options import AdoptOptions
 
-    session = run(model, classes, out, **options)
-    click.echo(f"{out}: adopted, {len(session.card.classes)} classes; see its card with: batchland inspect {out}")
+    def show(results: "Sequence[Alternative]") -> None:
+        click.echo(comparison_table(results), nl=False)
+
+    session = run(model, out, build(AdoptOptions, values), on_check=show)
+    click.echo(
+        f"{out}: adopted, {len(session.card.classes)} classes, {found_text(session.card.adoption)}; "
+        f"see its card with: batchland inspect {out}"
+    )
 
 
 @command(epilog="Example: batchland inspect models/scratch.onnx")
@@ -49,19 +70,43 @@ def inspect(model: Path, as_json: bool) -> None:
     click.echo(session.card.model_dump_json(indent=2) if as_json else _card_table(session), nl=as_json)
 
 
+def found_text(adoption: "AdoptionSummary | None") -> str:
+    """What adoption found and assumed, in a few words."""
+    assert adoption is not None
+    return (
+        f"labels from {adoption.classes_from}, preprocessing from {adoption.preprocess_from}, {adoption.channels}, "
+        f"{adoption.layout}, softmax {adoption.softmax}"
+    )
+
+
 def _card_table(session: "Session") -> str:
     card = session.card
     rows = {"name": card.name, "architecture": card.architecture, "created": card.created_at, "sha256": session.sha256}
-    rows["preprocess"] = ", ".join(f"{key} {value}" for key, value in card.preprocess if value is not None)
-    rows["versions"] = ", ".join(f"{name} {number}" for name, number in card.versions.items()) or "unknown"
+    rows["preprocess"] = _pairs(card.preprocess)
+    rows["versions"] = _pairs(card.versions.items()) or "unknown"
     if card.training:
         kept = card.training.model_dump(exclude={"settings"}) | card.training.settings
-        rows["training"] = ", ".join(f"{key} {value}" for key, value in kept.items())
-    if card.data:
-        rows["data"] = ", ".join(f"{key} {value}" for key, value in card.data)
-    if card.export:
-        rows["export"] = ", ".join(f"{key} {value}" for key, value in card.export)
+        rows["training"] = _pairs(kept.items())
+    for name in ("data", "export", "adoption", "int8"):
+        if part := getattr(card, name):
+            rows[name] = _pairs(part)
     lines = [f"{key:13} {value}" for key, value in rows.items()]
     lines.append(f"{'classes':13} {len(card.classes)}")
-    lines += [f"{index:13} {name.label}  ({name.folder})" for index, name in enumerate(card.classes)]
+    shown = card.classes if len(card.classes) <= _MOST_CLASSES else card.classes[:_FIRST_CLASSES]
+    for index, each in enumerate(shown):
+        lines.append(f"{index:13} {each.label}" + (f"  ({each.folder})" if each.folder != each.label else ""))
+    if len(shown) < len(card.classes):
+        lines.append(f"{'':13} and {len(card.classes) - len(shown)} more; --json lists all")
     return "\n".join(lines) + "\n"
+
+
+def _pairs(values: "Iterable[tuple[str, Any]]") -> str:
+    """`name value, name value`, without those that are None."""
+    return ", ".join(f"{name} {_value(value)}" for name, value in values if value is not None)
+
+
+def _value(value: Any) -> str:
+    """Numbers with at most six digits, tuples in brackets."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_value, value))})"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

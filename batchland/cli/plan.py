@@ -31,10 +31,11 @@ from batchland.system.text import counted, ignored_files
 def plan(
     images: str | None, out: str, parts: int | None, without: tuple[str, ...], as_json: bool, **values: Any
 ) -> None:
-    """List the images of DIR once, and freeze the list for `batchland score --plan`.
+    """List the images of DIR once, for any number of machines.
 
-    Then each of N machines scores its own range, and lists nothing: `score --plan PLAN --shard I/N`. Images that come
-    later are not in the plan; --without makes a second plan of those. --json prints plan.json.
+    The list is frozen. Then each of N machines scores its own range of it, and lists nothing: `batchland score --plan
+    PLAN --shard I/N`. Images that come later are not in the plan; --without makes a second plan of those. --json prints
+    plan.json.
     """
     from batchland.scoring.options import ScoreOptions
     from batchland.scoring.plan.write import make_plan

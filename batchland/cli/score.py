@@ -122,8 +122,8 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
         f"{manifest.images_per_second:.1f} images/s: {counts.ok} ok, "
         f"{counts.failed} failed{f' ({codes})' if codes else ''}{ignored_files(manifest.ignored)}. "
         f"{_on_gpus(manifest)}"
-        f"Seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
-        f"{seconds.infer:.2f} (these three summed over threads), write {seconds.write:.2f}. "
+        f"Wall seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
+        f"{seconds.infer:.2f} (these three of all threads together, waiting included), write {seconds.write:.2f}. "
         f"Predictions: {_relative(summary.out)}; manifest: {_relative(summary.manifest_path)}."
     )
 

@@ -88,7 +88,9 @@ def train(data: Path, out: Path, models_dir: Path, **values: Any) -> None:
 @command(epilog="Example: batchland export runs/scratch --out models/scratch.onnx")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
-@options_of("batchland.training.options:ExportOptions", "data", "precision", Flag("max_drop", metavar="POINTS"))
+@options_of(
+    "batchland.training.options:ExportOptions", "data", "precision", Flag("max_drop", metavar="POINTS"), "allow_slower"
+)
 def export(run: Path, out: Path, **values: Any) -> None:
     """Turn a training run into one ONNX file with its card.
 

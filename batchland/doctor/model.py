@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchland.doctor.check import Check
+from batchland.errors import UsageError
 
 
 def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
@@ -13,7 +14,12 @@ def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
     from batchland.models.session import open_session
     from batchland.scoring.options import find_model
 
-    session = open_session(find_model(path), device)
+    try:
+        chosen = find_model(path)
+    except UsageError as error:
+        yield Check(name, "warn", str(error), "make one with `batchland adopt` or `batchland export`, or name one")
+        return
+    session = open_session(chosen, device)
     session.predict(np.zeros((1, *session.card.preprocess.shape), np.uint8))
     card = session.card
     found = f"{session.path}: {card.name}, {len(card.classes)} classes, sha256 {session.sha256[:12]}, runs on "

@@ -35,6 +35,10 @@ class KeyCounts:
         if self._buffered >= _BUFFERED:
             self._flush()
 
+    def __len__(self) -> int:
+        """Distinct keys, not counting those in the buffer."""
+        return len(self._keys)
+
     def result(self) -> tuple[Ints, Ints]:
         """The distinct keys in order, and their counts."""
         self._flush()

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from batchland._version import __version__
 from batchland.evaluation.calibration import coverage, reliability
+from batchland.evaluation.curves import class_curves, curves_table
 from batchland.evaluation.label_errors import fit_label_noise
 from batchland.evaluation.label_files import read_labels
 from batchland.evaluation.matching import Matcher
@@ -23,6 +24,8 @@ from batchland.evaluation.metrics import bounds, confusion_table, figures, most_
 from batchland.evaluation.mistakes import Mistakes
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import outcomes, read_predictions
+from batchland.evaluation.pair_slices import PairTally
+from batchland.evaluation.promises import guarantee, parse_promise
 from batchland.evaluation.schema import OUTCOMES, EvaluationSummary, LabelAccount, LabelSource
 from batchland.evaluation.slices import SliceTally
 from batchland.evaluation.table_file import TableFile
@@ -38,6 +41,7 @@ class Evaluation:
     summary: EvaluationSummary
     per_class: pa.Table
     confusion: pa.Table
+    curves: pa.Table
     mistakes: pa.Table
     """The rows of mistakes_file; of more than MOST_IN_MEMORY, the most confident ones and the suspected ones."""
     mistakes_file: TableFile
@@ -65,6 +69,7 @@ def evaluate(
     Raises UsageError if predictions or labels cannot be read, no image matches, or a class is unknown.
     """
     options = options or EvaluateOptions()
+    promises = [parse_promise(text) for text in options.promise]
     run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
     info = run.info
     matches = Matcher(
@@ -81,6 +86,7 @@ def evaluate(
     slices = SliceTally(
         by=options.by, image_root=image_root, brightness_sample=options.brightness_sample, seed=options.seed
     )
+    pairs = PairTally(options.by)
     outcomes_file, mistakes = TableFile(pa.schema([*OUTCOMES, *own])), Mistakes(own)
     for block in outcomes(run, matches.batches, matches.own):
         table = block.to_table(info.classes)
@@ -88,9 +94,11 @@ def evaluate(
         mistakes.add(block, table)
         tally.add(block)
         slices.add(block)
+        pairs.add(block)
     noise = fit_label_noise(tally.sample, len(info.classes))
     mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
     cells = tally.cells
+    curves = class_curves(tally.curves.cells, cells.support, options.confidence)
     summary = EvaluationSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=run.source,
@@ -105,13 +113,17 @@ def evaluate(
         options=options.model_dump(mode="json"),
         resamples=options.resamples,
         account=LabelAccount(**matches.account, scored=tally.scored, failed=tally.images - tally.scored),
-        figures=figures(tally, cells, options),
+        figures=figures(tally, cells, curves, options),
         most_confused=most_confused(cells, info.classes),
         reliability=reliability(tally.bins, options.confidence),
         coverage=coverage(tally.scores.cells.of_all_classes(), tally.round, options.confidence),
         slices=slices.slices(options.confidence),
         failures=tally.failures,
         bounds=bounds(tally),
+        pair_slices=pairs.weak(options.confidence) if len(options.by) > 1 else None,
+        guarantees=tuple(
+            guarantee(tally.scores.cells, promise, info.classes, options.confidence) for promise in promises
+        ),
         label_errors=label_errors,
         versions=info.versions,
         evaluated_with={
@@ -122,8 +134,9 @@ def evaluate(
     )
     return Evaluation(
         summary=summary,
-        per_class=per_class(tally, cells, info.classes, options.confidence),
+        per_class=per_class(tally, cells, info.classes, curves, options.confidence),
         confusion=confusion_table(cells, info.classes),
+        curves=curves_table(curves, [name.label for name in info.classes]),
         mistakes=shown_mistakes,
         mistakes_file=mistakes_file,
         outcomes_file=outcomes_file.close(),

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.errors import UsageError
-from batchland.evaluation.labels import enumerate_names
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
+from batchland.models.class_match import enumerate_names
 
 LabelKind = Literal["folder", "csv", "parquet"]
 

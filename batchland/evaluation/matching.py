@@ -21,13 +21,13 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.evaluation.label_files import Labels
-from batchland.evaluation.labels import (
+from batchland.evaluation.sorting import sorted_batches
+from batchland.models.card import ClassName
+from batchland.models.class_match import (
     enumerate_names,
     match_classes,
     unknown_classes_message,
 )
-from batchland.evaluation.sorting import sorted_batches
-from batchland.models.card import ClassName
 
 EXAMPLES: Final = 10
 """Most names listed where images are counted."""

@@ -1,6 +1,6 @@
 """Figures and tables of one model's outcomes, from confusion counts and probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -9,6 +9,7 @@ import pyarrow as pa
 from batchland.evaluation.averages import Cells, Kind, Weighting, average_figure
 from batchland.evaluation.calibration import calibration_error, equal_counts
 from batchland.evaluation.counts import Sums
+from batchland.evaluation.curves import ClassCurve, macro_figures
 from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import CONFUSION, PER_CLASS, Bounds, ConfusedPair, Figure, Figures
@@ -16,7 +17,7 @@ from batchland.evaluation.tally import Tally
 from batchland.models.card import ClassName
 
 
-def figures(tally: Tally, cells: Cells, options: EvaluateOptions) -> Figures:
+def figures(tally: Tally, cells: Cells, curves: dict[int, ClassCurve], options: EvaluateOptions) -> Figures:
     """The headline numbers."""
     confidence = options.confidence
     scored, total = tally.scored, tally.images
@@ -41,7 +42,13 @@ def figures(tally: Tally, cells: Cells, options: EvaluateOptions) -> Figures:
         "brier_top1": Figure(value=tally.squared_error / scored),
     }
     return Figures(
-        **failures | averages | {"weighted_recall": top1} | found | _calibration(tally, options) | _proper_scores(tally)
+        **failures
+        | averages
+        | {"weighted_recall": top1}
+        | found
+        | _calibration(tally, options)
+        | _proper_scores(tally)
+        | macro_figures(curves, confidence)
     )
 
 
@@ -51,7 +58,9 @@ def rate(hits: int, total: int, confidence: float) -> Figure:
     return Figure(value=hits / total, low=float(low), high=float(high))
 
 
-def per_class(tally: Tally, cells: Cells, classes: Sequence[ClassName], confidence: float) -> pa.Table:
+def per_class(
+    tally: Tally, cells: Cells, classes: Sequence[ClassName], curves: Mapping[int, ClassCurve], confidence: float
+) -> pa.Table:
     """The rows of `per_class.parquet`."""
     support, given, correct = cells.support, cells.given, cells.correct
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -76,11 +85,21 @@ def per_class(tally: Tally, cells: Cells, classes: Sequence[ClassName], confiden
         "precision_high": _nullable(precision_bounds.high),
         "f1": _nullable(f1),
         "mean_confidence": _nullable(confidences),
+        **_areas(curves, len(classes)),
         "most_confused_with": labels.take(pa.array(other, mask=images == 0)),
         "most_confused_images": images,
         "failed": tally.failed,
     }
     return pa.table(columns, schema=PER_CLASS)
+
+
+def _areas(curves: Mapping[int, ClassCurve], classes: int) -> dict[str, pa.Array]:
+    found = {}
+    for name in ("average_precision", "auroc"):
+        areas: list[Figure | None] = [getattr(curves.get(number), name, None) for number in range(classes)]
+        for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high")):
+            found[name + suffix] = pa.array([getattr(area, end, None) for area in areas], pa.float64())
+    return found
 
 
 def confusion_table(cells: Cells, classes: Sequence[ClassName]) -> pa.Table:

@@ -29,7 +29,9 @@ class EvaluateOptions(Options):
     brightness_sample: Annotated[int, Field(ge=0)] = 2000
     """Images to measure the brightness of; 0 reads none."""
     by: tuple[str, ...] = ()
-    """Also slice by these columns of the image list or of the table of labels."""
+    """Also slice by these columns of the image list or of the table of labels, and by any two of them."""
+    promise: tuple[str, ...] = ()
+    """Find the thresholds from which on answers keep a promise, e.g. "error <= 2%"."""
 
 
 class CompareOptions(Options):

@@ -25,6 +25,7 @@ REPORT_FILES: Final = (
     "confusion.parquet",
     MISTAKES_FILE,
     "outcomes.parquet",
+    "curves.parquet",
 )
 COMPARISON_FILES: Final = ("summary.json", "report.html", "per_class.parquet", "per_class.csv", "flips.parquet")
 

@@ -72,6 +72,10 @@ class Figures(Document):
     """Calibration error over bins with equal numbers of images. Bootstrap."""
     ece_classwise: Figure | None = None
     """Calibration error over predicted classes: their precision against the mean confidence. Bootstrap."""
+    macro_average_precision: Figure | None = None
+    """Mean area under the classes' precision-recall curves. Each class's interval is on the logit scale."""
+    macro_auroc: Figure | None = None
+    """Mean area under the classes' ROC curves, each class against all others. DeLong."""
 
 
 class LabelAccount(Document):
@@ -142,6 +146,67 @@ class Slice(Document):
     """Of Fisher's exact test against the others, Holm-adjusted for all slices."""
 
 
+class PairSlice(Document):
+    """Accuracy over the images with two values of two own columns."""
+
+    columns: tuple[str, str]
+    values: tuple[str, str]
+    images: Count
+    accuracy: Figure
+    difference: float
+    """Accuracy here less that of all other images."""
+    p_value: float
+    """Of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all slices tested."""
+
+
+class PairSlices(Document):
+    """Slices by any two of the columns of `by`."""
+
+    tested: Count
+    """Slices of at least 20 images."""
+    found: Count
+    """Those that are weaker than chance explains: none unless the smallest adjusted p-value is below 0.001, else those
+    below 0.1, so that at most about a tenth of them is chance."""
+    weakest: tuple[PairSlice, ...]
+    """At most 200 of those found, the surest first."""
+
+
+class AcceptRule(Document):
+    """Accept an answer if its probability is at least the threshold."""
+
+    threshold: float
+    accepted: Count
+    """Of the labelled images."""
+    wrong: Count
+    """Of those accepted."""
+    coverage: float
+    """Share of images accepted."""
+
+
+class ClassRule(AcceptRule):
+    """A rule for the answers of one class."""
+
+    label: str
+
+
+class Guarantee(Document):
+    """Thresholds that keep a promise about the accepted answers, in the long run, for images like the labelled ones."""
+
+    promise: str
+    limit: float
+    """Largest share of wrong answers among the accepted ones."""
+    confidence: float
+    """Probability, over the choice of the labelled images, that a rule keeps the promise."""
+    images: Count
+    """Labelled images that it is based on."""
+    fewest_images: Count
+    """With fewer accepted images, even without a mistake, nothing can be promised."""
+    rule: AcceptRule | None
+    """For all answers together; None if the images do not show that any threshold keeps the promise."""
+    per_class: tuple[ClassRule, ...]
+    """For classes whose images suffice; all these rules together keep their promises with that confidence."""
+
+
 class FailureGroup(Document):
     """Labelled images that failed with the same code."""
 
@@ -210,6 +275,10 @@ class EvaluationSummary(Document):
     failures: tuple[FailureGroup, ...]
     bounds: dict[str, Bounds] = Field(default_factory=dict)
     """What log_loss and brier are at least and at most, where the predictions hold only the first k choices."""
+    pair_slices: PairSlices | None = None
+    """None unless `by` has at least two columns."""
+    guarantees: tuple[Guarantee, ...] = ()
+    """Of each promise of the options."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
     versions: dict[str, str]
@@ -332,12 +401,31 @@ PER_CLASS: Final = pa.schema(
         column("precision_high", pa.float64(), "Upper end of its Wilson interval."),
         column("f1", pa.float64(), "2 correct / (support + predicted). Null without support."),
         column("mean_confidence", pa.float64(), "Mean probability of the first choice, over the class's images."),
+        column("average_precision", pa.float64(), "Area under its precision-recall curve. Null without support."),
+        column("average_precision_low", pa.float64(), "Lower end of its interval, on the logit scale."),
+        column("average_precision_high", pa.float64(), "Upper end of its interval."),
+        column("auroc", pa.float64(), "Area under its ROC curve, against all other classes."),
+        column("auroc_low", pa.float64(), "Lower end of its interval (DeLong, on the logit scale)."),
+        column("auroc_high", pa.float64(), "Upper end of its interval."),
         column("most_confused_with", pa.string(), "The class that most of its wrong images were predicted as."),
         column("most_confused_images", pa.int64(), "Number of those images.", nullable=False),
         column("failed", pa.int64(), "Labelled images of the class that failed; not in support.", nullable=False),
     ]
 )
 """`per_class.parquet` and `per_class.csv`: one row per class of the model, in class_index order."""
+
+
+CURVES: Final = pa.schema(
+    [
+        column("label", pa.string(), "Label of the class; null for the means over all classes."),
+        column("threshold", pa.float32(), "Smallest score that counts as the class. Null for means."),
+        column("recall", pa.float64(), "Share of the class's images with at least that score.", nullable=False),
+        column("precision", pa.float64(), "Share of the class among images with at least that score."),
+        column("false_positive_rate", pa.float64(), "Share of the other images with at least that score."),
+    ]
+)
+"""`curves.parquet`: points of each class's precision-recall and ROC curve against all other classes. The means have
+two kinds of rows: the mean precision by recall, and the mean recall by false positive rate."""
 
 
 CONFUSION: Final = pa.schema(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from batchland.evaluation.averages import Cells
 from batchland.evaluation.calibration import ROUND_THRESHOLDS, bins_of, round_group
 from batchland.evaluation.counts import KeyCounts, Sample, ScoreCounts, Sums
+from batchland.evaluation.curves import CurveCounts
 from batchland.evaluation.label_errors import CHOICES, FITTED_IMAGES, LabelledChoices
 from batchland.evaluation.matching import EXAMPLES
 from batchland.evaluation.options import EvaluateOptions
@@ -46,6 +47,8 @@ class Tally:
         """Whether the probabilities of all classes are known of all scored images."""
         self.scores = ScoreCounts()
         """First choices by predicted class, probability and whether they are right."""
+        self.curves = CurveCounts(classes)
+        """Choices kept by class, probability and whether they are the true class."""
         self._confusion = KeyCounts()
         self._failures: dict[str, tuple[int, list[str]]] = {}
         self._sample = Sample(FITTED_IMAGES, options.seed)
@@ -64,6 +67,10 @@ class Tally:
         probability, right = chosen.astype(np.float64), truth == predicted
         self._confusion.add(truth * self.classes + predicted)
         self.scores.add(predicted, chosen, right)
+        chosen_classes = outcomes.chosen[ok]
+        self.curves.add(
+            chosen_classes.ravel(), outcomes.choices[ok].ravel(), (chosen_classes == truth[:, None]).ravel()
+        )
         self.bins.add(bins_of(probability, len(self.bins.images)), probability, right)
         self.by_truth.add(truth, probability, right)
         self.by_prediction.add(predicted, probability, right)

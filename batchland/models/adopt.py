@@ -1,28 +1,38 @@
 """Adopt an ONNX classifier from elsewhere: add a card, normalisation and, where it is missing, softmax."""
 
+import hashlib
+import json
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto
-from pydantic import Field, ValidationError, field_validator
 
 from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
-from batchland.images.preprocess import PreprocessSpec
+from batchland.images.preprocess import Pixels
+from batchland.models.adopt_check import Alternative, compare_preprocessings, require_no_better
+from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
-from batchland.models.card import METADATA_KEY, ModelCard, class_names
+from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
 from batchland.models.class_list import read_class_list
-from batchland.models.contract import INPUT_NAME, Probabilities, are_probabilities
-from batchland.models.foreign import ForeignInput, foreign_input, foreign_output, load_foreign
+from batchland.models.contract import Probabilities, are_probabilities
+from batchland.models.foreign import ForeignInput, ForeignOutput, foreign_input, foreign_output, load_foreign
+from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, of_config, of_preset
+from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
-from batchland.models.ort import CPU, create_session, first_line
+from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
+from batchland.models.labelled_photos import LabelledPhotos, read_labelled
+from batchland.models.ort import first_line
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
+from batchland.models.temperature import fit_temperature
 from batchland.models.wrap import wrap
 from batchland.system.files import check_new_file, new_file
 from batchland.system.regular_files import read_regular
@@ -30,143 +40,261 @@ from batchland.system.text import near_miss
 
 _log = logging.getLogger("batchland")
 
-Channels = tuple[float, float, float]
-OutputKind = Literal["auto", "logits", "probabilities"]
 _TOLERANCE: Final = 1e-3
 """Largest difference of a probability between a picture alone and the same picture in a batch."""
 _PICTURES: Final = 16
 """Number of generated pictures on which the outputs are examined."""
-_BYTE: Final = 1 / 255
+_MOST_CHECKED: Final = 200
+"""Most labelled photos of a check: each is computed under ten preprocessings."""
+_MOST_CALIBRATED: Final = 5000
+_TINY: Final = float(np.finfo(np.float32).tiny)
+
+OnCheck = Callable[[Sequence[Alternative]], object]
 
 
-class ForeignPreprocess(PreprocessSpec):
-    """A preprocessing spec with the foreign model's normalisation: `(pixel / 255 - mean) / std` per channel, RGB."""
-
-    mean: Channels = (0.0, 0.0, 0.0)
-    std: Channels = Field(default=(1.0, 1.0, 1.0))
-
-    @field_validator("std")
-    @classmethod
-    def _is_positive(cls, std: Channels) -> Channels:
-        if min(std) <= 0:
-            raise ValueError("std must be positive")
-        return std
-
-    def spec(self) -> PreprocessSpec:
-        """The part that the card keeps; mean and std go into the graph."""
-        return PreprocessSpec.model_validate(self.model_dump(exclude={"mean", "std"}))
-
-
-PRESETS: Final[dict[str, dict[str, Any]]] = {
-    "imagenet": {"fit": "crop", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
-    "half": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
-    "unit": {},
-    "byte": {"std": (_BYTE, _BYTE, _BYTE)},
-}
-"""imagenet: resize the shorter side, centre crop, ImageNet's statistics. The others squash the whole picture and scale
-pixels to -1..1 (half), 0..1 (unit) or 0..255 (byte)."""
-
-
-def adopt(
-    model: Path,
-    classes: Path,
-    out: Path,
-    *,
-    preprocess: str = "imagenet",
-    output: OutputKind = "auto",
-    name: str | None = None,
-    precision: Literal["fp32", "fp16"] = "fp32",
-) -> Session:
+def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_check: OnCheck | None = None) -> Session:
     """Write `model` with a card to `out`, and return it opened on the CPU.
 
-    - classes: the labels in the order of the model's outputs, as `read_class_list` reads them.
-    - preprocess: a name in PRESETS, or a JSON file with the fields of ForeignPreprocess.
-    - output: what the model gives; `auto` runs it on generated pictures to find out.
-    - name: name in the card; by default the name of the file.
-    - precision: `fp16` converts all but normalisation and softmax to half floats.
+    Labels and preprocessing are those in the options, or else those of timm's or Hugging Face's configuration beside
+    the model, or of Ultralytics' metadata in it; the card says which. on_check: called with the results of the check,
+    the chosen preprocessing first.
 
     `out` appears only if its answers are probabilities, the same for a picture alone and in a batch; its canaries are
-    written beside it. Raises ModelError if the model cannot be adopted; UsageError if it has a card already, or another
-    file or option does not suit it; OutputError if `out` cannot be written.
+    written beside it. Raises ModelError if the model cannot be adopted or its preprocessing loses the check; UsageError
+    if it has a card already, or another file or option does not suit it; OutputError if `out` cannot be written.
     """
-    check_new_file(out, ".onnx", (model, classes, Path(preprocess)))
-    foreign = load_foreign(model)
-    if any(entry.key == METADATA_KEY for entry in foreign.metadata_props):
-        raise UsageError(f"{model}: has a batchland card already, so score with it as it is")
-    source = foreign_input(model, foreign)
-    spec = _preprocess(preprocess, source)
-    labels = read_class_list(classes)
-    target = foreign_output(model, foreign, len(labels))
-    if target.classes not in (None, len(labels)):
-        raise ModelError(f"{model}: gives {target.classes} numbers per picture, but {classes} has {len(labels)} labels")
-    if source.dtype == TensorProto.UINT8 and (spec.mean, spec.std) != ((0.0, 0.0, 0.0), PRESETS["byte"]["std"]):
-        raise UsageError(
-            f"{model}: takes uint8, so it normalises pixels itself; preprocess must be byte", advice="preprocess_byte"
-        )
-    card = ModelCard(
-        name=name or model.stem,
-        architecture=foreign.graph.name or "unknown",
-        classes=class_names(labels),
-        preprocess=spec.spec(),
-        created_at=datetime.now(UTC).isoformat("T", "seconds"),
-        versions={"batchland": __version__, "onnx": onnx.__version__},
-    )
-    wrapped = partial(wrap, card=card, mean=spec.mean, std=spec.std)
-    kind = _output_kind(model, wrapped(foreign, source, target, softmax=False), spec.shape, output)
-    whole = wrapped(foreign, source, target, softmax=kind == "logits")
-
+    options = options or AdoptOptions()
+    inputs = [Path(given) for given in (model, options.classes, options.preprocess) if given]
+    check_new_file(out, ".onnx", inputs)
+    adoption = _Adoption(Path(model), load_foreign(model), options)
+    adoption.require_suitable()
+    results = adoption.check()
+    if results and on_check:
+        on_check(results)
+    if results:
+        require_no_better(adoption.path, results)
+    fitted = adoption.temperature()
+    card = adoption.card(results, fitted)
+    temperature = fitted and fitted[0]
     with new_file(out) as temporary:
-        onnx.save(whole, temporary)
+        onnx.save(adoption.wrapped(card, temperature=temperature), temporary)
         session = open_session(temporary, "cpu")
-        _check_batches(model, session)
-        if precision == "fp16":
-            half = to_half_floats(foreign)
-            half_input, half_output = foreign_input(model, half), foreign_output(model, half, len(labels))
-            try:
-                onnx.save(wrapped(half, half_input, half_output, softmax=kind == "logits"), temporary)
-            except onnx.checker.ValidationError as error:  # the converter may miss branches
-                raise ModelError(f"{model}: onnxruntime cannot convert it to half floats", advice="fp32") from error
-            require_agreement(model, open_session(temporary, "cpu"), session)
-
+        _check_batches(adoption.path, session)
+        if options.precision == "fp16":
+            adoption.write_half(temporary, card, temperature, session)
+        elif options.precision == "int8":
+            adoption.write_int8(temporary, card)
     session = open_session(out, "cpu")
     write_canaries(session)
     return session
 
 
-def _preprocess(text: str, source: ForeignInput) -> ForeignPreprocess:
-    if text in PRESETS:
-        height, width = source.height or 224, source.width or 224
-        size: dict[str, Any] = {"height": height, "width": width}
-        if PRESETS[text].get("fit") == "crop":
-            size["shorter_side"] = round(max(height, width) * 256 / 224)
-        return ForeignPreprocess(**PRESETS[text], **size)
-    path = Path(text)
+@dataclass(frozen=True)
+class _Adoption:
+    """A foreign model, and what was found out about it."""
+
+    path: Path
+    foreign: onnx.ModelProto
+    options: AdoptOptions
+
+    @cached_property
+    def found(self) -> Found:
+        return found_with(self.path, self.foreign)
+
+    @cached_property
+    def labels(self) -> tuple[list[str], str]:
+        """The labels, and where they were read."""
+        if self.options.classes is not None:
+            return read_class_list(self.options.classes), self.options.classes.name
+        if self.found.labels is None:
+            raise UsageError(
+                f"{self.path}: its labels are neither in it nor in config.json beside it", advice="classes"
+            )
+        return list(self.found.labels), self.found.labels_from
+
+    @cached_property
+    def chosen(self) -> tuple[ForeignPreprocess, str]:
+        """The preprocessing, and where it was read."""
+        given = self.options.preprocess
+        if given is None:
+            if self.found.preprocess is None:
+                raise UsageError(
+                    f"{self.path}: how its pictures are prepared is neither in it nor in a configuration beside it",
+                    advice="preprocess",
+                )
+            spec, where = self.found.preprocess, self.found.preprocess_from
+        elif given in PRESETS:
+            source = foreign_input(self.path, self.foreign)
+            spec, where = of_preset(given, source.height or 224, source.width or 224), f"the option {given}"
+        else:
+            spec, where = _read_preprocess(given), Path(given).name
+        for side in ("height", "width"):
+            wanted = getattr(foreign_input(self.path, self.foreign, spec.layout), side)
+            if wanted not in (None, getattr(spec, side)):
+                raise UsageError(
+                    f"{given or self.path}: {side} is {getattr(spec, side)}, but the model takes {wanted} ({where})"
+                )
+        return spec, where
+
+    @property
+    def preprocess(self) -> ForeignPreprocess:
+        return self.chosen[0]
+
+    @cached_property
+    def source(self) -> ForeignInput:
+        return foreign_input(self.path, self.foreign, self.preprocess.layout)
+
+    @cached_property
+    def target(self) -> ForeignOutput:
+        return foreign_output(self.path, self.foreign, len(self.labels[0]), self.options.output_name)
+
+    @cached_property
+    def kind(self) -> Literal["logits", "probabilities"]:
+        """What the model gives."""
+        raw = self.wrapped(self._plain_card(self.preprocess), softmax=False)
+        return _output_kind(self.path, raw, self.source, self.preprocess.shape, self.options.output)
+
+    def require_suitable(self) -> None:
+        """Raise ModelError or UsageError if model, labels and preprocessing contradict each other."""
+        if self.options.precision == "int8" and self.options.calibrate is None:
+            raise UsageError(f"{self.path}: int8 is measured on labelled photos; none are given", advice="calibrate")
+        if any(entry.key == METADATA_KEY for entry in self.foreign.metadata_props):
+            raise UsageError(f"{self.path}: has a batchland card already, so score with it as it is")
+        foreign_input(self.path, self.foreign, self.preprocess.layout)
+        labels, where = self.labels
+        if self.target.classes not in (None, len(labels)):
+            where = str(self.options.classes or where)
+            raise ModelError(
+                f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
+            )
+        plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
+        if self.source.dtype == TensorProto.UINT8 and not plain:
+            raise UsageError(
+                f"{self.path}: takes uint8, so it normalises pixels itself; preprocess must be byte",
+                advice="preprocess_byte",
+            )
+
+    def wrapped(
+        self,
+        card: ModelCard,
+        *,
+        foreign: onnx.ModelProto | None = None,
+        preprocess: ForeignPreprocess | None = None,
+        softmax: bool | None = None,
+        temperature: float | None = None,
+    ) -> onnx.ModelProto:
+        """The model that takes pixels. foreign: the same in another precision. softmax: by default, where missing."""
+        source, target, spec = self.source, self.target, preprocess or self.preprocess
+        if foreign is not None:
+            source = foreign_input(self.path, foreign, self.source.layout)
+            target = foreign_output(self.path, foreign, len(self.labels[0]), self.target.name)
+        behind = self.kind == "logits" if softmax is None else softmax
+        return wrap(
+            foreign or self.foreign, source, target, card, preprocess=spec, softmax=behind, temperature=temperature
+        )
+
+    def check(self) -> list[Alternative]:
+        """What each plausible preprocessing reaches; nothing without a folder of labelled photos."""
+        if self.options.check is None:
+            return []
+        photos = self._photos(self.options.check, _MOST_CHECKED)
+
+        def network(preprocess: ForeignPreprocess) -> Callable[[Pixels], Probabilities]:
+            return predictor(self.wrapped(self._plain_card(preprocess), preprocess=preprocess))
+
+        return compare_preprocessings(
+            network, self.preprocess, photos, normalises_itself=self.source.dtype == TensorProto.UINT8
+        )
+
+    def temperature(self) -> tuple[float, int] | None:
+        """The temperature and the number of photos that it was fitted on; None without such photos."""
+        if self.options.calibrate is None:
+            return None
+        photos = self._photos(self.options.calibrate, _MOST_CALIBRATED)
+        scores = photos.scores(predictor(self.wrapped(self._plain_card(self.preprocess), softmax=False)))
+        logits = scores if self.kind == "logits" else np.log(np.maximum(scores, _TINY))
+        return fit_temperature(logits, photos.labels), len(photos.labels)
+
+    def card(self, results: Sequence[Alternative], fitted: tuple[float, int] | None) -> ModelCard:
+        """The card, with all that was found and assumed."""
+        spec, where = self.chosen
+        adoption = AdoptionSummary(
+            source=self.path.name,
+            source_sha256=hashlib.sha256(read_regular(self.path)).hexdigest(),
+            classes_from=self.labels[1],
+            preprocess_from=where,
+            mean=spec.mean,
+            std=spec.std,
+            channels=spec.channels,
+            layout=self.source.layout,
+            input_type=self.source.type_name,
+            output_name=self.target.name,
+            softmax="added" if self.kind == "logits" else "found",
+            temperature=fitted and fitted[0],
+            calibration_images=fitted[1] if fitted else 0,
+            checked_accuracy=results[0].accuracy if results else None,
+            checked_images=len(results[0].right) if results else 0,
+            precision=self.options.precision,
+        )
+        return self._plain_card(spec).model_copy(update={"adoption": adoption})
+
+    def write_half(self, out: Path, card: ModelCard, temperature: float | None, full: Session) -> None:
+        """Replace `out` by the model in half floats. Raises ModelError if it disagrees with `full`."""
+        half = to_half_floats(self.foreign)
+        try:
+            onnx.save(self.wrapped(card, foreign=half, temperature=temperature), out)
+        except onnx.checker.ValidationError as error:  # the converter may miss branches
+            raise ModelError(f"{self.path}: onnxruntime cannot convert it to half floats", advice="fp32") from error
+        require_agreement(self.path, open_session(out, "cpu"), full)
+
+    def write_int8(self, out: Path, card: ModelCard) -> None:
+        """Replace `out` by the model in int8. Raises ModelError if that is slower or differs too much."""
+        assert self.options.calibrate is not None
+        photos = self._photos(self.options.calibrate, _MOST_CALIBRATED)
+        limits = Limits(self.options.max_drop, self.options.allow_slower)
+        quantised, summary = to_int8(self.path, onnx.load(out), photos, [photos.sample(RANGE_PHOTOS)], limits)
+        onnx.helper.set_model_props(quantised, {METADATA_KEY: card.model_copy(update={"int8": summary}).to_json()})
+        onnx.save(quantised, out)
+
+    def _photos(self, folder: Path, most: int) -> LabelledPhotos:
+        return read_labelled(folder, class_names(self.labels[0]), self.preprocess.spec(), most)
+
+    def _plain_card(self, preprocess: ForeignPreprocess) -> ModelCard:
+        return ModelCard(
+            name=self.options.name or self.path.stem,
+            architecture=self.foreign.graph.name or "unknown",
+            classes=class_names(self.labels[0]),
+            preprocess=preprocess.spec(),
+            created_at=datetime.now(UTC).isoformat("T", "seconds"),
+            versions={"batchland": __version__, "onnx": onnx.__version__},
+        )
+
+
+def _read_preprocess(given: str) -> ForeignPreprocess:
+    path = Path(given)
     if not path.exists():
-        near = near_miss(text, PRESETS)
+        near = near_miss(given, PRESETS)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
-        raise UsageError(f"preprocess {text!r}: neither a known name nor a file ({hint})")
+        raise UsageError(f"preprocess {given!r}: neither a known name nor a file ({hint})")
     try:
-        spec = ForeignPreprocess.model_validate_json(read_regular(path))
+        found = of_config(given, json.loads(read_regular(path)))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"{path}: {where}: {first['msg']}") from error
-    for side, wanted in (("height", source.height), ("width", source.width)):
-        if wanted not in (None, getattr(spec, side)):
-            raise UsageError(f"{path}: {side} is {getattr(spec, side)}, but the model takes {wanted}")
-    return spec
+    except ValueError as error:
+        raise UsageError(f"{path}: is not JSON ({error}); give a JSON file") from error
+    if found is None:
+        raise UsageError(f"{path}: describes no preprocessing; give height, width, fit, mean and std")
+    return found[0]
 
 
 def _output_kind(
-    path: Path, raw: onnx.ModelProto, shape: tuple[int, int, int], requested: OutputKind
+    path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: tuple[int, int, int], requested: OutputKind
 ) -> Literal["logits", "probabilities"]:
     """Whether the model gives logits or probabilities, judged by its outputs for generated pictures, without a softmax.
 
     Raises ModelError if it gives neither, UsageError if that is not what was requested.
     """
-    rows = _raw_outputs(path, raw, shape)
+    rows = _raw_outputs(path, raw, source, shape)
     low, high, sums = float(rows.min()), float(rows.max()), rows.sum(axis=1)
     if not np.isfinite(rows).all():
         raise ModelError(f"{path}: gives numbers that are not finite; check its preprocessing")
@@ -192,13 +320,17 @@ def _output_kind(
     return "logits"
 
 
-def _raw_outputs(path: Path, raw: onnx.ModelProto, shape: tuple[int, int, int]) -> Probabilities:
+def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: tuple[int, int, int]) -> Probabilities:
     """Outputs for generated pictures, one picture at a time, float32 [pictures, classes]."""
     pictures = probe_pictures(shape, _PICTURES)
     try:
-        session = create_session(raw.SerializeToString(), [(CPU, {})])
-        outputs = [session.run(None, {INPUT_NAME: picture[None]})[0] for picture in pictures]
+        predict = predictor(raw)
+        outputs = [predict(picture[None]) for picture in pictures]
     except Exception as error:  # onnxruntime's errors share no base class but Exception
+        if source.batch not in (None, 1):
+            raise ModelError(
+                f"{path}: takes batches of {source.batch} pictures only; export it with a dynamic batch dimension"
+            ) from error
         raise ModelError(
             f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({first_line(error)}); if it takes "
             f"another size, give its height and width in a JSON file of the preprocessing"
@@ -210,8 +342,8 @@ def _raw_outputs(path: Path, raw: onnx.ModelProto, shape: tuple[int, int, int]) 
 def _check_batches(model: Path, session: Session) -> None:
     """Raise ModelError unless pictures get the same answers one by one and as a batch."""
     pixels = probe_pictures(session.card.preprocess.shape, 3)
-    single = np.concatenate([session.predict(pixels[index : index + 1]) for index in range(len(pixels))])
     try:
+        single = np.concatenate([session.predict(pixels[index : index + 1]) for index in range(len(pixels))])
         batch = session.predict(pixels)
     except ModelError as error:
         raise ModelError(f"{model}: takes one picture at a time; export it with a dynamic batch dimension") from error

@@ -84,8 +84,7 @@ def write_canaries(session: Session) -> Path:
     pixels = np.stack([preprocess(data, session.card.preprocess) for data in files.values()])
     probabilities = np.concatenate([session.predict(pixels[start : start + 1]) for start in range(len(pixels))])
     table = pa.table([list(files), list(files.values()), list(probabilities)], schema=CANARIES)
-    exported = session.card.export
-    int8 = exported is not None and exported.precision == "int8"
+    int8 = session.card.int8 is not None
     limit = TOLERANCE_INT8 if int8 else TOLERANCE
     tolerance = limit * min(1.0, float(np.ptp(probabilities, axis=0).max()) / _WIDE_RANGE)
     info = CanaryInfo(model_sha256=session.sha256, tolerance=max(_LEAST_TOLERANCE, tolerance))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
+from batchland.models.decisions import AcceptThresholds, PredictionSets
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -79,6 +80,62 @@ class ExportSummary(BaseModel):
     """Largest difference of a probability between the file and the trained model with the same temperature."""
 
 
+class AdoptionSummary(BaseModel):
+    """Where an adopted model comes from, and everything that was found or assumed about it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    source: str
+    """Name of the foreign file."""
+    source_sha256: str
+    classes_from: str
+    """Where the labels were read."""
+    preprocess_from: str
+    """Where the preprocessing was read, or the option that named it."""
+    mean: tuple[float, float, float]
+    """Of red, green and blue, for pixels from 0 to 1."""
+    std: tuple[float, float, float]
+    channels: Literal["rgb", "bgr"]
+    """Order in which the network takes them."""
+    layout: Literal["NCHW", "NHWC"]
+    input_type: Literal["float32", "float16", "uint8"]
+    output_name: str
+    softmax: Literal["added", "found"]
+    temperature: float | None = None
+    """Divides the logits before softmax; fitted on labelled photos. None if it was not fitted."""
+    calibration_images: int = 0
+    """Number of these photos."""
+    checked_accuracy: float | None = None
+    """Top-1 on the labelled photos of the check, 0 to 1; None if it was not checked."""
+    checked_images: int = 0
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+
+
+class Int8Summary(BaseModel):
+    """How a network was quantised, and what that cost and gained on labelled photos."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    method: Literal["minmax", "percentile", "entropy"]
+    """How the ranges of activations were measured."""
+    float_layers: tuple[str, ...]
+    """Layers that stay in float32, of `layers`."""
+    layers: int
+    """Number of layers with weights."""
+    images: int
+    """Number of labelled photos."""
+    agreement: float
+    """Share of them with the same first class as in fp32, 0 to 1."""
+    accuracy: float
+    """Top-1, 0 to 1."""
+    accuracy_fp32: float
+    """Top-1, 0 to 1."""
+    speed: float
+    """How many times as fast as fp32, by CPU time."""
+    measured_on: str
+    """The CPU that the speed was measured on."""
+
+
 class ModelCard(BaseModel):
     """Everything that scoring needs to know about a model besides its graph."""
 
@@ -98,6 +155,14 @@ class ModelCard(BaseModel):
     data: DataSummary | None = None
     export: ExportSummary | None = None
     """None for models trained elsewhere."""
+    adoption: AdoptionSummary | None = None
+    """None for models trained here."""
+    int8: Int8Summary | None = None
+    """None for models that are not in int8."""
+    decision: AcceptThresholds | None = None
+    """Which answers `score` accepts; put here by `batchland calibrate`."""
+    prediction_sets: PredictionSets | None = None
+    """Which classes `score` puts into prediction sets; put here by `batchland calibrate`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":

@@ -2,14 +2,14 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from batchland.errors import ModelError
+from batchland.errors import ModelError, UsageError
 from batchland.models.ort import CPU, create_session
 from batchland.system.regular_files import read_regular
 
@@ -33,6 +33,18 @@ class ForeignInput(NamedTuple):
     height: int | None
     """None if the model leaves it open."""
     width: int | None
+    batch: int | None
+    """The only batch size it declares; None if it leaves it open."""
+
+    @property
+    def layout(self) -> Literal["NCHW", "NHWC"]:
+        """Order of the axes."""
+        return "NCHW" if self.channels_first else "NHWC"
+
+    @property
+    def type_name(self) -> str:
+        """`float32`, `float16` or `uint8`."""
+        return str(np.dtype(_INPUT_TYPES[self.dtype]))
 
 
 class ForeignOutput(NamedTuple):
@@ -60,8 +72,11 @@ def load_foreign(path: Path) -> onnx.ModelProto:
     return model
 
 
-def foreign_input(path: Path, model: onnx.ModelProto) -> ForeignInput:
-    """The model's only input. Raises ModelError if it does not take RGB pictures."""
+def foreign_input(path: Path, model: onnx.ModelProto, layout: Literal["NCHW", "NHWC"] | None = None) -> ForeignInput:
+    """The model's only input. layout: for a model that leaves it open.
+
+    Raises ModelError if it does not take pictures of three channels.
+    """
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
     dtype = inputs[0].type.tensor_type.elem_type if inputs else 0
@@ -71,14 +86,25 @@ def foreign_input(path: Path, model: onnx.ModelProto) -> ForeignInput:
             f"{path}: its input is {_shapes(inputs)}; a classifier of pictures takes one tensor, float or uint8, "
             f"[batch, 3, H, W] or [batch, H, W, 3]"
         )
-    channels_first = _channels_first(path, model, inputs[0])
+    if layout is not None and sizes[1 if layout == "NCHW" else 3] not in (3, None):
+        raise ModelError(f"{path}: its input is {_shapes(inputs)}, which is not {layout}")
+    channels_first = layout == "NCHW" if layout else _channels_first(path, model, inputs[0])
     height, width = sizes[2:] if channels_first else sizes[1:3]
-    return ForeignInput(inputs[0].name, dtype, channels_first, height, width)
+    return ForeignInput(inputs[0].name, dtype, channels_first, height, width, sizes[0])
 
 
-def foreign_output(path: Path, model: onnx.ModelProto, classes: int) -> ForeignOutput:
-    """The model's output with `classes` numbers per picture. Raises ModelError if there is none, or more than one."""
+def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str | None = None) -> ForeignOutput:
+    """The model's output of that name, or with `classes` numbers per picture.
+
+    Raises ModelError if there is none, or more than one; UsageError if there is none of that name.
+    """
     outputs = [_output(value) for value in model.graph.output]
+    if name is not None:
+        named = [output for output in outputs if output.name == name and output.dtype in FLOATS]
+        if not named:
+            names = ", ".join(output.name for output in outputs if output.dtype in FLOATS)
+            raise UsageError(f"{path}: has no float output {name}; its outputs are {names or 'none'}")
+        return named[0]
     floats = [output for output in outputs if output.dtype in FLOATS]
     matching = [output for output in floats if output.classes == classes] if len(outputs) > 1 else floats
     if len(matching) == 1:
@@ -86,7 +112,10 @@ def foreign_output(path: Path, model: onnx.ModelProto, classes: int) -> ForeignO
     wanted = "float tensor [batch, classes]"
     if len(outputs) > 1:
         wanted = f"of several tensors exactly one with {classes} numbers per picture, as there are labels"
-    raise ModelError(f"{path}: its output is {_shapes(model.graph.output)}; a classifier gives one {wanted}")
+    message = f"{path}: its output is {_shapes(model.graph.output)}; a classifier gives one {wanted}"
+    if len(matching) > 1:
+        raise ModelError(message, advice="output_name")
+    raise ModelError(message)
 
 
 def _output(value: onnx.ValueInfoProto) -> ForeignOutput:
@@ -108,7 +137,7 @@ def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoPro
     if sum(runs.values()) != 1:
         raise ModelError(
             f"{path}: its input {_shapes([value])} leaves open which axis holds the channels; export it with a fixed "
-            f"length of 3"
+            f"length of 3, or give layout in a JSON file of the preprocessing"
         )
     return runs[True]
 

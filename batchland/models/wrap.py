@@ -11,9 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
+from batchland.models.foreign_preprocess import ForeignPreprocess
 
 _PREFIX: Final = "adopted/"
 """Prefix of all names of the foreign graph."""
+_LEAST: Final = 1e-12
+"""Added to a probability before its logarithm."""
 _Tensor = tuple[str, int, Sequence[int]]
 """Name, data type and shape without the batch."""
 
@@ -24,13 +27,14 @@ def wrap(
     target: ForeignOutput,
     card: ModelCard,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    preprocess: ForeignPreprocess,
     softmax: bool,
+    temperature: float | None = None,
 ) -> onnx.ModelProto:
     """The foreign graph with normalisation before it and, if wanted, softmax behind it; and with the card.
 
-    A foreign input of floats gets `(pixel / 255 - mean) / std` per channel; one of bytes gets the pixels.
+    A foreign input of floats gets `(pixel / 255 - mean) / std` per channel; one of bytes gets the pixels. temperature:
+    divides the logits; without `softmax`, the logarithms of the probabilities.
     """
     classes = len(card.classes)
     foreign = onnx.compose.add_prefix(foreign, _PREFIX)
@@ -42,32 +46,39 @@ def wrap(
         dim.Clear()
         dim.dim_param = "batch"
     del foreign.graph.value_info[:]  # they may name a fixed batch size
-    before = _normalisation(source, card, mean, std)
-    after = _probabilities(target, classes, softmax=softmax)
+    before = _normalisation(source, card, preprocess)
+    after = _probabilities(target, classes, softmax=softmax, temperature=temperature)
     for part in (before, after):
         part.ir_version = foreign.ir_version
         del part.opset_import[:]
         part.opset_import.extend(foreign.opset_import)
     whole = onnx.compose.merge_models(before, foreign, [("input", _PREFIX + source.name)])
     whole = onnx.compose.merge_models(whole, after, [(_PREFIX + target.name, "output")])
+    opsets = {entry.domain: entry.version for entry in whole.opset_import}  # merging repeats them
+    del whole.opset_import[:]
+    whole.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in opsets.items())
+    del whole.metadata_props[:]
     whole.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     return whole
 
 
-def _normalisation(
-    source: ForeignInput, card: ModelCard, mean: Sequence[float], std: Sequence[float]
-) -> onnx.ModelProto:
+def _normalisation(source: ForeignInput, card: ModelCard, preprocess: ForeignPreprocess) -> onnx.ModelProto:
+    mean, std = np.array(preprocess.mean), np.array(preprocess.std)
     floats = source.dtype in FLOATS
     nodes = [helper.make_node("Cast", [INPUT_NAME], ["cast"], to=TensorProto.FLOAT if floats else source.dtype)]
     last = "cast"
     if floats:
         nodes += [
-            _constant("scale", 1 / (255 * np.array(std))),
-            _constant("shift", np.array(mean) / np.array(std)),
+            _constant("scale", 1 / (255 * std)),
+            _constant("shift", mean / std),
             helper.make_node("Mul", ["cast", "scale"], ["scaled"]),
             helper.make_node("Sub", ["scaled", "shift"], ["shifted"]),
         ]
         last = "shifted"
+    if preprocess.channels == "bgr":
+        nodes += [_constant("order", np.array([2, 1, 0]), np.int64)]
+        nodes.append(helper.make_node("Gather", [last, "order"], ["reordered"], axis=3))
+        last = "reordered"
     if source.channels_first:
         nodes.append(helper.make_node("Transpose", [last], ["turned"], perm=[0, 3, 1, 2]))
         last = "turned"
@@ -79,12 +90,25 @@ def _normalisation(
     )
 
 
-def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool) -> onnx.ModelProto:
+def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool, temperature: float | None) -> onnx.ModelProto:
     nodes = [helper.make_node("Cast", ["output"], ["floats"], to=TensorProto.FLOAT)]
     last = "floats"
     if not target.flat:
         nodes.append(helper.make_node("Flatten", [last], ["flat"], axis=1))
         last = "flat"
+    if temperature is not None:
+        if not softmax:
+            nodes += [
+                _constant("least", np.array(_LEAST)),
+                helper.make_node("Add", [last, "least"], ["positive"]),
+                helper.make_node("Log", ["positive"], ["logs"]),
+            ]
+            last = "logs"
+        nodes += [
+            _constant("sharpness", np.array(1 / temperature)),
+            helper.make_node("Mul", [last, "sharpness"], ["sharpened"]),
+        ]
+        last, softmax = "sharpened", True
     nodes.append(
         helper.make_node("Softmax", [last], [OUTPUT_NAME], axis=1)
         if softmax
@@ -93,9 +117,9 @@ def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool) -> onn
     return _model("after", nodes, ("output", target.dtype, [classes]), (OUTPUT_NAME, TensorProto.FLOAT, [classes]))
 
 
-def _constant(name: str, values: np.ndarray[Any, Any]) -> onnx.NodeProto:
+def _constant(name: str, values: np.ndarray[Any, Any], kind: type[np.generic] = np.float32) -> onnx.NodeProto:
     # a node, because old files require every initializer to be also an input
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values.astype(np.float32), name))
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values.astype(kind), name))
 
 
 def _model(name: str, nodes: list[onnx.NodeProto], taken: _Tensor, given: _Tensor) -> onnx.ModelProto:

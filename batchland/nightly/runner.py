@@ -153,7 +153,7 @@ class _Night:
             left = self._time.left()
             if not isinstance(error, _TEMPORARY) or (left is not None and left <= wait):
                 break
-            _log.info("trying again in %g s", wait)
+            _log.warning("%s; trying again in %g s", self.job.placeholders.hide(str(error)), wait)
             error = self._attempt(wait)
             wait *= 2
 

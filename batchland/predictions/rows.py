@@ -12,9 +12,11 @@ from batchland.images.loader import Batch
 from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.models.card import ModelCard
 from batchland.models.contract import Probabilities, are_probabilities
+from batchland.models.decisions import decide, prediction_sets
 from batchland.predictions.answers import Answers
 from batchland.predictions.schema import (
     LOG_PROBABILITIES_TYPE,
+    PREDICTION_SET_TYPE,
     PREDICTIONS,
     SHARD_PREDICTIONS,
     SIGNAL_TYPES,
@@ -72,12 +74,36 @@ def to_rows(
         _numbers(_spread(answers.logsumexp, ok), pa.float32(), ok),
         _numbers(_spread(answers.top_logit, ok), pa.float32(), ok),
         _lists(answers.log_probabilities, ok if keeps_all else np.zeros_like(ok)),
+        _decisions(card, probabilities, ok),
+        _prediction_sets(card, labels, probabilities, ok),
         *_signals([outcome.signals for outcome in batch.outcomes]),
     ]
     positions = [ref.position for ref in batch.refs]
     if None in positions:
         return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
     return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
+
+
+def _decisions(card: ModelCard, probabilities: Probabilities, ok: npt.NDArray[np.bool_]) -> pa.Array:
+    found: list[str | None] = [None] * len(ok)
+    if card.decision:
+        rows = np.flatnonzero(ok).tolist()
+        for row, decision in zip(rows, decide(card.decision, card.labels, probabilities[ok]), strict=True):
+            found[row] = decision
+    return _strings(found)
+
+
+def _prediction_sets(
+    card: ModelCard, labels: Sequence[bytes], probabilities: Probabilities, ok: npt.NDArray[np.bool_]
+) -> pa.ListArray:
+    sets = prediction_sets(card.prediction_sets, probabilities[ok]) if card.prediction_sets else []
+    valid = ok if card.prediction_sets else np.zeros_like(ok)
+    sizes = np.zeros(len(ok), np.int64)
+    sizes[valid] = [len(each) for each in sets]
+    flat = _strings([labels[index] for each in sets for index in each.tolist()])
+    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    kind = PREDICTION_SET_TYPE
+    return pa.ListArray.from_buffers(kind, len(ok), [_validity(valid), pa.py_buffer(ends)], children=[flat])
 
 
 def best_first(probabilities: Probabilities, k: int) -> npt.NDArray[np.intp]:

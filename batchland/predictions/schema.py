@@ -27,6 +27,7 @@ TOP_K_TYPE: Final = pa.list_(
     )
 )
 
+PREDICTION_SET_TYPE: Final = pa.list_(pa.field("element", pa.string(), nullable=False))
 LOG_PROBABILITIES_TYPE: Final = pa.list_(pa.field("element", pa.float16(), nullable=False))
 SIGNAL_TYPES: Final = {"float32": pa.float32(), "uint64": pa.uint64(), "S48": pa.binary(48)}
 """By the dtypes of SIGNALS."""
@@ -51,6 +52,8 @@ PREDICTIONS: Final = pa.schema(
         column("logsumexp", pa.float32(), "ln of the sum of exp(logit), logits less their mean: the negative energy."),
         column("top_logit", pa.float32(), "First choice: its logit less the mean of all logits."),
         column("log_probabilities", LOG_PROBABILITIES_TYPE, "ln of the probability of every class, by class_index."),
+        column("decision", pa.string(), "`accept` or `ask`, by the thresholds on a calibrated model's card."),
+        column("prediction_set", PREDICTION_SET_TYPE, "Labels, best first, by the threshold on a calibrated card."),
         *(column(each.name, SIGNAL_TYPES[each.dtype], f"{each.description} Unit: {each.unit}.") for each in SIGNALS),
     ]
 )

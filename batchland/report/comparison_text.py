@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchland.evaluation.intervals import holm, z_score
 from batchland.evaluation.schema import ComparisonSummary, Difference
 from batchland.report.findings import LEVEL, Finding
 from batchland.system.text import (
@@ -43,7 +44,7 @@ class ShownDifference(NamedTuple):
     kind: str
     """`better`, `worse`, or empty if both sides are equal."""
     clear: bool
-    """Whether the interval excludes 0; of top1, whether the exact test agrees, too."""
+    """Whether it is more than chance, after Holm's adjustment for the number of figures shown."""
     difference: str
     interval: str
 
@@ -83,20 +84,30 @@ def verdict(summary: ComparisonSummary) -> str:
 
 def differences(summary: ComparisonSummary) -> list[ShownDifference]:
     """The figures that both sides have, without trivial ones (top-5 of five classes)."""
-    found = []
+    found, chances = [], []
     for key, name, better in FIGURES:
         change: Difference | None = getattr(summary.figures, key)
         if change is None or (key in ("top3", "top5") and summary.account.classes <= int(key[3:])):
             continue
         known = change.low is not None and change.high is not None
-        sure = known and (change.low > 0 or change.high < 0)  # type: ignore[operator]
-        if key == "top1":  # the exact test decides, as in the verdict
-            sure = sure and summary.agreement.p_value < LEVEL
+        exact = summary.agreement.p_value if key == "top1" else None  # the exact test decides, as in the verdict
+        chances.append(_chance(change, summary.options["confidence"]) if exact is None else exact)
         kind = "better" if change.difference * better > 0 else "worse" if change.difference else ""
         found.append(
-            ShownDifference(name, change, kind, sure, points(change.difference), _range(change) if known else "")
+            ShownDifference(name, change, kind, False, points(change.difference), _range(change) if known else "")
         )
-    return found
+    clear = holm(chances) < LEVEL
+    return [shown._replace(clear=bool(sure)) for shown, sure in zip(found, clear, strict=True)]
+
+
+def _chance(change: Difference, confidence: float) -> float:
+    """The two-sided p-value that belongs to the interval of a difference, by the normal distribution."""
+    from scipy.special import ndtr
+
+    if change.low is None or change.high is None or change.high == change.low:
+        return 1.0
+    error = (change.high - change.low) / (2 * z_score(confidence))
+    return float(2 * ndtr(-abs(change.difference) / error))
 
 
 def changed_classes(table: pa.Table) -> tuple[ChangedClass, ...]:

@@ -37,6 +37,7 @@ class ReportFiles(NamedTuple):
     confusion: Path
     mistakes: Path
     outcomes: Path
+    curves: Path
 
 
 class ComparisonFiles(NamedTuple):
@@ -75,6 +76,7 @@ def write_report(
         "confusion": evaluation.confusion,
         "mistakes": evaluation.mistakes_file,
         "outcomes": evaluation.outcomes_file,
+        "curves": evaluation.curves,
     }
     write_folder(folder, tables, evaluation.summary, evaluation_page(evaluation, options, gates, baseline))
     return ReportFiles(folder, *(folder / name for name in REPORT_FILES))

@@ -20,7 +20,9 @@ from batchland.images.preprocess import Pixels
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.int8 import RANGE_PHOTOS, Limits, to_int8
 from batchland.models.session import Session, open_session
+from batchland.models.temperature import fit_temperature, mean_loss
 from batchland.system.files import check_new_file, new_file
 from batchland.training.agreement import (
     BATCHES,
@@ -36,14 +38,11 @@ from batchland.training.checkpoint import CHECKPOINT, load_checkpoint, restore_m
 from batchland.training.holdout import Holdout, read_holdout
 from batchland.training.models import ServedModel
 from batchland.training.options import ExportOptions
-from batchland.training.precision import half, quantisable, quantise
-from batchland.training.temperature import fit_temperature, mean_loss
+from batchland.training.precision import half, quantisable
 
 _log = logging.getLogger("batchland")
 
 OPSET: Final = 18
-CALIBRATION_IMAGES: Final = 200
-"""Number of training photos from which int8 takes the ranges of activations."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,18 @@ class _Writer:
         precision = self.options.precision
         form = {"fp32": lambda model: model, "fp16": half, "int8": quantisable}[precision]
         write_onnx(form(self.model), self.card, temporary)
+        card = self.card
         if precision == "int8":
-            _log.info("%s: takes int8 ranges from %d training images", self.out, CALIBRATION_IMAGES)
-            quantise(temporary, self.holdout.training_batches(CALIBRATION_IMAGES, batch_size=8))
+            limits = Limits(self.options.max_drop, self.options.allow_slower)
+            pictures = self.holdout.training_batches(RANGE_PHOTOS, batch_size=8)
+            quantised, int8 = to_int8(self.out, onnx.load(temporary), self.holdout, pictures, limits)
+            onnx.save(quantised, temporary)
+            card = card.model_copy(update={"int8": int8})
         session = open_session(temporary, "cpu")
         pixels = self.holdout.sample(sum(BATCHES))
         batches = compare_batches(lambda batch: _infer(self.model, batch), session.predict, pixels)
         require_agreement(self.out, precision, batches)
-        card = self.card.model_copy(update={"export": self._summary(session, batches)})
+        card = card.model_copy(update={"export": self._summary(session, batches)})
         _set_card(temporary, card)
         return ExportReport(
             path=self.out,

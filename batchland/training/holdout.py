@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from batchland.data.folders import VALIDATION, photo_path, subfolders, training_folder
 from batchland.errors import UsageError
-from batchland.evaluation.labels import enumerate_names
 from batchland.images.loader import BatchLoader
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
+from batchland.models.class_match import enumerate_names
 
 Scores = npt.NDArray[np.float32]
 

@@ -94,6 +94,8 @@ def train(
     on_epoch, on_progress = on_epoch or _ignore, on_progress or _ignore
     compute = choose_compute(options.device, options.precision)
     _require_suitable(options)
+    if options.resume and not any((out / name).exists() for name in (_LOCK, *options.architectures)):
+        raise UsageError(f"{out}: no training to resume there", advice="resume_out")
     models = {name: _prepared(name, data, options) for name in options.architectures}
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import batchland
 
-BASH = shutil.which("bash")
+BASH, FISH, ZSH = map(shutil.which, ("bash", "fish", "zsh"))
 
 
 def offered(words: str, shell: str = "bash") -> list[str]:
@@ -61,3 +61,42 @@ def test_bash_completes_with_the_script(tmp_path: Path) -> None:
     assert (result.stdout, result.stderr) == (
         "complete -o nosort -F _batchland_completion batchland\n--decode\n", "",
     )  # fmt: skip
+
+
+@pytest.fixture
+def on_path(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `batchland` is this program."""
+    program = tmp_path / "batchland"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m batchland "$@"\n')
+    program.chmod(0o755)
+    return os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"}
+
+
+@pytest.mark.skipif(FISH is None, reason="needs fish")
+def test_fish_completes_with_the_script(tmp_path: Path, on_path: dict[str, str]) -> None:
+    (tmp_path / "script.fish").write_text(batchland("completion", "fish").stdout)
+    typed = f"source {tmp_path}/script.fish; complete --do-complete 'batchland score --dec'"
+    result = subprocess.run([str(FISH), "--no-config", "-c", typed], env=on_path, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.partition("\t")[0].strip()) == (0, "--decode"), result.stderr
+
+
+@pytest.mark.skipif(ZSH is None, reason="needs zsh")
+def test_zsh_completes_with_the_script(tmp_path: Path, on_path: dict[str, str]) -> None:
+    """As a user does: in an interactive zsh, whose completions a widget lists."""
+    folder = tmp_path / "functions"
+    folder.mkdir()
+    (folder / "_batchland").write_text(batchland("completion", "zsh").stdout)
+    (tmp_path / ".zshrc").write_text(f"PS1='> '\nfpath+={folder}\nautoload -Uz compinit && compinit -u -D\n")
+    typed = (
+        "zmodload zsh/zpty\n"
+        f"zpty z {ZSH} -i\n"
+        "zpty -r z line '*> '\n"
+        "zpty -w -n z $'batchland score --dec\\t'\n"
+        "zpty -r z line '*--decode*' && echo found\n"
+        "zpty -d z\n"
+    )
+    environment = on_path | {"ZDOTDIR": str(tmp_path)}
+    result = subprocess.run(
+        [str(ZSH), "-f", "-c", typed], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout == "found\n", result.stderr

@@ -94,7 +94,7 @@ def test_score_prints_a_summary(tmp_path, toy_model, colour_folders, monkeypatch
     text = result.stdout
     assert text.startswith("Scored 10 images of labelled with toy on cpu (CPUExecutionProvider) in ")
     ignored = "6 ignored (.txt 1, dangling link 1, hidden 1, no extension 1, not a regular file 2)"
-    assert f"9 ok, 1 failed (empty 1), {ignored}. Seconds: list " in text
+    assert f"9 ok, 1 failed (empty 1), {ignored}. Wall seconds: list " in text
     assert text.endswith("Predictions: p.parquet; manifest: p.manifest.json.\n")
     result = batchland("score", "labelled", "--out", "q.parquet", "--model", "toy.onnx", "--max-failed", "0")
     assert result.exit_code == 3

@@ -13,8 +13,8 @@ from evaluation_data import Row, write_label_folders, write_predictions
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.label_files import Labels, read_labels
-from batchland.evaluation.labels import ClassMatch, match_classes, unknown_classes_message
 from batchland.models.card import class_names
+from batchland.models.class_match import ClassMatch, match_classes, unknown_classes_message
 
 
 def read(source: Path, image_root: str = "/photos") -> Labels:

@@ -69,6 +69,9 @@ def test_figures_equal_scikit_learn(case: tuple[np.ndarray, np.ndarray, Evaluati
         "mean_confidence": float(probabilities.max(axis=1).mean()),
         "failed_rate": 0.0,
     }
+    one_hot, scores = np.eye(9)[truth][:, :8], probabilities[:, :8]
+    expected["macro_average_precision"] = sk.average_precision_score(one_hot, scores)
+    expected["macro_auroc"] = sk.roc_auc_score(one_hot, scores)
     for kind, score in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
         for average in ("macro", "weighted"):
             expected[f"{average}_{kind}"] = score(truth, predicted, labels=present, average=average, zero_division=0)
@@ -100,7 +103,10 @@ def test_an_interval_holds_its_figure_and_narrows_with_less_confidence(tmp_path:
 def test_per_class_table(tmp_path: Path) -> None:
     rows = evaluate_rows(tmp_path).per_class.to_pylist()
     bounds = ("accuracy_low", "accuracy_high", "precision_low", "precision_high")
+    areas = [f"{name}{end}" for name in ("average_precision", "auroc") for end in ("", "_low", "_high")]  # test_curves
     intervals = [[row.pop(name) for name in bounds] for row in rows]
+    assert [row.pop(name) for row in rows[3:] for name in areas] == [None] * 6
+    assert [row.pop(name) is None for row in rows[:3] for name in areas] == [False] * 18
     assert rows == [
         {
             "class_index": 0, "folder": "00.Red_Tower", "label": "Red Tower", "support": 2, "correct": 2,

@@ -10,11 +10,18 @@ from toys import write_toy_model
 
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.models.adopt import PRESETS, adopt
+from batchland.models.adopt import AdoptOptions
+from batchland.models.adopt import adopt as run
+from batchland.models.foreign_preprocess import PRESETS
 from batchland.models.session import open_session
 
 WEIGHT = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+
+
+def adopt(model, classes, out, *, preprocess="imagenet", **options):
+    """Adopt with labels and preprocessing given."""
+    return run(model, out, AdoptOptions(classes=classes, preprocess=preprocess, **options))
 
 
 def foreign(path, *, layout="NCHW", kind=TensorProto.FLOAT, softmax=False, batch="N", opset=13, labels=4):
@@ -196,7 +203,9 @@ def test_conversion_to_half_floats(tmp_path, labels, softmax):
     path = foreign(tmp_path / "f.onnx", softmax=softmax)
     full = adopt(path, labels, tmp_path / "full.onnx")
     half = adopt(path, labels, tmp_path / "half.onnx", precision="fp16")
-    assert half.card.model_dump(exclude={"created_at"}) == full.card.model_dump(exclude={"created_at"})
+    assert (full.card.adoption.precision, half.card.adoption.precision) == ("fp32", "fp16")
+    varying = {"created_at": True, "adoption": {"precision"}}
+    assert half.card.model_dump(exclude=varying) == full.card.model_dump(exclude=varying)
     assert 0 < np.abs(half.predict(PIXELS) - full.predict(PIXELS)).max() < 2e-3
     kinds = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "half.onnx").graph.initializer}
     assert kinds["adopted/weight"] == TensorProto.FLOAT16
@@ -444,7 +453,7 @@ def test_an_axis_of_channels_that_cannot_be_found_is_an_error(tmp_path, labels):
         adopt(path, labels, tmp_path / "o.onnx")
     assert str(caught.value) == (
         f"{path}: its input images [None, None, None, None] leaves open which axis holds the channels; export it with "
-        f"a fixed length of 3"
+        f"a fixed length of 3, or give layout in a JSON file of the preprocessing"
     )
 
 

@@ -19,6 +19,7 @@ US = round(WHEN.timestamp() * 1e6)
 OK = Outcome(width=30, height=20, file_size=99, modified_us=US, sha256="0a")
 CARD = toy_card(folders=tuple(map(str, range(20))))
 MEASURED = [signal.name for signal in SIGNALS]
+DECIDED = ["decision", "prediction_set"]
 ANSWER = ["entropy", "logsumexp", "top_logit", "log_probabilities"]
 
 
@@ -32,10 +33,11 @@ def test_a_whole_table():
     probabilities = np.array([[0.25, 0.5, 0.25], [0.9, 0.05, 0.05], [0.125, 0.125, 0.75]], np.float32)
     rows = to_rows(batch(OK, failed, OK), probabilities, toy_card(), top_k=2)
     assert rows.schema == PREDICTIONS
+    assert rows["decision"].null_count == rows["prediction_set"].null_count == 3  # see test_calibrate
     empty = dict.fromkeys(("label", "class_index", "probability", "margin", "top_k", "width", "height"))
     facts = {"file_size": 99, "modified_at": WHEN, "sha256": "0a"}
     fine = {"status": "ok", "error_code": None, "error_message": None, "width": 30, "height": 20} | facts
-    assert rows.drop_columns([*ANSWER, *MEASURED]).to_pylist() == [
+    assert rows.drop_columns([*ANSWER, *DECIDED, *MEASURED]).to_pylist() == [
         fine | {
             "image": "0.jpg", "label": "Green Hill", "class_index": 1, "probability": 0.5, "margin": 0.25,
             "top_k": [

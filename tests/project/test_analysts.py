@@ -39,6 +39,7 @@ TABLES = {
 TYPES = {
     "top_k": "list of (label, class_index, probability)",
     "log_probabilities": "list of halffloat",
+    "prediction_set": "list of string",
 }
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
 RED, GREEN, BLUE = (0.8, 0.15, 0.05), (0.25, 0.65, 0.1), (0.375, 0.0, 0.625)

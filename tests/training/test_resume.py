@@ -163,6 +163,13 @@ def test_resume_with_other_options_is_refused(data: Path, tmp_path: Path) -> Non
         train(data, tmp_path, TrainOptions(**SCRATCH, resume=True))
 
 
+def test_resume_of_a_folder_without_a_run_starts_nothing(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        train(data, tmp_path / "typo", TrainOptions(**SCRATCH, resume=True))
+    assert (str(caught.value), caught.value.advice) == (f"{tmp_path}/typo: no training to resume there", "resume_out")
+    assert not (tmp_path / "typo").exists()
+
+
 def test_second_run_in_the_same_folder_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchland.training.train._LOCK_WAIT", 0.0)
     with locked(tmp_path / ".train.lock", "runs"), pytest.raises(LockedError, match="another run"):

@@ -1,4 +1,5 @@
 """Merge the shards of one listing into the output that a single process would have written.
 
-check.py: are the shards complete and of one kind. order.py: their rows in listing order. merge.py: the output.
+shard_folder.py: their folder, at a path or a URL. check.py: are they complete and of one kind. order.py: their rows in
+listing order. describe.py: the manifest. merge.py: the output. in_place.py: no output, only a manifest.
 """

@@ -8,7 +8,7 @@ from models.gpu.stub.programs import graphs, placements
 from onnx import helper, numpy_helper
 
 from batchland.images.preprocess import PreprocessSpec
-from batchland.models.adopt import adopt
+from batchland.models.adopt import AdoptOptions, adopt
 from batchland.models.card import ModelCard, class_names
 from batchland.training.export import write_onnx
 from batchland.training.models import build
@@ -120,6 +120,7 @@ def test_an_adopted_efficientnet_lite_runs_on_the_gpu_as_a_whole(stub, tmp_path)
     labels.write_text("a\nb\nc\n")
     paths = [tmp_path / f"lite0-{precision}.onnx" for precision in ("fp32", "fp16")]
     for path in paths:
-        adopt(foreign, labels, path, precision=path.stem.rpartition("-")[2])
+        precision = path.stem.rpartition("-")[2]
+        adopt(foreign, path, AdoptOptions(classes=labels, preprocess="imagenet", precision=precision))
     require_gpu(paths, stub.run(placements, paths, {}).result)
     assert stub.run(graphs, paths).result == {path.name: True for path in paths}

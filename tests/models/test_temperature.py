@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from batchland.training.temperature import fit_temperature, mean_loss
+from batchland.models.temperature import fit_temperature, mean_loss
 
 
 def draws(images: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:

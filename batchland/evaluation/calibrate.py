@@ -1,0 +1,111 @@
+"""Put thresholds with a guarantee on a model's card, from predictions of it and labels."""
+
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from batchland.errors import UsageError
+from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.options import EvaluateOptions
+from batchland.evaluation.promises import parse_promise
+from batchland.evaluation.schema import Guarantee
+from batchland.models.card import ModelCard
+from batchland.models.decisions import AcceptThresholds, PredictionSets
+from batchland.models.recard import check_model, write_with_card
+from batchland.system.options import Options
+
+
+class CalibrateOptions(Options):
+    """What to put on the card. Give a promise, a coverage of prediction sets, or both."""
+
+    promise: str = ""
+    """Accept answers so that few accepted ones are wrong, e.g. "error <= 2%"."""
+    each_class: bool = False
+    """Keep the promise in each class, with thresholds of its own; classes with too few images are never accepted."""
+    sets: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Also give each image a set of classes that holds the true one with this probability, e.g. 0.9."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Probability that the promise is kept, over the choice of the labelled images."""
+    strip_prefix: str = ""
+    """Remove this from the front of the predictions' image names before matching; `*` stands for anything but `/`."""
+    ignore_unknown_classes: bool = False
+    """Leave out images of classes that the model does not know, instead of stopping."""
+
+
+class Calibrated(NamedTuple):
+    """Result of `calibrate`."""
+
+    card: ModelCard
+    guarantee: Guarantee | None
+    """What the thresholds are based on; None without a promise."""
+
+
+def calibrate(predictions: str | Path, labels: Path, model: Path, out: Path, options: CalibrateOptions) -> Calibrated:
+    """Write `model` to `out` with the thresholds on its card, so that `score` writes decisions.
+
+    The labelled images must be like those that will be scored, and the model must not have seen them in training.
+    Raises UsageError if the images do not suffice for the promise, or the predictions are of another model.
+    """
+    if not options.promise and options.sets is None:
+        raise UsageError("nothing to calibrate: give a promise or prediction sets", advice="calibrate_what")
+    found = check_model(model, out)
+    evaluation = evaluate(
+        predictions,
+        labels,
+        EvaluateOptions(
+            promise=(options.promise,) if options.promise else (),
+            confidence=options.confidence,
+            strip_prefix=options.strip_prefix,
+            ignore_unknown_classes=options.ignore_unknown_classes,
+            brightness_sample=0,
+        ),
+    )
+    if evaluation.summary.model.sha256 != found.sha256:
+        raise UsageError(f"{predictions}: was not scored with {model}; score the labelled images with it")
+    card = found.card
+    updates: dict[str, AcceptThresholds | PredictionSets] = {}
+    if options.promise:
+        updates["decision"] = _thresholds(evaluation, options)
+    if options.sets is not None:
+        updates["prediction_sets"] = _sets(evaluation, options.sets)
+    card = card.model_copy(update=updates)
+    write_with_card(model, card, out)
+    return Calibrated(card, next(iter(evaluation.summary.guarantees), None))
+
+
+def _thresholds(evaluation: Evaluation, options: CalibrateOptions) -> AcceptThresholds:
+    (guarantee,) = evaluation.summary.guarantees
+    given = guarantee.per_class if options.each_class else guarantee.rule
+    if not given:
+        raise UsageError(
+            f"{guarantee.promise}: {guarantee.images} labelled images do not show that any threshold keeps this "
+            f"promise; at least {guarantee.fewest_images} sure answers without a mistake are needed: label more "
+            f"images, or promise less"
+        )
+    return AcceptThresholds(
+        promise=parse_promise(options.promise).text,
+        confidence=options.confidence,
+        images=guarantee.images,
+        labels_fingerprint=evaluation.summary.labels.fingerprint,
+        threshold=None if options.each_class or guarantee.rule is None else guarantee.rule.threshold,
+        per_class={rule.label: rule.threshold for rule in guarantee.per_class} if options.each_class else {},
+    )
+
+
+def _sets(evaluation: Evaluation, coverage: float) -> PredictionSets:
+    """The conformal quantile of the true class's probability."""
+    parts = [
+        batch["true_probability"].filter(batch["correct"].is_valid()).fill_null(0).to_numpy()
+        for batch in evaluation.outcomes_file.batches(["true_probability", "correct"])
+    ]
+    true = np.concatenate(parts)
+    place = int((len(true) + 1) * (1 - coverage))
+    threshold = np.partition(true, place - 1)[place - 1] if place else np.float32(0)
+    if threshold <= 0:
+        why = "their true classes are often beyond the choices kept" if place else "more are needed"
+        raise UsageError(
+            f"prediction sets of {coverage:.0%}: {len(true)} labelled images do not give them, since {why}"
+        )
+    return PredictionSets(coverage=coverage, threshold=float(str(threshold)), images=len(true))

@@ -1,0 +1,132 @@
+"""Compare several evaluations of the same images at once: accuracies, and all pairs with corrected p-values.
+
+comparison = compare_several([read_report("a/"), read_report("b/"), read_report("c/")])
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.errors import UsageError
+from batchland.evaluation.intervals import holm, mcnemar_exact, paired_difference, wilson
+from batchland.evaluation.schema import Figure
+
+if TYPE_CHECKING:
+    from batchland.evaluation.evaluate import Evaluation
+    from batchland.evaluation.saved import Report
+
+
+class ComparedModel(NamedTuple):
+    """One of the evaluations."""
+
+    name: str
+    source: str
+    """Path of the predictions."""
+    right: int
+    accuracy: Figure
+    """Over the common images. Wilson."""
+    maybe_best: bool
+    """Whether it is the best one, or not worse than that by more than chance."""
+
+
+class ComparedPair(NamedTuple):
+    """Two of the evaluations, the better one first."""
+
+    better: str
+    worse: str
+    only_better: int
+    """Images that only the better one has right."""
+    only_worse: int
+    difference: float
+    low: float
+    high: float
+    """Interval of the difference (Bonett and Price, paired)."""
+    p_adjusted: float
+    """Exact McNemar test, adjusted by Holm for all pairs."""
+
+
+class SeveralCompared(NamedTuple):
+    """The result."""
+
+    images: int
+    """Scored by all, with the same label in all."""
+    left_out: int
+    """Images that are in some, but not compared."""
+    models: tuple[ComparedModel, ...]
+    """By falling accuracy."""
+    pairs: tuple[ComparedPair, ...]
+    confidence: float
+
+
+def compare_several(
+    reports: "Sequence[Report | Evaluation]", confidence: float = 0.95, level: float = 0.05
+) -> SeveralCompared:
+    """Compare over the images that all scored. level: adjusted p-values below it are more than chance.
+
+    Raises UsageError if there is no image that all scored with the same label.
+    """
+    names = different_names(reports)
+    tables = [report.outcomes.filter(pc.equal(report.outcomes["status"], "ok")) for report in reports]
+    common = _common(tables)
+    if not common.num_rows:
+        raise UsageError(f"{', '.join(names)}: no image was scored with the same label in all; compare the same images")
+    right = np.stack([_right(table, common) for table in tables])
+    order = np.argsort(-right.sum(axis=1), kind="stable")
+    pairs = list(combinations(order.tolist(), 2))
+    counts = [(int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())) for a, b in pairs]
+    adjusted = holm([mcnemar_exact(*each) for each in counts])
+    low, high = paired_difference([b for _, b in counts], [a for a, _ in counts], common.num_rows, confidence)
+    found = tuple(
+        ComparedPair(names[a], names[b], *counts[i], (counts[i][0] - counts[i][1]) / common.num_rows,
+                     float(low[i]), float(high[i]), float(adjusted[i]))
+        for i, (a, b) in enumerate(pairs)
+    )  # fmt: skip
+    best = names[order[0]]
+    worse = {pair.worse for pair in found if pair.better == best and pair.p_adjusted < level}
+    ends = wilson(right.sum(axis=1), common.num_rows, confidence)
+    models = tuple(
+        ComparedModel(
+            names[i],
+            reports[i].summary.predictions,
+            int(right[i].sum()),
+            Figure(value=float(right[i].mean()), low=float(ends.low[i]), high=float(ends.high[i])),
+            names[i] not in worse,
+        )
+        for i in order
+    )
+    every = pc.count_distinct(
+        pa.concat_arrays([chunk for report in reports for chunk in report.outcomes["image"].chunks])
+    )
+    return SeveralCompared(common.num_rows, every.as_py() - common.num_rows, models, found, confidence)
+
+
+def different_names(reports: "Sequence[Report | Evaluation]") -> list[str]:
+    """A name for each: of the models, else of the predictions' files or folders, else with numbers."""
+    paths = [Path(report.summary.predictions) for report in reports]
+    models = [report.summary.model.name for report in reports]
+    for names in (models, [path.stem for path in paths], [path.parent.name for path in paths]):
+        if len(set(names)) == len(names) and all(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(models, 1)]
+
+
+def _common(tables: Sequence[pa.Table]) -> pa.Table:
+    """`image` and `true_label` of the rows that are in all tables."""
+    found = tables[0].select(["image", "true_label"])
+    for table in tables[1:]:
+        row = pc.index_in(found["image"], value_set=table["image"].combine_chunks())
+        there = pc.is_valid(row)
+        found = found.filter(there)
+        found = found.filter(pc.equal(found["true_label"], table["true_label"].take(row.filter(there))))
+    return found
+
+
+def _right(table: pa.Table, common: pa.Table) -> np.ndarray:
+    row = pc.index_in(common["image"], value_set=table["image"].combine_chunks())
+    right: np.ndarray = table["correct"].take(row).to_numpy()
+    return right.astype(bool)

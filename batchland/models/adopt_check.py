@@ -1,0 +1,100 @@
+"""Compare the chosen preprocessing of a foreign model with other plausible ones, on labelled photos."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from batchland.errors import ModelError
+from batchland.images.preprocess import Pixels
+from batchland.models.contract import Probabilities
+from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess
+from batchland.models.labelled_photos import LabelledPhotos
+from batchland.system.text import aligned, percent
+
+_SIGNIFICANCE: Final = 0.01
+_CROP: Final = 224 / 256
+
+Network = Callable[[ForeignPreprocess], Callable[[Pixels], Probabilities]]
+"""Gives the function from pixels to scores [batch, classes] under a preprocessing."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One preprocessing and what it reached."""
+
+    name: str
+    preprocess: ForeignPreprocess
+    right: npt.NDArray[np.bool_]
+    """For each photo."""
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1, 0 to 1."""
+        return float(self.right.mean())
+
+
+def compare_preprocessings(
+    network: Network, chosen: ForeignPreprocess, photos: LabelledPhotos, *, normalises_itself: bool
+) -> list[Alternative]:
+    """The chosen preprocessing first, then the others, best first. normalises_itself: the model takes bytes."""
+    results = []
+    for name, preprocess in _plausible(chosen, normalises_itself=normalises_itself):
+        predict = network(preprocess)
+        viewed = LabelledPhotos(photos.folder, photos.refs, photos.labels, preprocess.spec())
+        results.append(Alternative(name, preprocess, viewed.scores(predict).argmax(1) == photos.labels))
+    return [results[0], *sorted(results[1:], key=lambda each: -each.accuracy)]
+
+
+def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
+    """Raise ModelError if the first loses clearly to other statistics or channels: exact McNemar test with p < 0.01.
+
+    Another fit is no reason: what a crop leaves out matters more for some photos than for those of the training.
+    """
+    chosen = results[0]
+    best = max(
+        (each for each in results if each.preprocess.fit == chosen.preprocess.fit), key=lambda each: each.accuracy
+    )
+    won, lost = int((best.right & ~chosen.right).sum()), int((chosen.right & ~best.right).sum())
+    if won <= lost or binomtest(won, won + lost).pvalue >= _SIGNIFICANCE:
+        return
+    raise ModelError(
+        f"{path}: the preprocessing is wrong: {percent(chosen.accuracy)} of {len(chosen.right)} labelled photos are "
+        f"right with it, {percent(best.accuracy)} with {best.name}",
+        advice="preprocess_better",
+    )
+
+
+def comparison_table(results: Sequence[Alternative]) -> str:
+    """Text for a terminal: a line per preprocessing. Ends with a newline."""
+    rows = [("top-1", "preprocessing"), *((percent(each.accuracy), each.name) for each in results)]
+    return "\n".join(aligned(rows, "><")) + "\n"
+
+
+def _plausible(chosen: ForeignPreprocess, *, normalises_itself: bool) -> Iterator[tuple[str, ForeignPreprocess]]:
+    """The chosen one; the same with the other fit and the other order of channels; and other statistics."""
+    yield "as chosen", chosen
+    yield from _other_fits(chosen)
+    other_order = "rgb" if chosen.channels == "bgr" else "bgr"
+    yield f"channels {other_order}", chosen.model_copy(update={"channels": other_order})
+    if normalises_itself:
+        return
+    for name, preset in PRESETS.items():
+        mean, std = (preset.get(key, default) for key, default in (("mean", (0.0,) * 3), ("std", (1.0,) * 3)))
+        if not (np.allclose(mean, chosen.mean, atol=5e-3) and np.allclose(std, chosen.std, rtol=2e-2)):
+            other = chosen.model_copy(update={"mean": mean, "std": std})
+            yield f"mean and std of {name}", other
+            yield from ((f"{name}, {fit}", each) for fit, each in _other_fits(other))
+
+
+def _other_fits(chosen: ForeignPreprocess) -> Iterator[tuple[str, ForeignPreprocess]]:
+    size = max(chosen.height, chosen.width)
+    if chosen.fit == "crop":
+        yield "fit squash", chosen.model_copy(update={"fit": "squash", "shorter_side": None})
+    else:
+        side = round(size / _CROP)
+        yield "fit crop", chosen.model_copy(update={"fit": "crop", "shorter_side": side})

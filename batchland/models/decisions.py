@@ -1,0 +1,64 @@
+"""What a model's card says about accepting its answers, and how that is applied to probabilities."""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Probabilities = npt.NDArray[np.float32]
+Decision = Literal["accept", "ask"]
+_NEVER: Final = np.float32(2)
+"""A threshold above every probability."""
+
+
+class AcceptThresholds(BaseModel):
+    """From which probability on an answer is accepted, and what is promised about the accepted ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    promise: str
+    """Such as `error <= 2%`: of the accepted answers, in the long run, for images like the labelled ones."""
+    confidence: float
+    """Probability, over the choice of the labelled images, that the promise is kept."""
+    images: int
+    """Labelled images that it is based on."""
+    labels_fingerprint: str
+    """sha256 over these images and labels."""
+    threshold: float | None = None
+    """For all classes; None if each class has its own."""
+    per_class: Annotated[Mapping[str, float], Field(default_factory=dict)]
+    """Thresholds by label; answers of other classes are never accepted."""
+
+    def of_classes(self, labels: tuple[str, ...]) -> npt.NDArray[np.float32]:
+        """The threshold of each class, [classes]; above 1 where no answer is accepted."""
+        if self.threshold is not None:
+            return np.full(len(labels), np.float32(self.threshold))
+        return np.array([self.per_class.get(label, _NEVER) for label in labels], np.float32)
+
+
+class PredictionSets(BaseModel):
+    """From which probability on a class belongs to the prediction set of an image (split conformal)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    coverage: float
+    """Share of images whose true class is in their set, in the long run, for images like the labelled ones."""
+    threshold: float
+    images: int
+    """Labelled images that it is based on."""
+
+
+def decide(rule: AcceptThresholds, labels: tuple[str, ...], probabilities: Probabilities) -> list[Decision]:
+    """`accept` or `ask` for each row of probabilities, [rows, classes]."""
+    first = probabilities.argmax(axis=1)
+    accepted = probabilities[np.arange(len(first)), first] >= rule.of_classes(labels)[first]
+    return ["accept" if each else "ask" for each in accepted]
+
+
+def prediction_sets(rule: PredictionSets, probabilities: Probabilities) -> list[npt.NDArray[np.intp]]:
+    """Class indices of each row's set, best first; the first choice is always in it. probabilities: [rows, classes]."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    sizes = np.maximum((probabilities >= np.float32(rule.threshold)).sum(axis=1), 1)
+    return [row[:size] for row, size in zip(order, sizes, strict=True)]

@@ -1,0 +1,97 @@
+"""Find what a foreign model says about itself: configuration files beside it, and its metadata."""
+
+import ast
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from batchland.errors import ModelError
+from batchland.models.foreign_preprocess import ForeignPreprocess, of_config, of_ultralytics
+from batchland.system.regular_files import read_regular
+
+CONFIGS: Final = ("preprocessor_config.json", "config.json")
+"""Hugging Face's files; timm has the second only."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found, and where."""
+
+    preprocess: ForeignPreprocess | None = None
+    preprocess_from: str = ""
+    labels: tuple[str, ...] | None = None
+    labels_from: str = ""
+
+
+def found_with(path: Path, model: onnx.ModelProto) -> Found:
+    """Preprocessing and labels that come with a model. Raises UsageError if a configuration cannot be expressed.
+
+    Raises ModelError if the model says that it is no classifier.
+    """
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if "task" in metadata and "names" in metadata:
+        return _of_ultralytics(path, metadata)
+    found = Found()
+    for folder in (path.parent, path.parent.parent) if path.parent.name == "onnx" else (path.parent,):
+        for name in CONFIGS:
+            if (values := _read(folder / name)) is not None:
+                found = _with(found, folder / name, values)
+    return found
+
+
+def _with(found: Found, file: Path, values: Any) -> Found:
+    preprocess, preprocess_from = found.preprocess, found.preprocess_from
+    if preprocess is None and (config := of_config(str(file), values)):
+        preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
+    labels, labels_from = found.labels, found.labels_from
+    if labels is None and (names := _labels(values)):
+        labels, labels_from = names, file.name
+    return Found(preprocess, preprocess_from, labels, labels_from)
+
+
+def _read(file: Path) -> Any:
+    """The content of a JSON file; None if there is none, or it is something else."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(read_regular(file))
+    return None
+
+
+def _labels(values: Any) -> tuple[str, ...] | None:
+    """`id2label` of Hugging Face, or `label_names` of timm with their descriptions."""
+    if not isinstance(values, dict):
+        return None
+    if isinstance(names := values.get("id2label"), dict):
+        return _in_order(names)
+    names = values.get("label_names")
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        texts = values.get("label_descriptions") or {}
+        return tuple(str(texts.get(name, name)) if isinstance(texts, dict) else name for name in names)
+    return None
+
+
+def _in_order(names: dict[Any, Any]) -> tuple[str, ...] | None:
+    by_index = {str(index): str(name) for index, name in names.items()}
+    labels = [by_index.get(str(index)) for index in range(len(by_index))]
+    known = tuple(label for label in labels if label)
+    return known if known and len(known) == len(labels) else None
+
+
+def _of_ultralytics(path: Path, metadata: dict[str, str]) -> Found:
+    if metadata["task"] != "classify":
+        raise ModelError(f"{path}: its metadata says task {metadata['task']}; only classifiers can be adopted")
+    where = "the model's metadata (Ultralytics)"
+    names, size = _literal(metadata["names"]), _literal(metadata.get("imgsz", ""))
+    side = size[0] if isinstance(size, list | tuple) and size else size
+    labels = _in_order(names) if isinstance(names, dict) else None
+    preprocess = of_ultralytics(side) if isinstance(side, int) and side > 0 else None
+    return Found(preprocess, where if preprocess else "", labels, where if labels else "")
+
+
+def _literal(text: str) -> Any:
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(text)
+    return None

@@ -1,0 +1,30 @@
+"""Write a model again with another card."""
+
+from pathlib import Path
+
+import onnx
+
+from batchland.models.canaries import write_canaries
+from batchland.models.card import METADATA_KEY, ModelCard
+from batchland.models.contract import read_model, require_self_contained
+from batchland.models.session import Session, open_session
+from batchland.system.files import check_new_file, new_file
+
+
+def check_model(model: Path, out: Path) -> Session:
+    """Open a model whose card is to be changed, and check that `out` can be written. Raises as they do."""
+    check_new_file(out, ".onnx", (model,))
+    return open_session(model, "cpu")
+
+
+def write_with_card(model: Path, card: ModelCard, out: Path) -> None:
+    """Write `model` to `out` with this card, and its canaries beside it. Raises ModelError, OutputError."""
+    content = read_model(model)
+    require_self_contained(model, content)
+    whole = onnx.load_model_from_string(content)
+    for entry in whole.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = card.to_json()
+    with new_file(out) as temporary:
+        onnx.save(whole, temporary)
+    write_canaries(open_session(out, "cpu"))

@@ -1,0 +1,93 @@
+"""The page, the tables and the text about several evaluations at once."""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Final
+
+from batchland._version import __version__
+from batchland.evaluation.saved import check_folder
+from batchland.evaluation.several import SeveralCompared
+from batchland.report.findings import LEVEL
+from batchland.report.html import render_page
+from batchland.report.options import ReportOptions
+from batchland.system.files import write_file
+from batchland.system.text import (
+    aligned,
+    count,
+    first_few,
+    images,
+    interval,
+    one_line,
+    p_value,
+    percent,
+    points,
+    visible,
+)
+
+SEVERAL_FILES: Final = ("report.html", "pairs.csv")
+
+
+def several_headline(compared: SeveralCompared) -> str:
+    """Which model is best, or which ones may be."""
+    best = [visible(model.name) for model in compared.models if model.maybe_best]
+    if len(best) == 1:
+        return f"{best[0]} is better than all others by more than chance."
+    if len(best) == len(compared.models):
+        return "No model is worse than the first one by more than chance."
+    return f"{first_few(best, 5)} do not differ from the first by more than chance; the others are worse."
+
+
+def several_text(compared: SeveralCompared) -> str:
+    """For the terminal. Ends with a newline."""
+    lines = [f"{len(compared.models)} models, {images(compared.images)} that all scored", several_headline(compared)]
+    rows = [("model", "accuracy", "interval", "")]
+    rows += [
+        (one_line(model.name, 32), percent(model.accuracy.value), interval(model.accuracy),
+         "may be the best" if model.maybe_best else "")
+        for model in compared.models
+    ]  # fmt: skip
+    lines += [f"  {line}" for line in aligned(rows, "<><<")]
+    rows = [("pair", "difference", "p, adjusted", "")]
+    rows += [
+        (f"{one_line(pair.better, 24)} less {one_line(pair.worse, 24)}", points(pair.difference),
+         p_value(pair.p_adjusted), "more than chance" if pair.p_adjusted < LEVEL else "")
+        for pair in compared.pairs
+    ]  # fmt: skip
+    lines += [f"  {line}" for line in aligned(rows, "<><<")]
+    if compared.left_out:
+        lines.append(f"note: {images(compared.left_out)} not in all of them, or failed or relabelled, so not compared.")
+    return "\n".join(lines) + "\n"
+
+
+def write_several(compared: SeveralCompared, out: str | os.PathLike[str], options: ReportOptions | None = None) -> Path:
+    """Write report.html and pairs.csv into the folder `out`, and return the page's path.
+
+    Raises UsageError if the folder holds other files, OutputError if it cannot be written.
+    """
+    options = options or ReportOptions()
+    folder = Path(out)
+    check_folder(folder, SEVERAL_FILES, overwrite=options.overwrite)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(compared.pairs[0]._fields)
+    writer.writerows([_safe(pair.better), _safe(pair.worse), *pair[2:]] for pair in compared.pairs)
+    write_file(folder / "pairs.csv", "\ufeff" + text.getvalue())
+    page = render_page(
+        "several.html.j2",
+        compared=compared,
+        headline=several_headline(compared),
+        cells={(pair.better, pair.worse): pair for pair in compared.pairs},
+        level=LEVEL,
+        options=options,
+        version=__version__,
+        count=count,
+    )
+    write_file(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _safe(name: str) -> str:
+    """A spreadsheet would run it as a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

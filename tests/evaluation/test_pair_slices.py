@@ -1,0 +1,77 @@
+"""Slices by own columns and by two of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from evaluation_data import write_arrays
+from scipy.stats import false_discovery_control, hypergeom
+
+from batchland.errors import UsageError
+from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.options import EvaluateOptions
+from batchland.evaluation.pair_slices import benjamini_hochberg
+from batchland.models.card import class_names
+
+
+def evaluated(folder: Path, right: np.ndarray, by: tuple[str, ...] = ("camera", "site"), **columns: list) -> Evaluation:
+    """All images are of class a; each column of the label table has a value for each image."""
+    names = [f"{number:05}.jpg" for number in range(len(right))]
+    probabilities = np.where(right[:, None], (0.9, 0.1), (0.2, 0.8)).astype(np.float32)
+    predictions = write_arrays(folder / "p.parquet", class_names(["a", "b"]), names, probabilities)
+    table = pa.table({"image": names, "label": ["a"] * len(names), **columns})
+    pq.write_table(table, folder / "l.parquet")
+    return evaluate(predictions, folder / "l.parquet", EvaluateOptions(by=by, brightness_sample=0))
+
+
+def test_own_columns_travel_to_outcomes_and_mistakes(tmp_path: Path) -> None:
+    right = np.array([True, False, True])
+    evaluation = evaluated(tmp_path, right, (), camera=["x", "y", None], number=[1, 2, 3])
+    assert evaluation.outcomes.select(["image", "camera", "number"]).to_pylist() == [
+        {"image": "00000.jpg", "camera": "x", "number": 1},
+        {"image": "00001.jpg", "camera": "y", "number": 2},
+        {"image": "00002.jpg", "camera": None, "number": 3},
+    ]
+    assert evaluation.mistakes["camera"].to_pylist() == ["y"]
+    assert evaluation.summary.pair_slices is None
+
+
+def test_a_weak_pair_is_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    camera, site = rng.integers(0, 4, 4000), rng.integers(0, 3, 4000)
+    weak = (camera == 1) & (site == 2)
+    right = rng.random(4000) < np.where(weak, 0.7, 0.9)
+    evaluation = evaluated(tmp_path, right, camera=[f"c{n}" for n in camera], site=[f"s{n}" for n in site])
+    found = evaluation.summary.pair_slices
+    assert found is not None
+    assert (found.tested, found.found) == (12, 1)
+    (part,) = found.weakest
+    images, hits = int(weak.sum()), int(right[weak].sum())
+    assert (part.columns, part.values, part.images) == (("camera", "site"), ("c1", "s2"), images)
+    assert part.accuracy.value == hits / images
+    assert part.difference == pytest.approx(hits / images - right[~weak].mean())
+    assert part.p_value == pytest.approx(12 * hypergeom.cdf(hits, 4000, right.sum(), images))
+    parts = {(part.dimension, part.value): part.images for part in evaluation.summary.slices}
+    assert parts["camera", "c1"] == (camera == 1).sum()
+
+
+def test_nothing_is_found_where_nothing_is_weak(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for run in range(5):
+        (tmp_path / str(run)).mkdir()
+        columns = {name: rng.integers(0, 12, 3000).astype(str).tolist() for name in ("camera", "site")}
+        found = evaluated(tmp_path / str(run), rng.random(3000) < 0.9, **columns).summary.pair_slices
+        assert found is not None
+        assert (found.found, found.weakest) == (0, ())
+
+
+def test_unknown_columns_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no column 'lens' to slice by; the own columns are camera"):
+        evaluated(tmp_path, np.array([True]), ("lens",), camera=["x"])
+
+
+def test_adjusted_p_values_equal_scipy() -> None:
+    p_values = np.random.default_rng(0).random(50) ** 3
+    assert benjamini_hochberg(p_values) == pytest.approx(false_discovery_control(p_values))

@@ -1,0 +1,120 @@
+"""Several evaluations at once: common images, accuracies, pairs with corrected p-values, page and command."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from commands import batchland
+from evaluation_data import Row, write_predictions
+from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
+
+from batchland.errors import UsageError
+from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.several import compare_several, different_names
+from batchland.report.write import write_report
+
+FOLDERS = ("00.Red_Tower", "01.Green_Hill")
+RIGHT = {"a": range(180), "b": range(10, 186), "c": range(120)}
+"""Model -> images of 200 that it has right."""
+
+
+def made(folder: Path, model: str, right: range, images: int = 200, failed: int = 0) -> Evaluation:
+    rows = [
+        Row(f"00.Red_Tower/{number}.jpg", (0.9, 0.1) if number in right else (0.2, 0.8)) for number in range(images)
+    ]
+    rows += [Row(f"00.Red_Tower/broken{number}.jpg", error_code="truncated") for number in range(failed)]
+    labels = folder / f"labels-{model}.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label"), *((row.image, "Red Tower") for row in rows)])
+    return evaluate(write_predictions(folder / f"{model}.parquet", FOLDERS, rows, model=model), labels)
+
+
+def test_all_pairs_are_corrected_together(tmp_path):
+    found = compare_several([made(tmp_path, name, right) for name, right in RIGHT.items()])
+    assert [(model.name, model.right, model.accuracy.value, model.maybe_best) for model in found.models] == [
+        ("a", 180, 0.9, True), ("b", 176, 0.88, True), ("c", 120, 0.6, False),
+    ]  # fmt: skip
+    assert (found.images, found.left_out) == (200, 0)
+    assert [(pair.better, pair.worse, pair.only_better, pair.only_worse) for pair in found.pairs] == [
+        ("a", "b", 10, 6), ("a", "c", 60, 0), ("b", "c", 66, 10),
+    ]  # fmt: skip
+    exact = [binomtest(pair.only_better, pair.only_better + pair.only_worse).pvalue for pair in found.pairs]
+    np.testing.assert_allclose([pair.p_adjusted for pair in found.pairs], multipletests(exact, method="holm")[1])
+    assert [round(pair.difference, 9) for pair in found.pairs] == [0.02, 0.3, 0.28]
+    assert all(pair.low < pair.difference < pair.high for pair in found.pairs)
+
+
+def test_only_common_images_count(tmp_path):
+    small = made(tmp_path, "b", RIGHT["b"], images=150, failed=3)
+    found = compare_several([made(tmp_path, "a", RIGHT["a"]), small, made(tmp_path, "c", RIGHT["c"])])
+    assert (found.images, found.left_out) == (150, 53)
+    assert {model.name: model.right for model in found.models} == {"a": 150, "b": 140, "c": 120}
+
+
+def test_images_without_anything_in_common_are_an_error(tmp_path):
+    rows = [Row("01.Green_Hill/x.jpg", (0.1, 0.9))]
+    (tmp_path / "l.csv").write_text("image,label\n01.Green_Hill/x.jpg,Green Hill\n")
+    other = evaluate(write_predictions(tmp_path / "x.parquet", FOLDERS, rows, model="x"), tmp_path / "l.csv")
+    with pytest.raises(UsageError, match="a, c, x: no image was scored with the same label in all"):
+        compare_several([made(tmp_path, "a", RIGHT["a"]), made(tmp_path, "c", RIGHT["c"]), other])
+
+
+def test_models_of_one_name_are_told_apart(tmp_path):
+    same = made(tmp_path, "a", RIGHT["a"])
+    assert different_names([same, same]) == ["a (1)", "a (2)"]
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, right in RIGHT.items():
+        write_report(made(tmp_path, name, right), tmp_path / f"report-{name}")
+    return tmp_path
+
+
+def test_the_command(reports):
+    result = batchland("compare", "report-a", "report-b", "report-c", "--out", "all")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "3 models, 200 images that all scored\n"
+        "a, b do not differ from the first by more than chance; the others are worse.\n"
+        "  model  accuracy  interval\n"
+        "  a         90.0%  85.1 to 93.4%  may be the best\n"
+        "  b         88.0%  82.8 to 91.8%  may be the best\n"
+        "  c         60.0%  53.1 to 66.5%\n"
+        "  pair        difference  p, adjusted\n"
+        "  a less b   +2.0 points  p = 0.454\n"
+        "  a less c  +30.0 points  p < 0.001    more than chance\n"
+        "  b less c  +28.0 points  p < 0.001    more than chance\n"
+        "report: all/report.html\n",
+    )
+    rows = list(csv.DictReader(Path("all/pairs.csv").read_text(encoding="utf-8-sig").splitlines()))
+    assert [(row["better"], row["worse"], row["only_better"]) for row in rows] == [
+        ("a", "b", "10"), ("a", "c", "60"), ("b", "c", "66"),
+    ]  # fmt: skip
+    assert batchland("compare", "report-a", "--out", "x").exit_code == 2
+    assert batchland("compare", "report-a", "report-b", "report-c", "--out", "x", "--json").exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@needs_browser
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_the_page(browser, reports, size, scheme):
+    batchland("compare", "report-a", "report-b", "report-c", "--out", "all")
+    with opened(browser, reports / "all" / "report.html", size, scheme, offline=True) as found:
+        assert_structured(found.page)
+        assert texts_of_poor_contrast(found.page) == []
+        width = found.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert width[0] <= width[1]
+        cells = found.page.locator(".several tbody tr").first.locator("td").all_inner_texts()
+        assert [" ".join(cell.split()) for cell in cells] == ["–", "+2.0 p = 0.454", "+30.0 p < 0.001"]

@@ -1,0 +1,59 @@
+"""Rows sorted in memory and by DuckDB are in the same order."""
+
+import logging
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from batchland.errors import UsageError
+from batchland.evaluation import sorting
+from batchland.evaluation.sorting import sorted_batches
+
+SCHEMA = pa.schema([("name", pa.string()), ("row", pa.int64()), ("share", pa.float32()), ("at", pa.timestamp("us"))])
+
+
+def batches(count: int = 20) -> list[pa.RecordBatch]:
+    rng = np.random.default_rng(0)
+    found = []
+    for start in range(0, count * 50, 50):
+        names = [f"{'Äé~_a'[number % 5]}{number}" for number in rng.permutation(50) + start]
+        columns = [names, np.arange(start, start + 50), rng.random(50).astype(np.float32), rng.integers(0, 9**9, 50)]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        found.append(pa.record_batch(arrays, schema=SCHEMA))
+    return found
+
+
+@pytest.mark.parametrize("order", [[("name", "ascending")], [("share", "descending"), ("name", "ascending")]])
+def test_memory_and_disk_give_the_same_order(order: list) -> None:
+    given = batches()
+    memory, disk = (
+        pa.Table.from_batches(sorted_batches(SCHEMA, given, order, rows_in_memory=limit)) for limit in (10_000, 10)
+    )
+    assert memory.equals(disk)
+    assert memory.num_rows == 1000
+    if order[0] == ("name", "ascending"):
+        names = memory["name"].to_pylist()
+        assert names == sorted(names, key=str.encode)
+
+
+@pytest.mark.parametrize("limit", [10_000, 10])
+def test_an_error_of_the_rows_is_raised(limit: int) -> None:
+    def failing():
+        yield from batches(2)
+        raise UsageError("the labels are damaged")
+
+    with pytest.raises(UsageError, match="the labels are damaged"):
+        list(sorted_batches(SCHEMA, failing(), [("row", "ascending")], rows_in_memory=limit))
+
+
+def test_without_duckdb_all_is_sorted_in_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sorting, "find_spec", lambda name: None)
+    with caplog.at_level(logging.WARNING):
+        found = pa.Table.from_batches(sorted_batches(SCHEMA, batches(), [("row", "ascending")], rows_in_memory=10))
+    assert found["row"].to_pylist() == list(range(1000))
+    assert caplog.messages == [
+        "more than 10 rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory stays flat"
+    ]

@@ -1,0 +1,260 @@
+"""adopt() with what comes with the model: configurations beside it, metadata in it, labelled photos."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import pytest
+from commands import batchland
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from batchland.errors import ModelError, UsageError
+from batchland.models.adopt import AdoptOptions, adopt
+from batchland.models.card import AdoptionSummary
+from batchland.models.session import open_session
+
+LABELS = ("red", "green", "blue")
+MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.1, 0.2, 0.3])
+WEIGHT = np.array([[3.0, -1, 0], [0, 2, -1], [-1, 0, 2]], np.float32)
+PIXELS = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+
+
+def write_model(path, *, shape=("N", 3, 8, 8), outputs=("scores",), metadata=None, softmax=False):
+    """A model whose logits are WEIGHT times the channels' means; further outputs are twice as large."""
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["means"], keepdims=0, axes=[2, 3]),
+        helper.make_node("MatMul", ["means", "weight"], ["logits"]),
+        helper.make_node("Softmax" if softmax else "Identity", ["logits"], [outputs[0]]),
+        *(helper.make_node("Add", ["logits", "logits"], [name]) for name in outputs[1:]),
+    ]
+    if isinstance(shape[0], int):
+        nodes[0].input[0] = "fixed"
+        nodes.insert(0, helper.make_node("Reshape", ["images", "shape"], ["fixed"]))
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [value("images", TensorProto.FLOAT, shape)],
+        [value(name, TensorProto.FLOAT, ["N", 3]) for name in outputs],
+        [
+            numpy_helper.from_array(WEIGHT, "weight"),
+            numpy_helper.from_array(np.array([size if isinstance(size, int) else 1 for size in shape]), "shape"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, path)
+    return path
+
+
+def expected(pixels, mean=MEAN, std=STD, *, bgr=False, temperature=1.0):
+    means = ((pixels / 255 - mean) / std).mean(axis=(1, 2))
+    logits = (means[:, ::-1] if bgr else means) @ WEIGHT / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def write_json(path, values):
+    path.write_text(json.dumps(values))
+
+
+HUGGING_FACE = {
+    "image_mean": list(MEAN), "image_std": list(STD), "size": {"height": 8, "width": 8}, "resample": 3,
+    "image_processor_type": "ViTImageProcessor",
+}  # fmt: skip
+
+
+def test_hugging_face_files_beside_the_model(tmp_path):
+    """As Optimum lays them: the model in onnx/, the files above it."""
+    (tmp_path / "onnx").mkdir()
+    model = write_model(tmp_path / "onnx" / "model.onnx")
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    write_json(tmp_path / "config.json", {"id2label": {str(index): name for index, name in enumerate(LABELS)}})
+    session = adopt(model, tmp_path / "out.onnx")
+    np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS), atol=1e-5)
+    assert session.card.labels == LABELS
+    assert (session.card.preprocess.fit, session.card.preprocess.filter) == ("squash", "bicubic")
+    assert session.card.adoption == AdoptionSummary(
+        source="model.onnx",
+        source_sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        classes_from="config.json",
+        preprocess_from="preprocessor_config.json (Hugging Face)",
+        mean=tuple(MEAN),
+        std=tuple(STD),
+        channels="rgb",
+        layout="NCHW",
+        input_type="float32",
+        output_name="scores",
+        softmax="added",
+    )
+
+
+def test_timm_config_with_labels(tmp_path):
+    config = {
+        "input_size": [3, 8, 8],
+        "mean": list(MEAN),
+        "std": list(STD),
+        "crop_pct": 0.8,
+        "interpolation": "bicubic",
+    }
+    names = {"n1": "red", "n2": "green", "n3": "blue"}
+    write_json(
+        tmp_path / "config.json",
+        {"pretrained_cfg": config, "label_names": list(names), "label_descriptions": names},
+    )
+    session = adopt(write_model(tmp_path / "f.onnx"), tmp_path / "out.onnx")
+    np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS), atol=1e-5)
+    assert session.card.labels == LABELS
+    assert session.card.preprocess.shorter_side == 10
+    assert session.card.adoption.preprocess_from == "config.json (timm)"
+
+
+def test_ultralytics_metadata(tmp_path):
+    metadata = {"task": "classify", "names": "{0: 'red', 1: 'green', 2: 'blue'}", "imgsz": "[8, 8]"}
+    model = write_model(tmp_path / "yolo.onnx", metadata=metadata, softmax=True)
+    session = adopt(model, tmp_path / "out.onnx")
+    np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS, 0, 1), atol=1e-5)
+    assert session.card.labels == LABELS
+    assert (session.card.preprocess.fit, session.card.preprocess.shorter_side) == ("crop", 8)
+    assert (session.card.adoption.softmax, session.card.adoption.classes_from) == (
+        "found", "the model's metadata (Ultralytics)",
+    )  # fmt: skip
+    model = write_model(tmp_path / "yolo.onnx", metadata=metadata | {"task": "detect"})
+    with pytest.raises(ModelError) as caught:
+        adopt(model, tmp_path / "o.onnx")
+    assert str(caught.value) == f"{model}: its metadata says task detect; only classifiers can be adopted"
+
+
+@pytest.fixture
+def labels(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("\n".join(LABELS) + "\n")
+    return path
+
+
+def test_nothing_is_assumed(tmp_path, labels):
+    model = write_model(tmp_path / "f.onnx")
+    done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--preprocess", "unit")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"batchland: {model}: its labels are neither in it nor in config.json beside it; give them with --classes\n",
+    )
+    done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--classes", labels)
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"batchland: {model}: how its pictures are prepared is neither in it nor in a configuration beside it; name it "
+        f"with --preprocess\n",
+    )
+
+
+def test_bgr_is_part_of_the_graph(tmp_path, labels):
+    spec = tmp_path / "spec.json"
+    write_json(spec, {"height": 8, "width": 8, "mean": list(MEAN), "std": list(STD), "channels": "bgr"})
+    session = adopt(
+        write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess=str(spec))
+    )
+    np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS, bgr=True), atol=1e-5)
+    assert session.card.adoption.channels == "bgr"
+
+
+def test_the_output_of_a_name_is_taken(tmp_path, labels):
+    model = write_model(tmp_path / "f.onnx", outputs=("scores", "aux"))
+    done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--classes", labels, "--preprocess", "unit")
+    assert (done.exit_code, done.stderr) == (
+        5,
+        f"batchland: {model}: its output is scores [None, 3], aux [None, 3]; a classifier gives one of several tensors "
+        f"exactly one with 3 numbers per picture, as there are labels; name it with --output-name\n",
+    )
+    options = AdoptOptions(classes=labels, preprocess="unit", output_name="aux")
+    session = adopt(model, tmp_path / "o.onnx", options)
+    np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS, 0, 1, temperature=0.5), atol=1e-5)
+    assert session.card.adoption.output_name == "aux"
+    with pytest.raises(UsageError) as caught:
+        adopt(model, tmp_path / "p.onnx", options.model_copy(update={"output_name": "loss"}))
+    assert str(caught.value) == f"{model}: has no float output loss; its outputs are scores, aux"
+
+
+def test_a_fixed_batch_of_two_is_named(tmp_path, labels):
+    model = write_model(tmp_path / "f.onnx", shape=(2, 3, 8, 8))
+    with pytest.raises(ModelError) as caught:
+        adopt(model, tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="unit"))
+    assert str(caught.value) == f"{model}: takes batches of 2 pictures only; export it with a dynamic batch dimension"
+
+
+def test_each_opset_is_imported_once(tmp_path, labels):
+    adopt(write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="unit"))
+    assert [(each.domain, each.version) for each in onnx.load(tmp_path / "o.onnx").opset_import] == [("", 13)]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twenty photos a class, whose mean colours lie around MEAN: only its statistics tell them apart."""
+    rng = np.random.default_rng(0)
+    colours = {"red": [0.3, -0.1, -0.1], "green": [0.0, 0.3, 0.0], "blue": [-0.05, -0.1, 0.3]}
+    for name, colour in colours.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            mean = 255 * (MEAN + STD * (np.array(colour) + rng.normal(0, 0.3, 3)))
+            pixels = np.clip(mean + rng.normal(0, 5, (12, 12, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def right_spec(tmp_path):
+    path = tmp_path / "right.json"
+    write_json(path, {"height": 8, "width": 8, "mean": list(MEAN), "std": list(STD)})
+    return path
+
+
+def test_check_prints_every_preprocessing_and_refuses_one_that_loses(tmp_path, labels, photos, right_spec):
+    model = write_model(tmp_path / "f.onnx")
+    options = ["--classes", labels, "--check", photos]
+    done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--preprocess", right_spec, *options)
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split(None, 1) == ["top-1", "preprocessing"]
+    assert lines[1].endswith("as chosen")
+    assert {line.split(None, 1)[1] for line in lines[2:-1]} == {
+        "fit crop", "channels bgr", *(f"mean and std of {name}" for name in ("imagenet", "half", "unit", "byte")),
+        *(f"{name}, fit crop" for name in ("imagenet", "half", "unit", "byte")),
+    }  # fmt: skip
+    adoption = open_session(tmp_path / "o.onnx", "cpu").card.adoption
+    assert adoption.checked_images == 60
+    assert adoption.checked_accuracy > 0.6
+    right = f"{adoption.checked_accuracy:.1%}"
+    swapped = tmp_path / "swapped.json"
+    write_json(swapped, json.loads(right_spec.read_text()) | {"channels": "bgr"})
+    done = batchland("adopt", model, "--out", tmp_path / "p.onnx", "--preprocess", swapped, *options)
+    assert done.exit_code == 5
+    assert done.stderr.startswith(f"batchland: {model}: the preprocessing is wrong: ")
+    assert done.stderr.endswith("; give that with --preprocess\n")
+    assert f"of 60 labelled photos are right with it, {right} with " in done.stderr
+    assert not (tmp_path / "p.onnx").exists()
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_calibrate_fits_the_temperature(tmp_path, labels, photos, right_spec, softmax):
+    """For logits and for probabilities alike."""
+    options = AdoptOptions(classes=labels, preprocess=str(right_spec), calibrate=photos)
+    session = adopt(write_model(tmp_path / "f.onnx", softmax=softmax), tmp_path / "o.onnx", options)
+    adoption = session.card.adoption
+    assert adoption.calibration_images == 60
+    assert adoption.temperature == pytest.approx(0.72, abs=0.01)
+    np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS, temperature=adoption.temperature), atol=1e-4)
+
+
+def test_photos_of_unknown_classes_are_an_error(tmp_path, labels, photos, right_spec):
+    (photos / "blue").rename(photos / "bluu")
+    with pytest.raises(UsageError) as caught:
+        adopt(
+            write_model(tmp_path / "f.onnx"),
+            tmp_path / "o.onnx",
+            AdoptOptions(classes=labels, preprocess=str(right_spec), check=photos),
+        )
+    assert str(caught.value) == (
+        f"{photos}: 1 class name that the model does not have: 'bluu' (did you mean 'blue'?); the model's classes are "
+        f"'red', 'green', 'blue'; correct the names"
+    )

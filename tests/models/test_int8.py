@@ -1,0 +1,127 @@
+"""int8: quantised right where that is worth it, refused with the figures elsewhere."""
+
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from toys import COLOURS
+
+from batchland.errors import ModelError, UsageError
+from batchland.models.adopt import AdoptOptions, adopt
+from batchland.models.int8 import processor, speed
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+
+
+def write_network(path, *, common=0.0):
+    """Convolutions with batch norm, Clip and SiLU, and a layer that gives the mean colours back.
+
+    common: a multiple of the brightness added to every logit; a large one drowns their differences.
+    """
+    identity = np.eye(3, 8)[:, :, None, None].transpose(1, 0, 2, 3)
+    first = np.pad(identity, ((0, 0), (0, 0), (1, 1), (1, 1))) + RNG.normal(0, 1e-3, (8, 3, 3, 3))
+    last = 8 * np.eye(8, 3) + common * np.pad(np.ones((3, 3)), ((0, 5), (0, 0)))
+    constants = {
+        "first": first, "gain": np.ones(8), "shift": np.zeros(8), "mean": np.zeros(8), "variance": np.ones(8),
+        "zero": np.array(0.0), "six": np.array(6.0), "second": np.eye(8)[:, :, None, None], "last": last,
+        "bias": np.zeros(3),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["images", "first"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c1", "gain", "shift", "mean", "variance"], ["n1"]),
+        helper.make_node("Clip", ["n1", "zero", "six"], ["a1"]),
+        helper.make_node("Conv", ["a1", "second"], ["c2"]),
+        helper.make_node("Sigmoid", ["c2"], ["s2"]),
+        helper.make_node("Mul", ["c2", "s2"], ["a2"]),
+        helper.make_node("GlobalAveragePool", ["a2"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "last", "bias"], ["scores"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [value("images", TensorProto.FLOAT, ["N", 3, 16, 16])],
+        [value("scores", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for folder, colour in COLOURS.items():
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        for number in range(8):
+            pixels = np.clip(60 + 0.3 * np.array(colour) + RNG.normal(0, 20, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def options(tmp_path, photos):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(COLOURS) + "\n")
+    return AdoptOptions(
+        classes=labels, preprocess="unit", calibrate=photos, precision="int8", max_drop=0, allow_slower=True
+    )
+
+
+def test_an_int8_model_gives_the_answers_of_the_network(tmp_path, options):
+    network = write_network(tmp_path / "f.onnx")
+    full = adopt(network, tmp_path / "full.onnx", options.model_copy(update={"precision": "fp32"}))
+    small = adopt(network, tmp_path / "small.onnx", options)
+    np.testing.assert_allclose(small.predict(PIXELS), full.predict(PIXELS), atol=0.05)
+    model = onnx.load(tmp_path / "small.onnx")
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 13)]
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") >= 6
+    assert not {"BatchNormalization", "Clip"} & set(kinds)  # folded into the convolution and its range
+    assert kinds[-1] == "Softmax"
+    summary = small.card.int8
+    assert (summary.layers, summary.images, summary.agreement) == (3, 24, 1.0)
+    assert (summary.accuracy, summary.accuracy_fp32, summary.float_layers) == (1.0, 1.0, ())
+    assert summary.measured_on == processor()
+    assert summary.speed > 0
+    assert small.card.adoption.precision == "int8"
+    assert small.card.adoption.temperature == full.card.adoption.temperature
+
+
+def test_a_network_that_int8_spoils_is_refused_with_the_figures(tmp_path, options):
+    """The differences of its logits are far below the step of their range."""
+    network = write_network(tmp_path / "f.onnx", common=5000)
+    with pytest.raises(ModelError) as caught:
+        adopt(network, tmp_path / "o.onnx", options)
+    message = str(caught.value)
+    assert message.startswith(f"{network}: not written, int8 gives ")
+    assert " of 24 labelled photos the same first class as fp32 (at least 99% needed) and " in message
+    assert message.endswith(" top-1 after 100.0% (at most 0 points may be lost), with 1 of 3 layers in float32")
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_int8_needs_labelled_photos(tmp_path, options):
+    network = write_network(tmp_path / "f.onnx")
+    with pytest.raises(UsageError) as caught:
+        adopt(network, tmp_path / "o.onnx", options.model_copy(update={"calibrate": None}))
+    assert (str(caught.value), caught.value.advice) == (
+        f"{network}: int8 is measured on labelled photos; none are given", "calibrate",
+    )  # fmt: skip
+
+
+def test_speed_is_the_ratio_of_cpu_times():
+    def burn(seconds):
+        def predict(pixels):
+            until = time.process_time() + seconds
+            while time.process_time() < until:
+                pass
+            return pixels
+
+        return predict
+
+    assert speed(burn(0.02), burn(0.01), PIXELS) == pytest.approx(2, rel=0.2)
+    assert speed(burn(0.01), burn(0.02), PIXELS) == pytest.approx(0.5, rel=0.2)
