@@ -87,7 +87,7 @@ def _card_table(session: "Session") -> str:
     if card.training:
         kept = card.training.model_dump(exclude={"settings"}) | card.training.settings
         rows["training"] = _pairs(kept.items())
-    for name in ("data", "export", "adoption", "int8"):
+    for name in ("data", "export", "adoption", "int8", "decision", "prediction_sets"):
         if part := getattr(card, name):
             rows[name] = _pairs(part)
     lines = [f"{key:13} {value}" for key, value in rows.items()]

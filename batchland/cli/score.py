@@ -56,6 +56,7 @@ _log = logging.getLogger("batchland")
     "overwrite",
     "restart",
     "retry_failed",
+    Flag("reuse", metavar="PREDICTIONS"),
     Flag("shard", metavar="I/N"),
 )
 @max_failed_option
@@ -116,6 +117,8 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     resumed = f", {manifest.resumed_images} of them by an earlier run" if manifest.resumed_images else ""
     resumed += f", {manifest.kept_images} of them kept from before" if manifest.kept_images else ""
+    resumed += f", {manifest.reused_images} of them with rows of earlier predictions" if manifest.reused_images else ""
+    resumed += f", {manifest.copied_images} of them copies" if manifest.copied_images else ""
     return (
         f"Scored {counts.listed} images of {display_path(images)}{resumed} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "
@@ -140,7 +143,7 @@ def _on_gpus(manifest: "Manifest") -> str:
             f"{first_few(names, _NODES_SHOWN)}. "
         )
     if manifest.decoder:
-        scored = manifest.counts.listed - manifest.resumed_images - manifest.kept_images
+        scored = manifest.scored_images
         text += f"JPEGs decoded on the GPU: {execution.decoded_on_gpu} of {scored} images, by {manifest.decoder}. "
     return text
 

@@ -117,6 +117,8 @@ class _Adoption:
         """The preprocessing, and where it was read."""
         given = self.options.preprocess
         if given is None:
+            if self.found.problem is not None:
+                raise self.found.problem
             if self.found.preprocess is None:
                 raise UsageError(
                     f"{self.path}: how its pictures are prepared is neither in it nor in a configuration beside it",

@@ -70,10 +70,10 @@ def of_preset(name: str, height: int, width: int) -> ForeignPreprocess:
     return ForeignPreprocess(**PRESETS[name], **size)
 
 
-def of_config(source: str, values: Any) -> tuple[ForeignPreprocess, str] | None:
+def of_config(source: str, values: Any, *, ours: bool = True) -> tuple[ForeignPreprocess, str] | None:
     """The preprocessing in the content of a JSON file, and the library that wrote it; None if it has none.
 
-    Raises UsageError if it cannot be expressed or is invalid.
+    ours: also read batchland's own fields. Raises UsageError if it cannot be expressed or is invalid.
     """
     if not isinstance(values, dict):
         return None
@@ -82,7 +82,7 @@ def of_config(source: str, values: Any) -> tuple[ForeignPreprocess, str] | None:
             return _of_timm(source, inner), "timm"
         if {"image_mean", "size", "crop_size", "do_resize"} & values.keys():
             return _of_hugging_face(source, values), "Hugging Face"
-        if ForeignPreprocess.model_fields.keys() & values.keys():
+        if ours and ForeignPreprocess.model_fields.keys() & values.keys():
             return ForeignPreprocess.model_validate(values), "batchland"
     except ValidationError as error:
         first = error.errors()[0]

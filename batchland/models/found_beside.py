@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import onnx
 
-from batchland.errors import ModelError
+from batchland.errors import ModelError, UsageError
 from batchland.models.foreign_preprocess import ForeignPreprocess, of_config, of_ultralytics
 from batchland.system.regular_files import read_regular
 
@@ -23,15 +23,14 @@ class Found:
 
     preprocess: ForeignPreprocess | None = None
     preprocess_from: str = ""
+    problem: UsageError | None = None
+    """Why the preprocessing that was found cannot be used."""
     labels: tuple[str, ...] | None = None
     labels_from: str = ""
 
 
 def found_with(path: Path, model: onnx.ModelProto) -> Found:
-    """Preprocessing and labels that come with a model. Raises UsageError if a configuration cannot be expressed.
-
-    Raises ModelError if the model says that it is no classifier.
-    """
+    """Preprocessing and labels that come with a model. Raises ModelError if the model says that it is no classifier."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if "task" in metadata and "names" in metadata:
         return _of_ultralytics(path, metadata)
@@ -44,13 +43,17 @@ def found_with(path: Path, model: onnx.ModelProto) -> Found:
 
 
 def _with(found: Found, file: Path, values: Any) -> Found:
-    preprocess, preprocess_from = found.preprocess, found.preprocess_from
-    if preprocess is None and (config := of_config(str(file), values)):
-        preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
+    preprocess, preprocess_from, problem = found.preprocess, found.preprocess_from, found.problem
+    if preprocess is None and problem is None:
+        try:
+            if config := of_config(str(file), values, ours=False):
+                preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
+        except UsageError as error:
+            problem = error
     labels, labels_from = found.labels, found.labels_from
     if labels is None and (names := _labels(values)):
         labels, labels_from = names, file.name
-    return Found(preprocess, preprocess_from, labels, labels_from)
+    return Found(preprocess, preprocess_from, problem, labels, labels_from)
 
 
 def _read(file: Path) -> Any:
@@ -88,7 +91,7 @@ def _of_ultralytics(path: Path, metadata: dict[str, str]) -> Found:
     side = size[0] if isinstance(size, list | tuple) and size else size
     labels = _in_order(names) if isinstance(names, dict) else None
     preprocess = of_ultralytics(side) if isinstance(side, int) and side > 0 else None
-    return Found(preprocess, where if preprocess else "", labels, where if labels else "")
+    return Found(preprocess, where if preprocess else "", None, labels, where if labels else "")
 
 
 def _literal(text: str) -> Any:

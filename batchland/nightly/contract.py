@@ -5,7 +5,6 @@ in it is wrong (exit code 4).
 """
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,23 +13,18 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from batchland.errors import ImageError, IncompleteDeliveryError, UsageError, WrongDeliveryError
-from batchland.images.sources.refs import ImageRef, read_image
+from batchland.images.sources.refs import ImageRef, content_hash, read_image
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import amount_of, expand
 from batchland.nightly.job_tables import DeliveryTable
 from batchland.nightly.run_record import RunRecord
+from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import display_location
 from batchland.scoring.listing import Skip, open_listing
 from batchland.system.cores import usable_cores
-from batchland.system.files import write_file
 from batchland.system.text import counted, first_few, images
 
-CONTENTS_FILE: Final = "contents.npy"
-"""In the folder of a night's record: the hashes of its images, 16 bytes each, sorted."""
 USUAL_NIGHTS: Final = 28
 """The usual number of images is the median of this many good nights, the newest ones."""
 USUAL_WEEKDAYS: Final = 56
@@ -41,11 +35,8 @@ LEAST_WEEKDAYS: Final = 4
 """With this many good nights of the same weekday, the median is of these."""
 COPIED_NIGHTS: Final = 30
 """Copies are looked for in this many good nights, the newest ones."""
-_HASH_BYTES: Final = 16
 _NOT_IGNORED: Final = ("hidden", "excluded", "not included", "blank line")
 """Kinds of files that a delivery may hold in any number, because the job leaves them out on purpose."""
-
-Hashes = npt.NDArray[np.bytes_]
 
 
 class ExpectedImage(NamedTuple):
@@ -56,14 +47,11 @@ class ExpectedImage(NamedTuple):
     sha256: str | None
 
 
-def check_contract(
-    job: Job, night: date, records: Sequence[RunRecord], skip: Skip | None = None, *, keep: bool = True
-) -> None:
+def check_contract(job: Job, night: date, records: Sequence[RunRecord], skip: Skip | None = None) -> None:
     """Check a night's images against `[delivery]`. Lists the folder once, and reads the images if the job asks for it.
 
-    records: of the job's nights. skip: tells which images are scored already; they count only as expected ones. keep:
-    write the hashes of the images beside the night's record, for later nights. Raises IncompleteDeliveryError,
-    WrongDeliveryError, or UsageError if the list of expected images is invalid.
+    records: of the job's nights. skip: tells which images are scored already; they count only as expected ones. Raises
+    IncompleteDeliveryError, WrongDeliveryError, or UsageError if the list of expected images is invalid.
     """
     table = job.delivery
     if table is None:
@@ -83,11 +71,7 @@ def check_contract(
             number = counted(sum(ignored.values()), "file")
             raise WrongDeliveryError(f"{root}: {number} ignored ({kinds}), more than max_ignored {table.max_ignored}")
     if table.max_duplicates:
-        hashes = _hash_images(refs)
-        _check_duplicates(job, table, root, hashes, good)
-        if keep:
-            digests = np.sort(np.array([*hashes.values()], f"S{_HASH_BYTES}"))
-            write_file(job.folder / str(night) / CONTENTS_FILE, lambda file: np.save(file, digests))
+        _check_duplicates(job, table, root, _hash_images(refs), good)
 
 
 def usual_number(night: date, good: Iterable[RunRecord]) -> float | None:
@@ -169,35 +153,34 @@ def _difference(ref: ImageRef, expected: ExpectedImage) -> str | None:
         return str(error)
     if expected.size is not None and file.size != expected.size:
         return f"has {file.size} bytes, not {expected.size}"
-    if expected.sha256 is not None and hashlib.sha256(file.data).hexdigest() != expected.sha256:
+    if expected.sha256 is not None and content_hash(file.data) != expected.sha256:
         return "has another sha256 than in the list"
     return None
 
 
-def _hash_images(refs: Sequence[ImageRef]) -> dict[str, bytes]:
+def _hash_images(refs: Sequence[ImageRef]) -> dict[str, str]:
     """Hashes of the contents, by image name. Unreadable images have none."""
     with ThreadPoolExecutor(usable_cores()) as pool:
         hashed = zip(refs, pool.map(_hash, refs), strict=True)
         return {ref.name: digest for ref, digest in hashed if digest is not None}
 
 
-def _hash(ref: ImageRef) -> bytes | None:
+def _hash(ref: ImageRef) -> str | None:
     try:
-        return hashlib.blake2b(read_image(ref).data, digest_size=_HASH_BYTES).digest()
+        return content_hash(read_image(ref).data)
     except ImageError:
         return None
 
 
 def _check_duplicates(
-    job: Job, table: DeliveryTable, root: str, hashes: dict[str, bytes], good: Sequence[RunRecord]
+    job: Job, table: DeliveryTable, root: str, hashes: dict[str, str], good: Sequence[RunRecord]
 ) -> None:
     assert table.max_duplicates is not None
-    seen: dict[bytes, str] = {}
+    seen: dict[str, str] = {}
     copies: dict[str, str] = {}
-    for night, digests in _earlier_contents(job, good):
-        earlier = set(digests.tolist())
+    for night, earlier in _earlier_contents(job, good):
         for name, digest in hashes.items():
-            if digest.rstrip(b"\0") in earlier:  # numpy strips zeros at the end
+            if digest in earlier:
                 copies.setdefault(name, f"the night {night}")
     for name, digest in hashes.items():
         if name not in copies and digest in seen:
@@ -211,8 +194,12 @@ def _check_duplicates(
         )
 
 
-def _earlier_contents(job: Job, good: Sequence[RunRecord]) -> Iterator[tuple[date, Hashes]]:
+def _earlier_contents(job: Job, good: Sequence[RunRecord]) -> Iterator[tuple[date, set[str]]]:
+    """Hashes of the images of good nights whose predictions are still there."""
     for record in sorted(good, key=lambda record: record.date, reverse=True)[:COPIED_NIGHTS]:
-        path = job.folder / str(record.date) / CONTENTS_FILE
-        if path.exists():
-            yield record.date, np.load(path)
+        for model in job.model_names:
+            stored = StoredPredictions(job.partition(model, record.date))
+            if stored.is_complete() and all("sha256" in stored.schema(part).names for part in stored.parts()):
+                tables = (stored.table(part, ["sha256"]) for part in stored.parts())
+                yield record.date, {digest for table in tables for digest in table["sha256"].to_pylist() if digest}
+                break

@@ -48,6 +48,7 @@ from batchland.nightly.job_tables import (
     NotifyTable,
     RetentionTable,
     RetryTable,
+    ReuseTable,
 )
 from batchland.nightly.placeholders import Placeholders
 from batchland.nightly.run_record import RegistryVersion
@@ -113,6 +114,7 @@ class Job(ScoreSettings):
     """File for Prometheus's node exporter (textfile collector), NAME.prom."""
     delivery: DeliveryTable | None = None
     monitor: MonitorTable = MonitorTable()
+    reuse: ReuseTable | None = None
     retry: RetryTable = RetryTable()
     evaluation: EvaluationTable | None = None
     retention: RetentionTable | None = None

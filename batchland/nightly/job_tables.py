@@ -76,6 +76,14 @@ class MonitorTable(JobTable):
     """Score the canaries of a model first, if it has any; a difference ends the night (exit code 5). Not with Ray."""
 
 
+class ReuseTable(JobTable):
+    """`[reuse]`: take rows over from earlier nights for images that were scored before, whatever their names now."""
+
+    nights: Annotated[int, Field(ge=1)] = 30
+    """Look for them in this many of the newest other complete partitions. Rows of another model, or made with other
+    options or package versions, are not taken over. New images are read twice."""
+
+
 class RetryTable(JobTable):
     """`[retry]`: try again after a temporary fault: no delivery yet, a full disk, a device in use."""
 

@@ -143,7 +143,7 @@ def _score(job: Job, model: str, night: date, records: list[RunRecord], *, repla
     known = KnownImages(other_partitions(partition), root) if job.mode == "new" else None
     try:
         listing = delivered_images(job, root, known.__contains__ if known else None)
-        check_contract(job, night, records, known.__contains__ if known else None, keep=False)
+        check_contract(job, night, records, known.__contains__ if known else None)
     except (MissingInputError, WrongDeliveryError, UsageError) as error:
         skip = type(error) is MissingInputError and job.on_missing == "skip"
         return _Step(f"  skip: {error}") if skip else _Step.fail(error)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
+from itertools import islice
 from typing import Final, Literal, NamedTuple
 
 from batchland.errors import (
@@ -272,6 +273,13 @@ class _Night:
         partitions = other_partitions(self.job.partition(name, self.night))
         return KnownImages(partitions, self.job.images_of(self.night)).__contains__
 
+    def _reuse(self, partition: Location) -> tuple[str, ...]:
+        """The partitions that `[reuse]` names: the newest others."""
+        if self.job.reuse is None:
+            return ()
+        newest = reversed(other_partitions(partition))
+        return tuple(str(other) for other in islice(newest, self.job.reuse.nights))
+
     def _score(self, name: str, listing: ImageListing, state: Literal["scored", "replaced", "extended"]) -> ModelRun:
         partition = self.job.partition(name, self.night)
         if listing.first() is None:
@@ -286,6 +294,7 @@ class _Night:
             overwrite=self._force,
             add_missing=state == "extended",
             time_limit=self._time.left(),
+            reuse=self._reuse(partition),
             job=self.job.name,
         )
         with ScoreProgress(listing) as progress, self._estimates(name, listing) as estimate:

@@ -7,10 +7,11 @@ and appears whole. writer.py puts the parts of a run together.
 import hashlib
 import json
 import time
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Any, Final, NamedTuple, Self
 import pyarrow as pa
 
 from batchland.images.sources.refs import ImageRef
+from batchland.predictions.copied_row import CopiedRow
 from batchland.predictions.schema import PREDICTIONS
 from batchland.predictions.storage import Output, open_output
 
@@ -41,7 +43,14 @@ class KeptRow(NamedTuple):
         return isinstance(entry, KeptRow) and entry.rows is self.rows and entry.number == self.number + distance
 
 
-Entry = ImageRef | KeptRow
+Entry = ImageRef | KeptRow | CopiedRow
+Find = Callable[[int, Iterable[Entry]], Iterator[Entry]]
+"""Replaces images of a part, whose index is given, by rows; entries come out in the same order."""
+
+
+def find_nothing(part: int, entries: Iterable[Entry]) -> Iterator[Entry]:  # noqa: ARG001 - a Find
+    """The entries as they are."""
+    return iter(entries)
 
 
 class PartSpec(NamedTuple):
@@ -133,6 +142,17 @@ class UnfinishedPart:
     """Images whose rows an interrupted run has left."""
     closed: bool = False
     """No more entries will come."""
+    stored: int = 0
+    """Rows that an interrupted run has left."""
+    copy: Callable[[CopiedRow], pa.RecordBatch] | None = None
+    """Makes the row of a copied row; given where there may be any."""
+    _starts: list[int] = field(default_factory=lambda: [0])
+    """Of the first elements of `rows`, the index of their first row."""
+
+    @property
+    def waits_for_rows(self) -> bool:
+        """Whether no image is missing; kept and copied rows may be."""
+        return self.closed and not any(isinstance(entry, ImageRef) for entry in self.entries[self.count :])
 
     @property
     def whole(self) -> bool:
@@ -163,12 +183,24 @@ class UnfinishedPart:
         assert self.count <= len(self.entries), "a batch must not reach into the next part"
 
     def append_kept(self) -> None:
-        """Append the kept rows up to the next image."""
-        while self.count < len(self.entries) and isinstance(first := self.entries[self.count], KeptRow):
+        """Append the kept and copied rows up to the next image."""
+        while self.count < len(self.entries) and not isinstance(first := self.entries[self.count], ImageRef):
+            if isinstance(first, CopiedRow):
+                assert self.copy is not None
+                self._append(self.copy(first))
+                continue
             end = self.count + 1
             while end < len(self.entries) and first.is_followed(self.entries[end], end - self.count):
                 end += 1
             self._append(first.rows.slice(first.number, end - self.count))
+
+    def row(self, number: int) -> pa.RecordBatch:
+        """One of the rows so far."""
+        assert number < self.count, "an image's row is copied only after it is there"
+        while len(self._starts) < len(self.rows):
+            self._starts.append(self._starts[-1] + self.rows[len(self._starts) - 1].num_rows)
+        batch = bisect_right(self._starts, number) - 1
+        return self.rows[batch].slice(number - self._starts[batch], 1)
 
     def _append(self, rows: pa.RecordBatch) -> None:
         self.rows.append(rows)
@@ -188,6 +220,8 @@ class PartWriter:
         self._output = output
         self._on_part = on_part
         self._pending: deque[UnfinishedPart] = deque()
+        self._read: tuple[int, pa.Table] | None = None
+        """The part that rows were last copied from."""
         self._last_checkpoint = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
@@ -210,18 +244,24 @@ class PartWriter:
     ) -> None:
         self._writer.shutdown(wait=True)
 
-    def pending(self, parts: Iterable[tuple[int, Iterable[Entry]]]) -> Iterator[ImageRef | None]:
+    def pending(
+        self, parts: Iterable[tuple[int, Iterable[Entry]]], find: Find = find_nothing
+    ) -> Iterator[ImageRef | None]:
         """The images of these parts, given by index, that have no row yet, neither kept nor stored, in order.
 
         After each part comes a None: no batch may reach into the next one, so that a resumed run computes the same.
-        Entries are taken one by one, but for a part that an interrupted run has left: of that, all at once.
+        Entries are taken one by one, but for a part that an interrupted run has left: of that, all at once. find: looks
+        for rows of images in parts that are not stored whole.
         """
         for index, entries in parts:
-            part = UnfinishedPart(index)
-            listed = iter(entries)
-            resumed = self._resumed_rows(part, listed) if self._has_part(index) else None
+            part = UnfinishedPart(index, copy=self._copied_row)
+            listed, resumed = iter(entries), None
+            if self._has_part(index):
+                resumed = self._resumed_rows(part, listed, find)
+            else:
+                listed = find(index, listed)
             if resumed is not None:
-                part.rows, part.count = resumed.to_batches(), resumed.num_rows
+                part.rows, part.count, part.stored = resumed.to_batches(), resumed.num_rows, resumed.num_rows
                 part.resumed = part.images
                 self.resumed_images += part.resumed
             self._pending.append(part)
@@ -230,7 +270,7 @@ class PartWriter:
                 part.entries.append(entry)
                 if isinstance(entry, ImageRef):
                     yield entry
-            self._close(part, resumed.num_rows if resumed else 0)
+            self._close(part)
             yield None
 
     def write(self, rows: pa.RecordBatch) -> None:
@@ -238,9 +278,8 @@ class PartWriter:
         self._raise_write_errors(wait=False)
         part = self._pending[0]
         part.append(rows)
-        if part.whole:
-            self._pending.popleft()
-            self._flush(part)
+        if part.waits_for_rows:
+            self._finish_first()
         elif time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS:
             self._flush(part)
 
@@ -259,17 +298,36 @@ class PartWriter:
         """Images with a row in parts that are not finished."""
         return sum(part.images for part in self._pending)
 
-    def _close(self, part: UnfinishedPart, resumed: int) -> None:
-        """All entries of a part are listed. A part that waits for no more images is finished."""
+    def _close(self, part: UnfinishedPart) -> None:
+        """All entries of a part are listed. A part that waits for no image and no copied row is finished."""
         part.closed = True
         self.kept_images += part.kept
-        if not any(isinstance(entry, ImageRef) for entry in part.entries[part.count :]):
-            part.append_kept()
-            self._pending.remove(part)
-            if resumed < part.count:
-                self._flush(part)
-            elif self._on_part is not None:
-                self._in_background(self._summarize, part)
+        if part is self._pending[0]:
+            self._finish_first()
+        elif all(isinstance(entry, KeptRow) for entry in part.entries[part.count :]):
+            self._finish(part)
+
+    def _finish_first(self) -> None:
+        """Finish the first parts as long as they wait for no image: all rows that they copy are there."""
+        while self._pending and self._pending[0].waits_for_rows:
+            self._finish(self._pending[0])
+
+    def _finish(self, part: UnfinishedPart) -> None:
+        part.append_kept()
+        self._pending.remove(part)
+        if part.stored < part.count:
+            self._flush(part)
+        elif self._on_part is not None:
+            self._in_background(self._summarize, part)
+
+    def _copied_row(self, copied: CopiedRow) -> pa.RecordBatch:
+        """The row of an image whose file is the same as an earlier one."""
+        if copied.part == self._pending[0].number:
+            return copied.row_like(self._pending[0].row(copied.row))
+        self.wait()
+        if self._read is None or self._read[0] != copied.part:
+            self._read = (copied.part, self._read_part(copied.part))
+        return copied.row_like(self._read[1].slice(copied.row, 1).to_batches()[0])
 
     def _flush(self, part: UnfinishedPart) -> None:
         self._last_checkpoint = time.monotonic()
@@ -309,15 +367,18 @@ class PartWriter:
             writing, self._writing = self._writing, None
             writing.result()
 
-    def _resumed_rows(self, part: UnfinishedPart, listed: Iterator[Entry]) -> pa.Table | None:
+    def _resumed_rows(self, part: UnfinishedPart, listed: Iterator[Entry], find: Find) -> pa.Table | None:
         """Rows that an interrupted run left for the first entries of a part, if they still are what it read.
 
-        Takes all entries of the part out of `listed`.
+        Takes all entries of the part out of `listed`. Looks for other rows unless the whole part is there.
         """
         part.entries = list(listed)
-        try:
+        table = None
+        with suppress(OSError, pa.ArrowException):
             table = self._output.read_part(part.number)
-        except (OSError, pa.ArrowException):
+        if table is None or table.num_rows != len(part.entries):
+            part.entries = list(find(part.number, part.entries))
+        if table is None:
             return None
         entries = part.entries[: table.num_rows]
         in_step = len(entries) == len(part.entries) or count_images(entries) % self.spec.batch_size == 0
@@ -346,7 +407,7 @@ def read_own_part(output: Output, spec: PartSpec, index: int) -> pa.Table:
 
 
 def count_images(entries: Iterable[Entry]) -> int:
-    """Number of entries that are images, not kept rows."""
+    """Number of entries that are images, not kept or copied rows."""
     return sum(isinstance(entry, ImageRef) for entry in entries)
 
 
@@ -363,8 +424,9 @@ def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int 
         return False
     if file_size is None or isinstance(entry, KeptRow):
         return True
+    ref = entry.ref if isinstance(entry, CopiedRow) else entry
     try:
-        facts = entry.store.facts(entry.path)
+        facts = ref.store.facts(ref.path)
     except OSError:
         return False
     return facts is None or (facts[1] == modified_us and facts[0] in (None, file_size))

@@ -4,6 +4,7 @@ stored = StoredPredictions(Path("preds.parquet"))
 print(stored.info().classes, stored.table("preds.parquet", ["image", "label"]))
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -65,6 +66,14 @@ class StoredPredictions:
         """Size and modification time of a part."""
         return self._read(lambda: self._files.stamp(part))
 
+    def sha256(self, part: str) -> str:
+        """Of a part's bytes, hexadecimal."""
+        with self._opened(part) as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
     def manifest(self) -> Manifest | None:
         """The manifest; None if there is none, so that the predictions are not complete."""
         try:
@@ -112,10 +121,15 @@ class StoredPredictions:
 
     @contextmanager
     def _open(self, part: str) -> Iterator[pq.ParquetFile]:
+        with self._opened(part) as file, pq.ParquetFile(file) as parquet:
+            yield parquet
+
+    @contextmanager
+    def _opened(self, part: str) -> Iterator[Any]:
         name = self.name if self.kind == "file" else f"{self.name}/{part}"
         try:
-            with self._files.open(part) as file, pq.ParquetFile(file) as parquet:
-                yield parquet
+            with self._files.open(part) as file:
+                yield file
         except (OSError, pa.ArrowException) as error:
             raise read_error(error, name, "restore it, or score again") from error
 

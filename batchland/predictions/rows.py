@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batchland.errors import ErrorCode
 from batchland.images.loader import Batch
 from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
+from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
 from batchland.models.contract import Probabilities, are_probabilities
 from batchland.models.decisions import decide, prediction_sets
@@ -21,6 +23,7 @@ from batchland.predictions.schema import (
     SHARD_PREDICTIONS,
     SIGNAL_TYPES,
     TOP_K_TYPE,
+    complete_columns,
 )
 
 MAX_KEPT: Final = 1024
@@ -54,7 +57,7 @@ def to_rows(
     keeps_all = keep == "all" or (keep == "auto" and len(card.classes) <= MAX_KEPT)
     answers = Answers.of(probabilities[ok])
     labels = _encoded(card.labels)
-    first = _numbers(indices[:, 0], pa.int32(), ok)
+    first = numbers(indices[:, 0], pa.int32(), ok)
     columns = [
         _strings([ref.name for ref in batch.refs]),
         _strings(["ok" if error is None else "failed" for error in errors]),
@@ -62,17 +65,17 @@ def to_rows(
         _strings([error and error[1] for error in errors]),
         _strings([labels[index] if good else None for index, good in zip(indices[:, 0].tolist(), ok, strict=True)]),
         first,
-        _numbers(chosen[:, 0], pa.float32(), ok),
-        _numbers(margin, pa.float32(), ok),
+        numbers(chosen[:, 0], pa.float32(), ok),
+        numbers(margin, pa.float32(), ok),
         _top_k_lists(indices, chosen, labels, ok),
         _facts([outcome.width for outcome in batch.outcomes], pa.int32()),
         _facts([outcome.height for outcome in batch.outcomes], pa.int32()),
         _facts([outcome.file_size for outcome in batch.outcomes], pa.int64()),
         _facts([outcome.modified_us for outcome in batch.outcomes], pa.timestamp("us", tz="UTC")),
         _strings([outcome.sha256 for outcome in batch.outcomes]),
-        _numbers(_spread(answers.entropy, ok), pa.float32(), ok),
-        _numbers(_spread(answers.logsumexp, ok), pa.float32(), ok),
-        _numbers(_spread(answers.top_logit, ok), pa.float32(), ok),
+        numbers(_spread(answers.entropy, ok), pa.float32(), ok),
+        numbers(_spread(answers.logsumexp, ok), pa.float32(), ok),
+        numbers(_spread(answers.top_logit, ok), pa.float32(), ok),
         _lists(answers.log_probabilities, ok if keeps_all else np.zeros_like(ok)),
         _decisions(card, probabilities, ok),
         _prediction_sets(card, labels, probabilities, ok),
@@ -82,6 +85,32 @@ def to_rows(
     if None in positions:
         return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
     return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
+
+
+def rows_for(rows: pa.RecordBatch, refs: Sequence[ImageRef], modified_us: Sequence[int | None]) -> pa.RecordBatch:
+    """Rows of schema PREDICTIONS, made for other files of the same content: the same rows for these files.
+
+    They are of SHARD_PREDICTIONS if the images have positions.
+    """
+    of_files = {
+        "image": _strings([ref.name for ref in refs]),
+        "modified_at": _facts(modified_us, pa.timestamp("us", tz="UTC")),
+    }
+    columns = [of_files.get(name, rows.column(name)) for name in PREDICTIONS.names]
+    positions = [ref.position for ref in refs]
+    if None in positions:
+        return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
+    return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
+
+
+def failed_row(ref: ImageRef, code: ErrorCode, message: str) -> pa.RecordBatch:
+    """The row of an image that was not read."""
+    schema = PREDICTIONS if ref.position is None else SHARD_PREDICTIONS
+    facts = {"image": ref.name, "status": "failed", "error_code": code, "error_message": message}
+    known = pa.RecordBatch.from_arrays([_strings([value]) for value in facts.values()], names=list(facts))
+    if ref.position is not None:
+        known = known.append_column("position", _facts([ref.position], pa.int64()))
+    return complete_columns(known, schema)
 
 
 def _decisions(card: ModelCard, probabilities: Probabilities, ok: npt.NDArray[np.bool_]) -> pa.Array:
@@ -131,8 +160,8 @@ def _top_k_lists(
     entries = pa.StructArray.from_arrays(
         [
             _strings([labels[index] for index in flat.tolist()]),  # `take` would import pyarrow.compute
-            _numbers(flat, pa.int32()),
-            _numbers(chosen[ok].ravel(), pa.float32()),
+            numbers(flat, pa.int32()),
+            numbers(chosen[ok].ravel(), pa.float32()),
         ],
         fields=list(TOP_K_TYPE.value_type),
     )
@@ -142,7 +171,7 @@ def _top_k_lists(
 def _lists(values: Probabilities, kept: npt.NDArray[np.bool_]) -> pa.ListArray:
     """Lists of half floats: the next row of `values` [n, classes] where `kept`, else null."""
     values = values[: kept.sum()]
-    return _list_array(LOG_PROBABILITIES_TYPE, _numbers(values.ravel(), pa.float16()), values.shape[1], kept)
+    return _list_array(LOG_PROBABILITIES_TYPE, numbers(values.ravel(), pa.float16()), values.shape[1], kept)
 
 
 def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.NDArray[np.bool_]) -> pa.ListArray:
@@ -170,14 +199,15 @@ def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:
 # Arrays are put together from buffers, because the first `pyarrow.array` of a process imports pandas: half a second.
 
 
-def _numbers(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+def numbers(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """An Arrow array of numbers; null where they are not valid."""
     stored = np.ascontiguousarray(values, f"{'f' if pa.types.is_floating(kind) else 'i'}{kind.bit_width // 8}")
     return pa.Array.from_buffers(kind, len(stored), [None if valid is None else _validity(valid), pa.py_buffer(stored)])
 
 
 def _facts(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
     valid = np.array([value is not None for value in values], dtype=bool)
-    return _numbers(np.array([value or 0 for value in values], np.int64), kind, valid)
+    return numbers(np.array([value or 0 for value in values], np.int64), kind, valid)
 
 
 def _strings(values: Sequence[str | bytes | None]) -> pa.Array:

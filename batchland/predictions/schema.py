@@ -229,6 +229,10 @@ class Manifest(Document):
     """Images whose rows were taken over from an interrupted run."""
     kept_images: Count = 0
     """Good rows that a retry of the failed images kept."""
+    reused_images: Count = 0
+    """Images whose rows were taken over from other predictions, because their content is the same."""
+    copied_images: Count = 0
+    """Images whose rows are those of other images of this run with the same content."""
     seconds: Seconds
     images_per_second: float
     """Images scored by this process, over its total seconds."""
@@ -241,3 +245,9 @@ class Manifest(Document):
     shards: tuple[MergedShard, ...] = ()
     """For a merged output: its shards. Counts and seconds are then sums over the shards, images_per_second is the mean
     of the shards."""
+
+    @property
+    def scored_images(self) -> int:
+        """Images that this process scored."""
+        taken = self.resumed_images + self.kept_images + self.reused_images + self.copied_images
+        return self.counts.listed - taken

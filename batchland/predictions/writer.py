@@ -7,6 +7,7 @@ the same fingerprint takes finished parts over. parts.py writes the parts, stora
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import TracebackType
@@ -17,10 +18,12 @@ import pyarrow as pa
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.parts import (
     Entry,
+    Find,
     PartSpec,
     PartSummary,
     PartWriter,
     UnfinishedPart,
+    find_nothing,
     joined,
     names_digest,
     read_own_part,
@@ -99,19 +102,25 @@ class PredictionSink(PartWriter):
         super().__exit__(kind, error, trace)
         self._output.__exit__(kind, error, trace)
 
-    def pending_images(self, entries: Iterable[Entry]) -> Iterator[ImageRef | None]:
+    def pending_images(self, entries: Iterable[Entry], find: Find = find_nothing) -> Iterator[ImageRef | None]:
         """The images of a listing that have no row yet, in order, with a None after each part. See `pending`."""
-        return self.pending(enumerate(cut(entries, self.part_size)))
+        return self.pending(enumerate(cut(entries, self.part_size)), find)
 
-    def hand_out(self, parts: Iterable[Iterable[Entry]]) -> Iterator[tuple[int, Iterable[Entry]]]:
-        """Parts with their indices, for other processes to score. They list those that are not lists themselves."""
+    def hand_out(
+        self, parts: Iterable[Iterable[Entry]], find: Find = find_nothing
+    ) -> Iterator[tuple[int, Iterable[Entry]]]:
+        """Parts with their indices, for other processes to score. They list those that are not lists themselves.
+
+        find: looks for rows of the images in lists; gives no copied ones.
+        """
         for part in parts:
             if isinstance(part, list):
                 self._list(part)
+                yield self._parts - 1, list(find(self._parts - 1, part))
             else:
                 self._parts += 1
                 self._digests.append(None)
-            yield self._parts - 1, part
+                yield self._parts - 1, part
 
     def add(self, summary: PartSummary) -> None:
         """Take note of a part that another process has stored."""
@@ -120,6 +129,10 @@ class PredictionSink(PartWriter):
             self._listed += summary.rows
         self.resumed_images += summary.resumed
         self.kept_images += summary.kept
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Context that turns an OSError into an OutputError."""
+        return self._output.errors()
 
     def keep(self, blocks: Iterable[pa.RecordBatch]) -> Iterator[None]:
         """Take all rows of the output, in order and in blocks of any size.
@@ -186,9 +199,9 @@ class PredictionSink(PartWriter):
         with self._timed():
             self._output.publish(manifest)
 
-    def _close(self, part: UnfinishedPart, resumed: int) -> None:
+    def _close(self, part: UnfinishedPart) -> None:
         self._list(part.entries)
-        super()._close(part, resumed)
+        super()._close(part)
 
     def _list(self, entries: list[Entry]) -> None:
         self._list_names([entry.name for entry in entries])

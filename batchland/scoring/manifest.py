@@ -19,17 +19,9 @@ from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import usable_cores
 from batchland.system.names import display_path
 
-ROW_OPTIONS: Final = (
-    "top_k",
-    "probabilities",
-    "signals",
-    "batch_size",
-    "include",
-    "exclude",
-    "all_files",
-    "follow_links",
-    "intra_op_threads",
-)
+CONTENT_OPTIONS: Final = ("top_k", "probabilities", "signals", "batch_size", "intra_op_threads")
+"""The options that decide what is in a row."""
+ROW_OPTIONS: Final = (*CONTENT_OPTIONS, "include", "exclude", "all_files", "follow_links")
 """The options that decide which rows there are and what is in them."""
 _PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "pyarrow")
 
@@ -44,6 +36,17 @@ def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict
         "images": source.name,
         "options": options.model_dump(mode="json", include=set(ROW_OPTIONS)),
         "versions": versions(),
+    }
+
+
+def row_fingerprint(options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
+    """Everything but the image's file that decides what its row is."""
+    return {
+        "model": model.sha256,
+        "provider": model.provider,
+        "decoder": model.decoder,
+        "versions": versions(),
+        "options": options.model_dump(mode="json", include=set(CONTENT_OPTIONS)),
     }
 
 
@@ -76,7 +79,8 @@ def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, su
 
 def config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
     """All options, and `places` without their credentials."""
-    return options.model_dump(mode="json") | {name: place and display_path(place) for name, place in places.items()}
+    named = {name: place and display_path(place) for name, place in places.items()}
+    return options.model_dump(mode="json") | named | {"reuse": [display_path(each) for each in options.reuse]}
 
 
 def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:

@@ -138,6 +138,9 @@ class ScoreOptions(ScoreSettings):
     """Score the failed rows of an existing output again, and only those."""
     add_missing: bool = False
     """Keep the rows of an existing output of a folder, and score the images that have none."""
+    reuse: tuple[str, ...] = ()
+    """Take rows over from these predictions for images with the same content, whatever they are called now; not from
+    predictions of another model or with other options. Equal images of this run are computed once, too."""
     shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
     """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
     time_limit: Annotated[float, Field(gt=0)] | None = None

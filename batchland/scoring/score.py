@@ -14,11 +14,13 @@ from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
 from batchland.scoring.engines.engine import Engine, PartEngine
 from batchland.scoring.engines.open import open_engine
+from batchland.scoring.known_rows import KnownRows, reusable_predictions
 from batchland.scoring.listing import ImageListing, Skip, open_listing
 from batchland.scoring.manifest import complete_manifest, config, execution, predictions_info
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.plan.planned_run import PlannedListing, PlannedRun
 from batchland.scoring.retry import LateRun, RetryRun
+from batchland.scoring.reuse import Reuse
 from batchland.scoring.run import Run
 from batchland.scoring.shard import ShardRun
 from batchland.system.signals import StopSignal
@@ -63,27 +65,32 @@ def score(
     with open_engine(run.options) as engine:
         if manifest := run.finished_before(engine.model):
             return _summary(run, manifest, engine.model, done_before=True)
+        earlier = reusable_predictions(run.options, engine.model)
         with StopSignal() as signal, run.open_sink(engine.model) as sink:
             by_parts = engine if isinstance(engine, PartEngine) else None
             account = Account(engine.model, stopwatch, sink, signal, run.options.time_limit, by_parts)
+            reuse = Reuse(run.options.timeout, account.stop_if_waiting_too_long, copies=by_parts is None)
+            if run.options.reuse:
+                with sink.errors():
+                    reuse.look_in(KnownRows(earlier, sink.notes_dir / "known.arrow"))
             if isinstance(engine, PartEngine):
-                steps = _score_parts(engine, run, sink, entries, account)
+                steps = _score_parts(engine, run, sink, entries, account, reuse)
             else:
-                steps = _score_batches(engine, sink, entries, account)
+                steps = _score_batches(engine, sink, entries, account, reuse)
             with closing(steps):
                 for _ in steps:
                     if on_progress:
                         on_progress(account.progress)
                     account.stop_if_due()
-            manifest = _publish(run, engine.model, sink, account, by_parts)
+            manifest = _publish(run, engine.model, sink, account, reuse, by_parts)
     return _summary(run, manifest, engine.model)
 
 
 def _score_batches(
-    engine: Engine, sink: PredictionSink, entries: Iterable[Entry], account: Account
+    engine: Engine, sink: PredictionSink, entries: Iterable[Entry], account: Account, reuse: Reuse
 ) -> Generator[None, None, None]:
     """Score in this process, batch by batch."""
-    pending = sink.pending_images(entries)
+    pending = sink.pending_images(entries, reuse.find)
     with closing(engine.score(pending, sink.notes_dir, account.stop_if_waiting_too_long)) as batches:
         for scored in batches:
             account.add(scored)
@@ -92,10 +99,11 @@ def _score_batches(
 
 
 def _score_parts(
-    engine: PartEngine, run: Run, sink: PredictionSink, entries: Iterable[Entry], account: Account
+    engine: PartEngine, run: Run, sink: PredictionSink, entries: Iterable[Entry], account: Account, reuse: Reuse
 ) -> Generator[None, None, None]:
     """Let workers score and write, part by part."""
-    with closing(engine.score_parts(sink.hand_out(run.parts(entries, sink.part_size)), run.out, sink.spec)) as parts:
+    handed_out = sink.hand_out(run.parts(entries, sink.part_size), reuse.find)
+    with closing(engine.score_parts(handed_out, run.out, sink.spec)) as parts:
         for part in parts:
             if part is not None:
                 account.add_part(part)
@@ -123,7 +131,9 @@ def _as_text(images: str | os.PathLike[str] | ImageListing | None) -> str | None
     return None if images is None else os.fspath(images)
 
 
-def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account, engine: PartEngine | None) -> Manifest:
+def _publish(
+    run: Run, model: OpenModel, sink: PredictionSink, account: Account, reuse: Reuse, engine: PartEngine | None
+) -> Manifest:
     """Assemble the output and let it appear with its manifest. engine: if its workers write the files."""
     survey = sink.survey()
     info = predictions_info(run.listing.source, run.options, model, survey)
@@ -141,7 +151,9 @@ def _publish(run: Run, model: OpenModel, sink: PredictionSink, account: Account,
         ignored=dict(sorted(run.ignored().items())),
         execution=execution(model, account.decoded_on_gpu),
         resumed_images=sink.resumed_images,
-        kept_images=sink.kept_images,
+        kept_images=sink.kept_images - reuse.reused - reuse.copied,
+        reused_images=reuse.reused,
+        copied_images=reuse.copied,
         seconds=account.seconds(),
         images_per_second=account.images_per_second(),
         files=tuple(files),

@@ -91,6 +91,20 @@ def test_hugging_face_files_beside_the_model(tmp_path):
     )
 
 
+def test_a_configuration_that_cannot_be_expressed_matters_only_if_it_is_needed(tmp_path):
+    names = {str(index): name for index, name in enumerate(LABELS)}
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE | {"resample": 1})
+    write_json(tmp_path / "config.json", {"id2label": names, "width": 3, "filter": "unrelated"})
+    model = write_model(tmp_path / "f.onnx")
+    with pytest.raises(UsageError) as caught:
+        adopt(model, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{tmp_path}/preprocessor_config.json: resample 1 cannot be expressed; give a JSON file that comes closest"
+    )
+    session = adopt(model, tmp_path / "o.onnx", AdoptOptions(preprocess="unit"))
+    assert (session.card.labels, session.card.adoption.preprocess_from) == (LABELS, "the option unit")
+
+
 def test_timm_config_with_labels(tmp_path):
     config = {
         "input_size": [3, 8, 8],

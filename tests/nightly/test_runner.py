@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import date, timedelta
+from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
@@ -22,6 +23,7 @@ from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.runner import run_night
+from batchland.predictions.reader import read_manifest
 from batchland.system.lock import locked
 
 NIGHT = date(2024, 11, 23)
@@ -268,6 +270,20 @@ def test_mode_new_scores_an_image_again_only_if_it_changed(project):
     assert sorted(images(project))[9:] == [
         ("2024-11-24", "00.Red_Tower/0.jpg"), ("2024-11-24", "00.Red_Tower/7.jpg"),
     ]  # fmt: skip
+
+
+def test_a_night_takes_rows_over_from_the_nights_before(project):
+    later = NIGHT + timedelta(days=1)
+    deliver(project, later, per_class=2)
+    (project / "in" / str(later) / "new.jpg").write_bytes(picture((90, 120, 30)))
+    first, second = (run(project, night, "reuse.nights=1").record.models[0] for night in (NIGHT, later))
+    manifests = [read_manifest(Path(model.partition)) for model in (first, second)]
+    assert [(each.reused_images, each.scored_images) for each in manifests] == [(0, 9), (6, 1)]
+    plain = read_manifest(project / "out" / f"date={later}").files
+    (project / "out" / f"date={NIGHT}" / "part-000000.parquet").write_bytes(b"damaged")
+    again = run(project, later, "reuse.nights=1", force=True).record.models[0]
+    assert read_manifest(Path(again.partition)).reused_images == 0
+    assert read_manifest(Path(again.partition)).files == plain
 
 
 def test_a_second_run_is_locked_out_and_recorded(project):

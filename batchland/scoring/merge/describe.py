@@ -28,6 +28,8 @@ def merged_manifest(
         ignored=_ignored(shards),
         resumed_images=sum(shard.manifest.resumed_images for shard in shards),
         seconds=_seconds(shards, write_seconds, total_seconds),
+        reused_images=sum(shard.manifest.reused_images for shard in shards),
+        copied_images=sum(shard.manifest.copied_images for shard in shards),
         images_per_second=_rate(shards),
         files=tuple(files),
         shards=tuple(map(_merged, shards)),
@@ -64,7 +66,7 @@ def _seconds(shards: list[FinishedShard], write: float, total: float) -> Seconds
 
 def _rate(shards: list[FinishedShard]) -> float:
     """Images per second of a shard, on average."""
-    scored = sum(shard.manifest.counts.listed - shard.manifest.resumed_images for shard in shards)
+    scored = sum(shard.manifest.scored_images for shard in shards)
     return round(scored / sum(shard.manifest.seconds.total for shard in shards), 1)
 
 

@@ -10,9 +10,10 @@ from onnx import helper, numpy_helper
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import AdoptOptions, adopt
 from batchland.models.card import ModelCard, class_names
+from batchland.models.quantiser import measure_ranges, prepare, quantise
 from batchland.training.export import write_onnx
 from batchland.training.models import build
-from batchland.training.precision import half, quantisable, quantise
+from batchland.training.precision import half, quantisable
 
 SPEC = PreprocessSpec(height=64, width=64)
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -72,7 +73,8 @@ def test_of_an_int8_export_dequantising_nodes_stay_on_the_cpu_and_a_warning_says
     path = tmp_path / "int8.onnx"
     write_onnx(quantisable(model), card, path)
     pictures = np.random.default_rng(0).integers(0, 256, (8, *SPEC.shape), np.uint8)
-    quantise(path, iter([pictures]))
+    prepared = prepare(onnx.load(path))
+    onnx.save(quantise(prepared, measure_ranges(prepared, [pictures], "minmax")), path)
     ran = stub.run(placements, [path], {})
     nodes = ran.result["int8.onnx"]["nodes"]
     assert ran.result["int8.onnx"]["cpu"] == ["DequantizeLinear"]

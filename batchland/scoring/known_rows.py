@@ -1,0 +1,128 @@
+"""Rows of earlier predictions by the content of their image, for files that are delivered again.
+
+A row is known if it was made by the same model with the same options and package versions: then it is, apart from the
+file's name and time, the row that a run would compute for the same content.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from batchland.errors import UsageError
+from batchland.models.session import OpenModel
+from batchland.predictions.layout import differences
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.rows import numbers
+from batchland.predictions.schema import PREDICTIONS, Manifest
+from batchland.predictions.storage import output_location
+from batchland.scoring.manifest import CONTENT_OPTIONS, row_fingerprint
+from batchland.scoring.options import ScoreOptions
+from batchland.system.files import open_new
+
+_HASH_BYTES: Final = 32
+_log = logging.getLogger("batchland")
+
+
+def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[StoredPredictions]:
+    """Those of `options.reuse` whose rows a run of this model would compute alike; a warning names the others.
+
+    Raises UsageError if there is nothing at a location.
+    """
+    wanted = row_fingerprint(options, model)
+    usable = []
+    for location in options.reuse:
+        stored = StoredPredictions(output_location(location))
+        if stored.kind is None:
+            raise UsageError(f"{stored.name}: there are no predictions to reuse")
+        if problem := _problem(stored, wanted):
+            _log.warning("%s: no row is reused from it: %s", stored.name, problem)
+        else:
+            usable.append(stored)
+    return usable
+
+
+def _problem(stored: StoredPredictions, wanted: dict[str, Any]) -> str | None:
+    try:
+        manifest = stored.manifest()
+        if manifest is None:
+            return "it has no manifest, so it is not complete"
+        if names := sorted(differences(wanted, _found(manifest))):
+            return f"it was made with another {', '.join(names)}"
+        for file in manifest.files:
+            if stored.sha256(file.path) != file.sha256:
+                return f"{file.path} does not have the sha256 of its manifest"
+            if not set(PREDICTIONS.names) <= set(stored.schema(file.path).names):
+                return "it has not all columns"
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _found(manifest: Manifest) -> dict[str, Any]:
+    """The row_fingerprint of a run."""
+    return {
+        "model": manifest.model.sha256,
+        "provider": manifest.provider,
+        "decoder": manifest.decoder,
+        "versions": manifest.versions,
+        "options": {name: manifest.config.get(name) for name in CONTENT_OPTIONS},
+    }
+
+
+class KnownRows:
+    """The good rows of predictions. They lie in a file that is mapped into memory; only the hashes are held.
+
+    path: of that file, which is written here. Memory: 40 bytes a row.
+    """
+
+    def __init__(self, predictions: Sequence[StoredPredictions], path: Path) -> None:
+        digests: list[bytes] = []
+        ends = [0]
+        path.unlink(missing_ok=True)
+        with open_new(path) as file, pa.ipc.new_file(file, PREDICTIONS) as writer:
+            for rows in _good_rows(predictions):
+                writer.write_batch(rows)
+                digests += map(bytes.fromhex, rows.column("sha256").to_pylist())
+                ends.append(len(digests))
+        self._rows = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._ends = np.array(ends)
+        hashes = np.frombuffer(b"".join(digests), f"V{_HASH_BYTES}")
+        self._order = np.argsort(hashes.view(f"S{_HASH_BYTES}"), kind="stable")
+        self._hashes = hashes.view(f"S{_HASH_BYTES}")[self._order]
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def find(self, sha256: str) -> int | None:
+        """Number of a row of an image with this content; None if there is none."""
+        wanted = np.frombuffer(bytes.fromhex(sha256), f"S{_HASH_BYTES}")[0]
+        place = int(np.searchsorted(self._hashes, wanted))
+        return int(self._order[place]) if place < len(self._hashes) and self._hashes[place] == wanted else None
+
+    def take(self, found: Sequence[int]) -> pa.RecordBatch:
+        """Rows by their numbers, in that order, of schema PREDICTIONS."""
+        wanted = np.array(found)
+        blocks = np.searchsorted(self._ends, wanted, "right") - 1
+        parts, places = [], []
+        for block in np.unique(blocks):
+            place = np.flatnonzero(blocks == block)
+            inside = numbers(wanted[place] - self._ends[block], pa.int64())
+            parts.append(self._rows.get_batch(int(block)).take(inside))
+            places.append(place)
+        rows = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+        return rows.take(numbers(np.argsort(np.concatenate(places)), pa.int64()))
+
+
+def _good_rows(predictions: Sequence[StoredPredictions]) -> Iterator[pa.RecordBatch]:
+    for stored in predictions:
+        for part in stored.parts():
+            for rows in stored.batches(part, PREDICTIONS.names):
+                found = zip(rows.column("sha256").to_pylist(), rows.column("error_code").to_pylist(), strict=True)
+                good = np.array([digest is not None and code is None for digest, code in found])
+                if good.any():
+                    kept = rows.take(numbers(np.flatnonzero(good), pa.int64()))
+                    yield pa.RecordBatch.from_arrays(kept.columns, schema=PREDICTIONS)
