@@ -63,7 +63,10 @@ def find_copy(model: Path) -> Copy | None:
         _require_private(os.lstat(folder.parent), directory=True)
         _require_private(os.lstat(folder), directory=True)
         index = json.loads(_read(folder / _INDEX))
-        return Copy(sha256, str(index["card"]), folder, _read(folder / _GRAPH), index)
+        card = str(index["card"])
+        if index["card_sha256"] != _sha256(card):
+            return None
+        return Copy(sha256, card, folder, _read(folder / _GRAPH), index)
     except (OSError, ValueError, KeyError, TypeError):  # missing or damaged; or opening the model itself will report it
         return None
 
@@ -101,6 +104,10 @@ def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
             return session
     except Exception:  # the cache cannot be written, or onnxruntime cannot save this model: use it without a copy
         return create_session(content, [(CPU, {})], threads)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _card(session: Any) -> str:
@@ -150,7 +157,13 @@ def _index(card: str, graph: bytes, weights: Path) -> dict[str, object]:
             size += len(chunk)
             whole = len(chunk) // 8 * 8
             total.update(np.frombuffer(chunk[:whole], np.uint64).sum(dtype=np.uint64).tobytes() + chunk[whole:])
-    return {"card": card, "graph": hashlib.sha256(graph).hexdigest(), "weights": total.hexdigest(), "bytes": size}
+    return {
+        "card": card,
+        "card_sha256": _sha256(card),
+        "graph": hashlib.sha256(graph).hexdigest(),
+        "weights": total.hexdigest(),
+        "bytes": size,
+    }
 
 
 def _same_answers(model: Any, copy: Any) -> bool:

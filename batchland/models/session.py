@@ -163,11 +163,12 @@ def _open_copy(path: Path, request: DeviceRequest, threads: Threads) -> Session 
 
     def open_it() -> Any:
         opened = open_copy(copy, threads) or _open_itself(path, copy.sha256, threads)
-        checked_card(path, opened)
+        if checked_card(path, opened) != card:
+            raise ModelError(f"{path}: its kept copy has another card; delete the folder {copy.folder}")
         return opened
 
-    opening = _opener().submit(open_it)
-    return Session(path, ModelCard.from_json(copy.card, str(path)), copy.sha256, "cpu", CPU, fallback, _session=opening)
+    card = ModelCard.from_json(copy.card, str(path))
+    return Session(path, card, copy.sha256, "cpu", CPU, fallback, _session=_opener().submit(open_it))
 
 
 @cache
