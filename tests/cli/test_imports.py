@@ -26,7 +26,8 @@ def run(tmp_path, toy_model, colour_folders):
 
 def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(run, tmp_path, toy_model, colour_folders):
     model = ("--model", toy_model, "--device", "cpu")
-    job = 'model = "toy.onnx"\nimages = "labelled"\noutput = "out"\ndevice = "cpu"\n[evaluation]\nlabels = "labelled"\n'
+    job = 'model = "toy.onnx"\nimages = "labelled"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "warn"}\n'
+    job += '[evaluation]\nlabels = "labelled"\n'
     (tmp_path / "toy.toml").write_text(job)
     image = next(colour_folders.rglob("*.jpg"))
     for command in (
