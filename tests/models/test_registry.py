@@ -4,6 +4,7 @@ import json
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,14 @@ def test_a_job_uses_the_alias_and_records_the_version(site):
     assert read_run(site / "runs/toy/latest").models[0].version.version == "1"
     batchland("run", site / "toy.toml", "--force")
     assert read_run(site / "runs/toy/latest").models[0].version.version == "2"
+
+
+@pytest.mark.skipif(find_spec("mlflow") is not None, reason="mlflow is installed")
+def test_an_mlflow_registry_needs_its_extra(site):
+    result = batchland("run", site / "toy.toml", "--set", "registry=http://user:secret@127.0.0.1:1")
+    assert (result.exit_code, result.stderr.splitlines()[-1].partition(": failed: ")[2]) == (
+        5,
+        "http://127.0.0.1:1: an MLflow registry needs the extra mlflow; install it",
+    )
+    written = [path.read_text() for path in (site / "runs").rglob("*.json*")]
+    assert not any("secret" in text for text in written)

@@ -104,7 +104,7 @@ def test_a_night_uses_secrets_and_records_none(site: Path, web_server: tuple[str
     record = json.loads((site / "runs" / "toy" / str(NIGHT) / "run.json").read_text())
     assert record["config"]["notify"]["command"] == [str(leak), "${file:secrets/password}", "${HOOK_TOKEN}"]
     assert record["config"]["images"] == str(site / "labelled")
-    message = f"notify: {leak} ended with exit code 3: cannot log in with ${{file:secrets/password}}"
+    message = f"notify: command: {leak} ended with exit code 3: cannot log in with ${{file:secrets/password}}"
     assert message in record["warnings"]
     assert f"Warning: {message}." in night.stdout
     looked = [batchland("job", "check", job), batchland("run", job, "--dry-run"), batchland("doctor", "--job", job)]
