@@ -20,6 +20,7 @@ from batchland.cli.estimator import estimator
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
+from batchland.cli.label_plan import label_plan
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
 from batchland.cli.plan import plan
@@ -78,6 +79,7 @@ for _command in (  # in the order in which a user needs them
     compare,
     estimator,
     calibrate,
+    label_plan,
     init,
     run,
     job,
