@@ -8,6 +8,7 @@
     ├── WrongDeliveryError              4   a job's delivery has too much or the wrong things in it
     ├── ModelError                      5   the model file cannot be used
     │   └── DeviceError                 5   the device that was asked for cannot be used
+    ├── SuspiciousNightError            6   a night of a job is not like the good ones
     ├── MissingInputError              66   a job's delivery, or a shard, is missing or not complete yet
     │   └── IncompleteDeliveryError    66   a job's delivery lacks images that its contract asks for
     ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
@@ -74,6 +75,12 @@ class WrongDeliveryError(BatchlandError):
     """A job's delivery has too much or the wrong things in it."""
 
     exit_code = 4
+
+
+class SuspiciousNightError(BatchlandError):
+    """A night of a job is written, but delivery or answers are not like those of good nights; a person has to look."""
+
+    exit_code = 6
 
 
 class ModelError(BatchlandError):

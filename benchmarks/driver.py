@@ -23,9 +23,8 @@ from batchland.predictions.storage import open_output
 from batchland.predictions.writer import PredictionSink, cut
 from batchland.scoring.engines.engine import Part, ScoredPart
 from batchland.scoring.engines.ray.environment import prepare_import
-from batchland.scoring.plan.planned_run import PlannedListing
-from batchland.scoring.plan.write import make_plan
-from benchmarks.plans import SyntheticKeys, key
+from batchland.scoring.plan.read import PlannedImages, PlannedRange
+from benchmarks.plans import key
 
 
 class StubWorker:
@@ -99,19 +98,9 @@ def main() -> None:
 def _parts(options: argparse.Namespace) -> Iterator[Iterable[Any]]:
     if options.listed:
         return map(list, cut((ImageRef(key(number), b"") for number in range(options.images)), options.part_size))
-    listing = _planned(options)
+    plan = PlannedImages(options.work / "plan", "0" * 64, "/photos", private_hosts=False)  # which the stubs do not open
     starts = range(0, options.images, options.part_size)
-    return (listing.range(first, min(first + options.part_size, options.images)) for first in starts)
-
-
-def _planned(options: argparse.Namespace) -> PlannedListing:
-    from batchland.scoring.listing import ImageListing
-    from batchland.scoring.options import ScoreOptions
-
-    plan = options.work / f"plan-{options.images}"
-    if not (plan / "plan.json").exists():
-        make_plan(ImageListing(SyntheticKeys(options.images), ScoreOptions()), plan)
-    return PlannedListing(None, ScoreOptions(plan=str(plan)))
+    return (PlannedRange(plan, first, min(first + options.part_size, options.images)) for first in starts)
 
 
 def _memory_mb() -> float:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
+from batchland.evaluation.label_plan import LABEL_PLAN
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
     CONFUSION,
@@ -26,6 +27,7 @@ from batchland.evaluation.schema import (
 from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
 from batchland.models.registry import RegisteredModel
+from batchland.monitoring.schema import Estimator
 from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
 from batchland.nightly.notifications.message import Notification
@@ -36,6 +38,7 @@ from batchland.trend.schema import TREND
 
 DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "canaries_metadata": (CanaryInfo, "The metadata `batchland` of a model's canaries."),
+    "estimator": (Estimator, "NAME.estimator.json beside a model: what estimates its accuracy without labels."),
     "model_card": (ModelCard, "The metadata `batchland` of an ONNX model."),
     "predictions_metadata": (PredictionsInfo, "The metadata `batchland` of a predictions file."),
     "manifest": (
@@ -63,6 +66,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "curves": (CURVES, "Points of each class's precision-recall and ROC curve."),
+    "label_plan": (LABEL_PLAN, "The CSV file of `batchland label-plan`: one row per image to label."),
     "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
     "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
     "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),

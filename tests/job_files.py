@@ -12,6 +12,7 @@ output = "out"
 device = "cpu"
 batch_size = 2
 part_size = 4
+monitor = {action = "off"}
 """
 EVALUATION = """
 [evaluation]

@@ -9,15 +9,18 @@ import sys
 import click
 
 from batchland._version import __version__
+from batchland.cli.accept import accept
 from batchland.cli.calibrate import calibrate
 from batchland.cli.command import group
 from batchland.cli.completion import completion
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
+from batchland.cli.estimator import estimator
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, index, trend
 from batchland.cli.init import init
+from batchland.cli.label_plan import label_plan
 from batchland.cli.merge import merge
 from batchland.cli.models import adopt, inspect
 from batchland.cli.plan import plan
@@ -74,10 +77,13 @@ for _command in (  # in the order in which a user needs them
     merge,
     evaluate,
     compare,
+    estimator,
     calibrate,
+    label_plan,
     init,
     run,
     job,
+    accept,
     history,
     trend,
     index,

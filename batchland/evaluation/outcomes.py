@@ -1,6 +1,6 @@
 """Predictions and labels put together, block by block: the columns that all figures are computed from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -45,6 +45,12 @@ class Predictions(NamedTuple):
         for part in self.parts:
             for batch in self.stored.batches(part, ["image"]):
                 yield batch["image"]
+
+    def scored(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of the scored images, in order."""
+        for part in self.parts:
+            for batch in self.stored.batches(part, [*columns, "status"]):
+                yield batch.filter(pc.equal(batch["status"], "ok")).select(list(columns))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The columns needed here."""

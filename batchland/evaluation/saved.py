@@ -90,12 +90,12 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summa
     for name, table in tables.items():
         content = table.copy_to if isinstance(table, TableFile) else partial(pq.write_table, table, compression="zstd")
         write_file(folder / f"{name}.parquet", content)
-    write_file(folder / "per_class.csv", partial(_write_csv, tables["per_class"]))
+    write_file(folder / "per_class.csv", partial(write_csv, tables["per_class"]))
     write_file(folder / "report.html", page)
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
 
-def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+def write_csv(table: pa.Table, file: BinaryIO) -> None:
     """UTF-8 with a byte order mark, by which Excel knows it. Text that Excel would run as a formula gets a quote."""
     from pyarrow import csv
 

@@ -14,12 +14,14 @@ from pydantic import Field
 
 from batchland.errors import UsageError
 from batchland.evaluation.schema import Figure
+from batchland.monitoring.schema import AccuracyEstimate, Verdict
 from batchland.nightly.dates import local_today
 from batchland.nightly.record_files import read_runs
 from batchland.nightly.run_record import ModelRun, ModelState, Outcome, RunRecord
 from batchland.system.documents import Count, Document
 from batchland.system.text import NONE, aligned, count, counted, ignored_files, interval, near_miss, one_line, percent
 
+_Day = date
 GateState = Literal["passed", "failed", "not_checked"]
 
 LONGEST_ERROR: Final = 240
@@ -57,6 +59,16 @@ class Night(Document):
     gates: GateState | None = None
     """failed if one failed, not_checked if one could not be checked; None without gates."""
     gate_messages: tuple[str, ...] = ()
+    monitor: Verdict | None = None
+    """Whether the night is as usual, without labels; None if nobody looked."""
+    since: _Day | None = None
+    """Of a suspicious night: the first one of the change."""
+    unusual: tuple[str, ...] = ()
+    """Of a suspicious night: what changed, and by how much."""
+    accepted: bool = False
+    """Whether a person accepted the suspicious night."""
+    estimated_accuracy: AccuracyEstimate | None = None
+    """Without labels; None if the model has no estimator."""
     report: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -117,6 +129,7 @@ def _of_night(record: RunRecord) -> dict[str, object]:
         "attempts": len(record.attempts),
         "seconds": record.seconds,
         "warnings": record.warnings,
+        "accepted": record.accepted is not None,
     }
 
 
@@ -135,6 +148,10 @@ def _of_model(model: ModelRun) -> dict[str, object]:
         "accuracy": evaluation.figures.top1 if evaluation else None,
         "gates": gate_state(model),
         "gate_messages": tuple(gate.message for gate in evaluation.gates) if evaluation else (),
+        "monitor": model.monitor.verdict if model.monitor else None,
+        "estimated_accuracy": model.monitor.accuracy if model.monitor else None,
+        "since": model.monitor.since if model.monitor else None,
+        "unusual": tuple(finding.message for finding in model.monitor.findings) if model.monitor else (),
         "report": evaluation.report if evaluation else None,
     }
 
@@ -144,7 +161,7 @@ def _cells(night: Night) -> dict[str, str]:
     accuracy = percent(night.accuracy.value) + (f" ({bounds})" if bounds else "") if night.accuracy else NONE
     return {
         "date": str(night.date),
-        "outcome": night.outcome,
+        "outcome": f"{night.outcome}, accepted" if night.accepted else night.outcome,
         "tries": str(night.attempts),
         "model": one_line(night.model, 24) if night.model else NONE,
         "images": NONE if night.images is None else count(night.images),

@@ -74,6 +74,22 @@ class MonitorTable(JobTable):
 
     canaries: bool = True
     """Score the canaries of a model first, if it has any; a difference ends the night (exit code 5). Not with Ray."""
+    action: Literal["fail", "warn", "off"] = "fail"
+    """What to do with a night that is not like the good ones: fail ends it with outcome suspicious (exit code 6), warn
+    adds a warning to the record, off does not look."""
+    reference: tuple[dt.date, dt.date] | None = None
+    """The first and the last of the nights to compare with. The default is the first 60 good nights, or those since the
+    last accepted change."""
+
+    min_accuracy: Percentage | None = None
+    """With a lower estimated accuracy the night fails like a gate (exit code 4). Needs an estimator beside the model,
+    see `batchland estimator`; a night that is not estimable passes."""
+
+    @model_validator(mode="after")
+    def _first_is_not_after_last(self) -> Self:
+        if self.reference and self.reference[0] > self.reference[1]:
+            raise ValueError("the first night of reference is after the last one")
+        return self
 
 
 class ReuseTable(JobTable):

@@ -18,11 +18,13 @@ from batchland.errors import (
     LockedError,
     MissingInputError,
     OutputError,
+    SuspiciousNightError,
     TimeLimitError,
     TooManyFailedError,
     UsageError,
     WrongDeliveryError,
 )
+from batchland.monitoring.schema import Acceptance
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
@@ -64,6 +66,8 @@ class Recorder:
         self.estimate: EndEstimate | None = None
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
+        self.accepted: Acceptance | None = None
+        """Of the night as an earlier process left it."""
         self.warnings: list[str] = []
         self.record: RunRecord
         """The record that was saved last."""
@@ -90,6 +94,7 @@ class Recorder:
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
+            self.accepted = self.before.accepted
         with suppress(OSError):  # the work itself will report a full disk
             replace_file(self._reserve, bytes(_RESERVE_BYTES))
 
@@ -146,6 +151,7 @@ class Recorder:
             estimate=self.estimate,
             comparisons=self.comparisons,
             deleted=tuple(self.deleted),
+            accepted=self.accepted,
             warnings=tuple(self.warnings),
             versions={"batchland": __version__, "python": platform.python_version()},
         )
@@ -166,6 +172,7 @@ def _outcome(error: BatchlandError) -> Outcome:
     outcomes: Mapping[type[BatchlandError], Outcome] = {
         TooManyFailedError: "too_many_failed",
         GateFailedError: "gate_failed",
+        SuspiciousNightError: "suspicious",
         WrongDeliveryError: "wrong_delivery",
         MissingInputError: "missing_input",
         TimeLimitError: "time_limit",

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from batchland.evaluation.schema import Figures, LabelAccount, LabelSource
-from batchland.monitoring.schema import CanaryCheck
+from batchland.monitoring.schema import Acceptance, CanaryCheck, NightVerdict
 from batchland.predictions.schema import Counts, ModelInfo, Seconds
 from batchland.system.documents import Count, Document
 
@@ -19,6 +19,7 @@ Outcome = Literal[
     "skipped",
     "too_many_failed",
     "gate_failed",
+    "suspicious",
     "wrong_delivery",
     "missing_input",
     "failed",
@@ -31,9 +32,9 @@ Outcome = Literal[
 
 ok: everything is written and every gate passed. skipped: there was nothing to score, and the job allows that.
 too_many_failed: written, but more images failed than `max_failed`. gate_failed: written and evaluated, a gate failed.
-wrong_delivery: the delivery has too
-much or the wrong things in it, so nothing was scored. missing_input: the delivery is missing, empty, still growing or
-not complete. failed: another error; see the message. time_limit,
+suspicious: written, but not like the good nights, see `monitor`; a person can accept it. wrong_delivery: the delivery
+has too much or the wrong things in it, so nothing was scored. missing_input: the delivery is missing, empty, still
+growing or not complete. failed: another error; see the message. time_limit,
 interrupted: stopped after a whole batch, a rerun resumes. killed: the process ended without a record (kill -9, power
 failure); a rerun resumes. locked: another run of the job was under way.
 """
@@ -138,6 +139,8 @@ class ModelRun(Document):
     images_per_second: float | None = None
     canaries: CanaryCheck | None = None
     """None without canaries, and if nothing was scored."""
+    monitor: NightVerdict | None = None
+    """Whether the night is as usual, without labels. None without a complete partition, and if nobody looked."""
     mix: PredictionMix | None = None
     evaluation: NightEvaluation | None = None
 
@@ -186,6 +189,8 @@ class RunRecord(Document):
     comparisons: tuple[str, ...] = ()
     """Absolute paths of the folders that compare each further model with the first."""
     deleted: tuple[Deletion, ...] = ()
+    accepted: Acceptance | None = None
+    """That a person accepted the suspicious night."""
     warnings: tuple[str, ...] = ()
     """Faults that did not end the run: a heartbeat, a notification, the metrics file."""
     versions: dict[str, str]
@@ -214,7 +219,7 @@ class RunRecord(Document):
     @property
     def good(self) -> bool:
         """Whether the night is complete and passed every check. Later nights are compared with the last good one."""
-        return self.outcome == "ok"
+        return self.outcome == "ok" or (self.outcome == "suspicious" and self.accepted is not None)
 
     @property
     def seconds(self) -> float | None:

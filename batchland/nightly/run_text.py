@@ -1,7 +1,7 @@
 """A night's record as text for people: terminal, cron mail, notification."""
 
 from batchland.nightly.run_record import ModelRun, RunRecord
-from batchland.system.text import files, ignored_files, images
+from batchland.system.text import counted, files, ignored_files, images
 
 
 def describe_run(record: RunRecord, *, error: bool = True) -> str:
@@ -15,6 +15,7 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
         lines.append(record.error)
     for model in record.models:
         lines.append(describe_model(model))
+        lines += describe_verdict(model, accepted=record.accepted is not None)
         if model.evaluation:
             lines += [f"  gate {gate.verdict.replace('_', ' ')}: {gate.message}" for gate in model.evaluation.gates]
             lines.append(f"  report: {model.evaluation.report}/report.html")
@@ -26,6 +27,21 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
     ]
     lines += [f"Warning: {warning}." for warning in record.warnings]
     return "\n".join(lines) + "\n"
+
+
+def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
+    """What the monitor found in a suspicious night: a line each."""
+    verdict = model.monitor
+    if verdict is None or not verdict.findings:
+        return []
+    since = f", since {verdict.since}" if verdict.since else ""
+    compared = f"compared with {counted(len(verdict.reference), 'night')}" if verdict.reference else "by exact rules"
+    state = "suspicious, but accepted" if accepted else verdict.verdict
+    lines = [f"  monitor: {state}{since}, {compared}"]
+    lines += [f"  unusual: {finding.message}" for finding in verdict.findings]
+    if verdict.pictures:
+        lines.append(f"  pictures that show it: {', '.join(verdict.pictures)}")
+    return [*lines, *(f"  note: {note}" for note in verdict.notes)]
 
 
 def describe_model(model: ModelRun) -> str:
@@ -42,6 +58,8 @@ def describe_model(model: ModelRun) -> str:
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"
+    if model.monitor and (estimate := model.monitor.accuracy) and estimate.value is not None:
+        text += f"; estimated accuracy {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
     if model.version:
         text += f"; {model.version.reference} is version {model.version.version}"
     return f"{text}; {model.partition}"

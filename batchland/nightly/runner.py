@@ -21,6 +21,7 @@ from batchland.errors import (
     MissingInputError,
     ModelError,
     OutputError,
+    SuspiciousNightError,
     TimeLimitError,
 )
 from batchland.monitoring.canaries import check_canaries
@@ -31,6 +32,7 @@ from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import EvaluationTable
+from batchland.nightly.judge_night import explain, judge_night, low_accuracy
 from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
 from batchland.nightly.notifications.send import report_end, report_late, report_start
@@ -185,6 +187,7 @@ class _Night:
         """Run all steps of the job. Returns a message if there was nothing to do, else None."""
         records = read_runs(self.job.folder)
         refused = self._score_all(records)
+        self._judge(records)
         if self.job.evaluation:
             self._evaluate(self.job.evaluation, records)
         if refused:
@@ -264,7 +267,8 @@ class _Night:
         if earlier is None:
             return run
         version = earlier.version if earlier.run_id == manifest.run_id else None
-        return run.model_copy(update={"canaries": earlier.canaries, "version": version})
+        known = {"canaries": earlier.canaries, "version": version, "monitor": earlier.monitor}
+        return run.model_copy(update=known)
 
     def _skip(self, name: str) -> Skip | None:
         """With mode "new": whether another partition of the model holds an image unchanged."""
@@ -356,6 +360,19 @@ class _Night:
             _log.info("%s: %s agree, largest difference %.1e", name, canaries, check.largest_difference)
         return check
 
+    def _judge(self, records: list[RunRecord]) -> None:
+        """Judge each model's night without labels, unless that was done before for the same predictions."""
+        models = self.recorder.models
+        for name, model in models.items():
+            if self.job.monitor.action == "off" or not model.counts or (model.state == "kept" and model.monitor):
+                continue
+            self._time.check()
+            verdict = judge_night(self.job, name, model, self.night, records)
+            models[name] = model.model_copy(update={"monitor": verdict})
+            for note in verdict.notes:
+                _log.info("%s: monitor: %s", name, note)
+        self.recorder.save()
+
     def _last_device(self, name: str) -> str | None:
         """The device of the latest earlier night in which the model scored."""
         records = [record for record in read_runs(self.job.folder) if record.date != self.night]
@@ -383,9 +400,23 @@ class _Night:
         for model in models.values():
             if limit and model.counts:
                 limit.check(model.counts)
+        self._check_gates()
+        if suspicious := explain(self.recorder.models.values()):
+            if self.recorder.accepted:
+                return
+            if self.job.monitor.action == "fail":
+                raise SuspiciousNightError(f"{suspicious}; look at its pictures, and accept it if it is good")
+            self.recorder.warn(f"suspicious: {suspicious}")
+
+    def _check_gates(self) -> None:
         failed = [
+            f"{model.name}: {problem}"
+            for model in self.recorder.models.values()
+            if (problem := low_accuracy(self.job.monitor.min_accuracy, model))
+        ]
+        failed += [
             f"{model.name}: {gate.message}; see {model.evaluation.report}/report.html"
-            for model in models.values()
+            for model in self.recorder.models.values()
             if model.evaluation
             for gate in model.evaluation.gates
             if gate.verdict == "failed"

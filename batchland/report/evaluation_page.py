@@ -12,6 +12,7 @@ from batchland.evaluation.schema import EvaluationSummary, Slice
 from batchland.report.changes import Baseline
 from batchland.report.confusion import confusion_view
 from batchland.report.costs import cost_data
+from batchland.report.curves import curve_data
 from batchland.report.evaluation_text import shown_figures
 from batchland.report.findings import SMALLEST_SLICE, findings, headline
 from batchland.report.gallery import galleries
@@ -40,7 +41,7 @@ def evaluation_page(
     images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
     return render_page(
         "report.html.j2",
-        scripts=("matrix.js", "images.js", "review.js", "costs.js"),
+        scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js"),
         images=images,
         summary=summary,
         options=options,
@@ -60,6 +61,7 @@ def evaluation_page(
         coverage=coverage_plot(summary.coverage, ROUND_THRESHOLDS),
         thresholds=[point for point in summary.coverage if point.threshold in ROUND_THRESHOLDS],
         costs=cost_data(evaluation),
+        curves=curve_data(evaluation),
         slices=_by_dimension(summary),
     )
 

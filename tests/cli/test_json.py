@@ -74,7 +74,9 @@ def test_json_and_markdown_exclude_each_other(predictions: None, command: tuple[
 @pytest.fixture
 def job(tmp_path: Path, toy_model: Path, colour_folders: Path) -> Path:
     path = tmp_path / "toy.toml"
-    path.write_text('images = "labelled"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    path.write_text(
+        'images = "labelled"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "off"}\n'
+    )
     return path
 
 

@@ -19,7 +19,9 @@ DAYS = [date(2024, 11, day) for day in range(20, 25)]
 @pytest.fixture
 def project(tmp_path, toy_model):
     """Five good nights of two images."""
-    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    (tmp_path / "toy.toml").write_text(
+        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "off"}\n'
+    )
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         (tmp_path / "in" / f"{name}.jpg").write_bytes(picture())
@@ -102,7 +104,8 @@ def test_a_killed_deletion_is_resumed(project):
 
 
 def test_a_comparison_is_deleted_with_its_night(project, colour_folders):
-    text = "images = 'labelled'\noutput = 'out2'\n[models]\na = 'toy.onnx'\nb = 'toy.onnx'\n"
+    text = "images = 'labelled'\noutput = 'out2'\nmonitor = {action = 'off'}\n"
+    text += "[models]\na = 'toy.onnx'\nb = 'toy.onnx'\n"
     (project / "pair.toml").write_text(
         text + "[evaluation]\nlabels = 'labelled'\nbrightness_sample = 0\nresamples = 200\n"
     )

@@ -25,6 +25,7 @@ model = "toy.onnx"
 device = "cpu"
 batch_size = 2
 part_size = 4
+monitor = {{action = "off"}}
 """
 
 

@@ -16,6 +16,7 @@ from batchland.evaluation.options import EvaluateOptions
 from batchland.models.card import class_names
 from batchland.report import costs
 from batchland.report.costs import cost_data
+from batchland.report.curves import curve_data
 from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
@@ -126,3 +127,22 @@ def test_without_a_scored_image_there_are_no_costs(tmp_path):
     found = evaluate(predictions, write_label_folders(tmp_path / "labels", ["00.Red_Tower/1.jpg"]))
     assert cost_data(found) is None
     assert 'id="costs"' not in write_report(found, tmp_path / "report").html.read_text()
+
+
+@needs_browser
+def test_the_curves_of_a_class(browser, evaluation, tmp_path):
+    data = curve_data(evaluation)
+    assert data is not None
+    assert [each["label"] for each in data] == ["mean of all classes", "Red Tower", "Green Hill", "Blue Lake"]
+    points = [row for row in evaluation.curves.to_pylist() if row["label"] == "Green Hill"]
+    assert data[2]["pr"][:2] == [round(1000 * points[0]["recall"]), round(1000 * points[0]["precision"])]
+    assert data[2]["roc"][-2:] == [1000, 1000]
+    area = evaluation.per_class["auroc"][1].as_py()
+    with opened(browser, write_report(evaluation, tmp_path / "report").html) as found:
+        line, mean = found.page.locator("#roc-line"), found.page.locator("#roc-mean")
+        before = line.get_attribute("points")
+        assert mean.get_attribute("points") == ""
+        found.page.get_by_label("Curve of").select_option(label="Green Hill")
+        assert mean.get_attribute("points") == before
+        assert len(line.get_attribute("points").split()) == len(data[2]["roc"]) // 2
+        assert f"AUROC {100 * area:.1f}% (" in found.page.locator("#curves-text").inner_text()

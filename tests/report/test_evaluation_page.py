@@ -117,7 +117,7 @@ def test_hostile_names_are_only_text(browser: Any, pages: dict[str, Path]) -> No
         page.wait_for_timeout(200)
         assert page.evaluate("window.hacked") is None
         assert page.locator("main img").count() == 0  # there are no pictures, so none came from a name
-        assert page.locator("script").count() == 5  # ours, and the data of matrix, images, pictures, costs
+        assert page.locator("script").count() == 6  # ours, and the data of matrix, images, pictures, curves, costs
         shown = page.locator("#class-table th[scope=row]").all_inner_texts()
         for label in (
             "<script>window.hacked=1</script>",

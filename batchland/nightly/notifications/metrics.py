@@ -44,6 +44,16 @@ def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:
     accuracy = gauge(
         "accuracy", "Top-1 accuracy of the newest night, with the bounds of its interval.", "model", "bound"
     )
+    suspicious = gauge("suspicious", "Whether the newest night is not like the good ones, without labels.", "model")
+    estimated = gauge(
+        "estimated_accuracy",
+        "Accuracy of the newest night, estimated without labels, with its bounds.",
+        "model",
+        "bound",
+    )
+    deviation = gauge(
+        "deviation", "Largest deviation of the newest night, as a multiple of the largest that a good one has.", "model"
+    )
     passed = gauge("gate_passed", "Whether the newest night passed the gate.", "model", "gate")
     for model in record.models:
         own = (record.job, model.name)
@@ -53,6 +63,13 @@ def _describe_models(record: RunRecord, gauge: Callable[..., Gauge]) -> None:
             for code, count in model.counts.failed_by_code.items():
                 failed.labels(*own, code).set(count)
             info.labels(*own, model.model.sha256, model.device, model.provider).set(1)
+        if model.monitor and model.monitor.verdict != "not_judged":
+            suspicious.labels(*own).set(model.monitor.verdict == "suspicious" and record.accepted is None)
+        if model.monitor and (estimate := model.monitor.accuracy) and estimate.value is not None:
+            for bound in ("value", "low", "high"):
+                estimated.labels(*own, bound).set(getattr(estimate, bound))
+        if model.monitor and model.monitor.strength is not None:
+            deviation.labels(*own).set(model.monitor.strength)
         if model.images_per_second is not None:
             rate.labels(*own).set(model.images_per_second)
         if model.evaluation and (top1 := model.evaluation.figures.top1):

@@ -1,4 +1,4 @@
-"""Three pictures for a notification: the surest mistakes, or without labels the images with the lowest probability."""
+"""Pictures for a notification: why a night is suspicious, or three sure mistakes, or the least sure answers."""
 
 import base64
 import logging
@@ -21,6 +21,7 @@ from batchland.scoring.listing import open_listing
 from batchland.system.text import one_line, percent
 
 PICTURES: Final = 3
+SUSPICIOUS_PICTURES: Final = 6
 SIDE: Final = 160
 """Longest side in pixels."""
 _CAPTION: Final = 120
@@ -32,14 +33,28 @@ _log = logging.getLogger("batchland")
 
 
 def choose_pictures(recorder: Recorder) -> tuple[Picture, ...]:
-    """Up to three pictures of the first model that has some. Never raises: without pictures, there are none."""
+    """Up to six pictures of a suspicious night, else up to three, of the first model that has some.
+
+    Never raises: without pictures, there are none.
+    """
     try:
+        for model in recorder.models.values():
+            if pictures := _pictures(recorder, _suspicious(model), SUSPICIOUS_PICTURES):
+                return pictures
         for name, model in recorder.models.items():
             if pictures := _pictures(recorder, _mistakes(model) or _least_sure(recorder, name)):
                 return pictures
     except (BatchlandError, OSError, pa.ArrowException) as error:
         _log.info("notify: no pictures (%s)", error)
     return ()
+
+
+def _suspicious(model: ModelRun) -> list[dict[str, Any]]:
+    """The images that show the first finding of the monitor."""
+    if model.monitor is None or model.monitor.verdict != "suspicious":
+        return []
+    what = model.monitor.findings[0].what.replace("_", " ")
+    return [{"image": name, "caption": what} for name in model.monitor.pictures]
 
 
 def _mistakes(model: ModelRun) -> list[dict[str, Any]]:
@@ -70,7 +85,7 @@ def _least_sure(recorder: Recorder, name: str) -> list[dict[str, Any]]:
     return [{"image": row["image"], "caption": f"{row['label']} {percent(row['probability'])}"} for row in lowest]
 
 
-def _pictures(recorder: Recorder, rows: Iterable[dict[str, Any]]) -> tuple[Picture, ...]:
+def _pictures(recorder: Recorder, rows: Iterable[dict[str, Any]], most: int = PICTURES) -> tuple[Picture, ...]:
     listing = open_listing(recorder.job.images_of(recorder.night), recorder.job)
     pictures: list[Picture] = []
     for row in rows:
@@ -82,6 +97,6 @@ def _pictures(recorder: Recorder, rows: Iterable[dict[str, Any]]) -> tuple[Pictu
         caption = one_line(f"{row['image']}: {row['caption']}", _CAPTION)
         encoded = base64.b64encode(jpeg).decode()
         pictures.append(Picture(caption=caption, jpeg_base64=encoded, width=width, height=height))
-        if len(pictures) == PICTURES:
+        if len(pictures) == most:
             break
     return tuple(pictures)

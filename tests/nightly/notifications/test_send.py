@@ -17,7 +17,9 @@ NIGHT = date(2024, 11, 23)
 def job(tmp_path, toy_model, web_server):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(picture())
-    (tmp_path / "toy.toml").write_text('images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    (tmp_path / "toy.toml").write_text(
+        'images = "in"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "off"}\n'
+    )
 
     def load(*settings):
         return load_job(tmp_path / "toy.toml", [f"heartbeat.url={web_server[0]}/check", *settings])

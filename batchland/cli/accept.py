@@ -1,0 +1,35 @@
+"""`batchland accept`: say that a suspicious night is good."""
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from batchland.cli.command import command
+
+
+@command(epilog="Example: batchland accept nightly --date 2026-11-23 --reason 'new camera'")
+@click.argument("name", metavar="JOB")
+@click.option("--date", "night", type=click.DateTime(["%Y-%m-%d"]), required=True, help="The suspicious night.")
+@click.option("--reason", help="Why it is good; stored in the record.")
+@click.option(
+    "--once", is_flag=True, help="The night is odd, but nothing has changed: keep the reference, and add the night."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder with the records of all jobs.",
+)
+def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Path) -> None:
+    """Accept a suspicious night of job JOB, and the nights before it with the same change.
+
+    From now on later nights are compared with the accepted ones: the reference begins anew with the first of them.
+    """
+    from batchland.nightly.accept import accept_night
+
+    accepted = accept_night(runs / name, night.date(), reason=reason, once=once)
+    nights = f"{accepted[0]}" if len(accepted) == 1 else f"{accepted[0]} to {accepted[-1]}, {len(accepted)} nights"
+    after = "joins the reference" if once else f"the reference begins with {accepted[0]}"
+    click.echo(f"Accepted: job {name}, {nights}; {after}.")

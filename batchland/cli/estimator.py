@@ -1,0 +1,36 @@
+"""`batchland estimator`: let nights estimate a model's accuracy without labels."""
+
+from pathlib import Path
+
+import click
+
+from batchland.cli.command import command
+
+
+@command(epilog="Example: batchland estimator data/test --model models/transfer.onnx")
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
+@click.option(
+    "--copies",
+    type=click.IntRange(50),
+    default=300,
+    show_default=True,
+    help="Photos of which each of 26 worse copies is made; more take longer.",
+)
+def estimator(data: Path, model: Path, copies: int) -> None:
+    """Learn from labelled photos to estimate the accuracy of nights without labels.
+
+    DATA holds class folders of photos that the model was not trained on, a thousand or so. Writes NAME.estimator.json
+    beside the model; nights of jobs with this model then have an estimate in their record.
+    """
+    from batchland.models.session import open_session
+    from batchland.monitoring.estimate import estimator_path
+    from batchland.monitoring.fit_estimator import make_estimator
+    from batchland.system.text import percent
+
+    session = open_session(model)
+    made = make_estimator(model, data, session, copies=copies, on_progress=lambda line: click.echo(line, err=True))
+    click.echo(
+        f"{estimator_path(model)}: accuracy {percent(made.accuracy)} on {made.labelled} photos; "
+        f"on unseen kinds of worse pictures the estimate is wrong by {percent(made.error)} (root mean square)"
+    )

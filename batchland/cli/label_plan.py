@@ -1,0 +1,56 @@
+"""`batchland label-plan`: choose images to label, and estimate the accuracy from them."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchland.cli.command import command
+from batchland.cli.options import build, complete_path, options_of
+
+
+@command(name="label-plan", epilog="Example: batchland label-plan preds.parquet --budget 200 --out plan.csv")
+@click.argument("predictions", metavar="PREDS", shell_complete=complete_path)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="CSV file of the images to label.")
+@click.option("--labelled", type=click.Path(path_type=Path), metavar="PLAN",
+              help="A plan whose column `label` is filled in: print the accuracy that it shows.")  # fmt: skip
+@options_of("batchland.evaluation.label_plan:LabelPlanOptions", "budget", "seed")
+def label_plan(predictions: str, out: Path | None, labelled: Path | None, **values: Any) -> None:
+    """Choose the images whose labels tell most about the accuracy.
+
+    Writes a table with the columns image, label (to be filled in), predicted, probability, stratum and weight. Where
+    the model is sure, few labels suffice; weights keep the estimate right even if the model is wrongly sure. Says how
+    many labels a random choice would need for the same interval, and when a plan does not pay.
+
+    With --labelled, reads the table with its labels and prints the accuracy over all images of PREDS.
+    """
+    from batchland.errors import UsageError
+    from batchland.evaluation.label_plan import LabelPlanOptions, labelled_accuracy, plan_labels
+    from batchland.evaluation.saved import write_csv
+    from batchland.system.arrow import keep_pandas_out
+    from batchland.system.files import check_new_file, write_file
+    from batchland.system.text import count, images, percent
+
+    keep_pandas_out()
+    if (out is None) == (labelled is None):
+        raise click.UsageError("give --out to make a plan, or --labelled to evaluate one")
+    if labelled is not None:
+        found = labelled_accuracy(predictions, labelled)
+        assert found.low is not None
+        assert found.high is not None
+        click.echo(f"accuracy {percent(found.value)} (95% interval {percent(found.low)} to {percent(found.high)})")
+        return
+    assert out is not None
+    if out.exists():
+        raise UsageError(f"{out}: exists, and may hold labels", advice="other_out")
+    check_new_file(out, ".csv")
+    planned = plan_labels(predictions, build(LabelPlanOptions, values))
+    write_file(out, partial(write_csv, planned.table))
+    plan = planned.plan
+    click.echo(
+        f"{out}: {images(plan.chosen)} of {count(plan.images)} to label; expect the accuracy within "
+        f"{100 * plan.half_width:.1f} points, for which a random choice needs {count(plan.random_labels)} labels"
+    )
+    if not plan.pays:
+        click.echo("This plan does not pay: the model is nowhere much surer than elsewhere. Choose images at random.")

@@ -1,0 +1,226 @@
+"""Choose which images to label, so that few labels tell the accuracy; and estimate it from them.
+
+Images are divided into strata by the probability of their first choice: where the model is sure, few labels suffice.
+Each stratum gets labels by its size and by the spread of right and wrong answers that its probabilities let expect
+(Neyman), and a part by size alone, in case the probabilities mislead. A random sample within each stratum and weights
+keep the estimate unbiased whatever the probabilities are worth.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from batchland.errors import UsageError
+from batchland.evaluation.intervals import Floats, Ints, wilson, z_score
+from batchland.evaluation.outcomes import Predictions, read_predictions
+from batchland.evaluation.schema import Figure
+from batchland.predictions.storage import output_location
+from batchland.system.documents import Count, Document, column
+from batchland.system.options import Options
+from batchland.system.urls import is_url
+
+STRATA: Final = 8
+BY_SIZE: Final = 0.25
+"""Share of the labels that is allotted by size alone."""
+FEWEST: Final = 4
+"""Labels of a stratum, at least."""
+PAYS_FROM: Final = 1.25
+"""Labels that a random choice needs for the same interval, per label of the plan, from which on a plan pays."""
+LABEL_PLAN: Final = pa.schema(
+    [
+        column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
+        column("label", pa.string(), "To be filled in: the true class; empty.", nullable=False),
+        column("predicted", pa.string(), "The first choice.", nullable=False),
+        column("probability", pa.float32(), "Its probability.", nullable=False),
+        column("stratum", pa.int32(), "Group of images with similar probabilities, from 0.", nullable=False),
+        column("weight", pa.float64(), "Images that this one stands for.", nullable=False),
+    ]
+)
+"""The CSV file of `batchland label-plan`: one row per image to label, in random order."""
+
+
+class LabelPlanOptions(Options):
+    """How to choose images for labelling."""
+
+    budget: int = Field(default=200, ge=40)
+    """Images to choose."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the choice."""
+
+
+class LabelPlan(Document):
+    """What a plan is worth, if the model's probabilities are right."""
+
+    images: Count
+    """Scored images to choose from."""
+    chosen: Count
+    half_width: float
+    """Expected half of the width of the accuracy's 95% interval."""
+    random_labels: Count
+    """Images chosen at random that would give the same interval."""
+    pays: bool
+    """Whether the plan needs clearly fewer labels than a random choice."""
+
+
+class Planned(NamedTuple):
+    """A plan and its table."""
+
+    plan: LabelPlan
+    table: pa.Table
+    """Of LABEL_PLAN."""
+
+
+def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None) -> Planned:
+    """Choose images of a predictions file to label. Raises UsageError if there are too few scored images."""
+    options = options or LabelPlanOptions()
+    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+    probability = np.concatenate(
+        [np.zeros(0, np.float32), *(batch["probability"].to_numpy() for batch in run.scored(["probability"]))]
+    )
+    if len(probability) < 2 * options.budget:
+        raise UsageError(
+            f"{run.source}: has {len(probability)} scored images, less than twice the {options.budget} to label; label "
+            f"all of them"
+        )
+    stratum, labels, plan = allot(probability, options.budget)
+    rng = np.random.default_rng(options.seed)
+    chosen = np.concatenate(
+        [rng.choice(np.flatnonzero(stratum == i), count, replace=False) for i, count in enumerate(labels.tolist())]
+    )
+    rng.shuffle(chosen)
+    weights = np.bincount(stratum) / labels
+    rows = _rows(run, np.sort(chosen))
+    order = np.searchsorted(np.sort(chosen), chosen)
+    table = pa.table(
+        [
+            rows["image"].take(pa.array(order)),
+            pa.repeat(pa.scalar(""), len(chosen)),
+            rows["label"].take(pa.array(order)),
+            pa.array(probability[chosen]),
+            pa.array(stratum[chosen].astype(np.int32)),
+            pa.array(weights[stratum[chosen]]),
+        ],
+        schema=LABEL_PLAN,
+    )
+    return Planned(plan, table)
+
+
+def allot(probability: npt.NDArray[np.float32], budget: int) -> tuple[Ints, Ints, LabelPlan]:
+    """Stratum of each image, labels of each stratum, and what that is worth. probability: of the first choices."""
+    stratum = _strata(probability)
+    sizes = np.bincount(stratum)
+    expected = np.bincount(stratum, probability) / sizes
+    labels = _allotted(sizes, np.sqrt(_variance(expected, float(probability.mean()))), budget)
+    return stratum, labels, _worth(sizes, labels, expected)
+
+
+def estimated_accuracy(stratum: Ints, weight: Floats, right: npt.NDArray[np.bool_], confidence: float = 0.95) -> Figure:
+    """Accuracy over all images, from those of a plan that were labelled: all arrays of that length.
+
+    The interval is Wilson's with the effective number of labels; the variance of a stratum counts two more answers, one
+    right and one wrong, since few labels may all be right by chance.
+    """
+    numbers, index = np.unique(stratum, return_inverse=True)
+    labels, hits = np.bincount(index), np.bincount(index, right)
+    planned = np.bincount(index, weight)  # images that the labelled ones stand for
+    sizes = planned / planned.sum()
+    value = float((sizes * hits / labels).sum())
+    smoothed = (hits + 1) / (labels + 2)
+    variance = float((sizes**2 * smoothed * (1 - smoothed) / labels).sum())
+    centre = float((sizes * smoothed).sum())
+    effective = max(centre * (1 - centre) / variance, len(numbers)) if variance else float(len(right))
+    low, high = wilson(value * effective, effective, confidence)
+    return Figure(value=value, low=float(low), high=float(high))
+
+
+def _rows(run: Predictions, chosen: Ints) -> pa.Table:
+    """Image and label of the scored images with these numbers. chosen: in order."""
+    found, start = [], 0
+    for batch in run.scored(["image", "label"]):
+        first, last = np.searchsorted(chosen, [start, start + len(batch)])
+        found.append(batch.take(pa.array(chosen[first:last] - start)))
+        start += len(batch)
+    return pa.Table.from_batches(found).combine_chunks()
+
+
+def _strata(probability: npt.NDArray[np.float32]) -> Ints:
+    """Stratum of each image: bounds that give each stratum the same sum of expected spreads (Dalenius and Hodges)."""
+    order = np.argsort(probability, kind="stable")
+    spread = np.sqrt(np.maximum(probability[order].astype(np.float64) * (1 - probability[order]), 1e-4))
+    shares = np.cumsum(spread) / spread.sum()
+    bounds = probability[order][np.searchsorted(shares, np.arange(1, STRATA) / STRATA)]
+    found = np.searchsorted(np.unique(bounds), probability, side="left")
+    numbers: Ints = np.unique(found, return_inverse=True)[1]
+    return numbers
+
+
+def _variance(expected: Floats, mean: float) -> Floats:
+    """Expected variance of right and wrong in strata, with a doubt about the model's probabilities."""
+    rate = 0.85 * expected + 0.15 * mean
+    variance: Floats = rate * (1 - rate)
+    return variance
+
+
+def _allotted(sizes: Ints, spread: Floats, budget: int) -> Ints:
+    """Labels of each stratum; their sum is the budget."""
+    share = (1 - BY_SIZE) * sizes * spread / (sizes * spread).sum() + BY_SIZE * sizes / sizes.sum()
+    labels: Ints = np.minimum(np.maximum(np.floor(share * budget).astype(np.int64), FEWEST), sizes)
+    while (spare := budget - int(labels.sum())) != 0:
+        room = labels < sizes if spare > 0 else labels > FEWEST
+        wanted = np.where(room, (share * budget - labels) * np.sign(spare), -np.inf)
+        labels[int(np.argmax(wanted))] += int(np.sign(spare))
+    return labels
+
+
+def _worth(sizes: Ints, labels: Ints, expected: Floats) -> LabelPlan:
+    shares = sizes / sizes.sum()
+    mean = float((shares * expected).sum())
+    variance = float((shares**2 * _variance(expected, mean) / labels).sum())
+    random_labels = round(mean * (1 - mean) / variance)
+    return LabelPlan(
+        images=int(sizes.sum()),
+        chosen=int(labels.sum()),
+        half_width=z_score(0.95) * variance**0.5,
+        random_labels=random_labels,
+        pays=random_labels >= PAYS_FROM * labels.sum(),
+    )
+
+
+def labelled_accuracy(predictions: str | Path, plan: Path) -> Figure:
+    """Accuracy over all scored images, from a plan whose column `label` is filled in. Raises UsageError."""
+    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+    return estimated_accuracy(*read_plan(plan, [name.label for name in run.info.classes]))
+
+
+def read_plan(path: Path, labels: Sequence[str]) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
+    """Stratum, weight and whether the first choice is right, of the rows of a plan that have a label.
+
+    labels: of the model. Raises UsageError if the file is no plan, has no labels, or has labels unknown to the model.
+    """
+    from pyarrow import csv
+
+    names = LABEL_PLAN.names
+    try:
+        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        table = csv.read_csv(
+            path,
+            parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
+            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+        image, label, predicted, _, stratum, weight = (table[name].to_pylist() for name in names)
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path}: is not a plan of `batchland label-plan` ({reason})") from error
+    filled = [row for row, text in enumerate(label) if text and text.strip()]
+    if not filled:
+        raise UsageError(f"{path}: no row has a label; fill in the column `label`")
+    for row in filled:
+        if label[row].strip() not in labels:
+            raise UsageError(f"{path}: {image[row]!r} has the label {label[row]!r}, which the model does not have")
+    right = np.array([label[row].strip() == predicted[row] for row in filled])
+    return np.array([int(stratum[r]) for r in filled]), np.array([float(weight[r]) for r in filled]), right

@@ -1,0 +1,36 @@
+"""Slow drift: cumulated deviations of the means of nights (CUSUM). They find a small change before any single night."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Final
+
+from batchland.monitoring.schema import DriftSum, Finding
+
+SLACK: Final = 1.25
+"""A night's deviation counts as far as it exceeds this, in standard deviations."""
+LARGEST: Final = 4.0
+"""One night counts at most as this."""
+LIMIT: Final = 20.0
+"""A larger sum is an alarm."""
+
+
+def cumulate(before: Mapping[str, DriftSum], deviations: Mapping[str, float], night: date) -> dict[str, DriftSum]:
+    """The sums after another night, those that are not zero. deviations: z by measure."""
+    after = {}
+    for measure, z in deviations.items():
+        for name, step in ((f"{measure} up", z), (f"{measure} down", -z)):
+            old = before.get(name)
+            value = (old.value if old else 0.0) + min(step, LARGEST) - SLACK
+            if value > 0:
+                after[name] = DriftSum(value=round(value, 3), since=old.since if old else night)
+    return after
+
+
+def drifts(sums: Mapping[str, DriftSum], usual: Mapping[str, str]) -> Iterator[Finding]:
+    """The sums above LIMIT. usual: for people, how a measure is tonight and how it usually is."""
+    for name, found in sums.items():
+        if found.value > LIMIT:
+            measure, _, direction = name.rpartition(" ")
+            message = f"{measure.replace('_', ' ')} drifts {direction} ({usual[measure]})"
+            strength = found.value / LIMIT
+            yield Finding(kind="drift", what=measure, message=message, strength=strength, since=found.since)

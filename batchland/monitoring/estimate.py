@@ -1,0 +1,149 @@
+"""Estimate the accuracy of a night without labels.
+
+For every answer a logistic regression gives the probability that it is right: from the confidence, the predicted class,
+and the figures of the picture. It is fitted on labelled photos and on worse copies of them. The estimate of a night is
+the mean; its interval adds up chance, the number of labelled photos, and the errors on kinds of corruption that the
+regression did not see.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from scipy.special import expit, ndtri
+
+from batchland.errors import UsageError
+from batchland.monitoring.observations import MEASURES, Floats, Observations
+from batchland.monitoring.schema import AccuracyEstimate, Estimator
+
+CONFIDENCE: Final = 0.9
+"""Of the intervals."""
+LEAST_IMAGES: Final = 30
+"""Fewer images have no estimate."""
+_QUANTILES: Final = 101
+_LARGEST: Final = 3.0
+_MOST_CLASSES: Final = 100
+"""Models with more classes have no term for each class."""
+_RIDGE: Final = 20.0
+"""Penalty on squared weights, in images."""
+_CORRUPTED_WEIGHT: Final = 1.0
+"""Weight of all corrupted copies together, as a multiple of that of the photos."""
+_NEAR: Final = 0.03
+"""Corruptions that cost at most this accuracy tell how wrong the estimate of a night is that is as usual."""
+_ROUNDS: Final = 12
+
+Right = npt.NDArray[np.bool_]
+
+
+class Labelled(NamedTuple):
+    """Scored images, and whether each first choice is right."""
+
+    observed: Observations
+    right: Right
+
+
+def estimator_path(model: Path) -> Path:
+    """`NAME.estimator.json` beside `NAME.onnx`."""
+    return model.with_name(f"{model.name.removesuffix('.onnx')}.estimator.json")
+
+
+def read_estimator(model: Path) -> Estimator | None:
+    """The estimator of a model; None if it has none. Raises UsageError if it cannot be read."""
+    path = estimator_path(model)
+    try:
+        return Estimator.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); make it again") from error
+    except ValidationError as error:
+        raise UsageError(f"{path}: is not an estimator of this version of batchland; make it again") from error
+
+
+def fit_estimator(
+    photos: Labelled, copies: Mapping[str, Sequence[Labelled]], model_sha256: str, classes: int
+) -> Estimator:
+    """Fit the estimate. copies: by family of corruption, for each strength."""
+    values = photos.observed.values.astype(np.float64)
+    usable: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=0))
+    quantiles = np.quantile(values[:, usable], np.linspace(0, 1, _QUANTILES), axis=0)
+    empty = Estimator(
+        model_sha256=model_sha256,
+        labelled=len(photos.right),
+        accuracy=float(photos.right.mean()),
+        measures=tuple(measure for measure, each in zip(MEASURES, usable, strict=True) if each),
+        quantiles=tuple(map(tuple, quantiles.T.round(6).tolist())),
+        classes=classes if classes <= _MOST_CLASSES else 0,
+        weights=(),
+        error=0.0,
+    )
+    everything = [each for levels in copies.values() for each in levels]
+    errors = []
+    for levels in copies.values():
+        weights = _fit(empty, photos, [each for each in everything if not any(each is own for own in levels)])
+        for each in levels:
+            if each.right.mean() >= photos.right.mean() - _NEAR:
+                chances = expit(_features(empty, each.observed) @ weights)
+                chance = float((chances * (1 - chances)).mean()) / len(chances)
+                errors.append(max((float(chances.mean()) - float(each.right.mean())) ** 2 - chance, 0.0))
+    weights = _fit(empty, photos, everything)
+    error = float(np.sqrt(np.mean(errors))) if errors else _NEAR
+    return empty.model_copy(update={"weights": tuple(weights.round(6).tolist()), "error": error})
+
+
+def estimate_accuracy(estimator: Estimator, observed: Observations) -> AccuracyEstimate:
+    """The estimate for the images of a night, which should be like those of the reference."""
+    if len(observed) < LEAST_IMAGES:
+        return AccuracyEstimate(reason=f"{len(observed)} images are too few, fewer than {LEAST_IMAGES}")
+    features = _features(estimator, observed)
+    if not np.isfinite(features).all():
+        return AccuracyEstimate(reason="figures of the pictures are missing")
+    chances = expit(features @ np.array(estimator.weights))
+    value = float(chances.mean())
+    chance = float((chances * (1 - chances)).mean()) / len(chances)
+    labelled = estimator.accuracy * (1 - estimator.accuracy) / estimator.labelled
+    half = float(ndtri((1 + CONFIDENCE) / 2)) * float(np.sqrt(chance + labelled + estimator.error**2))
+    return AccuracyEstimate(value=value, low=max(value - half, 0.0), high=min(value + half, 1.0))
+
+
+def _features(estimator: Estimator, observed: Observations) -> Floats:
+    """A column of ones, a normal score for each measure, the logit of the confidence, and a column for each class."""
+    columns = [MEASURES.index(measure) for measure in estimator.measures]
+    grid = np.linspace(0, 1, len(estimator.quantiles[0]))
+    scores = [
+        np.clip(ndtri(_ranks(observed.values[:, column], quantiles, grid)), -_LARGEST, _LARGEST)
+        for column, quantiles in zip(columns, np.array(estimator.quantiles), strict=True)
+    ]
+    confidence = np.clip(observed.values[:, MEASURES.index("probability")].astype(np.float64), 1e-4, 1 - 1e-4)
+    logit = np.log(confidence / (1 - confidence)) / 2
+    parts = [np.ones(len(observed)), logit, *scores]
+    if estimator.classes:
+        parts += list(np.eye(estimator.classes)[observed.classes].T)
+    return np.column_stack(parts)
+
+
+def _ranks(values: Floats, quantiles: Floats, grid: Floats) -> Floats:
+    """Mid-ranks between 0 and 1 in the distribution with these quantiles."""
+    low, high = np.interp(values, quantiles, grid), 1 - np.interp(-values, -quantiles[::-1], grid)
+    return np.clip((low + high) / 2, 0.0005, 0.9995)
+
+
+def _fit(estimator: Estimator, photos: Labelled, copies: Sequence[Labelled]) -> Floats:
+    """Weights of a ridge logistic regression, by Newton's method."""
+    features = np.concatenate([_features(estimator, each.observed) for each in (photos, *copies)])
+    right = np.concatenate([each.right for each in (photos, *copies)]).astype(np.float64)
+    number = len(photos.right)
+    importance = np.full(len(right), _CORRUPTED_WEIGHT * number / max(len(right) - number, 1))
+    importance[:number] = 1.0
+    penalty = np.full(features.shape[1], _RIDGE)
+    penalty[0] = 1e-6
+    weights = np.zeros(features.shape[1])
+    for _ in range(_ROUNDS):
+        chances = expit(features @ weights)
+        gradient = features.T @ (importance * (right - chances)) - penalty * weights
+        curvature = (features * (importance * chances * (1 - chances))[:, None]).T @ features + np.diag(penalty)
+        weights = weights + np.linalg.solve(curvature, gradient)
+    return weights

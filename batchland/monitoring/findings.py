@@ -1,0 +1,149 @@
+"""What a night's deviations from its reference mean, in words, and the images that show it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from batchland.images.signals import SIGNALS
+from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
+from batchland.monitoring.orientation import CHANGES
+from batchland.monitoring.reference import Reference
+from batchland.monitoring.rules import Found
+from batchland.monitoring.schema import Finding, FindingKind
+from batchland.monitoring.statistics import TAILS, Statistic
+from batchland.system.text import percent
+
+TITLES: Final = {
+    "top_bottom": "tone of the upper half less that of the lower",
+    "left_right": "tone of the left half less that of the right",
+    "centre_border": "tone of the centre less that of the border",
+    "sky": "blue less red of the upper half less that of the lower",
+    "aspect": "width by height (log2)",
+    "pixels": "number of pixels (log2)",
+    "bytes_per_pixel": "bytes per pixel (log2)",
+    "probability": "probability of the first choice",
+    "margin": "margin between the first two choices",
+    "entropy": "entropy of the answers",
+    "logsumexp": "logsumexp of the logits",
+    "top_logit": "largest logit",
+} | {signal.name: signal.name.replace("_", " ") for signal in SIGNALS}
+"""Of each measure, for people."""
+
+
+_PLAIN: Final = ("brightness", "contrast", "saturation", "sharpness", "noise", "pixels", "aspect", "probability")
+"""Measures that people know: named first."""
+
+
+def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:
+    """The findings of a night, one for each measure, class and change; and the largest strength.
+
+    What people understand comes first: changes, classes, then means of measures that they know, then the others.
+
+    labels: of the classes, by index.
+    """
+    scores = reference.pool.scores(night)
+    figures = reference.pool.figures(night, scores)
+    strengths = reference.strengths(reference.deviations(figures))
+    changes = reference.changes(night)
+    found: dict[tuple[str, str], Found] = {}
+    unusual = [index for index in np.argsort(-strengths) if strengths[index] > 1]
+    for index in sorted(unusual, key=lambda index: _rank(reference.pool.statistics[index])):
+        statistic = reference.pool.statistics[index]
+        key = ("class" if statistic.score == "class" else "measure", statistic.measure)
+        if key not in found:
+            found[key] = _finding(reference, night, scores, int(index), float(strengths[index]), labels)
+    if changes.max() > 1:
+        likeliest, rows = reference.likeliest_change(night)
+        change = list(CHANGES)[likeliest]
+        message = f"the pictures look as if they were changed: {change}"
+        finding = Finding(kind="change", what=change, message=message, strength=float(changes.max()))
+        found = {("change", change): (finding, rows)} | found
+    return list(found.values()), float(max(strengths.max(), changes.max()))
+
+
+def _rank(statistic: Statistic) -> int:
+    """Statistics of a lower rank are easier to understand."""
+    if statistic.score == "class":
+        return 0
+    if (statistic.score, statistic.kind) == ("value", "mean"):
+        return 1 if statistic.measure in _PLAIN else 2
+    return {"value": 3, "rest": 4, "distance": 5}[statistic.score]
+
+
+def usual_values(reference: Reference, night: Observations) -> dict[str, str]:
+    """How each measure is tonight and how it is on the nights of the reference, for people."""
+    before = np.array([np.nanmean(each.values, axis=0) for each in reference.observed])
+    now = np.nanmean(night.values, axis=0)
+    return {
+        measure: f"mean {_number(now[column])}, usually {_range(before[:, column])}"
+        for column, measure in enumerate(MEASURES)
+        if measure in reference.pool.measures
+    }
+
+
+def _finding(
+    reference: Reference, night: Observations, scores: Floats, index: int, strength: float, labels: Sequence[str]
+) -> Found:
+    statistic = reference.pool.statistics[index]
+    if statistic.score == "class":
+        return _of_classes(reference, night, statistic, strength, labels)
+    column = index % scores.shape[1]
+    own = scores[:, column]
+    change = float(reference.pool.figures(night, scores).values[index] - reference.usual[index])
+    order = _order(statistic.kind, own, change)
+    message = _message(reference, night, statistic, own, column)
+    kind: FindingKind = "answers" if statistic.measure in ANSWER else "pictures"
+    return Finding(kind=kind, what=statistic.measure, message=message, strength=strength), order
+
+
+def _message(reference: Reference, night: Observations, statistic: Statistic, own: Floats, column: int) -> str:
+    if statistic.score == "distance":
+        share = float((own > reference.pool.edges[1][0][column]).mean())
+        return f"{percent(share)} of the pictures are unlike the reference in all figures together, usually 2%"
+    title = TITLES[statistic.measure]
+    text = f"{title}: {usual_values(reference, night)[statistic.measure]}"
+    if statistic.score == "rest":
+        text += ", and unusual for pictures that are otherwise like these"
+    if "low" in statistic.kind or "high" in statistic.kind:
+        side, tail = int("high" in statistic.kind), int("very" in statistic.kind)
+        edge = reference.pool.edges[side][tail][column]
+        share = float(((own > edge) if side else (own < edge)).mean())
+        level = "high" if side else "low"
+        text += f"; {percent(share)} of the pictures are very {level}, usually {percent(TAILS[tail])}"
+    return text
+
+
+def _of_classes(
+    reference: Reference, night: Observations, statistic: Statistic, strength: float, labels: Sequence[str]
+) -> Found:
+    counts = np.bincount(night.classes, minlength=len(labels)) / len(night)
+    before = np.array([np.bincount(each.classes, minlength=len(labels)) / len(each) for each in reference.observed])
+    if statistic.measure:
+        chosen = int(statistic.measure)
+    elif statistic.kind == "top":
+        chosen = int(counts.argmax())
+    else:
+        chosen = int(np.abs(counts - before.mean(axis=0)).argmax())
+    usual = f"{percent(float(before[:, chosen].min()))} to {percent(float(before[:, chosen].max()))}"
+    message = f"{percent(float(counts[chosen]))} of the images are {labels[chosen]!r}, usually {usual}"
+    finding = Finding(kind="classes", what=labels[chosen], message=message, strength=strength)
+    return finding, np.flatnonzero(night.classes == chosen)
+
+
+def _order(kind: str, scores: Floats, change: float) -> npt.NDArray[np.intp]:
+    """Images that show a deviation, the clearest first."""
+    if kind == "spread":
+        return np.argsort(-np.abs(scores - np.median(scores)) * np.sign(change), kind="stable")
+    lower = "low" in kind or (kind == "mean" and change < 0)
+    return np.argsort(scores if lower else -scores, kind="stable")
+
+
+def _range(values: Floats) -> str:
+    low, high = _number(values.min()), _number(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"

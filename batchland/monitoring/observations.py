@@ -1,0 +1,136 @@
+"""What the monitor reads of each image of a night: figures about the picture, its file and the model's answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.images.signals import SIGNALS, THUMBNAIL_SIDE
+from batchland.predictions.reader import StoredPredictions
+
+Floats = npt.NDArray[np.floating[Any]]
+
+PICTURE: Final = tuple(signal.name for signal in SIGNALS if signal.dtype == "float32")
+"""Columns of the predictions that are figures about the picture."""
+ANSWER: Final = ("probability", "margin", "entropy", "logsumexp", "top_logit")
+"""Columns of the predictions that are figures about the model's answer."""
+_LAYOUT: Final = ("top_bottom", "left_right", "centre_border", "sky")
+_FILE: Final = ("aspect", "pixels", "bytes_per_pixel")
+MEASURES: Final = (*PICTURE, *_LAYOUT, *_FILE, *ANSWER)
+"""The columns of `Observations.values`.
+
+Layout, from the thumbnail, 0 to 1: tone of the upper half less the lower, of the left half less the right, of the
+centre less the border, and blue less red of the upper half less the lower. File: base 2 logarithms of width by height,
+of their product, and of bytes per pixel.
+"""
+_SIZE: Final = ("file_size", "width", "height")
+_OTHER: Final = ("image", "class_index", "difference_hash", "thumbnail")
+COLUMNS: Final = (*_OTHER, *_SIZE, *PICTURE, *ANSWER)
+"""Columns of the predictions that `observe` reads."""
+MOST_IMAGES: Final = 5000
+"""Images of a night that the monitor reads, evenly chosen; further ones would not make it surer."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """The scored images of a night, or some of them. Row i of every array is the same image."""
+
+    values: Floats
+    """float32 [n, MEASURES]; NaN where a figure is missing."""
+    classes: npt.NDArray[np.int32]
+    """Index of the first choice, [n]."""
+    hashes: npt.NDArray[np.uint64]
+    """Difference hash of the picture, [n]; 0 where there is none."""
+    thumbnails: npt.NDArray[np.uint8]
+    """[n, 4, 4, 3]; zeros where there is none."""
+    names: npt.NDArray[np.str_]
+    """Of the images, [n]."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def take(self, rows: npt.NDArray[Any]) -> Self:
+        """Some of the images, by index or mask."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Observations"]) -> Self:
+        """The images of all parts, in order."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+NOTHING: Final = Observations(
+    np.zeros((0, len(MEASURES)), np.float32),
+    np.zeros(0, np.int32),
+    np.zeros(0, np.uint64),
+    np.zeros((0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8),
+    np.zeros(0, np.str_),
+)
+"""No image at all."""
+
+
+def read_night(stored: StoredPredictions) -> pa.Table | None:
+    """COLUMNS of at most MOST_IMAGES scored images of a partition; None if an earlier version wrote it.
+
+    Raises UsageError if the partition is damaged, InputError if it cannot be reached.
+    """
+    tables = []
+    for part in stored.parts():
+        if not set(COLUMNS) <= set(stored.schema(part).names):
+            return None
+        table = stored.table(part, [*COLUMNS, "status"])
+        tables.append(table.filter(pc.equal(table["status"], "ok")).drop_columns(["status"]))
+    rows = pa.concat_tables(tables).combine_chunks()
+    if len(rows) <= MOST_IMAGES:
+        return rows
+    return rows.take(pa.array(np.linspace(0, len(rows) - 1, MOST_IMAGES).astype(np.int64)))
+
+
+def observe(rows: pa.Table) -> Observations:
+    """The images of a table with COLUMNS."""
+    cells = rows["thumbnail"].combine_chunks()
+    missing = np.zeros(len(rows), bool) if not cells.null_count else cells.is_null().to_numpy(zero_copy_only=False)
+    side = THUMBNAIL_SIDE
+    joined = b"".join(value or bytes(side * side * 3) for value in cells.to_pylist())
+    thumbnails = np.frombuffer(joined, np.uint8).reshape(-1, side, side, 3)
+    figures = [_floats(rows, name) for name in (*PICTURE, *ANSWER)]
+    layout = np.where(missing[:, None], np.nan, _layout(thumbnails))
+    size, width, height = (_floats(rows, name) for name in _SIZE)
+    with np.errstate(divide="ignore"):
+        file = np.log2([width / height, width * height, size / (width * height)])
+    values = np.column_stack([*figures[: len(PICTURE)], layout, *file, *figures[len(PICTURE) :]])
+    return Observations(
+        values.astype(np.float32),
+        rows["class_index"].to_numpy().astype(np.int32),
+        pc.fill_null(rows["difference_hash"], 0).to_numpy().astype(np.uint64),
+        thumbnails,
+        np.array(rows["image"].to_pylist(), np.str_),
+    )
+
+
+def _floats(rows: pa.Table, name: str) -> Floats:
+    column: Floats = rows[name].to_numpy().astype(np.float64)  # null becomes NaN
+    return column
+
+
+def _layout(thumbnails: npt.NDArray[np.uint8]) -> Floats:
+    wide = thumbnails.astype(np.float32) / 255
+    tones = wide.mean(axis=3)
+    half = THUMBNAIL_SIDE // 2
+    cold = wide[..., 2] - wide[..., 0]
+    inner = tones[:, 1:-1, 1:-1]
+    border = (tones.sum(axis=(1, 2)) - inner.sum(axis=(1, 2))) / (
+        THUMBNAIL_SIDE**2 - inner[0].size if len(inner) else 1
+    )
+    return np.column_stack(
+        [
+            tones[:, :half].mean(axis=(1, 2)) - tones[:, half:].mean(axis=(1, 2)),
+            tones[:, :, :half].mean(axis=(1, 2)) - tones[:, :, half:].mean(axis=(1, 2)),
+            inner.mean(axis=(1, 2)) - border,
+            cold[:, :half].mean(axis=(1, 2)) - cold[:, half:].mean(axis=(1, 2)),
+        ]
+    )

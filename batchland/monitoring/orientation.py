@@ -1,0 +1,116 @@
+"""Turned pictures and swapped colour channels: a test of their own, because other figures hardly see them.
+
+The thumbnails of the reference can be turned and recoloured exactly. For each such change a linear discriminant
+learns to tell the thumbnails as they are from the changed ones. Its score is low for changed pictures, so a night
+with many of them has a low mean, even if single pictures are told apart badly.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from batchland.monitoring.observations import MEASURES, Floats, Observations
+
+Thumbnails = npt.NDArray[np.uint8]
+CHANGES: Final[dict[str, Callable[[Thumbnails], Thumbnails]]] = {
+    "upside down": lambda cells: cells[:, ::-1, ::-1],
+    "flipped top to bottom": lambda cells: cells[:, ::-1],
+    "a quarter turn left": lambda cells: np.rot90(cells, 1, (1, 2)),
+    "a quarter turn right": lambda cells: np.rot90(cells, -1, (1, 2)),
+    "red and blue swapped": lambda cells: cells[..., ::-1],
+    "red and green swapped": lambda cells: cells[..., [1, 0, 2]],
+    "green and blue swapped": lambda cells: cells[..., [0, 2, 1]],
+    "channels rotated": lambda cells: cells[..., [1, 2, 0]],
+}
+"""What may have happened to all pictures of a night, as a change of thumbnails [n, 4, 4, 3]."""
+FOLDS: Final = 2
+_MOST: Final = 6000
+"""Thumbnails of the reference that a discriminant learns from."""
+_RIDGE: Final = 0.05
+_ACROSS: Final = [MEASURES.index(name) for name in ("gradient_x", "column_bands")]
+_DOWN: Final = [MEASURES.index(name) for name in ("gradient_y", "row_bands")]
+"""A quarter turn exchanges these two."""
+_RATIO_WEIGHT: Final = 0.5
+"""Scale of their logarithms beside the features of thumbnails, which are about as large."""
+_LARGEST: Final = 3.0
+"""Largest score of an image, in deviations of the reference's."""
+
+
+_INVERSE: Final = {
+    "a quarter turn left": "a quarter turn right",
+    "a quarter turn right": "a quarter turn left",
+}
+"""The other changes but one undo themselves."""
+
+
+def undone(night: Observations, change: str) -> Observations:
+    """The night as it would look without a change."""
+    values = night.values
+    if "quarter" in change:
+        values = values.copy()
+        values[:, _ACROSS], values[:, _DOWN] = night.values[:, _DOWN], night.values[:, _ACROSS]
+    inverse = CHANGES[_INVERSE.get(change, change)]
+    cells = night.thumbnails[..., [2, 0, 1]] if change == "channels rotated" else inverse(night.thumbnails)
+    return replace(night, values=values, thumbnails=cells)
+
+
+class Discriminants:
+    """How much the images of a night look as those of the reference do, rather than changed."""
+
+    def __init__(self, nights: Sequence[Observations]) -> None:
+        """nights: of the reference, at least FOLDS."""
+        changes = [_differences(night) for night in nights]
+        self._weights: list[Floats] = []
+        for fold in range(FOLDS):
+            learned = np.concatenate([night for index, night in enumerate(changes) if index % FOLDS != fold], axis=1)
+            self._weights.append(_weights(learned[:, :: learned.shape[1] // _MOST + 1]))
+        raw = [self._fold(night, index % FOLDS) for index, night in enumerate(changes)]
+        joined = np.concatenate(raw)
+        self._mean, self._deviation = joined.mean(axis=0), joined.std(axis=0) + 1e-9
+        self.nights = [self._scaled(scores) for scores in raw]
+        """Scores of the reference's nights, by discriminants that did not learn from them: [n, CHANGES] each."""
+
+    def scores(self, night: Observations) -> Floats:
+        """Of another night: [n, CHANGES], mean 0 and deviation 1 over the reference; low for changed pictures."""
+        changes = _differences(night)
+        return self._scaled(np.mean([self._fold(changes, fold) for fold in range(FOLDS)], axis=0))
+
+    def _fold(self, changes: Floats, fold: int) -> Floats:
+        scores: Floats = np.einsum("cnf,cf->nc", changes, self._weights[fold])
+        return scores
+
+    def _scaled(self, scores: Floats) -> Floats:
+        scaled: Floats = np.clip((scores - self._mean) / self._deviation, -_LARGEST, _LARGEST)
+        return scaled
+
+
+def _weights(differences: Floats) -> Floats:
+    """Fisher's discriminants: means over covariances of paired differences. Returns [CHANGES, features]."""
+    weights = []
+    for difference in differences:
+        covariance = np.cov(difference, rowvar=False)
+        ridge = _RIDGE * np.trace(covariance) / len(covariance) + 1e-9
+        weights.append(np.linalg.solve(covariance + ridge * np.eye(len(covariance)), difference.mean(axis=0)))
+    return np.array(weights)
+
+
+def _differences(night: Observations) -> Floats:
+    """Features of the pictures as they are less those of the changed ones: [CHANGES, n, features]."""
+    own = _features(night.thumbnails)
+    ratios = np.log((night.values[:, _ACROSS] + 0.1) / (night.values[:, _DOWN] + 0.1)) * _RATIO_WEIGHT
+    found = []
+    for name, change in CHANGES.items():
+        turned = 2 * ratios if "quarter" in name else np.zeros_like(ratios)
+        found.append(np.concatenate([own - _features(change(night.thumbnails)), turned], axis=1))
+    differences: Floats = np.nan_to_num(np.array(found))
+    return differences
+
+
+def _features(thumbnails: Thumbnails) -> Floats:
+    """Channels of the cells, their squares and products: [n, 144]."""
+    values = thumbnails.astype(np.float64) / 255 - 0.5
+    products = values * values[..., [1, 2, 0]]
+    return np.concatenate([values, 2 * values**2, 2 * products], axis=3).reshape(len(values), -1)

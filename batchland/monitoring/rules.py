@@ -1,0 +1,140 @@
+"""Exact rules: faults that are seen without a reference, by counting. They hold from the first night on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from batchland.monitoring.near_copies import copies_of, copies_within
+from batchland.monitoring.observations import MEASURES, Observations
+from batchland.monitoring.schema import Finding, FindingKind
+from batchland.system.text import images, percent
+
+LEAST_IMAGES: Final = 5
+"""Fewer images break no rule about shares."""
+LEAST_SHARE: Final = 0.1
+"""Nor does a smaller share."""
+TIMES_USUAL: Final = 3.0
+"""Nor one that is less than this multiple of the largest of earlier nights."""
+COPIED_NIGHTS: Final = 7
+"""Copies are looked for in this many earlier nights."""
+_MOST_HASHES: Final = 1000
+"""Images of an earlier night that are compared with each other."""
+_VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
+"""A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
+_VOLUME_DEVIATIONS: Final = 4.5
+"""And by this many deviations of the logarithm, and of a number that varies by chance."""
+_BLANK_CONTRAST: Final = 0.01
+_CONTRAST: Final = MEASURES.index("contrast")
+
+Rows = npt.NDArray[Any]
+_NO_ROWS: Final = np.zeros(0, np.intp)
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night that is judged, or an earlier good one."""
+
+    date: date
+    observed: Observations
+    """Its scored images, or some of them."""
+    listed: int
+    """Images, with those that failed."""
+    failed: int
+
+
+Found = tuple[Finding, Rows]
+"""A finding, and the rows of the images that show it."""
+
+
+def check_rules(
+    night: Night, earlier: Sequence[Night], usual: float | None = None, *, new_images: bool = True
+) -> Iterator[Found]:
+    """What is wrong with a night by exact rules.
+
+    earlier: good nights of the job, oldest first. usual: number of images of such a night; the default is the median.
+    new_images: whether a night has other images than the nights before.
+    """
+    yield from _volume(night, earlier, usual)
+    seen = night.observed
+    before = [each.observed for each in earlier if len(each.observed)]
+
+    def failed() -> list[float]:
+        return [each.failed / each.listed for each in earlier if each.listed]
+
+    yield from _share("failed", "could not be read or scored", night.failed, night.listed, failed, _NO_ROWS)
+
+    def blank() -> list[float]:
+        return [float(_blank(each).mean()) for each in before]
+
+    rows = np.flatnonzero(_blank(seen))
+    yield from _share("blank", "have one colour and nothing in it", len(rows), len(seen), blank, rows)
+
+    def twins() -> list[float]:
+        return [float(copies_within(_some(each.hashes)).mean()) for each in before]
+
+    rows = np.flatnonzero(copies_within(seen.hashes))
+    yield from _share("copies", "are copies of others of this night", len(rows), len(seen), twins, rows)
+    if new_images:
+        yield from _earlier_copies(seen, earlier[-COPIED_NIGHTS:])
+
+
+def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Found]:
+    if not recent:
+        return
+    copied = [copies_of(seen.hashes, night.observed.hashes) for night in recent]
+    rows = np.flatnonzero(np.any(copied, axis=0))
+    most = recent[int(np.argmax([each.sum() for each in copied]))].date
+
+    def usual() -> list[float]:
+        return [
+            float(copies_of(_some(night.observed.hashes), before.observed.hashes).mean())
+            for before, night in pairwise(recent)
+            if len(night.observed)
+        ]
+
+    yield from _share(
+        "earlier_copies", f"are copies of earlier ones, most of {most}", len(rows), len(seen), usual, rows
+    )
+
+
+def _share(
+    kind: FindingKind, text: str, count: int, total: int, usual: Callable[[], list[float]], rows: Rows
+) -> Iterator[Found]:
+    if total < LEAST_IMAGES or count < LEAST_IMAGES or count < LEAST_SHARE * total:
+        return
+    most = max(usual(), default=0.0)
+    limit = max(LEAST_SHARE, TIMES_USUAL * most)
+    if count / total >= limit:
+        before = f"usually at most {percent(most)}" if most else "usually none"
+        message = f"{count} of {images(total)} {text} ({before})"
+        yield Finding(kind=kind, what=kind, message=message, strength=count / total / limit), rows
+
+
+def _volume(night: Night, earlier: Sequence[Night], usual: float | None) -> Iterator[Found]:
+    counts = np.array([each.listed for each in earlier if each.listed], float)
+    if not len(counts) or not night.listed:
+        return
+    usual = usual or float(np.median(counts))
+    factor = next(factor for nights, factor in _VOLUME_FACTORS if len(counts) >= nights)
+    if len(counts) >= LEAST_IMAGES:
+        middle = np.log(counts) - np.log(np.median(counts))
+        factor = max(factor, float(np.exp(_VOLUME_DEVIATIONS * 1.4826 * np.median(np.abs(middle)))))
+    ratio = max(night.listed / usual, usual / night.listed)
+    if ratio > factor and abs(night.listed - usual) > _VOLUME_DEVIATIONS * np.sqrt(usual):
+        message = f"{images(night.listed)}, usually {usual:,.0f}"
+        strength = float(np.log(ratio) / np.log(factor))
+        yield Finding(kind="volume", what="volume", message=message, strength=strength), _NO_ROWS
+
+
+def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
+    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < _BLANK_CONTRAST
+    return blank
+
+
+def _some(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return hashes[:: len(hashes) // _MOST_HASHES + 1]

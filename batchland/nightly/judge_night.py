@@ -1,0 +1,145 @@
+"""Judge a night against the good nights of the job, and keep what later nights need to be judged against it.
+
+`runs/NAME/DATE/monitor/MODEL.parquet` holds the figures of the night's images, because predictions may be deleted.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Final
+
+import pyarrow.parquet as pq
+
+from batchland.monitoring.estimate import estimator_path, read_estimator
+from batchland.monitoring.observations import COLUMNS, NOTHING, observe, read_night
+from batchland.monitoring.rules import Night
+from batchland.monitoring.schema import Estimator, NightVerdict
+from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
+from batchland.nightly.contract import usual_number
+from batchland.nightly.job import Job
+from batchland.nightly.job_fields import amount_of
+from batchland.nightly.run_record import ModelRun, RunRecord
+from batchland.predictions.reader import StoredPredictions
+from batchland.system.files import write_file
+from batchland.system.text import percent
+
+_log = logging.getLogger("batchland")
+FOLDER: Final = "monitor"
+"""In the folder of a night's record."""
+RECENT_NIGHTS: Final = 28
+"""Good nights whose numbers of images and copies count."""
+
+
+def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequence[RunRecord]) -> NightVerdict:
+    """The verdict on a model's complete partition, whose figures are kept beside the record.
+
+    name: of the model in the job. records: of the job's nights. Raises UsageError if the partition is damaged, and
+    OutputError.
+    """
+    assert model.counts
+    stored = StoredPredictions(job.partition(name, night))
+    rows = read_night(stored)
+    if rows is None:
+        note = "the predictions were written by an earlier version, without figures of the images"
+        return NightVerdict(verdict="not_judged", judged_by="rules", images=0, notes=(note,))
+    write_file(_kept(job, night, name), lambda file: pq.write_table(rows, file, compression="zstd"))
+    present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
+    good = [record for record in records if record.date < night and _enters(record, name)]
+    start = _start(records)
+    reference, same_model = _reference(job, name, model, good, start)
+    recent = good[-RECENT_NIGHTS:]
+    runs = [(record.date, _run(record, name)) for record in records if start <= record.date < night]
+    before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
+    return judge(
+        present,
+        [_night(job, record, name) for record in reference],
+        [_night(job, record, name) for record in recent],
+        [each.label for each in stored.info().classes],
+        usual=usual_number(night, recent),
+        before=before[-1] if before else None,
+        same_model=same_model,
+        new_images=job.mode == "new" or job.images_of(night) != job.images_of(night - timedelta(days=1)),
+        estimator=_estimator(job.model_file(name), model),
+    )
+
+
+def explain(models: Iterable[ModelRun]) -> str:
+    """What is suspicious in a night, in one sentence; empty if nothing is."""
+    texts = []
+    several = len(list(models)) > 1
+    for model in models:
+        verdict = model.monitor
+        if verdict is None or verdict.verdict != "suspicious":
+            continue
+        since = f"since {verdict.since}: " if verdict.since else ""
+        findings = "; ".join(finding.message for finding in verdict.findings[:3])
+        more = f" (and {len(verdict.findings) - 3} more)" if len(verdict.findings) > 3 else ""
+        texts.append(f"{f'{model.name}: ' if several else ''}{since}{findings}{more}")
+    return "; ".join(texts)
+
+
+def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
+    """What is wrong if a night's estimated accuracy is below a percentage; None if it is not, or not estimable."""
+    estimate = model.monitor.accuracy if model.monitor else None
+    if limit is None or estimate is None or estimate.value is None or estimate.value >= amount_of(limit, 1):
+        return None
+    interval = (
+        f"{percent(estimate.low)} to {percent(estimate.high)}" if estimate.low and estimate.high else "no interval"
+    )
+    return f"estimated accuracy {percent(estimate.value)} ({interval}) is below min_accuracy {limit}"
+
+
+def _kept(job: Job, night: date, name: str) -> Path:
+    return job.folder / str(night) / FOLDER / f"{name}.parquet"
+
+
+def _run(record: RunRecord, name: str) -> ModelRun | None:
+    return next((model for model in record.models if model.name == name and model.counts), None)
+
+
+def _enters(record: RunRecord, name: str) -> bool:
+    """Whether a night may be in the reference: it is good, and was judged so."""
+    run = _run(record, name)
+    if run is None or run.monitor is None or not record.good:
+        return False
+    return run.monitor.verdict == "ok" or (run.monitor.verdict == "suspicious" and record.accepted is not None)
+
+
+def _start(records: Sequence[RunRecord]) -> date:
+    """The first night of the last accepted change, with which the reference begins."""
+    changes = [record.accepted.since for record in records if record.accepted and not record.accepted.once]
+    return max(changes, default=date.min)
+
+
+def _reference(
+    job: Job, name: str, model: ModelRun, good: Sequence[RunRecord], start: date
+) -> tuple[list[RunRecord], bool]:
+    """The nights to compare with, oldest first, and whether the same model scored them."""
+    first, last = job.monitor.reference or (start, date.max)
+    chosen = [record for record in good if first <= record.date <= last]
+    own = [record for record in chosen if _sha256(_run(record, name)) == _sha256(model)]
+    if len(own) >= LEAST_NIGHTS or len(own) == len(chosen):
+        return own[:MOST_NIGHTS], True
+    return chosen[-MOST_NIGHTS:], False
+
+
+def _estimator(path: Path, model: ModelRun) -> Estimator | None:
+    estimator = read_estimator(path)
+    if estimator and estimator.model_sha256 != _sha256(model):
+        _log.warning("%s: is of another model; the accuracy is not estimated", estimator_path(path))
+        return None
+    return estimator
+
+
+def _sha256(model: ModelRun | None) -> str | None:
+    return model.model.sha256 if model and model.model else None
+
+
+def _night(job: Job, record: RunRecord, name: str) -> Night:
+    run = _run(record, name)
+    assert run is not None
+    assert run.counts is not None
+    path = _kept(job, record.date, name)
+    rows = pq.read_table(path, columns=list(COLUMNS)) if path.exists() else None
+    return Night(record.date, observe(rows) if rows is not None else NOTHING, run.counts.listed, run.counts.failed)

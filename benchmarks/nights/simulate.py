@@ -1,0 +1,209 @@
+"""Years of clean nights, and nights with each fault, judged as `batchland run` judges them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from batchland.monitoring.drift_sums import cumulate, drifts
+from batchland.monitoring.observations import Floats, Observations
+from batchland.monitoring.reference import Reference
+from batchland.monitoring.rules import Night, check_rules
+from batchland.monitoring.schema import DriftSum
+from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, SURE_NIGHTS
+from benchmarks.nights.generator import Habits, Random, World, clean_nights
+
+_REFITS: Final = (5, 7, 10, 14, 20, 28, 40, 60)
+"""Sizes at which a growing reference is fitted again; a real one is fitted every night."""
+_FIRST: Final = date(2026, 1, 1)
+_RECENT: Final = 28
+SHARES: Final = (1.0, 0.5, 0.2)
+"""Of a night that a fault spoils."""
+GROSS: Final = (
+    "black",
+    "white",
+    "grey card",
+    "thumbnails",
+    "stripes",
+    "posterised",
+    "one picture many times",
+    "yesterday again",
+    "other subject",
+    "interlaced",
+    "letterbox",
+    "screenshots",
+    "mosaic",
+    "quality 5",
+    "half broken",
+    "edges only",
+)
+"""Faults that have to be found in a fifth of a night."""
+ALL_NIGHT: Final = ("volume 1%", "volume 300%", "volume 20%", "one class", "two classes missing", "yesterday again",
+                    "renamed copies", "encoded again", "one picture many times")  # fmt: skip
+"""Faults of a delivery as a whole."""
+
+Rows = npt.NDArray[np.intp]
+
+
+class Monitor:
+    """A job's monitor, for nights drawn from one world of scored pictures, whose scores are computed once."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.reference: Reference | None = None
+        self._scores: Floats = np.zeros((0, 0))
+        self._good: list[Observations] = []
+        self._recent: list[Night] = []
+        self._sums: dict[str, DriftSum] = {}
+        self._day = _FIRST
+
+    def learn(self, images: Observations) -> None:
+        """Add a good night."""
+        self._recent = [*self._recent, self._night(images)][-_RECENT:]
+        self._day += timedelta(days=1)
+        if len(self._good) < MOST_NIGHTS:
+            self._good.append(images)
+            if len(self._good) in _REFITS:
+                self.fit()
+
+    def fit(self) -> None:
+        """Make a reference of the good nights."""
+        self.reference = Reference(self._good)
+        self._scores = self.reference.pool.scores(self.world.images)
+
+    def judge(self, images: Observations, rows: Rows, others: Observations | None = None) -> str | None:
+        """The strongest finding of a night; None if there is none.
+
+        images: all of it. rows: the first ones of it, as rows of the world. others: the rest of it.
+        """
+        found = [(finding.strength, finding.what) for finding, _ in check_rules(self._night(images), self._recent)]
+        if self.reference is None:
+            return max(found)[1] if found else None
+        pool = self.reference.pool
+        scores = self._scores[rows]
+        if others is not None:
+            scores = np.concatenate([scores, pool.scores(others)])
+        deviations = self.reference.deviations(pool.figures(images, scores))
+        strengths = self.reference.strengths(deviations)
+        best = int(strengths.argmax())
+        found.append((float(strengths[best]), " ".join(pool.statistics[best])))
+        changes = self.reference.changes(images)
+        found.append((float(changes.max()), "change"))
+        strength, what = max(found)
+        if strength > 1:
+            return what
+        if self.reference.nights >= SURE_NIGHTS:
+            means = {statistic.measure: float(z) for statistic, z in zip(pool.statistics, deviations, strict=True)
+                     if (statistic.score, statistic.kind) == ("value", "mean")}  # fmt: skip
+            self._sums = cumulate(self._sums, means, self._day)
+            drifting = [finding.what for finding in drifts(self._sums, dict.fromkeys(means, ""))]
+            if drifting:
+                self._sums = {}  # a person accepts it
+                return f"drift {drifting[0]}"
+        return None
+
+    def _night(self, images: Observations) -> Night:
+        return Night(self._day, images, len(images), 0)
+
+
+class Year(NamedTuple):
+    """A year of clean nights."""
+
+    alarms: Counter[str]
+    """By what was found."""
+    nights: int
+
+
+def clean_year(world: World, habits: Habits, images: int, seed: Sequence[int]) -> Year:
+    """365 judged clean nights after the first LEAST_NIGHTS; those without an alarm join the reference."""
+    rng = np.random.default_rng(list(seed))
+    monitor = Monitor(world)
+    alarms: Counter[str] = Counter()
+    for night, (rows, drawn) in enumerate(_nights(world, habits, images, rng)):
+        found = monitor.judge(drawn, rows) if night >= LEAST_NIGHTS else None
+        if found:
+            alarms[found] += 1
+        else:
+            monitor.learn(drawn)
+        if night == LEAST_NIGHTS + 364:
+            break
+    return Year(alarms, 365)
+
+
+def spoiled_nights(
+    world: World, faults: dict[str, Observations], habits: Habits, images: int, nights: int, seed: Sequence[int]
+) -> dict[tuple[str, float], str | None]:
+    """What a monitor with `nights` good nights finds in a night with each fault: by fault and spoiled share."""
+    rng = np.random.default_rng(list(seed))
+    monitor = Monitor(world)
+    source = _nights(world, habits, images, rng)
+    for _ in range(nights):
+        yesterday = next(source)
+        monitor.learn(yesterday[1])
+    monitor.fit()
+    found: dict[tuple[str, float], str | None] = {}
+    for fault, pictures in faults.items():
+        rows, drawn = next(source)
+        for share in SHARES:
+            count = max(round(len(rows) * share), 1)
+            spoiled = _fresh(pictures.take(rng.integers(0, len(pictures), count)), rng)
+            if fault in _FLAT:
+                spoiled = replace(spoiled, hashes=np.zeros(count, np.uint64))
+            night = Observations.joined([drawn.take(np.arange(count, len(rows))), spoiled])
+            found[fault, share] = monitor.judge(night, rows[count:], spoiled)
+    for fault in ALL_NIGHT:
+        for share in SHARES:
+            rows, drawn = next(source)
+            night_rows, night = _all_night(fault, share, world, rows, drawn, yesterday, rng)
+            found[fault, share] = monitor.judge(night, night_rows)
+    return found
+
+
+_FLAT: Final = ("black", "white", "grey card")
+"""Faults whose pictures all have the same hash."""
+
+
+def _nights(world: World, habits: Habits, images: int, rng: Random) -> Iterator[tuple[Rows, Observations]]:
+    for rows in clean_nights(world, habits, images, rng):
+        yield rows, _fresh(world.images.take(rows), rng)
+
+
+def _fresh(images: Observations, rng: Random) -> Observations:
+    """The same pictures as if they were new ones: the photos are few, a job's are not."""
+    return replace(images, hashes=rng.integers(0, 2**64, len(images), np.uint64))
+
+
+def _all_night(
+    fault: str,
+    share: float,
+    world: World,
+    rows: Rows,
+    drawn: Observations,
+    yesterday: tuple[Rows, Observations],
+    rng: Random,
+) -> tuple[Rows, Observations]:
+    count = max(round(len(rows) * share), 1)
+    if fault.startswith("volume"):
+        number = max(round(len(rows) * float(fault.split()[1].rstrip("%")) / 100), 1)
+        chosen = rng.integers(0, len(rows), number)
+        return rows[chosen], _fresh(drawn.take(chosen), rng)
+    if fault in ("one class", "two classes missing"):
+        labels = world.label[rows]
+        order = rng.permutation(int(world.label.max()) + 1)
+        wanted = np.isin(world.label, order[:1] if fault == "one class" else order[2:]) & (world.kind == 0)
+        moved = np.concatenate([rows[count:], rng.choice(np.flatnonzero(wanted), count)]) if len(labels) else rows
+        return moved, _fresh(world.images.take(moved), rng)
+    if fault == "one picture many times":
+        moved = np.concatenate([rows[count:], np.repeat(rows[:1], count)])
+        hashes = np.concatenate([drawn.hashes[count:], np.repeat(drawn.hashes[:1], count)])
+    else:
+        old = np.resize(np.arange(len(yesterday[0])), count)
+        moved = np.concatenate([rows[count:], yesterday[0][old]])
+        hashes = np.concatenate([drawn.hashes[count:], yesterday[1].hashes[old]])
+        if fault == "encoded again":  # one bit of 64 differs
+            hashes[-count:] ^= np.uint64(1) << rng.integers(0, 64, count, np.uint64)
+    return moved, replace(world.images.take(moved), hashes=hashes)

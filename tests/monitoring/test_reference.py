@@ -1,0 +1,105 @@
+"""A night against the nights of a reference."""
+
+import numpy as np
+import pytest
+from observed import observed
+from scipy.stats import norm, rankdata
+
+from batchland.monitoring.findings import describe
+from batchland.monitoring.observations import MEASURES, Observations
+from batchland.monitoring.orientation import CHANGES
+from batchland.monitoring.reference import Reference
+from batchland.monitoring.statistics import Pool, Statistic
+
+LABELS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference([observed(np.random.default_rng(seed)) for seed in range(14)])
+
+
+def strongest(reference: Reference, night: Observations) -> float:
+    return describe(reference, night, LABELS)[1]
+
+
+def test_normal_scores_are_those_of_mid_ranks() -> None:
+    """The usual definition, with scipy's ranks."""
+    images = observed(np.random.default_rng(0))
+    images.values[:50, 0] = 1.0  # ties
+    expected = norm.ppf((rankdata(images.values[:, 0]) - 0.5) / len(images))
+    assert Pool(images).scores(images)[:, 0] == pytest.approx(np.clip(expected, -3, 3))
+
+
+def test_rest_is_what_the_other_measures_do_not_explain() -> None:
+    """Up to scale, the residual of a least-squares regression on all other measures."""
+    pool = Pool(images := observed(np.random.default_rng(0), 2000))
+    scores = pool.scores(images)
+    normal, rest = scores[:, : len(MEASURES)], scores[:, len(MEASURES) : -1]
+    others = np.column_stack([np.delete(normal, 3, axis=1), np.ones(len(images))])
+    residual = normal[:, 3] - others @ np.linalg.lstsq(others, normal[:, 3], rcond=None)[0]
+    assert np.corrcoef(residual, rest[:, 3])[0, 1] > 0.999
+
+
+def test_clean_nights_stay_below_their_limits(reference: Reference) -> None:
+    strengths = [strongest(reference, observed(np.random.default_rng(seed))) for seed in range(100, 160)]
+    assert max(strengths) < 0.9
+
+
+@pytest.mark.parametrize(("share", "shift"), [(1.0, 3.0), (0.5, 4.0), (0.2, 6.0)])
+def test_shift_of_some_images_is_found_and_named(reference: Reference, share: float, shift: float) -> None:
+    night = observed(np.random.default_rng(100), shift={"sharpness": -shift}, share=share)
+    found, strength = describe(reference, night, LABELS)
+    assert strength > 1
+    finding, rows = next(each for each in found if each[0].what == "sharpness")
+    assert finding.kind == "pictures"
+    assert finding.message.startswith("sharpness: mean ")
+    assert set(rows[:6]) <= set(range(round(100 * share)))
+
+
+def test_two_measures_that_no_longer_fit_are_found(reference: Reference) -> None:
+    """Their means stay, but they are exchanged between images."""
+    night = observed(np.random.default_rng(100))
+    values = night.values.copy()
+    values[:, MEASURES.index("noise")] = np.random.default_rng(1).permutation(values[:, MEASURES.index("noise")] * 2.5)
+    spoiled = Observations(values, night.classes, night.hashes, night.thumbnails, night.names)
+    assert strongest(reference, spoiled) > 1
+
+
+def test_class_mix(reference: Reference) -> None:
+    night = observed(np.random.default_rng(100))
+    night.classes[:] = 2
+    (finding, rows), *_ = describe(reference, night, LABELS)[0]
+    assert (finding.kind, finding.what) == ("classes", "blue")
+    assert finding.message.startswith("100.0% of the images are 'blue', usually ")
+    assert len(rows) == 100
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_turned_pictures_and_swapped_channels_are_named(reference: Reference, change: str) -> None:
+    night = observed(np.random.default_rng(100))
+    turned = np.ascontiguousarray(CHANGES[change](night.thumbnails))
+    spoiled = Observations(night.values, night.classes, night.hashes, turned, night.names)
+    (finding, _), *_ = describe(reference, spoiled, LABELS)[0]
+    assert finding.kind == "change"
+    # A picture that is lighter above and alike left and right looks the same after both turns.
+    alike = {"upside down": "flipped top to bottom", "a quarter turn left": "a quarter turn right"}
+    assert finding.what in {change, *(other for pair in alike.items() if change in pair for other in pair)}
+
+
+def test_measures_that_are_not_usable_are_not_looked_at() -> None:
+    usable = np.array([measure != "sharpness" for measure in MEASURES])
+    nights = [observed(np.random.default_rng(seed)) for seed in range(6)]
+    reference = Reference(nights, usable)
+    found, strength = describe(reference, observed(np.random.default_rng(100), shift={"sharpness": 9.0}), LABELS)
+    assert (found, strength < 1) == ([], True)
+
+
+def test_nights_that_differ_much_allow_more() -> None:
+    """The same night deviates less, in the ratio of the variances between nights."""
+    steady = Reference([observed(np.random.default_rng(seed), night=0.0) for seed in range(14)])
+    varied = Reference([observed(np.random.default_rng(seed), night=0.9) for seed in range(14)])
+    night = observed(np.random.default_rng(100), shift={"brightness": 2.5}, night=0.0)
+    index = steady.pool.statistics.index(Statistic("value", "brightness", "mean"))
+    few, many = (float(each.deviations(each.pool.figures(night))[index]) for each in (steady, varied))
+    assert few > 3 * many > 0

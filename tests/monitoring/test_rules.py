@@ -1,0 +1,104 @@
+"""Exact rules: numbers, blank pictures, copies, failures."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+from observed import observed
+
+from batchland.monitoring.observations import MEASURES, NOTHING, Observations
+from batchland.monitoring.rules import Night, check_rules
+
+TONIGHT = date(2026, 11, 29)
+
+
+def night(images: Observations, failed: int = 0, days_ago: int = 0, listed: int | None = None) -> Night:
+    listed = len(images) + failed if listed is None else listed
+    return Night(TONIGHT - timedelta(days=days_ago), images, listed, failed)
+
+
+def earlier(count: int, images: int = 40) -> list[Night]:
+    return [night(observed(np.random.default_rng(ago), images), days_ago=ago) for ago in range(count, 0, -1)]
+
+
+def found(tonight: Night, before: list[Night]) -> list[tuple[str, str]]:
+    return [(finding.kind, finding.message) for finding, _ in check_rules(tonight, before)]
+
+
+def test_usual_night_breaks_no_rule() -> None:
+    assert found(night(observed(np.random.default_rng(0), 40)), earlier(10)) == []
+
+
+@pytest.mark.parametrize(
+    ("nights", "images", "message"),
+    [
+        (0, 1, None),
+        (1, 5, None),
+        (1, 3, "3 images, usually 40"),
+        (5, 17, None),
+        (5, 10, "10 images, usually 40"),
+        (5, 120, "120 images, usually 40"),
+        (28, 30, None),
+        (28, 9, "9 images, usually 40"),
+        (28, 85, "85 images, usually 40"),
+    ],
+)
+def test_number_of_images(nights: int, images: int, message: str | None) -> None:
+    tonight = night(observed(np.random.default_rng(0), images))
+    assert found(tonight, earlier(nights)) == ([("volume", message)] if message else [])
+
+
+def test_numbers_that_vary_much_may_vary() -> None:
+    before = [night(observed(np.random.default_rng(ago), 10 + 37 * ago % 90), days_ago=ago) for ago in range(30, 0, -1)]
+    assert found(night(observed(np.random.default_rng(0), 150)), before) == []
+
+
+def test_blank_pictures_and_the_rows_that_show_them() -> None:
+    images = observed(np.random.default_rng(0), 40)
+    images.values[5:11, MEASURES.index("contrast")] = 0.001
+    ((finding, rows),) = check_rules(night(images), [])
+    assert finding.message == "6 of 40 images have one colour and nothing in it (usually none)"
+    assert (finding.kind, list(rows)) == ("blank", [5, 6, 7, 8, 9, 10])
+    assert finding.strength == pytest.approx(1.5)
+
+
+def test_share_that_is_usual_is_no_fault() -> None:
+    images = observed(np.random.default_rng(0), 40)
+    images.values[:6, MEASURES.index("contrast")] = 0.001
+    usual = [replace(each, observed=images) for each in earlier(3)]
+    blank = [kind for kind, _ in found(night(images), usual)]
+    assert "blank" not in blank
+
+
+def test_few_images_have_no_share() -> None:
+    images = observed(np.random.default_rng(0), 4)
+    images.values[:, MEASURES.index("contrast")] = 0
+    assert found(night(images), []) == []
+
+
+def test_copies_within_the_night_differ_in_two_bits_at_most() -> None:
+    images = observed(np.random.default_rng(0), 40)
+    images.hashes[10:20] = images.hashes[0] ^ np.uint64(0b11)
+    images.hashes[20:30] = images.hashes[1] ^ np.uint64(0b111)
+    message = "19 of 40 images are copies of others of this night (usually none)"
+    assert found(night(images), []) == [("copies", message)]  # 10 of the first, 9 of each other
+
+
+def test_copies_of_an_earlier_night() -> None:
+    before = earlier(10)
+    images = observed(np.random.default_rng(0), 40)
+    images.hashes[:20] = before[-3].observed.hashes[:20] ^ np.uint64(1 << 40)
+    message = f"20 of 40 images are copies of earlier ones, most of {before[-3].date} (usually none)"
+    assert found(night(images), before) == [("earlier_copies", message)]
+    images.hashes[:] = before[0].observed.hashes  # ten nights ago: too long
+    assert found(night(images), before) == []
+
+
+def test_failed_images() -> None:
+    images = observed(np.random.default_rng(0), 40)
+    message = "10 of 50 images could not be read or scored (usually none)"
+    assert found(night(images, failed=10), earlier(3)) == [("failed", message)]
+    assert found(night(NOTHING, failed=40), earlier(3)) == [
+        ("failed", "40 of 40 images could not be read or scored (usually none)")
+    ]

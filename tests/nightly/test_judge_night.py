@@ -1,0 +1,176 @@
+"""Nights without labels: a spoiled one is suspicious, tells what changed, and never becomes usual by itself."""
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from photo_like import deliver_black, deliver_photos
+
+from batchland.errors import UsageError
+from batchland.nightly.accept import accept_night
+from batchland.nightly.history import nights
+from batchland.nightly.job import load_job
+from batchland.nightly.notifications.pictures import choose_pictures
+from batchland.nightly.record_files import read_run, read_runs
+from batchland.nightly.recorder import Recorder
+from batchland.nightly.run_record import RunRecord
+from batchland.nightly.runner import NightResult, run_night
+
+FIRST = date(2026, 11, 1)
+COUNT = 30
+
+
+@pytest.fixture
+def project(tmp_path: Path, toy_model: Path) -> Path:
+    (tmp_path / "toy.toml").write_text('images = "in/{date}"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    return tmp_path
+
+
+def day(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+def run(project: Path, number: int, *settings: str, force: bool = False) -> NightResult:
+    return run_night(load_job(project / "toy.toml", settings), day(number), force=force)
+
+
+def photos(project: Path, number: int, count: int = COUNT, light: float | None = None) -> None:
+    deliver_photos(project / "in" / str(day(number)), count, seed=number, light=light)
+
+
+def reference_of(record: RunRecord) -> list[date]:
+    verdict = record.models[0].monitor
+    assert verdict is not None
+    return list(verdict.reference)
+
+
+@pytest.fixture
+def six_nights(project: Path) -> Path:
+    for number in range(6):
+        photos(project, number)
+        assert run(project, number).attempt.exit_code == 0
+    return project
+
+
+def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:
+    """The night of black pictures ends with exit code 6, and so does that of one photo; a good one is good again."""
+    photos(project, 0, count=90)
+    deliver_black(project / "in" / str(day(1)), 90)
+    photos(project, 2, count=1)
+    photos(project, 3, count=90)
+    ended = [run(project, number).attempt for number in range(4)]
+    assert [(each.outcome, each.exit_code) for each in ended] == [
+        ("ok", 0),
+        ("suspicious", 6),
+        ("suspicious", 6),
+        ("ok", 0),
+    ]
+    assert ended[1].error == (
+        "90 of 90 images have one colour and nothing in it (usually none); 89 of 90 images are copies of others of "
+        "this night (usually none); look at its pictures, and accept it if it is good"
+    )
+    assert ended[2].error == "1 image, usually 90; look at its pictures, and accept it if it is good"
+    verdict = read_run(project / "runs/toy" / str(day(1))).models[0].monitor
+    assert verdict is not None
+    assert [(each.kind, each.since) for each in verdict.findings] == [("blank", None), ("copies", None)]
+    assert verdict.pictures == ("000.jpg", "001.jpg", "002.jpg", "003.jpg", "004.jpg", "005.jpg")
+    assert verdict.notes == ("1 of 5 nights for a reference; until then only gross faults are seen",)
+
+
+def test_a_dark_night_is_found_against_the_reference_and_never_joins_it(six_nights: Path) -> None:
+    photos(six_nights, 6, light=0.35)
+    photos(six_nights, 7)
+    dark, good = run(six_nights, 6), run(six_nights, 7)
+    assert (dark.attempt.outcome, dark.attempt.exit_code, good.attempt.outcome) == ("suspicious", 6, "ok")
+    verdict = dark.record.models[0].monitor
+    assert verdict is not None
+    assert (verdict.judged_by, verdict.reference) == ("reference", tuple(day(number) for number in range(6)))
+    assert "brightness" in {finding.what for finding in verdict.findings}
+    assert all(finding.strength > 1 for finding in verdict.findings)
+    assert len(verdict.pictures) == 6
+    assert verdict.notes == ("the reference has 6 nights; before 14, a half-spoiled night may pass",)
+    assert reference_of(good.record) == [day(number) for number in range(6)]
+
+
+def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference(six_nights: Path) -> None:
+    for number in (6, 7, 8):
+        photos(six_nights, number, light=0.35)
+    first, second = run(six_nights, 6), run(six_nights, 7)
+    assert first.record.models[0].monitor.since is None
+    assert second.attempt.error.startswith(f"since {day(6)}: ")
+    assert accept_night(six_nights / "runs/toy", day(7), reason="new lamp") == [day(6), day(7)]
+    records = read_runs(six_nights / "runs/toy")
+    assert [record.good for record in records] == [True] * 8
+    assert records[-1].accepted.model_dump(exclude={"accepted_at", "by"}) == {
+        "reason": "new lamp",
+        "since": day(6),
+        "once": False,
+    }
+    third = run(six_nights, 8)
+    assert (third.attempt.exit_code, reference_of(third.record)) == (0, [])
+    again = run(six_nights, 7)
+    assert (again.attempt.outcome, again.record.accepted) == ("ok", records[-1].accepted)
+
+
+def test_night_accepted_once_joins_the_reference(six_nights: Path) -> None:
+    photos(six_nights, 6, light=0.35)
+    photos(six_nights, 7)
+    run(six_nights, 6)
+    accept_night(six_nights / "runs/toy", day(6), once=True)
+    assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(7)]
+
+
+def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:
+    path = six_nights / "runs/toy" / str(day(3)) / "run.json"
+    with pytest.raises(UsageError, match=r"the night is not suspicious \(ok\)") as caught:
+        accept_night(six_nights / "runs/toy", day(3))
+    assert str(caught.value).startswith(str(path))
+    with pytest.raises(UsageError, match="no such record"):
+        accept_night(six_nights / "runs/toy", day(30))
+
+
+def test_warn_keeps_exit_code_0_and_the_night_out_of_the_reference(six_nights: Path) -> None:
+    photos(six_nights, 6, light=0.35)
+    photos(six_nights, 7)
+    warned = run(six_nights, 6, "monitor.action=warn")
+    assert (warned.attempt.outcome, warned.attempt.exit_code) == ("ok", 0)
+    assert [warning.split(":")[0] for warning in warned.record.warnings] == ["suspicious"]
+    assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
+
+
+def test_off_looks_at_nothing(project: Path) -> None:
+    deliver_black(project / "in" / str(day(0)), 10)
+    result = run(project, 0, "monitor.action=off")
+    assert (result.attempt.exit_code, result.record.models[0].monitor) == (0, None)
+
+
+def test_kept_night_keeps_its_verdict(six_nights: Path) -> None:
+    photos(six_nights, 6, light=0.35)
+    first, again = run(six_nights, 6), run(six_nights, 6)
+    assert again.record.models[0].state == "kept"
+    assert again.attempt.outcome == "suspicious"
+    assert again.record.models[0].monitor == first.record.models[0].monitor
+
+
+def test_named_nights_are_the_reference(six_nights: Path) -> None:
+    photos(six_nights, 6)
+    result = run(six_nights, 6, f'monitor.reference=["{day(0)}", "{day(4)}"]')
+    assert reference_of(result.record) == [day(number) for number in range(5)]
+    with pytest.raises(UsageError, match="the first night of reference is after the last one"):
+        load_job(six_nights / "toy.toml", [f'monitor.reference=["{day(4)}", "{day(0)}"]'])
+
+
+def test_history_and_notification_show_what_is_unusual(six_nights: Path) -> None:
+    photos(six_nights, 6, light=0.35)
+    run(six_nights, 6)
+    row = nights(read_runs(six_nights / "runs/toy"))[-1]
+    assert (row.outcome, row.monitor, row.accepted) == ("suspicious", "suspicious", False)
+    assert len(row.unusual) >= 1
+    assert json.loads(row.model_dump_json())["unusual"] == list(row.unusual)
+    recorder = Recorder(load_job(six_nights / "toy.toml"), day(6), day(6))
+    recorder.open()
+    pictures = choose_pictures(recorder)
+    assert len(pictures) == 6
+    verdict = recorder.models["toy"].monitor
+    assert [picture.caption.split(":")[0] for picture in pictures] == list(verdict.pictures)
