@@ -3,6 +3,8 @@
 import os
 import sys
 
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes a tenth of a second
+
 from batchland.cli.main import main
 
 

@@ -57,6 +57,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
     "bins",
     _images_flag,
     Flag("by", metavar="COLUMNS"),
+    "corrections",
     Flag("promise", metavar="PROMISE"),
     "confidence",
     "resamples",

@@ -71,8 +71,12 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
     is given again. Once the cause of failed images is fixed, --retry-failed scores those again. --json prints the
     manifest.
     """
-    from batchland.scoring.listing import open_listing
     from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
+    from batchland.system.file_hash import begin_hashing
+
+    model = find_model(values["model"])
+    begin_hashing(model)  # while the rest is imported
+    from batchland.scoring.listing import open_listing
     from batchland.scoring.plan.planned_run import PlannedListing
     from batchland.scoring.progress import ScoreProgress
     from batchland.scoring.score import score as run
@@ -80,7 +84,7 @@ def score(images: str | None, out: str, max_failed: str | None, as_json: bool, *
 
     keep_pandas_out()
     limit = FailureLimit.parse(max_failed) if max_failed else None
-    options = build(ScoreOptions, values | {"model": find_model(values["model"])})
+    options = build(ScoreOptions, values | {"model": model})
     _log.info("model: %s", options.model)
     listing = (
         PlannedListing(images, options)

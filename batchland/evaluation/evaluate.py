@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from batchland._version import __version__
 from batchland.evaluation.calibration import coverage, reliability
+from batchland.evaluation.corrections import CorrectedLabels
 from batchland.evaluation.curves import class_curves, curves_table
 from batchland.evaluation.label_errors import fit_label_noise
-from batchland.evaluation.label_files import read_labels
+from batchland.evaluation.label_files import Labels, read_labels
 from batchland.evaluation.matching import Matcher
 from batchland.evaluation.metrics import bounds, confusion_table, figures, most_confused, per_class
 from batchland.evaluation.mistakes import Mistakes
@@ -75,7 +76,7 @@ def evaluate(
     matches = Matcher(
         source=run.source,
         names=run.names,
-        labels=lambda: read_labels(Path(labels), info.images),
+        labels=lambda: _labels(Path(labels), info.images, options.corrections),
         classes=info.classes,
         strip_prefix=options.strip_prefix,
         ignore_unknown=options.ignore_unknown_classes,
@@ -142,3 +143,8 @@ def evaluate(
         outcomes_file=outcomes_file.close(),
         image_root=image_root,
     )
+
+
+def _labels(source: Path, image_root: str, corrections: Path | None) -> Labels:
+    labels = read_labels(source, image_root)
+    return CorrectedLabels(labels, corrections) if corrections else labels

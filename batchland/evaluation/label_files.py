@@ -47,10 +47,16 @@ class Labels(Protocol):
     """Columns of a table besides image and label."""
     folders: tuple[str, ...]
     """All class folders, those without an image included."""
-    loose_images: int
-    """Images outside the class folders; known after the last block."""
-    blank_labels: int
-    """Rows of a table with an empty label; known after the last block."""
+
+    @property
+    def loose_images(self) -> int:
+        """Images outside the class folders; known after the last block."""
+        ...
+
+    @property
+    def blank_labels(self) -> int:
+        """Rows of a table with an empty label; known after the last block."""
+        ...
 
     def blocks(self) -> Iterator[LabelBlock]:
         """The labels. Raises UsageError."""

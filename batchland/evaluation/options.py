@@ -30,6 +30,8 @@ class EvaluateOptions(Options):
     """Images to measure the brightness of; 0 reads none."""
     by: tuple[str, ...] = ()
     """Also slice by these columns of the image list or of the table of labels, and by any two of them."""
+    corrections: Path | None = None
+    """CSV file of corrected labels, as the report's page saves it: those judged wrong are replaced."""
     promise: tuple[str, ...] = ()
     """Find the thresholds from which on answers keep a promise, e.g. "error <= 2%"."""
 

@@ -16,7 +16,7 @@ Order = Sequence[tuple[str, Literal["ascending", "descending"]]]
 
 ROWS_IN_MEMORY: Final = 400_000
 """Most rows that are sorted without DuckDB, where it is installed."""
-MEMORY: Final = "600MB"
+MEMORY: Final = "350MB"
 """Most memory of one sort by DuckDB."""
 _OUTPUT_ROWS: Final = 131_072
 _log: Final = logging.getLogger("batchland")

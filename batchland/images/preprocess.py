@@ -50,7 +50,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 class PreprocessSpec(BaseModel):
     """How bytes become a model's input: part of the model card, so that scoring cannot differ from training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
 
     height: PositiveInt = 224
     """Rows of the model's input, pixels."""

@@ -20,7 +20,7 @@ SCHEMA_VERSION: Final = 1
 class ClassName(BaseModel):
     """One class: its training folder, and the label for people."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
 
     folder: Annotated[str, Field(min_length=1)]
     label: Annotated[str, Field(min_length=1)]
@@ -29,7 +29,9 @@ class ClassName(BaseModel):
 class TrainingSummary(BaseModel):
     """How the weights were trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
+    )
 
     recipe: str
     epochs: int
@@ -48,7 +50,7 @@ class TrainingSummary(BaseModel):
 class DataSummary(BaseModel):
     """Size and fingerprint of the training data."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
 
     fingerprint: str
     """sha256 over the names and contents of the images."""
@@ -59,7 +61,9 @@ class DataSummary(BaseModel):
 class ExportSummary(BaseModel):
     """Comparison of the file with the trained model, over all validation images."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
+    )
 
     precision: Literal["fp32", "fp16", "int8"]
     """Of the network's weights and products. The input is always uint8, the output float32."""
@@ -135,7 +139,7 @@ class Int8Summary(BaseModel):
 class ModelCard(BaseModel):
     """Everything that scoring needs to know about a model besides its graph."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(min_length=1)]

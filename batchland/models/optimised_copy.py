@@ -16,13 +16,15 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
+from batchland.models.card import METADATA_KEY
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.ort import CPU, Threads, create_session, ort
 from batchland.models.probe_pictures import probe_pictures
+from batchland.system.file_hash import chunks, hash_file
 from batchland.system.files import remove
 from batchland.system.folders import cache_folder
 from batchland.system.regular_files import open_regular
@@ -34,38 +36,51 @@ _PICTURES: Final = 4
 _GRAPH: Final = "graph.onnx"
 _WEIGHTS: Final = "weights.bin"
 _INDEX: Final = "index.json"
-_CHUNK_BYTES: Final = 1 << 20
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
-def open_copy(model: Path, threads: Threads) -> tuple[Any, str] | None:
-    """A session of the model's copy, and the sha256 of the file `model`; None if there is no sound copy."""
+class Copy(NamedTuple):
+    """A copy whose weights are not checked yet."""
+
+    sha256: str
+    """Of the model."""
+    card: str
+    """The model's card, JSON."""
+    folder: Path
+    graph: bytes
+    facts: dict[str, object]
+    """The content of the index."""
+
+
+def find_copy(model: Path) -> Copy | None:
+    """The copy of the model in that file, None if there is none that this user has made."""
     try:
         with open_regular(model) as file:
             if os.fstat(file.fileno()).st_size < _LEAST_BYTES:
                 return None
-            sha256 = _hash(file)
-    except OSError:  # reported when the model itself is read
-        return None
-    session = _open_copy(_folder(sha256), threads)
-    return None if session is None else (session, sha256)
-
-
-def _open_copy(folder: Path, threads: Threads) -> Any | None:
-    try:
+        sha256 = hash_file(model)
+        folder = _folder(sha256)
         _require_private(os.lstat(folder.parent), directory=True)
         _require_private(os.lstat(folder), directory=True)
         index = json.loads(_read(folder / _INDEX))
-        graph = _read(folder / _GRAPH)
-        if index != _index(graph, folder / _WEIGHTS):
+        card = str(index["card"])
+        if index["card_sha256"] != _sha256(card):
             return None
-        session = create_session(graph, [(CPU, {})], threads, weights=folder)
-        os.utime(folder)
-    except (OSError, ValueError):  # missing, damaged, or not ours
+        return Copy(sha256, card, folder, _read(folder / _GRAPH), index)
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged; or opening the model itself will report it
         return None
-    except Exception:  # onnxruntime's errors share no base class but Exception
+
+
+def open_copy(copy: Copy, threads: Threads) -> Any | None:
+    """A session of a copy; None if the copy is damaged."""
+    try:
+        if copy.facts != _index(copy.card, copy.graph, copy.folder / _WEIGHTS):
+            return None
+        session = create_session(copy.graph, [(CPU, {})], threads, weights=copy.folder)
+        os.utime(copy.folder)
+    except Exception:  # OSError, and those of onnxruntime, which share no base class but Exception
         return None
-    return session
+    return session if _card(session) == copy.card else None
 
 
 def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
@@ -82,20 +97,21 @@ def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
             (folder / _WEIGHTS).touch()  # onnxruntime writes none if all weights are small
             for name in (_GRAPH, _WEIGHTS):
                 (folder / name).chmod(0o600)
-            if _same_answers(session, create_session(graph, [(CPU, {})], threads, weights=folder)):
+            card = _card(session)
+            if card and _same_answers(session, create_session(graph, [(CPU, {})], threads, weights=folder)):
                 with open(folder / _INDEX, "x", opener=_private) as index:
-                    json.dump(_index(graph, folder / _WEIGHTS), index)
+                    json.dump(_index(card, graph, folder / _WEIGHTS), index)
             return session
     except Exception:  # the cache cannot be written, or onnxruntime cannot save this model: use it without a copy
         return create_session(content, [(CPU, {})], threads)
 
 
-def _hash(file: BinaryIO) -> str:
-    """sha256 of a file that is open for reading, without having all of it in memory."""
-    total = hashlib.sha256()
-    for chunk in _chunks(file):
-        total.update(chunk)
-    return total.hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _card(session: Any) -> str:
+    return str(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""))
 
 
 def _folder(sha256: str) -> Path:
@@ -132,22 +148,22 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             remove(path)
 
 
-def _index(graph: bytes, weights: Path) -> dict[str, object]:
-    """What has to be the same when a copy is opened: sha256 of the graph, size and checksum of the weights."""
+def _index(card: str, graph: bytes, weights: Path) -> dict[str, object]:
+    """What must be the same when a copy is opened: the card, the graph's sha256, the weights' size and checksum."""
     total = hashlib.sha256()
     with _open(weights) as file:
         size = 0
-        for chunk in _chunks(file):
+        for chunk in chunks(file):
             size += len(chunk)
             whole = len(chunk) // 8 * 8
             total.update(np.frombuffer(chunk[:whole], np.uint64).sum(dtype=np.uint64).tobytes() + chunk[whole:])
-    return {"graph": hashlib.sha256(graph).hexdigest(), "weights": total.hexdigest(), "bytes": size}
-
-
-def _chunks(file: BinaryIO) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    while count := file.readinto(buffer):  # type: ignore[attr-defined]
-        yield buffer[:count]
+    return {
+        "card": card,
+        "card_sha256": _sha256(card),
+        "graph": hashlib.sha256(graph).hexdigest(),
+        "weights": total.hexdigest(),
+        "bytes": size,
+    }
 
 
 def _same_answers(model: Any, copy: Any) -> bool:

@@ -3,7 +3,9 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,7 +60,7 @@ class Session(OpenModel):
     """A model that is open in this process."""
 
     _session: Any = field(kw_only=True)
-    """onnxruntime's; None with a pool."""
+    """onnxruntime's, or a Future of it; None with a pool."""
     _pool: "RunnerPool | None" = field(default=None, kw_only=True)
     """On GPUs, if a batch size was given."""
     decoder_is_strict: bool = field(default=False, kw_only=True)
@@ -77,11 +79,12 @@ class Session(OpenModel):
         Raises ModelError if onnxruntime fails, or its answer is not one row per image or holds no probabilities;
         DeviceError if the device is at fault.
         """
+        session = self._session.result() if isinstance(self._session, Future) else self._session
         try:
             if self._pool is not None:
                 probabilities = self._pool.predict(pixels, jpegs)
             else:
-                (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+                (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
         except DeviceError:
             raise
         except Exception as error:  # onnxruntime's errors share no base class but Exception
@@ -144,29 +147,52 @@ def open_session(
     if decode == "cuda":
         reason = fallback or "JPEGs are decoded on the device of the model, and that is cpu"
         raise DeviceError(f"decoding JPEGs with cuda needs a GPU: {reason}", advice="decode_on_cpu")
-    try:
-        if keep_copy:
-            from batchland.models.optimised_copy import open_and_keep_copy
-
-            opened = open_and_keep_copy(content, sha256, threads)
-        else:
-            opened = create_session(content, [(CPU, {})], threads)
-    except Exception as error:  # onnxruntime's errors share no base class but Exception
-        raise ModelError(f"{path}: onnxruntime cannot load it: {first_line(error)}") from error
+    opened = _open_on_cpu(path, content, sha256, threads, keep_copy=keep_copy)
     return Session(path, checked_card(path, opened), sha256, "cpu", CPU, fallback, _session=opened)
 
 
 def _open_copy(path: Path, request: DeviceRequest, threads: Threads) -> Session | None:
-    """A session of the kept copy of a model, if it runs on the CPU and there is a copy."""
+    """A session of the kept copy of a model, which a thread opens; None without a copy, or if a GPU may be used."""
     fallback = gpu_problem() if request.kind == "auto" else None
     if request.kind != "cpu" and not fallback:
         return None
-    from batchland.models.optimised_copy import open_copy
+    from batchland.models.optimised_copy import find_copy, open_copy
 
-    if (found := open_copy(path, threads)) is None:
+    if (copy := find_copy(path)) is None:
         return None
-    opened, sha256 = found
-    return Session(path, checked_card(path, opened), sha256, "cpu", CPU, fallback, _session=opened)
+
+    def open_it() -> Any:
+        opened = open_copy(copy, threads) or _open_itself(path, copy.sha256, threads)
+        if checked_card(path, opened) != card:
+            raise ModelError(f"{path}: its kept copy has another card; delete the folder {copy.folder}")
+        return opened
+
+    card = ModelCard.from_json(copy.card, str(path))
+    return Session(path, card, copy.sha256, "cpu", CPU, fallback, _session=_opener().submit(open_it))
+
+
+@cache
+def _opener() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "open-model")
+
+
+def _open_itself(path: Path, sha256: str, threads: Threads) -> Any:
+    """A session of the model whose copy is damaged. Raises ModelError."""
+    content = read_model(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelError(f"{path}: was replaced while it was opened; run the same command again")
+    return _open_on_cpu(path, content, sha256, threads, keep_copy=True)
+
+
+def _open_on_cpu(path: Path, content: bytes, sha256: str, threads: Threads, *, keep_copy: bool) -> Any:
+    try:
+        if not keep_copy:
+            return create_session(content, [(CPU, {})], threads)
+        from batchland.models.optimised_copy import open_and_keep_copy
+
+        return open_and_keep_copy(content, sha256, threads)
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise ModelError(f"{path}: onnxruntime cannot load it: {first_line(error)}") from error
 
 
 def _open_on_gpus(

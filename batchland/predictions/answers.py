@@ -11,7 +11,7 @@ import numpy as np
 
 from batchland.models.contract import Probabilities
 
-_SMALLEST: Final = np.finfo(np.float32).tiny
+_SMALLEST: Final = np.float32(2.0**-126)  # of np.finfo, which takes 30 ms
 """A smaller probability counts as this one, 1.2e-38. Its logarithm is -87.3."""
 
 

@@ -413,7 +413,8 @@ def count_images(entries: Iterable[Entry]) -> int:
 
 def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:
     """Name, size and modification time (microseconds) of each image, as they were read."""
-    modified = table["modified_at"].cast(pa.int64())
+    times = [chunk.view(pa.int64()) for chunk in table["modified_at"].chunks]  # `cast` would import pyarrow.compute
+    modified = pa.chunked_array(times, pa.int64())
     return zip(table["image"].to_pylist(), table["file_size"].to_pylist(), modified.to_pylist(), strict=True)
 
 

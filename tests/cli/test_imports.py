@@ -43,3 +43,37 @@ def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(run, 
         ("history", "toy"),
     ):
         assert (command[0], run(*command)) == (command[0], "0 []")
+
+
+BY_PYARROW = {"cloudpickle", "cython_runtime", "dateutil", "six"}
+"""Imported by pyarrow where they are installed."""
+BEFORE_THE_FIRST_BATCH = """
+import sys
+from batchland import __main__
+from batchland.scoring.engines import local
+score_batch = local.score_batch
+
+def look(*arguments):
+    names = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
+    print(*sorted(name for name in names if not name.startswith("_")))
+    local.score_batch = score_batch
+    return score_batch(*arguments)
+
+local.score_batch = look
+try:
+    __main__.run()
+finally:
+    print("pyarrow.compute" in sys.modules)
+"""
+
+
+def test_modules_that_are_imported_before_the_first_batch(tmp_path, toy_model, colour_folders):
+    """Each costs start-up time: think twice before you add one."""
+    arguments = ["score", colour_folders, "--out", "p.parquet", "--model", toy_model, "--device", "cpu"]
+    command = [sys.executable, "-c", BEFORE_THE_FIRST_BATCH, *map(str, arguments)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
+    assert set(found[0].split()) - BY_PYARROW == {
+        "PIL", "annotated_types", "batchland", "click", "numpy", "onnxruntime", "platformdirs", "pyarrow", "pydantic",
+        "pydantic_core", "simplejpeg", "tqdm", "typing_extensions", "typing_inspection",
+    }  # fmt: skip
+    assert found[-1] == "False", "pyarrow.compute takes a tenth of a second to import"

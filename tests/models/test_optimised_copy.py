@@ -1,5 +1,6 @@
 """Optimised copies of models: the same answers; none is used that is damaged or that others could have written."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -36,7 +37,8 @@ def copies() -> list[Path]:
 
 
 def copy_is_used(model: Path) -> bool:
-    return optimised_copy.open_copy(model, Threads()) is not None
+    copy = optimised_copy.find_copy(model)
+    return copy is not None and optimised_copy.open_copy(copy, Threads()) is not None
 
 
 def test_copy_gives_the_same_session(model):
@@ -91,6 +93,22 @@ def test_damaged_or_planted_copy_is_not_used(model, name, damage):
     again = open_session(model, "cpu", intra_op_threads=1, keep_copy=True)
     np.testing.assert_array_equal(again.predict(PIXELS), expected)
     assert copy_is_used(model)  # it is replaced
+
+
+def test_damaged_card_is_never_used(model):
+    """Wherever the index is damaged: class names come from it before the model is open."""
+    expected = open_session(model, "cpu").card
+    index = open_twice(model) / "index.json"
+    whole = index.read_bytes()
+    for position in range(0, len(whole), 7):
+        index.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        copy = optimised_copy.find_copy(model)
+        assert copy is None or copy.card == expected.to_json()
+    other = expected.model_copy(update={"name": "other"}).to_json()
+    facts = optimised_copy._index(other, (index.parent / "graph.onnx").read_bytes(), index.parent / "weights.bin")
+    index.write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match="its kept copy has another card"):
+        open_session(model, "cpu", keep_copy=True).predict(PIXELS)
 
 
 @pytest.mark.parametrize("which", ["copy", "all copies"])

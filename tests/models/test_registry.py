@@ -127,6 +127,7 @@ def site(tmp_path, registry):
     registry.add("toy", write_toy_model(tmp_path / "new.onnx", swapped))
     (tmp_path / "toy.toml").write_text(
         'images = "labelled"\nmodel = "toy@production"\noutput = "out"\ndevice = "cpu"\ndate = "today"\n'
+        'monitor = {action = "off"}\n'
     )
     return tmp_path
 

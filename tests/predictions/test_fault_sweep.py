@@ -44,6 +44,7 @@ output = "work/out"
 device = "cpu"
 batch_size = 4
 part_size = 8
+monitor = {action = "off"}
 
 [evaluation]
 labels = "labels.csv"

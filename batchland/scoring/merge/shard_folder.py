@@ -67,6 +67,13 @@ class ShardFolder:
         else:
             self._objects.put(self._path(name), content)
 
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        if isinstance(self.location, Path):
+            (self.location / name).unlink(missing_ok=True)
+        else:
+            self._objects.remove(self._path(name))
+
     @cached_property
     def _objects(self) -> "Objects":
         from batchland.predictions.objects import Objects  # slow to import; local shards do not need it

@@ -11,16 +11,17 @@ from itertools import repeat
 from pathlib import Path, PurePath
 from typing import Any
 
-from batchland.errors import UsageError
+from batchland.errors import OutputError, UsageError
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.models.session import OpenModel
-from batchland.predictions.layout import is_file_output
+from batchland.predictions.layout import MANIFEST, is_file_output
 from batchland.predictions.parts import Entry, PartSpec
 from batchland.predictions.reader import read_manifest
 from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.predictions.storage import display_location, join_location, output_location
 from batchland.predictions.writer import Survey
 from batchland.scoring.listing import ImageListing
+from batchland.scoring.merge.shard_folder import ShardFolder
 from batchland.scoring.options import ScoreOptions, Shard
 from batchland.scoring.plan.read import PlannedImages, PlannedRange, StoredPlan, open_planned
 from batchland.scoring.plan.schema import PlanOptions
@@ -80,6 +81,7 @@ class PlannedRun(Run):
         if options.retry_failed or options.add_missing:
             raise UsageError(f"{listing.stored.name}: failed rows are scored again without a plan; give the images")
         self._shard = options.shard
+        self._common = ShardFolder(out)
         if options.shard:
             _check_shard(listing, out, options.shard)
             out = join_location(out, options.shard.folder_name)
@@ -126,9 +128,17 @@ class PlannedRun(Run):
         )
 
     def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:
-        """Manifest entry that must be the same in all shards of the plan, and the digests of this shard's parts."""
+        """Manifest entry that must be the same in all shards of the plan, and the digests of this shard's parts.
+
+        A manifest over the shards, of `merge_in_place`, is removed: it does not hold for the new rows.
+        """
         if self._shard is None:
             return {}
+        try:
+            self._common.remove(MANIFEST)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{self._common.name}/{MANIFEST}: cannot be removed ({reason}); remove it") from error
         plan = self.listing.plan
         info = ShardInfo(
             index=self._shard.index,

@@ -208,6 +208,9 @@ def test_shards_are_merged_in_place(tmp_path, photos, toy_model, plan, bucket, f
         with pytest.raises(UsageError, match="is merged already"):
             merge_in_place(out)
         assert merge_in_place(out, overwrite=True).manifest.run_id == merged.run_id
+        again = options(toy_model, plan=str(plan), shard=Shard(index=1, count=3), top_k=1, overwrite=True)
+        score(None, out, again)
+        assert StoredPredictions(Path(out)).manifest() is None  # the old one does not hold for the new rows
 
 
 def test_what_cannot_be_merged_in_place(tmp_path, photos, toy_model, plan):

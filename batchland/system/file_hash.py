@@ -1,0 +1,65 @@
+"""sha256 of large files without having them in memory, begun early where the file is known before it is needed."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from batchland.system.regular_files import open_regular
+
+_CHUNK_BYTES: Final = 1 << 20
+
+_Identity = tuple[int, ...]
+_begun: Final[dict[tuple[Path, _Identity], "Future[str]"]] = {}
+
+
+def begin_hashing(path: Path) -> None:
+    """Compute the sha256 of a file in the background, for a later `hash_file`. Does nothing if it cannot be read."""
+    try:
+        key = path, _identity(os.stat(path))
+    except OSError:
+        return
+    found: Future[str] = Future()
+
+    def compute() -> None:
+        try:
+            found.set_result(_hash(path))
+        except BaseException as error:
+            found.set_exception(error)
+
+    if key not in _begun:
+        _begun[key] = found
+        threading.Thread(target=compute, name="hash", daemon=True).start()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a regular file. Raises OSError."""
+    identity = _identity(os.stat(path))
+    begun = _begun.pop((path, identity), None)
+    if begun is None:
+        return _hash(path)
+    found = begun.result()
+    return found if _identity(os.stat(path)) == identity else _hash(path)
+
+
+def chunks(file: BinaryIO) -> Iterator[memoryview]:
+    """The content of an open file; each chunk is overwritten by the next one."""
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        yield buffer[:count]
+
+
+def _hash(path: Path) -> str:
+    total = hashlib.sha256()
+    with open_regular(path) as file:
+        for chunk in chunks(file):
+            total.update(chunk)
+    return total.hexdigest()
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    """Changes when somebody replaces the file or writes to it."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

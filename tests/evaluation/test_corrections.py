@@ -1,0 +1,40 @@
+"""Corrections of labels that were saved on the page of a report."""
+
+from pathlib import Path
+
+import pytest
+from evaluation_data import Row, write_predictions
+
+from batchland.errors import UsageError
+from batchland.evaluation.evaluate import evaluate
+from batchland.evaluation.options import EvaluateOptions
+
+ROWS = [Row("1.jpg", (0.9, 0.1)), Row("2.jpg", (0.9, 0.1)), Row("3.jpg", (0.9, 0.1))]
+
+
+def top1(folder: Path, corrections: str) -> float:
+    """All three images are labelled `b` and predicted as `a`."""
+    predictions = write_predictions(folder / "p.parquet", ("a", "b"), ROWS)
+    (folder / "l.csv").write_text("image,label\n1.jpg,b\n2.jpg,b\n3.jpg,b\n")
+    (folder / "c.csv").write_text(corrections)
+    evaluation = evaluate(predictions, folder / "l.csv", EvaluateOptions(corrections=folder / "c.csv"))
+    assert evaluation.summary.figures.top1 is not None
+    return evaluation.summary.figures.top1.value
+
+
+def test_wrong_labels_are_replaced(tmp_path: Path) -> None:
+    assert top1(tmp_path, "path,label,decision\n1.jpg,a,wrong\n2.jpg,b,keep\n3.jpg,a,unsure\n") == pytest.approx(1 / 3)
+    assert top1(tmp_path, "\ufeffpath;label;decision\r\n1.jpg;a;wrong\r\n2.jpg;a;wrong\r\n") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label,decision\n9.jpg,a,wrong\n", "none of its images has a label in "),
+        ("path,label,decision\n1.jpg,a,bad\n", "has the decision 'bad'; decisions are keep, wrong and unsure"),
+        ("image,label\n1.jpg,a\n", "cannot be read as corrections, with columns path, label, decision"),
+    ],
+)
+def test_unusable_corrections_are_rejected(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        top1(tmp_path, text)
