@@ -31,7 +31,9 @@ def site(tmp_path: Path, toy_model: Path, colour_folders: Path, monkeypatch: pyt
 
 def write_job(site: Path, text: str) -> Path:
     path = site / "toy.toml"
-    path.write_text('images = "${PHOTOS}"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n' + text)
+    path.write_text(
+        'images = "${PHOTOS}"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "off"}\n' + text
+    )
     return path
 
 
