@@ -364,7 +364,10 @@ def test_the_vertical_axis_has_round_ends(values, options, ticks):
 
 def test_the_records_of_real_nights_are_measured(tmp_path, toy_model, colour_folders):
     job = tmp_path / "nightly.toml"
-    job.write_text(f'images = "{colour_folders}"\nmodel = "{toy_model}"\n[evaluation]\nlabels = "{colour_folders}"\n')
+    job.write_text(
+        f'images = "{colour_folders}"\nmodel = "{toy_model}"\n[evaluation]\nlabels = "{colour_folders}"\n'
+        '[monitor]\naction = "off"\n'
+    )
     for number in range(2):
         assert run_night(load_job(job), day(number)).record.outcome == "ok"
     found = measure(job_records(tmp_path / "runs", "nightly")).table.to_pylist()
