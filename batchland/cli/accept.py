@@ -23,9 +23,10 @@ from batchland.cli.command import command
     help="Folder with the records of all jobs.",
 )
 def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Path) -> None:
-    """Accept a suspicious night of job JOB, and the nights before it with the same change.
+    """Accept a suspicious night of job JOB as the new normal.
 
-    From now on later nights are compared with the accepted ones: the reference begins anew with the first of them.
+    The nights before it with the same change are accepted, too. From now on later nights are compared with the accepted
+    ones: the reference begins anew with the first of them.
     """
     from batchland.nightly.accept import accept_night
 

@@ -18,7 +18,7 @@ from batchland.cli.command import command
     help="Photos of which each of 26 worse copies is made; more take longer.",
 )
 def estimator(data: Path, model: Path, copies: int) -> None:
-    """Learn from labelled photos to estimate the accuracy of nights without labels.
+    """Learn to estimate the accuracy of nights without labels.
 
     DATA holds class folders of photos that the model was not trained on, a thousand or so. Writes NAME.estimator.json
     beside the model; nights of jobs with this model then have an estimate in their record.

@@ -62,7 +62,7 @@ _log = logging.getLogger("batchland")
 @max_failed_option
 @json_option
 def score(images: str | None, out: str, max_failed: str | None, as_json: bool, **values: Any) -> None:
-    """Score every image of DIR and write a table of top-k predictions.
+    """Score every image of DIR into a table of top-k predictions.
 
     DIR is a folder, or names tar or zip files (photos-{000..099}.tar) or Parquet files that hold images; any of them
     may be a URL (s3, gs, abfs, hdfs).

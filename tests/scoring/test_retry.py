@@ -12,7 +12,7 @@ from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 from batchland import score
 from batchland.errors import TooManyFailedError, UsageError
 from batchland.predictions.layout import manifest_path
-from batchland.predictions.schema import Counts, Manifest
+from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, Counts, Manifest
 from batchland.scoring.options import FailureLimit
 
 RED, GREEN, BLUE = COLOURS.values()
@@ -197,3 +197,17 @@ def test_add_missing_keeps_rows_and_scores_a_folder_that_can_be_listed_again(
     assert (whole.counts.listed, whole.counts.failed, whole.kept_images) == (9, 0, 6)
     score(colour_folders, tmp_path / "fresh", options(toy_model))
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "fresh"))
+
+
+def test_rows_of_an_earlier_version_are_kept_without_its_missing_columns(tmp_path, night, toy_model):
+    out = tmp_path / "p.parquet"
+    score(night, out, options(toy_model))
+    old = pq.read_table(out).select(FIRST_COLUMNS)
+    pq.write_table(old, out)
+    repair(night, 7)
+    assert score(night, out, options(toy_model, retry_failed=True)).manifest.kept_images == 48
+    table = pq.read_table(out)
+    assert table.column_names == PREDICTIONS.names
+    rows = table.to_pylist()
+    scored_now = [row["image"] == "camera-0/007.jpg" or row["status"] == "failed" for row in rows]
+    assert [row["sha256"] is not None for row in rows] == scored_now
