@@ -8,6 +8,7 @@ import numpy as np
 
 from batchland.evaluation.intervals import wilson
 from batchland.evaluation.schema import Figure, Figures, LabelAccount, LabelSource
+from batchland.monitoring.schema import Acceptance, AccuracyEstimate, Finding, NightVerdict
 from batchland.nightly.run_record import (
     CONFIDENCE_BINS,
     Attempt,
@@ -26,6 +27,7 @@ EXIT_CODES: dict[Outcome, int | None] = {
     "skipped": 0,
     "too_many_failed": 3,
     "gate_failed": 4,
+    "suspicious": 6,
     "wrong_delivery": 4,
     "missing_input": 2,
     "failed": 74,
@@ -75,6 +77,7 @@ def model_run(
     gates: Sequence[GateVerdict] = (),
     rate: float = 50.0,
     version: str = "1",
+    monitor: NightVerdict | None = None,
 ) -> ModelRun:
     """A whole partition; `right` of the images that did not fail were named right, where there are labels."""
     info = ModelInfo(
@@ -95,9 +98,33 @@ def model_run(
         counts=Counts(listed=listed, ok=ok, failed=failed, failed_by_code={"truncated": failed} if failed else {}),
         seconds=Seconds(list=0, read=0, decode=0, infer=0, write=0, total=round(listed / rate, 3)),
         images_per_second=rate,
+        monitor=monitor,
         mix=mix,
         evaluation=None if right is None else evaluation(ok, right, gates),
     )
+
+
+def like_others(estimate: float | None = None) -> NightVerdict:
+    """A night as usual, its estimated accuracy in an interval of 0.04 on each side."""
+    accuracy = None if estimate is None else AccuracyEstimate(value=estimate, low=estimate - 0.04, high=estimate + 0.04)
+    return NightVerdict(verdict="ok", judged_by="reference", images=100, accuracy=accuracy)
+
+
+def unlike_others(since: date | None = None) -> NightVerdict:
+    """A night that is too dark."""
+    message = "brightness: mean 0.161, usually 0.42 to 0.479"
+    finding = Finding(kind="pictures", what="brightness", message=message, strength=3.0, since=since)
+    accuracy = AccuracyEstimate(reason="the night is suspicious")
+    return NightVerdict(
+        verdict="suspicious", judged_by="reference", images=100, findings=(finding,), since=since, accuracy=accuracy
+    )
+
+
+def accepted(record: RunRecord, since: date, reason: str | None = "new camera") -> RunRecord:
+    """The night, accepted at noon of the next day."""
+    at = datetime(record.date.year, record.date.month, record.date.day, 12, tzinfo=UTC) + timedelta(days=1)
+    acceptance = Acceptance(accepted_at=at.isoformat(), by="ann", reason=reason, since=since)
+    return record.model_copy(update={"accepted": acceptance})
 
 
 def evaluation(scored: int, right: int, gates: Sequence[GateVerdict] = ()) -> NightEvaluation:

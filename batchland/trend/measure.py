@@ -80,6 +80,7 @@ def _of_night(record: RunRecord) -> dict[str, Any]:
         "date": record.date,
         "outcome": record.outcome,
         "exit_code": record.exit_code,
+        "accepted": record.accepted is not None,
         "attempts": len(record.attempts),
         "seconds": record.seconds,
         "reference": False,
@@ -98,6 +99,14 @@ def _of_model(record: RunRecord, model: ModelRun, references: References, option
     if model.evaluation and (top1 := model.evaluation.figures.top1):
         scored = model.evaluation.account.scored
         row |= {"labelled": scored, "accuracy": top1.value, "accuracy_low": top1.low, "accuracy_high": top1.high}
+    if model.monitor:
+        row |= {"monitor": model.monitor.verdict, "since": model.monitor.since}
+        if estimate := model.monitor.accuracy:
+            row |= {
+                "estimated_accuracy": estimate.value,
+                "estimated_low": estimate.low,
+                "estimated_high": estimate.high,
+            }
     if model.mix:
         nights = references.get(_version(model, options), {})
         others = {night: mix for night, mix in nights.items() if night != record.date}

@@ -28,7 +28,7 @@ class NightMark(NamedTuple):
     x: float
     title: str
     kind: str = "fault"
-    """`fault`: did not end well. `suspicious`, `accepted`: by the monitor and by a person."""
+    """`fault`: did not end well. `suspicious`: by the monitor. `accepted`: suspicious, but accepted by a person."""
 
 
 class Tile(NamedTuple):
@@ -125,6 +125,11 @@ def shares(rows: Sequence[Row]) -> dict[str, float]:
     return {label: images / total for label, images in counts.most_common() if images}
 
 
+def ended_well(row: Row) -> bool:
+    """Whether the night is ok, or suspicious and accepted by a person."""
+    return row["outcome"] == "ok" or (row["outcome"] == "suspicious" and bool(row["accepted"]))
+
+
 def drift_of(row: Row, what: str) -> Drift | None:
     """The drift of a night, `what` being a key of MEASURES."""
     psi, limit, js = (row[f"{what}_{name}"] for name in ("psi", "psi_limit", "js"))
@@ -140,6 +145,8 @@ def _tiles(row: Row) -> Iterator[Tile]:
     if row["accuracy"] is not None:
         bounds = Figure(value=row["accuracy"], low=row["accuracy_low"], high=row["accuracy_high"])
         yield Tile("accuracy", percent(row["accuracy"]), interval(bounds))
+    if row["estimated_accuracy"] is not None:
+        yield Tile("estimated accuracy", percent(row["estimated_accuracy"]), interval(_estimate(row)))
     if row["mean_confidence"] is not None:
         yield Tile("mean confidence", percent(row["mean_confidence"]), "")
     for what, name in MEASURES.items():
@@ -186,6 +193,19 @@ def accuracy_value(row: Row) -> Value | None:
     bounds = interval(Figure(value=value, low=row["accuracy_low"], high=row["accuracy_high"]))
     title = f"{row['date']}: {percent(value)} ({bounds}) of {count(row['labelled'])} labelled images"
     return Value(row["date"], value, title, row["accuracy_low"], row["accuracy_high"], row["gates"] == "failed")
+
+
+def estimate_value(row: Row) -> Value | None:
+    """The accuracy of a night that was estimated without labels, with its interval; None if it was not."""
+    value = row["estimated_accuracy"]
+    if value is None:
+        return None
+    title = f"{row['date']}: estimated {percent(value)} ({interval(_estimate(row))})"
+    return Value(row["date"], value, title, row["estimated_low"], row["estimated_high"])
+
+
+def _estimate(row: Row) -> Figure:
+    return Figure(value=row["estimated_accuracy"], low=row["estimated_low"], high=row["estimated_high"])
 
 
 def _failed(row: Row) -> Value | None:

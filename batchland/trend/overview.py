@@ -12,10 +12,13 @@ from statistics import median
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
+from batchland.evaluation.schema import Figure
+from batchland.nightly.accept import is_suspicious
 from batchland.nightly.dates import without_future
 from batchland.nightly.history import gate_state
+from batchland.nightly.judge_night import explain
 from batchland.nightly.record_files import LOG_FILE, RUN_FILE, job_names, read_runs
-from batchland.nightly.run_record import ModelRun, Outcome, RunRecord, last_good
+from batchland.nightly.run_record import ModelRun, RunRecord, last_good
 from batchland.system.text import count, counted, first_few, images, interval, percent, visible
 
 NIGHTS: Final = 30
@@ -67,7 +70,9 @@ class JobView(NamedTuple):
     outcome: str
     night: date
     sentence: str
-    """The error of the last night, with what to do; or that nothing went wrong."""
+    """The error of the last night, with what to do; or that nothing went wrong; or who accepted the night, and why."""
+    since: date | None
+    """Of a suspicious night: the first one of the change. None if there is nothing to look at."""
     warnings: tuple[str, ...]
     models: tuple[ModelLine, ...]
     strip: tuple[StripNight, ...]
@@ -98,26 +103,32 @@ def overview_headline(views: Sequence[JobView]) -> str:
         return "No job has run yet."
     parts = [f"{count(sum(view.kind == 'passed' for view in views))} of {counted(len(views), 'job')} ended well."]
     for kind, what in (("failed", "Failed"), ("warning", "Suspicious"), ("open", "Not done")):
-        if names := [visible(view.name) for view in views if view.kind == kind]:
+        if names := [_named(view) for view in views if view.kind == kind]:
             parts.append(f"{what}: {first_few(names, 5)}.")
     return " ".join(parts)
 
 
-def kind_of(outcome: Outcome | str) -> Kind:
-    """What an outcome asks of a person."""
-    return _KINDS.get(outcome, "failed")
+def kind_of(record: RunRecord) -> Kind:
+    """What a night asks of a person."""
+    return "passed" if record.good else _KINDS.get(record.outcome, "failed")
+
+
+def _named(view: JobView) -> str:
+    return f"{visible(view.name)} since {view.since}" if view.since else visible(view.name)
 
 
 def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> JobView:
     last, good = records[-1], last_good(records)
+    kind = kind_of(last)
     step = _step([record.date for record in records])
     return JobView(
         name=name,
         anchor=f"job-{number}",
-        kind=kind_of(last.outcome),
-        outcome=last.outcome.replace("_", " "),
+        kind=kind,
+        outcome=_outcome(last),
         night=last.date,
-        sentence=last.error or _quiet_sentence(last),
+        sentence=_sentence(last),
+        since=_since(last) if kind == "warning" else None,
         warnings=last.warnings,
         models=tuple(_line(runs, model) for model in last.models),
         strip=tuple(_strip(runs, name, records, step)),
@@ -126,6 +137,33 @@ def _view(runs: Path, name: str, records: Sequence[RunRecord], number: int) -> J
         finished=last.deciding.finished_at,
         step=step,
     )
+
+
+def _outcome(record: RunRecord) -> str:
+    return record.outcome.replace("_", " ") + (", accepted" if record.accepted else "")
+
+
+def _title(record: RunRecord) -> str:
+    """The outcome, and what the monitor says of the night even if the job only warns."""
+    if not is_suspicious(record):
+        return _outcome(record)
+    since = f" since {_since(record)}" if _since(record) < record.date else ""
+    outcome = "" if record.outcome == "suspicious" else f"{record.outcome.replace('_', ' ')}, "
+    return f"{outcome}suspicious{since}{', accepted' if record.accepted else ''}"
+
+
+def _since(record: RunRecord) -> date:
+    """The first night of the change that makes a night suspicious."""
+    verdicts = [model.monitor for model in record.models if model.monitor]
+    return min((verdict.since for verdict in verdicts if verdict.since), default=record.date)
+
+
+def _sentence(record: RunRecord) -> str:
+    if record.outcome == "suspicious" and record.accepted:
+        reason = f": {record.accepted.reason}" if record.accepted.reason else ""
+        accepted = f"Accepted by {record.accepted.by} on {record.accepted.accepted_at[:10]}{reason}"
+        return f"{accepted}. What was unusual: {explain(record.models)}."
+    return record.error or _quiet_sentence(record)
 
 
 def _quiet_sentence(record: RunRecord) -> str:
@@ -142,6 +180,10 @@ def _line(runs: Path, model: ModelRun) -> ModelLine:
     if model.counts:
         facts.append(images(model.counts.listed))
         facts.append(f"{count(model.counts.failed)} failed")
+    estimate = model.monitor.accuracy if model.monitor else None
+    if estimate and estimate.value is not None:
+        bounds = interval(Figure(value=estimate.value, low=estimate.low, high=estimate.high))
+        facts.append(f"estimated accuracy {percent(estimate.value)} ({bounds})")
     report = None
     if model.evaluation:
         top1 = model.evaluation.figures.top1
@@ -169,12 +211,12 @@ def _strip(runs: Path, name: str, records: Sequence[RunRecord], step: int | None
         if record is None:
             yield StripNight(None, "", f"{day}: no record", None)
             continue
-        kind = kind_of(record.outcome)
+        kind = kind_of(record)
         reports = [_line(runs, model).report for model in record.models]
         href = next((report for report in reports if report), None) or _existing(
             runs, runs / name / str(day) / RUN_FILE
         )
-        yield StripNight(kind, _SIGNS[kind], f"{day}: {record.outcome.replace('_', ' ')}", href)
+        yield StripNight(kind, _SIGNS[kind], f"{day}: {_title(record)}", href)
 
 
 def _links(runs: Path, name: str, last: RunRecord) -> Iterator[Link]:

@@ -40,7 +40,8 @@ def render(trend: Trend) -> str:
             for number, (name, rows) in enumerate(by_model.items(), 1)
         ],
         column_width=calendar.width * 1.25,
-        faults=marks(rows, calendar),
+        night_marks=marks(rows, calendar),
+        estimated=any(row["estimated_accuracy"] is not None for row in rows),
         nights=sorted(rows, key=lambda row: row["date"], reverse=True),  # stable: models in the job's order
         limits={"moved": MOVED, "moved_far": MOVED_FAR, "chance": CHANCE},
         version=__version__,

@@ -1,14 +1,15 @@
-"""The time line of a job: accuracy over all nights, across its models, with what happened in between."""
+"""The time line of a job: accuracy over all nights, measured and estimated, across its models, with events."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from batchland.system.text import visible
-from batchland.trend.model_view import NightMark, Row, accuracy_value
-from batchland.trend.plots import Calendar, Plot, Value, line_plot
+from batchland.trend.model_view import NightMark, Row, accuracy_value, estimate_value
+from batchland.trend.plots import Calendar, Plot, Series, Value, line_plot
 
 WIDE: Final = 980
 """Width of the time line on a desktop, in SVG units."""
@@ -32,8 +33,16 @@ class Timeline(NamedTuple):
     """SVG units."""
     calendar: Calendar
     accuracy: Plot
+    """Measured on labels."""
+    estimates: tuple[Series, ...]
+    """Estimated without labels, in the same coordinates; empty without estimates."""
     changes: tuple[ModelChange, ...]
     marks: tuple[NightMark, ...]
+
+    @property
+    def measured(self) -> bool:
+        """Whether a night has labels."""
+        return any(series.points or series.lines for series in self.accuracy.series)
 
 
 def current_first(rows: Sequence[Row]) -> list[str]:
@@ -54,37 +63,55 @@ def lanes(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def timeline(rows: Sequence[Row], width: int) -> Timeline | None:
-    """The time line of these rows, oldest first. None if no night has labels."""
+    """The time line of these rows, oldest first. None if no night has labels or an estimate."""
     calendar = Calendar(sorted({row["date"] for row in rows}), width)
     found = lanes(rows)
-    values = [_values(calendar, of_lane) for of_lane in found.values()]
-    if not any(value.value is not None for line in values for value in line):
+    measured = [_values(calendar, of_lane, accuracy_value) for of_lane in found.values()]
+    estimated = [_values(calendar, of_lane, estimate_value) for of_lane in found.values()]
+    if not any(value.value is not None for line in (*measured, *estimated) for value in line):
         return None
+    plot = line_plot(calendar, [*measured, *estimated], percent=True)
     return Timeline(
         width,
         calendar,
-        line_plot(calendar, values, percent=True),
+        plot._replace(series=plot.series[: len(found)]),
+        tuple(series for series in plot.series[len(found) :] if series.points or series.lines),
         tuple(_changes(calendar, found)),
         marks(rows, calendar),
     )
 
 
 def marks(rows: Sequence[Row], calendar: Calendar) -> tuple[NightMark, ...]:
-    """The nights that did not end well, for the foot of every plot."""
-    outcomes: dict[date, str] = {row["date"]: row["outcome"] for row in rows}
-    return tuple(
-        NightMark(calendar(day), f"{day}: {visible(outcome).replace('_', ' ')}", "fault")
-        for day, outcome in outcomes.items()
-        if outcome != "ok"
-    )
+    """The nights that did not end well or were suspicious, for the foot of every plot. rows: oldest first."""
+    nights = [list(night) for _, night in groupby(rows, itemgetter("date"))]
+    return tuple(_mark(night, calendar) for night in nights if _is_suspicious(night) or night[0]["outcome"] != "ok")
 
 
-def _values(calendar: Calendar, rows: Sequence[Row]) -> list[Value]:
+def _mark(night: Sequence[Row], calendar: Calendar) -> NightMark:
+    """night: its rows, one for each model."""
+    day, outcome = night[0]["date"], night[0]["outcome"]
+    fault = outcome not in ("ok", "suspicious")
+    parts = [visible(outcome).replace("_", " ")] if fault else []
+    if _is_suspicious(night):
+        since = min((row["since"] for row in night if row["since"]), default=None)
+        parts.append(f"suspicious since {since}" if since else "suspicious")
+    if night[0]["accepted"]:
+        parts.append("accepted")
+    kind = "fault" if fault else "accepted" if night[0]["accepted"] else "suspicious"
+    return NightMark(calendar(day), f"{day}: {', '.join(parts)}", kind)
+
+
+def _is_suspicious(night: Sequence[Row]) -> bool:
+    """By its outcome, or, where the job only warns, by the verdict on one of its models."""
+    return any("suspicious" in (row["outcome"], row["monitor"]) for row in night)
+
+
+def _values(calendar: Calendar, rows: Sequence[Row], make: Callable[[Row], Value | None]) -> list[Value]:
     """A value for each night of the page. A night without one breaks the line."""
     of_day = {row["date"]: row for row in rows}
     found = []
     for day in calendar.days:
-        value = accuracy_value(of_day[day]) if day in of_day else None
+        value = make(of_day[day]) if day in of_day else None
         name = visible(of_day[day]["model"]) if day in of_day else ""
         found.append(value._replace(title=f"{name}, {value.title}") if value else Value(day, None, ""))
     return found

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from nights import drawn_mix, mix, model_run, night
+from nights import accepted, drawn_mix, like_others, mix, model_run, night, unlike_others
 
 from batchland.cli.main import main
 from batchland.errors import OutputError, UsageError
@@ -20,9 +20,10 @@ from batchland.nightly.job import load_job
 from batchland.nightly.record_files import update_run
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.nightly.runner import run_night
+from batchland.trend.findings import headline
 from batchland.trend.measure import measure
 from batchland.trend.options import TrendOptions
-from batchland.trend.page import render
+from batchland.trend.page import render, terminal_summary
 from batchland.trend.plots import Calendar, Value, line_plot
 from batchland.trend.schema import TREND
 from batchland.trend.timeline import WIDE
@@ -66,6 +67,7 @@ def test_a_row_holds_the_night_and_its_drift():
         "date": day(1),
         "outcome": "ok",
         "exit_code": 0,
+        "accepted": False,
         "attempts": 1,
         "seconds": 60.0,
         "model": "toy",
@@ -77,6 +79,11 @@ def test_a_row_holds_the_night_and_its_drift():
         "accuracy": 0.5,
         "accuracy_low": pytest.approx(0.401924, abs=1e-6),
         "accuracy_high": pytest.approx(0.598076, abs=1e-6),
+        "estimated_accuracy": None,
+        "estimated_low": None,
+        "estimated_high": None,
+        "monitor": None,
+        "since": None,
         "gates": None,
         "mean_confidence": pytest.approx(0.44),
         "compared_with": [day(0)],
@@ -92,6 +99,26 @@ def test_a_row_holds_the_night_and_its_drift():
         "classes": [{"label": label, "images": images} for label, images in zip(LABELS, (20, 30, 50), strict=True)],
         "confidence_histogram": [0] * 6 + [80] + [0] * 11 + [20] + [0],
     }
+
+
+def test_a_row_holds_the_verdict_the_acceptance_and_the_estimate():
+    columns = ("outcome", "accepted", "estimated_accuracy", "estimated_low", "estimated_high", "monitor", "since")
+    dark = night(day(2), model_run(monitor=unlike_others(since=day(1))), outcome="suspicious")
+    records = [night(day(0), model_run(monitor=like_others(0.7))), dark, accepted(dark, day(1))]
+    assert [tuple(row[column] for column in columns) for row in rows(records)] == [
+        ("ok", False, 0.7, pytest.approx(0.66), pytest.approx(0.74), "ok", None),
+        ("suspicious", False, None, None, None, "suspicious", day(1)),
+        ("suspicious", True, None, None, None, "suspicious", day(1)),
+    ]
+
+
+def test_an_accepted_night_ended_well():
+    dark = night(day(1), model_run(monitor=unlike_others()), outcome="suspicious")
+    good = night(day(0), model_run(monitor=like_others(0.7)))
+    assert headline(rows([good, dark])).startswith("1 of 2 nights ended well.")
+    assert terminal_summary(measure([good, accepted(dark, day(1))])) == (
+        "2 of 2 nights ended well. 200 images scored, 0 of them failed.\n"
+    )
 
 
 def test_the_first_good_nights_are_the_reference_each_compared_with_the_others():
@@ -365,8 +392,8 @@ def test_the_vertical_axis_has_round_ends(values, options, ticks):
 def test_the_records_of_real_nights_are_measured(tmp_path, toy_model, colour_folders):
     job = tmp_path / "nightly.toml"
     job.write_text(
-        f'images = "{colour_folders}"\nmodel = "{toy_model}"\n[evaluation]\nlabels = "{colour_folders}"\n'
-        '[monitor]\naction = "off"\n'
+        f'images = "{colour_folders}"\nmodel = "{toy_model}"\nmonitor = {{action = "off"}}\n'
+        f'[evaluation]\nlabels = "{colour_folders}"\n'
     )
     for number in range(2):
         assert run_night(load_job(job), day(number)).record.outcome == "ok"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
 from commands import batchland
-from nights import model_run, night
+from nights import accepted, like_others, model_run, night, unlike_others
 
 from batchland.nightly.record_files import update_run
 from batchland.nightly.run_record import Outcome
@@ -60,6 +60,53 @@ def test_jobs_with_problems_come_first(runs):
     assert [(view.step, view.last_good and view.last_good.day) for view in views] == [(1, 26), (7, None), (1, 28)]
     assert overview_headline(views) == "1 of 3 jobs ended well. Failed: bad # 1. Not done: weekly."
     assert overview_headline([]) == "No job has run yet."
+
+
+def test_suspicious_and_accepted_nights(tmp_path):
+    """A dark delivery for two nights; one job's were accepted, and one job only warns."""
+    first, last = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
+    error = f"since {first}: brightness: mean 0.161, usually 0.42 to 0.479; look at its pictures, and accept it"
+    good = model_run(monitor=like_others(0.7))
+    dark, still = model_run(monitor=unlike_others()), model_run(monitor=unlike_others(since=first))
+    for job in ("new", "lasting", "accepted", "warned"):
+        outcome: Outcome = "ok" if job == "warned" else "suspicious"
+        earlier = night(first, good if job == "new" else dark, outcome="ok" if job == "new" else outcome, job=job)
+        later = night(last, dark if job == "new" else still, outcome=outcome, error=error, job=job)
+        if job == "warned":
+            later = night(last, still, job=job)
+        for each in (earlier, later):
+            update_run(tmp_path / job / str(each.date), accepted(each, first) if job == "accepted" else each)
+    views = job_views(tmp_path, TODAY)
+    assert overview_headline(views) == (
+        "2 of 4 jobs ended well. Suspicious: lasting since 2026-11-27, new since 2026-11-28."
+    )
+    assert [(view.name, view.kind, view.outcome, view.sentence, view.last_good) for view in views] == [
+        ("lasting", "warning", "suspicious", error, None),
+        ("new", "warning", "suspicious", error, first),
+        (
+            "accepted",
+            "passed",
+            "suspicious, accepted",
+            "Accepted by ann on 2026-11-29: new camera. What was unusual: since 2026-11-27: brightness: mean 0.161, "
+            "usually 0.42 to 0.479.",
+            last,
+        ),
+        ("warned", "passed", "ok", "Ended well.", last),
+    ]
+    assert [[(each.sign, each.title) for each in view.strip] for view in views] == [
+        [("!", "2026-11-27: suspicious"), ("!", "2026-11-28: suspicious since 2026-11-27")],
+        [("✓", "2026-11-27: ok"), ("!", "2026-11-28: suspicious")],
+        [("✓", "2026-11-27: suspicious, accepted"), ("✓", "2026-11-28: suspicious since 2026-11-27, accepted")],
+        [("✓", "2026-11-27: ok, suspicious"), ("✓", "2026-11-28: ok, suspicious since 2026-11-27")],
+    ]
+
+
+def test_an_estimate_stands_with_the_facts_of_its_model(tmp_path):
+    update_run(tmp_path / "job" / str(TODAY), night(TODAY, model_run(monitor=like_others(0.7)), job="job"))
+    (view,) = job_views(tmp_path, TODAY)
+    assert view.models == (
+        ModelLine("toy", ("100 images", "0 failed", "estimated accuracy 70.0% (66.0 to 74.0%)"), None),
+    )
 
 
 def test_links_are_relative_and_only_to_files_that_exist(runs):

@@ -1,8 +1,8 @@
-"""The time line: lines across models, the current model first, changes of models, bad nights."""
+"""The time line: lines across models, the current model first, changes of models, bad nights, estimates."""
 
 from datetime import date, timedelta
 
-from nights import model_run, night
+from nights import accepted, like_others, model_run, night, unlike_others
 
 from batchland.trend.measure import measure
 from batchland.trend.page import render
@@ -69,3 +69,55 @@ def test_without_labels_there_is_no_time_line():
     assert timeline(unlabelled.table.to_pylist(), 420) is None
     assert 'id="timeline"' not in render(unlabelled)
     assert 'id="timeline"' not in render(measure([night(date(2026, 11, 1), outcome="missing_input")]))
+
+
+def test_suspicious_and_accepted_nights_have_marks_of_their_own():
+    first, second = date(2026, 11, 2), date(2026, 11, 3)
+    dark, still = model_run(monitor=unlike_others()), model_run(monitor=unlike_others(since=first))
+    records = [
+        night(date(2026, 11, 1), model_run(monitor=like_others(), right=70)),
+        accepted(night(first, dark, outcome="suspicious"), first),
+        accepted(night(second, model_run("other", monitor=like_others()), still, outcome="suspicious"), first),
+        night(date(2026, 11, 4), dark, outcome="suspicious"),
+        night(date(2026, 11, 5), still),  # action = "warn"
+        night(date(2026, 11, 6), still, outcome="gate_failed"),
+    ]
+    line = timeline(measure(records).table.to_pylist(), 420)
+    assert line is not None
+    assert [(mark.title, mark.kind) for mark in line.marks] == [
+        ("2026-11-02: suspicious, accepted", "accepted"),
+        ("2026-11-03: suspicious since 2026-11-02, accepted", "accepted"),
+        ("2026-11-04: suspicious", "suspicious"),
+        ("2026-11-05: suspicious since 2026-11-02", "suspicious"),
+        ("2026-11-06: gate failed, suspicious since 2026-11-02", "fault"),
+    ]
+
+
+def test_the_estimate_has_the_scale_of_the_measured_accuracy():
+    records = [
+        night(date(2026, 11, 1), model_run(right=70, monitor=like_others(0.7))),
+        night(date(2026, 11, 2), model_run(monitor=like_others(0.8))),
+    ]
+    line = timeline(measure(records).table.to_pylist(), 420)
+    assert line is not None
+    (measured,), (estimated,) = line.accuracy.series, line.estimates
+    assert [point.title for point in measured.points] == [
+        "toy, 2026-11-01: 70.0% (60.4 to 78.1%) of 100 labelled images"
+    ]
+    assert [point.title for point in estimated.points] == [
+        "toy, 2026-11-01: estimated 70.0% (66.0 to 74.0%)",
+        "toy, 2026-11-02: estimated 80.0% (76.0 to 84.0%)",
+    ]
+    assert estimated.points[0].y == measured.points[0].y
+    ticks = {tick.text: tick.at for tick in line.accuracy.ticks_y}
+    assert [point.y for point in estimated.points] == [ticks["70%"], ticks["80%"]]
+    assert (len(measured.bands), len(estimated.bands)) == (0, 1)
+
+
+def test_an_estimate_alone_makes_a_time_line():
+    page = render(measure([night(date(2026, 11, 1), model_run(monitor=like_others(0.7)))]))
+    assert 'id="timeline"' in page
+    assert page.count('class="estimate"') == 2  # desktop and phone
+    assert "estimated without labels</li>" in page
+    assert "measured on labels</li>" not in page
+    assert 'data-v="0.7">– <span class="muted">/ 70.0%</span></td>' in page
