@@ -29,8 +29,11 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Pat
     ones: the reference begins anew with the first of them.
     """
     from batchland.nightly.accept import accept_night
+    from batchland.nightly.dates import local_today
+    from batchland.trend.write import write_night_pages
 
     accepted = accept_night(runs / name, night.date(), reason=reason, once=once)
+    write_night_pages(runs / name, local_today())
     nights = f"{accepted[0]}" if len(accepted) == 1 else f"{accepted[0]} to {accepted[-1]}, {len(accepted)} nights"
     after = "joins the reference" if once else f"the reference begins with {accepted[0]}"
     click.echo(f"Accepted: job {name}, {nights}; {after}.")

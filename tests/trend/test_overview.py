@@ -180,6 +180,19 @@ def test_the_command(tmp_path, monkeypatch):
     assert "No job has run yet." in Path("runs/index.html").read_text()
 
 
+def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
+    day = date(2024, 10, 1)
+    dark = night(day, model_run(monitor=unlike_others()), outcome="suspicious", error="brightness", job="job")
+    update_run(tmp_path / "job" / str(day), dark)
+    result = batchland("accept", "job", "--date", str(day), "--runs", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "Accepted: job job, 2024-10-01; the reference begins with 2024-10-01.\n",
+    )
+    assert "1 of 1 job ended well." in (tmp_path / "index.html").read_text()
+    assert '<span class="verdict passed">suspicious, accepted</span>' in (tmp_path / "job" / "trend.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as found:
