@@ -134,6 +134,16 @@ def kind_by_name(name: bytes, *, all_files: bool) -> str:
     return extension or "no extension"
 
 
+def kind_in_archive(path: bytes, *, all_files: bool) -> str:
+    """`kind_by_name` of a file at that path in an archive. What macOS adds to archives is `hidden`."""
+    *folders, name = path.removeprefix(b"./").split(b"/")
+    if b".." in folders:
+        return "path with .."
+    if any(folder.startswith(b".") or folder == b"__MACOSX" for folder in folders):
+        return "hidden"
+    return kind_by_name(name, all_files=all_files)
+
+
 _FolderId = tuple[int, int]
 _Folder = tuple[bytes, bytes, tuple[_FolderId, ...]]
 """A folder to list: its path, its name below the root with a `/`, and the folders above it (to detect link loops)."""

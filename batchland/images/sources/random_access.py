@@ -158,8 +158,11 @@ class Reader:
         return self.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See `io.IOBase.seek`."""
-        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.file.size}[whence]
+        """See `io.IOBase.seek`. Raises OSError before the begin of the file."""
+        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.file.size}[whence]
+        if position < 0:  # zipfile looks there for what an empty zip file does not have
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.position = position
         return self.position
 
     def read(self, size: int = -1) -> bytes:

@@ -15,7 +15,7 @@ from typing import IO, Final, cast
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.file_patterns import FilePattern, display_location
-from batchland.images.sources.folder import kind_by_name
+from batchland.images.sources.folder import kind_in_archive
 from batchland.images.sources.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
@@ -162,15 +162,12 @@ def _name(member: tarfile.TarInfo) -> str:
 
 
 def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:
-    """See `kind_by_name`; empty for a folder, which is not counted."""
-    *folders, name = os.fsencode(member.name.removeprefix("./")).split(b"/")
+    """See `kind_in_archive`; empty for a folder, which is not counted."""
     if member.isdir():
         return ""
-    if any(folder.startswith(b".") for folder in folders):
-        return "hidden"
-    if not member.isreg() or member.issparse():
-        return "not a regular file"
-    return kind_by_name(name, all_files=all_files)
+    kind = kind_in_archive(os.fsencode(member.name), all_files=all_files)
+    regular = member.isreg() and not member.issparse()
+    return kind if regular or kind in ("hidden", "path with ..") else "not a regular file"
 
 
 class _Headers(Reader):

@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.file_patterns import FilePattern, display_location
-from batchland.images.sources.folder import kind_by_name
+from batchland.images.sources.folder import kind_in_archive
 from batchland.images.sources.random_access import Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
@@ -159,10 +159,5 @@ def _name(member: ZipInfo) -> str:
 
 
 def _kind(member: ZipInfo, *, all_files: bool) -> str:
-    """See `kind_by_name`; empty for a folder, which is not counted."""
-    *folders, name = os.fsencode(member.filename.removeprefix("./")).split(b"/")
-    if member.is_dir():
-        return ""
-    if any(folder.startswith(b".") for folder in folders):
-        return "hidden"
-    return kind_by_name(name, all_files=all_files)
+    """See `kind_in_archive`; empty for a folder, which is not counted."""
+    return "" if member.is_dir() else kind_in_archive(os.fsencode(member.filename), all_files=all_files)

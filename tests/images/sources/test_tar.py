@@ -74,7 +74,17 @@ def test_shard_names_do_not_depend_on_the_pattern(shards: Path, pattern: str) ->
 
 def test_selection_of_members(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as tar:
-        for name in ("./a.jpg", "._b.jpg", ".git/c.jpg", "d/", "e.txt", "ü" * 120 + ".PNG", "no-extension"):
+        for name in (
+            "./a.jpg",
+            "._b.jpg",
+            ".git/c.jpg",
+            "../f.jpg",
+            "__MACOSX/a.jpg",
+            "d/",
+            "e.txt",
+            "ü" * 120 + ".PNG",
+            "no-extension",
+        ):
             member = tarfile.TarInfo(name)
             member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
             tar.addfile(member)
@@ -86,7 +96,7 @@ def test_selection_of_members(tmp_path: Path) -> None:
         "odd.tar/a.jpg",
         f"odd.tar/{'ü' * 120}.PNG",
     ]
-    assert ignored.counts == {"hidden": 2, ".txt": 1, "no extension": 1, "not a regular file": 1}
+    assert ignored.counts == {"hidden": 3, "path with ..": 1, ".txt": 1, "no extension": 1, "not a regular file": 1}
 
 
 def test_shard_cut_anywhere_has_an_unreadable_row(tmp_path: Path) -> None:

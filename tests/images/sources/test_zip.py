@@ -27,13 +27,14 @@ def write_zip(path: Path, members: Mapping[str, bytes], method: int = zipfile.ZI
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_members_are_listed_as_stored_and_read(tmp_path, method):
-    members = {"b/2.jpg": b"two" * 100, "a.png": b"one", "b/": b"", "notes.txt": b"", "__MACOSX/b/._2.jpg": b"x",
-               ".hidden/c.jpg": b"x", "Zürich/Straße.JPG": b"three", "empty.jpg": b""}  # fmt: skip
+    members = {"b/2.jpg": b"two" * 100, "a.png": b"one", "b/": b"", "notes.txt": b"", "__MACOSX/b/2.jpg": b"x",
+               ".hidden/c.jpg": b"x", "../e.jpg": b"x", "b/../../f.jpg": b"x",
+               "Zürich/Straße.JPG": b"three", "empty.jpg": b""}  # fmt: skip
     path = write_zip(tmp_path / "d.zip", members, method)
     ignored = Ignored()
     found = list(open_source(path).images(ignored))
     assert [ref.name for ref in found] == ["d.zip/b/2.jpg", "d.zip/a.png", "d.zip/Zürich/Straße.JPG", "d.zip/empty.jpg"]
-    assert ignored.counts == {".txt": 1, "hidden": 2}
+    assert ignored.counts == {".txt": 1, "hidden": 2, "path with ..": 2}
     assert read_all(path) == [(ref.name, members[ref.name.removeprefix("d.zip/")]) for ref in found]
     assert {ref.store.facts(ref.path) for ref in found[:1]} == {(300, 1_795_406_706_000_000)}
 
@@ -93,6 +94,16 @@ def test_damage_is_found_by_size_and_checksum(tmp_path):
 def test_what_is_no_zip_file_is_one_row(tmp_path, content):
     (tmp_path / "d.zip").write_bytes(content)
     assert read_all(tmp_path / "d.zip") == [("d.zip/", "unreadable")]
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("comment", [b"", b"of today", bytes(30)])
+def test_an_empty_zip_file_has_no_images(tmp_path, toy_model, bucket: Bucket, comment, far):
+    with zipfile.ZipFile(bucket.folder / "d.zip", "w") as archive:
+        archive.comment = comment
+    place = f"s3://{bucket.name}/d.zip" if far else bucket.folder / "d.zip"
+    with pytest.raises(UsageError, match=r"d\.zip: no images to score \(found: nothing at all\)"):
+        score(place, tmp_path / "p.parquet", options(toy_model))
 
 
 def test_a_cut_zip_file_is_one_row_and_a_missing_one_an_error(tmp_path):
