@@ -114,7 +114,11 @@ class FolderRegistry:
         self.folder = folder
 
     def names(self) -> list[str]:
-        """The models, in order."""
+        """The models, in order. Raises UsageError if the folder does not exist."""
+        if not self.folder.is_dir():
+            raise UsageError(
+                f"{self.folder}: is not a folder, so there is no registry; `batchland models add` makes one"
+            )
         return sorted(path.parent.name for path in self.folder.glob(f"*/{DOCUMENT}"))
 
     def read(self, name: str) -> RegisteredModel:
@@ -257,10 +261,13 @@ def promoted(model: RegisteredModel, alias: str) -> list[int]:
     """The versions that an alias can be rolled back to, the oldest first, and its present one."""
     versions: list[int] = []
     for change in model.history:
-        if change.alias == alias and change.action == "promote":
+        if change.alias != alias or change.action == "refuse":
+            continue
+        if change.action == "promote" and versions[-1:] != [change.version]:
             versions.append(change.version)
-        elif change.alias == alias and change.action == "rollback":
-            versions.pop()
+        elif change.action == "rollback":
+            while versions and versions[-1] != change.version:
+                versions.pop()
     return versions
 
 

@@ -46,11 +46,11 @@ Duration = Annotated[
 
 
 def _clock_time(value: object) -> object:
-    if isinstance(value, str):
-        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
-            raise ValueError('is not a time of the day; write it like "06:00"')
-        return dt.time.fromisoformat(value)
-    return value
+    if isinstance(value, dt.time):  # TOML has times of its own
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+        raise ValueError('is not a time of the day; write it like "06:00"')
+    return dt.time.fromisoformat(value)
 
 
 ClockTime = Annotated[

@@ -42,6 +42,8 @@ class EvaluationTable(EvaluateOptions):
     """With several models: compare the others with the first."""
     images: JobPath | None = None
     """Folder of the images now, for thumbnails and brightness; the default is the scored folder."""
+    corrections: JobPath | None = None
+    """CSV file of corrected labels, as the report's page saves it: those judged wrong are replaced."""
 
 
 class DeliveryTable(JobTable):

@@ -9,10 +9,11 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.monitoring.estimate import estimator_path, read_estimator
-from batchland.monitoring.observations import COLUMNS, NOTHING, observe, read_night
+from batchland.monitoring.observations import COLUMNS, NOTHING, Observations, observe, read_night
 from batchland.monitoring.rules import Night
 from batchland.monitoring.schema import Estimator, NightVerdict
 from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
@@ -49,12 +50,14 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     start = _start(records)
     reference, same_model = _reference(job, name, model, good, start)
     recent = good[-RECENT_NIGHTS:]
+    needed = {record.date: record for record in (*reference, *recent)}
+    known = {day: _night(job, record, name) for day, record in needed.items()}
     runs = [(record.date, _run(record, name)) for record in records if start <= record.date < night]
     before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
     return judge(
         present,
-        [_night(job, record, name) for record in reference],
-        [_night(job, record, name) for record in recent],
+        [known[record.date] for record in reference],
+        [known[record.date] for record in recent],
         [each.label for each in stored.info().classes],
         usual=usual_number(night, recent),
         before=before[-1] if before else None,
@@ -140,6 +143,16 @@ def _night(job: Job, record: RunRecord, name: str) -> Night:
     run = _run(record, name)
     assert run is not None
     assert run.counts is not None
-    path = _kept(job, record.date, name)
-    rows = pq.read_table(path, columns=list(COLUMNS)) if path.exists() else None
-    return Night(record.date, observe(rows) if rows is not None else NOTHING, run.counts.listed, run.counts.failed)
+    return Night(record.date, _observed(_kept(job, record.date, name)), run.counts.listed, run.counts.failed)
+
+
+def _observed(path: Path) -> Observations:
+    """The figures of an earlier night; none if their file is missing or damaged."""
+    if not path.exists():
+        return NOTHING
+    try:
+        return observe(pq.read_table(path, columns=list(COLUMNS)))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        _log.warning("%s: cannot be read (%s); nothing is compared with the figures of this night", path, reason)
+        return NOTHING

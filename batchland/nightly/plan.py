@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError, WrongDeliveryError
+from batchland.evaluation.corrections import read_corrections
+from batchland.evaluation.saved import read_report
 from batchland.models.canaries import canaries_path
 from batchland.nightly.contract import check_contract
 from batchland.nightly.dates import check_date, local_today
@@ -162,6 +164,13 @@ def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records
         missing = UsageError(f"{labels}: no labels there; deliver them, or correct {job.file}")
         return _Step(f"  skip: {missing}") if table.on_missing == "skip" else _Step.fail(missing)
     baseline = str(table.baseline)
+    try:
+        if table.corrections:
+            read_corrections(table.corrections)
+        if baseline != LAST_GOOD:
+            read_report(table.baseline)
+    except UsageError as error:
+        return _Step.fail(error)
     if baseline == LAST_GOOD:
         good = baseline_night(job, model, night, records)
         baseline = f"the night of {good[0]}" if good else "no earlier good night"

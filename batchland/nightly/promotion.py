@@ -47,15 +47,16 @@ class Promotion(NamedTuple):
 def promote(registry: FolderRegistry, reference: Reference, alias: str, options: PromoteOptions) -> Promotion:
     """Give the alias to a version if no gate fails; if one does, the alias stays and the history says so.
 
-    Without labels the version is promoted unchecked, and the history shows no checks. Raises UsageError, ModelError.
+    Without labels the version is promoted unchecked, and the history shows no checks. Raises ModelError,
+    and UsageError, also if the version has the alias already.
     """
-    if options.labels is None:
-        return Promotion(registry.promote(reference, alias, reason=options.reason), (), None)
     model = registry.read(reference.name)
     number = registry.version(reference).version
     before = model.aliases.get(alias)
     if before == number:
         raise UsageError(f"{registry.folder}: {reference.name} {number} has the alias {alias} already")
+    if options.labels is None:
+        return Promotion(registry.promote(reference, alias, reason=options.reason), (), None)
     checks = Path("checks", f"{alias}-{datetime.now():%Y%m%dT%H%M%S}")
     report = registry.folder / reference.name / str(number) / checks
     with TemporaryDirectory() as scratch:

@@ -84,6 +84,38 @@ def test_promote_and_roll_back_as_often_as_it_was_promoted(registry):
     assert registry.read("toy").history[4].reason == "worse"
 
 
+def test_a_version_that_has_the_alias_is_not_promoted_again(registry):
+    toy, folder = ("models", "promote", "toy@2", "--unchecked"), registry.folder
+    for number in (1, 2):
+        registry.promote(Reference("toy", str(number)), "production")
+    again = batchland(*toy, "--registry", folder)
+    assert (again.exit_code, again.stdout, again.stderr) == (
+        2,
+        "",
+        f"batchland: {folder}: toy 2 has the alias production already\n",
+    )
+    assert len(registry.read("toy").history) == 2
+    registry.promote(Reference("toy", "2"), "production")  # histories may have such changes
+    registry._change("toy", "rollback", "production", 2, "")
+    assert promoted(registry.read("toy"), "production") == [1, 2]
+    assert registry.rollback("toy", "production").version == 1
+    assert batchland(*toy, "--registry", folder).stdout == "toy@production is now version 2, before 1\n"
+
+
+@pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("show", "toy"), ("rollback", "toy")])
+def test_a_missing_registry_is_an_error(tmp_path, command):
+    result = batchland("models", *command, "--registry", tmp_path / "nope")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        2,
+        "",
+        f"batchland: {tmp_path}/nope: is not a folder, so there is no registry; `batchland models add` makes one\n",
+    )
+    assert not (tmp_path / "nope").exists()
+    (tmp_path / "empty").mkdir()
+    listed = batchland("models", "list", "--registry", tmp_path / "empty")
+    assert (listed.exit_code, listed.stdout) == (0, f"{tmp_path}/empty: no models\n")
+
+
 def test_what_is_not_there_is_named(registry):
     registry.promote(Reference("toy", "2"), "staging")
     for reference, message in (

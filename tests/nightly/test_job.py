@@ -51,6 +51,9 @@ def test_paths_are_relative_to_the_root_and_dates_are_filled_in(tmp_path):
 
         [evaluation]
         labels = "labels/{date}.csv"
+        corrections = "labels/corrections.csv"
+        baseline = "reports/fixed"
+        images = "photos"
         """
     job = load_job(write(tmp_path, text))
     assert job.images_of(NIGHT) == tmp_path / "in" / "2024" / "11" / "23" / "camera"
@@ -61,6 +64,8 @@ def test_paths_are_relative_to_the_root_and_dates_are_filled_in(tmp_path):
     ]
     assert job.partition("two", NIGHT) == Path("/data/out/model=two/date=2024-11-23")
     assert expand(job.evaluation.labels, NIGHT) == tmp_path / "labels" / "2024-11-23.csv"
+    assert job.evaluation.corrections == tmp_path / "labels" / "corrections.csv"
+    assert (job.evaluation.baseline, job.evaluation.images) == (tmp_path / "reports" / "fixed", tmp_path / "photos")
     assert job.night(NIGHT) == NIGHT
     assert (job.settle, job.time_limit, job.max_failed) == (timedelta(minutes=10), timedelta(minutes=90), "20")
 

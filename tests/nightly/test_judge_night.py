@@ -4,6 +4,8 @@ import json
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from photo_like import deliver_black, deliver_photos
 
@@ -119,6 +121,30 @@ def test_night_accepted_once_joins_the_reference(six_nights: Path) -> None:
     run(six_nights, 6)
     accept_night(six_nights / "runs/toy", day(6), once=True)
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(7)]
+
+
+@pytest.mark.parametrize("damage", ["junk", "half", "other columns", "folder"])
+def test_a_night_whose_figures_are_damaged_counts_as_one_without(
+    six_nights: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning names the file, and the reference goes on without the night."""
+    path = six_nights / "runs/toy" / str(day(2)) / "monitor/toy.parquet"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "other columns":
+        pq.write_table(pa.table({"image": ["a.jpg"]}), path)
+    else:
+        path.write_bytes(b"junk" if damage == "junk" else content[: len(content) // 2])
+    photos(six_nights, 6)
+    caplog.clear()
+    result = run(six_nights, 6)
+    assert (result.attempt.outcome, result.attempt.exit_code) == ("ok", 0)
+    assert reference_of(result.record) == [day(number) for number in (0, 1, 3, 4, 5)]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"{path}: cannot be read (")
+    assert warning.endswith("); nothing is compared with the figures of this night")
 
 
 def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:

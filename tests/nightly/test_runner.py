@@ -473,6 +473,20 @@ def test_the_plan_lists_the_steps_and_does_nothing(project):
     assert plan_night(job, NIGHT + timedelta(days=1)).lines[2].startswith(f"  fail: {project}/in/2024-11-24: does not ")
 
 
+def test_the_plan_finds_missing_corrections_and_a_missing_baseline(project):
+    (project / "toy.toml").write_text(JOB + EVALUATION)
+    for setting, message in [
+        ("corrections=fix.csv", f"{project}/fix.csv: cannot be read as corrections, with columns path, label, "),
+        ("baseline=fixed", f"{project}/fixed: holds no summary.json"),
+    ]:
+        result = run(project, NIGHT, f"evaluation.{setting}")
+        plan = plan_night(load_job(project / "toy.toml", [f"evaluation.{setting}"]), NIGHT)
+        assert [str(problem) for problem in plan.problems] == [result.attempt.error]
+        assert result.attempt.error.startswith(message)
+    (project / "fix.csv").write_text("path,label,decision\n")
+    assert plan_night(load_job(project / "toy.toml", ["evaluation.corrections=fix.csv"]), NIGHT).problems == ()
+
+
 def test_a_date_after_today_needs_permission(project):
     tomorrow, job = NIGHT + timedelta(days=1), load_job(project / "toy.toml")
     message = "night 2024-11-24: is after today, 2024-11-23 by this machine's clock"

@@ -61,9 +61,9 @@ def test_the_earlier_of_time_limit_and_finish_by_stops_a_run(tmp_path):
     assert left("finish_by='06:00'", "time_limit='1h'") == pytest.approx(3600, abs=1)
     assert left("finish_by='04:00'", "time_limit='1h'") == pytest.approx(1800, abs=1)
     assert left("finish_by=04:00:00") == pytest.approx(1800, abs=1)  # TOML has times of its own
-    for wrong in ("24:00", "6:00", "noon"):
+    for wrong in ("'24:00'", "'6:00'", "'noon'", "6", "6.5", "true", "2026-11-24T06:00:00"):
         with pytest.raises(UsageError, match='is not a time of the day; write it like "06:00"'):
-            left(f"finish_by='{wrong}'")
+            left(f"finish_by={wrong}")
 
 
 @pytest.mark.parametrize(
