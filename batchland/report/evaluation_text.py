@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from batchland.evaluation.schema import EvaluationSummary, Figure
 from batchland.report.changes import Baseline
-from batchland.report.findings import account_findings, findings, headline, worst_classes
+from batchland.report.findings import account_findings, findings, headline, promise_lines, worst_classes
 from batchland.report.verdict import verdict
 from batchland.system.text import NONE, aligned, count, images, interval, markdown_text, one_line, percent
 
@@ -42,7 +42,7 @@ def evaluation_terminal_text(
     name: str | None = None,
     baseline: Baseline | None = None,
 ) -> str:
-    """Verdict, main figures, images not in them, the five worst classes, gates, what to do. Ends with a newline.
+    """Verdict, what to do, main figures, images not in them, promises, five worst classes, gates. Ends with a newline.
 
     name: title; None takes the model's name.
     """
@@ -59,6 +59,7 @@ def evaluation_terminal_text(
     ]
     lines += [f"  {line}" for line in aligned(figures, "<><")]
     lines += [f"note: {finding.text}" for finding in account_findings(summary)]
+    lines += promise_lines(summary)
     if weak := worst_classes(evaluation):
         rows = [("worst classes", "accuracy", "images", "mostly predicted as")]
         rows += [
@@ -94,6 +95,8 @@ def evaluation_markdown(
         lines.append(f"| {what} | {percent(figure.value)} | {interval(figure)} |")
     if found := findings(evaluation):
         lines += ["", *(f"- {markdown_text(finding.text)}" for finding in found)]
+    if promises := list(promise_lines(summary)):
+        lines += ["", *(f"- {markdown_text(text)}" for text in promises)]
     if weak := worst_classes(evaluation):
         lines += ["", "| worst classes | accuracy | images | mostly predicted as |", "| --- | ---: | ---: | --- |"]
         lines += [

@@ -113,6 +113,25 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
             yield Finding("warning", f"{classes} {what}: {first_few([*map(visible, names)])}.", "account")
 
 
+def promise_lines(summary: EvaluationSummary) -> Iterator[str]:
+    """For each promise the threshold that keeps it, or that the images do not suffice."""
+    for found in summary.guarantees:
+        if found.rule:
+            text = (
+                f"accept answers of at least {found.rule.threshold:g}; of the labelled images "
+                f"{percent(found.rule.coverage)}, {count(found.rule.wrong)} of {count(found.rule.accepted)} wrong"
+            )
+        else:
+            text = (
+                f"{images(found.images)} with a label do not show that any threshold keeps this promise; at least "
+                f"{count(found.fewest_images)} sure answers without a mistake are needed"
+            )
+        if found.per_class:
+            classes = f"{count(len(found.per_class))} of {count(len(summary.classes))} classes"
+            text += f"; thresholds of their own for {classes} are in summary.json"
+        yield f"promise {found.promise}: {text}"
+
+
 def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     summary = evaluation.summary
     figures = summary.figures

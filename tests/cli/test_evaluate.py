@@ -50,6 +50,26 @@ def test_terminal_output_and_files(night: Path) -> None:
     assert sorted(path.name for path in Path("report").iterdir()) == sorted(REPORT_FILES)
 
 
+def test_each_promise_is_one_line(night: Path) -> None:
+    """Of class `Red Tower`, 100 answers of 0.8, all right; of `Green Hill`, 100 of 0.7, half of them right."""
+    names = [f"{folder}/{number}.jpg" for folder in FOLDERS for number in range(100)]
+    wrong = [f"{FOLDERS[0]}/{number}.jpg" for number in range(100, 150)]
+    rows = [Row(name, RED if name.startswith("00") else GREEN) for name in names[:150]]
+    write_predictions(Path("many.parquet"), FOLDERS, [*rows, *(Row(name, GREEN) for name in wrong)])
+    write_label_folders(Path("many"), [*names[:150], *wrong])
+    options = ("many.parquet", "-l", "many", "--promise", "error <= 10%", "--promise", "error <= 1%")
+    result = batchland("evaluate", *options, "-o", "report")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [line for line in result.stdout.splitlines() if line.startswith("promise ")] == [
+        "promise error <= 10%: accept answers of at least 0.8; of the labelled images 50.0%, 0 of 100 wrong; "
+        "thresholds of their own for 1 of 2 classes are in summary.json",
+        "promise error <= 1%: 200 images with a label do not show that any threshold keeps this promise; at least "
+        "299 sure answers without a mistake are needed",
+    ]
+    markdown = batchland("evaluate", *options, "-o", "report2", "--markdown").stdout
+    assert "\n- promise error \\<= 10%: accept answers of at least 0.8; " in markdown
+
+
 def test_the_output_folder_is_checked_first(night: Path) -> None:
     result = batchland("evaluate", "no-such.parquet", "-l", "labels", "-o", "/proc/report")
     assert (result.exit_code, result.stdout) == (74, "")
