@@ -23,10 +23,12 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     the model is sure, few labels suffice; weights keep the estimate right even if the model is wrongly sure. Says how
     many labels a random choice would need for the same interval, and when a plan does not pay.
 
-    With --labelled, reads the table with its labels and prints the accuracy over all images of PREDS.
+    With --labelled, reads the table with its labels and prints the accuracy over all images of PREDS. Labels are the
+    classes' folders or labels, as for evaluate. The plan must be one of PREDS.
     """
     from batchland.errors import UsageError
-    from batchland.evaluation.label_plan import LabelPlanOptions, labelled_accuracy, plan_labels
+    from batchland.evaluation.label_plan import LabelPlanOptions, plan_labels
+    from batchland.evaluation.labelled_plan import labelled_accuracy
     from batchland.evaluation.saved import write_csv
     from batchland.system.arrow import keep_pandas_out
     from batchland.system.files import check_new_file, write_file
@@ -36,10 +38,15 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     if (out is None) == (labelled is None):
         raise click.UsageError("give --out to make a plan, or --labelled to evaluate one")
     if labelled is not None:
-        found = labelled_accuracy(predictions, labelled)
+        result = labelled_accuracy(predictions, labelled)
+        found = result.accuracy
         assert found.low is not None
         assert found.high is not None
         click.echo(f"accuracy {percent(found.value)} (95% interval {percent(found.low)} to {percent(found.high)})")
+        if result.unlabelled:
+            click.echo(f"note: {count(result.unlabelled)} of {count(result.rows)} rows of the plan have no label")
+        if result.unplanned:
+            click.echo(f"note: rows of the plan are missing: those for {images(result.unplanned)}")
         return
     assert out is not None
     if out.exists():

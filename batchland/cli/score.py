@@ -17,7 +17,7 @@ from batchland.cli.options import (
     out_option,
     print_json,
 )
-from batchland.system.text import first_few, ignored_files
+from batchland.system.text import count, counted, first_few, ignored_files
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Manifest
@@ -114,16 +114,19 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
 
     manifest = summary.manifest
     counts, seconds = manifest.counts, manifest.seconds
-    codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
-    resumed = f", {manifest.resumed_images} of them by an earlier run" if manifest.resumed_images else ""
-    resumed += f", {manifest.kept_images} of them kept from before" if manifest.kept_images else ""
-    resumed += f", {manifest.reused_images} of them with rows of earlier predictions" if manifest.reused_images else ""
-    resumed += f", {manifest.copied_images} of them copies" if manifest.copied_images else ""
+    codes = ", ".join(f"{code} {count(number)}" for code, number in counts.failed_by_code.items())
+    origins = {
+        "by an earlier run": manifest.resumed_images,
+        "kept from before": manifest.kept_images,
+        "with rows of earlier predictions": manifest.reused_images,
+        "copies": manifest.copied_images,
+    }
+    taken = "".join(f", {count(number)} of them {origin}" for origin, number in origins.items() if number)
     return (
-        f"Scored {counts.listed} images of {display_path(images)}{resumed} with {manifest.model.name} "
+        f"Scored {counted(counts.listed, 'image')} of {display_path(images)}{taken} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "
-        f"{manifest.images_per_second:.1f} images/s: {counts.ok} ok, "
-        f"{counts.failed} failed{f' ({codes})' if codes else ''}{ignored_files(manifest.ignored)}. "
+        f"{manifest.images_per_second:.1f} images/s: {count(counts.ok)} ok, "
+        f"{count(counts.failed)} failed{f' ({codes})' if codes else ''}{ignored_files(manifest.ignored)}. "
         f"{_on_gpus(manifest)}"
         f"Wall seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three of all threads together, waiting included), write {seconds.write:.2f}. "

@@ -1,6 +1,6 @@
 """Labels with the corrections that were saved on the page of a report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,4 +63,18 @@ def read_corrections(path: Path) -> dict[str, str]:
     unknown = next((decision for _, _, decision in rows if decision not in ("keep", "wrong", "unsure")), None)
     if unknown is not None:
         raise UsageError(f"{path}: has the decision {unknown!r}; decisions are keep, wrong and unsure")
+    _check_rows(path, rows)
     return {image: label for image, label, decision in rows if decision == "wrong"}
+
+
+def _check_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Raise UsageError if a correction has no path or label, or if an image has two labels. Row 1 is the header."""
+    labels: dict[str, str] = {}
+    for number, (image, label, decision) in enumerate(rows, 2):
+        if decision == "wrong" and not (image.strip() and label.strip()):
+            missing = f"{image!r} has no label" if image.strip() else "has no path"
+            raise UsageError(f"{path}: row {number}: {missing}; a row with the decision wrong needs the right label")
+        if labels.setdefault(image, label) != label:
+            raise UsageError(
+                f"{path}: row {number}: {image!r} has the labels {labels[image]!r} and {label!r}; keep one"
+            )

@@ -1,4 +1,4 @@
-"""Choose which images to label, so that few labels tell the accuracy; and estimate it from them.
+"""Choose which images to label, so that few labels tell the accuracy; and estimate it from their answers.
 
 Images are divided into strata by the probability of their first choice: where the model is sure, few labels suffice.
 Each stratum gets labels by its size and by the spread of right and wrong answers that its probabilities let expect
@@ -6,7 +6,6 @@ Each stratum gets labels by its size and by the spread of right and wrong answer
 keep the estimate unbiased whatever the probabilities are worth.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -189,38 +188,3 @@ def _worth(sizes: Ints, labels: Ints, expected: Floats) -> LabelPlan:
         random_labels=random_labels,
         pays=random_labels >= PAYS_FROM * labels.sum(),
     )
-
-
-def labelled_accuracy(predictions: str | Path, plan: Path) -> Figure:
-    """Accuracy over all scored images, from a plan whose column `label` is filled in. Raises UsageError."""
-    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
-    return estimated_accuracy(*read_plan(plan, [name.label for name in run.info.classes]))
-
-
-def read_plan(path: Path, labels: Sequence[str]) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
-    """Stratum, weight and whether the first choice is right, of the rows of a plan that have a label.
-
-    labels: of the model. Raises UsageError if the file is no plan, has no labels, or has labels unknown to the model.
-    """
-    from pyarrow import csv
-
-    names = LABEL_PLAN.names
-    try:
-        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-        table = csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-        image, label, predicted, _, stratum, weight = (table[name].to_pylist() for name in names)
-    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path}: is not a plan of `batchland label-plan` ({reason})") from error
-    filled = [row for row, text in enumerate(label) if text and text.strip()]
-    if not filled:
-        raise UsageError(f"{path}: no row has a label; fill in the column `label`")
-    for row in filled:
-        if label[row].strip() not in labels:
-            raise UsageError(f"{path}: {image[row]!r} has the label {label[row]!r}, which the model does not have")
-    right = np.array([label[row].strip() == predicted[row] for row in filled])
-    return np.array([int(stratum[r]) for r in filled]), np.array([float(weight[r]) for r in filled]), right

@@ -25,10 +25,21 @@ def read_model(path: Path) -> bytes:
     try:
         content = read_regular(path)
     except OSError as error:
-        raise read_error(error, str(path), expected="an exported or adopted model", wrong=ModelError) from error
+        raise read_error(error, str(path), expected=_instead_of(path), wrong=ModelError) from error
     if not content:
         raise ModelError(f"{path}: is empty; export the model again")
     return content
+
+
+def _instead_of(path: Path) -> str:
+    """What to give instead of a file that cannot be read."""
+    name, _, version = path.name.partition("@")
+    if not version or path.suffix == ".onnx":
+        return "an exported or adopted model"
+    return (
+        f"the file of that version, models/{name}/NUMBER/{name}.onnx; only jobs take NAME@VERSION "
+        f"(`batchland models show {name}` names the versions)"
+    )
 
 
 def require_self_contained(path: Path, content: bytes) -> None:

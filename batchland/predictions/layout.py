@@ -66,11 +66,11 @@ def is_predictions(file: Path | pa.NativeFile) -> bool:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Names of the values that differ between two fingerprints, like `options.top_k`."""
+    """Names of the values that differ between two fingerprints: `top_k` of the options, `versions.numpy`."""
     for name in sorted({*one, *other}):
         first, second = one.get(name), other.get(name)
         if isinstance(first, dict) and isinstance(second, dict):
-            yield from differences(first, second, f"{prefix}{name}.")
+            yield from differences(first, second, "" if name == "options" else f"{prefix}{name}.")
         elif first != second:
             yield prefix + name
 

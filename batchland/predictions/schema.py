@@ -235,7 +235,7 @@ class Manifest(Document):
     """Images whose rows are those of other images of this run with the same content."""
     seconds: Seconds
     images_per_second: float
-    """Images scored by this process, over its total seconds."""
+    """Images of this process, those with rows of equal images included, over its total seconds."""
     files: tuple[WrittenFile, ...]
     versions: dict[str, str]
     host: str
@@ -249,5 +249,9 @@ class Manifest(Document):
     @property
     def scored_images(self) -> int:
         """Images that this process scored."""
-        taken = self.resumed_images + self.kept_images + self.reused_images + self.copied_images
-        return self.counts.listed - taken
+        return self.timed_images - self.reused_images - self.copied_images
+
+    @property
+    def timed_images(self) -> int:
+        """Images of this process: scored, or with the row of an equal image."""
+        return self.counts.listed - self.resumed_images - self.kept_images

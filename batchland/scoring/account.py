@@ -114,9 +114,9 @@ class Account:
         }
         return Seconds(**{name: round(value, 3) for name, value in parts.items()})
 
-    def images_per_second(self) -> float:
-        """Images scored by this process, over its wall seconds."""
-        return round(self._scored / self._stopwatch.elapsed(), 1)
+    def images_per_second(self, reused: int) -> float:
+        """Images of this process over its wall seconds. reused: those with rows of equal images."""
+        return round((self._scored + reused) / self._stopwatch.elapsed(), 1)
 
     def stop_if_due(self) -> None:
         """Between two batches: write a checkpoint and raise Interrupted if a signal or the time limit says stop."""

@@ -155,7 +155,7 @@ def _publish(
         reused_images=reuse.reused,
         copied_images=reuse.copied,
         seconds=account.seconds(),
-        images_per_second=account.images_per_second(),
+        images_per_second=account.images_per_second(reuse.reused + reuse.copied),
         files=tuple(files),
         **run.finish(model, survey),
     )

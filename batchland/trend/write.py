@@ -54,11 +54,12 @@ def write_overview(runs: Path, today: date) -> Path:
     """Write `index.html` over all jobs into the folder of their records, and return its path.
 
     Two jobs that end together write one after the other, so the page never lacks the night that ended last. today:
-    later nights are left out. Raises OutputError.
+    later nights are left out. Raises UsageError without that folder, OutputError.
     """
     out = runs / OVERVIEW_FILE
+    if not runs.is_dir():
+        raise UsageError(f"{runs}: there is no such folder; give the folder with the records of the jobs")
     try:
-        runs.mkdir(parents=True, exist_ok=True)
         with locked(runs / f".{OVERVIEW_FILE}.lock", str(out), wait=LOCK_WAIT):
             written = datetime.now().astimezone().isoformat(timespec="seconds")
             write_file(out, render_overview(runs, job_views(runs, today), written))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from commands import batchland
 from evaluation_data import Row, write_predictions
 
 from batchland.errors import UsageError
@@ -27,11 +28,33 @@ def test_wrong_labels_are_replaced(tmp_path: Path) -> None:
     assert top1(tmp_path, "\ufeffpath;label;decision\r\n1.jpg;a;wrong\r\n2.jpg;a;wrong\r\n") == pytest.approx(2 / 3)
 
 
+def test_repeated_corrections_count_once(tmp_path: Path) -> None:
+    assert top1(tmp_path, "path,label,decision\n1.jpg,a,wrong\n1.jpg,a,wrong\n2.jpg,,unsure\n") == pytest.approx(1 / 3)
+
+
+def test_the_command_names_the_row_without_a_label(tmp_path: Path) -> None:
+    predictions = write_predictions(tmp_path / "p.parquet", ("a", "b"), ROWS)
+    labels, corrections = tmp_path / "l.csv", tmp_path / "c.csv"
+    labels.write_text("image,label\n1.jpg,b\n")
+    corrections.write_text("path,label,decision\n1.jpg,,wrong\n")
+    result = batchland("evaluate", predictions, "-l", labels, "-o", tmp_path / "r", "--corrections", corrections)
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        2,
+        "",
+        f"batchland: {corrections}: row 2: '1.jpg' has no label; a row with the decision wrong needs the right label\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,label,decision\n9.jpg,a,wrong\n", "none of its images has a label in "),
         ("path,label,decision\n1.jpg,a,bad\n", "has the decision 'bad'; decisions are keep, wrong and unsure"),
+        ("path,label,decision\n2.jpg,a,wrong\n1.jpg,,wrong\n", "c.csv: row 3: '1.jpg' has no label; a row with the "),
+        ("path,label,decision\n1.jpg,  ,wrong\n", "c.csv: row 2: '1.jpg' has no label; a row with the "),
+        ("path,label,decision\n,a,wrong\n", "c.csv: row 2: has no path; a row with the "),
+        ("path,label,decision\n1.jpg,a,wrong\n1.jpg,b,wrong\n", "row 3: '1.jpg' has the labels 'a' and 'b'; keep one"),
+        ("path,label,decision\n1.jpg,b,keep\n1.jpg,a,wrong\n", "row 3: '1.jpg' has the labels 'b' and 'a'; keep one"),
         ("image,label\n1.jpg,a\n", "cannot be read as corrections, with columns path, label, decision"),
     ],
 )

@@ -75,6 +75,7 @@ def test_the_command_plans_and_evaluates(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["label-plan", str(path), "--labelled", str(plan)])
     assert result.exit_code == 0, result.output
     assert result.output.startswith("accuracy 9")
+    assert result.output.splitlines()[1:] == ["note: 5 of 100 rows of the plan have no label"]
     again = CliRunner().invoke(main, ["label-plan", str(path), "--out", str(plan)])
     assert (again.exit_code, again.output) == (
         2, f"batchland: {plan}: exists, and may hold labels; give another --out\n",

@@ -1,6 +1,7 @@
 """Checks of a model file: a regular, self-contained file with a model that returns probabilities."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,6 +27,15 @@ def test_a_model_must_be_a_regular_file(tmp_path, kind):
         read_model(path)
     reason = {"missing": "No such file or directory", "folder": "Is a directory"}.get(kind, "not a regular file")
     assert str(caught.value) == f"{path}: cannot be read ({reason}); give an exported or adopted model"
+
+
+def test_a_name_of_the_registry_is_no_file():
+    with pytest.raises(ModelError) as caught:
+        read_model(Path("toy@production"))
+    assert str(caught.value) == (
+        "toy@production: cannot be read (No such file or directory); give the file of that version, "
+        "models/toy/NUMBER/toy.onnx; only jobs take NAME@VERSION (`batchland models show toy` names the versions)"
+    )
 
 
 def as_weight(model, tensor):

@@ -54,6 +54,7 @@ def test_known_content_is_taken_over_whatever_its_name(tmp_path, first_night, to
     assert sorted(predicted) == ["040.jpg", "041.jpg", "renamed/007.jpg"]  # a failed row is not taken over
     assert (reused.reused_images, reused.copied_images, reused.kept_images, reused.counts.ok) == (14, 0, 0, 16)
     assert reused.scored_images == 3
+    assert reused.images_per_second == pytest.approx(17 / reused.seconds.total, rel=0.1)
     full = score(night, tmp_path / "full" / name, options(toy_model)).manifest
     assert contents(tmp_path / "reused") == contents(tmp_path / "full")
     assert reused.run_id == full.run_id
@@ -94,9 +95,9 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(tmp_path, first_night, 
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"top_k": 1}, "options.top_k"),
-        ({"signals": False, "probabilities": "top"}, "options.probabilities, options.signals"),
-        ({"intra_op_threads": 3}, "options.intra_op_threads"),
+        ({"top_k": 1}, "top_k"),
+        ({"signals": False, "probabilities": "top"}, "probabilities, signals"),
+        ({"intra_op_threads": 3}, "intra_op_threads"),
     ],
 )
 def test_rows_of_other_options_are_not_taken_over(tmp_path, first_night, toy_model, predicted, caplog, change, names):
@@ -155,6 +156,7 @@ def test_shards_reuse_rows_and_merge_to_the_bytes_of_a_full_run(tmp_path, first_
         score(night, tmp_path / "shards", given)
     merged = merge(tmp_path / "shards", tmp_path / "m" / "p.parquet").manifest
     assert merged.reused_images == 15
+    assert merged.images_per_second == pytest.approx(45 / sum(each.seconds for each in merged.shards), rel=0.1)
     assert merged.copied_images > 0
     score(night, tmp_path / "f" / "p.parquet", options(toy_model))
     assert contents(tmp_path / "m") == contents(tmp_path / "f")

@@ -243,7 +243,7 @@ def test_shards_scored_with_different_options_are_rejected(tmp_path, photos, toy
     score_shard(photos, four, options(other), 0, 4, overwrite=True)
     score_shard(photos, four, options(toy_model, top_k=2), 2, 4, overwrite=True)
     score_shard(photos, four, options(toy_model, num_workers=1, prefetch_factor=1), 3, 4, overwrite=True)
-    assert refusal(four, tmp_path / "p.parquet") == "shards 0, 2 of 4 differ from the others in model, options.top_k"
+    assert refusal(four, tmp_path / "p.parquet") == "shards 0, 2 of 4 differ from the others in model, top_k"
 
 
 def test_shards_of_different_listings_are_rejected(tmp_path, photos, toy_model, four):

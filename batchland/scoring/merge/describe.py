@@ -66,8 +66,8 @@ def _seconds(shards: list[FinishedShard], write: float, total: float) -> Seconds
 
 def _rate(shards: list[FinishedShard]) -> float:
     """Images per second of a shard, on average."""
-    scored = sum(shard.manifest.scored_images for shard in shards)
-    return round(scored / sum(shard.manifest.seconds.total for shard in shards), 1)
+    images = sum(shard.manifest.timed_images for shard in shards)
+    return round(images / sum(shard.manifest.seconds.total for shard in shards), 1)
 
 
 def _merged(shard: FinishedShard) -> MergedShard:

@@ -76,6 +76,8 @@ class StoredPlan:
                 return bytes(file.read())
         except FileNotFoundError as error:
             raise UsageError(f"{self.name}: holds no complete plan; make one with `batchland plan`") from error
+        except NotADirectoryError as error:
+            raise UsageError(f"{self.name}: is a file; give the folder of the plan") from error
         except OSError as error:
             raise read_error(error, f"{self.name}/{name}", _REMEDY) from error
 

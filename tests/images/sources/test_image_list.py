@@ -307,7 +307,7 @@ def test_list_from_a_named_pipe_is_complete(tmp_path: Path, toy_model: Path, cou
     """As `--images <(find ...)` and `--images /dev/stdin`: whoever opens it a second time takes lines away."""
     names = [f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(count)]
     run = _piped("\n".join(names).encode(), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
-    assert run.stdout.startswith(b"Scored %d images of /dev/stdin with toy on cpu" % count), run.stderr
+    assert run.stdout.startswith(f"Scored {count:,} images of /dev/stdin with toy on cpu".encode()), run.stderr
     assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == names
 
 

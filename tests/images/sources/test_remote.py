@@ -165,7 +165,7 @@ def test_credentials_are_not_written_anywhere(
     url = f"s3://test-key:{SECRET_KEY.replace('/', '%2F').replace('+', '%2B')}@{bucket.name}/"
     command = ["score", url, "--out", str(tmp_path / "out"), "--model", str(toy_model)]
     result = batchland(*command)
-    assert result.output.startswith(f"Scored 1 images of s3://{bucket.name}/ with toy on cpu"), result.output
+    assert result.output.startswith(f"Scored 1 image of s3://{bucket.name}/ with toy on cpu"), result.output
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert f'"images": "s3://{bucket.name}"'.encode() in written
     assert b"secret" not in written

@@ -233,6 +233,7 @@ def test_options_that_do_not_fit_a_plan(tmp_path, photos, toy_model, plan):
     make_plan(photos, tmp_path / "four", parts=4)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"plan": str(tmp_path / "none")}, "none: holds no complete plan; make one with `batchland plan`"),
+        ({"plan": str(plan / "plan.json")}, r"plan\.json: is a file; give the folder of the plan"),
         ({"plan": str(plan), "include": ("*.jpg",)}, "was made with other patterns or options of listing"),
         ({"plan": str(plan), "image_list": "list.txt"}, "is a list already; give a plan or a list"),
         ({"plan": str(plan), "retry_failed": True}, "failed rows are scored again without a plan"),

@@ -1,0 +1,133 @@
+"""Estimate the accuracy from a plan of `batchland label-plan` whose column `label` is filled in."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.errors import UsageError
+from batchland.evaluation.label_plan import LABEL_PLAN, estimated_accuracy
+from batchland.evaluation.outcomes import Predictions, read_predictions
+from batchland.evaluation.schema import Figure
+from batchland.models.class_match import match_classes, unknown_classes_message
+from batchland.predictions.storage import output_location
+from batchland.system.urls import is_url
+
+
+class LabelledAccuracy(NamedTuple):
+    """The accuracy over all scored images, and how much of the plan it is based on."""
+
+    accuracy: Figure
+    rows: int
+    """Of the plan."""
+    unlabelled: int
+    """Rows of the plan without a label."""
+    unplanned: int
+    """Scored images that no row of the plan stands for: those of rows that were removed."""
+
+
+class PlanRow(NamedTuple):
+    """One row of a plan."""
+
+    number: int
+    """Row of the file; the header is row 1."""
+    image: str
+    label: str
+    """Empty if it is not filled in."""
+    predicted: str
+    stratum: int
+    weight: float
+
+
+def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
+    """Accuracy over all scored images, from a plan with labels. Classes are named as for `evaluate`.
+
+    Raises UsageError if the file is no plan of these predictions, has no labels, or classes unknown to the model.
+    """
+    run = read_predictions(output_location(predictions) if is_url(predictions) else Path(predictions))
+    rows = read_plan(plan)
+    filled = [row for row in rows if row.label]
+    if not filled:
+        raise UsageError(f"{plan}: no row has a label; fill in the column `label`")
+    match = match_classes({row.label for row in filled}, run.info.classes)
+    for row in filled:
+        if row.label not in match.index:
+            raise UsageError(unknown_classes_message(f"{plan}: row {row.number}", [row.label], run.info.classes))
+    scored, answers = _answers(plan, rows, run)
+    accuracy = estimated_accuracy(
+        np.array([row.stratum for row in filled]),
+        np.array([row.weight for row in filled]),
+        np.array([match.index[row.label] == answers[row.image] for row in filled]),
+    )
+    unplanned = max(0, round(scored - sum(row.weight for row in rows)))
+    return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned)
+
+
+def read_plan(path: Path) -> list[PlanRow]:
+    """The rows of a plan. Raises UsageError if the file is no plan, or names an image twice."""
+    from pyarrow import csv
+
+    names = LABEL_PLAN.names
+    try:
+        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        table = csv.read_csv(
+            path,
+            parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
+            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+        columns = [table[name].to_pylist() for name in names]
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path}: is not a plan of `batchland label-plan` ({reason})") from error
+    rows = list(_rows(path, columns))
+    first: dict[str, int] = {}
+    for row in rows:
+        if first.setdefault(row.image, row.number) != row.number:
+            raise UsageError(f"{path}: row {row.number}: {row.image!r} is in row {first[row.image]} already; keep one")
+    return rows
+
+
+def _rows(path: Path, columns: Sequence[Sequence[str]]) -> Iterator[PlanRow]:
+    """columns: of LABEL_PLAN, as text."""
+    for number, (image, label, predicted, _, stratum, weight) in enumerate(zip(*columns, strict=True), 2):
+        where = f"{path}: row {number}"
+        if not (stratum.isdecimal() and len(stratum) < 10):
+            raise UsageError(f"{where}: has the stratum {stratum!r}; keep the numbers that the plan was written with")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = math.nan
+        if not 1 <= value < 2**53:
+            raise UsageError(f"{where}: has the weight {weight!r}; keep the numbers that the plan was written with")
+        yield PlanRow(number, image, label.strip(), predicted, int(stratum), value)
+
+
+def _answers(plan: Path, rows: Sequence[PlanRow], run: Predictions) -> tuple[int, dict[str, int]]:
+    """Number of scored images, and index of the predicted class of each image of a plan.
+
+    Raises UsageError for an image that was not scored, or that had another prediction when the plan was made.
+    """
+    wanted = pa.array([row.image for row in rows], pa.string())
+    answers: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    scored = 0
+    for batch in run.scored(["image", "label", "class_index"]):
+        scored += len(batch)
+        found = batch.filter(pc.is_in(batch["image"], value_set=wanted))
+        images = found["image"].to_pylist()
+        answers |= zip(images, found["class_index"].to_pylist(), strict=True)
+        labels |= zip(images, found["label"].to_pylist(), strict=True)
+    for row in rows:
+        where, remedy = f"{plan}: row {row.number}", "give the predictions that the plan was made from"
+        if row.image not in answers:
+            raise UsageError(f"{where}: {row.image!r} is not among the scored images of {run.source}; {remedy}")
+        if row.predicted != labels[row.image]:
+            raise UsageError(
+                f"{where}: {row.image!r} is predicted as {labels[row.image]!r} in {run.source}, and as "
+                f"{row.predicted!r} in the plan; {remedy}"
+            )
+    return scored, answers

@@ -1,0 +1,92 @@
+"""The accuracy from a plan with labels, and plans that are rejected."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import batchland
+from evaluation_data import write_arrays
+
+from batchland.errors import UsageError
+from batchland.evaluation.labelled_plan import labelled_accuracy
+from batchland.models.card import class_names
+
+HEADER = "image,label,predicted,probability,stratum,weight\n"
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    """0.jpg to 7.jpg are predicted as Red Tower, 8.jpg and 9.jpg as Blue Lake."""
+    answers = np.array([[0.9, 0.1]] * 8 + [[0.4, 0.6]] * 2, np.float32)
+    classes = class_names(["00.Red_Tower", "02.Blue_Lake"])
+    return write_arrays(tmp_path / "p.parquet", classes, [f"{number}.jpg" for number in range(10)], answers)
+
+
+def plan(folder: Path, *rows: str) -> Path:
+    path = folder / "plan.csv"
+    path.write_text(HEADER + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("lake", ["02.Blue_Lake", "Blue Lake", "7.Blue_Lake", " Blue Lake "])
+def test_classes_are_matched_as_in_evaluate(tmp_path: Path, predictions: Path, lake: str) -> None:
+    """Strata of 2 and 8 images: all right, and half of them right."""
+    filled = plan(
+        tmp_path, f"8.jpg,{lake},Blue Lake,0.6,0,2", "1.jpg,Red Tower,Red Tower,0.9,1,2.67",
+        f"2.jpg,{lake},Red Tower,0.9,1,2.67", "3.jpg,,Red Tower,0.9,1,2.67",
+    )  # fmt: skip
+    found = labelled_accuracy(predictions, filled)
+    assert found.accuracy.value == pytest.approx((2 + 2.67) / (2 + 2 * 2.67))
+    assert (found.rows, found.unlabelled, found.unplanned) == (4, 1, 0)
+    result = batchland("label-plan", predictions, "--labelled", filled)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("accuracy 63.6% (95% interval ")
+    assert result.stdout.splitlines()[1:] == ["note: 1 of 4 rows of the plan have no label"]
+
+
+NUMBERS = "keep the numbers that the plan was written with"
+OTHER = "give the predictions that the plan was made from"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1.jpg,Red Tower,Red Tower,0.9,1,abc", f"row 3: has the weight 'abc'; {NUMBERS}"),
+        ("1.jpg,Red Tower,Red Tower,0.9,1,nan", f"row 3: has the weight 'nan'; {NUMBERS}"),
+        ("1.jpg,Red Tower,Red Tower,0.9,1,inf", f"row 3: has the weight 'inf'; {NUMBERS}"),
+        ("1.jpg,Red Tower,Red Tower,0.9,1,-2", f"row 3: has the weight '-2'; {NUMBERS}"),
+        ("1.jpg,Red Tower,Red Tower,0.9,1,", f"row 3: has the weight ''; {NUMBERS}"),
+        ("1.jpg,Red Tower,Red Tower,0.9,,2", f"row 3: has the stratum ''; {NUMBERS}"),
+        ("1.jpg,Red Tower,Red Tower,0.9,1.5,2", f"row 3: has the stratum '1.5'; {NUMBERS}"),
+        ("0.jpg,Red Tower,Red Tower,0.9,1,2", "row 3: '0.jpg' is in row 2 already; keep one"),
+        ("x.jpg,Red Tower,Red Tower,0.9,1,2", f"row 3: 'x.jpg' is not among the scored images of {{preds}}; {OTHER}"),
+        ("8.jpg,Red Tower,Red Tower,0.9,1,2",
+         f"row 3: '8.jpg' is predicted as 'Blue Lake' in {{preds}}, and as 'Red Tower' in the plan; {OTHER}"),
+        ("1.jpg,Blue Laek,Red Tower,0.9,1,2",
+         "row 3: 1 class name that the model does not have: 'Blue Laek' (did you mean 'Blue Lake'?); the model's "
+         "classes are 'Red Tower', 'Blue Lake'; correct the names"),
+    ],
+)  # fmt: skip
+def test_faulty_rows_are_named(tmp_path: Path, predictions: Path, row: str, message: str) -> None:
+    path = plan(tmp_path, "0.jpg,Red Tower,Red Tower,0.9,1,2", row)
+    result = batchland("label-plan", predictions, "--labelled", path)
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        2,
+        "",
+        f"batchland: {path}: {message.format(preds=predictions)}\n",
+    )
+
+
+def test_removed_rows_are_noticed(tmp_path: Path, predictions: Path) -> None:
+    filled = plan(tmp_path, "8.jpg,Blue Lake,Blue Lake,0.6,0,2", "1.jpg,Red Tower,Red Tower,0.9,1,4")
+    result = batchland("label-plan", predictions, "--labelled", filled)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1:] == ["note: rows of the plan are missing: those for 4 images"]
+
+
+def test_a_plan_without_labels_is_rejected(tmp_path: Path, predictions: Path) -> None:
+    with pytest.raises(UsageError, match="no row has a label; fill in the column `label`"):
+        labelled_accuracy(predictions, plan(tmp_path, "0.jpg, ,Red Tower,0.9,1,2"))
+    (tmp_path / "other.csv").write_text("image,label\n0.jpg,Red Tower\n")
+    with pytest.raises(UsageError, match=r"other.csv: is not a plan of `batchland label-plan` "):
+        labelled_accuracy(predictions, tmp_path / "other.csv")
