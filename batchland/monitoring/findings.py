@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from batchland.images.signals import SIGNALS
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
-from batchland.monitoring.orientation import CHANGES
+from batchland.monitoring.orientation import CHANGES, structured
 from batchland.monitoring.reference import Reference
-from batchland.monitoring.rules import Found
+from batchland.monitoring.rules import LEAST_IMAGES, Found
 from batchland.monitoring.schema import Finding, FindingKind
 from batchland.monitoring.statistics import TAILS, Statistic
 from batchland.system.text import percent
@@ -46,7 +46,8 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
     scores = reference.pool.scores(night)
     figures = reference.pool.figures(night, scores)
     strengths = reference.strengths(reference.deviations(figures))
-    changes = reference.changes(night)
+    shaped = np.flatnonzero(structured(night.thumbnails))
+    changes = reference.changes(night.take(shaped)) if len(shaped) >= LEAST_IMAGES else np.zeros(len(CHANGES))
     found: dict[tuple[str, str], Found] = {}
     unusual = [index for index in np.argsort(-strengths) if strengths[index] > 1]
     for index in sorted(unusual, key=lambda index: _rank(reference.pool.statistics[index])):
@@ -55,11 +56,11 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
         if key not in found:
             found[key] = _finding(reference, night, scores, int(index), float(strengths[index]), labels)
     if changes.max() > 1:
-        likeliest, rows = reference.likeliest_change(night)
+        likeliest, rows = reference.likeliest_change(night.take(shaped))
         change = list(CHANGES)[likeliest]
         message = f"the pictures look as if they were changed: {change}"
         finding = Finding(kind="change", what=change, message=message, strength=float(changes.max()))
-        found = {("change", change): (finding, rows)} | found
+        found = {("change", change): (finding, shaped[rows])} | found
     return list(found.values()), float(max(strengths.max(), changes.max()))
 
 

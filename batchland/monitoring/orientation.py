@@ -37,6 +37,8 @@ _RATIO_WEIGHT: Final = 0.5
 """Scale of their logarithms beside the features of thumbnails, which are about as large."""
 _LARGEST: Final = 3.0
 """Largest score of an image, in deviations of the reference's."""
+_FLAT: Final = 8
+"""Levels, of 255, between the cells of a picture without structure."""
 
 
 _INVERSE: Final = {
@@ -44,6 +46,13 @@ _INVERSE: Final = {
     "a quarter turn right": "a quarter turn left",
 }
 """The other changes but one undo themselves."""
+
+
+def structured(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
+    """Which thumbnails [n, 4, 4, 3] have something in them. Others look the same after a turn."""
+    cells = thumbnails.reshape(len(thumbnails), -1, 3)
+    shaped: npt.NDArray[np.bool_] = (np.ptp(cells, axis=1) > _FLAT).any(axis=1)
+    return shaped
 
 
 def undone(night: Observations, change: str) -> Observations:

@@ -93,6 +93,16 @@ def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
     return f"estimated accuracy {percent(estimate.value)} ({interval}) is below min_accuracy {limit}"
 
 
+def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
+    """Why `min_accuracy` says nothing about a scored night, although the job has it; None if it does."""
+    if job.monitor.min_accuracy is None or not model.counts or (model.monitor and model.monitor.accuracy):
+        return None
+    why = "the night has no estimate, for there was no estimator of this model beside it"
+    if job.monitor.action == "off":
+        why = 'monitor.action is "off"'
+    return f"{model.name}: min_accuracy {job.monitor.min_accuracy} is not checked: {why}"
+
+
 def _kept(job: Job, night: date, name: str) -> Path:
     return job.folder / str(night) / FOLDER / f"{name}.parquet"
 

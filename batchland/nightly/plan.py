@@ -9,6 +9,7 @@ from batchland.errors import BatchlandError, MissingInputError, ModelError, Usag
 from batchland.evaluation.corrections import read_corrections
 from batchland.evaluation.saved import read_report
 from batchland.models.canaries import canaries_path
+from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.nightly.contract import check_contract
 from batchland.nightly.dates import check_date, local_today
 from batchland.nightly.delivery import delivered_images
@@ -106,6 +107,7 @@ def _steps_of_model(
     yield _Step(f"model {model}: {name}{'' if file.exists() else ', which does not exist'}")
     if open_model and (error := _model_problem(file)):
         yield _Step.fail(error)
+    yield from _estimate(job, file)
     try:
         manifest = check_owner(job, model, night, force=force)
     except UsageError as error:
@@ -118,6 +120,20 @@ def _steps_of_model(
             yield _score(job, model, night, records, replace=manifest is not None)
     if job.evaluation:
         yield _evaluate(job, job.evaluation, model, night, records)
+
+
+def _estimate(job: Job, file: Path) -> Iterator[_Step]:
+    """What is in the way of the estimated accuracy."""
+    limit, path = job.monitor.min_accuracy, estimator_path(file)
+    if job.monitor.action == "off":
+        if limit:
+            yield _Step(f'  warning: min_accuracy {limit} is not checked: monitor.action is "off"')
+        return
+    try:
+        if read_estimator(file) is None and limit:
+            yield _Step(f"  warning: min_accuracy {limit} is not checked: there is no estimator {path}")
+    except UsageError as error:
+        yield _Step.fail(error)
 
 
 def _model_problem(file: Path) -> ModelError | None:

@@ -72,6 +72,8 @@ class Recorder:
         self.record: RunRecord
         """The record that was saved last."""
         self._attempts: list[Attempt] = []
+        self._accepted_runs: dict[str, str | None] = {}
+        """run_id of the predictions that were accepted, by the name of the model in the job."""
         self._reserve = self.folder / ".reserve"
 
     @property
@@ -95,8 +97,16 @@ class Recorder:
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
             self.accepted = self.before.accepted
+            self._accepted_runs = {name: run.run_id for name, run in self.models.items()}
         with suppress(OSError):  # the work itself will report a full disk
             replace_file(self._reserve, bytes(_RESERVE_BYTES))
+
+    def add(self, name: str, run: ModelRun) -> None:
+        """Take note of a model's run. An acceptance ends if its predictions are not those that were accepted."""
+        self.models[name] = run
+        if self.accepted and run.run_id and run.run_id != self._accepted_runs.get(name):
+            self.accepted = None
+            self.warn(f"{run.name}: the predictions are not those that were accepted, so the night is judged anew")
 
     def start(self) -> None:
         """Begin an attempt."""

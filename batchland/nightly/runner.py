@@ -32,7 +32,7 @@ from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_tables import EvaluationTable
-from batchland.nightly.judge_night import explain, judge_night, low_accuracy
+from batchland.nightly.judge_night import explain, judge_night, low_accuracy, unchecked_accuracy
 from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.heartbeat import ping_end
 from batchland.nightly.notifications.send import report_end, report_late, report_start
@@ -219,7 +219,7 @@ class _Night:
         for name, manifest in manifests.items():
             if manifest is not None and not self._force:
                 with self._model_errors(name, refused):
-                    self.recorder.models[name] = self._keep(name, manifest)
+                    self.recorder.add(name, self._keep(name, manifest))
                 continue
             skip = self._skip(name)
             listing = delivered_images(self.job, self.job.images_of(self.night), skip, settled=delivered)
@@ -231,7 +231,7 @@ class _Night:
                 self.recorder.models[name] = ModelRun(name=name, partition=partition, state="unfinished")
                 self.recorder.save()
             with self._model_errors(name, refused):
-                self.recorder.models[name] = self._score(name, listing, "replaced" if manifest else "scored")
+                self.recorder.add(name, self._score(name, listing, "replaced" if manifest else "scored"))
         return refused
 
     @contextmanager
@@ -266,8 +266,9 @@ class _Night:
         run = _model_run(model, partition, "kept", manifest)
         if earlier is None:
             return run
-        version = earlier.version if earlier.run_id == manifest.run_id else None
-        known = {"canaries": earlier.canaries, "version": version, "monitor": earlier.monitor}
+        same = earlier.run_id == manifest.run_id
+        version, monitor = (earlier.version, earlier.monitor) if same else (None, None)
+        known = {"canaries": earlier.canaries, "version": version, "monitor": monitor}
         return run.model_copy(update=known)
 
     def _skip(self, name: str) -> Skip | None:
@@ -396,6 +397,8 @@ class _Night:
     def _check_limits(self) -> None:
         """Raise the error of `max_failed` or of the first failed gate, after everything is written."""
         models = self.recorder.models
+        for model in models.values():
+            self.recorder.warn(unchecked_accuracy(self.job, model))
         limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
         for model in models.values():
             if limit and model.counts:

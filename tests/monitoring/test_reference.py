@@ -87,6 +87,20 @@ def test_turned_pictures_and_swapped_channels_are_named(reference: Reference, ch
     assert finding.what in {change, *(other for pair in alike.items() if change in pair for other in pair)}
 
 
+@pytest.mark.parametrize("level", [0, 128])
+def test_pictures_without_structure_are_not_called_turned(reference: Reference, level: int) -> None:
+    """Nor do they hide that the others are turned, whose rows are named."""
+    night = observed(np.random.default_rng(100))
+    flat = level + np.random.default_rng(1).integers(0, 8, night.thumbnails.shape)
+    blank = Observations(night.values, night.classes, night.hashes, flat.astype(np.uint8), night.names)
+    assert [finding.what for finding, _ in describe(reference, blank, LABELS)[0] if finding.kind == "change"] == []
+    turned = np.ascontiguousarray(night.thumbnails[:, ::-1, ::-1])
+    turned[:40] = flat[:40]
+    partly = Observations(night.values, night.classes, night.hashes, turned, night.names)
+    (finding, rows), *_ = describe(reference, partly, LABELS)[0]
+    assert (finding.kind, sorted(rows)) == ("change", list(range(40, 100)))
+
+
 def test_measures_that_are_not_usable_are_not_looked_at() -> None:
     usable = np.array([measure != "sharpness" for measure in MEASURES])
     nights = [observed(np.random.default_rng(seed)) for seed in range(6)]

@@ -1,6 +1,7 @@
 """Nights without labels: a spoiled one is suspicious, tells what changed, and never becomes usual by itself."""
 
 import json
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights
 from batchland.nightly.job import load_job
 from batchland.nightly.notifications.pictures import choose_pictures
+from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.recorder import Recorder
 from batchland.nightly.run_record import RunRecord
@@ -145,6 +147,40 @@ def test_a_night_whose_figures_are_damaged_counts_as_one_without(
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith(f"{path}: cannot be read (")
     assert warning.endswith("); nothing is compared with the figures of this night")
+
+
+def test_other_pictures_need_an_acceptance_of_their_own(project: Path) -> None:
+    """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged anew."""
+    deliver_black(project / "in" / str(day(0)), 10)
+    assert run(project, 0).attempt.outcome == "suspicious"
+    accept_night(project / "runs/toy", day(0), once=True)
+    same = run(project, 0, force=True)
+    assert (same.attempt.exit_code, same.record.accepted is None) == (0, False)
+    shutil.rmtree(project / "in" / str(day(0)))
+    deliver_black(project / "in" / str(day(0)), 12)
+    other = run(project, 0, force=True)
+    assert (other.attempt.outcome, other.attempt.exit_code, other.record.accepted) == ("suspicious", 6, None)
+    assert other.record.warnings == (
+        "toy: the predictions are not those that were accepted, so the night is judged anew",
+    )
+    assert run(project, 0).attempt.exit_code == 6
+
+
+def test_min_accuracy_that_is_not_checked_is_a_warning(project: Path) -> None:
+    photos(project, 0)
+    job, limit = project / "toy.toml", 'monitor.min_accuracy="70%"'
+    why = "there is no estimator"
+    plan = plan_night(load_job(job, [limit]), day(0))
+    assert f"  warning: min_accuracy 70% is not checked: {why} {project}/toy.estimator.json" in plan.lines
+    assert plan.problems == ()
+    text = "toy: min_accuracy 70% is not checked: "
+    absent = "the night has no estimate, for there was no estimator of this model beside it"
+    assert run(project, 0, limit).record.warnings == (text + absent,)
+    assert run(project, 0).record.warnings == ()
+    off = 'monitor.action is "off"'
+    assert run(project, 0, limit, "monitor.action=off", force=True).record.warnings == (text + off,)
+    plan = plan_night(load_job(job, [limit, "monitor.action=off"]), day(0))
+    assert f"  warning: min_accuracy 70% is not checked: {off}" in plan.lines
 
 
 def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:
