@@ -1,7 +1,6 @@
 """Convert an ONNX network to half floats, without torch: half the bytes, and fastest on a GPU."""
 
 import copy
-import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 
 from batchland.errors import ModelError
+from batchland.models.ort import tools_importable
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session
 
@@ -67,9 +67,6 @@ def _input_names(node: onnx.NodeProto) -> Iterator[str]:
 
 def _converter() -> Any:
     """onnxruntime's converter and its block list."""
-    before = list(sys.path)
-    try:
+    with tools_importable():
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-    finally:
-        sys.path[:] = before  # its package adds itself, with modules of very common names
     return convert_float_to_float16, DEFAULT_OP_BLOCK_LIST

@@ -1,8 +1,10 @@
 """Import onnxruntime without telemetry, and create sessions that fail instead of falling back to the CPU."""
 
 import os
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,11 +25,27 @@ __all__ = [
     "first_line",
     "ort",
     "placement",
+    "tools_importable",
 ]
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 TENSORRT: Final = "TensorrtExecutionProvider"
+
+
+@contextmanager
+def tools_importable() -> Iterator[None]:
+    """Context in which onnxruntime's quantizer and float16 converter can be imported.
+
+    Their modules import each other by bare, very common names, so their folder is on the path here only.
+    """
+    before = list(sys.path)
+    sys.path.append(str(Path(ort.__file__).parent / "transformers"))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
 
 Provider = tuple[str, Mapping[str, str]]
 """An execution provider's name and its options."""

@@ -20,7 +20,7 @@ from onnx import version_converter
 
 from batchland.images.preprocess import Pixels
 from batchland.models.contract import INPUT_NAME
-from batchland.models.ort import ort
+from batchland.models.ort import ort, tools_importable
 
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: Final[tuple[Method, ...]] = ("minmax", "percentile", "entropy")
@@ -66,7 +66,7 @@ def layers(model: onnx.ModelProto) -> list[str]:
 
 def measure_ranges(model: onnx.ModelProto, batches: Iterable[Pixels], method: Method) -> Ranges:
     """Ranges of all activations on pictures, uint8 [batch, H, W, 3]. Memory is that of one batch."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), tools_importable():
         from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
         methods = {
@@ -88,7 +88,7 @@ def measure_ranges(model: onnx.ModelProto, batches: Iterable[Pixels], method: Me
 
 def quantise(model: onnx.ModelProto, ranges: Ranges, *, in_float: Sequence[str] = ()) -> onnx.ModelProto:
     """The prepared model in int8, with the same metadata. in_float: names of nodes that stay in float32."""
-    with _quiet():
+    with _quiet(), tools_importable():
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 

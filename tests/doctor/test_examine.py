@@ -50,7 +50,9 @@ def test_a_healthy_installation(toy_model):
         "disk", "model",
     ]  # fmt: skip
     assert {check.state for check in found.values() if check.name not in ("cuda", "memory", "disk")} == {"ok"}
-    assert re.match(r"batchland 0\.1\.0, braceexpand \S+, click \S+, jinja2 ", found["packages"].found)
+    assert re.match(
+        r"batchland 0\.1\.0, braceexpand \S+, click \S+, (cykooz-resizer \S+, )?jinja2 ", found["packages"].found
+    )
     assert found["formats"].found == "JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF"
     assert found["cpu"].found == "CPUExecutionProvider ran a convolution"
     assert re.fullmatch(r"\d+ usable( of the machine's \d+)?", found["cores"].found)

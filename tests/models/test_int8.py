@@ -1,5 +1,7 @@
 """int8: quantised right where that is worth it, refused with the figures elsewhere."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -125,3 +127,16 @@ def test_speed_is_the_ratio_of_cpu_times():
 
     assert speed(burn(0.02), burn(0.01), PIXELS) == pytest.approx(2, rel=0.2)
     assert speed(burn(0.01), burn(0.02), PIXELS) == pytest.approx(0.5, rel=0.2)
+
+
+def test_onnxruntimes_tools_can_be_imported_in_any_order():
+    program = (
+        "from batchland.models.fp16 import _converter\n"
+        "from batchland.models.ort import tools_importable\n"
+        "_converter()\n"
+        "with tools_importable():\n"
+        "    import onnxruntime.quantization\n"
+        "import sys\n"
+        "print([path for path in sys.path if path.endswith('transformers')])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
