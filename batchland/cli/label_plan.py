@@ -17,7 +17,7 @@ from batchland.cli.options import build, complete_path, options_of
               help="A plan whose column `label` is filled in: print the accuracy that it shows.")  # fmt: skip
 @options_of("batchland.evaluation.label_plan:LabelPlanOptions", "budget", "seed")
 def label_plan(predictions: str, out: Path | None, labelled: Path | None, **values: Any) -> None:
-    """Choose the images whose labels tell most about the accuracy.
+    """Choose images to label, to estimate the accuracy.
 
     Writes a table with the columns image, label (to be filled in), predicted, probability, stratum and weight. Where
     the model is sure, few labels suffice; weights keep the estimate right even if the model is wrongly sure. Says how

@@ -44,7 +44,7 @@ class CorrectedLabels:
 
 
 def read_corrections(path: Path) -> dict[str, str]:
-    """The right label of each image whose label is wrong. Raises UsageError."""
+    """Corrected labels by image. Raises UsageError."""
     from pyarrow import csv
 
     try:

@@ -6,6 +6,7 @@ for block in labels.blocks():
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -114,7 +115,7 @@ class _Folders:
                 self.loose_images += 1
 
 
-class _Table:
+class _Table(ABC):
     """A table with the columns `image` and `label`, and others."""
 
     kind: LabelKind
@@ -132,11 +133,13 @@ class _Table:
         for batch in self._batches(["image", "label", *self.own.names]):
             yield self._block(batch)
 
+    @abstractmethod
     def _own_columns(self) -> pa.Schema:
-        raise NotImplementedError
+        """The columns besides `image` and `label`."""
 
+    @abstractmethod
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        raise NotImplementedError
+        """The table's rows with these columns."""
 
     def _block(self, batch: pa.RecordBatch) -> LabelBlock:
         try:
