@@ -28,6 +28,7 @@ from batchland.cli.options import Flag, build, complete_path, options_of
     Flag("promise", metavar="PROMISE"),
     "each_class",
     Flag("sets", metavar="SHARE"),
+    "known",
     "confidence",
     Flag("strip_prefix", metavar="TEXT"),
     "ignore_unknown_classes",
@@ -39,6 +40,10 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
     The labelled images must be like those that will be scored, and not those that the model was trained on. Scoring
     with the new file writes a column `decision`: accept or ask. If the images do not suffice to keep the promise,
     nothing is written.
+
+    With --known, the file also tells strangers, images of none of its classes: scoring writes a column `known`, the
+    share of the labelled images that are as unlike the others as this image. PREDS must have features (score
+    --features).
     """
     from batchland.evaluation.calibrate import CalibrateOptions
     from batchland.evaluation.calibrate import calibrate as run
@@ -59,4 +64,6 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
         click.echo(f"{rule.promise}: answers of {classes} are accepted, each from a threshold of its own")
     if sets:
         click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold:g}")
+    if known := result.card.known:
+        click.echo(f"known: {count(known.images)} labelled images; farther than 95% of them is a stranger")
     click.echo(f"{out}: calibrated; score with it")

@@ -1,0 +1,189 @@
+"""How well strangers are told from known photos: methods on the answers and on the features, on the same photos.
+
+python -m benchmarks.strangers --model flowers.onnx --known data/flowers/test --train data/flowers/train \
+    --strangers landmarks=data/landmarks --strangers drawn=demo/sample
+
+The known photos are divided in halves, ten times: one half is what a method knows, the other half is to be told from
+the strangers. The last columns leave each class out in turn, whose photos are then the strangers; there, the answers
+are those of a logistic regression on the features of the training photos of the other classes.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from batchland import ScoreOptions, score
+from batchland.predictions.reader import StoredPredictions
+from benchmarks.machine import describe_machine
+
+SPLITS = 10
+NEIGHBOURS = (1, 5, 10, 50)
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Photos(NamedTuple):
+    """Scored photos."""
+
+    features: Floats
+    """[n, features], of length 1."""
+    logs: Floats
+    """Logarithms of the probabilities, [n, classes]."""
+    labels: npt.NDArray[np.str_]
+    """Names of their folders."""
+
+    def take(self, rows: npt.NDArray[Any]) -> "Photos":
+        return Photos(*(each[rows] for each in self))
+
+
+def scored(folder: Path, model: Path) -> Photos:
+    """The photos below a folder that can be read."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary, "p.parquet")
+        score(folder, out, ScoreOptions(model=model, features=True, signals=False))
+        table = StoredPredictions(out).table(out.name, ["image", "features", "log_probabilities"]).drop_null()
+    vectors, logs = (np.stack(table[name].to_numpy()).astype(np.float32) for name in ("features", "log_probabilities"))
+    labels = [Path(name).parent.name for name in table["image"].to_pylist()]
+    return Photos(vectors, logs, np.array(labels))
+
+
+# Each method returns how well known each photo is, [n]. Logits are those less their mean, as in predictions.
+
+
+def probability(_: Photos, photos: Photos) -> Floats:
+    return photos.logs.max(axis=1)
+
+
+def energy(_: Photos, photos: Photos) -> Floats:
+    return -photos.logs.mean(axis=1)
+
+
+def max_logit(_: Photos, photos: Photos) -> Floats:
+    return photos.logs.max(axis=1) - photos.logs.mean(axis=1)
+
+
+def nearest(count: int, *, mean: bool) -> Callable[[Photos, Photos], Floats]:
+    """The cosine to the count-th nearest known photo, or the mean of the cosines up to that one."""
+
+    def method(known: Photos, photos: Photos) -> Floats:
+        most = min(count, len(known.features))
+        cosines = -np.sort(-(photos.features @ known.features.T), axis=1)[:, :most]
+        return cosines.mean(axis=1) if mean else cosines[:, -1]
+
+    return method
+
+
+def mahalanobis(known: Photos, photos: Photos) -> Floats:
+    """The distance to the nearest mean of a class, with one covariance, shrunk as scikit-learn's LedoitWolf does."""
+    from sklearn.covariance import LedoitWolf
+
+    means = np.stack([known.features[known.labels == label].mean(axis=0) for label in np.unique(known.labels)])
+    places = np.searchsorted(np.unique(known.labels), known.labels)
+    precision = LedoitWolf(assume_centered=True).fit(known.features - means[places]).precision_
+    apart = photos.features[:, None] - means
+    return -np.einsum("ncd,de,nce->nc", apart, precision, apart, optimize=True).min(axis=1)
+
+
+def vim(known: Photos, photos: Photos) -> Floats:
+    """Virtual-logit matching: energy against the length of what the main components do not explain."""
+    middle = known.features.mean(axis=0)
+    components = np.linalg.svd(known.features - middle, full_matrices=False)[2]
+    main = components[: max(1, min(len(components) // 2, 256))]
+
+    def rest(features: Floats) -> Floats:
+        centred = features - middle
+        return np.linalg.norm(centred - centred @ main.T @ main, axis=1)
+
+    logits = known.logs - known.logs.mean(axis=1, keepdims=True)
+    # The photos that the components were fitted on leave a smaller rest, which only the scale depends on.
+    scale = logits.max(axis=1).mean() / max(rest(known.features).mean(), 1e-6)
+    return energy(known, photos) - scale * rest(photos.features)
+
+
+METHODS: dict[str, Callable[[Photos, Photos], Floats]] = {
+    "largest probability": probability,
+    "MaxLogit": max_logit,
+    "energy": energy,
+    **{f"kNN, {k}th": nearest(k, mean=False) for k in NEIGHBOURS},
+    **{f"kNN, mean of {k}": nearest(k, mean=True) for k in NEIGHBOURS[1:]},
+    "Mahalanobis": mahalanobis,
+    "ViM": vim,
+}
+
+
+class Found(NamedTuple):
+    """How well known photos and strangers were told apart."""
+
+    auroc: float
+    fpr95: float
+    """Share of the strangers that pass where 95% of the known photos do."""
+
+
+def told_apart(known: Floats, strangers: Floats) -> Found:
+    truth = np.repeat([1, 0], [len(known), len(strangers)])
+    limit = np.quantile(known, 0.05)
+    return Found(float(roc_auc_score(truth, np.concatenate([known, strangers]))), float((strangers >= limit).mean()))
+
+
+def halves(photos: Photos) -> Iterator[tuple[Photos, Photos]]:
+    for seed in range(SPLITS):
+        order = np.random.default_rng(seed).permutation(len(photos.labels))
+        yield photos.take(order[::2]), photos.take(order[1::2])
+
+
+def of_set(known: Photos, strangers: Photos) -> dict[str, Found]:
+    """The mean over the splits, by method."""
+    found: dict[str, list[Found]] = {name: [] for name in METHODS}
+    for one, other in halves(known):
+        for name, method in METHODS.items():
+            found[name].append(told_apart(method(one, other), method(one, strangers)))
+    return {name: Found(*np.mean(each, axis=0)) for name, each in found.items()}
+
+
+def of_left_out_classes(known: Photos, train: Photos) -> dict[str, Found]:
+    """The mean over the classes, each of them left out in turn."""
+    found: list[dict[str, Found]] = []
+    for label in np.unique(known.labels):
+        kept = train.take(train.labels != label)
+        head = LogisticRegression(max_iter=2000, C=100).fit(kept.features, kept.labels)
+        answered = known._replace(logs=head.predict_log_proba(known.features))
+        found.append(of_set(answered.take(known.labels != label), answered.take(known.labels == label)))
+    return {name: Found(*np.mean([each[name] for each in found], axis=0)) for name in METHODS}
+
+
+def table(results: dict[str, dict[str, Found]]) -> str:
+    lines = ["| method | " + " | ".join(f"{name}: AUROC | FPR95" for name in results) + " |"]
+    lines.append("| --- |" + " ---: |" * 2 * len(results))
+    for method in METHODS:
+        cells = (f"{each[method].auroc:.1%} | {each[method].fpr95:.1%}" for each in results.values())
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--known", type=Path, required=True, help="class folders of known photos")
+    parser.add_argument("--train", type=Path, help="those that the model was trained on")
+    parser.add_argument("--strangers", action="append", default=[], metavar="NAME=DIR")
+    given = parser.parse_args()
+    known = scored(given.known, given.model)
+    results = {}
+    for text in given.strangers:
+        name, _, folder = text.partition("=")
+        strangers = scored(Path(folder), given.model)
+        results[f"{name} ({len(strangers.labels)})"] = of_set(known, strangers)
+    if given.train:
+        results["a class left out"] = of_left_out_classes(known, scored(given.train, given.model))
+    print(describe_machine())
+    print(f"\n{len(known.labels)} known photos of {given.known}\n\n{table(results)}")
+
+
+if __name__ == "__main__":
+    main()
