@@ -30,8 +30,3 @@ def keep_pandas_out() -> None:
             pa.array([])
         finally:
             sys.meta_path.remove(finder)
-
-
-def let_pandas_in() -> None:
-    """Undo `keep_pandas_out`, for libraries that use pandas together with pyarrow (Ray Data)."""
-    pa.table({}).to_pandas()
