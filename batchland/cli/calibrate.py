@@ -50,7 +50,7 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
         )
     elif result.guarantee and rule:
         classes = f"{count(len(rule.per_class))} of {count(len(result.card.classes))} classes"
-        click.echo(f"{rule.promise}: answers of {classes} are accepted, each from a threshold of its own")
+        click.echo(f"{rule.promise}: answers of {classes} are accepted, each with its own threshold")
     if sets:
         click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold:g}")
     click.echo(f"{out}: calibrated; score with it")

@@ -123,7 +123,7 @@ def list_members(
 
 
 def _modified_us(member: tarfile.TarInfo) -> int | None:
-    """Microseconds since 1970; None for what is no time in the years 1 to 9999."""
+    """Microseconds since 1970; None for times outside the years 1 to 9999."""
     try:
         datetime.fromtimestamp(member.mtime, UTC)
         return round(member.mtime * 1_000_000)
