@@ -158,13 +158,15 @@ def test_a_night_is_resumed_after_the_time_limit(project):
     record, attempt = run(project, NIGHT, "time_limit=0.000001s")
     assert (attempt.outcome, attempt.exit_code) == ("time_limit", 143)
     deliver(project, NIGHT, per_class=40)
-    slow = "batch_size=1", "part_size=1", "time_limit=0.1s"
-    record, attempt = run(project, NIGHT, *slow)
-    assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
-    assert attempt.error.endswith(", at its time limit of 0:00:00.100000; a rerun resumes")
-    record, attempt = run(project, NIGHT, *slow[:2])
+    small, limit = ("batch_size=1", "part_size=1"), timedelta(seconds=0.05)
+    while not list(project.glob("out/.date=*.parts/part-*")):  # on a busy machine, nothing is scored in so short a time
+        limit *= 2
+        record, attempt = run(project, NIGHT, *small, f"time_limit={limit.total_seconds()}s")
+        assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
+        assert attempt.error.endswith(f", at its time limit of {limit}; a rerun resumes")
+    record, attempt = run(project, NIGHT, *small)
     assert (attempt.outcome, record.models[0].state) == ("ok", "resumed")
-    assert [tried.outcome for tried in record.attempts] == ["time_limit", "time_limit", "ok"]
+    assert {tried.outcome for tried in record.attempts[:-1]} == {"time_limit"}
     assert len(set(images(project))) == len(images(project)) == 120
 
 
