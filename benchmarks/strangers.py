@@ -1,11 +1,11 @@
 """How well strangers are told from known photos: methods on the answers and on the features, on the same photos.
 
-python -m benchmarks.strangers --model flowers.onnx --known data/flowers/test --train data/flowers/train \
-    --strangers landmarks=data/landmarks --strangers drawn=demo/sample
+python -m benchmarks.strangers --model flowers.onnx --known data/flowers/test --strangers landmarks=data/landmarks \
+    --strangers drawn=demo/sample
 
 The known photos are divided in halves, ten times: one half is what a method knows, the other half is to be told from
-the strangers. The last columns leave each class out in turn, whose photos are then the strangers; there, the answers
-are those of a logistic regression on the features of the training photos of the other classes.
+the strangers. The last columns leave each class out in turn, whose photos are then the strangers. There, and with
+--other-head, the answers are those of a logistic regression on the features of the first half.
 """
 
 import argparse
@@ -137,23 +137,23 @@ def halves(photos: Photos) -> Iterator[tuple[Photos, Photos]]:
         yield photos.take(order[::2]), photos.take(order[1::2])
 
 
-def of_set(known: Photos, strangers: Photos) -> dict[str, Found]:
+def of_set(known: Photos, strangers: Photos, *, other_head: bool = False) -> dict[str, Found]:
     """The mean over the splits, by method."""
     found: dict[str, list[Found]] = {name: [] for name in METHODS}
-    for one, other in halves(known):
+    for split in halves(known):
+        sets = [*split, strangers]
+        if other_head:
+            head = LogisticRegression(max_iter=2000, C=100).fit(split[0].features, split[0].labels)
+            sets = [photos._replace(logs=head.predict_log_proba(photos.features)) for photos in sets]
         for name, method in METHODS.items():
-            found[name].append(told_apart(method(one, other), method(one, strangers)))
+            found[name].append(told_apart(*(method(sets[0], photos) for photos in sets[1:])))
     return {name: Found(*np.mean(each, axis=0)) for name, each in found.items()}
 
 
-def of_left_out_classes(known: Photos, train: Photos) -> dict[str, Found]:
+def of_left_out_classes(known: Photos) -> dict[str, Found]:
     """The mean over the classes, each of them left out in turn."""
-    found: list[dict[str, Found]] = []
-    for label in np.unique(known.labels):
-        kept = train.take(train.labels != label)
-        head = LogisticRegression(max_iter=2000, C=100).fit(kept.features, kept.labels)
-        answered = known._replace(logs=head.predict_log_proba(known.features))
-        found.append(of_set(answered.take(known.labels != label), answered.take(known.labels == label)))
+    masks = [known.labels == label for label in np.unique(known.labels)]
+    found = [of_set(known.take(~mask), known.take(mask), other_head=True) for mask in masks]
     return {name: Found(*np.mean([each[name] for each in found], axis=0)) for name in METHODS}
 
 
@@ -170,17 +170,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--known", type=Path, required=True, help="class folders of known photos")
-    parser.add_argument("--train", type=Path, help="those that the model was trained on")
     parser.add_argument("--strangers", action="append", default=[], metavar="NAME=DIR")
+    parser.add_argument("--other-head", action="store_true", help="of a model of other classes than the known photos")
     given = parser.parse_args()
     known = scored(given.known, given.model)
     results = {}
     for text in given.strangers:
         name, _, folder = text.partition("=")
         strangers = scored(Path(folder), given.model)
-        results[f"{name} ({len(strangers.labels)})"] = of_set(known, strangers)
-    if given.train:
-        results["a class left out"] = of_left_out_classes(known, scored(given.train, given.model))
+        results[f"{name} ({len(strangers.labels)})"] = of_set(known, strangers, other_head=given.other_head)
+    results["a class left out"] = of_left_out_classes(known)
     print(describe_machine())
     print(f"\n{len(known.labels)} known photos of {given.known}\n\n{table(results)}")
 

@@ -29,6 +29,7 @@ from batchland.evaluation.pair_slices import PairTally
 from batchland.evaluation.promises import guarantee, parse_promise
 from batchland.evaluation.schema import OUTCOMES, EvaluationSummary, LabelAccount, LabelSource
 from batchland.evaluation.slices import SliceTally
+from batchland.evaluation.strangers import Strangers
 from batchland.evaluation.table_file import TableFile
 from batchland.evaluation.tally import Tally
 from batchland.predictions.storage import output_location
@@ -49,6 +50,8 @@ class Evaluation:
     outcomes_file: TableFile
     image_root: Path
     """Folder of the images, for thumbnails."""
+    strangers: pa.Table | None = None
+    """The images that are least like those that the model knows; None if the model does not tell."""
 
     @cached_property
     def outcomes(self) -> pa.Table:
@@ -89,6 +92,7 @@ def evaluate(
     )
     pairs = PairTally(options.by)
     outcomes_file, mistakes = TableFile(pa.schema([*OUTCOMES, *own])), Mistakes(own)
+    strangers = Strangers()
     for block in outcomes(run, matches.batches, matches.own):
         table = block.to_table(info.classes)
         outcomes_file.append(table)
@@ -96,6 +100,7 @@ def evaluate(
         tally.add(block)
         slices.add(block)
         pairs.add(block)
+        strangers.add(block, table)
     noise = fit_label_noise(tally.sample, len(info.classes))
     mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
     cells = tally.cells
@@ -126,6 +131,7 @@ def evaluate(
             guarantee(tally.scores.cells, promise, info.classes, options.confidence) for promise in promises
         ),
         label_errors=label_errors,
+        strangers=strangers.total,
         versions=info.versions,
         evaluated_with={
             "batchland": __version__,
@@ -142,6 +148,7 @@ def evaluate(
         mistakes_file=mistakes_file,
         outcomes_file=outcomes_file.close(),
         image_root=image_root,
+        strangers=strangers.table,
     )
 
 

@@ -39,6 +39,8 @@ class Predictions(NamedTuple):
     """Columns that batchland did not make: those of the image list."""
     all_classes: bool
     """Whether the probabilities of all classes may be there."""
+    known: bool
+    """Whether they tell how like known photos an image is."""
 
     def names(self) -> Iterator[pa.Array]:
         """The images' names in order."""
@@ -55,8 +57,9 @@ class Predictions(NamedTuple):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The columns needed here."""
         for part in self.parts:
+            optional = {"log_probabilities": self.all_classes, "known": self.known}
             yield from self.stored.batches(
-                part, [*_COLUMNS, *self.own.names, *(["log_probabilities"] if self.all_classes else [])]
+                part, [*_COLUMNS, *self.own.names, *(name for name, there in optional.items() if there)]
             )
 
 
@@ -91,6 +94,8 @@ class Outcomes:
     """Probabilities of the choices kept, best first, [images, kept]; 0 where failed."""
     chosen: Ints
     """Class indices of the choices kept, [images, kept]; 0 where failed."""
+    known: npt.NDArray[np.float32] | None = None
+    """How like known photos, 0 to 1; NaN for failed images. None if the predictions do not tell."""
 
     @property
     def kept(self) -> int:
@@ -110,6 +115,7 @@ class Outcomes:
             **{
                 name: values[ok] if isinstance(values, np.ndarray) else values.take(rows)
                 for name, values in vars(self).items()
+                if values is not None
             }
         )
 
@@ -152,7 +158,13 @@ def read_predictions(location: Path | str) -> Predictions:
     known = {*full_schema(schema).names, *OUTCOMES.names}
     own = pa.schema([field.remove_metadata() for field in schema if field.name not in known])
     return Predictions(
-        source, stored, names, predictions_info(schema, source), own, "log_probabilities" in schema.names
+        source=source,
+        stored=stored,
+        parts=names,
+        info=predictions_info(schema, source),
+        own=own,
+        all_classes="log_probabilities" in schema.names,
+        known="known" in schema.names,
     )
 
 
@@ -223,6 +235,7 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
         complete=complete,
         choices=np.ascontiguousarray(choices[:, :kept]),
         chosen=np.ascontiguousarray(chosen[:, :kept]),
+        known=_floats(batch["known"]) if "known" in batch.schema.names else None,
     )
 
 

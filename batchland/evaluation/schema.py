@@ -281,6 +281,8 @@ class EvaluationSummary(Document):
     """Of each promise of the options."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
+    strangers: Count | None = None
+    """Scored images that are unlike the photos that the model knows; None if the model does not tell."""
     versions: dict[str, str]
     """Of what scored."""
     evaluated_with: dict[str, str]
