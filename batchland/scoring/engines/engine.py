@@ -70,7 +70,7 @@ class Part(NamedTuple):
     entries: Iterable[Entry]
     """In order; can be iterated more than once, and pickled."""
     isolated: bool = False
-    """Decode its images in subprocesses: a process has died over it."""
+    """Decode its images in subprocesses, because a process died while it had this part."""
     losses: int = 0
     """Workers that were lost while they had it."""
 

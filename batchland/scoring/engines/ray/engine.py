@@ -24,7 +24,7 @@ from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
 
 _MAX_LOSSES: Final = 10
-"""Workers that may be lost over one part, each image decoded in a subprocess."""
+"""Workers that may die while they have one part, although each image is decoded in a subprocess."""
 
 
 class RayEngine(PartEngine):
