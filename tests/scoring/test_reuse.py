@@ -31,9 +31,9 @@ def predicted(monkeypatch) -> list[str]:
     names: list[str] = []
     to_rows = engine_module.to_rows
 
-    def recorded(batch, *rest):
+    def recorded(batch, *rest, **named):
         names.extend(ref.name for ref in batch.refs)
-        return to_rows(batch, *rest)
+        return to_rows(batch, *rest, **named)
 
     monkeypatch.setattr(engine_module, "to_rows", recorded)
     return names
