@@ -27,7 +27,7 @@ from typing import Final, Never, Self
 import numpy as np
 
 from batchland.errors import EngineError, ImageError
-from batchland.images.loader import Outcome, begin_decoding, decode_image
+from batchland.images.loader import Outcome, begin_decoding, decode_image, measured
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, read_image
 
@@ -230,7 +230,7 @@ def _decode_request(connection: socket.socket) -> Never:
         spec = PreprocessSpec.model_validate(given["spec"])
         _limit(_BASE_BYTES + _BYTES_PER_PIXEL * spec.max_pixels, given["timeout"])
         outcome, pixels = decode_image(data, spec, signals=given["signals"])
-        facts = json.dumps(outcome._asdict(), default=bytes.hex)
+        facts = json.dumps(measured([outcome])[0]._asdict(), default=bytes.hex)
         connection.sendall(facts.encode() + b"\n" + (b"" if pixels is None else pixels.tobytes()))
         code = 0
     except BaseException:

@@ -16,7 +16,7 @@ from toys import COLOURS, picture
 
 from batchland.errors import EngineError
 from batchland.images.crash_guard import CrashGuard
-from batchland.images.loader import Outcome, decode_image, load_image
+from batchland.images.loader import Outcome, decode_image, load_image, measured
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.images.subprocess_decode import SubprocessDecoder
@@ -109,7 +109,8 @@ def test_subprocess_gives_the_same_pixels(tmp_path, data):
     ref = ref_of(tmp_path, data)
     with SubprocessDecoder(60, signals=True) as decoder:
         outcome, pixels = decoder.load(ref, SPEC)
-    expected, expected_pixels = load_image(ref, SPEC, partial(decode_image, signals=True))
+    loaded, expected_pixels = load_image(ref, SPEC, partial(decode_image, signals=True))
+    (expected,) = measured([loaded])
     assert (expected.signals is None) is (expected_pixels is None)
     assert without_times(outcome) == without_times(expected)
     np.testing.assert_array_equal(pixels, expected_pixels)

@@ -59,6 +59,15 @@ def test_pixels_are_close_to_those_of_pillow(height, width, size, kind):
             assert np.abs(resize(pixels, size, size, box, kind) - expected).max() <= levels
 
 
+def test_four_channels_give_the_bytes_of_three_without_a_copy(monkeypatch):
+    pixels = picture(300, 200, smooth=False)
+    box = (10.5, 7.25, 190, 290)
+    expected = resize(pixels, 64, 48, box, "bilinear")
+    of_four = np.dstack((pixels, pixels[..., 0]))[..., :3]
+    monkeypatch.setattr(resize_module, "_copied", lambda pixels, channels: pixels[..., :channels])
+    np.testing.assert_array_equal(resize(of_four, 64, 48, box, "bilinear"), expected)
+
+
 def test_strips_give_the_bytes_of_the_whole_picture(monkeypatch):
     pixels = picture(300, 200, smooth=False)
     whole = resize(pixels, 64, 48, (0, 10.5, 200, 290), "bicubic")

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchland.errors import ModelError
 from batchland.images.encoded_jpegs import JpegRows
-from batchland.images.loader import Batch, decode_image
+from batchland.images.loader import Batch, decode_image, measured
 from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import OpenModel, Session
@@ -158,7 +158,13 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
         probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
-        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, options.top_k, options.probabilities),
+        to_rows(
+            batch._replace(outcomes=measured(outcomes)),
+            probabilities,
+            session.card,
+            options.top_k,
+            options.probabilities,
+        ),
         sum(outcome.read_seconds for outcome in outcomes),
         sum(outcome.decode_seconds for outcome in outcomes),
         infer_seconds,
