@@ -223,7 +223,8 @@ def _tones(channels: Bytes) -> npt.NDArray[np.int16]:
     red += green
     red += blue
     red >>= 8
-    return red.view(np.int16)
+    tones: npt.NDArray[np.int16] = red.view(np.int16)
+    return tones
 
 
 def _tone_figures(tones: npt.NDArray[np.int16], points: Bytes) -> Iterator[Floats]:
@@ -277,7 +278,8 @@ def _colour_widths(points: Bytes, red: Floats, blue: Floats) -> Floats:
     wide -= wide[:, 1:2].copy()
     products = np.array([(own[0] @ own[0], own[2] @ own[2], own[0] @ own[2]) for own in wide], np.float64)
     a, b, c = products.T / (_POINTS * _POINTS) - (red * red, blue * blue, red * blue)
-    return np.sqrt(np.maximum((a + b) / 2 - np.hypot((a - b) / 2, c), 0.0)) / 255
+    widths: Floats = np.sqrt(np.maximum((a + b) / 2 - np.hypot((a - b) / 2, c), 0.0)) / 255
+    return widths
 
 
 def _texture_figures(squares: npt.NDArray[np.float32]) -> Iterator[Floats]:
@@ -313,7 +315,8 @@ def _sharpness(laplacian: npt.NDArray[np.float32]) -> Floats:
     flat = np.ascontiguousarray(np.moveaxis(laplacian, 2, 0)).reshape(laplacian.shape[2], -1)
     squares = np.array([own @ own for own in flat], np.float64) / flat.shape[1]
     means = flat.mean(axis=1).astype(np.float64)
-    return np.log10(np.maximum(squares - means**2, 0.0) + 0.01)
+    figures: Floats = np.log10(np.maximum(squares - means**2, 0.0) + 0.01)
+    return figures
 
 
 def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
@@ -322,7 +325,8 @@ def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
     mask -= 2 * twice_across[1:-1]
     sums = np.sort(np.abs(mask, out=mask).sum(axis=(0, 1)), axis=1)
     smoothest = np.ascontiguousarray(sums[:, : sums.shape[1] // 4])
-    return (smoothest.mean(axis=1) / (_SIDE - 2) ** 2).astype(np.float64) * math.sqrt(math.pi / 2) / 6
+    figures: Floats = (smoothest.mean(axis=1) / (_SIDE - 2) ** 2).astype(np.float64) * math.sqrt(math.pi / 2) / 6
+    return figures
 
 
 def _fineness(down: Floats, across: Floats, twice_down: Floats, twice_across: Floats) -> Iterator[Floats]:

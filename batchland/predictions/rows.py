@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchland.errors import ErrorCode
-from batchland.images.loader import Batch
+from batchland.images.batch import Batch
 from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard

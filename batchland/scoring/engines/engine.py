@@ -9,8 +9,9 @@ from typing import Final, NamedTuple, Protocol, Self
 import pyarrow as pa
 
 from batchland.errors import ModelError
+from batchland.images.batch import Batch, measured
 from batchland.images.encoded_jpegs import JpegRows
-from batchland.images.loader import Batch, decode_image, measured
+from batchland.images.loader import decode_image
 from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import OpenModel, Session

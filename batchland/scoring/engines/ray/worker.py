@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import fields
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, cast
@@ -20,7 +19,7 @@ import ray
 
 from batchland.errors import BatchlandError, UsageError
 from batchland.images.crash_guard import note_suspects
-from batchland.images.sources.refs import ImageRef, Store
+from batchland.images.sources.refs import ImageRef, shared_store
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, PartSpec, PartSummary, PartWriter
 from batchland.predictions.schema import WrittenFile
@@ -195,9 +194,9 @@ class PartWorker:
             return None
 
     def _entries(self, part: Part) -> Iterator[Entry]:
-        """The entries, with the store that earlier ones have used: it may have open connections."""
+        """The entries, with the store that earlier ones have used."""
         for entry in part.entries:
-            yield entry._replace(store=_shared(entry.store)) if isinstance(entry, ImageRef) else entry  # type: ignore[arg-type]  # hashable
+            yield entry._replace(store=shared_store(entry.store)) if isinstance(entry, ImageRef) else entry  # type: ignore[arg-type]  # hashable
 
     def _stop_if_told(self) -> None:
         if self._stopping.is_set():
@@ -255,9 +254,3 @@ def check_versions(wanted: dict[str, str]) -> None:
         found, expected = here.get(name, "none"), wanted.get(name, "none")
         if found != expected:
             raise UsageError(f"node {socket.gethostname()} of the Ray cluster has {name} {found}, not {expected}")
-
-
-@lru_cache(64)
-def _shared(store: Store) -> Store:
-    """The first of equal stores that this process was given."""
-    return store
