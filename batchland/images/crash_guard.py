@@ -51,7 +51,7 @@ class CrashGuard:
     ) -> None:
         self._folder = folder
         self._process = process
-        self._for_processes = partial(CrashGuard, folder, timeout, decode, signals=signals)
+        self._for_processes = partial(type(self), folder, timeout, decode, signals=signals)
         self._notes_path = _notes_path(folder, process)
         self._suspects_path = folder / "suspects"
         self._isolated = SubprocessDecoder(timeout, signals=signals)

@@ -9,7 +9,7 @@ import threading
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from math import ceil, floor
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -46,17 +46,18 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
     first, last = max(0, floor(top - reach)), min(len(pixels), ceil(bottom + reach))
     if (last - first) * width * 4 > _MOST_BYTES:
         raise MemoryError
-    resample, rows = resample_by_numpy, max(1, _STRIP_BYTES // (3 * pixels.shape[1]))
-    if _simd_is_exact():
-        resample = _by_simd
-        if (whole := four_channels(pixels)) is not None:
-            pixels, rows = whole, last - first
-    strips = [
-        resample(pixels[row : min(row + rows, last)], 1, left, right, width, kind) for row in range(first, last, rows)
-    ]
-    across = strips[0] if len(strips) == 1 else np.concatenate(strips)
-    down = resample(across, 0, top - first, bottom - first, height, kind)
-    return down if down.shape[2] == 3 else _copied(down, 3)
+    if not _simd_is_exact():
+        across = resample_by_numpy(pixels[first:last], 1, left, right, width, kind)
+        return resample_by_numpy(across, 0, top - first, bottom - first, height, kind)
+    whole = four_channels(pixels)
+    if whole is not None:
+        half = _by_simd(_Canvas.of(whole[first:last]), 1, left, right, width, kind)
+    else:
+        rows = max(1, _STRIP_BYTES // (4 * pixels.shape[1]))
+        strips = (_copied(pixels[row : min(row + rows, last)], 4) for row in range(first, last, rows))
+        halves = [_by_simd(_Canvas.of(strip), 1, left, right, width, kind) for strip in strips]
+        half = halves[0] if len(halves) == 1 else _Canvas.of(np.concatenate([each.pixels for each in halves]))
+    return _copied(_by_simd(half, 0, top - first, bottom - first, height, kind).pixels, 3)
 
 
 @cache
@@ -65,22 +66,36 @@ def _simd_is_exact() -> bool:
     if not has_simd():
         return False
     probe = np.resize(np.arange(251, dtype=np.uint8), (23, 31, 3))
+    canvas = _Canvas.of(_copied(probe, 4))
     return all(
         np.array_equal(
-            _by_simd(probe, axis, 1.5, 22.0, 9, kind)[..., :3], resample_by_numpy(probe, axis, 1.5, 22.0, 9, kind)
+            _by_simd(canvas, axis, 1.5, 22.0, 9, kind).pixels[..., :3],
+            resample_by_numpy(probe, axis, 1.5, 22.0, 9, kind),
         )
         for axis in (0, 1)
         for kind in SUPPORT
     )
 
 
-def _by_simd(pixels: Pixels, axis: int, begin: float, end: float, size: int, kind: Filter) -> Pixels:
-    """Resize `begin` to `end` of one axis, 0 down or 1 across, to `size` pixels. The result has a fourth channel."""
-    height, width = pixels.shape[:2]
+class _Canvas(NamedTuple):
+    """Pixels, uint8 [H, W, 4], and an image of Pillow in the same memory."""
+
+    pixels: Pixels
+    image: Image.Image
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> Self:
+        """As CMYK, because the library would weight RGBA by its fourth channel."""
+        height, width = pixels.shape[:2]
+        return cls(pixels, Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK", 0, 1))
+
+
+def _by_simd(source: _Canvas, axis: int, begin: float, end: float, size: int, kind: Filter) -> _Canvas:
+    """Resize `begin` to `end` of one axis, 0 down or 1 across, to `size` pixels."""
+    height, width = source.pixels.shape[:2]
     part = (0, begin, width, end - begin) if axis == 0 else (begin, 0, end - begin, height)
-    resized = np.empty((size, width, 4) if axis == 0 else (height, size, 4), np.uint8)
-    source = pixels if pixels.shape[2] == 4 else _copied(pixels, 4)
-    _resizer().resize_pil(_image(source), _image(resized), _options(kind, part))
+    resized = _Canvas.of(np.empty((size, width, 4) if axis == 0 else (height, size, 4), np.uint8))
+    _resizer().resize_pil(source.image, resized.image, _options(kind, part))
     return resized
 
 
@@ -90,28 +105,6 @@ def _copied(pixels: Pixels, channels: int) -> Pixels:
     for channel in range(3):
         copy[..., channel] = pixels[..., channel]
     return copy
-
-
-def _image(pixels: Pixels) -> Image.Image:
-    """An image of Pillow on the memory of uint8 [H, W, 4]. As CMYK, because the library weights RGBA by the fourth."""
-    height, width = pixels.shape[:2]
-    return Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK", 0, 1)
-
-
-def _with_fourth(pixels: Pixels) -> Pixels:
-    """A copy of [H, W, 3] as [H, W, 4]. Channel by channel numpy copies several times as fast as pixel by pixel."""
-    four = np.zeros((*pixels.shape[:2], 4), np.uint8)
-    for channel in range(3):
-        four[..., channel] = pixels[..., channel]
-    return four
-
-
-def _without_fourth(pixels: Pixels) -> Pixels:
-    """A copy of [H, W, 4] as [H, W, 3]."""
-    three = np.empty((*pixels.shape[:2], 3), np.uint8)
-    for channel in range(3):
-        three[..., channel] = pixels[..., channel]
-    return three
 
 
 @cache

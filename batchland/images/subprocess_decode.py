@@ -118,10 +118,10 @@ class _Server:
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
-        self._process: HelperProcess | None = None
+        self._helper: HelperProcess | None = None
         try:
             with theirs:
-                self._process = HelperProcess(_SERVER, [theirs.fileno()])
+                self._helper = HelperProcess(_SERVER, [theirs.fileno()])
             self._control.settimeout(_START_SECONDS)
             started = self._control.recv(1) == b"\n"
             self._control.settimeout(None)
@@ -153,14 +153,14 @@ class _Server:
 
     def problem(self) -> str:
         """The last line that the server has written to stderr."""
-        assert self._process is not None, "it has started"
-        return self._process.problem()
+        assert self._helper is not None, "it has started"
+        return self._helper.problem()
 
     def close(self) -> None:
         """End the server. Decoders at work end by themselves."""
         self._control.close()  # the server ends when it reads the end of it
-        if self._process is not None:
-            self._process.close()
+        if self._helper is not None:
+            self._helper.close()
 
 
 def serve(control_fd: int) -> None:

@@ -102,8 +102,8 @@ def test_subprocess_has_limits_on_memory_and_time(tmp_path, evil_decoder):
 def test_a_killed_server_is_started_again(tmp_path):
     with SubprocessDecoder(60) as decoder:
         assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
-        decoder._server._process.kill()
-        decoder._server._process.wait()
+        decoder._server._helper._process.kill()
+        decoder._server._helper._process.wait()
         assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
 
 

@@ -52,11 +52,11 @@ def processes(guard: CrashGuard, count: int = 2, **further) -> DecodingProcesses
     return DecodingProcesses(count, guard, SPEC, 4, cores=2, num_workers=2, **further)
 
 
-def load(refs, tmp_path, **further) -> list:
-    """All batches by two processes: names, pixels and outcomes without times."""
+def load(refs, tmp_path, count=2, **further) -> list:
+    """All batches by processes: names, pixels and outcomes without times."""
     (tmp_path / "notes").mkdir(exist_ok=True)
     with CrashGuard(tmp_path / "notes", 60) as guard:
-        return seen(BatchLoader(refs, SPEC, 4, held=1, later=processes(guard, held=1, **further)))
+        return seen(BatchLoader(refs, SPEC, 4, held=1, later=processes(guard, count, held=1, **further)))
 
 
 def seen(loader: BatchLoader) -> list:
@@ -109,10 +109,9 @@ def test_image_that_kills_its_process_is_a_failed_row_of_the_same_run(
     assert caplog.messages[0].startswith("a process that decodes images died; the ")
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_predictions_are_byte_for_byte_those_of_threads(photos, tmp_path, toy_model, processes):
+def test_predictions_are_byte_for_byte_those_of_threads(photos, tmp_path, toy_model):
     score(photos, tmp_path / "a" / "p.parquet", options(toy_model))
-    score(photos, tmp_path / "b" / "p.parquet", options(toy_model, decode_processes=processes))
+    score(photos, tmp_path / "b" / "p.parquet", options(toy_model, decode_processes=2))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -150,12 +149,12 @@ def is_running(process: int) -> bool:
 
 def test_a_bug_in_a_process_is_raised(photos, tmp_path):
     with pytest.raises(RuntimeError, match="LookupError in a process that decodes images: a bug"):
-        load(renamed(photos, 13, "broken"), tmp_path)
+        load(renamed(photos, 13, "broken"), tmp_path, 1)
 
 
 def test_hanging_images_time_out_in_their_process(photos, tmp_path):
     refs = renamed(photos, 13, "hanging")
-    found = load(refs, tmp_path, timeout=0.5)
+    found = load(refs, tmp_path, 1, timeout=0.5)
     failed = {
         name: outcome.error for names, _, outcomes in found for name, outcome in zip(names, outcomes, strict=True)
         if outcome.error
@@ -169,4 +168,4 @@ def test_hanging_images_time_out_in_their_process(photos, tmp_path):
 def test_processes_that_end_at_once_are_an_error(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("batchland.images.decoding_processes._SERVE", "raise SystemExit('no memory')")
     with pytest.raises(EngineError, match="processes that decode images end by themselves: no memory; finished parts"):
-        load(list_images(photos), tmp_path)
+        load(list_images(photos), tmp_path, 1)

@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 from PIL import Image, UnidentifiedImageError
 
 from batchland.errors import ErrorCode, ImageError
@@ -40,9 +39,10 @@ def four_channels(pixels: Pixels) -> Pixels | None:
     whole = pixels.base
     if pixels.strides != (4 * width, 4, 1) or not isinstance(whole, np.ndarray):
         return None
-    if whole.ctypes.data != pixels.ctypes.data or whole.nbytes < 4 * height * width:
+    start, whole_start = (each.__array_interface__["data"][0] for each in (pixels, whole))
+    if start != whole_start or whole.nbytes < 4 * height * width:
         return None
-    return as_strided(pixels, (height, width, 4), pixels.strides)
+    return np.ndarray((height, width, 4), np.uint8, whole)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -14,7 +14,7 @@ from batchland.images.crash_guard import CrashGuard
 from batchland.images.decoding_processes import LEAST_IMAGES, DecodingProcesses, automatic_processes
 from batchland.images.loader import BatchLoader, decode_image, keep_jpegs_encoded
 from batchland.images.sources.refs import ImageRef
-from batchland.models.session import open_session
+from batchland.models.session import ModelContent, open_session
 from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
@@ -30,14 +30,14 @@ class LocalEngine:
     On a CPU several batches are in the model at once, each with few threads of onnxruntime: in a call with many
     threads, each of them waits for the others at every layer, and longer still when decoding threads take their cores.
 
-    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: the model file's bytes, if
-    already read.
+    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: of the
+    model, if it does not come from that file.
 
     Raises ModelError or DeviceError if the model cannot be opened.
     """
 
     def __init__(
-        self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: bytes | None = None
+        self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: ModelContent | None = None
     ) -> None:
         require_memory(LEAST_MEMORY)
         keep_freed_memory()

@@ -20,7 +20,7 @@ import ray
 from batchland.errors import BatchlandError, UsageError
 from batchland.images.crash_guard import note_suspects
 from batchland.images.sources.refs import ImageRef, shared_store
-from batchland.models.session import OpenModel
+from batchland.models.session import ModelContent, OpenModel
 from batchland.predictions.parts import Entry, PartSpec, PartSummary, PartWriter
 from batchland.predictions.schema import WrittenFile
 from batchland.predictions.storage import Output, open_output
@@ -45,6 +45,17 @@ class WorkerSettings(NamedTuple):
     """Of the driver's packages, by name."""
 
 
+class StoredContent(NamedTuple):
+    """The content of the model in Ray's memory. A worker takes it only where no copy of the model is kept."""
+
+    sha256: str
+    reference: "ray.ObjectRef[bytes]"
+
+    def read(self) -> bytes:
+        """The content."""
+        return ray.get(self.reference)
+
+
 class _Stopped(Exception):  # noqa: N818 - an event, not a fault
     """The driver has asked for a checkpoint and the end."""
 
@@ -52,10 +63,11 @@ class _Stopped(Exception):  # noqa: N818 - an event, not a fault
 class PartWorker:
     """Scores parts one after the other, without a gap between them. Its methods are called from several threads."""
 
-    def __init__(self, settings: WorkerSettings, content: bytes) -> None:
+    def __init__(self, settings: WorkerSettings, stored: StoredContent) -> None:
         self._engine: LocalEngine | BatchlandError
         try:
             check_versions(settings.versions)
+            content = ModelContent(stored.sha256, stored.read)
             self._engine = LocalEngine(settings.path, settings.options, cores=settings.cores, content=content)
         except BatchlandError as error:
             self._engine = error
