@@ -6,20 +6,20 @@
 Each way is a whole `score` of the photos in a process of its own, with one process that decodes or with several. The
 model is a stub. With --sleep an image is neither read nor decoded: its decoder holds Python's lock for --lock
 milliseconds, and sleeps for the rest of --sleep, which is what it would take. What is left is all else that a run does
-for an image in Python: list, hand out, exchange between processes, make rows, write. The rate is that from a quarter of
-the images on, so without start-up. CPU seconds are those of all processes.
+for an image in Python: list, hand out, exchange between processes, make rows, write. Both figures are from a quarter
+of the images on, so without start-up.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,7 +42,7 @@ from benchmarks.models import find_model
 
 
 class SleepyGuard(CrashGuard):
-    """Every image gets the outcome and pixels of the first one, after a time: BENCH_SLEEP and BENCH_LOCK milliseconds."""
+    """Every image gets the outcome and pixels of the first one, after BENCH_SLEEP milliseconds."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -78,7 +78,7 @@ def main() -> None:
     find_model("scratch", options.work)
     links(options.work, options.count)
     command = [sys.executable, "-m", "benchmarks.cores", *sys.argv[1:], "--one"]
-    lines = ["| processes that decode | images/s | CPU ms an image |", "| ---: | ---: | ---: |"]
+    lines = ["| processes that decode | images/s | CPU ms an image in the main process |", "| ---: | ---: | ---: |"]
     for count in options.processes:
         done = subprocess.run([*command, str(count)], stdout=subprocess.PIPE, text=True, check=True)
         rate, cpu = json.loads(done.stdout)
@@ -90,12 +90,11 @@ def main() -> None:
 
 
 def measure(processes: int, options: argparse.Namespace) -> tuple[float, float]:
-    """Images/s, and CPU milliseconds of an image."""
-    times: list[tuple[int, float]] = []
-    guard = CrashGuard
+    """Images/s, and CPU milliseconds of an image in this process."""
+    times: list[tuple[int, float, float]] = []
+    guard: type[CrashGuard] = CrashGuard
     if options.sleep is not None:
-        from benchmarks.cores import SleepyGuard as guard  # not that of __main__, which other processes cannot import
-
+        guard = import_module("benchmarks.cores").SleepyGuard  # other processes cannot import that of __main__
         os.environ |= {"BENCH_SLEEP": str(options.sleep), "BENCH_LOCK": str(options.lock)}
     with (
         tempfile.TemporaryDirectory() as out,
@@ -111,12 +110,11 @@ def measure(processes: int, options: argparse.Namespace) -> tuple[float, float]:
                 num_workers=options.workers,
                 decode_processes=processes,
             ),
-            on_progress=lambda progress: times.append((progress.done, time.perf_counter())),
+            on_progress=lambda progress: times.append((progress.done, time.perf_counter(), time.process_time())),
         )
     quarter = next(each for each in times if each[0] >= options.count / 4)
-    rate = (times[-1][0] - quarter[0]) / (times[-1][1] - quarter[1])
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return rate, sum(each.ru_utime + each.ru_stime for each in used) / options.count * 1e3
+    images, seconds, cpu = (last - first for last, first in zip(times[-1], quarter, strict=True))
+    return images / seconds, cpu / images * 1e3
 
 
 def _answers(count: int) -> Any:
