@@ -28,7 +28,7 @@ class Scored(NamedTuple):
     """The rows of one batch, and the seconds spent on them, summed over workers."""
 
     rows: pa.RecordBatch
-    """A batch with the schema PREDICTIONS, or SHARD_PREDICTIONS if the images have positions."""
+    """A batch of `predictions_schema`."""
     read_seconds: float
     decode_seconds: float
     infer_seconds: float
@@ -71,7 +71,7 @@ class Part(NamedTuple):
     entries: Iterable[Entry]
     """In order; can be iterated more than once, and pickled."""
     isolated: bool = False
-    """Decode its images in subprocesses: a process has died over it."""
+    """Decode its images in subprocesses, because a process died while it had this part."""
     losses: int = 0
     """Workers that were lost while they had it."""
 
@@ -154,9 +154,9 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
         return pixels
 
     begin = time.perf_counter()
-    probabilities = None
+    probabilities = features = None
     if batch.failed < len(batch.refs):
-        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
+        probabilities, features = session.answer(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
         to_rows(
@@ -165,6 +165,8 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
             session.card,
             options.top_k,
             options.probabilities,
+            features,
+            keep_features=options.features,
         ),
         sum(outcome.read_seconds for outcome in outcomes),
         sum(outcome.decode_seconds for outcome in outcomes),

@@ -1,4 +1,4 @@
-"""The Ray engine: open the model on the cluster, hand out parts, and take note of what the workers have written."""
+"""The Ray engine: open the model on the cluster, hand out parts, and record which ones the workers have written."""
 
 import hashlib
 from collections.abc import Generator, Iterable
@@ -25,7 +25,7 @@ from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
 
 _MAX_LOSSES: Final = 10
-"""Workers that may be lost over one part, each image decoded in a subprocess."""
+"""Workers that may die while they have one part, although each image is decoded in a subprocess."""
 
 
 class RayEngine(PartEngine):
