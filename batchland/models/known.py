@@ -3,7 +3,7 @@
 The model keeps the features of known photos. Its output `distance` is 1 less the mean cosine with the nearest of them.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ _SIZE_AS_INPUT: Final = 10
 def add_distance(model: onnx.ModelProto, photos: Features) -> None:
     """Give a model with features the output `distance`, in place of an earlier one. photos: features [n, features]."""
     _remove(model.graph)
-    size = {} if opset_of(model) >= _SIZE_AS_INPUT else {"k": NEIGHBOURS}
+    size: dict[str, Any] = {} if opset_of(model) >= _SIZE_AS_INPUT else {"k": NEIGHBOURS}
     names = [f"{_PREFIX}cosines", *([] if size else [f"{_PREFIX}number"])]
     model.graph.node.extend(
         [

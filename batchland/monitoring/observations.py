@@ -57,14 +57,18 @@ class Observations:
 
     def take(self, rows: npt.NDArray[Any]) -> Self:
         """Some of the images, by index or mask."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return type(self)(*(None if value is None else value[rows] for value in values))
+        values = [getattr(self, field.name) for field in fields(self)]
+        taken: list[Any] = [None if value is None else value[rows] for value in values]
+        return type(self)(*taken)
 
     @classmethod
     def joined(cls, parts: Sequence["Observations"]) -> Self:
         """The images of all parts, in order."""
-        columns = ([getattr(part, field.name) for part in parts] for field in fields(cls))
-        return cls(*(None if any(each is None for each in column) else np.concatenate(column) for column in columns))
+        columns = [[getattr(part, field.name) for part in parts] for field in fields(cls)]
+        joined: list[Any] = [
+            None if any(each is None for each in column) else np.concatenate(column) for column in columns
+        ]
+        return cls(*joined)
 
 
 NOTHING: Final = Observations(

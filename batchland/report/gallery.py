@@ -91,7 +91,12 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
     sure = _pictures(suspected[: options.gallery], shares[0])
     worst = _pictures(others[: options.gallery], shares[1])
     strangers = _strangers(evaluation, options, shares[3])
-    chosen = [*sure, *worst, *strangers, *(picture for pair in pairs for picture in pair.pictures)]
+    chosen: list[Picture | StrangerPicture] = [
+        *sure,
+        *worst,
+        *strangers,
+        *(picture for pair in pairs for picture in pair.pictures),
+    ]
     missing = None
     if chosen and not any(picture.thumbnail.uri for picture in chosen):
         reasons = Counter(picture.thumbnail.missing for picture in chosen)
