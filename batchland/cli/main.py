@@ -16,6 +16,7 @@ from batchland.cli.completion import completion
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
+from batchland.cli.duplicates import duplicates
 from batchland.cli.estimator import estimator
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, index, trend
@@ -29,6 +30,7 @@ from batchland.cli.registry import models
 from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
+from batchland.cli.similar import similar
 from batchland.cli.train import export, train
 from batchland.system.streams import open_standard_streams
 
@@ -80,6 +82,8 @@ for _command in (  # in the order in which a user needs them
     estimator,
     calibrate,
     label_plan,
+    duplicates,
+    similar,
     init,
     run,
     job,

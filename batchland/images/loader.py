@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import median
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -435,3 +436,8 @@ def load_image(ref: ImageRef, spec: PreprocessSpec, decoding: Decode = decode_im
     begin_decoding()
     outcome, picture = decoding(file.data, spec)
     return outcome._replace(**file.facts(), read_seconds=read_seconds), picture
+
+
+def load_measured(ref: ImageRef, spec: PreprocessSpec) -> Loaded:
+    """`load_image` that also measures the picture."""
+    return load_image(ref, spec, partial(decode_image, signals=True))
