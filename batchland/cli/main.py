@@ -11,6 +11,7 @@ import click
 from batchland._version import __version__
 from batchland.cli.accept import accept
 from batchland.cli.calibrate import calibrate
+from batchland.cli.classes import classes
 from batchland.cli.command import group
 from batchland.cli.completion import completion
 from batchland.cli.cron import cron
@@ -81,6 +82,7 @@ for _command in (  # in the order in which a user needs them
     compare,
     estimator,
     calibrate,
+    classes,
     label_plan,
     duplicates,
     similar,

@@ -104,7 +104,9 @@ def _require_features(stored: Sequence[StoredPredictions]) -> None:
         if FEATURES not in each.schema(each.parts()[0]).names:
             raise UsageError(f"{each.name}: has no features", advice="score_features")
         if each.info().model.sha256 != stored[0].info().model.sha256:
-            raise UsageError(f"{each.name}: is of another model than {stored[0].name}; compare predictions of one model")
+            raise UsageError(
+                f"{each.name}: is of another model than {stored[0].name}; compare predictions of one model"
+            )
 
 
 def _scored(stored: StoredPredictions) -> Iterator[pa.RecordBatch]:

@@ -20,9 +20,7 @@ def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
     """One HTML document: the image that was asked about, and those that are similar."""
     asked = Thumbnails(found.asked.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
     budget = options.picture_bytes * 9 // 10 // len(found.roots)
-    makers = {
-        name: Thumbnails(Path(root), options.thumbnail_side, budget) for name, root in found.roots.items()
-    }
+    makers = {name: Thumbnails(Path(root), options.thumbnail_side, budget) for name, root in found.roots.items()}
     cards = [_Card(each, makers[each.predictions].make(each.image, each.file_size)) for each in found.result.similar]
     return render_page(
         "similar.html.j2",
