@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_server import bucket, own_s3_server, s3_server
@@ -91,6 +92,14 @@ def web_server() -> Iterator[tuple[str, list[str]]]:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}", heard
         running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from browser import chromium
+
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A three-class toy model that predicts the dominant colour, and pictures for it."""
 
 import hashlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from batchland.models.gpu.runners import BatchModel
 from batchland.models.gpu.tuning import Settings
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.models.session import open_session
+from batchland.scoring.account import Progress
 
 needs_codec = pytest.mark.skipif(
     find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None, reason="nvImageCodec is not installed"
@@ -130,6 +132,20 @@ def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = 
 def options(model: Path, **changes: Any) -> ScoreOptions:
     """Small batches and parts, so that a few dozen images make many."""
     return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
+
+
+class Stop(Exception):  # noqa: N818
+    """Raised in a callback to end a run with an error."""
+
+
+def stop_after(images: int) -> Callable[[Progress], None]:
+    """A callback for progress that ends a run when so many images are done."""
+
+    def on_progress(progress: Progress) -> None:
+        if progress.done >= images:
+            raise Stop
+
+    return on_progress
 
 
 def read_all(images: Path | str) -> list[tuple[str, bytes | str]]:

@@ -4,7 +4,7 @@ values = measure(decode(data, spec).pixels)
 dict(zip((signal.name for signal in SIGNALS), values))
 
 Every column of the predictions that comes from here has the name, unit and description that stand in SIGNALS. Width,
-height and file size are columns of their own. The cost does not grow with the picture: a grid of points covers the
+height and file size are other columns. The cost does not grow with the picture: a grid of points covers the
 picture for tones, colours and layout, and small squares at full resolution serve texture.
 """
 

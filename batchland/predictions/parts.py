@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -22,7 +21,7 @@ import pyarrow as pa
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.copied_row import CopiedRow
 from batchland.predictions.schema import PREDICTIONS
-from batchland.predictions.storage import Output, open_output
+from batchland.predictions.storage import Output
 
 CHECKPOINT_SECONDS: Final = 30.0
 """An unfinished part is written at this interval, so that a killed run loses at most this much work."""
@@ -225,16 +224,6 @@ class PartWriter:
         self._last_checkpoint = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
-
-    @classmethod
-    def joining(cls, location: Path | str, spec: PartSpec, on_part: Callable[[PartSummary], None]) -> Self:
-        """A writer of some parts of an output that another process holds.
-
-        Raises OSError if that output is not seen here.
-        """
-        output = open_output(location)
-        output.join(spec.fingerprint)
-        return cls(output, spec, on_part)
 
     def __enter__(self) -> Self:
         return self

@@ -181,7 +181,7 @@ class FailureLimit(NamedTuple):
 
 
 def unlisted_folders(counts: "Counts") -> str | None:
-    """A sentence about failed rows that stand for folders or containers of unknown size; None if there are none."""
+    """A sentence about failed rows that represent folders or containers of unknown size; None if there are none."""
     folders = counts.failed_by_code.get("unreadable")
     if not folders:
         return None

@@ -97,7 +97,7 @@ class LateRun(RetryRun):
     def entries(self) -> Iterator[Entry]:
         """Rows as they are and images without a row, in listing order: by the bytes of their paths.
 
-        A row that stands for an unreadable folder is dropped once the folder can be listed.
+        The row of an unreadable folder is dropped once the folder can be listed.
         """
         listed = self.listing.images()
         ref = next(listed, None)

@@ -1,4 +1,4 @@
-"""The Ray engine: open the model on the cluster, hand out parts, and take note of what the workers have written."""
+"""The Ray engine: open the model on the cluster, hand out parts, and record which ones the workers have written."""
 
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
