@@ -45,7 +45,10 @@ def toy_card(size: int = 8, folders: tuple[str, ...] = tuple(COLOURS)) -> ModelC
 
 
 def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
-    """Probabilities are the softmax of ten times the mean of each colour channel, 0 to 1."""
+    """Probabilities are the softmax of ten times the mean of each colour channel, 0 to 1.
+
+    If the card has features, they are these means, divided by their length.
+    """
     card = card or toy_card()
     height, width, _ = card.preprocess.shape
     nodes = [
@@ -54,11 +57,15 @@ def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
         helper.make_node("Mul", ["means", "scale"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])]
+    if card.features:
+        nodes.append(helper.make_node("LpNormalization", ["means"], ["features"], axis=1))
+        outputs.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3]))
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", height, width, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        outputs,
         [
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
             numpy_helper.from_array(np.array(10 / 255, np.float32), "scale"),

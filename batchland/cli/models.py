@@ -83,6 +83,7 @@ def _card_table(session: "Session") -> str:
     card = session.card
     rows = {"name": card.name, "architecture": card.architecture, "created": card.created_at, "sha256": session.sha256}
     rows["preprocess"] = _pairs(card.preprocess)
+    rows["features"] = str(card.features or "none")
     rows["versions"] = _pairs(card.versions.items()) or "unknown"
     if card.training:
         kept = card.training.model_dump(exclude={"settings"}) | card.training.settings

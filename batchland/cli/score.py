@@ -37,6 +37,7 @@ _log = logging.getLogger("batchland")
     Flag("top_k", "-k"),
     "probabilities",
     "signals",
+    "features",
     Flag("batch_size", "-b"),
     "num_workers",
     "prefetch_factor",

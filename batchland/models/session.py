@@ -14,12 +14,15 @@ from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
 from batchland.models.card import ModelCard
 from batchland.models.contract import (
+    FEATURES_NAME,
     INPUT_NAME,
     OUTPUT_NAME,
+    Answer,
     Probabilities,
     check_answer,
     checked_card,
     read_model,
+    require_features,
     require_self_contained,
 )
 from batchland.models.devices import DeviceRequest, GpuKind, device_name, gpu_problem, parse_device
@@ -53,6 +56,8 @@ class OpenModel:
     """On a GPU: options of the CUDA provider. They affect the last digits of a probability."""
     decoder: str | None = field(default=None, kw_only=True)
     """What decodes JPEGs on the GPUs; None if the CPU does it."""
+    features: bool = field(default=False, kw_only=True)
+    """Whether it gives features beside probabilities."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,13 @@ class Session(OpenModel):
         return len(self._pool) if self._pool is not None else 1
 
     def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
-        """Class probabilities, float32 [batch, classes] in `card.classes` order, of pixels, uint8 [batch, H, W, 3].
+        """Class probabilities, float32 [batch, classes]. As `answer`."""
+        return self.answer(pixels, jpegs).probabilities
 
-        jpegs: rows of `pixels` that are still encoded; needs a `decoder`.
+    def answer(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Answer:
+        """Probabilities, in `card.classes` order, and features if it was opened for them.
+
+        pixels: uint8 [batch, H, W, 3]. jpegs: rows of `pixels` that are still encoded; needs a `decoder`.
 
         Raises ModelError if onnxruntime fails, or its answer is not one row per image or holds no probabilities;
         DeviceError if the device is at fault.
@@ -82,15 +91,16 @@ class Session(OpenModel):
         session = self._session.result() if isinstance(self._session, Future) else self._session
         try:
             if self._pool is not None:
-                probabilities = self._pool.predict(pixels, jpegs)
+                answer = self._pool.answer(pixels, jpegs)
             else:
-                (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+                names = [OUTPUT_NAME, FEATURES_NAME] if self.features else [OUTPUT_NAME]
+                answer = Answer(*session.run(names, {INPUT_NAME: pixels}))
         except DeviceError:
             raise
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise self._failure(error) from error
-        check_answer(self.path, self.card, len(pixels), probabilities)
-        return probabilities
+        check_answer(self.path, self.card, len(pixels), answer.probabilities)
+        return answer
 
     def close(self) -> None:
         """End the threads of a model that is open on GPUs."""
@@ -114,6 +124,7 @@ def open_session(
     gpu_settings: Mapping[str, str] | None = None,
     decode: Literal["cpu", "cuda"] = "cpu",
     keep_copy: bool = False,
+    features: bool = False,
 ) -> Session:
     """Open an exported ONNX classifier.
 
@@ -125,21 +136,24 @@ def open_session(
     - gpu_settings: options of onnxruntime's CUDA provider that override the defaults.
     - decode: where JPEGs are decoded; `cuda` means on the model's GPUs and needs a batch_size.
     - keep_copy: on the CPU, keep an optimised copy of a large model in the user's cache, and open that next time.
+    - features: also compute the features.
 
-    Raises ModelError if the file is not such a model, DeviceError if the requested GPU cannot be used; `auto` falls
-    back to the CPU and gives the reason in `fallback`.
+    Raises ModelError if the file is not such a model or has no features, DeviceError if the requested GPU cannot be
+    used; `auto` falls back to the CPU and gives the reason in `fallback`.
     """
     path = Path(path)
     request = parse_device(device)
     threads = Threads(intra_op_threads, spinning)
-    if keep_copy and decode == "cpu" and content is None and (session := _open_copy(path, request, threads)):
+    if keep_copy and decode == "cpu" and content is None and (session := _open_copy(path, request, threads, features)):
         return session
     content = read_model(path) if content is None else content
     require_self_contained(path, content)
     sha256 = hashlib.sha256(content).hexdigest()
     fallback = None
     if request.kind != "cpu":
-        session, fallback = _open_on_gpus(path, content, sha256, request, batch_size, gpu_settings or {}, decode)
+        session, fallback = _open_on_gpus(
+            path, content, sha256, request, batch_size, gpu_settings or {}, decode, features
+        )
         if session is not None:
             return session
         if request.kind != "auto":
@@ -148,10 +162,13 @@ def open_session(
         reason = fallback or "JPEGs are decoded on the device of the model, and that is cpu"
         raise DeviceError(f"decoding JPEGs with cuda needs a GPU: {reason}", advice="decode_on_cpu")
     opened = _open_on_cpu(path, content, sha256, threads, keep_copy=keep_copy)
-    return Session(path, checked_card(path, opened), sha256, "cpu", CPU, fallback, _session=opened)
+    card = checked_card(path, opened)
+    if features:
+        require_features(path, card)
+    return Session(path, card, sha256, "cpu", CPU, fallback, features=features, _session=opened)
 
 
-def _open_copy(path: Path, request: DeviceRequest, threads: Threads) -> Session | None:
+def _open_copy(path: Path, request: DeviceRequest, threads: Threads, features: bool) -> Session | None:
     """A session of the kept copy of a model, which a thread opens; None without a copy, or if a GPU may be used."""
     fallback = gpu_problem() if request.kind == "auto" else None
     if request.kind != "cpu" and not fallback:
@@ -168,7 +185,9 @@ def _open_copy(path: Path, request: DeviceRequest, threads: Threads) -> Session 
         return opened
 
     card = ModelCard.from_json(copy.card, str(path))
-    return Session(path, card, copy.sha256, "cpu", CPU, fallback, _session=_opener().submit(open_it))
+    if features:
+        require_features(path, card)
+    return Session(path, card, copy.sha256, "cpu", CPU, fallback, features=features, _session=_opener().submit(open_it))
 
 
 @cache
@@ -203,6 +222,7 @@ def _open_on_gpus(
     batch_size: int | None,
     settings: Mapping[str, str],
     decode: Literal["cpu", "cuda"],
+    features: bool,
 ) -> tuple[Session | None, str | None]:
     """A session that really runs on the GPUs, or the reason why there is none."""
     kind: GpuKind = "tensorrt" if request.kind == "tensorrt" else "cuda"
@@ -213,7 +233,7 @@ def _open_on_gpus(
     from batchland.models.gpu.open import open_on_gpus
 
     try:
-        opened = open_on_gpus(path, content, sha256, kind, request.gpus, batch_size, settings, decode)
+        opened = open_on_gpus(path, content, sha256, kind, request.gpus, batch_size, settings, decode, features)
     except Unusable as reason:
         return None, str(reason)
     runners = opened.runners
@@ -230,6 +250,7 @@ def _open_on_gpus(
         settings=opened.settings,
         decoder=decoders and decoders.name,
         decoder_is_strict=decoders is not None and decoders.strict,
+        features=features,
         _session=opened.session,
         _pool=runners and runners.pool,
     ), None

@@ -33,7 +33,7 @@ class KeptRow(NamedTuple):
 
     name: str
     rows: pa.RecordBatch
-    """A batch with the schema PREDICTIONS."""
+    """A batch with the schema of the run, without positions."""
     number: int
     """Index of the row in `rows`."""
 

@@ -13,17 +13,17 @@ from batchland.images.loader import Batch
 from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
-from batchland.models.contract import Probabilities, are_probabilities
+from batchland.models.contract import Features, Probabilities, are_probabilities
 from batchland.models.decisions import decide, prediction_sets
 from batchland.predictions.answers import Answers
 from batchland.predictions.schema import (
     LOG_PROBABILITIES_TYPE,
     PREDICTION_SET_TYPE,
-    PREDICTIONS,
-    SHARD_PREDICTIONS,
     SIGNAL_TYPES,
     TOP_K_TYPE,
     complete_columns,
+    full_schema,
+    predictions_schema,
 )
 
 MAX_KEPT: Final = 1024
@@ -35,13 +35,21 @@ _NO_SIGNALS: Final = bytes(SIGNAL_DTYPE.itemsize)
 
 
 def to_rows(
-    batch: Batch, probabilities: Probabilities | None, card: ModelCard, top_k: int, keep: Keep = "auto"
+    batch: Batch,
+    probabilities: Probabilities | None,
+    card: ModelCard,
+    top_k: int,
+    keep: Keep = "auto",
+    features: Features | None = None,
+    *,
+    keep_features: bool = False,
 ) -> pa.RecordBatch:
-    """One row per image of the batch, in its order, of schema PREDICTIONS; of SHARD_PREDICTIONS if they have positions.
+    """One row per image of the batch, in its order, of `predictions_schema`.
 
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
     do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
-    the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes.
+    the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes. features:
+    float32 [batch, features].
     """
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
@@ -82,30 +90,31 @@ def to_rows(
         *_signals([outcome.signals for outcome in batch.outcomes]),
     ]
     positions = [ref.position for ref in batch.refs]
-    if None in positions:
-        return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
-    return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
+    schema = predictions_schema(card, features=keep_features, positions=None not in positions)
+    if keep_features:
+        columns.append(_vectors(features, schema.field("features").type, ok))
+    if None not in positions:
+        columns.append(_facts(positions, pa.int64()))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def rows_for(rows: pa.RecordBatch, refs: Sequence[ImageRef], modified_us: Sequence[int | None]) -> pa.RecordBatch:
-    """Rows of schema PREDICTIONS, made for other files of the same content: the same rows for these files.
-
-    They are of SHARD_PREDICTIONS if the images have positions.
-    """
+    """Rows made for other files of the same content: the same rows for these files, with positions if they have any."""
     of_files = {
         "image": _strings([ref.name for ref in refs]),
         "modified_at": _facts(modified_us, pa.timestamp("us", tz="UTC")),
     }
-    columns = [of_files.get(name, rows.column(name)) for name in PREDICTIONS.names]
     positions = [ref.position for ref in refs]
-    if None in positions:
-        return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
-    return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
+    if None not in positions:
+        of_files["position"] = _facts(positions, pa.int64())
+    schema = full_schema(rows.schema, positions=None not in positions)
+    columns = [of_files[name] if name in of_files else rows.column(name) for name in schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def failed_row(ref: ImageRef, code: ErrorCode, message: str) -> pa.RecordBatch:
-    """The row of an image that was not read."""
-    schema = PREDICTIONS if ref.position is None else SHARD_PREDICTIONS
+def failed_row(ref: ImageRef, code: ErrorCode, message: str, like: pa.Schema) -> pa.RecordBatch:
+    """The row of an image that was not read. like: schema of other rows of the run."""
+    schema = full_schema(like, positions=ref.position is not None)
     facts = {"image": ref.name, "status": "failed", "error_code": code, "error_message": message}
     known = pa.RecordBatch.from_arrays([_strings([value]) for value in facts.values()], names=list(facts))
     if ref.position is not None:
@@ -172,6 +181,15 @@ def _lists(values: Probabilities, kept: npt.NDArray[np.bool_]) -> pa.ListArray:
     """Lists of half floats: the next row of `values` [n, classes] where `kept`, else null."""
     values = values[: kept.sum()]
     return _list_array(LOG_PROBABILITIES_TYPE, numbers(values.ravel(), pa.float16()), values.shape[1], kept)
+
+
+def _vectors(features: Features | None, kind: pa.FixedSizeListType, ok: npt.NDArray[np.bool_]) -> pa.Array:
+    """Lists of half floats of one length, null where not ok or not finite."""
+    if features is None:
+        features = np.zeros((len(ok), kind.list_size), np.float32)
+    valid = ok & np.isfinite(features).all(axis=1)
+    entries = numbers(np.where(valid[:, None], features, 0).ravel(), pa.float16())
+    return pa.FixedSizeListArray.from_buffers(kind, len(ok), [_validity(valid)], children=[entries])
 
 
 def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.NDArray[np.bool_]) -> pa.ListArray:

@@ -86,6 +86,8 @@ class ScoreSettings(Options):
     signals: bool = True
     """Measure each picture: brightness, sharpness, a difference hash and others, which monitoring needs. JPEGs that a
     GPU decodes are not measured."""
+    features: bool = False
+    """Write the model's features, too: a vector per image, by which images can be compared. Takes 2 bytes a number."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None

@@ -12,7 +12,7 @@ from batchland.images.sources.folder import Folder
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, KeptRow
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo, complete_columns
+from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, complete_columns, full_schema
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.run import Run
@@ -50,7 +50,7 @@ class RetryRun(Run):
             if self._earlier.stamp(part) != stamp:
                 raise UsageError(f"{self._earlier.name}: another run has replaced {part}; run the command again")
             for rows in self._earlier.batches(part):
-                kept = complete_columns(rows.replace_schema_metadata(None), PREDICTIONS)
+                kept = complete_columns(rows.replace_schema_metadata(None), full_schema(rows.schema))
                 names, codes = rows["image"].to_pylist(), rows["error_code"].to_pylist()
                 for row, (name, code) in enumerate(zip(names, codes, strict=True)):
                     yield KeptRow(name, kept, row), code
@@ -64,6 +64,7 @@ class RetryRun(Run):
             decoder=model.decoder,
             batch_size=self.options.batch_size,
             top_k=min(self.options.top_k, len(model.card.classes)),
+            features=self.options.features,
         )
         return super().fingerprint(model) | {"retries": [[part, *stamp] for part, stamp in self._stamps]}
 
@@ -73,7 +74,11 @@ class RetryRun(Run):
 
     def _check_same(self, **given: object) -> None:
         """Raise UsageError if `given` values of PredictionsInfo's fields (of the model, name and sha256) differ."""
-        earlier = {**dict(self._info), "model": (self._info.model.name, self._info.model.sha256)}
+        earlier = {
+            **dict(self._info),
+            "model": (self._info.model.name, self._info.model.sha256),
+            "features": "features" in self._earlier.schema(self._stamps[0][0]).names,
+        }
         for name, value in given.items():
             if earlier[name] != value:
                 raise UsageError(
@@ -128,8 +133,9 @@ def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
 
 def _is_completable(schema: pa.Schema) -> bool:
     """Whether predictions have columns of this version, and at least those of every version."""
-    known = all(field.name in PREDICTIONS.names and field.equals(PREDICTIONS.field(field.name)) for field in schema)
-    return known and set(FIRST_COLUMNS) <= set(schema.names)
+    known = full_schema(schema)
+    own = all(field.name in known.names and field.equals(known.field(field.name)) for field in schema)
+    return own and set(FIRST_COLUMNS) <= set(schema.names)
 
 
 def _read_ignored(earlier: StoredPredictions) -> Mapping[str, int]:

@@ -27,7 +27,7 @@ class Scored(NamedTuple):
     """The rows of one batch, and the seconds spent on them, summed over workers."""
 
     rows: pa.RecordBatch
-    """A batch with the schema PREDICTIONS, or SHARD_PREDICTIONS if the images have positions."""
+    """A batch of `predictions_schema`."""
     read_seconds: float
     decode_seconds: float
     infer_seconds: float
@@ -153,12 +153,20 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
         return pixels
 
     begin = time.perf_counter()
-    probabilities = None
+    probabilities = features = None
     if batch.failed < len(batch.refs):
-        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
+        probabilities, features = session.answer(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
-        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, options.top_k, options.probabilities),
+        to_rows(
+            batch._replace(outcomes=outcomes),
+            probabilities,
+            session.card,
+            options.top_k,
+            options.probabilities,
+            features,
+            keep_features=options.features,
+        ),
         sum(outcome.read_seconds for outcome in outcomes),
         sum(outcome.decode_seconds for outcome in outcomes),
         infer_seconds,

@@ -49,6 +49,7 @@ class LocalEngine:
             decode=options.decode,
             content=content,
             keep_copy=True,
+            features=options.features,
         )
         on_cpu = self.model.device == "cpu"
         self._calls = min(MAX_CPU_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once
