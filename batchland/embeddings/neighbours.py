@@ -11,8 +11,8 @@ Vectors = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-_BLOCK: Final = 4096
-"""Rows that are multiplied at once; a block of products takes 64 MiB."""
+_BLOCK: Final = 2048
+"""Rows that are multiplied at once; a block of products takes 16 MiB."""
 _FEW: Final = 48
 """Dimensions by which most pairs are ruled out."""
 _SAMPLE: Final = 4096
@@ -22,7 +22,7 @@ _SLACK: Final = 1e-3
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows and their Euclidean distances, all of one length."""
+    """Pairs of rows and their Euclidean distances, all of one length, in the order of the rows."""
 
     left: Rows
     right: Rows
@@ -34,18 +34,22 @@ def close_pairs(vectors: Vectors, others: Vectors | None, limit: float) -> Pairs
 
     others: None means pairs within `vectors`, each once, left < right.
 
-    A projection never lengthens a distance, so pairs that are too far apart along the main directions are ruled out;
-    the distances of the others are computed in full.
+    A projection never lengthens a distance, so pairs that are too far apart along the main directions are ruled out,
+    whole blocks of them by their bounding boxes; the distances of the others are computed in full.
     """
+    within = others is None
+    others = vectors if others is None else others
     turn = main_directions(vectors, _FEW)
-    few = projected(vectors, turn)
-    few_others = few if others is None else projected(others, turn)
+    blocks_left = _boxes(projected(vectors, turn))
+    blocks_right = blocks_left if within else _boxes(projected(others, turn))
     found = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
-    for left, right in _maybe_close(few, few_others, limit, within=others is None):
-        distance = _distances(vectors, vectors if others is None else others, left, right)
+    for left, right in _maybe_close(blocks_left, blocks_right, limit, within=within):
+        distance = _distances(vectors, others, left, right)
         near = distance <= limit
         found.append(Pairs(left[near], right[near], distance[near]))
-    return Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    pairs = Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    order = np.lexsort((pairs.right, pairs.left))
+    return Pairs(*(column[order] for column in pairs))
 
 
 def nearest(queries: Vectors, vectors: Vectors, count: int) -> tuple[Rows, Floats]:
@@ -84,20 +88,55 @@ def main_directions(vectors: Vectors, count: int) -> Floats:
     return directions[:, ::-1][:, :count].astype(np.float32)
 
 
-def _maybe_close(few: Floats, others: Floats, limit: float, *, within: bool) -> Iterator[tuple[Rows, Rows]]:
-    """Pairs within the limit, block by block. Half the squared distance is |a|²/2 + |b|²/2 - ab."""
-    half, half_others = ((each * each).sum(axis=1) / 2 for each in (few, others))
-    most = limit * limit / 2 + _SLACK
-    for top, part in blocks(few):
-        for start in range(top if within else 0, len(others), _BLOCK):
-            products = part @ others[start : start + _BLOCK].T
-            products -= half[top : top + len(part), None]
-            products -= half_others[start : start + _BLOCK] - most
-            left, right = np.divmod(np.flatnonzero(products >= 0), products.shape[1])
-            left, right = left + top, right + start
-            keep = left < right if within else slice(None)
+class _Box(NamedTuple):
+    """Vectors that are near each other, and the box around them."""
+
+    rows: Rows
+    vectors: Floats
+    low: Floats
+    high: Floats
+
+
+def _boxes(vectors: Floats) -> list[_Box]:
+    """All vectors in boxes of at most _BLOCK, by halving along the longest side, as a k-d tree does."""
+    found, waiting = [], [np.arange(len(vectors))] if len(vectors) else []
+    while waiting:
+        rows = waiting.pop()
+        part = vectors[rows]
+        low, high = part.min(axis=0), part.max(axis=0)
+        if len(rows) <= _BLOCK:
+            found.append(_Box(rows, part, low, high))
+        else:
+            order = np.argpartition(part[:, int(np.argmax(high - low))], len(rows) // 2)
+            waiting += [rows[order[: len(rows) // 2]], rows[order[len(rows) // 2 :]]]
+    return found
+
+
+def _maybe_close(boxes: list[_Box], others: list[_Box], limit: float, *, within: bool) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs within the limit, box by box."""
+    lows, highs = (np.array([getattr(box, name) for box in others]) for name in ("low", "high"))
+    for number, box in enumerate(boxes):
+        gaps = np.maximum(np.maximum(lows - box.high, box.low - highs), 0) if others else np.zeros((0, 1))
+        for near in np.flatnonzero((gaps * gaps).sum(axis=1) <= limit * limit + _SLACK):
+            if within and near < number:
+                continue
+            left, right = _close_in_boxes(box, others[near], limit)
+            if within:
+                if near == number:  # has each pair twice, and each row with itself
+                    left, right = left[left < right], right[left < right]
+                left, right = np.minimum(left, right), np.maximum(left, right)
             if len(left):
-                yield left[keep], right[keep]
+                yield left, right
+
+
+def _close_in_boxes(one: _Box, other: _Box, limit: float) -> tuple[Rows, Rows]:
+    """One matrix product gives ab - |a|²/2 - |b|²/2, half the negative squared distance, of all pairs."""
+    a, b = one.vectors - one.low, other.vectors - one.low  # smaller numbers lose less in rounding
+    ones = [np.ones((len(each), 1), np.float32) for each in (a, b)]
+    halves = [(each * each).sum(axis=1, keepdims=True) / -2 for each in (a, b)]
+    products = np.concatenate([a, halves[0], ones[0]], axis=1) @ np.concatenate([b, ones[1], halves[1]], axis=1).T
+    left, right = np.divmod(np.flatnonzero(products >= (limit * limit + _SLACK) / -2), len(b))
+    return one.rows[left], other.rows[right]
 
 
 def _distances(vectors: Vectors, others: Vectors, left: Rows, right: Rows) -> Floats:

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
 from commands import batchland
 from evaluation_data import Row, write_predictions
 from feature_columns import with_features
@@ -93,15 +94,14 @@ def test_predictions_without_signals_are_an_error(scored: Path, photos: Path, tm
 
 
 @needs_browser
-def test_the_page_in_a_browser(scored: Path, tmp_path: Path) -> None:
+def test_the_page_in_a_browser(browser: Any, scored: Path, tmp_path: Path) -> None:
     page = tmp_path / "copies.html"
     batchland("duplicates", scored / "one.parquet", scored / "two.parquet", "--page", page)
-    with chromium() as browser:
-        for size, scheme in (("desktop", "light"), ("phone", "dark")):
-            with opened(browser, page, size, scheme) as found:
-                assert_structured(found.page)
-                assert texts_of_poor_contrast(found.page) == []
-                assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for size, scheme in (("desktop", "light"), ("phone", "dark")):
+        with opened(browser, page, size, scheme) as found:
+            assert_structured(found.page)
+            assert texts_of_poor_contrast(found.page) == []
+            assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("name", ["copies.txt", "folder"])
