@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import bucket, own_s3_server, s3_server
+from s3_server import _paused_s3_server, bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
 from batchland.images.sources import refs
 from batchland.training import openmp as openmp  # before a test imports torch
 
-__all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
+__all__ = ["_paused_s3_server", "bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
 
 
 @pytest.fixture(autouse=True)
