@@ -3,9 +3,9 @@
     python -m benchmarks.duplicates PHOTOS... [--model M.onnx] [--photos 1200]
 
 Of each photo, copies are made: resized to 40 to 80% of its side, saved as JPEG of quality 50, cropped to 95% of width
-and height, mirrored, and with a date stamp. A copy is found if `find_copies` gives the pair of it and its photo. The pairs
-among the photos alone need a look: sets of photos hold copies that nobody planted. `batchland duplicates --page` shows
-them.
+and height, mirrored, and with a date stamp. A copy is found if `find_copies` gives the pair of it and its photo. The
+pairs among the photos alone need a look: sets of photos hold copies that nobody planted. `batchland duplicates --page`
+shows them.
 """
 
 import argparse

@@ -9,11 +9,12 @@ from batchland.embeddings.neighbours import Floats, Vectors, blocks, nearest
 
 Method = Literal["t-SNE", "principal components"]
 
-LANDMARKS: Final = 3000
+LANDMARKS: Final = 2000
 """Pictures that t-SNE places; each further one is put between those of them that it resembles most."""
 _DIMENSIONS: Final = 50
 """Principal components that t-SNE sees."""
 _PERPLEXITY: Final = 30
+_STEPS: Final = 500
 _NEIGHBOURS: Final = 5
 _FEWEST: Final = 10
 """Pictures; t-SNE needs some neighbours."""
@@ -35,13 +36,17 @@ def layout(features: Vectors) -> Layout:
     components = principal_components(features, _DIMENSIONS)
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
     except ImportError:
         return Layout(_scaled(components[:, :2]), "principal components")
     if len(components) < _FEWEST:
         return Layout(_scaled(components[:, :2]), "principal components")
     chosen = np.linspace(0, len(components) - 1, min(len(components), LANDMARKS)).astype(np.int64)
     perplexity = min(_PERPLEXITY, (len(chosen) - 1) / 3)
-    few = TSNE(2, perplexity=perplexity, init="pca", random_state=0, n_jobs=-1).fit_transform(components[chosen])
+    with threadpool_limits(1, "openmp"):  # several threads wait for each other, for minutes where cores are busy
+        few = TSNE(2, perplexity=perplexity, init="pca", max_iter=_STEPS, random_state=0).fit_transform(
+            components[chosen]
+        )
     if len(chosen) == len(components):
         return Layout(_scaled(few), "t-SNE")
     return Layout(_scaled(_between(components, components[chosen], few)), "t-SNE")

@@ -44,7 +44,7 @@ def evaluation_page(
         "report.html.j2",
         scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js", "map.js"),
         images=images,
-        map=map_view(evaluation, images),
+        map=map_view(evaluation, images) if options.map else None,
         summary=summary,
         options=options,
         gates=gates,
