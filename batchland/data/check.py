@@ -20,7 +20,8 @@ from batchland.data.folders import subfolders, training_folder
 from batchland.data.samples import ClassSamples
 from batchland.embeddings.copies import near_copies
 from batchland.errors import ErrorCode
-from batchland.images.loader import BatchLoader, Outcome, load_measured
+from batchland.images.batch import Outcome
+from batchland.images.loader import BatchLoader, load_measured
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef

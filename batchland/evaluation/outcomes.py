@@ -233,7 +233,7 @@ def _add_all_classes(
     squares: Floats,
     complete: npt.NDArray[np.bool_],
 ) -> None:
-    """Put what the logarithms of all probabilities (half floats) tell into rows that are not complete."""
+    """Complete rows from the logarithms of all probabilities (half floats)."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     rows = np.flatnonzero((lengths > 0) & ~complete)
     if not len(rows):
