@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from batchland.embeddings.neighbours import Floats, Rows, Vectors, close_pairs
+from batchland.embeddings.neighbours import Floats, Pairs, Rows, Vectors, close_pairs
 from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
@@ -25,6 +25,10 @@ class Copies(NamedTuple):
     """Of the signatures, 0 for equal ones."""
     is_mirrored: npt.NDArray[np.bool_]
 
+    def take(self, which: npt.NDArray[np.bool_]) -> "Copies":
+        """Some of the pairs."""
+        return Copies(self.left[which], self.right[which], self.distance[which], self.is_mirrored[which])
+
 
 def find_copies(
     vectors: Floats, features: Vectors | None = None, *, also_mirrored: bool = False, limit: float = COPY
@@ -37,9 +41,7 @@ def find_copies(
     found = Copies(*pairs, np.zeros(len(pairs.left), bool))
     if also_mirrored:
         turned = close_pairs(vectors, mirrored(vectors), limit)
-        once = turned.left < turned.right
-        more = Copies(*(column[once] for column in turned), np.ones(int(once.sum()), bool))
-        found = Copies(*(np.concatenate(columns) for columns in zip(found, more, strict=True)))
+        found = _joined(found, turned.take(turned.left < turned.right))
     if features is None or not len(found.left):
         return found
     products = np.concatenate(
@@ -48,7 +50,16 @@ def find_copies(
             for left, right in _in_parts(found.left, found.right)
         ]
     )
-    return Copies(*(column[products >= LEAST_LIKE] for column in found))
+    return found.take(products >= LEAST_LIKE)
+
+
+def _joined(copies: Copies, turned: Pairs) -> Copies:
+    return Copies(
+        np.concatenate([copies.left, turned.left]),
+        np.concatenate([copies.right, turned.right]),
+        np.concatenate([copies.distance, turned.distance]),
+        np.concatenate([copies.is_mirrored, np.ones(len(turned.left), bool)]),
+    )
 
 
 def near_copies(signals: Sequence[bytes]) -> list[Rows]:

@@ -28,6 +28,10 @@ class Pairs(NamedTuple):
     right: Rows
     distance: Floats
 
+    def take(self, which: npt.NDArray[Any]) -> "Pairs":
+        """Some of the pairs, by index or mask."""
+        return Pairs(self.left[which], self.right[which], self.distance[which])
+
 
 def close_pairs(vectors: Vectors, others: Vectors | None, limit: float) -> Pairs:
     """All pairs of a row of `vectors` and a row of `others` that are at most `limit` apart.
@@ -46,10 +50,13 @@ def close_pairs(vectors: Vectors, others: Vectors | None, limit: float) -> Pairs
     for left, right in _maybe_close(blocks_left, blocks_right, limit, within=within):
         distance = _distances(vectors, others, left, right)
         near = distance <= limit
-        found.append(Pairs(left[near], right[near], distance[near]))
-    pairs = Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
-    order = np.lexsort((pairs.right, pairs.left))
-    return Pairs(*(column[order] for column in pairs))
+        found.append(Pairs(left, right, distance).take(near))
+    pairs = Pairs(
+        np.concatenate([each.left for each in found]),
+        np.concatenate([each.right for each in found]),
+        np.concatenate([each.distance for each in found]),
+    )
+    return pairs.take(np.lexsort((pairs.right, pairs.left)))
 
 
 def nearest(queries: Vectors, vectors: Vectors, count: int) -> tuple[Rows, Floats]:

@@ -153,7 +153,8 @@ def _read_labelled(folder: Path, session: Session) -> tuple[Features, Probabilit
 
 def _prototype(features: Features) -> Floats:
     mean = features.mean(axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    vector: Floats = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return vector
 
 
 def _held_out_similarities(photos: _Photos) -> Floats:
