@@ -40,6 +40,7 @@ _log = logging.getLogger("batchland")
     "features",
     Flag("batch_size", "-b"),
     "num_workers",
+    "decode_processes",
     "prefetch_factor",
     "intra_op_threads",
     Flag("device", metavar="auto|cpu|cuda[:N,...]|tensorrt[:N,...]"),

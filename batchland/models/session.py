@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batchland.errors import DeviceError, ModelError
 from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
@@ -32,7 +32,14 @@ from batchland.models.ort import CPU, CUDA, TENSORRT, Threads, create_session, f
 if TYPE_CHECKING:
     from batchland.models.gpu.pool import RunnerPool
 
-__all__ = ["OpenModel", "Session", "open_session"]
+__all__ = ["ModelContent", "OpenModel", "Session", "open_session"]
+
+
+class ModelContent(NamedTuple):
+    """The content of a model file that is elsewhere."""
+
+    sha256: str
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ def open_session(
     intra_op_threads: int | None = None,
     spinning: bool = False,
     batch_size: int | None = None,
-    content: bytes | None = None,
+    content: ModelContent | None = None,
     gpu_settings: Mapping[str, str] | None = None,
     decode: Literal["cpu", "cuda"] = "cpu",
     keep_copy: bool = False,
@@ -132,7 +139,7 @@ def open_session(
     - intra_op_threads: onnxruntime's own threads on the CPU; None leaves it to onnxruntime.
     - spinning: let these threads busy-wait, which is faster when nothing else wants the cores.
     - batch_size: on GPUs, tune for batches of this size; takes some seconds the first time.
-    - content: the file's bytes, if already read; `path` is then only a name.
+    - content: of the model, if it does not come from `path`, which is then only a name. Not read if a copy is kept.
     - gpu_settings: options of onnxruntime's CUDA provider that override the defaults.
     - decode: where JPEGs are decoded; `cuda` means on the model's GPUs and needs a batch_size.
     - keep_copy: on the CPU, keep an optimised copy of a large model in the user's cache, and open that next time.
@@ -144,16 +151,14 @@ def open_session(
     path = Path(path)
     request = parse_device(device)
     threads = Threads(intra_op_threads, spinning)
-    if keep_copy and decode == "cpu" and content is None and (session := _open_copy(path, request, threads, features)):
+    if keep_copy and decode == "cpu" and (session := _open_copy(path, content, request, threads, features)):
         return session
-    content = read_model(path) if content is None else content
-    require_self_contained(path, content)
-    sha256 = hashlib.sha256(content).hexdigest()
+    data = content.read() if content else read_model(path)
+    require_self_contained(path, data)
+    sha256 = hashlib.sha256(data).hexdigest()
     fallback = None
     if request.kind != "cpu":
-        session, fallback = _open_on_gpus(
-            path, content, sha256, request, batch_size, gpu_settings or {}, decode, features
-        )
+        session, fallback = _open_on_gpus(path, data, sha256, request, batch_size, gpu_settings or {}, decode, features)
         if session is not None:
             return session
         if request.kind != "auto":
@@ -161,25 +166,28 @@ def open_session(
     if decode == "cuda":
         reason = fallback or "JPEGs are decoded on the device of the model, and that is cpu"
         raise DeviceError(f"decoding JPEGs with cuda needs a GPU: {reason}", advice="decode_on_cpu")
-    opened = _open_on_cpu(path, content, sha256, threads, keep_copy=keep_copy)
+    opened = _open_on_cpu(path, data, sha256, threads, keep_copy=keep_copy)
     card = checked_card(path, opened)
     if features:
         require_features(path, card)
     return Session(path, card, sha256, "cpu", CPU, fallback, features=features, _session=opened)
 
 
-def _open_copy(path: Path, request: DeviceRequest, threads: Threads, features: bool) -> Session | None:
+def _open_copy(
+    path: Path, content: ModelContent | None, request: DeviceRequest, threads: Threads, features: bool
+) -> Session | None:
     """A session of the kept copy of a model, which a thread opens; None without a copy, or if a GPU may be used."""
     fallback = gpu_problem() if request.kind == "auto" else None
     if request.kind != "cpu" and not fallback:
         return None
-    from batchland.models.optimised_copy import find_copy, open_copy
+    from batchland.models.optimised_copy import find_copy, find_copy_of, open_copy
 
-    if (copy := find_copy(path)) is None:
+    copy = find_copy_of(content.sha256) if content else find_copy(path)
+    if copy is None:
         return None
 
     def open_it() -> Any:
-        opened = open_copy(copy, threads) or _open_itself(path, copy.sha256, threads)
+        opened = open_copy(copy, threads) or _open_itself(path, content, copy.sha256, threads)
         if checked_card(path, opened) != card:
             raise ModelError(f"{path}: its kept copy has another card; delete the folder {copy.folder}")
         return opened
@@ -195,12 +203,12 @@ def _opener() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "open-model")
 
 
-def _open_itself(path: Path, sha256: str, threads: Threads) -> Any:
+def _open_itself(path: Path, content: ModelContent | None, sha256: str, threads: Threads) -> Any:
     """A session of the model whose copy is damaged. Raises ModelError."""
-    content = read_model(path)
-    if hashlib.sha256(content).hexdigest() != sha256:
+    data = content.read() if content else read_model(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise ModelError(f"{path}: was replaced while it was opened; run the same command again")
-    return _open_on_cpu(path, content, sha256, threads, keep_copy=True)
+    return _open_on_cpu(path, data, sha256, threads, keep_copy=True)
 
 
 def _open_on_cpu(path: Path, content: bytes, sha256: str, threads: Threads, *, keep_copy: bool) -> Any:

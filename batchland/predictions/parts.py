@@ -115,7 +115,7 @@ class PartSummary(NamedTuple):
 def summarize(index: int, table: pa.Table) -> PartSummary:
     """What a stored part holds."""
     codes = Counter(code for code in table["error_code"].to_pylist() if code is not None)
-    facts = hashlib.sha256(b"".join(repr(fact).encode() for fact in _facts(table)))
+    facts = hashlib.sha256("".join(map(repr, _facts(table))).encode())
     return PartSummary(index, table.num_rows, dict(codes), names_digest(table["image"].to_pylist()), facts.digest())
 
 
@@ -126,7 +126,7 @@ def names_digest(names: Iterable[str]) -> bytes:
 
 def joined(names: Iterable[str]) -> bytes:
     """Names as bytes, each followed by a zero byte."""
-    return b"".join(name.encode() + b"\0" for name in names)
+    return "\0".join([*names, ""]).encode()
 
 
 @dataclass

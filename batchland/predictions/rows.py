@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchland.errors import ErrorCode
-from batchland.images.loader import Batch
+from batchland.images.batch import Batch
 from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
@@ -200,11 +200,11 @@ def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.ND
 
 def _signals(rows: Sequence[bytes | None]) -> Iterator[pa.Array]:
     """The columns of SIGNALS, null where there is no row of SIGNAL_DTYPE."""
-    measured = np.array([row is not None for row in rows], dtype=bool)
-    values = np.frombuffer(b"".join(row or _NO_SIGNALS for row in rows), SIGNAL_DTYPE)
+    measured = _validity(_present(rows))
+    values = np.frombuffer(b"".join([row or _NO_SIGNALS for row in rows]), SIGNAL_DTYPE)
     for signal in SIGNALS:
         kind, stored = SIGNAL_TYPES[signal.dtype], np.ascontiguousarray(values[signal.name])
-        yield pa.Array.from_buffers(kind, len(rows), [_validity(measured), pa.py_buffer(stored.view(np.uint8))])
+        yield pa.Array.from_buffers(kind, len(rows), [measured, pa.py_buffer(stored.view(np.uint8))])
 
 
 def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:
@@ -220,22 +220,27 @@ def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:
 def numbers(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """An Arrow array of numbers; null where they are not valid."""
     stored = np.ascontiguousarray(values, f"{'f' if pa.types.is_floating(kind) else 'i'}{kind.bit_width // 8}")
-    return pa.Array.from_buffers(kind, len(stored), [None if valid is None else _validity(valid), pa.py_buffer(stored)])
+    return pa.Array.from_buffers(kind, len(stored), [_validity(valid), pa.py_buffer(stored)])
 
 
 def _facts(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
-    valid = np.array([value is not None for value in values], dtype=bool)
-    return numbers(np.array([value or 0 for value in values], np.int64), kind, valid)
+    return numbers(np.array([value or 0 for value in values], np.int64), kind, _present(values))
 
 
 def _strings(values: Sequence[str | bytes | None]) -> pa.Array:
     """A column of texts; bytes are UTF-8."""
-    valid = np.array([value is not None for value in values], dtype=bool)
     encoded = [value if isinstance(value, bytes) else (value or "").encode() for value in values]
-    ends = np.concatenate([[0], np.cumsum([len(text) for text in encoded])]).astype(np.int32)
-    buffers = [_validity(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    ends = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(list(map(len, encoded)), out=ends[1:])
+    buffers = [_validity(_present(values)), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
-def _validity(valid: npt.NDArray[np.bool_]) -> pa.Buffer | None:
-    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+def _present(values: Sequence[object]) -> npt.NDArray[np.bool_] | None:
+    """Which values are not None; None if all are."""
+    return np.array([value is not None for value in values], dtype=bool) if None in values else None
+
+
+def _validity(valid: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
+    """The buffer that marks valid values; None if all are."""
+    return None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))

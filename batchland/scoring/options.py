@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
-from batchland.system.options import Options, PositiveInt
+from batchland.system.options import NonNegativeInt, Options, PositiveInt
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
@@ -92,6 +92,9 @@ class ScoreSettings(Options):
     """Images per call of the model."""
     num_workers: PositiveInt | None = None
     """Decoding threads. Default: one per usable core, more where reading images is slow."""
+    decode_processes: NonNegativeInt | None = None
+    """Processes among which the decoding threads are divided, on Linux. Default: one per four cores from eight cores
+    on, once 500 images are listed; else none: the threads are in the one process."""
     prefetch_factor: PositiveInt = 2
     """Batches prepared ahead, by all workers together."""
     intra_op_threads: PositiveInt | None = None

@@ -17,6 +17,7 @@ from batchland.system.text import near_miss
 from batchland.system.urls import is_url
 
 PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _PLAIN: Final = {

@@ -9,8 +9,9 @@ from typing import Final, NamedTuple, Protocol, Self
 import pyarrow as pa
 
 from batchland.errors import ModelError
+from batchland.images.batch import Batch, measured
 from batchland.images.encoded_jpegs import JpegRows
-from batchland.images.loader import Batch, decode_image
+from batchland.images.loader import decode_image
 from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import OpenModel, Session
@@ -159,7 +160,7 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
     infer_seconds = time.perf_counter() - begin
     return Scored(
         to_rows(
-            batch._replace(outcomes=outcomes),
+            batch._replace(outcomes=measured(outcomes)),
             probabilities,
             session.card,
             options.top_k,
