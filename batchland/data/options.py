@@ -45,6 +45,8 @@ class SplitOptions(Options):
     """Seed of the random split."""
     links: bool = False
     """Make symbolic links to the photos instead of copies."""
+    near_copies: bool = True
+    """Put photos of a class that are nearly the same (resized, compressed, cropped, stamped) into the same part."""
     group_prefix: re.Pattern[str] | None = None
     """Regular expression. Photos of a class whose names start with the same match of it stay together: `[^-]+` for
     scene7-1.jpg and scene7-2.jpg."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from batchland.images.signals import BLANK_CONTRAST
 from batchland.models.decisions import STRANGER
 from batchland.monitoring.near_copies import copies_of, copies_within
 from batchland.monitoring.observations import MEASURES, Observations
@@ -32,7 +33,6 @@ _VOLUME_DEVIATIONS: Final = 4.5
 """And by this many deviations of the logarithm, and of a number that varies by chance."""
 _CHANCE: Final = 1e-4
 """A number of strangers that is more probable than this is chance."""
-_BLANK_CONTRAST: Final = 0.01
 _CONTRAST: Final = MEASURES.index("contrast")
 
 Rows = npt.NDArray[Any]
@@ -156,7 +156,7 @@ def _volume(night: Night, earlier: Sequence[Night], usual: float | None) -> Iter
 
 
 def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
-    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < _BLANK_CONTRAST
+    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < BLANK_CONTRAST
     return blank
 
 
