@@ -82,7 +82,7 @@ def evaluate(
         ignore_unknown=options.ignore_unknown_classes,
     ).run()
     image_root = options.images or Path(info.images)
-    own = pa.schema([*run.own, *matches.own])
+    own = pa.schema([*(field for field in run.own if field.name not in matches.own.names), *matches.own])
     tally = Tally(len(info.classes), options)
     slices = SliceTally(
         by=options.by, image_root=image_root, brightness_sample=options.brightness_sample, seed=options.seed

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.models.class_match import enumerate_names
+from batchland.system.arrow import plain_columns
 
 LabelKind = Literal["folder", "csv", "parquet"]
 
@@ -228,19 +229,8 @@ class _Csv(_Table):
 
 
 def _own(schema: pa.Schema) -> pa.Schema:
-    """The columns besides image and label that can be own columns: of a simple type, each name once."""
-    fields = [
-        pa.field(field.name, pa.string() if _is_text(field.type) else field.type)
-        for field in schema
-        if field.name not in ("image", "label") and field.name and schema.names.count(field.name) == 1
-    ]
-    return pa.schema([field for field in fields if field.type == pa.string() or pa.types.is_primitive(field.type)])
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return kind in (pa.string(), pa.large_string(), pa.string_view())
+    """The columns besides image and label that can be own columns."""
+    return plain_columns(pa.schema([field for field in schema if field.name not in ("image", "label")]))
 
 
 def _plain(column: pa.Array, kind: pa.DataType) -> pa.Array:

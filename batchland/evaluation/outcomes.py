@@ -253,7 +253,7 @@ def _add_all_classes(
 
 
 def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_own: pa.Schema) -> pa.RecordBatch:
-    columns = {name: batch[name] for name in own.names}
+    columns = {name: batch[name] for name in own.names if name not in label_own.names}
     columns |= {name: matches[name].combine_chunks() for name in label_own.names}
     return pa.RecordBatch.from_pydict(columns) if columns else batch.select([])
 

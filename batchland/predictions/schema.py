@@ -72,6 +72,14 @@ SHARD_PREDICTIONS: Final = PREDICTIONS.append(
 """One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
 
 
+RESERVED: Final = frozenset((
+    *SHARD_PREDICTIONS.names, "key",
+    "true_index", "true_label", "predicted_index", "predicted_label", "correct", "true_rank", "true_probability",
+    "suspicion", "suspected_label_error", "label_error_probability",
+))  # fmt: skip
+"""Names that no further column of an image list can have: those of predictions, plans and the tables of reports."""
+
+
 def complete_columns(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Rows of an earlier version with the columns of `schema`: null where they have none."""
     if rows.schema.equals(schema):
@@ -215,7 +223,8 @@ class Manifest(Document):
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times."""
+    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times, and
+    own columns."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str

@@ -67,11 +67,17 @@ class PredictionSink(PartWriter):
         part_size: int,
         schema: pa.Schema = PREDICTIONS,
         row_group_size: int | None = None,
+        own: pa.Schema | None = None,
         overwrite: bool = False,
         restart: bool = False,
     ) -> None:
         spec = PartSpec.of(
-            fingerprint, batch_size=batch_size, part_size=part_size, schema=schema, row_group_size=row_group_size
+            fingerprint,
+            batch_size=batch_size,
+            part_size=part_size,
+            schema=schema,
+            row_group_size=row_group_size,
+            own=own or pa.schema([]),
         )
         super().__init__(output, spec)
         self.part_size = spec.part_size
@@ -180,7 +186,7 @@ class PredictionSink(PartWriter):
         write_all: writes the files of a folder in place of this process.
         """
         with self._timed():
-            schema = self.spec.schema.with_metadata({METADATA_KEY: info.encode()})
+            schema = self.spec.stored.with_metadata({METADATA_KEY: info.encode()})
             if self._output.is_file:
                 return [self._output.assemble_file(map(self._read_part, range(self._parts)), schema)]
             self._output.begin_files()

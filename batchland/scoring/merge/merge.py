@@ -18,7 +18,7 @@ from batchland.predictions.writer import PredictionSink, Survey
 from batchland.scoring.account import Progress
 from batchland.scoring.merge.check import FinishedShard, finished_shards
 from batchland.scoring.merge.describe import merged_info, merged_manifest
-from batchland.scoring.merge.order import BLOCK_SIZE, ordered_rows
+from batchland.scoring.merge.order import BLOCK_SIZE, ordered_rows, own_columns
 from batchland.scoring.merge.shard_folder import ShardFolder
 from batchland.scoring.score import RunSummary
 from batchland.system.signals import StopSignal
@@ -54,6 +54,7 @@ def merge(
             {"merge": identity},
             batch_size=config["batch_size"],
             part_size=config["part_size"],
+            own=own_columns(shards),
             overwrite=overwrite,
         ) as sink,
     ):
