@@ -113,6 +113,8 @@ class PartSummary(NamedTuple):
     """Over the images' names, each followed by a zero byte."""
     facts_sha256: bytes
     """Over their names, sizes and modification times, and own columns."""
+    decisions: dict[str, int]
+    """Good images by decision."""
     resumed: int = 0
     """Images whose rows an interrupted run had left."""
     kept: int = 0
@@ -130,7 +132,9 @@ def summarize(index: int, table: pa.Table) -> PartSummary:
     facts = hashlib.sha256(b"".join(repr(fact).encode() for fact in _facts(table)))
     own = [name for name in table.column_names if name not in SHARD_PREDICTIONS.names]
     facts.update("".join(_texts(table.select(own).columns)).encode("utf-8", "surrogatepass"))
-    return PartSummary(index, table.num_rows, dict(codes), names_digest(table["image"].to_pylist()), facts.digest())
+    names = names_digest(table["image"].to_pylist())
+    decisions = Counter(decision for decision in table["decision"].to_pylist() if decision is not None)
+    return PartSummary(index, table.num_rows, dict(codes), names, facts.digest(), dict(decisions))
 
 
 def names_digest(names: Iterable[str]) -> bytes:

@@ -98,6 +98,8 @@ class Counts(Document):
     ok: Count
     failed: Count
     failed_by_code: dict[str, Count]
+    decisions: dict[str, Count] = Field(default_factory=dict)
+    """Good images by decision, `accept` and `ask`; empty without thresholds on the model's card."""
 
     @model_validator(mode="after")
     def _every_image_is_accounted_for(self) -> "Counts":

@@ -160,19 +160,24 @@ class PredictionSink(PartWriter):
         run that breaks this publishes nothing.
         """
         self.wait()
-        failed: Counter[str] = Counter()
+        failed, decisions = Counter[str](), Counter[str]()
         rows, facts = 0, list[bytes]()
         wrong = bool(self._pending)
         for part in range(self._parts):
             found = self._summary(part)
             rows += found.rows
             failed.update(found.failed_by_code)
+            decisions.update(found.decisions)
             facts.append(found.facts_sha256)
             wrong = wrong or self._digests[part] not in (None, found.names_sha256)
         if wrong or rows != self._listed:
             raise AssertionError(f"{self._listed} images listed, but the {rows} rows do not match them")
         counts = Counts(
-            listed=rows, ok=rows - failed.total(), failed=failed.total(), failed_by_code=dict(sorted(failed.items()))
+            listed=rows,
+            ok=rows - failed.total(),
+            failed=failed.total(),
+            failed_by_code=dict(sorted(failed.items())),
+            decisions=dict(sorted(decisions.items())),
         )
         hexadecimal = tuple(each.hex() for each in facts)
         return Survey(counts, input_fingerprint(facts), self._listed_names.hexdigest(), hexadecimal)
