@@ -124,7 +124,7 @@ const Images = browser && (() => {
     const what = [sliceText(), classes + (kind && classes ? `: ${kind}` : kind)].filter(Boolean).join("; ");
     by("images-title").textContent = what || "Images";
     by("images-slice").hidden = !sliceText();
-    by("images-slice").textContent = `Leave ${sliceText()}`;
+    by("images-slice").textContent = `Clear ${sliceText()}`;
     grid.replaceChildren();
     shown = 0;
     more();
