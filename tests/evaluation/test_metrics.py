@@ -11,8 +11,8 @@ from evaluation_data import Row, random_case, write_arrays, write_label_folders,
 from sklearn import metrics as sk
 
 from batchland.evaluation.evaluate import Evaluation, evaluate
-from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.intervals import wilson
+from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import Decisions, Figure
 from batchland.models.card import class_names
 from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text

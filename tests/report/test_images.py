@@ -298,7 +298,7 @@ def sliced(folder: Path) -> Evaluation:
         [f"c{number % 14}" for number in range(140)],
         [None if n % 5 == 4 else f"s{n % 5}" for n in range(140)],
     )
-    wrong = [camera[n] == "c1" and site[n] == "s1" or n % 40 == 7 for n in range(140)]
+    wrong = [(camera[n] == "c1" and site[n] == "s1") or n % 40 == 7 for n in range(140)]
     names = [f"a/{number:03}.{'png' if number % 7 == 0 else 'jpg'}" for number in range(140)]
     rows = [
         Row(name, (0.2, 0.8) if bad else (0.9, 0.1), width=90 if bad else 640)
@@ -317,7 +317,7 @@ def sliced(folder: Path) -> Evaluation:
 def test_the_data_say_which_slices_an_image_is_in(tmp_path):
     evaluation = sliced(tmp_path)
     data = decoded(page_images(evaluation, []).data)
-    assert list(data["slices"]) == ["image size", "format", "camera", "site"]
+    assert list(data["slices"]) == ["image size", "shape", "format", "camera", "site"]
     images = list(zip(data["file"], data["truth"], data["predicted"], strict=True))
     for part in evaluation.summary.slices:
         values, rows = data["slices"][part.dimension]["values"], data["slices"][part.dimension]["rows"]
@@ -346,7 +346,7 @@ def test_a_slice_opens_its_wrong_images(browser, tmp_path):
         at.locator("#slices").get_by_role("button", name="c1", exact=True).click()
         assert names(at) == ["a/001.jpg", "a/071.jpg", "a/127.jpg"]
         assert (title.inner_text(), count.inner_text()) == ("camera: c1; wrong", "3 images.")
-        at.get_by_label("Answers").select_option("")
+        at.locator("#images-filter [name=kind]").select_option("")
         assert len(names(at)) == 10
         at.get_by_role("button", name="Clear camera: c1").click()
         assert (title.inner_text(), count.inner_text()) == ("Images", "140 images.")
