@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of
 from batchland.cli.train import training_extra
 from batchland.system.text import counted
 
@@ -18,8 +18,7 @@ def data() -> None:
 
 @data.command(epilog="Example: batchland data download --out data/landmark_images")
 @click.argument("source", required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path),
-              help="The folder to make.  [default: data/NAME for NAME.zip]")  # fmt: skip
+@click.option("-o", "--out", type=PATH, help="The folder to make.  [default: data/NAME for NAME.zip]")
 @options_of("batchland.data.options:DownloadOptions", Flag("sha256", metavar="HEX"))
 @options_of("batchland.data.options:UnpackLimits", Flag("max_bytes", "--max-size", metavar="GiB"))
 def download(source: str | None, out: Path | None, sha256: str | None, max_bytes: int) -> None:
@@ -49,8 +48,8 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
 @data.command(
     epilog="Example: batchland data split photos/ --out data/photos --parts train=0.8,test=0.2 --links",
 )
-@click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.argument("folder", metavar="DATA", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The folder to make.")
 @options_of(
     "batchland.data.options:SplitOptions",
     Flag("parts", metavar="NAME=SHARE,..."),
@@ -85,8 +84,8 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
 
 
 @data.command(epilog="Example: batchland data check data/landmark_images --samples samples.png")
-@click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
-@click.option("--samples", type=click.Path(path_type=Path), metavar="FILE.png",
+@click.argument("folder", metavar="DATA", type=PATH)
+@click.option("--samples", type=PATH, metavar="FILE.png",
               help="Also draw photos of each class, as a model sees them; replaces this file.")  # fmt: skip
 @click.option("--corrections", type=click.Path(path_type=Path), metavar="FILE.csv",
               help="Corrected labels, as a report's page saves them: count photos for these classes.")  # fmt: skip

@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
+from batchland.cli.options import PATH
 
 
 @command(epilog="Example: batchland init /srv/photos")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 def init(folder: Path) -> None:
     """Make DIR, the folder of a new nightly job.
 

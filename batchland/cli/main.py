@@ -62,33 +62,13 @@ def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
         ctx.with_resource(without_bars())
 
 
-for _command in (  # in the order in which a user needs them
-    demo,
-    sample,
-    data,
-    train,
-    export,
-    adopt,
-    inspect,
-    models,
-    predict,
-    plan,
-    score,
-    merge,
-    evaluate,
-    compare,
-    estimator,
-    calibrate,
-    label_plan,
-    init,
-    run,
-    job,
-    accept,
-    history,
-    trend,
-    index,
-    doctor,
-    cron,
-    completion,
-):
-    main.add_command(_command)
+for _heading, _commands in {  # both in the order in which a user needs them
+    "Try it": (demo, sample),
+    "Data and training": (data, train, export),
+    "Models": (adopt, inspect, models, estimator, calibrate),
+    "Scoring": (predict, plan, score, merge),
+    "Evaluation": (evaluate, compare, label_plan),
+    "Nightly jobs": (init, run, job, accept, history, trend, index, cron),
+    "This machine": (doctor, completion),
+}.items():
+    main.add_section(_heading, _commands)

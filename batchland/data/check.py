@@ -19,7 +19,8 @@ from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import subfolders, training_folder
 from batchland.data.samples import ClassSamples
 from batchland.errors import ErrorCode
-from batchland.images.loader import BatchLoader, Outcome
+from batchland.images.batch import Outcome
+from batchland.images.loader import BatchLoader
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef

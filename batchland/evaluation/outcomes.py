@@ -16,7 +16,7 @@ from batchland.evaluation.matching import MATCHES
 from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
-from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo
+from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, full_schema
 
 _COLUMNS: Final = (
     "image", "status", "error_code", "class_index", "probability", "margin",
@@ -149,7 +149,7 @@ def read_predictions(location: Path | str) -> Predictions:
     if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
-    known = {*PREDICTIONS.names, *OUTCOMES.names}
+    known = {*full_schema(schema).names, *OUTCOMES.names}
     own = pa.schema([field.remove_metadata() for field in schema if field.name not in known])
     later = tuple(name for name in LATER if name in schema.names)
     return Predictions(source, stored, names, predictions_info(schema, source), own, later)
@@ -232,7 +232,7 @@ def _add_all_classes(
     squares: Floats,
     complete: npt.NDArray[np.bool_],
 ) -> None:
-    """Put what the logarithms of all probabilities (half floats) tell into rows that are not complete."""
+    """Complete rows from the logarithms of all probabilities (half floats)."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     rows = np.flatnonzero((lengths > 0) & ~complete)
     if not len(rows):

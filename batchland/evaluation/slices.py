@@ -370,13 +370,13 @@ def _by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:
 
 
 def _after_last(names: pa.Array, sign: str) -> pa.Array:
-    """What stands behind the last `sign` of each name; empty without one."""
+    """The part of each name after its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
     return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, -1), "")
 
 
 def _before_last(names: pa.Array, sign: str) -> pa.Array:
-    """What stands before the last `sign` of each name; empty without one."""
+    """The part of each name before its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
     return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, 0), "")
 

@@ -147,6 +147,8 @@ class ModelCard(BaseModel):
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
     """In the order of the model's outputs."""
     preprocess: PreprocessSpec
+    features: int | None = None
+    """Length of the model's second output, the features; None if it has none."""
     created_at: str
     """ISO 8601, UTC."""
     versions: dict[str, str] = {}

@@ -15,11 +15,11 @@ from batchland.monitoring.schema import Finding, FindingKind
 from batchland.system.text import images, percent
 
 LEAST_IMAGES: Final = 5
-"""Fewer images break no rule about shares."""
+"""A rule about a share of the images needs at least this many of them."""
 LEAST_SHARE: Final = 0.1
-"""Nor does a smaller share."""
+"""A smaller share breaks no rule."""
 TIMES_USUAL: Final = 3.0
-"""Nor one that is less than this multiple of the largest of earlier nights."""
+"""A share must also be at least this multiple of the largest one of earlier nights."""
 COPIED_NIGHTS: Final = 7
 """Copies are looked for in this many earlier nights."""
 _MOST_HASHES: Final = 1000

@@ -123,7 +123,7 @@ def _steps_of_model(
 
 
 def _estimate(job: Job, file: Path) -> Iterator[_Step]:
-    """What is in the way of the estimated accuracy."""
+    """Why the estimated accuracy would not be checked."""
     limit, path = job.monitor.min_accuracy, estimator_path(file)
     if job.monitor.action == "off":
         if limit:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -21,8 +20,8 @@ import pyarrow as pa
 
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.copied_row import CopiedRow
-from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS
-from batchland.predictions.storage import Output, open_output
+from batchland.predictions.schema import PREDICTIONS, own_schema
+from batchland.predictions.storage import Output
 
 CHECKPOINT_SECONDS: Final = 30.0
 """An unfinished part is written at this interval, so that a killed run loses at most this much work."""
@@ -35,7 +34,7 @@ class KeptRow(NamedTuple):
 
     name: str
     rows: pa.RecordBatch
-    """A batch with the schema PREDICTIONS."""
+    """A batch with the schema of the run, without positions."""
     number: int
     """Index of the row in `rows`."""
     own: tuple[Any, ...] = ()
@@ -129,9 +128,9 @@ class PartSummary(NamedTuple):
 def summarize(index: int, table: pa.Table) -> PartSummary:
     """What a stored part holds."""
     codes = Counter(code for code in table["error_code"].to_pylist() if code is not None)
-    facts = hashlib.sha256(b"".join(repr(fact).encode() for fact in _facts(table)))
-    own = [name for name in table.column_names if name not in SHARD_PREDICTIONS.names]
-    facts.update("".join(_texts(table.select(own).columns)).encode("utf-8", "surrogatepass"))
+    facts = hashlib.sha256("".join(map(repr, _facts(table))).encode())
+    own = table.select(own_schema(table.schema).names)
+    facts.update("".join(_texts(own.columns)).encode("utf-8", "surrogatepass"))
     names = names_digest(table["image"].to_pylist())
     decisions = Counter(decision for decision in table["decision"].to_pylist() if decision is not None)
     return PartSummary(index, table.num_rows, dict(codes), names, facts.digest(), dict(decisions))
@@ -144,7 +143,7 @@ def names_digest(names: Iterable[str]) -> bytes:
 
 def joined(names: Iterable[str]) -> bytes:
     """Names as bytes, each followed by a zero byte."""
-    return b"".join(name.encode() + b"\0" for name in names)
+    return "\0".join([*names, ""]).encode()
 
 
 @dataclass
@@ -242,16 +241,6 @@ class PartWriter:
         self._last_checkpoint = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
-
-    @classmethod
-    def joining(cls, location: Path | str, spec: PartSpec, on_part: Callable[[PartSummary], None]) -> Self:
-        """A writer of some parts of an output that another process holds.
-
-        Raises OSError if that output is not seen here.
-        """
-        output = open_output(location)
-        output.join(spec.fingerprint)
-        return cls(output, spec, on_part)
 
     def __enter__(self) -> Self:
         return self

@@ -129,7 +129,7 @@ class PredictionSink(PartWriter):
                 yield self._parts - 1, part
 
     def add(self, summary: PartSummary) -> None:
-        """Take note of a part that another process has stored."""
+        """Record a part that another process has stored."""
         self._elsewhere[summary.number] = summary
         if self._digests[summary.number] is None:
             self._listed += summary.rows
@@ -218,7 +218,7 @@ class PredictionSink(PartWriter):
         self._list_names([entry.name for entry in entries])
 
     def _list_names(self, names: list[str]) -> None:
-        """Take note of the names of one more part."""
+        """Add the names of one more part."""
         self._parts += 1
         self._listed += len(names)
         self._listed_names.update(joined(names))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import socket
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +22,7 @@ from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import usable_cores
 from batchland.system.names import display_path
 
-CONTENT_OPTIONS: Final = ("top_k", "probabilities", "signals", "batch_size", "intra_op_threads")
+CONTENT_OPTIONS: Final = ("top_k", "probabilities", "signals", "features", "batch_size", "intra_op_threads")
 """The options that decide what is in a row."""
 ROW_OPTIONS: Final = (*CONTENT_OPTIONS, "include", "exclude", "all_files", "follow_links")
 """The options that decide which rows there are and what is in them."""
@@ -37,7 +38,7 @@ def fingerprint(source: Source, own: pa.Schema, options: ScoreOptions, model: Op
         "provider": model.provider,
         "decoder": model.decoder,
         "images": source.name,
-        "options": options.model_dump(mode="json", include=set(ROW_OPTIONS)),
+        "options": _chosen(options.model_dump(mode="json"), ROW_OPTIONS),
         "versions": versions(),
     }
 
@@ -49,8 +50,24 @@ def row_fingerprint(options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
         "provider": model.provider,
         "decoder": model.decoder,
         "versions": versions(),
-        "options": options.model_dump(mode="json", include=set(CONTENT_OPTIONS)),
+        "options": _chosen(options.model_dump(mode="json"), CONTENT_OPTIONS),
     }
+
+
+def stored_row_fingerprint(manifest: Manifest) -> dict[str, Any]:
+    """The row_fingerprint of an earlier run."""
+    return {
+        "model": manifest.model.sha256,
+        "provider": manifest.provider,
+        "decoder": manifest.decoder,
+        "versions": manifest.versions,
+        "options": _chosen(manifest.config, CONTENT_OPTIONS),
+    }
+
+
+def _chosen(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Some of the options. Features that are not asked for are left out, as in runs of earlier versions."""
+    return {name: values.get(name) for name in names if name != "features" or values.get(name)}
 
 
 def run_id(run: dict[str, Any], input_fingerprint: str) -> str:

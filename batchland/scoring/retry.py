@@ -13,7 +13,7 @@ from batchland.images.sources.folder import Folder
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, KeptRow
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo, complete_columns
+from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, complete_columns, full_schema, own_schema
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.run import Run
@@ -42,8 +42,7 @@ class RetryRun(Run):
     def own(self) -> pa.Schema:
         """Further columns of the output that is retried; the image list is not read again."""
         parts = self._earlier.parts() if self._earlier.kind else []
-        schema = self._earlier.schema(parts[0]) if parts else pa.schema([])
-        return pa.schema([field.remove_metadata() for field in schema if field.name not in PREDICTIONS.names])
+        return own_schema(self._earlier.schema(parts[0])) if parts else pa.schema([])
 
     def entries(self) -> Iterator[Entry]:
         """Good rows as they are, and the images of failed rows. Raises UsageError if another run replaces a part."""
@@ -59,7 +58,7 @@ class RetryRun(Run):
             if self._earlier.stamp(part) != stamp:
                 raise UsageError(f"{self._earlier.name}: another run has replaced {part}; run the command again")
             for rows in self._earlier.batches(part):
-                kept = complete_columns(rows.replace_schema_metadata(None), PREDICTIONS)
+                kept = complete_columns(rows.replace_schema_metadata(None), full_schema(rows.schema))
                 names, codes = rows["image"].to_pylist(), rows["error_code"].to_pylist()
                 own = [rows[name].to_pylist() for name in self.own.names]
                 for row, (name, code) in enumerate(zip(names, codes, strict=True)):
@@ -74,6 +73,7 @@ class RetryRun(Run):
             decoder=model.decoder,
             batch_size=self.options.batch_size,
             top_k=min(self.options.top_k, len(model.card.classes)),
+            features=self.options.features,
         )
         return super().fingerprint(model) | {"retries": [[part, *stamp] for part, stamp in self._stamps]}
 
@@ -83,7 +83,11 @@ class RetryRun(Run):
 
     def _check_same(self, **given: object) -> None:
         """Raise UsageError if `given` values of PredictionsInfo's fields (of the model, name and sha256) differ."""
-        earlier = {**dict(self._info), "model": (self._info.model.name, self._info.model.sha256)}
+        earlier = {
+            **dict(self._info),
+            "model": (self._info.model.name, self._info.model.sha256),
+            "features": "features" in self._earlier.schema(self._stamps[0][0]).names,
+        }
         for name, value in given.items():
             if earlier[name] != value:
                 raise UsageError(
@@ -107,7 +111,7 @@ class LateRun(RetryRun):
     def entries(self) -> Iterator[Entry]:
         """Rows as they are and images without a row, in listing order: by the bytes of their paths.
 
-        A row that stands for an unreadable folder is dropped once the folder can be listed.
+        The row of an unreadable folder is dropped once the folder can be listed.
         """
         listed = self.listing.images()
         ref = next(listed, None)
@@ -138,10 +142,10 @@ def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
 
 def _is_completable(schema: pa.Schema) -> bool:
     """Whether predictions have columns of this version, at least those of every version, and plain further ones."""
-    known = [field for field in schema if field.name in PREDICTIONS.names]
-    own = [field.remove_metadata() for field in schema if field.name not in PREDICTIONS.names]
-    alike = all(field.equals(PREDICTIONS.field(field.name)) for field in known)
-    return alike and set(FIRST_COLUMNS) <= set(schema.names) and plain_columns(pa.schema(own)) == pa.schema(own)
+    known, own = full_schema(schema), own_schema(schema)
+    ours = [field for field in schema if field.name not in own.names]
+    alike = all(field.name in known.names and field.equals(known.field(field.name)) for field in ours)
+    return alike and set(FIRST_COLUMNS) <= set(schema.names) and plain_columns(own) == own
 
 
 def _read_ignored(earlier: StoredPredictions) -> Mapping[str, int]:

@@ -12,7 +12,8 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
-from batchland.images.loader import Batch, BatchLoader, Loaded, Outcome
+from batchland.images.batch import Batch, Loaded, Outcome
+from batchland.images.loader import BatchLoader
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef, read_image
 from batchland.predictions.copied_row import CopiedRow

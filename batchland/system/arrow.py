@@ -19,7 +19,7 @@ class _NoPandas(MetaPathFinder):
 
 
 def keep_pandas_out() -> None:
-    """Let pyarrow take pandas for not installed, unless it is imported already. For processes of our own only.
+    """Make pyarrow treat pandas as not installed, unless it is imported already. Only for processes of batchland.
 
     pyarrow tries the import once. In other programs, this would change how pyarrow converts pandas objects.
     """
@@ -30,11 +30,6 @@ def keep_pandas_out() -> None:
             pa.array([])
         finally:
             sys.meta_path.remove(finder)
-
-
-def let_pandas_in() -> None:
-    """Undo `keep_pandas_out`, for libraries that use pandas together with pyarrow (Ray Data)."""
-    pa.table({}).to_pandas()
 
 
 def plain_columns(schema: pa.Schema) -> pa.Schema:

@@ -4,7 +4,6 @@ import csv
 import json
 import zlib
 from base64 import b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import needs_browser, opened, texts_of_poor_contrast
 from evaluation_data import HOSTILE, Row, random_case, write_arrays, write_predictions
 from PIL import Image
 
@@ -25,12 +24,6 @@ from batchland.report.page_images import page_images
 from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.=Blue Lake")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 def rows_of(*answers: tuple[str, tuple[float, ...]]) -> list[Row]:

@@ -9,25 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from slow_score import SLOW_SCORE
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import score
 from batchland.predictions.layout import manifest_path
-
-CHILD = """
-import sys, time
-import batchland.models.session, batchland.predictions.parts
-from batchland import ScoreOptions, score
-batchland.predictions.parts.CHECKPOINT_SECONDS = 0.02
-predict = batchland.models.session.Session.predict
-def slow(self, *batch):
-    time.sleep(0.01)
-    return predict(self, *batch)
-batchland.models.session.Session.predict = slow
-images, out, model, changes = sys.argv[1:]
-print("ready", flush=True)
-score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, **dict.fromkeys(changes.split(), True)))
-"""
 
 
 class Killing:
@@ -42,7 +28,7 @@ class Killing:
     def until_done(self, out: Path, done, *changes: str) -> None:
         """The same command again and again, with ever more patience, until `done()`."""
         patience = 0.2
-        command = [sys.executable, "-c", CHILD, self.images, out, self.model, " ".join(changes)]
+        command = [sys.executable, SLOW_SCORE, self.images, out, self.model, "0.01", *changes]
         while not done():
             patience *= 1.3
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from toys import contents, options, picture, toy_card, write_toy_model
+from toys import Stop, contents, options, picture, stop_after, toy_card, write_toy_model
 
 import batchland.scoring.engines.engine as engine_module
 from batchland import score
@@ -72,21 +72,13 @@ def test_equal_files_of_a_run_are_computed_once(tmp_path, first_night, toy_model
     assert contents(tmp_path / "r") == contents(tmp_path / "f")
 
 
-class Stop(Exception):  # noqa: N818
-    """Raised in a callback to end a run with an error."""
-
-
 @pytest.mark.parametrize("images", [4, 12, 30])
 def test_an_interrupted_run_is_resumed_to_the_same_bytes(tmp_path, first_night, toy_model, images):
     night = write(write(tmp_path / "two", *range(0, 30, 2), *range(31, 50)), *range(32, 50, 3), folder="copies")
     given = options(toy_model, reuse=(str(first_night),))
 
-    def stop(progress):
-        if progress.done >= images:
-            raise Stop
-
     with pytest.raises(Stop):
-        score(night, tmp_path / "r" / "p.parquet", given, on_progress=stop)
+        score(night, tmp_path / "r" / "p.parquet", given, on_progress=stop_after(images))
     score(night, tmp_path / "r" / "p.parquet", given)
     score(night, tmp_path / "f" / "p.parquet", options(toy_model))
     assert contents(tmp_path / "r") == contents(tmp_path / "f")

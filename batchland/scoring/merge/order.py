@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import InputError, UsageError
-from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, complete_columns
+from batchland.predictions.schema import complete_columns, full_schema, own_schema
 from batchland.scoring.merge.check import FinishedShard
 from batchland.scoring.shard import CONTAINER_SHIFT
 
@@ -22,13 +22,13 @@ BLOCK_SIZE: Final = 32768
 
 
 def ordered_rows(folder: str, shards: list[FinishedShard], block_size: int = BLOCK_SIZE) -> Iterator[pa.RecordBatch]:
-    """Blocks of schema PREDICTIONS and the shards' own columns, of block_size rows or fewer.
+    """Blocks without positions, of block_size rows or fewer.
 
     Raises UsageError if a row is missing or exists twice, InputError if a file cannot be read any more.
     """
     if shards[0].info.dealt_by == "range":
         for shard in shards:  # ranges of a plan follow each other
-            yield from _row_groups(shard, pa.schema([*PREDICTIONS, *own_columns(shards)]))
+            yield from _row_groups(shard)
         return
     by_container = shards[0].info.dealt_by == "container"
     merger = _Merger(folder, shards, block_size)
@@ -41,24 +41,13 @@ def ordered_rows(folder: str, shards: list[FinishedShard], block_size: int = BLO
         yield block.drop_columns(["position"])
 
 
-def own_columns(shards: list[FinishedShard]) -> pa.Schema:
-    """Further columns of the shards; they are the same in all."""
-    first = next((shard for shard in shards if shard.manifest.files), None)
-    if first is None:
-        return pa.schema([])
-    with first.place.opened(f"{first.folder}/{first.manifest.files[0].path}") as opened:
-        schema = pq.read_schema(opened)
-    return pa.schema([field.remove_metadata() for field in schema if field.name not in SHARD_PREDICTIONS.names])
-
-
 class _Merger:
     """A heap of shards, the one with the next row first."""
 
     def __init__(self, folder: str, shards: list[FinishedShard], block_size: int) -> None:
         self._folder = folder
         self._block_size = block_size
-        own = own_columns(shards)
-        self._shards = [_Rows(shard, own) for shard in shards]
+        self._shards = [_Rows(shard) for shard in shards]
         self._heads = [(each.head, index) for index, each in enumerate(self._shards) if each.rows is not None]
         heapq.heapify(self._heads)
 
@@ -94,8 +83,8 @@ class _Merger:
 class _Rows:
     """Rows of a shard that are not merged yet, one row group at a time. Files are closed between row groups."""
 
-    def __init__(self, shard: FinishedShard, own: pa.Schema) -> None:
-        self._groups = _row_groups(shard, pa.schema([*SHARD_PREDICTIONS, *own]))
+    def __init__(self, shard: FinishedShard) -> None:
+        self._groups = _row_groups(shard, positions=True)
         self._next_group()
 
     def _next_group(self) -> None:
@@ -120,7 +109,7 @@ class _Rows:
             self._next_group()
 
 
-def _row_groups(shard: FinishedShard, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _row_groups(shard: FinishedShard, *, positions: bool = False) -> Iterator[pa.RecordBatch]:
     for file in shard.manifest.files:
         path = f"{shard.folder}/{file.path}"
         try:
@@ -128,7 +117,8 @@ def _row_groups(shard: FinishedShard, schema: pa.Schema) -> Iterator[pa.RecordBa
                 with shard.place.opened(path) as opened, pq.ParquetFile(opened) as parquet:
                     table = parquet.read_row_group(number, use_threads=False)
                 for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                    yield complete_columns(rows, schema)
+                    known, own = full_schema(rows.schema, positions=positions), own_schema(rows.schema)
+                    yield complete_columns(rows, pa.schema([*known, *own]))
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{shard.place.name}/{path}: cannot be read any more ({error}); run the command again"

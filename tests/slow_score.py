@@ -1,0 +1,28 @@
+"""Score slowly, with frequent checkpoints, for tests that kill runs: slow_score.py IMAGES OUT MODEL WAIT [OPTION...]
+
+WAIT: seconds before each batch. Each OPTION is set to true. Prints `ready` when everything is imported.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from batchland import ScoreOptions, score
+from batchland.models.session import Session
+from batchland.predictions import parts
+
+SLOW_SCORE = str(Path(__file__))
+
+if __name__ == "__main__":
+    images, out, model, wait, *changes = sys.argv[1:]
+    predict = Session.predict
+
+    def slow(self: Session, *batch: Any) -> Any:
+        time.sleep(float(wait))
+        return predict(self, *batch)
+
+    Session.predict = slow  # type: ignore[method-assign]
+    parts.CHECKPOINT_SECONDS = 0.02  # type: ignore[misc]
+    print("ready", flush=True)
+    score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, **dict.fromkeys(changes, True)))
