@@ -16,7 +16,7 @@ from batchland.evaluation.matching import MATCHES
 from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
-from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, full_schema
+from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, own_schema
 
 _COLUMNS: Final = (
     "image", "status", "error_code", "class_index", "probability", "margin",
@@ -149,8 +149,7 @@ def read_predictions(location: Path | str) -> Predictions:
     if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
-    known = {*full_schema(schema).names, *OUTCOMES.names}
-    own = pa.schema([field.remove_metadata() for field in schema if field.name not in known])
+    own = pa.schema([field for field in own_schema(schema) if field.name not in OUTCOMES.names])
     later = tuple(name for name in LATER if name in schema.names)
     return Predictions(source, stored, names, predictions_info(schema, source), own, later)
 
