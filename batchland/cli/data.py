@@ -55,14 +55,15 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
     Flag("parts", metavar="NAME=SHARE,..."),
     "seed",
     Flag("links", "--links/--copies"),
+    "near_copies",
     Flag("group_prefix", metavar="REGEX"),
     "corrections",
 )
 def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
     """Divide labelled photos into parts, class by class.
 
-    The photos are in DATA/train, or in DATA itself, one folder per class. Copies of a photo within a class are put into
-    the same part. DATA is not changed.
+    The photos are in DATA/train, or in DATA itself, one folder per class. Copies and near-copies of a photo within
+    a class are put into the same part. DATA is not changed.
 
     `train` uses the parts train and val as they are. If there is no val, `train` holds out a random fifth of each class
     itself, as this command does with its defaults, but without keeping copies together.
@@ -96,8 +97,9 @@ def check(folder: Path, samples: Path | None, corrections: Path | None, strict: 
 
     The photos are in DATA/train, or in DATA itself, and in DATA/val and DATA/test. Problems make
     training or evaluation fail or give wrong figures: classes without photos, test folders without a folder in train,
-    the same picture in train and test or in two classes. If there are any, the exit code is 4. All other findings are
-    notes, such as unreadable photos, which training skips, and copies within a class.
+    the same picture in train and test or in two classes, also if it was resized, compressed again, cropped a little or
+    stamped. If there are any, the exit code is 4. All other findings are notes, such as unreadable photos, which
+    training skips, and copies within a class.
     """
     from batchland.data.check import check as run
     from batchland.data.check import table

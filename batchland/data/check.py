@@ -1,6 +1,7 @@
 """Check labelled photos before training: numbers, sizes, unreadable files, duplicates, leakage into the test set.
 
-Two photos are duplicates if they give a model the same pixels, after the preprocessing of training and scoring.
+Two photos are duplicates if they give a model the same pixels, after the preprocessing of training and scoring, and
+near-duplicates if one is a copy of the other (see embeddings/signatures.py).
 """
 
 import hashlib
@@ -18,9 +19,10 @@ from pydantic import BaseModel, ConfigDict
 from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import subfolders, training_folder
 from batchland.data.samples import ClassSamples
+from batchland.embeddings.copies import near_copies
 from batchland.errors import ErrorCode
 from batchland.images.batch import Outcome
-from batchland.images.loader import BatchLoader
+from batchland.images.loader import BatchLoader, load_measured
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef
@@ -63,10 +65,12 @@ class UnreadableFile(_Record):
 
 
 class Duplicates(_Record):
-    """Photos with the same pixels."""
+    """Photos with the same pixels, or copies of each other that were resized, compressed, cropped or stamped."""
 
     names: tuple[str, ...]
     """Paths relative to DATA, in listing order."""
+    near: bool
+    """Whether their pixels are not all the same."""
     two_classes: bool
     """Whether they are in more than one class; then a label is wrong."""
     two_parts: bool
@@ -129,7 +133,7 @@ def check(
     if corrected:
         corrected.require_moved()
     done = 0
-    for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC):
+    for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC, load=load_measured):
         for ref, outcome, pixels in zip(batch.refs, batch.outcomes, batch.pixels, strict=True):
             survey.take(survey.photos[done], ref, outcome, pixels)
             done += 1
@@ -160,6 +164,8 @@ class _Survey:
     unreadable_by_class: Counter[str] = field(default_factory=Counter)
     by_pixels: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
     outcomes: list[Outcome] = field(default_factory=list)
+    readable: list[_Photo] = field(default_factory=list)
+    """Those of the outcomes."""
     sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
 
     def list_part(self, part: Part, root: Path) -> None:
@@ -182,6 +188,7 @@ class _Survey:
             self.unreadable_by_class[photo.folder] += 1
             return
         self.outcomes.append(outcome)
+        self.readable.append(photo)
         self.counts[photo.part, photo.folder] += 1
         self.by_pixels[hashlib.sha256(pixels.tobytes()).digest()].append(photo)
         if photo.sampled:
@@ -192,7 +199,11 @@ class _Survey:
         return [ClassSamples(name.label, self.sampled[name.folder]) for name in names]
 
     def report(self, data: Path) -> DataCheck:
-        duplicates = tuple(_duplicates(group) for group in self.by_pixels.values() if len(group) > 1)
+        exact = [group for group in self.by_pixels.values() if len(group) > 1]
+        duplicates = (
+            *(_duplicates(group, near=False) for group in exact),
+            *(_duplicates(group, near=True) for group in self._near_duplicates(exact)),
+        )
         classes = tuple(
             ClassCheck(
                 folder=name.folder,
@@ -214,6 +225,13 @@ class _Survey:
             corrected=self.corrected.moved.total() if self.corrected else 0,
             findings=findings,
         )
+
+    def _near_duplicates(self, exact: list[list[_Photo]]) -> list[list[_Photo]]:
+        """Groups of copies without those that `exact` has."""
+        rows = near_copies([outcome.signals or b"" for outcome in self.outcomes])
+        found = [[self.readable[row] for row in group] for group in rows]
+        known = {frozenset(photo.ref.name for photo in group) for group in exact}
+        return [group for group in found if frozenset(photo.ref.name for photo in group) not in known]
 
     def _class_findings(self, classes: tuple[ClassCheck, ...]) -> Iterator[Finding]:
         train = set(self.folders["train"])
@@ -245,9 +263,10 @@ class _Survey:
                 yield Finding(problem=False, text=text)
 
 
-def _duplicates(group: list[_Photo]) -> Duplicates:
+def _duplicates(group: list[_Photo], *, near: bool) -> Duplicates:
     return Duplicates(
         names=tuple(photo.ref.name for photo in group),
+        near=near,
         two_classes=len({photo.folder for photo in group}) > 1,
         two_parts=len({photo.part for photo in group}) > 1,
     )
@@ -255,18 +274,40 @@ def _duplicates(group: list[_Photo]) -> Duplicates:
 
 def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
     """A picture in two classes and in two parts gives two findings, because both must be fixed."""
-    for problem, what, groups in (
-        (True, "in more than one class, so one label is wrong", [one for one in duplicates if one.two_classes]),
+    exact = [one for one in duplicates if not one.near]
+    near = [one for one in duplicates if one.near]
+    for problem, noun, what, groups in (
+        (True, "picture", "in more than one class, so one label is wrong", [one for one in exact if one.two_classes]),
         (
             True,
+            "picture",
             "in more than one part, which makes accuracy look too good",
-            [one for one in duplicates if one.two_parts],
+            [one for one in exact if one.two_parts],
         ),
-        (False, "more than once in a class", [one for one in duplicates if not (one.two_classes or one.two_parts)]),
+        (
+            False,
+            "picture",
+            "more than once in a class",
+            [one for one in exact if not (one.two_classes or one.two_parts)],
+        ),
+        (
+            True,
+            "near-copy group",
+            "in more than one class, so one label is probably wrong",
+            [one for one in near if one.two_classes],
+        ),
+        (
+            True,
+            "near-copy group",
+            "in more than one part, which makes accuracy look too good",
+            [one for one in near if one.two_parts],
+        ),
+        (False, "near-copy group", "within a class", [one for one in near if not (one.two_classes or one.two_parts)]),
     ):
         if groups:
-            named = first_few([" = ".join(group.names[:3]) for group in groups], 5)
-            yield Finding(problem=problem, text=f"{counted(len(groups), 'picture')} {what}: {named}")
+            sign = " ~ " if groups[0].near else " = "
+            named = first_few([sign.join(group.names[:3]) for group in groups], 5)
+            yield Finding(problem=problem, text=f"{counted(len(groups), noun)} {what}: {named}")
 
 
 def _sizes(outcomes: list[Outcome]) -> Sizes:

@@ -48,6 +48,8 @@ class SplitOptions(Options):
     """Make symbolic links to the photos instead of copies."""
     corrections: Path | None = None
     """CSV file of corrected labels, as a report's page saves it: those photos go to the folder of that label."""
+    near_copies: bool = True
+    """Put photos of a class that are nearly the same (resized, compressed, cropped, stamped) into the same part."""
     group_prefix: re.Pattern[str] | None = None
     """Regular expression. Photos of a class whose names start with the same match of it stay together: `[^-]+` for
     scene7-1.jpg and scene7-2.jpg."""

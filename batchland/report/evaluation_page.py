@@ -18,6 +18,7 @@ from batchland.report.evaluation_text import shown_figures
 from batchland.report.findings import SMALLEST_SLICE, decision_lines, findings, headline
 from batchland.report.gallery import galleries
 from batchland.report.html import LONG_TABLE, render_page
+from batchland.report.map import map_view
 from batchland.report.options import ReportOptions
 from batchland.report.page_images import add_pictures, page_images
 from batchland.report.plots import coverage_plot, reliability_plot
@@ -42,8 +43,9 @@ def evaluation_page(
     images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
     return render_page(
         "report.html.j2",
-        scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js"),
+        scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js", "map.js"),
         images=images,
+        map=map_view(evaluation, images) if options.map else None,
         summary=summary,
         options=options,
         gates=gates,

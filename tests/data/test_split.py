@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import splitfolders
 from commands import batchland
+from photo_like import as_jpeg
+from photo_like import photo as picture
 
 from batchland.data.options import SplitOptions
 from batchland.data.split import split
@@ -286,3 +289,21 @@ def test_corrections_that_do_not_fit_are_rejected(photos: Path, tmp_path: Path) 
         f"{unknown}: no class folder for 'Moon'; there are folders for 'Red Tower', 'Green Hill', 'Blue Lake'"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_near_copies_stay_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    folder = write_photos(tmp_path / "photos", {"00.Red_Tower": [], "01.Green_Hill": ["1.jpg", "2.jpg"]})
+    for number in range(8):
+        pixels = picture(rng, 160)
+        (folder / "00.Red_Tower" / f"{number}.jpg").write_bytes(as_jpeg(pixels))
+        (folder / "00.Red_Tower" / f"small{number}.jpg").write_bytes(as_jpeg(pixels[::2, ::2]))
+
+    def separated(near_copies: bool) -> int:
+        options = SplitOptions(parts={"train": 0.5, "val": 0.5}, near_copies=near_copies)
+        made = split(folder, tmp_path / f"split-{near_copies}", options)
+        train = {path.name for path in (made.folder / "train/00.Red_Tower").iterdir()}
+        return sum((f"{number}.jpg" in train) != (f"small{number}.jpg" in train) for number in range(8))
+
+    assert separated(near_copies=True) == 0
+    assert separated(near_copies=False) > 0

@@ -261,5 +261,5 @@ const Images = browser && (() => {
       open(JSON.parse(opener.dataset.open));
     }
   });
-  return {open, step, nameOf, labelOf: (row) => data.labels[data.truth[row]], labels: () => data.labels, current: () => found[place], viewing: () => !viewer.hidden};
+  return {open, step, load: unpack, data: () => data, wrong, source: (row) => pictures[row] || addressOf(row), nameOf, labelOf: (row) => data.labels[data.truth[row]], labels: () => data.labels, current: () => found[place], viewing: () => !viewer.hidden};
 })();
