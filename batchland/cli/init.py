@@ -16,7 +16,7 @@ def init(folder: Path) -> None:
     It gets jobs/nightly.toml, the folders that this job uses, and a README.md that says what to do next. DIR must be
     new or empty.
     """
-    from batchland.demo.site import make_site
+    from batchland.nightly.site import make_site
 
     files = make_site(folder)
     click.echo(f"{folder}: made {', '.join(map(str, files))}; read {folder / 'README.md'}")

@@ -25,6 +25,8 @@ from batchland.images.decode.picture import Pixels
 
 THUMBNAIL_SIDE: Final = 4
 """Cells per side of the thumbnail."""
+BLANK_CONTRAST: Final = 0.01
+"""A picture of less contrast has one colour and nothing in it."""
 _POINTS: Final = 72
 """Sampled rows and columns of the whole picture."""
 _SQUARES: Final = 8

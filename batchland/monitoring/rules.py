@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from batchland.images.signals import BLANK_CONTRAST
 from batchland.monitoring.near_copies import copies_of, copies_within
 from batchland.monitoring.observations import MEASURES, Observations
 from batchland.monitoring.schema import Finding, FindingKind
@@ -28,7 +29,6 @@ _VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
 """A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
 _VOLUME_DEVIATIONS: Final = 4.5
 """And by this many deviations of the logarithm, and of a number that varies by chance."""
-_BLANK_CONTRAST: Final = 0.01
 _CONTRAST: Final = MEASURES.index("contrast")
 
 Rows = npt.NDArray[Any]
@@ -132,7 +132,7 @@ def _volume(night: Night, earlier: Sequence[Night], usual: float | None) -> Iter
 
 
 def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
-    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < _BLANK_CONTRAST
+    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < BLANK_CONTRAST
     return blank
 
 
