@@ -322,7 +322,8 @@ def _sharpness(laplacian: npt.NDArray[np.float32]) -> Floats:
 
 def _dots(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """The dot product of each row with the other one."""
-    return np.matmul(left[:, None], right[:, :, None])[:, 0, 0].astype(np.float64)
+    sums: npt.NDArray[np.float64] = np.matmul(left[:, None], right[:, :, None])[:, 0, 0].astype(np.float64)
+    return sums
 
 
 def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
