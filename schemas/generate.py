@@ -43,6 +43,7 @@ from batchland.predictions.schema import (
 from batchland.scoring.plan.schema import PLANNED, Plan
 from batchland.trend.schema import TREND
 
+OWN: Final = "Further columns of the image list or label table follow."
 DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "canaries_metadata": (CanaryInfo, "The metadata `batchland` of a model's canaries."),
     "estimator": (Estimator, "NAME.estimator.json beside a model: what estimates its accuracy without labels."),
@@ -69,16 +70,16 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "canaries": (CANARIES, "NAME.canaries.parquet beside a model: image files and its probabilities for them."),
     "predictions": (
         pa.schema([*PREDICTIONS, KNOWN, features_column(1)]),
-        "One row per listed image, in listing order.",
+        f"One row per listed image, in listing order. {OWN}",
     ),
-    "shard_predictions": (SHARD_PREDICTIONS, "A part of a shard: one row per image of it, in listing order."),
-    "planned_images": (PLANNED, "The lists of a plan: one row per listed image, in listing order."),
+    "shard_predictions": (SHARD_PREDICTIONS, f"A part of a shard: one row per image of it, in listing order. {OWN}"),
+    "planned_images": (PLANNED, f"The lists of a plan: one row per listed image, in listing order. {OWN}"),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "curves": (CURVES, "Points of each class's precision-recall and ROC curve."),
     "label_plan": (LABEL_PLAN, "The CSV file of `batchland label-plan`: one row per image to label."),
-    "outcomes": (OUTCOMES, "One row per image with a label and a prediction."),
-    "mistakes": (MISTAKES, "The scored images that were named wrong, the most confident first."),
+    "outcomes": (OUTCOMES, f"One row per image with a label and a prediction. {OWN}"),
+    "mistakes": (MISTAKES, f"The scored images that were named wrong, the most confident first. {OWN}"),
     "comparison_per_class": (CLASS_CHANGES, "per_class.parquet and per_class.csv of a comparison: one row per class."),
     "flips": (FLIPS, "The images that both scored and gave another first choice."),
     "trend": (TREND, "trend.parquet: one row per night and model of a job."),

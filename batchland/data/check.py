@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import subfolders, training_folder
 from batchland.data.samples import ClassSamples
 from batchland.embeddings.copies import near_copies
@@ -103,6 +104,8 @@ class DataCheck(_Record):
     """None without a readable photo."""
     unreadable: tuple[UnreadableFile, ...]
     duplicates: tuple[Duplicates, ...]
+    corrected: int
+    """Photos that count for another class than that of their folder."""
     findings: tuple[Finding, ...]
 
     @property
@@ -111,18 +114,24 @@ class DataCheck(_Record):
         return sum(finding.problem for finding in self.findings)
 
 
-def check(data: Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[DataCheck, list[ClassSamples]]:
+def check(
+    data: Path, *, corrections: Path | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> tuple[DataCheck, list[ClassSamples]]:
     """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos.
 
-    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder.
+    corrections: a CSV file of corrected labels; these photos count for the folders of those. on_progress: called with
+    the number of photos done and their total. Raises UsageError if DATA is not a folder, or corrections do not fit.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
-    survey = _Survey(has_parts)
-    survey.list_part("train", folder)
-    for part in PARTS[1:]:
-        if has_parts and (data / part).is_dir():
-            survey.list_part(part, data / part)
+    roots = {part: data / part for part in PARTS if has_parts and (data / part).is_dir()} or {PARTS[0]: folder}
+    folders = sorted({name for root in roots.values() for name in subfolders(root)}, key=str.encode)
+    corrected = CorrectedFolders(corrections, data, folders) if corrections else None
+    survey = _Survey(has_parts, corrected)
+    for part, root in roots.items():
+        survey.list_part(part, root)
+    if corrected:
+        corrected.require_moved()
     done = 0
     for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC, load=load_measured):
         for ref, outcome, pixels in zip(batch.refs, batch.outcomes, batch.pixels, strict=True):
@@ -145,6 +154,7 @@ class _Survey:
     """Collects counts, sizes, errors and duplicates. has_parts: photos are in DATA/train etc., not in DATA itself."""
 
     has_parts: bool
+    corrected: CorrectedFolders | None
     photos: list[_Photo] = field(default_factory=list)
     folders: dict[Part, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
     loose: Counter[Part] = field(default_factory=Counter)
@@ -166,7 +176,10 @@ class _Survey:
             sampled = {number * len(refs) // SAMPLES for number in range(SAMPLES)}
             for index, ref in enumerate(refs):
                 name = f"{part}/{folder}/{ref.name}" if self.has_parts else f"{folder}/{ref.name}"
-                self.photos.append(_Photo(ref._replace(name=name), part, folder, part == "train" and index in sampled))
+                of = folder
+                if self.corrected:
+                    of = self.corrected.folder(part if self.has_parts else "", folder, ref.name)
+                self.photos.append(_Photo(ref._replace(name=name), part, of, part == "train" and index in sampled))
 
     def take(self, photo: _Photo, ref: ImageRef, outcome: Outcome, pixels: Pixels) -> None:
         if outcome.error is not None:
@@ -209,6 +222,7 @@ class _Survey:
             sizes=_sizes(self.outcomes) if self.outcomes else None,
             unreadable=tuple(self.unreadable),
             duplicates=duplicates,
+            corrected=self.corrected.moved.total() if self.corrected else 0,
             findings=findings,
         )
 
@@ -320,6 +334,8 @@ def table(found: DataCheck) -> str:
         ranges = [f"{name} {low} to {high}, median {middle}" for name, (low, middle, high) in (
             ("width", found.sizes.width), ("height", found.sizes.height))]  # fmt: skip
         lines.append(f"{'; '.join(ranges)} pixels; {found.sizes.bytes / 1e6:.1f} MB")
+    if found.corrected:
+        lines.append(f"{counted(found.corrected, 'photo')} counted for the class of a correction, not of the folder")
     columns = [*parts, "unreadable"]
     counts = [[one_line(one.folder, 40), *(count(getattr(one, name)) for name in columns)] for one in found.classes]
     lines += aligned([["class", *columns], *counts], "<" + ">" * len(columns))

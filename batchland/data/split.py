@@ -11,12 +11,14 @@ import random
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import splitfolders
 
+from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import class_folders, training_folder
 from batchland.data.options import SplitOptions
 from batchland.embeddings.copies import near_copies
@@ -46,8 +48,8 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     """Copy or link the photos of DATA/train, or of DATA itself, to `out/<part>/<class>/`, class by class.
 
     The same photos, seed and shares give the same split. Copies of a photo in a class stay together, with
-    `near_copies` also those that were changed. `out` appears
-    complete or not at all; DATA is not changed.
+    `near_copies` also those that were changed. Photos with a corrected label are in the folder of that label, called
+    `OLD_FOLDER-NAME` if it has a photo of that name. `out` appears complete or not at all; DATA is not changed.
 
     Raises UsageError if DATA is no folder of class folders or contains `out`, a class has too few photos for
     every part, or photos are in subfolders of the class folders; OutputError if `out` cannot be written.
@@ -60,16 +62,44 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     photos = {name: _names(folder / name) for name in classes}
     if options.group_prefix:
         _require_match(folder, options.group_prefix, [name for names in photos.values() for name in names])
-    with new_folder(out) as made:
-        _split_into(folder, made, {Path(name).suffix for names in photos.values() for name in names}, options)
+    with new_folder(out) as made, _corrected(data, folder, photos, options.corrections) as (source, names):
+        _split_into(source, made, {Path(name).suffix for found in names.values() for name in found}, options)
         parts = {
             part: {name: sum(1 for _ in (made / tool_name / name).iterdir()) for name in classes}
             for part, tool_name in zip(options.parts, _TOOL_NAMES, strict=False)
         }
         for name in classes:
-            _require_photos(folder / name, len(photos[name]), {part: counts[name] for part, counts in parts.items()})
+            _require_photos(folder / name, len(names[name]), {part: counts[name] for part, counts in parts.items()})
         _rename_parts(made, options.parts, classes)
     return Split(out, parts)
+
+
+@contextlib.contextmanager
+def _corrected(
+    data: Path, folder: Path, photos: dict[str, list[str]], corrections: Path | None
+) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+    """A temporary folder of links, in which each photo is in the folder of its corrected label, and the names there.
+
+    The folder itself without corrections. Raises UsageError if corrections do not fit.
+    """
+    if corrections is None:
+        yield folder, photos
+        return
+    corrected = CorrectedFolders(corrections, data, list(photos))
+    found: dict[str, list[str]] = {name: [] for name in photos}
+    with tempfile.TemporaryDirectory(prefix="batchland-") as links:
+        for name in photos:
+            Path(links, name).mkdir()
+        for old, names in photos.items():
+            for name in names:
+                new = corrected.folder("train" if folder != data.absolute() else "", old, name)
+                link = name
+                while new != old and link in (*photos[new], *found[new]):
+                    link = f"{old}-{link}"
+                Path(links, new, link).symlink_to(folder / old / name)
+                found[new].append(link)
+        corrected.require_moved()
+        yield Path(links), found
 
 
 def _names(folder: Path) -> list[str]:

@@ -77,6 +77,13 @@ KNOWN: Final = column(
     pa.float32(),
     "Share of the known photos that are as far from the others as this image, 0 to 1; below 0.05 it is a stranger.",
 )
+_OURS: Final = frozenset((*SHARD_PREDICTIONS.names, "known", "features"))
+RESERVED: Final = frozenset((
+    *_OURS, "key",
+    "true_index", "true_label", "predicted_index", "predicted_label", "correct", "true_rank", "true_probability",
+    "suspicion", "suspected_label_error", "label_error_probability",
+))  # fmt: skip
+"""Names that no further column of an image list can have: those of predictions, plans and the tables of reports."""
 
 
 def features_column(width: int) -> pa.Field:
@@ -100,6 +107,11 @@ def full_schema(found: pa.Schema, *, positions: bool = False) -> pa.Schema:
     return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
 
 
+def own_schema(found: pa.Schema) -> pa.Schema:
+    """The columns of stored rows that are not batchland's: those of the image list."""
+    return pa.schema([field.remove_metadata() for field in found if field.name not in _OURS])
+
+
 def complete_columns(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Rows of an earlier version with the columns of `schema`: null where they have none."""
     if rows.schema.equals(schema):
@@ -118,6 +130,8 @@ class Counts(Document):
     ok: Count
     failed: Count
     failed_by_code: dict[str, Count]
+    decisions: dict[str, Count] = Field(default_factory=dict)
+    """Good images by decision, `accept` and `ask`; empty without thresholds on the model's card."""
 
     @model_validator(mode="after")
     def _every_image_is_accounted_for(self) -> "Counts":
@@ -243,7 +257,8 @@ class Manifest(Document):
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times."""
+    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times, and
+    own columns."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str

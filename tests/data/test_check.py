@@ -274,3 +274,23 @@ def test_json_output_without_torch(data: Path) -> None:
             "two_parts": False,
         }
     ]
+
+
+def test_corrected_photos_count_for_the_class_of_their_label(data: Path, tmp_path: Path) -> None:
+    shutil.copy(data / "train/00.Red_Tower/3.jpg", data / "train/01.Green_Hill/copy.jpg")
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("path,label,decision\ntrain/01.Green_Hill/copy.jpg,Red Tower,wrong\n")
+    found, _ = check(data)
+    assert (found.problems, found.corrected) == (1, 0)  # one picture in two classes
+    found, _ = check(data, corrections=corrections)
+    assert (found.problems, found.corrected) == (0, 1)
+    assert [(one.label, one.train) for one in found.classes] == [("Red Tower", 5), ("Green Hill", 3)]
+    assert "1 photo counted for the class of a correction, not of the folder\n" in table(found)
+    corrections.write_text("path,label,decision\n01.Green_Hill/2.jpg,Red Tower,wrong\n")  # as scored from DATA/train
+    assert check(data, corrections=corrections)[0].corrected == 1
+    corrections.write_text("path,label,decision\n01.Green_Hill/0.jpg,Red Tower,wrong\n")
+    with pytest.raises(UsageError) as caught:
+        check(data, corrections=corrections)
+    assert str(caught.value) == (
+        f"{corrections}: 01.Green_Hill/0.jpg is in train and in test; write train/01.Green_Hill/0.jpg if that is it"
+    )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import InputError, UsageError
-from batchland.predictions.schema import complete_columns, full_schema
+from batchland.predictions.schema import complete_columns, full_schema, own_schema
 from batchland.scoring.merge.check import FinishedShard
 from batchland.scoring.shard import CONTAINER_SHIFT
 
@@ -117,7 +117,8 @@ def _row_groups(shard: FinishedShard, *, positions: bool = False) -> Iterator[pa
                 with shard.place.opened(path) as opened, pq.ParquetFile(opened) as parquet:
                     table = parquet.read_row_group(number, use_threads=False)
                 for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                    yield complete_columns(rows, full_schema(rows.schema, positions=positions))
+                    known, own = full_schema(rows.schema, positions=positions), own_schema(rows.schema)
+                    yield complete_columns(rows, pa.schema([*known, *own]))
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{shard.place.name}/{path}: cannot be read any more ({error}); run the command again"
