@@ -12,6 +12,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
+from batchland.embeddings.duplicates import DUPLICATES, Duplicates
+from batchland.embeddings.similar import Similar
 from batchland.evaluation.label_plan import LABEL_PLAN
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
@@ -64,6 +66,8 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "run_result": (RunResult, "Printed by `batchland run --json`."),
     "job_check": (JobCheck, "Printed by `batchland job check --json`."),
     "evaluate_result": (EvaluateResult, "Printed by `batchland evaluate --json`."),
+    "duplicates": (Duplicates, "Printed by `batchland duplicates --json`."),
+    "similar": (Similar, "Printed by `batchland similar --json`."),
     "doctor": (DoctorResult, "Printed by `batchland doctor --json`."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
@@ -77,6 +81,7 @@ TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "curves": (CURVES, "Points of each class's precision-recall and ROC curve."),
+    "duplicate_images": (DUPLICATES, "The table of `batchland duplicates --out`: one row per image that has copies."),
     "label_plan": (LABEL_PLAN, "The CSV file of `batchland label-plan`: one row per image to label."),
     "outcomes": (OUTCOMES, f"One row per image with a label and a prediction. {OWN}"),
     "mistakes": (MISTAKES, f"The scored images that were named wrong, the most confident first. {OWN}"),
