@@ -1,7 +1,7 @@
 """Use onnxruntime's quantiser: prepare a model, measure the ranges of its activations, write it in int8 (QDQ).
 
 Weights are int8 per channel, activations uint8 per tensor. The fast product of the two saturates on x86 CPUs without
-VNNI if weights have more than 7 bits; there `create_session` has onnxruntime use a slower, exact one, so that a file gives
+VNNI if weights have more than 7 bits; there `create_session` has onnxruntime use a slower, exact one: a file gives
 the same answers everywhere.
 """
 
