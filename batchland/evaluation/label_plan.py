@@ -126,7 +126,7 @@ def estimated_accuracy(stratum: Ints, weight: Floats, right: npt.NDArray[np.bool
     """
     numbers, index = np.unique(stratum, return_inverse=True)
     labels, hits = np.bincount(index), np.bincount(index, right)
-    planned = np.bincount(index, weight)  # images that the labelled ones stand for
+    planned = np.bincount(index, weight)  # images that the labelled ones represent
     sizes = planned / planned.sum()
     value = float((sizes * hits / labels).sum())
     smoothed = (hits + 1) / (labels + 2)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import InputError, UsageError
-from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, complete_columns
+from batchland.predictions.schema import complete_columns, full_schema, own_schema
 from batchland.scoring.merge.check import FinishedShard
 from batchland.scoring.shard import CONTAINER_SHIFT
 from batchland.system.cores import usable_cores
@@ -26,7 +26,7 @@ BLOCK_SIZE: Final = 32768
 
 
 def ordered_rows(folder: str, shards: list[FinishedShard], block_size: int = BLOCK_SIZE) -> Iterator[pa.RecordBatch]:
-    """Blocks of schema PREDICTIONS, of block_size rows or fewer.
+    """Blocks without positions, of block_size rows or fewer.
 
     Raises UsageError if a row is missing or exists twice, InputError if a file cannot be read any more.
     """
@@ -43,7 +43,7 @@ def _consecutive_rows(shards: list[FinishedShard], pool: Executor, ahead: int) -
     reading: deque[Future[list[pa.RecordBatch]]] = deque()
     for shard in shards:
         for file in shard.manifest.files:
-            reading.append(pool.submit(lambda *given: list(_row_groups(*given)), shard, file.path, PREDICTIONS))
+            reading.append(pool.submit(lambda *given: list(_row_groups(*given)), shard, file.path))
             if len(reading) > ahead:
                 yield from reading.popleft().result()
     while reading:
@@ -97,7 +97,7 @@ class _Rows:
 
     def __init__(self, shard: FinishedShard) -> None:
         files = shard.manifest.files
-        self._groups = chain.from_iterable(_row_groups(shard, file.path, SHARD_PREDICTIONS) for file in files)
+        self._groups = chain.from_iterable(_row_groups(shard, file.path, positions=True) for file in files)
         self._next_group()
 
     def _next_group(self) -> None:
@@ -124,14 +124,15 @@ class _Rows:
         return taken
 
 
-def _row_groups(shard: FinishedShard, file: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _row_groups(shard: FinishedShard, file: str, *, positions: bool = False) -> Iterator[pa.RecordBatch]:
     path = f"{shard.folder}/{file}"
     try:
         for number in range(_count_groups(shard, path)):
             with shard.place.opened(path) as opened, pq.ParquetFile(opened) as parquet:
                 table = parquet.read_row_group(number, use_threads=False)
             for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                yield complete_columns(rows, schema)
+                known, own = full_schema(rows.schema, positions=positions), own_schema(rows.schema)
+                yield complete_columns(rows, pa.schema([*known, *own]))
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{shard.place.name}/{path}: cannot be read any more ({error}); run the command again"
