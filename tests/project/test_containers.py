@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from batchland import __version__
-from batchland.demo.site import make_site
+from batchland.nightly.site import make_site
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"registry.example.org/batchland:{__version__}"
