@@ -49,7 +49,7 @@ def test_the_tightest_limit_of_the_groups_around_this_process_counts(tmp_path, m
     assert (usable_cores(tmp_path, membership), usable_memory(tmp_path, membership)) == (2, 256 * 2**20)
 
 
-def test_memory_of_cgroup_v1_with_controllers_of_their_own(tmp_path):
+def test_memory_of_cgroup_v1_with_one_folder_per_controller(tmp_path):
     membership = tmp_path / "membership"
     membership.write_text("3:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n")
     (tmp_path / "memory" / "docker" / "abc").mkdir(parents=True)
