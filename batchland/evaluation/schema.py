@@ -207,6 +207,18 @@ class Guarantee(Document):
     """For classes whose images suffice; all these rules together keep their promises with that confidence."""
 
 
+class Decisions(Document):
+    """What became of the decisions in the predictions of a calibrated model."""
+
+    accepted: Count
+    """Labelled images that were scored, with the decision `accept`."""
+    wrong: Count
+    """Of those accepted."""
+    asked: Count
+    error: Figure | None
+    """wrong / accepted. Wilson. None if none is accepted."""
+
+
 class FailureGroup(Document):
     """Labelled images that failed with the same code."""
 
@@ -279,8 +291,12 @@ class EvaluationSummary(Document):
     """None unless `by` has at least two columns."""
     guarantees: tuple[Guarantee, ...] = ()
     """Of each promise of the options."""
+    decisions: Decisions | None = None
+    """None if the predictions have no decisions."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
+    strangers: Count | None = None
+    """Scored images that are unlike the photos that the model knows; None if the model does not tell."""
     versions: dict[str, str]
     """Of the packages that scored."""
     evaluated_with: dict[str, str]
@@ -462,6 +478,8 @@ OUTCOMES: Final = pa.schema(
         column("width", pa.int32(), "Pixels of the upright picture."),
         column("height", pa.int32(), "Pixels of the upright picture."),
         column("file_size", pa.int64(), "Bytes."),
+        column("decision", pa.string(), "`accept` or `ask`, as in the predictions. Null without thresholds."),
+        column("sha256", pa.string(), "Of the file, as in the predictions. Null where they lack it."),
     ]
 )
 """`outcomes.parquet`: one row per image with a label and a row in the predictions, in the predictions' order."""

@@ -38,7 +38,7 @@ LEAST_CORES: Final = 8
 """On fewer, the threads of one process use all cores."""
 LEAST_IMAGES: Final = 500
 """Unless the number of processes is given, they start after so many images: starting takes longer than decoding few."""
-_AHEAD: Final = 2
+_AHEAD: Final = 3
 """Batches that a process has at once."""
 _MAX_LOSSES: Final = 10
 """Processes that may die before another batch is loaded."""

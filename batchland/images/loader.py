@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
@@ -201,3 +202,8 @@ def load_image(ref: ImageRef, spec: PreprocessSpec, decoding: Decode = decode_im
     begin_decoding()
     outcome, picture = decoding(file.data, spec)
     return outcome._replace(**file.facts(), read_seconds=read_seconds), picture
+
+
+def load_measured(ref: ImageRef, spec: PreprocessSpec) -> Loaded:
+    """`load_image` that also measures the picture."""
+    return load_image(ref, spec, partial(decode_image, signals=True))

@@ -5,8 +5,8 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+from batchland.data.corrections import read_corrections
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError, WrongDeliveryError
-from batchland.evaluation.corrections import read_corrections
 from batchland.evaluation.saved import read_report
 from batchland.models.canaries import canaries_path
 from batchland.monitoring.estimate import estimator_path, read_estimator

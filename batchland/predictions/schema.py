@@ -72,6 +72,20 @@ SHARD_PREDICTIONS: Final = PREDICTIONS.append(POSITION)
 """One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
 
 
+KNOWN: Final = column(
+    "known",
+    pa.float32(),
+    "Share of the known photos that are as far from the others as this image, 0 to 1; below 0.05 it is a stranger.",
+)
+_OURS: Final = frozenset((*SHARD_PREDICTIONS.names, "known", "features"))
+RESERVED: Final = frozenset((
+    *_OURS, "key",
+    "true_index", "true_label", "predicted_index", "predicted_label", "correct", "true_rank", "true_probability",
+    "suspicion", "suspected_label_error", "label_error_probability",
+))  # fmt: skip
+"""Names that no further column of an image list can have: those of predictions, plans and the tables of reports."""
+
+
 def features_column(width: int) -> pa.Field:
     """The column of features, of which there are `width`."""
     kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
@@ -80,15 +94,22 @@ def features_column(width: int) -> pa.Field:
 
 def predictions_schema(card: ModelCard, *, features: bool = False, positions: bool = False) -> pa.Schema:
     """The schema of a run's rows: PREDICTIONS, with the columns that the options ask for. positions: of a shard."""
-    further = [features_column(card.features)] if features and card.features else []
+    further = [KNOWN] if card.known else []
+    further += [features_column(card.features)] if features and card.features else []
     return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
 
 
 def full_schema(found: pa.Schema, *, positions: bool = False) -> pa.Schema:
     """The schema of stored rows with all columns of this version. Columns that are not batchland's are left out."""
+    further = [KNOWN] if "known" in found.names else []
     kinds = [found.field("features").type] if "features" in found.names else []
-    further = [features_column(kind.list_size) for kind in kinds if pa.types.is_fixed_size_list(kind)]
+    further += [features_column(kind.list_size) for kind in kinds if pa.types.is_fixed_size_list(kind)]
     return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
+
+
+def own_schema(found: pa.Schema) -> pa.Schema:
+    """The columns of stored rows that are not batchland's: those of the image list."""
+    return pa.schema([field.remove_metadata() for field in found if field.name not in _OURS])
 
 
 def complete_columns(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -109,6 +130,8 @@ class Counts(Document):
     ok: Count
     failed: Count
     failed_by_code: dict[str, Count]
+    decisions: dict[str, Count] = Field(default_factory=dict)
+    """Good images by decision, `accept` and `ask`; empty without thresholds on the model's card."""
 
     @model_validator(mode="after")
     def _every_image_is_accounted_for(self) -> "Counts":
@@ -234,7 +257,8 @@ class Manifest(Document):
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times."""
+    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times, and
+    own columns."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+
 from batchland._version import __version__
 from batchland.images.sources.source import Source
 from batchland.models.session import OpenModel
@@ -27,9 +29,10 @@ ROW_OPTIONS: Final = (*CONTENT_OPTIONS, "include", "exclude", "all_files", "foll
 _PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "pyarrow")
 
 
-def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
-    """Everything but the images that decides what the rows are."""
-    return {
+def fingerprint(source: Source, own: pa.Schema, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
+    """Everything but the images that decides what the rows are. own: further columns of the output."""
+    columns = {"own": {field.name: str(field.type) for field in own}} if len(own) else {}
+    return columns | {
         "schema_version": 1,
         "model": model.sha256,
         "provider": model.provider,
@@ -72,10 +75,12 @@ def run_id(run: dict[str, Any], input_fingerprint: str) -> str:
     return hashlib.sha256((json.dumps(run, sort_keys=True) + input_fingerprint).encode()).hexdigest()[:16]
 
 
-def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, survey: Survey) -> PredictionsInfo:
-    """For the metadata of the Parquet files."""
+def predictions_info(
+    source: Source, own: pa.Schema, options: ScoreOptions, model: OpenModel, survey: Survey
+) -> PredictionsInfo:
+    """For the metadata of the Parquet files. own: their further columns."""
     return PredictionsInfo(
-        run_id=run_id(fingerprint(source, options, model), survey.input_fingerprint),
+        run_id=run_id(fingerprint(source, own, options, model), survey.input_fingerprint),
         model=ModelInfo(
             name=model.card.name,
             architecture=model.card.architecture,

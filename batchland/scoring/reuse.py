@@ -110,7 +110,7 @@ def _known_rows(batch: Batch, rows_known: KnownRows) -> list[KeptRow | None]:
         modified = [batch.outcomes[index].modified_us for index in here]
         rows = rows_for(taken, [batch.refs[index] for index in here], modified)
         for number, index in enumerate(here):
-            known[index] = KeptRow(batch.refs[index].name, rows, number)
+            known[index] = KeptRow(batch.refs[index].name, rows, number, batch.refs[index].own)
     return known
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry
@@ -37,13 +39,18 @@ class Run:
         self.options = options
         self._check_output()
 
+    @property
+    def own(self) -> pa.Schema:
+        """Further columns of the output: those of the image list."""
+        return self.listing.own
+
     def entries(self) -> Iterator[Entry]:
         """An entry for each row of the output, in order: an image to score, or a row to keep."""
         return self.listing.images()
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """Everything that decides what the rows are: finished parts are resumed only under the same fingerprint."""
-        return fingerprint(self.listing.source, self.options, model)
+        return fingerprint(self.listing.source, self.own, self.options, model)
 
     def finished_before(self, model: OpenModel) -> Manifest | None:  # noqa: ARG002
         """The manifest of an earlier run that leaves nothing to do."""
@@ -70,6 +77,7 @@ class Run:
             part_size=self.options.part_size,
             schema=predictions_schema(model.card, features=self.options.features, positions=self.positions),
             row_group_size=self.row_group_size,
+            own=self.own,
             overwrite=self.options.overwrite or self.options.retry_failed or self.options.add_missing,
             restart=self.options.restart,
         )

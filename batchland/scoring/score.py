@@ -137,7 +137,7 @@ def _publish(
 ) -> Manifest:
     """Assemble the output and let it appear with its manifest. engine: if its workers write the files."""
     survey = sink.survey()
-    info = predictions_info(run.listing.source, run.options, model, survey)
+    info = predictions_info(run.listing.source, run.own, run.options, model, survey)
     files = sink.assemble(info.model_dump_json(), engine.write_files if engine else None)
     manifest = complete_manifest(
         info,

@@ -16,6 +16,7 @@ from nights import night
 from toys import needs_codec, picture, toy_card, write_toy_model
 
 from batchland.cli.main import main
+from batchland.doctor import installation
 from batchland.doctor.check import Check
 from batchland.doctor.examine import examine_installation, examine_job, examine_model
 from batchland.doctor.installation import check_jpeg_decoder, check_packages
@@ -125,6 +126,22 @@ def test_a_package_that_is_missing_and_one_that_is_too_old():
     found = by_name(check_packages(wanted))["packages"]
     assert (found.state, found.advice) == ("fail", "pip install -U batchland")
     assert re.fullmatch(r"numpy \S+ is not >=999, no-such-package is not installed", found.found)
+
+
+@pytest.mark.parametrize(("wheel", "state"), [("onnxruntime", "ok"), ("other", "fail")])
+def test_an_installation_for_cpus_has_onnxruntime_instead_of_onnxruntime_gpu(monkeypatch, wheel, state):
+    versions = {"batchland": "1.0", wheel: "1.31"}
+
+    def version(name):
+        try:
+            return versions[name]
+        except KeyError:
+            raise installation.PackageNotFoundError(name) from None
+
+    monkeypatch.setattr(installation, "version", version)
+    found = by_name(check_packages(["onnxruntime-gpu>=1.28"]))["packages"]
+    expected = {"ok": "batchland 1.0, onnxruntime 1.31", "fail": "onnxruntime-gpu is not installed"}[state]
+    assert (found.state, found.found) == (state, expected)
 
 
 def test_little_memory_and_a_disk_that_cannot_be_written():

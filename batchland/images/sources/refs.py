@@ -106,6 +106,8 @@ class ImageRef(NamedTuple):
     store: Store = LOCAL_FILES
     position: int | None = None
     """Index in the whole listing, if a shard scores only part of it."""
+    own: tuple[Any, ...] = ()
+    """Its values of the list's further columns; empty where there are none."""
 
 
 @lru_cache(64)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchland.errors import Interrupted, UsageError
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.schema import PREDICTIONS, ShardInfo, full_schema
+from batchland.predictions.schema import PREDICTIONS, ShardInfo, full_schema, own_schema
 from batchland.predictions.storage import (
     display_location,
     join_location,
@@ -49,7 +49,7 @@ def merge(
     place, out = open_shards(folder), output_location(out)
     shards = finished_shards(place)
     _check_output(out, place, shards)
-    config = shards[0].manifest.config
+    config, stored = shards[0].manifest.config, _schema(shards)
     identity = [shard.manifest_sha256 for shard in shards]
     with (
         StopSignal() as signal,
@@ -58,7 +58,8 @@ def merge(
             {"merge": identity},
             batch_size=config["batch_size"],
             part_size=config["part_size"],
-            schema=_schema(shards),
+            schema=full_schema(stored),
+            own=own_schema(stored),
             overwrite=overwrite,
         ) as sink,
     ):
@@ -95,11 +96,11 @@ def open_shards(folder: str | os.PathLike[str]) -> ShardFolder:
 
 
 def _schema(shards: list[FinishedShard]) -> pa.Schema:
-    """Of the merged rows: all shards have the same columns."""
+    """Of the shards' rows: all shards have the same columns."""
     for shard in shards:
         if shard.manifest.files:
             stored = StoredPredictions(join_location(shard.place.location, shard.folder))
-            return full_schema(stored.schema(shard.manifest.files[0].path))
+            return stored.schema(shard.manifest.files[0].path)
     return PREDICTIONS
 
 
