@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from batchland.errors import UsageError
 from batchland.evaluation.label_files import LabelBlock, Labels
+from batchland.system.regular_files import read_regular
 
 COLUMNS = ("path", "label", "decision")
 
@@ -48,7 +49,7 @@ def read_corrections(path: Path) -> dict[str, str]:
     from pyarrow import csv
 
     try:
-        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        header = read_regular(path).decode("utf-8-sig").partition("\n")[0]
         table = csv.read_csv(
             path,
             parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),

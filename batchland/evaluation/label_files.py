@@ -17,12 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.errors import UsageError
+from batchland.evaluation.schema import MISTAKES, OUTCOMES
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
+from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
 
 LabelKind = Literal["folder", "csv", "parquet"]
 
+_TAKEN: Final = frozenset(("label", *OUTCOMES.names, *MISTAKES.names))
+"""Names that columns of an evaluation have."""
 _BLOCK_ROWS: Final = 131_072
+_BEGINNING_BYTES: Final = 64 * 1024
 _CSV_BLOCK_BYTES: Final = 16 * 1024**2
 
 
@@ -197,6 +202,10 @@ class _Csv(_Table):
 
     def _own_columns(self) -> pa.Schema:
         try:
+            with self._path.open("rb") as file:
+                beginning = file.read(_BEGINNING_BYTES)
+            if problem := problem_with(beginning):
+                raise UsageError(f"{self._path}: {problem}; labels are class folders, or a CSV or Parquet file")
             with self._path.open(encoding="utf-8-sig") as file:
                 header = file.readline().strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -228,11 +237,11 @@ class _Csv(_Table):
 
 
 def _own(schema: pa.Schema) -> pa.Schema:
-    """The columns besides image and label that can be own columns: of a simple type, each name once."""
+    """The columns besides image and label that can be own columns: of a simple type, each name once and not ours."""
     fields = [
         pa.field(field.name, pa.string() if _is_text(field.type) else field.type)
         for field in schema
-        if field.name not in ("image", "label") and field.name and schema.names.count(field.name) == 1
+        if field.name and field.name not in _TAKEN and schema.names.count(field.name) == 1
     ]
     return pa.schema([field for field in fields if field.type == pa.string() or pa.types.is_primitive(field.type)])
 

@@ -1,7 +1,7 @@
 """Accuracy over parts of the images: by size, shape, file size, format, folder, brightness, and own columns."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -280,14 +280,17 @@ class _Brightness(_Ranges):
         return super().parts()
 
 
+def check_columns(names: Sequence[str], by: Sequence[str]) -> None:
+    """Raise UsageError unless the own columns to slice by are there. names: of the own columns."""
+    for name in by:
+        if name not in names:
+            known = f"the own columns are {', '.join(names)}" if names else "there are no own columns"
+            raise UsageError(f"there is no column {name!r} to slice by; {known}")
+
+
 def own_values(outcomes: Outcomes, name: str) -> pa.Array:
     """An own column as text; empty where it is null."""
-    names = outcomes.own.schema.names
-    if name not in names:
-        known = (
-            f"the own columns are {', '.join(names)}" if names else "neither predictions nor labels have own columns"
-        )
-        raise UsageError(f"there is no column {name!r} to slice by; {known}")
+    check_columns(outcomes.own.schema.names, [name])
     column = outcomes.own[name]
     return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
 

@@ -125,7 +125,11 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
         ),
         (
             "l.csv", "image,label\na,Red\n".encode("utf-16"),
-            "cannot be read as CSV ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte)",
+            "is UTF-16 text; save it as UTF-8; labels are class folders, or a CSV or Parquet file",
+        ),
+        (
+            "l.xlsx", b"PK\x03\x04",
+            "is a zip file (as .xlsx and .docx are); labels are class folders, or a CSV or Parquet file",
         ),
         (
             "l.parquet", b"PAR?",
@@ -187,6 +191,12 @@ def test_two_label_columns_of_a_parquet_file_are_rejected(tmp_path: Path) -> Non
     columns = [pa.array(["a"]), pa.array(["Red"]), pa.array(["Blue"])]
     pq.write_table(pa.Table.from_arrays(columns, names=["image", "label", "label"]), tmp_path / "l.parquet")
     assert refusal(tmp_path / "l.parquet") == "has 2 columns 'label'; keep one"
+
+
+def test_columns_that_evaluations_have_themselves_are_no_own_columns(tmp_path: Path) -> None:
+    labels = read(table(tmp_path / "l.csv", "image,correct,width,camera,label,suspicion\na,1,2,north,Red,3\n"))
+    assert labels.own.names == ["camera"]
+    assert pairs(labels) == {"a": "Red"}
 
 
 def test_dictionary_encoded_bytes_are_text(tmp_path: Path) -> None:

@@ -107,6 +107,19 @@ class ImageRef(NamedTuple):
     """Index in the whole listing, if a shard scores only part of it."""
 
 
+def may_exist(ref: ImageRef) -> bool:
+    """Whether there may be an image: false only for a local path at which the system says that nothing is."""
+    if ref.error is not None or not isinstance(ref.store, LocalFiles):
+        return True
+    try:
+        os.lstat(ref.path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
+
+
 @dataclass
 class Ignored:
     """Number of files passed over, by extension or kind. Filled while listing."""
