@@ -49,7 +49,13 @@ class Options(BaseModel):
 def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
     """A pydantic error in one line, in the words of a user. noun: what a field is to that user: option, key."""
     first = {_path(each): each for each in reversed(error.errors())}  # a union has an error for each of its types
-    return "; ".join(_explain_one(each, options, noun) for each in reversed(first.values()))
+    wrong = [
+        each
+        for path, each in reversed(first.items())
+        # a list whose items are wrong is too short as well
+        if each["type"] != "too_short" or not any(other[: len(path)] == path != other for other in first)
+    ]
+    return "; ".join(_explain_one(each, options, noun) for each in wrong)
 
 
 def plain_message(error: ErrorDetails) -> str:
@@ -73,7 +79,7 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
 
 def _path(error: ErrorDetails) -> tuple[str, ...]:
     """Names of the nested fields, without pydantic's names for the types of a union."""
-    return tuple(part for part in map(str, error["loc"]) if part == "[key]" or "[" not in part)
+    return tuple(part for part in map(str, error["loc"]) if part == "[key]" or (part != "str" and "[" not in part))
 
 
 def _suggestion(name: str, path: tuple[str, ...], options: type[BaseModel]) -> str:

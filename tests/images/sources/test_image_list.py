@@ -305,7 +305,9 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
 @pytest.mark.parametrize("count", [5, 5000])
 def test_list_from_a_named_pipe_is_complete(tmp_path: Path, toy_model: Path, count: int) -> None:
     """As `--images <(find ...)` and `--images /dev/stdin`: whoever opens it a second time takes lines away."""
-    names = [f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(count)]
+    (tmp_path / "a.jpg").write_bytes(picture())
+    missing = (f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(1, count))
+    names = [f"{tmp_path}/a.jpg", *missing]
     run = _piped("\n".join(names).encode(), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
     assert run.stdout.startswith(f"Scored {count:,} images of /dev/stdin with toy on cpu".encode()), run.stderr
     assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == names
