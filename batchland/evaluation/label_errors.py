@@ -74,7 +74,9 @@ def fit_label_noise(sample: LabelledChoices, classes: int) -> LabelNoise:
         informative = sample.informative
         if informative.mean() < 1 - COUNTED:
             return LabelNoise(1.0, 0.0, classes)
-        sample = LabelledChoices(*(values[informative] for values in sample))
+        sample = LabelledChoices(
+            sample.choices[informative], sample.true_rank[informative], sample.true_probability[informative]
+        )
     if not len(sample.true_rank) or classes < 2 or (sample.true_rank == 1).all():
         return LabelNoise(1.0, 0.0, classes)
     return LabelNoise(*_NoiseModel(sample, classes).fit(), classes)
