@@ -53,18 +53,10 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 
-.venv/train.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train]'
-	touch $@
-
-.venv/demo.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,demo]'
-	touch $@ .venv/train.installed
-
-.venv/bench.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,bench]'
-	touch $@
-
-.venv/dev.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[train,dev]'
+.venv/train.installed: EXTRAS := train
+.venv/demo.installed: EXTRAS := train,demo
+.venv/bench.installed: EXTRAS := train,bench
+.venv/dev.installed: EXTRAS := train,dev
+.venv/%.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(UV) install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@ .venv/train.installed

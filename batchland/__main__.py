@@ -17,8 +17,8 @@ def run() -> None:
     try:
         main(prog_name="batchland")
     except SystemExit as end:
-        loader = sys.modules.get("batchland.images.loader")
-        if loader is None or not loader.abandoned_decoders():
+        threads = sys.modules.get("batchland.images.decoding_threads")
+        if threads is None or not threads.abandoned_decoders():
             raise
         sys.stdout.flush()
         sys.stderr.flush()

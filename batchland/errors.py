@@ -56,7 +56,7 @@ class UsageError(BatchlandError):
 
 
 class NoSuchImagesError(UsageError):
-    """The folder, URL or archive of images does not exist. A job takes it for a delivery that has not come yet."""
+    """The folder, URL or archive of images does not exist. In a job it means that the delivery has not come yet."""
 
 
 class TooManyFailedError(BatchlandError):

@@ -41,7 +41,7 @@ class StubWorker:
         rows = len(part.entries)  # type: ignore[arg-type]
         names = b"" if not isinstance(part.entries, list) else names_digest(entry.name for entry in part.entries)
         digest = hashlib.sha256(str(part.number).encode()).digest()
-        return ScoredPart(PartSummary(part.number, rows, {}, names, digest), 0.0, 0.0, 0.0, 0)
+        return ScoredPart(PartSummary(part.number, rows, {}, names, digest, {}), 0.0, 0.0, 0.0, 0)
 
     def progress(self) -> tuple[int, int]:
         """See `PartWorker.progress`."""

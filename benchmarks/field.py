@@ -81,12 +81,6 @@ def main() -> None:
     print(text)
 
 
-def _is_installed(peer: str, python: str) -> bool:
-    if peer == "batchland":
-        return True
-    return subprocess.run([python, "-c", f"import {PACKAGES[peer]}"], capture_output=True).returncode == 0
-
-
 def make_delivery(photos: Path, work: Path) -> tuple[Path, Path]:
     """Two folders: the photos with every hundredth broken, and the good ones of them alone."""
     whole, good = work / "delivery", work / "delivery-good"

@@ -22,8 +22,9 @@ import numpy as np
 from PIL import Image
 
 from batchland.errors import ImageError
+from batchland.images.batch import Decode
 from batchland.images.encoded_jpegs import Encoded, keep_encoded
-from batchland.images.loader import BatchLoader, Decode, decode_image, keep_jpegs_encoded, load_image
+from batchland.images.loader import BatchLoader, decode_image, keep_jpegs_encoded, load_image
 from batchland.images.preprocess import Pixels, PreprocessSpec, decode, fit, preprocess
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import read_image

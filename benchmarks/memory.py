@@ -23,7 +23,7 @@ def main() -> None:
     model = find_model(options.model, options.work)
     rows, first = [], 0.0
     for count in options.counts:
-        images, out = _links(options.work, count), options.work / "memory.parquet"
+        images, out = links(options.work, count), options.work / "memory.parquet"
         command = [sys.executable, "-m", "batchland", "score", str(images), "--model", str(model), "--out", str(out)]
         run = timed([*command, "--device", "cpu", "--overwrite"])
         shutil.rmtree(images)
@@ -43,14 +43,19 @@ def main() -> None:
     (RESULTS / "memory.md").write_text(text)
 
 
-def _links(work: Path, count: int) -> Path:
+def links(work: Path, count: int) -> Path:
+    """A folder with so many hard links of 1,000 photos."""
     photos = sorted(draw_photos(work / "photos", "small", 1000).rglob("*.jpg"))
     folder = work / f"links-{count}"
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        return folder
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
     for number in range(count):
-        path = folder / f"{number // 1000:04}" / f"{number:07}.jpg"
+        path = temporary / f"{number // 1000:04}" / f"{number:07}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(photos[number % len(photos)], path)
+    temporary.rename(folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 
-from batchland.images.loader import Batch, Outcome
+from batchland.images.batch import Batch, Outcome
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard, class_names

@@ -7,15 +7,16 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
-from s3_server import bucket, own_s3_server, s3_server
+from s3_server import _paused_s3_server, bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
 from batchland.images.sources import refs
 from batchland.training import openmp as openmp  # before a test imports torch
 
-__all__ = ["bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
+__all__ = ["_paused_s3_server", "bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,14 @@ def web_server() -> Iterator[tuple[str, list[str]]]:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}", heard
         running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from browser import chromium
+
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

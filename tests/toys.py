@@ -1,6 +1,7 @@
 """A three-class toy model that predicts the dominant colour, and pictures for it."""
 
 import hashlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from batchland.models.gpu.runners import BatchModel
 from batchland.models.gpu.tuning import Settings
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.models.session import open_session
+from batchland.scoring.account import Progress
 
 needs_codec = pytest.mark.skipif(
     find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None, reason="nvImageCodec is not installed"
@@ -43,7 +45,10 @@ def toy_card(size: int = 8, folders: tuple[str, ...] = tuple(COLOURS)) -> ModelC
 
 
 def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
-    """Probabilities are the softmax of ten times the mean of each colour channel, 0 to 1."""
+    """Probabilities are the softmax of ten times the mean of each colour channel, 0 to 1.
+
+    If the card has features, they are these means, divided by their length.
+    """
     card = card or toy_card()
     height, width, _ = card.preprocess.shape
     nodes = [
@@ -52,11 +57,15 @@ def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
         helper.make_node("Mul", ["means", "scale"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])]
+    if card.features:
+        nodes.append(helper.make_node("LpNormalization", ["means"], ["features"], axis=1))
+        outputs.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3]))
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", height, width, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        outputs,
         [
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
             numpy_helper.from_array(np.array(10 / 255, np.float32), "scale"),
@@ -130,6 +139,20 @@ def picture(colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = 
 def options(model: Path, **changes: Any) -> ScoreOptions:
     """Small batches and parts, so that a few dozen images make many."""
     return ScoreOptions(model=model, batch_size=4, part_size=8, **changes)
+
+
+class Stop(Exception):  # noqa: N818
+    """Raised in a callback to end a run with an error."""
+
+
+def stop_after(images: int) -> Callable[[Progress], None]:
+    """A callback for progress that ends a run when so many images are done."""
+
+    def on_progress(progress: Progress) -> None:
+        if progress.done >= images:
+            raise Stop
+
+    return on_progress
 
 
 def read_all(images: Path | str) -> list[tuple[str, bytes | str]]:

@@ -6,22 +6,17 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
+from batchland.cli.options import NIGHT, runs_option
 
 
 @command(epilog="Example: batchland accept nightly --date 2026-11-23 --reason 'new camera'")
 @click.argument("name", metavar="JOB")
-@click.option("--date", "night", type=click.DateTime(["%Y-%m-%d"]), required=True, help="The suspicious night.")
+@click.option("--date", "night", type=NIGHT, required=True, help="The suspicious night.")
 @click.option("--reason", help="Why it is good; stored in the record.")
 @click.option(
     "--once", is_flag=True, help="The night is odd, but nothing has changed: keep the reference, and add the night."
 )
-@click.option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder with the records of all jobs.",
-)
+@runs_option
 def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Path) -> None:
     """Accept a suspicious night of job JOB as the new normal.
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, complete_path, options_of
+from batchland.cli.options import PATH, Flag, build, complete_path, labels_option, options_of
 
 
 @command(
@@ -14,15 +14,9 @@ from batchland.cli.options import Flag, build, complete_path, options_of
     "--out calibrated.onnx"
 )
 @click.argument("predictions", metavar="PREDS", shell_complete=complete_path)
-@click.option(
-    "-l",
-    "--labels",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of class folders, or a CSV or Parquet file with the columns `image` and `label`.",
-)
-@click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="The model that scored PREDS.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
+@labels_option
+@click.option("-m", "--model", required=True, type=PATH, help="The model that scored PREDS.")
+@click.option("-o", "--out", required=True, type=PATH, help="The ONNX file to write.")
 @options_of(
     "batchland.evaluation.calibrate:CalibrateOptions",
     Flag("promise", metavar="PROMISE"),
@@ -56,7 +50,7 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
         )
     elif result.guarantee and rule:
         classes = f"{count(len(rule.per_class))} of {count(len(result.card.classes))} classes"
-        click.echo(f"{rule.promise}: answers of {classes} are accepted, each from a threshold of its own")
+        click.echo(f"{rule.promise}: answers of {classes} are accepted, each with its own threshold")
     if sets:
         click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold:g}")
     click.echo(f"{out}: calibrated; score with it")

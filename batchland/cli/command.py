@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import click
@@ -70,13 +70,34 @@ def _storage_failure(error: OSError) -> str | None:
 
 
 class Group(click.Group):
-    """A group of commands, listed in the order in which they were added."""
+    """A group of commands, listed in the order in which they were added, and under headings if it has sections."""
 
     command_class = Command
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._sections: dict[str, list[str]] = {}
+
+    def add_section(self, heading: str, commands: Iterable[click.Command]) -> None:
+        """Add commands that `--help` lists under that heading."""
+        for command in commands:
+            self.add_command(command)
+            self._sections.setdefault(heading, []).append(str(command.name))
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Command names in that order."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with the first sentence of their help."""
+        if not self._sections:
+            return super().format_commands(ctx, formatter)
+        width = max(map(len, self.commands))
+        for heading, names in self._sections.items():
+            with formatter.section(heading):
+                texts = (self.commands[name].get_short_help_str(formatter.width - width - 6) for name in names)
+                formatter.write_dl([(f"{name:{width}}", text) for name, text in zip(names, texts, strict=True)])
+        return None
 
 
 def command(**attributes: Any) -> Callable[[Callable[..., Any]], Command]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import group
+from batchland.cli.options import PATH
 
 if TYPE_CHECKING:
     from batchland.nightly.crontab import Entry
@@ -23,7 +24,7 @@ def _entry_options(command: Any) -> Any:
         ),
         click.option(
             "--log",
-            type=click.Path(path_type=Path),
+            type=PATH,
             help="File for the output.  [default: cron.log in the job's folder of records]",
         ),
         click.option(
@@ -32,7 +33,7 @@ def _entry_options(command: Any) -> Any:
             show_default=True,
             help="Minute, hour, day, month, weekday, in the time zone of the cron daemon; or @daily and the like.",
         ),
-        click.argument("job", type=click.Path(path_type=Path)),
+        click.argument("job", type=PATH),
     ):
         command = option(command)
     return command

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of
 from batchland.cli.train import training_extra
 from batchland.system.text import counted
 
@@ -18,8 +18,7 @@ def data() -> None:
 
 @data.command(epilog="Example: batchland data download --out data/landmark_images")
 @click.argument("source", required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path),
-              help="The folder to make.  [default: data/NAME for NAME.zip]")  # fmt: skip
+@click.option("-o", "--out", type=PATH, help="The folder to make.  [default: data/NAME for NAME.zip]")
 @options_of("batchland.data.options:DownloadOptions", Flag("sha256", metavar="HEX"))
 @options_of("batchland.data.options:UnpackLimits", Flag("max_bytes", "--max-size", metavar="GiB"))
 def download(source: str | None, out: Path | None, sha256: str | None, max_bytes: int) -> None:
@@ -49,20 +48,22 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
 @data.command(
     epilog="Example: batchland data split photos/ --out data/photos --parts train=0.8,test=0.2 --links",
 )
-@click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.argument("folder", metavar="DATA", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The folder to make.")
 @options_of(
     "batchland.data.options:SplitOptions",
     Flag("parts", metavar="NAME=SHARE,..."),
     "seed",
     Flag("links", "--links/--copies"),
+    "near_copies",
     Flag("group_prefix", metavar="REGEX"),
+    "corrections",
 )
 def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
     """Divide labelled photos into parts, class by class.
 
-    The photos are in DATA/train, or in DATA itself, one folder per class. Copies of a photo within a class are put into
-    the same part. DATA is not changed.
+    The photos are in DATA/train, or in DATA itself, one folder per class. Copies and near-copies of a photo within
+    a class are put into the same part. DATA is not changed.
 
     `train` uses the parts train and val as they are. If there is no val, `train` holds out a random fifth of each class
     itself, as this command does with its defaults, but without keeping copies together.
@@ -84,18 +85,21 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
 
 
 @data.command(epilog="Example: batchland data check data/landmark_images --samples samples.png")
-@click.argument("folder", metavar="DATA", type=click.Path(path_type=Path))
-@click.option("--samples", type=click.Path(path_type=Path), metavar="FILE.png",
+@click.argument("folder", metavar="DATA", type=PATH)
+@click.option("--samples", type=PATH, metavar="FILE.png",
               help="Also draw photos of each class, as a model sees them; replaces this file.")  # fmt: skip
+@click.option("--corrections", type=click.Path(path_type=Path), metavar="FILE.csv",
+              help="Corrected labels, as a report's page saves them: count photos for these classes.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Count notes as problems, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
-def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> None:
+def check(folder: Path, samples: Path | None, corrections: Path | None, strict: bool, as_json: bool) -> None:
     """Read all labelled photos and report what is wrong with them.
 
     The photos are in DATA/train, or in DATA itself, and in DATA/val and DATA/test. Problems make
     training or evaluation fail or give wrong figures: classes without photos, test folders without a folder in train,
-    the same picture in train and test or in two classes. If there are any, the exit code is 4. All other findings are
-    notes, such as unreadable photos, which training skips, and copies within a class.
+    the same picture in train and test or in two classes, also if it was resized, compressed again, cropped a little or
+    stamped. If there are any, the exit code is 4. All other findings are notes, such as unreadable photos, which
+    training skips, and copies within a class.
     """
     from batchland.data.check import check as run
     from batchland.data.check import table
@@ -110,7 +114,7 @@ def check(folder: Path, samples: Path | None, strict: bool, as_json: bool) -> No
             raise UsageError(f"{samples}: is inside {folder}, among the photos; give --samples another path")
 
     with ProgressBar("photos") as bar:
-        found, classes = run(folder, on_progress=bar.update)
+        found, classes = run(folder, corrections=corrections, on_progress=bar.update)
     click.echo(found.model_dump_json(indent=2) if as_json else table(found), nl=as_json)
     if samples is not None:
         write_file(samples, lambda file: contact_sheet(classes).save(file, "PNG"))

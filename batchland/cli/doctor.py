@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, json_option, options_of, print_json
+from batchland.cli.options import PATH, Flag, json_option, options_of, print_json
 
 
 @command(epilog="Example: batchland doctor --job jobs/nightly.toml")
-@click.option("--job", type=click.Path(path_type=Path), help="Job file: check its input, models, disk and lock.")
+@click.option("--job", type=PATH, help="Job file: check its input, models, disk and lock.")
 @options_of(
     "batchland.scoring.options:ScoreOptions",
     Flag("model", "-m"),

@@ -26,7 +26,7 @@ class DoctorResult(Document):
     schema_version: Literal[1] = 1
     kind: Literal["batchland.doctor"] = "batchland.doctor"
     ok: bool
-    """Whether no check failed. Warnings are no failures."""
+    """Whether no check failed. Warnings do not count."""
     checks: tuple[DoctorCheck, ...]
 
 

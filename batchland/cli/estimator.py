@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
+from batchland.cli.options import PATH
 
 
 @command(epilog="Example: batchland estimator data/test --model models/transfer.onnx")
-@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
+@click.argument("data", metavar="DATA", type=PATH)
+@click.option("--model", required=True, type=PATH, help="The ONNX file.")
 @click.option(
     "--copies",
     type=click.IntRange(50),

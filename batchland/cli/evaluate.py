@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, complete_path, json_option, options_of, print_json, split_names
+from batchland.cli.options import (
+    PATH,
+    Flag,
+    build,
+    complete_path,
+    json_option,
+    labels_option,
+    options_of,
+    print_json,
+    split_names,
+)
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
     from batchland.report.options import ReportOptions
 
-_out_option = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+_out_option = click.option("-o", "--out", required=True, type=PATH, help="Folder of the report.")
 _markdown_option = click.option(
     "--markdown", "as_markdown", is_flag=True, help="Print Markdown, for pasting into a ticket."
 )
@@ -26,13 +36,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
 
 @command(epilog='Example: batchland evaluate preds.parquet --labels data/test --out report/ --fail-if "top1 < 0.70"')
 @click.argument("predictions", metavar="PREDS [PREDS]", nargs=-1, required=True, shell_complete=complete_path)
-@click.option(
-    "-l",
-    "--labels",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of class folders, or a CSV or Parquet file with the columns `image` and `label`.",
-)
+@labels_option
 @_out_option
 @click.option(
     "--fail-if",
@@ -44,7 +48,7 @@ _report_options = options_of("batchland.report.options:ReportOptions", "overwrit
 )
 @click.option(
     "--baseline",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="REPORT",
     help="An earlier report: the verdict says what changed since, and drop(...) gates are measured from it.",
 )
@@ -148,7 +152,7 @@ def evaluate(
 
 
 @command(epilog="Example: batchland compare monday/report tuesday/report --out changes/")
-@click.argument("reports", metavar="REPORT REPORT [REPORT]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("reports", metavar="REPORT REPORT [REPORT]...", nargs=-1, type=PATH)
 @_out_option
 @_markdown_option
 @json_option

@@ -6,20 +6,12 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, options_of
-
-_runs_option = click.option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder with the records of all jobs.",
-)
+from batchland.cli.options import PATH, Flag, build, options_of, runs_option
 
 
 @command(epilog="Example: batchland history nightly --last 7")
 @click.argument("name")
-@_runs_option
+@runs_option
 @click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per night and model.")
 def history(name: str, runs: Path, last: int, as_json: bool) -> None:
@@ -39,12 +31,12 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
 
 @command(epilog="Example: batchland trend nightly --out trend.html --reference 2026-11-01 2026-11-07")
 @click.argument("name")
-@_runs_option
+@runs_option
 @click.option(
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The page, NAME.html; its table is NAME.parquet beside it. Existing files are replaced.",
 )
 @options_of(
@@ -73,7 +65,7 @@ def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
 
 
 @command(epilog="Example: batchland index --runs runs")
-@_runs_option
+@runs_option
 def index(runs: Path) -> None:
     """Write runs/index.html, the page over all jobs.
 

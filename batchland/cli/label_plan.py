@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import build, complete_path, options_of
+from batchland.cli.options import PATH, build, complete_path, options_of
 
 
 @command(name="label-plan", epilog="Example: batchland label-plan preds.parquet --budget 200 --out plan.csv")
 @click.argument("predictions", metavar="PREDS", shell_complete=complete_path)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="CSV file of the images to label.")
-@click.option("--labelled", type=click.Path(path_type=Path), metavar="PLAN",
+@click.option("-o", "--out", type=PATH, help="CSV file of the images to label.")
+@click.option("--labelled", type=PATH, metavar="PLAN",
               help="A plan whose column `label` is filled in: print the accuracy that it shows.")  # fmt: skip
 @options_of("batchland.evaluation.label_plan:LabelPlanOptions", "budget", "seed")
 def label_plan(predictions: str, out: Path | None, labelled: Path | None, **values: Any) -> None:

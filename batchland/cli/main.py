@@ -11,11 +11,13 @@ import click
 from batchland._version import __version__
 from batchland.cli.accept import accept
 from batchland.cli.calibrate import calibrate
+from batchland.cli.classes import classes
 from batchland.cli.command import group
 from batchland.cli.completion import completion
 from batchland.cli.cron import cron
 from batchland.cli.data import data
 from batchland.cli.doctor import doctor
+from batchland.cli.duplicates import duplicates
 from batchland.cli.estimator import estimator
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import history, index, trend
@@ -29,6 +31,7 @@ from batchland.cli.registry import models
 from batchland.cli.run import job, run
 from batchland.cli.sample import demo, sample
 from batchland.cli.score import score
+from batchland.cli.similar import similar
 from batchland.cli.train import export, train
 from batchland.system.streams import open_standard_streams
 
@@ -62,33 +65,13 @@ def main(ctx: click.Context, verbose: bool, quiet: bool) -> None:
         ctx.with_resource(without_bars())
 
 
-for _command in (  # in the order in which a user needs them
-    demo,
-    sample,
-    data,
-    train,
-    export,
-    adopt,
-    inspect,
-    models,
-    predict,
-    plan,
-    score,
-    merge,
-    evaluate,
-    compare,
-    estimator,
-    calibrate,
-    label_plan,
-    init,
-    run,
-    job,
-    accept,
-    history,
-    trend,
-    index,
-    doctor,
-    cron,
-    completion,
-):
-    main.add_command(_command)
+for _heading, _commands in {  # both in the order in which a user needs them
+    "Try it": (demo, sample),
+    "Data and training": (data, train, export),
+    "Models": (adopt, inspect, models, estimator, calibrate, classes),
+    "Scoring": (predict, plan, score, merge),
+    "Evaluation": (evaluate, compare, label_plan, duplicates, similar),
+    "Nightly jobs": (init, run, job, accept, history, trend, index, cron),
+    "This machine": (doctor, completion),
+}.items():
+    main.add_section(_heading, _commands)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ _FIRST_CLASSES: Final = 10
 @command(
     epilog="Example: batchland adopt resnet.onnx --classes labels.txt --preprocess imagenet --out models/resnet.onnx"
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @options_of(
     "batchland.models.adopt_options:AdoptOptions",
     "classes",
@@ -38,7 +38,7 @@ _FIRST_CLASSES: Final = 10
     "allow_slower",
     "name",
 )
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
+@click.option("-o", "--out", required=True, type=PATH, help="The ONNX file to write.")
 def adopt(model: Path, out: Path, **values: Any) -> None:
     """Make an ONNX classifier from elsewhere ready for scoring.
 
@@ -60,7 +60,7 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
 
 
 @command(epilog="Example: batchland inspect models/scratch.onnx")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def inspect(model: Path, as_json: bool) -> None:
     """Print a model's card: classes, preprocessing, origin."""
@@ -83,6 +83,7 @@ def _card_table(session: "Session") -> str:
     card = session.card
     rows = {"name": card.name, "architecture": card.architecture, "created": card.created_at, "sha256": session.sha256}
     rows["preprocess"] = _pairs(card.preprocess)
+    rows["features"] = str(card.features or "none")
     rows["versions"] = _pairs(card.versions.items()) or "unknown"
     if card.training:
         kept = card.training.model_dump(exclude={"settings"}) | card.training.settings

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Model = TypeVar("Model", bound="BaseModel")
 
+PATH: Final = click.Path(path_type=Path)
+NIGHT: Final = click.DateTime(["%Y-%m-%d"])
 _BYTES: Final = {"GB": 10**9, "GiB": 2**30}
 
 
@@ -95,6 +97,16 @@ out_option = click.option(
     help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
 )
 """The option for the path of predictions."""
+labels_option = click.option(
+    "-l",
+    "--labels",
+    required=True,
+    type=PATH,
+    help="Folder of class folders, or a CSV or Parquet file with the columns `image` and `label`.",
+)
+runs_option = click.option(
+    "--runs", type=PATH, default=Path("runs"), show_default=True, help="Folder with the records of all jobs."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 max_failed_option = click.option(
     "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
@@ -185,9 +197,9 @@ class _Kind(NamedTuple):
         if self.annotation == tuple[str, ...]:
             return {"multiple": True}
         if get_origin(self.annotation) is tuple:  # a pair of dates
-            return {"nargs": len(get_args(self.annotation)), "type": click.DateTime(["%Y-%m-%d"])}
+            return {"nargs": len(get_args(self.annotation)), "type": NIGHT}
         if issubclass(get_origin(self.annotation) or self.annotation, Path):
-            return {"type": click.Path(path_type=Path)}
+            return {"type": PATH}
         return {"type": self._value_type()}
 
     def _value_type(self) -> "click.ParamType[Any]":

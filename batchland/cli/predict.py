@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, options_of
+from batchland.cli.options import PATH, Flag, options_of
 
 _log = logging.getLogger("batchland")
 
 
 @command(epilog="Example: batchland predict bridge.jpg tower.jpg --top-k 3")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @options_of(
     "batchland.scoring.options:ScoreOptions",
     Flag("model", "-m"),

@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import build, json_option, options_of, print_json
+from batchland.cli.options import PATH, build, json_option, options_of, print_json
 
 if TYPE_CHECKING:
     from batchland.models.registry import Change, FolderRegistry, Reference, RegisteredModel
 
 _registry_option = click.option(
-    "--registry",
-    type=click.Path(path_type=Path),
-    default=Path("models"),
-    show_default=True,
-    help="Folder of the registry.",
+    "--registry", type=PATH, default=Path("models"), show_default=True, help="Folder of the registry."
 )
 _alias_option = click.option("--alias", default="production", show_default=True, help="The alias to move.")
 
@@ -30,7 +26,7 @@ def models() -> None:
 
 
 @models.command(epilog="Example: batchland models add runs/m.onnx --name landmarks --note 'more night photos'")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--name", required=True, help="Name of the model.")
 @click.option("--note", default="", help="What is new about it.")
 @_registry_option

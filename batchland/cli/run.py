@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchland.cli.command import command, group
-from batchland.cli.options import json_option, print_json
+from batchland.cli.options import NIGHT, PATH, json_option, print_json, runs_option
 from batchland.system.text import counted
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from batchland.errors import BatchlandError
 
-_DATE = click.DateTime(["%Y-%m-%d"])
 _set_option = click.option(
     "--set",
     "settings",
@@ -27,10 +26,10 @@ _set_option = click.option(
 
 
 @command(epilog="Example: batchland run jobs/nightly.toml --date 2026-11-23")
-@click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
-@click.option("--date", "night", type=_DATE, help="The night to run.  [default: as the job says, yesterday or today]")
-@click.option("--from", "first", type=_DATE, help="Run every night from this one ...")
-@click.option("--to", "last", type=_DATE, help="... to this one, without heartbeat and notification.")
+@click.argument("job_file", metavar="JOB", type=PATH)
+@click.option("--date", "night", type=NIGHT, help="The night to run.  [default: as the job says, yesterday or today]")
+@click.option("--from", "first", type=NIGHT, help="Run every night from this one ...")
+@click.option("--to", "last", type=NIGHT, help="... to this one, without heartbeat and notification.")
 @_set_option
 @click.option("--force", is_flag=True, help="Replace a complete partition. Readers see the old or the new one.")
 @click.option("--future", is_flag=True, help="Allow dates after today. Metrics and retention ignore such nights.")
@@ -122,14 +121,8 @@ def job() -> None:
 
 @job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
 @click.argument("name")
-@click.option("--date", "night", type=_DATE, required=True, help="The night of the record.")
-@click.option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="The folder with the records of all jobs.",
-)
+@click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
+@runs_option
 def remove_record(name: str, night: datetime, runs: Path) -> None:
     """Remove the record of one night of job NAME, for example of a mistyped date.
 
@@ -145,7 +138,7 @@ def remove_record(name: str, night: datetime, runs: Path) -> None:
 
 
 @job.command("notify", epilog="Example: batchland job notify jobs/nightly.toml")
-@click.argument("job_file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("job_file", metavar="FILE", type=PATH)
 @_set_option
 @click.pass_context
 def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None:
@@ -165,7 +158,7 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
 
 
 @job.command(epilog="Example: batchland job check jobs/nightly.toml")
-@click.argument("job_file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("job_file", metavar="FILE", type=PATH)
 @_set_option
 @json_option
 @click.pass_context

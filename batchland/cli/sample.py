@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
+from batchland.cli.options import PATH
 from batchland.cli.train import print_epoch, training_extra
 
 
 @command(epilog="Example: batchland sample data/sample")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--images", type=int, default=480, show_default=True, help="Labelled pictures, train and test together.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same files.")
 def sample(folder: Path, images: int, seed: int) -> None:
@@ -28,7 +29,7 @@ def sample(folder: Path, images: int, seed: int) -> None:
 
 
 @command(epilog="Example: batchland demo")
-@click.argument("folder", metavar="[DIR]", default="demo", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", default="demo", type=PATH)
 def demo(folder: Path) -> None:
     """Try everything on the sample set, from training to report.
 

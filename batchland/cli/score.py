@@ -17,7 +17,7 @@ from batchland.cli.options import (
     out_option,
     print_json,
 )
-from batchland.system.text import count, counted, first_few, ignored_files
+from batchland.system.text import accepted_and_asked, count, counted, first_few, ignored_files
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Manifest
@@ -37,8 +37,10 @@ _log = logging.getLogger("batchland")
     Flag("top_k", "-k"),
     "probabilities",
     "signals",
+    "features",
     Flag("batch_size", "-b"),
     "num_workers",
+    "decode_processes",
     "prefetch_factor",
     "intra_op_threads",
     Flag("device", metavar="auto|cpu|cuda[:N,...]|tensorrt[:N,...]"),
@@ -126,7 +128,8 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
         f"Scored {counted(counts.listed, 'image')} of {display_path(images)}{taken} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "
         f"{manifest.images_per_second:.1f} images/s: {count(counts.ok)} ok, "
-        f"{count(counts.failed)} failed{f' ({codes})' if codes else ''}{ignored_files(manifest.ignored)}. "
+        f"{count(counts.failed)} failed{f' ({codes})' if codes else ''}{accepted_and_asked(counts.decisions)}"
+        f"{ignored_files(manifest.ignored)}. "
         f"{_on_gpus(manifest)}"
         f"Wall seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three of all threads together, waiting included), write {seconds.write:.2f}. "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of
 from batchland.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ _log = logging.getLogger("batchland")
 
 
 @command(epilog="Example: batchland train data/landmark_images --out runs/ --model both --epochs 20")
-@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
-@click.option("-o", "--out", default=Path("runs"), show_default=True, type=click.Path(path_type=Path),
+@click.argument("data", metavar="DATA", type=PATH)
+@click.option("-o", "--out", default=Path("runs"), show_default=True, type=PATH,
               help="Folder of runs; each model gets its own folder in it.")  # fmt: skip
-@click.option("--models-dir", default=Path("models"), show_default=True, type=click.Path(path_type=Path),
-              help="Folder of the ONNX files, MODEL.onnx.")  # fmt: skip
+@click.option(
+    "--models-dir", default=Path("models"), show_default=True, type=PATH, help="Folder of the ONNX files, MODEL.onnx."
+)
 @options_of(
     "batchland.training.options:TrainOptions",
     "model",
@@ -86,8 +87,8 @@ def train(data: Path, out: Path, models_dir: Path, **values: Any) -> None:
 
 
 @command(epilog="Example: batchland export runs/scratch --out models/scratch.onnx")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
+@click.argument("run", metavar="RUN", type=PATH)
+@click.option("-o", "--out", required=True, type=PATH, help="The ONNX file.")
 @options_of(
     "batchland.training.options:ExportOptions", "data", "precision", Flag("max_drop", metavar="POINTS"), "allow_slower"
 )

@@ -1,6 +1,7 @@
 """Check labelled photos before training: numbers, sizes, unreadable files, duplicates, leakage into the test set.
 
-Two photos are duplicates if they give a model the same pixels, after the preprocessing of training and scoring.
+Two photos are duplicates if they give a model the same pixels, after the preprocessing of training and scoring, and
+near-duplicates if one is a copy of the other (see embeddings/signatures.py).
 """
 
 import hashlib
@@ -15,10 +16,13 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import subfolders, training_folder
 from batchland.data.samples import ClassSamples
+from batchland.embeddings.copies import near_copies
 from batchland.errors import ErrorCode
-from batchland.images.loader import BatchLoader, Outcome
+from batchland.images.batch import Outcome
+from batchland.images.loader import BatchLoader, load_measured
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.refs import ImageRef
@@ -61,10 +65,12 @@ class UnreadableFile(_Record):
 
 
 class Duplicates(_Record):
-    """Photos with the same pixels."""
+    """Photos with the same pixels, or copies of each other that were resized, compressed, cropped or stamped."""
 
     names: tuple[str, ...]
     """Paths relative to DATA, in listing order."""
+    near: bool
+    """Whether their pixels are not all the same."""
     two_classes: bool
     """Whether they are in more than one class; then a label is wrong."""
     two_parts: bool
@@ -98,6 +104,8 @@ class DataCheck(_Record):
     """None without a readable photo."""
     unreadable: tuple[UnreadableFile, ...]
     duplicates: tuple[Duplicates, ...]
+    corrected: int
+    """Photos that count for another class than that of their folder."""
     findings: tuple[Finding, ...]
 
     @property
@@ -106,20 +114,26 @@ class DataCheck(_Record):
         return sum(finding.problem for finding in self.findings)
 
 
-def check(data: Path, *, on_progress: Callable[[int, int], None] | None = None) -> tuple[DataCheck, list[ClassSamples]]:
+def check(
+    data: Path, *, corrections: Path | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> tuple[DataCheck, list[ClassSamples]]:
     """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos.
 
-    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder.
+    corrections: a CSV file of corrected labels; these photos count for the folders of those. on_progress: called with
+    the number of photos done and their total. Raises UsageError if DATA is not a folder, or corrections do not fit.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
-    survey = _Survey(has_parts)
-    survey.list_part("train", folder)
-    for part in PARTS[1:]:
-        if has_parts and (data / part).is_dir():
-            survey.list_part(part, data / part)
+    roots = {part: data / part for part in PARTS if has_parts and (data / part).is_dir()} or {PARTS[0]: folder}
+    folders = sorted({name for root in roots.values() for name in subfolders(root)}, key=str.encode)
+    corrected = CorrectedFolders(corrections, data, folders) if corrections else None
+    survey = _Survey(has_parts, corrected)
+    for part, root in roots.items():
+        survey.list_part(part, root)
+    if corrected:
+        corrected.require_moved()
     done = 0
-    for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC):
+    for batch in BatchLoader((photo.ref for photo in survey.photos), SPEC, load=load_measured):
         for ref, outcome, pixels in zip(batch.refs, batch.outcomes, batch.pixels, strict=True):
             survey.take(survey.photos[done], ref, outcome, pixels)
             done += 1
@@ -140,6 +154,7 @@ class _Survey:
     """Collects counts, sizes, errors and duplicates. has_parts: photos are in DATA/train etc., not in DATA itself."""
 
     has_parts: bool
+    corrected: CorrectedFolders | None
     photos: list[_Photo] = field(default_factory=list)
     folders: dict[Part, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
     loose: Counter[Part] = field(default_factory=Counter)
@@ -149,6 +164,8 @@ class _Survey:
     unreadable_by_class: Counter[str] = field(default_factory=Counter)
     by_pixels: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
     outcomes: list[Outcome] = field(default_factory=list)
+    readable: list[_Photo] = field(default_factory=list)
+    """Those of the outcomes."""
     sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
 
     def list_part(self, part: Part, root: Path) -> None:
@@ -159,7 +176,10 @@ class _Survey:
             sampled = {number * len(refs) // SAMPLES for number in range(SAMPLES)}
             for index, ref in enumerate(refs):
                 name = f"{part}/{folder}/{ref.name}" if self.has_parts else f"{folder}/{ref.name}"
-                self.photos.append(_Photo(ref._replace(name=name), part, folder, part == "train" and index in sampled))
+                of = folder
+                if self.corrected:
+                    of = self.corrected.folder(part if self.has_parts else "", folder, ref.name)
+                self.photos.append(_Photo(ref._replace(name=name), part, of, part == "train" and index in sampled))
 
     def take(self, photo: _Photo, ref: ImageRef, outcome: Outcome, pixels: Pixels) -> None:
         if outcome.error is not None:
@@ -168,6 +188,7 @@ class _Survey:
             self.unreadable_by_class[photo.folder] += 1
             return
         self.outcomes.append(outcome)
+        self.readable.append(photo)
         self.counts[photo.part, photo.folder] += 1
         self.by_pixels[hashlib.sha256(pixels.tobytes()).digest()].append(photo)
         if photo.sampled:
@@ -178,7 +199,11 @@ class _Survey:
         return [ClassSamples(name.label, self.sampled[name.folder]) for name in names]
 
     def report(self, data: Path) -> DataCheck:
-        duplicates = tuple(_duplicates(group) for group in self.by_pixels.values() if len(group) > 1)
+        exact = [group for group in self.by_pixels.values() if len(group) > 1]
+        duplicates = (
+            *(_duplicates(group, near=False) for group in exact),
+            *(_duplicates(group, near=True) for group in self._near_duplicates(exact)),
+        )
         classes = tuple(
             ClassCheck(
                 folder=name.folder,
@@ -197,8 +222,16 @@ class _Survey:
             sizes=_sizes(self.outcomes) if self.outcomes else None,
             unreadable=tuple(self.unreadable),
             duplicates=duplicates,
+            corrected=self.corrected.moved.total() if self.corrected else 0,
             findings=findings,
         )
+
+    def _near_duplicates(self, exact: list[list[_Photo]]) -> list[list[_Photo]]:
+        """Groups of copies without those that `exact` has."""
+        rows = near_copies([outcome.signals or b"" for outcome in self.outcomes])
+        found = [[self.readable[row] for row in group] for group in rows]
+        known = {frozenset(photo.ref.name for photo in group) for group in exact}
+        return [group for group in found if frozenset(photo.ref.name for photo in group) not in known]
 
     def _class_findings(self, classes: tuple[ClassCheck, ...]) -> Iterator[Finding]:
         train = set(self.folders["train"])
@@ -230,9 +263,10 @@ class _Survey:
                 yield Finding(problem=False, text=text)
 
 
-def _duplicates(group: list[_Photo]) -> Duplicates:
+def _duplicates(group: list[_Photo], *, near: bool) -> Duplicates:
     return Duplicates(
         names=tuple(photo.ref.name for photo in group),
+        near=near,
         two_classes=len({photo.folder for photo in group}) > 1,
         two_parts=len({photo.part for photo in group}) > 1,
     )
@@ -240,18 +274,40 @@ def _duplicates(group: list[_Photo]) -> Duplicates:
 
 def _duplicate_findings(duplicates: tuple[Duplicates, ...]) -> Iterator[Finding]:
     """A picture in two classes and in two parts gives two findings, because both must be fixed."""
-    for problem, what, groups in (
-        (True, "in more than one class, so one label is wrong", [one for one in duplicates if one.two_classes]),
+    exact = [one for one in duplicates if not one.near]
+    near = [one for one in duplicates if one.near]
+    for problem, noun, what, groups in (
+        (True, "picture", "in more than one class, so one label is wrong", [one for one in exact if one.two_classes]),
         (
             True,
+            "picture",
             "in more than one part, which makes accuracy look too good",
-            [one for one in duplicates if one.two_parts],
+            [one for one in exact if one.two_parts],
         ),
-        (False, "more than once in a class", [one for one in duplicates if not (one.two_classes or one.two_parts)]),
+        (
+            False,
+            "picture",
+            "more than once in a class",
+            [one for one in exact if not (one.two_classes or one.two_parts)],
+        ),
+        (
+            True,
+            "near-copy group",
+            "in more than one class, so one label is probably wrong",
+            [one for one in near if one.two_classes],
+        ),
+        (
+            True,
+            "near-copy group",
+            "in more than one part, which makes accuracy look too good",
+            [one for one in near if one.two_parts],
+        ),
+        (False, "near-copy group", "within a class", [one for one in near if not (one.two_classes or one.two_parts)]),
     ):
         if groups:
-            named = first_few([" = ".join(group.names[:3]) for group in groups], 5)
-            yield Finding(problem=problem, text=f"{counted(len(groups), 'picture')} {what}: {named}")
+            sign = " ~ " if groups[0].near else " = "
+            named = first_few([sign.join(group.names[:3]) for group in groups], 5)
+            yield Finding(problem=problem, text=f"{counted(len(groups), noun)} {what}: {named}")
 
 
 def _sizes(outcomes: list[Outcome]) -> Sizes:
@@ -278,6 +334,8 @@ def table(found: DataCheck) -> str:
         ranges = [f"{name} {low} to {high}, median {middle}" for name, (low, middle, high) in (
             ("width", found.sizes.width), ("height", found.sizes.height))]  # fmt: skip
         lines.append(f"{'; '.join(ranges)} pixels; {found.sizes.bytes / 1e6:.1f} MB")
+    if found.corrected:
+        lines.append(f"{counted(found.corrected, 'photo')} counted for the class of a correction, not of the folder")
     columns = [*parts, "unreadable"]
     counts = [[one_line(one.folder, 40), *(count(getattr(one, name)) for name in columns)] for one in found.classes]
     lines += aligned([["class", *columns], *counts], "<" + ">" * len(columns))

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
@@ -45,6 +46,10 @@ class SplitOptions(Options):
     """Seed of the random split."""
     links: bool = False
     """Make symbolic links to the photos instead of copies."""
+    corrections: Path | None = None
+    """CSV file of corrected labels, as a report's page saves it: those photos go to the folder of that label."""
+    near_copies: bool = True
+    """Put photos of a class that are nearly the same (resized, compressed, cropped, stamped) into the same part."""
     group_prefix: re.Pattern[str] | None = None
     """Regular expression. Photos of a class whose names start with the same match of it stay together: `[^-]+` for
     scene7-1.jpg and scene7-2.jpg."""

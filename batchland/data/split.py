@@ -6,24 +6,32 @@
 import contextlib
 import hashlib
 import io
+import os
 import random
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import splitfolders
 
+from batchland.data.corrections import CorrectedFolders
 from batchland.data.folders import class_folders, training_folder
 from batchland.data.options import SplitOptions
+from batchland.embeddings.copies import near_copies
 from batchland.errors import UsageError
+from batchland.images.loader import BatchLoader, load_measured
+from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.folder import list_images
+from batchland.images.sources.refs import ImageRef
 from batchland.system.files import read_error
 from batchland.system.folders import new_folder
 
 _TOOL_NAMES: Final = ("train", "val", "test")
+_SPEC: Final = PreprocessSpec(jpeg_scale="auto")
 
 Groups = list[tuple[Path, ...]]
 
@@ -39,8 +47,9 @@ class Split(NamedTuple):
 def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     """Copy or link the photos of DATA/train, or of DATA itself, to `out/<part>/<class>/`, class by class.
 
-    The same photos, seed and shares give the same split. Copies of a photo in a class stay together. `out` appears
-    complete or not at all; DATA is not changed.
+    The same photos, seed and shares give the same split. Copies of a photo in a class stay together, with
+    `near_copies` also those that were changed. Photos with a corrected label are in the folder of that label, called
+    `OLD_FOLDER-NAME` if it has a photo of that name. `out` appears complete or not at all; DATA is not changed.
 
     Raises UsageError if DATA is no folder of class folders or contains `out`, a class has too few photos for
     every part, or photos are in subfolders of the class folders; OutputError if `out` cannot be written.
@@ -53,16 +62,44 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     photos = {name: _names(folder / name) for name in classes}
     if options.group_prefix:
         _require_match(folder, options.group_prefix, [name for names in photos.values() for name in names])
-    with new_folder(out) as made:
-        _split_into(folder, made, {Path(name).suffix for names in photos.values() for name in names}, options)
+    with new_folder(out) as made, _corrected(data, folder, photos, options.corrections) as (source, names):
+        _split_into(source, made, {Path(name).suffix for found in names.values() for name in found}, options)
         parts = {
             part: {name: sum(1 for _ in (made / tool_name / name).iterdir()) for name in classes}
             for part, tool_name in zip(options.parts, _TOOL_NAMES, strict=False)
         }
         for name in classes:
-            _require_photos(folder / name, len(photos[name]), {part: counts[name] for part, counts in parts.items()})
+            _require_photos(folder / name, len(names[name]), {part: counts[name] for part, counts in parts.items()})
         _rename_parts(made, options.parts, classes)
     return Split(out, parts)
+
+
+@contextlib.contextmanager
+def _corrected(
+    data: Path, folder: Path, photos: dict[str, list[str]], corrections: Path | None
+) -> Iterator[tuple[Path, dict[str, list[str]]]]:
+    """A temporary folder of links, in which each photo is in the folder of its corrected label, and the names there.
+
+    The folder itself without corrections. Raises UsageError if corrections do not fit.
+    """
+    if corrections is None:
+        yield folder, photos
+        return
+    corrected = CorrectedFolders(corrections, data, list(photos))
+    found: dict[str, list[str]] = {name: [] for name in photos}
+    with tempfile.TemporaryDirectory(prefix="batchland-") as links:
+        for name in photos:
+            Path(links, name).mkdir()
+        for old, names in photos.items():
+            for name in names:
+                new = corrected.folder("train" if folder != data.absolute() else "", old, name)
+                link = name
+                while new != old and link in (*photos[new], *found[new]):
+                    link = f"{old}-{link}"
+                Path(links, new, link).symlink_to(folder / old / name)
+                found[new].append(link)
+        corrected.require_moved()
+        yield Path(links), found
 
 
 def _names(folder: Path) -> list[str]:
@@ -94,7 +131,7 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
                 made,
                 seed=options.seed,
                 ratio=tuple(options.parts.values()),
-                group=_grouping(options.group_prefix),
+                group=_grouping(options.group_prefix, near=options.near_copies),
                 move="symlink" if options.links else "copy",
                 formats=extensions,
             )
@@ -104,8 +141,8 @@ def _split_into(folder: Path, made: Path, extensions: set[str], options: SplitOp
             raise
 
 
-def _grouping(prefix: re.Pattern[str] | None) -> Callable[[Sequence[Path]], Groups]:
-    """Group photos with the same bytes or the same match of their names, transitively."""
+def _grouping(prefix: re.Pattern[str] | None, *, near: bool) -> Callable[[Sequence[Path]], Groups]:
+    """Group photos with the same bytes or the same match of their names, transitively. near: also near-copies."""
 
     def group(photos: Sequence[Path]) -> Groups:
         parents: dict[object, object] = {}  # union-find over photos, contents and matches
@@ -121,12 +158,24 @@ def _grouping(prefix: re.Pattern[str] | None) -> Callable[[Sequence[Path]], Grou
                 one, other = group_of(photo), group_of(key)
                 if one != other:
                     parents[one] = other
+        for first, *others in _near_copies(photos) if near else ():
+            for other in others:
+                if (one := group_of(other)) != (root := group_of(first)):
+                    parents[one] = root
         groups: dict[object, list[Path]] = {}
         for photo in sorted(photos):
             groups.setdefault(group_of(photo), []).append(photo)
         return [tuple(members) for members in groups.values()]
 
     return group
+
+
+def _near_copies(photos: Sequence[Path]) -> list[list[Path]]:
+    """Groups of photos that are nearly the same. Unreadable ones are in none."""
+    refs = [ImageRef(photo.name, os.fsencode(photo)) for photo in photos]
+    outcomes = [each for batch in BatchLoader(refs, _SPEC, load=load_measured) for each in batch.outcomes]
+    readable = [(photo, each.signals) for photo, each in zip(photos, outcomes, strict=True) if each.signals]
+    return [[readable[row][0] for row in group] for group in near_copies([signals for _, signals in readable])]
 
 
 def _digest(photo: Path) -> bytes:

@@ -23,7 +23,7 @@ class CalibrateOptions(Options):
     promise: str = ""
     """Accept answers so that few accepted ones are wrong, e.g. "error <= 2%"."""
     each_class: bool = False
-    """Keep the promise in each class, with thresholds of its own; classes with too few images are never accepted."""
+    """Keep the promise in each class, with one threshold per class; classes with too few images are never accepted."""
     sets: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     """Also give each image a set of classes that holds the true one with this probability, e.g. 0.9."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95

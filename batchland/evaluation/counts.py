@@ -11,7 +11,7 @@ from batchland.evaluation.intervals import Floats, Ints
 _BUFFERED: Final = 2**21
 """Keys that are collected before they are sorted and counted."""
 SCORE_CELLS: Final = 2**20
-"""Most distinct (class, score, hit) that are told apart; with more, scores are rounded down to fewer bits."""
+"""Most distinct (class, score, hit) that are counted; with more, scores are rounded down to fewer bits."""
 _HIT_BIT: Final = 32
 _CLASS_BIT: Final = 33
 

@@ -6,6 +6,7 @@ write_report(evaluation, Path("report/"))
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,14 +22,14 @@ from batchland.evaluation.curves import class_curves, curves_table
 from batchland.evaluation.label_errors import fit_label_noise
 from batchland.evaluation.label_files import Labels, read_labels
 from batchland.evaluation.matching import Matcher
-from batchland.evaluation.metrics import bounds, confusion_table, figures, most_confused, per_class
+from batchland.evaluation.metrics import bounds, confusion_table, decisions, figures, most_confused, per_class
 from batchland.evaluation.mistakes import Mistakes
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import outcomes, read_predictions
 from batchland.evaluation.pair_slices import PairTally
 from batchland.evaluation.promises import guarantee, parse_promise
 from batchland.evaluation.schema import OUTCOMES, EvaluationSummary, LabelAccount, LabelSource
-from batchland.evaluation.slices import SliceTally
+from batchland.evaluation.slices import Described, SliceTally
 from batchland.evaluation.table_file import TableFile
 from batchland.evaluation.tally import Tally
 from batchland.predictions.storage import output_location
@@ -49,6 +50,8 @@ class Evaluation:
     outcomes_file: TableFile
     image_root: Path
     """Folder of the images, for thumbnails."""
+    slice_values: Callable[[Described], dict[str, list[str | None]]]
+    """Dimension -> the part of each image, as in the summary's slices; of own columns, the values."""
 
     @cached_property
     def outcomes(self) -> pa.Table:
@@ -82,7 +85,7 @@ def evaluate(
         ignore_unknown=options.ignore_unknown_classes,
     ).run()
     image_root = options.images or Path(info.images)
-    own = pa.schema([*run.own, *matches.own])
+    own = pa.schema([*(field for field in run.own if field.name not in matches.own.names), *matches.own])
     tally = Tally(len(info.classes), options)
     slices = SliceTally(
         by=options.by, image_root=image_root, brightness_sample=options.brightness_sample, seed=options.seed
@@ -125,6 +128,7 @@ def evaluate(
         guarantees=tuple(
             guarantee(tally.scores.cells, promise, info.classes, options.confidence) for promise in promises
         ),
+        decisions=decisions(tally, options.confidence),
         label_errors=label_errors,
         versions=info.versions,
         evaluated_with={
@@ -142,6 +146,7 @@ def evaluate(
         mistakes_file=mistakes_file,
         outcomes_file=outcomes_file.close(),
         image_root=image_root,
+        slice_values=slices.values,
     )
 
 

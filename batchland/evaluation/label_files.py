@@ -5,6 +5,7 @@ for block in labels.blocks():
     print(block.images, block.names)
 """
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -21,11 +22,11 @@ from batchland.evaluation.schema import MISTAKES, OUTCOMES
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
 from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
+from batchland.system.arrow import plain_columns
 
+_log: Final = logging.getLogger("batchland")
 LabelKind = Literal["folder", "csv", "parquet"]
 
-_TAKEN: Final = frozenset(("label", *OUTCOMES.names, *MISTAKES.names))
-"""Names that columns of an evaluation have."""
 _BLOCK_ROWS: Final = 131_072
 _BEGINNING_BYTES: Final = 64 * 1024
 _CSV_BLOCK_BYTES: Final = 16 * 1024**2
@@ -178,7 +179,7 @@ class _Parquet(_Table):
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
         _check_columns(self._path, schema.names)
-        return _own(schema)
+        return _own(self._path, schema)
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq
@@ -213,7 +214,7 @@ class _Csv(_Table):
         self._delimiter = Counter({sign: header.count(sign) for sign in (",", ";", "\t")}).most_common(1)[0][0]
         names = [name.strip('"') for name in header.split(self._delimiter)]
         _check_columns(self._path, names)
-        return _own(pa.schema([(name, pa.string()) for name in names]))
+        return _own(self._path, pa.schema([(name, pa.string()) for name in names]))
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         from pyarrow import csv
@@ -236,20 +237,12 @@ class _Csv(_Table):
         return UsageError(f"{self._path}: cannot be read as CSV ({_first_line(error)})")
 
 
-def _own(schema: pa.Schema) -> pa.Schema:
-    """The columns besides image and label that can be own columns: of a simple type, each name once and not ours."""
-    fields = [
-        pa.field(field.name, pa.string() if _is_text(field.type) else field.type)
-        for field in schema
-        if field.name and field.name not in _TAKEN and schema.names.count(field.name) == 1
-    ]
-    return pa.schema([field for field in fields if field.type == pa.string() or pa.types.is_primitive(field.type)])
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return kind in (pa.string(), pa.large_string(), pa.string_view())
+def _own(source: Path, schema: pa.Schema) -> pa.Schema:
+    """The columns besides image and label that can be own columns; a warning names those that outcomes have already."""
+    own = plain_columns(pa.schema([field for field in schema if field.name not in ("image", "label")]))
+    if clash := [name for name in own.names if name in (*OUTCOMES.names, *MISTAKES.names)]:
+        _log.warning("%s: left out, because reports have columns of these names: %s", source, ", ".join(clash))
+    return pa.schema([field for field in own if field.name not in clash])
 
 
 def _plain(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -28,7 +28,7 @@ class LabelledAccuracy(NamedTuple):
     unlabelled: int
     """Rows of the plan without a label."""
     unplanned: int
-    """Scored images that no row of the plan stands for: those of rows that were removed."""
+    """Scored images that no row of the plan represents, because rows were removed from it."""
 
 
 class PlanRow(NamedTuple):

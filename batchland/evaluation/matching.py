@@ -91,7 +91,7 @@ class Matches:
 
 @dataclass
 class _Found:
-    """What the sorted names have shown so far."""
+    """Counts and examples from the sorted names so far."""
 
     predicted: int = 0
     labelled: int = 0

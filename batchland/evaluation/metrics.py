@@ -12,7 +12,7 @@ from batchland.evaluation.counts import Sums
 from batchland.evaluation.curves import ClassCurve, macro_figures
 from batchland.evaluation.intervals import Floats, Ints, wilson
 from batchland.evaluation.options import EvaluateOptions
-from batchland.evaluation.schema import CONFUSION, PER_CLASS, Bounds, ConfusedPair, Figure, Figures
+from batchland.evaluation.schema import CONFUSION, PER_CLASS, Bounds, ConfusedPair, Decisions, Figure, Figures
 from batchland.evaluation.tally import Tally
 from batchland.models.card import ClassName
 
@@ -180,6 +180,15 @@ def bounds(tally: Tally) -> dict[str, Bounds]:
         name: Bounds(low=float(sums[0] / tally.scored), high=float(sums[1] / tally.scored))
         for name, sums in found.items()
     }
+
+
+def decisions(tally: Tally, confidence: float) -> Decisions | None:
+    """What became of the decisions; None if there are none."""
+    accepted, wrong, asked = tally.accepted, tally.accepted_wrong, tally.asked
+    if not accepted + asked:
+        return None
+    error = rate(wrong, accepted, confidence) if accepted else None
+    return Decisions(accepted=accepted, wrong=wrong, asked=asked, error=error)
 
 
 def _nullable(values: Floats) -> pa.Array:

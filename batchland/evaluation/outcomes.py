@@ -16,7 +16,7 @@ from batchland.evaluation.matching import MATCHES
 from batchland.evaluation.schema import OUTCOMES
 from batchland.models.card import ClassName
 from batchland.predictions.reader import StoredPredictions, predictions_info
-from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo
+from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, own_schema
 
 _COLUMNS: Final = (
     "image", "status", "error_code", "class_index", "probability", "margin",
@@ -25,7 +25,9 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _AT_ONCE: Final = 2**22
 """Probabilities that are converted at once."""
-_FACTS: Final = ("width", "height", "file_size")
+_FACTS: Final = ("width", "height", "file_size", "decision", "sha256")
+LATER: Final = ("log_probabilities", "decision", "sha256")
+"""Columns that not all predictions have."""
 
 
 class Predictions(NamedTuple):
@@ -37,8 +39,8 @@ class Predictions(NamedTuple):
     info: PredictionsInfo
     own: pa.Schema
     """Columns that batchland did not make: those of the image list."""
-    all_classes: bool
-    """Whether the probabilities of all classes may be there."""
+    later: tuple[str, ...]
+    """Columns of LATER that are there; predictions of earlier versions lack them."""
 
     def names(self) -> Iterator[pa.Array]:
         """The images' names in order."""
@@ -55,9 +57,7 @@ class Predictions(NamedTuple):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The columns needed here."""
         for part in self.parts:
-            yield from self.stored.batches(
-                part, [*_COLUMNS, *self.own.names, *(["log_probabilities"] if self.all_classes else [])]
-            )
+            yield from self.stored.batches(part, [*_COLUMNS, *self.own.names, *self.later])
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Outcomes:
     error_codes: pa.Array
     """Null where the image was scored."""
     facts: pa.RecordBatch
-    """width, height, file_size."""
+    """width, height, file_size, decision, sha256."""
     own: pa.RecordBatch
     """The own columns of predictions and labels."""
     ok: npt.NDArray[np.bool_]
@@ -149,11 +149,9 @@ def read_predictions(location: Path | str) -> Predictions:
     if missing := [name for name in FIRST_COLUMNS if name not in schema.names]:
         what = f"no column {missing[0]!r}"
         raise UsageError(f"{source}: not a predictions file ({what}); give predictions that `batchland score` wrote")
-    known = {*PREDICTIONS.names, *OUTCOMES.names}
-    own = pa.schema([field.remove_metadata() for field in schema if field.name not in known])
-    return Predictions(
-        source, stored, names, predictions_info(schema, source), own, "log_probabilities" in schema.names
-    )
+    own = pa.schema([field for field in own_schema(schema) if field.name not in OUTCOMES.names])
+    later = tuple(name for name in LATER if name in schema.names)
+    return Predictions(source, stored, names, predictions_info(schema, source), own, later)
 
 
 def outcomes(predictions: Predictions, matches: Iterator[pa.RecordBatch], own: pa.Schema) -> Iterator[Outcomes]:
@@ -210,7 +208,7 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
     return Outcomes(
         images=batch["image"],
         error_codes=batch["error_code"],
-        facts=batch.select(_FACTS),
+        facts=_facts(batch),
         own=_own_columns(batch, matches, own, label_own),
         ok=ok,
         truth=truth,
@@ -233,7 +231,7 @@ def _add_all_classes(
     squares: Floats,
     complete: npt.NDArray[np.bool_],
 ) -> None:
-    """Put what the logarithms of all probabilities (half floats) tell into rows that are not complete."""
+    """Complete rows from the logarithms of all probabilities (half floats)."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     rows = np.flatnonzero((lengths > 0) & ~complete)
     if not len(rows):
@@ -252,8 +250,14 @@ def _add_all_classes(
     complete[rows] = True
 
 
+def _facts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    names = batch.schema.names
+    columns = {name: batch[name] if name in names else pa.nulls(len(batch), pa.string()) for name in _FACTS}
+    return pa.RecordBatch.from_pydict(columns)
+
+
 def _own_columns(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_own: pa.Schema) -> pa.RecordBatch:
-    columns = {name: batch[name] for name in own.names}
+    columns = {name: batch[name] for name in own.names if name not in label_own.names}
     columns |= {name: matches[name].combine_chunks() for name in label_own.names}
     return pa.RecordBatch.from_pydict(columns) if columns else batch.select([])
 

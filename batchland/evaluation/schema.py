@@ -19,7 +19,7 @@ class Figure(Document):
 
 
 class Bounds(Document):
-    """What a figure is at least and at most."""
+    """Lower and upper bound of a figure."""
 
     low: float
     high: float
@@ -126,7 +126,7 @@ class CoveragePoint(Document):
     threshold: float
     taken: Count
     to_human: Count
-    """Scored images below the threshold; failed ones come on top."""
+    """Scored images below the threshold; failed images are not counted here."""
     coverage: float
     """taken / scored."""
     accuracy: Figure | None
@@ -207,6 +207,18 @@ class Guarantee(Document):
     """For classes whose images suffice; all these rules together keep their promises with that confidence."""
 
 
+class Decisions(Document):
+    """What became of the decisions in the predictions of a calibrated model."""
+
+    accepted: Count
+    """Labelled images that were scored, with the decision `accept`."""
+    wrong: Count
+    """Of those accepted."""
+    asked: Count
+    error: Figure | None
+    """wrong / accepted. Wilson. None if none is accepted."""
+
+
 class FailureGroup(Document):
     """Labelled images that failed with the same code."""
 
@@ -225,7 +237,7 @@ class LabelErrors(Document):
 
 
 class ConfusedPair(Document):
-    """Images of one class taken for another."""
+    """Images of one class that were predicted as another."""
 
     true_label: str
     predicted_label: str
@@ -235,7 +247,7 @@ class ConfusedPair(Document):
 
 
 class LabelSource(Document):
-    """Where the truth came from."""
+    """Where the labels came from."""
 
     path: str
     kind: Literal["folder", "csv", "parquet"]
@@ -279,12 +291,14 @@ class EvaluationSummary(Document):
     """None unless `by` has at least two columns."""
     guarantees: tuple[Guarantee, ...] = ()
     """Of each promise of the options."""
+    decisions: Decisions | None = None
+    """None if the predictions have no decisions."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
     versions: dict[str, str]
-    """Of what scored."""
+    """Of the packages that scored."""
     evaluated_with: dict[str, str]
-    """Versions of what evaluated."""
+    """Versions of the packages that evaluated."""
 
 
 class Difference(Document):
@@ -316,7 +330,7 @@ class Differences(Document):
 
 
 class PairAccount(Document):
-    """What became of the images of the two evaluations: `images_a` and `images_b` are the sums of their parts."""
+    """Images of the two evaluations, compared or not. `images_a` and `images_b` are the sums of their parts."""
 
     images_a: Count
     """Labelled images of A, failed ones included."""
@@ -354,7 +368,7 @@ class ComparedEvaluation(Document):
     """One side of a comparison."""
 
     name: str
-    """What tells it from the other: its model's name, the predictions' file or folder, or A and B."""
+    """A name that the other side does not have: of the model, the predictions' file or folder, or A and B."""
     report: str | None
     """Its folder, as it was given; None if it was evaluated just now."""
     evaluated_at: str
@@ -382,7 +396,7 @@ class ComparisonSummary(Document):
     flips: dict[Literal["broken", "fixed", "moved"], Count]
     """Images whose first choice differs, by what that means; see flips.parquet."""
     compared_with: dict[str, str]
-    """Versions of what compared."""
+    """Versions of the packages that compared."""
 
 
 PER_CLASS: Final = pa.schema(
@@ -462,6 +476,8 @@ OUTCOMES: Final = pa.schema(
         column("width", pa.int32(), "Pixels of the upright picture."),
         column("height", pa.int32(), "Pixels of the upright picture."),
         column("file_size", pa.int64(), "Bytes."),
+        column("decision", pa.string(), "`accept` or `ask`, as in the predictions. Null without thresholds."),
+        column("sha256", pa.string(), "Of the file, as in the predictions. Null where they lack it."),
     ]
 )
 """`outcomes.parquet`: one row per image with a label and a row in the predictions, in the predictions' order."""

@@ -1,11 +1,12 @@
 """Accuracy over parts of the images: by size, shape, file size, format, folder, brightness, and own columns."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from batchland.errors import ImageError, UsageError
 from batchland.evaluation.counts import Sample
 from batchland.evaluation.intervals import Floats, Ints, holm, wilson
 from batchland.evaluation.outcomes import Outcomes
-from batchland.evaluation.schema import Figure, Slice
+from batchland.evaluation.schema import OUTCOMES, Figure, Slice
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.system.cores import usable_cores
 from batchland.system.names import file_name
@@ -45,15 +46,38 @@ class Part(NamedTuple):
     right: int
 
 
+class Described(NamedTuple):
+    """What slices are made of, for some images; Outcomes has the same. See there."""
+
+    images: pa.Array
+    facts: pa.RecordBatch
+    own: pa.RecordBatch
+    truth: Ints
+
+    @classmethod
+    def of(cls, outcomes: pa.Table) -> Self:
+        """Of rows of outcomes.parquet, or of mistakes.parquet."""
+        (rows,) = outcomes.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], outcomes.schema)]
+        own = rows.drop_columns([name for name in OUTCOMES.names if name in rows.schema.names])
+        return cls(rows["image"], rows, own, rows["true_index"].to_numpy().astype(np.int64))
+
+
+Images = Outcomes | Described
+
+
 class _Dimension(Protocol):
     name: str
 
-    def add(self, outcomes: Outcomes, right: Flags) -> None:
+    def add(self, images: Images, right: Flags) -> None:
         """Add scored images. right: whether the first choice is right."""
         ...
 
     def parts(self) -> list[Part]:
         """Those with an image, in order."""
+        ...
+
+    def values(self, images: Images) -> list[str | None]:
+        """Each image's part, as `parts` has named it; None without one. Own columns: the value, merged or not."""
         ...
 
 
@@ -78,6 +102,10 @@ class SliceTally:
         if len(scored.ok):
             for dimension in self._dimensions:
                 dimension.add(scored, scored.right)
+
+    def values(self, images: Images) -> dict[str, list[str | None]]:
+        """Dimension -> the part of each image; call `slices` first."""
+        return {dimension.name: dimension.values(images) for dimension in self._dimensions}
 
     def slices(self, confidence: float) -> tuple[Slice, ...]:
         """Accuracy by part. Dimensions with the same value for all images are left out."""
@@ -115,21 +143,30 @@ def _p_value(part: Part, images: int, right: int) -> float:
     return float(fisher_exact(table).pvalue)
 
 
-class _Numbered:
+class _Numbered(ABC):
     """Counts by the number of a value; the values have names from the start."""
 
     def __init__(self, name: str, values: tuple[str, ...]) -> None:
         self.name, self._values = name, values
         self._images, self._right = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
 
+    def add(self, images: Images, right: Flags) -> None:
+        self._count(self._numbers(images), right)
+
+    @abstractmethod
+    def _numbers(self, images: Images) -> Ints:
+        """The number of each image's value; -1 without one."""
+
     def _count(self, value: Ints, right: Flags) -> None:
-        """value: -1 for images without one."""
         known = value >= 0
         self._images += np.bincount(value[known], minlength=len(self._values))
         self._right += np.bincount(value[known & right], minlength=len(self._values))
 
     def parts(self) -> list[Part]:
         return [Part(*each) for each in zip(self._values, self._images.tolist(), self._right.tolist(), strict=True)]
+
+    def values(self, images: Images) -> list[str | None]:
+        return [self._values[number] if number >= 0 else None for number in self._numbers(images).tolist()]
 
 
 class _Ranges(_Numbered):
@@ -144,22 +181,24 @@ class _Ranges(_Numbered):
         super().__init__(name, values)
         self._measure, self._edges = measure, edges
 
-    def add(self, outcomes: Outcomes, right: Flags) -> None:
-        self._add_values(self._measure(outcomes.facts), right)
+    def _numbers(self, images: Images) -> Ints:
+        return self._ranges(self._measure(images.facts))
 
-    def _add_values(self, values: Floats, right: Flags) -> None:
-        self._count(np.where(np.isnan(values), -1, np.digitize(values, self._edges)), right)
+    def _ranges(self, values: Floats) -> Ints:
+        found: Ints = np.where(np.isnan(values), -1, np.digitize(values, self._edges))
+        return found
 
 
 class _Shape(_Numbered):
     def __init__(self) -> None:
         super().__init__("shape", ("portrait", "square", "landscape"))
 
-    def add(self, outcomes: Outcomes, right: Flags) -> None:
-        width, height = _numbers(outcomes.facts["width"]), _numbers(outcomes.facts["height"])
+    def _numbers(self, images: Images) -> Ints:
+        width, height = _numbers(images.facts["width"]), _numbers(images.facts["height"])
         with np.errstate(divide="ignore", invalid="ignore"):
             value = np.digitize(width / height, (0.95, 1.05))
-        self._count(np.where(np.isnan(width), -1, value), right)
+        found: Ints = np.where(np.isnan(width), -1, value)
+        return found
 
 
 class _Named:
@@ -187,6 +226,12 @@ class _Named:
         images, right = sum(part.images for part in others), sum(part.right for part in others)
         return [*kept, Part(f"others ({len(others)})", images, right)]
 
+    def _merged(self, values: Iterable[str]) -> list[str | None]:
+        """The parts that values count for."""
+        parts = [part.value for part in self.parts()]
+        known = set(parts)
+        return [value if value in known else parts[-1] for value in values]
+
 
 class _Formats(_Named):
     """By file name extension: jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
@@ -196,8 +241,11 @@ class _Formats(_Named):
     def __init__(self) -> None:
         super().__init__("format")
 
-    def add(self, outcomes: Outcomes, right: Flags) -> None:
-        self._count(_after_last(outcomes.images, "."), right, self._extension)
+    def add(self, images: Images, right: Flags) -> None:
+        self._count(_after_last(images.images, "."), right, self._extension)
+
+    def values(self, images: Images) -> list[str | None]:
+        return self._merged(map(self._extension, _after_last(images.images, ".").to_pylist()))
 
     def _extension(self, text: str) -> str:
         extension = text.lower()
@@ -207,12 +255,16 @@ class _Formats(_Named):
 class _OwnColumn(_Named):
     """By a column of the image list or of the labels."""
 
-    def add(self, outcomes: Outcomes, right: Flags) -> None:
-        self._count(own_values(outcomes, self.name), right)
+    def add(self, images: Images, right: Flags) -> None:
+        self._count(own_values(images, self.name), right)
         if len(self._counts) > MOST_GROUPS:
             raise UsageError(
                 f"column {self.name!r} has more than {MOST_GROUPS} values; slice by columns with fewer values"
             )
+
+    def values(self, images: Images) -> list[str | None]:
+        found: list[str | None] = own_values(images, self.name).to_pylist()
+        return found
 
 
 class _SourceFolders(_Named):
@@ -222,15 +274,16 @@ class _SourceFolders(_Named):
         super().__init__("source folder")
         self._by_class: dict[tuple[str, int], list[int]] = {}
         self._too_many = False
+        self._level = 0
 
-    def add(self, outcomes: Outcomes, right: Flags) -> None:
+    def add(self, images: Images, right: Flags) -> None:
         if self._too_many:
             return
-        encoded = _before_last(outcomes.images, "/").dictionary_encode()
+        encoded = _before_last(images.images, "/").dictionary_encode()
         folders, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
-        codes, code = np.unique(outcomes.truth * len(folders) + number, return_inverse=True)
-        images, hits = np.bincount(code), np.bincount(code[right], minlength=len(codes))
-        for each, count, hit in zip(codes.tolist(), images.tolist(), hits.tolist(), strict=True):
+        codes, code = np.unique(images.truth * len(folders) + number, return_inverse=True)
+        counts, hits = np.bincount(code), np.bincount(code[right], minlength=len(codes))
+        for each, count, hit in zip(codes.tolist(), counts.tolist(), hits.tolist(), strict=True):
             label, folder = divmod(each, len(folders))
             known = self._by_class.setdefault((folders[folder], label), [0, 0])
             known[0], known[1] = known[0] + count, known[1] + hit
@@ -241,12 +294,21 @@ class _SourceFolders(_Named):
         paths = [
             (folder.split("/") if folder else [], label, counts) for (folder, label), counts in self._by_class.items()
         ]
-        level = self._class_level([(path, label) for path, label, _ in paths])
+        self._level = self._class_level([(path, label) for path, label, _ in paths])
         self._counts = {}
         for path, _, (images, right) in paths:
-            count = self._counts.setdefault("/".join(path[:level] + path[level + 1 :]), [0, 0])
+            count = self._counts.setdefault(self._without_class(path), [0, 0])
             count[0], count[1] = count[0] + images, count[1] + right
         return super().parts()
+
+    def values(self, images: Images) -> list[str | None]:
+        if self._too_many:
+            return [None] * len(images.images)
+        folders = _before_last(images.images, "/").to_pylist()
+        return self._merged(self._without_class(folder.split("/") if folder else []) for folder in folders)
+
+    def _without_class(self, path: list[str]) -> str:
+        return "/".join(path[: self._level] + path[self._level + 1 :])
 
     @staticmethod
     def _class_level(paths: list[tuple[list[str], int]]) -> int:
@@ -265,10 +327,11 @@ class _Brightness(_Ranges):
     def __init__(self, root: Path, sample: int, seed: int) -> None:
         super().__init__("brightness", lambda facts: np.full(len(facts), np.nan), BRIGHTNESS, "of 255")
         self._root, self._sample = root, Sample(sample, seed)
+        self._measured: dict[str, int] = {}
 
-    def add(self, outcomes: Outcomes, right: Flags) -> None:
+    def add(self, images: Images, right: Flags) -> None:
         entering = self._sample.add(len(right))
-        names = np.array(outcomes.images.take(pa.array(entering)).to_pylist(), object)
+        names = np.array(images.images.take(pa.array(entering)).to_pylist(), object)
         self._sample.keep(names, right[entering])
 
     def parts(self) -> list[Part]:
@@ -276,8 +339,13 @@ class _Brightness(_Ranges):
             names, right = self._sample.columns
             with ThreadPoolExecutor(usable_cores()) as pool:
                 found = pool.map(lambda name: _mean_luma(self._root / os.fsdecode(file_name(name))), names)
-                self._add_values(np.array(list(found)), right.astype(bool))
+                value = self._ranges(np.array(list(found)))
+            self._count(value, right.astype(bool))
+            self._measured = dict(zip(names.tolist(), value.tolist(), strict=True))
         return super().parts()
+
+    def _numbers(self, images: Images) -> Ints:
+        return np.array([self._measured.get(name, -1) for name in images.images.to_pylist()], np.int64)
 
 
 def check_columns(names: Sequence[str], by: Sequence[str]) -> None:
@@ -288,10 +356,10 @@ def check_columns(names: Sequence[str], by: Sequence[str]) -> None:
             raise UsageError(f"there is no column {name!r} to slice by; {known}")
 
 
-def own_values(outcomes: Outcomes, name: str) -> pa.Array:
+def own_values(images: Images, name: str) -> pa.Array:
     """An own column as text; empty where it is null."""
-    check_columns(outcomes.own.schema.names, [name])
-    column = outcomes.own[name]
+    check_columns(images.own.schema.names, [name])
+    column = images.own[name]
     return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
 
 
@@ -305,13 +373,13 @@ def _by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:
 
 
 def _after_last(names: pa.Array, sign: str) -> pa.Array:
-    """What stands behind the last `sign` of each name; empty without one."""
+    """The part of each name after its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
     return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, -1), "")
 
 
 def _before_last(names: pa.Array, sign: str) -> pa.Array:
-    """What stands before the last `sign` of each name; empty without one."""
+    """The part of each name before its last `sign`; empty without one."""
     parts = pc.split_pattern(names, sign, max_splits=1, reverse=True)
     return pc.if_else(pc.equal(pc.list_value_length(parts), 2), _element(parts, 0), "")
 

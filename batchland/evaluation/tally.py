@@ -49,6 +49,8 @@ class Tally:
         """First choices by predicted class, probability and whether they are right."""
         self.curves = CurveCounts(classes)
         """Choices kept by class, probability and whether they are the true class."""
+        self.accepted = self.accepted_wrong = self.asked = 0
+        """Scored images by decision, and wrong ones among those accepted."""
         self._confusion = KeyCounts()
         self._failures: dict[str, tuple[int, list[str]]] = {}
         self._sample = Sample(FITTED_IMAGES, options.seed)
@@ -80,6 +82,7 @@ class Tally:
         self.ranks = ranks
         self.squared_error += float(((probability - right) ** 2).sum())
         self._add_proper_scores(outcomes)
+        self._add_decisions(outcomes)
         entering = np.flatnonzero(ok)[self._sample.add(len(chosen))]
         choices = np.zeros((len(entering), CHOICES), np.float32)
         choices[:, : outcomes.kept] = outcomes.choices[entering, :CHOICES]
@@ -124,6 +127,15 @@ class Tally:
             if len(examples) < EXAMPLES:
                 examples = [*examples, *images.filter(pc.equal(codes, code))[:EXAMPLES].to_pylist()][:EXAMPLES]
             self._failures[code] = before + count, examples
+
+    def _add_decisions(self, outcomes: Outcomes) -> None:
+        decision = outcomes.facts["decision"]
+        if decision.null_count == len(decision):
+            return
+        accepted = pc.fill_null(pc.equal(decision, "accept"), False).to_numpy(zero_copy_only=False)
+        self.accepted += int(accepted.sum())
+        self.accepted_wrong += int((accepted & ~outcomes.right).sum())
+        self.asked += len(decision) - decision.null_count - int(accepted.sum())
 
     def _add_proper_scores(self, outcomes: Outcomes) -> None:
         """Add log loss and Brier score, or their bounds where the true class is beyond the choices kept."""

@@ -9,20 +9,23 @@ pixels as always, and the one that crashes becomes a failed row.
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from batchland.errors import DeviceError, EngineError
-from batchland.images.loader import Decode, Loaded, decode_image, load_image
+from batchland.images.batch import Decode, Loaded
+from batchland.images.loader import decode_image, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.images.subprocess_decode import SubprocessDecoder
 from batchland.system.files import open_existing, replace_file
 
+_NOTES: Final = "in-hand"
 _NOTE_BYTES: Final = 4096
 """Bytes of one note: the length of the image's name in two bytes, then the name, cut if too long."""
 
@@ -33,11 +36,23 @@ class CrashGuard:
     """Context manager. Its `load` works like `load_image`, but decodes suspects in a subprocess. Thread-safe.
 
     folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images. signals:
-    measure the suspects' pictures.
+    measure the suspects' pictures. process: number of the decoding process that this is for; None for the main process,
+    which takes care of the notes of all.
     """
 
-    def __init__(self, folder: Path, timeout: float, decode: Decode = decode_image, *, signals: bool = False) -> None:
-        self._notes_path = folder / "in-hand"
+    def __init__(
+        self,
+        folder: Path,
+        timeout: float,
+        decode: Decode = decode_image,
+        *,
+        signals: bool = False,
+        process: int | None = None,
+    ) -> None:
+        self._folder = folder
+        self._process = process
+        self._for_processes = partial(type(self), folder, timeout, decode, signals=signals)
+        self._notes_path = _notes_path(folder, process)
         self._suspects_path = folder / "suspects"
         self._isolated = SubprocessDecoder(timeout, signals=signals)
         self._isolation_failed = False
@@ -51,11 +66,10 @@ class CrashGuard:
     def __enter__(self) -> Self:
         with suppress(OSError):  # writing the rows reports the same disk error
             before = self._suspects_path.read_bytes().split(b"\0") if self._suspects_path.exists() else []
-            noted = _read_notes(self._notes_path)
-            self._suspects = {*filter(None, before), *noted}
-            if noted:
-                _log.warning("the previous run was killed; %s decoded in a subprocess", _in_flight(len(noted)))
-                self._save()
+            self._suspects = set(filter(None, before))
+            if self._process is None:
+                self._suspect(self._all_notes(), "the previous run was killed")
+                self._remove_notes()
             self._notes = open_existing(self._notes_path, os.O_WRONLY)
             os.ftruncate(self._notes, 0)
         return self
@@ -66,7 +80,7 @@ class CrashGuard:
         self._isolated.__exit__(kind, error, trace)
         if not isinstance(error, DeviceError):  # an image in the GPU's decoder may be the cause
             with suppress(OSError):
-                self._notes_path.unlink(missing_ok=True)  # no image has killed this process
+                self._remove_notes()  # no image has killed this process
         if self._notes is not None:  # a thread that hung may still write a note: send it to /dev/null
             devnull = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             os.dup2(devnull, self._notes, inheritable=False)
@@ -75,6 +89,32 @@ class CrashGuard:
     def __del__(self) -> None:
         if self._notes is not None:
             os.close(self._notes)
+
+    def for_process(self, number: int) -> "Callable[[], CrashGuard]":
+        """Makes a guard in a decoding process. Can be pickled."""
+        return partial(self._for_processes, process=number)
+
+    def process_died(self, number: int) -> None:
+        """Suspect the images that a decoding process was loading."""
+        with suppress(OSError):
+            self._suspect([_notes_path(self._folder, number)], "a process that decodes images died")
+
+    def _all_notes(self) -> list[Path]:
+        """Of this process, and in the main process of all."""
+        if self._process is not None:
+            return [self._notes_path]
+        return list(self._folder.glob(f"{_NOTES}*"))
+
+    def _remove_notes(self) -> None:
+        for path in self._all_notes():
+            path.unlink(missing_ok=True)
+
+    def _suspect(self, notes: Iterable[Path], event: str) -> None:
+        noted = {name for path in notes for name in _read_notes(path)}
+        if noted:
+            _log.warning("%s; %s decoded in a subprocess", event, _in_flight(len(noted)))
+            self._suspects |= noted
+            self._save()
 
     def load(self, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
         """See `load_image`. Suspects are decoded on the CPU; the error is `crashed` if the subprocess crashes.
@@ -141,6 +181,10 @@ def note_suspects(folder: Path, names: Iterable[str]) -> None:
 
 def _in_flight(count: int) -> str:
     return "the image that was being decoded is" if count == 1 else f"the {count} images that were being decoded are"
+
+
+def _notes_path(folder: Path, process: int | None) -> Path:
+    return folder / (_NOTES if process is None else f"{_NOTES}-{process}")
 
 
 def _key(ref: ImageRef) -> bytes:

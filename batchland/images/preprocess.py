@@ -5,6 +5,7 @@ Normalisation is part of the model: mean and standard deviation are inside the O
 """
 
 import warnings
+from functools import partial
 from typing import Annotated, Final, Literal, NamedTuple
 
 import numpy as np
@@ -90,7 +91,10 @@ IMAGENET: Final = PreprocessSpec(fit="crop", shorter_side=256)
 
 
 class Decoded(NamedTuple):
-    """A decoded picture: RGB uint8 [H, W, 3], and its full size as stored, after orientation, in pixels."""
+    """A decoded picture: RGB uint8 [H, W, 3], and its full size as stored, after orientation, in pixels.
+
+    The pixels may be a view of four channels (see `four_channels`), as which `resize` needs no copy of them.
+    """
 
     pixels: Pixels
     width: int
@@ -129,7 +133,8 @@ def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
 def _decode(data: bytes, spec: PreprocessSpec) -> Picture:
     kind = format_of(data)
     if kind == "JPEG":
-        return decode_jpeg(data, spec.max_pixels, lambda width, height: jpeg_divisor(width, height, spec))
+        choose = partial(jpeg_divisor, spec=spec)
+        return decode_jpeg(data, spec.max_pixels, choose, four_channels=spec.resize == "simd")
     return _DECODERS[kind](data, spec.max_pixels)
 
 

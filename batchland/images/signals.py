@@ -1,26 +1,32 @@
-"""Cheap figures about one picture, from which monitoring tells a usual delivery from a spoiled one.
+"""Cheap figures about pictures, from which monitoring tells a usual delivery from a spoiled one.
 
 values = measure(decode(data, spec).pixels)
 dict(zip((signal.name for signal in SIGNALS), values))
 
+or, for many pictures, `measure_samples(np.stack([sample(pixels) for pixels in pictures]))`: that takes a fraction of
+the calls of numpy, of which each holds Python's lock for a moment.
+
 Every column of the predictions that comes from here has the name, unit and description that stand in SIGNALS. Width,
-height and file size are columns of their own. The cost does not grow with the picture: a grid of points covers the
+height and file size are other columns. The cost does not grow with the picture: a grid of points covers the
 picture for tones, colours and layout, and small squares at full resolution serve texture.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from batchland.images.decode.picture import Pixels
 
 THUMBNAIL_SIDE: Final = 4
 """Cells per side of the thumbnail."""
+BLANK_CONTRAST: Final = 0.01
+"""A picture of less contrast has one colour and nothing in it."""
 _POINTS: Final = 72
 """Sampled rows and columns of the whole picture."""
 _SQUARES: Final = 8
@@ -46,6 +52,17 @@ _CELLS: Final = {
     count: np.repeat(np.eye(count, dtype=np.float32), _POINTS // count, axis=0) for count in (THUMBNAIL_SIDE, 8, 9)
 }
 """Matrices [72, count] that add up the points of each cell. Sums of integers below 2**24 are exact in float32."""
+_POINTS_SHAPE: Final = (3, _POINTS, _POINTS)
+_SQUARES_SHAPE: Final = (3, _SIDE, _SIDE, _SQUARES * _SQUARES)
+_POINTS_BYTES: Final = math.prod(_POINTS_SHAPE)
+SAMPLE_BYTES: Final = _POINTS_BYTES + math.prod(_SQUARES_SHAPE)
+"""Of the sample of a picture, whatever its size."""
+_AT_ONCE: Final = 32
+"""Pictures measured at a time."""
+
+Bytes = npt.NDArray[np.uint8]
+Counts = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,7 @@ SIGNALS: Final = (
 """In the order of `measure`. All are of the upright picture as it was decoded, before resizing."""
 
 SIGNAL_DTYPE: Final = np.dtype([(signal.name, signal.dtype) for signal in SIGNALS])
-"""Of a structured array with one row per picture: `np.array([measure(pixels)], SIGNAL_DTYPE)`."""
+"""Of a structured array with one row per picture."""
 
 
 def measure(pixels: Pixels) -> tuple[Any, ...]:
@@ -111,22 +128,73 @@ def measure(pixels: Pixels) -> tuple[Any, ...]:
 
     pixels: uint8 [H, W, 3], as `decode` returns it; any size from 1 x 1.
     """
-    pixels = np.ascontiguousarray(pixels)
-    points = pixels.reshape(-1).take(_point_indices(*pixels.shape[:2]))
-    tones = _tones(points)
-    texture = _texture_figures(_tones(_squares(pixels)).astype(np.float32))
-    return (*_tone_figures(tones, points), *_colour_figures(points), *texture, *_layout(points, tones))
+    figures = measure_samples(sample(pixels)[None])
+    return tuple(
+        figures[each.name].tobytes() if each.dtype == "S48" else figures[each.name][0].item() for each in SIGNALS
+    )
+
+
+def sample(pixels: Pixels) -> Bytes:
+    """What `measure_samples` needs of a picture: uint8 [SAMPLE_BYTES], its points and its squares.
+
+    pixels: as for `measure`.
+    """
+    step = pixels.strides[1]
+    if pixels.strides[0] != step * pixels.shape[1] or pixels.strides[2] != 1:
+        pixels, step = np.ascontiguousarray(pixels), 3
+    sampled = np.empty(SAMPLE_BYTES, np.uint8)
+    points, squares = _parts(sampled[None])
+    flat = as_strided(pixels, (pixels.shape[0] * pixels.shape[1] * step - (step - 3),), (1,), writeable=False)
+    flat.take(_point_indices(*pixels.shape[:2], step), out=points[0], mode="clip")
+    squares[0].reshape(3, _SIDE, _SIDE, _SQUARES, _SQUARES)[...] = _squares(pixels).transpose(4, 2, 3, 0, 1)
+    return sampled
+
+
+def measure_samples(samples: Bytes) -> npt.NDArray[np.void]:
+    """The figures of pictures, SIGNAL_DTYPE [pictures], of their samples [pictures, SAMPLE_BYTES].
+
+    A picture's figures do not depend on the others.
+    """
+    figures = np.empty(len(samples), SIGNAL_DTYPE)
+    for start in range(0, len(samples), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        for name, values in zip(SIGNAL_DTYPE.names or (), _figures(samples[some]), strict=True):
+            figures[name][some] = values
+    return figures
+
+
+def _figures(samples: Bytes) -> Iterator[Floats | Counts]:
+    """The columns of SIGNALS."""
+    points, squares = _parts(samples)
+    tones = _tones(points.swapaxes(0, 1))
+    together = np.ascontiguousarray(squares.transpose(1, 2, 3, 0, 4))
+    yield from _tone_figures(tones, points)
+    yield from _colour_figures(points)
+    yield from _texture_figures(_tones(together).astype(np.float32))
+    yield from _layout(points, tones)
+
+
+def _parts(samples: Bytes) -> tuple[Bytes, Bytes]:
+    """Points [pictures, 3, 72, 72] (channels, rows, columns) and squares of neighbouring pixels.
+
+    Squares are [pictures, 3, 12, 12, 64]: channels, rows, columns, squares.
+    """
+    points, squares = samples[:, :_POINTS_BYTES], samples[:, _POINTS_BYTES:]
+    return points.reshape(-1, *_POINTS_SHAPE), squares.reshape(-1, *_SQUARES_SHAPE)
 
 
 @lru_cache(maxsize=64)
-def _point_indices(height: int, width: int) -> npt.NDArray[np.intp]:
-    """Where points that cover a picture evenly stand in its bytes: [3, 72, 72], channels, rows, columns."""
+def _point_indices(height: int, width: int, step: int) -> npt.NDArray[np.intp]:
+    """Where points that cover a picture evenly stand in its bytes: [3, 72, 72], channels, rows, columns.
+
+    step: bytes from a pixel to the next one.
+    """
     rows, columns = (((np.arange(_POINTS) * 2 + 1) * size) // (2 * _POINTS) for size in (height, width))
-    return np.arange(3)[:, None, None] + 3 * (rows[:, None] * width + columns)
+    return np.arange(3)[:, None, None] + step * (rows[:, None] * width + columns)
 
 
-def _squares(pixels: Pixels) -> npt.NDArray[np.uint8]:
-    """Squares of neighbouring pixels: [3, 12, 12, 64], channels, rows, columns, squares."""
+def _squares(pixels: Pixels) -> Bytes:
+    """A view of squares of neighbouring pixels: [8, 8, 12, 12, 3], squares down and across, rows, columns, channels."""
     height, width = pixels.shape[:2]
     least = _START + _SIDE
     if height < least or width < least:  # repeat the last row and column
@@ -135,11 +203,8 @@ def _squares(pixels: Pixels) -> npt.NDArray[np.uint8]:
         height, width = pixels.shape[:2]
     (top, down), (left, across) = _placing(height), _placing(width)
     row, column, channel = pixels.strides
-    shape = (_SQUARES, _SQUARES, _SIDE, _SIDE * 3)
-    strides = (row * down, column * across, row, channel)
-    view = np.lib.stride_tricks.as_strided(pixels[top:, left:], shape, strides, writeable=False)
-    together = np.ascontiguousarray(view).reshape(_SQUARES * _SQUARES, _SIDE * _SIDE, 3)
-    return np.ascontiguousarray(together.transpose(2, 1, 0)).reshape(3, _SIDE, _SIDE, -1)
+    shape = (_SQUARES, _SQUARES, _SIDE, _SIDE, 3)
+    return as_strided(pixels[top:, left:], shape, (row * down, column * across, row, column, channel), writeable=False)
 
 
 def _placing(size: int) -> tuple[int, int]:
@@ -152,12 +217,11 @@ def _placing(size: int) -> tuple[int, int]:
     return _START + rest // (2 * _JPEG_BLOCK) * _JPEG_BLOCK, step
 
 
-def _tones(channels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+def _tones(channels: Bytes) -> npt.NDArray[np.int16]:
     """Luma, 0 to 255, of an array whose first axis is red, green, blue."""
-    red, green, blue = channels.astype(np.uint16)
-    red *= _LUMA[0]
-    green *= _LUMA[1]
-    blue *= _LUMA[2]
+    red, green, blue = (
+        np.multiply(channel, weight, dtype=np.uint16) for channel, weight in zip(channels, _LUMA, strict=True)
+    )
     red += green
     red += blue
     red >>= 8
@@ -165,102 +229,130 @@ def _tones(channels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
     return tones
 
 
-def _tone_figures(tones: npt.NDArray[np.int16], points: npt.NDArray[np.uint8]) -> tuple[float, ...]:
-    counts = np.bincount(tones.reshape(-1), minlength=_TONES)
-    mean, deviation = _moments(counts)
-    parts = np.searchsorted(counts.cumsum(), (tones.size * 0.01, tones.size * 0.5, tones.size * 0.99)) / 255
-    used = counts[counts > 0] / tones.size
-    levels = np.bincount(points[1].reshape(-1)).nonzero()[0]
-    clipped = (points == 0) | (points == 255)
-    return (
-        mean,
-        deviation,
-        *parts.tolist(),
-        int(counts[: _NEAR + 1].sum()) / tones.size,
-        int(counts[255 - _NEAR :].sum()) / tones.size,
-        np.count_nonzero(clipped[0] | clipped[1] | clipped[2]) / tones.size,
-        0.0 - float(used @ np.log2(used)),
-        1.0 - len(levels) / float(levels[-1] - levels[0] + 1),
-    )
+def _tone_figures(tones: npt.NDArray[np.int16], points: Bytes) -> Iterator[Floats]:
+    size = _POINTS * _POINTS
+    counts = _histograms(tones)
+    yield from _moments(counts)
+    summed = counts.cumsum(axis=1)
+    for part in (0.01, 0.5, 0.99):
+        yield (summed < size * part).sum(axis=1) / 255
+    yield summed[:, _NEAR] / size
+    yield (size - summed[:, 254 - _NEAR]) / size
+    yield ((points == 0) | (points == 255)).any(axis=1).sum(axis=(1, 2)) / size
+    shares = counts / size
+    yield 0.0 - (shares * np.log2(shares, where=counts > 0, out=np.zeros_like(shares))).sum(axis=1)
+    green = _histograms(points[:, 1]) > 0
+    width = _TONES - green[:, ::-1].argmax(axis=1) - green.argmax(axis=1)
+    yield 1.0 - green.sum(axis=1) / width
 
 
-def _moments(counts: npt.NDArray[np.intp]) -> tuple[float, float]:
-    """Mean and standard deviation of a histogram of 0 to 255, both divided by 255."""
-    total = int(counts.sum())
-    mean = int(counts @ _LEVELS) / total
-    return mean / 255, float(max(int(counts @ _LEVELS_SQUARED) / total - mean * mean, 0.0) ** 0.5) / 255
+def _histograms(values: npt.NDArray[Any]) -> Counts:
+    """How often each of 0 to 255 occurs in each picture: [pictures, 256], of [pictures, rows, columns]."""
+    numbers = values.astype(np.intp)
+    numbers += np.arange(len(values))[:, None, None] * _TONES
+    return np.bincount(numbers.reshape(-1), minlength=len(values) * _TONES).reshape(-1, _TONES)
 
 
-def _colour_figures(points: npt.NDArray[np.uint8]) -> tuple[float, ...]:
-    red, green, blue = points
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    counts = np.bincount(spread.reshape(-1), minlength=_TONES)
-    sums = [int(channel.sum(dtype=np.int32)) for channel in points]
-    return (
-        *_moments(counts),
-        int(counts[: _GREY + 1].sum()) / spread.size,
-        (sums[0] - sums[1]) / (255 * spread.size),
-        (sums[2] - sums[1]) / (255 * spread.size),
-        _colour_width(points, sums),
-    )
+def _moments(counts: Counts) -> tuple[Floats, Floats]:
+    """Means and standard deviations of histograms of 0 to 255, divided by 255."""
+    size = _POINTS * _POINTS
+    mean = counts @ _LEVELS / size
+    return mean / 255, np.sqrt(np.maximum(counts @ _LEVELS_SQUARED / size - mean * mean, 0.0)) / 255
 
 
-def _colour_width(points: npt.NDArray[np.uint8], sums: Sequence[int]) -> float:
-    """Root of the smaller eigenvalue of the covariance of red less green and blue less green, divided by 255."""
-    wide = points.reshape(3, -1).astype(np.float32)
-    wide -= wide[1].copy()
-    count = wide.shape[1]
-    red, blue = (sums[0] - sums[1]) / count, (sums[2] - sums[1]) / count
-    a = float(wide[0] @ wide[0]) / count - red * red
-    b = float(wide[2] @ wide[2]) / count - blue * blue
-    c = float(wide[0] @ wide[2]) / count - red * blue
-    smaller = (a + b) / 2 - math.hypot((a - b) / 2, c)
-    return math.sqrt(max(smaller, 0.0)) / 255
+def _colour_figures(points: Bytes) -> Iterator[Floats]:
+    size = _POINTS * _POINTS
+    counts = _histograms(points.max(axis=1) - points.min(axis=1))
+    yield from _moments(counts)
+    yield counts[:, : _GREY + 1].sum(axis=1) / size
+    red, green, blue = points.sum(axis=(2, 3), dtype=np.int32).T
+    yield (red - green) / (255 * size)
+    yield (blue - green) / (255 * size)
+    yield _colour_widths(points, (red - green) / size, (blue - green) / size)
 
 
-def _texture_figures(squares: npt.NDArray[np.float32]) -> tuple[float, ...]:
-    """Of squares of tones, [12, 12, 64], rows, columns, squares."""
+def _colour_widths(points: Bytes, red: Floats, blue: Floats) -> Floats:
+    """Root of the smaller eigenvalue of the covariance of red less green and blue less green, divided by 255.
+
+    red, blue: the means of these differences.
+    """
+    wide = points.reshape(-1, 3, _POINTS * _POINTS).astype(np.float32)
+    wide -= wide[:, 1:2].copy()
+    sums = _dots(wide[:, 0], wide[:, 0]), _dots(wide[:, 2], wide[:, 2]), _dots(wide[:, 0], wide[:, 2])
+    a, b, c = np.array(sums) / (_POINTS * _POINTS) - (red * red, blue * blue, red * blue)
+    widths: Floats = np.sqrt(np.maximum((a + b) / 2 - np.hypot((a - b) / 2, c), 0.0)) / 255
+    return widths
+
+
+def _texture_figures(squares: npt.NDArray[np.float32]) -> Iterator[Floats]:
+    """Of squares of tones, [12, 12, pictures, 64], rows, columns, pictures, squares."""
     down, across = squares[1:] - squares[:-1], squares[:, 1:] - squares[:, :-1]
     twice_down, twice_across = down[1:] - down[:-1], across[:, 1:] - across[:, :-1]
-    laplacian = (twice_down[:, 1:-1] + twice_across[1:-1]).reshape(-1)
-    mask = twice_across[2:] + twice_across[:-2]
-    mask -= 2 * twice_across[1:-1]  # Immerkaer's: the second difference of second differences
-    noise = np.sort(np.abs(mask, out=mask).sum(axis=(0, 1)))[: squares.shape[2] // 4].mean() / (_SIDE - 2) ** 2
-    vertical, horizontal = np.abs(down).mean(axis=(1, 2)), np.abs(across).mean(axis=(0, 2))
+    yield _sharpness(twice_down[:, 1:-1] + twice_across[1:-1])
+    yield _noise(twice_across)
+    vertical, horizontal = np.abs(down).sum(axis=(1, 3)), np.abs(across).sum(axis=(0, 3))
+    vertical, horizontal = (
+        np.ascontiguousarray(sums.T) / sums.dtype.type(_SIDE * 64) for sums in (vertical, horizontal)
+    )
+    yield horizontal.mean(axis=1)
+    yield vertical.mean(axis=1)
+    yield from _fineness(down, across, twice_down, twice_across)
     border = _JPEG_BLOCK - _START - 1
-    borders = float(vertical[border] + horizontal[border]) / 2
-    inside = (float(vertical.sum() + horizontal.sum()) - 2 * borders) / (2 * (_SIDE - 2))
-    variance = float(laplacian @ laplacian) / laplacian.size - float(laplacian.mean()) ** 2
+    borders = (vertical[:, border] + horizontal[:, border]).astype(np.float64) / 2
+    both = (vertical.sum(axis=1) + horizontal.sum(axis=1)).astype(np.float64)
+    yield np.log2((borders + 0.1) / ((both - 2 * borders) / (2 * (_SIDE - 2)) + 0.1))
+    pictures = squares.shape[2]
+    rows = twice_down.mean(axis=1).reshape(-1, pictures, _SQUARES, _SQUARES).mean(axis=3)
+    columns = twice_across.mean(axis=0).reshape(-1, pictures, _SQUARES, _SQUARES).mean(axis=2)
+    for bands in (rows, columns):
+        yield np.abs(bands.swapaxes(0, 1), order="C").reshape(pictures, -1).mean(axis=1)
     means = squares.mean(axis=(0, 1))
     deviations = squares - means
     deviations *= deviations
+    yield (deviations.mean(axis=(0, 1)) < _FLAT * _FLAT).sum(axis=1) / means.shape[1]
+    yield means.min(axis=1) / 255
+
+
+def _sharpness(laplacian: npt.NDArray[np.float32]) -> Floats:
+    flat = np.ascontiguousarray(np.moveaxis(laplacian, 2, 0)).reshape(laplacian.shape[2], -1)
+    means = flat.mean(axis=1).astype(np.float64)
+    figures: Floats = np.log10(np.maximum(_dots(flat, flat) / flat.shape[1] - means**2, 0.0) + 0.01)
+    return figures
+
+
+def _dots(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The dot product of each row with the other one."""
+    sums: npt.NDArray[np.float64] = np.matmul(left[:, None], right[:, :, None])[:, 0, 0].astype(np.float64)
+    return sums
+
+
+def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
+    """Immerkaer's: of second differences of second differences, which vanish on edges."""
+    mask = twice_across[2:] + twice_across[:-2]
+    mask -= 2 * twice_across[1:-1]
+    sums = np.sort(np.abs(mask, out=mask).sum(axis=(0, 1)), axis=1)
+    smoothest = np.ascontiguousarray(sums[:, : sums.shape[1] // 4])
+    figures: Floats = (smoothest.mean(axis=1) / (_SIDE - 2) ** 2).astype(np.float64) * math.sqrt(math.pi / 2) / 6
+    return figures
+
+
+def _fineness(down: Floats, across: Floats, twice_down: Floats, twice_across: Floats) -> Iterator[Floats]:
+    """Across, then down."""
     energy_down, energy_across = ((first * first).sum(axis=(0, 1)) for first in (down, across))
-    textured = np.argsort(energy_down + energy_across)[-(len(means) // 4) :]
-    fineness = [
-        math.log2((float(np.square(second[..., textured]).sum()) + 1) / (float(first[textured].sum()) + 1))
-        for second, first in ((twice_across, energy_across), (twice_down, energy_down))
-    ]
-    rows = twice_down.mean(axis=1).reshape(-1, _SQUARES, _SQUARES).mean(axis=2)
-    columns = twice_across.mean(axis=0).reshape(-1, _SQUARES, _SQUARES).mean(axis=1)
-    return (
-        math.log10(max(variance, 0.0) + 0.01),
-        float(noise) * math.sqrt(math.pi / 2) / 6,
-        float(horizontal.mean()),
-        float(vertical.mean()),
-        *fineness,
-        math.log2((borders + 0.1) / (inside + 0.1)),
-        float(np.abs(rows).mean()),
-        float(np.abs(columns).mean()),
-        np.count_nonzero(deviations.mean(axis=(0, 1)) < _FLAT * _FLAT) / len(means),
-        float(means.min()) / 255,
-    )
+    textured = np.argsort(energy_down + energy_across, axis=1)[:, -(energy_down.shape[1] // 4) :]
+    for second, first in ((twice_across, energy_across), (twice_down, energy_down)):
+        chosen = second[:, :, np.arange(len(textured))[:, None], textured]
+        fine = np.square(np.ascontiguousarray(np.moveaxis(chosen, (2, 3), (0, 1)))).reshape(len(textured), -1)
+        coarse = np.take_along_axis(first, textured, axis=1)
+        yield np.log2((fine.sum(axis=1).astype(np.float64) + 1) / (coarse.sum(axis=1).astype(np.float64) + 1))
 
 
-def _layout(points: npt.NDArray[np.uint8], tones: npt.NDArray[np.int16]) -> tuple[int, bytes]:
-    """The difference hash and the thumbnail."""
+def _layout(points: Bytes, tones: npt.NDArray[np.int16]) -> Iterator[npt.NDArray[Any]]:
+    """The difference hashes and the thumbnails."""
     cells = _CELLS[8].T @ (tones.astype(np.float32) @ _CELLS[9])
-    bits = np.packbits(cells[:, 1:] > cells[:, :-1])
+    bits = np.packbits(cells[..., 1:] > cells[..., :-1]).reshape(-1, 8)
+    yield bits.view(">u8")[:, 0]
     adder = _CELLS[THUMBNAIL_SIDE]
     sums = adder.T @ (points.astype(np.float32) @ adder)
-    thumbnail = np.rint(sums / (_POINTS // THUMBNAIL_SIDE) ** 2).astype(np.uint8)
-    return int.from_bytes(bits.tobytes(), "big"), thumbnail.transpose(1, 2, 0).tobytes()
+    thumbnails = np.rint(sums / (_POINTS // THUMBNAIL_SIDE) ** 2).astype(np.uint8)
+    yield np.ascontiguousarray(thumbnails.transpose(0, 2, 3, 1)).reshape(len(points), -1).view("S48")[:, 0]

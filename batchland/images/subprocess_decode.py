@@ -14,9 +14,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -27,9 +24,12 @@ from typing import Final, Never, Self
 import numpy as np
 
 from batchland.errors import EngineError, ImageError
-from batchland.images.loader import Outcome, begin_decoding, decode_image
+from batchland.images.batch import Outcome, measured
+from batchland.images.decoding_threads import begin_decoding
+from batchland.images.loader import decode_image
 from batchland.images.preprocess import Pixels, PreprocessSpec
 from batchland.images.sources.refs import ImageRef, read_image
+from batchland.system.helper_process import HelperProcess
 
 _BASE_BYTES: Final = 2 * 1024**3
 _BYTES_PER_PIXEL: Final = 32
@@ -37,12 +37,8 @@ _BYTES_PER_PIXEL: Final = 32
 _WAIT_FACTOR: Final = 10
 """A decoder that uses no CPU time is killed after its limit of CPU seconds times this factor, in wall seconds."""
 _START_SECONDS: Final = 60.0
-_END_SECONDS: Final = 5.0
 _STATUS: Final = struct.Struct("<i")
-_SERVER: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from batchland.images.subprocess_decode import serve; serve(int(sys.argv[2]))"
-)
+_SERVER: Final = "from batchland.images.subprocess_decode import serve; serve(int(sys.argv[2]))"
 
 
 class SubprocessDecoder:
@@ -122,20 +118,10 @@ class _Server:
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
-        command = [sys.executable, "-P", "-c", _SERVER, json.dumps(sys.path), str(theirs.fileno())]
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # its threads would reserve gigabytes of address space
+        self._helper: HelperProcess | None = None
         try:
             with theirs:
-                self._process: subprocess.Popen[bytes] | None = None
-                self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._errors,
-                    pass_fds=[theirs.fileno()],
-                    env=environment,
-                )
+                self._helper = HelperProcess(_SERVER, [theirs.fileno()])
             self._control.settimeout(_START_SECONDS)
             started = self._control.recv(1) == b"\n"
             self._control.settimeout(None)
@@ -167,20 +153,14 @@ class _Server:
 
     def problem(self) -> str:
         """The last line that the server has written to stderr."""
-        written = os.pread(self._errors.fileno(), 1 << 16, 0)  # seeking would move the server's position, too
-        lines = written.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it ended without a message"
+        assert self._helper is not None, "it has started"
+        return self._helper.problem()
 
     def close(self) -> None:
         """End the server. Decoders at work end by themselves."""
         self._control.close()  # the server ends when it reads the end of it
-        self._errors.close()
-        if self._process is not None:
-            try:
-                self._process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._helper is not None:
+            self._helper.close()
 
 
 def serve(control_fd: int) -> None:
@@ -230,7 +210,7 @@ def _decode_request(connection: socket.socket) -> Never:
         spec = PreprocessSpec.model_validate(given["spec"])
         _limit(_BASE_BYTES + _BYTES_PER_PIXEL * spec.max_pixels, given["timeout"])
         outcome, pixels = decode_image(data, spec, signals=given["signals"])
-        facts = json.dumps(outcome._asdict(), default=bytes.hex)
+        facts = json.dumps(measured([outcome])[0]._asdict(), default=bytes.hex)
         connection.sendall(facts.encode() + b"\n" + (b"" if pixels is None else pixels.tobytes()))
         code = 0
     except BaseException:

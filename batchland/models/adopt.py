@@ -23,6 +23,7 @@ from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
 from batchland.models.class_list import read_class_list
 from batchland.models.contract import Probabilities, are_probabilities
+from batchland.models.features import keep_features
 from batchland.models.foreign import ForeignInput, ForeignOutput, foreign_input, foreign_output, load_foreign
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, of_config, of_preset
 from batchland.models.found_beside import Found, found_with
@@ -86,6 +87,7 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
             adoption.write_half(temporary, card, temperature, session)
         elif options.precision == "int8":
             adoption.write_int8(temporary, card)
+        keep_features(temporary)
     session = open_session(out, "cpu")
     write_canaries(session)
     return session

@@ -136,6 +136,28 @@ class Int8Summary(BaseModel):
     """The CPU that the speed was measured on."""
 
 
+class AddedClass(BaseModel):
+    """A class that was added without training, and how good it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    label: str
+    photos: int
+    """Number of photos that its prototype was made of."""
+    scenes: int
+    """Number of these that are no copies of each other."""
+    recognised: int
+    """Number of the photos that are recognised by a prototype of those of all other scenes."""
+    labelled: int = 0
+    """Number of labelled photos of the old classes."""
+    right_before: int = 0
+    """Number of these with the right first choice without the new class."""
+    right_after: int = 0
+    """And with it."""
+    taken: int = 0
+    """Number of these that are taken for the new class."""
+
+
 class ModelCard(BaseModel):
     """Everything that scoring needs to know about a model besides its graph."""
 
@@ -147,6 +169,8 @@ class ModelCard(BaseModel):
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
     """In the order of the model's outputs."""
     preprocess: PreprocessSpec
+    features: int | None = None
+    """Length of the model's second output, the features; None if it has none."""
     created_at: str
     """ISO 8601, UTC."""
     versions: dict[str, str] = {}
@@ -159,6 +183,8 @@ class ModelCard(BaseModel):
     """None for models trained here."""
     int8: Int8Summary | None = None
     """None for models that are not in int8."""
+    added: tuple[AddedClass, ...] = ()
+    """Classes that `batchland classes add` added, in the order of `classes`, of which they are the last."""
     decision: AcceptThresholds | None = None
     """Which answers `score` accepts; put here by `batchland calibrate`."""
     prediction_sets: PredictionSets | None = None

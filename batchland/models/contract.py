@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,23 @@ from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
 
 Probabilities = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
 
 INPUT_NAME: Final = "images"
 OUTPUT_NAME: Final = "probabilities"
+FEATURES_NAME: Final = "features"
+"""Output of models whose card has `features`."""
 TOLERANCE: Final = 0.01
 """How far a sum of probabilities may be from 1, and a probability below 0: rounding of half floats."""
+
+
+class Answer(NamedTuple):
+    """What a model gives for a batch of pictures."""
+
+    probabilities: Probabilities
+    """float32 [batch, classes]."""
+    features: Features | None = None
+    """float32 [batch, features], rows of length 1; None if they were not asked for."""
 
 
 def read_model(path: Path) -> bytes:
@@ -93,7 +105,18 @@ def checked_card(path: Path, session: Any) -> ModelCard:
         raise ModelError(
             f"{path}: its output is {outputs}, but its card names {len(card.classes)} classes; export the model again"
         )
+    kind, shape = outputs.get(FEATURES_NAME, ("no such output", [None]))
+    if card.features is not None and (kind, shape[1:]) != ("tensor(float)", [card.features]):
+        raise ModelError(
+            f"{path}: its output is {outputs}, but its card has {card.features} features; export the model again"
+        )
     return card
+
+
+def require_features(path: Path, card: ModelCard) -> None:
+    """Raise ModelError if the model has no output of features."""
+    if card.features is None:
+        raise ModelError(f"{path}: gives no features; export or adopt it again, or score without them")
 
 
 def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:

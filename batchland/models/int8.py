@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
 from batchland.models.card import Int8Summary
-from batchland.models.contract import INPUT_NAME, Probabilities
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
 from batchland.models.ort import CPU, create_session
 from batchland.models.quantiser import METHODS, Method, Ranges, layers, measure_ranges, prepare, quantise
 from batchland.system.cores import usable_cores
@@ -210,7 +210,8 @@ def predictor(model: onnx.ModelProto) -> Predict:
     session = create_session(model.SerializeToString(), [(CPU, {})])
 
     def predict(pixels: Pixels) -> Probabilities:
-        answers: Probabilities = session.run(None, {INPUT_NAME: pixels})[0]
+        answers: Probabilities
+        (answers,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
         return answers
 
     return predict

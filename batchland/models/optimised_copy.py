@@ -58,7 +58,14 @@ def find_copy(model: Path) -> Copy | None:
         with open_regular(model) as file:
             if os.fstat(file.fileno()).st_size < _LEAST_BYTES:
                 return None
-        sha256 = hash_file(model)
+        return find_copy_of(hash_file(model))
+    except OSError:  # opening the model itself will report it
+        return None
+
+
+def find_copy_of(sha256: str) -> Copy | None:
+    """The same for the model with this sha256."""
+    try:
         folder = _folder(sha256)
         _require_private(os.lstat(folder.parent), directory=True)
         _require_private(os.lstat(folder), directory=True)
@@ -67,7 +74,7 @@ def find_copy(model: Path) -> Copy | None:
         if index["card_sha256"] != _sha256(card):
             return None
         return Copy(sha256, card, folder, _read(folder / _GRAPH), index)
-    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged; or opening the model itself will report it
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
         return None
 
 

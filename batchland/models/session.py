@@ -2,24 +2,27 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batchland.errors import DeviceError, ModelError
 from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
 from batchland.models.card import ModelCard
 from batchland.models.contract import (
+    FEATURES_NAME,
     INPUT_NAME,
     OUTPUT_NAME,
+    Answer,
     Probabilities,
     check_answer,
     checked_card,
     read_model,
+    require_features,
     require_self_contained,
 )
 from batchland.models.devices import DeviceRequest, GpuKind, device_name, gpu_problem, parse_device
@@ -29,7 +32,14 @@ from batchland.models.ort import CPU, CUDA, TENSORRT, Threads, create_session, f
 if TYPE_CHECKING:
     from batchland.models.gpu.pool import RunnerPool
 
-__all__ = ["OpenModel", "Session", "open_session"]
+__all__ = ["ModelContent", "OpenModel", "Session", "open_session"]
+
+
+class ModelContent(NamedTuple):
+    """The content of a model file that is elsewhere."""
+
+    sha256: str
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class OpenModel:
     """On a GPU: options of the CUDA provider. They affect the last digits of a probability."""
     decoder: str | None = field(default=None, kw_only=True)
     """What decodes JPEGs on the GPUs; None if the CPU does it."""
+    features: bool = field(default=False, kw_only=True)
+    """Whether it gives features beside probabilities."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,13 @@ class Session(OpenModel):
         return len(self._pool) if self._pool is not None else 1
 
     def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
-        """Class probabilities, float32 [batch, classes] in `card.classes` order, of pixels, uint8 [batch, H, W, 3].
+        """Class probabilities, float32 [batch, classes]. As `answer`."""
+        return self.answer(pixels, jpegs).probabilities
 
-        jpegs: rows of `pixels` that are still encoded; needs a `decoder`.
+    def answer(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Answer:
+        """Probabilities, in `card.classes` order, and features if it was opened for them.
+
+        pixels: uint8 [batch, H, W, 3]. jpegs: rows of `pixels` that are still encoded; needs a `decoder`.
 
         Raises ModelError if onnxruntime fails, or its answer is not one row per image or holds no probabilities;
         DeviceError if the device is at fault.
@@ -82,15 +98,16 @@ class Session(OpenModel):
         session = self._session.result() if isinstance(self._session, Future) else self._session
         try:
             if self._pool is not None:
-                probabilities = self._pool.predict(pixels, jpegs)
+                answer = self._pool.answer(pixels, jpegs)
             else:
-                (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+                names = [OUTPUT_NAME, FEATURES_NAME] if self.features else [OUTPUT_NAME]
+                answer = Answer(*session.run(names, {INPUT_NAME: pixels}))
         except DeviceError:
             raise
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise self._failure(error) from error
-        check_answer(self.path, self.card, len(pixels), probabilities)
-        return probabilities
+        check_answer(self.path, self.card, len(pixels), answer.probabilities)
+        return answer
 
     def close(self) -> None:
         """End the threads of a model that is open on GPUs."""
@@ -110,10 +127,11 @@ def open_session(
     intra_op_threads: int | None = None,
     spinning: bool = False,
     batch_size: int | None = None,
-    content: bytes | None = None,
+    content: ModelContent | None = None,
     gpu_settings: Mapping[str, str] | None = None,
     decode: Literal["cpu", "cuda"] = "cpu",
     keep_copy: bool = False,
+    features: bool = False,
 ) -> Session:
     """Open an exported ONNX classifier.
 
@@ -121,25 +139,26 @@ def open_session(
     - intra_op_threads: onnxruntime's own threads on the CPU; None leaves it to onnxruntime.
     - spinning: let these threads busy-wait, which is faster when nothing else wants the cores.
     - batch_size: on GPUs, tune for batches of this size; takes some seconds the first time.
-    - content: the file's bytes, if already read; `path` is then only a name.
+    - content: of the model, if it does not come from `path`, which is then only a name. Not read if a copy is kept.
     - gpu_settings: options of onnxruntime's CUDA provider that override the defaults.
     - decode: where JPEGs are decoded; `cuda` means on the model's GPUs and needs a batch_size.
     - keep_copy: on the CPU, keep an optimised copy of a large model in the user's cache, and open that next time.
+    - features: also compute the features.
 
-    Raises ModelError if the file is not such a model, DeviceError if the requested GPU cannot be used; `auto` falls
-    back to the CPU and gives the reason in `fallback`.
+    Raises ModelError if the file is not such a model or has no features, DeviceError if the requested GPU cannot be
+    used; `auto` falls back to the CPU and gives the reason in `fallback`.
     """
     path = Path(path)
     request = parse_device(device)
     threads = Threads(intra_op_threads, spinning)
-    if keep_copy and decode == "cpu" and content is None and (session := _open_copy(path, request, threads)):
+    if keep_copy and decode == "cpu" and (session := _open_copy(path, content, request, threads, features)):
         return session
-    content = read_model(path) if content is None else content
-    require_self_contained(path, content)
-    sha256 = hashlib.sha256(content).hexdigest()
+    data = content.read() if content else read_model(path)
+    require_self_contained(path, data)
+    sha256 = hashlib.sha256(data).hexdigest()
     fallback = None
     if request.kind != "cpu":
-        session, fallback = _open_on_gpus(path, content, sha256, request, batch_size, gpu_settings or {}, decode)
+        session, fallback = _open_on_gpus(path, data, sha256, request, batch_size, gpu_settings or {}, decode, features)
         if session is not None:
             return session
         if request.kind != "auto":
@@ -147,28 +166,36 @@ def open_session(
     if decode == "cuda":
         reason = fallback or "JPEGs are decoded on the device of the model, and that is cpu"
         raise DeviceError(f"decoding JPEGs with cuda needs a GPU: {reason}", advice="decode_on_cpu")
-    opened = _open_on_cpu(path, content, sha256, threads, keep_copy=keep_copy)
-    return Session(path, checked_card(path, opened), sha256, "cpu", CPU, fallback, _session=opened)
+    opened = _open_on_cpu(path, data, sha256, threads, keep_copy=keep_copy)
+    card = checked_card(path, opened)
+    if features:
+        require_features(path, card)
+    return Session(path, card, sha256, "cpu", CPU, fallback, features=features, _session=opened)
 
 
-def _open_copy(path: Path, request: DeviceRequest, threads: Threads) -> Session | None:
+def _open_copy(
+    path: Path, content: ModelContent | None, request: DeviceRequest, threads: Threads, features: bool
+) -> Session | None:
     """A session of the kept copy of a model, which a thread opens; None without a copy, or if a GPU may be used."""
     fallback = gpu_problem() if request.kind == "auto" else None
     if request.kind != "cpu" and not fallback:
         return None
-    from batchland.models.optimised_copy import find_copy, open_copy
+    from batchland.models.optimised_copy import find_copy, find_copy_of, open_copy
 
-    if (copy := find_copy(path)) is None:
+    copy = find_copy_of(content.sha256) if content else find_copy(path)
+    if copy is None:
         return None
 
     def open_it() -> Any:
-        opened = open_copy(copy, threads) or _open_itself(path, copy.sha256, threads)
+        opened = open_copy(copy, threads) or _open_itself(path, content, copy.sha256, threads)
         if checked_card(path, opened) != card:
             raise ModelError(f"{path}: its kept copy has another card; delete the folder {copy.folder}")
         return opened
 
     card = ModelCard.from_json(copy.card, str(path))
-    return Session(path, card, copy.sha256, "cpu", CPU, fallback, _session=_opener().submit(open_it))
+    if features:
+        require_features(path, card)
+    return Session(path, card, copy.sha256, "cpu", CPU, fallback, features=features, _session=_opener().submit(open_it))
 
 
 @cache
@@ -176,12 +203,12 @@ def _opener() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "open-model")
 
 
-def _open_itself(path: Path, sha256: str, threads: Threads) -> Any:
+def _open_itself(path: Path, content: ModelContent | None, sha256: str, threads: Threads) -> Any:
     """A session of the model whose copy is damaged. Raises ModelError."""
-    content = read_model(path)
-    if hashlib.sha256(content).hexdigest() != sha256:
+    data = content.read() if content else read_model(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise ModelError(f"{path}: was replaced while it was opened; run the same command again")
-    return _open_on_cpu(path, content, sha256, threads, keep_copy=True)
+    return _open_on_cpu(path, data, sha256, threads, keep_copy=True)
 
 
 def _open_on_cpu(path: Path, content: bytes, sha256: str, threads: Threads, *, keep_copy: bool) -> Any:
@@ -203,6 +230,7 @@ def _open_on_gpus(
     batch_size: int | None,
     settings: Mapping[str, str],
     decode: Literal["cpu", "cuda"],
+    features: bool,
 ) -> tuple[Session | None, str | None]:
     """A session that really runs on the GPUs, or the reason why there is none."""
     kind: GpuKind = "tensorrt" if request.kind == "tensorrt" else "cuda"
@@ -213,7 +241,7 @@ def _open_on_gpus(
     from batchland.models.gpu.open import open_on_gpus
 
     try:
-        opened = open_on_gpus(path, content, sha256, kind, request.gpus, batch_size, settings, decode)
+        opened = open_on_gpus(path, content, sha256, kind, request.gpus, batch_size, settings, decode, features)
     except Unusable as reason:
         return None, str(reason)
     runners = opened.runners
@@ -230,6 +258,7 @@ def _open_on_gpus(
         settings=opened.settings,
         decoder=decoders and decoders.name,
         decoder_is_strict=decoders is not None and decoders.strict,
+        features=features,
         _session=opened.session,
         _pool=runners and runners.pool,
     ), None

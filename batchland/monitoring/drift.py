@@ -9,8 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from batchland.evaluation.intervals import Ints
-
+Ints = npt.NDArray[np.int64]
 MOVED: Final = 0.1
 """A distribution has moved from this PSI on, if it is also above the limit of chance."""
 MOVED_FAR: Final = 0.25

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from batchland.data.folders import subfolders
 from batchland.errors import ImageError, UsageError
-from batchland.images.loader import Batch, Outcome
+from batchland.images.batch import Batch, Outcome
 from batchland.images.preprocess import Pixels, decode, fit
 from batchland.images.signals import SIGNAL_DTYPE, measure
 from batchland.images.sources.folder import IMAGE_EXTENSIONS

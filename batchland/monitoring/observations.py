@@ -32,7 +32,7 @@ _OTHER: Final = ("image", "class_index", "difference_hash", "thumbnail")
 COLUMNS: Final = (*_OTHER, *_SIZE, *PICTURE, *ANSWER)
 """Columns of the predictions that `observe` reads."""
 MOST_IMAGES: Final = 5000
-"""Images of a night that the monitor reads, evenly chosen; further ones would not make it surer."""
+"""Images of a night that the monitor reads, evenly chosen; more of them would hardly change its figures."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Turned pictures and swapped colour channels: a test of their own, because other figures hardly see them.
+"""Turned pictures and swapped colour channels: a separate test, because other figures hardly change.
 
 The thumbnails of the reference can be turned and recoloured exactly. For each such change a linear discriminant
 learns to tell the thumbnails as they are from the changed ones. Its score is low for changed pictures, so a night
-with many of them has a low mean, even if single pictures are told apart badly.
+with many of them has a low mean, even if it is often wrong about single pictures.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ _INVERSE: Final = {
 
 
 def structured(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
-    """Which thumbnails [n, 4, 4, 3] have something in them. Others look the same after a turn."""
+    """Which thumbnails [n, 4, 4, 3] are not of one colour. Those look the same after a turn."""
     cells = thumbnails.reshape(len(thumbnails), -1, 3)
     shaped: npt.NDArray[np.bool_] = (np.ptp(cells, axis=1) > _FLAT).any(axis=1)
     return shaped

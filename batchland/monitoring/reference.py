@@ -21,9 +21,9 @@ PRIOR_NIGHTS: Final = 4
 LEAST_SPREAD: Final = 0.11
 """Least deviation between nights, in deviations of an image."""
 LEAST_TAIL_SPREAD: Final = 0.07
-"""The same for the shares in tails, which nights leave alone more."""
+"""The same for the shares in tails, which vary less from night to night."""
 LEAST_CHANGE_SPREAD: Final = 0.05
-"""The same for the likeness to changed pictures."""
+"""The same for the similarity to changed pictures."""
 HEAVY_TAILS: Final = 1.3
 """Factor on every variance between nights: rare nights differ more than a normal distribution allows."""
 LIMITS: Final = {

@@ -9,17 +9,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from batchland.images.signals import BLANK_CONTRAST
 from batchland.monitoring.near_copies import copies_of, copies_within
 from batchland.monitoring.observations import MEASURES, Observations
 from batchland.monitoring.schema import Finding, FindingKind
 from batchland.system.text import images, percent
 
 LEAST_IMAGES: Final = 5
-"""Fewer images break no rule about shares."""
+"""A rule about a share of the images needs at least this many of them."""
 LEAST_SHARE: Final = 0.1
-"""Nor does a smaller share."""
+"""A smaller share breaks no rule."""
 TIMES_USUAL: Final = 3.0
-"""Nor one that is less than this multiple of the largest of earlier nights."""
+"""A share must also be at least this multiple of the largest one of earlier nights."""
 COPIED_NIGHTS: Final = 7
 """Copies are looked for in this many earlier nights."""
 _MOST_HASHES: Final = 1000
@@ -28,7 +29,6 @@ _VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
 """A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
 _VOLUME_DEVIATIONS: Final = 4.5
 """And by this many deviations of the logarithm, and of a number that varies by chance."""
-_BLANK_CONTRAST: Final = 0.01
 _CONTRAST: Final = MEASURES.index("contrast")
 
 Rows = npt.NDArray[Any]
@@ -132,7 +132,7 @@ def _volume(night: Night, earlier: Sequence[Night], usual: float | None) -> Iter
 
 
 def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
-    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < _BLANK_CONTRAST
+    blank: npt.NDArray[np.bool_] = seen.values[:, _CONTRAST] < BLANK_CONTRAST
     return blank
 
 

@@ -80,7 +80,7 @@ class Estimator(Document):
     quantiles: tuple[tuple[float, ...], ...]
     """Evenly spaced quantiles of each measure over the labelled photos."""
     classes: Count
-    """Number of classes with a weight of their own; 0 for models with many classes."""
+    """Number of classes that each have a weight; 0 for models with many classes."""
     weights: tuple[float, ...]
     """Of the logistic regression: constant, half the logit of the confidence, normal scores of measures, classes."""
     error: float

@@ -24,7 +24,7 @@ _LEAST_DEVIATION: Final = 0.1
 _SHRINKAGE: Final = 0.02
 """Weight of the unit matrix in the correlation of the scores."""
 _COMMON_CLASSES: Final = 12
-"""Classes whose share is a figure of its own: the most frequent ones of the reference."""
+"""Classes whose shares are separate figures: the most frequent ones of the reference."""
 _ROOT_VARIANCE: Final = 0.25
 """Variance of the root of a share, for one image, whatever the share."""
 

@@ -21,7 +21,7 @@ from batchland.monitoring.rules import LEAST_IMAGES, Found, Night, check_rules
 from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
 
 LEAST_NIGHTS: Final = 5
-"""Fewer nights are no reference."""
+"""A reference needs at least this many nights."""
 SURE_NIGHTS: Final = 14
 """With fewer nights, a half-spoiled night may pass."""
 MOST_NIGHTS: Final = 60

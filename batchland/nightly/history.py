@@ -60,7 +60,7 @@ class Night(Document):
     """failed if one failed, not_checked if one could not be checked; None without gates."""
     gate_messages: tuple[str, ...] = ()
     monitor: Verdict | None = None
-    """Whether the night is as usual, without labels; None if nobody looked."""
+    """Verdict of the monitor; None if the night was not judged."""
     since: _Day | None = None
     """Of a suspicious night: the first one of the change."""
     unusual: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ Duration = Annotated[
 
 
 def _clock_time(value: object) -> object:
-    if isinstance(value, dt.time):  # TOML has times of its own
+    if isinstance(value, dt.time):  # TOML has a type for times
         return value
     if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
         raise ValueError('is not a time of the day; write it like "06:00"')

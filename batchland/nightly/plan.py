@@ -5,8 +5,8 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+from batchland.data.corrections import read_corrections
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError, WrongDeliveryError
-from batchland.evaluation.corrections import read_corrections
 from batchland.evaluation.label_files import read_labels
 from batchland.evaluation.saved import read_report
 from batchland.evaluation.slices import check_columns
@@ -125,7 +125,7 @@ def _steps_of_model(
 
 
 def _estimate(job: Job, file: Path) -> Iterator[_Step]:
-    """What is in the way of the estimated accuracy."""
+    """Why the estimated accuracy would not be checked."""
     limit, path = job.monitor.min_accuracy, estimator_path(file)
     if job.monitor.action == "off":
         if limit:

@@ -102,7 +102,7 @@ class Recorder:
             replace_file(self._reserve, bytes(_RESERVE_BYTES))
 
     def add(self, name: str, run: ModelRun) -> None:
-        """Take note of a model's run. An acceptance ends if its predictions are not those that were accepted."""
+        """Record a model's run. An acceptance ends if its predictions are not those that were accepted."""
         self.models[name] = run
         if self.accepted and run.run_id and run.run_id != self._accepted_runs.get(name):
             self.accepted = None

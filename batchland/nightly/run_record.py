@@ -140,7 +140,7 @@ class ModelRun(Document):
     canaries: CanaryCheck | None = None
     """None without canaries, and if nothing was scored."""
     monitor: NightVerdict | None = None
-    """Whether the night is as usual, without labels. None without a complete partition, and if nobody looked."""
+    """Verdict of the monitor. None without a complete partition, and if the night was not judged."""
     mix: PredictionMix | None = None
     evaluation: NightEvaluation | None = None
 

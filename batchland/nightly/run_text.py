@@ -1,7 +1,7 @@
 """A night's record as text for people: terminal, cron mail, notification."""
 
 from batchland.nightly.run_record import ModelRun, RunRecord
-from batchland.system.text import counted, files, ignored_files, images
+from batchland.system.text import accepted_and_asked, counted, files, ignored_files, images
 
 
 def describe_run(record: RunRecord, *, error: bool = True) -> str:
@@ -53,7 +53,7 @@ def describe_model(model: ModelRun) -> str:
     known = f", {model.already_scored} known already" if model.already_scored else ""
     text = (
         f"{model.name}: {model.state}, {images(counts.listed)}{known}, {counts.ok} ok, {counts.failed} failed"
-        f"{f' ({codes})' if codes else ''}{ignored_files(model.ignored)}, "
+        f"{f' ({codes})' if codes else ''}{accepted_and_asked(counts.decisions)}{ignored_files(model.ignored)}, "
         f"{model.images_per_second:.1f} images/s on {model.device}"
     )
     if model.evaluation and (top1 := model.evaluation.figures.top1):

@@ -94,7 +94,7 @@ class EndEstimator:
         self._counting.join(1.0)
 
     def update(self, progress: Progress) -> None:
-        """Take note of the progress, and report an estimate if one is due."""
+        """Record the progress, and report an estimate if one is due."""
         now = self._clock()
         if self._first is None:  # the first batch brings the warm-up to an end
             self._first = now, progress.done

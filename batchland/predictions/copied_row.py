@@ -40,4 +40,5 @@ class CopiedRow(NamedTuple):
             return rows_for(original, [self.ref], [self.modified_us])
         found = original.column("error_code")[0].as_py()
         code: ErrorCode = found if found in _SAME_FATE else "changed"
-        return failed_row(self.ref, code, f"is the same file as {self.original}, which failed or changed; retry it")
+        message = f"is the same file as {self.original}, which failed or changed; retry it"
+        return failed_row(self.ref, code, message, original.schema)

@@ -9,11 +9,10 @@ import json
 import time
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -21,11 +20,12 @@ import pyarrow as pa
 
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.copied_row import CopiedRow
-from batchland.predictions.schema import PREDICTIONS
-from batchland.predictions.storage import Output, open_output
+from batchland.predictions.schema import PREDICTIONS, own_schema
+from batchland.predictions.storage import Output
 
 CHECKPOINT_SECONDS: Final = 30.0
 """An unfinished part is written at this interval, so that a killed run loses at most this much work."""
+_NOTHING: Final = pa.schema([])
 _FINGERPRINT_KEY: Final = b"batchland.fingerprint"
 
 
@@ -34,9 +34,11 @@ class KeptRow(NamedTuple):
 
     name: str
     rows: pa.RecordBatch
-    """A batch with the schema PREDICTIONS."""
+    """A batch with the schema of the run, without positions."""
     number: int
     """Index of the row in `rows`."""
+    own: tuple[Any, ...] = ()
+    """As in ImageRef."""
 
     def is_followed(self, entry: "Entry", distance: int) -> bool:
         """Whether `entry` is the row `distance` rows after this one, in the same block of rows."""
@@ -57,8 +59,9 @@ class PartSpec(NamedTuple):
     """How the rows of a run are stored: what another process needs to write some of its parts. Picklable.
 
     fingerprint: of the run, with everything that determines the rows. part_size: rows per part, a multiple of
-    batch_size, so that a resumed run computes the same batches. row_group_size: rows per row group in a folder of
-    parts; None takes the whole part.
+    batch_size, so that a resumed run computes the same batches. schema: of the rows that are scored. row_group_size:
+    rows per row group in a folder of parts; None takes the whole part. own: the columns that follow those of `schema`,
+    with values of the entries.
     """
 
     fingerprint: str
@@ -66,6 +69,7 @@ class PartSpec(NamedTuple):
     part_size: int
     schema: pa.Schema = PREDICTIONS
     row_group_size: int | None = None
+    own: pa.Schema = _NOTHING
 
     @classmethod
     def of(
@@ -76,11 +80,17 @@ class PartSpec(NamedTuple):
         part_size: int,
         schema: pa.Schema = PREDICTIONS,
         row_group_size: int | None = None,
+        own: pa.Schema = _NOTHING,
     ) -> Self:
         """part_size: is rounded up to whole batches."""
         part_size = -(-part_size // batch_size) * batch_size
         text = json.dumps(fingerprint | {"part_size": part_size}, sort_keys=True)
-        return cls(text, batch_size, part_size, schema, row_group_size)
+        return cls(text, batch_size, part_size, schema, row_group_size, own)
+
+    @property
+    def stored(self) -> pa.Schema:
+        """The schema of the output."""
+        return pa.schema([*self.schema, *self.own])
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
@@ -101,7 +111,9 @@ class PartSummary(NamedTuple):
     names_sha256: bytes
     """Over the images' names, each followed by a zero byte."""
     facts_sha256: bytes
-    """Over their names, sizes and modification times."""
+    """Over their names, sizes and modification times, and own columns."""
+    decisions: dict[str, int]
+    """Good images by decision."""
     resumed: int = 0
     """Images whose rows an interrupted run had left."""
     kept: int = 0
@@ -116,8 +128,12 @@ class PartSummary(NamedTuple):
 def summarize(index: int, table: pa.Table) -> PartSummary:
     """What a stored part holds."""
     codes = Counter(code for code in table["error_code"].to_pylist() if code is not None)
-    facts = hashlib.sha256(b"".join(repr(fact).encode() for fact in _facts(table)))
-    return PartSummary(index, table.num_rows, dict(codes), names_digest(table["image"].to_pylist()), facts.digest())
+    facts = hashlib.sha256("".join(map(repr, _facts(table))).encode())
+    own = table.select(own_schema(table.schema).names)
+    facts.update("".join(_texts(own.columns)).encode("utf-8", "surrogatepass"))
+    names = names_digest(table["image"].to_pylist())
+    decisions = Counter(decision for decision in table["decision"].to_pylist() if decision is not None)
+    return PartSummary(index, table.num_rows, dict(codes), names, facts.digest(), dict(decisions))
 
 
 def names_digest(names: Iterable[str]) -> bytes:
@@ -127,7 +143,7 @@ def names_digest(names: Iterable[str]) -> bytes:
 
 def joined(names: Iterable[str]) -> bytes:
     """Names as bytes, each followed by a zero byte."""
-    return b"".join(name.encode() + b"\0" for name in names)
+    return "\0".join([*names, ""]).encode()
 
 
 @dataclass
@@ -226,16 +242,6 @@ class PartWriter:
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
 
-    @classmethod
-    def joining(cls, location: Path | str, spec: PartSpec, on_part: Callable[[PartSummary], None]) -> Self:
-        """A writer of some parts of an output that another process holds.
-
-        Raises OSError if that output is not seen here.
-        """
-        output = open_output(location)
-        output.join(spec.fingerprint)
-        return cls(output, spec, on_part)
-
     def __enter__(self) -> Self:
         return self
 
@@ -331,7 +337,9 @@ class PartWriter:
 
     def _flush(self, part: UnfinishedPart) -> None:
         self._last_checkpoint = time.monotonic()
-        self._in_background(self._store, part, pa.Table.from_batches(part.rows, self.spec.schema))
+        rows = pa.Table.from_batches(part.rows, self.spec.schema)
+        own = own_columns(part.entries[: part.count], self.spec.own)
+        self._in_background(self._store, part, pa.Table.from_arrays([*rows.columns, *own], schema=self.spec.stored))
 
     def _store(self, part: UnfinishedPart, table: pa.Table) -> None:
         self._write_part(part.number, table)
@@ -384,10 +392,13 @@ class PartWriter:
         in_step = len(entries) == len(part.entries) or count_images(entries) % self.spec.batch_size == 0
         if not in_step or len(entries) != table.num_rows or not self.spec.is_ours(table):
             return None
-        if not table.schema.equals(self.spec.schema) or not _in_position(entries, table):
+        if not table.schema.equals(self.spec.stored) or not _in_position(entries, table):
+            return None
+        rows, own = table.select(self.spec.schema.names), table.select(self.spec.own.names)
+        if _texts(own.columns) != _texts(own_columns(entries, self.spec.own)):
             return None
         unchanged = all(_unchanged(entry, *fact) for entry, fact in zip(entries, _facts(table), strict=True))
-        return table.replace_schema_metadata(None) if unchanged else None
+        return rows.replace_schema_metadata(None) if unchanged else None
 
     def _has_part(self, index: int) -> bool:
         with self._output.errors():
@@ -409,6 +420,19 @@ def read_own_part(output: Output, spec: PartSpec, index: int) -> pa.Table:
 def count_images(entries: Iterable[Entry]) -> int:
     """Number of entries that are images, not kept or copied rows."""
     return sum(isinstance(entry, ImageRef) for entry in entries)
+
+
+def own_columns(entries: Sequence[Entry], own: pa.Schema) -> list[pa.Array]:
+    """The entries' values of own columns; null for entries that have none."""
+    values = [entry.ref.own if isinstance(entry, CopiedRow) else entry.own for entry in entries]
+    return [
+        pa.array([each[number] if each else None for each in values], field.type) for number, field in enumerate(own)
+    ]
+
+
+def _texts(columns: Iterable[pa.Array | pa.ChunkedArray]) -> list[str]:
+    """Columns as texts: the same for the same values, NaN included."""
+    return [repr(column.to_pylist()) for column in columns]
 
 
 def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:

@@ -1,6 +1,6 @@
 """Turn a batch and its probabilities into Arrow rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -9,21 +9,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchland.errors import ErrorCode
-from batchland.images.loader import Batch
+from batchland.images.batch import Batch
 from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
-from batchland.models.contract import Probabilities, are_probabilities
+from batchland.models.contract import Features, Probabilities, are_probabilities
 from batchland.models.decisions import decide, prediction_sets
 from batchland.predictions.answers import Answers
 from batchland.predictions.schema import (
     LOG_PROBABILITIES_TYPE,
     PREDICTION_SET_TYPE,
-    PREDICTIONS,
-    SHARD_PREDICTIONS,
     SIGNAL_TYPES,
     TOP_K_TYPE,
     complete_columns,
+    full_schema,
+    predictions_schema,
 )
 
 MAX_KEPT: Final = 1024
@@ -35,13 +35,21 @@ _NO_SIGNALS: Final = bytes(SIGNAL_DTYPE.itemsize)
 
 
 def to_rows(
-    batch: Batch, probabilities: Probabilities | None, card: ModelCard, top_k: int, keep: Keep = "auto"
+    batch: Batch,
+    probabilities: Probabilities | None,
+    card: ModelCard,
+    top_k: int,
+    keep: Keep = "auto",
+    features: Features | None = None,
+    *,
+    keep_features: bool = False,
 ) -> pa.RecordBatch:
-    """One row per image of the batch, in its order, of schema PREDICTIONS; of SHARD_PREDICTIONS if they have positions.
+    """One row per image of the batch, in its order, of `predictions_schema`.
 
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
     do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
-    the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes.
+    the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes. features:
+    float32 [batch, features].
     """
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
@@ -63,7 +71,7 @@ def to_rows(
         _strings(["ok" if error is None else "failed" for error in errors]),
         _strings([error and error[0] for error in errors]),
         _strings([error and error[1] for error in errors]),
-        _strings([labels[index] if good else None for index, good in zip(indices[:, 0].tolist(), ok, strict=True)]),
+        _labels([labels[index] if good else None for index, good in zip(indices[:, 0].tolist(), ok, strict=True)]),
         first,
         numbers(chosen[:, 0], pa.float32(), ok),
         numbers(margin, pa.float32(), ok),
@@ -82,30 +90,31 @@ def to_rows(
         *_signals([outcome.signals for outcome in batch.outcomes]),
     ]
     positions = [ref.position for ref in batch.refs]
-    if None in positions:
-        return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
-    return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
+    schema = predictions_schema(card, features=keep_features, positions=None not in positions)
+    if keep_features:
+        columns.append(_vectors(features, schema.field("features").type, ok))
+    if None not in positions:
+        columns.append(_facts(positions, pa.int64()))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def rows_for(rows: pa.RecordBatch, refs: Sequence[ImageRef], modified_us: Sequence[int | None]) -> pa.RecordBatch:
-    """Rows of schema PREDICTIONS, made for other files of the same content: the same rows for these files.
-
-    They are of SHARD_PREDICTIONS if the images have positions.
-    """
+    """Rows made for other files of the same content: the same rows for these files, with positions if they have any."""
     of_files = {
         "image": _strings([ref.name for ref in refs]),
         "modified_at": _facts(modified_us, pa.timestamp("us", tz="UTC")),
     }
-    columns = [of_files.get(name, rows.column(name)) for name in PREDICTIONS.names]
     positions = [ref.position for ref in refs]
-    if None in positions:
-        return pa.RecordBatch.from_arrays(columns, schema=PREDICTIONS)
-    return pa.RecordBatch.from_arrays([*columns, _facts(positions, pa.int64())], schema=SHARD_PREDICTIONS)
+    if None not in positions:
+        of_files["position"] = _facts(positions, pa.int64())
+    schema = full_schema(rows.schema, positions=None not in positions)
+    columns = [of_files[name] if name in of_files else rows.column(name) for name in schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def failed_row(ref: ImageRef, code: ErrorCode, message: str) -> pa.RecordBatch:
-    """The row of an image that was not read."""
-    schema = PREDICTIONS if ref.position is None else SHARD_PREDICTIONS
+def failed_row(ref: ImageRef, code: ErrorCode, message: str, like: pa.Schema) -> pa.RecordBatch:
+    """The row of an image that was not read. like: schema of other rows of the run."""
+    schema = full_schema(like, positions=ref.position is not None)
     facts = {"image": ref.name, "status": "failed", "error_code": code, "error_message": message}
     known = pa.RecordBatch.from_arrays([_strings([value]) for value in facts.values()], names=list(facts))
     if ref.position is not None:
@@ -129,7 +138,7 @@ def _prediction_sets(
     valid = ok if card.prediction_sets else np.zeros_like(ok)
     sizes = np.zeros(len(ok), np.int64)
     sizes[valid] = [len(each) for each in sets]
-    flat = _strings([labels[index] for each in sets for index in each.tolist()])
+    flat = _labels([labels[index] for each in sets for index in each.tolist()])
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     kind = PREDICTION_SET_TYPE
     return pa.ListArray.from_buffers(kind, len(ok), [_validity(valid), pa.py_buffer(ends)], children=[flat])
@@ -159,7 +168,7 @@ def _top_k_lists(
     flat = indices[ok].ravel()
     entries = pa.StructArray.from_arrays(
         [
-            _strings([labels[index] for index in flat.tolist()]),  # `take` would import pyarrow.compute
+            _labels([labels[index] for index in flat.tolist()]),  # `take` would import pyarrow.compute
             numbers(flat, pa.int32()),
             numbers(chosen[ok].ravel(), pa.float32()),
         ],
@@ -174,6 +183,15 @@ def _lists(values: Probabilities, kept: npt.NDArray[np.bool_]) -> pa.ListArray:
     return _list_array(LOG_PROBABILITIES_TYPE, numbers(values.ravel(), pa.float16()), values.shape[1], kept)
 
 
+def _vectors(features: Features | None, kind: pa.FixedSizeListType, ok: npt.NDArray[np.bool_]) -> pa.Array:
+    """Lists of half floats of one length, null where not ok or not finite."""
+    if features is None:
+        features = np.zeros((len(ok), kind.list_size), np.float32)
+    valid = ok & np.isfinite(features).all(axis=1)
+    entries = numbers(np.where(valid[:, None], features, 0).ravel(), pa.float16())
+    return pa.FixedSizeListArray.from_buffers(kind, len(ok), [_validity(valid)], children=[entries])
+
+
 def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.NDArray[np.bool_]) -> pa.ListArray:
     ends = np.concatenate([[0], np.cumsum(valid * length)]).astype(np.int32)
     buffers = [_validity(valid), pa.py_buffer(ends)]
@@ -182,11 +200,11 @@ def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.ND
 
 def _signals(rows: Sequence[bytes | None]) -> Iterator[pa.Array]:
     """The columns of SIGNALS, null where there is no row of SIGNAL_DTYPE."""
-    measured = np.array([row is not None for row in rows], dtype=bool)
-    values = np.frombuffer(b"".join(row or _NO_SIGNALS for row in rows), SIGNAL_DTYPE)
+    measured = _validity(_present(rows))
+    values = np.frombuffer(b"".join([row or _NO_SIGNALS for row in rows]), SIGNAL_DTYPE)
     for signal in SIGNALS:
         kind, stored = SIGNAL_TYPES[signal.dtype], np.ascontiguousarray(values[signal.name])
-        yield pa.Array.from_buffers(kind, len(rows), [_validity(measured), pa.py_buffer(stored.view(np.uint8))])
+        yield pa.Array.from_buffers(kind, len(rows), [measured, pa.py_buffer(stored.view(np.uint8))])
 
 
 def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:
@@ -202,22 +220,44 @@ def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:
 def numbers(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """An Arrow array of numbers; null where they are not valid."""
     stored = np.ascontiguousarray(values, f"{'f' if pa.types.is_floating(kind) else 'i'}{kind.bit_width // 8}")
-    return pa.Array.from_buffers(kind, len(stored), [None if valid is None else _validity(valid), pa.py_buffer(stored)])
+    return pa.Array.from_buffers(kind, len(stored), [_validity(valid), pa.py_buffer(stored)])
 
 
 def _facts(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
-    valid = np.array([value is not None for value in values], dtype=bool)
-    return numbers(np.array([value or 0 for value in values], np.int64), kind, valid)
+    return numbers(np.array([value or 0 for value in values], np.int64), kind, _present(values))
 
 
-def _strings(values: Sequence[str | bytes | None]) -> pa.Array:
-    """A column of texts; bytes are UTF-8."""
-    valid = np.array([value is not None for value in values], dtype=bool)
-    encoded = [value if isinstance(value, bytes) else (value or "").encode() for value in values]
-    ends = np.concatenate([[0], np.cumsum([len(text) for text in encoded])]).astype(np.int32)
-    buffers = [_validity(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    """A column of texts."""
+    present = _present(values)
+    if present is not None and not present.any():
+        return pa.nulls(len(values), pa.string())
+    texts = [value or "" for value in values]
+    joined = "".join(texts)
+    if joined.isascii():
+        return _text_array(joined.encode(), map(len, texts), present)
+    encoded = [text.encode() for text in texts]
+    return _text_array(b"".join(encoded), map(len, encoded), present)
 
 
-def _validity(valid: npt.NDArray[np.bool_]) -> pa.Buffer | None:
-    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+def _labels(values: Sequence[bytes | None]) -> pa.Array:
+    """A column of texts that are UTF-8 already."""
+    texts = [value or b"" for value in values]
+    return _text_array(b"".join(texts), map(len, texts), _present(values))
+
+
+def _text_array(data: bytes, lengths: Iterable[int], present: npt.NDArray[np.bool_] | None) -> pa.Array:
+    ends = np.array([0, *lengths], np.int32).cumsum(dtype=np.int32)
+    return pa.Array.from_buffers(
+        pa.string(), len(ends) - 1, [_validity(present), pa.py_buffer(ends), pa.py_buffer(data)]
+    )
+
+
+def _present(values: Sequence[object]) -> npt.NDArray[np.bool_] | None:
+    """Which values are not None; None if all are."""
+    return np.array([value is not None for value in values], dtype=bool) if None in values else None
+
+
+def _validity(valid: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
+    """The buffer that marks valid values; None if all are."""
+    return None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))

@@ -6,7 +6,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from batchland.images.signals import SIGNALS
-from batchland.models.card import ClassName
+from batchland.models.card import ClassName, ModelCard
 from batchland.system.documents import Count, Document, column
 
 METADATA_KEY: Final = b"batchland"
@@ -65,11 +65,44 @@ probability below 1.2e-38 counts as 1.2e-38.
 FIRST_COLUMNS: Final = PREDICTIONS.names[: PREDICTIONS.get_field_index("modified_at") + 1]
 """The columns that predictions of every version have."""
 
-
-SHARD_PREDICTIONS: Final = PREDICTIONS.append(
-    column("position", pa.int64(), "The image's place in the whole listing; see batchland/shards.", nullable=False)
+POSITION: Final = column(
+    "position", pa.int64(), "The image's place in the whole listing; see batchland/shards.", nullable=False
 )
+SHARD_PREDICTIONS: Final = PREDICTIONS.append(POSITION)
 """One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
+
+
+_OURS: Final = frozenset((*SHARD_PREDICTIONS.names, "features"))
+RESERVED: Final = frozenset((
+    *_OURS, "key",
+    "true_index", "true_label", "predicted_index", "predicted_label", "correct", "true_rank", "true_probability",
+    "suspicion", "suspected_label_error", "label_error_probability",
+))  # fmt: skip
+"""Names that no further column of an image list can have: those of predictions, plans and the tables of reports."""
+
+
+def features_column(width: int) -> pa.Field:
+    """The column of features, of which there are `width`."""
+    kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
+    return column("features", kind, "The model's features, a vector of length 1. Only with the option features.")
+
+
+def predictions_schema(card: ModelCard, *, features: bool = False, positions: bool = False) -> pa.Schema:
+    """The schema of a run's rows: PREDICTIONS, with the columns that the options ask for. positions: of a shard."""
+    further = [features_column(card.features)] if features and card.features else []
+    return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
+
+
+def full_schema(found: pa.Schema, *, positions: bool = False) -> pa.Schema:
+    """The schema of stored rows with all columns of this version. Columns that are not batchland's are left out."""
+    kinds = [found.field("features").type] if "features" in found.names else []
+    further = [features_column(kind.list_size) for kind in kinds if pa.types.is_fixed_size_list(kind)]
+    return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
+
+
+def own_schema(found: pa.Schema) -> pa.Schema:
+    """The columns of stored rows that are not batchland's: those of the image list."""
+    return pa.schema([field.remove_metadata() for field in found if field.name not in _OURS])
 
 
 def complete_columns(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -90,6 +123,8 @@ class Counts(Document):
     ok: Count
     failed: Count
     failed_by_code: dict[str, Count]
+    decisions: dict[str, Count] = Field(default_factory=dict)
+    """Good images by decision, `accept` and `ask`; empty without thresholds on the model's card."""
 
     @model_validator(mode="after")
     def _every_image_is_accounted_for(self) -> "Counts":
@@ -215,7 +250,8 @@ class Manifest(Document):
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times."""
+    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times, and
+    own columns."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str

@@ -67,11 +67,17 @@ class PredictionSink(PartWriter):
         part_size: int,
         schema: pa.Schema = PREDICTIONS,
         row_group_size: int | None = None,
+        own: pa.Schema | None = None,
         overwrite: bool = False,
         restart: bool = False,
     ) -> None:
         spec = PartSpec.of(
-            fingerprint, batch_size=batch_size, part_size=part_size, schema=schema, row_group_size=row_group_size
+            fingerprint,
+            batch_size=batch_size,
+            part_size=part_size,
+            schema=schema,
+            row_group_size=row_group_size,
+            own=own or pa.schema([]),
         )
         super().__init__(output, spec)
         self.part_size = spec.part_size
@@ -123,7 +129,7 @@ class PredictionSink(PartWriter):
                 yield self._parts - 1, part
 
     def add(self, summary: PartSummary) -> None:
-        """Take note of a part that another process has stored."""
+        """Record a part that another process has stored."""
         self._elsewhere[summary.number] = summary
         if self._digests[summary.number] is None:
             self._listed += summary.rows
@@ -154,19 +160,24 @@ class PredictionSink(PartWriter):
         run that breaks this publishes nothing.
         """
         self.wait()
-        failed: Counter[str] = Counter()
+        failed, decisions = Counter[str](), Counter[str]()
         rows, facts = 0, list[bytes]()
         wrong = bool(self._pending)
         for part in range(self._parts):
             found = self._summary(part)
             rows += found.rows
             failed.update(found.failed_by_code)
+            decisions.update(found.decisions)
             facts.append(found.facts_sha256)
             wrong = wrong or self._digests[part] not in (None, found.names_sha256)
         if wrong or rows != self._listed:
             raise AssertionError(f"{self._listed} images listed, but the {rows} rows do not match them")
         counts = Counts(
-            listed=rows, ok=rows - failed.total(), failed=failed.total(), failed_by_code=dict(sorted(failed.items()))
+            listed=rows,
+            ok=rows - failed.total(),
+            failed=failed.total(),
+            failed_by_code=dict(sorted(failed.items())),
+            decisions=dict(sorted(decisions.items())),
         )
         hexadecimal = tuple(each.hex() for each in facts)
         return Survey(counts, input_fingerprint(facts), self._listed_names.hexdigest(), hexadecimal)
@@ -180,7 +191,7 @@ class PredictionSink(PartWriter):
         write_all: writes the files of a folder in place of this process.
         """
         with self._timed():
-            schema = self.spec.schema.with_metadata({METADATA_KEY: info.encode()})
+            schema = self.spec.stored.with_metadata({METADATA_KEY: info.encode()})
             if self._output.is_file:
                 return [self._output.assemble_file(map(self._read_part, range(self._parts)), schema)]
             self._output.begin_files()
@@ -207,7 +218,7 @@ class PredictionSink(PartWriter):
         self._list_names([entry.name for entry in entries])
 
     def _list_names(self, names: list[str]) -> None:
-        """Take note of the names of one more part."""
+        """Add the names of one more part."""
         self._parts += 1
         self._listed += len(names)
         self._listed_names.update(joined(names))

@@ -25,7 +25,7 @@ class Baseline(NamedTuple):
 
     report: "Report | Evaluation"
     name: str
-    """As it stands in a sentence: `the last good night, 2026-11-22`."""
+    """Its name in a sentence: `the last good night, 2026-11-22`."""
 
 
 class Changes(NamedTuple):

@@ -70,7 +70,7 @@ def similar_order(
 ) -> npt.NDArray[np.int64]:
     """An order of the classes, as indices, in which classes that are confused stand together.
 
-    Average-linkage clustering; the distance of two classes is 1 less the shares of each that are taken for the other.
+    Average-linkage clustering; the distance of two classes is 1 less the shares of each predicted as the other.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform

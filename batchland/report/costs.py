@@ -1,4 +1,4 @@
-"""Answers by class and confidence, for weighing errors against looks of a human on the page (templates/costs.js)."""
+"""Answers by class and confidence, to weigh errors against the cost of human review (templates/costs.js)."""
 
 from typing import TYPE_CHECKING, Any, Final
 

@@ -9,14 +9,16 @@ import pyarrow.compute as pc
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.schema import EvaluationSummary, Slice
+from batchland.evaluation.slices import MAX_VALUES
 from batchland.report.changes import Baseline
 from batchland.report.confusion import confusion_view
 from batchland.report.costs import cost_data
 from batchland.report.curves import curve_data
 from batchland.report.evaluation_text import shown_figures
-from batchland.report.findings import SMALLEST_SLICE, findings, headline
+from batchland.report.findings import SMALLEST_SLICE, decision_lines, findings, headline
 from batchland.report.gallery import galleries
 from batchland.report.html import LONG_TABLE, render_page
+from batchland.report.map import map_view
 from batchland.report.options import ReportOptions
 from batchland.report.page_images import add_pictures, page_images
 from batchland.report.plots import coverage_plot, reliability_plot
@@ -41,8 +43,9 @@ def evaluation_page(
     images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
     return render_page(
         "report.html.j2",
-        scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js"),
+        scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js", "map.js"),
         images=images,
+        map=map_view(evaluation, images) if options.map else None,
         summary=summary,
         options=options,
         gates=gates,
@@ -63,6 +66,8 @@ def evaluation_page(
         costs=cost_data(evaluation),
         curves=curve_data(evaluation),
         slices=_by_dimension(summary),
+        pair_slices=summary.pair_slices,
+        decisions="; ".join(decision_lines(summary)),
     )
 
 
@@ -74,8 +79,12 @@ def _worst_first(per_class: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _by_dimension(summary: EvaluationSummary) -> dict[str, list[Slice]]:
-    found: dict[str, list[Slice]] = {}
+def _by_dimension(summary: EvaluationSummary) -> dict[str, list[tuple[Slice, str | dict[str, list[str]]]]]:
+    """Dimension -> its slices, each with what images.js selects by: the value, or the values that are left out."""
+    found: dict[str, list[tuple[Slice, str | dict[str, list[str]]]]] = {}
     for part in summary.slices:
-        found.setdefault(part.dimension, []).append(part)
+        parts = found.setdefault(part.dimension, [])
+        own = part.dimension in summary.options.get("by", ())
+        merged = own and len(parts) == MAX_VALUES - 1 and part.value.startswith("others (")
+        parts.append((part, {"not": [other.value for other, _ in parts]} if merged else part.value))
     return found

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from batchland.evaluation.schema import EvaluationSummary, Figure
 from batchland.report.changes import Baseline
-from batchland.report.findings import account_findings, findings, headline, promise_lines, worst_classes
+from batchland.report.findings import account_findings, decision_lines, findings, headline, promise_lines, worst_classes
 from batchland.report.verdict import verdict
 from batchland.system.text import NONE, aligned, count, images, interval, markdown_text, one_line, percent
 
@@ -59,6 +59,7 @@ def evaluation_terminal_text(
     ]
     lines += [f"  {line}" for line in aligned(figures, "<><")]
     lines += [f"note: {finding.text}" for finding in account_findings(summary)]
+    lines += [f"decisions: {text}" for text in decision_lines(summary)]
     lines += promise_lines(summary)
     if weak := worst_classes(evaluation):
         rows = [("worst classes", "accuracy", "images", "mostly predicted as")]
@@ -95,7 +96,7 @@ def evaluation_markdown(
         lines.append(f"| {what} | {percent(figure.value)} | {interval(figure)} |")
     if found := findings(evaluation):
         lines += ["", *(f"- {markdown_text(finding.text)}" for finding in found)]
-    if promises := list(promise_lines(summary)):
+    if promises := [*(f"decisions: {text}" for text in decision_lines(summary)), *promise_lines(summary)]:
         lines += ["", *(f"- {markdown_text(text)}" for text in promises)]
     if weak := worst_classes(evaluation):
         lines += ["", "| worst classes | accuracy | images | mostly predicted as |", "| --- | ---: | ---: | --- |"]

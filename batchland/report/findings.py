@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from batchland.evaluation.calibration import ROUND_THRESHOLDS
 from batchland.evaluation.intervals import holm, z_score
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.system.text import count, counted, first_few, images, percent, points, visible
+from batchland.system.text import count, counted, first_few, images, interval, percent, points, visible
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -113,6 +113,18 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
             yield Finding("warning", f"{classes} {what}: {first_few([*map(visible, names)])}.", "account")
 
 
+def decision_lines(summary: EvaluationSummary) -> Iterator[str]:
+    """What became of the decisions in the predictions."""
+    found = summary.decisions
+    if found:
+        total = found.accepted + found.asked
+        error = f" ({percent(found.error.value)}, interval {interval(found.error)})" if found.error else ""
+        yield (
+            f"{count(found.accepted)} of {counted(total, 'answer')} accepted, {count(found.wrong)} of them "
+            f"wrong{error}; {count(found.asked)} to ask about"
+        )
+
+
 def promise_lines(summary: EvaluationSummary) -> Iterator[str]:
     """For each promise the threshold that keeps it, or that the images do not suffice."""
     for found in summary.guarantees:
@@ -123,7 +135,8 @@ def promise_lines(summary: EvaluationSummary) -> Iterator[str]:
             )
         else:
             text = (
-                f"{images(found.images)} with a label do not show that any threshold keeps this promise; at least "
+                f"{images(found.images)} with a label {'does' if found.images == 1 else 'do'} not show that any "
+                f"threshold keeps this promise; at least "
                 f"{count(found.fewest_images)} sure answers without a mistake are needed"
             )
         if found.per_class:
@@ -204,5 +217,17 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
             "note",
             f"Weaker on {part.dimension} {visible(part.value) or '(none)'}: {percent(part.accuracy.value)} of "
             f"{images(part.images)}, {points(part.difference or 0)} compared with the others.",
+            "slices",
+        )
+    if summary.pair_slices and summary.pair_slices.weakest:
+        pair = summary.pair_slices.weakest[0]
+        where = ", ".join(
+            f"{visible(a)} {visible(b) or '(none)'}" for a, b in zip(pair.columns, pair.values, strict=True)
+        )
+        more = f", and {count(summary.pair_slices.found - 1)} more pairs" if summary.pair_slices.found > 1 else ""
+        yield Finding(
+            "note",
+            f"Weaker on {where}: {percent(pair.accuracy.value)} of {images(pair.images)}, {points(pair.difference)} "
+            f"compared with the others{more}.",
             "slices",
         )

@@ -17,6 +17,8 @@ class ReportOptions(Options):
     """Longest side of a thumbnail, pixels."""
     gallery: Annotated[int, Field(ge=0, le=500)] = 24
     """Images per gallery."""
+    map: bool = True
+    """Draw a map of the images where the predictions have features, which takes some seconds."""
     command: str | None = None
     """The command line, shown on the page as its origin."""
     overwrite: bool = False

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchland.errors import BatchlandError
+from batchland.evaluation.slices import Described
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import output_location
 from batchland.report.gallery import GALLERIES_TENTHS
@@ -39,7 +40,9 @@ CHOICES: Final = 3
 """First choices that are shown for each image."""
 PER_TURN: Final = 4
 """Images of a cell that are taken before the next cell has its turn."""
-_COLUMNS: Final = ("image", "true_index", "predicted_index", "probability", "true_probability", "file_size")
+_COLUMNS: Final = (
+    "image", "true_index", "predicted_index", "probability", "true_probability", "width", "height", "file_size",
+)  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
 
@@ -73,7 +76,7 @@ def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
     choices = _top_choices(summary.predictions, summary.run_id, wanted["image"])
     labels = [name.label for name in summary.classes]
     while True:
-        data = _encoded(wanted, choices, labels)
+        data = _encoded(wanted, choices, labels, _slices(evaluation, wanted))
         if len(data) <= MOST_BYTES or wanted.num_rows <= len(first):
             break
         wanted = wanted[: max(len(first), int(wanted.num_rows * 0.9 * MOST_BYTES / len(data)))]
@@ -103,14 +106,33 @@ def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOp
 
 def _right_answers(evaluation: "Evaluation") -> pa.Table:
     """Right answers to choose from, at least MOST_ROWS of them if there are so many, in memory that does not grow."""
-    schema = pa.schema([evaluation.outcomes_file.schema.field(name) for name in _COLUMNS])
+    columns = _columns(evaluation)
+    schema = pa.schema([evaluation.outcomes_file.schema.field(name) for name in columns])
     kept = schema.empty_table()
-    for batch in evaluation.outcomes_file.batches([*_COLUMNS, "correct"]):
-        right = batch.filter(pc.fill_null(batch["correct"], False)).select(_COLUMNS)
+    for batch in evaluation.outcomes_file.batches([*columns, "correct"]):
+        right = batch.filter(pc.fill_null(batch["correct"], False)).select(columns)
         kept = pa.concat_tables([kept, pa.Table.from_batches([right], schema)])
         if kept.num_rows > 4 * MOST_ROWS:
             kept = kept.take(_in_turns(kept, "ascending")[:MOST_ROWS])
     return kept
+
+
+def _columns(evaluation: "Evaluation") -> list[str]:
+    """Those of outcomes.parquet that the page needs: own ones only if there are slices of them."""
+    return [*_COLUMNS, *evaluation.summary.options.get("by", ())]
+
+
+def _slices(evaluation: "Evaluation", images: pa.Table) -> dict[str, dict[str, list[Any]]]:
+    """Dimension -> its values, and the number of each image's value among them, -1 without one."""
+    shown = {part.dimension for part in evaluation.summary.slices}
+    if pairs := evaluation.summary.pair_slices:
+        shown |= {name for pair in pairs.weakest for name in pair.columns}
+    found: dict[str, dict[str, list[Any]]] = {}
+    for name, values in evaluation.slice_values(Described.of(images.drop_columns("label_error_probability"))).items():
+        if name in shown:
+            numbers = {value: number for number, value in enumerate(dict.fromkeys(v for v in values if v is not None))}
+            found[name] = {"values": list(numbers), "rows": [-1 if v is None else numbers[v] for v in values]}
+    return found
 
 
 def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Table:
@@ -121,7 +143,7 @@ def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Tab
     rest = rest.take(_in_turns(rest, "descending")[: max(wrong_rows - len(first), 0)])
     good = right.take(_in_turns(right, "ascending")[: MOST_ROWS - wrong_rows])
     doubt = pa.array(np.zeros(good.num_rows, np.float32))
-    columns = [*_COLUMNS, "label_error_probability"]
+    columns = [*right.column_names, "label_error_probability"]
     good = good.append_column("label_error_probability", doubt)
     parts = [mistakes.filter(must), rest, good]
     return pa.concat_tables([part.select(columns) for part in parts], promote_options="permissive").combine_chunks()
@@ -158,9 +180,14 @@ def _top_choices(predictions: str, run_id: str, images: pa.ChunkedArray) -> dict
     return found
 
 
-def _encoded(table: pa.Table, choices: dict[str, list[tuple[int, int]]], labels: Sequence[str]) -> str:
+def _encoded(
+    table: pa.Table,
+    choices: dict[str, list[tuple[int, int]]],
+    labels: Sequence[str],
+    slices: dict[str, dict[str, list[Any]]],
+) -> str:
     """The rows as columns: folder and file, true and predicted class, confidence and probability of the true class in
-    1/10,000 (-1 without one), first choices, and probability of a wrong label in 1/100.
+    1/10,000 (-1 without one), first choices, probability of a wrong label in 1/100, and slices.
     """
     images = table["image"].to_pylist()
     split = [image.rpartition("/") for image in images]
@@ -176,6 +203,7 @@ def _encoded(table: pa.Table, choices: dict[str, list[tuple[int, int]]], labels:
         "true": _parts(table["true_probability"], 10_000),
         "choices": [[number for choice in choices.get(image, ()) for number in choice] for image in images],
         "doubt": _parts(table["label_error_probability"], 100),
+        "slices": slices,
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)).decode()

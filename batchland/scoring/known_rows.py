@@ -17,9 +17,9 @@ from batchland.models.session import OpenModel
 from batchland.predictions.layout import differences
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.rows import numbers
-from batchland.predictions.schema import PREDICTIONS, Manifest
+from batchland.predictions.schema import predictions_schema
 from batchland.predictions.storage import output_location
-from batchland.scoring.manifest import CONTENT_OPTIONS, row_fingerprint
+from batchland.scoring.manifest import row_fingerprint, stored_row_fingerprint
 from batchland.scoring.options import ScoreOptions
 from batchland.system.files import open_new
 
@@ -33,6 +33,7 @@ def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[Stored
     Raises UsageError if there is nothing at a location, or a file that holds no predictions.
     """
     wanted = row_fingerprint(options, model)
+    columns = predictions_schema(model.card, features=options.features).names
     usable = []
     for location in options.reuse:
         stored = StoredPredictions(output_location(location))
@@ -40,53 +41,42 @@ def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[Stored
             raise UsageError(f"{stored.name}: there are no predictions to reuse")
         if stored.kind == "file":
             stored.info()
-        if problem := _problem(stored, wanted):
+        if problem := _problem(stored, wanted, columns):
             _log.warning("%s: no row is reused from it: %s", stored.name, problem)
         else:
             usable.append(stored)
     return usable
 
 
-def _problem(stored: StoredPredictions, wanted: dict[str, Any]) -> str | None:
+def _problem(stored: StoredPredictions, wanted: dict[str, Any], columns: Sequence[str]) -> str | None:
     try:
         manifest = stored.manifest()
         if manifest is None:
             return "it has no manifest, so it is not complete"
-        if names := sorted(differences(wanted, _found(manifest))):
+        if names := sorted(differences(wanted, stored_row_fingerprint(manifest))):
             return f"it was made with another {', '.join(names)}"
         for file in manifest.files:
             if stored.sha256(file.path) != file.sha256:
                 return f"{file.path} does not have the sha256 of its manifest"
-            if not set(PREDICTIONS.names) <= set(stored.schema(file.path).names):
+            if not set(columns) <= set(stored.schema(file.path).names):
                 return "it has not all columns"
     except UsageError as error:
         return str(error)
     return None
 
 
-def _found(manifest: Manifest) -> dict[str, Any]:
-    """The row_fingerprint of a run."""
-    return {
-        "model": manifest.model.sha256,
-        "provider": manifest.provider,
-        "decoder": manifest.decoder,
-        "versions": manifest.versions,
-        "options": {name: manifest.config.get(name) for name in CONTENT_OPTIONS},
-    }
-
-
 class KnownRows:
     """The good rows of predictions. They lie in a file that is mapped into memory; only the hashes are held.
 
-    path: of that file, which is written here. Memory: 40 bytes a row.
+    path: of that file, which is written here. schema: of the rows. Memory: 40 bytes a row.
     """
 
-    def __init__(self, predictions: Sequence[StoredPredictions], path: Path) -> None:
+    def __init__(self, predictions: Sequence[StoredPredictions], path: Path, schema: pa.Schema) -> None:
         digests: list[bytes] = []
         ends = [0]
         path.unlink(missing_ok=True)
-        with open_new(path) as file, pa.ipc.new_file(file, PREDICTIONS) as writer:
-            for rows in _good_rows(predictions):
+        with open_new(path) as file, pa.ipc.new_file(file, schema) as writer:
+            for rows in _good_rows(predictions, schema):
                 writer.write_batch(rows)
                 digests += map(bytes.fromhex, rows.column("sha256").to_pylist())
                 ends.append(len(digests))
@@ -106,7 +96,7 @@ class KnownRows:
         return int(self._order[place]) if place < len(self._hashes) and self._hashes[place] == wanted else None
 
     def take(self, found: Sequence[int]) -> pa.RecordBatch:
-        """Rows by their numbers, in that order, of schema PREDICTIONS."""
+        """Rows by their numbers, in that order."""
         wanted = np.array(found)
         blocks = np.searchsorted(self._ends, wanted, "right") - 1
         parts, places = [], []
@@ -119,12 +109,12 @@ class KnownRows:
         return rows.take(numbers(np.argsort(np.concatenate(places)), pa.int64()))
 
 
-def _good_rows(predictions: Sequence[StoredPredictions]) -> Iterator[pa.RecordBatch]:
+def _good_rows(predictions: Sequence[StoredPredictions], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for stored in predictions:
         for part in stored.parts():
-            for rows in stored.batches(part, PREDICTIONS.names):
+            for rows in stored.batches(part, schema.names):
                 found = zip(rows.column("sha256").to_pylist(), rows.column("error_code").to_pylist(), strict=True)
                 good = np.array([digest is not None and code is None for digest, code in found])
                 if good.any():
                     kept = rows.take(numbers(np.flatnonzero(good), pa.int64()))
-                    yield pa.RecordBatch.from_arrays(kept.columns, schema=PREDICTIONS)
+                    yield pa.RecordBatch.from_arrays(kept.columns, schema=schema)

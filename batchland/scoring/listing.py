@@ -6,14 +6,18 @@ a night for whether there are any.
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from itertools import chain, islice
 from typing import Final
+
+import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, may_exist
 from batchland.images.sources.selection import select_images
-from batchland.images.sources.source import ContainerSource, Source
+from batchland.images.sources.source import ContainerSource, ListSource, Source
+from batchland.predictions.schema import RESERVED
 from batchland.scoring.options import ScoreSettings, Shard
 from batchland.system.names import display_name, display_path
 
@@ -41,6 +45,20 @@ class ImageListing:
         self._image_list = image_list
         self._skip = skip
         self._walk: Iterator[ImageRef] | None = None
+
+    @cached_property
+    def own(self) -> pa.Schema:
+        """Further columns of the list that names the images.
+
+        Raises UsageError if the list cannot be read, or if one has the name of a column of predictions.
+        """
+        own = self.source.own if isinstance(self.source, ListSource) else pa.schema([])
+        if clash := [name for name in own.names if name in RESERVED]:
+            raise UsageError(
+                f"{display_path(self._image_list or '')}: column {clash[0]!r} has the name of a column of predictions; "
+                f"rename it"
+            )
+        return own
 
     def first(self) -> ImageRef | None:
         """The first image, None if there is none. Raises UsageError if the source cannot be opened."""

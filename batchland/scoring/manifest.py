@@ -4,11 +4,14 @@ import hashlib
 import json
 import platform
 import socket
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
+
+import pyarrow as pa
 
 from batchland._version import __version__
 from batchland.images.sources.source import Source
@@ -19,22 +22,23 @@ from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import usable_cores
 from batchland.system.names import display_path
 
-CONTENT_OPTIONS: Final = ("top_k", "probabilities", "signals", "batch_size", "intra_op_threads")
+CONTENT_OPTIONS: Final = ("top_k", "probabilities", "signals", "features", "batch_size", "intra_op_threads")
 """The options that decide what is in a row."""
 ROW_OPTIONS: Final = (*CONTENT_OPTIONS, "include", "exclude", "all_files", "follow_links")
 """The options that decide which rows there are and what is in them."""
 _PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "pyarrow")
 
 
-def fingerprint(source: Source, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
-    """Everything but the images that decides what the rows are."""
-    return {
+def fingerprint(source: Source, own: pa.Schema, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
+    """Everything but the images that decides what the rows are. own: further columns of the output."""
+    columns = {"own": {field.name: str(field.type) for field in own}} if len(own) else {}
+    return columns | {
         "schema_version": 1,
         "model": model.sha256,
         "provider": model.provider,
         "decoder": model.decoder,
         "images": source.name,
-        "options": options.model_dump(mode="json", include=set(ROW_OPTIONS)),
+        "options": _chosen(options.model_dump(mode="json"), ROW_OPTIONS),
         "versions": versions(),
     }
 
@@ -46,8 +50,24 @@ def row_fingerprint(options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
         "provider": model.provider,
         "decoder": model.decoder,
         "versions": versions(),
-        "options": options.model_dump(mode="json", include=set(CONTENT_OPTIONS)),
+        "options": _chosen(options.model_dump(mode="json"), CONTENT_OPTIONS),
     }
+
+
+def stored_row_fingerprint(manifest: Manifest) -> dict[str, Any]:
+    """The row_fingerprint of an earlier run."""
+    return {
+        "model": manifest.model.sha256,
+        "provider": manifest.provider,
+        "decoder": manifest.decoder,
+        "versions": manifest.versions,
+        "options": _chosen(manifest.config, CONTENT_OPTIONS),
+    }
+
+
+def _chosen(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Some of the options. Features that are not asked for are left out, as in runs of earlier versions."""
+    return {name: values.get(name) for name in names if name != "features" or values.get(name)}
 
 
 def run_id(run: dict[str, Any], input_fingerprint: str) -> str:
@@ -55,10 +75,12 @@ def run_id(run: dict[str, Any], input_fingerprint: str) -> str:
     return hashlib.sha256((json.dumps(run, sort_keys=True) + input_fingerprint).encode()).hexdigest()[:16]
 
 
-def predictions_info(source: Source, options: ScoreOptions, model: OpenModel, survey: Survey) -> PredictionsInfo:
-    """For the metadata of the Parquet files."""
+def predictions_info(
+    source: Source, own: pa.Schema, options: ScoreOptions, model: OpenModel, survey: Survey
+) -> PredictionsInfo:
+    """For the metadata of the Parquet files. own: their further columns."""
     return PredictionsInfo(
-        run_id=run_id(fingerprint(source, options, model), survey.input_fingerprint),
+        run_id=run_id(fingerprint(source, own, options, model), survey.input_fingerprint),
         model=ModelInfo(
             name=model.card.name,
             architecture=model.card.architecture,

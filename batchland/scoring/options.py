@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
-from batchland.system.options import Options, PositiveInt
+from batchland.system.options import NonNegativeInt, Options, PositiveInt
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
@@ -86,10 +86,15 @@ class ScoreSettings(Options):
     signals: bool = True
     """Measure each picture: brightness, sharpness, a difference hash and others, which monitoring needs. JPEGs that a
     GPU decodes are not measured."""
+    features: bool = False
+    """Write the model's features, too: a vector per image, by which images can be compared. Takes 2 bytes a number."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None
     """Decoding threads. Default: one per usable core, more where reading images is slow."""
+    decode_processes: NonNegativeInt | None = None
+    """Processes among which the decoding threads are divided, on Linux. Default: one per four cores from eight cores
+    on, once 500 images are listed; else none: the threads are in the one process."""
     prefetch_factor: PositiveInt = 2
     """Batches prepared ahead, by all workers together."""
     intra_op_threads: PositiveInt | None = None
@@ -181,7 +186,7 @@ class FailureLimit(NamedTuple):
 
 
 def unlisted_folders(counts: "Counts") -> str | None:
-    """A sentence about failed rows that stand for folders or containers of unknown size; None if there are none."""
+    """A sentence about failed rows that represent folders or containers of unknown size; None if there are none."""
     folders = counts.failed_by_code.get("unreadable")
     if not folders:
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from batchland.images.sources.folder import Folder
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry, KeptRow
 from batchland.predictions.reader import StoredPredictions
-from batchland.predictions.schema import FIRST_COLUMNS, PREDICTIONS, PredictionsInfo, complete_columns
+from batchland.predictions.schema import FIRST_COLUMNS, PredictionsInfo, complete_columns, full_schema, own_schema
 from batchland.scoring.listing import ImageListing
 from batchland.scoring.options import ScoreOptions
 from batchland.scoring.run import Run
+from batchland.system.arrow import plain_columns
 from batchland.system.names import file_name
 
 
@@ -28,13 +30,19 @@ class RetryRun(Run):
     def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions) -> None:
         if options.overwrite:
             raise UsageError("retry_failed keeps the good rows of an output, overwrite none; give one of the two")
-        super().__init__(listing, out, options)
         self._earlier = earlier = StoredPredictions(out)
+        super().__init__(listing, out, options)
         if earlier.kind is None or not (parts := earlier.parts()):
             raise UsageError(f"{earlier.name}: there are no predictions yet to retry")
         self._info = _read_info(earlier, parts)
         self._ignored = _read_ignored(earlier)
         self._stamps = [(part, earlier.stamp(part)) for part in parts]
+
+    @cached_property
+    def own(self) -> pa.Schema:
+        """Further columns of the output that is retried; the image list is not read again."""
+        parts = self._earlier.parts() if self._earlier.kind else []
+        return own_schema(self._earlier.schema(parts[0])) if parts else pa.schema([])
 
     def entries(self) -> Iterator[Entry]:
         """Good rows as they are, and the images of failed rows. Raises UsageError if another run replaces a part."""
@@ -42,7 +50,7 @@ class RetryRun(Run):
             if code is None:
                 yield row
             else:
-                yield from self.listing.retry_refs(row.name)
+                yield from (ref._replace(own=row.own) for ref in self.listing.retry_refs(row.name))
 
     def earlier_rows(self) -> Iterator[tuple[KeptRow, str | None]]:
         """The output's rows in order, with their error codes. Raises UsageError if another run replaces a part."""
@@ -50,10 +58,11 @@ class RetryRun(Run):
             if self._earlier.stamp(part) != stamp:
                 raise UsageError(f"{self._earlier.name}: another run has replaced {part}; run the command again")
             for rows in self._earlier.batches(part):
-                kept = complete_columns(rows.replace_schema_metadata(None), PREDICTIONS)
+                kept = complete_columns(rows.replace_schema_metadata(None), full_schema(rows.schema))
                 names, codes = rows["image"].to_pylist(), rows["error_code"].to_pylist()
+                own = [rows[name].to_pylist() for name in self.own.names]
                 for row, (name, code) in enumerate(zip(names, codes, strict=True)):
-                    yield KeptRow(name, kept, row), code
+                    yield KeptRow(name, kept, row, tuple(values[row] for values in own)), code
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """The fingerprint of a run, plus the output to retry. Raises UsageError if model or options differ."""
@@ -64,6 +73,7 @@ class RetryRun(Run):
             decoder=model.decoder,
             batch_size=self.options.batch_size,
             top_k=min(self.options.top_k, len(model.card.classes)),
+            features=self.options.features,
         )
         return super().fingerprint(model) | {"retries": [[part, *stamp] for part, stamp in self._stamps]}
 
@@ -73,7 +83,11 @@ class RetryRun(Run):
 
     def _check_same(self, **given: object) -> None:
         """Raise UsageError if `given` values of PredictionsInfo's fields (of the model, name and sha256) differ."""
-        earlier = {**dict(self._info), "model": (self._info.model.name, self._info.model.sha256)}
+        earlier = {
+            **dict(self._info),
+            "model": (self._info.model.name, self._info.model.sha256),
+            "features": "features" in self._earlier.schema(self._stamps[0][0]).names,
+        }
         for name, value in given.items():
             if earlier[name] != value:
                 raise UsageError(
@@ -97,7 +111,7 @@ class LateRun(RetryRun):
     def entries(self) -> Iterator[Entry]:
         """Rows as they are and images without a row, in listing order: by the bytes of their paths.
 
-        A row that stands for an unreadable folder is dropped once the folder can be listed.
+        The row of an unreadable folder is dropped once the folder can be listed.
         """
         listed = self.listing.images()
         ref = next(listed, None)
@@ -127,9 +141,11 @@ def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
 
 
 def _is_completable(schema: pa.Schema) -> bool:
-    """Whether predictions have columns of this version, and at least those of every version."""
-    known = all(field.name in PREDICTIONS.names and field.equals(PREDICTIONS.field(field.name)) for field in schema)
-    return known and set(FIRST_COLUMNS) <= set(schema.names)
+    """Whether predictions have columns of this version, at least those of every version, and plain further ones."""
+    known, own = full_schema(schema), own_schema(schema)
+    ours = [field for field in schema if field.name not in own.names]
+    alike = all(field.name in known.names and field.equals(known.field(field.name)) for field in ours)
+    return alike and set(FIRST_COLUMNS) <= set(schema.names) and plain_columns(own) == own
 
 
 def _read_ignored(earlier: StoredPredictions) -> Mapping[str, int]:

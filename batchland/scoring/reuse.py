@@ -12,7 +12,8 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from batchland.errors import ImageError
-from batchland.images.loader import Batch, BatchLoader, Loaded, Outcome
+from batchland.images.batch import Batch, Loaded, Outcome
+from batchland.images.loader import BatchLoader
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef, read_image
 from batchland.predictions.copied_row import CopiedRow
@@ -109,7 +110,7 @@ def _known_rows(batch: Batch, rows_known: KnownRows) -> list[KeptRow | None]:
         modified = [batch.outcomes[index].modified_us for index in here]
         rows = rows_for(taken, [batch.refs[index] for index in here], modified)
         for number, index in enumerate(here):
-            known[index] = KeptRow(batch.refs[index].name, rows, number)
+            known[index] = KeptRow(batch.refs[index].name, rows, number, batch.refs[index].own)
     return known
 
 

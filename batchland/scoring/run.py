@@ -13,7 +13,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry
-from batchland.predictions.schema import PREDICTIONS, Manifest
+from batchland.predictions.schema import Manifest, predictions_schema
 from batchland.predictions.storage import display_location, open_output, output_location
 from batchland.predictions.writer import PredictionSink, Survey, cut
 from batchland.scoring.listing import ImageListing
@@ -28,7 +28,8 @@ class Run:
     Raises UsageError if `out` is inside the images to score or would replace an input.
     """
 
-    schema: ClassVar[pa.Schema] = PREDICTIONS
+    positions: ClassVar[bool] = False
+    """Whether rows have positions."""
     row_group_size: ClassVar[int | None] = None
     """Rows per row group in a folder of parts; None takes the whole part."""
 
@@ -38,13 +39,18 @@ class Run:
         self.options = options
         self._check_output()
 
+    @property
+    def own(self) -> pa.Schema:
+        """Further columns of the output: those of the image list."""
+        return self.listing.own
+
     def entries(self) -> Iterator[Entry]:
         """An entry for each row of the output, in order: an image to score, or a row to keep."""
         return self.listing.images()
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
         """Everything that decides what the rows are: finished parts are resumed only under the same fingerprint."""
-        return fingerprint(self.listing.source, self.options, model)
+        return fingerprint(self.listing.source, self.own, self.options, model)
 
     def finished_before(self, model: OpenModel) -> Manifest | None:  # noqa: ARG002
         """The manifest of an earlier run that leaves nothing to do."""
@@ -69,8 +75,9 @@ class Run:
             self.fingerprint(model),
             batch_size=self.options.batch_size,
             part_size=self.options.part_size,
-            schema=self.schema,
+            schema=predictions_schema(model.card, features=self.options.features, positions=self.positions),
             row_group_size=self.row_group_size,
+            own=self.own,
             overwrite=self.options.overwrite or self.options.retry_failed or self.options.add_missing,
             restart=self.options.restart,
         )

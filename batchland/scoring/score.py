@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchland.models.session import OpenModel
 from batchland.predictions.parts import Entry
-from batchland.predictions.schema import Manifest
+from batchland.predictions.schema import Manifest, predictions_schema
 from batchland.predictions.storage import display_location, manifest_location, output_location, public_location
 from batchland.predictions.writer import PredictionSink
 from batchland.scoring.account import Account, Progress, Stopwatch
@@ -72,7 +72,8 @@ def score(
             reuse = Reuse(run.options.timeout, account.stop_if_waiting_too_long, copies=by_parts is None)
             if run.options.reuse:
                 with sink.errors():
-                    reuse.look_in(KnownRows(earlier, sink.notes_dir / "known.arrow"))
+                    rows = predictions_schema(engine.model.card, features=run.options.features)
+                    reuse.look_in(KnownRows(earlier, sink.notes_dir / "known.arrow", rows))
             if isinstance(engine, PartEngine):
                 steps = _score_parts(engine, run, sink, entries, account, reuse)
             else:
@@ -136,7 +137,7 @@ def _publish(
 ) -> Manifest:
     """Assemble the output and let it appear with its manifest. engine: if its workers write the files."""
     survey = sink.survey()
-    info = predictions_info(run.listing.source, run.options, model, survey)
+    info = predictions_info(run.listing.source, run.own, run.options, model, survey)
     files = sink.assemble(info.model_dump_json(), engine.write_files if engine else None)
     manifest = complete_manifest(
         info,

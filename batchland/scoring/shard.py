@@ -16,7 +16,7 @@ from batchland.images.sources.source import ContainerSource
 from batchland.models.session import OpenModel
 from batchland.predictions.layout import is_file_output
 from batchland.predictions.reader import read_manifest
-from batchland.predictions.schema import SHARD_PREDICTIONS, Manifest, ShardInfo
+from batchland.predictions.schema import Manifest, ShardInfo
 from batchland.predictions.storage import display_location, join_location
 from batchland.predictions.writer import Survey
 from batchland.scoring.listing import ImageListing
@@ -32,7 +32,7 @@ ROW_GROUP_SIZE: Final = 1024
 class ShardRun(Run):
     """Score one shard of a listing into its folder below `out`, the common folder of all shards."""
 
-    schema = SHARD_PREDICTIONS
+    positions = True
     row_group_size = ROW_GROUP_SIZE
 
     def __init__(self, listing: ImageListing, out: Path | str, options: ScoreOptions, shard: Shard) -> None:

@@ -1,4 +1,4 @@
-"""Keep pyarrow from importing pandas.
+"""Keep pyarrow from importing pandas, and choose columns of simple types.
 
 The first `pyarrow.array` of a process imports pandas where it is installed, which takes one to three seconds, to find
 out whether its argument is a pandas object.
@@ -19,7 +19,7 @@ class _NoPandas(MetaPathFinder):
 
 
 def keep_pandas_out() -> None:
-    """Let pyarrow take pandas for not installed, unless it is imported already. For processes of our own only.
+    """Make pyarrow treat pandas as not installed, unless it is imported already. Only for processes of batchland.
 
     pyarrow tries the import once. In other programs, this would change how pyarrow converts pandas objects.
     """
@@ -32,6 +32,17 @@ def keep_pandas_out() -> None:
             sys.meta_path.remove(finder)
 
 
-def let_pandas_in() -> None:
-    """Undo `keep_pandas_out`, for libraries that use pandas together with pyarrow (Ray Data)."""
-    pa.table({}).to_pandas()
+def plain_columns(schema: pa.Schema) -> pa.Schema:
+    """The columns of simple types, each name once: text, numbers, booleans, dates and times. Categories are text."""
+    fields = [
+        pa.field(field.name, pa.string() if _is_text(field.type) else field.type)
+        for field in schema
+        if field.name and schema.names.count(field.name) == 1
+    ]
+    return pa.schema([field for field in fields if field.type == pa.string() or pa.types.is_primitive(field.type)])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return kind in (pa.string(), pa.large_string(), pa.string_view())

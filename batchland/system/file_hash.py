@@ -1,4 +1,4 @@
-"""sha256 of large files without having them in memory, begun early where the file is known before it is needed."""
+"""sha256 of large files in constant memory. It can be started in the background before it is needed."""
 
 import hashlib
 import os

@@ -187,7 +187,7 @@ def read_error(
     reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
     if not isinstance(error, OSError) or error.errno is None:  # so does Arrow reject content
         return wrong(f"{name}: cannot be read as Parquet ({reason}); {remedy}")
-    if not error.filename:  # Arrow's, with a sentence of its own
+    if not error.filename:  # Arrow's, whose text is not the system's
         reason = os.strerror(error.errno)
     if storage_failed(error):
         return InputError(f"{name}: cannot be read ({reason}); check the storage, then run the same command again")

@@ -15,7 +15,9 @@ def display_name(name: bytes) -> str:
 
     (A backslash that stands before such an `xNN` in the name becomes `\x5c`.)
     """
-    return _LOOKS_ESCAPED.sub(rb"\\x5c", name).decode("utf-8", "backslashreplace")
+    if b"\\x" in name:
+        name = _LOOKS_ESCAPED.sub(rb"\\x5c", name)
+    return name.decode("utf-8", "backslashreplace")
 
 
 def display_path(path: str | os.PathLike[str]) -> str:

@@ -1,7 +1,7 @@
 """The base of all options objects: frozen, validated when made; an unknown name is an error that suggests a near one.
 
 An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its text in `--help`
-and in the documentation of job files. It may end in `Default: ...`, which says what None stands for.
+and in the documentation of job files. It may end in `Default: ...`, which says what None means.
 """
 
 import re
@@ -17,6 +17,7 @@ from batchland.system.text import near_miss
 from batchland.system.urls import is_url
 
 PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _PLAIN: Final = {

@@ -57,6 +57,13 @@ def ignored_files(kinds: Mapping[str, int]) -> str:
     return f", {sum(kinds.values()):,} ignored ({', '.join(named)})" if kinds else ""
 
 
+def accepted_and_asked(decisions: Mapping[str, int]) -> str:
+    """`, 812 to accept, 188 to ask about`, or nothing. decisions: numbers of images by decision."""
+    if not decisions:
+        return ""
+    return f", {decisions.get('accept', 0):,} to accept, {decisions.get('ask', 0):,} to ask about"
+
+
 def images(value: int) -> str:
     """`1 image`, `12,345 images`."""
     return counted(value, "image")

@@ -20,6 +20,7 @@ from batchland.images.preprocess import Pixels
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.features import keep_features
 from batchland.models.int8 import RANGE_PHOTOS, Limits, to_int8
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature, mean_loss
@@ -118,6 +119,7 @@ class _Writer:
             quantised, int8 = to_int8(self.out, onnx.load(temporary), self.holdout, pictures, limits)
             onnx.save(quantised, temporary)
             card = card.model_copy(update={"int8": int8})
+        card = card.model_copy(update={"features": keep_features(temporary)})
         session = open_session(temporary, "cpu")
         pixels = self.holdout.sample(sum(BATCHES))
         batches = compare_batches(lambda batch: _infer(self.model, batch), session.predict, pixels)

@@ -109,7 +109,7 @@ def overview_headline(views: Sequence[JobView]) -> str:
 
 
 def kind_of(record: RunRecord) -> Kind:
-    """What a night asks of a person."""
+    """What a person has to do about a night."""
     return "passed" if record.good else _KINDS.get(record.outcome, "failed")
 
 

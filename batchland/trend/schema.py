@@ -26,7 +26,7 @@ TREND: Final = pa.schema(
         column("estimated_accuracy", pa.float64(), "Estimated without labels. Null without an estimate."),
         column("estimated_low", pa.float64(), "Lower end of its 90% interval."),
         column("estimated_high", pa.float64(), "Upper end of its 90% interval."),
-        column("monitor", pa.string(), "`ok`, `suspicious` or `not_judged`. Null if nobody looked."),
+        column("monitor", pa.string(), "`ok`, `suspicious` or `not_judged`. Null if the night was not judged."),
         column("since", pa.date32(), "Of a suspicious night: the first night of the change. Null if it is this night."),
         column("gates", pa.string(), "`passed`, `failed` or `not_checked`, of all gates together."),
         column("mean_confidence", pa.float64(), "Mean probability of the first choice."),

@@ -1,36 +1,33 @@
 """Common commands do not import pandas or torch, even if these are installed."""
 
+import json
 import subprocess
 import sys
+from itertools import pairwise
 
-import pytest
-
-CODE = """
-import sys
+EACH_IN_A_FORK = """
+import json, os, sys
 from batchland.cli.main import main
-try:
-    main(sys.argv[1:])
-except SystemExit as end:
-    print(end.code, sorted({"pandas", "torch", "matplotlib"} & sys.modules.keys()))
+import numpy, onnxruntime, pyarrow.parquet
+for arguments in json.load(sys.stdin):
+    if os.fork() == 0:
+        try:
+            main(arguments)
+        except SystemExit as end:
+            print(end.code, sorted({"pandas", "torch", "matplotlib"} & sys.modules.keys()), flush=True)
+        os._exit(0)
+    os.wait()
+    print("end of", arguments[0], flush=True)
 """
 
 
-@pytest.fixture
-def run(tmp_path, toy_model, colour_folders):
-    def call(*arguments: object) -> str:
-        command = [sys.executable, "-c", CODE, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()[-1]
-
-    return call
-
-
-def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(run, tmp_path, toy_model, colour_folders):
+def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(tmp_path, toy_model, colour_folders):
     model = ("--model", toy_model, "--device", "cpu")
     job = 'model = "toy.onnx"\nimages = "labelled"\noutput = "out"\ndevice = "cpu"\nmonitor = {action = "warn"}\n'
     job += '[evaluation]\nlabels = "labelled"\n'
     (tmp_path / "toy.toml").write_text(job)
     image = next(colour_folders.rglob("*.jpg"))
-    for command in (
+    commands = (
         ("predict", image, *model),
         ("score", colour_folders, "--out", "p.parquet", *model),
         ("score", colour_folders, "--out", "p.parquet", "--overwrite", *model),
@@ -41,8 +38,13 @@ def test_scoring_predicting_and_evaluating_import_neither_pandas_nor_torch(run, 
         ("compare", "report", "report2", "--out", "compared"),
         ("run", "toy.toml"),
         ("history", "toy"),
-    ):
-        assert (command[0], run(*command)) == (command[0], "0 []")
+    )
+    given = json.dumps([[str(each) for each in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", EACH_IN_A_FORK], input=given, capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    endings = [pair for pair in pairwise(done.stdout.splitlines()) if pair[1].startswith("end of ")]
+    assert endings == [("0 []", f"end of {command[0]}") for command in commands], done.stderr
 
 
 BY_PYARROW = {"cloudpickle", "cython_runtime", "dateutil", "six"}

@@ -45,7 +45,15 @@ def test_every_option_is_explained(path, command):
 
 def test_the_overview_cuts_no_sentence_short():
     result = CliRunner().invoke(main, ["--help"], terminal_width=80)
-    assert "..." not in result.output.partition("Commands:")[2]
+    assert "..." not in result.output.partition("Options:")[2]
+
+
+def test_the_overview_lists_every_command_once_under_a_heading():
+    listed = CliRunner().invoke(main, ["--help"]).output.partition("Try it:")[2].splitlines()
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == list(main.commands)
+    assert [line for line in listed if line and not line.startswith("  ")] == [
+        "Data and training:", "Models:", "Scoring:", "Evaluation:", "Nightly jobs:", "This machine:",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import batchland
+from photo_like import as_jpeg, photo
 from PIL import Image
 from toys import picture
 
@@ -44,7 +45,7 @@ def findings(data: Path) -> list[tuple[str, str]]:
 
 
 def duplicates(*names: str, two_classes: bool = False, two_parts: bool = False) -> Duplicates:
-    return Duplicates(names=names, two_classes=two_classes, two_parts=two_parts)
+    return Duplicates(names=names, near=False, two_classes=two_classes, two_parts=two_parts)
 
 
 def test_good_data_have_no_findings(data: Path) -> None:
@@ -113,6 +114,32 @@ def test_duplicate_in_two_classes_and_two_parts_gives_two_findings(data: Path) -
     assert findings(data) == [
         ("problem", f"1 picture in more than one class, so one label is wrong: {names}"),
         ("problem", f"1 picture in more than one part, which makes accuracy look too good: {names}"),
+    ]
+
+
+def test_near_duplicates_are_found_between_classes_and_parts(data: Path) -> None:
+    rng = np.random.default_rng(5)
+    pictures = [photo(rng, 160) for _ in range(6)]
+    for number, pixels in enumerate(pictures[:3]):
+        (data / "train/00.Red_Tower" / f"photo{number}.jpg").write_bytes(as_jpeg(pixels))
+    (data / "train/00.Red_Tower/small.jpg").write_bytes(as_jpeg(pictures[0][::2, ::2]))
+    (data / "train/01.Green_Hill/cropped.jpg").write_bytes(as_jpeg(pictures[1][4:156, 4:156]))
+    (data / "test/00.Red_Tower/compressed.jpg").write_bytes(as_jpeg(pictures[2], quality=40))
+    assert findings(data) == [
+        (
+            "problem",
+            "1 near-copy group in more than one class, so one label is probably wrong: "
+            "train/00.Red_Tower/photo1.jpg ~ train/01.Green_Hill/cropped.jpg",
+        ),
+        (
+            "problem",
+            "1 near-copy group in more than one part, which makes accuracy look too good: "
+            "train/00.Red_Tower/photo2.jpg ~ test/00.Red_Tower/compressed.jpg",
+        ),
+        (
+            "note",
+            "1 near-copy group within a class: train/00.Red_Tower/photo0.jpg ~ train/00.Red_Tower/small.jpg",
+        ),
     ]
 
 
@@ -242,7 +269,28 @@ def test_json_output_without_torch(data: Path) -> None:
     assert json.loads(result.stdout)["duplicates"] == [
         {
             "names": ["train/00.Red_Tower/0.jpg", "train/00.Red_Tower/again.jpg"],
+            "near": False,
             "two_classes": False,
             "two_parts": False,
         }
     ]
+
+
+def test_corrected_photos_count_for_the_class_of_their_label(data: Path, tmp_path: Path) -> None:
+    shutil.copy(data / "train/00.Red_Tower/3.jpg", data / "train/01.Green_Hill/copy.jpg")
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("path,label,decision\ntrain/01.Green_Hill/copy.jpg,Red Tower,wrong\n")
+    found, _ = check(data)
+    assert (found.problems, found.corrected) == (1, 0)  # one picture in two classes
+    found, _ = check(data, corrections=corrections)
+    assert (found.problems, found.corrected) == (0, 1)
+    assert [(one.label, one.train) for one in found.classes] == [("Red Tower", 5), ("Green Hill", 3)]
+    assert "1 photo counted for the class of a correction, not of the folder\n" in table(found)
+    corrections.write_text("path,label,decision\n01.Green_Hill/2.jpg,Red Tower,wrong\n")  # as scored from DATA/train
+    assert check(data, corrections=corrections)[0].corrected == 1
+    corrections.write_text("path,label,decision\n01.Green_Hill/0.jpg,Red Tower,wrong\n")
+    with pytest.raises(UsageError) as caught:
+        check(data, corrections=corrections)
+    assert str(caught.value) == (
+        f"{corrections}: 01.Green_Hill/0.jpg is in train and in test; write train/01.Green_Hill/0.jpg if that is it"
+    )

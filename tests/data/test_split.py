@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import splitfolders
 from commands import batchland
+from photo_like import as_jpeg
+from photo_like import photo as picture
 
 from batchland.data.options import SplitOptions
 from batchland.data.split import split
@@ -244,3 +247,63 @@ def test_invalid_options_are_usage_errors(photos: Path, tmp_path: Path, options:
     result = batchland("data", "split", photos, "--out", tmp_path / "out", *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1] == f"Error: Invalid value for {says}"
+
+
+def write_corrections(path: Path, rows: str) -> Path:
+    path.write_text("path,label,decision\n" + rows)
+    return path
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_corrected_photos_go_to_the_folder_of_their_label(photos: Path, tmp_path: Path, links: bool) -> None:
+    corrections = write_corrections(
+        tmp_path / "c.csv",
+        "00.Red_Tower/01.jpg,Blue Lake,wrong\n01.Green_Hill/06.jpg,02.Blue_Lake,wrong\n01.Green_Hill/00.jpg,x,keep\n"
+        "01.Green_Hill/02.jpg,Green Hill,wrong\n00.Red_Tower/06.jpg,Blue Lake,wrong\n",
+    )
+    made = split(photos, tmp_path / "out", SplitOptions(corrections=corrections, links=links))
+    assert {name: sum(part[name] for part in made.parts.values()) for name in made.parts["train"]} == {
+        "00.Red_Tower": 8, "01.Green_Hill": 6, "02.Blue_Lake": 5,
+    }  # fmt: skip
+    lake = {path.name: path.read_text() for path in made.folder.glob("*/02.Blue_Lake/*")}
+    assert lake == {
+        "00.jpg": "02.Blue_Lake/00.jpg",
+        "01.jpg": "02.Blue_Lake/01.jpg",
+        "00.Red_Tower-01.jpg": "00.Red_Tower/01.jpg",
+        "06.jpg": "00.Red_Tower/06.jpg",
+        "01.Green_Hill-06.jpg": "01.Green_Hill/06.jpg",
+    }
+    assert len(names_below(photos)) == 19
+
+
+def test_corrections_that_do_not_fit_are_rejected(photos: Path, tmp_path: Path) -> None:
+    elsewhere = write_corrections(tmp_path / "a.csv", "other/01.jpg,Blue Lake,wrong\n")
+    with pytest.raises(
+        UsageError, match=r"a\.csv: none of its images is in .*photos, in another folder than its label"
+    ):
+        split(photos, tmp_path / "out", SplitOptions(corrections=elsewhere))
+    unknown = write_corrections(tmp_path / "b.csv", "00.Red_Tower/01.jpg,Moon,wrong\n")
+    with pytest.raises(UsageError) as caught:
+        split(photos, tmp_path / "out", SplitOptions(corrections=unknown))
+    assert str(caught.value) == (
+        f"{unknown}: no class folder for 'Moon'; there are folders for 'Red Tower', 'Green Hill', 'Blue Lake'"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_near_copies_stay_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    folder = write_photos(tmp_path / "photos", {"00.Red_Tower": [], "01.Green_Hill": ["1.jpg", "2.jpg"]})
+    for number in range(8):
+        pixels = picture(rng, 160)
+        (folder / "00.Red_Tower" / f"{number}.jpg").write_bytes(as_jpeg(pixels))
+        (folder / "00.Red_Tower" / f"small{number}.jpg").write_bytes(as_jpeg(pixels[::2, ::2]))
+
+    def separated(near_copies: bool) -> int:
+        options = SplitOptions(parts={"train": 0.5, "val": 0.5}, near_copies=near_copies)
+        made = split(folder, tmp_path / f"split-{near_copies}", options)
+        train = {path.name for path in (made.folder / "train/00.Red_Tower").iterdir()}
+        return sum((f"{number}.jpg" in train) != (f"small{number}.jpg" in train) for number in range(8))
+
+    assert separated(near_copies=True) == 0
+    assert separated(near_copies=False) > 0

@@ -144,7 +144,7 @@ def test_a_prefix_of_the_labels_is_reported(tmp_path: Path) -> None:
     assert message.endswith("; the labels' names start with test/: give that folder, or names without it")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labelled=st.dictionaries(st.integers(0, 12), st.sampled_from(["00.Red_Tower", "Blue Lake", "7.Blue_Lake", "Mars"])),
     predicted=st.dictionaries(st.integers(0, 12), st.sampled_from([RED, GREEN, BLUE, ()])),

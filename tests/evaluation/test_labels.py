@@ -193,12 +193,6 @@ def test_two_label_columns_of_a_parquet_file_are_rejected(tmp_path: Path) -> Non
     assert refusal(tmp_path / "l.parquet") == "has 2 columns 'label'; keep one"
 
 
-def test_columns_that_evaluations_have_themselves_are_no_own_columns(tmp_path: Path) -> None:
-    labels = read(table(tmp_path / "l.csv", "image,correct,width,camera,label,suspicion\na,1,2,north,Red,3\n"))
-    assert labels.own.names == ["camera"]
-    assert pairs(labels) == {"a": "Red"}
-
-
 def test_dictionary_encoded_bytes_are_text(tmp_path: Path) -> None:
     labels = pa.array([b"Red Tower", b"Blue Lake"]).dictionary_encode()
     pq.write_table(pa.table({"image": ["a", "b"], "label": labels}), tmp_path / "l.parquet")

@@ -4,14 +4,18 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from evaluation_data import Row, random_case, write_arrays, write_predictions
+from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
 from sklearn import metrics as sk
 
 from batchland.evaluation.evaluate import Evaluation, evaluate
+from batchland.evaluation.intervals import wilson
 from batchland.evaluation.options import EvaluateOptions
-from batchland.evaluation.schema import Figure
+from batchland.evaluation.schema import Decisions, Figure
 from batchland.models.card import class_names
+from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake", "03.Grey_Sea")
 # Two Red right; one Green right, one taken for Red, surely; one Blue right; Grey has no image and is never predicted.
@@ -167,6 +171,7 @@ def test_mistakes_table(tmp_path: Path) -> None:
             "image": "01.Green_Hill/b.jpg", "true_index": 1, "true_label": "Green Hill", "predicted_index": 0,
             "predicted_label": "Red Tower", "probability": pytest.approx(0.9), "margin": pytest.approx(0.8375),
             "true_rank": 2, "true_probability": 0.0625, "width": 640, "height": 480, "file_size": 50_000,
+            "decision": None, "sha256": None,
             "suspicion": pytest.approx(0.8375), "suspected_label_error": False, "label_error_probability": 0.0,
         }
     ]  # fmt: skip
@@ -226,3 +231,24 @@ def test_nothing_depends_on_the_order_of_the_rows(tmp_path: Path) -> None:
     assert one.confusion.equals(other.confusion)
     assert one.mistakes.equals(other.mistakes)
     assert one.summary.labels.fingerprint == other.summary.labels.fingerprint
+
+
+def test_decisions_are_counted(tmp_path: Path) -> None:
+    rows = [Row(f"a/{n}.jpg", (0.9, 0.1) if n % 4 else (0.2, 0.8)) for n in range(20)] + [
+        Row("a/x.jpg", error_code="empty")
+    ]
+    predictions = write_predictions(tmp_path / "p.parquet", ("a", "b"), rows)
+    labels = write_label_folders(tmp_path / "l", [row.image for row in rows])
+    assert evaluate(predictions, labels).summary.decisions is None
+    table = pq.read_table(predictions)
+    decisions = ["accept" if n < 10 else "ask" for n in range(20)] + [None]
+    pq.write_table(table.append_column("decision", pa.array(decisions)), predictions)
+    evaluation = evaluate(predictions, labels)
+    low, high = wilson(3, 10, 0.95)
+    assert evaluation.summary.decisions == Decisions(
+        accepted=10, wrong=3, asked=10, error=Figure(value=0.3, low=float(low), high=float(high))
+    )
+    assert evaluation.outcomes["decision"].to_pylist() == decisions
+    line = "decisions: 10 of 20 answers accepted, 3 of them wrong (30.0%, interval 10.8 to 60.3%); 10 to ask about"
+    assert line in evaluation_terminal_text(evaluation).splitlines()
+    assert f"- {line}" in evaluation_markdown(evaluation).splitlines()

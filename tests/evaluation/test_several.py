@@ -1,13 +1,11 @@
 """Several evaluations at once: common images, accuracies, pairs with corrected p-values, page and command."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
 from commands import batchland
 from evaluation_data import Row, write_predictions
 from scipy.stats import binomtest
@@ -99,12 +97,6 @@ def test_the_command(reports):
     ]  # fmt: skip
     assert batchland("compare", "report-a", "--out", "x").exit_code == 2
     assert batchland("compare", "report-a", "report-b", "report-c", "--out", "x", "--json").exit_code == 2
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @needs_browser

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,42 +14,14 @@ import pytest
 from toys import COLOURS, picture
 
 from batchland.errors import EngineError
+from batchland.images.batch import Outcome, measured
 from batchland.images.crash_guard import CrashGuard
-from batchland.images.loader import Outcome, decode_image, load_image
+from batchland.images.loader import decode_image, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
 from batchland.images.subprocess_decode import SubprocessDecoder
 
 SPEC = PreprocessSpec(height=8, width=8)
-
-EVIL_DECODER = """
-import ctypes, os, signal, time
-import simplejpeg
-decode = simplejpeg.decode_jpeg
-def evil(data, **options):
-    if b"crash" in data:
-        ctypes.string_at(0)
-    if b"memory" in data:
-        bytearray(40 * 1024**3)
-    if b"killed" in data:  # as the kernel does when memory is short
-        os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60)
-    if b"sleep" in data:
-        time.sleep(60)
-    while b"spin" in data:
-        pass
-    return decode(data, **options)
-simplejpeg.decode_jpeg = evil
-"""
-
-
-@pytest.fixture
-def evil_decoder(tmp_path, monkeypatch):
-    """Make all new Python processes crash (for real) on certain JPEG files."""
-    (tmp_path / "evil").mkdir()
-    (tmp_path / "evil" / "sitecustomize.py").write_text(EVIL_DECODER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "evil"))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def evil(what: str) -> bytes:
@@ -109,7 +80,8 @@ def test_subprocess_gives_the_same_pixels(tmp_path, data):
     ref = ref_of(tmp_path, data)
     with SubprocessDecoder(60, signals=True) as decoder:
         outcome, pixels = decoder.load(ref, SPEC)
-    expected, expected_pixels = load_image(ref, SPEC, partial(decode_image, signals=True))
+    loaded, expected_pixels = load_image(ref, SPEC, partial(decode_image, signals=True))
+    (expected,) = measured([loaded])
     assert (expected.signals is None) is (expected_pixels is None)
     assert without_times(outcome) == without_times(expected)
     np.testing.assert_array_equal(pixels, expected_pixels)
@@ -130,8 +102,8 @@ def test_subprocess_has_limits_on_memory_and_time(tmp_path, evil_decoder):
 def test_a_killed_server_is_started_again(tmp_path):
     with SubprocessDecoder(60) as decoder:
         assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
-        decoder._server._process.kill()
-        decoder._server._process.wait()
+        decoder._server._helper._process.kill()
+        decoder._server._helper._process.wait()
         assert decoder.load(ref_of(tmp_path, picture()), SPEC)[0].error is None
 
 

@@ -10,8 +10,10 @@ from toys import picture
 
 import batchland.images.loader as loader_module
 from batchland.errors import ImageError, InputError
+from batchland.images.batch import Outcome
+from batchland.images.decoding_threads import abandoned_decoders, begin_decoding
 from batchland.images.encoded_jpegs import Encoded
-from batchland.images.loader import BatchLoader, Outcome, abandoned_decoders, begin_decoding, load_image
+from batchland.images.loader import BatchLoader, load_image
 from batchland.images.preprocess import PreprocessSpec, preprocess
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.refs import ImageRef

@@ -11,7 +11,6 @@ from batchland.errors import ImageError
 from batchland.images import resize as resize_module
 from batchland.images.preprocess import PreprocessSpec, fit
 from batchland.images.resize import resize
-from batchland.images.resize_numpy import resample_by_numpy
 
 EXTENSIONS = [cykooz_resizer.CpuExtensions.none, cykooz_resizer.CpuExtensions.sse4_1, cykooz_resizer.CpuExtensions.avx2]
 SIZES = [(375, 500, 224), (100, 37, 224), (33, 2000, 7), (1, 1, 5), (3, 900, 224), (612, 816, 224), (97, 97, 97)]
@@ -59,6 +58,15 @@ def test_pixels_are_close_to_those_of_pillow(height, width, size, kind):
             assert np.abs(resize(pixels, size, size, box, kind) - expected).max() <= levels
 
 
+def test_four_channels_give_the_bytes_of_three_without_a_copy(monkeypatch):
+    pixels = picture(300, 200, smooth=False)
+    box = (10.5, 7.25, 190, 290)
+    expected = resize(pixels, 64, 48, box, "bilinear")
+    of_four = np.dstack((pixels, pixels[..., 0]))[..., :3]
+    monkeypatch.setattr(resize_module, "_copied", lambda pixels, channels: pixels[..., :channels])
+    np.testing.assert_array_equal(resize(of_four, 64, 48, box, "bilinear"), expected)
+
+
 def test_strips_give_the_bytes_of_the_whole_picture(monkeypatch):
     pixels = picture(300, 200, smooth=False)
     whole = resize(pixels, 64, 48, (0, 10.5, 200, 290), "bicubic")
@@ -79,8 +87,12 @@ def test_bytes_never_change():
 
 
 def test_library_that_computes_something_else_is_not_used(monkeypatch):
-    def wrong(pixels, axis, begin, end, size, kind):
-        return resample_by_numpy(pixels, axis, begin, end, size, kind) ^ 1
+    exact = resize_module._by_simd
+
+    def wrong(*arguments):
+        resized = exact(*arguments)
+        resized.pixels[0, 0, 0] ^= 1
+        return resized
 
     assert resize_module._simd_is_exact() is True
     monkeypatch.setattr(resize_module, "_by_simd", wrong)

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import laplace
 
 from batchland.images.preprocess import PreprocessSpec, decode
-from batchland.images.signals import SIGNAL_DTYPE, SIGNALS, measure
+from batchland.images.signals import SIGNAL_DTYPE, SIGNALS, measure, measure_samples, sample
 
 
 def _picture(height: int = 144, width: int = 216, seed: int = 0) -> np.ndarray:
@@ -187,7 +187,26 @@ def test_every_size_has_finite_values_of_the_declared_types(shape: tuple[int, in
 
 
 def test_order_in_memory_does_not_matter() -> None:
-    pixels = _picture()
-    turned = np.ascontiguousarray(pixels.transpose(1, 0, 2)).transpose(1, 0, 2)
-    assert not turned.flags.c_contiguous
-    assert measure(turned) == measure(pixels)
+    for pixels in (_picture(), _picture(9, 60)):
+        turned = np.ascontiguousarray(pixels.transpose(1, 0, 2)).transpose(1, 0, 2)
+        assert not turned.flags.c_contiguous
+        assert measure(turned) == measure(pixels)
+        of_four = np.dstack((pixels, pixels[..., 0]))[..., :3]
+        assert of_four.strides == (4 * pixels.shape[1], 4, 1)
+        assert measure(of_four) == measure(pixels)
+
+
+def test_picture_of_one_row_is_that_row_repeated() -> None:
+    row = np.random.default_rng(4).integers(0, 256, (1, 300, 3), np.uint8)
+    assert measure(row)[:-2] == pytest.approx(measure(np.repeat(row, 14, axis=0))[:-2])
+    found = _values(row)
+    assert found["gradient_y"] == found["row_bands"] == 0.0
+    assert found["gradient_x"] > 30
+
+
+def test_figures_do_not_depend_on_the_pictures_measured_together() -> None:
+    pictures = [_picture(40 + 11 * seed, 300 - 9 * seed, seed) for seed in range(21)] + [np.zeros((5, 5, 3), np.uint8)]
+    together = measure_samples(np.stack([sample(pixels) for pixels in pictures]))
+    for figures, pixels in zip(together, pictures, strict=True):
+        assert figures.tobytes() == measure_samples(sample(pixels)[None]).tobytes()
+        assert figures.tobytes() == np.array([measure(pixels)], SIGNAL_DTYPE).tobytes()

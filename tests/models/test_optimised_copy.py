@@ -1,5 +1,6 @@
 """Optimised copies of models: the same answers; none is used that is damaged or that others could have written."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from toys import write_dense_model
 from batchland.errors import ModelError
 from batchland.models import optimised_copy
 from batchland.models.ort import Threads
-from batchland.models.session import open_session
+from batchland.models.session import ModelContent, open_session
 from batchland.system.folders import cache_folder
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 24, 24, 3), np.uint8)
@@ -50,6 +51,23 @@ def test_copy_gives_the_same_session(model):
     kept = open_session(model, "cpu", intra_op_threads=1, keep_copy=True)
     assert (kept.card, kept.sha256, kept.device) == (plain.card, plain.sha256, plain.device)
     np.testing.assert_array_equal(kept.predict(PIXELS), plain.predict(PIXELS))
+
+
+def test_content_from_elsewhere_is_read_only_where_no_copy_is_kept(model):
+    """As on the nodes of a cluster, which do not have the file."""
+    data = model.read_bytes()
+    expected = open_session(model, "cpu", intra_op_threads=1).predict(PIXELS)
+    model.unlink()
+    reads = []
+    content = ModelContent(hashlib.sha256(data).hexdigest(), lambda: reads.append(1) or data)
+    for count in (1, 1):
+        session = open_session(model, "cpu", intra_op_threads=1, keep_copy=True, content=content)
+        np.testing.assert_array_equal(session.predict(PIXELS), expected)
+        assert len(reads) == count
+    flip(copies()[0] / "weights.bin")
+    session = open_session(model, "cpu", intra_op_threads=1, keep_copy=True, content=content)
+    np.testing.assert_array_equal(session.predict(PIXELS), expected)
+    assert len(reads) == 2
 
 
 def test_nothing_is_kept_unasked_nor_of_a_small_model(model, monkeypatch):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from photo_like import deliver_black, deliver_photos
+from toys import write_toy_model
 
 from batchland.errors import UsageError
 from batchland.nightly.accept import accept_night
@@ -25,10 +26,15 @@ FIRST = date(2026, 11, 1)
 COUNT = 30
 
 
+def make_project(folder: Path) -> Path:
+    (folder / "toy.toml").write_text('images = "in/{date}"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
+    write_toy_model(folder / "toy.onnx")
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path, toy_model: Path) -> Path:
-    (tmp_path / "toy.toml").write_text('images = "in/{date}"\nmodel = "toy.onnx"\noutput = "out"\ndevice = "cpu"\n')
-    return tmp_path
+def project(tmp_path: Path) -> Path:
+    return make_project(tmp_path)
 
 
 def day(number: int) -> date:
@@ -49,12 +55,19 @@ def reference_of(record: RunRecord) -> list[date]:
     return list(verdict.reference)
 
 
-@pytest.fixture
-def six_nights(project: Path) -> Path:
+@pytest.fixture(scope="module")
+def scored_nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = make_project(tmp_path_factory.mktemp("nights"))
     for number in range(6):
         photos(project, number)
         assert run(project, number).attempt.exit_code == 0
     return project
+
+
+@pytest.fixture
+def six_nights(scored_nights: Path, tmp_path: Path) -> Path:
+    """Six good nights, in a folder that the test may change."""
+    return Path(shutil.copytree(scored_nights, tmp_path, symlinks=True, dirs_exist_ok=True))
 
 
 def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:

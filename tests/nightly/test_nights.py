@@ -36,7 +36,7 @@ from pathlib import Path
 import batchland.models.session
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
-predict, batches = batchland.models.session.Session.predict, 0
+predict, batches = batchland.models.session.Session.answer, 0
 def pausing(self, *batch):
     global batches
     batches += 1
@@ -44,7 +44,7 @@ def pausing(self, *batch):
         print("pause", flush=True)
         sys.stdin.readline()
     return predict(self, *batch)
-batchland.models.session.Session.predict = pausing
+batchland.models.session.Session.answer = pausing
 sys.exit(run_night(load_job(Path(sys.argv[1])), date.fromisoformat(sys.argv[2])).attempt.exit_code)
 """
 

@@ -17,7 +17,7 @@ from job_files import EVALUATION, JOB, deliver
 from prometheus_client.parser import text_string_to_metric_families
 from toys import picture, toy_card, write_toy_model
 
-import batchland.nightly.runner as runner_module
+import batchland.nightly.steps as steps_module
 from batchland.errors import OutputError, UsageError
 from batchland.nightly.job import load_job
 from batchland.nightly.plan import plan_night
@@ -158,13 +158,15 @@ def test_a_night_is_resumed_after_the_time_limit(project):
     record, attempt = run(project, NIGHT, "time_limit=0.000001s")
     assert (attempt.outcome, attempt.exit_code) == ("time_limit", 143)
     deliver(project, NIGHT, per_class=40)
-    slow = "batch_size=1", "part_size=1", "time_limit=0.1s"
-    record, attempt = run(project, NIGHT, *slow)
-    assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
-    assert attempt.error.endswith(", at its time limit of 0:00:00.100000; a rerun resumes")
-    record, attempt = run(project, NIGHT, *slow[:2])
+    small, limit = ("batch_size=1", "part_size=1"), timedelta(seconds=0.05)
+    while not list(project.glob("out/.date=*.parts/part-*")):  # on a busy machine, nothing is scored in so short a time
+        limit *= 2
+        record, attempt = run(project, NIGHT, *small, f"time_limit={limit.total_seconds()}s")
+        assert (attempt.outcome, attempt.exit_code, record.models[0].state) == ("time_limit", 143, "unfinished")
+        assert attempt.error.endswith(f", at its time limit of {limit}; a rerun resumes")
+    record, attempt = run(project, NIGHT, *small)
     assert (attempt.outcome, record.models[0].state) == ("ok", "resumed")
-    assert [tried.outcome for tried in record.attempts] == ["time_limit", "time_limit", "ok"]
+    assert {tried.outcome for tried in record.attempts[:-1]} == {"time_limit"}
     assert len(set(images(project))) == len(images(project)) == 120
 
 
@@ -310,12 +312,12 @@ from pathlib import Path
 import batchland.models.session
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
-predict = batchland.models.session.Session.predict
+predict = batchland.models.session.Session.answer
 def slow(self, *batch):
     os.write(1, b"scoring\\n")  # at one stroke: several calls are under way
     time.sleep(0.05)
     return predict(self, *batch)
-batchland.models.session.Session.predict = slow
+batchland.models.session.Session.answer = slow
 sys.exit(run_night(load_job(Path(sys.argv[1])), date(2024, 11, 23)).attempt.exit_code)
 """
 
@@ -353,14 +355,14 @@ def test_a_signal_while_waiting_for_a_retry_ends_the_wait(project):
 
 
 def test_a_system_error_is_retried_and_is_not_a_bug(project, monkeypatch):
-    real, faults = runner_module.delivered_images, [PermissionError(13, "Permission denied", "/mnt/in")]
+    real, faults = steps_module.delivered_images, [PermissionError(13, "Permission denied", "/mnt/in")]
 
     def deliver(*arguments, **settings):
         if faults:
             raise faults.pop()
         return real(*arguments, **settings)
 
-    monkeypatch.setattr(runner_module, "delivered_images", deliver)
+    monkeypatch.setattr(steps_module, "delivered_images", deliver)
     record = run(project, NIGHT, "retry={attempts=2, wait='0.1s'}").record
     assert [(tried.outcome, tried.exit_code, tried.error) for tried in record.attempts] == [
         ("failed", 74, "/mnt/in: Permission denied"), ("ok", 0, None),
@@ -371,7 +373,7 @@ def test_a_bug_is_recorded_and_raised(project, monkeypatch):
     def broken(*args, **options):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(runner_module, "score", broken)
+    monkeypatch.setattr(steps_module, "score", broken)
     with pytest.raises(ZeroDivisionError):
         run(project)
     record = read_run(project / "runs" / "toy" / "latest")

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from commands import batchland
 from s3_server import Bucket, new_bucket
-from toys import COLOURS, options, picture, toy_card, write_toy_model
+from slow_score import SLOW_SCORE
+from toys import COLOURS, Stop, options, picture, stop_after, toy_card, write_toy_model
 
 from batchland import evaluate, score
 from batchland.errors import LockedError, MissingInputError, OutputError, UsageError
@@ -66,26 +67,6 @@ def test_output_has_the_same_bytes_as_a_local_output(tmp_path, bucket, photos, t
         assert hashlib.sha256(stored.read_bytes()).hexdigest() == file.sha256
 
 
-class Stop(Exception):  # noqa: N818
-    """Raised in a callback to end a run with an error."""
-
-
-CHILD = """
-import sys, time
-import batchland.models.session, batchland.predictions.parts
-from batchland import ScoreOptions, score
-batchland.predictions.parts.CHECKPOINT_SECONDS = 0.02
-predict = batchland.models.session.Session.predict
-def slow(self, *batch):
-    time.sleep(0.04)
-    return predict(self, *batch)
-batchland.models.session.Session.predict = slow
-images, out, model = sys.argv[1:]
-print("ready", flush=True)
-score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8))
-"""
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, name, monkeypatch):
     """SIGKILL several runs. Each has a different state folder, as on another machine."""
@@ -97,7 +78,7 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
 
     for machine in range(4):
         environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / f"machine-{machine}")}
-        command = [sys.executable, "-c", CHILD, photos, bucket.url(name), toy_model]
+        command = [sys.executable, SLOW_SCORE, photos, bucket.url(name), toy_model, "0.04"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
             assert child.stdout.readline() == b"ready\n"
             before = len(parts())
@@ -112,12 +93,8 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_run_continues_from_its_parts(tmp_path, bucket, photos, toy_model, name):
-    def stop(progress):
-        if progress.done >= 24:
-            raise Stop
-
     with pytest.raises(Stop):
-        score(photos, bucket.url(name), options(toy_model), on_progress=stop)
+        score(photos, bucket.url(name), options(toy_model), on_progress=stop_after(24))
     assert visible(bucket) == {}
     score(photos, tmp_path / name, options(toy_model))
     assert score(photos, bucket.url(name), options(toy_model)).manifest.resumed_images in (16, 24)
@@ -255,12 +232,8 @@ def test_retry_failed_scores_only_failed_images(tmp_path, bucket, photos, toy_mo
 def leave_unfinished_run(bucket: Bucket, photos: Path, model: Path, host: str) -> None:
     """Leave an unfinished run whose holder.json names this host."""
 
-    def stop(progress):
-        if progress.done >= 24:
-            raise Stop
-
     with pytest.raises(Stop):
-        score(photos, bucket.url("p.parquet"), options(model), on_progress=stop)
+        score(photos, bucket.url("p.parquet"), options(model), on_progress=stop_after(24))
     note = bucket.folder / ".p.parquet.parts" / "holder.json"
     note.write_text(json.dumps({"pid": 7, "host": host, "since": "2026-11-25T01:00:00+00:00"}))
 

@@ -8,7 +8,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import entropy
 from toys import toy_card
 
-from batchland.images.loader import Batch, Outcome
+from batchland.images.batch import Batch, Outcome
 from batchland.images.signals import SIGNAL_DTYPE, SIGNALS, measure
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.rows import best_first, to_rows

@@ -23,12 +23,12 @@ from batchland.evaluation.schema import (
     EvaluationSummary,
     Figures,
 )
-from batchland.predictions.schema import PREDICTIONS
+from batchland.predictions.schema import PREDICTIONS, features_column
 from batchland.report.write import write_comparison, write_report
 
 TEXT = (Path(__file__).parents[2] / "docs" / "analysts.md").read_text()
 TABLES = {
-    "preds.parquet": PREDICTIONS,
+    "preds.parquet": PREDICTIONS.append(features_column(1)),
     "per_class.parquet, per_class.csv": PER_CLASS,
     "confusion.parquet": CONFUSION,
     "outcomes.parquet": OUTCOMES,
@@ -40,6 +40,7 @@ TYPES = {
     "top_k": "list of (label, class_index, probability)",
     "log_probabilities": "list of halffloat",
     "prediction_set": "list of string",
+    "features": "list of N halffloat",
 }
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
 RED, GREEN, BLUE = (0.8, 0.15, 0.05), (0.25, 0.65, 0.1), (0.375, 0.0, 0.625)

@@ -22,6 +22,7 @@ ROOMS = (
     "evaluation",
     "data",
     "scoring",
+    "embeddings",
     "predictions",
     "models",
     "images",

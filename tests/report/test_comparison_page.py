@@ -3,13 +3,12 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
 from commands import batchland
 from evaluation_data import Row, write_label_folders, write_predictions
 from jsonschema import Draft202012Validator
@@ -205,12 +204,6 @@ def test_evaluate_rejects_three_predictions_files(nights: Path) -> None:
         2,
         "batchland: 3 predictions files: give one, or two to compare\n",
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @needs_browser

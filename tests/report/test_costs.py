@@ -1,14 +1,12 @@
 """The cost of a threshold on report.html: the same numbers as counted from outcomes.parquet."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from browser import chromium, needs_browser, opened
+from browser import needs_browser, opened
 from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
 
 from batchland.evaluation.evaluate import Evaluation, evaluate
@@ -20,12 +18,6 @@ from batchland.report.curves import curve_data
 from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,13 @@
 
 import csv
 import os
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import assert_structured, chromium, needs_browser, opened, playwright, texts_of_poor_contrast
+from browser import assert_structured, needs_browser, opened, playwright, texts_of_poor_contrast
 from evaluation_data import HOSTILE, Row, random_case, write_arrays, write_label_folders, write_predictions
 from PIL import Image
 
@@ -21,12 +20,6 @@ from batchland.report.options import ReportOptions
 from batchland.report.write import write_report
 
 pytestmark = needs_browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 def made_up(folder: Path, folders: list[str], images: int, *, failed: int = 0, picture: bytes = b"") -> Evaluation:

@@ -4,13 +4,14 @@ import csv
 import json
 import zlib
 from base64 import b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from browser import chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import needs_browser, opened, texts_of_poor_contrast
 from evaluation_data import HOSTILE, Row, random_case, write_arrays, write_predictions
 from PIL import Image
 
@@ -23,12 +24,6 @@ from batchland.report.page_images import page_images
 from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.=Blue Lake")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 def rows_of(*answers: tuple[str, tuple[float, ...]]) -> list[Row]:
@@ -286,7 +281,69 @@ def test_the_data_of_a_small_report_are_all_images(tmp_path):
             [0, 900, 1, 60, 2, 40], [1, 700, 0, 200, 2, 100], [2, 400, 1, 350, 0, 250],
         ],
         "doubt": [0] * 6,
+        "slices": {},
     }  # fmt: skip
+
+
+def sliced(folder: Path) -> Evaluation:
+    """40 images of class a: small ones, camera c1 at site s1 and some others are wrong; site is null in places."""
+    camera, site = (
+        [f"c{number % 14}" for number in range(140)],
+        [None if n % 5 == 4 else f"s{n % 5}" for n in range(140)],
+    )
+    wrong = [(camera[n] == "c1" and site[n] == "s1") or n % 40 == 7 for n in range(140)]
+    names = [f"a/{number:03}.{'png' if number % 7 == 0 else 'jpg'}" for number in range(140)]
+    rows = [
+        Row(name, (0.2, 0.8) if bad else (0.9, 0.1), width=90 if bad else 640)
+        for name, bad in zip(names, wrong, strict=True)
+    ]
+    predictions = write_predictions(folder / "p.parquet", ("a", "b"), rows)
+    table = pq.read_table(predictions)
+    for name, values in (("camera", camera), ("site", site)):
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, predictions)
+    labels = folder / "labels.csv"
+    labels.write_text("image,label\n" + "".join(f"{name},a\n" for name in names))
+    return evaluate(predictions, labels, EvaluateOptions(by=("camera", "site")))
+
+
+def test_the_data_say_which_slices_an_image_is_in(tmp_path):
+    evaluation = sliced(tmp_path)
+    data = decoded(page_images(evaluation, []).data)
+    assert list(data["slices"]) == ["image size", "shape", "format", "camera", "site"]
+    images = list(zip(data["file"], data["truth"], data["predicted"], strict=True))
+    for part in evaluation.summary.slices:
+        values, rows = data["slices"][part.dimension]["values"], data["slices"][part.dimension]["rows"]
+        inside = [image for image, number in zip(images, rows, strict=True) if values[number] == part.value]
+        if part.value != "others (3)":  # of an own column, the page has each value
+            assert len(inside) == part.images, part
+            assert sum(truth == given for _, truth, given in inside) / len(inside) == part.accuracy.value
+
+
+@needs_browser
+def test_a_slice_opens_its_wrong_images(browser, tmp_path):
+    evaluation = sliced(tmp_path)
+    files = write_report(evaluation, tmp_path / "report")
+    with opened(browser, files.html) as found:
+        at = found.page
+        title, count = at.locator("#images-title"), at.locator("#images-count")
+        for name, first in (
+            ("under 0.1 megapixels", "image size: under 0.1 megapixels; wrong"),
+            ("others (3)", "camera: others; wrong"),
+            ("(none)", "site: (none)"),
+        ):
+            at.locator("#slices").get_by_role("button", name=name, exact=True).press("Enter")
+            at.locator("#images-grid .file").first.wait_for()
+            assert title.inner_text() == first
+            at.keyboard.press("Escape")
+        at.locator("#slices").get_by_role("button", name="c1", exact=True).click()
+        assert names(at) == ["a/001.jpg", "a/071.jpg", "a/127.jpg"]
+        assert (title.inner_text(), count.inner_text()) == ("camera: c1; wrong", "3 images.")
+        at.locator("#images-filter [name=kind]").select_option("")
+        assert len(names(at)) == 10
+        at.get_by_role("button", name="Clear camera: c1").click()
+        assert (title.inner_text(), count.inner_text()) == ("Images", "140 images.")
+        assert not at.locator("#images-slice").is_visible()
 
 
 def test_a_large_report_has_some_images_of_every_cell(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
+from toys import COLOURS, Stop, contents, options, picture, toy_card, write_toy_model
 
 from batchland import score
 from batchland.errors import TooManyFailedError, UsageError
@@ -74,10 +74,6 @@ def test_without_failed_rows_the_output_stays_the_same(tmp_path, night, toy_mode
     summary = score(night, out, options(toy_model, retry_failed=True))
     assert (summary.manifest.kept_images, summary.manifest.counts.ok) == (60, 60)
     assert hashlib.sha256(out.read_bytes()).digest() == before
-
-
-class Stop(Exception):  # noqa: N818
-    """Raised in a callback to end a run with an error."""
 
 
 @pytest.mark.parametrize("batches", [1, 3, 7])

@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from toys import contents, options, picture, toy_card, write_toy_model
+from toys import Stop, contents, options, picture, stop_after, toy_card, write_toy_model
 
 import batchland.scoring.engines.engine as engine_module
 from batchland import score
 from batchland.errors import UsageError
+from batchland.predictions.layout import manifest_path
 from batchland.scoring.merge.merge import merge
 from batchland.scoring.options import Shard
 
@@ -32,9 +33,9 @@ def predicted(monkeypatch) -> list[str]:
     names: list[str] = []
     to_rows = engine_module.to_rows
 
-    def recorded(batch, *rest):
+    def recorded(batch, *rest, **named):
         names.extend(ref.name for ref in batch.refs)
-        return to_rows(batch, *rest)
+        return to_rows(batch, *rest, **named)
 
     monkeypatch.setattr(engine_module, "to_rows", recorded)
     return names
@@ -73,21 +74,13 @@ def test_equal_files_of_a_run_are_computed_once(tmp_path, first_night, toy_model
     assert contents(tmp_path / "r") == contents(tmp_path / "f")
 
 
-class Stop(Exception):  # noqa: N818
-    """Raised in a callback to end a run with an error."""
-
-
 @pytest.mark.parametrize("images", [4, 12, 30])
 def test_an_interrupted_run_is_resumed_to_the_same_bytes(tmp_path, first_night, toy_model, images):
     night = write(write(tmp_path / "two", *range(0, 30, 2), *range(31, 50)), *range(32, 50, 3), folder="copies")
     given = options(toy_model, reuse=(str(first_night),))
 
-    def stop(progress):
-        if progress.done >= images:
-            raise Stop
-
     with pytest.raises(Stop):
-        score(night, tmp_path / "r" / "p.parquet", given, on_progress=stop)
+        score(night, tmp_path / "r" / "p.parquet", given, on_progress=stop_after(images))
     score(night, tmp_path / "r" / "p.parquet", given)
     score(night, tmp_path / "f" / "p.parquet", options(toy_model))
     assert contents(tmp_path / "r") == contents(tmp_path / "f")
@@ -169,6 +162,19 @@ def test_shards_reuse_rows_and_merge_to_the_bytes_of_a_full_run(tmp_path, first_
     assert merged.copied_images > 0
     score(night, tmp_path / "f" / "p.parquet", options(toy_model))
     assert contents(tmp_path / "m") == contents(tmp_path / "f")
+
+
+def test_rows_are_reused_from_an_object_store_for_images_and_output_there(first_night, toy_model, predicted, bucket):
+    write(write(bucket.folder / "two", *range(5, 20), folder="renamed"), 40)
+    shutil.copyfile(first_night, bucket.folder / "one.parquet")
+    shutil.copyfile(manifest_path(first_night), manifest_path(bucket.folder / "one.parquet"))
+    predicted.clear()
+    given = options(toy_model, reuse=(bucket.url("one.parquet"),))
+    reused = score(bucket.url("two"), bucket.url("reused.parquet"), given).manifest
+    assert sorted(predicted) == ["040.jpg", "renamed/007.jpg"]
+    assert (reused.reused_images, reused.counts.ok) == (14, 16)
+    score(bucket.url("two"), bucket.url("full.parquet"), options(toy_model))
+    assert (bucket.folder / "reused.parquet").read_bytes() == (bucket.folder / "full.parquet").read_bytes()
 
 
 def test_a_retry_reuses_rows(tmp_path, first_night, toy_model, predicted):

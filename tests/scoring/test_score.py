@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
-from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
+from toys import COLOURS, Stop, contents, options, picture, stop_after, toy_card, write_toy_model
 
 import batchland.predictions.local as local_module
 import batchland.predictions.parts as sink_module
@@ -136,18 +136,6 @@ def test_two_runs_give_the_same_bytes(tmp_path, photos, toy_model):
     for name in ("a.parquet", "b.parquet"):
         score(photos, tmp_path / name, options(toy_model, num_workers=3 if name == "a.parquet" else 1))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-
-
-class Stop(Exception):  # noqa: N818
-    """Raised in a callback to end a run with an error."""
-
-
-def stop_after(images):
-    def on_progress(progress):
-        if progress.done >= images:
-            raise Stop
-
-    return on_progress
 
 
 @pytest.mark.parametrize("name", ["preds.parquet", "preds"])

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import batchland
 from PIL import Image
-from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
+from toys import COLOURS, Stop, contents, options, picture, stop_after, toy_card, write_toy_model
 
 from batchland import ScoreOptions, Shard, merge, score
 from batchland.errors import InputError, Interrupted, MissingInputError, UsageError
@@ -153,19 +153,11 @@ def test_two_processes_score_shards_at_once_and_a_third_merges(tmp_path, photos,
     assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
 
 
-class Stop(Exception):  # noqa: N818
-    """Raised in a callback to end a run with an error."""
-
-
 @pytest.mark.parametrize("came_meanwhile", [False, True])
 def test_an_interrupted_shard_is_resumed(tmp_path, photos, toy_model, came_meanwhile):
-    def on_progress(progress):
-        if progress.done >= 12:
-            raise Stop
-
     given = options(toy_model, shard=Shard(index=1, count=2))
     with pytest.raises(Stop):
-        score(photos, tmp_path / "out", given, on_progress=on_progress)
+        score(photos, tmp_path / "out", given, on_progress=stop_after(12))
     with pytest.raises(MissingInputError) as caught:
         merge(tmp_path / "out", tmp_path / "p.parquet")
     assert str(caught.value) == (f"{tmp_path / 'out'}: shard 0 of 2 is missing, shard 1 of 2 is unfinished")

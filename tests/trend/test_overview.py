@@ -1,13 +1,11 @@
 """The page over all jobs: order, sentences, links, nights without a record; quiet and readable in a real browser."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
 from commands import batchland
 from nights import accepted, like_others, model_run, night, unlike_others
 
@@ -195,12 +193,6 @@ def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
     )
     assert "1 of 1 job ended well." in (tmp_path / "index.html").read_text()
     assert '<span class="verdict passed">suspicious, accepted</span>' in (tmp_path / "job" / "trend.html").read_text()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @needs_browser

@@ -1,13 +1,12 @@
 """trend.html in a real browser: no errors, no requests, readable on screens and paper, with unusual names."""
 
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import assert_structured, chromium, needs_browser, opened, texts_of_poor_contrast
+from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
 from evaluation_data import HOSTILE
 from nights import accepted, drawn_mix, like_others, model_run, night, unlike_others
 
@@ -19,12 +18,6 @@ pytestmark = needs_browser
 
 SUSPICIOUS = (4, 20, 21)
 """Numbers of nights; the first one is accepted."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -228,19 +228,26 @@ def _find_bad_scan(data: bytes, scans: Iterable[int]) -> ImageError | None:
     return None
 
 
-def decode_jpeg(data: bytes, max_pixels: int, choose_divisor: Callable[[int, int], int]) -> Picture:
+def decode_jpeg(
+    data: bytes, max_pixels: int, choose_divisor: Callable[[int, int], int], *, four_channels: bool = False
+) -> Picture:
     """Decode a JPEG. Of several pictures in a file, the first counts.
 
-    choose_divisor: 1, 2, 4 or 8, by which the sides may be divided, for a width and height. Raises ImageError.
+    choose_divisor: 1, 2, 4 or 8, by which the sides may be divided, for a width and height. four_channels: store the
+    pixels with a fourth channel, if that takes no further copy. Raises ImageError.
     """
     header = read_header(data)
     check_claims(header, data, max_pixels)
-    pixels = decode_pixels(data, header, choose_divisor(header.width, header.height))
+    divisor = choose_divisor(header.width, header.height)
+    pixels = decode_pixels(data, header, divisor, four_channels=four_channels)
     return Picture(pixels, header.width, header.height, header.orientation, header.profile)
 
 
-def decode_pixels(data: bytes, header: JpegHeader, divisor: int) -> Pixels:
-    """RGB uint8 of a JPEG whose claims are checked, with sides divided by 1, 2, 4 or 8. Raises ImageError."""
+def decode_pixels(data: bytes, header: JpegHeader, divisor: int, *, four_channels: bool = False) -> Pixels:
+    """RGB uint8 of a JPEG whose claims are checked, with sides divided by 1, 2, 4 or 8. Raises ImageError.
+
+    four_channels: as for `decode_jpeg`.
+    """
     if len(header.component_ids) == 4:
         inks = decode_samples(data, header)
         np.invert(inks, out=inks)  # Adobe's are the other way round
@@ -250,7 +257,8 @@ def decode_pixels(data: bytes, header: JpegHeader, divisor: int) -> Pixels:
         return samples if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)
     _check_zeros(data, header)
     size = {"min_height": -(-header.height // divisor), "min_width": -(-header.width // divisor)}
-    return _decode_strictly(data, header, min_factor=divisor, **size)
+    colours = "RGBX" if four_channels else "RGB"
+    return _decode_strictly(data, header, colorspace=colours, min_factor=divisor, **size)[..., :3]
 
 
 def decode_samples(data: bytes, header: JpegHeader) -> Pixels:

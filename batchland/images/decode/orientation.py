@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from batchland.images.decode.picture import Pixels
+from batchland.images.decode.picture import Pixels, four_channels
 
 _TAG: Final = 0x0112
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 9: 4, 10: 8}
@@ -76,6 +76,11 @@ def orientation_of(image: Image.Image) -> int:
 
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     """Turn and mirror pixels [H, W, 3] as EXIF orientation 1 to 8 says."""
+    if orientation == 1:
+        return pixels
+    if (whole := four_channels(pixels)) is not None:
+        turned = turn_upright(whole.view(np.uint32), orientation)  # a pixel at a time is faster than byte by byte
+        return turned.view(np.uint8)[..., :3]
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -23,7 +23,7 @@ class Picture(NamedTuple):
     """A decoded picture as stored in the file: not yet turned upright."""
 
     pixels: Pixels
-    """RGB uint8 [H, W, 3]; for some JPEGs at reduced size."""
+    """RGB uint8 [H, W, 3]; for some JPEGs at reduced size. May be a view of four channels, see `four_channels`."""
     width: int
     height: int
     """Full size, pixels."""
@@ -31,6 +31,18 @@ class Picture(NamedTuple):
     """EXIF orientation, 1 to 8."""
     profile: bytes | None = None
     """ICC profile of the pixels, if the file has one for RGB or grey."""
+
+
+def four_channels(pixels: Pixels) -> Pixels | None:
+    """The uint8 [H, W, 4] whose first three channels are `pixels`; None if they are stored without a fourth."""
+    height, width = pixels.shape[:2]
+    whole = pixels.base
+    if pixels.strides != (4 * width, 4, 1) or not isinstance(whole, np.ndarray):
+        return None
+    start, whole_start = (each.__array_interface__["data"][0] for each in (pixels, whole))
+    if start != whole_start or whole.nbytes < 4 * height * width:
+        return None
+    return np.ndarray((height, width, 4), np.uint8, whole)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -177,12 +177,12 @@ class _Lister:
             reason = f"the folder cannot be listed: {error.strerror}"
             yield ImageRef(display_name(prefix) or "./", folder, ("unreadable", reason))
             return
+        within = os.path.join(folder, b"")  # noqa: PTH118 - pathlib has no bytes
         for name in names:
-            path = os.path.join(folder, name.rstrip(b"/"))  # noqa: PTH118 - pathlib has no bytes
             if name.endswith(b"/"):
-                yield path, prefix + name, above
+                yield within + name[:-1], prefix + name, above
             else:
-                yield ImageRef(display_name(prefix + name), path)
+                yield ImageRef(display_name(prefix + name), within + name)
 
     def _names(self, folder: bytes) -> list[bytes]:
         """Names of a folder's images and subfolders, sorted. Subfolders end in `/`, so paths are in order."""

@@ -3,30 +3,32 @@
 The list is streamed, never held in memory, so a path that occurs twice in it has two rows.
 """
 
-import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
-from batchland.errors import BatchlandError, UsageError
+from batchland.errors import UsageError
 from batchland.images.sources.file_patterns import check_file, display_location, open_file
-from batchland.images.sources.list_content import COLUMNS, problem_with, problem_with_lines
+from batchland.images.sources.list_content import problem_with, problem_with_lines
+from batchland.images.sources.list_table import PEEKED_BYTES, Entry, check_content, open_table
 from batchland.images.sources.refs import Ignored, ImageRef
 from batchland.system.names import display_name, display_path, file_name
 from batchland.system.urls import bare_url, is_url, local_path, split_url
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STANDARD_INPUT: Final = "-"
 _SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "http", "https"))
 WEB_SCHEMES: Final = ("http", "https")
 _INVENTORY_MANIFEST: Final = "manifest.json"
-_CHUNK_BYTES: Final = 64 * 1024
 _LONGEST_LINE: Final = 1024**2
 _LONGEST_PATH: Final = 4096
 """Bytes, as on Linux."""
@@ -50,6 +52,17 @@ class ImageList:
         self.name = display_location(self._base) if is_url(self._base) else display_path(Path(self._base).resolve())
         self.countable = listing != STANDARD_INPUT and os.path.isfile(listing)  # noqa: PTH113 - a pipe is read once
 
+    @cached_property
+    def own(self) -> "pa.Schema":
+        """See `ListSource.own`. Lines, standard input and inventories have no further columns."""
+        import pyarrow as pa
+
+        if self._listing != STANDARD_INPUT:
+            with _opened(self._listing) as file, open_table(file, display_location(self._listing)) as table:
+                if table:
+                    return table.own()
+        return pa.schema([])
+
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
         """The images in list order. Counts blank lines in `ignored`. Raises UsageError if it is not a list."""
         if not is_url(self._base) and not os.path.isdir(self._base):  # noqa: PTH112
@@ -69,10 +82,11 @@ class ImageList:
                 prefix = self._prefix(inventory.bucket)
                 yield from map(self._ref, inventory.images(prefix, ignored, all_files=self._all_files))
                 return
-        with _opened(self._listing) as file:
-            for entry in _usable(_reader(self._listing)(file, name), name):
-                if entry:
-                    yield self._ref(entry)
+        with _opened(self._listing) as file, open_table(file, name) as table:
+            entries = table.entries() if table else _lines(file, name)
+            for path, own in _usable(entries, name):
+                if path:
+                    yield self._ref(path)._replace(own=own)
                 else:
                     ignored.counts["blank line"] += 1
 
@@ -93,7 +107,7 @@ class ImageList:
 
     def key(self, ref: ImageRef) -> bytes:
         """Nothing. Raises UsageError for a URL with parts that are left out of its name."""
-        if ref.error is None and self.planned(ref.name, b"") != ref:
+        if ref.error is None and self.planned(ref.name, b"") != ref._replace(own=()):
             raise UsageError(
                 f"{ref.name}: its URL holds a password or a signature, which no plan keeps; score the list"
             )
@@ -150,31 +164,31 @@ def _remote_files(url: str) -> Any:
     return RemoteFiles(url, listed=False)
 
 
-def _usable(entries: Iterator[bytes], list_name: str) -> Iterator[bytes]:
+def _usable(entries: Iterator[Entry], list_name: str) -> Iterator[Entry]:
     """Pass the entries on. Raises UsageError if none of the first ones is usable: then it is not a list of images."""
-    first: list[bytes] = []
+    first: list[Entry] = []
     problem = None
     for entry in islice(entries, _TRIED):
         first.append(entry)
-        reason = _problem_with_entry(entry) if entry else "blank"
+        reason = _problem_with_path(entry.path) if entry.path else "blank"
         if reason is None:
             problem = None
             break
-        if entry:
+        if entry.path:
             problem = problem or f"{list_name}, entry {len(first)}: {reason}"
     if problem:
         raise UsageError(problem)
     yield from chain(first, entries)
 
 
-def _problem_with_entry(entry: bytes) -> str | None:
-    text = entry.decode(errors="replace")
+def _problem_with_path(path: bytes) -> str | None:
+    text = path.decode(errors="replace")
     if is_url(text):
         scheme = text.partition(":")[0].lower()
         if scheme not in _SCHEMES:
             return f"{scheme} cannot be read; give paths, or URLs of http, s3, gs, abfs, hdfs or file"
-    if len(entry) > _LONGEST_PATH:
-        return f"a path of {len(entry)} bytes; give one path per line, or a .csv or .parquet file"
+    if len(path) > _LONGEST_PATH:
+        return f"a path of {len(path)} bytes; give one path per line, or a .csv or .parquet file"
     return None
 
 
@@ -189,89 +203,19 @@ def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
     return open_file(listing)
 
 
-def _reader(listing: str) -> Callable[[IO[bytes], str], Iterator[bytes]]:
-    suffix = os.path.splitext(split_url(listing).path)[1].lower()  # noqa: PTH122
-    readers = {".csv": _csv_column, ".tsv": _csv_column, ".parquet": _parquet_column, ".orc": _orc_column}
-    return readers.get(suffix, _lines)
-
-
-def _lines(file: IO[bytes], list_name: str) -> Iterator[bytes]:
+def _lines(file: IO[bytes], list_name: str) -> Iterator[Entry]:
     """Entries separated by line ends, or by zero bytes if there are any (`find -print0`)."""
     read = cast("io.BufferedReader", file).read1  # returns what a pipe holds, without waiting for more
-    chunk = read(_CHUNK_BYTES)
-    _check_content(problem_with(chunk) or problem_with_lines(chunk), list_name)
+    chunk = read(PEEKED_BYTES)
+    check_content(problem_with(chunk) or problem_with_lines(chunk), list_name)
     chunk = chunk.removeprefix(b"\xef\xbb\xbf")
     separator, ending = (b"\0", b"") if b"\0" in chunk else (b"\n", b"\r")
     rest = b""
     while chunk:
         *entries, rest = (rest + chunk).split(separator)
-        yield from (entry.removesuffix(ending) for entry in entries)
+        yield from (Entry(entry.removesuffix(ending)) for entry in entries)
         if len(rest) > _LONGEST_LINE:
-            _check_content("has a line of more than a megabyte", list_name)
-        chunk = read(_CHUNK_BYTES)
+            check_content("has a line of more than a megabyte", list_name)
+        chunk = read(PEEKED_BYTES)
     if rest:
-        yield rest.removesuffix(ending)
-
-
-def _csv_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
-    """The column of a CSV file, separated by commas, semicolons or tabs."""
-    _check_content(problem_with(cast("io.BufferedReader", file).peek(_CHUNK_BYTES)), list_name)
-    with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
-        header = text.readline()
-        rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count))
-        try:
-            names = next(rows, [])
-            column = names.index(_column(names, list_name))
-            for row in rows:
-                yield os.fsencode(row[column]) if len(row) > column else b""
-        except csv.Error as error:
-            raise UsageError(f"{list_name}, line {rows.line_num}: cannot be read as CSV ({error})") from error
-
-
-def _parquet_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-            column = _column(schema.names, list_name)
-            kind = schema.field(column).type
-            text = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if text not in (pa.string(), pa.large_string(), pa.string_view()):
-                raise UsageError(f"{list_name}: column {column} holds {kind}, not paths")
-            for batch in parquet.iter_batches(columns=[column]):
-                yield from ((path or "").encode() for path in batch.column(0).to_pylist())
-    except BatchlandError:
-        raise
-    except Exception as error:  # Arrow raises almost anything on damaged files
-        raise UsageError(f"{list_name}: cannot be read as Parquet ({str(error).partition(chr(10))[0]})") from error
-
-
-def _orc_column(file: IO[bytes], list_name: str) -> Iterator[bytes]:
-    from pyarrow.orc import ORCFile
-
-    try:
-        orc = ORCFile(file)
-        column = _column(orc.schema.names, list_name)
-        for stripe in range(orc.nstripes):
-            paths = orc.read_stripe(stripe, columns=[column]).column(0).to_pylist()
-            yield from (os.fsencode(path or "") for path in paths)
-    except BatchlandError:
-        raise
-    except Exception as error:  # Arrow raises almost anything on damaged files
-        raise UsageError(f"{list_name}: cannot be read as ORC ({str(error).partition(chr(10))[0]})") from error
-
-
-def _check_content(problem: str | None, list_name: str) -> None:
-    if problem:
-        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv, .parquet or .orc table")
-
-
-def _column(names: Sequence[str], list_name: str) -> str:
-    found = next((name for name in COLUMNS if name in names), None)
-    if found is None:
-        raise UsageError(f"{list_name}: has no column {', '.join(COLUMNS)}, only {', '.join(names) or 'nothing'}")
-    if names.count(found) > 1:
-        raise UsageError(f"{list_name}: has {names.count(found)} columns {found}; keep one")
-    return found
+        yield Entry(rest.removesuffix(ending))

@@ -6,6 +6,7 @@ import os
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 from batchland.errors import ErrorCode, ImageError
@@ -105,6 +106,14 @@ class ImageRef(NamedTuple):
     store: Store = LOCAL_FILES
     position: int | None = None
     """Index in the whole listing, if a shard scores only part of it."""
+    own: tuple[Any, ...] = ()
+    """Its values of the list's further columns; empty where there are none."""
+
+
+@lru_cache(64)
+def shared_store(store: Store) -> Store:
+    """The first of equal stores that this process was given: it may have open connections."""
+    return store
 
 
 def may_exist(ref: ImageRef) -> bool:

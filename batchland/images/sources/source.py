@@ -1,9 +1,12 @@
 """What every source of images offers: a folder, a URL, tar shards, Parquet tables or a list."""
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from batchland.images.sources.refs import Ignored, ImageRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Source(Protocol):
@@ -33,6 +36,15 @@ class Source(Protocol):
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The images that replace the failed row of that name. They need not exist any more."""
+
+
+@runtime_checkable
+class ListSource(Source, Protocol):
+    """A source whose images are rows of a table with further columns: camera, site, customer."""
+
+    @property
+    def own(self) -> "pa.Schema":
+        """These columns, in the order of `ImageRef.own`."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from batchland.errors import BatchlandError, ImageError, InputError, UsageError
 from batchland.images.sources import refs
-from batchland.images.sources.file_patterns import FilePattern, display_location
+from batchland.images.sources.containers import Containers, vanished
+from batchland.images.sources.file_patterns import display_location
 from batchland.images.sources.random_access import Reader, RecentlyOpened, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.urls import is_url
@@ -35,74 +36,6 @@ _BATCH_ROWS: Final = 16
 _KEPT_ROWS: Final = 64
 _KEPT_BYTES: Final = 128 * 1024**2
 """Rows stay in memory, for slower threads, until they exceed both limits."""
-
-
-class Tables:
-    """Parquet files as a Source. Images are named FILE#ROW, counted from 0.
-
-    A file that cannot be read has one row, `unreadable`, named FILE/.
-    """
-
-    def __init__(self, pattern: str | os.PathLike[str]) -> None:
-        pattern = os.fspath(pattern)
-        self.name = display_location(pattern).rstrip("/")
-        self.countable = not is_url(pattern)
-        self.is_sorted = False
-        if pattern.endswith("/") or os.path.isdir(pattern):  # noqa: PTH112
-            pattern = f"{pattern.rstrip('/')}/*.parquet"  # as Spark writes them
-        self._files = FilePattern(pattern)
-
-    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """File by file, in the pattern's order, row by row. Raises UsageError if the first file is unusable."""
-        return (ref for file in self.containers(ignored) for ref in self.images_in(file, ignored))
-
-    def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
-        """The files' names. Raises UsageError if the first file is missing or has no images."""
-        names = self._files.names()
-        first = self._files.locations[names[0]]
-        try:
-            _open_tables.get(first)
-        except BatchlandError:
-            raise
-        except Exception as error:  # Arrow raises almost anything on damaged files
-            raise UsageError(f"{display_location(first)}: cannot be read as Parquet ({_reason(error)})") from error
-        return iter(names)
-
-    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:  # noqa: ARG002
-        """The rows of one file."""
-        location = self._files.locations[container]
-        try:
-            count = refs.retries.call(lambda: _open_tables.get(location)).count
-        except InputError:
-            raise
-        except Exception as error:  # Arrow raises almost anything on damaged files
-            reason = f"the table cannot be read: {_reason(error)}"
-            yield ImageRef(f"{container}/", b"", ("unreadable", reason))
-            return
-        store = Rows(location)
-        for row in range(count):
-            yield ImageRef(f"{container}#{row}", str(row).encode(), store=store)
-
-    def inputs(self) -> Iterable[str]:
-        """All files."""
-        return self._files.locations.values()
-
-    def key(self, ref: ImageRef) -> bytes:
-        """The number of the row."""
-        return ref.path
-
-    def planned(self, name: str, key: bytes) -> ImageRef:
-        """See `Source.planned`."""
-        return ImageRef(name, key, store=Rows(self._files.location_of(name)))
-
-    def retry_refs(self, name: str) -> Iterator[ImageRef]:
-        """The row of that name, or all rows of FILE/."""
-        file = self._files.file_of(name)
-        if file is None:
-            return iter([ImageRef(name, b"", ("vanished", "there is no such file any more"))])
-        if name.endswith("/"):
-            return self.images_in(file, Ignored())
-        return iter([ImageRef(name, name[len(file) + 1 :].encode(), store=Rows(self._files.locations[file]))])
 
 
 @dataclass(frozen=True)
@@ -125,6 +58,58 @@ class Rows:
     def facts(self, path: bytes) -> tuple[None, int]:  # noqa: ARG002
         """See `Store.facts`. No size, since only reading the row gives it; the time is the file's."""
         return None, open_files.get(self.location).modified_us
+
+
+class Tables(Containers):
+    """Parquet files as a Source. Images are named FILE#ROW, counted from 0.
+
+    A file that cannot be read has one row, `unreadable`, named FILE/.
+    """
+
+    _store = Rows
+
+    def __init__(self, pattern: str | os.PathLike[str]) -> None:
+        pattern = os.fspath(pattern)
+        folder = pattern.endswith("/") or os.path.isdir(pattern)  # noqa: PTH112
+        super().__init__(f"{pattern.rstrip('/')}/*.parquet" if folder else pattern)  # as Spark writes them
+        self.name = display_location(pattern).rstrip("/")
+        self.countable = not is_url(pattern)
+
+    def containers(self, ignored: Ignored) -> Iterator[str]:
+        """The files' names. Raises UsageError if the first file is missing or has no images."""
+        files = super().containers(ignored)
+        first = next(iter(self.inputs()))
+        try:
+            _open_tables.get(first)
+        except BatchlandError:
+            raise
+        except Exception as error:  # Arrow raises almost anything on damaged files
+            raise UsageError(f"{display_location(first)}: cannot be read as Parquet ({_reason(error)})") from error
+        return files
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:  # noqa: ARG002
+        """The rows of one file."""
+        location = self._files.locations[container]
+        try:
+            count = refs.retries.call(lambda: _open_tables.get(location)).count
+        except InputError:
+            raise
+        except Exception as error:  # Arrow raises almost anything on damaged files
+            reason = f"the table cannot be read: {_reason(error)}"
+            yield ImageRef(f"{container}/", b"", ("unreadable", reason))
+            return
+        store = Rows(location)
+        for row in range(count):
+            yield ImageRef(f"{container}#{row}", str(row).encode(), store=store)
+
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The row of that name, or all rows of FILE/."""
+        file = self._files.file_of(name)
+        if file is None:
+            return vanished(name, "there is no such file any more")
+        if name.endswith("/"):
+            return self.images_in(file, Ignored())
+        return iter([ImageRef(name, name[len(file) + 1 :].encode(), store=Rows(self._files.locations[file]))])
 
 
 class _OpenTable:

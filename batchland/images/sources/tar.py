@@ -7,14 +7,14 @@ Listing reads headers a little ahead of the threads that read images. Both use t
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Final, cast
 
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
-from batchland.images.sources.file_patterns import FilePattern, display_location
+from batchland.images.sources.containers import Containers, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
 from batchland.images.sources.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
@@ -23,70 +23,6 @@ from batchland.system.names import display_name
 _HEADER_BYTES: Final = 2048
 _END_BYTES: Final = 16 * 1024
 """Bytes after the end mark that must be zero. Anything else there means that archives were concatenated."""
-
-
-class Shards:
-    """Tar files as a Source. Images are named SHARD/MEMBER.
-
-    The unreadable part of a shard has one row, `unreadable`: SHARD/ for all of it, SHARD/@BYTE/ for the part from that
-    byte on.
-    """
-
-    countable = False
-    is_sorted = False
-
-    def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
-        self._files = FilePattern(os.fspath(pattern))
-        self.name = display_location(self._files.pattern)
-        self._all_files = all_files
-        self._last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
-        """The shard that `retry_refs` read last, and its images after the one returned last."""
-
-    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """Shard by shard, in the pattern's order, members as stored. Raises UsageError without a first shard."""
-        return (ref for shard in self.containers(ignored) for ref in self.images_in(shard, ignored))
-
-    def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
-        """The shards' names. Raises UsageError if the first one is missing."""
-        return iter(self._files.names())
-
-    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
-        """The members of one shard."""
-        location = self._files.locations[container]
-        return list_members(container, location, 0, ignored.counts, all_files=self._all_files)
-
-    def inputs(self) -> Iterable[str]:
-        """All files."""
-        return self._files.locations.values()
-
-    def key(self, ref: ImageRef) -> bytes:
-        """Offset, size and time of the member."""
-        return ref.path
-
-    def planned(self, name: str, key: bytes) -> ImageRef:
-        """See `Source.planned`."""
-        return ImageRef(name, key, store=Members(self._files.location_of(name)))
-
-    def retry_refs(self, name: str) -> Iterator[ImageRef]:
-        """The image of that name; for SHARD/@BYTE/ the images that can be read from that byte on now."""
-        shard = self._files.file_of(name)
-        if shard is None:
-            return iter([ImageRef(name, b"", ("vanished", "there is no such shard any more"))])
-        if name.endswith("/"):
-            start = int(name[len(shard) :].strip("@/") or 0)
-            return list_members(shard, self._files.locations[shard], start, Counter(), all_files=self._all_files)
-        return iter([self._found(shard, name)])
-
-    def _found(self, shard: str, name: str) -> ImageRef:
-        """Find the image of that name. Starts after the image found last, because failed rows are in order."""
-        last, rest = self._last
-        from_start = list_members(shard, self._files.locations[shard], 0, Counter(), all_files=True)
-        for candidates in (rest, from_start) if last == shard else (from_start,):
-            for ref in candidates:
-                if ref.name == name:
-                    self._last = (shard, candidates)
-                    return ref
-        return ImageRef(name, b"", ("vanished", "the shard has no such member any more"))
 
 
 @dataclass(frozen=True)
@@ -110,6 +46,44 @@ class Members:
         """See `Store.facts`. Size and time are those of the member's header."""
         _, size, modified_us = map(int, path.split())
         return size, modified_us
+
+
+class Shards(Containers):
+    """Tar files as a Source. Images are named SHARD/MEMBER.
+
+    The unreadable part of a shard has one row, `unreadable`: SHARD/ for all of it, SHARD/@BYTE/ for the part from that
+    byte on.
+    """
+
+    _store = Members
+    _last: tuple[str, Iterator[ImageRef]] = ("", iter(()))
+    """The shard that `retry_refs` read last, and its images after the one returned last."""
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
+        """The members of one shard, as stored."""
+        location = self._files.locations[container]
+        return list_members(container, location, 0, ignored.counts, all_files=self._all_files)
+
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The image of that name; for SHARD/@BYTE/ the images that can be read from that byte on now."""
+        shard = self._files.file_of(name)
+        if shard is None:
+            return vanished(name, "there is no such shard any more")
+        if name.endswith("/"):
+            start = int(name[len(shard) :].strip("@/") or 0)
+            return list_members(shard, self._files.locations[shard], start, Counter(), all_files=self._all_files)
+        return self._found(shard, name)
+
+    def _found(self, shard: str, name: str) -> Iterator[ImageRef]:
+        """Find the image of that name. Starts after the image found last, because failed rows are in order."""
+        last, rest = self._last
+        from_start = list_members(shard, self._files.locations[shard], 0, Counter(), all_files=True)
+        for candidates in (rest, from_start) if last == shard else (from_start,):
+            for ref in candidates:
+                if ref.name == name:
+                    self._last = (shard, candidates)
+                    return iter([ref])
+        return vanished(name, "the shard has no such member any more")
 
 
 def list_members(
@@ -149,7 +123,7 @@ def list_members(
 
 
 def _modified_us(member: tarfile.TarInfo) -> int | None:
-    """Microseconds since 1970; None for what is no time in the years 1 to 9999."""
+    """Microseconds since 1970; None for times outside the years 1 to 9999."""
     try:
         datetime.fromtimestamp(member.mtime, UTC)
         return round(member.mtime * 1_000_000)

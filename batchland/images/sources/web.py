@@ -27,7 +27,6 @@ from batchland.errors import ImageError, UsageError
 from batchland.images.sources.refs import ImageFile, ImageRef
 from batchland.system.urls import bare_url, split_url
 
-SCHEMES: Final = ("http", "https")
 MAX_BYTES: Final = 64 * 1024**2
 """Larger images fail as `too_large`; no more than this of them is received."""
 PER_HOST: Final = 8

@@ -8,7 +8,7 @@ import stat
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Final, cast
@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
-from batchland.images.sources.file_patterns import FilePattern, display_location
+from batchland.images.sources.containers import Containers, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
 from batchland.images.sources.random_access import Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
@@ -26,56 +26,6 @@ _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
 _ENCRYPTED: Final = 0x1
 _UNIX: Final = 3
 """System of the writer whose members have the modes of Unix."""
-
-
-class Zips:
-    """Zip files as a Source. Images are named ZIP/MEMBER.
-
-    A file that cannot be read has one row, `unreadable`: ZIP/.
-    """
-
-    countable = False
-    is_sorted = False
-
-    def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
-        self._files = FilePattern(os.fspath(pattern))
-        self.name = display_location(self._files.pattern)
-        self._all_files = all_files
-
-    def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """File by file, in the pattern's order, members as stored. Raises UsageError without a first file."""
-        return (ref for file in self.containers(ignored) for ref in self.images_in(file, ignored))
-
-    def containers(self, ignored: Ignored) -> Iterator[str]:  # noqa: ARG002
-        """The files' names. Raises UsageError if the first one is missing."""
-        return iter(self._files.names())
-
-    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
-        """The members of one file."""
-        return list_members(container, self._files.locations[container], ignored.counts, all_files=self._all_files)
-
-    def inputs(self) -> Iterable[str]:
-        """All files."""
-        return self._files.locations.values()
-
-    def key(self, ref: ImageRef) -> bytes:
-        """Where the member is, and what the zip file says of it."""
-        return ref.path
-
-    def planned(self, name: str, key: bytes) -> ImageRef:
-        """See `Source.planned`."""
-        return ImageRef(name, key, store=ZipMembers(self._files.location_of(name)))
-
-    def retry_refs(self, name: str) -> Iterator[ImageRef]:
-        """The image of that name, or all images of ZIP/."""
-        file = self._files.file_of(name)
-        if file is None:
-            return iter([ImageRef(name, b"", ("vanished", "there is no such zip file any more"))])
-        members = list_members(file, self._files.locations[file], Counter(), all_files=True)
-        if name == f"{file}/":
-            return list_members(file, self._files.locations[file], Counter(), all_files=self._all_files)
-        found = next((ref for ref in members if ref.name == name), None)
-        return iter([found or ImageRef(name, b"", ("vanished", "the zip file has no such member any more"))])
 
 
 @dataclass(frozen=True)
@@ -115,6 +65,30 @@ class ZipMembers:
         """See `Store.facts`. Size and time are those of the zip file's list."""
         _, _, size, _, _, modified_us = map(int, path.split())
         return size, modified_us
+
+
+class Zips(Containers):
+    """Zip files as a Source. Images are named ZIP/MEMBER.
+
+    A file that cannot be read has one row, `unreadable`: ZIP/.
+    """
+
+    _store = ZipMembers
+
+    def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
+        """The members of one file, as stored."""
+        return list_members(container, self._files.locations[container], ignored.counts, all_files=self._all_files)
+
+    def retry_refs(self, name: str) -> Iterator[ImageRef]:
+        """The image of that name, or all images of ZIP/."""
+        file = self._files.file_of(name)
+        if file is None:
+            return vanished(name, "there is no such zip file any more")
+        if name == f"{file}/":
+            return self.images_in(file, Ignored())
+        members = list_members(file, self._files.locations[file], Counter(), all_files=True)
+        found = next((iter([ref]) for ref in members if ref.name == name), None)
+        return found or vanished(name, "the zip file has no such member any more")
 
 
 def list_members(zip_name: str, location: str, ignored: Counter[str], *, all_files: bool) -> Iterator[ImageRef]:

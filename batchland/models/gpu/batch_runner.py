@@ -8,11 +8,12 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from batchland.errors import DeviceError
 from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
-from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
+from batchland.models.contract import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME, Answer, Probabilities
 from batchland.models.gpu.cudart import pinned_zeros, use_gpu
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import is_out_of_memory
@@ -27,14 +28,14 @@ _GRAPH_ID: Final = "gpu_graph_id"
 _NO_GRAPH: Final = "-1"
 """Neither capture a CUDA graph nor replay one."""
 _UNTOUCHED: Final = -1.0
-"""Fills the output buffer before a run; no probability has this value."""
+"""Fills the output buffers before a run; no row of an answer has only this value."""
 
 
 class BatchRunner:
     """A session with buffers for `batch_size` images of `shape` (height, width, 3) and `classes` probabilities.
 
-    Not thread-safe. With a CUDA graph (`graph`), always call it from the same thread. decoder: decodes JPEGs straight
-    into the device's buffer.
+    features: their number, if the session is to compute them. decoder: decodes JPEGs straight into the device's buffer.
+    Not thread-safe. With a CUDA graph (`graph`), always call it from the same thread.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class BatchRunner:
         batch_size: int,
         shape: tuple[int, int, int],
         classes: int,
+        features: int | None = None,
         *,
         graph: bool = False,
         decoder: "RowDecoder | None" = None,
@@ -53,13 +55,17 @@ class BatchRunner:
         self._session = session
         self._device = device
         self._shape = shape
-        self._classes = classes
+        self._outputs = {OUTPUT_NAME: classes} | ({FEATURES_NAME: features} if features else {})
         self._graph = graph
         self._decoder = decoder
         self._buffers: _Buffers | None = None
 
     def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
-        """Probabilities, float32 [images, classes], of any number of images, uint8 [images, height, width, 3].
+        """The probabilities of `answer`."""
+        return self.answer(pixels, jpegs).probabilities
+
+    def answer(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Answer:
+        """Probabilities and features of any number of images, uint8 [images, height, width, 3].
 
         jpegs: rows of `pixels` that are still encoded; needs a decoder.
 
@@ -69,32 +75,36 @@ class BatchRunner:
             size = self.batch_size
             try:
                 starts = range(0, len(pixels), size)
-                return np.concatenate(
-                    [self._run(pixels[start : start + size], jpegs.between(start, start + size)) for start in starts]
-                )
+                parts = [
+                    self._run(pixels[start : start + size], jpegs.between(start, start + size)) for start in starts
+                ]
+                return Answer(*map(np.concatenate, zip(*parts, strict=True)))
             except Exception as error:  # onnxruntime's errors share no base class but Exception
                 if not is_out_of_memory(str(error)):
                     raise
                 self._halve(error)
 
-    def _run(self, pixels: Pixels, jpegs: JpegRows) -> Probabilities:
+    def _run(self, pixels: Pixels, jpegs: JpegRows) -> list[npt.NDArray[np.float32]]:
+        """Rows of each output."""
         if self._buffers is None:
             self._buffers = self._bind()
-        host, on_device, untouched, output, binding, options = self._buffers
+        host, on_device, outputs, binding, options = self._buffers
         if len(jpegs.encoded) < self.batch_size:  # otherwise no row comes from the host
             host[: len(pixels)] = pixels
             host[len(pixels) :] = 0
             on_device.update_inplace(host)
         if self._decoder and jpegs.encoded:
             self._decode(self._decoder, jpegs, on_device)
-        output.update_inplace(untouched)
+        for untouched, output in outputs:
+            output.update_inplace(untouched)
         self._session.run_with_iobinding(binding, options)
-        rows: Probabilities = output.numpy()[: len(pixels)].copy()  # on the CPU, numpy() is the buffer itself
-        if (rows == _UNTOUCHED).all(axis=1).any():
+        # on the CPU, numpy() is the buffer itself
+        found = [output.numpy()[: len(pixels)].copy() for _, output in outputs]
+        if any((rows == _UNTOUCHED).all(axis=1).any() for rows in found):
             raise DeviceError(
                 f"{self._device}: has not computed this batch; check the driver, and the GPU with nvidia-smi -q"
             )
-        return rows
+        return found
 
     def _decode(self, decoder: "RowDecoder", jpegs: JpegRows, on_device: Any) -> None:
         """Decode JPEGs into their rows; those that the decoder refuses are decoded by the CPU and copied."""
@@ -111,16 +121,18 @@ class BatchRunner:
             use_gpu(self._device.number)
         shape = (self.batch_size, *self._shape)
         on_device = self._on_device(shape, np.uint8)
-        output = self._on_device((self.batch_size, self._classes), np.float32)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(INPUT_NAME, on_device)
-        binding.bind_ortvalue_output(OUTPUT_NAME, output)
+        outputs = []
+        for name, width in self._outputs.items():
+            output = self._on_device((self.batch_size, width), np.float32)
+            binding.bind_ortvalue_output(name, output)
+            outputs.append((np.full((self.batch_size, width), _UNTOUCHED, np.float32), output))
         options = ort.RunOptions()
         if not self._graph:
             options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
         host = np.zeros(shape, np.uint8) if self._device.kind == "cpu" else pinned_zeros(shape)
-        untouched = np.full((self.batch_size, self._classes), _UNTOUCHED, np.float32)
-        return _Buffers(host, on_device, untouched, output, binding, options)
+        return _Buffers(host, on_device, outputs, binding, options)
 
     def _on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *self._device)
@@ -146,9 +158,9 @@ class _Buffers(NamedTuple):
     host: Pixels
     """Pinned, so that a GPU copies it at full speed."""
     on_device: Any
-    untouched: Probabilities
-    """Copied to `output` before each run, so that answers to the previous batch are never taken for this one's."""
-    output: Any
+    outputs: list[tuple[npt.NDArray[np.float32], Any]]
+    """Of each output, numbers that are copied to its buffer before each run, so that answers to the previous batch are
+    never taken for this one's; and the buffer."""
     binding: Any
     options: Any
     """onnxruntime's RunOptions."""

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from batchland.images.preprocess import Pixels
-from batchland.models.contract import INPUT_NAME, Probabilities
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.disk_cache import cached
 from batchland.models.gpu.problems import Unusable
@@ -55,8 +55,8 @@ def _folder() -> Path:
 
 def _answers(content: bytes, pixels: Pixels) -> Probabilities:
     session = create_session(content, [(CPU, {})])
-    answers: Probabilities = np.concatenate([session.run(None, {INPUT_NAME: picture[None]})[0] for picture in pixels])
-    return answers
+    answers = [session.run([OUTPUT_NAME], {INPUT_NAME: picture[None]})[0] for picture in pixels]
+    return np.concatenate(answers)
 
 
 def _parse(value: Any) -> Probabilities:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from batchland.models.card import ModelCard
-from batchland.models.contract import INPUT_NAME, checked_card
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, checked_card, require_features
 from batchland.models.devices import GpuKind, architecture_problem, count_gpus, driver_version, gpu_model
 from batchland.models.gpu.cpu_check import CpuCheck, cpu_check
 from batchland.models.gpu.create import create_on_gpu, warn_of_int8
@@ -43,10 +43,12 @@ def open_on_gpus(
     batch_size: int | None,
     settings: Settings,
     decode: Literal["cpu", "cuda"] = "cpu",
+    features: bool = False,
 ) -> GpuModel:
     """Open a model on GPUs, all of them if `gpus` is None; given a batch size, tune it for that size.
 
     settings: override the defaults for the model's precision. decode: what decodes JPEGs; `cuda` needs a batch size.
+    features: whether runners also give features.
     Call only where `gpu_problem` returns None. Raises Unusable if the GPUs are at fault, ModelError if the model is.
     """
     numbers = _gpu_numbers(gpus)
@@ -58,13 +60,15 @@ def open_on_gpus(
     first = Device("cuda", numbers[0])
     session = create(first, defaults.base)
     card, placed = checked_card(path, session), placement(session)
+    if features:
+        require_features(path, card)
     warn_of_int8(path, placed)
     check = cpu_check(content, sha256, card.preprocess.shape, tolerance)
     if batch_size is None:
         _check_session(session, first, check)
         return GpuModel(card, numbers, placed, defaults.base, session, None)
     del session  # frees its memory
-    model = BatchModel(create, card, batch_size, check)
+    model = BatchModel(create, card, batch_size, check, features=features)
     chosen = _tuned(model, first, sha256, defaults) if kind == "cuda" else defaults.base
     runners = open_runners(model, [Device("cuda", number) for number in numbers], chosen, decode)
     return GpuModel(card, numbers, runners.placement, chosen, None, runners)
@@ -85,7 +89,7 @@ def _gpu_numbers(gpus: tuple[int, ...] | None) -> tuple[int, ...]:
 def _check_session(session: Any, device: Device, check: CpuCheck) -> None:
     """Raise Unusable unless the session gives the CPU's answers."""
     try:
-        (answers,) = session.run(None, {INPUT_NAME: check.pixels})
+        (answers,) = session.run([OUTPUT_NAME], {INPUT_NAME: check.pixels})
     except Exception as error:  # onnxruntime's errors share no base class but Exception
         raise as_unusable(error) from error
     check.require(device, answers)

@@ -11,14 +11,14 @@ from typing import Protocol
 
 from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
-from batchland.models.contract import Probabilities
+from batchland.models.contract import Answer, Probabilities
 
 
 class Runner(Protocol):
     """Computes batches, for one thread at a time."""
 
-    def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
-        """Probabilities, float32 [images, classes], of uint8 [images, height, width, 3], some rows still JPEGs."""
+    def answer(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Answer:
+        """Probabilities and features of uint8 [images, height, width, 3], some rows still JPEGs."""
 
 
 class RunnerPool:
@@ -31,20 +31,20 @@ class RunnerPool:
             self._free.put(each)
 
     def __len__(self) -> int:
-        """The number of runners, so of useful parallel calls of `predict`."""
+        """The number of runners, so of useful parallel calls of `answer`."""
         return len(self._all)
 
-    def predict(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Probabilities:
+    def answer(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Answer:
         """The answer of the next free runner. Thread-safe. Raises what the runner raises."""
         runner, thread = self._free.get()
         try:
-            return thread.submit(runner.predict, pixels, jpegs).result()
+            return thread.submit(runner.answer, pixels, jpegs).result()
         finally:
             self._free.put((runner, thread))
 
     def warm_up(self, pixels: Pixels) -> list[Probabilities]:
-        """The answers of every runner, computed one after the other. Raises what a runner raises."""
-        return [thread.submit(runner.predict, pixels).result() for runner, thread in self._all]
+        """The probabilities of every runner, computed one after the other. Raises what a runner raises."""
+        return [thread.submit(runner.answer, pixels).result().probabilities for runner, thread in self._all]
 
     def close(self) -> None:
         """End the threads."""

@@ -17,7 +17,7 @@ class _Known(NamedTuple):
     pattern: str
     """Regular expression, case-insensitive."""
     sentence: str
-    """`{0}`, `{1}` stand for the pattern's groups."""
+    """`{0}`, `{1}` are replaced by the pattern's groups."""
 
 
 _SEE: Final = "nvidia-smi shows which process uses it"

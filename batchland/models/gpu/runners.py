@@ -29,6 +29,8 @@ class BatchModel(NamedTuple):
     card: ModelCard
     batch_size: int
     check: CpuCheck
+    features: bool = False
+    """Whether to compute features, too."""
 
 
 class Runners(NamedTuple):
@@ -104,7 +106,8 @@ def _runner(
 ) -> BatchRunner:
     graph = settings.get("enable_cuda_graph") == "1"
     shape, classes = model.card.preprocess.shape, len(model.card.classes)
-    return BatchRunner(session, device, model.batch_size, shape, classes, graph=graph, decoder=decoder)
+    features = model.card.features if model.features else None
+    return BatchRunner(session, device, model.batch_size, shape, classes, features, graph=graph, decoder=decoder)
 
 
 def as_unusable(error: Exception) -> Exception:

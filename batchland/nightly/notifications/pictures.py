@@ -35,7 +35,7 @@ _log = logging.getLogger("batchland")
 def choose_pictures(recorder: Recorder) -> tuple[Picture, ...]:
     """Up to six pictures of a suspicious night, else up to three, of the first model that has some.
 
-    Never raises: without pictures, there are none.
+    Never raises; returns none if they cannot be read.
     """
     try:
         for model in recorder.models.values():

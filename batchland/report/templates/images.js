@@ -1,6 +1,7 @@
 
 // Looking through images. Any element with data-open (JSON) opens the list: truth and predicted (class indices), kind,
-// low and high (confidence in percent), total (images that the figure counts), row (opens that image at once).
+// low and high (confidence in percent), slices (dimension -> value, or {not: values}), total (images that the figure
+// counts), row (opens that image at once).
 const browser = document.getElementById("images");
 const visibleText = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, (sign) => sign === "\u200d"
   ? sign : `[U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
@@ -22,7 +23,7 @@ const Images = browser && (() => {
     const row = JSON.parse(image.parentElement.dataset.open).row;
     if (row !== undefined) pictures[row] = image.src;
   }
-  let data = null, found = [], place = 0, shown = 0, expected = null;
+  let data = null, found = [], place = 0, shown = 0, expected = null, slices = {};
 
   const unpack = async () => {
     if (data) return;
@@ -47,7 +48,17 @@ const Images = browser && (() => {
     return "file://" + (browser.dataset.root + "/" + name).split("/").map(encode).join("/");
   };
 
+  // For each wanted slice, the numbers of its images, and which of them fit.
+  const sliced = () => Object.entries(slices).map(([dimension, wanted]) => {
+    const {values, rows} = data.slices[dimension] || {values: [], rows: []};
+    const fits = values.map((value) => wanted.not ? !wanted.not.includes(value) : value === wanted);
+    return (row) => rows[row] >= 0 && fits[rows[row]];
+  });
+  const sliceText = () => Object.entries(slices).map(([dimension, wanted]) =>
+    visibleText(`${dimension}: ${wanted.not ? "others" : wanted || "(none)"}`)).join(", ");
+
   const select = () => {
+    const parts = sliced();
     const text = fields.text.value.trim().toLocaleLowerCase(), kind = fields.kind.value;
     const low = Number(fields.low.value) * 100, high = Number(fields.high.value) * 100;
     found = [];
@@ -56,6 +67,7 @@ const Images = browser && (() => {
       if (fields.predicted.value !== "" && data.predicted[row] !== Number(fields.predicted.value)) continue;
       if (kind === "wrong" && !wrong(row) || kind === "right" && wrong(row) || kind === "suspected" && data.doubt[row] < 60) continue;
       if (data.confidence[row] < low || data.confidence[row] > high) continue;
+      if (!parts.every((fits) => fits(row))) continue;
       if (text && !nameOf(row).toLocaleLowerCase().includes(text)) continue;
       found.push(row);
     }
@@ -109,7 +121,10 @@ const Images = browser && (() => {
     select();
     const [truth, predicted, kind] = [fields.truth, fields.predicted, fields.kind].map(chosen);
     const classes = predicted ? `${truth || "Images"} predicted as ${predicted}` : truth;
-    by("images-title").textContent = classes + (kind && classes ? `: ${kind}` : kind) || "Images";
+    const what = [sliceText(), classes + (kind && classes ? `: ${kind}` : kind)].filter(Boolean).join("; ");
+    by("images-title").textContent = what || "Images";
+    by("images-slice").hidden = !sliceText();
+    by("images-slice").textContent = `Clear ${sliceText()}`;
     grid.replaceChildren();
     shown = 0;
     more();
@@ -179,6 +194,7 @@ const Images = browser && (() => {
       if (wanted[name] !== undefined) fields[name].value = String(wanted[name]);
     }
     expected = wanted.total ?? null;
+    slices = wanted.slices ?? {};
     viewer.hidden = true;
     by("images-list").hidden = false;
     if (!browser.open) browser.showModal();
@@ -192,6 +208,11 @@ const Images = browser && (() => {
     list();
   });
   filter.addEventListener("submit", (event) => event.preventDefault());
+  by("images-slice").addEventListener("click", () => {
+    slices = {};
+    expected = null;
+    list();
+  });
   by("images-more").addEventListener("click", more);
   by("viewer-back").addEventListener("click", back);
   by("viewer-previous").addEventListener("click", () => step(-1));
@@ -240,5 +261,5 @@ const Images = browser && (() => {
       open(JSON.parse(opener.dataset.open));
     }
   });
-  return {open, step, nameOf, labelOf: (row) => data.labels[data.truth[row]], labels: () => data.labels, current: () => found[place], viewing: () => !viewer.hidden};
+  return {open, step, load: unpack, data: () => data, wrong, source: (row) => pictures[row] || addressOf(row), nameOf, labelOf: (row) => data.labels[data.truth[row]], labels: () => data.labels, current: () => found[place], viewing: () => !viewer.hidden};
 })();

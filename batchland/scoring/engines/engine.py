@@ -9,8 +9,9 @@ from typing import Final, NamedTuple, Protocol, Self
 import pyarrow as pa
 
 from batchland.errors import ModelError
+from batchland.images.batch import Batch, measured
 from batchland.images.encoded_jpegs import JpegRows
-from batchland.images.loader import Batch, decode_image
+from batchland.images.loader import decode_image
 from batchland.images.preprocess import Pixels
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import OpenModel, Session
@@ -27,7 +28,7 @@ class Scored(NamedTuple):
     """The rows of one batch, and the seconds spent on them, summed over workers."""
 
     rows: pa.RecordBatch
-    """A batch with the schema PREDICTIONS, or SHARD_PREDICTIONS if the images have positions."""
+    """A batch of `predictions_schema`."""
     read_seconds: float
     decode_seconds: float
     infer_seconds: float
@@ -70,7 +71,7 @@ class Part(NamedTuple):
     entries: Iterable[Entry]
     """In order; can be iterated more than once, and pickled."""
     isolated: bool = False
-    """Decode its images in subprocesses: a process has died over it."""
+    """Decode its images in subprocesses, because a process died while it had this part."""
     losses: int = 0
     """Workers that were lost while they had it."""
 
@@ -153,12 +154,20 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
         return pixels
 
     begin = time.perf_counter()
-    probabilities = None
+    probabilities = features = None
     if batch.failed < len(batch.refs):
-        probabilities = session.predict(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
+        probabilities, features = session.answer(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
-        to_rows(batch._replace(outcomes=outcomes), probabilities, session.card, options.top_k, options.probabilities),
+        to_rows(
+            batch._replace(outcomes=measured(outcomes)),
+            probabilities,
+            session.card,
+            options.top_k,
+            options.probabilities,
+            features,
+            keep_features=options.features,
+        ),
         sum(outcome.read_seconds for outcome in outcomes),
         sum(outcome.decode_seconds for outcome in outcomes),
         infer_seconds,

@@ -9,10 +9,12 @@ from math import ceil
 from pathlib import Path
 from typing import Final, Self
 
+from batchland.images.batch import Batch, Decode
 from batchland.images.crash_guard import CrashGuard
-from batchland.images.loader import Batch, BatchLoader, Decode, decode_image, keep_jpegs_encoded
+from batchland.images.decoding_processes import LEAST_IMAGES, DecodingProcesses, automatic_processes
+from batchland.images.loader import BatchLoader, decode_image, keep_jpegs_encoded
 from batchland.images.sources.refs import ImageRef
-from batchland.models.session import open_session
+from batchland.models.session import ModelContent, open_session
 from batchland.scoring.engines.engine import MAX_CPU_CALLS, Scored, score_batch
 from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
@@ -28,14 +30,14 @@ class LocalEngine:
     On a CPU several batches are in the model at once, each with few threads of onnxruntime: in a call with many
     threads, each of them waits for the others at every layer, and longer still when decoding threads take their cores.
 
-    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: the model file's bytes, if
-    already read.
+    cores: to divide among calls and decoding threads; by default `usable_cores()`. content: of the
+    model, if it does not come from that file.
 
     Raises ModelError or DeviceError if the model cannot be opened.
     """
 
     def __init__(
-        self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: bytes | None = None
+        self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: ModelContent | None = None
     ) -> None:
         require_memory(LEAST_MEMORY)
         keep_freed_memory()
@@ -49,6 +51,7 @@ class LocalEngine:
             decode=options.decode,
             content=content,
             keep_copy=True,
+            features=options.features,
         )
         on_cpu = self.model.device == "cpu"
         self._calls = min(MAX_CPU_CALLS, ceil(cores / threads)) if on_cpu else self.model.calls_at_once
@@ -80,11 +83,32 @@ class LocalEngine:
                 on_wait=on_wait,
                 load=guard.load,
                 load_isolated=guard.load_isolated,
+                later=self._processes(guard),
                 start_small=self.model.decoder is not None,
                 cores=self._cores,
             )
             with closing(iter(loader)) as batches:
                 yield from self._scored(batches, guard)
+
+    def _processes(self, guard: CrashGuard) -> DecodingProcesses | None:
+        """Processes that decode beside this one, where they are wanted."""
+        options = self._options
+        given = options.decode_processes
+        count = automatic_processes(self._cores) if given is None else given
+        if not count or self.model.decoder is not None:
+            return None
+        return DecodingProcesses(
+            count,
+            guard,
+            self.model.card.preprocess,
+            options.batch_size,
+            timeout=options.timeout,
+            num_workers=options.num_workers,
+            cores=self._cores,
+            prefetch_factor=options.prefetch_factor,
+            held=self._calls,
+            least_images=LEAST_IMAGES if given is None else 0,
+        )
 
     def _scored(self, batches: Iterable[Batch], guard: CrashGuard) -> Iterator[Scored]:
         def score(batch: Batch) -> Scored:

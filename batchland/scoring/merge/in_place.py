@@ -55,17 +55,22 @@ def merge_in_place(folder: str | os.PathLike[str], *, overwrite: bool = False) -
 
 def _survey(place: ShardFolder, shards: list[FinishedShard]) -> Survey:
     """The sums over all shards. Raises UsageError unless each begins where the one before it ends."""
-    first, failed, facts = 0, Counter[str](), list[str]()
+    first, failed, decisions, facts = 0, Counter[str](), Counter[str](), list[str]()
     for shard in shards:
         if shard.info.first != first:
             raise UsageError(f"{shard.name}: begins with image {shard.info.first} of the plan, not {first}")
         first += shard.manifest.counts.listed
         failed.update(shard.manifest.counts.failed_by_code)
+        decisions.update(shard.manifest.counts.decisions)
         facts += shard.info.facts_sha256
     if first != shards[0].info.listed:
         raise UsageError(f"{place.name}: the shards have {first} rows for {shards[0].info.listed} images")
     counts = Counts(
-        listed=first, ok=first - failed.total(), failed=failed.total(), failed_by_code=dict(sorted(failed.items()))
+        listed=first,
+        ok=first - failed.total(),
+        failed=failed.total(),
+        failed_by_code=dict(sorted(failed.items())),
+        decisions=dict(sorted(decisions.items())),
     )
     fingerprint = input_fingerprint(bytes.fromhex(digest) for digest in facts)
     return Survey(counts, fingerprint, shards[0].info.names_sha256, tuple(facts))

@@ -5,10 +5,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+
 from batchland.errors import Interrupted, UsageError
-from batchland.predictions.schema import ShardInfo
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.schema import PREDICTIONS, ShardInfo, full_schema, own_schema
 from batchland.predictions.storage import (
     display_location,
+    join_location,
     manifest_location,
     open_output,
     output_location,
@@ -45,7 +49,7 @@ def merge(
     place, out = open_shards(folder), output_location(out)
     shards = finished_shards(place)
     _check_output(out, place, shards)
-    config = shards[0].manifest.config
+    config, stored = shards[0].manifest.config, _schema(shards)
     identity = [shard.manifest_sha256 for shard in shards]
     with (
         StopSignal() as signal,
@@ -54,6 +58,8 @@ def merge(
             {"merge": identity},
             batch_size=config["batch_size"],
             part_size=config["part_size"],
+            schema=full_schema(stored),
+            own=own_schema(stored),
             overwrite=overwrite,
         ) as sink,
     ):
@@ -87,6 +93,15 @@ def merge(
 def open_shards(folder: str | os.PathLike[str]) -> ShardFolder:
     """The folder of shards at a path or a URL. Raises UsageError or InputError if the URL cannot be used."""
     return ShardFolder(os.fspath(folder) if is_url(folder) else Path(folder))
+
+
+def _schema(shards: list[FinishedShard]) -> pa.Schema:
+    """Of the shards' rows: all shards have the same columns."""
+    for shard in shards:
+        if shard.manifest.files:
+            stored = StoredPredictions(join_location(shard.place.location, shard.folder))
+            return stored.schema(shard.manifest.files[0].path)
+    return PREDICTIONS
 
 
 def _check_output(out: Path | str, place: ShardFolder, shards: list[FinishedShard]) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.errors import InputError, UsageError
-from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, complete_columns
+from batchland.predictions.schema import complete_columns, full_schema, own_schema
 from batchland.scoring.merge.check import FinishedShard
 from batchland.scoring.shard import CONTAINER_SHIFT
 
@@ -22,13 +22,13 @@ BLOCK_SIZE: Final = 32768
 
 
 def ordered_rows(folder: str, shards: list[FinishedShard], block_size: int = BLOCK_SIZE) -> Iterator[pa.RecordBatch]:
-    """Blocks of schema PREDICTIONS, of block_size rows or fewer.
+    """Blocks without positions, of block_size rows or fewer.
 
     Raises UsageError if a row is missing or exists twice, InputError if a file cannot be read any more.
     """
     if shards[0].info.dealt_by == "range":
         for shard in shards:  # ranges of a plan follow each other
-            yield from _row_groups(shard, PREDICTIONS)
+            yield from _row_groups(shard)
         return
     by_container = shards[0].info.dealt_by == "container"
     merger = _Merger(folder, shards, block_size)
@@ -84,7 +84,7 @@ class _Rows:
     """Rows of a shard that are not merged yet, one row group at a time. Files are closed between row groups."""
 
     def __init__(self, shard: FinishedShard) -> None:
-        self._groups = _row_groups(shard, SHARD_PREDICTIONS)
+        self._groups = _row_groups(shard, positions=True)
         self._next_group()
 
     def _next_group(self) -> None:
@@ -109,7 +109,7 @@ class _Rows:
             self._next_group()
 
 
-def _row_groups(shard: FinishedShard, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _row_groups(shard: FinishedShard, *, positions: bool = False) -> Iterator[pa.RecordBatch]:
     for file in shard.manifest.files:
         path = f"{shard.folder}/{file.path}"
         try:
@@ -117,7 +117,8 @@ def _row_groups(shard: FinishedShard, schema: pa.Schema) -> Iterator[pa.RecordBa
                 with shard.place.opened(path) as opened, pq.ParquetFile(opened) as parquet:
                     table = parquet.read_row_group(number, use_threads=False)
                 for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                    yield complete_columns(rows, schema)
+                    known, own = full_schema(rows.schema, positions=positions), own_schema(rows.schema)
+                    yield complete_columns(rows, pa.schema([*known, *own]))
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{shard.place.name}/{path}: cannot be read any more ({error}); run the command again"

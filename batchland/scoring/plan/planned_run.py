@@ -7,9 +7,12 @@ shards, one after the other, are in the order of the plan, and a merge has nothi
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path, PurePath
 from typing import Any
+
+import pyarrow as pa
 
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.refs import Ignored, ImageRef
@@ -54,6 +57,11 @@ class PlannedListing(ImageListing):
         super().__init__(source, options)
         self.ignored = Ignored()
         self.ignored.counts.update(plan.ignored)
+
+    @cached_property
+    def own(self) -> pa.Schema:
+        """Further columns of the list that was planned. The list itself is not read."""
+        return self.stored.own
 
     def first(self) -> ImageRef | None:
         """The first image."""

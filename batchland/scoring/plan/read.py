@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from itertools import accumulate
+from itertools import accumulate, repeat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -45,6 +45,17 @@ class StoredPlan:
             ) from error
         self._starts = [0, *accumulate(file.rows for file in self.plan.lists)]
 
+    @cached_property
+    def own(self) -> pa.Schema:
+        """Further columns of the list that was planned."""
+        name = self.plan.lists[0].path
+        try:
+            with self._opened(name) as file:
+                schema = pq.read_schema(file)
+        except (OSError, pa.ArrowException) as error:
+            raise read_error(error, f"{self.name}/{name}", _REMEDY) from error
+        return pa.schema(list(schema)[len(PLANNED) :])
+
     def refs(self, source: Source, first: int, stop: int) -> Iterator[ImageRef]:
         """The images from number `first` to before `stop`, counted from 0, as the source gives them."""
         for number, file in enumerate(self.plan.lists):
@@ -57,7 +68,7 @@ class StoredPlan:
         """Some rows of a list. Other row groups are not read."""
         try:
             with self._opened(name) as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-                if parquet.metadata.num_rows != expected or not parquet.schema_arrow.equals(PLANNED):
+                if parquet.metadata.num_rows != expected or not _is_list(parquet.schema_arrow):
                     raise pa.ArrowInvalid("it is not the list that the plan has written")
                 begin = 0
                 for group in range(parquet.metadata.num_row_groups):
@@ -99,13 +110,20 @@ class StoredPlan:
         return Objects.at(cast("str", self.location))
 
 
+def _is_list(schema: pa.Schema) -> bool:
+    """Whether a file has the columns of a plan, and perhaps further ones."""
+    return bool(pa.schema(list(schema)[: len(PLANNED)]).equals(PLANNED))
+
+
 def _refs(source: Source, rows: pa.RecordBatch) -> Iterator[ImageRef]:
-    names, keys, codes, messages = (rows.column(name).to_pylist() for name in PLANNED.names)
-    for name, key, code, message in zip(names, keys, codes, messages, strict=True):
+    names, keys, codes, messages, *own = (column.to_pylist() for column in rows.columns)
+    values = zip(*own, strict=True) if own else repeat(())
+    for name, key, code, message, each in zip(names, keys, codes, messages, values, strict=False):
         if code is not None:
             yield ImageRef(name, b"", (cast("ErrorCode", code), message or ""))
         else:
-            yield source.planned(name, key or b"")
+            ref = source.planned(name, key or b"")
+            yield ref._replace(own=each) if each else ref
 
 
 class PlannedImages(NamedTuple):

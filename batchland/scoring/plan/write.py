@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from batchland.errors import OutputError, UsageError
 from batchland.images.sources.refs import ImageRef
 from batchland.images.sources.source import Source
-from batchland.predictions.parts import joined
+from batchland.predictions.parts import joined, own_columns
 from batchland.predictions.schema import WrittenFile
 from batchland.predictions.storage import display_location, output_location
 from batchland.scoring.listing import ImageListing, open_listing
@@ -70,7 +70,7 @@ def make_plan(
     counting = _Counting(refs, on_progress)
     lists: list[WrittenFile] = []
     for group in iter(lambda: next(counting.groups, None), None):
-        data, rows = _parquet(listing.source, chain([group], islice(counting.groups, LIST_GROUPS - 1)))
+        data, rows = _parquet(listing, chain([group], islice(counting.groups, LIST_GROUPS - 1)))
         lists.append(folder.write(f"list-{len(lists):06d}.parquet", data, rows))
     if not counting.listed:
         raise UsageError(f"{listing.source.name}: every image is in the earlier plans, so there is nothing to plan")
@@ -110,19 +110,21 @@ class _Counting:
             yield group
 
 
-def _parquet(source: Source, groups: Iterable[list[ImageRef]]) -> tuple[pa.Buffer, int]:
+def _parquet(listing: ImageListing, groups: Iterable[list[ImageRef]]) -> tuple[pa.Buffer, int]:
     """A file of some groups of images, and its number of rows."""
     sink, rows = pa.BufferOutputStream(), 0
-    with pq.ParquetWriter(sink, PLANNED, compression="zstd", write_page_checksum=True) as writer:
+    schema = pa.schema([*PLANNED, *listing.own])
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
         for refs in groups:
             columns = [
                 [ref.name for ref in refs],
-                [source.key(ref) or None for ref in refs],
+                [listing.source.key(ref) or None for ref in refs],
                 [ref.error and ref.error[0] for ref in refs],
                 [ref.error and ref.error[1] for ref in refs],
             ]
             arrays = [pa.array(values, field.type) for values, field in zip(columns, PLANNED, strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=PLANNED))
+            arrays += own_columns(refs, listing.own)
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             rows += len(refs)
     return sink.getvalue(), rows
 

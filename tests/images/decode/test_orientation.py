@@ -2,11 +2,13 @@
 
 import random
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from batchland.images.decode import orientation
-from batchland.images.decode.orientation import find_orientation
+from batchland.images.decode.orientation import find_orientation, turn_upright
+from batchland.images.decode.picture import four_channels
 
 
 def block(order: str, value: object, **further: object) -> bytes:
@@ -48,3 +50,13 @@ def test_damaged_blocks_give_what_pillow_gives():
         assert find_orientation(damaged, None) == by_pillow(damaged), damaged
         read_here += orientation._usual_orientation(damaged) is not None
     assert read_here > 300
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_pixels_with_a_fourth_channel_are_turned_alike_and_keep_it(number):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    of_four = np.dstack((pixels, pixels[..., 0]))[..., :3]
+    turned = turn_upright(of_four, number)
+    np.testing.assert_array_equal(turned, turn_upright(pixels, number))
+    np.testing.assert_array_equal(four_channels(turned)[..., 3], turned[..., 0])
+    assert four_channels(turn_upright(pixels, number)) is None

@@ -21,7 +21,7 @@ from toys import contents, options, picture
 
 from batchland import score
 from batchland.errors import ImageError, UsageError
-from batchland.images.sources import image_list
+from batchland.images.sources.list_content import COLUMNS
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, read_image
 from batchland.scoring.account import Progress
@@ -355,7 +355,7 @@ def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
 
 def test_columns_are_documented() -> None:
     text = (Path(__file__).parents[3] / "docs/sources.md").read_text("utf-8")
-    assert ", ".join(f"`{name}`" for name in image_list.COLUMNS) in text
+    assert ", ".join(f"`{name}`" for name in COLUMNS) in text
 
 
 @pytest.mark.parametrize(

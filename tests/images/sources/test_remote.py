@@ -13,7 +13,7 @@ import pytest
 from commands import batchland
 from pyarrow import fs
 from s3_server import SECRET_KEY, Bucket, S3Server, new_bucket
-from toys import contents, options, picture
+from toys import Stop, contents, options, picture, stop_after
 
 from batchland import score
 from batchland.errors import ImageError, InputError, UsageError
@@ -197,12 +197,8 @@ def test_resumed_run_requests_only_missing_images(
 ) -> None:
     shutil.copytree(photos, bucket.folder / "photos")
 
-    def stop(progress: Progress) -> None:
-        if progress.done == 48:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        score(bucket.url("photos"), tmp_path / "out", options(toy_model), on_progress=stop)
+    with pytest.raises(Stop):
+        score(bucket.url("photos"), tmp_path / "out", options(toy_model), on_progress=stop_after(48))
     bucket.server.requests()
     summary = score(bucket.url("photos"), tmp_path / "out", options(toy_model))
     rest = 60 - summary.manifest.resumed_images

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from s3_server import Bucket
-from toys import COLOURS, contents, options, picture, read_all
+from toys import COLOURS, Stop, contents, options, picture, read_all, stop_after
 
 from batchland import score
 from batchland.errors import UsageError
 from batchland.images.sources import random_access, refs, table
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, read_image
-from batchland.scoring.account import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -175,12 +174,8 @@ def test_resumed_and_scored_again(bucket: Bucket, toy_model: Path, tmp_path: Pat
     url = bucket.url("t.parquet")
     score(url, tmp_path / "undisturbed", options(toy_model))
 
-    def stop(progress: Progress) -> None:
-        if progress.done == 36:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        score(url, tmp_path / "out", options(toy_model), on_progress=stop)
+    with pytest.raises(Stop):
+        score(url, tmp_path / "out", options(toy_model), on_progress=stop_after(36))
     summary = score(url, tmp_path / "out", options(toy_model)).manifest
     assert summary.resumed_images >= 24
     assert summary.counts.failed_by_code == {"empty": 1, "not_an_image": 1}

@@ -13,7 +13,7 @@ import webdataset
 from archives import tar_of
 from commands import batchland
 from s3_server import Bucket
-from toys import COLOURS, contents, options, picture, read_all
+from toys import COLOURS, Stop, contents, options, picture, read_all, stop_after
 
 from batchland import score
 from batchland.errors import UsageError
@@ -22,7 +22,6 @@ from batchland.images.sources.open import open_source
 from batchland.images.sources.random_access import BLOCK_BYTES
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.images.sources.source import ContainerSource
-from batchland.scoring.account import Progress
 from batchland.scoring.merge.merge import merge
 from batchland.scoring.options import Shard
 
@@ -243,12 +242,8 @@ def test_resumed_and_scored_again(shards: Path, toy_model: Path, tmp_path: Path)
     (shards / "photos-001.tar").write_bytes(second[:20_000])  # cut within the ninth image
     score(pattern, tmp_path / "undisturbed", options(toy_model))
 
-    def stop(progress: Progress) -> None:
-        if progress.done == 36:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        score(pattern, tmp_path / "out", options(toy_model), on_progress=stop)
+    with pytest.raises(Stop):
+        score(pattern, tmp_path / "out", options(toy_model), on_progress=stop_after(36))
     summary = score(pattern, tmp_path / "out", options(toy_model))
     assert summary.manifest.resumed_images >= 24
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from toys import COLOURS, options, picture
+from toys import COLOURS, Stop, options, picture, stop_after
 
 from batchland import score
 from batchland.errors import ImageError, UsageError
@@ -111,15 +111,8 @@ def test_a_resumed_run_does_not_ask_again(tmp_path, toy_model, site):
     (tmp_path / "list.txt").write_text("".join(f"{site.url}/{number}.jpg\n" for number in range(12)))
     given = options(toy_model, image_list=str(tmp_path / "list.txt"), private_hosts=True)
 
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    def stop(progress: Any) -> None:
-        if progress.done >= 8:
-            raise Stop
-
     with pytest.raises(Stop):
-        score(None, tmp_path / "p.parquet", given, on_progress=stop)
+        score(None, tmp_path / "p.parquet", given, on_progress=stop_after(8))
     first = {path for path, count in site.asked.items() if count}
     assert score(None, tmp_path / "p.parquet", given).manifest.resumed_images == 8
     assert all(site.asked[f"/{number}.jpg"] == 1 for number in range(8))

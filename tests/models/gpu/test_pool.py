@@ -17,7 +17,7 @@ class Doubler:
         self.barrier = barrier
         self.threads = []
 
-    def predict(self, pixels, jpegs=NO_JPEGS):
+    def answer(self, pixels, jpegs=NO_JPEGS):
         self.threads.append(threading.current_thread().name)
         if self.barrier:
             self.barrier.wait()
@@ -30,7 +30,7 @@ def test_each_runner_keeps_one_thread_for_all_callers():
     runners = [Doubler(), Doubler()]
     with closing(RunnerPool(runners)) as pool, ThreadPoolExecutor(6) as callers:
         assert len(pool) == 2
-        assert list(callers.map(pool.predict, range(60))) == [2 * number for number in range(60)]
+        assert list(callers.map(pool.answer, range(60))) == [2 * number for number in range(60)]
     assert sum(len(runner.threads) for runner in runners) == 60
     for index, runner in enumerate(runners):
         assert set(runner.threads) == {f"device-{index}_0"}
@@ -39,15 +39,15 @@ def test_each_runner_keeps_one_thread_for_all_callers():
 def test_runners_work_in_parallel():
     barrier = threading.Barrier(3, timeout=10)
     with closing(RunnerPool([Doubler(barrier) for _ in range(3)])) as pool, ThreadPoolExecutor(3) as callers:
-        assert list(callers.map(pool.predict, range(6))) == [0, 2, 4, 6, 8, 10]
+        assert list(callers.map(pool.answer, range(6))) == [0, 2, 4, 6, 8, 10]
 
 
 def test_a_runner_is_free_again_after_an_error():
     with closing(RunnerPool([Doubler()])) as pool:
         for _ in range(3):
             with pytest.raises(ValueError, match="-1 is negative"):
-                pool.predict(-1)
-        assert pool.predict(4) == 8
+                pool.answer(-1)
+        assert pool.answer(4) == 8
 
 
 def test_runners_are_warmed_up_one_after_the_other():

@@ -259,6 +259,21 @@ def test_shards_and_object_stores_by_ray(tmp_path, photos, toy_model, bucket, en
 
 
 @pytest.mark.slow
+def test_known_rows_are_reused_by_ray(tmp_path, photos, toy_model, environment):
+    """The rows of a third of the images are known; the workers score the others."""
+    (tmp_path / "night before").mkdir()
+    for number in (21, 24, 30):  # of the first of three colours
+        shutil.copyfile(photos / "camera-1" / f"{number:03}.jpg", tmp_path / "night before" / f"{number}.jpg")
+    score(tmp_path / "night before", tmp_path / "before.parquet", options(toy_model, device="cpu"))
+    out = tmp_path / "p.parquet"
+    given = ("--engine", "ray", "--reuse", str(tmp_path / "before.parquet"))
+    result = run(command(photos, out, toy_model, *given), environment)
+    assert result.returncode == 0, result.stderr
+    assert out.read_bytes() == locally(photos, tmp_path / "local.parquet", toy_model)
+    assert manifest(out).reused_images == 18
+
+
+@pytest.mark.slow
 def test_workers_read_their_ranges_of_a_plan(tmp_path, photos, toy_model, environment):
     """The plan's images, and a shard of it; the driver lists nothing."""
     make_plan(photos, tmp_path / "plan")

@@ -18,7 +18,7 @@ from archives import zip_of
 from commands import batchland
 from pyarrow import orc
 from s3_server import Bucket
-from toys import options, picture
+from toys import Stop, options, picture, stop_after
 
 from batchland import Shard, merge, read, score
 from batchland.errors import UsageError
@@ -169,15 +169,8 @@ def test_every_kind_of_source_can_be_planned(tmp_path, photos, toy_model, bucket
 def test_an_interrupted_shard_is_resumed_and_a_finished_one_left(tmp_path, toy_model, plan):
     given = options(toy_model, plan=str(plan), shard=Shard(index=1, count=2))
 
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    def stop(progress: Any) -> None:
-        if progress.done >= 12:
-            raise Stop
-
     with pytest.raises(Stop):
-        score(None, tmp_path / "out", given, on_progress=stop)
+        score(None, tmp_path / "out", given, on_progress=stop_after(12))
     assert score(None, tmp_path / "out", given).manifest.resumed_images == 8
     assert score(None, tmp_path / "out", given).done_before
 

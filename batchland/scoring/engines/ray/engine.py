@@ -1,5 +1,6 @@
-"""The Ray engine: open the model on the cluster, hand out parts, and take note of what the workers have written."""
+"""The Ray engine: open the model on the cluster, hand out parts, and record which ones the workers have written."""
 
+import hashlib
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -19,12 +20,12 @@ from batchland.scoring.engines.engine import MAX_CPU_CALLS, Part, PartEngine, Sc
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.pool import ActorHandle, WorkerPool, ray_errors
 from batchland.scoring.engines.ray.start import start_ray
-from batchland.scoring.engines.ray.worker import PartWorker, WorkerSettings
+from batchland.scoring.engines.ray.worker import PartWorker, StoredContent, WorkerSettings
 from batchland.scoring.manifest import versions
 from batchland.scoring.options import ScoreOptions
 
 _MAX_LOSSES: Final = 10
-"""Workers that may be lost over one part, each image decoded in a subprocess."""
+"""Workers that may die while they have one part, although each image is decoded in a subprocess."""
 
 
 class RayEngine(PartEngine):
@@ -39,7 +40,7 @@ class RayEngine(PartEngine):
         if numbers:
             raise DeviceError(f"device {options.device}: Ray assigns GPUs to workers by itself; use device {kind}")
         self._path = model
-        self._content = read_model(model)
+        self._content: bytes | None = read_model(model)
         self._options = options
         self._stack = ExitStack()
 
@@ -63,7 +64,9 @@ class RayEngine(PartEngine):
         if options.device not in ("auto", "cpu") and not gpus:
             problem = "the Ray cluster has no GPUs"
             raise DeviceError(f"device {options.device} cannot be used here: {problem}", advice="cpu_device")
-        content = ray.put(self._content)
+        assert self._content is not None, "it is opened once"
+        content = StoredContent(hashlib.sha256(self._content).hexdigest(), ray.put(self._content))
+        self._content = None  # it is in Ray's memory now
         opened = self._plan(content, nodes, options.device if gpus else "cpu")
         if gpus and opened.device == "cpu":  # device auto, and no GPU works
             ray.kill(self._first)
@@ -73,7 +76,7 @@ class RayEngine(PartEngine):
             fallback = "the Ray cluster has no GPUs" if options.device == "auto" and not gpus else opened.fallback
         self.model = replace(opened, fallback=fallback)
 
-    def _plan(self, content: "ray.ObjectRef[bytes]", nodes: list[dict[str, float]], device: str) -> OpenModel:
+    def _plan(self, content: StoredContent, nodes: list[dict[str, float]], device: str) -> OpenModel:
         """Divide the cluster for that device, and open the model in a first worker."""
         plan = ClusterPlan.of(nodes, on_gpus=device != "cpu")
         options = self._options.model_copy(update={"device": device, "model": None, "engine": "local"})

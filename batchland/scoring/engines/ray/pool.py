@@ -19,7 +19,7 @@ TICK_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 20.0
 _MAX_LOSSES: Final = 10
-"""Workers that may be lost over one piece of work, or in a row before they have joined. Otherwise this has no end."""
+"""Workers that may die while they have one item, or in a row before they have joined; then the run ends."""
 
 
 @dataclass(eq=False)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import fields
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, cast
@@ -20,8 +19,8 @@ import ray
 
 from batchland.errors import BatchlandError, UsageError
 from batchland.images.crash_guard import note_suspects
-from batchland.images.sources.refs import ImageRef, Store
-from batchland.models.session import OpenModel
+from batchland.images.sources.refs import ImageRef, shared_store
+from batchland.models.session import ModelContent, OpenModel
 from batchland.predictions.parts import Entry, PartSpec, PartSummary, PartWriter
 from batchland.predictions.schema import WrittenFile
 from batchland.predictions.storage import Output, open_output
@@ -46,6 +45,17 @@ class WorkerSettings(NamedTuple):
     """Of the driver's packages, by name."""
 
 
+class StoredContent(NamedTuple):
+    """The content of the model in Ray's memory. A worker takes it only where no copy of the model is kept."""
+
+    sha256: str
+    reference: "ray.ObjectRef[bytes]"
+
+    def read(self) -> bytes:
+        """The content."""
+        return ray.get(self.reference)
+
+
 class _Stopped(Exception):  # noqa: N818 - an event, not a fault
     """The driver has asked for a checkpoint and the end."""
 
@@ -53,10 +63,11 @@ class _Stopped(Exception):  # noqa: N818 - an event, not a fault
 class PartWorker:
     """Scores parts one after the other, without a gap between them. Its methods are called from several threads."""
 
-    def __init__(self, settings: WorkerSettings, content: bytes) -> None:
+    def __init__(self, settings: WorkerSettings, stored: StoredContent) -> None:
         self._engine: LocalEngine | BatchlandError
         try:
             check_versions(settings.versions)
+            content = ModelContent(stored.sha256, stored.read)
             self._engine = LocalEngine(settings.path, settings.options, cores=settings.cores, content=content)
         except BatchlandError as error:
             self._engine = error
@@ -195,9 +206,9 @@ class PartWorker:
             return None
 
     def _entries(self, part: Part) -> Iterator[Entry]:
-        """The entries, with the store that earlier ones have used: it may have open connections."""
+        """The entries, with the store that earlier ones have used."""
         for entry in part.entries:
-            yield entry._replace(store=_shared(entry.store)) if isinstance(entry, ImageRef) else entry  # type: ignore[arg-type]  # hashable
+            yield entry._replace(store=shared_store(entry.store)) if isinstance(entry, ImageRef) else entry  # type: ignore[arg-type]  # hashable
 
     def _stop_if_told(self) -> None:
         if self._stopping.is_set():
@@ -255,9 +266,3 @@ def check_versions(wanted: dict[str, str]) -> None:
         found, expected = here.get(name, "none"), wanted.get(name, "none")
         if found != expected:
             raise UsageError(f"node {socket.gethostname()} of the Ray cluster has {name} {found}, not {expected}")
-
-
-@lru_cache(64)
-def _shared(store: Store) -> Store:
-    """The first of equal stores that this process was given."""
-    return store

@@ -1,0 +1,98 @@
+"""Corrected labels, as the page of a report saves them: a CSV file with the columns path, label and decision."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from batchland.errors import UsageError
+from batchland.models.card import class_names
+from batchland.models.class_match import enumerate_names, match_classes
+from batchland.system.regular_files import read_regular
+
+COLUMNS: Final = ("path", "label", "decision")
+
+
+class CorrectedFolders:
+    """The class folders of photos, those with a corrected label in the folder of that label.
+
+    Paths of corrections may be relative to DATA, or to DATA/train, DATA/val or DATA/test if only one has that photo.
+    """
+
+    def __init__(self, corrections: Path, data: Path, folders: Sequence[str]) -> None:
+        """folders: of all classes. Raises UsageError if there is a correction to another class."""
+        self._name, self._labels, self._data = str(corrections), read_corrections(corrections), data
+        classes = class_names(folders)
+        match = match_classes(set(self._labels.values()), classes)
+        if match.unknown:
+            raise UsageError(
+                f"{self._name}: no class folder for {enumerate_names(match.unknown)}; there are folders for "
+                f"{enumerate_names([name.label for name in classes])}"
+            )
+        self._folders = {path: folders[match.index[label]] for path, label in self._labels.items()}
+        self.moved: Counter[str] = Counter()
+        """Photos that came into another folder, by that folder."""
+
+    def folder(self, part: str, folder: str, name: str) -> str:
+        """The folder that a photo belongs to. part: train, val, test, or empty; name: below its folder.
+
+        Raises UsageError if a correction without the part may be that of another photo.
+        """
+        path = f"{folder}/{name}"
+        found = self._folders.get(f"{part}/{path}")
+        if found is None and path in self._folders:
+            found = self._folders[path]
+            others = [
+                other for other in ("train", "val", "test") if other != part and (self._data / other / path).exists()
+            ]
+            if part and others:
+                raise UsageError(
+                    f"{self._name}: {path} is in {part} and in {others[0]}; write {part}/{path} if that is it"
+                )
+        found = found or folder
+        self.moved[found] += found != folder
+        return found
+
+    def require_moved(self) -> None:
+        """Raise UsageError if there are corrections, but no photo came into another folder."""
+        if self._folders and not self.moved.total():
+            raise UsageError(f"{self._name}: none of its images is in {self._data}, in another folder than its label's")
+
+
+def read_corrections(path: Path) -> dict[str, str]:
+    """Corrected labels by image. Raises UsageError."""
+    from pyarrow import csv
+
+    try:
+        header = read_regular(path).decode("utf-8-sig").partition("\n")[0]
+        table = csv.read_csv(
+            path,
+            parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
+            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
+        )
+        rows = list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True))
+    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"{path}: cannot be read as corrections, with columns path, label, decision ({reason})"
+        ) from error
+    unknown = next((decision for _, _, decision in rows if decision not in ("keep", "wrong", "unsure")), None)
+    if unknown is not None:
+        raise UsageError(f"{path}: has the decision {unknown!r}; decisions are keep, wrong and unsure")
+    _check_rows(path, rows)
+    return {image: label for image, label, decision in rows if decision == "wrong"}
+
+
+def _check_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Raise UsageError if a correction has no path or label, or if an image has two labels. Row 1 is the header."""
+    labels: dict[str, str] = {}
+    for number, (image, label, decision) in enumerate(rows, 2):
+        if decision == "wrong" and not (image.strip() and label.strip()):
+            missing = f"{image!r} has no label" if image.strip() else "has no path"
+            raise UsageError(f"{path}: row {number}: {missing}; a row with the decision wrong needs the right label")
+        if labels.setdefault(image, label) != label:
+            raise UsageError(
+                f"{path}: row {number}: {image!r} has the labels {labels[image]!r} and {label!r}; keep one"
+            )

@@ -1,0 +1,87 @@
+"""Which pictures are copies of each other, also resized, compressed again, cropped a little, stamped or mirrored."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from batchland.embeddings.neighbours import Floats, Pairs, Rows, Vectors, close_pairs
+from batchland.embeddings.signatures import COPY, mirrored, signatures
+from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
+
+LEAST_LIKE: Final = 0.75
+"""Inner product of the features of copies; that of other photos with near signatures is often smaller."""
+
+
+class Copies(NamedTuple):
+    """Pairs of pictures that are copies, all arrays of one length; left < right."""
+
+    left: Rows
+    right: Rows
+    distance: Floats
+    """Of the signatures, 0 for equal ones."""
+    is_mirrored: npt.NDArray[np.bool_]
+
+    def take(self, which: npt.NDArray[np.bool_]) -> "Copies":
+        """Some of the pairs."""
+        return Copies(self.left[which], self.right[which], self.distance[which], self.is_mirrored[which])
+
+
+def find_copies(
+    vectors: Floats, features: Vectors | None = None, *, also_mirrored: bool = False, limit: float = COPY
+) -> Copies:
+    """All pairs of copies among pictures with these signatures.
+
+    features: of length 1; pairs whose features differ are left out. also_mirrored: pairs of which one is mirrored, too.
+    """
+    pairs = close_pairs(vectors, None, limit)
+    found = Copies(*pairs, np.zeros(len(pairs.left), bool))
+    if also_mirrored:
+        turned = close_pairs(vectors, mirrored(vectors), limit)
+        found = _joined(found, turned.take(turned.left < turned.right))
+    if features is None or not len(found.left):
+        return found
+    products = np.concatenate(
+        [
+            np.einsum("ij,ij->i", features[left].astype(np.float32), features[right].astype(np.float32))
+            for left, right in _in_parts(found.left, found.right)
+        ]
+    )
+    return found.take(products >= LEAST_LIKE)
+
+
+def _joined(copies: Copies, turned: Pairs) -> Copies:
+    return Copies(
+        np.concatenate([copies.left, turned.left]),
+        np.concatenate([copies.right, turned.right]),
+        np.concatenate([copies.distance, turned.distance]),
+        np.concatenate([copies.is_mirrored, np.ones(len(turned.left), bool)]),
+    )
+
+
+def near_copies(signals: Sequence[bytes]) -> list[Rows]:
+    """Groups of copies among pictures with these signals, a row of SIGNAL_DTYPE each; those of one colour have none."""
+    rows = np.frombuffer(b"".join(signals), SIGNAL_DTYPE)
+    (compared,) = np.nonzero(rows["contrast"] >= BLANK_CONTRAST)
+    rows = rows[compared]
+    thumbnails = np.frombuffer(rows["thumbnail"].tobytes(), np.uint8).reshape(
+        len(rows), SIGNAL_DTYPE["thumbnail"].itemsize
+    )
+    copies = find_copies(signatures(rows["difference_hash"], thumbnails))
+    return [compared[group] for group in groups(len(rows), copies)]
+
+
+def groups(count: int, pairs: Copies) -> list[Rows]:
+    """Rows of pictures that are connected by pairs, of `count` pictures: each group in order, by its first row."""
+    graph = coo_array((np.ones(len(pairs.left), bool), (pairs.left, pairs.right)), shape=(count, count))
+    _, number = connected_components(graph, directed=False)
+    order = np.argsort(number, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+    return sorted((part for part in parts if len(part) > 1), key=lambda part: int(part[0]))
+
+
+def _in_parts(left: Rows, right: Rows, size: int = 4096) -> list[tuple[Rows, Rows]]:
+    return [(left[start : start + size], right[start : start + size]) for start in range(0, len(left), size)]

@@ -1,0 +1,168 @@
+"""Near-duplicates within and between predictions: of sets, nights, or train and test."""
+
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from batchland.embeddings.copies import Copies, find_copies, groups
+from batchland.embeddings.pictures import Pictures, read_pictures
+from batchland.embeddings.signatures import COPY, signatures
+from batchland.errors import UsageError
+from batchland.images.signals import BLANK_CONTRAST, THUMBNAIL_SIDE
+from batchland.predictions.storage import Location
+from batchland.system.documents import Count, Document, column
+from batchland.system.options import Options
+
+DUPLICATES: Final = pa.schema(
+    [
+        column("group", pa.int32(), "Number of the group, from 1.", nullable=False),
+        column("predictions", pa.string(), "The predictions that the image is in, as given.", nullable=False),
+        column("image", pa.string(), "Path below the scored root, `/` separated.", nullable=False),
+        column("label", pa.string(), "First choice: its label."),
+        column("probability", pa.float32(), "First choice: its probability, 0 to 1."),
+        column("sha256", pa.string(), "sha256 of the file; equal ones are the same file."),
+        column("distance", pa.float32(), "Distance to the nearest other image of the group, 0 for equal pictures."),
+        column("mirrored", pa.bool_(), "Whether that one is a mirror image.", nullable=False),
+    ]
+)
+"""One row per image that has a copy; groups in the order of their first image."""
+
+
+class DuplicateOptions(Options):
+    """What counts as a copy."""
+
+    mirrored: bool = False
+    """Also find copies that are mirrored left to right."""
+    across: bool = False
+    """Only groups with images of more than one of the predictions."""
+    distance: Annotated[float, Field(gt=0, le=2)] = COPY
+    """Largest distance of two copies. Smaller values miss cropped copies; larger ones take other photos for copies."""
+
+
+class DuplicateImage(Document):
+    """An image that has a copy."""
+
+    predictions: str
+    image: str
+    label: str | None
+    sha256: str | None
+    distance: float
+    """To the nearest other image of the group; 0 for equal pictures."""
+    mirrored: bool
+    """Whether that one is a mirror image."""
+
+
+class DuplicateGroup(Document):
+    """Images that are copies of each other."""
+
+    images: tuple[DuplicateImage, ...]
+    identical: bool
+    """Whether all are the same file."""
+    across: bool
+    """Whether they are in more than one of the predictions."""
+    labels: Count
+    """Number of different first choices."""
+
+
+class Duplicates(Document):
+    """Printed by `batchland duplicates --json`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.duplicates"] = "batchland.duplicates"
+    predictions: tuple[str, ...]
+    images: Count
+    """Scored images that were compared."""
+    blank: Count
+    """Scored images of one colour; they were not compared."""
+    without_signals: Count
+    """Scored images that were not: their predictions have no difference hash."""
+    used_features: bool
+    """Whether features decided, too."""
+    groups: tuple[DuplicateGroup, ...]
+
+
+class FoundDuplicates(NamedTuple):
+    """Result of `find_duplicates`."""
+
+    result: Duplicates
+    table: pa.Table
+    """The same groups as a table, DUPLICATES."""
+    roots: dict[str, str]
+    """The scored folder of each of the predictions."""
+
+
+def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions | None = None) -> FoundDuplicates:
+    """Groups of copies in one or more predictions.
+
+    Raises UsageError if predictions cannot be read or have no signals.
+    """
+    options = options or DuplicateOptions()
+    pictures = read_pictures(predictions)
+    contrast = pictures.facts["contrast"].to_numpy()  # NaN where there are no signals
+    blank, without = int((contrast < BLANK_CONTRAST).sum()), int(np.isnan(contrast).sum())
+    if without == len(pictures) > 0:
+        raise UsageError(f"{pictures.sources[0]}: was scored without signals; score again with them")
+    pictures = pictures.filter(contrast >= BLANK_CONTRAST)
+    copies = find_copies(
+        picture_signatures(pictures), pictures.features, also_mirrored=options.mirrored, limit=options.distance
+    )
+    found = groups(len(pictures), copies)
+    if options.across:
+        of = pictures.facts["source"].to_numpy()
+        found = [rows for rows in found if len(set(of[rows].tolist())) > 1]
+    table = _table(pictures, copies, found)
+    result = Duplicates(
+        predictions=pictures.sources,
+        images=len(pictures),
+        blank=blank,
+        without_signals=without,
+        used_features=pictures.features is not None,
+        groups=_groups(table),
+    )
+    return FoundDuplicates(result, table, dict(zip(pictures.sources, pictures.roots, strict=True)))
+
+
+def picture_signatures(pictures: Pictures) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Signatures of pictures that have signals."""
+    cells = b"".join(pictures.facts["thumbnail"].to_pylist())
+    thumbnails = np.frombuffer(cells, np.uint8).reshape(len(pictures), THUMBNAIL_SIDE * THUMBNAIL_SIDE * 3)
+    return signatures(pictures.facts["difference_hash"].to_numpy().astype(np.uint64), thumbnails)
+
+
+def _table(pictures: Pictures, copies: Copies, found: Sequence[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> pa.Table:
+    distance = np.full(len(pictures), np.inf, np.float32)
+    is_mirrored = np.zeros(len(pictures), bool)
+    for one in (copies.left, copies.right):
+        np.minimum.at(distance, one, copies.distance)
+    for one in (copies.left, copies.right):
+        nearest = copies.distance <= distance[one]
+        is_mirrored[one[nearest]] = copies.is_mirrored[nearest]
+    rows = np.concatenate([np.zeros(0, np.int64), *found])
+    facts = pictures.facts.take(pa.array(rows))
+    number = np.repeat(np.arange(1, len(found) + 1), [len(each) for each in found])
+    columns = {
+        "group": pa.array(number.astype(np.int32)),
+        "predictions": pa.array(pictures.sources, pa.string()).take(facts["source"].combine_chunks()),
+        **{name: facts[name] for name in ("image", "label", "probability", "sha256")},
+        "distance": pa.array(distance[rows]),
+        "mirrored": pa.array(is_mirrored[rows]),
+    }
+    return pa.table([columns[field.name] for field in DUPLICATES], schema=DUPLICATES)
+
+
+def _groups(table: pa.Table) -> tuple[DuplicateGroup, ...]:
+    by_group: dict[int, list[DuplicateImage]] = {}
+    for row in table.drop_columns(["probability"]).to_pylist():
+        by_group.setdefault(row.pop("group"), []).append(DuplicateImage(**row))
+    return tuple(
+        DuplicateGroup(
+            images=tuple(images),
+            identical=len({image.sha256 for image in images}) == 1 and images[0].sha256 is not None,
+            across=len({image.predictions for image in images}) > 1,
+            labels=len({image.label for image in images}),
+        )
+        for images in by_group.values()
+    )

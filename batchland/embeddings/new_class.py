@@ -1,0 +1,248 @@
+"""Add a class to a model without training, from a few photos: a prototype of their features.
+
+The class is judged by photos that its prototype was not made of, and by what it costs the old classes.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from batchland._version import __version__
+from batchland.embeddings.copies import near_copies
+from batchland.errors import ModelError, UsageError
+from batchland.images.loader import BatchLoader, load_measured
+from batchland.images.sources.folder import list_images
+from batchland.models.added_class import Prototype, add_class, with_added
+from batchland.models.canaries import write_canaries
+from batchland.models.card import AddedClass, ClassName, ModelCard
+from batchland.models.contract import Features, Probabilities, read_model, require_self_contained
+from batchland.models.labelled_photos import read_labelled
+from batchland.models.session import Session, open_session
+from batchland.system.files import check_new_file, new_file
+from batchland.system.text import counted
+
+FEWEST: Final = 5
+"""Photos of different scenes that a class needs."""
+_MOST_LABELLED: Final = 5000
+"""Photos of a labelled set that are used, evenly spaced."""
+_RECOGNISED: Final = 0.95
+"""Without a labelled set: share of the held-out photos whose similarity is above the threshold."""
+_AT_MEDIAN: Final = 0.95
+"""Without a labelled set: probability of the new class for the median held-out photo."""
+_LARGEST_SHARPNESS: Final = 200.0
+_TOLERANCE: Final = 1e-3
+"""Largest difference of a probability between the file and what was computed here."""
+
+Floats = npt.NDArray[np.float32]
+
+
+class Added(NamedTuple):
+    """Result of `add_new_class`."""
+
+    card: ModelCard
+    skipped: tuple[str, ...]
+    """Photos that could not be read."""
+    dropped: tuple[str, ...]
+    """What was on the card for the old classes alone, and is not there any more."""
+
+
+class _Photos(NamedTuple):
+    features: Features
+    probabilities: Probabilities
+    scenes: npt.NDArray[np.int64]
+    """Photos with the same number are copies of each other."""
+    skipped: tuple[str, ...]
+
+
+def add_new_class(label: str, photos: Path, model: Path, out: Path, labels: Path | None = None) -> Added:
+    """Write `model` with one more class, made of the photos below a folder, to `out`, with canaries beside it.
+
+    labels: labelled photos of the old classes, which `model` was not trained on, as CLASS/*.jpg. They place the
+    threshold, and tell what the new class costs. Without them, the threshold is the one that 95% of the held-out
+    photos pass.
+
+    Raises UsageError if there are too few photos, or the model has the class; ModelError if it has no features.
+    """
+    check_new_file(out, ".onnx", (model,))
+    session = open_session(model, "cpu", features=True)
+    name = ClassName(folder=_folder_name(label), label=label.strip())
+    _require_new(name, session)
+    new = _read(photos, session)
+    old = _read_labelled(labels, session) if labels else None
+    held_out = _held_out_similarities(new)
+    vector = _prototype(new.features)
+    prototype = Prototype(vector, *_threshold(held_out, old[0] @ vector if old else None))
+    added = AddedClass(
+        label=name.label,
+        photos=len(new.features),
+        scenes=len(set(new.scenes.tolist())),
+        recognised=_recognised(prototype, held_out, new.probabilities),
+        **(_cost(vector, held_out, *old) if old else {}),
+    )
+    card = session.card
+    dropped = tuple(field for field in ("decision", "prediction_sets", "known") if getattr(card, field, None))
+    card = card.model_copy(
+        update={
+            "classes": (*card.classes, name),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": card.versions | {"batchland": __version__},
+            "added": (*card.added, added),
+            **dict.fromkeys(dropped),
+        }
+    )
+    card = ModelCard.model_validate(card.model_dump())
+    _write(model, prototype, card, out)
+    _check(out, new, prototype, photos, session)
+    return Added(card, new.skipped, dropped)
+
+
+def _folder_name(label: str) -> str:
+    name = label.strip().replace(" ", "_").replace("/", "_")
+    if not name.strip("._"):
+        raise UsageError(f"class {label!r}: give it a name")
+    return name
+
+
+def _require_new(name: ClassName, session: Session) -> None:
+    known = {each.casefold() for each in (*session.card.labels, *session.card.folders)}
+    if {name.label.casefold(), name.folder.casefold()} & known:
+        raise UsageError(f"class {name.label!r}: {session.path} has it already; give another name")
+
+
+def _read(folder: Path, session: Session) -> _Photos:
+    """Features and answers for the photos below a folder, and which are copies of each other."""
+    features, probabilities, signals, skipped = [], [], [], []
+    for batch in BatchLoader(list_images(folder), session.card.preprocess, 16, load=load_measured):
+        good = [row for row, outcome in enumerate(batch.outcomes) if outcome.error is None]
+        skipped += [ref.name for ref, each in zip(batch.refs, batch.outcomes, strict=True) if each.error]
+        if good:
+            answer = session.answer(batch.pixels[good])
+            assert answer.features is not None
+            features.append(answer.features)
+            probabilities.append(answer.probabilities)
+            signals += [batch.outcomes[row].signals or b"" for row in good]
+    scenes = np.arange(len(signals))
+    for group in near_copies(signals):
+        scenes[group] = group[0]
+    different = len(set(scenes.tolist()))
+    if different < FEWEST:
+        raise UsageError(
+            f"{folder}: has {counted(different, 'readable photo')} of different scenes; a class needs {FEWEST}, "
+            f"and better has 20"
+        )
+    return _Photos(np.concatenate(features), np.concatenate(probabilities), scenes, tuple(skipped))
+
+
+def _read_labelled(folder: Path, session: Session) -> tuple[Features, Probabilities, npt.NDArray[np.intp]]:
+    """Features, probabilities and true classes of labelled photos of the old classes."""
+    photos = read_labelled(folder, session.card.classes, session.card.preprocess, _MOST_LABELLED)
+
+    def both(pixels: Any) -> Floats:
+        answer = session.answer(pixels)
+        assert answer.features is not None
+        return np.concatenate([answer.probabilities, answer.features], axis=1)
+
+    found = photos.scores(both)
+    classes = len(session.card.classes)
+    return found[:, classes:], found[:, :classes], photos.labels
+
+
+def _prototype(features: Features) -> Floats:
+    mean = features.mean(axis=0)
+    vector: Floats = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return vector
+
+
+def _held_out_similarities(photos: _Photos) -> Floats:
+    """Of each photo to the prototype of those of all other scenes."""
+    return np.array(
+        [
+            photos.features[row] @ _prototype(photos.features[photos.scenes != scene])
+            for row, scene in enumerate(photos.scenes)
+        ],
+        np.float32,
+    )
+
+
+def _threshold(new: Floats, old: Floats | None) -> tuple[float, float]:
+    """Threshold and sharpness from the similarities of held-out photos and, if there are any, of the old classes."""
+    if old is None:
+        low, middle = np.quantile(new, 1 - _RECOGNISED), np.median(new)
+        sharpness = np.log(_AT_MEDIAN / (1 - _AT_MEDIAN)) / max(float(middle - low), 1e-6)
+        return float(low), float(min(sharpness, _LARGEST_SHARPNESS))
+    return _logistic(np.concatenate([new, old]), np.repeat([1.0, 0.0], [len(new), len(old)]))
+
+
+def _logistic(similarity: Floats, is_new: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Threshold and sharpness of a logistic regression in which both sides have the same weight."""
+    from scipy.optimize import minimize
+
+    weight = np.where(is_new > 0, 0.5 / is_new.sum(), 0.5 / (1 - is_new).sum())
+    scale = max(float(similarity.std()), 1e-6)
+    start = (np.median(similarity[is_new > 0]) + np.median(similarity[is_new == 0])) / 2
+
+    def loss(values: npt.NDArray[np.float64]) -> float:
+        logit = np.exp(values[1]) / scale * (similarity - values[0])
+        return float(weight @ np.logaddexp(0, np.where(is_new > 0, -logit, logit)) + 0.005 * values[1] ** 2)
+
+    found = minimize(loss, [start, 1.0], method="Nelder-Mead").x
+    return float(found[0]), float(min(np.exp(found[1]) / scale, _LARGEST_SHARPNESS))
+
+
+def _chosen(prototype: Prototype, similarity: Floats, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
+    """Whether the first choice is the new class."""
+    added = (1 / (1 + np.exp(-prototype.sharpness * (similarity - prototype.threshold)))).astype(np.float32)
+    found: npt.NDArray[np.bool_] = with_added(probabilities, added).argmax(axis=1) == probabilities.shape[1]
+    return found
+
+
+def _recognised(prototype: Prototype, held_out: Floats, probabilities: Probabilities) -> int:
+    return int(_chosen(prototype, held_out, probabilities).sum())
+
+
+def _cost(
+    vector: Floats, held_out: Floats, features: Features, probabilities: Probabilities, truth: npt.NDArray[np.intp]
+) -> dict[str, int]:
+    """Right answers among labelled photos, without and with the new class.
+
+    Each half of the photos is judged by a threshold from the other half.
+    """
+    similarity = features @ vector
+    lost = np.zeros(len(truth), bool)
+    for half in (np.arange(len(truth)) % 2 == 0, np.arange(len(truth)) % 2 == 1):
+        if half.any() and not half.all():
+            prototype = Prototype(vector, *_threshold(held_out, similarity[~half]))
+            lost[half] = _chosen(prototype, similarity[half], probabilities[half])
+    right = probabilities.argmax(axis=1) == truth
+    return {
+        "labelled": len(truth),
+        "right_before": int(right.sum()),
+        "right_after": int((right & ~lost).sum()),
+        "taken": int(lost.sum()),
+    }
+
+
+def _write(model: Path, prototype: Prototype, card: ModelCard, out: Path) -> None:
+    content = read_model(model)
+    require_self_contained(model, content)
+    whole = onnx.load_model_from_string(content)
+    add_class(whole, prototype, card)
+    with new_file(out) as temporary:
+        onnx.save(whole, temporary)
+    write_canaries(open_session(out, "cpu"))
+
+
+def _check(out: Path, new: _Photos, prototype: Prototype, photos: Path, before: Session) -> None:
+    """Raise ModelError unless the file gives the probabilities that were computed here."""
+    session = open_session(out, "cpu")
+    ref = next(each for each in list_images(photos) if each.name not in new.skipped)
+    pixels = next(iter(BatchLoader([ref], session.card.preprocess, 1))).pixels
+    answer = before.answer(pixels)
+    assert answer.features is not None
+    expected = with_added(answer.probabilities, prototype.probabilities(answer.features))
+    if not np.abs(session.predict(pixels) - expected).max() <= _TOLERANCE:
+        raise ModelError(f"{out}: does not give the probabilities of the prototype", advice="report_disagreement")

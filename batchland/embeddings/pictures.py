@@ -1,0 +1,98 @@
+"""The scored images of predictions as tables and vectors that can be compared."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.errors import UsageError
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import Location, output_location
+from batchland.system.urls import is_url
+
+FEATURES: Final = "features"
+"""Column of the features, where `score` wrote them."""
+FACTS: Final = ("image", "label", "probability", "file_size", "sha256", "difference_hash", "thumbnail", "contrast")
+"""Columns that are read of every image."""
+Features = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The scored images of one or more predictions, in their order."""
+
+    sources: tuple[str, ...]
+    """Names of the predictions: paths or URLs."""
+    roots: tuple[str, ...]
+    """The scored folder of each."""
+    facts: pa.Table
+    """Columns FACTS and `source`, the index of the predictions that the image is from."""
+    features: Features | None
+    """Of length 1, [images, dimensions]; None if there are none, or not for all."""
+
+    def __len__(self) -> int:
+        return int(self.facts.num_rows)
+
+    def filter(self, mask: npt.NDArray[np.bool_]) -> "Pictures":
+        """The images of which it is true."""
+        if mask.all():
+            return self
+        return replace(
+            self,
+            facts=self.facts.filter(pa.array(mask)),
+            features=None if self.features is None else self.features[mask],
+        )
+
+
+def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
+    """The predictions at these paths and URLs. Raises UsageError where there are none."""
+    stored = [StoredPredictions(output_location(each) if is_url(each) else Path(each)) for each in locations]
+    for each in stored:
+        if each.kind is None:
+            raise UsageError(f"{each.name}: does not exist; give what `batchland score` wrote")
+    return stored
+
+
+def read_pictures(locations: Sequence[Location], *, features: bool = True) -> Pictures:
+    """Read predictions. features: also the features, where all predictions are of one model and have them.
+
+    Raises UsageError where there are no predictions, or an earlier version wrote them; InputError.
+    """
+    stored = open_predictions(locations)
+    infos = [each.info() for each in stored]
+    one_model = len({info.model.sha256 for info in infos}) == 1
+    has_features = features and one_model and all(FEATURES in each.schema(each.parts()[0]).names for each in stored)
+    tables, vectors = [], []
+    for number, each in enumerate(stored):
+        for batch in _scored(each, [*FACTS, *([FEATURES] if has_features else [])]):
+            if has_features:
+                vectors.append(feature_rows(batch[FEATURES]))
+            of = pa.array(np.full(batch.num_rows, number, np.int32))
+            tables.append(pa.Table.from_batches([batch.select(FACTS)]).append_column("source", of))
+    return Pictures(
+        tuple(each.name for each in stored),
+        tuple(info.images for info in infos),
+        pa.concat_tables(tables).combine_chunks(),
+        np.concatenate(vectors) if has_features and len({each.shape[1] for each in vectors}) == 1 else None,
+    )
+
+
+def feature_rows(column: pa.Array) -> Features:
+    """A column of features without nulls as an array, [rows, dimensions], not copied."""
+    size = column.type.list_size
+    values = column.values.to_numpy(zero_copy_only=False)[column.offset * size : (column.offset + len(column)) * size]
+    return np.asarray(values, np.float16).reshape(len(column), size)
+
+
+def _scored(stored: StoredPredictions, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of the scored images."""
+    for part in stored.parts():
+        if not set(columns) <= set(stored.schema(part).names):
+            raise UsageError(f"{stored.name}: has no signals, an earlier version wrote it; score the images again")
+        for batch in stored.batches(part, [*columns, "status"]):
+            yield batch.filter(pc.equal(batch["status"], "ok")).select(list(columns))

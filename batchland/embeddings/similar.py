@@ -1,0 +1,158 @@
+"""Which images of predictions are most similar to one image, by the model's features."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.embeddings.neighbours import Floats
+from batchland.embeddings.pictures import FEATURES, feature_rows, open_predictions
+from batchland.errors import UsageError
+from batchland.images.loader import load_image
+from batchland.images.sources.refs import ImageRef
+from batchland.models.session import open_session
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import Location
+from batchland.system.documents import Count, Document
+from batchland.system.names import display_path
+from batchland.system.options import Options, PositiveInt
+
+_FACTS = ("image", "label", "probability", "file_size")
+
+
+class SimilarOptions(Options):
+    """What to search for."""
+
+    top: PositiveInt = 20
+    """Number of images to find."""
+    model: Path | None = None
+    """The model that scored PREDS, if it is not where it was then. Only needed for an image that PREDS do not have."""
+
+
+class SimilarImage(Document):
+    """An image that was found."""
+
+    predictions: str
+    image: str
+    label: str | None
+    """First choice of the model."""
+    probability: float | None
+    file_size: int | None
+    """Bytes, when it was scored."""
+    similarity: float
+    """Inner product of the features, which have length 1: at most 1, for equal ones."""
+
+
+class Similar(Document):
+    """Printed by `batchland similar --json`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.similar"] = "batchland.similar"
+    image: str
+    """As it was given."""
+    predictions: tuple[str, ...]
+    images: Count
+    """Images that were compared."""
+    similar: tuple[SimilarImage, ...]
+    """The most similar one first."""
+
+
+class FoundSimilar(NamedTuple):
+    """Result of `find_similar`."""
+
+    result: Similar
+    roots: dict[str, str]
+    """The scored folder of each of the predictions."""
+    asked: Path
+    """The file of the image that was asked about."""
+
+
+def find_similar(image: str, predictions: Sequence[Location], options: SimilarOptions | None = None) -> FoundSimilar:
+    """The images of predictions that are most similar to an image; itself left out.
+
+    image: its name in the predictions, or a file, which the model that scored them then scores, too. The memory used
+    does not grow with the number of images.
+
+    Raises UsageError if there is no such image, or the predictions have no features or are of several models;
+    ModelError if the model cannot be used.
+    """
+    options = options or SimilarOptions()
+    stored = open_predictions(predictions)
+    _require_features(stored)
+    roots = {each.name: each.info().images for each in stored}
+    asked = _in_predictions(image, stored)
+    if asked is not None:
+        query, file = asked
+    else:
+        query, file = _scored_now(image, stored[0], options.model), Path(image)
+    names, count, best = image if asked is not None else None, 0, pa.table({})
+    for each in stored:
+        for batch in _scored(each):
+            count += batch.num_rows
+            best = _best(best, batch, each.name, query, options.top, names)
+    found = tuple(SimilarImage(**row) for row in best.to_pylist())
+    result = Similar(image=image, predictions=tuple(roots), images=count, similar=found)
+    return FoundSimilar(result, roots, file)
+
+
+def _require_features(stored: Sequence[StoredPredictions]) -> None:
+    for each in stored:
+        if FEATURES not in each.schema(each.parts()[0]).names:
+            raise UsageError(f"{each.name}: has no features", advice="score_features")
+        if each.info().model.sha256 != stored[0].info().model.sha256:
+            raise UsageError(
+                f"{each.name}: is of another model than {stored[0].name}; compare predictions of one model"
+            )
+
+
+def _scored(stored: StoredPredictions) -> Iterator[pa.RecordBatch]:
+    """Names, answers and features of the images that have features."""
+    for part in stored.parts():
+        for batch in stored.batches(part, [*_FACTS, FEATURES]):
+            yield batch.filter(pc.is_valid(batch[FEATURES]))
+
+
+def _in_predictions(image: str, stored: Sequence[StoredPredictions]) -> tuple[Floats, Path] | None:
+    """Features and file of an image that the predictions have."""
+    for each in stored:
+        for batch in _scored(each):
+            found = batch.filter(pc.equal(batch["image"], image))
+            if found.num_rows:
+                return feature_rows(found[FEATURES])[0].astype(np.float32), Path(each.info().images, image)
+    return None
+
+
+def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Floats:
+    """Features of a file, by the model that made the predictions."""
+    info = stored.info().model
+    if not Path(image).is_file():
+        raise UsageError(f"{image}: is neither a file nor an image of {stored.name}")
+    session = open_session(model or Path(info.file), "cpu", features=True)
+    if session.sha256 != info.sha256:
+        raise UsageError(f"{session.path}: is not the model that scored {stored.name}", advice="model")
+    outcome, pixels = load_image(ImageRef(display_path(image), os.fsencode(image)), session.card.preprocess)
+    if outcome.error is not None:
+        raise UsageError(f"{image}: cannot be read ({outcome.error[1]})")
+    features = session.answer(np.asarray(pixels)[None]).features
+    assert features is not None
+    query: Floats = features[0]
+    return query
+
+
+def _best(
+    best: pa.Table, batch: pa.RecordBatch, predictions: str, query: Floats, top: int, without: str | None
+) -> pa.Table:
+    """The most similar images of those found and a batch; ties in the order of the predictions."""
+    similarity = feature_rows(batch[FEATURES]).astype(np.float32) @ query
+    table = pa.Table.from_batches([batch.select(_FACTS)])
+    table = table.append_column("predictions", pa.array([predictions] * len(table), pa.string()))
+    table = table.append_column("similarity", pa.array(similarity))
+    if without is not None:
+        table = table.filter(pc.not_equal(table["image"], without))
+    if best.num_columns:
+        table = pa.concat_tables([best, table])
+    return table.take(pa.array(np.argsort(-table["similarity"].to_numpy(), kind="stable")[:top]))

@@ -1,0 +1,159 @@
+"""Tables that list images: CSV, Parquet and ORC files with a column of paths, and further columns of their own."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, repeat
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
+
+from batchland.errors import UsageError
+from batchland.images.sources.list_content import COLUMNS, problem_with
+from batchland.system.names import display_name
+from batchland.system.urls import split_url
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Read = Callable[[list[str]], Iterable[Any]]
+"""Gives some columns of a table, in blocks of rows."""
+TRUTH: Final = "label"
+"""Column of the true class. It is for evaluating, and no own column: predictions have a `label`, too."""
+PEEKED_BYTES: Final = 64 * 1024
+
+
+class Entry(NamedTuple):
+    """One entry of a list."""
+
+    path: bytes
+    """A path or a URL; empty for a blank line."""
+    own: tuple[Any, ...] = ()
+    """Its values of the own columns."""
+
+
+class CsvTable:
+    """A CSV file, separated by commas, semicolons or tabs. Its own columns are text, since any row may hold anything.
+
+    Raises UsageError if it is no CSV file with a column of paths.
+    """
+
+    def __init__(self, text: TextIO, list_name: str) -> None:
+        self._name = list_name
+        header = text.readline()
+        self._rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count))
+        self._header: list[str] = next(self._checked(), [])
+        self._path = _path_column(self._header, list_name)
+        self._own = _own_names(self._header, self._path)
+
+    def own(self) -> "pa.Schema":
+        """Its own columns."""
+        import pyarrow as pa
+
+        return pa.schema([(name, pa.string()) for name in self._own])
+
+    def entries(self) -> Iterator[Entry]:
+        """Its rows."""
+        path, *own = (self._header.index(name) for name in (self._path, *self._own))
+        for row in self._checked():
+            values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
+            yield Entry(os.fsencode(row[path]) if len(row) > path else b"", values)
+
+    def _checked(self) -> Iterator[list[str]]:
+        try:
+            yield from self._rows
+        except csv.Error as error:
+            raise UsageError(f"{self._name}, line {self._rows.line_num}: cannot be read as CSV ({error})") from error
+
+
+class ColumnTable:
+    """A Parquet or ORC file. Its own columns have the table's types. Raises UsageError as CsvTable does."""
+
+    def __init__(self, file: IO[bytes], list_name: str, *, orc: bool = False) -> None:
+        self._name, self._kind = list_name, "ORC" if orc else "Parquet"
+        try:
+            self._schema, self._read = (_orc if orc else _parquet)(file)
+        except Exception as error:  # Arrow raises almost anything on damaged files
+            raise self._unreadable(error) from error
+        self._path = _path_column(self._schema.names, list_name)
+        if not orc:
+            self._check_type(self._schema.field(self._path).type)
+
+    def own(self) -> "pa.Schema":
+        """Its own columns: those of simple types."""
+        import pyarrow as pa
+
+        from batchland.system.arrow import plain_columns
+
+        names = _own_names(self._schema.names, self._path)
+        return plain_columns(pa.schema([self._schema.field(name) for name in names]))
+
+    def entries(self) -> Iterator[Entry]:
+        """Its rows."""
+        names = self.own().names
+        try:
+            for rows in self._read([self._path, *names]):
+                paths, *own = (rows.column(name).to_pylist() for name in (self._path, *names))
+                values = zip(*own, strict=True) if own else repeat(())
+                yield from (Entry(os.fsencode(path or ""), each) for path, each in zip(paths, values, strict=False))
+        except Exception as error:  # as above
+            raise self._unreadable(error) from error
+
+    def _check_type(self, kind: "pa.DataType") -> None:
+        import pyarrow as pa
+
+        text = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if text not in (pa.string(), pa.large_string(), pa.string_view()):
+            raise UsageError(f"{self._name}: column {self._path} holds {kind}, not paths")
+
+    def _unreadable(self, error: Exception) -> UsageError:
+        reason = str(error).partition("\n")[0]
+        return UsageError(f"{self._name}: cannot be read as {self._kind} ({reason})")
+
+
+@contextmanager
+def open_table(file: IO[bytes], list_name: str) -> Iterator[CsvTable | ColumnTable | None]:
+    """The table in a file, as the suffix of its name tells; None if it is a list of lines. Raises UsageError."""
+    suffix = os.path.splitext(split_url(list_name).path)[1].lower()  # noqa: PTH122
+    if suffix in (".csv", ".tsv"):
+        check_content(problem_with(cast("io.BufferedReader", file).peek(PEEKED_BYTES)), list_name)
+        with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
+            yield CsvTable(text, list_name)
+    else:
+        yield ColumnTable(file, list_name, orc=suffix == ".orc") if suffix in (".parquet", ".orc") else None
+
+
+def _parquet(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
+    import pyarrow.parquet as pq
+
+    parquet = pq.ParquetFile(file)
+    return parquet.schema_arrow, lambda columns: parquet.iter_batches(columns=columns)
+
+
+def _orc(file: IO[bytes]) -> "tuple[pa.Schema, Read]":
+    from pyarrow.orc import ORCFile
+
+    orc = ORCFile(file)
+    return orc.schema, lambda columns: (orc.read_stripe(number, columns=columns) for number in range(orc.nstripes))
+
+
+def _path_column(names: Sequence[str], list_name: str) -> str:
+    found = next((name for name in COLUMNS if name in names), None)
+    if found is None:
+        raise UsageError(f"{list_name}: has no column {', '.join(COLUMNS)}, only {', '.join(names) or 'nothing'}")
+    if names.count(found) > 1:
+        raise UsageError(f"{list_name}: has {names.count(found)} columns {found}; keep one")
+    return found
+
+
+def _own_names(names: Sequence[str], path: str) -> list[str]:
+    """The further columns, each name once. Predictions that serve as a list have none."""
+    if {"image", "status"} <= set(names):
+        return []
+    return [name for name in names if name not in ("", path, TRUTH) and names.count(name) == 1]
+
+
+def check_content(problem: str | None, list_name: str) -> None:
+    """Raise UsageError if there is a problem with the content of a list."""
+    if problem:
+        raise UsageError(f"{list_name}: {problem}; a list has one path per line, or is a .csv, .parquet or .orc table")

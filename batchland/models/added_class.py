@@ -1,0 +1,76 @@
+"""Give a model one more class without training: an image is of it as far as its features are like a prototype."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from batchland.models.card import METADATA_KEY, ModelCard
+from batchland.models.contract import FEATURES_NAME, OUTPUT_NAME, Features, Probabilities
+
+_PREFIX: Final = "added/"
+"""Prefix of the names of what is added, followed by the number of the class."""
+
+
+class Prototype(NamedTuple):
+    """When an image is of the new class: its probability is 1 / (1 + exp(-sharpness (similarity - threshold)))."""
+
+    vector: npt.NDArray[np.float32]
+    """[features], of length 1; its inner product with an image's features is the similarity."""
+    threshold: float
+    """Similarity of the probability 1/2."""
+    sharpness: float
+
+    def probabilities(self, features: Features) -> npt.NDArray[np.float32]:
+        """Of the new class, [images]."""
+        similarity = features @ self.vector
+        found: npt.NDArray[np.float32] = 1 / (1 + np.exp(-self.sharpness * (similarity - self.threshold)))
+        return found
+
+
+def with_added(probabilities: Probabilities, added: npt.NDArray[np.float32]) -> Probabilities:
+    """Probabilities of the old classes and the new one, last: the old ones share what it leaves, as before."""
+    return np.concatenate([probabilities * (1 - added[:, None]), added[:, None]], axis=1)
+
+
+def add_class(model: onnx.ModelProto, prototype: Prototype, card: ModelCard) -> None:
+    """Add the class to the graph, and replace the card. The model has the output `features`; `card` names the class."""
+    number = len(card.classes) - 1
+    name = f"{_PREFIX}{number}/"
+    before = f"{name}before"
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [before if each == OUTPUT_NAME else each for each in names]
+    model.graph.node.extend(
+        [
+            _constant(f"{name}vector", prototype.vector[:, None]),
+            _constant(f"{name}threshold", [prototype.threshold]),
+            _constant(f"{name}sharpness", [prototype.sharpness]),
+            _constant(f"{name}one", [1.0]),
+            helper.make_node("MatMul", [FEATURES_NAME, f"{name}vector"], [f"{name}similarity"]),
+            helper.make_node("Sub", [f"{name}similarity", f"{name}threshold"], [f"{name}above"]),
+            helper.make_node("Mul", [f"{name}above", f"{name}sharpness"], [f"{name}logit"]),
+            helper.make_node("Sigmoid", [f"{name}logit"], [f"{name}probability"]),
+            helper.make_node("Sub", [f"{name}one", f"{name}probability"], [f"{name}rest"]),
+            helper.make_node("Mul", [before, f"{name}rest"], [f"{name}old"]),
+            helper.make_node("Concat", [f"{name}old", f"{name}probability"], [OUTPUT_NAME], axis=1),
+        ]
+    )
+    for output in model.graph.output:
+        if output.name == OUTPUT_NAME:
+            output.type.tensor_type.shape.dim[1].Clear()
+            output.type.tensor_type.shape.dim[1].dim_value = number + 1
+    del model.graph.value_info[:]  # one may name the output with its former shape
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = card.to_json()
+
+
+def _constant(name: str, values: Sequence[float] | np.ndarray[Any, Any]) -> onnx.NodeProto:
+    # a node, because old files require every initializer to be also an input
+    value = numpy_helper.from_array(np.array(values, np.float32), name)
+    assert value.data_type == TensorProto.FLOAT
+    return helper.make_node("Constant", [], [name], value=value)

@@ -1,0 +1,91 @@
+"""The page about near-duplicates: their pictures, group by group."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from batchland._version import __version__
+from batchland.embeddings.duplicates import DuplicateGroup, DuplicateImage, Duplicates
+from batchland.report.html import render_page
+from batchland.report.options import ReportOptions
+from batchland.report.pictures import Thumbnail, Thumbnails
+from batchland.system.text import aligned, count, counted, images, one_line
+
+MOST_GROUPS: Final = 200
+"""Groups on the page."""
+MOST_SHOWN: Final = 12
+"""Images of a group on the page."""
+_LINES: Final = 20
+"""Groups on the terminal."""
+
+
+class _Card(NamedTuple):
+    image: DuplicateImage
+    thumbnail: Thumbnail
+
+
+class _Group(NamedTuple):
+    group: DuplicateGroup
+    cards: tuple[_Card, ...]
+
+
+def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: ReportOptions) -> str:
+    """One HTML document. Groups with images of several predictions come first, then large ones.
+
+    roots: the scored folder of each of the predictions.
+    """
+    chosen = sorted(found.groups, key=lambda group: (not group.across, -len(group.images)))[:MOST_GROUPS]
+    budget = options.picture_bytes // len(roots)
+    makers = {source: Thumbnails(Path(root), options.thumbnail_side, budget) for source, root in roots.items()}
+    groups = [
+        _Group(
+            group,
+            tuple(_Card(each, makers[each.predictions].make(each.image, None)) for each in group.images[:MOST_SHOWN]),
+        )
+        for group in chosen
+    ]
+    return render_page(
+        "duplicates.html.j2", found=found, groups=groups, headline=duplicates_headline(found), version=__version__
+    )
+
+
+def duplicates_headline(found: Duplicates) -> str:
+    """The result in one sentence."""
+    if not found.groups:
+        return f"No two of {images(found.images)} are copies."
+    members = sum(len(group.images) for group in found.groups)
+    across = sum(group.across for group in found.groups)
+    identical = sum(group.identical for group in found.groups)
+    parts = [f"{counted(identical, 'group')} of identical files" if identical else ""]
+    if len(found.predictions) > 1:
+        parts.append(f"{counted(across, 'group')} with images of more than one of the predictions")
+    more = f": {', '.join(part for part in parts if part)}" if any(parts) else ""
+    return f"{count(members)} of {images(found.images)} have copies, in {counted(len(found.groups), 'group')}{more}."
+
+
+def duplicates_text(found: Duplicates) -> str:
+    """For the terminal. Ends with a newline."""
+    lines = [duplicates_headline(found)]
+    if found.blank:
+        lines.append(f"note: {images(found.blank)} of one colour were not compared")
+    if found.without_signals:
+        lines.append(f"note: {images(found.without_signals)} without signals were not compared")
+    several = len(found.predictions) > 1
+    rows = [
+        [
+            str(number) if first else "",
+            "equal" if image.distance == 0 else f"{image.distance:.2f}",
+            "mirrored" if image.mirrored else "",
+            one_line(image.label or "", 30),
+            *([one_line(image.predictions, 40)] if several else []),
+            one_line(image.image, 70),
+        ]
+        for number, group in enumerate(found.groups[:_LINES], 1)
+        for first, image in ((image is group.images[0], image) for image in group.images)
+    ]
+    if rows:
+        head = ["group", "distance", "", "first choice", *(["predictions"] if several else []), "image"]
+        lines += aligned([head, *rows], ">><" + "<" * (len(head) - 3))
+    if len(found.groups) > _LINES:
+        lines.append(f"and {counted(len(found.groups) - _LINES, 'further group')}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,53 @@
+"""The page and the text about images that are similar to one."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from batchland._version import __version__
+from batchland.embeddings.similar import FoundSimilar, Similar, SimilarImage
+from batchland.report.html import render_page
+from batchland.report.options import ReportOptions
+from batchland.report.pictures import Thumbnail, Thumbnails
+from batchland.system.text import aligned, images, one_line, percent
+
+
+class _Card(NamedTuple):
+    image: SimilarImage
+    thumbnail: Thumbnail
+
+
+def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
+    """One HTML document: the image that was asked about, and those that are similar."""
+    asked = Thumbnails(found.asked.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
+    budget = options.picture_bytes * 9 // 10 // len(found.roots)
+    makers = {name: Thumbnails(Path(root), options.thumbnail_side, budget) for name, root in found.roots.items()}
+    cards = [_Card(each, makers[each.predictions].make(each.image, each.file_size)) for each in found.result.similar]
+    return render_page(
+        "similar.html.j2",
+        found=found.result,
+        asked=_Asked(asked.make(found.asked.name, None)),
+        cards=cards,
+        version=__version__,
+    )
+
+
+class _Asked(NamedTuple):
+    thumbnail: Thumbnail
+
+
+def similar_text(found: Similar) -> str:
+    """For the terminal: a line for each image. Ends with a newline."""
+    several = len(found.predictions) > 1
+    rows = [
+        [
+            f"{each.similarity:.3f}",
+            one_line(each.label or "", 30),
+            percent(each.probability),
+            *([one_line(each.predictions, 40)] if several else []),
+            one_line(each.image, 70),
+        ]
+        for each in found.similar
+    ]
+    head = ["similarity", "first choice", "", *(["predictions"] if several else []), "image"]
+    lines = [f"{one_line(found.image, 70)}: the most similar of {images(found.images)}"]
+    return "\n".join([*lines, *aligned([head, *rows], "><>" + "<" * (len(head) - 3))]) + "\n"

@@ -1,0 +1,114 @@
+"""`batchland duplicates`: groups of copies as text, JSON, a table and a page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
+from commands import batchland
+from evaluation_data import Row, write_predictions
+from feature_columns import with_features
+from jsonschema import Draft202012Validator
+from toys import options, write_toy_model
+
+from batchland import score
+from batchland.embeddings.duplicates import DUPLICATES, DuplicateOptions, find_duplicates
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def names(found, field: str = "image") -> list[list[str]]:
+    return [[getattr(image, field) for image in group.images] for group in found.result.groups]
+
+
+def test_copies_between_predictions_are_found(scored: Path) -> None:
+    found = find_duplicates([scored / "one.parquet", scored / "two.parquet"])
+    assert names(found) == [["1.jpg", "small.jpg"], ["3.jpg", "same.jpg"]]
+    assert [group.across for group in found.result.groups] == [True, True]
+    assert [group.identical for group in found.result.groups] == [False, True]
+    result = found.result
+    assert (result.images, result.blank, result.without_signals, result.used_features) == (11, 0, 0, False)
+    assert found.table.schema.equals(DUPLICATES)
+    assert found.table["group"].to_pylist() == [1, 1, 2, 2]
+
+
+def test_mirrored_copies_are_an_option(scored: Path) -> None:
+    found = find_duplicates([scored / "one.parquet", scored / "two.parquet"], DuplicateOptions(mirrored=True))
+    assert names(found) == [["1.jpg", "small.jpg"], ["2.jpg", "turned.jpg"], ["3.jpg", "same.jpg"]]
+    assert names(found, "mirrored") == [[False, False], [True, True], [False, False]]
+
+
+def test_the_same_predictions_twice_share_every_image(scored: Path) -> None:
+    found = find_duplicates([scored / "one.parquet", scored / "one.parquet"], DuplicateOptions(across=True))
+    assert len(found.result.groups) == 6
+
+
+def test_features_decide_too_where_all_predictions_have_them(scored: Path, tmp_path: Path) -> None:
+    rows = np.eye(11, dtype=np.float32)
+    rows[7:9] = rows[1:3]  # two.parquet: 6.jpg, 7.jpg, same.jpg, small.jpg, turned.jpg
+    rows[9] = rows[1]
+    one = with_features(scored / "one.parquet", tmp_path / "one.parquet", rows[:6])
+    two = with_features(scored / "two.parquet", tmp_path / "two.parquet", rows[6:])
+    found = find_duplicates([one, two])
+    assert found.result.used_features
+    assert names(found) == [["1.jpg", "small.jpg"]]
+
+
+def test_text_json_table_and_page(scored: Path, tmp_path: Path) -> None:
+    one, two = scored / "one.parquet", scored / "two.parquet"
+    result = batchland("duplicates", one, two, "--out", tmp_path / "copies.parquet", "--page", tmp_path / "copies.html")
+    assert result.exit_code == 0
+    head, *lines = result.stdout.replace(f"{scored}/", "").splitlines()
+    assert head == (
+        "4 of 11 images have copies, in 2 groups: 1 group of identical files, 2 groups with images of more than one of "
+        "the predictions."
+    )
+    assert [line.split()[-1] for line in lines[1:]] == ["1.jpg", "small.jpg", "3.jpg", "same.jpg"]
+    assert [line.split()[:2] for line in lines[3:]] == [["2", "equal"], ["equal", "Green"]]
+    assert pq.read_table(tmp_path / "copies.parquet")["image"].to_pylist() == [
+        "1.jpg",
+        "small.jpg",
+        "3.jpg",
+        "same.jpg",
+    ]
+    assert (tmp_path / "copies.html").read_text().count("data:image/jpeg") == 4
+    document = json.loads(batchland("duplicates", one, two, "--json").stdout)
+    Draft202012Validator(json.loads((SCHEMAS / "duplicates.json").read_text())).validate(document)
+    document = json.loads(batchland("duplicates", one, "--json").stdout)
+    assert (document["images"], document["groups"]) == (6, [])
+
+
+def test_predictions_without_signals_are_an_error(scored: Path, photos: Path, tmp_path: Path) -> None:
+    old = write_predictions(tmp_path / "old.parquet", ["00.Red_Tower", "01.Green_Hill"], [Row("1.jpg", [0.7, 0.3])])
+    result = batchland("duplicates", old)
+    message = f"batchland: {old}: has no signals, an earlier version wrote it; score the images again\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+    unmeasured = tmp_path / "unmeasured.parquet"
+    score(photos / "one", unmeasured, options(write_toy_model(tmp_path / "toy.onnx"), signals=False))
+    result = batchland("duplicates", unmeasured)
+    message = f"batchland: {unmeasured}: was scored without signals; score again with them\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+    result = batchland("duplicates", unmeasured, scored / "one.parquet")
+    assert "note: 6 images without signals were not compared\n" in result.stdout
+    result = batchland("duplicates", tmp_path / "none.parquet")
+    message = f"batchland: {tmp_path / 'none.parquet'}: does not exist; give what `batchland score` wrote\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+@needs_browser
+def test_the_page_in_a_browser(browser: Any, scored: Path, tmp_path: Path) -> None:
+    page = tmp_path / "copies.html"
+    batchland("duplicates", scored / "one.parquet", scored / "two.parquet", "--page", page)
+    for size, scheme in (("desktop", "light"), ("phone", "dark")):
+        with opened(browser, page, size, scheme) as found:
+            assert_structured(found.page)
+            assert texts_of_poor_contrast(found.page) == []
+            assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("name", ["copies.txt", "folder"])
+def test_outputs_are_checked_before_the_work(scored: Path, tmp_path: Path, name: str) -> None:
+    assert batchland("duplicates", scored / "one.parquet", "--out", tmp_path / name).exit_code == 2

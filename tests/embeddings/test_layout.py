@@ -1,0 +1,49 @@
+"""Maps: similar features get near places, always the same ones."""
+
+import sys
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from batchland.embeddings import layout as module
+from batchland.embeddings.layout import layout, principal_components
+
+RNG = np.random.default_rng(2)
+CENTRES = RNG.normal(size=(4, 30))
+KIND = RNG.integers(0, 4, 240)
+FEATURES = (CENTRES[KIND] + RNG.normal(0, 0.3, (240, 30))).astype(np.float16)
+
+
+def share_of_nearest_of_the_same_kind(places: np.ndarray) -> float:
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    return float(np.mean(KIND[distances.argmin(axis=1)] == KIND))
+
+
+@pytest.mark.parametrize("landmarks", [1000, 100])
+def test_groups_stay_together(monkeypatch: pytest.MonkeyPatch, landmarks: int) -> None:
+    """With 100 landmarks, 140 pictures are placed between them."""
+    monkeypatch.setattr(module, "LANDMARKS", landmarks)
+    places, method = layout(FEATURES)
+    assert method == "t-SNE"
+    assert (places.min(), places.max()) == (0, 1)
+    assert share_of_nearest_of_the_same_kind(places) > 0.97
+    np.testing.assert_array_equal(places, layout(FEATURES).places)
+
+
+def test_without_scikit_learn_the_map_has_principal_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    places, method = layout(FEATURES)
+    assert method == "principal components"
+    assert share_of_nearest_of_the_same_kind(places) > 0.6
+
+
+def test_principal_components_are_those_of_scikit_learn() -> None:
+    expected = PCA(5).fit_transform(FEATURES.astype(np.float64))
+    np.testing.assert_allclose(np.abs(principal_components(FEATURES, 5)), np.abs(expected), atol=2e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_few_pictures_have_places(count: int) -> None:
+    assert np.isfinite(layout(FEATURES[:count]).places).all()

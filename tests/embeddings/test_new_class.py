@@ -1,0 +1,113 @@
+"""`batchland classes add`: a class from a few photos, its figures, and what it costs the old ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import batchland
+from photo_like import photo
+from PIL import Image
+from toys import COLOURS, options, write_dense_model
+
+from batchland import score
+from batchland.images.preprocess import preprocess
+from batchland.models.canaries import read_canaries
+from batchland.models.card import AddedClass
+from batchland.models.features import keep_features
+from batchland.models.session import open_session
+from batchland.predictions.reader import StoredPredictions
+
+RNG = np.random.default_rng(3)
+
+
+def write_pictures(folder: Path, count: int, pattern: np.ndarray) -> None:
+    """PNG files of 8 x 8 pixels: another photo each time, with a pattern, 0 to 255, over it."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = np.clip(0.7 * photo(RNG, 8) + 0.8 * (pattern - 125) + 30, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.onnx with features, photos `mill/` of vertical stripes, labelled photos `old/` of other patterns."""
+    data = tmp_path_factory.mktemp("classes")
+    keep_features(write_dense_model(data / "model.onnx"))
+    stripes = np.tile(np.repeat([30.0, 220.0], 2), 2)[None, :, None] * np.ones((8, 1, 3))
+    write_pictures(data / "mill", 12, stripes)
+    for folder in COLOURS:
+        write_pictures(data / "old" / folder, 8, RNG.uniform(0, 255, (8, 8, 3)))
+    return data
+
+
+def test_the_new_class_is_recognised_and_the_old_answers_stay(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.onnx"
+    arguments = ("classes", "add", "Old Mill", data / "mill", "--model", data / "model.onnx", "--out", out)
+    result = batchland(*arguments, "--labels", data / "old")
+    assert result.exit_code == 0, result.stderr
+    before, after = open_session(data / "model.onnx", "cpu", features=True), open_session(out, "cpu", features=True)
+    assert after.card.labels == ("Red Tower", "Green Hill", "Blue Lake", "Old Mill")
+    assert after.card.folders[-1] == "Old_Mill"
+    (added,) = after.card.added
+    pixels = {
+        kind: np.stack([preprocess(file.read_bytes(), before.card.preprocess) for file in sorted(path.rglob("*.png"))])
+        for kind, path in (("mill", data / "mill"), ("old", data / "old"))
+    }
+    right = before.predict(pixels["old"]).argmax(axis=1) == np.repeat([0, 1, 2], 8)
+    assert added == AddedClass(
+        label="Old Mill",
+        photos=12,
+        scenes=12,
+        recognised=12,
+        labelled=24,
+        right_before=int(right.sum()),
+        right_after=int(right.sum()),
+        taken=0,
+    )
+    assert result.stdout.splitlines()[0] == (
+        "Old Mill: 12 of 12 photos recognised when held out, 100.0% (75.8 to 100.0%)"
+    )
+    assert (after.predict(pixels["mill"]).argmax(axis=1) == 3).all()
+    old, new = before.predict(pixels["old"]), after.predict(pixels["old"])
+    np.testing.assert_allclose(new.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(new[:, :3] / new[:, :3].sum(axis=1, keepdims=True), old, atol=1e-4)
+    canaries = read_canaries(out)
+    assert canaries is not None
+    assert canaries.info.model_sha256 == after.sha256
+
+
+def test_a_second_class_and_scoring(data: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "rows", 6, np.tile(np.repeat([220.0, 30.0], 2), 2)[:, None, None] * np.ones((1, 8, 3)))
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    result = batchland("classes", "add", "Old Mill", data / "mill", "-m", data / "model.onnx", "-o", first)
+    assert "note: without labelled photos, it is not known what the new class costs the old ones\n" in result.stdout
+    assert batchland("classes", "add", "Field", tmp_path / "rows", "-m", first, "-o", second).exit_code == 0
+    assert len(open_session(second, "cpu").card.added) == 2
+    score(data / "mill", tmp_path / "preds.parquet", options(second, features=True))
+    labels = StoredPredictions(tmp_path / "preds.parquet").table("preds.parquet", ["label"])["label"].to_pylist()
+    assert labels.count("Old Mill") >= 10
+
+
+def test_copies_count_as_one_scene(data: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "few", 3, RNG.uniform(0, 255, (8, 8, 3)))
+    for number in range(5):
+        (tmp_path / "few" / f"copy{number}.png").write_bytes((tmp_path / "few" / "0.png").read_bytes())
+    (tmp_path / "few" / "broken.png").write_text("no photo")
+    result = batchland("classes", "add", "Few", tmp_path / "few", "-m", data / "model.onnx", "-o", tmp_path / "n.onnx")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"batchland: {tmp_path / 'few'}: has 3 readable photos of different scenes; a class needs 5, and better has "
+        "20\n",
+    )
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_known_classes_and_models_without_features_are_errors(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "n.onnx"
+    result = batchland("classes", "add", "red tower", data / "mill", "-m", data / "model.onnx", "-o", out)
+    message = f"batchland: class 'red tower': {data / 'model.onnx'} has it already; give another name\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+    plain = write_dense_model(tmp_path / "plain.onnx")
+    result = batchland("classes", "add", "Old Mill", data / "mill", "-m", plain, "-o", out)
+    assert result.exit_code == 5
+    assert result.stderr.startswith(f"batchland: {plain}: gives no features; ")

@@ -1,0 +1,171 @@
+"""Further columns of an image list (camera, site, customer): every image keeps its own values."""
+
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from toys import contents, options, picture
+
+from batchland import EvaluateOptions, Shard, evaluate, merge, read, score
+from batchland.errors import UsageError
+from batchland.evaluation.schema import MISTAKES, OUTCOMES
+from batchland.predictions.schema import PREDICTIONS, RESERVED
+from batchland.scoring.merge.in_place import merge_in_place
+from batchland.scoring.plan.write import make_plan
+
+OWN = ("customer", "taken", "lens")
+
+
+@pytest.fixture
+def listing(photos: Path) -> str:
+    """A list of the sixty photos, not in the order of their names, with a null here and there."""
+    numbers = [(7 * number) % 60 for number in range(60)]
+    names = [f"camera-{number // 20}/{number:03}.jpg" for number in numbers]
+    columns = {
+        "path": names,
+        "customer": pa.array([None if number % 9 == 4 else f"c{number % 4}" for number in numbers]).dictionary_encode(),
+        "label": ["Red Tower"] * 60,
+        "taken": [date(2026, 11, 1 + number // 3) for number in numbers],
+        "lens": [float("nan") if number == 5 else number / 2 for number in numbers],
+        "boxes": [[number] for number in numbers],
+    }
+    pq.write_table(pa.table(columns), photos.parent / "list.parquet")
+    return str(photos.parent / "list.parquet")
+
+
+def own(number: int) -> dict[str, object]:
+    return {
+        "customer": None if number % 9 == 4 else f"c{number % 4}",
+        "taken": date(2026, 11, 1 + number // 3),
+        "lens": number / 2,
+    }
+
+
+def own_rows(out: Path) -> list[tuple[str, dict[str, object]]]:
+    """Name and own values of each image; NaN, which equals nothing, as 2.5."""
+    rows = pq.read_table(out).select(["image", *OWN]).to_pylist()
+    return [(row["image"], {name: 2.5 if row[name] != row[name] else row[name] for name in OWN}) for row in rows]
+
+
+def expected() -> list[tuple[str, dict[str, object]]]:
+    numbers = [(7 * number) % 60 for number in range(60)]
+    return [(f"camera-{number // 20}/{number:03}.jpg", own(number)) for number in numbers]
+
+
+def test_own_columns_are_in_the_predictions(photos, listing, toy_model, tmp_path):
+    score(photos, tmp_path / "p.parquet", options(toy_model, image_list=listing))
+    assert own_rows(tmp_path / "p.parquet") == expected()
+    schema = pq.read_schema(tmp_path / "p.parquet")
+    assert schema.names == [*PREDICTIONS.names, *OWN]
+    assert [str(schema.field(name).type) for name in OWN] == ["string", "date32[day]", "double"]
+    frame = read(tmp_path / "p.parquet")
+    assert frame.loc[frame["customer"] == "c1", "status"].value_counts().to_dict() == {"ok": 10, "failed": 3}
+
+
+def test_columns_of_a_csv_are_text(photos, toy_model, tmp_path):
+    listing = tmp_path / "list.csv"
+    listing.write_bytes(b'\xef\xbb\xbfsite;image;note;note\n7;camera-0/000.jpg;a;b\n"Z\xfcrich; 1";camera-0/001.jpg\n')
+    score(photos, tmp_path / "p.parquet", options(toy_model, image_list=str(listing)))
+    assert pq.read_table(tmp_path / "p.parquet").select(["image", "site"]).to_pylist() == [
+        {"image": "camera-0/000.jpg", "site": "7"},
+        {"image": "camera-0/001.jpg", "site": r"Z\xfcrich; 1"},
+    ]
+    assert "note" not in pq.read_schema(tmp_path / "p.parquet").names  # two of one name
+
+
+def test_shards_and_plans_give_the_same_bytes(photos, listing, toy_model, tmp_path):
+    given = options(toy_model, image_list=listing)
+    score(photos, tmp_path / "one" / "p.parquet", given)
+    for index in range(3):
+        score(photos, tmp_path / "shards", given.model_copy(update={"shard": Shard(index=index, count=3)}))
+    merge(tmp_path / "shards", tmp_path / "merged" / "p.parquet")
+    assert contents(tmp_path / "merged") == contents(tmp_path / "one")
+    make_plan(photos, tmp_path / "plan", image_list=listing)
+    Path(listing).unlink()  # shards of a plan do not read the list
+    planned = options(toy_model, plan=str(tmp_path / "plan"))
+    for index in range(3):
+        score(photos, tmp_path / "ranges", planned.model_copy(update={"shard": Shard(index=index, count=3)}))
+    merge(tmp_path / "ranges", tmp_path / "joined.parquet")
+    merge_in_place(tmp_path / "ranges")
+    assert own_rows(tmp_path / "joined.parquet") == expected()
+    assert read(tmp_path / "ranges")["taken"].tolist() == [row["taken"] for _, row in expected()]
+
+
+def test_a_resumed_run_reads_the_values_again(photos, listing, toy_model, tmp_path):
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(progress):
+        if progress.done >= 20:
+            raise Stop
+
+    given = options(toy_model, image_list=listing)
+    score(photos, tmp_path / "a" / "p.parquet", given)
+    for changed in (False, True):
+        out = tmp_path / str(changed) / "p.parquet"
+        with pytest.raises(Stop):
+            score(photos, out, given, on_progress=stop)
+        if changed:
+            table = pq.read_table(listing)
+            other = pa.array(["other"] * 60)
+            pq.write_table(table.set_column(1, "customer", other.dictionary_encode()), listing)
+        resumed = score(photos, out, given).manifest.resumed_images
+        assert (resumed > 0) is not changed
+    assert contents(tmp_path / "False") == contents(tmp_path / "a")
+    assert set(read(tmp_path / "True" / "p.parquet")["customer"]) == {"other"}
+
+
+def test_retried_and_reused_rows_have_their_values(photos, listing, toy_model, tmp_path):
+    out = tmp_path / "p.parquet"
+    assert score(photos, out, options(toy_model, image_list=listing)).manifest.counts.failed == 6
+    (photos / "camera-0" / "007.jpg").write_bytes(picture())
+    score(photos, out, options(toy_model, retry_failed=True))
+    assert pq.read_table(out)["status"].to_pylist().count("ok") == 55
+    assert own_rows(out) == expected()
+    again = tmp_path / "again.parquet"
+    reused = score(photos, again, options(toy_model, image_list=listing, reuse=(str(out),)))
+    assert reused.manifest.reused_images == 55
+    assert own_rows(again) == expected()
+
+
+@pytest.mark.slow
+def test_ray_writes_the_same_bytes(photos, listing, toy_model, tmp_path):
+    pytest.importorskip("ray")
+    given = options(toy_model, image_list=listing)
+    score(photos, tmp_path / "local" / "p", given)
+    score(photos, tmp_path / "ray" / "p", given.model_copy(update={"engine": "ray"}))
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_names_of_predictions_are_refused(photos, toy_model, tmp_path):
+    listing = tmp_path / "list.csv"
+    listing.write_text("image,width\ncamera-0/000.jpg,640\n")
+    with pytest.raises(UsageError) as caught:
+        score(photos, tmp_path / "p.parquet", options(toy_model, image_list=str(listing)))
+    assert str(caught.value) == f"{listing}: column 'width' has the name of a column of predictions; rename it"
+    assert set(RESERVED) >= {*PREDICTIONS.names, *OUTCOMES.names, *MISTAKES.names}
+
+
+def test_predictions_serve_as_a_list(photos, listing, toy_model, tmp_path):
+    score(photos, tmp_path / "p.parquet", options(toy_model, image_list=listing))
+    score(photos, tmp_path / "q.parquet", options(toy_model, image_list=str(tmp_path / "p.parquet")))
+    assert pq.read_schema(tmp_path / "q.parquet").names == PREDICTIONS.names
+
+
+def test_slices_by_columns_of_the_predictions(colour_folders, toy_model, tmp_path):
+    names = sorted(str(path.relative_to(colour_folders)) for path in colour_folders.rglob("*.jpg"))
+    listing = tmp_path / "list.csv"
+    listing.write_text("image,camera,site\n" + "".join(f"{name},c{i % 2},s{i % 3}\n" for i, name in enumerate(names)))
+    score(colour_folders, tmp_path / "p.parquet", options(toy_model, image_list=str(listing)))
+    by = EvaluateOptions(by=("camera",))
+    found = evaluate(tmp_path / "p.parquet", colour_folders, by)
+    parts = [(part.value, part.images) for part in found.summary.slices if part.dimension == "camera"]
+    assert parts == [("c0", 5), ("c1", 4)]
+    assert found.outcomes.column_names[-2:] == ["camera", "site"]
+    labels = tmp_path / "labels.csv"  # of a column that both have, the labels' values count
+    labels.write_text("image,label,camera\n" + "".join(f"{name},{name.split('/')[0]},new\n" for name in names))
+    again = evaluate(tmp_path / "p.parquet", labels, by)
+    assert again.outcomes.column_names[-2:] == ["site", "camera"]
+    assert set(again.outcomes["camera"].to_pylist()) == {"new"}
