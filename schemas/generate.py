@@ -34,7 +34,14 @@ from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
 from batchland.nightly.notifications.message import Notification
 from batchland.nightly.run_record import RunRecord
-from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, PredictionsInfo, features_column
+from batchland.predictions.schema import (
+    KNOWN,
+    PREDICTIONS,
+    SHARD_PREDICTIONS,
+    Manifest,
+    PredictionsInfo,
+    features_column,
+)
 from batchland.scoring.plan.schema import PLANNED, Plan
 from batchland.trend.schema import TREND
 
@@ -65,7 +72,10 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "canaries": (CANARIES, "NAME.canaries.parquet beside a model: image files and its probabilities for them."),
-    "predictions": (PREDICTIONS.append(features_column(1)), f"One row per listed image, in listing order. {OWN}"),
+    "predictions": (
+        pa.schema([*PREDICTIONS, KNOWN, features_column(1)]),
+        f"One row per listed image, in listing order. {OWN}",
+    ),
     "shard_predictions": (SHARD_PREDICTIONS, f"A part of a shard: one row per image of it, in listing order. {OWN}"),
     "planned_images": (PLANNED, f"The lists of a plan: one row per listed image, in listing order. {OWN}"),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),

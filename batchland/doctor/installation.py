@@ -49,14 +49,15 @@ def _packages() -> Iterator[Check]:
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
+        name, installed = requirement.name, _installed(requirement.name)
+        if installed is None and name == "onnxruntime-gpu":  # images for CPUs have the smaller wheel
+            name, installed = "onnxruntime", _installed("onnxruntime")
+        if installed is None:
             problems.append(f"{requirement.name} is not installed")
             continue
-        found.append(f"{requirement.name} {installed}")
+        found.append(f"{name} {installed}")
         if not requirement.specifier.contains(installed, prereleases=True):
-            problems.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+            problems.append(f"{name} {installed} is not {requirement.specifier}")
     if problems:
         yield Check("packages", "fail", ", ".join(problems), "pip install -U batchland")
     else:
@@ -65,6 +66,14 @@ def _packages() -> Iterator[Check]:
         yield Check("training", "ok", f"torch {version('torch')}, torchvision {version('torchvision')}")
     except PackageNotFoundError:
         yield Check("training", "ok", "not installed; only `batchland train` needs it: pip install 'batchland[train]'")
+
+
+def _installed(name: str) -> str | None:
+    """The version of a package; None if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _onnxruntime() -> Iterator[Check]:

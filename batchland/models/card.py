@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.models.decisions import AcceptThresholds, PredictionSets
+from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -189,6 +189,8 @@ class ModelCard(BaseModel):
     """Which answers `score` accepts; put here by `batchland calibrate`."""
     prediction_sets: PredictionSets | None = None
     """Which classes `score` puts into prediction sets; put here by `batchland calibrate`."""
+    known: KnownPhotos | None = None
+    """How far known photos are from each other; put here by `batchland calibrate`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":

@@ -105,6 +105,9 @@ class MonitorTable(JobTable):
     min_accuracy: Share | None = None
     """With a lower estimated accuracy the night fails like a gate (exit code 4). Needs an estimator beside the model,
     see `batchland estimator`; a night that is not estimable passes."""
+    max_strangers: Percentage | None = None
+    """With a larger share of strangers, images unlike the photos that the model knows, the night fails like a gate
+    (exit code 4). Needs a model that `batchland calibrate` gave known photos."""
 
     @model_validator(mode="after")
     def _first_is_not_after_last(self) -> Self:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.monitoring.estimate import estimator_path, read_estimator
-from batchland.monitoring.observations import COLUMNS, NOTHING, Observations, observe, read_night
+from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
 from batchland.monitoring.rules import Night
 from batchland.monitoring.schema import Estimator, NightVerdict
 from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
@@ -94,6 +94,24 @@ def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
     return f"estimated accuracy {percent(estimate.value)} ({interval}) is below min_accuracy {limit}"
 
 
+def many_strangers(limit: str | None, model: ModelRun) -> str | None:
+    """What is wrong if more images of a night are strangers than a percentage; None if they are not, or not known."""
+    share = model.monitor.strangers if model.monitor else None
+    if limit is None or share is None or share <= amount_of(limit, 1):
+        return None
+    return f"{percent(share)} of the images are strangers, more than max_strangers {limit}"
+
+
+def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
+    """Why `max_strangers` says nothing about a scored night, although the job has it; None if it does."""
+    if job.monitor.max_strangers is None or not model.counts or (model.monitor and model.monitor.strangers is not None):
+        return None
+    why = "the model has no known photos"
+    if job.monitor.action == "off":
+        why = 'monitor.action is "off"'
+    return f"{model.name}: max_strangers {job.monitor.max_strangers} is not checked: {why}"
+
+
 def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
     """Why `min_accuracy` says nothing about a scored night, although the job has it; None if it does."""
     if job.monitor.min_accuracy is None or not model.counts or (model.monitor and model.monitor.accuracy):
@@ -162,7 +180,7 @@ def _observed(path: Path) -> Observations:
     if not path.exists():
         return NOTHING
     try:
-        return observe(pq.read_table(path, columns=list(COLUMNS)))
+        return observe(pq.read_table(path))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         _log.warning("%s: cannot be read (%s); nothing is compared with the figures of this night", path, reason)

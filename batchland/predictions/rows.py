@@ -14,7 +14,7 @@ from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
 from batchland.models.contract import Features, Probabilities, are_probabilities
-from batchland.models.decisions import decide, prediction_sets
+from batchland.models.decisions import KnownPhotos, decide, prediction_sets
 from batchland.predictions.answers import Answers
 from batchland.predictions.schema import (
     LOG_PROBABILITIES_TYPE,
@@ -41,6 +41,7 @@ def to_rows(
     top_k: int,
     keep: Keep = "auto",
     features: Features | None = None,
+    distance: npt.NDArray[np.float32] | None = None,
     *,
     keep_features: bool = False,
 ) -> pa.RecordBatch:
@@ -49,7 +50,7 @@ def to_rows(
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
     do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
     the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes. features:
-    float32 [batch, features].
+    float32 [batch, features]. distance: from known photos, float32 [batch, 1].
     """
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
@@ -91,6 +92,8 @@ def to_rows(
     ]
     positions = [ref.position for ref in batch.refs]
     schema = predictions_schema(card, features=keep_features, positions=None not in positions)
+    if card.known:
+        columns.append(_known(card.known, distance, ok))
     if keep_features:
         columns.append(_vectors(features, schema.field("features").type, ok))
     if None not in positions:
@@ -181,6 +184,12 @@ def _lists(values: Probabilities, kept: npt.NDArray[np.bool_]) -> pa.ListArray:
     """Lists of half floats: the next row of `values` [n, classes] where `kept`, else null."""
     values = values[: kept.sum()]
     return _list_array(LOG_PROBABILITIES_TYPE, numbers(values.ravel(), pa.float16()), values.shape[1], kept)
+
+
+def _known(rule: KnownPhotos, distance: npt.NDArray[np.float32] | None, ok: npt.NDArray[np.bool_]) -> pa.Array:
+    found = np.full(len(ok), np.nan, np.float32) if distance is None else distance[:, 0]
+    valid = ok & np.isfinite(found)
+    return numbers(rule.share_as_far(np.where(valid, found, 0)), pa.float32(), valid)
 
 
 def _vectors(features: Features | None, kind: pa.FixedSizeListType, ok: npt.NDArray[np.bool_]) -> pa.Array:

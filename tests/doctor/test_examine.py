@@ -128,6 +128,23 @@ def test_a_package_that_is_missing_and_one_that_is_too_old(monkeypatch):
     assert re.fullmatch(r"numpy \S+ is not >=999, no-such-package is not installed", found.found)
 
 
+@pytest.mark.parametrize(("wheel", "state"), [("onnxruntime", "ok"), ("other", "fail")])
+def test_an_installation_for_cpus_has_onnxruntime_instead_of_onnxruntime_gpu(monkeypatch, wheel, state):
+    versions = {"batchland": "1.0", wheel: "1.31"}
+
+    def version(name):
+        try:
+            return versions[name]
+        except KeyError:
+            raise installation.PackageNotFoundError(name) from None
+
+    monkeypatch.setattr(installation, "requires", lambda name: ["onnxruntime-gpu>=1.28"])
+    monkeypatch.setattr(installation, "version", version)
+    found = by_name(examine_installation())["packages"]
+    expected = {"ok": "batchland 1.0, onnxruntime 1.31", "fail": "onnxruntime-gpu is not installed"}[state]
+    assert (found.state, found.found) == (state, expected)
+
+
 def test_little_memory_and_a_disk_that_cannot_be_written(monkeypatch):
     monkeypatch.setattr(machine, "usable_memory", lambda: 2**29)
     monkeypatch.setattr(machine, "machine_memory", lambda: 2**34)

@@ -5,13 +5,15 @@ import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from photo_like import deliver_black, deliver_photos
-from toys import write_toy_model
+from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
+from batchland.models.decisions import KnownPhotos
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights
 from batchland.nightly.job import load_job
@@ -20,6 +22,7 @@ from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.recorder import Recorder
 from batchland.nightly.run_record import RunRecord
+from batchland.nightly.run_text import describe_model
 from batchland.nightly.runner import NightResult, run_night
 
 FIRST = date(2026, 11, 1)
@@ -220,6 +223,33 @@ def test_min_accuracy_that_is_not_checked_is_a_warning(project: Path) -> None:
     assert run(project, 0, limit, "monitor.action=off", force=True).record.warnings == (text + off,)
     plan = plan_night(load_job(job, [limit, "monitor.action=off"]), day(0))
     assert f"  warning: min_accuracy 70% is not checked: {off}" in plan.lines
+
+
+def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Path) -> None:
+    photos(project, 0)
+    limit = 'monitor.max_strangers="50%"'
+    assert run(project, 0, limit).record.warnings == (
+        "toy: max_strangers 50% is not checked: the model has no known photos",
+    )
+    card = toy_card().model_copy(
+        update={
+            "features": 3,
+            "known": KnownPhotos(images=30, labels_fingerprint="", distances=tuple(np.linspace(0.01, 0.1, 30))),
+        }
+    )
+    write_toy_model(project / "toy.onnx", card)
+    ended = run(project, 0, force=True)
+    assert (ended.attempt.outcome, ended.attempt.exit_code) == ("suspicious", 6)
+    verdict = ended.record.models[0].monitor
+    assert verdict is not None
+    assert verdict.strangers == 25 / 30
+    assert [(finding.kind, finding.message) for finding in verdict.findings] == [
+        ("strangers", "25 of 30 images are unlike the photos that the model knows (usually at most 5.0%)")
+    ]
+    assert "; strangers 83.3%; " in describe_model(ended.record.models[0])
+    failed = run(project, 0, limit, force=True).attempt
+    assert (failed.outcome, failed.exit_code) == ("gate_failed", 4)
+    assert failed.error == "gate failed: toy: 83.3% of the images are strangers, more than max_strangers 50%"
 
 
 def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:

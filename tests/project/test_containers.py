@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from batchland import __version__
+from batchland.nightly.site import make_site
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"registry.example.org/batchland:{__version__}"
@@ -55,6 +56,17 @@ def test_pods_use_the_image_as_it_is_built():
         assert container["workingDir"] == "/srv/batchland"
         assert spec["securityContext"]["runAsUser"] == 10001
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_compose_mounts_folders_of_a_new_site(tmp_path):
+    text = (ROOT / "compose.yaml").read_text()
+    made = re.findall(r"mkdir /srv/photos/(\w+)", text)
+    make_site(tmp_path / "site")
+    mounted = re.findall(r"- \$\{SITE:-/srv/photos\}/(\w+):", text)
+    assert (mounted, [name for name in mounted if not (tmp_path / "site" / name).is_dir()]) == (
+        ["metrics", "runs"],
+        made,
+    )
 
 
 def test_compose_has_the_job_its_metrics_and_its_reports():
