@@ -148,7 +148,6 @@ def label_plans(runs: int, images: int = 20_000) -> Iterator[str]:
                 probability = draw(rng, images).astype(np.float32)
                 right = rng.random(images) < rate(probability)
                 stratum, labels, plan = plans.allot(probability, budget)
-                weights = np.bincount(stratum) / labels
                 chosen = np.concatenate(
                     [rng.choice(np.flatnonzero(stratum == i), n, replace=False) for i, n in enumerate(labels)]
                 )
