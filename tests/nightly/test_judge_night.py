@@ -131,6 +131,32 @@ def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference
     assert (third.attempt.exit_code, reference_of(third.record)) == (0, [])
     again = run(six_nights, 7)
     assert (again.attempt.outcome, again.record.accepted) == ("ok", records[-1].accepted)
+    older = run(six_nights, 5, force=True)
+    assert reference_of(older.record) == [day(number) for number in range(5)]
+
+
+def test_the_first_night_of_the_calendar_is_judged(project: Path) -> None:
+    deliver_photos(project / "in" / str(date.min), 5, seed=1)
+    assert run_night(load_job(project / "toy.toml"), date.min).attempt.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("image,label\na.jpg,Red Tower\n", "there is no column 'camera' to slice by; there are no own columns"),
+        ("image,camara,label\na.jpg,1,Red Tower\n",
+         "there is no column 'camera' to slice by; the own columns are camara"),
+        ("path,label\n", "{folder}/l.csv: has no column 'image', it has 'path', 'label'; labels need the columns "
+         "'image' and 'label'"),
+        ("image,camera,label\na.jpg,1,Red Tower\n", None),
+    ],
+)  # fmt: skip
+def test_a_check_reads_the_header_of_the_labels(project: Path, labels: str, message: str | None) -> None:
+    photos(project, 0)
+    (project / "l.csv").write_text(labels)
+    job = load_job(project / "toy.toml", ["evaluation.labels=l.csv", 'evaluation.by=["camera"]'])
+    found = [str(problem) for problem in plan_night(job, day(0)).problems]
+    assert found == ([message.format(folder=project)] if message else [])
 
 
 def test_night_accepted_once_joins_the_reference(six_nights: Path) -> None:

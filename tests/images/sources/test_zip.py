@@ -1,6 +1,7 @@
 """Zip files: the members of the standard library's writer, damage, and what must not be unpacked."""
 
 import io
+import stat
 import struct
 import zipfile
 import zlib
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from archives import zip_of
 from s3_server import Bucket
 from toys import options, picture, read_all
 
@@ -146,3 +148,13 @@ def test_impossible_times_and_bytes_in_front_are_accepted(tmp_path):
     (tmp_path / "d.zip").write_bytes(b"#!/bin/sh\n" + buffer.getvalue())
     (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
     assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, 315_532_800_000_000))
+
+
+def test_links_and_paths_of_windows_are_not_listed_and_dots_are_left_out(tmp_path):
+    names = ("a/./b.jpg", "./c.jpg", "././d.jpg", "..\\e.jpg", "x\\..\\f.jpg", "link.jpg", ".g.jpg")
+    data = zip_of(dict.fromkeys(names, b"x"), {"link.jpg": stat.S_IFLNK | 0o777})
+    (tmp_path / "D.ZIP").write_bytes(data)
+    ignored = Ignored()
+    found = [ref.name for ref in open_source(tmp_path / "D.ZIP").images(ignored)]
+    assert found == ["D.ZIP/a/b.jpg", "D.ZIP/c.jpg", "D.ZIP/d.jpg"]
+    assert ignored.counts == {"path with ..": 2, "not a regular file": 1, "hidden": 1}
