@@ -11,7 +11,6 @@ import mmap
 import os
 import queue
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -77,9 +76,14 @@ class _Process:
     is_ready: bool = False
 
 
+def can_share_memory() -> bool:
+    """Whether this system has what the processes use: only Linux does."""
+    return hasattr(os, "memfd_create")
+
+
 def automatic_processes(cores: int) -> int:
     """How many processes should decode on so many cores; 0 where threads of one process do it as well."""
-    return ceil(cores / CORES_PER_PROCESS) if cores >= LEAST_CORES and sys.platform == "linux" else 0
+    return ceil(cores / CORES_PER_PROCESS) if cores >= LEAST_CORES and can_share_memory() else 0
 
 
 class DecodingProcesses:
