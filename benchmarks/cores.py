@@ -33,6 +33,7 @@ from batchland.images.decoding_processes import automatic_processes
 from batchland.images.loader import decode_image, load_image
 from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.refs import ImageRef
+from batchland.models.contract import Answer
 from batchland.models.session import Session
 from batchland.scoring.engines import local
 from batchland.system.cores import usable_cores
@@ -99,7 +100,7 @@ def measure(processes: int, options: argparse.Namespace) -> tuple[float, float]:
     with (
         tempfile.TemporaryDirectory() as out,
         mock.patch.object(local, "CrashGuard", guard),
-        mock.patch.object(Session, "predict", lambda self, pixels, jpegs: _answers(len(pixels))),  # noqa: ARG005
+        mock.patch.object(Session, "answer", lambda self, pixels, jpegs: _answer(len(pixels))),  # noqa: ARG005
     ):
         score(
             links(options.work, options.count),
@@ -117,8 +118,8 @@ def measure(processes: int, options: argparse.Namespace) -> tuple[float, float]:
     return images / seconds, cpu / images * 1e3
 
 
-def _answers(count: int) -> Any:
-    return np.full((count, 50), 0.02, np.float32)
+def _answer(count: int) -> Answer:
+    return Answer(np.full((count, 50), 0.02, np.float32))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
+from batchland.embeddings.duplicates import DUPLICATES, Duplicates
+from batchland.embeddings.similar import Similar
 from batchland.evaluation.label_plan import LABEL_PLAN
 from batchland.evaluation.schema import (
     CLASS_CHANGES,
@@ -32,7 +34,14 @@ from batchland.nightly.history import Night
 from batchland.nightly.job import job_schema
 from batchland.nightly.notifications.message import Notification
 from batchland.nightly.run_record import RunRecord
-from batchland.predictions.schema import PREDICTIONS, SHARD_PREDICTIONS, Manifest, PredictionsInfo, features_column
+from batchland.predictions.schema import (
+    KNOWN,
+    PREDICTIONS,
+    SHARD_PREDICTIONS,
+    Manifest,
+    PredictionsInfo,
+    features_column,
+)
 from batchland.scoring.plan.schema import PLANNED, Plan
 from batchland.trend.schema import TREND
 
@@ -57,16 +66,22 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "run_result": (RunResult, "Printed by `batchland run --json`."),
     "job_check": (JobCheck, "Printed by `batchland job check --json`."),
     "evaluate_result": (EvaluateResult, "Printed by `batchland evaluate --json`."),
+    "duplicates": (Duplicates, "Printed by `batchland duplicates --json`."),
+    "similar": (Similar, "Printed by `batchland similar --json`."),
     "doctor": (DoctorResult, "Printed by `batchland doctor --json`."),
 }
 TABLES: Final[dict[str, tuple[pa.Schema, str]]] = {
     "canaries": (CANARIES, "NAME.canaries.parquet beside a model: image files and its probabilities for them."),
-    "predictions": (PREDICTIONS.append(features_column(1)), f"One row per listed image, in listing order. {OWN}"),
+    "predictions": (
+        pa.schema([*PREDICTIONS, KNOWN, features_column(1)]),
+        f"One row per listed image, in listing order. {OWN}",
+    ),
     "shard_predictions": (SHARD_PREDICTIONS, f"A part of a shard: one row per image of it, in listing order. {OWN}"),
     "planned_images": (PLANNED, f"The lists of a plan: one row per listed image, in listing order. {OWN}"),
     "per_class": (PER_CLASS, "per_class.parquet and per_class.csv: one row per class of the model."),
     "confusion": (CONFUSION, "The confusion matrix without its zeros."),
     "curves": (CURVES, "Points of each class's precision-recall and ROC curve."),
+    "duplicate_images": (DUPLICATES, "The table of `batchland duplicates --out`: one row per image that has copies."),
     "label_plan": (LABEL_PLAN, "The CSV file of `batchland label-plan`: one row per image to label."),
     "outcomes": (OUTCOMES, f"One row per image with a label and a prediction. {OWN}"),
     "mistakes": (MISTAKES, f"The scored images that were named wrong, the most confident first. {OWN}"),

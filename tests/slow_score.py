@@ -1,6 +1,7 @@
 """Score slowly, with frequent checkpoints, for tests that kill runs: slow_score.py IMAGES OUT MODEL WAIT [OPTION...]
 
-WAIT: seconds before each batch. Each OPTION is set to true. Prints `ready` when everything is imported.
+WAIT: seconds before each batch. Each OPTION is set to true; NAME=VALUE gives a list of one value. Prints `ready` when
+everything is imported.
 """
 
 import sys
@@ -16,13 +17,14 @@ SLOW_SCORE = str(Path(__file__))
 
 if __name__ == "__main__":
     images, out, model, wait, *changes = sys.argv[1:]
-    predict = Session.predict
+    answer = Session.answer
 
     def slow(self: Session, *batch: Any) -> Any:
         time.sleep(float(wait))
-        return predict(self, *batch)
+        return answer(self, *batch)
 
-    Session.predict = slow  # type: ignore[method-assign]
+    Session.answer = slow  # type: ignore[method-assign]
     parts.CHECKPOINT_SECONDS = 0.02  # type: ignore[misc]
     print("ready", flush=True)
-    score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, **dict.fromkeys(changes, True)))
+    given = {name: [value] if is_list else True for name, is_list, value in (each.partition("=") for each in changes)}
+    score(images, out, ScoreOptions(model=model, batch_size=4, part_size=8, **given))

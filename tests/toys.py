@@ -23,6 +23,7 @@ from batchland.models.gpu.cpu_check import cpu_check
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.runners import BatchModel
 from batchland.models.gpu.tuning import Settings
+from batchland.models.known import add_distance
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.models.session import open_session
 from batchland.scoring.account import Progress
@@ -47,7 +48,7 @@ def toy_card(size: int = 8, folders: tuple[str, ...] = tuple(COLOURS)) -> ModelC
 def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
     """Probabilities are the softmax of ten times the mean of each colour channel, 0 to 1.
 
-    If the card has features, they are these means, divided by their length.
+    If the card has features, they are these means, divided by their length. If it knows photos, they have one colour.
     """
     card = card or toy_card()
     height, width, _ = card.preprocess.shape
@@ -72,6 +73,8 @@ def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if card.known:
+        add_distance(model, np.tile(np.eye(3, dtype=np.float32), (10, 1)))
     model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     onnx.save(model, path)
     return path

@@ -22,6 +22,7 @@ from batchland.cli.options import PATH, Flag, build, complete_path, labels_optio
     Flag("promise", metavar="PROMISE"),
     "each_class",
     Flag("sets", metavar="SHARE"),
+    "known",
     "confidence",
     Flag("strip_prefix", metavar="TEXT"),
     "ignore_unknown_classes",
@@ -33,6 +34,10 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
     The labelled images must be like those that will be scored, and not those that the model was trained on. Scoring
     with the new file writes a column `decision`: accept or ask. If the images do not suffice to keep the promise,
     nothing is written.
+
+    With --known, the file also tells strangers, images of none of its classes: scoring writes a column `known`, the
+    share of the labelled images that are as unlike the others as this image. PREDS must have features (score
+    --features).
     """
     from batchland.evaluation.calibrate import CalibrateOptions
     from batchland.evaluation.calibrate import calibrate as run
@@ -53,4 +58,6 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
         click.echo(f"{rule.promise}: answers of {classes} are accepted, each with its own threshold")
     if sets:
         click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold:g}")
+    if known := result.card.known:
+        click.echo(f"known: {count(known.images)} labelled images; farther than 95% of them is a stranger")
     click.echo(f"{out}: calibrated; score with it")

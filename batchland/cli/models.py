@@ -91,6 +91,8 @@ def _card_table(session: "Session") -> str:
     for name in ("data", "export", "adoption", "int8", "decision", "prediction_sets"):
         if part := getattr(card, name):
             rows[name] = _pairs(part)
+    if card.known:
+        rows["known"] = f"{card.known.images} labelled images, labels_fingerprint {card.known.labels_fingerprint}"
     lines = [f"{key:13} {value}" for key, value in rows.items()]
     lines.append(f"{'classes':13} {len(card.classes)}")
     shown = card.classes if len(card.classes) <= _MOST_CLASSES else card.classes[:_FIRST_CLASSES]

@@ -5,7 +5,7 @@ Everything is tried rather than looked up: providers run a small model, decoders
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ctypes.util import find_library
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, requires, version
@@ -23,7 +23,7 @@ _CUDA_WHEELS: Final = ("nvidia-cuda-runtime", "nvidia-cudnn")
 def check_installation() -> Iterator[Check]:
     """Each result as soon as it is there."""
     yield from guarded("python", _python)
-    yield from guarded("packages", _packages)
+    yield from guarded("packages", check_packages)
     yield from guarded("onnxruntime", _onnxruntime)
     yield from guarded("formats", _formats)
     yield from guarded("cpu", _cpu_provider)
@@ -40,23 +40,24 @@ def _python() -> Iterator[Check]:
         yield Check("python", "warn", found, f"batchland is tested with {oldest} to {newest}")
 
 
-def _packages() -> Iterator[Check]:
-    """The requirements in batchland's metadata; the extra `train` separately, as scoring does not need it."""
+def check_packages(requirements: Sequence[str] | None = None) -> Iterator[Check]:
+    """Check requirements, by default those in batchland's metadata; report torch apart, as scoring does not need it."""
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(text) for text in requires("batchland") or ()]
+    wanted = [Requirement(text) for text in requirements or requires("batchland") or ()]
     found, problems = [f"batchland {version('batchland')}"], []
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
+        name, installed = requirement.name, _installed(requirement.name)
+        if installed is None and name == "onnxruntime-gpu":  # images for CPUs have the smaller wheel
+            name, installed = "onnxruntime", _installed("onnxruntime")
+        if installed is None:
             problems.append(f"{requirement.name} is not installed")
             continue
-        found.append(f"{requirement.name} {installed}")
+        found.append(f"{name} {installed}")
         if not requirement.specifier.contains(installed, prereleases=True):
-            problems.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+            problems.append(f"{name} {installed} is not {requirement.specifier}")
     if problems:
         yield Check("packages", "fail", ", ".join(problems), "pip install -U batchland")
     else:
@@ -65,6 +66,14 @@ def _packages() -> Iterator[Check]:
         yield Check("training", "ok", f"torch {version('torch')}, torchvision {version('torchvision')}")
     except PackageNotFoundError:
         yield Check("training", "ok", "not installed; only `batchland train` needs it: pip install 'batchland[train]'")
+
+
+def _installed(name: str) -> str | None:
+    """The version of a package; None if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _onnxruntime() -> Iterator[Check]:

@@ -1,7 +1,8 @@
 """Put thresholds with a guarantee on a model's card, from predictions of it and labels."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,20 @@ from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.promises import parse_promise
 from batchland.evaluation.schema import Guarantee
 from batchland.models.card import ModelCard
-from batchland.models.decisions import AcceptThresholds, PredictionSets
+from batchland.models.contract import Features, require_features
+from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
+from batchland.models.known import LEAST_PHOTOS, MOST_PHOTOS, add_distance, distances_within
 from batchland.models.recard import check_model, write_with_card
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import output_location
 from batchland.system.options import Options
+
+_MOST_DISTANCES: Final = 1000
+"""Distances on a card."""
 
 
 class CalibrateOptions(Options):
-    """What to put on the card. Give a promise, a coverage of prediction sets, or both."""
+    """What to put on the card. Give at least one of a promise, a coverage of prediction sets, and known."""
 
     promise: str = ""
     """Accept answers so that few accepted ones are wrong, e.g. "error <= 2%"."""
@@ -27,6 +35,8 @@ class CalibrateOptions(Options):
     """Keep the promise in each class, with one threshold per class; classes with too few images are never accepted."""
     sets: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     """Also give each image a set of classes that holds the true one with this probability, e.g. 0.9."""
+    known: bool = False
+    """Also tell how like the labelled images an image is; needs predictions with features."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that the promise is kept, over the choice of the labelled images."""
     strip_prefix: str = ""
@@ -49,9 +59,11 @@ def calibrate(predictions: str | Path, labels: Path, model: Path, out: Path, opt
     The labelled images must be like those that will be scored, and the model must not have seen them in training.
     Raises UsageError if the images do not suffice for the promise, or the predictions are of another model.
     """
-    if not options.promise and options.sets is None:
-        raise UsageError("nothing to calibrate: give a promise or prediction sets", advice="calibrate_what")
+    if not options.promise and options.sets is None and not options.known:
+        raise UsageError("nothing to calibrate: give a promise, prediction sets or known", advice="calibrate_what")
     found = check_model(model, out)
+    if options.known:
+        require_features(model, found.card)
     evaluation = evaluate(
         predictions,
         labels,
@@ -66,13 +78,18 @@ def calibrate(predictions: str | Path, labels: Path, model: Path, out: Path, opt
     if evaluation.summary.model.sha256 != found.sha256:
         raise UsageError(f"{predictions}: was not scored with {model}; score the labelled images with it")
     card = found.card
-    updates: dict[str, AcceptThresholds | PredictionSets] = {}
+    updates: dict[str, AcceptThresholds | PredictionSets | KnownPhotos] = {}
+    change = None
     if options.promise:
         updates["decision"] = _thresholds(evaluation, options)
     if options.sets is not None:
         updates["prediction_sets"] = _sets(evaluation, options.sets)
+    if options.known:
+        photos = _features(predictions, evaluation)
+        updates["known"] = _known(photos, evaluation)
+        change = partial(add_distance, photos=photos)
     card = card.model_copy(update=updates)
-    write_with_card(model, card, out)
+    write_with_card(model, card, out, change)
     return Calibrated(card, next(iter(evaluation.summary.guarantees), None))
 
 
@@ -119,3 +136,39 @@ def conformal_threshold(true: npt.NDArray[np.float32], coverage: float) -> float
     """
     place = int((len(true) + 1) * (1 - coverage))
     return float(str(np.partition(true, place - 1)[place - 1])) if place else None
+
+
+def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
+    """The features of at most MOST_PHOTOS of the labelled images, evenly chosen, float32 [n, features]."""
+    images = [
+        name
+        for batch in evaluation.outcomes_file.batches(["image", "status"])
+        for name, status in zip(batch["image"].to_pylist(), batch["status"].to_pylist(), strict=True)
+        if status == "ok"
+    ]
+    if len(images) < LEAST_PHOTOS:
+        raise UsageError(f"{predictions}: {len(images)} labelled images; at least {LEAST_PHOTOS} show what is known")
+    chosen = {images[place] for place in np.linspace(0, len(images) - 1, min(len(images), MOST_PHOTOS)).astype(int)}
+    stored = StoredPredictions(output_location(predictions))
+    found = []
+    for part in stored.parts():
+        if "features" not in stored.schema(part).names:
+            raise UsageError(f"{predictions}: has no features; score the labelled images with them", advice="features")
+        for batch in stored.batches(part, ["image", "features"]):
+            names, features = batch["image"].to_pylist(), batch["features"]
+            found += [
+                features[row].values.to_numpy()
+                for row, name in enumerate(names)
+                if name in chosen and features[row].is_valid
+            ]
+    return np.stack(found).astype(np.float32)
+
+
+def _known(photos: Features, evaluation: Evaluation) -> KnownPhotos:
+    distances = distances_within(photos)
+    places = np.linspace(0, len(distances) - 1, min(len(distances), _MOST_DISTANCES)).astype(int)
+    return KnownPhotos(
+        images=len(photos),
+        labels_fingerprint=evaluation.summary.labels.fingerprint,
+        distances=tuple(float(f"{distance:.6g}") for distance in distances[places]),
+    )

@@ -30,6 +30,7 @@ from batchland.evaluation.pair_slices import PairTally
 from batchland.evaluation.promises import guarantee, parse_promise
 from batchland.evaluation.schema import OUTCOMES, EvaluationSummary, LabelAccount, LabelSource
 from batchland.evaluation.slices import Described, SliceTally
+from batchland.evaluation.strangers import Strangers
 from batchland.evaluation.table_file import TableFile
 from batchland.evaluation.tally import Tally
 from batchland.predictions.storage import output_location
@@ -52,6 +53,8 @@ class Evaluation:
     """Folder of the images, for thumbnails."""
     slice_values: Callable[[Described], dict[str, list[str | None]]]
     """Dimension -> the part of each image, as in the summary's slices; of own columns, the values."""
+    strangers: pa.Table | None = None
+    """The images that are least like those that the model knows; None if the model does not tell."""
 
     @cached_property
     def outcomes(self) -> pa.Table:
@@ -92,6 +95,7 @@ def evaluate(
     )
     pairs = PairTally(options.by)
     outcomes_file, mistakes = TableFile(pa.schema([*OUTCOMES, *own])), Mistakes(own)
+    strangers = Strangers()
     for block in outcomes(run, matches.batches, matches.own):
         table = block.to_table(info.classes)
         outcomes_file.append(table)
@@ -99,6 +103,7 @@ def evaluate(
         tally.add(block)
         slices.add(block)
         pairs.add(block)
+        strangers.add(block, table)
     noise = fit_label_noise(tally.sample, len(info.classes))
     mistakes_file, shown_mistakes, label_errors = mistakes.finish(noise, tally.kept or 0)
     cells = tally.cells
@@ -130,6 +135,7 @@ def evaluate(
         ),
         decisions=decisions(tally, options.confidence),
         label_errors=label_errors,
+        strangers=strangers.total,
         versions=info.versions,
         evaluated_with={
             "batchland": __version__,
@@ -147,6 +153,7 @@ def evaluate(
         outcomes_file=outcomes_file.close(),
         image_root=image_root,
         slice_values=slices.values,
+        strangers=strangers.table,
     )
 
 

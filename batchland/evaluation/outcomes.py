@@ -26,7 +26,7 @@ _COLUMNS: Final = (
 _AT_ONCE: Final = 2**22
 """Probabilities that are converted at once."""
 _FACTS: Final = ("width", "height", "file_size", "decision", "sha256")
-LATER: Final = ("log_probabilities", "decision", "sha256")
+LATER: Final = ("log_probabilities", "decision", "sha256", "known")
 """Columns that not all predictions have."""
 
 
@@ -91,6 +91,8 @@ class Outcomes:
     """Probabilities of the choices kept, best first, [images, kept]; 0 where failed."""
     chosen: Ints
     """Class indices of the choices kept, [images, kept]; 0 where failed."""
+    known: npt.NDArray[np.float32] | None = None
+    """How like known photos, 0 to 1; NaN for failed images. None if the predictions do not tell."""
 
     @property
     def kept(self) -> int:
@@ -110,6 +112,7 @@ class Outcomes:
             **{
                 name: values[ok] if isinstance(values, np.ndarray) else values.take(rows)
                 for name, values in vars(self).items()
+                if values is not None
             }
         )
 
@@ -221,6 +224,7 @@ def _outcomes(batch: pa.RecordBatch, matches: pa.Table, own: pa.Schema, label_ow
         complete=complete,
         choices=np.ascontiguousarray(choices[:, :kept]),
         chosen=np.ascontiguousarray(chosen[:, :kept]),
+        known=_floats(batch["known"]) if "known" in batch.schema.names else None,
     )
 
 

@@ -295,6 +295,8 @@ class EvaluationSummary(Document):
     """None if the predictions have no decisions."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
+    strangers: Count | None = None
+    """Scored images that are unlike the photos that the model knows; None if the model does not tell."""
     versions: dict[str, str]
     """Of the packages that scored."""
     evaluated_with: dict[str, str]

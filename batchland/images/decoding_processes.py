@@ -11,7 +11,6 @@ import mmap
 import os
 import queue
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -38,7 +37,7 @@ LEAST_CORES: Final = 8
 """On fewer, the threads of one process use all cores."""
 LEAST_IMAGES: Final = 500
 """Unless the number of processes is given, they start after so many images: starting takes longer than decoding few."""
-_AHEAD: Final = 2
+_AHEAD: Final = 3
 """Batches that a process has at once."""
 _MAX_LOSSES: Final = 10
 """Processes that may die before another batch is loaded."""
@@ -77,9 +76,14 @@ class _Process:
     is_ready: bool = False
 
 
+def can_share_memory() -> bool:
+    """Whether this system has what the processes use: only Linux does."""
+    return hasattr(os, "memfd_create")
+
+
 def automatic_processes(cores: int) -> int:
     """How many processes should decode on so many cores; 0 where threads of one process do it as well."""
-    return ceil(cores / CORES_PER_PROCESS) if cores >= LEAST_CORES and sys.platform == "linux" else 0
+    return ceil(cores / CORES_PER_PROCESS) if cores >= LEAST_CORES and can_share_memory() else 0
 
 
 class DecodingProcesses:

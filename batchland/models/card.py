@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.models.decisions import AcceptThresholds, PredictionSets
+from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -118,6 +118,8 @@ class Int8Summary(BaseModel):
 
     method: Literal["minmax", "percentile", "entropy"]
     """How the ranges of activations were measured."""
+    weight_bits: Literal[7, 8] = 7
+    """Bits of the weights; 7 is faster on CPUs without VNNI. Cards before this field have 7."""
     float_layers: tuple[str, ...]
     """Layers that stay in float32, of `layers`."""
     layers: int
@@ -189,6 +191,8 @@ class ModelCard(BaseModel):
     """Which answers `score` accepts; put here by `batchland calibrate`."""
     prediction_sets: PredictionSets | None = None
     """Which classes `score` puts into prediction sets; put here by `batchland calibrate`."""
+    known: KnownPhotos | None = None
+    """How far known photos are from each other; put here by `batchland calibrate`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":

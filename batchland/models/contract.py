@@ -19,6 +19,8 @@ INPUT_NAME: Final = "images"
 OUTPUT_NAME: Final = "probabilities"
 FEATURES_NAME: Final = "features"
 """Output of models whose card has `features`."""
+DISTANCE_NAME: Final = "distance"
+"""Output of models whose card has `known`."""
 TOLERANCE: Final = 0.01
 """How far a sum of probabilities may be from 1, and a probability below 0: rounding of half floats."""
 
@@ -30,6 +32,14 @@ class Answer(NamedTuple):
     """float32 [batch, classes]."""
     features: Features | None = None
     """float32 [batch, features], rows of length 1; None if they were not asked for."""
+    distance: npt.NDArray[np.float32] | None = None
+    """From the known photos, float32 [batch, 1]; None if the model does not know any."""
+
+
+def further_outputs(card: ModelCard, *, features: bool) -> dict[str, int]:
+    """The outputs to compute besides probabilities, and their widths. They are named as the fields of Answer."""
+    outputs = {FEATURES_NAME: card.features} if features and card.features else {}
+    return outputs | ({DISTANCE_NAME: 1} if card.known else {})
 
 
 def read_model(path: Path) -> bytes:
@@ -105,11 +115,12 @@ def checked_card(path: Path, session: Any) -> ModelCard:
         raise ModelError(
             f"{path}: its output is {outputs}, but its card names {len(card.classes)} classes; export the model again"
         )
-    kind, shape = outputs.get(FEATURES_NAME, ("no such output", [None]))
-    if card.features is not None and (kind, shape[1:]) != ("tensor(float)", [card.features]):
-        raise ModelError(
-            f"{path}: its output is {outputs}, but its card has {card.features} features; export the model again"
-        )
+    for name, width in further_outputs(card, features=True).items():
+        kind, shape = outputs.get(name, ("no such output", []))
+        if kind != "tensor(float)" or shape[1:] != [width]:
+            raise ModelError(
+                f"{path}: its output is {outputs}, but its card promises {name} of width {width}; export it again"
+            )
     return card
 
 

@@ -11,6 +11,9 @@ Probabilities = npt.NDArray[np.float32]
 Decision = Literal["accept", "ask"]
 _NEVER: Final = np.float32(2)
 """A threshold above every probability."""
+_TINY: Final = np.float32(1e-6)
+STRANGER: Final = 0.05
+"""An image whose `known` is smaller is a stranger."""
 
 
 class AcceptThresholds(BaseModel):
@@ -48,6 +51,30 @@ class PredictionSets(BaseModel):
     threshold: float
     images: int
     """Labelled images that it is based on."""
+
+
+class KnownPhotos(BaseModel):
+    """How far known photos are from each other: what is farther is a stranger, none of the model's classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    images: int
+    """Labelled images that it is based on."""
+    labels_fingerprint: str
+    """sha256 over these images and labels."""
+    distances: Annotated[tuple[float, ...], Field(min_length=1)]
+    """Of these images, or some of them, to their nearest others, ascending: 1 less the cosine of the features."""
+
+    def share_as_far(self, distance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Share of the known photos that are at least as far as each distance, 0 to 1: a conformal p-value.
+
+        Of photos like these, at most the share p has a value of p or less. Beyond all of them it falls with the
+        distance.
+        """
+        ordered = np.array(self.distances, np.float32)
+        farther = len(ordered) - np.searchsorted(ordered, distance, side="left") + 1
+        beyond = np.where(distance > ordered[-1], ordered[-1] / np.maximum(distance, ordered[-1] + _TINY), 1)
+        return (farther * beyond / (len(ordered) + 1)).astype(np.float32)
 
 
 def decide(rule: AcceptThresholds, labels: tuple[str, ...], probabilities: Probabilities) -> list[Decision]:

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME
+from batchland.models.nodes import constant, opset_of
 from batchland.models.ort import CPU, create_session
 
 WIDEST: Final = 8192
@@ -48,8 +49,7 @@ def add_features(model: onnx.ModelProto) -> int | None:
     width = _width(_computed(model, layer.input[0]), pooled=pooled)
     if width is None:
         return None
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    model.graph.node.extend(_normalised(layer.input[0], pooled=pooled, opset=opset))
+    model.graph.node.extend(normalised(layer.input[0], pooled=pooled, opset=opset_of(model)))
     batch = model.graph.output[0].type.tensor_type.shape.dim[0].dim_param or "batch"
     model.graph.output.append(helper.make_tensor_value_info(FEATURES_NAME, TensorProto.FLOAT, [batch, width]))
     return width
@@ -111,23 +111,18 @@ def _width(taken: np.ndarray[Any, Any], *, pooled: bool) -> int | None:
     return width if one_each and 0 < width <= WIDEST else None
 
 
-def _normalised(name: str, *, pooled: bool, opset: int) -> list[onnx.NodeProto]:
+def normalised(name: str, *, pooled: bool, opset: int) -> list[onnx.NodeProto]:
     """Nodes that make vectors of length 1 of a tensor, of operators that GPUs compute, too."""
     axes: dict[str, Any] = {} if opset >= _AXES_AS_INPUT else {"axes": [1]}
     return [
         helper.make_node("Cast", [name], ["features/floats"], to=TensorProto.FLOAT),
         helper.make_node("GlobalAveragePool" if pooled else "Identity", ["features/floats"], ["features/pooled"]),
         helper.make_node("Flatten", ["features/pooled"], ["features/flat"], axis=1),
-        _constant("features/axes", np.array([1])),
+        constant("features/axes", np.array([1])),
         helper.make_node(
             "ReduceL2", ["features/flat", *([] if axes else ["features/axes"])], ["features/length"], keepdims=1, **axes
         ),
-        _constant("features/least", np.array(_LEAST, np.float32)),
+        constant("features/least", np.array(_LEAST, np.float32)),
         helper.make_node("Add", ["features/length", "features/least"], ["features/divisor"]),
         helper.make_node("Div", ["features/flat", "features/divisor"], [FEATURES_NAME]),
     ]
-
-
-def _constant(name: str, values: np.ndarray[Any, Any]) -> onnx.NodeProto:
-    # a node, because old files require every initializer to be also an input
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values, name))

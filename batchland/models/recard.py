@@ -1,5 +1,6 @@
 """Write a model again with another card."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -10,6 +11,9 @@ from batchland.models.contract import read_model, require_self_contained
 from batchland.models.session import Session, open_session
 from batchland.system.files import check_new_file, new_file
 
+Change = Callable[[onnx.ModelProto], None]
+"""Changes a model in place."""
+
 
 def check_model(model: Path, out: Path) -> Session:
     """Open a model whose card is to be changed, and check that `out` can be written. Raises as they do."""
@@ -17,11 +21,16 @@ def check_model(model: Path, out: Path) -> Session:
     return open_session(model, "cpu")
 
 
-def write_with_card(model: Path, card: ModelCard, out: Path) -> None:
-    """Write `model` to `out` with this card, and its canaries beside it. Raises ModelError, OutputError."""
+def write_with_card(model: Path, card: ModelCard, out: Path, change: Change | None = None) -> None:
+    """Write `model` to `out` with this card, and its canaries beside it. Raises ModelError, OutputError.
+
+    change: applied to the model before.
+    """
     content = read_model(model)
     require_self_contained(model, content)
     whole = onnx.load_model_from_string(content)
+    if change:
+        change(whole)
     for entry in whole.metadata_props:
         if entry.key == METADATA_KEY:
             entry.value = card.to_json()

@@ -14,13 +14,13 @@ from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
 from batchland.models.card import ModelCard
 from batchland.models.contract import (
-    FEATURES_NAME,
     INPUT_NAME,
     OUTPUT_NAME,
     Answer,
     Probabilities,
     check_answer,
     checked_card,
+    further_outputs,
     read_model,
     require_features,
     require_self_contained,
@@ -88,7 +88,7 @@ class Session(OpenModel):
         return self.answer(pixels, jpegs).probabilities
 
     def answer(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Answer:
-        """Probabilities, in `card.classes` order, and features if it was opened for them.
+        """Probabilities, in `card.classes` order, features if it was opened for them, and the distance if it has any.
 
         pixels: uint8 [batch, H, W, 3]. jpegs: rows of `pixels` that are still encoded; needs a `decoder`.
 
@@ -100,8 +100,8 @@ class Session(OpenModel):
             if self._pool is not None:
                 answer = self._pool.answer(pixels, jpegs)
             else:
-                names = [OUTPUT_NAME, FEATURES_NAME] if self.features else [OUTPUT_NAME]
-                answer = Answer(*session.run(names, {INPUT_NAME: pixels}))
+                names = [OUTPUT_NAME, *further_outputs(self.card, features=self.features)]
+                answer = Answer(**dict(zip(names, session.run(names, {INPUT_NAME: pixels}), strict=True)))
         except DeviceError:
             raise
         except Exception as error:  # onnxruntime's errors share no base class but Exception

@@ -1,17 +1,18 @@
 """Put an ONNX graph between normalisation and softmax, so that it takes uint8 pixels and gives probabilities."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
 import onnx.compose
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
 from batchland.models.foreign import FLOATS, ForeignInput, ForeignOutput
 from batchland.models.foreign_preprocess import ForeignPreprocess
+from batchland.models.nodes import constant
 
 _PREFIX: Final = "adopted/"
 """Prefix of all names of the foreign graph."""
@@ -69,14 +70,14 @@ def _normalisation(source: ForeignInput, card: ModelCard, preprocess: ForeignPre
     last = "cast"
     if floats:
         nodes += [
-            _constant("scale", 1 / (255 * std)),
-            _constant("shift", mean / std),
+            constant("scale", np.asarray(1 / (255 * std), np.float32)),
+            constant("shift", np.asarray(mean / std, np.float32)),
             helper.make_node("Mul", ["cast", "scale"], ["scaled"]),
             helper.make_node("Sub", ["scaled", "shift"], ["shifted"]),
         ]
         last = "shifted"
     if preprocess.channels == "bgr":
-        nodes += [_constant("order", np.array([2, 1, 0]), np.int64)]
+        nodes += [constant("order", np.array([2, 1, 0]))]
         nodes.append(helper.make_node("Gather", [last, "order"], ["reordered"], axis=3))
         last = "reordered"
     if source.channels_first:
@@ -99,13 +100,13 @@ def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool, temper
     if temperature is not None:
         if not softmax:
             nodes += [
-                _constant("least", np.array(_LEAST)),
+                constant("least", np.array(_LEAST, np.float32)),
                 helper.make_node("Add", [last, "least"], ["positive"]),
                 helper.make_node("Log", ["positive"], ["logs"]),
             ]
             last = "logs"
         nodes += [
-            _constant("sharpness", np.array(1 / temperature)),
+            constant("sharpness", np.array(1 / temperature, np.float32)),
             helper.make_node("Mul", [last, "sharpness"], ["sharpened"]),
         ]
         last, softmax = "sharpened", True
@@ -115,11 +116,6 @@ def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool, temper
         else helper.make_node("Identity", [last], [OUTPUT_NAME])
     )
     return _model("after", nodes, ("output", target.dtype, [classes]), (OUTPUT_NAME, TensorProto.FLOAT, [classes]))
-
-
-def _constant(name: str, values: np.ndarray[Any, Any], kind: type[np.generic] = np.float32) -> onnx.NodeProto:
-    # a node, because old files require every initializer to be also an input
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values.astype(kind), name))
 
 
 def _model(name: str, nodes: list[onnx.NodeProto], taken: _Tensor, given: _Tensor) -> onnx.ModelProto:

@@ -49,18 +49,26 @@ class Observations:
     """[n, 4, 4, 3]; zeros where there is none."""
     names: npt.NDArray[np.str_]
     """Of the images, [n]."""
+    known: Floats | None = None
+    """How like the known photos, [n]; None if the model does not tell."""
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def take(self, rows: npt.NDArray[Any]) -> Self:
         """Some of the images, by index or mask."""
-        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+        values = [getattr(self, field.name) for field in fields(self)]
+        taken: list[Any] = [None if value is None else value[rows] for value in values]
+        return type(self)(*taken)
 
     @classmethod
     def joined(cls, parts: Sequence["Observations"]) -> Self:
         """The images of all parts, in order."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        columns = [[getattr(part, field.name) for part in parts] for field in fields(cls)]
+        joined: list[Any] = [
+            None if any(each is None for each in column) else np.concatenate(column) for column in columns
+        ]
+        return cls(*joined)
 
 
 NOTHING: Final = Observations(
@@ -74,15 +82,16 @@ NOTHING: Final = Observations(
 
 
 def read_night(stored: StoredPredictions) -> pa.Table | None:
-    """COLUMNS of at most MOST_IMAGES scored images of a partition; None if an earlier version wrote it.
+    """COLUMNS, and `known` if it is there, of at most MOST_IMAGES scored images; None if an earlier version wrote them.
 
     Raises UsageError if the partition is damaged, InputError if it cannot be reached.
     """
     tables = []
     for part in stored.parts():
-        if not set(COLUMNS) <= set(stored.schema(part).names):
+        names = stored.schema(part).names
+        if not set(COLUMNS) <= set(names):
             return None
-        table = stored.table(part, [*COLUMNS, "status"])
+        table = stored.table(part, [*COLUMNS, *(["known"] if "known" in names else []), "status"])
         tables.append(table.filter(pc.equal(table["status"], "ok")).drop_columns(["status"]))
     rows = pa.concat_tables(tables).combine_chunks()
     if len(rows) <= MOST_IMAGES:
@@ -109,6 +118,7 @@ def observe(rows: pa.Table) -> Observations:
         pc.fill_null(rows["difference_hash"], 0).to_numpy().astype(np.uint64),
         thumbnails,
         np.array(rows["image"].to_pylist(), np.str_),
+        _floats(rows, "known") if "known" in rows.column_names else None,
     )
 
 

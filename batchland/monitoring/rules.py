@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from batchland.images.signals import BLANK_CONTRAST
+from batchland.models.decisions import STRANGER
 from batchland.monitoring.near_copies import copies_of, copies_within
 from batchland.monitoring.observations import MEASURES, Observations
 from batchland.monitoring.schema import Finding, FindingKind
@@ -29,6 +31,8 @@ _VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
 """A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
 _VOLUME_DEVIATIONS: Final = 4.5
 """And by this many deviations of the logarithm, and of a number that varies by chance."""
+_CHANCE: Final = 1e-4
+"""A number of strangers that is more probable than this is chance."""
 _CONTRAST: Final = MEASURES.index("contrast")
 
 Rows = npt.NDArray[Any]
@@ -81,6 +85,26 @@ def check_rules(
     yield from _share("copies", "are copies of others of this night", len(rows), len(seen), twins, rows)
     if new_images:
         yield from _earlier_copies(seen, earlier[-COPIED_NIGHTS:])
+    yield from _strangers(seen, before)
+
+
+def share_of_strangers(seen: Observations) -> float | None:
+    """Share of the images that are strangers; None without images, or if the model does not tell."""
+    return float((seen.known < STRANGER).mean()) if seen.known is not None and len(seen) else None
+
+
+def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[Found]:
+    """More strangers than usual. A share of STRANGER is usual of known images, so chance has to be excluded, too."""
+    share = share_of_strangers(seen)
+    if share is None or seen.known is None:
+        return
+    count, usual = round(share * len(seen)), [each for each in map(share_of_strangers, before) if each is not None]
+    most = max([STRANGER, *usual])
+    if stats.binom.sf(count - 1, len(seen), most) > _CHANCE:
+        return
+    rows = np.argsort(seen.known, kind="stable")[:count]
+    text = "are unlike the photos that the model knows"
+    yield from _share("strangers", text, count, len(seen), lambda: [most], rows)
 
 
 def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Found]:

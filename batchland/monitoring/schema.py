@@ -12,11 +12,13 @@ Verdict = Literal["ok", "suspicious", "not_judged"]
 earlier version made the predictions."""
 
 FindingKind = Literal[
-    "volume", "copies", "earlier_copies", "blank", "failed", "pictures", "answers", "classes", "change", "drift"
-]
+    "volume", "copies", "earlier_copies", "blank", "failed", "strangers", "pictures", "answers", "classes", "change",
+    "drift"
+]  # fmt: skip
 """volume: number of images. copies: of each other. earlier_copies: of recent nights. blank: of one colour. failed:
-not read or scored. pictures: figures about pictures and files. answers: the model's confidence. classes: what it
-predicts. change: pictures are turned, or channels swapped. drift: slow, over many nights."""
+not read or scored. strangers: unlike the photos that the model knows. pictures: figures about pictures and files.
+answers: the model's confidence. classes: what it predicts. change: pictures are turned, or channels swapped. drift:
+slow, over many nights."""
 
 
 class CanaryCheck(Document):
@@ -107,6 +109,8 @@ class NightVerdict(Document):
     """Names of up to six images that show the first finding."""
     accuracy: AccuracyEstimate | None = None
     """None if the model has no estimator."""
+    strangers: float | None = None
+    """Share of the images that are unlike the photos that the model knows, 0 to 1; None if the model does not tell."""
     drift: dict[str, DriftSum] = Field(default_factory=dict)
     """Sums that are not zero, by `MEASURE up` and `MEASURE down`."""
     notes: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from batchland.monitoring.estimate import estimate_accuracy
 from batchland.monitoring.findings import describe, usual_values
 from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.reference import Reference
-from batchland.monitoring.rules import LEAST_IMAGES, Found, Night, check_rules
+from batchland.monitoring.rules import LEAST_IMAGES, Found, Night, check_rules, share_of_strangers
 from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
 
 LEAST_NIGHTS: Final = 5
@@ -87,6 +87,7 @@ def judge(
         since=min((each.since for each in findings if each.since), default=None),
         pictures=_pictures(found, night),
         accuracy=_accuracy(estimator, observed, findings),
+        strangers=share_of_strangers(observed),
         drift=sums,
         notes=tuple(notes),
     )

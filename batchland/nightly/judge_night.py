@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchland.monitoring.estimate import estimator_path, read_estimator
-from batchland.monitoring.observations import COLUMNS, NOTHING, Observations, observe, read_night
+from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
 from batchland.monitoring.rules import Night
 from batchland.monitoring.schema import Estimator, NightVerdict
 from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
@@ -47,13 +47,14 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     write_file(_kept(job, night, name), lambda file: pq.write_table(rows, file, compression="zstd"))
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
     good = [record for record in records if record.date < night and _enters(record, name)]
-    start = _start(records)
+    start = _start(records, night)
     reference, same_model = _reference(job, name, model, good, start)
     recent = good[-RECENT_NIGHTS:]
     needed = {record.date: record for record in (*reference, *recent)}
     known = {day: _night(job, record, name) for day, record in needed.items()}
     runs = [(record.date, _run(record, name)) for record in records if start <= record.date < night]
     before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
+    other_night = night - timedelta(days=1) if night > date.min else night + timedelta(days=1)
     return judge(
         present,
         [known[record.date] for record in reference],
@@ -62,7 +63,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         usual=usual_number(night, recent),
         before=before[-1] if before else None,
         same_model=same_model,
-        new_images=job.mode == "new" or job.images_of(night) != job.images_of(night - timedelta(days=1)),
+        new_images=job.mode == "new" or job.images_of(night) != job.images_of(other_night),
         estimator=_estimator(job.model_file(name), model),
     )
 
@@ -93,6 +94,24 @@ def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
     return f"estimated accuracy {percent(estimate.value)} ({interval}) is below min_accuracy {limit}"
 
 
+def many_strangers(limit: str | None, model: ModelRun) -> str | None:
+    """What is wrong if more images of a night are strangers than a percentage; None if they are not, or not known."""
+    share = model.monitor.strangers if model.monitor else None
+    if limit is None or share is None or share <= amount_of(limit, 1):
+        return None
+    return f"{percent(share)} of the images are strangers, more than max_strangers {limit}"
+
+
+def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
+    """Why `max_strangers` says nothing about a scored night, although the job has it; None if it does."""
+    if job.monitor.max_strangers is None or not model.counts or (model.monitor and model.monitor.strangers is not None):
+        return None
+    why = "the model has no known photos"
+    if job.monitor.action == "off":
+        why = 'monitor.action is "off"'
+    return f"{model.name}: max_strangers {job.monitor.max_strangers} is not checked: {why}"
+
+
 def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
     """Why `min_accuracy` says nothing about a scored night, although the job has it; None if it does."""
     if job.monitor.min_accuracy is None or not model.counts or (model.monitor and model.monitor.accuracy):
@@ -119,10 +138,10 @@ def _enters(record: RunRecord, name: str) -> bool:
     return run.monitor.verdict == "ok" or (run.monitor.verdict == "suspicious" and record.accepted is not None)
 
 
-def _start(records: Sequence[RunRecord]) -> date:
-    """The first night of the last accepted change, with which the reference begins."""
-    changes = [record.accepted.since for record in records if record.accepted and not record.accepted.once]
-    return max(changes, default=date.min)
+def _start(records: Sequence[RunRecord], night: date) -> date:
+    """The first night of the last accepted change up to a night, with which the night's reference begins."""
+    accepted = [record.accepted for record in records if record.accepted and not record.accepted.once]
+    return max((each.since for each in accepted if each.since <= night), default=date.min)
 
 
 def _reference(
@@ -161,7 +180,7 @@ def _observed(path: Path) -> Observations:
     if not path.exists():
         return NOTHING
     try:
-        return observe(pq.read_table(path, columns=list(COLUMNS)))
+        return observe(pq.read_table(path))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         _log.warning("%s: cannot be read (%s); nothing is compared with the figures of this night", path, reason)

@@ -60,6 +60,8 @@ def describe_model(model: ModelRun) -> str:
         text += f"; top-1 accuracy {top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}]"
     if model.monitor and (estimate := model.monitor.accuracy) and estimate.value is not None:
         text += f"; estimated accuracy {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
+    if model.monitor and model.monitor.strangers is not None:
+        text += f"; strangers {model.monitor.strangers:.1%}"
     if model.version:
         text += f"; {model.version.reference} is version {model.version.version}"
     return f"{text}; {model.partition}"

@@ -20,7 +20,14 @@ from batchland.nightly.contract import check_contract
 from batchland.nightly.delivery import delivered_images
 from batchland.nightly.evaluate_night import compare_models, evaluate_night
 from batchland.nightly.job_tables import EvaluationTable
-from batchland.nightly.judge_night import explain, judge_night, low_accuracy, unchecked_accuracy
+from batchland.nightly.judge_night import (
+    explain,
+    judge_night,
+    low_accuracy,
+    many_strangers,
+    unchecked_accuracy,
+    unchecked_strangers,
+)
 from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.send import report_late
 from batchland.nightly.partitions import check_owner, differences, model_name, other_partitions, prediction_mix
@@ -275,6 +282,7 @@ class Steps:
         models = self.recorder.models
         for model in models.values():
             self.recorder.warn(unchecked_accuracy(self.job, model))
+            self.recorder.warn(unchecked_strangers(self.job, model))
         limit = FailureLimit.parse(self.job.max_failed) if self.job.max_failed else None
         for model in models.values():
             if limit and model.counts:
@@ -291,7 +299,11 @@ class Steps:
         failed = [
             f"{model.name}: {problem}"
             for model in self.recorder.models.values()
-            if (problem := low_accuracy(self.job.monitor.min_accuracy, model))
+            for problem in (
+                low_accuracy(self.job.monitor.min_accuracy, model),
+                many_strangers(self.job.monitor.max_strangers, model),
+            )
+            if problem
         ]
         failed += [
             f"{model.name}: {gate.message}; see {model.evaluation.report}/report.html"

@@ -1,6 +1,6 @@
 """Turn a batch and its probabilities into Arrow rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -14,7 +14,7 @@ from batchland.images.signals import SIGNAL_DTYPE, SIGNALS
 from batchland.images.sources.refs import ImageRef
 from batchland.models.card import ModelCard
 from batchland.models.contract import Features, Probabilities, are_probabilities
-from batchland.models.decisions import decide, prediction_sets
+from batchland.models.decisions import KnownPhotos, decide, prediction_sets
 from batchland.predictions.answers import Answers
 from batchland.predictions.schema import (
     LOG_PROBABILITIES_TYPE,
@@ -41,6 +41,7 @@ def to_rows(
     top_k: int,
     keep: Keep = "auto",
     features: Features | None = None,
+    distance: npt.NDArray[np.float32] | None = None,
     *,
     keep_features: bool = False,
 ) -> pa.RecordBatch:
@@ -49,7 +50,7 @@ def to_rows(
     probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
     do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
     the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes. features:
-    float32 [batch, features].
+    float32 [batch, features]. distance: from known photos, float32 [batch, 1].
     """
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
@@ -71,7 +72,7 @@ def to_rows(
         _strings(["ok" if error is None else "failed" for error in errors]),
         _strings([error and error[0] for error in errors]),
         _strings([error and error[1] for error in errors]),
-        _strings([labels[index] if good else None for index, good in zip(indices[:, 0].tolist(), ok, strict=True)]),
+        _labels([labels[index] if good else None for index, good in zip(indices[:, 0].tolist(), ok, strict=True)]),
         first,
         numbers(chosen[:, 0], pa.float32(), ok),
         numbers(margin, pa.float32(), ok),
@@ -91,6 +92,8 @@ def to_rows(
     ]
     positions = [ref.position for ref in batch.refs]
     schema = predictions_schema(card, features=keep_features, positions=None not in positions)
+    if card.known:
+        columns.append(_known(card.known, distance, ok))
     if keep_features:
         columns.append(_vectors(features, schema.field("features").type, ok))
     if None not in positions:
@@ -138,7 +141,7 @@ def _prediction_sets(
     valid = ok if card.prediction_sets else np.zeros_like(ok)
     sizes = np.zeros(len(ok), np.int64)
     sizes[valid] = [len(each) for each in sets]
-    flat = _strings([labels[index] for each in sets for index in each.tolist()])
+    flat = _labels([labels[index] for each in sets for index in each.tolist()])
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     kind = PREDICTION_SET_TYPE
     return pa.ListArray.from_buffers(kind, len(ok), [_validity(valid), pa.py_buffer(ends)], children=[flat])
@@ -168,7 +171,7 @@ def _top_k_lists(
     flat = indices[ok].ravel()
     entries = pa.StructArray.from_arrays(
         [
-            _strings([labels[index] for index in flat.tolist()]),  # `take` would import pyarrow.compute
+            _labels([labels[index] for index in flat.tolist()]),  # `take` would import pyarrow.compute
             numbers(flat, pa.int32()),
             numbers(chosen[ok].ravel(), pa.float32()),
         ],
@@ -181,6 +184,12 @@ def _lists(values: Probabilities, kept: npt.NDArray[np.bool_]) -> pa.ListArray:
     """Lists of half floats: the next row of `values` [n, classes] where `kept`, else null."""
     values = values[: kept.sum()]
     return _list_array(LOG_PROBABILITIES_TYPE, numbers(values.ravel(), pa.float16()), values.shape[1], kept)
+
+
+def _known(rule: KnownPhotos, distance: npt.NDArray[np.float32] | None, ok: npt.NDArray[np.bool_]) -> pa.Array:
+    found = np.full(len(ok), np.nan, np.float32) if distance is None else distance[:, 0]
+    valid = ok & np.isfinite(found)
+    return numbers(rule.share_as_far(np.where(valid, found, 0)), pa.float32(), valid)
 
 
 def _vectors(features: Features | None, kind: pa.FixedSizeListType, ok: npt.NDArray[np.bool_]) -> pa.Array:
@@ -227,13 +236,30 @@ def _facts(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
     return numbers(np.array([value or 0 for value in values], np.int64), kind, _present(values))
 
 
-def _strings(values: Sequence[str | bytes | None]) -> pa.Array:
-    """A column of texts; bytes are UTF-8."""
-    encoded = [value if isinstance(value, bytes) else (value or "").encode() for value in values]
-    ends = np.zeros(len(values) + 1, np.int32)
-    np.cumsum(list(map(len, encoded)), out=ends[1:])
-    buffers = [_validity(_present(values)), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    """A column of texts."""
+    present = _present(values)
+    if present is not None and not present.any():
+        return pa.nulls(len(values), pa.string())
+    texts = [value or "" for value in values]
+    joined = "".join(texts)
+    if joined.isascii():
+        return _text_array(joined.encode(), map(len, texts), present)
+    encoded = [text.encode() for text in texts]
+    return _text_array(b"".join(encoded), map(len, encoded), present)
+
+
+def _labels(values: Sequence[bytes | None]) -> pa.Array:
+    """A column of texts that are UTF-8 already."""
+    texts = [value or b"" for value in values]
+    return _text_array(b"".join(texts), map(len, texts), _present(values))
+
+
+def _text_array(data: bytes, lengths: Iterable[int], present: npt.NDArray[np.bool_] | None) -> pa.Array:
+    ends = np.array([0, *lengths], np.int32).cumsum(dtype=np.int32)
+    return pa.Array.from_buffers(
+        pa.string(), len(ends) - 1, [_validity(present), pa.py_buffer(ends), pa.py_buffer(data)]
+    )
 
 
 def _present(values: Sequence[object]) -> npt.NDArray[np.bool_] | None:

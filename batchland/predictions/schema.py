@@ -72,7 +72,12 @@ SHARD_PREDICTIONS: Final = PREDICTIONS.append(POSITION)
 """One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
 
 
-_OURS: Final = frozenset((*SHARD_PREDICTIONS.names, "features"))
+KNOWN: Final = column(
+    "known",
+    pa.float32(),
+    "Share of the known photos that are as far from the others as this image, 0 to 1; below 0.05 it is a stranger.",
+)
+_OURS: Final = frozenset((*SHARD_PREDICTIONS.names, "known", "features"))
 RESERVED: Final = frozenset((
     *_OURS, "key",
     "true_index", "true_label", "predicted_index", "predicted_label", "correct", "true_rank", "true_probability",
@@ -89,14 +94,16 @@ def features_column(width: int) -> pa.Field:
 
 def predictions_schema(card: ModelCard, *, features: bool = False, positions: bool = False) -> pa.Schema:
     """The schema of a run's rows: PREDICTIONS, with the columns that the options ask for. positions: of a shard."""
-    further = [features_column(card.features)] if features and card.features else []
+    further = [KNOWN] if card.known else []
+    further += [features_column(card.features)] if features and card.features else []
     return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
 
 
 def full_schema(found: pa.Schema, *, positions: bool = False) -> pa.Schema:
     """The schema of stored rows with all columns of this version. Columns that are not batchland's are left out."""
+    further = [KNOWN] if "known" in found.names else []
     kinds = [found.field("features").type] if "features" in found.names else []
-    further = [features_column(kind.list_size) for kind in kinds if pa.types.is_fixed_size_list(kind)]
+    further += [features_column(kind.list_size) for kind in kinds if pa.types.is_fixed_size_list(kind)]
     return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
 
 

@@ -7,11 +7,12 @@ the same fingerprint takes finished parts over. parts.py writes the parts, stora
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
@@ -31,7 +32,9 @@ from batchland.predictions.parts import (
 )
 from batchland.predictions.schema import METADATA_KEY, PREDICTIONS, Counts, WrittenFile
 from batchland.predictions.storage import Output
+from batchland.system.cores import usable_cores
 
+Result = TypeVar("Result")
 WriteAll = Callable[[pa.Schema, list[PartSummary]], list[WrittenFile]]
 """Writes the files of a folder of parts, one for each summary, with a schema that has the output's metadata."""
 
@@ -163,8 +166,7 @@ class PredictionSink(PartWriter):
         failed, decisions = Counter[str](), Counter[str]()
         rows, facts = 0, list[bytes]()
         wrong = bool(self._pending)
-        for part in range(self._parts):
-            found = self._summary(part)
+        for part, found in enumerate(_in_parallel(self._summary, self._parts)):
             rows += found.rows
             failed.update(found.failed_by_code)
             decisions.update(found.decisions)
@@ -198,10 +200,12 @@ class PredictionSink(PartWriter):
             if write_all is not None:
                 files = write_all(schema, [self._elsewhere[part] for part in range(self._parts)])
             else:
-                files = [
-                    self._output.write_file(part, self._read_part(part), schema, self.spec.row_group_size)
-                    for part in range(self._parts)
-                ]
+                groups = self.spec.row_group_size
+                files = list(
+                    _in_parallel(
+                        lambda part: self._output.write_file(part, self._read_part(part), schema, groups), self._parts
+                    )
+                )
             self._output.end_files(files)
             return files
 
@@ -233,6 +237,12 @@ class PredictionSink(PartWriter):
         except (OSError, pa.ArrowException):
             return False
         return table.num_rows == rows and self.spec.is_ours(table)
+
+
+def _in_parallel(action: Callable[[int], Result], parts: int) -> Iterator[Result]:
+    """Results of an action on each part, in order. As many are done at once as there are cores."""
+    with ThreadPoolExecutor(usable_cores(), "parts") as pool:
+        yield from pool.map(action, range(parts))
 
 
 def input_fingerprint(facts: Iterable[bytes]) -> str:

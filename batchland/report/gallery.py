@@ -39,6 +39,17 @@ class PairPictures(NamedTuple):
     pictures: tuple[Picture, ...]
 
 
+class StrangerPicture(NamedTuple):
+    """One stranger with its thumbnail."""
+
+    image: str
+    true_label: str
+    predicted_label: str
+    probability: float
+    known: float
+    thumbnail: Thumbnail
+
+
 class Galleries(NamedTuple):
     """The pictures shown, and how many images there are in all."""
 
@@ -49,12 +60,13 @@ class Galleries(NamedTuple):
     worst: tuple[Picture, ...]
     worst_total: int
     pairs: tuple[PairPictures, ...]
+    strangers: tuple[StrangerPicture, ...]
     missing: str | None
     """Why no picture can be shown; None if some can."""
 
     @property
     def images(self) -> list[str]:
-        """All images that are shown, each once."""
+        """All mistakes that are shown, each once."""
         pairs = (picture for pair in self.pairs for picture in pair.pictures)
         return list(dict.fromkeys(picture.image for picture in (*self.suspected, *self.worst, *pairs)))
 
@@ -63,7 +75,8 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
     """Choose the pictures. No image is in both `suspected` and `worst`."""
     budget = options.picture_bytes * GALLERIES_TENTHS // 10
     # Each gallery has its own share of the bytes, so that the first one cannot use all bytes.
-    shares = [Thumbnails(evaluation.image_root, options.thumbnail_side, budget * part // 10) for part in (4, 3, 3)]
+    parts = (4, 3, 3, 0) if evaluation.strangers is None else (3, 2, 3, 2)
+    shares = [Thumbnails(evaluation.image_root, options.thumbnail_side, budget * part // 10) for part in parts]
     table = evaluation.mistakes
     suspected = table.filter(table["suspected_label_error"])
     suspected = suspected.sort_by([("label_error_probability", "descending"), ("image", "ascending")])
@@ -77,7 +90,13 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
         pairs.append(PairPictures(pair, _pictures(table.filter(same)[:shown], shares[2])))
     sure = _pictures(suspected[: options.gallery], shares[0])
     worst = _pictures(others[: options.gallery], shares[1])
-    chosen = [*sure, *worst, *(picture for pair in pairs for picture in pair.pictures)]
+    strangers = _strangers(evaluation, options, shares[3])
+    chosen: list[Picture | StrangerPicture] = [
+        *sure,
+        *worst,
+        *strangers,
+        *(picture for pair in pairs for picture in pair.pictures),
+    ]
     missing = None
     if chosen and not any(picture.thumbnail.uri for picture in chosen):
         reasons = Counter(picture.thumbnail.missing for picture in chosen)
@@ -85,7 +104,16 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
         if not budget:
             missing = "switched off"
     share = float(np.mean(suspected["label_error_probability"].to_numpy())) if suspected.num_rows else 0.0
-    return Galleries(sure, suspected.num_rows, share, worst, others.num_rows, tuple(pairs), missing)
+    return Galleries(sure, suspected.num_rows, share, worst, others.num_rows, tuple(pairs), strangers, missing)
+
+
+def _strangers(evaluation: "Evaluation", options: ReportOptions, thumbnails: Thumbnails) -> tuple[StrangerPicture, ...]:
+    rows = evaluation.strangers[: options.gallery].to_pylist() if evaluation.strangers is not None else []
+    sizes = [row.pop("file_size") for row in rows]
+    return tuple(
+        StrangerPicture(**row, thumbnail=thumbnails.make(row["image"], size))
+        for row, size in zip(rows, sizes, strict=True)
+    )
 
 
 def _pictures(rows: pa.Table, thumbnails: Thumbnails) -> tuple[Picture, ...]:

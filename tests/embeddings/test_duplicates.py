@@ -11,10 +11,14 @@ from browser import assert_structured, needs_browser, opened, texts_of_poor_cont
 from commands import batchland
 from evaluation_data import Row, write_predictions
 from feature_columns import with_features
+from jsonschema import Draft202012Validator
 from toys import options, write_toy_model
 
 from batchland import score
+from batchland.embeddings import copies
 from batchland.embeddings.duplicates import DUPLICATES, DuplicateOptions, find_duplicates
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 
 def names(found, field: str = "image") -> list[list[str]]:
@@ -43,7 +47,10 @@ def test_the_same_predictions_twice_share_every_image(scored: Path) -> None:
     assert len(found.result.groups) == 6
 
 
-def test_features_decide_too_where_all_predictions_have_them(scored: Path, tmp_path: Path) -> None:
+def test_features_decide_too_where_all_predictions_have_them(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "SURE", -1.0)
     rows = np.eye(11, dtype=np.float32)
     rows[7:9] = rows[1:3]  # two.parquet: 6.jpg, 7.jpg, same.jpg, small.jpg, turned.jpg
     rows[9] = rows[1]
@@ -72,6 +79,8 @@ def test_text_json_table_and_page(scored: Path, tmp_path: Path) -> None:
         "same.jpg",
     ]
     assert (tmp_path / "copies.html").read_text().count("data:image/jpeg") == 4
+    document = json.loads(batchland("duplicates", one, two, "--json").stdout)
+    Draft202012Validator(json.loads((SCHEMAS / "duplicates.json").read_text())).validate(document)
     document = json.loads(batchland("duplicates", one, "--json").stdout)
     assert (document["images"], document["groups"]) == (6, [])
 

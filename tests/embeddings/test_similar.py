@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
 from commands import batchland
+from jsonschema import Draft202012Validator
 from toys import options, write_dense_model
 
 from batchland import score
@@ -59,6 +60,8 @@ def test_text_json_and_page(folder: Path, tmp_path: Path) -> None:
     assert len(lines) == 4
     assert page.read_text().count("data:image/jpeg") == 3
     document = json.loads(batchland("similar", "3.jpg", folder / "one.parquet", "--top", 2, "--json").stdout)
+    schema = json.loads((Path(__file__).parents[2] / "schemas" / "similar.json").read_text())
+    Draft202012Validator(schema).validate(document)
     assert (document["kind"], len(document["similar"])) == ("batchland.similar", 2)
 
 

@@ -68,7 +68,9 @@ def test_no_promise_where_the_images_do_not_suffice(scored: Path, toy_model: Pat
 
 def test_nothing_to_calibrate(scored: Path, toy_model: Path) -> None:
     assert run(scored, toy_model) == (
-        2, "batchland: nothing to calibrate: give a promise or prediction sets; give --promise, --sets or both\n",
+        2,
+        "batchland: nothing to calibrate: give a promise, prediction sets or known; give --promise, --sets, --known or "
+        "several of them\n",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 from toys import COLOURS, contents, options, picture
 
 from batchland import score
-from batchland.errors import EngineError
+from batchland.errors import EngineError, UsageError
 from batchland.images.crash_guard import CrashGuard
 from batchland.images.decoding_processes import DecodingProcesses, automatic_processes
 from batchland.images.loader import BatchLoader
@@ -163,6 +163,14 @@ def test_hanging_images_time_out_in_their_process(photos, tmp_path):
         "04.jpg": ("not_an_image", "the content is not that of an image file"),
         "hanging.jpg": ("timeout", "not read within 0.5 s"),
     }
+
+
+def test_processes_that_are_asked_for_in_vain_are_an_error(photos, tmp_path, toy_model, monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    assert automatic_processes(16) == 0
+    with pytest.raises(UsageError, match="decode_processes needs Linux; leave it out: the threads of one process"):
+        score(photos, tmp_path / "p.parquet", options(toy_model, decode_processes=2))
+    score(photos, tmp_path / "p.parquet", options(toy_model, decode_processes=0))
 
 
 def test_processes_that_end_at_once_are_an_error(photos, tmp_path, monkeypatch):

@@ -186,7 +186,7 @@ def test_a_card_that_promises_other_features_is_an_error(path):
     card = toy_card().model_copy(update={"features": 9})
     onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     save(model, path)
-    with pytest.raises(ModelError, match="its card has 9 features; export the model again"):
+    with pytest.raises(ModelError, match="its card promises features of width 9; export it again"):
         open_session(path, "cpu")
 
 
@@ -195,7 +195,7 @@ def test_batches_of_a_fixed_shape_give_the_same_features(path, batch_size):
     write_toy_model(path, toy_card().model_copy(update={"features": 3}))
     plain = open_session(path, "cpu", features=True).answer(PIXELS)
     session = create_session(path.read_bytes(), [(CPU, {})])
-    answer = BatchRunner(session, Device("cpu"), batch_size, (8, 8, 3), 3, features=3).answer(PIXELS)
+    answer = BatchRunner(session, Device("cpu"), batch_size, (8, 8, 3), 3, {"features": 3}).answer(PIXELS)
     np.testing.assert_array_equal(answer.probabilities, plain.probabilities)
     np.testing.assert_array_equal(answer.features, plain.features)
     without = BatchRunner(session, Device("cpu"), batch_size, (8, 8, 3), 3).answer(PIXELS)

@@ -63,7 +63,7 @@ def test_blank_pictures_and_the_rows_that_show_them() -> None:
     assert finding.strength == pytest.approx(1.5)
 
 
-def test_share_that_is_usual_is_no_fault() -> None:
+def test_a_usual_share_breaks_no_rule() -> None:
     images = observed(np.random.default_rng(0), 40)
     images.values[:6, MEASURES.index("contrast")] = 0.001
     usual = [replace(each, observed=images) for each in earlier(3)]
@@ -102,3 +102,33 @@ def test_failed_images() -> None:
     assert found(night(NOTHING, failed=40), earlier(3)) == [
         ("failed", "40 of 40 images could not be read or scored (usually none)")
     ]
+
+
+def knowing(images: int, strangers: int, seed: int = 0) -> Observations:
+    """Images of which the first ones are strangers."""
+    known = np.where(np.arange(images) < strangers, 0.01, 0.5)
+    return replace(observed(np.random.default_rng(seed), images), known=known)
+
+
+def test_more_strangers_than_usual() -> None:
+    message = "{} of 100 images are unlike the photos that the model knows (usually at most {})"
+    for strangers, before, expected in (
+        (14, [], []),
+        (16, [], [("strangers", message.format(16, "5.0%"))]),
+        (30, [12, 11], []),
+        (40, [12, 11], [("strangers", message.format(40, "12.0%"))]),
+    ):
+        nights = [night(knowing(100, count, ago), days_ago=ago) for ago, count in enumerate(before, 1)]
+        assert found(night(knowing(100, strangers)), nights) == expected
+
+
+def test_strangers_in_a_small_night_are_chance() -> None:
+    assert found(night(knowing(30, 6)), []) == []
+    assert found(night(knowing(30, 9)), []) == [
+        ("strangers", "9 of 30 images are unlike the photos that the model knows (usually at most 5.0%)")
+    ]
+
+
+def test_the_strangers_are_the_pictures_of_the_finding() -> None:
+    ((_, rows),) = check_rules(night(knowing(100, 20)), [])
+    assert sorted(rows) == list(range(20))

@@ -5,13 +5,15 @@ import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from photo_like import deliver_black, deliver_photos
-from toys import write_toy_model
+from toys import toy_card, write_toy_model
 
 from batchland.errors import UsageError
+from batchland.models.decisions import KnownPhotos
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights
 from batchland.nightly.job import load_job
@@ -20,6 +22,7 @@ from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.recorder import Recorder
 from batchland.nightly.run_record import RunRecord
+from batchland.nightly.run_text import describe_model
 from batchland.nightly.runner import NightResult, run_night
 
 FIRST = date(2026, 11, 1)
@@ -128,6 +131,32 @@ def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference
     assert (third.attempt.exit_code, reference_of(third.record)) == (0, [])
     again = run(six_nights, 7)
     assert (again.attempt.outcome, again.record.accepted) == ("ok", records[-1].accepted)
+    older = run(six_nights, 5, force=True)
+    assert reference_of(older.record) == [day(number) for number in range(5)]
+
+
+def test_the_first_night_of_the_calendar_is_judged(project: Path) -> None:
+    deliver_photos(project / "in" / str(date.min), 5, seed=1)
+    assert run_night(load_job(project / "toy.toml"), date.min).attempt.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("image,label\na.jpg,Red Tower\n", "there is no column 'camera' to slice by; there are no own columns"),
+        ("image,camara,label\na.jpg,1,Red Tower\n",
+         "there is no column 'camera' to slice by; the own columns are camara"),
+        ("path,label\n", "{folder}/l.csv: has no column 'image', it has 'path', 'label'; labels need the columns "
+         "'image' and 'label'"),
+        ("image,camera,label\na.jpg,1,Red Tower\n", None),
+    ],
+)  # fmt: skip
+def test_a_check_reads_the_header_of_the_labels(project: Path, labels: str, message: str | None) -> None:
+    photos(project, 0)
+    (project / "l.csv").write_text(labels)
+    job = load_job(project / "toy.toml", ["evaluation.labels=l.csv", 'evaluation.by=["camera"]'])
+    found = [str(problem) for problem in plan_night(job, day(0)).problems]
+    assert found == ([message.format(folder=project)] if message else [])
 
 
 def test_night_accepted_once_joins_the_reference(six_nights: Path) -> None:
@@ -162,7 +191,7 @@ def test_a_night_whose_figures_are_damaged_counts_as_one_without(
     assert warning.endswith("); nothing is compared with the figures of this night")
 
 
-def test_other_pictures_need_an_acceptance_of_their_own(project: Path) -> None:
+def test_other_pictures_need_another_acceptance(project: Path) -> None:
     """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged anew."""
     deliver_black(project / "in" / str(day(0)), 10)
     assert run(project, 0).attempt.outcome == "suspicious"
@@ -196,6 +225,33 @@ def test_min_accuracy_that_is_not_checked_is_a_warning(project: Path) -> None:
     assert f"  warning: min_accuracy 70% is not checked: {off}" in plan.lines
 
 
+def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Path) -> None:
+    photos(project, 0)
+    limit = 'monitor.max_strangers="50%"'
+    assert run(project, 0, limit).record.warnings == (
+        "toy: max_strangers 50% is not checked: the model has no known photos",
+    )
+    card = toy_card().model_copy(
+        update={
+            "features": 3,
+            "known": KnownPhotos(images=30, labels_fingerprint="", distances=tuple(np.linspace(0.01, 0.1, 30))),
+        }
+    )
+    write_toy_model(project / "toy.onnx", card)
+    ended = run(project, 0, force=True)
+    assert (ended.attempt.outcome, ended.attempt.exit_code) == ("suspicious", 6)
+    verdict = ended.record.models[0].monitor
+    assert verdict is not None
+    assert verdict.strangers == 25 / 30
+    assert [(finding.kind, finding.message) for finding in verdict.findings] == [
+        ("strangers", "25 of 30 images are unlike the photos that the model knows (usually at most 5.0%)")
+    ]
+    assert "; strangers 83.3%; " in describe_model(ended.record.models[0])
+    failed = run(project, 0, limit, force=True).attempt
+    assert (failed.outcome, failed.exit_code) == ("gate_failed", 4)
+    assert failed.error == "gate failed: toy: 83.3% of the images are strangers, more than max_strangers 50%"
+
+
 def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:
     path = six_nights / "runs/toy" / str(day(3)) / "run.json"
     with pytest.raises(UsageError, match=r"the night is not suspicious \(ok\)") as caught:
@@ -214,7 +270,7 @@ def test_warn_keeps_exit_code_0_and_the_night_out_of_the_reference(six_nights: P
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
 
 
-def test_off_looks_at_nothing(project: Path) -> None:
+def test_off_judges_nothing(project: Path) -> None:
     deliver_black(project / "in" / str(day(0)), 10)
     result = run(project, 0, "monitor.action=off")
     assert (result.attempt.exit_code, result.record.models[0].monitor) == (0, None)

@@ -312,12 +312,12 @@ from pathlib import Path
 import batchland.models.session
 from batchland.nightly.job import load_job
 from batchland.nightly.runner import run_night
-predict = batchland.models.session.Session.predict
+predict = batchland.models.session.Session.answer
 def slow(self, *batch):
     os.write(1, b"scoring\\n")  # at one stroke: several calls are under way
     time.sleep(0.05)
     return predict(self, *batch)
-batchland.models.session.Session.predict = slow
+batchland.models.session.Session.answer = slow
 sys.exit(run_night(load_job(Path(sys.argv[1])), date(2024, 11, 23)).attempt.exit_code)
 """
 

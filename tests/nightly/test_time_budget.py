@@ -3,6 +3,7 @@
 import time
 from datetime import date, datetime, timedelta
 from datetime import time as clock_time
+from itertools import count
 
 import pytest
 from job_files import JOB, deliver
@@ -14,8 +15,9 @@ from batchland.errors import UsageError
 from batchland.nightly.job import load_job
 from batchland.nightly.record_files import read_run
 from batchland.nightly.runner import run_night
-from batchland.nightly.time_budget import EndEstimator, TimeBudget, next_time, rest_of_night
+from batchland.nightly.time_budget import ESTIMATE_AFTER, EndEstimator, TimeBudget, next_time, rest_of_night
 from batchland.scoring.account import Progress
+from batchland.scoring.engines import local as local_engine
 from batchland.scoring.listing import open_listing
 from batchland.scoring.options import ScoreOptions
 
@@ -77,7 +79,7 @@ def test_the_earlier_of_time_limit_and_finish_by_stops_a_run(tmp_path):
     ],
 )
 def test_the_estimate_after_a_minute_is_right_within_ten_percent(tmp_path, warm_up, resumed, rates):
-    """A night of 6000 images and then a second model, with a clock of its own."""
+    """A night of 6000 images and then a second model, by a simulated clock."""
     images, batch, listing = 6000, 32, _Listed(6000)
     now = warm_up
     reports = []
@@ -115,7 +117,7 @@ def rest_of_night_of(tmp_path, second_rate):
     return rest_of_night(load_job(tmp_path / "two.toml"), "a", [night(NIGHT, *runs, seconds=100.0 + 50.0 + 12.0)])
 
 
-def test_the_first_night_takes_later_models_for_as_fast_as_the_first(tmp_path):
+def test_the_first_night_assumes_that_later_models_are_as_fast_as_the_first(tmp_path):
     (tmp_path / "two.toml").write_text('images = "in"\n[models]\na = "a.onnx"\nb = "b.onnx"\n')
     assert rest_of_night(load_job(tmp_path / "two.toml"), "a", [])(100, 0.5) == 50
     assert rest_of_night(load_job(tmp_path / "two.toml"), "b", [])(100, 0.5) == 0
@@ -198,3 +200,28 @@ def test_a_run_really_stops_when_the_clock_shows_finish_by(slow_project):
     assert (attempt.outcome, attempt.exit_code) == ("time_limit", 143)
     assert attempt.error.endswith(f", at finish_by {at:%H:%M}; a rerun resumes")
     assert 0 <= (datetime.now() - at).total_seconds() < 10
+
+
+@pytest.mark.slow  # two and a half minutes
+def test_the_end_of_a_real_night_is_estimated_within_ten_percent_after_a_minute(slow_project, monkeypatch):
+    """A night of 120 images, one a second whatever else the machine does, after a night of three."""
+    deliver(slow_project, NIGHT - timedelta(days=1), per_class=1)
+    score_batch, numbers, starts = local_engine.score_batch, count(), []
+
+    def paced(*arguments):
+        number = next(numbers)
+        starts.append(time.monotonic())
+        time.sleep(max(0.0, starts[0] + number - time.monotonic()))
+        return score_batch(*arguments)
+
+    settings = ["batch_size=1", "part_size=60", "intra_op_threads=2", f"finish_by='{finish_in(3600)}'"]
+    job = load_job(slow_project / "toy.toml", settings)
+    assert run_night(job, NIGHT - timedelta(days=1)).record.outcome == "ok"
+    monkeypatch.setattr(local_engine, "score_batch", paced)
+    begin = datetime.now().astimezone()
+    record = run_night(job, NIGHT).record
+    seconds = (datetime.now().astimezone() - begin).total_seconds()
+    assert (record.outcome, record.warnings, record.estimate.images) == ("ok", (), 120)
+    made_at, end = (datetime.fromisoformat(text) - begin for text in (record.estimate.made_at, record.estimate.end))
+    assert made_at.total_seconds() == pytest.approx(ESTIMATE_AFTER, abs=5)
+    assert end.total_seconds() == pytest.approx(seconds, rel=0.1)

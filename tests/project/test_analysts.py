@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pytest
 from evaluation_data import Row, write_label_folders, write_predictions
 
@@ -23,12 +24,12 @@ from batchland.evaluation.schema import (
     EvaluationSummary,
     Figures,
 )
-from batchland.predictions.schema import PREDICTIONS, features_column
+from batchland.predictions.schema import KNOWN, PREDICTIONS, features_column
 from batchland.report.write import write_comparison, write_report
 
 TEXT = (Path(__file__).parents[2] / "docs" / "analysts.md").read_text()
 TABLES = {
-    "preds.parquet": PREDICTIONS.append(features_column(1)),
+    "preds.parquet": pa.schema([*PREDICTIONS, KNOWN, features_column(1)]),
     "per_class.parquet, per_class.csv": PER_CLASS,
     "confusion.parquet": CONFUSION,
     "outcomes.parquet": OUTCOMES,

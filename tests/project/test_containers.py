@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from batchland import __version__
+from batchland.nightly.site import make_site
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"registry.example.org/batchland:{__version__}"
@@ -36,7 +37,7 @@ def test_everything_that_is_copied_exists_and_reaches_the_build():
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
-def test_the_image_runs_as_nobody_special_and_checks_itself():
+def test_the_image_runs_without_privileges_and_checks_itself():
     last = CONTAINERFILE.rpartition("\nFROM ")[2]
     assert re.findall(r"^(USER|WORKDIR|ENTRYPOINT) (.*)$", last, re.MULTILINE) == [
         ("USER", "10001:10001"),
@@ -55,6 +56,17 @@ def test_pods_use_the_image_as_it_is_built():
         assert container["workingDir"] == "/srv/batchland"
         assert spec["securityContext"]["runAsUser"] == 10001
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_compose_mounts_folders_of_a_new_site(tmp_path):
+    text = (ROOT / "compose.yaml").read_text()
+    made = re.findall(r"mkdir /srv/photos/(\w+)", text)
+    make_site(tmp_path / "site")
+    mounted = re.findall(r"- \$\{SITE:-/srv/photos\}/(\w+):", text)
+    assert (mounted, [name for name in mounted if not (tmp_path / "site" / name).is_dir()]) == (
+        ["metrics", "runs"],
+        made,
+    )
 
 
 def test_compose_has_the_job_its_metrics_and_its_reports():

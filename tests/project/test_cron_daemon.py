@@ -1,14 +1,16 @@
-"""A real cron daemon runs a job from `batchland cron install`, in a folder with special characters in its name."""
+"""A real cron daemon runs a job from `batchland cron install` in a folder with special characters; the job mails."""
 
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import pytest
+from post_server import mail_server
 from toys import COLOURS, picture, write_toy_model
 
 from batchland.nightly.record_files import read_run
@@ -45,14 +47,20 @@ def batchland(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def wait_for(path: Path, seconds: float) -> None:
+def wait_for(what: Callable[[], object], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear within {seconds:g} s"
+    while not what():
+        assert time.monotonic() < deadline, f"nothing came within {seconds:g} s"
         time.sleep(1)
 
 
-def test_cron_runs_the_job_within_two_minutes(daemon, tmp_path):
+@pytest.fixture
+def mails():
+    with mail_server() as running:
+        yield running
+
+
+def test_cron_runs_the_job_within_two_minutes_and_it_mails(daemon, mails, tmp_path):
     home = tmp_path / "it's 100% ours"
     (home / "incoming").mkdir(parents=True)
     for number, colour in enumerate(COLOURS.values()):
@@ -64,13 +72,15 @@ def test_cron_runs_the_job_within_two_minutes(daemon, tmp_path):
         "[notify]\n"
         'on = "always"\n'
         """command = ["sh", "-c", 'echo "$PATH|$NOTE|$(pwd)" >told']\n"""
+        '[notify.mail]\nto = ["ops@example.org"]\nsender = "batchland@example.org"\n'
+        f'server = "127.0.0.1"\nport = {mails.port}\nsecurity = "none"\n'
     )
     today = date.today()
     installed = batchland("cron", "install", str(job), "--schedule", "* * * * *", "--env", "NOTE=50% off")
     log = home / "runs" / "nightly" / "cron.log"
     assert installed == f"Installed: nightly at '* * * * *', log {log}.\n"
 
-    wait_for(home / "told", 125)
+    wait_for(lambda: mails.mails, 125)  # the last that a night does
 
     record = read_run(home / "runs" / "nightly" / str(today))
     assert (record.outcome, record.exit_code, record.error) == ("ok", 0, None)
@@ -82,6 +92,9 @@ def test_cron_runs_the_job_within_two_minutes(daemon, tmp_path):
     assert f"job nightly, {today}: begins" in line
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     assert (home / "told").read_text() == f"{path}|50% off|{home}\n"
+
+    assert [mail["Subject"] for mail in mails.mails] == [f"batchland nightly, {today}: ok"]
+    assert "3 images" in mails.mails[0].get_body(("plain",)).get_content()
 
     assert batchland("cron", "remove", "nightly") == "Removed: nightly.\n"
     assert subprocess.run(["crontab", "-l"], capture_output=True).returncode == 1

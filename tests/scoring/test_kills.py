@@ -40,14 +40,14 @@ class Killing:
             self.kills += child.returncode == -signal.SIGKILL
 
 
-def kill_and_resume(photos, tmp_path, model, kills, name):
+def kill_and_resume(photos, tmp_path, model, kills, name, *changes):
     score(photos, tmp_path / "whole" / name, options(model))
     killing = Killing(photos, model, seed=kills)
     out = tmp_path / "killed" / name
     runs = 0
     while killing.kills < kills:
         shutil.rmtree(tmp_path / "killed", ignore_errors=True)
-        killing.until_done(out, manifest_path(out).exists)
+        killing.until_done(out, manifest_path(out).exists, *changes)
         assert output(out) == output(tmp_path / "whole" / name)
         runs += 1
     print(f"{name}: {killing.kills} kills over {runs} runs, all completed with the bytes of an undisturbed one")
@@ -60,6 +60,17 @@ def output(out: Path) -> dict[str, bytes]:
 
 def test_killed_runs_end_as_undisturbed_ones(tmp_path, photos, toy_model):
     kill_and_resume(photos, tmp_path, toy_model, 5, "p.parquet")
+
+
+def test_killed_runs_that_reuse_rows_end_as_undisturbed_full_ones(tmp_path, photos, toy_model):
+    """A third of the images is known under other names, a third new, and a third equal to a new one."""
+    known = sorted(path for path in photos.rglob("*.jpg"))[::3]
+    for number, path in enumerate(known):
+        (tmp_path / "night before").mkdir(exist_ok=True)
+        shutil.copyfile(path, tmp_path / "night before" / f"{number:03}.jpg")
+    score(tmp_path / "night before", tmp_path / "before.parquet", options(toy_model))
+    shutil.copytree(photos / "camera-1", photos / "copies")
+    kill_and_resume(photos, tmp_path, toy_model, 3, "p.parquet", f"reuse={tmp_path / 'before.parquet'}")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from toys import Stop, contents, options, picture, stop_after, toy_card, write_toy_model
@@ -10,6 +11,7 @@ from toys import Stop, contents, options, picture, stop_after, toy_card, write_t
 import batchland.scoring.engines.engine as engine_module
 from batchland import score
 from batchland.errors import UsageError
+from batchland.predictions.layout import manifest_path
 from batchland.scoring.merge.merge import merge
 from batchland.scoring.options import Shard
 
@@ -31,9 +33,9 @@ def predicted(monkeypatch) -> list[str]:
     names: list[str] = []
     to_rows = engine_module.to_rows
 
-    def recorded(batch, *rest):
+    def recorded(batch, *rest, **named):
         names.extend(ref.name for ref in batch.refs)
-        return to_rows(batch, *rest)
+        return to_rows(batch, *rest, **named)
 
     monkeypatch.setattr(engine_module, "to_rows", recorded)
     return names
@@ -114,6 +116,14 @@ def test_nothing_to_reuse_is_an_error(tmp_path, first_night, toy_model):
     assert not (tmp_path / ".p.parts").exists()
 
 
+def test_a_file_of_another_kind_is_an_error(tmp_path, first_night, toy_model):
+    with pytest.raises(UsageError, match=r"toy\.onnx: cannot be read as Parquet "):
+        score(tmp_path / "one", tmp_path / "p", options(toy_model, reuse=(str(toy_model),)))
+    pq.write_table(pa.table({"image": ["a.jpg"]}), tmp_path / "labels.parquet")
+    with pytest.raises(UsageError, match=r"labels\.parquet: not a predictions file of batchland; give what"):
+        score(tmp_path / "one", tmp_path / "p", options(toy_model, reuse=(str(tmp_path / "labels.parquet"),)))
+
+
 def damage(path):
     content = bytearray(path.read_bytes())
     content[200] ^= 255
@@ -152,6 +162,19 @@ def test_shards_reuse_rows_and_merge_to_the_bytes_of_a_full_run(tmp_path, first_
     assert merged.copied_images > 0
     score(night, tmp_path / "f" / "p.parquet", options(toy_model))
     assert contents(tmp_path / "m") == contents(tmp_path / "f")
+
+
+def test_rows_are_reused_from_an_object_store_for_images_and_output_there(first_night, toy_model, predicted, bucket):
+    write(write(bucket.folder / "two", *range(5, 20), folder="renamed"), 40)
+    shutil.copyfile(first_night, bucket.folder / "one.parquet")
+    shutil.copyfile(manifest_path(first_night), manifest_path(bucket.folder / "one.parquet"))
+    predicted.clear()
+    given = options(toy_model, reuse=(bucket.url("one.parquet"),))
+    reused = score(bucket.url("two"), bucket.url("reused.parquet"), given).manifest
+    assert sorted(predicted) == ["040.jpg", "renamed/007.jpg"]
+    assert (reused.reused_images, reused.counts.ok) == (14, 16)
+    score(bucket.url("two"), bucket.url("full.parquet"), options(toy_model))
+    assert (bucket.folder / "reused.parquet").read_bytes() == (bucket.folder / "full.parquet").read_bytes()
 
 
 def test_a_retry_reuses_rows(tmp_path, first_night, toy_model, predicted):

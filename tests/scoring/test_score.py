@@ -286,9 +286,9 @@ def test_rows_in_another_order_than_the_listing_are_never_published(tmp_path, ph
     """Tests the check of names and order: a simulated bug swaps two neighbouring rows."""
     real = engine_module.to_rows
 
-    def swapped(batch, *rest):
+    def swapped(batch, *rest, **named):
         first, second, *others = batch.refs
-        return real(batch._replace(refs=[second, first, *others]), *rest)
+        return real(batch._replace(refs=[second, first, *others]), *rest, **named)
 
     monkeypatch.setattr(engine_module, "to_rows", swapped)
     with pytest.raises(AssertionError, match="60 images listed, but the 60 rows do not match them"):

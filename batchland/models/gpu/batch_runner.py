@@ -5,6 +5,7 @@ of memory, the batch size is halved. The same code runs on the CPU, where most o
 """
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from batchland.errors import DeviceError
 from batchland.images.encoded_jpegs import NO_JPEGS, JpegRows
 from batchland.images.preprocess import Pixels
-from batchland.models.contract import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME, Answer, Probabilities
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Answer, Probabilities
 from batchland.models.gpu.cudart import pinned_zeros, use_gpu
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.problems import is_out_of_memory
@@ -34,7 +35,7 @@ _UNTOUCHED: Final = -1.0
 class BatchRunner:
     """A session with buffers for `batch_size` images of `shape` (height, width, 3) and `classes` probabilities.
 
-    features: their number, if the session is to compute them. decoder: decodes JPEGs straight into the device's buffer.
+    further: names and widths of the other outputs to compute. decoder: decodes JPEGs straight into the device's buffer.
     Not thread-safe. With a CUDA graph (`graph`), always call it from the same thread.
     """
 
@@ -45,7 +46,7 @@ class BatchRunner:
         batch_size: int,
         shape: tuple[int, int, int],
         classes: int,
-        features: int | None = None,
+        further: Mapping[str, int] | None = None,
         *,
         graph: bool = False,
         decoder: "RowDecoder | None" = None,
@@ -55,7 +56,7 @@ class BatchRunner:
         self._session = session
         self._device = device
         self._shape = shape
-        self._outputs = {OUTPUT_NAME: classes} | ({FEATURES_NAME: features} if features else {})
+        self._outputs = {OUTPUT_NAME: classes, **(further or {})}
         self._graph = graph
         self._decoder = decoder
         self._buffers: _Buffers | None = None
@@ -65,7 +66,7 @@ class BatchRunner:
         return self.answer(pixels, jpegs).probabilities
 
     def answer(self, pixels: Pixels, jpegs: JpegRows = NO_JPEGS) -> Answer:
-        """Probabilities and features of any number of images, uint8 [images, height, width, 3].
+        """Probabilities and the other outputs of any number of images, uint8 [images, height, width, 3].
 
         jpegs: rows of `pixels` that are still encoded; needs a decoder.
 
@@ -78,7 +79,8 @@ class BatchRunner:
                 parts = [
                     self._run(pixels[start : start + size], jpegs.between(start, start + size)) for start in starts
                 ]
-                return Answer(*map(np.concatenate, zip(*parts, strict=True)))
+                whole = map(np.concatenate, zip(*parts, strict=True))
+                return Answer(**dict(zip(self._outputs, whole, strict=True)))
             except Exception as error:  # onnxruntime's errors share no base class but Exception
                 if not is_out_of_memory(str(error)):
                     raise

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from batchland.errors import DeviceError, ModelError
 from batchland.models.card import ModelCard
+from batchland.models.contract import further_outputs
 from batchland.models.gpu.batch_runner import BatchRunner
 from batchland.models.gpu.cpu_check import CpuCheck
 from batchland.models.gpu.create import SessionFactory
@@ -106,8 +107,8 @@ def _runner(
 ) -> BatchRunner:
     graph = settings.get("enable_cuda_graph") == "1"
     shape, classes = model.card.preprocess.shape, len(model.card.classes)
-    features = model.card.features if model.features else None
-    return BatchRunner(session, device, model.batch_size, shape, classes, features, graph=graph, decoder=decoder)
+    further = further_outputs(model.card, features=model.features)
+    return BatchRunner(session, device, model.batch_size, shape, classes, further, graph=graph, decoder=decoder)
 
 
 def as_unusable(error: Exception) -> Exception:

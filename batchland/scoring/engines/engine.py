@@ -154,9 +154,9 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
         return pixels
 
     begin = time.perf_counter()
-    probabilities = features = None
+    probabilities = features = distance = None
     if batch.failed < len(batch.refs):
-        probabilities, features = session.answer(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
+        probabilities, features, distance = session.answer(batch.pixels, JpegRows(batch.encoded, decode_on_cpu))
     infer_seconds = time.perf_counter() - begin
     return Scored(
         to_rows(
@@ -166,6 +166,7 @@ def score_batch(batch: Batch, session: Session, options: ScoreSettings) -> Score
             options.top_k,
             options.probabilities,
             features,
+            distance,
             keep_features=options.features,
         ),
         sum(outcome.read_seconds for outcome in outcomes),

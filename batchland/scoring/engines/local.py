@@ -9,9 +9,15 @@ from math import ceil
 from pathlib import Path
 from typing import Final, Self
 
+from batchland.errors import UsageError
 from batchland.images.batch import Batch, Decode
 from batchland.images.crash_guard import CrashGuard
-from batchland.images.decoding_processes import LEAST_IMAGES, DecodingProcesses, automatic_processes
+from batchland.images.decoding_processes import (
+    LEAST_IMAGES,
+    DecodingProcesses,
+    automatic_processes,
+    can_share_memory,
+)
 from batchland.images.loader import BatchLoader, decode_image, keep_jpegs_encoded
 from batchland.images.sources.refs import ImageRef
 from batchland.models.session import ModelContent, open_session
@@ -66,7 +72,11 @@ class LocalEngine:
     def score(
         self, images: Iterable[ImageRef | None], notes_dir: Path, on_wait: Callable[[], None]
     ) -> Generator[Scored, None, None]:
-        """See `Engine.score`. Raises ModelError if onnxruntime fails, InputError if the storage does not answer."""
+        """See `Engine.score`.
+
+        Raises ModelError if onnxruntime fails, InputError if the storage does not answer, UsageError if processes
+        cannot decode here.
+        """
         signals = self._options.signals
         decoding: Decode = partial(decode_image, signals=signals)
         if self.model.decoder:
@@ -91,9 +101,13 @@ class LocalEngine:
                 yield from self._scored(batches, guard)
 
     def _processes(self, guard: CrashGuard) -> DecodingProcesses | None:
-        """Processes that decode beside this one, where they are wanted."""
+        """Processes that decode in place of this one's threads. Raises UsageError if they are asked for in vain."""
         options = self._options
         given = options.decode_processes
+        if given and not can_share_memory():
+            raise UsageError("decode_processes needs Linux; leave it out: the threads of one process decode")
+        if given and self.model.decoder is not None:
+            raise UsageError("decode_processes and decode cuda exclude each other: a GPU decodes for one process")
         count = automatic_processes(self._cores) if given is None else given
         if not count or self.model.decoder is not None:
             return None

@@ -185,14 +185,14 @@ def test_images_that_were_in_a_crashed_decoder_are_decoded_in_a_subprocess(
     images, model, tmp_path, decoded_there, monkeypatch
 ):
     """A decoder that breaks the GPU: the next run decodes its images in a subprocess and completes."""
-    real = Session.predict
+    real = Session.answer
 
-    def predict(self, pixels, jpegs):
+    def answer(self, pixels, jpegs):
         if any(jpeg.width == 45 for jpeg in jpegs.encoded.values()):
             raise DeviceError("the GPU failed while computing; run the same command again")
         return real(self, pixels, jpegs)
 
-    monkeypatch.setattr(Session, "predict", predict)
+    monkeypatch.setattr(Session, "answer", answer)
     out = tmp_path / "p.parquet"
     with pytest.raises(DeviceError):
         score(images, out, options(model, decode="cuda"))

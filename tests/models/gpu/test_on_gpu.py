@@ -168,8 +168,8 @@ def test_every_setting_gives_the_same_answers_in_any_order_of_batches(small, set
     pool = open_pool(model, [Device("cuda")] * 2, FP32.base | settings).pool
     batches = [pictures(count, seed) for seed, count in enumerate((BATCH, BATCH, 1, BATCH, 7, BATCH, BATCH))]
     with closing(pool), ThreadPoolExecutor(2) as callers:
-        for batch, found in zip(batches, callers.map(pool.predict, batches), strict=True):
-            np.testing.assert_allclose(found, answers(small, "cpu", batch), atol=1e-3)
+        for batch, found in zip(batches, callers.map(pool.answer, batches), strict=True):
+            np.testing.assert_allclose(found.probabilities, answers(small, "cpu", batch), atol=1e-3)
 
 
 def test_several_gpus_share_the_batches(small):

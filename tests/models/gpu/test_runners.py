@@ -224,7 +224,9 @@ def test_one_runner_is_opened_where_memory_does_not_suffice_for_two(toy_model):
     pool, placed, decoders = runners.open_runners(small, [device], {}, "cpu")
     assert (len(pool), placed.nodes, decoders) == (1, {CPU: 4}, None)
     with closing(pool):
-        np.testing.assert_array_equal(pool.predict(noise(3)), open_session(toy_model, "cpu").predict(noise(3)))
+        np.testing.assert_array_equal(
+            pool.answer(noise(3)).probabilities, open_session(toy_model, "cpu").predict(noise(3))
+        )
         with pytest.raises(Unusable, match="memory is full"):
             runners.open_runners(small, [device], {}, "cpu")
 

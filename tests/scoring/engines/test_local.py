@@ -49,10 +49,10 @@ def scored(engine: LocalEngine, images: Path, folder: Path) -> list[str]:
 
 def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
     """Every other call takes longer than the one after it; rows come in order all the same, four calls at a time."""
-    real, lock = Session.predict, threading.Lock()
+    real, lock = Session.answer, threading.Lock()
     number = at_once = most = 0
 
-    def predict(self, pixels, jpegs):
+    def answer(self, pixels, jpegs):
         nonlocal number, at_once, most
         with lock:
             number += 1
@@ -64,22 +64,22 @@ def test_a_slow_batch_keeps_its_place(tmp_path, photos, toy_model, monkeypatch):
             at_once -= 1
         return real(self, pixels, jpegs)
 
-    monkeypatch.setattr(Session, "predict", predict)
+    monkeypatch.setattr(Session, "answer", answer)
     engine = LocalEngine(toy_model, options(toy_model), cores=4)
     assert scored(engine, photos, tmp_path) == [ref.name for ref in list_images(photos)]
     assert 1 < most <= 4
 
 
 def test_an_error_in_one_call_ends_the_run(tmp_path, photos, toy_model, monkeypatch):
-    real = Session.predict
+    real = Session.answer
 
-    def predict(self, pixels, jpegs):
+    def answer(self, pixels, jpegs):
         if threading.current_thread().name.endswith("_1"):
             raise ModelError("the second call is lost")
         time.sleep(0.01)
         return real(self, pixels, jpegs)
 
-    monkeypatch.setattr(Session, "predict", predict)
+    monkeypatch.setattr(Session, "answer", answer)
     with pytest.raises(ModelError, match="the second call is lost"):
         scored(LocalEngine(toy_model, options(toy_model), cores=2), photos, tmp_path)
     time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The Ray engine writes the same file as the local engine, whatever dies on the way, and leaves no process behind."""
+"""Ray writes the same file as the local engine, whichever process is killed, and leaves no process behind."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
-from toys import COLOURS, contents, options, picture
+from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import Shard, merge, score
 from batchland.errors import EngineError, TimeLimitError
@@ -95,13 +95,16 @@ def locally(photos: Path, out: Path, model: Path) -> bytes:
     return out.read_bytes()
 
 
-def test_both_engines_write_the_same_file_and_resume_each_other(tmp_path, photos, toy_model, environment):
+def test_both_engines_write_the_same_file_and_resume_each_other(tmp_path, photos, environment):
     """A run of the local engine stops at its time limit, and Ray continues it. Some images are broken."""
-    expected = locally(photos, tmp_path / "local.parquet", toy_model)
+    model = write_toy_model(tmp_path / "toy.onnx", toy_card().model_copy(update={"features": 3}))
+    given = options(model, device="cpu", features=True)
+    score(photos, tmp_path / "local.parquet", given)
+    expected = (tmp_path / "local.parquet").read_bytes()
     out = tmp_path / "p.parquet"
     with pytest.raises(TimeLimitError):
-        score(photos, out, options(toy_model, device="cpu", time_limit=1e-9))
-    result = run(command(photos, out, toy_model, "--engine", "ray"), environment)
+        score(photos, out, given.model_copy(update={"time_limit": 1e-9}))
+    result = run(command(photos, out, model, "--engine", "ray", "--features"), environment)
     assert result.returncode == 0, result.stderr
     assert out.read_bytes() == expected
     found = manifest(out)
@@ -110,7 +113,7 @@ def test_both_engines_write_the_same_file_and_resume_each_other(tmp_path, photos
     assert found.seconds.infer > 0
     assert result.stdout.startswith(f"Scored 60 images of {photos}, 4 of them by an earlier run with toy on cpu ")
     said = [line.split(" INFO ")[1] for line in result.stderr.splitlines()]
-    assert [line for line in said if not line.endswith("images/s")] == [f"model: {toy_model}"]  # nothing of Ray's
+    assert [line for line in said if not line.endswith("images/s")] == [f"model: {model}"]  # nothing of Ray's
     assert not list(tmp_path.glob(".*"))
 
 
@@ -256,6 +259,21 @@ def test_shards_and_object_stores_by_ray(tmp_path, photos, toy_model, bucket, en
     assert result.returncode == 0, result.stderr
     merge(bucket.folder / "shards", tmp_path / "p.parquet")
     assert (tmp_path / "p.parquet").read_bytes() == locally(where, tmp_path / "local.parquet", toy_model)
+
+
+@pytest.mark.slow
+def test_known_rows_are_reused_by_ray(tmp_path, photos, toy_model, environment):
+    """The rows of a third of the images are known; the workers score the others."""
+    (tmp_path / "night before").mkdir()
+    for number in (21, 24, 30):  # of the first of three colours
+        shutil.copyfile(photos / "camera-1" / f"{number:03}.jpg", tmp_path / "night before" / f"{number}.jpg")
+    score(tmp_path / "night before", tmp_path / "before.parquet", options(toy_model, device="cpu"))
+    out = tmp_path / "p.parquet"
+    given = ("--engine", "ray", "--reuse", str(tmp_path / "before.parquet"))
+    result = run(command(photos, out, toy_model, *given), environment)
+    assert result.returncode == 0, result.stderr
+    assert out.read_bytes() == locally(photos, tmp_path / "local.parquet", toy_model)
+    assert manifest(out).reused_images == 18
 
 
 @pytest.mark.slow

@@ -1,0 +1,82 @@
+"""What features cost: CPU microseconds an image of each step by itself, and bytes in the file. Prints a Markdown table.
+
+python -m benchmarks.features
+"""
+
+import io
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchland.models.contract import FEATURES_NAME
+from batchland.models.features import normalised
+from batchland.models.known import MOST_PHOTOS, add_distance
+from batchland.models.ort import CPU, Threads, create_session
+from batchland.predictions.layout import write_table
+from batchland.predictions.schema import features_column
+from benchmarks.machine import describe_machine
+
+BATCH, ROWS, WIDTHS = 32, 4096, (512, 1280, 2048)
+
+
+def nodes(width: int, *, known: bool) -> float:
+    """CPU microseconds an image of the nodes for features alone, or with those for the distance."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        normalised("images", pooled=False, opset=18),
+        "features",
+        [value("images", onnx.TensorProto.FLOAT, ["batch", width])],
+        [value(FEATURES_NAME, onnx.TensorProto.FLOAT, ["batch", width])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    pictures = vectors(max(BATCH, MOST_PHOTOS), width)
+    if known:
+        add_distance(model, pictures / np.linalg.norm(pictures, axis=1, keepdims=True))
+    session = create_session(model.SerializeToString(), [(CPU, {})], Threads(1))
+    feed = {"images": pictures[:BATCH]}
+    return 1e6 / BATCH * min(_seconds(lambda: session.run(None, feed)) for _ in range(50))
+
+
+def vectors(count: int, width: int) -> npt.NDArray[np.float32]:
+    """Half of their numbers are 0, as behind ReLU."""
+    return np.maximum(np.random.default_rng(0).normal(size=(count, width)), 0).astype(np.float32)
+
+
+def steps(width: int) -> dict[str, float]:
+    """CPU microseconds an image by step, and bytes."""
+    kind, pictures = features_column(width).type, vectors(ROWS, width)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(pictures.astype(np.float16).ravel()), type=kind)
+    table, file = pa.table({"features": column}), io.BytesIO()
+    write = _seconds(lambda: write_table(table, file, {}))
+    return {
+        "nodes for features": nodes(width, known=False),
+        "these and those for the distance": nodes(width, known=True),
+        "conversion to half floats": 1e6 / ROWS * _seconds(lambda: pictures.astype(np.float16)),
+        "writing once": 1e6 / ROWS * write,
+        "reading once": 1e6 / ROWS * _seconds(lambda: pq.read_table(io.BytesIO(file.getvalue()))),
+        "bytes in the file": len(file.getvalue()) / ROWS,
+    }
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    begin = time.process_time()
+    action()
+    return time.process_time() - begin
+
+
+def main() -> None:
+    found = {width: steps(width) for width in WIDTHS}
+    print(describe_machine())
+    print(f"\n| CPU us an image | {' | '.join(f'{width} features' for width in WIDTHS)} |")
+    print("| --- |" + " ---: |" * len(WIDTHS))
+    for name in found[WIDTHS[0]]:
+        print(f"| {name} | {' | '.join(f'{found[width][name]:.1f}' for width in WIDTHS)} |")
+
+
+if __name__ == "__main__":
+    main()
