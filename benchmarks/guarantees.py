@@ -148,11 +148,10 @@ def label_plans(runs: int, images: int = 20_000) -> Iterator[str]:
                 probability = draw(rng, images).astype(np.float32)
                 right = rng.random(images) < rate(probability)
                 stratum, labels, plan = plans.allot(probability, budget)
-                weights = np.bincount(stratum) / labels
                 chosen = np.concatenate(
                     [rng.choice(np.flatnonzero(stratum == i), n, replace=False) for i, n in enumerate(labels)]
                 )
-                found = plans.estimated_accuracy(stratum[chosen], weights[stratum[chosen]], right[chosen])
+                found = plans.estimated_accuracy(stratum[chosen], right[chosen], np.bincount(stratum))
                 truth = right.mean()
                 covered += (found.low or 0) <= truth <= (found.high or 1)
                 widths.append(((found.high or 1) - (found.low or 0)) / 2)

@@ -30,5 +30,5 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Pat
     accepted = accept_night(runs / name, night.date(), reason=reason, once=once)
     write_night_pages(runs / name, local_today())
     nights = f"{accepted[0]}" if len(accepted) == 1 else f"{accepted[0]} to {accepted[-1]}, {len(accepted)} nights"
-    after = "joins the reference" if once else f"the reference begins with {accepted[0]}"
+    after = "joins the reference" if once else f"the reference begins anew with {accepted[0]}, without earlier nights"
     click.echo(f"Accepted: job {name}, {nights}; {after}.")

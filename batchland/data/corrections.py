@@ -10,6 +10,7 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.models.card import class_names
 from batchland.models.class_match import enumerate_names, match_classes
+from batchland.system.regular_files import read_regular
 
 COLUMNS: Final = ("path", "label", "decision")
 
@@ -65,7 +66,7 @@ def read_corrections(path: Path) -> dict[str, str]:
     from pyarrow import csv
 
     try:
-        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        header = read_regular(path).decode("utf-8-sig").partition("\n")[0]
         table = csv.read_csv(
             path,
             parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),

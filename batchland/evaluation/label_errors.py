@@ -19,6 +19,8 @@ CONFIDENT_MISTAKES: Final = 0.01
 EVIDENCE: Final = 15.0
 """Twice the log likelihood ratio of noise against no noise from which on labels are suspected. Chance exceeds 10.8 once
 in a thousand; real models do not fit perfectly."""
+COUNTED: Final = 0.25
+"""Share of images without information from which on a model counts votes, so that no label is suspected."""
 FITTED_IMAGES: Final = 20_000
 CHOICES: Final = 20
 """Choices per image that the model of noise uses; the others share what is left."""
@@ -33,6 +35,17 @@ class LabelledChoices(NamedTuple):
     """Of the label, from 1; 0 beyond the choices kept."""
     true_probability: npt.NDArray[np.float32]
     """Of the label; not used beyond the choices kept."""
+
+    @property
+    def informative(self) -> npt.NDArray[np.bool_]:
+        """Whether the probabilities can say that a label is wrong, by image.
+
+        A probability of exactly 0 is a count of votes, such as those of nearest neighbours: it does not say how
+        unlikely a class is.
+        """
+        if self.choices.shape[1] > 1:
+            return self.choices[:, -1] > 0
+        return self.choices[:, 0] < 1
 
 
 class LabelNoise(NamedTuple):
@@ -49,6 +62,7 @@ class LabelNoise(NamedTuple):
         if not self.noise:
             return np.zeros(len(mistakes.true_rank))
         label, random_label = _NoiseModel(mistakes, self.classes).label_probabilities(self.sharpness)
+        random_label = np.where(mistakes.informative, random_label, 0.0)
         honest = (1 - CONFIDENT_MISTAKES) * label + CONFIDENT_MISTAKES / self.classes
         wrong: Floats = self.noise * random_label / (self.noise * random_label + (1 - self.noise) * honest)
         return wrong
@@ -56,6 +70,13 @@ class LabelNoise(NamedTuple):
 
 def fit_label_noise(sample: LabelledChoices, classes: int) -> LabelNoise:
     """Fit the model to a random sample of the scored images, FITTED_IMAGES of them or all."""
+    if sample.choices.size:
+        informative = sample.informative
+        if informative.mean() < 1 - COUNTED:
+            return LabelNoise(1.0, 0.0, classes)
+        sample = LabelledChoices(
+            sample.choices[informative], sample.true_rank[informative], sample.true_probability[informative]
+        )
     if not len(sample.true_rank) or classes < 2 or (sample.true_rank == 1).all():
         return LabelNoise(1.0, 0.0, classes)
     return LabelNoise(*_NoiseModel(sample, classes).fit(), classes)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.evaluation.schema import MISTAKES, OUTCOMES
 from batchland.images.sources.folder import IMAGE_EXTENSIONS, list_images
+from batchland.images.sources.list_content import problem_with
 from batchland.models.class_match import enumerate_names
 from batchland.system.arrow import plain_columns
 
@@ -27,6 +28,7 @@ _log: Final = logging.getLogger("batchland")
 LabelKind = Literal["folder", "csv", "parquet"]
 
 _BLOCK_ROWS: Final = 131_072
+_BEGINNING_BYTES: Final = 64 * 1024
 _CSV_BLOCK_BYTES: Final = 16 * 1024**2
 
 
@@ -201,6 +203,10 @@ class _Csv(_Table):
 
     def _own_columns(self) -> pa.Schema:
         try:
+            with self._path.open("rb") as file:
+                beginning = file.read(_BEGINNING_BYTES)
+            if problem := problem_with(beginning):
+                raise UsageError(f"{self._path}: {problem}; labels are class folders, or a CSV or Parquet file")
             with self._path.open(encoding="utf-8-sig") as file:
                 header = file.readline().strip()
         except (OSError, UnicodeDecodeError) as error:

@@ -118,16 +118,17 @@ def allot(probability: npt.NDArray[np.float32], budget: int) -> tuple[Ints, Ints
     return stratum, labels, _worth(sizes, labels, expected)
 
 
-def estimated_accuracy(stratum: Ints, weight: Floats, right: npt.NDArray[np.bool_], confidence: float = 0.95) -> Figure:
-    """Accuracy over all images, from those of a plan that were labelled: all arrays of that length.
+def estimated_accuracy(stratum: Ints, right: npt.NDArray[np.bool_], images: Floats, confidence: float = 0.95) -> Figure:
+    """Accuracy over all images, from those of a plan that were labelled.
+
+    stratum, right: of the labelled images. images: that each stratum with a label stands for, in the order of numbers.
 
     The interval is Wilson's with the effective number of labels; the variance of a stratum counts two more answers, one
     right and one wrong, since few labels may all be right by chance.
     """
     numbers, index = np.unique(stratum, return_inverse=True)
     labels, hits = np.bincount(index), np.bincount(index, right)
-    planned = np.bincount(index, weight)  # images that the labelled ones represent
-    sizes = planned / planned.sum()
+    sizes = images / images.sum()
     value = float((sizes * hits / labels).sum())
     smoothed = (hits + 1) / (labels + 2)
     variance = float((sizes**2 * smoothed * (1 - smoothed) / labels).sum())

@@ -15,6 +15,7 @@ from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
 from batchland.models.class_match import match_classes, unknown_classes_message
 from batchland.predictions.storage import output_location
+from batchland.system.regular_files import read_regular
 from batchland.system.urls import is_url
 
 
@@ -58,13 +59,31 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
         if row.label not in match.index:
             raise UsageError(unknown_classes_message(f"{plan}: row {row.number}", [row.label], run.info.classes))
     scored, answers = _answers(plan, rows, run)
+    sizes = _images_of_strata(plan, rows)
     accuracy = estimated_accuracy(
         np.array([row.stratum for row in filled]),
-        np.array([row.weight for row in filled]),
         np.array([match.index[row.label] == answers[row.image] for row in filled]),
+        np.array([sizes[number] for number in sorted(sizes)]),
     )
     unplanned = max(0, round(scored - sum(row.weight for row in rows)))
     return LabelledAccuracy(accuracy, len(rows), len(rows) - len(filled), unplanned)
+
+
+def _images_of_strata(plan: Path, rows: Sequence[PlanRow]) -> dict[int, float]:
+    """Images that the rows of each stratum stand for, those without a label included.
+
+    Raises UsageError for a stratum without any label: nothing would say how good its answers are.
+    """
+    sizes: dict[int, float] = {}
+    for row in rows:
+        sizes[row.stratum] = sizes.get(row.stratum, 0.0) + row.weight
+    labelled = {row.stratum for row in rows if row.label}
+    for number, size in sorted(sizes.items()):
+        if number not in labelled:
+            raise UsageError(
+                f"{plan}: no row of stratum {number} has a label, and they stand for {round(size)} images; label some"
+            )
+    return sizes
 
 
 def read_plan(path: Path) -> list[PlanRow]:
@@ -73,7 +92,7 @@ def read_plan(path: Path) -> list[PlanRow]:
 
     names = LABEL_PLAN.names
     try:
-        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        header = read_regular(path).decode("utf-8-sig").partition("\n")[0]
         table = csv.read_csv(
             path,
             parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -348,14 +348,17 @@ class _Brightness(_Ranges):
         return np.array([self._measured.get(name, -1) for name in images.images.to_pylist()], np.int64)
 
 
+def check_columns(names: Sequence[str], by: Sequence[str]) -> None:
+    """Raise UsageError unless the own columns to slice by are there. names: of the own columns."""
+    for name in by:
+        if name not in names:
+            known = f"the own columns are {', '.join(names)}" if names else "there are no own columns"
+            raise UsageError(f"there is no column {name!r} to slice by; {known}")
+
+
 def own_values(images: Images, name: str) -> pa.Array:
     """An own column as text; empty where it is null."""
-    names = images.own.schema.names
-    if name not in names:
-        known = (
-            f"the own columns are {', '.join(names)}" if names else "neither predictions nor labels have own columns"
-        )
-        raise UsageError(f"there is no column {name!r} to slice by; {known}")
+    check_columns(images.own.schema.names, [name])
     column = images.own[name]
     return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
 

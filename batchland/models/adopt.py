@@ -37,7 +37,7 @@ from batchland.models.temperature import fit_temperature
 from batchland.models.wrap import wrap
 from batchland.system.files import check_new_file, new_file
 from batchland.system.regular_files import read_regular
-from batchland.system.text import near_miss
+from batchland.system.text import counted, near_miss
 
 _log = logging.getLogger("batchland")
 
@@ -48,6 +48,8 @@ _PICTURES: Final = 16
 _MOST_CHECKED: Final = 200
 """Most labelled photos of a check: each is computed under ten preprocessings."""
 _MOST_CALIBRATED: Final = 5000
+_FEW_CALIBRATED: Final = 50
+"""With fewer photos the temperature says more about chance than about the model."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
 
 OnCheck = Callable[[Sequence[Alternative]], object]
@@ -215,6 +217,13 @@ class _Adoption:
         if self.options.calibrate is None:
             return None
         photos = self._photos(self.options.calibrate, _MOST_CALIBRATED)
+        if len(photos.labels) < _FEW_CALIBRATED:
+            few = counted(len(photos.labels), "photo")
+            verb = "is" if len(photos.labels) == 1 else "are"
+            _log.warning(
+                "%s: %s %s little to fit a temperature to; give %d or more",
+                self.options.calibrate, few, verb, _FEW_CALIBRATED,
+            )  # fmt: skip
         scores = photos.scores(predictor(self.wrapped(self._plain_card(self.preprocess), softmax=False)))
         logits = scores if self.kind == "logits" else np.log(np.maximum(scores, _TINY))
         return fit_temperature(logits, photos.labels), len(photos.labels)

@@ -7,6 +7,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,11 +38,28 @@ def read_class_list(path: Path) -> list[str]:
     if text.startswith(("{", "[")):
         labels = _labels_of(path, _literal(path, text))
     else:
-        labels = [line.strip().removeprefix(_BYTE_ORDER_MARK) for line in text.split("\n")]
+        labels = [line.strip().removeprefix(_BYTE_ORDER_MARK) for line in re.split(r"\r\n?|\n", text)]
         if "" in labels:
             number = labels.index("") + 1
             raise UsageError(f"{path}: line {number} is empty; give one label per line, in the model's order")
+        if marks := _marks(labels):
+            raise UsageError(f"{path}: every line has {marks} besides the label; give one label per line, and no more")
+    for number, label in enumerate(labels):
+        if any(unicodedata.category(sign) == "Cc" for sign in label):
+            raise UsageError(f"{path}: label {number}, {label!r}, has control characters; give text in UTF-8")
     return _unique(path, [unicodedata.normalize("NFC", label) for label in labels])
+
+
+def _marks(labels: Sequence[str]) -> str | None:
+    """What all lines have in common that is no part of a label: `quotes` of CSV, dashes of YAML, numbers."""
+    if all(re.fullmatch(r"(\"[^\"]*\"|'[^']*'),?", label) for label in labels):
+        return "quotes"
+    if all(label.startswith("- ") for label in labels):
+        return "a dash"
+    for first in (0, 1):
+        if all(re.match(rf"{number}\s*[:,;\t]", label) for number, label in enumerate(labels, first)):
+            return "its number"
+    return "a comma at its end" if all(label.endswith(",") for label in labels) else None
 
 
 def _literal(path: Path, text: str) -> Any:

@@ -98,7 +98,7 @@ def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str |
 
     Raises ModelError if there is none, or more than one; UsageError if there is none of that name.
     """
-    outputs = [_output(value) for value in model.graph.output]
+    outputs = [_output(value) for value in model.graph.output if len(_sizes(value)) > 1]
     if name is not None:
         named = [output for output in outputs if output.name == name and output.dtype in FLOATS]
         if not named:

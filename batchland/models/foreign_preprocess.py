@@ -47,6 +47,12 @@ class ForeignPreprocess(PreprocessSpec):
             raise ValueError("std must be positive")
         return std
 
+    @model_validator(mode="after")
+    def _is_for_pixels_from_0_to_1(self) -> "ForeignPreprocess":
+        if max(map(abs, (*self.mean, *self.std))) > 1:
+            raise ValueError("mean and std are for pixels from 0 to 1; divide values for 0 to 255 by 255")
+        return self
+
     def spec(self) -> PreprocessSpec:
         """The part that the card keeps as preprocessing; the rest goes into the graph."""
         return PreprocessSpec.model_validate(self.model_dump(include=set(PreprocessSpec.model_fields)))

@@ -56,6 +56,7 @@ from batchland.predictions.storage import Location, join_location, public_locati
 from batchland.scoring.options import FailureLimit, ScoreSettings
 from batchland.system.files import read_error
 from batchland.system.options import explain
+from batchland.system.regular_files import read_regular
 
 
 class Job(ScoreSettings):
@@ -63,7 +64,7 @@ class Job(ScoreSettings):
 
     model_config = ConfigDict(validate_default=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the job and of its folder of records; by default the file's name without .toml."""
     root: Path = Path()
     """Folder that relative paths start from, itself relative to the job file's folder."""
@@ -222,7 +223,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
     Raises UsageError, which names the file and every wrong key.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise read_error(error, str(path), expected="a job file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Types of the job file's fields: durations, paths below the job's root, dated paths, patterns."""
 
 import datetime as dt
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +16,13 @@ from batchland.predictions.storage import Location, output_location, public_loca
 from batchland.system.urls import is_url, split_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_NAME: Final = 255
 _LONGEST_SECONDS: Final = 3650 * 86400
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _DATE: Final = re.compile(r"date(?::(.+))?")
+_DIRECTIVE: Final = re.compile("%(.?)", re.DOTALL)
+_DIRECTIVES: Final = frozenset("aAbBcCdDeFgGhHIjmMpSuUVwWxXyYzZ%")
+"""Letters behind a percent sign that strftime knows on every system."""
 _DURATION: Final = r"\s*\d+(\.\d+)?\s*[smhd]\s*"
 
 
@@ -62,7 +67,10 @@ ClockTime = Annotated[
 
 
 def below_root(path: Path, info: ValidationInfo) -> Path:
-    """The path, a relative one below the job's `root`."""
+    """The path, a relative one below the job's `root`. Raises ValueError for a name that no file can have."""
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > _LONGEST_NAME:
+        raise ValueError(f"has a name of {longest} bytes, more than the {_LONGEST_NAME} that a file can have")
     return Path(info.context["root"], path.expanduser()) if info.context else path
 
 
@@ -151,6 +159,16 @@ Percentage = Annotated[
     AfterValidator(_percentage),
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?%$", "examples": ["50%"]}),
 ]
+
+
+def _share(value: str) -> str:
+    if amount_of(value, 1) > 1:
+        raise ValueError("is more than 100%")
+    return value
+
+
+Share = Annotated[Percentage, AfterValidator(_share)]
+"""A percentage up to 100%."""
 JobPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_undated), AfterValidator(below_root)]
 """Relative ones are below the job's `root`."""
 DatedPath = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_template), AfterValidator(below_root)]
@@ -199,6 +217,8 @@ def expand(path: AnyLocation, date: dt.date) -> AnyLocation:
         found = _DATE.fullmatch(braces[1])
         if not found:
             raise ValueError(f"{braces[0]} is unknown; write {{date}} or {{date:%Y/%m/%d}}")
+        if unknown := set(_DIRECTIVE.findall(found[1] or "")) - _DIRECTIVES:
+            raise ValueError(f"{braces[0]} has the unknown %{min(unknown)}; write {{date}} or {{date:%Y/%m/%d}}")
         return date.strftime(found[1]) if found[1] else date.isoformat()
 
     return type(path)(_BRACES.sub(fill, str(path)))

@@ -1,18 +1,37 @@
 """The tables of the job file: [evaluation], [retry], [retention], [heartbeat], [notify], [notify.mail]."""
 
 import datetime as dt
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo, WithJsonSchema, model_validator
 
 from batchland.evaluation.gates import parse_gate
 from batchland.evaluation.options import EvaluateOptions
-from batchland.nightly.job_fields import Amount, DatedPath, Duration, JobPath, Percentage, below_root, checked_by
+from batchland.nightly.job_fields import (
+    Amount,
+    DatedPath,
+    Duration,
+    JobPath,
+    Percentage,
+    Share,
+    below_root,
+    checked_by,
+)
 from batchland.system.options import Options
 
 LAST_GOOD: Final = "last-good"
 _ADDRESS: Final = r"^[^@\s<>,]+@[^@\s<>,]+$"
+
+
+def _mail_address(text: str) -> str:
+    if not re.match(_ADDRESS, text):
+        raise ValueError('is not a mail address; write it like "ops@example.org"')
+    return text
+
+
+_MailAddress = Annotated[str, AfterValidator(_mail_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS})]
 
 
 def _baseline(path: Path, info: ValidationInfo) -> Path:
@@ -53,7 +72,7 @@ class DeliveryTable(JobTable):
     """With fewer images the delivery is not complete (exit code 66)."""
     max_images: Annotated[int, Field(ge=1)] | None = None
     """With more images it is wrong (exit code 4)."""
-    min_of_usual: Percentage | None = None
+    min_of_usual: Share | None = None
     """With fewer images than this share of the usual number it is not complete (66). Usual is the median of
     the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before five."""
     max_of_usual: Percentage | None = None
@@ -83,7 +102,7 @@ class MonitorTable(JobTable):
     """The first and the last of the nights to compare with. The default is the first 60 good nights, or those since the
     last accepted change."""
 
-    min_accuracy: Percentage | None = None
+    min_accuracy: Share | None = None
     """With a lower estimated accuracy the night fails like a gate (exit code 4). Needs an estimator beside the model,
     see `batchland estimator`; a night that is not estimable passes."""
     max_strangers: Percentage | None = None
@@ -117,7 +136,7 @@ class RetryTable(JobTable):
 class RetentionTable(JobTable):
     """`[retention]`: delete predictions and reports of nights that neither rule keeps. Records stay."""
 
-    keep_days: Annotated[int, Field(ge=1)] | None = None
+    keep_days: Annotated[int, Field(ge=1, le=36500)] | None = None
     """Keep nights less than this many days before the night of the run."""
     keep_nights: Annotated[int, Field(ge=1)] | None = None
     """Keep this many of the newest nights, including that of the run."""
@@ -162,9 +181,9 @@ _WebAddress = Annotated[str, AfterValidator(checked_by(HttpUrl))]
 class MailTable(JobTable):
     """`[notify.mail]`: send notifications by SMTP."""
 
-    to: Annotated[tuple[Annotated[str, Field(pattern=_ADDRESS)], ...], Field(min_length=1)]
+    to: Annotated[tuple[_MailAddress, ...], Field(min_length=1)]
     """Addresses of the recipients."""
-    sender: Annotated[str, Field(pattern=_ADDRESS)]
+    sender: _MailAddress
     """Address of the sender."""
     server: str
     """Host name of the mail server."""

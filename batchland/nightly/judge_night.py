@@ -47,13 +47,14 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     write_file(_kept(job, night, name), lambda file: pq.write_table(rows, file, compression="zstd"))
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
     good = [record for record in records if record.date < night and _enters(record, name)]
-    start = _start(records)
+    start = _start(records, night)
     reference, same_model = _reference(job, name, model, good, start)
     recent = good[-RECENT_NIGHTS:]
     needed = {record.date: record for record in (*reference, *recent)}
     known = {day: _night(job, record, name) for day, record in needed.items()}
     runs = [(record.date, _run(record, name)) for record in records if start <= record.date < night]
     before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
+    other_night = night - timedelta(days=1) if night > date.min else night + timedelta(days=1)
     return judge(
         present,
         [known[record.date] for record in reference],
@@ -62,7 +63,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         usual=usual_number(night, recent),
         before=before[-1] if before else None,
         same_model=same_model,
-        new_images=job.mode == "new" or job.images_of(night) != job.images_of(night - timedelta(days=1)),
+        new_images=job.mode == "new" or job.images_of(night) != job.images_of(other_night),
         estimator=_estimator(job.model_file(name), model),
     )
 
@@ -137,10 +138,10 @@ def _enters(record: RunRecord, name: str) -> bool:
     return run.monitor.verdict == "ok" or (run.monitor.verdict == "suspicious" and record.accepted is not None)
 
 
-def _start(records: Sequence[RunRecord]) -> date:
-    """The first night of the last accepted change, with which the reference begins."""
-    changes = [record.accepted.since for record in records if record.accepted and not record.accepted.once]
-    return max(changes, default=date.min)
+def _start(records: Sequence[RunRecord], night: date) -> date:
+    """The first night of the last accepted change up to a night, with which the night's reference begins."""
+    accepted = [record.accepted for record in records if record.accepted and not record.accepted.once]
+    return max((each.since for each in accepted if each.since <= night), default=date.min)
 
 
 def _reference(

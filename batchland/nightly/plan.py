@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from batchland.data.corrections import read_corrections
 from batchland.errors import BatchlandError, MissingInputError, ModelError, UsageError, WrongDeliveryError
+from batchland.evaluation.label_files import read_labels
 from batchland.evaluation.saved import read_report
+from batchland.evaluation.slices import check_columns
 from batchland.models.canaries import canaries_path
 from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.nightly.contract import check_contract
@@ -181,6 +183,7 @@ def _evaluate(job: Job, table: EvaluationTable, model: str, night: date, records
         return _Step(f"  skip: {missing}") if table.on_missing == "skip" else _Step.fail(missing)
     baseline = str(table.baseline)
     try:
+        check_columns(read_labels(labels, str(job.images_of(night))).own.names, table.by)
         if table.corrections:
             read_corrections(table.corrections)
         if baseline != LAST_GOOD:

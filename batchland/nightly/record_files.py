@@ -16,6 +16,7 @@ from batchland.errors import OutputError, UsageError
 from batchland.nightly.run_record import Attempt, RunRecord
 from batchland.system.files import read_error, remove_leftovers, replace_file
 from batchland.system.lock import holder, locked
+from batchland.system.regular_files import read_regular
 
 RUN_FILE: Final = "run.json"
 LOG_FILE: Final = "log.jsonl"
@@ -57,7 +58,7 @@ def read_run(folder: Path) -> RunRecord:
     # The lock is read first, so that a run that ends in between does not count as killed.
     running = holder(folder.parent / LOCK_FILE)
     try:
-        record = RunRecord.model_validate_json(path.read_bytes())
+        record = RunRecord.model_validate_json(read_regular(path))
     except OSError as error:
         raise read_error(error, str(path), expected="a folder runs/NAME/DATE") from error
     except ValidationError as error:
@@ -65,6 +66,8 @@ def read_run(folder: Path) -> RunRecord:
         raise UsageError(
             f"{path}: is not a record that this version of batchland can read ({where}); move it away"
         ) from error
+    if _is_date(folder.name) and str(record.date) != folder.name:
+        raise UsageError(f"{path}: is the record of the night {record.date}, perhaps a copy; move it away")
     attempts = (_killed_if_dead(attempt, running) for attempt in record.attempts)
     return record.model_copy(update={"attempts": tuple(attempts)})
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from batchland.evaluation.schema import Figures, LabelAccount, LabelSource
 from batchland.monitoring.schema import Acceptance, CanaryCheck, NightVerdict
 from batchland.predictions.schema import Counts, ModelInfo, Seconds
-from batchland.system.documents import Count, Document
+from batchland.system.documents import Count, Document, Moment
 
 CONFIDENCE_BINS: Final = 20
 
@@ -52,9 +52,9 @@ class Attempt(Document):
     """Of the process; the same as in the log's lines."""
     pid: int
     host: str
-    started_at: str
+    started_at: Moment
     """ISO 8601 with the zone's offset, as all times here."""
-    finished_at: str | None = None
+    finished_at: Moment | None = None
     """None while it runs, and if it was killed."""
     outcome: Outcome = "running"
     exit_code: int | None = None
@@ -148,8 +148,8 @@ class ModelRun(Document):
 class EndEstimate(Document):
     """When a run was expected to end. With `finish_by`, it is made a minute after the start."""
 
-    made_at: str
-    end: str
+    made_at: Moment
+    end: Moment
     images: Count
     """Images to score by the model that was scoring."""
     images_done: Count

@@ -30,7 +30,7 @@ _log = logging.getLogger("batchland")
 def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[StoredPredictions]:
     """Those of `options.reuse` whose rows a run of this model would compute alike; a warning names the others.
 
-    Raises UsageError if there is nothing at a location.
+    Raises UsageError if there is nothing at a location, or a file that holds no predictions.
     """
     wanted = row_fingerprint(options, model)
     columns = predictions_schema(model.card, features=options.features).names
@@ -39,6 +39,8 @@ def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[Stored
         stored = StoredPredictions(output_location(location))
         if stored.kind is None:
             raise UsageError(f"{stored.name}: there are no predictions to reuse")
+        if stored.kind == "file":
+            stored.info()
         if problem := _problem(stored, wanted, columns):
             _log.warning("%s: no row is reused from it: %s", stored.name, problem)
         else:

@@ -7,20 +7,22 @@ a night for whether there are any.
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 import pyarrow as pa
 
 from batchland.errors import UsageError
 from batchland.images.sources.open import open_source
-from batchland.images.sources.refs import Ignored, ImageRef
+from batchland.images.sources.refs import Ignored, ImageRef, may_exist
 from batchland.images.sources.selection import select_images
 from batchland.images.sources.source import ContainerSource, ListSource, Source
 from batchland.predictions.schema import RESERVED
 from batchland.scoring.options import ScoreSettings, Shard
-from batchland.system.names import display_path
+from batchland.system.names import display_name, display_path
 
+_TRIED: Final = 100
+"""Entries at the beginning of a list, one of which at least must exist."""
 ALREADY_SCORED: Final = "already scored"
 """Key of skipped images in the counts of ignored ones."""
 Skip = Callable[[ImageRef], bool]
@@ -72,6 +74,8 @@ class ImageListing:
         if self.first() is None:
             raise self._no_images()
         assert self._walk is not None
+        if self._image_list is not None:
+            self._walk = self._checked_list(self._walk)
         return self._walk
 
     def selected(self, images: Iterable[ImageRef], ignored: Ignored) -> Iterator[ImageRef]:
@@ -102,11 +106,24 @@ class ImageListing:
         """What the walk passed over, for messages: `1 hidden, 2 .txt`."""
         return ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.counts.items())) or "nothing at all"
 
+    def _list_name(self) -> str:
+        return "standard input" if self._image_list == "-" else display_path(self._image_list or "")
+
+    def _checked_list(self, images: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        """Raise UsageError if the first entries name no files: then they are no paths, or are below another folder."""
+        beginning: list[ImageRef] = []
+        for ref in islice(images, _TRIED):
+            beginning.append(ref)
+            if may_exist(ref):
+                return chain(beginning, images)
+        path = display_name(beginning[0].path)
+        others = f", nor for any of the first {len(beginning)} entries" if len(beginning) > 1 else ""
+        raise UsageError(f"{self._list_name()}: there is no file {path!r}{others}; give one path per line")
+
     def _no_images(self) -> UsageError:
         problem = f"no images to score (found: {self.found()})"
         if self._image_list is not None:
-            name = "standard input" if self._image_list == "-" else display_path(self._image_list)
-            return UsageError(f"{name}: {problem}; give a list with one path per line")
+            return UsageError(f"{self._list_name()}: {problem}; give a list with one path per line")
         if any(kind.startswith(".") or kind == "no extension" for kind in self.ignored.counts):
             return UsageError(f"{self.source.name}: {problem}", advice="all_files")
         return UsageError(f"{self.source.name}: {problem}; give the folder that holds them")

@@ -3,10 +3,11 @@
 `schemas/*.json` at the top of the repository is generated from here by `make schemas`.
 """
 
+from datetime import datetime
 from typing import Annotated
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = True) -> pa.Field:
@@ -22,4 +23,12 @@ class Document(BaseModel):
     )
 
 
+def _zoned(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_zoned)]
+"""A time in ISO 8601 with the zone's offset."""
 Count = Annotated[int, Field(ge=0)]

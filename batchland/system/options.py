@@ -49,7 +49,14 @@ class Options(BaseModel):
 
 def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
     """A pydantic error in one line, in the words of a user. noun: what a field is to that user: option, key."""
-    return "; ".join(_explain_one(each, options, noun) for each in error.errors())
+    first = {_path(each): each for each in reversed(error.errors())}  # a union has an error for each of its types
+    wrong = [
+        each
+        for path, each in reversed(first.items())
+        # a list whose items are wrong is too short as well
+        if each["type"] != "too_short" or not any(other[: len(path)] == path != other for other in first)
+    ]
+    return "; ".join(_explain_one(each, options, noun) for each in wrong)
 
 
 def plain_message(error: ErrorDetails) -> str:
@@ -58,7 +65,7 @@ def plain_message(error: ErrorDetails) -> str:
 
 
 def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> str:
-    path = [str(part) for part in error["loc"]]
+    path = _path(error)
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
         return f'unknown {noun} "{name}" ({_suggestion(name, path, options)})'
@@ -66,12 +73,19 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
         return f'{noun} "{name}" is missing'
     problem = plain_message(error)
     value = display_path(error["input"]) if is_url(error["input"]) else error["input"]  # it may hold a password
-    return f'"{name}" = {value!r}: {problem}' if name and not isinstance(error["input"], Mapping) else problem
+    if not name or (error["type"] == "value_error" and isinstance(error["input"], Mapping)):  # of a whole table
+        return problem
+    return f'"{name}": {problem}' if isinstance(error["input"], Mapping) else f'"{name}" = {value!r}: {problem}'
 
 
-def _suggestion(name: str, path: list[str], options: type[BaseModel]) -> str:
+def _path(error: ErrorDetails) -> tuple[str, ...]:
+    """Names of the nested fields, without pydantic's names for the types of a union."""
+    return tuple(part for part in map(str, error["loc"]) if part == "[key]" or (part != "str" and "[" not in part))
+
+
+def _suggestion(name: str, path: tuple[str, ...], options: type[BaseModel]) -> str:
     known = list(_names(options))
-    siblings = [each for each in known if each.split(".")[:-1] == path[:-1]]
+    siblings = [each for each in known if tuple(each.split(".")[:-1]) == path[:-1]]
     near = near_miss(name, siblings) or next((each for each in known if each.split(".")[-1] == path[-1]), None)
     return f'did you mean "{near}"?' if near else f"known: {', '.join(siblings)}"
 

@@ -8,6 +8,7 @@ from evaluation_data import random_case, write_arrays
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 
 from batchland.evaluation.evaluate import evaluate
@@ -17,6 +18,8 @@ MODELS = {
     "good": (LogisticRegression(max_iter=400, C=10), 300),
     "weak": (LogisticRegression(max_iter=400, C=100), 40),
     "overconfident": (GaussianNB(), 400),
+    "neighbours": (KNeighborsClassifier(5), 100),
+    "nearest neighbour": (KNeighborsClassifier(1), 400),
     "network": (MLPClassifier((30,), max_iter=3000, alpha=0, random_state=0), 300),
 }
 

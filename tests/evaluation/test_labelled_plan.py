@@ -36,11 +36,11 @@ def test_classes_are_matched_as_in_evaluate(tmp_path: Path, predictions: Path, l
         f"2.jpg,{lake},Red Tower,0.9,1,2.67", "3.jpg,,Red Tower,0.9,1,2.67",
     )  # fmt: skip
     found = labelled_accuracy(predictions, filled)
-    assert found.accuracy.value == pytest.approx((2 + 2.67) / (2 + 2 * 2.67))
+    assert found.accuracy.value == pytest.approx((2 + 3 * 2.67 / 2) / (2 + 3 * 2.67))
     assert (found.rows, found.unlabelled, found.unplanned) == (4, 1, 0)
     result = batchland("label-plan", predictions, "--labelled", filled)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith("accuracy 63.6% (95% interval ")
+    assert result.stdout.startswith("accuracy 60.0% (95% interval ")
     assert result.stdout.splitlines()[1:] == ["note: 1 of 4 rows of the plan have no label"]
 
 
@@ -75,6 +75,13 @@ def test_faulty_rows_are_named(tmp_path: Path, predictions: Path, row: str, mess
         "",
         f"batchland: {path}: {message.format(preds=predictions)}\n",
     )
+
+
+def test_a_stratum_without_labels_is_an_error(tmp_path: Path, predictions: Path) -> None:
+    half = plan(tmp_path, "8.jpg,Blue Lake,Blue Lake,0.6,0,2", "1.jpg,,Red Tower,0.9,1,4", "2.jpg,,Red Tower,0.9,1,4")
+    with pytest.raises(UsageError) as caught:
+        labelled_accuracy(predictions, half)
+    assert str(caught.value) == f"{half}: no row of stratum 1 has a label, and they stand for 8 images; label some"
 
 
 def test_removed_rows_are_noticed(tmp_path: Path, predictions: Path) -> None:

@@ -125,7 +125,11 @@ def test_blank_labels_are_counted_and_repeated_rows_are_one(tmp_path: Path) -> N
         ),
         (
             "l.csv", "image,label\na,Red\n".encode("utf-16"),
-            "cannot be read as CSV ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte)",
+            "is UTF-16 text; save it as UTF-8; labels are class folders, or a CSV or Parquet file",
+        ),
+        (
+            "l.xlsx", b"PK\x03\x04",
+            "is a zip file (as .xlsx and .docx are); labels are class folders, or a CSV or Parquet file",
         ),
         (
             "l.parquet", b"PAR?",

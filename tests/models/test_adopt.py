@@ -174,6 +174,15 @@ def test_invalid_models_and_label_files_are_errors(tmp_path, labels):
         adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
 
 
+def test_an_output_without_an_axis_of_pictures_is_an_error(tmp_path, labels):
+    model = onnx.load(foreign(tmp_path / "f.onnx", batch=1))
+    model.graph.node.append(helper.make_node("Squeeze", ["scores"], ["flat"]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("flat", TensorProto.FLOAT, [4]))
+    onnx.save(model, tmp_path / "f.onnx")
+    with pytest.raises(ModelError, match=r"f\.onnx: its output is flat \[4\]; a classifier gives one float tensor"):
+        adopt(tmp_path / "f.onnx", labels, tmp_path / "o.onnx")
+
+
 def test_a_model_without_pictures_as_input_is_an_error(tmp_path, labels):
     value = helper.make_tensor_value_info
     graph = helper.make_graph(

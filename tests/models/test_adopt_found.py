@@ -260,6 +260,16 @@ def test_calibrate_fits_the_temperature(tmp_path, labels, photos, right_spec, so
     np.testing.assert_allclose(session.predict(PIXELS), expected(PIXELS, temperature=adoption.temperature), atol=1e-4)
 
 
+def test_few_photos_for_the_temperature_give_a_warning(tmp_path, labels, photos, right_spec, caplog):
+    kept = next(photos.glob("*/*"))
+    for path in photos.glob("*/*"):
+        if path != kept:
+            path.unlink()
+    options = AdoptOptions(classes=labels, preprocess=str(right_spec), calibrate=photos)
+    adopt(write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", options)
+    assert caplog.messages == [f"{photos}: 1 photo is little to fit a temperature to; give 50 or more"]
+
+
 def test_photos_of_unknown_classes_are_an_error(tmp_path, labels, photos, right_spec):
     (photos / "blue").rename(photos / "bluu")
     with pytest.raises(UsageError) as caught:

@@ -14,6 +14,7 @@ LABELS = ["tench, Tinca tinca", "Caf\u00e9", "cock"]
     "text",
     [
         "tench, Tinca tinca\nCaf\u00e9\ncock",
+        "tench, Tinca tinca\rCaf\u00e9\rcock\r",
         "tench, Tinca tinca\r\nCaf\u00e9 \r\n cock\r\n\r\n",
         "\ufefftench, Tinca tinca\nCafe\u0301\ncock\n",
         "tench, Tinca tinca\n\ufeffCaf\u00e9\n\ufeffcock\n",
@@ -52,6 +53,20 @@ def test_every_form_gives_the_same_labels(tmp_path, text):
             b"{0: 'tench',\n 1: cock}",
             "begins like a dictionary or a list, but cannot be parsed; give one label per line",
         ),
+        (b'"tench"\n"shark"\n', "every line has quotes besides the label; give one label per line, and no more"),
+        (b"- tench\n- shark\n", "every line has a dash besides the label; give one label per line, and no more"),
+        (b"0,tench\n1,shark\n", "every line has its number besides the label; give one label per line, and no more"),
+        (b"1: tench\n2: shark\n", "every line has its number besides the label; give one label per line, and no more"),
+        (b"0\ttench\n1\tshark\n", "every line has its number besides the label; give one label per line, and no more"),
+        (
+            b"tench,\nshark,\n",
+            "every line has a comma at its end besides the label; give one label per line, and no more",
+        ),
+        (
+            "tench\n".encode("utf-16-le"),
+            "label 0, 't\\x00e\\x00n\\x00c\\x00h\\x00', has control characters; give text in UTF-8",
+        ),
+        (b"tench\n\x1b[31mshark\n", "label 1, '\\x1b[31mshark', has control characters; give text in UTF-8"),
         (b"[" * 5000, "begins like a dictionary or a list, but cannot be parsed; give one label per line"),
     ],
 )

@@ -93,10 +93,12 @@ def test_ultralytics_crops_the_shorter_side():
         ({k: v for k, v in VIT.items() if k != "image_std"},
          "its preprocessing cannot be read ('image_std'); name the preprocessing"),
         ({"height": 8, "width": 8, "std": [0, 1, 1]}, "std: std must be positive"),
+        ({"height": 8, "width": 8, "mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]},
+         "the file: mean and std are for pixels from 0 to 1; divide values for 0 to 255 by 255"),
         ({"height": 8, "width": 8, "means": [0, 1, 1]}, "means: Extra inputs are not permitted"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_expressed_is_an_error(config, message):
+def test_unsupported_preprocessing_is_an_error(config, message):
     with pytest.raises(UsageError) as caught:
         of_config("config.json", config)
     assert str(caught.value) == f"config.json: {message}"

@@ -1,6 +1,7 @@
 """The job file: paths, dates, tables, and one-line errors that name the key."""
 
 import json
+import os
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -140,6 +141,21 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
             ["evaluation.labels=x", "evaluation.gates=top1 < 70%"],
             '"evaluation.gates" = \'top1 < 70%\': should be a list, like ["one", "another"]',
         ),
+        (["images=5"], '"images" = 5: should be a path'),
+        (["batch_size={}"], '"batch_size": should be a valid integer'),
+        (
+            ["images=in/{date:%Y/%Q}"],
+            "\"images\" = 'in/{date:%Y/%Q}': {date:%Y/%Q} has the unknown %Q; write {date} or {date:%Y/%m/%d}",
+        ),
+        (["monitor.min_accuracy='200%'"], "\"monitor.min_accuracy\" = '200%': is more than 100%"),
+        (
+            ["notify.mail={to=['me'], sender='a@b', server='x'}"],
+            '"notify.mail.to.0" = \'me\': is not a mail address; write it like "ops@example.org"',
+        ),
+        (
+            ["retention.keep_days=99999999999"],
+            '"retention.keep_days" = 99999999999: should be less than or equal to 36500',
+        ),
         (["exclude=*.png"], '"exclude" = \'*.png\': should be a list, like ["one", "another"]'),
     ],
 )
@@ -168,6 +184,22 @@ def test_an_unreadable_file_is_rejected(tmp_path):
         load_job(tmp_path / "none.toml")
     with pytest.raises(UsageError, match=r"toy\.toml: is not a TOML file: .*line 1"):
         load_job(write(tmp_path, "images = in"))
+    os.mkfifo(tmp_path / "fifo.toml")
+    with pytest.raises(UsageError, match=r"fifo\.toml: cannot be read \(not a regular file\); give a job file"):
+        load_job(tmp_path / "fifo.toml")
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path):
+    """It begins with a byte order mark."""
+    path = write(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_job(path).name == "toy"
+
+
+@pytest.mark.parametrize("key", ["images", "model", "output"])
+def test_a_name_that_no_file_can_have_is_rejected(tmp_path, key):
+    with pytest.raises(UsageError, match=f'"{key}" = .*: has a name of 300 bytes, more than the 255 that a file can'):
+        load_job(write(tmp_path), [f"{key}=in/{'x' * 300}"])
 
 
 def test_the_heartbeat_address_is_not_dumped(tmp_path):

@@ -131,6 +131,32 @@ def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference
     assert (third.attempt.exit_code, reference_of(third.record)) == (0, [])
     again = run(six_nights, 7)
     assert (again.attempt.outcome, again.record.accepted) == ("ok", records[-1].accepted)
+    older = run(six_nights, 5, force=True)
+    assert reference_of(older.record) == [day(number) for number in range(5)]
+
+
+def test_the_first_night_of_the_calendar_is_judged(project: Path) -> None:
+    deliver_photos(project / "in" / str(date.min), 5, seed=1)
+    assert run_night(load_job(project / "toy.toml"), date.min).attempt.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("image,label\na.jpg,Red Tower\n", "there is no column 'camera' to slice by; there are no own columns"),
+        ("image,camara,label\na.jpg,1,Red Tower\n",
+         "there is no column 'camera' to slice by; the own columns are camara"),
+        ("path,label\n", "{folder}/l.csv: has no column 'image', it has 'path', 'label'; labels need the columns "
+         "'image' and 'label'"),
+        ("image,camera,label\na.jpg,1,Red Tower\n", None),
+    ],
+)  # fmt: skip
+def test_a_check_reads_the_header_of_the_labels(project: Path, labels: str, message: str | None) -> None:
+    photos(project, 0)
+    (project / "l.csv").write_text(labels)
+    job = load_job(project / "toy.toml", ["evaluation.labels=l.csv", 'evaluation.by=["camera"]'])
+    found = [str(problem) for problem in plan_night(job, day(0)).problems]
+    assert found == ([message.format(folder=project)] if message else [])
 
 
 def test_night_accepted_once_joins_the_reference(six_nights: Path) -> None:
@@ -165,7 +191,7 @@ def test_a_night_whose_figures_are_damaged_counts_as_one_without(
     assert warning.endswith("); nothing is compared with the figures of this night")
 
 
-def test_other_pictures_need_an_acceptance_of_their_own(project: Path) -> None:
+def test_other_pictures_need_another_acceptance(project: Path) -> None:
     """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged anew."""
     deliver_black(project / "in" / str(day(0)), 10)
     assert run(project, 0).attempt.outcome == "suspicious"
@@ -244,7 +270,7 @@ def test_warn_keeps_exit_code_0_and_the_night_out_of_the_reference(six_nights: P
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
 
 
-def test_off_looks_at_nothing(project: Path) -> None:
+def test_off_judges_nothing(project: Path) -> None:
     deliver_black(project / "in" / str(day(0)), 10)
     result = run(project, 0, "monitor.action=off")
     assert (result.attempt.exit_code, result.record.models[0].monitor) == (0, None)

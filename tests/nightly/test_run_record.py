@@ -136,3 +136,18 @@ def test_a_record_is_removed_by_renaming_it(tmp_path):
     assert not (root / "latest").is_symlink()
     with pytest.raises(UsageError, match=r"no such record; the job has no records$"):
         remove_record(root, NIGHT, today)
+
+
+def test_records_that_no_run_wrote_are_unreadable(tmp_path):
+    """A time without a zone cannot be compared with others; a copied folder holds the record of another night."""
+    update_run(tmp_path / "2024-11-23", record(attempt("a", 0, 5, "ok", 0)))
+    path = tmp_path / "2024-11-23" / "run.json"
+    good = path.read_text()
+    for started_at in ("x", "2024-11-23T04:05:06", ""):
+        path.write_text(re.sub(r'("started_at": )"[^"]*"', rf'\1"{started_at}"', good))
+        with pytest.raises(UsageError, match=r"is not a record that this version .* \(attempts\.0\.started_at\)"):
+            read_run(path.parent)
+    path.write_text(good)
+    path.parent.rename(tmp_path / "2024-11-24")
+    with pytest.raises(UsageError, match=r"run\.json: is the record of the night 2024-11-23, perhaps a copy; move it"):
+        read_run(tmp_path / "2024-11-24")

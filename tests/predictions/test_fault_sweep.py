@@ -266,6 +266,7 @@ def test_some_calls_fail(driver, prepare, folder, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_call_fails_once(driver, prepare, folder, name):
     tried, wrong = sweep(driver, prepare(name), folder, KINDS, None)

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from toys import Stop, contents, options, picture, stop_after, toy_card, write_toy_model
@@ -113,6 +114,14 @@ def test_nothing_to_reuse_is_an_error(tmp_path, first_night, toy_model):
         score(tmp_path / "one", tmp_path / "p", options(toy_model, reuse=(str(tmp_path / "none.parquet"),)))
     assert not (tmp_path / "p").exists()
     assert not (tmp_path / ".p.parts").exists()
+
+
+def test_a_file_of_another_kind_is_an_error(tmp_path, first_night, toy_model):
+    with pytest.raises(UsageError, match=r"toy\.onnx: cannot be read as Parquet "):
+        score(tmp_path / "one", tmp_path / "p", options(toy_model, reuse=(str(toy_model),)))
+    pq.write_table(pa.table({"image": ["a.jpg"]}), tmp_path / "labels.parquet")
+    with pytest.raises(UsageError, match=r"labels\.parquet: not a predictions file of batchland; give what"):
+        score(tmp_path / "one", tmp_path / "p", options(toy_model, reuse=(str(tmp_path / "labels.parquet"),)))
 
 
 def damage(path):

@@ -99,7 +99,7 @@ def test_suspicious_and_accepted_nights(tmp_path):
     ]
 
 
-def test_an_estimate_stands_with_the_facts_of_its_model(tmp_path):
+def test_an_estimate_is_shown_beside_its_model(tmp_path):
     update_run(tmp_path / "job" / str(TODAY), night(TODAY, model_run(monitor=like_others(0.7)), job="job"))
     (view,) = job_views(tmp_path, TODAY)
     assert view.models == (
@@ -189,7 +189,7 @@ def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
     result = batchland("accept", "job", "--date", str(day), "--runs", str(tmp_path))
     assert (result.exit_code, result.stdout) == (
         0,
-        "Accepted: job job, 2024-10-01; the reference begins with 2024-10-01.\n",
+        "Accepted: job job, 2024-10-01; the reference begins anew with 2024-10-01, without earlier nights.\n",
     )
     assert "1 of 1 job ended well." in (tmp_path / "index.html").read_text()
     assert '<span class="verdict passed">suspicious, accepted</span>' in (tmp_path / "job" / "trend.html").read_text()

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin registers the format
 
 from batchland.errors import ImageError
+from batchland.images.decode.iso_media import check_pictures
 from batchland.images.decode.orientation import orientation_of
 from batchland.images.decode.picture import (
     Picture,
@@ -24,6 +25,7 @@ def decode_avif(data: bytes, max_pixels: int) -> Picture:
     try:
         with open_with_pillow(data, "AVIF") as image:
             check_size(*image.size, max_pixels)
+            check_pictures(data)
             image.load()
             return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
@@ -42,6 +44,7 @@ def decode_heif(data: bytes, max_pixels: int) -> Picture:
         file = pillow_heif.open_heif(data)
         width, height = file.size
         check_size(width, height, max_pixels)
+        check_pictures(data)
         image = file.to_pillow()
         return Picture(_rgb(image), image.width, image.height, profile=file.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:

@@ -53,6 +53,15 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError("too_many_pixels", f"{width} x {height} pixels, more than max_pixels = {max_pixels}")
 
 
+def check_zeros(compressed: bytes, longest: int) -> None:
+    """Raise ImageError (`corrupt`) if compressed pixels hold more than `longest` zero bytes in a row.
+
+    A download or copy that was interrupted leaves zeros, which some decoders take for pixels.
+    """
+    if bytes(longest + 1) in compressed:
+        raise ImageError("corrupt", "a part of the picture is replaced by zeros")
+
+
 def open_with_pillow(data: bytes, plugin: str) -> Image.Image:
     """Open an image with one plugin of Pillow, named as in `Image.OPEN`. Raises ImageError (`corrupt`)."""
     try:

@@ -22,6 +22,7 @@ from batchland.images.decode.picture import (
     Picture,
     Pixels,
     Samples,
+    check_zeros,
     damage,
     grey_to_rgb,
     over_white,
@@ -32,13 +33,17 @@ from batchland.images.decode.tiff_page import Page, read_page
 
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Every byte with its bits in reverse order."""
-_END_OF_LINE: Final = re.compile("0{11}1")
+_END_OF_LINE: Final = re.compile("0{11,}1")
+"""Of T.4, with the zeros that the code before it ends in, and fill bits."""
 _END_OF_BLOCK: Final = "000000000001" * 2
+_FAX_NAMES: Final = {tiff.CCITT_RLE: "tiff_ccitt", tiff.CCITT_T4: "group3", tiff.CCITT_T6: "group4"}
 _FAX_OPTIONS: Final = ((292, "t4_options"), (293, "t6_options"))
 _USUAL_YCBCR: Final = {
     "ycbcr_coefficients": (0.299, 0.587, 0.114),
     "reference_black_white": (0.0, 255.0, 128.0, 255.0, 128.0, 255.0),
 }
+_LONGEST_LITERAL: Final = 130
+"""Zero bytes in a row that PackBits can hold: a literal of black, and the next count and value."""
 _GROUP_BYTES: Final = 16 * 1024**2
 """Blocks are unpacked in groups of about this size, so that no second copy of the picture is needed."""
 _CHUNK_SAMPLES: Final = 4_000_000
@@ -189,6 +194,9 @@ def _rebuilt(
 ) -> Image.Image:
     """A TIFF of nothing but some blocks, opened by Pillow. tags: numbers and values."""
     contents = [_block(data, offset, size) for offset, size in blocks]
+    if page.compression == tiff.PACK_BITS:
+        for content in contents:
+            check_zeros(content, _LONGEST_LITERAL)
     offsets = [8 + offset for offset in accumulate(map(len, contents), initial=0)][:-1]
     sizes = [len(content) for content in contents]
     if page.tiled:
@@ -266,23 +274,30 @@ def _unpack_fax(data: bytes, page: Page) -> Pixels:
 def _is_fax_of(content: bytes, rows: Samples, compression: int) -> bool:
     """Whether a strip is the fax compression of these rows: libtiff goes on after damage, with made-up rows.
 
-    T.6 and plain runs have one code for a picture, so compressing it again must give the same bits. T.4 marks rows.
+    Each compression has one code for a picture, or for a row of T.4, so compressing it again must give the same bits.
     """
-    if compression == tiff.CCITT_T4:
-        bits = bin(int.from_bytes(b"\1" + content))[3:]
-        return len(_END_OF_LINE.findall(bits)) >= len(rows) - 1
     buffer = BytesIO()
-    kind = "group4" if compression == tiff.CCITT_T6 else "tiff_ccitt"
-    Image.fromarray(rows).save(buffer, "TIFF", compression=kind, tiffinfo={278: len(rows)})
+    Image.fromarray(rows).save(buffer, "TIFF", compression=_FAX_NAMES[compression], tiffinfo={278: len(rows)})
     file = buffer.getvalue()
     again = read_page(file, rows.size)
     code = file[again.offsets[0] : again.offsets[0] + again.sizes[0]]
-    if compression == tiff.CCITT_T6:  # without the mark of the end, which some writers leave out
-        bits = bin(int.from_bytes(b"\1" + code))[3:].rstrip("0").removesuffix(_END_OF_BLOCK)
-        whole = bin(int.from_bytes(b"\1" + content[: len(bits) // 8 + 8]))[3:]
-        rest = whole.removeprefix(bits)
-        return whole.startswith(bits) and (rest.startswith(_END_OF_BLOCK) or "1" not in rest)
-    return content.startswith(code)
+    if compression == tiff.CCITT_RLE:
+        return content.startswith(code)
+    if compression == tiff.CCITT_T4:
+        return _t4_rows(content) == _t4_rows(code)
+    bits = _bits(code).rstrip("0").removesuffix(_END_OF_BLOCK)  # the mark of the end, which some writers leave out
+    whole = _bits(content[: len(bits) // 8 + 8])
+    rest = whole.removeprefix(bits)
+    return whole.startswith(bits) and (rest.startswith(_END_OF_BLOCK) or "1" not in rest)
+
+
+def _t4_rows(content: bytes) -> list[str]:
+    """The code of each row in T.4, without zeros at its end. Marks of the end are rows without code."""
+    return [code for code in _END_OF_LINE.split(_bits(content).rstrip("0")) if "1" in code]
+
+
+def _bits(content: bytes) -> str:
+    return bin(int.from_bytes(b"\1" + content))[3:]
 
 
 def _decode_jpegs(data: bytes, page: Page) -> Pixels:

@@ -321,6 +321,8 @@ def _check_compression(page: Page) -> None:
         raise _unsupported(f"predictor {predictor} with samples of {page.bits} bits and compression {page.compression}")
     if page.compression in CCITT and (page.bits, page.samples) != (1, 1):
         raise _unsupported("fax compression of more than one bit per pixel")
+    if page.compression == CCITT_T4 and directory.number("t4_options", 0) & 0b11:
+        raise _unsupported("fax compression (T.4) in two dimensions or with uncompressed parts")
     if page.compression == JPEG and (
         page.bits != 8 or page.planar or page.samples not in (1, 3, 4) or page.alpha != NO_ALPHA
     ):

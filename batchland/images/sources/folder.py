@@ -1,6 +1,7 @@
 """List a local folder of images in a stable order, without opening a file."""
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -136,12 +137,17 @@ def kind_by_name(name: bytes, *, all_files: bool) -> str:
 
 def kind_in_archive(path: bytes, *, all_files: bool) -> str:
     """`kind_by_name` of a file at that path in an archive. What macOS adds to archives is `hidden`."""
-    *folders, name = path.removeprefix(b"./").split(b"/")
-    if b".." in folders:
+    *folders, name = name_in_archive(path).split(b"/")
+    if b".." in re.split(rb"[/\\]", path):
         return "path with .."
     if any(folder.startswith(b".") or folder == b"__MACOSX" for folder in folders):
         return "hidden"
     return kind_by_name(name, all_files=all_files)
+
+
+def name_in_archive(path: bytes) -> bytes:
+    """A path in an archive without `./`, at its beginning and inside."""
+    return re.sub(rb"(^|(?<=/))(\./+)+", b"", path)
 
 
 _FolderId = tuple[int, int]

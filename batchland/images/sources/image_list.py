@@ -123,17 +123,15 @@ class ImageList:
 
     def _ref(self, entry: bytes) -> ImageRef:
         text = entry.decode(errors="replace")
-        if is_url(text):
-            try:
-                if is_web(text):
-                    return self._web_ref(text)
-                return _ref_of_url(text, display_name(entry))
-            except UsageError as error:
-                return ImageRef(bare_url(text), b"", ("vanished", str(error)))
-        if is_web(self._base):
-            from batchland.images.sources.web import joined_url
+        try:
+            if is_url(text):
+                return self._web_ref(text) if is_web(text) else _ref_of_url(text, display_name(entry))
+            if is_web(self._base):
+                from batchland.images.sources.web import joined_url
 
-            return self._web_ref(joined_url(self._base, text))
+                return self._web_ref(joined_url(self._base, text))
+        except UsageError as error:
+            return ImageRef(bare_url(text), b"", ("vanished", str(error)))
         if is_url(self._base) and not text.startswith("/"):
             ref: ImageRef = _remote_files(self._base).ref(text.removeprefix("./"), name=display_name(entry))
             return ref

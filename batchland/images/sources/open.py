@@ -9,6 +9,7 @@ from batchland.images.sources.source import Source
 from batchland.system.urls import display_url, is_url, local_path, split_url
 
 SHARD_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
+_OTHER_ARCHIVES: Final = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 
 
 def open_source(
@@ -43,11 +44,13 @@ def open_source(
         from batchland.images.sources.zip import Zips
 
         return Zips(location, all_files=all_files)
-    if path.endswith(SHARD_SUFFIXES) and not os.path.isdir(path):  # noqa: PTH112
+    if path.lower().endswith(SHARD_SUFFIXES) and not os.path.isdir(path):  # noqa: PTH112
         from batchland.images.sources.tar import Shards
 
         return Shards(location, all_files=all_files)
-    if path.rstrip("/").endswith(".parquet"):
+    if path.lower().endswith(_OTHER_ARCHIVES) and not os.path.isdir(path):  # noqa: PTH112
+        raise UsageError(f"{display_url(location)}: archives of this kind are not read; give a tar or zip file")
+    if path.rstrip("/").lower().endswith(".parquet"):
         from batchland.images.sources.table import Tables
 
         return Tables(location)

@@ -203,7 +203,7 @@ def _opened(location: str) -> RandomAccess:
     file: RandomAccess = (
         _Remote(location) if is_url(location) else _Local(os.open(location, os.O_RDONLY | os.O_CLOEXEC))
     )
-    return _Unpacked(Reader(file)) if split_url(location).path.endswith((".gz", ".tgz")) else file
+    return _Unpacked(Reader(file)) if split_url(location).path.lower().endswith((".gz", ".tgz")) else file
 
 
 _blocks: Final = _Blocks()

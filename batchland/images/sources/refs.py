@@ -116,6 +116,19 @@ def shared_store(store: Store) -> Store:
     return store
 
 
+def may_exist(ref: ImageRef) -> bool:
+    """Whether there may be an image: false only for a local path at which the system says that nothing is."""
+    if ref.error is not None or not isinstance(ref.store, LocalFiles):
+        return True
+    try:
+        os.lstat(ref.path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
+
+
 @dataclass
 class Ignored:
     """Number of files passed over, by extension or kind. Filled while listing."""

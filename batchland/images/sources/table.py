@@ -201,9 +201,11 @@ def _column(schema: pa.Schema, location: str) -> str:
         )
     preferred = [name for name in COLUMNS if name in found] or list(found)
     if not preferred or (len(found) > 1 and preferred[0] not in COLUMNS):
-        what = "no column with images as bytes" if not found else "several columns of bytes, none of a usual name"
+        what, remedy = "no column with images as bytes", "give a table that has one"
+        if found:
+            what, remedy = "several columns of bytes, none of a usual name", "call that of the images image"
         columns = ", ".join(f"{field.name} {field.type}" for field in schema)
-        raise UsageError(f"{display_location(location)}: has {what}, only {columns}; call it image")
+        raise UsageError(f"{display_location(location)}: has {what}, only {columns}; {remedy}")
     return found[preferred[0]]
 
 

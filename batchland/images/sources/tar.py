@@ -15,7 +15,7 @@ from typing import IO, Final, cast
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.containers import Containers, vanished
-from batchland.images.sources.folder import kind_in_archive
+from batchland.images.sources.folder import kind_in_archive, name_in_archive
 from batchland.images.sources.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
@@ -132,7 +132,7 @@ def _modified_us(member: tarfile.TarInfo) -> int | None:
 
 
 def _name(member: tarfile.TarInfo) -> str:
-    return display_name(os.fsencode(member.name.removeprefix("./")))
+    return display_name(name_in_archive(os.fsencode(member.name)))
 
 
 def _kind(member: tarfile.TarInfo, *, all_files: bool) -> str:

@@ -23,9 +23,9 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 from urllib3.util import Retry, Timeout
 
 from batchland._version import __version__
-from batchland.errors import ImageError
+from batchland.errors import ImageError, UsageError
 from batchland.images.sources.refs import ImageFile, ImageRef
-from batchland.system.urls import bare_url
+from batchland.system.urls import bare_url, split_url
 
 MAX_BYTES: Final = 64 * 1024**2
 """Larger images fail as `too_large`; no more than this of them is received."""
@@ -89,14 +89,17 @@ class WebImages:
 
 def public_url(url: str) -> str:
     """A URL without user, password and parameters that may be secret. Others say which image it is."""
-    query = urlsplit(url, allow_fragments=False).query
+    query = split_url(url).query
     kept = [pair for pair in query.split("&") if pair and not _SECRET.search(pair.partition("=")[0])]
     return bare_url(url) + ("?" if kept else "") + "&".join(kept)
 
 
 def joined_url(base: str, entry: str) -> str:
-    """The URL of a list's entry that is relative to a base URL."""
-    return urljoin(f"{base.rstrip('/')}/", quote(entry, safe="/%?&=;:@+,~!$'()*"))
+    """The URL of a list's entry that is relative to a base URL. Raises UsageError for an invalid URL."""
+    try:
+        return urljoin(f"{base.rstrip('/')}/", quote(entry, safe="/%?&=;:@+,~!$'()*"))
+    except ValueError as error:
+        raise UsageError(f"{entry}: is not valid below a URL ({error})") from None
 
 
 class _PrivateAddressError(Exception):

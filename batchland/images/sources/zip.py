@@ -4,6 +4,7 @@ A zip file has its list of members at its end, so listing needs a few requests, 
 """
 
 import os
+import stat
 import struct
 import zlib
 from collections import Counter
@@ -16,13 +17,15 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.containers import Containers, vanished
-from batchland.images.sources.folder import kind_in_archive
+from batchland.images.sources.folder import kind_in_archive, name_in_archive
 from batchland.images.sources.random_access import Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
 
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
 _ENCRYPTED: Final = 0x1
+_UNIX: Final = 3
+"""System of the writer whose members have the modes of Unix."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,13 @@ def _facts(member: ZipInfo) -> bytes:
 
 
 def _name(member: ZipInfo) -> str:
-    return display_name(os.fsencode(member.filename.removeprefix("./")))
+    return display_name(name_in_archive(os.fsencode(member.filename)))
 
 
 def _kind(member: ZipInfo, *, all_files: bool) -> str:
     """See `kind_in_archive`; empty for a folder, which is not counted."""
-    return "" if member.is_dir() else kind_in_archive(os.fsencode(member.filename), all_files=all_files)
+    if member.is_dir():
+        return ""
+    kind = kind_in_archive(os.fsencode(member.filename), all_files=all_files)
+    is_link = member.create_system == _UNIX and stat.S_ISLNK(member.external_attr >> 16)
+    return "not a regular file" if is_link and kind == "file" else kind

@@ -60,7 +60,7 @@ def test_undefined_parts_are_white_if_the_frame_has_transparency_and_refused_oth
     )  # fmt: skip
 
 
-def test_what_is_not_read():
+def test_unsupported_kinds_are_refused():
     assert error_of(gif(before=b"\x21\xfe\0" * 150_000)) == (
         "corrupt", "more than 100000 blocks before the picture; no encoder writes so many",
     )  # fmt: skip
@@ -92,3 +92,21 @@ def test_first_frame_of_an_animated_webp_is_decoded():
     np.testing.assert_array_equal(
         decode_webp(encoded(photo(), "WEBP", lossless=True), 10**6).pixels, np.asarray(photo())
     )
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_zeros_in_a_webp_are_damage(lossless):
+    """As an interrupted download leaves them. libwebp takes zeros for pixels."""
+    data = encoded(photo(600, 400), "WEBP", lossless=lossless, quality=95)
+    assert decode_webp(data, 10**6).pixels.shape == (400, 600, 3)
+    middle = len(data) // 2
+    for length in (len(data) - middle, 512):
+        with pytest.raises(ImageError, match="a part of the picture is replaced by zeros"):
+            decode_webp(data[:middle] + bytes(length) + data[middle + length :], 10**6)
+
+
+@pytest.mark.parametrize("options", [{"quality": 80}, {"quality": 1, "method": 0}, {"lossless": True}], ids=str)
+def test_zeros_that_stand_for_one_colour_are_no_damage(options):
+    image = Image.new("RGB", (3000, 2000), "white")
+    data = encoded(image, "WEBP", **options)
+    assert decode_webp(data, 10**7).pixels.min() >= 250

@@ -3,15 +3,17 @@
 import builtins
 import io
 import struct
+import time
 
 import numpy as np
 import pillow_heif
 import pytest
-from damage import encoded
+from damage import encoded, photo
 from picture_files import samples
 from PIL import Image
 
 from batchland.errors import ImageError
+from batchland.images.decode.iso_media import _extents, check_pictures
 from batchland.images.preprocess import PreprocessSpec, decode
 
 SPEC = PreprocessSpec()
@@ -98,3 +100,34 @@ def test_a_missing_package_is_named(monkeypatch, module, data, message):
     with pytest.raises(ImageError) as caught:
         decode(data, SPEC)
     assert (caught.value.code, str(caught.value)) == ("unsupported_format", message)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_zeros_in_the_picture_are_damage_and_zeros_in_metadata_are_not(kind):
+    """As an interrupted download leaves them. The decoders take zeros for pixels."""
+    image = photo(400, 300)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(5000)
+    if kind == "AVIF":
+        data = encoded(image, kind, quality=90, exif=exif)
+    else:
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(image).save(buffer, quality=90, exif=exif)
+        data = buffer.getvalue()
+    assert close(decode(data, SPEC).pixels, np.asarray(image))
+    begin, end = max(_extents(data), key=lambda extent: extent[1] - extent[0])
+    middle = (begin + end) // 2
+    for first, last in ((middle, end), (middle, middle + 100)):
+        with pytest.raises(ImageError, match="a part of the picture is replaced by zeros"):
+            decode(data[:first] + bytes(last - first) + data[last:], SPEC)
+
+
+def test_costs_of_a_crafted_header_are_bounded():
+    """Millions of empty boxes; an item of millions of pieces without a size."""
+    piece = struct.pack(">HHH", 1, 0, 0xFFFF)
+    location = struct.pack(">I4sIHH", 20 + len(piece) * 20_000, b"iloc", 0, 0, 20_000) + piece * 20_000
+    items = struct.pack(">I4sIHI4sIHH4s", 34, b"iinf", 0, 1, 20, b"infe", 2 << 24, 1, 0, b"av01")
+    meta = struct.pack(">I4sI", 12 + len(items) + len(location), b"meta", 0) + items + location
+    begin = time.process_time()
+    check_pictures(meta)
+    check_pictures(struct.pack(">I4s", 8, b"free") * 1_000_000)
+    assert time.process_time() - begin < 2

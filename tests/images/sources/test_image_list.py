@@ -305,7 +305,9 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
 @pytest.mark.parametrize("count", [5, 5000])
 def test_list_from_a_named_pipe_is_complete(tmp_path: Path, toy_model: Path, count: int) -> None:
     """As `--images <(find ...)` and `--images /dev/stdin`: whoever opens it a second time takes lines away."""
-    names = [f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(count)]
+    (tmp_path / "a.jpg").write_bytes(picture())
+    missing = (f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(1, count))
+    names = [f"{tmp_path}/a.jpg", *missing]
     run = _piped("\n".join(names).encode(), tmp_path / "out.parquet", toy_model, images="/dev/stdin")
     assert run.stdout.startswith(f"Scored {count:,} images of /dev/stdin with toy on cpu".encode()), run.stderr
     assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == names
@@ -354,3 +356,34 @@ def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
 def test_columns_are_documented() -> None:
     text = (Path(__file__).parents[3] / "docs/sources.md").read_text("utf-8")
     assert ", ".join(f"`{name}`" for name in COLUMNS) in text
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"),
+    [
+        (b"a.jpg\rb.jpg\r", "there is no file '{folder}/a.jpg\\rb.jpg'; give one path per line"),
+        (b"a.jpg \nb.jpg \n",
+         "there is no file '{folder}/a.jpg ', nor for any of the first 2 entries; give one path per line"),
+        (b"a.jpg,cat\nb.jpg,dog\n",
+         "there is no file '{folder}/a.jpg,cat', nor for any of the first 2 entries; give one path per line"),
+    ],
+    ids=["line ends of old Macs", "spaces", "labels"],
+)  # fmt: skip
+def test_a_list_none_of_whose_files_exists_is_an_error(
+    tmp_path: Path, toy_model: Path, listing: bytes, message: str
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(picture())
+    (tmp_path / "list.txt").write_bytes(listing)
+    with pytest.raises(UsageError) as caught:
+        score(tmp_path, tmp_path / "out.parquet", options(toy_model, image_list=str(tmp_path / "list.txt")))
+    assert str(caught.value) == f"{tmp_path}/list.txt: {message.format(folder=tmp_path)}"
+
+
+def test_invalid_web_addresses_are_failed_rows(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("http://[::1/a.jpg\nhttps://host/b.jpg\n")
+    first, second = _list(tmp_path / "list.txt")
+    assert first == ImageRef(
+        "http://[::1/a.jpg", b"", ("vanished", "http://[::1/a.jpg: is not a valid URL (Invalid IPv6 URL)")
+    )
+    assert (second.name, second.error) == ("https://host/b.jpg", None)

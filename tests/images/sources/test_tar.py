@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from archives import tar_of
 from commands import batchland
 from s3_server import Bucket
 from toys import COLOURS, Stop, contents, options, picture, read_all, stop_after
@@ -284,3 +285,19 @@ def test_shard_assigns_whole_containers(shards: Path, toy_model: Path, tmp_path:
     score(pattern, tmp_path / "whole.parquet", options(toy_model))
     whole, merged = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "merged"))
     assert merged.replace_schema_metadata().equals(whole.replace_schema_metadata())
+
+
+def test_dots_in_paths_are_left_out_and_suffixes_may_be_upper_case(tmp_path: Path) -> None:
+    names = ("a/./b.jpg", "./c.jpg", "..\\e.jpg")
+    for name, compression in (("S.TAR", ""), ("S.TGZ", "gz")):
+        (tmp_path / name).write_bytes(tar_of(dict.fromkeys(names, b"x"), compression=compression))
+        ignored = Ignored()
+        found = [ref.name for ref in open_source(tmp_path / name).images(ignored)]
+        assert (found, ignored.counts) == ([f"{name}/a/b.jpg", f"{name}/c.jpg"], {"path with ..": 1})
+        assert next(open_source(tmp_path / name).retry_refs(f"{name}/a/b.jpg")).error is None
+
+
+@pytest.mark.parametrize("suffix", [".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar"])
+def test_other_archives_are_an_error(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UsageError, match=r"d\S*: archives of this kind are not read; give a tar or zip file"):
+        open_source(tmp_path / f"d{suffix}")

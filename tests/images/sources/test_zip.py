@@ -1,6 +1,7 @@
 """Zip files: the members of the standard library's writer, damage, and what must not be unpacked."""
 
 import io
+import stat
 import struct
 import zipfile
 import zlib
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from archives import zip_of
 from s3_server import Bucket
 from toys import options, picture, read_all
 
@@ -91,7 +93,7 @@ def test_damage_is_found_by_size_and_checksum(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no zip file", b"PK\x05\x06" + bytes(17)])
-def test_what_is_no_zip_file_is_one_row(tmp_path, content):
+def test_an_invalid_zip_file_is_one_row(tmp_path, content):
     (tmp_path / "d.zip").write_bytes(content)
     assert read_all(tmp_path / "d.zip") == [("d.zip/", "unreadable")]
 
@@ -139,10 +141,20 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     assert read_all(tmp_path / "e.zip") == [("e.zip/a.jpg", "too_large")]
 
 
-def test_impossible_times_and_bytes_in_front_are_no_obstacle(tmp_path):
+def test_impossible_times_and_bytes_in_front_are_accepted(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo("a.jpg", (1980, 0, 0, 0, 0, 0)), b"abc")
     (tmp_path / "d.zip").write_bytes(b"#!/bin/sh\n" + buffer.getvalue())
     (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
     assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, 315_532_800_000_000))
+
+
+def test_links_and_paths_of_windows_are_not_listed_and_dots_are_left_out(tmp_path):
+    names = ("a/./b.jpg", "./c.jpg", "././d.jpg", "..\\e.jpg", "x\\..\\f.jpg", "link.jpg", ".g.jpg")
+    data = zip_of(dict.fromkeys(names, b"x"), {"link.jpg": stat.S_IFLNK | 0o777})
+    (tmp_path / "D.ZIP").write_bytes(data)
+    ignored = Ignored()
+    found = [ref.name for ref in open_source(tmp_path / "D.ZIP").images(ignored)]
+    assert found == ["D.ZIP/a/b.jpg", "D.ZIP/c.jpg", "D.ZIP/d.jpg"]
+    assert ignored.counts == {"path with ..": 2, "not a regular file": 1, "hidden": 1}

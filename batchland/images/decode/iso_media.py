@@ -1,0 +1,106 @@
+"""Find the compressed pictures in HEIF and AVIF files, and the damage that their decoders do not report.
+
+Boxes and their fields: ISO/IEC 14496-12, `meta`, `iinf` and `iloc`.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from batchland.images.decode.picture import check_zeros
+
+_CODED: Final = (b"hvc1", b"hev1", b"av01")
+"""Types of items that are compressed pictures. Others are metadata, or put pictures together."""
+_IN_FILE, _IN_META = 0, 1
+"""How positions are meant: from the beginning of the file, or of the data in `meta`."""
+_MOST: Final = 10_000
+"""Boxes in a box, and pieces of all items, that are looked at. A picture of 100 megapixels has some hundred tiles."""
+_TIMES_READ: Final = 2
+"""Pieces may overlap; together they are at most so many times the file."""
+_LONGEST: Final = 64
+"""Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
+
+
+def check_pictures(data: bytes) -> None:
+    """Raise ImageError (`corrupt`) if a part of a compressed picture is replaced by zeros.
+
+    Files whose boxes are damaged are left to the decoder.
+    """
+    left = _TIMES_READ * len(data)
+    try:
+        for begin, end in _extents(data):
+            left -= end - begin
+            if left < 0:
+                return
+            check_zeros(data[begin:end], _LONGEST)
+    except (struct.error, KeyError):
+        return
+
+
+def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, and begin and end of the content, of the boxes in a part of a file."""
+    for _ in range(_MOST):
+        if begin + 8 > end:
+            return
+        size, kind = struct.unpack_from(">I4s", data, begin)
+        head = 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, begin + 8)
+            head = 16
+        following = begin + size if size else end
+        if following < begin + head:
+            return
+        yield kind, begin + head, min(following, end)
+        begin = following
+
+
+def _extents(data: bytes) -> Iterator[tuple[int, int]]:
+    """Begin and end of each piece of a compressed picture."""
+    top = {kind: (begin, end) for kind, begin, end in _boxes(data, 0, len(data))}
+    begin, end = top[b"meta"]
+    meta = {kind: (begin, end) for kind, begin, end in _boxes(data, begin + 4, end)}
+    coded = _coded_items(data, *meta[b"iinf"])
+    own_data = meta.get(b"idat", (0, 0))[0]
+    for item, method, first, last in _locations(data, meta[b"iloc"][0]):
+        if item in coded and method in (_IN_FILE, _IN_META):
+            start = own_data if method == _IN_META else 0
+            yield start + first, start + last
+
+
+def _coded_items(data: bytes, begin: int, end: int) -> set[int]:
+    """Numbers of the items that are compressed pictures."""
+    found = set()
+    for kind, start, _ in _boxes(data, begin + (6 if data[begin] == 0 else 8), end):
+        if kind == b"infe" and data[start] >= 2:
+            item, _, item_kind = struct.unpack_from(">HH4s" if data[start] == 2 else ">IH4s", data, start + 4)
+            if item_kind in _CODED:
+                found.add(item)
+    return found
+
+
+def _locations(data: bytes, position: int) -> Iterator[tuple[int, int, int, int]]:
+    """Item, how its positions are meant, and begin and end, of each piece of an item."""
+
+    def take(size: int) -> int:
+        nonlocal position
+        if position + size > len(data):
+            raise struct.error("the file ends within its header")
+        position += size
+        return int.from_bytes(data[position - size : position])
+
+    version, _, sizes = take(1), take(3), take(2)
+    pieces = 0
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    for _ in range(take(2 if version < 2 else 4)):
+        item = take(2 if version < 2 else 4)
+        method = take(2) & 15 if version else _IN_FILE
+        take(2)
+        base = take(base_size)
+        for _ in range(take(2)):
+            pieces += 1
+            if pieces > _MOST:
+                return
+            take(index_size if version else 0)
+            first = base + take(offset_size)
+            length = take(length_size)
+            yield item, method, first, first + length if length else len(data)
