@@ -72,7 +72,7 @@ class DeliveryTable(JobTable):
     """With fewer images the delivery is not complete (exit code 66)."""
     max_images: Annotated[int, Field(ge=1)] | None = None
     """With more images it is wrong (exit code 4)."""
-    min_of_usual: Share | None = None
+    min_of_usual: Percentage | None = None
     """With fewer images than this share of the usual number it is not complete (66). Usual is the median of
     the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before five."""
     max_of_usual: Percentage | None = None

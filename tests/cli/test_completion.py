@@ -27,7 +27,7 @@ def offered(words: str, shell: str = "bash") -> list[str]:
 
 def test_commands_options_and_values_are_offered() -> None:
     assert offered("batchland co") == ["plain,compare", "plain,completion"]
-    assert offered("batchland score --de") == ["plain,--device", "plain,--decode"]
+    assert offered("batchland score --dev") == ["plain,--device"]
     assert offered("batchland train --precision ") == ["plain,auto", "plain,fp32", "plain,bf16"]
     assert offered("batchland job ch") == ["plain,check"]
 
@@ -53,13 +53,13 @@ def test_bash_completes_with_the_script(tmp_path: Path) -> None:
     (tmp_path / "script").write_text(batchland("completion", "bash").stdout)
     typed = (
         f"source {tmp_path}/script\ncomplete -p batchland\n"
-        "COMP_WORDS=(batchland score --dec) COMP_CWORD=2\n"
-        "_batchland_completion batchland --dec score\necho ${COMPREPLY[@]}\n"
+        "COMP_WORDS=(batchland score --dev) COMP_CWORD=2\n"
+        "_batchland_completion batchland --dev score\necho ${COMPREPLY[@]}\n"
     )
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     result = subprocess.run([str(BASH), "-c", typed], env=environment, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == (
-        "complete -o nosort -F _batchland_completion batchland\n--decode\n", "",
+        "complete -o nosort -F _batchland_completion batchland\n--device\n", "",
     )  # fmt: skip
 
 
@@ -75,9 +75,9 @@ def on_path(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.skipif(FISH is None, reason="needs fish")
 def test_fish_completes_with_the_script(tmp_path: Path, on_path: dict[str, str]) -> None:
     (tmp_path / "script.fish").write_text(batchland("completion", "fish").stdout)
-    typed = f"source {tmp_path}/script.fish; complete --do-complete 'batchland score --dec'"
+    typed = f"source {tmp_path}/script.fish; complete --do-complete 'batchland score --dev'"
     result = subprocess.run([str(FISH), "--no-config", "-c", typed], env=on_path, capture_output=True, text=True)
-    assert (result.returncode, result.stdout.partition("\t")[0].strip()) == (0, "--decode"), result.stderr
+    assert (result.returncode, result.stdout.partition("\t")[0].strip()) == (0, "--device"), result.stderr
 
 
 @pytest.mark.skipif(ZSH is None, reason="needs zsh")
@@ -91,8 +91,8 @@ def test_zsh_completes_with_the_script(tmp_path: Path, on_path: dict[str, str]) 
         "zmodload zsh/zpty\n"
         f"zpty z {ZSH} -i\n"
         "zpty -r z line '*> '\n"
-        "zpty -w -n z $'batchland score --dec\\t'\n"
-        "zpty -r z line '*--decode*' && echo found\n"
+        "zpty -w -n z $'batchland score --dev\\t'\n"
+        "zpty -r z line '*--device*' && echo found\n"
         "zpty -d z\n"
     )
     environment = on_path | {"ZDOTDIR": str(tmp_path)}

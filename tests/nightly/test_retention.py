@@ -147,7 +147,7 @@ def test_a_run_deletes_partitions_and_reports_and_records_it(project):
     assert (project / "runs" / "toy" / "2024-11-26" / "report" / "toy" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("rule", ["keep_nights=1", "keep_days=1", "keep_days=9999999999"])
+@pytest.mark.parametrize("rule", ["keep_nights=1", "keep_days=1", "keep_days=36500"])
 @pytest.mark.parametrize("night", [date(1, 1, 1), date(2030, 1, 1), date(9999, 12, 31)])
 def test_an_unusual_date_expires_no_more_nights_than_the_newest_good_night(project, rule, night):
     usual = expired(project, rule)

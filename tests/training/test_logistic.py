@@ -50,7 +50,7 @@ def test_the_optimum_is_that_of_scikit_learn(strength: float, balanced: bool) ->
     oracle = LogisticRegression(C=FEATURES / (200 * strength), class_weight=weights, tol=1e-6, max_iter=1000)
     expected = oracle.fit(features, labels).decision_function(HELD_OUT_FEATURES.numpy())
     _, logits = fit((strength,), balanced=balanced)
-    np.testing.assert_allclose(logits - logits.mean(1, keepdim=True), expected, atol=5e-3)
+    np.testing.assert_allclose(logits - logits.mean(1, keepdim=True), expected, atol=2e-2)
 
 
 def test_the_strength_of_the_lowest_validation_loss_is_kept() -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from batchland.images.encoded_jpegs import NO_JPEGS
+from batchland.models.contract import Answer
 from batchland.models.gpu.pool import RunnerPool
 
 
@@ -23,14 +24,16 @@ class Doubler:
             self.barrier.wait()
         if pixels < 0:
             raise ValueError(f"{pixels} is negative")
-        return 2 * pixels
+        return Answer(2 * pixels)
 
 
 def test_each_runner_keeps_one_thread_for_all_callers():
     runners = [Doubler(), Doubler()]
     with closing(RunnerPool(runners)) as pool, ThreadPoolExecutor(6) as callers:
         assert len(pool) == 2
-        assert list(callers.map(pool.answer, range(60))) == [2 * number for number in range(60)]
+        assert [each.probabilities for each in callers.map(pool.answer, range(60))] == [
+            2 * number for number in range(60)
+        ]
     assert sum(len(runner.threads) for runner in runners) == 60
     for index, runner in enumerate(runners):
         assert set(runner.threads) == {f"device-{index}_0"}
@@ -39,7 +42,7 @@ def test_each_runner_keeps_one_thread_for_all_callers():
 def test_runners_work_in_parallel():
     barrier = threading.Barrier(3, timeout=10)
     with closing(RunnerPool([Doubler(barrier) for _ in range(3)])) as pool, ThreadPoolExecutor(3) as callers:
-        assert list(callers.map(pool.answer, range(6))) == [0, 2, 4, 6, 8, 10]
+        assert [each.probabilities for each in callers.map(pool.answer, range(6))] == [0, 2, 4, 6, 8, 10]
 
 
 def test_a_runner_is_free_again_after_an_error():
@@ -47,7 +50,7 @@ def test_a_runner_is_free_again_after_an_error():
         for _ in range(3):
             with pytest.raises(ValueError, match="-1 is negative"):
                 pool.answer(-1)
-        assert pool.answer(4) == 8
+        assert pool.answer(4).probabilities == 8
 
 
 def test_runners_are_warmed_up_one_after_the_other():

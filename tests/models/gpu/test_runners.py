@@ -9,6 +9,7 @@ from importlib import import_module
 
 import numpy as np
 import onnxruntime as ort
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from toys import batch_model_on_cpu, needs_codec, options, picture, toy_card
@@ -109,7 +110,8 @@ def test_tuned_settings_are_not_part_of_the_fingerprint(toy_model, tmp_path):
     source = open_source(tmp_path)
     model = OpenModel(toy_model, CARD, "sha", "cuda:0", CUDA, None, settings={"prefer_nhwc": "1"})
     first, second = (
-        manifest_module.fingerprint(source, options(toy_model), each) for each in (model, replace(model, settings={}))
+        manifest_module.fingerprint(source, pa.schema([]), options(toy_model), each)
+        for each in (model, replace(model, settings={}))
     )
     assert first == second
 
