@@ -113,6 +113,7 @@ def fill(folder):
                     file.write(bytes(size))
 
 
+@pytest.mark.slow
 def test_thirty_nights(disk):
     folder, can_fill = disk
     project = Project(folder)

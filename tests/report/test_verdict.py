@@ -101,6 +101,7 @@ def test_other_images_are_compared_as_independent_samples(tmp_path):
     assert p_class < 0.05 / 3
 
 
+@pytest.mark.slow
 def test_chance_alone_is_rarely_a_change(tmp_path):
     """Of 200 pairs of test sets of the same model, 5% may differ in accuracy, and 5% in some class."""
     rng = np.random.default_rng(1)

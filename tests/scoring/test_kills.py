@@ -62,6 +62,7 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path, photos, toy_model):
     kill_and_resume(photos, tmp_path, toy_model, 5, "p.parquet")
 
 
+@pytest.mark.slow
 def test_killed_runs_that_reuse_rows_end_as_undisturbed_full_ones(tmp_path, photos, toy_model):
     """A third of the images is known under other names, a third new, and a third equal to a new one."""
     known = sorted(path for path in photos.rglob("*.jpg"))[::3]

@@ -435,6 +435,7 @@ def test_containers_without_images_are_not_merged(tmp_path, toy_model):
     assert refusal(tmp_path / "out", tmp_path / "p.parquet") == "all shards are empty, so there is nothing to merge"
 
 
+@pytest.mark.slow
 def test_a_real_network_gives_the_same_rows(tmp_path):
     """The project's own CNN. Batches are made up differently, so the last bits of probabilities may differ."""
     spec = PreprocessSpec(height=64, width=64)

@@ -108,7 +108,7 @@ def test_every_stage_of_the_transfer_model_resumes(
     assert weights(tmp_path / "cut" / "transfer") == weights(tuned.checkpoint.parent)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_killed_command_resumes_to_the_same_weights(data: Path, tmp_path: Path, signum: int) -> None:
     """SIGKILL to the command alone, as the kernel sends it; SIGTERM to its group, as a service manager sends it."""
     options = SCRATCH | {"epochs": 12, "num_workers": 1}

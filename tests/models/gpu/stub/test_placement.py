@@ -68,6 +68,7 @@ def test_every_kind_of_backbone_runs_on_the_gpu_as_a_whole(stub, tmp_path, backb
     assert stub.run(graphs, paths).result == {path.name: True for path in paths}
 
 
+@pytest.mark.slow
 def test_of_an_int8_export_dequantising_nodes_stay_on_the_cpu_and_a_warning_says_so(stub, tmp_path):
     model, card, _ = exported(tmp_path, "scratch", "scratch")
     path = tmp_path / "int8.onnx"
