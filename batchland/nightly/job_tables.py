@@ -72,7 +72,7 @@ class DeliveryTable(JobTable):
     """With fewer images the delivery is not complete (exit code 66)."""
     max_images: Annotated[int, Field(ge=1)] | None = None
     """With more images it is wrong (exit code 4)."""
-    min_of_usual: Share | None = None
+    min_of_usual: Percentage | None = None
     """With fewer images than this share of the usual number it is not complete (66). Usual is the median of
     the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before five."""
     max_of_usual: Percentage | None = None
@@ -136,7 +136,7 @@ class RetryTable(JobTable):
 class RetentionTable(JobTable):
     """`[retention]`: delete predictions and reports of nights that neither rule keeps. Records stay."""
 
-    keep_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+    keep_days: Annotated[int, Field(ge=1)] | None = None
     """Keep nights less than this many days before the night of the run."""
     keep_nights: Annotated[int, Field(ge=1)] | None = None
     """Keep this many of the newest nights, including that of the run."""
