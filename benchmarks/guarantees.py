@@ -1,7 +1,8 @@
-"""How often guarantees are broken: `python -m benchmarks.guarantees promises|slices|plans`.
+"""How often guarantees are broken: `python -m benchmarks.guarantees promises|sets|slices|plans`.
 
-promises: thresholds that promise an error rate, from 1,000 labelled sets of each kind and size. slices: weak slices of
-two columns among a million images, planted and not. plans: intervals of the accuracy from 500 label plans. All are
+promises: thresholds that promise an error rate, from 1,000 labelled sets of each kind and size. sets: prediction sets
+of 90%, from 1,000 splits of each kind and size. slices: weak slices of two columns among a million images, planted and
+not. plans: intervals of the accuracy from 500 label plans. All are
 simulated; the true values are known.
 """
 
@@ -13,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from batchland.evaluation import label_plan as plans
+from batchland.evaluation.calibrate import conformal_threshold
 from batchland.evaluation.counts import ScoreCells
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.pair_slices import PairTally
 from batchland.evaluation.promises import accept_rule
+from batchland.models.decisions import PredictionSets
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 Rate = Callable[[np.ndarray], np.ndarray]
@@ -64,6 +67,38 @@ def promises(runs: int) -> Iterator[str]:
                 best = 1 - int(np.argmax(good)) / len(population) if good.any() else 0.0
                 accepted = f"{np.mean(shares):.1%}" if shares else ""
                 yield f"| {name} | {images} | {limit:.0%} | {len(shares)} | {broken} | {accepted} | {best:.1%} |"
+
+
+def sets(splits: int, coverage: float = 0.9) -> Iterator[str]:
+    """Of each split, the labelled images give the threshold, and 5,000 others are covered or not."""
+    yield "| model | labelled images | mean coverage | splits from 5% to 95% | classes in a set |"
+    yield "| --- | ---: | ---: | --- | ---: |"
+    for name, skill in (("good", 2.5), ("fair", 1.5), ("bad", 0.5)):
+        truth, probabilities = _answers(np.random.default_rng(2), 40_000, skill)
+        true = probabilities[np.arange(len(truth)), truth]
+        for images in (50, 200, 1000):
+            rng, covered, sizes = np.random.default_rng(1), [], []
+            for _ in range(splits):
+                at = rng.choice(len(truth), images + 5000, replace=False)
+                threshold = conformal_threshold(true[at[:images]], coverage)
+                assert threshold is not None
+                rule = PredictionSets(coverage=coverage, threshold=threshold, images=images)
+                new = at[images:]
+                found = probabilities[new] >= np.float32(rule.threshold)
+                found[np.arange(len(new)), probabilities[new].argmax(axis=1)] = True  # as prediction_sets does
+                covered.append(found[np.arange(len(new)), truth[new]].mean())
+                sizes.append(found.sum(axis=1).mean())
+            low, high = np.quantile(covered, (0.05, 0.95))
+            yield f"| {name} | {images} | {np.mean(covered):.2%} | {low:.1%} to {high:.1%} | {np.mean(sizes):.2f} |"
+
+
+def _answers(rng: np.random.Generator, images: int, skill: float) -> tuple[np.ndarray, np.ndarray]:
+    """True classes and probabilities of ten classes; overconfident."""
+    truth = rng.integers(0, 10, images)
+    logits = rng.normal(0, 1, (images, 10))
+    logits[np.arange(images), truth] += skill
+    exponentials = np.exp(1.5 * logits)
+    return truth, (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _cells(probability: np.ndarray, hits: np.ndarray) -> ScoreCells:
@@ -165,9 +200,14 @@ def label_plans(runs: int, images: int = 20_000) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("promises", "slices", "plans"))
+    parser.add_argument("what", choices=("promises", "sets", "slices", "plans"))
     given = parser.parse_args()
-    found = {"promises": lambda: promises(1000), "slices": slices, "plans": lambda: label_plans(500)}[given.what]()
+    found = {
+        "promises": lambda: promises(1000),
+        "sets": lambda: sets(1000),
+        "slices": slices,
+        "plans": lambda: label_plans(500),
+    }[given.what]()
     for line in found:
         print(line, flush=True)
 

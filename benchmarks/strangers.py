@@ -25,7 +25,7 @@ from batchland.predictions.reader import StoredPredictions
 from benchmarks.machine import describe_machine
 
 SPLITS = 3
-NEIGHBOURS = (1, 5, 10, 50)
+NEIGHBOURS = (5, 10, 50)
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -116,8 +116,9 @@ METHODS: dict[str, Callable[[Photos, Photos], Floats]] = {
     "largest probability": probability,
     "MaxLogit": max_logit,
     "energy": energy,
+    "kNN, nearest": nearest(1, mean=False),
     **{f"kNN, {k}th": nearest(k, mean=False) for k in NEIGHBOURS},
-    **{f"kNN, mean of {k}": nearest(k, mean=True) for k in NEIGHBOURS[1:]},
+    **{f"kNN, mean of {k}": nearest(k, mean=True) for k in NEIGHBOURS},
     "Mahalanobis": mahalanobis,
     "ViM": vim,
 }

@@ -58,7 +58,7 @@ class S3Server:
             "AWS_ENDPOINT_URL": f"http://{self.endpoint}",
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",  # this server wants to know the length of what it gets
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",  # this server requires a Content-Length
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }

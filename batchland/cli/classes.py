@@ -1,10 +1,12 @@
 """`batchland classes`: add a class to a model without training."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from batchland.cli.command import group
+from batchland.cli.options import Flag, build, options_of
 
 
 @group()
@@ -21,7 +23,8 @@ def classes() -> None:
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
 @click.option("-l", "--labels", type=click.Path(path_type=Path),
               help="Labelled photos of the old classes, CLASS/*.jpg, that the model was not trained on.")  # fmt: skip
-def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None) -> None:
+@options_of("batchland.embeddings.new_class:AddClassOptions", Flag("most_taken", metavar="SHARE"))
+def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, **values: Any) -> None:
     """Add the class LABEL to a model, from PHOTOS of it, without training.
 
     An image is of the new class if its features are like those of PHOTOS, a folder of 20 or more. The old classes keep
@@ -29,13 +32,13 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None) -
     --labels, what the new class costs the old ones. Training gives better answers; this gives answers today. Thresholds
     of `calibrate` are removed from the card, because they are those of the old classes.
     """
-    from batchland.embeddings.new_class import add_new_class
+    from batchland.embeddings.new_class import AddClassOptions, add_new_class
     from batchland.evaluation.intervals import wilson
     from batchland.system.arrow import keep_pandas_out
     from batchland.system.text import count, first_few, percent, visible
 
     keep_pandas_out()
-    made = add_new_class(label, photos, model, out, labels)
+    made = add_new_class(label, photos, model, out, labels, build(AddClassOptions, values))
     added = made.card.added[-1]
 
     def rate(right: int, total: int) -> str:

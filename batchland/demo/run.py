@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,10 +52,9 @@ class DemoResult:
     """The night's delivery scored by the better model; its broken files are failed rows."""
 
 
-def has_weights() -> bool:
-    """Whether the extra `demo` is installed: the weights of the transfer model, and timm for its network."""
-    installed = {distribution.name for distribution in importlib.metadata.distributions()}
-    return {WEIGHTS, "timm"} <= installed
+def default_models(installed: Container[str]) -> tuple[TrainOptions, ...]:
+    """SCRATCH, and TRANSFER if its weights and timm, for its network, are among the `installed` packages."""
+    return (SCRATCH, TRANSFER) if WEIGHTS in installed and "timm" in installed else (SCRATCH,)
 
 
 def run_demo(
@@ -67,7 +66,7 @@ def run_demo(
 ) -> DemoResult:
     """Fill `folder` with sample/, runs/, models/, predictions/ and report/. An existing sample is used again.
 
-    models: what to train, one or two of them. Default: SCRATCH and, if its weights are installed, TRANSFER.
+    models: what to train, one or two of them; by default see `default_models`.
 
     Raises UsageError if `folder` holds something other than an earlier demo, and the errors of the steps.
     """
@@ -78,7 +77,7 @@ def run_demo(
         _log.info("drawing the sample set into %s", sample)
         draw_sample(sample)
     if models is None:
-        models = (SCRATCH, TRANSFER) if has_weights() else (SCRATCH,)
+        models = default_models({distribution.name for distribution in importlib.metadata.distributions()})
     results = []
     for options in models:
         cached = options.model_copy(update={"cache_dir": folder / "runs" / "pixels"})

@@ -5,7 +5,7 @@ Everything is tried rather than looked up: providers run a small model, decoders
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ctypes.util import find_library
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, requires, version
@@ -23,7 +23,7 @@ _CUDA_WHEELS: Final = ("nvidia-cuda-runtime", "nvidia-cudnn")
 def check_installation() -> Iterator[Check]:
     """Each result as soon as it is there."""
     yield from guarded("python", _python)
-    yield from guarded("packages", _packages)
+    yield from guarded("packages", check_packages)
     yield from guarded("onnxruntime", _onnxruntime)
     yield from guarded("formats", _formats)
     yield from guarded("cpu", _cpu_provider)
@@ -40,11 +40,11 @@ def _python() -> Iterator[Check]:
         yield Check("python", "warn", found, f"batchland is tested with {oldest} to {newest}")
 
 
-def _packages() -> Iterator[Check]:
-    """The requirements in batchland's metadata; the extra `train` separately, as scoring does not need it."""
+def check_packages(requirements: Sequence[str] | None = None) -> Iterator[Check]:
+    """Check requirements, by default those in batchland's metadata; report torch apart, as scoring does not need it."""
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(text) for text in requires("batchland") or ()]
+    wanted = [Requirement(text) for text in requirements or requires("batchland") or ()]
     found, problems = [f"batchland {version('batchland')}"], []
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):

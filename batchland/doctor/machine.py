@@ -21,9 +21,9 @@ def check_cores() -> Iterator[Check]:
     yield Check("cores", "ok", f"{cores} usable" + (f" of the machine's {host}" if cores < host else ""))
 
 
-def check_memory() -> Iterator[Check]:
-    """Report the usable memory; warn if it is little."""
-    memory, machine = usable_memory(), machine_memory()
+def check_memory(memory: int | None = None, machine: int | None = None) -> Iterator[Check]:
+    """Report the usable memory; warn if it is little. memory, machine: bytes, by default those of this process."""
+    memory, machine = memory or usable_memory(), machine or machine_memory()
     found = f"{_gigabytes(memory)} usable" + (f" of the machine's {_gigabytes(machine)}" if memory < machine else "")
     if memory >= LITTLE_MEMORY:
         yield Check("memory", "ok", found)
@@ -31,8 +31,8 @@ def check_memory() -> Iterator[Check]:
         yield Check("memory", "warn", found, "raise the container's limit, or lower batch_size and num_workers")
 
 
-def check_disk(name: str, folder: Path) -> Iterator[Check]:
-    """Check that `folder`, or its nearest existing parent, is writable and has free space."""
+def check_disk(name: str, folder: Path, least: int = LITTLE_DISK) -> Iterator[Check]:
+    """Check that `folder`, or its nearest existing parent, is writable and has `least` free bytes."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=existing) as probe:
@@ -44,7 +44,7 @@ def check_disk(name: str, folder: Path) -> Iterator[Check]:
         return
     free = status.f_bavail * status.f_frsize
     found = f"{_gigabytes(free)} free at {existing}"
-    if free >= LITTLE_DISK:
+    if free >= least:
         yield Check(name, "ok", found)
     else:
         yield Check(name, "warn", found, "free some space; a run that fills the disk stops and can be resumed")

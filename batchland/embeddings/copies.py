@@ -12,6 +12,9 @@ from batchland.embeddings.neighbours import Floats, Pairs, Rows, Vectors, close_
 from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
+SURE: Final = 0.45
+"""Distance of signatures up to which features are not asked: other photos are not so near, and a stamp on a small
+picture changes its features more than its signature."""
 LEAST_LIKE: Final = 0.75
 """Inner product of the features of copies; that of other photos with near signatures is often smaller."""
 
@@ -35,7 +38,8 @@ def find_copies(
 ) -> Copies:
     """All pairs of copies among pictures with these signatures.
 
-    features: of length 1; pairs whose features differ are left out. also_mirrored: pairs of which one is mirrored, too.
+    features: of length 1; pairs that are further apart than SURE are left out if their features differ.
+    also_mirrored: pairs of which one is mirrored, too.
     """
     pairs = close_pairs(vectors, None, limit)
     found = Copies(*pairs, np.zeros(len(pairs.left), bool))
@@ -50,7 +54,7 @@ def find_copies(
             for left, right in _in_parts(found.left, found.right)
         ]
     )
-    return found.take(products >= LEAST_LIKE)
+    return found.take((products >= LEAST_LIKE) | (found.distance <= SURE))
 
 
 def _joined(copies: Copies, turned: Pairs) -> Copies:

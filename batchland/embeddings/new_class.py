@@ -3,13 +3,15 @@
 The class is judged by photos that its prototype was not made of, and by what it costs the old classes.
 """
 
+from bisect import bisect_left
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from pydantic import Field
 
 from batchland._version import __version__
 from batchland.embeddings.copies import near_copies
@@ -23,6 +25,7 @@ from batchland.models.contract import Features, Probabilities, read_model, requi
 from batchland.models.labelled_photos import read_labelled
 from batchland.models.session import Session, open_session
 from batchland.system.files import check_new_file, new_file
+from batchland.system.options import Options
 from batchland.system.text import counted
 
 FEWEST: Final = 5
@@ -38,6 +41,13 @@ _TOLERANCE: Final = 1e-3
 """Largest difference of a probability between the file and what was computed here."""
 
 Floats = npt.NDArray[np.float32]
+
+
+class AddClassOptions(Options):
+    """How much the new class may cost."""
+
+    most_taken: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the labelled photos of the old classes that may be taken for the new one."""
 
 
 class Added(NamedTuple):
@@ -58,7 +68,9 @@ class _Photos(NamedTuple):
     skipped: tuple[str, ...]
 
 
-def add_new_class(label: str, photos: Path, model: Path, out: Path, labels: Path | None = None) -> Added:
+def add_new_class(
+    label: str, photos: Path, model: Path, out: Path, labels: Path | None = None, options: AddClassOptions | None = None
+) -> Added:
     """Write `model` with one more class, made of the photos below a folder, to `out`, with canaries beside it.
 
     labels: labelled photos of the old classes, which `model` was not trained on, as CLASS/*.jpg. They place the
@@ -73,15 +85,14 @@ def add_new_class(label: str, photos: Path, model: Path, out: Path, labels: Path
     _require_new(name, session)
     new = _read(photos, session)
     old = _read_labelled(labels, session) if labels else None
-    held_out = _held_out_similarities(new)
-    vector = _prototype(new.features)
-    prototype = Prototype(vector, *_threshold(held_out, old[0] @ vector if old else None))
+    most_taken = (options or AddClassOptions()).most_taken
+    prototype, held_out = _fit(new, old, most_taken)
     added = AddedClass(
         label=name.label,
         photos=len(new.features),
         scenes=len(set(new.scenes.tolist())),
-        recognised=_recognised(prototype, held_out, new.probabilities),
-        **(_cost(vector, held_out, *old) if old else {}),
+        recognised=int(_chosen(prototype, held_out, new.probabilities).sum()),
+        **(_cost(new, old, most_taken) if old else {}),
     )
     card = session.card
     dropped = tuple(field for field in ("decision", "prediction_sets", "known") if getattr(card, field, None))
@@ -137,8 +148,18 @@ def _read(folder: Path, session: Session) -> _Photos:
     return _Photos(np.concatenate(features), np.concatenate(probabilities), scenes, tuple(skipped))
 
 
-def _read_labelled(folder: Path, session: Session) -> tuple[Features, Probabilities, npt.NDArray[np.intp]]:
-    """Features, probabilities and true classes of labelled photos of the old classes."""
+class _Labelled(NamedTuple):
+    """Labelled photos of the old classes."""
+
+    features: Features
+    probabilities: Probabilities
+    truth: npt.NDArray[np.intp]
+
+    def take(self, which: npt.NDArray[np.bool_]) -> "_Labelled":
+        return _Labelled(self.features[which], self.probabilities[which], self.truth[which])
+
+
+def _read_labelled(folder: Path, session: Session) -> _Labelled:
     photos = read_labelled(folder, session.card.classes, session.card.preprocess, _MOST_LABELLED)
 
     def both(pixels: Any) -> Floats:
@@ -148,33 +169,43 @@ def _read_labelled(folder: Path, session: Session) -> tuple[Features, Probabilit
 
     found = photos.scores(both)
     classes = len(session.card.classes)
-    return found[:, classes:], found[:, :classes], photos.labels
+    return _Labelled(found[:, classes:], found[:, :classes], photos.labels)
 
 
-def _prototype(features: Features) -> Floats:
-    mean = features.mean(axis=0)
+def _fit(new: _Photos, old: _Labelled | None, most_taken: float) -> tuple[Prototype, Floats]:
+    """The prototype, and the similarity of each new photo to one of all other scenes."""
+    centre = old.features.mean(axis=0) if old else np.zeros(new.features.shape[1], np.float32)
+    vector = _direction(new.features, centre)
+    others = {scene: _direction(new.features[new.scenes != scene], centre) for scene in set(new.scenes.tolist())}
+    rows = zip(new.features, new.scenes.tolist(), strict=True)
+    held_out = np.array([features @ others[scene] for features, scene in rows], np.float32)
+    if old is None:
+        return Prototype(vector, *_threshold_alone(held_out)), held_out
+    similarity = old.features @ vector
+    threshold, sharpness = _logistic(
+        np.concatenate([held_out, similarity]), np.repeat([1.0, 0.0], [len(held_out), len(similarity)])
+    )
+
+    def costs_little(threshold: float) -> bool:
+        taken = _chosen(Prototype(vector, threshold, sharpness), similarity, old.probabilities)
+        return bool(taken.mean() <= most_taken)
+
+    thresholds = [threshold, *np.sort(similarity[similarity > threshold]).tolist(), 2.0]
+    return Prototype(vector, thresholds[bisect_left(thresholds, True, key=costs_little)], sharpness), held_out
+
+
+def _direction(features: Features, centre: Floats) -> Floats:
+    """From the centre of the old classes to the mean of the new photos, of length 1."""
+    mean = features.mean(axis=0) - centre
     vector: Floats = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
     return vector
 
 
-def _held_out_similarities(photos: _Photos) -> Floats:
-    """Of each photo to the prototype of those of all other scenes."""
-    return np.array(
-        [
-            photos.features[row] @ _prototype(photos.features[photos.scenes != scene])
-            for row, scene in enumerate(photos.scenes)
-        ],
-        np.float32,
-    )
-
-
-def _threshold(new: Floats, old: Floats | None) -> tuple[float, float]:
-    """Threshold and sharpness from the similarities of held-out photos and, if there are any, of the old classes."""
-    if old is None:
-        low, middle = np.quantile(new, 1 - _RECOGNISED), np.median(new)
-        sharpness = np.log(_AT_MEDIAN / (1 - _AT_MEDIAN)) / max(float(middle - low), 1e-6)
-        return float(low), float(min(sharpness, _LARGEST_SHARPNESS))
-    return _logistic(np.concatenate([new, old]), np.repeat([1.0, 0.0], [len(new), len(old)]))
+def _threshold_alone(held_out: Floats) -> tuple[float, float]:
+    """Threshold and sharpness from the similarities of held-out photos alone."""
+    low, middle = np.quantile(held_out, 1 - _RECOGNISED), np.median(held_out)
+    sharpness = np.log(_AT_MEDIAN / (1 - _AT_MEDIAN)) / max(float(middle - low), 1e-6)
+    return float(low), float(min(sharpness, _LARGEST_SHARPNESS))
 
 
 def _logistic(similarity: Floats, is_new: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -200,29 +231,22 @@ def _chosen(prototype: Prototype, similarity: Floats, probabilities: Probabiliti
     return found
 
 
-def _recognised(prototype: Prototype, held_out: Floats, probabilities: Probabilities) -> int:
-    return int(_chosen(prototype, held_out, probabilities).sum())
-
-
-def _cost(
-    vector: Floats, held_out: Floats, features: Features, probabilities: Probabilities, truth: npt.NDArray[np.intp]
-) -> dict[str, int]:
+def _cost(new: _Photos, old: _Labelled, most_taken: float) -> dict[str, int]:
     """Right answers among labelled photos, without and with the new class.
 
-    Each half of the photos is judged by a threshold from the other half.
+    Each half of the photos is judged by a prototype that was fitted with the other half.
     """
-    similarity = features @ vector
-    lost = np.zeros(len(truth), bool)
-    for half in (np.arange(len(truth)) % 2 == 0, np.arange(len(truth)) % 2 == 1):
-        if half.any() and not half.all():
-            prototype = Prototype(vector, *_threshold(held_out, similarity[~half]))
-            lost[half] = _chosen(prototype, similarity[half], probabilities[half])
-    right = probabilities.argmax(axis=1) == truth
+    taken = np.zeros(len(old.truth), bool)
+    half = np.arange(len(old.truth)) % 2 == 0
+    for judged in (half, ~half):
+        prototype, _ = _fit(new, old.take(~judged), most_taken)
+        taken[judged] = _chosen(prototype, old.features[judged] @ prototype.vector, old.probabilities[judged])
+    right = old.probabilities.argmax(axis=1) == old.truth
     return {
-        "labelled": len(truth),
+        "labelled": len(old.truth),
         "right_before": int(right.sum()),
-        "right_after": int((right & ~lost).sum()),
-        "taken": int(lost.sum()),
+        "right_after": int((right & ~taken).sum()),
+        "taken": int(taken.sum()),
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from batchland.errors import UsageError
@@ -118,14 +119,23 @@ def _sets(evaluation: Evaluation, coverage: float) -> PredictionSets:
         for batch in evaluation.outcomes_file.batches(["true_probability", "correct"])
     ]
     true = np.concatenate(parts)
-    place = int((len(true) + 1) * (1 - coverage))
-    threshold = np.partition(true, place - 1)[place - 1] if place else np.float32(0)
-    if threshold <= 0:
-        why = "their true classes are often beyond the choices kept" if place else "more are needed"
+    threshold = conformal_threshold(true, coverage)
+    if threshold is None or threshold <= 0:
+        why = "more are needed" if threshold is None else "their true classes are often beyond the choices kept"
         raise UsageError(
             f"prediction sets of {coverage:.0%}: {len(true)} labelled images do not give them, since {why}"
         )
-    return PredictionSets(coverage=coverage, threshold=float(str(threshold)), images=len(true))
+    return PredictionSets(coverage=coverage, threshold=threshold, images=len(true))
+
+
+def conformal_threshold(true: npt.NDArray[np.float32], coverage: float) -> float | None:
+    """The threshold that the true class's probability of a new image reaches with probability `coverage` or more.
+
+    true: the true class's probability of each labelled image. None if there are too few images. (Split conformal
+    prediction: Vovk, Gammerman and Shafer 2005.)
+    """
+    place = int((len(true) + 1) * (1 - coverage))
+    return float(str(np.partition(true, place - 1)[place - 1])) if place else None
 
 
 def _features(predictions: str | Path, evaluation: Evaluation) -> Features:

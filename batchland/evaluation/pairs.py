@@ -1,4 +1,7 @@
-"""Join two evaluations by image name. Classes are matched by label, so the two models may order them differently."""
+"""Join two evaluations by image name, and by content where names differ.
+
+Classes are matched by label, so the two models may order them differently.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,9 +57,9 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
     names_a, names_b = ([name.label for name in each.summary.classes] for each in (a, b))
     classes = tuple(dict.fromkeys((*names_a, *names_b)))
     left, right = a.outcomes, b.outcomes
-    row_b = pc.index_in(left["image"].combine_chunks(), value_set=right["image"].combine_chunks())
-    common = pc.is_valid(row_b)
-    left, right = left.filter(common), right.take(row_b.filter(common))
+    row_b, by_content = _partners(left, right)
+    common = pa.array(row_b >= 0)
+    left, right = left.filter(common), right.take(pa.array(row_b[row_b >= 0]))
     alike = pc.equal(left["true_label"], right["true_label"]).to_numpy()
     ok_a, ok_b = (pc.equal(each["status"], "ok").to_numpy() for each in (left, right))
     paired = alike & ok_a & ok_b
@@ -65,6 +68,7 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
         images_a=a.outcomes.num_rows,
         images_b=b.outcomes.num_rows,
         paired=_count(paired),
+        by_content=by_content,
         only_a=a.outcomes.num_rows - shared,
         only_b=b.outcomes.num_rows - shared,
         relabelled=_count(~alike),
@@ -93,6 +97,29 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
         classes=classes,
     )
     return found, account
+
+
+def _partners(a: pa.Table, b: pa.Table) -> tuple[Ints, int]:
+    """For each row of A the row of B, -1 without one, and how many were found by content.
+
+    Images with the same path are partners; of all others, those with the same sha256. Of several files with one
+    content, the first ones of both sides.
+    """
+    row: Ints = pc.fill_null(_index_in(a["image"], b["image"]), -1).to_numpy().astype(np.int64)
+    if not all("sha256" in table.column_names for table in (a, b)):
+        return row, 0
+    alone_a = np.flatnonzero(row < 0)
+    alone_b = np.setdiff1d(np.arange(b.num_rows), row)
+    content_a, content_b = a["sha256"].take(pa.array(alone_a)), b["sha256"].take(pa.array(alone_b))
+    found = pc.fill_null(_index_in(content_a, content_b), -1).to_numpy()
+    first = np.unique(found, return_index=True)[1]
+    first = first[found[first] >= 0]
+    row[alone_a[first]] = alone_b[found[first]]
+    return row, len(first)
+
+
+def _index_in(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.Array:
+    return pc.index_in(values.combine_chunks(), value_set=others.combine_chunks(), skip_nulls=True)
 
 
 def _side(table: pa.Table, classes: pa.Array, kept: int) -> Side:

@@ -339,6 +339,8 @@ class PairAccount(Document):
     images_b: Count
     paired: Count
     """Scored by both and labelled alike: what the comparison is about."""
+    by_content: Count = 0
+    """In both under different paths: paired by the sha256 of the file. All others in both have the same path."""
     only_a: Count
     """In A, not in B."""
     only_b: Count

@@ -49,7 +49,7 @@ def add_features(model: onnx.ModelProto) -> int | None:
     width = _width(_computed(model, layer.input[0]), pooled=pooled)
     if width is None:
         return None
-    model.graph.node.extend(_normalised(layer.input[0], pooled=pooled, opset=opset_of(model)))
+    model.graph.node.extend(normalised(layer.input[0], pooled=pooled, opset=opset_of(model)))
     batch = model.graph.output[0].type.tensor_type.shape.dim[0].dim_param or "batch"
     model.graph.output.append(helper.make_tensor_value_info(FEATURES_NAME, TensorProto.FLOAT, [batch, width]))
     return width
@@ -111,7 +111,7 @@ def _width(taken: np.ndarray[Any, Any], *, pooled: bool) -> int | None:
     return width if one_each and 0 < width <= WIDEST else None
 
 
-def _normalised(name: str, *, pooled: bool, opset: int) -> list[onnx.NodeProto]:
+def normalised(name: str, *, pooled: bool, opset: int) -> list[onnx.NodeProto]:
     """Nodes that make vectors of length 1 of a tensor, of operators that GPUs compute, too."""
     axes: dict[str, Any] = {} if opset >= _AXES_AS_INPUT else {"axes": [1]}
     return [

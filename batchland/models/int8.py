@@ -6,7 +6,7 @@ accuracy lost than allowed.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,14 +15,13 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
 from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
 from batchland.models.card import Int8Summary
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
 from batchland.models.ort import CPU, create_session
-from batchland.models.quantiser import METHODS, Method, Ranges, layers, measure_ranges, prepare, quantise
+from batchland.models.quantiser import METHODS, Method, Ranges, WeightBits, layers, measure_ranges, prepare, quantise
 from batchland.system.cores import usable_cores
 from batchland.system.text import percent
 
@@ -77,27 +76,30 @@ def to_int8(
     """
     plain = prepare(model)
     pictures = [batch[start : start + _BATCH].copy() for batch in ranges for start in range(0, len(batch), _BATCH)]
-    search = _Search(path, plain, layers(plain), photos.sample(_SAMPLE), limits)
+    search = _Search(path, plain, layers(plain), photos, limits)
     method, measured = search.best_method(pictures)
-    in_float, quantised = search.fewest_float_layers(measured)
-    summary = _judge(path, plain, quantised, photos, limits, search.speed, method, in_float)
-    return quantised, summary
+    refused = []
+    for bits, in_float, quantised in search.candidates(measured):
+        summary = search.judge(quantised, method, bits, in_float)
+        if _passes(summary, limits):
+            search.require_faster(predictor(quantised))
+            return quantised, summary.model_copy(update={"speed": search.speed})
+        refused.append(summary)
+    raise _refusal(path, max(refused, key=lambda each: each.agreement), limits)
 
 
-@dataclass
 class _Search:
-    """Compares candidates on a sample of the photos."""
+    """Compares candidates with the model in fp32."""
 
-    path: Path
-    model: onnx.ModelProto
-    layers: Sequence[str]
-    sample: Pixels
-    limits: Limits
-
-    def __post_init__(self) -> None:
-        self._predict = predictor(self.model)
-        self._expected = _in_batches(self._predict, self.sample)
+    def __init__(
+        self, path: Path, model: onnx.ModelProto, names: Sequence[str], photos: Photos, limits: Limits
+    ) -> None:
+        self.path, self.model, self.layers, self.photos, self.limits = path, model, names, photos, limits
         self.speed = 0.0
+        self._predict = predictor(model)
+        self._sample = photos.sample(_SAMPLE)
+        self._expected = _in_batches(self._predict, self._sample)
+        self._classes = photos.scores(self._predict).argmax(1)
 
     def best_method(self, pictures: Sequence[Pixels]) -> tuple[Method, Ranges]:
         """The method of calibration whose answers are closest to fp32. Raises ModelError if int8 is no faster."""
@@ -106,43 +108,52 @@ class _Search:
             measured = measure_ranges(self.model, pictures, method)
             predict = predictor(quantise(self.model, measured))
             if not found:
-                self._require_faster(predict)
-            found.append((self._divergence(predict), method, measured))
+                self.require_faster(predict)
+            found.append((self._divergence(predict, _SAMPLE), method, measured))
             _log.info("%s: int8, ranges by %s: divergence %.4f nats", self.path, method, found[-1][0])
         _, method, measured = min(found, key=lambda each: each[0])
         return method, measured
 
-    def fewest_float_layers(self, measured: Ranges) -> tuple[tuple[str, ...], onnx.ModelProto]:
-        """The first candidate that agrees on the sample, with as few layers in float32 as needed; else the last."""
+    def candidates(self, measured: Ranges) -> Iterator[tuple[WeightBits, tuple[str, ...], onnx.ModelProto]]:
+        """Bits of the weights, layers in float32, and the model so: from the fastest to the most exact."""
+        if not has_vnni():
+            yield 7, (), quantise(self.model, measured, bits=7)
         ranked: list[str] = []
-        in_float: tuple[str, ...] = ()
         for count in _STEPS:
             if count > len(self.layers) // 2:
                 break
             if count and not ranked:
-                ranked = self._by_sensitivity()
+                ranked = self._by_sensitivity(measured)
             in_float = tuple(ranked[:count])
-            quantised = quantise(self.model, measured, in_float=in_float)
-            predict = predictor(quantised)
-            agreement = self._agreement(predict)
-            _log.info("%s: int8, %d layers in float32: agreement %s", self.path, count, percent(agreement))
-            if agreement >= AGREEMENT:
-                break
-        if in_float:
-            self._require_faster(predict)
-        return in_float, quantised
+            yield 8, in_float, quantise(self.model, measured, in_float=in_float)
 
-    def _by_sensitivity(self) -> list[str]:
-        """Layers, those first whose rounded weights change the answers most."""
-        pixels, expected = self.sample[:_PROBE], self._expected[:_PROBE]
-        costs = {}
-        for layer in self.layers:
-            answers = _in_batches(predictor(_with_rounded_weights(self.model, layer)), pixels)
-            costs[layer] = _divergence(expected, answers)
-        return sorted(costs, key=lambda layer: -costs[layer])
+    def judge(
+        self, quantised: onnx.ModelProto, method: Method, bits: WeightBits, in_float: tuple[str, ...]
+    ) -> Int8Summary:
+        """The figures over all labelled photos."""
+        classes = self.photos.scores(predictor(quantised)).argmax(1)
+        labels = self.photos.labels
+        agreement = float((classes == self._classes).mean())
+        _log.info(
+            "%s: int8, weights of %d bits, %d layers in float32: agreement %s", self.path, bits, len(in_float),
+            percent(agreement),
+        )  # fmt: skip
+        return Int8Summary(
+            method=method,
+            weight_bits=bits,
+            float_layers=in_float,
+            layers=len(self.layers),
+            images=len(labels),
+            agreement=agreement,
+            accuracy=float((classes == labels).mean()),
+            accuracy_fp32=float((self._classes == labels).mean()),
+            speed=self.speed,
+            measured_on=processor(),
+        )
 
-    def _require_faster(self, predict: Predict) -> None:
-        self.speed = speed(self._predict, predict, self.sample[:_BATCH])
+    def require_faster(self, predict: Predict) -> None:
+        """Measure `speed`. Raises ModelError if it is not above 1."""
+        self.speed = speed(self._predict, predict, self._sample[:_BATCH])
         if self.speed <= 1 and not self.limits.allow_slower:
             raise ModelError(
                 f"{self.path}: not written, int8 is no faster here than fp32 ({self.speed:.2f} times as fast, "
@@ -150,40 +161,39 @@ class _Search:
                 advice="int8_slower",
             )
 
-    def _divergence(self, predict: Predict) -> float:
-        return _divergence(self._expected, _in_batches(predict, self.sample))
+    def _by_sensitivity(self, measured: Ranges) -> list[str]:
+        """Layers, those first that change the answers most if they alone are in int8."""
+        nodes = [node.name for node in self.model.graph.node]
+        costs = {}
+        for layer in self.layers:
+            others = [name for name in nodes if name != layer]
+            costs[layer] = self._divergence(predictor(quantise(self.model, measured, in_float=others)), _PROBE)
+        return sorted(costs, key=lambda layer: -costs[layer])
 
-    def _agreement(self, predict: Predict) -> float:
-        return float((_in_batches(predict, self.sample).argmax(1) == self._expected.argmax(1)).mean())
+    def _divergence(self, predict: Predict, photos: int) -> float:
+        """Mean Kullback-Leibler divergence from fp32 on the first photos of the sample, nats."""
+        expected = np.maximum(self._expected[:photos], _LEAST)
+        answers = np.maximum(_in_batches(predict, self._sample[:photos]), _LEAST)
+        return float((expected * np.log(expected / answers)).sum(axis=1).mean())
 
 
-def _judge(
-    path: Path, plain: onnx.ModelProto, quantised: onnx.ModelProto, photos: Photos, limits: Limits, faster: float,
-    method: Method, in_float: tuple[str, ...],
-) -> Int8Summary:  # fmt: skip
-    """The figures over all labelled photos. Raises ModelError if one misses its gate."""
-    full, small = (photos.scores(predictor(each)).argmax(1) for each in (plain, quantised))
-    summary = Int8Summary(
-        method=method,
-        float_layers=in_float,
-        layers=len(layers(plain)),
-        images=len(photos.labels),
-        agreement=float((full == small).mean()),
-        accuracy=float((small == photos.labels).mean()),
-        accuracy_fp32=float((full == photos.labels).mean()),
-        speed=faster,
-        measured_on=processor(),
+def _passes(summary: Int8Summary, limits: Limits) -> bool:
+    return summary.agreement >= AGREEMENT and _drop(summary) <= limits.max_drop + 1e-9
+
+
+def _drop(summary: Int8Summary) -> float:
+    """Percentage points of accuracy lost."""
+    return 100 * (summary.accuracy_fp32 - summary.accuracy)
+
+
+def _refusal(path: Path, summary: Int8Summary, limits: Limits) -> ModelError:
+    return ModelError(
+        f"{path}: not written, int8 gives {percent(summary.agreement)} of {summary.images} labelled photos the "
+        f"same first class as fp32 (at least {AGREEMENT:.0%} needed) and {percent(summary.accuracy)} top-1 after "
+        f"{percent(summary.accuracy_fp32)} (at most {limits.max_drop:g} points may be lost), with "
+        f"{len(summary.float_layers)} of {summary.layers} layers in float32",
+        advice="fp32",
     )
-    drop = 100 * (summary.accuracy_fp32 - summary.accuracy)
-    if summary.agreement < AGREEMENT or drop > limits.max_drop + 1e-9:
-        raise ModelError(
-            f"{path}: not written, int8 gives {percent(summary.agreement)} of {summary.images} labelled photos the "
-            f"same first class as fp32 (at least {AGREEMENT:.0%} needed) and {percent(summary.accuracy)} top-1 after "
-            f"{percent(summary.accuracy_fp32)} (at most {limits.max_drop:g} points may be lost), with "
-            f"{len(in_float)} of {summary.layers} layers in float32",
-            advice="fp32",
-        )
-    return summary
 
 
 def speed(full: Predict, small: Predict, pixels: Pixels) -> float:
@@ -195,14 +205,22 @@ def speed(full: Predict, small: Predict, pixels: Pixels) -> float:
 
 def processor() -> str:
     """The name of the CPU, and whether it has VNNI, which multiplies int8 fastest."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return f"{usable_cores()} cores"
+    text = _cpuinfo()
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    name = next((value.strip() for key, value in fields.items() if key.strip() == "model name"), "unknown CPU")
-    vnni = any(flag in text for flag in ("avx512_vnni", "avx_vnni"))
-    return f"{name} {'with' if vnni else 'without'} VNNI"
+    names = (value.strip() for key, value in fields.items() if key.strip() == "model name")
+    return f"{next(names, f'{usable_cores()} cores')} {'with' if has_vnni() else 'without'} VNNI"
+
+
+def has_vnni() -> bool:
+    """Whether this CPU multiplies 8-bit integers without saturation."""
+    return any(flag in _cpuinfo() for flag in ("avx512_vnni", "avx_vnni"))
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def predictor(model: onnx.ModelProto) -> Predict:
@@ -217,30 +235,8 @@ def predictor(model: onnx.ModelProto) -> Predict:
     return predict
 
 
-def _with_rounded_weights(model: onnx.ModelProto, layer: str) -> onnx.ModelProto:
-    """The model with one layer's weights rounded as `quantise` rounds them: 7 bits, a scale per output channel."""
-    rounded = onnx.ModelProto()
-    rounded.CopyFrom(model)
-    node = next(each for each in rounded.graph.node if each.name == layer)
-    stored = {tensor.name: tensor for tensor in rounded.graph.initializer}
-    tensor = stored[next(name for name in node.input[1:] if name in stored)]
-    weights = numpy_helper.to_array(tensor)
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    channels = 0 if node.op_type == "Conv" or transposed else weights.ndim - 1
-    others = tuple(axis for axis in range(weights.ndim) if axis != channels)
-    scale = np.maximum(np.abs(weights).max(axis=others, keepdims=True), _LEAST) / 64
-    tensor.CopyFrom(numpy_helper.from_array((np.round(weights / scale) * scale).astype(weights.dtype), tensor.name))
-    return rounded
-
-
 def _in_batches(predict: Predict, pixels: Pixels) -> Probabilities:
     return np.concatenate([predict(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH)])
-
-
-def _divergence(expected: Probabilities, answers: Probabilities) -> float:
-    """Mean Kullback-Leibler divergence, nats."""
-    ratio = np.log(np.maximum(expected, _LEAST)) - np.log(np.maximum(answers, _LEAST))
-    return float((expected * ratio).sum(axis=1).mean())
 
 
 def _cpu_seconds(predict: Predict, pixels: Pixels) -> float:

@@ -91,10 +91,11 @@ def create_session(
         options.optimized_model_filepath = str(save_optimised)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    # int8 products of 8-bit weights must not saturate on x86 CPUs without VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if all(name == CPU for name, _ in providers):
-        options.enable_mem_pattern = (
-            False  # takes a quarter more memory and gains no time (benchmarks/results/arena.md)
-        )
+        # It takes a quarter more memory and gains no time: benchmarks/results/arena.md.
+        options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads.spinning else "0")
     if threads.intra_op is not None:
         options.intra_op_num_threads = threads.intra_op

@@ -1,7 +1,8 @@
 """Use onnxruntime's quantiser: prepare a model, measure the ranges of its activations, write it in int8 (QDQ).
 
-Weights are int8 per channel in 7 bits, because CPUs without VNNI saturate at 8 and the same file should give the same
-answers everywhere. Activations are uint8 per tensor.
+Weights are int8 per channel, activations uint8 per tensor. The fast product of the two saturates on x86 CPUs without
+VNNI if weights have more than 7 bits; there `create_session` has onnxruntime use a slower, exact one: a file gives
+the same answers everywhere.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from batchland.models.ort import ort, tools_importable
 
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: Final[tuple[Method, ...]] = ("minmax", "percentile", "entropy")
+WeightBits = Literal[7, 8]
 LAYERS: Final = ("Conv", "Gemm", "MatMul")
 """Operators with weights."""
 _OPERATORS: Final = (
@@ -86,7 +88,9 @@ def measure_ranges(model: onnx.ModelProto, batches: Iterable[Pixels], method: Me
         return calibrator.compute_data()
 
 
-def quantise(model: onnx.ModelProto, ranges: Ranges, *, in_float: Sequence[str] = ()) -> onnx.ModelProto:
+def quantise(
+    model: onnx.ModelProto, ranges: Ranges, *, bits: WeightBits = 8, in_float: Sequence[str] = ()
+) -> onnx.ModelProto:
     """The prepared model in int8, with the same metadata. in_float: names of nodes that stay in float32."""
     with _quiet(), tools_importable():
         from onnxruntime.quantization import QuantType
@@ -95,7 +99,7 @@ def quantise(model: onnx.ModelProto, ranges: Ranges, *, in_float: Sequence[str] 
         quantiser = QDQQuantizer(
             copy.deepcopy(model),
             per_channel=True,
-            reduce_range=True,
+            reduce_range=bits == 7,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=ranges,

@@ -158,6 +158,7 @@ def _account_findings(summary: ComparisonSummary) -> Iterator[Finding]:
     account = summary.account
     a, b = visible(summary.a.name), visible(summary.b.name)
     for number, what in (
+        (account.by_content, "with different paths, but the same content, compared with each other"),
         (account.only_a, f"only in {a}, so not compared"),
         (account.only_b, f"only in {b}, so not compared"),
         (account.relabelled, "with different labels in the two, so not compared"),

@@ -13,10 +13,10 @@ MEMBERSHIP: Final = Path("/proc/self/cgroup")
 """The groups of this process. In a container they are usually the root groups of the mount."""
 
 
-def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Cores that the scheduler grants, at least 1: CPU affinity, capped by the tightest CPU quota."""
+def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, affinity: int | None = None) -> int:
+    """Cores that the scheduler grants, at least 1: those of the CPU affinity, capped by the tightest CPU quota."""
     # macOS has no affinity
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = affinity or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quotas = (_cpu_quota(group) for group in _groups(cgroups, "cpu", membership))
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)]))
 

@@ -4,8 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from toys import COLOURS
 
-from batchland.demo import run
-from batchland.demo.run import run_demo
+from batchland.demo.run import SCRATCH, TRANSFER, WEIGHTS, default_models, run_demo
 from batchland.demo.sample import draw_sample
 from batchland.errors import UsageError
 from batchland.training.options import TrainOptions
@@ -29,12 +28,15 @@ def test_a_demo_writes_all_results(tmp_path):
     assert counts.failed_by_code == {"empty": 1, "not_an_image": 1, "truncated": 1}
 
 
-def test_without_weights_only_the_scratch_model_is_trained(tmp_path, monkeypatch):
+def test_the_transfer_model_needs_its_weights_and_timm():
+    assert default_models({WEIGHTS, "timm", "torch"}) == (SCRATCH, TRANSFER)
+    assert default_models({"timm", "torch"}) == default_models({WEIGHTS}) == (SCRATCH,)
+
+
+def test_one_model_has_one_report(tmp_path):
     folder = tmp_path / "demo"
     draw_sample(folder / "sample", images=80)
-    monkeypatch.setattr(run, "has_weights", lambda: False)
-    monkeypatch.setattr(run, "SCRATCH", TrainOptions(model="scratch", epochs=1, size=32, num_workers=0))
-    result = run_demo(folder)
+    result = run_demo(folder, [TrainOptions(model="scratch", epochs=1, size=32, num_workers=0)])
     assert [model.name for model in result.models] == ["scratch"]
     assert result.report == folder / "report" / "scratch" / "report.html"
     assert result.report.stat().st_size > 10_000

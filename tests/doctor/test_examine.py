@@ -16,10 +16,11 @@ from nights import night
 from toys import needs_codec, picture, toy_card, write_toy_model
 
 from batchland.cli.main import main
-from batchland.doctor import installation, machine
+from batchland.doctor import installation
 from batchland.doctor.check import Check
 from batchland.doctor.examine import examine_installation, examine_job, examine_model
-from batchland.doctor.installation import check_jpeg_decoder
+from batchland.doctor.installation import check_jpeg_decoder, check_packages
+from batchland.doctor.machine import check_disk, check_memory
 from batchland.models.gpu import jpeg_decoder
 from batchland.nightly.record_files import update_run
 from batchland.system.lock import locked
@@ -120,10 +121,9 @@ def test_removing_one_of_two_onnxruntime_wheels_breaks_the_other(tmp_path):
     assert re.fullmatch(r"fail\|onnxruntime\|pip uninstall -y (onnxruntime(-gpu)?); then pip install \1", lines[0])
 
 
-def test_a_package_that_is_missing_and_one_that_is_too_old(monkeypatch):
+def test_a_package_that_is_missing_and_one_that_is_too_old():
     wanted = ["numpy>=999", "no-such-package>=1", "torch>=999; extra == 'train'", "click"]
-    monkeypatch.setattr(installation, "requires", lambda name: wanted)
-    found = by_name(examine_installation())["packages"]
+    found = by_name(check_packages(wanted))["packages"]
     assert (found.state, found.advice) == ("fail", "pip install -U batchland")
     assert re.fullmatch(r"numpy \S+ is not >=999, no-such-package is not installed", found.found)
 
@@ -138,24 +138,18 @@ def test_an_installation_for_cpus_has_onnxruntime_instead_of_onnxruntime_gpu(mon
         except KeyError:
             raise installation.PackageNotFoundError(name) from None
 
-    monkeypatch.setattr(installation, "requires", lambda name: ["onnxruntime-gpu>=1.28"])
     monkeypatch.setattr(installation, "version", version)
-    found = by_name(examine_installation())["packages"]
+    found = by_name(check_packages(["onnxruntime-gpu>=1.28"]))["packages"]
     expected = {"ok": "batchland 1.0, onnxruntime 1.31", "fail": "onnxruntime-gpu is not installed"}[state]
     assert (found.state, found.found) == (state, expected)
 
 
-def test_little_memory_and_a_disk_that_cannot_be_written(monkeypatch):
-    monkeypatch.setattr(machine, "usable_memory", lambda: 2**29)
-    monkeypatch.setattr(machine, "machine_memory", lambda: 2**34)
-    found = by_name([*examine_installation(), *examine_model(folder=Path("/proc"))])
-    assert found["memory"] == Check(
-        "memory",
-        "warn",
-        "0.5 GiB usable of the machine's 16.0 GiB",
-        "raise the container's limit, or lower batch_size and num_workers",
-    )
-    assert (found["disk"].state, found["disk"].found.split(" (")[0]) == ("fail", "/proc: cannot be written")
+def test_little_memory_and_a_disk_that_cannot_be_written():
+    found = "0.5 GiB usable of the machine's 16.0 GiB"
+    advice = "raise the container's limit, or lower batch_size and num_workers"
+    assert list(check_memory(2**29, 2**34)) == [Check("memory", "warn", found, advice)]
+    (disk,) = check_disk("disk", Path("/proc"))
+    assert (disk.state, disk.found.split(" (")[0]) == ("fail", "/proc: cannot be written")
 
 
 @needs_codec
@@ -171,9 +165,8 @@ def test_the_jpeg_decoder_is_run(monkeypatch):
     assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
 
 
-def test_little_free_disk_space_is_a_warning(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "LITTLE_DISK", 2**60)
-    found = by_name(examine_model(folder=tmp_path / "not" / "yet"))["disk"]
+def test_little_free_disk_space_is_a_warning(tmp_path):
+    (found,) = check_disk("disk", tmp_path / "not" / "yet", least=2**60)
     assert found.state == "warn"
     assert re.fullmatch(rf"\d+\.\d GiB free at {tmp_path}", found.found)
 

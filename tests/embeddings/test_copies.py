@@ -1,9 +1,11 @@
 """Copies of pictures are found by their signatures, and confirmed by features."""
 
 import numpy as np
+import pytest
 from photo_like import photo
 from PIL import Image
 
+from batchland.embeddings import copies
 from batchland.embeddings.copies import find_copies, groups, near_copies
 from batchland.embeddings.signatures import mirrored, signatures
 from batchland.images.signals import SIGNAL_DTYPE, measure
@@ -38,9 +40,11 @@ def test_the_mirrored_signature_is_that_of_the_mirrored_picture() -> None:
     assert np.mean(turned[:, :64] == expected[:, :64]) > 0.99  # not where neighbouring cells are equal
 
 
-def test_features_rule_out_pairs() -> None:
+def test_features_rule_out_pairs_that_are_not_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = vectors([PHOTOS[0], PHOTOS[0], PHOTOS[0]])
     features = np.eye(2, dtype=np.float16)[[0, 0, 1]]
+    assert len(find_copies(rows, features).left) == 3
+    monkeypatch.setattr(copies, "SURE", -1.0)
     pairs = find_copies(rows, features)
     assert list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)) == [(0, 1)]
 

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from toys import options, write_toy_model
 
 from batchland import score
+from batchland.embeddings import copies
 from batchland.embeddings.duplicates import DUPLICATES, DuplicateOptions, find_duplicates
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -46,7 +47,10 @@ def test_the_same_predictions_twice_share_every_image(scored: Path) -> None:
     assert len(found.result.groups) == 6
 
 
-def test_features_decide_too_where_all_predictions_have_them(scored: Path, tmp_path: Path) -> None:
+def test_features_decide_too_where_all_predictions_have_them(
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "SURE", -1.0)
     rows = np.eye(11, dtype=np.float32)
     rows[7:9] = rows[1:3]  # two.parquet: 6.jpg, 7.jpg, same.jpg, small.jpg, turned.jpg
     rows[9] = rows[1]

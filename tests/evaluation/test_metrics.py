@@ -15,6 +15,7 @@ from batchland.evaluation.intervals import wilson
 from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.schema import Decisions, Figure
 from batchland.models.card import class_names
+from batchland.predictions.schema import LOG_PROBABILITIES_TYPE
 from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake", "03.Grey_Sea")
@@ -252,3 +253,29 @@ def test_decisions_are_counted(tmp_path: Path) -> None:
     line = "decisions: 10 of 20 answers accepted, 3 of them wrong (30.0%, interval 10.8 to 60.3%); 10 to ask about"
     assert line in evaluation_terminal_text(evaluation).splitlines()
     assert f"- {line}" in evaluation_markdown(evaluation).splitlines()
+
+
+def test_log_loss_and_brier_of_all_probabilities_and_their_bounds_without(tmp_path: Path) -> None:
+    """Of 8 classes, 3 choices are kept; `log_probabilities` has all of them."""
+    truth, probabilities = random_case(8, 300, seed=4)
+    folders = [f"{number}.c{number}" for number in range(8)]
+    names = [f"{folders[index]}/{number}.jpg" for number, index in enumerate(truth)]
+    labels = write_label_folders(tmp_path / "l", names)
+    path = write_arrays(tmp_path / "p.parquet", class_names(folders), names, probabilities, top_k=3)
+    known = np.clip(probabilities.astype(np.float64), np.finfo(np.float32).eps, 1)
+    log_loss = -np.log(known[np.arange(300), truth]).mean()
+    brier = ((probabilities - np.eye(8)[truth]) ** 2).sum(axis=1).mean()
+    bounded = evaluate(path, labels).summary
+    assert (bounded.figures.log_loss, bounded.figures.brier) == (None, None)
+    for name, value in (("log_loss", log_loss), ("brier", brier)):
+        assert bounded.bounds[name].low <= value <= bounded.bounds[name].high
+    assert bounded.bounds["brier"].high - bounded.bounds["brier"].low < 0.05
+    table = pq.read_table(path)
+    logs = pa.array(np.log(known).astype(np.float16).tolist(), LOG_PROBABILITIES_TYPE)
+    pq.write_table(table.append_column("log_probabilities", logs), path)
+    exact = evaluate(path, labels).summary
+    assert exact.bounds == {}
+    assert exact.figures.log_loss is not None
+    assert exact.figures.brier is not None
+    assert exact.figures.log_loss.value == pytest.approx(log_loss, rel=2e-3)  # half floats
+    assert exact.figures.brier.value == pytest.approx(brier, rel=2e-3)

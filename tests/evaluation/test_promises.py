@@ -44,7 +44,7 @@ def test_mistakes_below_a_probability_are_not_accepted() -> None:
     assert rule.wrong / rule.accepted < 0.02
 
 
-def test_classes_have_rules_of_their_own() -> None:
+def test_each_class_has_its_own_rule() -> None:
     counts = ScoreCounts()
     rng = np.random.default_rng(0)
     for number, images, good in ((0, 2000, True), (1, 2000, False), (2, 50, True)):

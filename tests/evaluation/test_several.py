@@ -62,7 +62,7 @@ def test_images_without_anything_in_common_are_an_error(tmp_path):
         compare_several([made(tmp_path, "a", RIGHT["a"]), made(tmp_path, "c", RIGHT["c"]), other])
 
 
-def test_models_of_one_name_are_told_apart(tmp_path):
+def test_models_of_the_same_name_get_different_names(tmp_path):
     same = made(tmp_path, "a", RIGHT["a"])
     assert different_names([same, same]) == ["a (1)", "a (2)"]
 

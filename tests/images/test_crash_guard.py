@@ -158,7 +158,7 @@ def test_only_images_being_loaded_are_noted(tmp_path, monkeypatch):
 
 
 def test_suspects_are_kept_until_they_load_well(tmp_path, monkeypatch):
-    """A run that is killed again and again gathers suspects; those that load well are no suspects any more."""
+    """A run that is killed repeatedly collects suspects; a suspect that loads well is removed."""
     isolated = []
 
     def load(decoder, ref, spec):

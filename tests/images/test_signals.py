@@ -113,7 +113,7 @@ def test_strong_compression_shows_at_the_borders_of_blocks() -> None:
     assert _values(_jpeg(pixels, 5))["blockiness"] > 1.0
 
 
-def test_blur_takes_fineness_in_its_direction() -> None:
+def test_blur_lowers_fineness_in_its_direction() -> None:
     pixels = _picture(400, 500)
     smeared = np.mean([np.roll(pixels, step, axis=1) for step in range(6)], axis=0).astype(np.uint8)
     before, after = _values(pixels), _values(smeared)
@@ -140,7 +140,7 @@ def test_stripes_show_in_their_direction() -> None:
     assert turned["column_bands"] > 10 * before["column_bands"]
 
 
-def test_posterised_picture_leaves_tones_out() -> None:
+def test_a_posterised_picture_has_tone_gaps() -> None:
     pixels = _picture()
     assert _values(pixels)["tone_gaps"] < 0.1
     assert _values(pixels & 0xE0)["tone_gaps"] > 0.9
@@ -153,7 +153,7 @@ def test_half_grey_picture_has_flat_squares() -> None:
 
 
 @pytest.mark.parametrize("quality", [50, 80, 95])
-def test_difference_hash_survives_encoding_and_tells_pictures_apart(quality: int) -> None:
+def test_difference_hash_is_stable_under_encoding_and_differs_between_pictures(quality: int) -> None:
     hashes = {_values(_picture(seed=seed))["difference_hash"] for seed in range(20)}
     assert len(hashes) == 20
     pixels = _picture(seed=3)

@@ -29,7 +29,7 @@ def test_a_model_must_be_a_regular_file(tmp_path, kind):
     assert str(caught.value) == f"{path}: cannot be read ({reason}); give an exported or adopted model"
 
 
-def test_a_name_of_the_registry_is_no_file():
+def test_a_registry_name_is_rejected_as_a_file():
     with pytest.raises(ModelError) as caught:
         read_model(Path("toy@production"))
     assert str(caught.value) == (

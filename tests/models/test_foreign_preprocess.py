@@ -98,7 +98,7 @@ def test_ultralytics_crops_the_shorter_side():
         ({"height": 8, "width": 8, "means": [0, 1, 1]}, "means: Extra inputs are not permitted"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_expressed_is_an_error(config, message):
+def test_unsupported_preprocessing_is_an_error(config, message):
     with pytest.raises(UsageError) as caught:
         of_config("config.json", config)
     assert str(caught.value) == f"config.json: {message}"

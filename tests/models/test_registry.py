@@ -116,7 +116,7 @@ def test_a_missing_registry_is_an_error(tmp_path, command):
     assert (listed.exit_code, listed.stdout) == (0, f"{tmp_path}/empty: no models\n")
 
 
-def test_what_is_not_there_is_named(registry):
+def test_errors_name_what_is_missing(registry):
     registry.promote(Reference("toy", "2"), "staging")
     for reference, message in (
         (Reference("toi", "production"), "there is no model toi in this registry; it has toy"),

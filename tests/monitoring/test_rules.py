@@ -63,7 +63,7 @@ def test_blank_pictures_and_the_rows_that_show_them() -> None:
     assert finding.strength == pytest.approx(1.5)
 
 
-def test_share_that_is_usual_is_no_fault() -> None:
+def test_a_usual_share_breaks_no_rule() -> None:
     images = observed(np.random.default_rng(0), 40)
     images.values[:6, MEASURES.index("contrast")] = 0.001
     usual = [replace(each, observed=images) for each in earlier(3)]

@@ -53,7 +53,7 @@ def test_a_growing_folder_is_a_missing_delivery(tmp_path, job):
     assert "still growing" in refusal(patient, tmp_path / "in")
 
 
-def test_without_settle_no_file_is_looked_at(tmp_path, job, monkeypatch):
+def test_without_settle_no_file_status_is_read(tmp_path, job, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(picture())
     real, looked_at = os.lstat, []

@@ -191,7 +191,7 @@ def test_a_night_whose_figures_are_damaged_counts_as_one_without(
     assert warning.endswith("); nothing is compared with the figures of this night")
 
 
-def test_other_pictures_need_an_acceptance_of_their_own(project: Path) -> None:
+def test_other_pictures_need_another_acceptance(project: Path) -> None:
     """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged anew."""
     deliver_black(project / "in" / str(day(0)), 10)
     assert run(project, 0).attempt.outcome == "suspicious"
@@ -270,7 +270,7 @@ def test_warn_keeps_exit_code_0_and_the_night_out_of_the_reference(six_nights: P
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
 
 
-def test_off_looks_at_nothing(project: Path) -> None:
+def test_off_judges_nothing(project: Path) -> None:
     deliver_black(project / "in" / str(day(0)), 10)
     result = run(project, 0, "monitor.action=off")
     assert (result.attempt.exit_code, result.record.models[0].monitor) == (0, None)

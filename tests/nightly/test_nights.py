@@ -204,8 +204,8 @@ def test_thirty_nights(disk):
 
 
 def test_ten_nights_of_an_archive_that_grows(tmp_path):
-    """With mode "new": a night that was killed and never run again, and one that nobody started, leave their images to
-    the next night; an image that changed is scored again, one that is broken is not."""
+    """With mode "new", the next night scores the images of a killed night that was not rerun, and of one that was not
+    started. An image that changed is scored again, a broken one is not."""
     project = Project(tmp_path)
     archive = tmp_path / "archive"
     archive.mkdir()
@@ -301,7 +301,7 @@ def test_nights_killed_at_random_moments_end_like_undisturbed_ones(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_fifty_kills_of_a_night(tmp_path):
-    assert kill_and_rerun(tmp_path, 50) > 20  # others die before their first word is on disk, or after their last
+    assert kill_and_rerun(tmp_path, 50) > 20  # others are killed before the record is begun, or after it is finished
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing(disk):

@@ -79,7 +79,7 @@ def test_the_earlier_of_time_limit_and_finish_by_stops_a_run(tmp_path):
     ],
 )
 def test_the_estimate_after_a_minute_is_right_within_ten_percent(tmp_path, warm_up, resumed, rates):
-    """A night of 6000 images and then a second model, with a clock of its own."""
+    """A night of 6000 images and then a second model, by a simulated clock."""
     images, batch, listing = 6000, 32, _Listed(6000)
     now = warm_up
     reports = []
@@ -117,7 +117,7 @@ def rest_of_night_of(tmp_path, second_rate):
     return rest_of_night(load_job(tmp_path / "two.toml"), "a", [night(NIGHT, *runs, seconds=100.0 + 50.0 + 12.0)])
 
 
-def test_the_first_night_takes_later_models_for_as_fast_as_the_first(tmp_path):
+def test_the_first_night_assumes_that_later_models_are_as_fast_as_the_first(tmp_path):
     (tmp_path / "two.toml").write_text('images = "in"\n[models]\na = "a.onnx"\nb = "b.onnx"\n')
     assert rest_of_night(load_job(tmp_path / "two.toml"), "a", [])(100, 0.5) == 50
     assert rest_of_night(load_job(tmp_path / "two.toml"), "b", [])(100, 0.5) == 0

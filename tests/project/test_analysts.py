@@ -192,5 +192,5 @@ def test_accuracy_by_size(night: Path) -> None:
 def test_which_model_it_was(night: Path) -> None:
     assert run(10) == {
         "run_id": "run-1", "images": "/photos", "device": "cpu", "model": "toy",
-        "counts": {"listed": 7, "ok": 6, "failed": 1, "failed_by_code": {"truncated": 1}},
+        "counts": {"listed": 7, "ok": 6, "failed": 1, "failed_by_code": {"truncated": 1}, "decisions": {}},
     }  # fmt: skip

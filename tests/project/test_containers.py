@@ -37,7 +37,7 @@ def test_everything_that_is_copied_exists_and_reaches_the_build():
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
-def test_the_image_runs_as_nobody_special_and_checks_itself():
+def test_the_image_runs_without_privileges_and_checks_itself():
     last = CONTAINERFILE.rpartition("\nFROM ")[2]
     assert re.findall(r"^(USER|WORKDIR|ENTRYPOINT) (.*)$", last, re.MULTILINE) == [
         ("USER", "10001:10001"),

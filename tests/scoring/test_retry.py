@@ -150,7 +150,7 @@ def test_an_output_of_other_options_is_rejected(tmp_path, night, toy_model):
     assert contents(tmp_path) == before
 
 
-def test_files_that_are_no_predictions_are_rejected(tmp_path, night, toy_model):
+def test_files_without_predictions_are_rejected(tmp_path, night, toy_model):
     retry = options(toy_model, retry_failed=True)
     for name in ("p.parquet", "p"):
         with pytest.raises(UsageError, match="there are no predictions yet to retry"):

@@ -17,24 +17,21 @@ def test_cgroup_v2(tmp_path, content, cores):
     assert usable_cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
 
 
-def test_a_quota_is_rounded_up_and_never_above_the_affinity(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+def test_a_quota_is_rounded_up_and_never_above_the_affinity(tmp_path):
     for quota, cores in ((150_000, 2), (250_000, 3), (9_900_000, 8)):
         (tmp_path / "cpu.max").write_text(f"{quota} 100000")
-        assert usable_cores(tmp_path) == cores
+        assert usable_cores(tmp_path, affinity=8) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("200000", 2), ("-1", 8)])
-def test_cgroup_v1(tmp_path, monkeypatch, quota, cores):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+def test_cgroup_v1(tmp_path, quota, cores):
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert usable_cores(tmp_path) == cores
+    assert usable_cores(tmp_path, affinity=8) == cores
 
 
-def test_the_tightest_limit_of_the_groups_around_this_process_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+def test_the_tightest_limit_of_the_groups_around_this_process_counts(tmp_path):
     service = tmp_path / "system.slice" / "batchland.service"
     service.mkdir(parents=True)
     membership = tmp_path / "membership"
@@ -43,13 +40,13 @@ def test_the_tightest_limit_of_the_groups_around_this_process_counts(tmp_path, m
     (service / "memory.max").write_text("max\n")
     (service.parent / "cpu.max").write_text("max 100000\n")
     (service.parent / "memory.max").write_text(f"{512 * 2**20}\n")
-    assert (usable_cores(tmp_path, membership), usable_memory(tmp_path, membership)) == (4, 512 * 2**20)
+    assert (usable_cores(tmp_path, membership, affinity=8), usable_memory(tmp_path, membership)) == (4, 512 * 2**20)
     (service.parent / "cpu.max").write_text("150000 100000\n")
     (service / "memory.max").write_text(f"{256 * 2**20}\n")
-    assert (usable_cores(tmp_path, membership), usable_memory(tmp_path, membership)) == (2, 256 * 2**20)
+    assert (usable_cores(tmp_path, membership, affinity=8), usable_memory(tmp_path, membership)) == (2, 256 * 2**20)
 
 
-def test_memory_of_cgroup_v1_with_controllers_of_their_own(tmp_path):
+def test_memory_of_cgroup_v1_with_one_folder_per_controller(tmp_path):
     membership = tmp_path / "membership"
     membership.write_text("3:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n")
     (tmp_path / "memory" / "docker" / "abc").mkdir(parents=True)

@@ -44,7 +44,7 @@ def test_a_second_process_gets_the_name_of_the_holder_and_a_killed_holder_frees_
             pass
 
 
-def test_a_lock_file_of_unknown_content_is_no_obstacle(tmp_path):
+def test_a_lock_file_with_unknown_content_can_be_locked(tmp_path):
     path = tmp_path / "lock"
     path.write_text("garbage")
     with locked(path, "out"):

@@ -99,7 +99,7 @@ def test_suspicious_and_accepted_nights(tmp_path):
     ]
 
 
-def test_an_estimate_stands_with_the_facts_of_its_model(tmp_path):
+def test_an_estimate_is_shown_beside_its_model(tmp_path):
     update_run(tmp_path / "job" / str(TODAY), night(TODAY, model_run(monitor=like_others(0.7)), job="job"))
     (view,) = job_views(tmp_path, TODAY)
     assert view.models == (

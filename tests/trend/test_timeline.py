@@ -71,7 +71,7 @@ def test_without_labels_there_is_no_time_line():
     assert 'id="timeline"' not in render(measure([night(date(2026, 11, 1), outcome="missing_input")]))
 
 
-def test_suspicious_and_accepted_nights_have_marks_of_their_own():
+def test_suspicious_and_accepted_nights_have_different_marks():
     first, second = date(2026, 11, 2), date(2026, 11, 3)
     dark, still = model_run(monitor=unlike_others()), model_run(monitor=unlike_others(since=first))
     records = [

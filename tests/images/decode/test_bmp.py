@@ -61,7 +61,7 @@ def run_length(body: bytes, width: int = 4, height: int = 2, bits: int = 8) -> b
          "37 x 2000000000 pixels, more than max_pixels = 100000000"),
     ],
 )  # fmt: skip
-def test_what_is_not_read(data, code, message):
+def test_unsupported_kinds_are_refused(data, code, message):
     assert error_of(data) == (code, message)
 
 

@@ -60,7 +60,7 @@ def test_undefined_parts_are_white_if_the_frame_has_transparency_and_refused_oth
     )  # fmt: skip
 
 
-def test_what_is_not_read():
+def test_unsupported_kinds_are_refused():
     assert error_of(gif(before=b"\x21\xfe\0" * 150_000)) == (
         "corrupt", "more than 100000 blocks before the picture; no encoder writes so many",
     )  # fmt: skip

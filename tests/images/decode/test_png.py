@@ -94,7 +94,7 @@ def flipped(data: bytes, position: int) -> bytes:
     return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
 
-def test_checksums_of_what_matters_are_verified():
+def test_checksums_of_used_chunks_are_verified():
     for position in range(PNG.index(b"IDAT") + 4, len(PNG) - 16, 7):
         assert error_of(flipped(PNG, position)) == ("corrupt", "the checksum of its chunk IDAT is wrong")
     exif = with_chunk(b"eXIf", b"MM\0*")
@@ -126,7 +126,7 @@ def test_checksums_of_what_matters_are_verified():
          "more than 100000 chunks; no encoder writes so many"),
     ],
 )  # fmt: skip
-def test_what_is_not_read(data, code, message):
+def test_unsupported_kinds_are_refused(data, code, message):
     if code is None:
         np.testing.assert_array_equal(decode_png(data, 10**8).pixels, np.asarray(photo(40, 30)))
     else:

@@ -178,7 +178,7 @@ def test_jpeg_strips_are_checked_like_jpegs():
 
 @pytest.mark.parametrize("compression", ["group4", "group3", "tiff_ccitt"])
 @pytest.mark.parametrize("filler", [b"\0", b"\xff", b"\x5a"], ids=["zeros", "ones", "others"])
-def test_fax_strips_whose_end_is_lost_are_damage(compression, filler):
+def test_fax_strips_without_their_end_are_damaged(compression, filler):
     """libtiff goes on after such damage, with made-up rows."""
     image = Image.fromarray(samples(1, 1, 600, 400).astype(bool))
     data = encoded(image, "TIFF", compression=compression)

@@ -1,4 +1,4 @@
-"""The Ray engine writes the same file as the local engine, whatever dies on the way, and leaves no process behind."""
+"""Ray writes the same file as the local engine, whichever process is killed, and leaves no process behind."""
 
 import os
 import shutil
