@@ -1,6 +1,7 @@
 """What a night's deviations from its reference mean, in words, and the images that show it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 
 from batchland.images.signals import SIGNALS
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
-from batchland.monitoring.orientation import CHANGES, structured
+from batchland.monitoring.orientation import CHANGES, structured, with_usual_tones
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import LEAST_IMAGES, Found
 from batchland.monitoring.schema import Finding, FindingKind
@@ -33,21 +34,22 @@ TITLES: Final = {
 
 
 _PLAIN: Final = ("brightness", "contrast", "saturation", "sharpness", "noise", "pixels", "aspect", "probability")
-"""Measures that people know: named first."""
+"""Measures that people know. They come before the others."""
+_TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
+"""Findings that may explain why pictures look changed."""
 
 
 def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:
     """The findings of a night, one for each measure, class and change; and the largest strength.
 
-    What people understand comes first: changes, classes, then means of measures that they know, then the others.
+    What people understand comes first: changes, classes and measures that they know; then the others. Each strongest
+    first. A measure has several statistics. The message is that of the plainest unusual one, the strength the largest.
 
     labels: of the classes, by index.
     """
     scores = reference.pool.scores(night)
     figures = reference.pool.figures(night, scores)
     strengths = reference.strengths(reference.deviations(figures))
-    shaped = np.flatnonzero(structured(night.thumbnails))
-    changes = reference.changes(night.take(shaped)) if len(shaped) >= LEAST_IMAGES else np.zeros(len(CHANGES))
     found: dict[tuple[str, str], Found] = {}
     unusual = [index for index in np.argsort(-strengths) if strengths[index] > 1]
     for index in sorted(unusual, key=lambda index: _rank(reference.pool.statistics[index])):
@@ -55,13 +57,42 @@ def describe(reference: Reference, night: Observations, labels: Sequence[str]) -
         key = ("class" if statistic.score == "class" else "measure", statistic.measure)
         if key not in found:
             found[key] = _finding(reference, night, scores, int(index), float(strengths[index]), labels)
-    if changes.max() > 1:
-        likeliest, rows = reference.likeliest_change(night.take(shaped))
-        change = list(CHANGES)[likeliest]
-        message = f"the pictures look as if they were changed: {change}"
-        finding = Finding(kind="change", what=change, message=message, strength=float(changes.max()))
-        found = {("change", change): (finding, shaped[rows])} | found
-    return list(found.values()), float(max(strengths.max(), changes.max()))
+        elif strengths[index] > found[key][0].strength:
+            finding, rows = found[key]
+            found[key] = finding.model_copy(update={"strength": float(strengths[index])}), rows
+    change = _change(reference, night, by_tone=bool(_TONE & found.keys()))
+    ordered = by_strength([*change, *found.values()])
+    ordered.sort(key=lambda each: each[0].kind not in ("change", "classes") and each[0].what not in _PLAIN)
+    return ordered, float(max([strengths.max(), *(finding.strength for finding, _ in change)]))
+
+
+def by_strength(found: Iterable[Found]) -> list[Found]:
+    """The findings, strongest first, without weaker ones of the same text."""
+    ordered = sorted(found, key=lambda each: -each[0].strength)
+    strongest = {finding.message: (finding, rows) for finding, rows in reversed(ordered)}
+    return [each for each in ordered if strongest[each[0].message][0] is each[0]]
+
+
+def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list[Found]:
+    """That the pictures look turned or recoloured, if they do.
+
+    by_tone: brightness or contrast is unusual. Then the pictures must still look changed with usual tones.
+    """
+    shaped = np.flatnonzero(structured(night.thumbnails))
+    if len(shaped) < LEAST_IMAGES:
+        return []
+    seen = night.take(shaped)
+    strength = reference.changes(seen).max()
+    if strength > 1 and by_tone:
+        usual = np.concatenate([each.thumbnails for each in reference.observed])
+        seen = replace(seen, thumbnails=with_usual_tones(seen.thumbnails, usual[structured(usual)]))
+        strength = min(strength, reference.changes(seen).max())
+    if strength <= 1:
+        return []
+    likeliest, rows = reference.likeliest_change(seen)
+    change = list(CHANGES)[likeliest]
+    message = f"the pictures look as if they were changed: {change}"
+    return [(Finding(kind="change", what=change, message=message, strength=float(strength)), shaped[rows])]
 
 
 def _rank(statistic: Statistic) -> int:

@@ -55,6 +55,26 @@ def structured(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
     return shaped
 
 
+def with_usual_tones(thumbnails: Thumbnails, usual: Thumbnails) -> Thumbnails:
+    """The thumbnails [n, 4, 4, 3] with the brightness and contrast of the usual ones [m, 4, 4, 3], by rank.
+
+    The darkest gets the brightness of the darkest usual one. A turn or an exchange of channels stays.
+    """
+    cells = thumbnails.reshape(len(thumbnails), -1).astype(np.float64)
+    others = usual.reshape(len(usual), -1)
+    mean, deviation = cells.mean(axis=1), cells.std(axis=1)
+    scale = _by_rank(deviation, others.std(axis=1)) / (deviation + 1e-9)
+    levelled = (cells - mean[:, None]) * scale[:, None] + _by_rank(mean, others.mean(axis=1))[:, None]
+    return np.clip(np.rint(levelled), 0, 255).astype(np.uint8).reshape(thumbnails.shape)
+
+
+def _by_rank(values: Floats, usual: Floats) -> Floats:
+    """The quantiles of `usual` at the ranks of `values`."""
+    ranks = (values.argsort(kind="stable").argsort(kind="stable") + 0.5) / len(values)
+    quantiles: Floats = np.quantile(usual, ranks)
+    return quantiles
+
+
 def undone(night: Observations, change: str) -> Observations:
     """The night as it would look without a change."""
     values = night.values

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from batchland.monitoring.drift_sums import cumulate, drifts
 from batchland.monitoring.estimate import estimate_accuracy
-from batchland.monitoring.findings import describe, usual_values
+from batchland.monitoring.findings import by_strength, describe, usual_values
 from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import LEAST_IMAGES, Found, Night, check_rules, share_of_strangers
@@ -44,7 +44,7 @@ def judge(
     new_images: bool = True,
     estimator: Estimator | None = None,
 ) -> NightVerdict:
-    """The verdict on a night.
+    """The verdict on a night. Its findings: those by exact rules, then those of `describe`.
 
     reference: good nights to compare with, oldest first; the first MOST_NIGHTS count.
     recent: the last good nights, oldest first, for numbers and copies.
@@ -53,7 +53,7 @@ def judge(
     same_model: whether the same model scored the reference; if not, only pictures are compared.
     new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
     """
-    rules = list(check_rules(night, recent, usual, new_images=new_images))
+    rules = by_strength(check_rules(night, recent, usual, new_images=new_images))
     observed = night.observed
     notes: list[str] = []
     found: list[Found] = rules

@@ -1,14 +1,18 @@
 """A night against the nights of a reference."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from observed import observed
 from scipy.stats import norm, rankdata
 
-from batchland.monitoring.findings import describe
+from batchland.monitoring.findings import by_strength, describe
 from batchland.monitoring.observations import MEASURES, Observations
 from batchland.monitoring.orientation import CHANGES
 from batchland.monitoring.reference import Reference
+from batchland.monitoring.rules import Found
+from batchland.monitoring.schema import Finding
 from batchland.monitoring.statistics import Pool, Statistic
 
 LABELS = ("red", "green", "blue")
@@ -85,6 +89,40 @@ def test_turned_pictures_and_swapped_channels_are_named(reference: Reference, ch
     # A picture that is lighter above and alike left and right looks the same after both turns.
     alike = {"upside down": "flipped top to bottom", "a quarter turn left": "a quarter turn right"}
     assert finding.what in {change, *(other for pair in alike.items() if change in pair for other in pair)}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize("turned", [False, True])
+def test_dark_pictures_are_not_called_turned_unless_they_are(reference: Reference, turned: bool, share: float) -> None:
+    night = observed(np.random.default_rng(100), shift={"brightness": -6.0, "contrast": -3.0}, share=share)
+    cells = night.thumbnails.copy()
+    cells[: round(100 * share)] //= 4
+    dark = replace(night, thumbnails=cells[:, ::-1, ::-1].copy() if turned else cells)
+    assert reference.changes(dark).max() > 1  # little contrast looks like a turn
+    found = [finding for finding, _ in describe(reference, dark, LABELS)[0]]
+    assert [each.kind for each in found if each.kind == "change"] == ["change"] * turned
+    assert "brightness" in [each.what for each in found]
+
+
+def test_known_measures_come_first_and_each_group_strongest_first(reference: Reference) -> None:
+    night = observed(np.random.default_rng(100), shift={"sharpness": -2.0, "noise": 6.0, "sky": 9.0})
+    night.classes[:] = 2
+    found, strength = describe(reference, night, LABELS)
+    known = ("brightness", "contrast", "saturation", "sharpness", "noise", "pixels", "aspect", "probability")
+    order = [(finding.kind != "classes" and finding.what not in known, -finding.strength) for finding, _ in found]
+    assert order == sorted(order)
+    assert {"blue", "noise", "sharpness"} <= {finding.what for finding, _ in found}
+    assert -min(strengths for _, strengths in order) == strength
+    messages = [finding.message for finding, _ in found]
+    assert len(set(messages)) == len(messages)
+
+
+def test_of_equal_texts_the_strongest_stays() -> None:
+    def found(message: str, strength: float) -> Found:
+        return Finding(kind="classes", what="red", message=message, strength=strength), np.zeros(0, np.intp)
+
+    kept = by_strength([found("red", 2.0), found("blue", 4.0), found("red", 3.0)])
+    assert [(finding.message, finding.strength) for finding, _ in kept] == [("blue", 4.0), ("red", 3.0)]
 
 
 @pytest.mark.parametrize("level", [0, 128])

@@ -6,6 +6,7 @@ from typing import Final
 from batchland.errors import UsageError
 from batchland.images.sources.folder import Folder
 from batchland.images.sources.source import Source
+from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path, split_url
 
 SHARD_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
@@ -49,7 +50,7 @@ def open_source(
 
         return Shards(location, all_files=all_files)
     if path.lower().endswith(_OTHER_ARCHIVES) and not os.path.isdir(path):  # noqa: PTH112
-        raise UsageError(f"{display_url(location)}: archives of this kind are not read; give a tar or zip file")
+        raise UsageError(f"{display_path(location)}: archives of this kind are not read; give a tar or zip file")
     if path.rstrip("/").lower().endswith(".parquet"):
         from batchland.images.sources.table import Tables
 

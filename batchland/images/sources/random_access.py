@@ -13,7 +13,6 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from gzip import BadGzipFile, GzipFile
 from typing import BinaryIO, Final, Generic, Protocol, TypeVar, cast
 
@@ -29,6 +28,8 @@ DIRECT_BYTES: Final = 512 * 1024
 """Bytes. Larger ranges are fetched by a separate request and not cached."""
 OPEN_FILES: Final = 4
 _UNPACK_BYTES: Final = 1024**2
+GZIP: Final = b"\x1f\x8b"
+"""A file that is packed by gzip begins with it."""
 
 
 class RandomAccess(Protocol):
@@ -38,6 +39,8 @@ class RandomAccess(Protocol):
     """Bytes."""
     modified_us: int
     """Microseconds since 1970, UTC."""
+    problem: str | None
+    """Why it ends where it does, if it is packed and cut or damaged there."""
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
         """`size` bytes, fewer at the end of the file. alone: do not cache what is nearby. Raises OSError."""
@@ -45,6 +48,8 @@ class RandomAccess(Protocol):
 
 class _Local:
     """A local file. Its descriptor is closed with the last reference to it."""
+
+    problem = None
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -62,6 +67,8 @@ class _Local:
 
 class _Remote:
     """A remote file. Small ranges come from cached blocks; with each block the next one is fetched, too."""
+
+    problem = None
 
     def __init__(self, url: str) -> None:
         location = open_location(url)
@@ -127,6 +134,7 @@ class _Unpacked:
         self._stream = GzipFile(fileobj=cast("BinaryIO", packed))
         self._unpacked = 0
         self._complete = False
+        self.problem: str | None = None
         self.size, self.modified_us = sys.maxsize, packed.file.modified_us
         with tempfile.TemporaryFile(prefix="batchland-") as file:
             self._file = _Local(os.dup(file.fileno()))
@@ -135,13 +143,21 @@ class _Unpacked:
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:  # noqa: ARG002
         with self._lock:
             while self._unpacked < offset + size and not self._complete:
-                data = b""
-                with suppress(EOFError, zlib.error, BadGzipFile):
-                    data = self._stream.read(_UNPACK_BYTES)
+                data = self._unpack()
                 self._complete = not data
                 os.pwrite(self._file.descriptor, data, self._unpacked)
                 self._unpacked += len(data)
         return self._file.read_at(offset, size)
+
+    def _unpack(self) -> bytes:
+        """The next bytes of the stream; none at its end."""
+        try:
+            return self._stream.read(_UNPACK_BYTES)
+        except EOFError:
+            self.problem = "its gzip stream ends too early"
+        except (zlib.error, BadGzipFile):
+            self.problem = "its gzip stream is damaged"
+        return b""
 
 
 class Reader:
@@ -203,7 +219,9 @@ def _opened(location: str) -> RandomAccess:
     file: RandomAccess = (
         _Remote(location) if is_url(location) else _Local(os.open(location, os.O_RDONLY | os.O_CLOEXEC))
     )
-    return _Unpacked(Reader(file)) if split_url(location).path.lower().endswith((".gz", ".tgz")) else file
+    named_packed = split_url(location).path.lower().endswith((".gz", ".tgz"))
+    packed = named_packed and file.read_at(0, len(GZIP), alone=True) == GZIP
+    return _Unpacked(Reader(file)) if packed else file
 
 
 _blocks: Final = _Blocks()

@@ -16,7 +16,7 @@ from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
 from batchland.images.sources.containers import Containers, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
-from batchland.images.sources.random_access import DIRECT_BYTES, RandomAccess, Reader, open_files
+from batchland.images.sources.random_access import DIRECT_BYTES, GZIP, RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
 
@@ -92,8 +92,12 @@ def list_members(
     """The images of a shard from byte `start` on, then a ref for the part that cannot be read, if any."""
     store = Members(location)
     position = start
+    file: RandomAccess | None = None
     try:
-        headers = _Headers(refs.retries.call(lambda: open_files.get(location)), start)
+        file = refs.retries.call(lambda: open_files.get(location))
+        headers = _Headers(file, start)
+        headers.require_unpacked()
+        headers.seek(start)
         with tarfile.open(fileobj=cast("IO[bytes]", headers), mode="r:", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile keeps them all otherwise
@@ -118,6 +122,7 @@ def list_members(
     except Exception as error:  # tarfile raises almost anything on damaged headers
         problem = str(error) or type(error).__name__
     if problem:
+        problem = (file and file.problem) or problem
         name = f"{shard}/@{position}/" if position else f"{shard}/"
         yield ImageRef(name, b"", ("unreadable", f"the shard cannot be read from byte {position} on: {problem}"))
 
@@ -163,6 +168,11 @@ class _Headers(Reader):
         data = self._buffer[skip : skip + size]
         self.position += len(data)
         return data
+
+    def require_unpacked(self) -> None:
+        """Raise tarfile.ReadError if the file is packed by gzip, which is read only under other names."""
+        if self.position == 0 and self.read(len(GZIP)) == GZIP:
+            raise tarfile.ReadError("it is packed by gzip; name it .tar.gz")
 
     def problem_at(self, position: int) -> str | None:
         """Why the archive does not end properly here; None if it does."""
