@@ -7,7 +7,7 @@ import click
 
 from batchland.cli.command import command
 from batchland.cli.options import complete_path, json_option, max_failed_option, print_json
-from batchland.system.text import counted
+from batchland.system.text import counted, images
 
 _log = logging.getLogger("batchland")
 
@@ -59,7 +59,7 @@ def merge(folder: str, out: str | None, in_place: bool, max_failed: str | None, 
         counts = manifest.counts
         codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
         click.echo(
-            f"Merged {counted(len(manifest.shards), 'shard')} of {display_path(folder)}: {counts.listed} images, "
+            f"Merged {counted(len(manifest.shards), 'shard')} of {display_path(folder)}: {images(counts.listed)}, "
             f"{counts.ok} ok, {counts.failed} failed{f' ({codes})' if codes else ''}. "
             f"Predictions: {display_path(out)}; "
             f"manifest: {display_path(manifest_location(out if is_url(out) else Path(out)))}."

@@ -119,11 +119,12 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
     codes = ", ".join(f"{code} {count(number)}" for code, number in counts.failed_by_code.items())
     origins = {
         "by an earlier run": manifest.resumed_images,
-        "kept from before": manifest.kept_images,
+        "kept from the earlier output": manifest.kept_images,
         "with rows of earlier predictions": manifest.reused_images,
         "copies": manifest.copied_images,
     }
-    taken = "".join(f", {count(number)} of them {origin}" for origin, number in origins.items() if number)
+    origin = ", ".join(f"{count(number)} of them {origin}" for origin, number in origins.items() if number)
+    taken = f" ({origin})" if origin else ""
     return (
         f"Scored {counted(counts.listed, 'image')} of {display_path(images)}{taken} with {manifest.model.name} "
         f"on {manifest.device} ({manifest.provider}) in {seconds.total:.1f} s, "

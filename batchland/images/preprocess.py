@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from batchland.errors import ImageError
 from batchland.images.decode.bmp import decode_bmp
 from batchland.images.decode.colour import to_srgb
+from batchland.images.decode.container_end import as_truncated
 from batchland.images.decode.formats import format_of
 from batchland.images.decode.gif import decode_gif
 from batchland.images.decode.heif import decode_avif, decode_heif
@@ -135,7 +136,10 @@ def _decode(data: bytes, spec: PreprocessSpec) -> Picture:
     if kind == "JPEG":
         choose = partial(jpeg_divisor, spec=spec)
         return decode_jpeg(data, spec.max_pixels, choose, four_channels=spec.resize == "simd")
-    return _DECODERS[kind](data, spec.max_pixels)
+    try:
+        return _DECODERS[kind](data, spec.max_pixels)
+    except ImageError as error:
+        raise as_truncated(error, data, kind) from error
 
 
 def fit(pixels: Pixels, spec: PreprocessSpec) -> Pixels:

@@ -68,7 +68,7 @@ def verdict(summary: ComparisonSummary) -> str:
     right_b = agreement.both_right + agreement.only_b_right
     if not any(summary.flips.values()):
         right = f"{count(right_a)} of {images(summary.account.paired)}"
-        return f"No difference. {a} and {b} give the same answers; {right} are right."
+        return f"No difference. {a} and {b} give the same answers, right for {right}."
     counts = f"{b} is right for {count(right_b)} of {images(summary.account.paired)}, {a} for {count(right_a)}"
     if change.low is not None and change.high is not None:
         level = f"{summary.options['confidence'] * 100:g}% interval {_range(change)}"

@@ -54,7 +54,7 @@ def _problem(stored: StoredPredictions, wanted: dict[str, Any], columns: Sequenc
         if manifest is None:
             return "it has no manifest, so it is not complete"
         if names := sorted(differences(wanted, stored_row_fingerprint(manifest))):
-            return f"it was made with another {', '.join(names)}"
+            return f"it differs in {', '.join(names)}"
         for file in manifest.files:
             if stored.sha256(file.path) != file.sha256:
                 return f"{file.path} does not have the sha256 of its manifest"

@@ -89,12 +89,15 @@ class RetryRun(Run):
             "features": "features" in self._earlier.schema(self._stamps[0][0]).names,
         }
         for name, value in given.items():
-            if earlier[name] != value:
-                raise UsageError(
-                    f"{self._earlier.name}: was made with {name} = {_display(earlier[name])}, not {_display(value)}, "
-                    f"so its good rows cannot be kept",
-                    advice="overwrite",
-                )
+            if earlier[name] == value:
+                continue
+            if isinstance(value, bool):
+                made = f"with{'out' if value else ''} {name}"
+            else:
+                made = f"with {name} = {_display(earlier[name])}, not {_display(value)}"
+            raise UsageError(
+                f"{self._earlier.name}: was made {made}, so its good rows cannot be kept", advice="overwrite"
+            )
 
 
 class LateRun(RetryRun):

@@ -87,7 +87,7 @@ def test_changed_classes(nights: Path) -> None:
 def test_no_difference(nights: Path) -> None:
     same = evaluate("monday.parquet", "images")
     assert (
-        "\nNo difference. A and B give the same answers; 27 of 40 images are right.\n"
+        "\nNo difference. A and B give the same answers, right for 27 of 40 images.\n"
         "changed answers: 0 broken (only A was right), 0 fixed, 0 wrong in another way\n"
     ) in comparison_terminal_text(compare(same, same))
 

@@ -98,7 +98,7 @@ def test_rows_of_other_options_are_not_taken_over(tmp_path, first_night, toy_mod
     predicted.clear()
     score(tmp_path / "one", tmp_path / "two.parquet", options(toy_model, reuse=(str(first_night),), **change))
     assert len(predicted) == 30
-    assert caplog.messages == [f"{first_night}: no row is reused from it: it was made with another {names}"]
+    assert caplog.messages == [f"{first_night}: no row is reused from it: it differs in {names}"]
 
 
 def test_rows_of_another_model_are_not_taken_over(tmp_path, first_night, predicted, caplog):
@@ -106,7 +106,7 @@ def test_rows_of_another_model_are_not_taken_over(tmp_path, first_night, predict
     predicted.clear()
     score(tmp_path / "one", tmp_path / "two.parquet", options(other, reuse=(str(first_night),)))
     assert len(predicted) == 30
-    assert caplog.messages == [f"{first_night}: no row is reused from it: it was made with another model"]
+    assert caplog.messages == [f"{first_night}: no row is reused from it: it differs in model"]
 
 
 def test_nothing_to_reuse_is_an_error(tmp_path, first_night, toy_model):

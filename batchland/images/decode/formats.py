@@ -57,9 +57,9 @@ def format_of(data: bytes) -> str:
         return _format_of_iso_media(data)
     for signature, name in _OTHER_KINDS.items():
         if data.startswith(signature):
-            raise ImageError("unsupported_format", f"a {name} file, not a format that is read here")
+            raise ImageError("unsupported_format", f"a file in {name} format, which is not read here")
     if data[128:132] == b"DICM":
-        raise ImageError("unsupported_format", "a DICOM file, not a format that is read here")
+        raise ImageError("unsupported_format", "a file in DICOM format, which is not read here")
     if data.startswith((b"\x89PNG", b"GIF8")):
         raise ImageError(
             "corrupt", f"starts like a {'PNG' if data[0] == 0x89 else 'GIF'} file, but its header is damaged"

@@ -16,7 +16,12 @@ Samples = npt.NDArray[np.integer]
 _STRIP_PIXELS: Final = 4_000_000
 """Large pictures are converted in strips of about this many pixels, so that no second copy of them is needed."""
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
-_NUMBERED_ERROR: Final = re.compile(r"(decoder|codec|encoder) error -?\d+")
+_OF_DECODERS: Final = re.compile(r"(decoder|codec|encoder) error -?\d+|could not create decoder object")
+_CUT: Final = re.compile(
+    r"image file is truncated \(\d+ bytes not processed\)|Failed to decode frame \d+: Truncated data"
+)
+"""What decoders say that says nothing to people."""
+_SIGNS_OF_A_CUT: Final = ("truncated", "premature end", "unexpected end", "the file ends")
 
 
 class Picture(NamedTuple):
@@ -67,14 +72,15 @@ def open_with_pillow(data: bytes, plugin: str) -> Image.Image:
     try:
         return Image.open(BytesIO(data), formats=(plugin,))
     except UnidentifiedImageError:
-        raise ImageError("corrupt", f"starts like a {plugin} file, but its header is damaged") from None
+        raise ImageError("corrupt", f"starts like a file in {plugin} format, but its header is damaged") from None
 
 
 def damage(error: Exception) -> ImageError:
     """What a decoder raised, as an ImageError with the same message for the same file (`truncated` or `corrupt`)."""
     message = _ADDRESS.sub("", str(error).partition("\n")[0])
-    message = _NUMBERED_ERROR.sub("its compressed data cannot be decoded", message)
-    truncated = any(sign in message.lower() for sign in ("truncated", "premature end", "unexpected end"))
+    message = _OF_DECODERS.sub("its compressed data cannot be decoded", message)
+    message = _CUT.sub("the file ends before its last pixel", message)
+    truncated = any(sign in message.lower() for sign in _SIGNS_OF_A_CUT)
     code: ErrorCode = "truncated" if truncated else "corrupt"
     return ImageError(code, message if re.search("[a-z]", message) else "its data cannot be decoded")
 

@@ -49,7 +49,7 @@ class RandomAccess(Protocol):
 class _Local:
     """A local file. Its descriptor is closed with the last reference to it."""
 
-    problem = None
+    problem: str | None = None
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -68,7 +68,7 @@ class _Local:
 class _Remote:
     """A remote file. Small ranges come from cached blocks; with each block the next one is fetched, too."""
 
-    problem = None
+    problem: str | None = None
 
     def __init__(self, url: str) -> None:
         location = open_location(url)

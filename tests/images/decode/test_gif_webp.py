@@ -10,6 +10,7 @@ from PIL import Image
 from batchland.errors import ImageError
 from batchland.images.decode.gif import decode_gif
 from batchland.images.decode.webp import decode_webp
+from batchland.images.preprocess import PreprocessSpec, decode
 
 COLOURS = bytes([10, 20, 30, 200, 100, 50]) + bytes(256 * 3 - 6)
 
@@ -80,6 +81,24 @@ def test_half_of_a_frame_is_truncated():
     data = encoded(photo(100, 80), "GIF")
     for end in (b"", b"\0;", bytes(400) + b"\0;"):
         assert error_of(data[: len(data) // 2] + end)[0] == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF"])
+def test_a_file_that_is_cut_is_truncated_in_plain_words(kind):
+    data = encoded(photo(100, 80), kind)
+    assert decode(data, PreprocessSpec()).pixels.shape == (80, 100, 3)
+    for share in (0.5, 0.9):
+        with pytest.raises(ImageError) as caught:
+            decode(data[: round(len(data) * share)], PreprocessSpec())
+        assert (caught.value.code, str(caught.value)) == ("truncated", "the file ends before its last pixel")
+
+
+def test_a_whole_webp_that_is_damaged_is_corrupt_in_plain_words():
+    data = bytearray(encoded(photo(100, 80), "WEBP"))
+    data[20:40] = b"\xff" * 20
+    with pytest.raises(ImageError) as caught:
+        decode(bytes(data), PreprocessSpec())
+    assert (caught.value.code, str(caught.value)) == ("corrupt", "its compressed data cannot be decoded")
 
 
 def test_first_frame_of_an_animated_webp_is_decoded():

@@ -1,0 +1,31 @@
+"""Whether a WebP, AVIF or HEIF file ends before its container does. Their decoders call that damage of any kind."""
+
+from typing import Final
+
+from batchland.errors import ImageError
+
+_MOST_BOXES: Final = 10_000
+
+
+def as_truncated(error: ImageError, data: bytes, kind: str) -> ImageError:
+    """`truncated` in place of a decoder's `corrupt` if the file ends too early. kind: as `format_of` gives it."""
+    ends_early = {"WEBP": _riff_ends_early, "AVIF": _boxes_end_early, "HEIF": _boxes_end_early}.get(kind)
+    if error.code != "corrupt" or ends_early is None or not ends_early(data):
+        return error
+    return ImageError("truncated", "the file ends before its last pixel")
+
+
+def _riff_ends_early(data: bytes) -> bool:
+    return len(data) < 8 + int.from_bytes(data[4:8], "little")
+
+
+def _boxes_end_early(data: bytes) -> bool:
+    """ISO/IEC 14496-12: each box begins with its size; 1 stands for one of eight bytes, 0 for the rest of the file."""
+    position = 0
+    for _ in range(_MOST_BOXES):
+        size = int.from_bytes(data[position : position + 4])
+        size = int.from_bytes(data[position + 8 : position + 16]) if size == 1 else size
+        position += size
+        if size < 8 or position >= len(data):
+            break
+    return position > len(data)
