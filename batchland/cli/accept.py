@@ -44,6 +44,6 @@ def _effect(nights: list[date], since: date, reference: list[date], *, once: boo
         )
         return f"the reference begins anew with {since}, without earlier nights{few}"
     if not reference:
-        return "the reference stays as it is, for it is full or begins later, or the night has fewer than 5 readable images"
+        return "the reference stays: it is full or begins later, or the night has fewer than 5 readable images"
     joined = "it joins" if len(nights) == 1 else "all join" if reference == nights else f"{len(reference)} join"
     return f"{joined} the reference"
