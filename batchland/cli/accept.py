@@ -1,12 +1,14 @@
 """`batchland accept`: say that a suspicious night is good."""
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import click
 
 from batchland.cli.command import command
 from batchland.cli.options import NIGHT, runs_option
+
+FIXED = "the reference stays as it is, because the job names its nights"
 
 
 @command(epilog="Example: batchland accept nightly --date 2026-11-23 --reason 'new camera'")
@@ -27,8 +29,18 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Pat
     from batchland.nightly.dates import local_today
     from batchland.trend.write import write_night_pages
 
-    accepted = accept_night(runs / name, night.date(), reason=reason, once=once)
+    nights, since, reference, fixed = accept_night(runs / name, night.date(), reason=reason, once=once)
     write_night_pages(runs / name, local_today())
-    nights = f"{accepted[0]}" if len(accepted) == 1 else f"{accepted[0]} to {accepted[-1]}, {len(accepted)} nights"
-    after = "joins the reference" if once else f"the reference begins anew with {accepted[0]}, without earlier nights"
-    click.echo(f"Accepted: job {name}, {nights}; {after}.")
+    named = f"{nights[0]}" if len(nights) == 1 else f"{nights[0]} to {nights[-1]}, {len(nights)} nights"
+    effect = FIXED if fixed else _effect(nights, since, reference, once=once)
+    click.echo(f"Accepted: job {name}, {named}; {effect}.")
+
+
+def _effect(nights: list[date], since: date, reference: list[date], *, once: bool) -> str:
+    if not once:
+        few = "" if reference else "; of too few images to count itself" if len(nights) == 1 else "; none counts itself"
+        return f"the reference begins anew with {since}, without earlier nights{few}"
+    if not reference:
+        return "the reference stays as it is, because it is full or of later nights, or there are fewer than 5 images"
+    joined = "it joins" if len(nights) == 1 else "all join" if reference == nights else f"{len(reference)} join"
+    return f"{joined} the reference"

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 
 from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
-from batchland.monitoring.rules import Night
+from batchland.monitoring.rules import LEAST_IMAGES, Night
 from batchland.monitoring.schema import Estimator, NightVerdict
 from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
 from batchland.nightly.contract import usual_number
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import amount_of
+from batchland.nightly.job_tables import MonitorTable
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
 from batchland.system.files import write_file
@@ -48,7 +49,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
     good = [record for record in records if record.date < night and _enters(record, name)]
     start = _start(records, night)
-    reference, same_model = _reference(job, name, model, good, start)
+    reference, same_model = _reference(job.monitor.reference, name, model, good, start)
     recent = good[-RECENT_NIGHTS:]
     needed = {record.date: record for record in (*reference, *recent)}
     known = {day: _night(job, record, name) for day, record in needed.items()}
@@ -66,6 +67,24 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         new_images=job.mode == "new" or job.images_of(night) != job.images_of(other_night),
         estimator=_estimator(job.model_file(name), model),
     )
+
+
+def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]:
+    """The nights with which a night after all of `records` is compared, if it has the models and job of `record`."""
+    fixed = named_reference(record)
+    start = _start(records, date.max)
+    nights: set[date] = set()
+    for model in record.models:
+        good = [each for each in records if _enters(each, model.name)]
+        chosen, _ = _reference(fixed, model.name, model, good, start)
+        runs = {each.date: _run(each, model.name) for each in chosen}
+        nights |= {day for day, run in runs.items() if run and run.monitor and run.monitor.images >= LEAST_IMAGES}
+    return nights
+
+
+def named_reference(record: RunRecord) -> tuple[date, date] | None:
+    """The first and the last night of the reference, if the job of this record names them."""
+    return MonitorTable.model_validate(record.config.get("monitor", {})).reference
 
 
 def explain(models: Iterable[ModelRun]) -> str:
@@ -145,10 +164,13 @@ def _start(records: Sequence[RunRecord], night: date) -> date:
 
 
 def _reference(
-    job: Job, name: str, model: ModelRun, good: Sequence[RunRecord], start: date
+    fixed: tuple[date, date] | None, name: str, model: ModelRun, good: Sequence[RunRecord], start: date
 ) -> tuple[list[RunRecord], bool]:
-    """The nights to compare with, oldest first, and whether the same model scored them."""
-    first, last = job.monitor.reference or (start, date.max)
+    """The nights to compare with, oldest first, and whether the same model scored them.
+
+    fixed: the first and the last of the nights that the job names.
+    """
+    first, last = fixed or (start, date.max)
     chosen = [record for record in good if first <= record.date <= last]
     own = [record for record in chosen if _sha256(_run(record, name)) == _sha256(model)]
     if len(own) >= LEAST_NIGHTS or len(own) == len(chosen):

@@ -121,7 +121,7 @@ class Recorder:
             self._attempts.append(self._new_attempt())
         if ending.error:
             ending = ending._replace(error=self.job.placeholders.hide(ending.error))
-        changes = ending._asdict() | {"finished_at": _now()}
+        changes = ending._asdict() | {"finished_at": _now(), "refused": self._is_refused(ending)}
         self._attempts[-1] = self._attempts[-1].model_copy(update=changes)
         with suppress(OSError):
             self._reserve.unlink()
@@ -141,6 +141,14 @@ class Recorder:
 
     def _new_attempt(self) -> Attempt:
         return Attempt(run_id=self.run_id, pid=os.getpid(), host=socket.gethostname(), started_at=_now())
+
+    def _is_refused(self, ending: Ending) -> bool:
+        """Whether a usage error ended the attempt, and the night is good and has the predictions that it had."""
+        if self.before is None or not self.before.good or ending.exit_code != UsageError.exit_code:
+            return False
+        earlier = self.before.models
+        kept = {run.run_id for run in earlier}
+        return all(run in earlier or (run.state == "kept" and run.run_id in kept) for run in self.models.values())
 
     def warn(self, text: str | None) -> None:
         """Log a fault that does not end the run, and add it to the record. None is no fault."""
@@ -165,6 +173,8 @@ class Recorder:
             warnings=tuple(self.warnings),
             versions={"batchland": __version__, "python": platform.python_version()},
         )
+        if self.before and self._attempts[-1].refused:
+            self.record = self.before.model_copy(update={"attempts": tuple(self._attempts)})
         try:
             self.record = update_run(self.folder, self.record)
         except (OSError, BatchlandError) as error:

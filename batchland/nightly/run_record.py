@@ -61,6 +61,8 @@ class Attempt(Document):
     """What the process ended with, or would have without a retry. None while it runs, and if it was killed."""
     error: str | None = None
     """One sentence: what, where, what next. None if the outcome is ok."""
+    refused: bool = False
+    """True: a usage error ended it before it changed anything of a good night, which stays as it was."""
 
 
 class PredictionMix(Document):
@@ -197,8 +199,8 @@ class RunRecord(Document):
 
     @property
     def deciding(self) -> Attempt:
-        """The attempt that gives the night its outcome: the last one that got the job's lock."""
-        worked = [attempt for attempt in self.attempts if attempt.outcome != "locked"]
+        """The attempt that gives the night its outcome: the last one that got the job's lock and was not refused."""
+        worked = [attempt for attempt in self.attempts if attempt.outcome != "locked" and not attempt.refused]
         return (worked or self.attempts)[-1]
 
     @property

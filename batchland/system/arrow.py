@@ -33,7 +33,10 @@ def keep_pandas_out() -> None:
 
 
 def plain_columns(schema: pa.Schema) -> pa.Schema:
-    """The columns of simple types, each name once: text, numbers, booleans, dates and times. Categories are text."""
+    """The columns of simple types, each name once: text, numbers, booleans, dates and times.
+
+    Categories are text, and so are decimals, which keeps every digit.
+    """
     fields = [
         pa.field(field.name, pa.string() if _is_text(field.type) else field.type)
         for field in schema
@@ -45,4 +48,4 @@ def plain_columns(schema: pa.Schema) -> pa.Schema:
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return kind in (pa.string(), pa.large_string(), pa.string_view())
+    return pa.types.is_decimal(kind) or kind in (pa.string(), pa.large_string(), pa.string_view())

@@ -119,7 +119,12 @@ def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference
     first, second = run(six_nights, 6), run(six_nights, 7)
     assert first.record.models[0].monitor.since is None
     assert second.attempt.error.startswith(f"since {day(6)}: ")
-    assert accept_night(six_nights / "runs/toy", day(7), reason="new lamp") == [day(6), day(7)]
+    assert accept_night(six_nights / "runs/toy", day(7), reason="new lamp") == (
+        [day(6), day(7)],
+        day(6),
+        [day(6), day(7)],
+        False,
+    )
     records = read_runs(six_nights / "runs/toy")
     assert [record.good for record in records] == [True] * 8
     assert records[-1].accepted.model_dump(exclude={"accepted_at", "by"}) == {
@@ -163,7 +168,9 @@ def test_night_accepted_once_joins_the_reference(six_nights: Path) -> None:
     photos(six_nights, 6, light=0.35)
     photos(six_nights, 7)
     run(six_nights, 6)
-    accept_night(six_nights / "runs/toy", day(6), once=True)
+    assert accept_night(six_nights / "runs/toy", day(6), once=True) == ([day(6)], day(6), [day(6)], False)
+    with pytest.raises(UsageError, match=r"run\.json: accepted already on 20..-..-.. by [^,]+$"):
+        accept_night(six_nights / "runs/toy", day(6), reason="another")
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(7)]
 
 
@@ -261,6 +268,25 @@ def test_only_suspicious_nights_can_be_accepted(six_nights: Path) -> None:
         accept_night(six_nights / "runs/toy", day(30))
 
 
+def test_a_night_that_failed_for_another_reason_cannot_be_accepted(project: Path) -> None:
+    folder = project / "in" / str(day(0))
+    deliver_black(folder, 10)
+    (folder / "text.jpg").write_text("no picture")
+    assert run(project, 0, 'max_failed="0"').attempt.outcome == "too_many_failed"
+    with pytest.raises(UsageError, match=r"the night failed \(too many failed: .+\); mend that and run it again"):
+        accept_night(project / "runs/toy", day(0))
+    assert run(project, 0).attempt.outcome == "suspicious"
+    assert accept_night(project / "runs/toy", day(0)).nights == [day(0)]
+
+
+def test_a_small_night_does_not_join_the_reference(six_nights: Path) -> None:
+    photos(six_nights, 6, count=1)
+    photos(six_nights, 7)
+    assert run(six_nights, 6).attempt.outcome == "suspicious"
+    assert accept_night(six_nights / "runs/toy", day(6), once=True) == ([day(6)], day(6), [], False)
+    assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
+
+
 def test_warn_keeps_exit_code_0_and_the_night_out_of_the_reference(six_nights: Path) -> None:
     photos(six_nights, 6, light=0.35)
     photos(six_nights, 7)
@@ -305,3 +331,17 @@ def test_history_and_notification_show_what_is_unusual(six_nights: Path) -> None
     assert len(pictures) == 6
     verdict = recorder.models["toy"].monitor
     assert [picture.caption.split(":")[0] for picture in pictures] == list(verdict.pictures)
+
+
+def test_a_usage_error_leaves_a_good_night_as_it_was(project: Path) -> None:
+    photos(project, 0)
+    (project / "empty.csv").write_text("image,label\n")
+    good = run(project, 0).record
+    labels = "evaluation.labels=empty.csv"
+    refused = run(project, 0, labels)
+    assert (refused.attempt.outcome, refused.attempt.exit_code, refused.attempt.refused) == ("failed", 2, True)
+    stored = read_run(project / "runs/toy" / str(day(0)))
+    assert stored == good.model_copy(update={"attempts": (*good.attempts, refused.attempt)})
+    assert (stored.outcome, stored.exit_code, stored.good) == ("ok", 0, True)
+    forced = run(project, 0, labels, force=True)  # the predictions are new, and nothing says that they are good
+    assert (forced.record.outcome, forced.attempt.refused) == ("failed", False)

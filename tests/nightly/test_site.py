@@ -50,7 +50,7 @@ def test_the_readme_of_a_site_names_commands_that_exist(tmp_path: Path) -> None:
     batchland("init", tmp_path / "site")
     lines = (tmp_path / "site" / "README.md").read_text().splitlines()
     commands = [line.split()[1:] for line in lines if line.strip().startswith("batchland ")]
-    assert len(commands) == 9
+    assert len(commands) == 10
     for words in commands:
         names = words[:2] if words[0] in ("job", "cron") else words[:1]
         assert batchland(*names, "--help").exit_code == 0

@@ -1,6 +1,7 @@
 """Further columns of an image list (camera, site, customer): every image keeps its own values."""
 
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,13 +67,40 @@ def test_own_columns_are_in_the_predictions(photos, listing, toy_model, tmp_path
 
 def test_columns_of_a_csv_are_text(photos, toy_model, tmp_path):
     listing = tmp_path / "list.csv"
-    listing.write_bytes(b'\xef\xbb\xbfsite;image;note;note\n7;camera-0/000.jpg;a;b\n"Z\xfcrich; 1";camera-0/001.jpg\n')
+    listing.write_bytes(b'\xef\xbb\xbfsite;image\n7;camera-0/000.jpg\n"Z\xfcrich; 1";camera-0/001.jpg\n')
     score(photos, tmp_path / "p.parquet", options(toy_model, image_list=str(listing)))
     assert pq.read_table(tmp_path / "p.parquet").select(["image", "site"]).to_pylist() == [
         {"image": "camera-0/000.jpg", "site": "7"},
         {"image": "camera-0/001.jpg", "site": r"Z\xfcrich; 1"},
     ]
-    assert "note" not in pq.read_schema(tmp_path / "p.parquet").names  # two of one name
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("image,note,note", "has 2 columns note; keep one, or rename them"),
+        ("image,status,camera", "column 'status' has the name of a column of predictions; rename it"),
+    ],
+)
+def test_a_column_that_cannot_be_kept_is_an_error(photos, toy_model, tmp_path, header, message):
+    listing = tmp_path / "list.csv"
+    listing.write_text(f"{header}\ncamera-0/000.jpg,a,b\n")
+    with pytest.raises(UsageError) as caught:
+        score(photos, tmp_path / "p.parquet", options(toy_model, image_list=str(listing)))
+    assert str(caught.value) == f"{listing}: {message}"
+
+
+def test_decimals_are_text_and_a_warning_names_what_is_left_out(photos, toy_model, tmp_path, caplog):
+    listing = tmp_path / "list.parquet"
+    prices = pa.array([Decimal("12345678901234567890.10"), None], pa.decimal128(22, 2))
+    columns = {"image": ["camera-0/000.jpg", "camera-0/001.jpg"], "price": prices, "boxes": [[1], [2]]}
+    pq.write_table(pa.table(columns), listing)
+    score(photos, tmp_path / "p.parquet", options(toy_model, image_list=str(listing)))
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table["price"].to_pylist() == ["12345678901234567890.10", None]
+    assert table.column_names[-1] == "price"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"{listing}: left out, because they hold no simple values: boxes"]
 
 
 def test_shards_and_plans_give_the_same_bytes(photos, listing, toy_model, tmp_path):

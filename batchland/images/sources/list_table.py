@@ -2,9 +2,11 @@
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import chain, repeat
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TextIO, cast
 
@@ -20,7 +22,11 @@ Read = Callable[[list[str]], Iterable[Any]]
 """Gives some columns of a table, in blocks of rows."""
 TRUTH: Final = "label"
 """Column of the true class. It is for evaluating, and no own column: predictions have a `label`, too."""
+_OF_PREDICTIONS: Final = frozenset(("image", "status", "error_code", "class_index"))
+"""A table with all of these columns is one of predictions, which every version writes with them."""
 PEEKED_BYTES: Final = 64 * 1024
+
+_log = logging.getLogger("batchland")
 
 
 class Entry(NamedTuple):
@@ -44,7 +50,7 @@ class CsvTable:
         self._rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count))
         self._header: list[str] = next(self._checked(), [])
         self._path = _path_column(self._header, list_name)
-        self._own = _own_names(self._header, self._path)
+        self._own = _own_names(self._header, self._path, list_name)
 
     def own(self) -> "pa.Schema":
         """Its own columns."""
@@ -80,24 +86,32 @@ class ColumnTable:
             self._check_type(self._schema.field(self._path).type)
 
     def own(self) -> "pa.Schema":
-        """Its own columns: those of simple types."""
-        import pyarrow as pa
-
-        from batchland.system.arrow import plain_columns
-
-        names = _own_names(self._schema.names, self._path)
-        return plain_columns(pa.schema([self._schema.field(name) for name in names]))
+        """Its own columns: those of simple types. A warning names the others."""
+        own, others = self._own()
+        if others:
+            _log.warning("%s: left out, because they hold no simple values: %s", self._name, ", ".join(others))
+        return own
 
     def entries(self) -> Iterator[Entry]:
         """Its rows."""
-        names = self.own().names
+        names = self._own()[0].names
         try:
             for rows in self._read([self._path, *names]):
-                paths, *own = (rows.column(name).to_pylist() for name in (self._path, *names))
+                paths, *own = (_values(rows.column(name)) for name in (self._path, *names))
                 values = zip(*own, strict=True) if own else repeat(())
                 yield from (Entry(os.fsencode(path or ""), each) for path, each in zip(paths, values, strict=False))
         except Exception as error:  # as above
             raise self._unreadable(error) from error
+
+    def _own(self) -> tuple["pa.Schema", list[str]]:
+        """Its own columns of simple types, and the names of the others."""
+        import pyarrow as pa
+
+        from batchland.system.arrow import plain_columns
+
+        names = _own_names(self._schema.names, self._path, self._name)
+        own = plain_columns(pa.schema([self._schema.field(name) for name in names]))
+        return own, [name for name in names if name not in own.names]
 
     def _check_type(self, kind: "pa.DataType") -> None:
         import pyarrow as pa
@@ -146,11 +160,19 @@ def _path_column(names: Sequence[str], list_name: str) -> str:
     return found
 
 
-def _own_names(names: Sequence[str], path: str) -> list[str]:
-    """The further columns, each name once. Predictions that serve as a list have none."""
-    if {"image", "status"} <= set(names):
+def _own_names(names: Sequence[str], path: str, list_name: str) -> list[str]:
+    """The further columns. Predictions that serve as a list have none. Raises UsageError if two have one name."""
+    if set(names) >= _OF_PREDICTIONS:
         return []
-    return [name for name in names if name not in ("", path, TRUTH) and names.count(name) == 1]
+    own = [name for name in names if name not in ("", path, TRUTH)]
+    if twice := next((name for name in own if own.count(name) > 1), None):
+        raise UsageError(f"{list_name}: has {own.count(twice)} columns {twice}; keep one, or rename them")
+    return own
+
+
+def _values(column: "pa.Array") -> list[Any]:
+    """The values of a column; decimals as text, see `plain_columns`."""
+    return [str(value) if isinstance(value, Decimal) else value for value in column.to_pylist()]
 
 
 def check_content(problem: str | None, list_name: str) -> None:
