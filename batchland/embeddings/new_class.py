@@ -97,7 +97,7 @@ def add_new_class(
         raise UsageError(
             f"{photos}: none of {counted(len(held_out), 'photo')} is recognised when held out, because the old classes "
             "look like them; give other photos, or train again",
-            advice="most_taken" if old else None,
+            advice="most_taken",
         )
     added = AddedClass(
         label=name.label,

@@ -113,7 +113,7 @@ def test_a_class_that_nothing_would_be_is_refused(data: Path, tmp_path: Path) ->
     result = batchland(*arguments, "--labels", tmp_path / "old")
     message = (
         f"batchland: {data / 'mill'}: none of 12 photos is recognised when held out, because the old classes look like "
-        "them; give other photos, or train again; or allow more with --most-taken\n"
+        "them; give other photos, or train again; with labelled photos, --most-taken allows more\n"
     )
     assert (result.exit_code, result.stderr) == (2, message)
     assert not out.exists()
