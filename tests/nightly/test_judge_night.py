@@ -281,6 +281,16 @@ def test_a_night_that_failed_for_another_reason_cannot_be_accepted(project: Path
     assert accept_night(project / "runs/toy", day(0)) == ([day(0)], day(0), [], True)
 
 
+def test_a_night_without_a_readable_image_cannot_be_accepted(six_nights: Path) -> None:
+    folder = six_nights / "in" / str(day(6))
+    folder.mkdir(parents=True)
+    for number in range(10):
+        (folder / f"{number}.jpg").write_text(f"no picture {number}")
+    assert run(six_nights, 6).attempt.outcome == "suspicious"
+    with pytest.raises(UsageError, match="no image of the night could be scored"):
+        accept_night(six_nights / "runs/toy", day(6))
+
+
 def test_a_small_night_does_not_join_the_reference(six_nights: Path) -> None:
     photos(six_nights, 6, count=1)
     photos(six_nights, 7)
