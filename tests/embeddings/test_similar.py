@@ -89,6 +89,13 @@ def test_what_cannot_be_searched_is_an_error(folder: Path, scored: Path, photos:
         result = batchland("similar", *arguments)
         assert result.exit_code == 2
         assert result.stderr.startswith(f"batchland: {message.partition(' (')[0]}")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "1.jpg").write_text("no photo")
+    failed = tmp_path / "failed.parquet"
+    score(tmp_path / "bad", failed, options(folder / "dense.onnx", features=True))
+    result = batchland("similar", photos / "one" / "1.jpg", failed)
+    message = f"batchland: {failed}: has no image that was scored; nothing can be compared\n"
+    assert (result.exit_code, result.stderr) == (2, message)
     other = write_dense_model(tmp_path / "other.onnx", size=16)
     keep_features(other)
     result = batchland("similar", photos / "one" / "1.jpg", one, "--model", other)
