@@ -23,7 +23,8 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Pat
     """Accept a suspicious night of job JOB as the new normal.
 
     The nights before it with the same change are accepted, too. From now on later nights are compared with the accepted
-    ones: the reference begins anew with the first of them.
+    ones: the reference begins anew with the first of them. A night that also failed for another reason, or is accepted
+    already, is refused.
     """
     from batchland.nightly.accept import accept_night
     from batchland.nightly.dates import local_today
@@ -38,9 +39,11 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Pat
 
 def _effect(nights: list[date], since: date, reference: list[date], *, once: bool) -> str:
     if not once:
-        few = "" if reference else "; of too few images to count itself" if len(nights) == 1 else "; none counts itself"
+        few = (
+            "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
+        )
         return f"the reference begins anew with {since}, without earlier nights{few}"
     if not reference:
-        return "the reference stays as it is, because it is full or of later nights, or there are fewer than 5 images"
+        return "the reference stays: it is full or begins later, or the night has fewer than 5 readable images"
     joined = "it joins" if len(nights) == 1 else "all join" if reference == nights else f"{len(reference)} join"
     return f"{joined} the reference"

@@ -32,8 +32,8 @@ def duplicates(predictions: tuple[str, ...], out: Path | None, page: Path | None
     """
     import pyarrow.parquet as pq
 
-    from batchland.embeddings.duplicates import DuplicateOptions, find_duplicates
-    from batchland.evaluation.saved import write_csv
+    from batchland.embeddings.duplicates import DUPLICATES, DuplicateOptions, find_duplicates
+    from batchland.evaluation.saved import check_new_table, write_csv
     from batchland.report.duplicates_page import duplicates_page, duplicates_text
     from batchland.report.options import ReportOptions
     from batchland.system.arrow import keep_pandas_out
@@ -42,7 +42,7 @@ def duplicates(predictions: tuple[str, ...], out: Path | None, page: Path | None
     keep_pandas_out()
     inputs = [Path(each) for each in predictions]
     if out is not None:
-        check_new_file(out, ".csv" if out.suffix.lower() == ".csv" else ".parquet", inputs)
+        check_new_table(out, DUPLICATES, inputs)
     if page is not None:
         check_new_file(page, ".html", inputs)
     found = find_duplicates(predictions, build(DuplicateOptions, values))

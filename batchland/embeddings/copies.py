@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from batchland.embeddings.neighbours import Floats, Pairs, Rows, Vectors, close_pairs
+from batchland.embeddings.neighbours import Floats, Rows, Vectors, close_pairs
 from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
@@ -45,7 +45,8 @@ def find_copies(
     found = Copies(*pairs, np.zeros(len(pairs.left), bool))
     if also_mirrored:
         turned = close_pairs(vectors, mirrored(vectors), limit)
-        found = _joined(found, turned.take(turned.left < turned.right))
+        turned = turned.take(turned.left < turned.right)
+        found = joined(found, Copies(*turned, np.ones(len(turned.left), bool)))
     if features is None or not len(found.left):
         return found
     products = np.concatenate(
@@ -57,13 +58,18 @@ def find_copies(
     return found.take((products >= LEAST_LIKE) | (found.distance <= SURE))
 
 
-def _joined(copies: Copies, turned: Pairs) -> Copies:
-    return Copies(
-        np.concatenate([copies.left, turned.left]),
-        np.concatenate([copies.right, turned.right]),
-        np.concatenate([copies.distance, turned.distance]),
-        np.concatenate([copies.is_mirrored, np.ones(len(turned.left), bool)]),
-    )
+def equal_files(digests: npt.NDArray[np.object_]) -> Copies:
+    """Pairs that connect pictures of the same digest, at distance 0; None equals nothing. digests: [pictures]."""
+    (known,) = np.nonzero(digests != None)  # noqa: E711 (element by element)
+    order = known[np.argsort(digests[known], kind="stable")]
+    same = digests[order[:-1]] == digests[order[1:]]
+    left, right = order[:-1][same], order[1:][same]
+    return Copies(left, right, np.zeros(len(left), np.float32), np.zeros(len(left), bool))
+
+
+def joined(one: Copies, other: Copies) -> Copies:
+    """The pairs of both."""
+    return Copies(*(np.concatenate(columns) for columns in zip(one, other, strict=True)))
 
 
 def near_copies(signals: Sequence[bytes]) -> list[Rows]:

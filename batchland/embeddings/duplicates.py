@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from batchland.embeddings.copies import Copies, find_copies, groups
+from batchland.embeddings.copies import Copies, equal_files, find_copies, groups, joined
 from batchland.embeddings.pictures import Pictures, read_pictures
 from batchland.embeddings.signatures import COPY, signatures
 from batchland.errors import UsageError
@@ -97,9 +97,13 @@ class FoundDuplicates(NamedTuple):
 def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions | None = None) -> FoundDuplicates:
     """Groups of copies in one or more predictions.
 
-    Raises UsageError if predictions cannot be read or have no signals.
+    Images with the same sha256 are copies at distance 0, whatever their signals.
+
+    Raises UsageError if predictions cannot be read, or have no signals or no scored image.
     """
     options = options or DuplicateOptions()
+    if options.across and len(predictions) == 1:
+        raise UsageError(f"{predictions[0]}: there is nothing across one; give two predictions or more")
     pictures = read_pictures(predictions)
     contrast = pictures.facts["contrast"].to_numpy()  # NaN where there are no signals
     blank, without = int((contrast < BLANK_CONTRAST).sum()), int(np.isnan(contrast).sum())
@@ -109,6 +113,7 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
     copies = find_copies(
         picture_signatures(pictures), pictures.features, also_mirrored=options.mirrored, limit=options.distance
     )
+    copies = joined(copies, equal_files(pictures.facts["sha256"].to_numpy()))
     found = groups(len(pictures), copies)
     if options.across:
         of = pictures.facts["source"].to_numpy()

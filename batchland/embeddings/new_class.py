@@ -3,6 +3,7 @@
 The class is judged by photos that its prototype was not made of, and by what it costs the old classes.
 """
 
+import unicodedata
 from bisect import bisect_left
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from pydantic import Field
+from scipy.special import expit
 
 from batchland._version import __version__
 from batchland.embeddings.copies import near_copies
@@ -37,6 +39,8 @@ _RECOGNISED: Final = 0.95
 _AT_MEDIAN: Final = 0.95
 """Without a labelled set: probability of the new class for the median held-out photo."""
 _LARGEST_SHARPNESS: Final = 200.0
+_MARGIN: Final = 1e-4
+"""Logit by which a photo of an old class is not taken; more than the rounding of float32."""
 _TOLERANCE: Final = 1e-3
 """Largest difference of a probability between the file and what was computed here."""
 
@@ -77,7 +81,8 @@ def add_new_class(
     threshold, and tell what the new class costs. Without them, the threshold is the one that 95% of the held-out
     photos pass.
 
-    Raises UsageError if there are too few photos, or the model has the class; ModelError if it has no features.
+    Raises UsageError if there are too few photos, none is recognised, or the model has the class; ModelError if
+    it has no features.
     """
     check_new_file(out, ".onnx", (model,))
     session = open_session(model, "cpu", features=True)
@@ -87,11 +92,18 @@ def add_new_class(
     old = _read_labelled(labels, session) if labels else None
     most_taken = (options or AddClassOptions()).most_taken
     prototype, held_out = _fit(new, old, most_taken)
+    recognised = int(_chosen(prototype, held_out, new.probabilities).sum())
+    if not recognised:
+        raise UsageError(
+            f"{photos}: none of {counted(len(held_out), 'photo')} is recognised when held out, because the old classes "
+            "look like them; give other photos, or train again",
+            advice="most_taken",
+        )
     added = AddedClass(
         label=name.label,
         photos=len(new.features),
         scenes=len(set(new.scenes.tolist())),
-        recognised=int(_chosen(prototype, held_out, new.probabilities).sum()),
+        recognised=recognised,
         **(_cost(new, old, most_taken) if old else {}),
     )
     card = session.card
@@ -115,6 +127,8 @@ def _folder_name(label: str) -> str:
     name = label.strip().replace(" ", "_").replace("/", "_")
     if not name.strip("._"):
         raise UsageError(f"class {label!r}: give it a name")
+    if any(unicodedata.category(sign) == "Cc" for sign in label):
+        raise UsageError(f"class {label!r}: has control characters; give it a name without them")
     return name
 
 
@@ -190,7 +204,9 @@ def _fit(new: _Photos, old: _Labelled | None, most_taken: float) -> tuple[Protot
         taken = _chosen(Prototype(vector, threshold, sharpness), similarity, old.probabilities)
         return bool(taken.mean() <= most_taken)
 
-    thresholds = [threshold, *np.sort(similarity[similarity > threshold]).tolist(), 2.0]
+    thresholds = [threshold, *np.sort(similarity[similarity > threshold]).tolist()]
+    lost = np.sort(similarity - (np.log(old.probabilities.max(axis=1)) - _MARGIN) / sharpness)
+    thresholds += lost[lost > thresholds[-1]].tolist()  # from the last of these on, no old photo is taken
     return Prototype(vector, thresholds[bisect_left(thresholds, True, key=costs_little)], sharpness), held_out
 
 
@@ -226,7 +242,7 @@ def _logistic(similarity: Floats, is_new: npt.NDArray[np.float64]) -> tuple[floa
 
 def _chosen(prototype: Prototype, similarity: Floats, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
     """Whether the first choice is the new class."""
-    added = (1 / (1 + np.exp(-prototype.sharpness * (similarity - prototype.threshold)))).astype(np.float32)
+    added = expit(prototype.sharpness * (similarity - prototype.threshold)).astype(np.float32)
     found: npt.NDArray[np.bool_] = with_added(probabilities, added).argmax(axis=1) == probabilities.shape[1]
     return found
 

@@ -1,5 +1,6 @@
 """The scored images of predictions as tables and vectors that can be compared."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ FEATURES: Final = "features"
 FACTS: Final = ("image", "label", "probability", "file_size", "sha256", "difference_hash", "thumbnail", "contrast")
 """Columns that are read of every image."""
 Features = npt.NDArray[np.float16]
+_log = logging.getLogger("batchland")
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,17 @@ class Pictures:
 
 
 def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
-    """The predictions at these paths and URLs. Raises UsageError where there are none."""
+    """The predictions at these paths and URLs. Raises UsageError where there are none, or the same ones twice."""
     stored = [StoredPredictions(output_location(each) if is_url(each) else Path(each)) for each in locations]
-    for each in stored:
+    seen = set()
+    for location, each in zip(locations, stored, strict=True):
         if each.kind is None:
             raise UsageError(f"{each.name}: does not exist; give what `batchland score` wrote")
+        place = each.name if is_url(location) else str(Path(location).resolve())
+        if place in seen:
+            raise UsageError(f"{each.name}: is given twice; give it once")
+        seen.add(place)
+        each.info()
     return stored
 
 
@@ -67,13 +75,21 @@ def read_pictures(locations: Sequence[Location], *, features: bool = True) -> Pi
     infos = [each.info() for each in stored]
     one_model = len({info.model.sha256 for info in infos}) == 1
     has_features = features and one_model and all(FEATURES in each.schema(each.parts()[0]).names for each in stored)
-    tables, vectors = [], []
+    tables, vectors, empty = [], [], []
     for number, each in enumerate(stored):
+        count = 0
         for batch in _scored(each, [*FACTS, *([FEATURES] if has_features else [])]):
             if has_features:
                 vectors.append(feature_rows(batch[FEATURES]))
             of = pa.array(np.full(batch.num_rows, number, np.int32))
+            count += batch.num_rows
             tables.append(pa.Table.from_batches([batch.select(FACTS)]).append_column("source", of))
+        if not count:
+            empty.append(each.name)
+    if len(empty) == len(stored):
+        raise UsageError(f"{empty[0]}: has no image that was scored; nothing can be compared")
+    for name in empty:
+        _log.warning("%s: has no image that was scored", name)
     return Pictures(
         tuple(each.name for each in stored),
         tuple(info.images for info in infos),

@@ -88,6 +88,8 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
     if asked is not None:
         query, file = asked
     else:
+        if not Path(image).is_file():
+            _require_not_failed(image, stored)
         query, file = _scored_now(image, stored[0], options.model), Path(image)
     names, count, best = image if asked is not None else None, 0, pa.table({})
     for each in stored:
@@ -95,6 +97,8 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
             count += batch.num_rows
             best = _best(best, batch, each.name, query, options.top, names)
     found = tuple(SimilarImage(**row) for row in best.to_pylist())
+    if not count:
+        raise UsageError(f"{stored[0].name}: has no image that was scored; nothing can be compared")
     result = Similar(image=image, predictions=tuple(roots), images=count, similar=found)
     return FoundSimilar(result, roots, file)
 
@@ -124,6 +128,15 @@ def _in_predictions(image: str, stored: Sequence[StoredPredictions]) -> tuple[Fl
             if found.num_rows:
                 return feature_rows(found[FEATURES])[0].astype(np.float32), Path(each.info().images, image)
     return None
+
+
+def _require_not_failed(image: str, stored: Sequence[StoredPredictions]) -> None:
+    """Raise UsageError if it is an image of the predictions that failed."""
+    for each in stored:
+        for part in each.parts():
+            for batch in each.batches(part, ["image", "error_code"]):
+                for code in batch.filter(pc.equal(batch["image"], image))["error_code"].drop_null().to_pylist():
+                    raise UsageError(f"{image}: failed with {code} in {each.name}, so it has no features")
 
 
 def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Floats:

@@ -1,7 +1,9 @@
 """Write and read the folder of an evaluation or a comparison: summary.json, tables, and a page made elsewhere."""
 
+import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -14,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
 from batchland.evaluation.table_file import TableFile
-from batchland.system.files import check_writable, is_leftover, remove_leftovers, write_file
+from batchland.predictions.layout import manifest_path
+from batchland.system.files import check_new_file, check_writable, is_leftover, remove_leftovers, write_file
 
 MISTAKES_FILE: Final = "mistakes.parquet"
 REPORT_FILES: Final = (
@@ -95,13 +98,35 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summa
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
 
+def check_new_table(path: Path, schema: pa.Schema, reads: Iterable[Path] = ()) -> None:
+    """`check_new_file` for a table, .csv or .parquet, which replaces only an earlier table with the same columns."""
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise UsageError(f"{path}: give a name that ends in .csv or .parquet")
+    check_new_file(path, suffix, reads)
+    if manifest_path(path).exists():
+        raise UsageError(f"{path}: has a manifest, so it is of predictions; give another name")
+    if path.exists() and path.stat().st_size and _columns(path) != schema.names:
+        raise UsageError(f"{path}: exists and has other columns than the table to write; give another name")
+
+
+def _columns(path: Path) -> list[str]:
+    """Names of the columns of a .csv or .parquet file; none if it cannot be read."""
+    with suppress(OSError, pa.ArrowException, UnicodeDecodeError, csv.Error):
+        if path.suffix.lower() == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                return next(csv.reader(file), [])
+        return list(pq.read_schema(path).names)
+    return []
+
+
 def write_csv(table: pa.Table, file: BinaryIO) -> None:
     """UTF-8 with a byte order mark, by which Excel knows it. Text that Excel would run as a formula gets a quote."""
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
     for number, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
             safe = pc.replace_substring_regex(table[field.name], r"^([=+\-@\t\r])", r"'\1")
             table = table.set_column(number, field, safe)
     file.write(b"\xef\xbb\xbf")
-    csv.write_csv(table, file)
+    arrow_csv.write_csv(table, file)

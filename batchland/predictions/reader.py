@@ -96,7 +96,10 @@ class StoredPredictions:
 
     def info(self) -> PredictionsInfo:
         """What the first part's metadata says about the run."""
-        first = self.parts()[0]
+        parts = self.parts()
+        if not parts:
+            raise UsageError(f"{self.name}: is a folder without predictions", advice="photos")
+        first = parts[0]
         info = predictions_info(self.schema(first), self.name)
         if "/" in first and (manifest := self.manifest()):  # of a shard: the run is that of all shards
             return info.model_copy(

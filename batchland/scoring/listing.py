@@ -18,7 +18,7 @@ from batchland.images.sources.refs import Ignored, ImageRef, may_exist
 from batchland.images.sources.selection import select_images
 from batchland.images.sources.source import ContainerSource, ListSource, Source
 from batchland.predictions.schema import RESERVED
-from batchland.scoring.options import ScoreSettings, Shard
+from batchland.scoring.options import ScoreOptions, ScoreSettings, Shard
 from batchland.system.names import display_name, display_path
 
 _TRIED: Final = 100
@@ -137,6 +137,10 @@ def open_listing(
     skip: Skip | None = None,
 ) -> ImageListing:
     """The images of a folder, a URL, tar or Parquet files, or of a list. Raises UsageError if none of them is given."""
+    if images is None and image_list is None and isinstance(settings, ScoreOptions) and settings.retry_failed:
+        raise UsageError(
+            "nothing says where the images to score again are; give the same folder as before", advice="retry_list"
+        )
     source = open_source(
         images,
         image_list=image_list,

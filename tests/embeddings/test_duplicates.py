@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
@@ -42,9 +43,25 @@ def test_mirrored_copies_are_an_option(scored: Path) -> None:
     assert names(found, "mirrored") == [[False, False], [True, True], [False, False]]
 
 
-def test_the_same_predictions_twice_share_every_image(scored: Path) -> None:
-    found = find_duplicates([scored / "one.parquet", scored / "one.parquet"], DuplicateOptions(across=True))
-    assert len(found.result.groups) == 6
+def test_the_same_predictions_twice_are_an_error(scored: Path) -> None:
+    one = scored / "one.parquet"
+    result = batchland("duplicates", one, scored / ".." / scored.name / "one.parquet")
+    assert (result.exit_code, result.stderr.endswith("one.parquet: is given twice; give it once\n")) == (2, True)
+    result = batchland("duplicates", one, "--across")
+    message = f"batchland: {one}: there is nothing across one; give two predictions or more\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+def test_equal_files_are_at_distance_0_whatever_their_signals(scored: Path, tmp_path: Path) -> None:
+    table = pq.read_table(scored / "two.parquet")
+    hashes = [0 if row["image"] == "same.jpg" else row["difference_hash"] for row in table.to_pylist()]
+    place = table.schema.get_field_index("difference_hash")
+    table = table.set_column(place, table.schema.field(place), pa.array(hashes, table.schema.field(place).type))
+    pq.write_table(table, tmp_path / "two.parquet")
+    found = find_duplicates([scored / "one.parquet", tmp_path / "two.parquet"], DuplicateOptions(distance=0.01))
+    (group,) = found.result.groups
+    assert group.identical
+    assert [(each.image, each.distance) for each in group.images] == [("3.jpg", 0), ("same.jpg", 0)]
 
 
 def test_features_decide_too_where_all_predictions_have_them(
@@ -52,13 +69,11 @@ def test_features_decide_too_where_all_predictions_have_them(
 ) -> None:
     monkeypatch.setattr(copies, "SURE", -1.0)
     rows = np.eye(11, dtype=np.float32)
-    rows[7:9] = rows[1:3]  # two.parquet: 6.jpg, 7.jpg, same.jpg, small.jpg, turned.jpg
-    rows[9] = rows[1]
     one = with_features(scored / "one.parquet", tmp_path / "one.parquet", rows[:6])
     two = with_features(scored / "two.parquet", tmp_path / "two.parquet", rows[6:])
     found = find_duplicates([one, two])
     assert found.result.used_features
-    assert names(found) == [["1.jpg", "small.jpg"]]
+    assert names(found) == [["3.jpg", "same.jpg"]]  # the same file
 
 
 def test_text_json_table_and_page(scored: Path, tmp_path: Path) -> None:
@@ -102,6 +117,27 @@ def test_predictions_without_signals_are_an_error(scored: Path, photos: Path, tm
     assert (result.exit_code, result.stderr) == (2, message)
 
 
+def test_what_has_no_scored_image_is_an_error(
+    scored: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = batchland("duplicates", photos / "one")
+    message = (
+        f"batchland: {photos / 'one'}: is a folder without predictions; give what `batchland score` wrote, or examine "
+        "a folder of photos with `batchland data check`\n"
+    )
+    assert (result.exit_code, result.stderr) == (2, message)
+    failed = tmp_path / "failed.parquet"
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "1.jpg").write_text("no photo")
+    score(tmp_path / "bad", failed, options(scored / "toy.onnx"))
+    result = batchland("duplicates", failed)
+    message = f"batchland: {failed}: has no image that was scored; nothing can be compared\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+    result = batchland("duplicates", failed, scored / "one.parquet")
+    assert result.exit_code == 0
+    assert f"{failed}: has no image that was scored" in caplog.messages
+
+
 @needs_browser
 def test_the_page_in_a_browser(browser: Any, scored: Path, tmp_path: Path) -> None:
     page = tmp_path / "copies.html"
@@ -115,4 +151,24 @@ def test_the_page_in_a_browser(browser: Any, scored: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["copies.txt", "folder"])
 def test_outputs_are_checked_before_the_work(scored: Path, tmp_path: Path, name: str) -> None:
-    assert batchland("duplicates", scored / "one.parquet", "--out", tmp_path / name).exit_code == 2
+    result = batchland("duplicates", scored / "one.parquet", "--out", tmp_path / name)
+    message = f"batchland: {tmp_path / name}: give a name that ends in .csv or .parquet\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+def test_only_an_earlier_table_of_copies_is_replaced(scored: Path, tmp_path: Path) -> None:
+    one, two = scored / "one.parquet", scored / "two.parquet"
+    alone, labels = tmp_path / "alone.parquet", tmp_path / "labels.csv"
+    alone.write_bytes(two.read_bytes())
+    labels.write_text("image,label\n1.jpg,Red\n")
+    for out, why in (
+        (two, "has a manifest, so it is of predictions"),
+        (alone, "exists and has other columns than the table to write"),
+        (labels, "exists and has other columns than the table to write"),
+    ):
+        before = out.read_bytes()
+        result = batchland("duplicates", one, "--out", out)
+        assert (result.exit_code, result.stderr) == (2, f"batchland: {out}: {why}; give another name\n")
+        assert out.read_bytes() == before
+    for name in ("copies.csv", "copies.parquet"):
+        assert [batchland("duplicates", one, two, "--out", tmp_path / name).exit_code for _ in range(2)] == [0, 0]

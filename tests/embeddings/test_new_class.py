@@ -1,5 +1,6 @@
 """`batchland classes add`: a class from a few photos, its figures, and what it costs the old ones."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from toys import COLOURS, options, write_dense_model
 
 from batchland import score
+from batchland.embeddings.new_class import _chosen, _fit, _Labelled, _Photos
 from batchland.images.preprocess import preprocess
 from batchland.models.canaries import read_canaries
 from batchland.models.card import AddedClass
@@ -102,10 +104,43 @@ def test_copies_count_as_one_scene(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "n.onnx").exists()
 
 
+def test_a_class_that_nothing_would_be_is_refused(data: Path, tmp_path: Path) -> None:
+    """The labelled photos of the old classes look like those of the new one."""
+    for folder in COLOURS:
+        shutil.copytree(data / "mill", tmp_path / "old" / folder)
+    out = tmp_path / "n.onnx"
+    arguments = ("classes", "add", "Old Mill", data / "mill", "-m", data / "model.onnx", "-o", out)
+    result = batchland(*arguments, "--labels", tmp_path / "old")
+    message = (
+        f"batchland: {data / 'mill'}: none of 12 photos is recognised when held out, because the old classes look like "
+        "them; give other photos, or train again; with labelled photos, --most-taken allows more\n"
+    )
+    assert (result.exit_code, result.stderr) == (2, message)
+    assert not out.exists()
+
+
+def test_the_threshold_is_searched_above_the_largest_old_similarity() -> None:
+    """The nearest old photo may not be taken, and all new photos are more similar than it."""
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0, 0.01, (22, 4)).astype(np.float32)
+    features = noise + np.repeat(np.eye(4, dtype=np.float32)[[0, 1]], [10, 12], axis=0)
+    features[0] = 0.05 * features[0] + 0.95 * features[15]
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    even = np.full((22, 2), 0.5, np.float32)
+    old = _Labelled(features[:10], even[:10], np.zeros(10, np.intp))
+    prototype, held_out = _fit(_Photos(features[10:], even[10:], np.arange(12), ()), old, 0.05)
+    assert prototype.threshold < 1
+    assert not _chosen(prototype, old.features @ prototype.vector, even[:10]).any()
+    assert _chosen(prototype, held_out, even[10:]).all()
+
+
 def test_known_classes_and_models_without_features_are_errors(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "n.onnx"
     result = batchland("classes", "add", "red tower", data / "mill", "-m", data / "model.onnx", "-o", out)
     message = f"batchland: class 'red tower': {data / 'model.onnx'} has it already; give another name\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+    result = batchland("classes", "add", "Old\tMill", data / "mill", "-m", data / "model.onnx", "-o", out)
+    message = r"batchland: class 'Old\tMill': has control characters; give it a name without them" + "\n"
     assert (result.exit_code, result.stderr) == (2, message)
     plain = write_dense_model(tmp_path / "plain.onnx")
     result = batchland("classes", "add", "Old Mill", data / "mill", "-m", plain, "-o", out)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
@@ -66,8 +67,15 @@ def test_text_json_and_page(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_searched_is_an_error(folder: Path, scored: Path, photos: Path, tmp_path: Path) -> None:
-    one = folder / "one.parquet"
+    one, other_kind = folder / "one.parquet", tmp_path / "other.parquet"
+    pq.write_table(pa.table({"x": [1]}), other_kind)
     for arguments, message in (
+        (("broken.jpg", one, folder / "two.parquet"), "broken.jpg: failed with "),
+        (
+            ("1.jpg", other_kind),
+            f"{other_kind}: not a predictions file of batchland; give what `batchland score` wrote",
+        ),
+        (("1.jpg", photos / "one"), f"{photos / 'one'}: is a folder without predictions; "),
         (("none.jpg", one), f"none.jpg: is neither a file nor an image of {one}"),
         (
             ("1.jpg", scored / "one.parquet"),
@@ -81,6 +89,13 @@ def test_what_cannot_be_searched_is_an_error(folder: Path, scored: Path, photos:
         result = batchland("similar", *arguments)
         assert result.exit_code == 2
         assert result.stderr.startswith(f"batchland: {message.partition(' (')[0]}")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "1.jpg").write_text("no photo")
+    failed = tmp_path / "failed.parquet"
+    score(tmp_path / "bad", failed, options(folder / "dense.onnx", features=True))
+    result = batchland("similar", photos / "one" / "1.jpg", failed)
+    message = f"batchland: {failed}: has no image that was scored; nothing can be compared\n"
+    assert (result.exit_code, result.stderr) == (2, message)
     other = write_dense_model(tmp_path / "other.onnx", size=16)
     keep_features(other)
     result = batchland("similar", photos / "one" / "1.jpg", one, "--model", other)

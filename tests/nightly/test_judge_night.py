@@ -164,14 +164,16 @@ def test_a_check_reads_the_header_of_the_labels(project: Path, labels: str, mess
     assert found == ([message.format(folder=project)] if message else [])
 
 
-def test_night_accepted_once_joins_the_reference(six_nights: Path) -> None:
-    photos(six_nights, 6, light=0.35)
-    photos(six_nights, 7)
-    run(six_nights, 6)
-    assert accept_night(six_nights / "runs/toy", day(6), once=True) == ([day(6)], day(6), [day(6)], False)
+def test_nights_accepted_once_join_the_reference(six_nights: Path) -> None:
+    for number in (6, 7):
+        photos(six_nights, number, light=0.35)
+        run(six_nights, number)
+    photos(six_nights, 8)
+    both = [day(6), day(7)]
+    assert accept_night(six_nights / "runs/toy", day(7), once=True) == (both, day(6), both, False)
     with pytest.raises(UsageError, match=r"run\.json: accepted already on 20..-..-.. by [^,]+$"):
         accept_night(six_nights / "runs/toy", day(6), reason="another")
-    assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(7)]
+    assert reference_of(run(six_nights, 8).record) == [day(number) for number in range(8)]
 
 
 @pytest.mark.parametrize("damage", ["junk", "half", "other columns", "folder"])
@@ -275,8 +277,18 @@ def test_a_night_that_failed_for_another_reason_cannot_be_accepted(project: Path
     assert run(project, 0, 'max_failed="0"').attempt.outcome == "too_many_failed"
     with pytest.raises(UsageError, match=r"the night failed \(too many failed: .+\); mend that and run it again"):
         accept_night(project / "runs/toy", day(0))
-    assert run(project, 0).attempt.outcome == "suspicious"
-    assert accept_night(project / "runs/toy", day(0)).nights == [day(0)]
+    assert run(project, 0, 'monitor.reference=["2026-10-01", "2026-10-14"]').attempt.outcome == "suspicious"
+    assert accept_night(project / "runs/toy", day(0)) == ([day(0)], day(0), [], True)
+
+
+def test_a_night_without_a_readable_image_cannot_be_accepted(six_nights: Path) -> None:
+    folder = six_nights / "in" / str(day(6))
+    folder.mkdir(parents=True)
+    for number in range(10):
+        (folder / f"{number}.jpg").write_text(f"no picture {number}")
+    assert run(six_nights, 6).attempt.outcome == "suspicious"
+    with pytest.raises(UsageError, match="no image of the night could be scored"):
+        accept_night(six_nights / "runs/toy", day(6))
 
 
 def test_a_small_night_does_not_join_the_reference(six_nights: Path) -> None:

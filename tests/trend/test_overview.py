@@ -191,6 +191,9 @@ def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
         0,
         "Accepted: job job, 2024-10-01; the reference begins anew with 2024-10-01, without earlier nights.\n",
     )
+    again = batchland("accept", "job", "--date", str(day), "--once", "--runs", str(tmp_path))
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "run.json: accepted already on " in again.stderr
     assert "1 of 1 job ended well." in (tmp_path / "index.html").read_text()
     assert '<span class="verdict passed">suspicious, accepted</span>' in (tmp_path / "job" / "trend.html").read_text()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import batchland
 from s3_server import Bucket
 from toys import contents, options, picture
 
@@ -290,8 +291,14 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
     assert pq.read_table(tmp_path / "out.parquet")["image"].to_pylist() == os.fsdecode(find).split("\0")[:-1]
     for path in photos.rglob("*7.jpg"):
         path.write_bytes(picture())
-    again = _piped(b"", tmp_path / "out.parquet", toy_model, "--retry-failed")
+    again = _piped(b"", tmp_path / "out.parquet", toy_model, "--retry-failed", images=str(tmp_path / "gone.csv"))
     assert b"60 ok, 0 failed" in again.stdout, again.stderr
+    nowhere = batchland("score", "--retry-failed", "--out", tmp_path / "out.parquet", "--model", toy_model)
+    assert (nowhere.exit_code, nowhere.stderr) == (
+        2,
+        "batchland: nothing says where the images to score again are; give the same folder as before; "
+        "or the same --images, whose list is not read again\n",
+    )
     (tmp_path / "empty.txt").touch()
     for images, name, found in (
         ("-", "standard input", "2 blank line"),
