@@ -65,7 +65,8 @@ def with_usual_tones(thumbnails: Thumbnails, usual: Thumbnails) -> Thumbnails:
     mean, deviation = cells.mean(axis=1), cells.std(axis=1)
     scale = _by_rank(deviation, others.std(axis=1)) / (deviation + 1e-9)
     levelled = (cells - mean[:, None]) * scale[:, None] + _by_rank(mean, others.mean(axis=1))[:, None]
-    return np.clip(np.rint(levelled), 0, 255).astype(np.uint8).reshape(thumbnails.shape)
+    found: Thumbnails = np.clip(np.rint(levelled), 0, 255).astype(np.uint8).reshape(thumbnails.shape)
+    return found
 
 
 def _by_rank(values: Floats, usual: Floats) -> Floats:
