@@ -111,7 +111,7 @@ def test_both_engines_write_the_same_file_and_resume_each_other(tmp_path, photos
     assert (found.config["engine"], found.resumed_images, found.counts.failed_by_code) == ("ray", 4, {"truncated": 6})
     assert found.seconds.decode > 0
     assert found.seconds.infer > 0
-    assert result.stdout.startswith(f"Scored 60 images of {photos}, 4 of them by an earlier run with toy on cpu ")
+    assert result.stdout.startswith(f"Scored 60 images of {photos} (4 of them by an earlier run) with toy on cpu ")
     said = [line.split(" INFO ")[1] for line in result.stderr.splitlines()]
     assert [line for line in said if not line.endswith("images/s")] == [f"model: {model}"]  # nothing of Ray's
     assert not list(tmp_path.glob(".*"))
