@@ -173,7 +173,7 @@ def test_a_signal_ends_a_run_in_good_order(tmp_path, toy_model, signum, code):
     stopped = re.fullmatch(rf"batchland: {out}: stopped after (\d+) images; .*", told.splitlines()[-1])
     assert sorted(os.listdir(out.parent)) == [".p.parquet.parts"]
     again = run(root, "--out", out, "--model", toy_model, "--batch-size", 4, "--part-size", 8)
-    assert f"Scored 300 images of {root}, {stopped[1]} of them by an earlier run" in again.stdout
+    assert f"Scored 300 images of {root} ({stopped[1]} of them by an earlier run" in again.stdout
 
 
 def test_a_signal_is_answered_even_while_images_hang(tmp_path, photos, toy_model, monkeypatch):
