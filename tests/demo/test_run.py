@@ -10,6 +10,7 @@ from batchland.errors import UsageError
 from batchland.training.options import TrainOptions
 
 
+@pytest.mark.slow
 def test_a_demo_writes_all_results(tmp_path):
     folder = tmp_path / "demo"
     drawn = draw_sample(folder / "sample", images=80)
