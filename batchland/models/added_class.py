@@ -1,15 +1,15 @@
 """Give a model one more class without training: an image is of it as far as its features are like a prototype."""
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.contract import FEATURES_NAME, OUTPUT_NAME, Features, Probabilities
+from batchland.models.nodes import constant
 
 _PREFIX: Final = "added/"
 """Prefix of the names of what is added, followed by the number of the class."""
@@ -46,10 +46,10 @@ def add_class(model: onnx.ModelProto, prototype: Prototype, card: ModelCard) -> 
             names[:] = [before if each == OUTPUT_NAME else each for each in names]
     model.graph.node.extend(
         [
-            _constant(f"{name}vector", prototype.vector[:, None]),
-            _constant(f"{name}threshold", [prototype.threshold]),
-            _constant(f"{name}sharpness", [prototype.sharpness]),
-            _constant(f"{name}one", [1.0]),
+            constant(f"{name}vector", prototype.vector[:, None]),
+            constant(f"{name}threshold", np.array([prototype.threshold], np.float32)),
+            constant(f"{name}sharpness", np.array([prototype.sharpness], np.float32)),
+            constant(f"{name}one", np.ones(1, np.float32)),
             helper.make_node("MatMul", [FEATURES_NAME, f"{name}vector"], [f"{name}similarity"]),
             helper.make_node("Sub", [f"{name}similarity", f"{name}threshold"], [f"{name}above"]),
             helper.make_node("Mul", [f"{name}above", f"{name}sharpness"], [f"{name}logit"]),
@@ -67,10 +67,3 @@ def add_class(model: onnx.ModelProto, prototype: Prototype, card: ModelCard) -> 
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             entry.value = card.to_json()
-
-
-def _constant(name: str, values: Sequence[float] | np.ndarray[Any, Any]) -> onnx.NodeProto:
-    # a node, because old files require every initializer to be also an input
-    value = numpy_helper.from_array(np.array(values, np.float32), name)
-    assert value.data_type == TensorProto.FLOAT
-    return helper.make_node("Constant", [], [name], value=value)
