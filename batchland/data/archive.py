@@ -24,7 +24,7 @@ _CHUNK: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 64 << 20
 """Unpacked bytes below which the ratio is not checked: a small archive of uniform images may compress well."""
 _JUNK: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
-# What the readers raise on damaged archives; zipfile raises NotImplementedError for an unknown compression.
+# What the readers raise on damaged archives; zipfile raises the last for a compression that it cannot read.
 _DAMAGE: Final = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError, UnicodeError,
     NotImplementedError,

@@ -10,9 +10,11 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.models.card import class_names
 from batchland.models.class_match import enumerate_names, match_classes
+from batchland.system.files import read_error
 from batchland.system.regular_files import read_regular
 
 COLUMNS: Final = ("path", "label", "decision")
+_HEADER: Final = f"columns {', '.join(COLUMNS)}"
 
 
 class CorrectedFolders:
@@ -62,7 +64,7 @@ class CorrectedFolders:
 
 
 def read_corrections(path: Path) -> dict[str, str]:
-    """Corrected labels by image. Raises UsageError."""
+    """Corrected labels by image. Raises UsageError, and InputError if the storage fails."""
     from pyarrow import csv
 
     try:
@@ -73,11 +75,15 @@ def read_corrections(path: Path) -> dict[str, str]:
             convert_options=csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
         )
         rows = list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True))
-    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
+    except OSError as error:
+        raise read_error(error, str(path), expected=f"a CSV file with {_HEADER}") from error
+    except KeyError as error:
         raise UsageError(
-            f"{path}: cannot be read as corrections, with columns path, label, decision ({reason})"
+            f"{path}: cannot be read as corrections, with {_HEADER}; it has {', '.join(table.column_names)}"
         ) from error
+    except (UnicodeDecodeError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path}: cannot be read as corrections, with {_HEADER} ({reason})") from error
     unknown = next((decision for _, _, decision in rows if decision not in ("keep", "wrong", "unsure")), None)
     if unknown is not None:
         raise UsageError(f"{path}: has the decision {unknown!r}; decisions are keep, wrong and unsure")

@@ -478,7 +478,10 @@ def test_the_plan_lists_the_steps_and_does_nothing(project):
 def test_the_plan_finds_missing_corrections_and_a_missing_baseline(project):
     (project / "toy.toml").write_text(JOB + EVALUATION)
     for setting, message in [
-        ("corrections=fix.csv", f"{project}/fix.csv: cannot be read as corrections, with columns path, label, "),
+        (
+            "corrections=fix.csv",
+            f"{project}/fix.csv: cannot be read (No such file or directory); give a CSV file with ",
+        ),
         ("baseline=fixed", f"{project}/fixed: holds no summary.json"),
     ]:
         result = run(project, NIGHT, f"evaluation.{setting}")
