@@ -191,8 +191,8 @@ def unlisted_folders(counts: "Counts") -> str | None:
     if not folders:
         return None
     return (
-        f"{folders} of {counts.listed} rows are folders or shards that could not be read, so an unknown number of "
-        f"images is missing; the predictions are written, repair the folders and retry the failed rows"
+        f"{folders} of {counts.listed} rows are folders or archives that could not be read, so an unknown number of "
+        f"images is missing; the predictions are written, repair them and retry the failed rows"
     )
 
 

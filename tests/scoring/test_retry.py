@@ -114,7 +114,7 @@ def test_the_row_of_an_unreadable_folder_is_replaced_by_the_rows_of_its_images(n
     assert counts == Counts(listed=3, ok=2, failed=1, failed_by_code={"unreadable": 1})
     with pytest.raises(
         TooManyFailedError,
-        match="1 of 3 rows are folders or shards that could not be read, so an unknown number of",
+        match="1 of 3 rows are folders or archives that could not be read, so an unknown number of",
     ):
         FailureLimit.parse("50%").check(counts)
     (root / "b").chmod(0o755)

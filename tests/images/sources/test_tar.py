@@ -167,8 +167,8 @@ def test_missing_later_shard_gives_a_warning(
     asked = ["score", f"{shards}/photos-{{000..002}}.tar", "--model", str(toy_model), "--device", "cpu"]
     asked += ["--out", str(tmp_path / "p.parquet")]
     told = (
-        "1 of 41 rows are folders or shards that could not be read, so an unknown number of images is missing; the "
-        "predictions are written, repair the folders and retry the failed rows"
+        "1 of 41 rows are folders or archives that could not be read, so an unknown number of images is missing; the "
+        "predictions are written, repair them and retry the failed rows"
     )
     assert batchland(*asked).exit_code == 0
     assert told in caplog.messages
