@@ -48,7 +48,7 @@ ADVICE: Final[dict[str, str]] = {
     "resume_out": "give the --out of the interrupted run, or leave out --resume to start one",
     "resume_same": "give the same data and options, or leave out --resume to start from the beginning",
     "resume_training": "run the same command with --resume to continue",
-    "retry_list": "or the same --images, whose list is not read again",
+    "retry_list": "or the same --images; the list is not read again",
     "score_features": "write them with `batchland score --features`",
     "score_shard": "score those with the same command and --shard I/{count}, then merge",
     "shard_folder": "give the --out of `batchland score --shard`",

@@ -35,7 +35,7 @@ FEWEST: Final = 5
 _MOST_LABELLED: Final = 5000
 """Photos of a labelled set that are used, evenly spaced."""
 _RECOGNISED: Final = 0.95
-"""Without a labelled set: share of the held-out photos whose similarity is above the threshold."""
+"""Without a labelled set: share of the held-out photos that are at least as similar as the threshold."""
 _AT_MEDIAN: Final = 0.95
 """Without a labelled set: probability of the new class for the median held-out photo."""
 _LARGEST_SHARPNESS: Final = 200.0

@@ -14,7 +14,7 @@ _COLUMNS: Final = ("image", "true_label", "predicted_label", "probability", "fil
 
 
 class Strangers:
-    """Collects strangers, images whose `known` is below STRANGER, block by block."""
+    """Collects strangers block by block: images with `known` below STRANGER."""
 
     def __init__(self) -> None:
         self.total: int | None = None

@@ -32,7 +32,7 @@ from batchland.system.helper_process import HelperProcess
 from batchland.system.memory import keep_freed_memory
 
 CORES_PER_PROCESS: Final = 4
-"""So many threads of a process seldom wait for each other."""
+"""With this number of threads, a process seldom waits for Python's lock."""
 LEAST_CORES: Final = 8
 """On fewer, the threads of one process use all cores."""
 LEAST_IMAGES: Final = 500
@@ -45,7 +45,7 @@ _SERVE: Final = "from batchland.images.decoding_processes import serve; serve(*m
 
 
 class _Settings(NamedTuple):
-    """What a process is told first."""
+    """The first message to a process."""
 
     guard: Callable[[], CrashGuard]
     spec: PreprocessSpec

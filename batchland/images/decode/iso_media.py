@@ -24,7 +24,7 @@ _LONGEST: Final = 64
 def check_pictures(data: bytes) -> None:
     """Raise ImageError (`corrupt`) if a part of a compressed picture is replaced by zeros.
 
-    Files whose boxes are damaged are left to the decoder.
+    Leaves files with damaged boxes to the decoder.
     """
     left = _TIMES_READ * len(data)
     try:

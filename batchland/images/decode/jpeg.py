@@ -244,7 +244,7 @@ def decode_jpeg(
 
 
 def decode_pixels(data: bytes, header: JpegHeader, divisor: int, *, four_channels: bool = False) -> Pixels:
-    """RGB uint8 of a JPEG whose claims are checked, with sides divided by 1, 2, 4 or 8. Raises ImageError.
+    """RGB uint8 of a JPEG with a checked header, with sides divided by 1, 2, 4 or 8. Raises ImageError.
 
     four_channels: as for `decode_jpeg`.
     """
@@ -262,7 +262,7 @@ def decode_pixels(data: bytes, header: JpegHeader, divisor: int, *, four_channel
 
 
 def decode_samples(data: bytes, header: JpegHeader) -> Pixels:
-    """Grey, RGB or, as stored, CMYK of a JPEG whose claims are checked: uint8 [H, W, 1, 3 or 4]. Raises ImageError."""
+    """Grey, RGB or, as stored, CMYK of a JPEG with a checked header: uint8 [H, W, 1, 3 or 4]. Raises ImageError."""
     _check_zeros(data, header)
     return _decode_strictly(data, header, colorspace={1: "GRAY", 3: "RGB", 4: "CMYK"}[len(header.component_ids)])
 

@@ -39,7 +39,7 @@ class Picture(NamedTuple):
 
 
 def four_channels(pixels: Pixels) -> Pixels | None:
-    """The uint8 [H, W, 4] whose first three channels are `pixels`; None if they are stored without a fourth."""
+    """The four channels, uint8 [H, W, 4], that `pixels` are the first three of; None if there is no fourth."""
     height, width = pixels.shape[:2]
     whole = pixels.base
     if pixels.strides != (4 * width, 4, 1) or not isinstance(whole, np.ndarray):

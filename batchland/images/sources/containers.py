@@ -1,6 +1,7 @@
 """The base of sources whose images are inside files: tar, zip and Parquet files that a pattern names."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -15,7 +16,7 @@ class FileStore(Store, Protocol):
         """location: path or URL of the file, possibly with credentials."""
 
 
-class Containers:
+class Containers(ABC):
     """A ContainerSource but for `images_in`, the images of one file, and `retry_refs`.
 
     all_files: list files of every extension.
@@ -38,9 +39,9 @@ class Containers:
         """The files' names. Raises UsageError if the first one is missing."""
         return iter(self._files.names())
 
+    @abstractmethod
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The images of one file, in order."""
-        raise NotImplementedError
 
     def inputs(self) -> Iterable[str]:
         """All files."""
