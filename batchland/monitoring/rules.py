@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import bdtrc
 
 from batchland.images.signals import BLANK_CONTRAST
 from batchland.models.decisions import STRANGER
@@ -100,7 +100,7 @@ def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[F
         return
     count, usual = round(share * len(seen)), [each for each in map(share_of_strangers, before) if each is not None]
     most = max([STRANGER, *usual])
-    if stats.binom.sf(count - 1, len(seen), most) > _CHANCE:
+    if bdtrc(count - 1, len(seen), most) > _CHANCE:
         return
     rows = np.argsort(seen.known, kind="stable")[:count]
     text = "are unlike the photos that the model knows"
