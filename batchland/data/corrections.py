@@ -5,16 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-
 from batchland.errors import UsageError
 from batchland.models.card import class_names
 from batchland.models.class_match import enumerate_names, match_classes
-from batchland.system.files import read_error
-from batchland.system.regular_files import read_regular
+from batchland.system.csv_files import read_columns
 
 COLUMNS: Final = ("path", "label", "decision")
-_HEADER: Final = f"columns {', '.join(COLUMNS)}"
 
 
 class CorrectedFolders:
@@ -65,25 +61,7 @@ class CorrectedFolders:
 
 def read_corrections(path: Path) -> dict[str, str]:
     """Corrected labels by image. Raises UsageError, and InputError if the storage fails."""
-    from pyarrow import csv
-
-    try:
-        header = read_regular(path).decode("utf-8-sig").partition("\n")[0]
-        table = csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
-        )
-        rows = list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True))
-    except OSError as error:
-        raise read_error(error, str(path), expected=f"a CSV file with {_HEADER}") from error
-    except KeyError as error:
-        raise UsageError(
-            f"{path}: cannot be read as corrections, with {_HEADER}; it has {', '.join(table.column_names)}"
-        ) from error
-    except (UnicodeDecodeError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path}: cannot be read as corrections, with {_HEADER} ({reason})") from error
+    rows = list(zip(*read_columns(path, COLUMNS, "a CSV file of corrections"), strict=True))
     unknown = next((decision for _, _, decision in rows if decision not in ("keep", "wrong", "unsure")), None)
     if unknown is not None:
         raise UsageError(f"{path}: has the decision {unknown!r}; decisions are keep, wrong and unsure")

@@ -15,7 +15,7 @@ from batchland.evaluation.outcomes import Predictions, read_predictions
 from batchland.evaluation.schema import Figure
 from batchland.models.class_match import match_classes, unknown_classes_message
 from batchland.predictions.storage import output_location
-from batchland.system.regular_files import read_regular
+from batchland.system.csv_files import read_columns
 from batchland.system.urls import is_url
 
 
@@ -88,20 +88,7 @@ def _images_of_strata(plan: Path, rows: Sequence[PlanRow]) -> dict[int, float]:
 
 def read_plan(path: Path) -> list[PlanRow]:
     """The rows of a plan. Raises UsageError if the file is no plan, or names an image twice."""
-    from pyarrow import csv
-
-    names = LABEL_PLAN.names
-    try:
-        header = read_regular(path).decode("utf-8-sig").partition("\n")[0]
-        table = csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-        columns = [table[name].to_pylist() for name in names]
-    except (OSError, KeyError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path}: is not a plan of `batchland label-plan` ({reason})") from error
+    columns = read_columns(path, LABEL_PLAN.names, "a plan of `batchland label-plan`")
     rows = list(_rows(path, columns))
     first: dict[str, int] = {}
     for row in rows:

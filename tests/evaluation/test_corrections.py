@@ -55,7 +55,10 @@ def test_the_command_names_the_row_without_a_label(tmp_path: Path) -> None:
         ("path,label,decision\n,a,wrong\n", "c.csv: row 2: has no path; a row with the "),
         ("path,label,decision\n1.jpg,a,wrong\n1.jpg,b,wrong\n", "row 3: '1.jpg' has the labels 'a' and 'b'; keep one"),
         ("path,label,decision\n1.jpg,b,keep\n1.jpg,a,wrong\n", "row 3: '1.jpg' has the labels 'b' and 'a'; keep one"),
-        ("image,label\n1.jpg,a\n", "cannot be read as corrections, with columns path, label, decision"),
+        (
+            "image,label\n1.jpg,a\n",
+            "with the columns path, label, decision; it has no column 'path'",
+        ),
     ],
 )
 def test_unusable_corrections_are_rejected(tmp_path: Path, text: str, message: str) -> None:

@@ -95,5 +95,5 @@ def test_a_plan_without_labels_is_rejected(tmp_path: Path, predictions: Path) ->
     with pytest.raises(UsageError, match="no row has a label; fill in the column `label`"):
         labelled_accuracy(predictions, plan(tmp_path, "0.jpg, ,Red Tower,0.9,1,2"))
     (tmp_path / "other.csv").write_text("image,label\n0.jpg,Red Tower\n")
-    with pytest.raises(UsageError, match=r"other.csv: is not a plan of `batchland label-plan` "):
+    with pytest.raises(UsageError, match=r"other.csv: is not a plan of `batchland label-plan`, with the columns "):
         labelled_accuracy(predictions, tmp_path / "other.csv")

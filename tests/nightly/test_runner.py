@@ -480,7 +480,7 @@ def test_the_plan_finds_missing_corrections_and_a_missing_baseline(project):
     for setting, message in [
         (
             "corrections=fix.csv",
-            f"{project}/fix.csv: cannot be read (No such file or directory); give a CSV file with ",
+            f"{project}/fix.csv: cannot be read (No such file or directory); give a CSV file of corrections, with ",
         ),
         ("baseline=fixed", f"{project}/fixed: holds no summary.json"),
     ]:
