@@ -21,11 +21,18 @@ from batchland.models.adopt_check import Alternative, compare_preprocessings, re
 from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
-from batchland.models.class_list import read_class_list
+from batchland.models.class_list import read_class_list, unique_labels
 from batchland.models.contract import Probabilities, are_probabilities
 from batchland.models.features import keep_features
-from batchland.models.foreign import ForeignInput, ForeignOutput, foreign_input, foreign_output, load_foreign
-from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, of_config, of_preset
+from batchland.models.foreign import (
+    ForeignInput,
+    ForeignOutput,
+    declared_sides,
+    foreign_input,
+    foreign_output,
+    load_foreign,
+)
+from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
 from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
@@ -114,7 +121,7 @@ class _Adoption:
             raise UsageError(
                 f"{self.path}: its labels are neither in it nor in config.json beside it", advice="classes"
             )
-        return list(self.found.labels), self.found.labels_from
+        return unique_labels(self.path, self.found.labels), self.found.labels_from
 
     @cached_property
     def chosen(self) -> tuple[ForeignPreprocess, str]:
@@ -133,7 +140,7 @@ class _Adoption:
             source = foreign_input(self.path, self.foreign)
             spec, where = of_preset(given, source.height or 224, source.width or 224), f"the option {given}"
         else:
-            spec, where = _read_preprocess(given), Path(given).name
+            spec, where = _read_preprocess(given, declared_sides(self.foreign)), Path(given).name
         for side in ("height", "width"):
             wanted = getattr(foreign_input(self.path, self.foreign, spec.layout), side)
             if wanted not in (None, getattr(spec, side)):
@@ -283,14 +290,14 @@ class _Adoption:
         )
 
 
-def _read_preprocess(given: str) -> ForeignPreprocess:
+def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:
     path = Path(given)
     if not path.exists():
         near = near_miss(given, PRESETS)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
         raise UsageError(f"preprocess {given!r}: neither a known name nor a file ({hint})")
     try:
-        found = of_config(given, json.loads(read_regular(path)))
+        found = of_config(given, json.loads(read_regular(path)), sides)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
     except ValueError as error:

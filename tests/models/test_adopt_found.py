@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from batchland.errors import ModelError, UsageError
+from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import AdoptOptions, adopt
 from batchland.models.card import AdoptionSummary
 from batchland.models.session import open_session
@@ -135,7 +136,34 @@ def test_ultralytics_metadata(tmp_path):
     assert (session.card.adoption.softmax, session.card.adoption.classes_from) == (
         "found", "the model's metadata (Ultralytics)",
     )  # fmt: skip
-    model = write_model(tmp_path / "yolo.onnx", metadata=metadata | {"task": "detect"})
+
+
+YOLOV8 = {
+    "description": "Ultralytics YOLOv8n-cls model trained on colours", "author": "Ultralytics", "version": "8.2.103",
+    "date": "2024-09-30T10:00:00", "license": "AGPL-3.0 License (https://ultralytics.com/license)", "stride": "1",
+    "docs": "https://docs.ultralytics.com", "task": "classify", "batch": "1", "imgsz": "[8, 8]",
+    "names": "{0: 'red', 1: \"painter's green\", 2: 'red'}",
+}  # fmt: skip
+YOLO11 = YOLOV8 | {
+    "description": "Ultralytics YOLO11n-cls model trained on colours", "version": "8.3.200", "channels": "3",
+    "args": "{'batch': 1, 'half': False, 'dynamic': True, 'simplify': True, 'opset': 19, 'nms': False}",
+    "end2end": "False",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("metadata", [YOLOV8, YOLO11])
+def test_metadata_of_ultralytics_exports(tmp_path, metadata, caplog):
+    """Also with equal labels, of which ImageNet has several."""
+    model = write_model(tmp_path / "yolo.onnx", metadata=metadata, softmax=True)
+    session = adopt(model, tmp_path / "out.onnx")
+    assert session.card.labels == ("red (0)", "painter's green", "red (2)")
+    assert caplog.messages == [f"{model}: red appears more than once; their indices are appended"]
+    assert session.card.preprocess == PreprocessSpec(height=8, width=8, fit="crop", shorter_side=8)
+    assert (session.card.adoption.mean, session.card.adoption.std) == ((0, 0, 0), (1, 1, 1))
+
+
+def test_no_other_task_of_ultralytics_is_adopted(tmp_path):
+    model = write_model(tmp_path / "yolo.onnx", metadata=YOLO11 | {"task": "detect"})
     with pytest.raises(ModelError) as caught:
         adopt(model, tmp_path / "o.onnx")
     assert str(caught.value) == f"{model}: its metadata says task detect; only classifiers can be adopted"
