@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +38,8 @@ from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
 from batchland.models.labelled_photos import LabelledPhotos, read_labelled
-from batchland.models.ort import first_line
+from batchland.models.nodes import opset_of
+from batchland.models.ort import first_line, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
@@ -347,12 +349,17 @@ def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: 
         predict = predictor(raw)
         outputs = [predict(picture[None]) for picture in pictures]
     except Exception as error:  # onnxruntime's errors share no base class but Exception
+        if re.search("opset|IR version", reason := first_line(error)):
+            raise ModelError(
+                f"{path}: has opset {opset_of(raw)} and IR version {raw.ir_version}, which onnxruntime "
+                f"{ort.__version__} does not read; export it with opset 18, or update onnxruntime"
+            ) from error
         if source.batch not in (None, 1):
             raise ModelError(
                 f"{path}: takes batches of {source.batch} pictures only; export it with a dynamic batch dimension"
             ) from error
         raise ModelError(
-            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({first_line(error)}); if it takes "
+            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({reason}); if it takes "
             f"another size, give its height and width in a JSON file of the preprocessing"
         ) from error
     rows: Probabilities = np.concatenate(outputs)

@@ -1,10 +1,12 @@
 """adopt() with what comes with the model: configurations beside it, metadata in it, labelled photos."""
 
+import contextlib
 import hashlib
 import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from commands import batchland
 from onnx import TensorProto, helper, numpy_helper
@@ -14,6 +16,7 @@ from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import AdoptOptions, adopt
 from batchland.models.card import AdoptionSummary
+from batchland.models.ort import CPU, create_session
 from batchland.models.session import open_session
 
 LABELS = ("red", "green", "blue")
@@ -225,9 +228,50 @@ def test_a_fixed_batch_of_two_is_named(tmp_path, labels):
     assert str(caught.value) == f"{model}: takes batches of 2 pictures only; export it with a dynamic batch dimension"
 
 
-def test_each_opset_is_imported_once(tmp_path, labels):
-    adopt(write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="unit"))
-    assert [(each.domain, each.version) for each in onnx.load(tmp_path / "o.onnx").opset_import] == [("", 13)]
+def with_opset(path, opset, ir_version):
+    """A model of operators that are the same in all of them."""
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [value("images", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [value("scores", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(np.zeros(3, np.float32), "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(9, 4), (13, 8), (18, 10), (20, 10)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_opset_and_the_ir_version_stay(tmp_path, labels, opset, ir_version, precision):
+    """TensorRT 10 takes opset 9 to 20, TensorRT 11 to 25. Each domain is imported once."""
+    options = AdoptOptions(classes=labels, preprocess="unit", precision=precision)
+    adopt(with_opset(tmp_path / "f.onnx", opset, ir_version), tmp_path / "o.onnx", options)
+    model = onnx.load(tmp_path / "o.onnx")
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
+    assert model.ir_version == ir_version
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(18, onnx.IR_VERSION), (onnx.defs.onnx_opset_version(), 10)])
+def test_an_opset_that_onnxruntime_does_not_read_is_named(tmp_path, labels, opset, ir_version):
+    """onnx knows the next version of both before onnxruntime does."""
+    model = with_opset(tmp_path / "f.onnx", opset, ir_version)
+    with contextlib.suppress(Exception):
+        create_session(model.read_bytes(), [(CPU, {})])
+        pytest.skip("onnxruntime reads it")
+    with pytest.raises(ModelError) as caught:
+        adopt(model, tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="unit"))
+    assert str(caught.value) == (
+        f"{model}: has opset {opset} and IR version {ir_version}, which onnxruntime {onnxruntime.__version__} does not "
+        f"read; export it with opset 18, or update onnxruntime"
+    )
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_file_has_the_stated_inputs_and_outputs(
     ]
     model = onnx.load(exported["scratch"].path)
     onnx.checker.check_model(model, full_check=True)
-    assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
+    assert ([(each.domain, each.version) for each in model.opset_import], model.ir_version) == ([("", 18)], 10)
     (image_input,), (output, features) = model.graph.input, model.graph.output
     assert (image_input.name, image_input.type.tensor_type.elem_type) == ("images", onnx.TensorProto.UINT8)
     assert (output.name, output.type.tensor_type.elem_type) == ("probabilities", onnx.TensorProto.FLOAT)
@@ -118,7 +118,7 @@ def test_lower_precision_is_smaller_and_nearly_as_exact(
     assert share < small.size / plain.size < share + 0.1
     model = onnx.load(small.path)
     onnx.checker.check_model(model, full_check=True)
-    assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
+    assert ([(each.domain, each.version) for each in model.opset_import], model.ir_version) == ([("", 18)], 10)
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     summary, reference = small.card.export, plain.card.export
