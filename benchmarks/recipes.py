@@ -39,8 +39,8 @@ RECIPES: Final[dict[str, dict[str, Any]]] = {
     "frozen head, walk-through": LITE0 | {"recipe": "walkthrough"},
     "head, then the last block": LITE0 | {"unfreeze": "blocks.6,conv_head"},
     "head, then all blocks": LITE0 | {"unfreeze": ",".join((*(f"blocks.{block}" for block in range(7)), "conv_head"))},
-    "scratch": {"model": "scratch"},
-    "scratch, without batch norm": {"model": "scratch"},
+    "scratch, batch norm": {"model": "scratch"},
+    "scratch, no batch norm": {"model": "scratch"},
     "scratch, walk-through": {"model": "scratch", "recipe": "walkthrough"},
 }
 ORACLE: Final = "logistic regression"
@@ -72,7 +72,7 @@ def main(
                     result = _oracle(data, Path(folder), cache, size, seed)
                 else:
                     shorter = {"epochs": epochs} if epochs and "scratch" in name else {}
-                    with _batch_norm("without batch norm" not in name):
+                    with _batch_norm("no batch norm" not in name):
                         result = _run(data, Path(folder), cache, RECIPES[name] | {"size": size, "seed": seed} | shorter)
                     result["cpu_seconds"] = round(result["cpu_seconds"] + kept.saved)
             done.append({"recipe": name, "seed": seed, **result})
@@ -182,9 +182,9 @@ def _oracle(data: Path, folder: Path, cache: Path, size: int, seed: int) -> dict
     from sklearn.preprocessing import StandardScaler
 
     from batchland.models.card import ModelCard
+    from batchland.training import features as module
     from batchland.training.checkpoint import load_checkpoint, restore_model
     from batchland.training.dataset import load_data
-    from batchland.training import features as module
     from batchland.training.options import TrainOptions
     from batchland.training.pixel_cache import PixelCache
     from batchland.training.train import train
@@ -197,10 +197,8 @@ def _oracle(data: Path, folder: Path, cache: Path, size: int, seed: int) -> dict
 
     def vectors(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            parts = [
-                module.features(model, torch.from_numpy(pixels[at : at + 32].copy()))
-                for at in range(0, len(pixels), 32)
-            ]
+            images = [torch.from_numpy(pixels[at : at + 32].copy()) for at in range(0, len(pixels), 32)]
+            parts = [module.features(model, batch) for batch in images]
         return torch.cat(parts).numpy()
 
     scaler = StandardScaler()
