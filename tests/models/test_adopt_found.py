@@ -12,6 +12,7 @@ from commands import batchland
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import AdoptOptions, adopt
@@ -228,9 +229,10 @@ def test_a_fixed_batch_of_two_is_named(tmp_path, labels):
     assert str(caught.value) == f"{model}: takes batches of 2 pictures only; export it with a dynamic batch dimension"
 
 
-def with_opset(path, opset, ir_version):
+def with_opset(path, opset, ir_version, weight=WEIGHT):
     """A model of operators that are the same in all of them."""
     value = helper.make_tensor_value_info
+    constants = {"weight": weight, "bias": np.zeros(len(weight.T))}
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["means"]),
         helper.make_node("Flatten", ["means"], ["flat"]),
@@ -240,8 +242,8 @@ def with_opset(path, opset, ir_version):
         nodes,
         "linear",
         [value("images", TensorProto.FLOAT, ["N", 3, 8, 8])],
-        [value("scores", TensorProto.FLOAT, ["N", 3])],
-        [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(np.zeros(3, np.float32), "bias")],
+        [value("scores", TensorProto.FLOAT, ["N", weight.shape[1]])],
+        [numpy_helper.from_array(each.astype(np.float32), name) for name, each in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     onnx.save(model, path)
@@ -272,6 +274,41 @@ def test_an_opset_that_onnxruntime_does_not_read_is_named(tmp_path, labels, opse
         f"{model}: has opset {opset} and IR version {ir_version}, which onnxruntime {onnxruntime.__version__} does not "
         f"read; export it with opset 18, or update onnxruntime"
     )
+
+
+def test_a_thousand_classes_read_well(tmp_path):
+    """The first ones, two of one name, commas in names, and lines broken after commas."""
+    names = ["crane, bird", *(f"name {number}, other name {number}" for number in range(1, 999)), "crane, bird"]
+    write_json(tmp_path / "config.json", {"id2label": dict(enumerate(names))})
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    weight = np.zeros((3, 1000), np.float32)
+    weight[:, [0, 7, 999]] = 5 * np.eye(3)
+    model = with_opset(tmp_path / "f.onnx", 13, 8, weight)
+    adopt(model, tmp_path / "o.onnx")
+    lines = batchland("inspect", tmp_path / "o.onnx").stdout.splitlines()
+    assert lines[6:] == [
+        "features      3",
+        f"versions      batchland {__version__}, onnx {onnx.__version__}",
+        f"adoption      source f.onnx, source_sha256 {hashlib.sha256(model.read_bytes()).hexdigest()},",
+        "              classes_from config.json, preprocess_from preprocessor_config.json (Hugging Face),",
+        "              mean (0.4, 0.5, 0.6), std (0.1, 0.2, 0.3), channels rgb, layout NCHW, input_type float32,",
+        "              output_name scores, softmax added, precision fp32",
+        "classes       1000",
+        "            0 crane, bird (0)",
+        *(f"            {number} name {number}, other name {number}" for number in range(1, 10)),
+        "              and 990 more; --json lists all",
+    ]
+    for name, colour in {"red": (130, 128, 150), "blue": (102, 128, 255)}.items():
+        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
+    shown = batchland("predict", tmp_path / "red.png", tmp_path / "blue.png", "-m", tmp_path / "o.onnx", "-k", 2)
+    assert shown.stdout.splitlines() == [
+        str(tmp_path / "red.png"),
+        "  1  crane, bird (0)       19.5%",
+        "  2  name 7, other name 7   0.1%",
+        str(tmp_path / "blue.png"),
+        "  1  crane, bird (999)     44.0%",
+        "  2  name 7, other name 7   0.1%",
+    ]
 
 
 @pytest.fixture
