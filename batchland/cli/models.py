@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batchland.models.card import AdoptionSummary
     from batchland.models.session import Session
 
-_MOST_CLASSES: Final = 100
+_MAX_CLASSES: Final = 100
 """Number of classes that `inspect` lists one by one."""
 _FIRST_CLASSES: Final = 10
 """Number of them that it lists of more."""
@@ -95,7 +95,7 @@ def _card_table(session: "Session") -> str:
         rows["known"] = f"{card.known.images} labelled images, labels_fingerprint {card.known.labels_fingerprint}"
     lines = [f"{key:13} {value}" for key, value in rows.items()]
     lines.append(f"{'classes':13} {len(card.classes)}")
-    shown = card.classes if len(card.classes) <= _MOST_CLASSES else card.classes[:_FIRST_CLASSES]
+    shown = card.classes if len(card.classes) <= _MAX_CLASSES else card.classes[:_FIRST_CLASSES]
     for index, each in enumerate(shown):
         lines.append(f"{index:13} {each.label}" + (f"  ({each.folder})" if each.folder != each.label else ""))
     if len(shown) < len(card.classes):

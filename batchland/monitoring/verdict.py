@@ -17,14 +17,14 @@ from batchland.monitoring.estimate import estimate_accuracy
 from batchland.monitoring.findings import by_strength, describe, usual_values
 from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.reference import Reference
-from batchland.monitoring.rules import LEAST_IMAGES, Found, Night, check_rules, share_of_strangers
+from batchland.monitoring.rules import MIN_IMAGES, Found, Night, check_rules, share_of_strangers
 from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
 
-LEAST_NIGHTS: Final = 5
+MIN_NIGHTS: Final = 5
 """A reference needs at least this many nights."""
 SURE_NIGHTS: Final = 14
 """With fewer nights, a half-spoiled night may pass."""
-MOST_NIGHTS: Final = 60
+MAX_NIGHTS: Final = 60
 """The reference grows to this many nights and is frozen then, so that slow drift does not become usual."""
 _FEW_FINDINGS: Final = 5
 _PICTURES: Final = 6
@@ -47,7 +47,7 @@ def judge(
 ) -> NightVerdict:
     """The verdict on a night. Its findings: those by exact rules, then those of `describe`.
 
-    reference: good nights to compare with, oldest first; the first MOST_NIGHTS count.
+    reference: good nights to compare with, oldest first; the first MAX_NIGHTS count.
     recent: the last good nights, oldest first, for numbers and copies.
     labels: of the model's classes. usual: number of images.
     before: the last judged night, and its verdict.
@@ -61,9 +61,9 @@ def judge(
     found: list[Found] = rules
     strength = None
     sums: dict[str, DriftSum] = dict(before[1].drift) if before else {}
-    nights = [each for each in reference[:MOST_NIGHTS] if len(each.observed) >= LEAST_IMAGES]
+    nights = [each for each in reference[:MAX_NIGHTS] if len(each.observed) >= MIN_IMAGES]
     usable = _usable([night, *nights], answers=same_model)
-    by_reference = len(nights) >= LEAST_NIGHTS and len(observed) >= LEAST_IMAGES and bool(usable.any())
+    by_reference = len(nights) >= MIN_NIGHTS and len(observed) >= MIN_IMAGES and bool(usable.any())
     if by_reference:
         known = Reference([_filled(each, usable) for each in nights], usable)
         filled = _filled(night, usable)
@@ -76,8 +76,8 @@ def judge(
             notes.append(f"the reference has {len(nights)} nights; before {SURE_NIGHTS}, a half-spoiled night may pass")
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
-    elif len(nights) < LEAST_NIGHTS:
-        notes.append(f"{len(nights)} of {LEAST_NIGHTS} nights for a reference; until then only gross faults are seen")
+    elif len(nights) < MIN_NIGHTS:
+        notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are seen")
     found = found[:_FEW_FINDINGS]
     findings = tuple(_dated(finding, before) for finding, _ in found)
     shown, pictures = _pictures(found, night)

@@ -30,9 +30,9 @@ USUAL_NIGHTS: Final = 28
 """The usual number of images is the median of this many good nights, the newest ones."""
 USUAL_WEEKDAYS: Final = 56
 """Or of those of the same weekday among this many."""
-LEAST_NIGHTS: Final = 5
+MIN_NIGHTS: Final = 5
 """With fewer good nights nothing is usual yet."""
-LEAST_WEEKDAYS: Final = 4
+MIN_WEEKDAYS: Final = 4
 """With this many good nights of the same weekday, the median is of these."""
 COPIED_NIGHTS: Final = 30
 """Copies are looked for in this many good nights, the newest ones."""
@@ -85,8 +85,8 @@ def usual_number(night: date, good: Iterable[RunRecord]) -> float | None:
     }
     newest = sorted(numbers, reverse=True)
     same = [day for day in newest[:USUAL_WEEKDAYS] if day.weekday() == night.weekday()]
-    days = same if len(same) >= LEAST_WEEKDAYS else newest[:USUAL_NIGHTS]
-    return median(numbers[day] for day in days) if len(numbers) >= LEAST_NIGHTS else None
+    days = same if len(same) >= MIN_WEEKDAYS else newest[:USUAL_NIGHTS]
+    return median(numbers[day] for day in days) if len(numbers) >= MIN_NIGHTS else None
 
 
 def read_expected(path: Path) -> dict[str, ExpectedImage]:

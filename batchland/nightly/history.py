@@ -24,7 +24,7 @@ from batchland.system.text import NONE, aligned, count, counted, ignored_files, 
 _Day = date
 GateState = Literal["passed", "failed", "not_checked"]
 
-LONGEST_ERROR: Final = 240
+MAX_ERROR_LENGTH: Final = 240
 """Characters of an error in the table; longer ones are cut in the middle. JSON has all of them."""
 _HEAD = ("date", "outcome", "tries", "model", "images", "failed", "images/s", "accuracy", "gates", "duration")
 _RIGHT = ("tries", "images", "failed", "images/s", "duration")
@@ -115,7 +115,7 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
     for line, night, first in zip(lines, rows, starts, strict=True):
         printed.append(line)
         if first and night.error:
-            printed.append(f"{'':12}{one_line(night.error, LONGEST_ERROR)}")
+            printed.append(f"{'':12}{one_line(night.error, MAX_ERROR_LENGTH)}")
         if night.ignored:
             printed.append(f"{'':12}{night.model}{ignored_files(night.ignored)}")
     return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
-from batchland.monitoring.rules import LEAST_IMAGES, Night
+from batchland.monitoring.rules import MIN_IMAGES, Night
 from batchland.monitoring.schema import Estimator, NightVerdict
-from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
+from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, judge
 from batchland.nightly.contract import usual_number
 from batchland.nightly.good_nights import reference_nights, reference_start, run_of
 from batchland.nightly.job import Job
@@ -79,7 +79,7 @@ def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]
     for model in record.models:
         chosen, _ = _reference(fixed, model.name, model, reference_nights(records, model.name), start)
         runs = {each.date: run_of(each, model.name) for each in chosen}
-        nights |= {day for day, run in runs.items() if run and run.monitor and run.monitor.images >= LEAST_IMAGES}
+        nights |= {day for day, run in runs.items() if run and run.monitor and run.monitor.images >= MIN_IMAGES}
     return nights
 
 
@@ -156,9 +156,9 @@ def _reference(
     first, last = fixed or (start, date.max)
     chosen = [record for record in good if first <= record.date <= last]
     own = [record for record in chosen if _sha256(run_of(record, name)) == _sha256(model)]
-    if len(own) >= LEAST_NIGHTS or len(own) == len(chosen):
-        return own[:MOST_NIGHTS], True
-    return chosen[-MOST_NIGHTS:], False
+    if len(own) >= MIN_NIGHTS or len(own) == len(chosen):
+        return own[:MAX_NIGHTS], True
+    return chosen[-MAX_NIGHTS:], False
 
 
 def _estimator(path: Path, model: ModelRun) -> Estimator | None:
