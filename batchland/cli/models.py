@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batchland.models.card import AdoptionSummary
     from batchland.models.session import Session
 
-_MOST_CLASSES: Final = 100
+_MAX_CLASSES: Final = 100
 """Number of classes that `inspect` lists one by one."""
 _WIDTH: Final = 96
 """Characters of a line of values, beside the 14 of their names."""
@@ -99,7 +99,7 @@ def _card_table(session: "Session") -> str:
         rows["known"] = f"{card.known.images} labelled images, labels_fingerprint {card.known.labels_fingerprint}"
     lines = [line for key, value in rows.items() for line in _wrapped(key, value)]
     lines.append(f"{'classes':13} {len(card.classes)}")
-    shown = card.classes if len(card.classes) <= _MOST_CLASSES else card.classes[:_FIRST_CLASSES]
+    shown = card.classes if len(card.classes) <= _MAX_CLASSES else card.classes[:_FIRST_CLASSES]
     for index, each in enumerate(shown):
         lines.append(f"{index:13} {each.label}" + (f"  ({each.folder})" if each.folder != each.label else ""))
     if len(shown) < len(card.classes):

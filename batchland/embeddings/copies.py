@@ -15,7 +15,7 @@ from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 SURE: Final = 0.45
 """Distance of signatures up to which features are not asked: other photos are not so near, and a stamp on a small
 picture changes its features more than its signature."""
-LEAST_LIKE: Final = 0.75
+MIN_SIMILARITY: Final = 0.75
 """Inner product of the features of copies; that of other photos with near signatures is often smaller."""
 
 
@@ -55,7 +55,7 @@ def find_copies(
             for left, right in _in_parts(found.left, found.right)
         ]
     )
-    return found.take((products >= LEAST_LIKE) | (found.distance <= SURE))
+    return found.take((products >= MIN_SIMILARITY) | (found.distance <= SURE))
 
 
 def equal_files(digests: npt.NDArray[np.object_]) -> Copies:

@@ -16,7 +16,7 @@ _DIMENSIONS: Final = 50
 _PERPLEXITY: Final = 30
 _STEPS: Final = 500
 _NEIGHBOURS: Final = 5
-_FEWEST: Final = 10
+_MIN_PICTURES: Final = 10
 """Pictures; t-SNE needs some neighbours."""
 
 
@@ -39,7 +39,7 @@ def layout(features: Vectors) -> Layout:
         from threadpoolctl import threadpool_limits
     except ImportError:
         return Layout(_scaled(components[:, :2]), "principal components")
-    if len(components) < _FEWEST:
+    if len(components) < _MIN_PICTURES:
         return Layout(_scaled(components[:, :2]), "principal components")
     chosen = np.linspace(0, len(components) - 1, min(len(components), LANDMARKS)).astype(np.int64)
     perplexity = min(_PERPLEXITY, (len(chosen) - 1) / 3)

@@ -30,15 +30,15 @@ from batchland.system.files import check_new_file, new_file
 from batchland.system.options import Options
 from batchland.system.text import counted
 
-FEWEST: Final = 5
+MIN_SCENES: Final = 5
 """Photos of different scenes that a class needs."""
-_MOST_LABELLED: Final = 5000
+_MAX_LABELLED: Final = 5000
 """Photos of a labelled set that are used, evenly spaced."""
 _RECOGNISED: Final = 0.95
 """Without a labelled set: share of the held-out photos that are at least as similar as the threshold."""
 _AT_MEDIAN: Final = 0.95
 """Without a labelled set: probability of the new class for the median held-out photo."""
-_LARGEST_SHARPNESS: Final = 200.0
+_MAX_SHARPNESS: Final = 200.0
 _MARGIN: Final = 1e-4
 """Logit by which a photo of an old class is not taken; more than the rounding of float32."""
 _TOLERANCE: Final = 1e-3
@@ -154,9 +154,9 @@ def _read(folder: Path, session: Session) -> _Photos:
     for group in near_copies(signals):
         scenes[group] = group[0]
     different = len(set(scenes.tolist()))
-    if different < FEWEST:
+    if different < MIN_SCENES:
         raise UsageError(
-            f"{folder}: has {counted(different, 'readable photo')} of different scenes; a class needs {FEWEST}, "
+            f"{folder}: has {counted(different, 'readable photo')} of different scenes; a class needs {MIN_SCENES}, "
             f"and better has 20"
         )
     return _Photos(np.concatenate(features), np.concatenate(probabilities), scenes, tuple(skipped))
@@ -174,7 +174,7 @@ class _Labelled(NamedTuple):
 
 
 def _read_labelled(folder: Path, session: Session) -> _Labelled:
-    photos = read_labelled(folder, session.card.classes, session.card.preprocess, _MOST_LABELLED)
+    photos = read_labelled(folder, session.card.classes, session.card.preprocess, _MAX_LABELLED)
 
     def both(pixels: Any) -> Floats:
         answer = session.answer(pixels)
@@ -221,7 +221,7 @@ def _threshold_alone(held_out: Floats) -> tuple[float, float]:
     """Threshold and sharpness from the similarities of held-out photos alone."""
     low, middle = np.quantile(held_out, 1 - _RECOGNISED), np.median(held_out)
     sharpness = np.log(_AT_MEDIAN / (1 - _AT_MEDIAN)) / max(float(middle - low), 1e-6)
-    return float(low), float(min(sharpness, _LARGEST_SHARPNESS))
+    return float(low), float(min(sharpness, _MAX_SHARPNESS))
 
 
 def _logistic(similarity: Floats, is_new: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -237,7 +237,7 @@ def _logistic(similarity: Floats, is_new: npt.NDArray[np.float64]) -> tuple[floa
         return float(weight @ np.logaddexp(0, np.where(is_new > 0, -logit, logit)) + 0.005 * values[1] ** 2)
 
     found = minimize(loss, [start, 1.0], method="Nelder-Mead").x
-    return float(found[0]), float(min(np.exp(found[1]) / scale, _LARGEST_SHARPNESS))
+    return float(found[0]), float(min(np.exp(found[1]) / scale, _MAX_SHARPNESS))
 
 
 def _chosen(prototype: Prototype, similarity: Floats, probabilities: Probabilities) -> npt.NDArray[np.bool_]:

@@ -16,13 +16,13 @@ from batchland.evaluation.schema import Guarantee
 from batchland.models.card import ModelCard
 from batchland.models.contract import Features, require_features
 from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
-from batchland.models.known import LEAST_PHOTOS, MOST_PHOTOS, add_distance, distances_within
+from batchland.models.known import MAX_PHOTOS, MIN_PHOTOS, add_distance, distances_within
 from batchland.models.recard import check_model, write_with_card
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import output_location
 from batchland.system.options import Options
 
-_MOST_DISTANCES: Final = 1000
+_MAX_DISTANCES: Final = 1000
 """Distances on a card."""
 
 
@@ -139,16 +139,16 @@ def conformal_threshold(true: npt.NDArray[np.float32], coverage: float) -> float
 
 
 def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
-    """The features of at most MOST_PHOTOS of the labelled images, evenly chosen, float32 [n, features]."""
+    """The features of at most MAX_PHOTOS of the labelled images, evenly chosen, float32 [n, features]."""
     images = [
         name
         for batch in evaluation.outcomes_file.batches(["image", "status"])
         for name, status in zip(batch["image"].to_pylist(), batch["status"].to_pylist(), strict=True)
         if status == "ok"
     ]
-    if len(images) < LEAST_PHOTOS:
-        raise UsageError(f"{predictions}: {len(images)} labelled images; at least {LEAST_PHOTOS} show what is known")
-    chosen = {images[place] for place in np.linspace(0, len(images) - 1, min(len(images), MOST_PHOTOS)).astype(int)}
+    if len(images) < MIN_PHOTOS:
+        raise UsageError(f"{predictions}: {len(images)} labelled images; at least {MIN_PHOTOS} show what is known")
+    chosen = {images[place] for place in np.linspace(0, len(images) - 1, min(len(images), MAX_PHOTOS)).astype(int)}
     stored = StoredPredictions(output_location(predictions))
     found = []
     for part in stored.parts():
@@ -166,7 +166,7 @@ def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
 
 def _known(photos: Features, evaluation: Evaluation) -> KnownPhotos:
     distances = distances_within(photos)
-    places = np.linspace(0, len(distances) - 1, min(len(distances), _MOST_DISTANCES)).astype(int)
+    places = np.linspace(0, len(distances) - 1, min(len(distances), _MAX_DISTANCES)).astype(int)
     return KnownPhotos(
         images=len(photos),
         labels_fingerprint=evaluation.summary.labels.fingerprint,

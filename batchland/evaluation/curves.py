@@ -19,7 +19,7 @@ from batchland.evaluation.schema import CURVES, Figure
 EXACT: Final = 2**20
 """Most choices that are not binned."""
 BINS: Final = 1024
-LARGEST_LOGIT: Final = 16.0
+MAX_LOGIT: Final = 16.0
 POINTS: Final = 60
 """Most points of a curve in `curves.parquet`."""
 _TABLE_SHIFT: Final = 10
@@ -195,7 +195,7 @@ def _mean(figures: list[Figure], confidence: float) -> Figure | None:
 
 def _edges() -> npt.NDArray[np.float32]:
     """Lower ends of the bins."""
-    logits = np.linspace(-LARGEST_LOGIT, LARGEST_LOGIT, BINS)
+    logits = np.linspace(-MAX_LOGIT, MAX_LOGIT, BINS)
     edges = (1 / (1 + np.exp(-logits))).astype(np.float32)
     edges[0] = 0
     return edges

@@ -46,7 +46,7 @@ class Evaluation:
     confusion: pa.Table
     curves: pa.Table
     mistakes: pa.Table
-    """The rows of mistakes_file; of more than MOST_IN_MEMORY, the most confident ones and the suspected ones."""
+    """The rows of mistakes_file; of more than MAX_IN_MEMORY, the most confident ones and the suspected ones."""
     mistakes_file: TableFile
     outcomes_file: TableFile
     image_root: Path

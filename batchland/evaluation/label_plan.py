@@ -26,7 +26,7 @@ from batchland.system.urls import is_url
 STRATA: Final = 8
 BY_SIZE: Final = 0.25
 """Share of the labels that is allotted by size alone."""
-FEWEST: Final = 4
+MIN_LABELS: Final = 4
 """Labels of a stratum, at least."""
 PAYS_FROM: Final = 1.25
 """Labels that a random choice needs for the same interval, per label of the plan, from which on a plan pays."""
@@ -169,9 +169,9 @@ def _variance(expected: Floats, mean: float) -> Floats:
 def _allotted(sizes: Ints, spread: Floats, budget: int) -> Ints:
     """Labels of each stratum; their sum is the budget."""
     share = (1 - BY_SIZE) * sizes * spread / (sizes * spread).sum() + BY_SIZE * sizes / sizes.sum()
-    labels: Ints = np.minimum(np.maximum(np.floor(share * budget).astype(np.int64), FEWEST), sizes)
+    labels: Ints = np.minimum(np.maximum(np.floor(share * budget).astype(np.int64), MIN_LABELS), sizes)
     while (spare := budget - int(labels.sum())) != 0:
-        room = labels < sizes if spare > 0 else labels > FEWEST
+        room = labels < sizes if spare > 0 else labels > MIN_LABELS
         wanted = np.where(room, (share * budget - labels) * np.sign(spare), -np.inf)
         labels[int(np.argmax(wanted))] += int(np.sign(spare))
     return labels

@@ -19,9 +19,9 @@ from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import Figure, PairSlice, PairSlices
 from batchland.evaluation.slices import own_values
 
-SMALLEST: Final = 20
+MIN_IMAGES: Final = 20
 """Images of a slice that is tested."""
-MOST_CELLS: Final = 2_000_000
+MAX_CELLS: Final = 2_000_000
 """Most combinations of values of two columns."""
 SHOWN: Final = 200
 """Most weak slices that are listed."""
@@ -48,9 +48,9 @@ class PairTally:
         codes = {name: self._encode(name, own_values(outcomes, name))[ok] for name in self._codes}
         for (a, b), counts in self._counts.items():
             counts.add((codes[a] << _CODE_BITS | codes[b]) << 1 | right)
-            if len(counts) > 2 * MOST_CELLS:
+            if len(counts) > 2 * MAX_CELLS:
                 raise UsageError(
-                    f"columns {a!r} and {b!r} have more than {MOST_CELLS} combinations of values; slice by columns "
+                    f"columns {a!r} and {b!r} have more than {MAX_CELLS} combinations of values; slice by columns "
                     f"with fewer values"
                 )
 
@@ -86,7 +86,7 @@ class PairTally:
         cells, cell = np.unique(keys >> 1, return_inverse=True)
         images = np.bincount(cell, seen, len(cells)).astype(np.int64)
         right = np.bincount(cell, seen * (keys & 1), len(cells)).astype(np.int64)
-        large = (images >= SMALLEST) & (images < self._images)
+        large = (images >= MIN_IMAGES) & (images < self._images)
         return np.full(int(large.sum()), number), cells[large], images[large], right[large]
 
     def _encode(self, name: str, values: pa.Array) -> Ints:

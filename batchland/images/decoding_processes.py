@@ -33,9 +33,9 @@ from batchland.system.memory import keep_freed_memory
 
 CORES_PER_PROCESS: Final = 4
 """With this number of threads, a process seldom waits for Python's lock."""
-LEAST_CORES: Final = 8
+MIN_CORES: Final = 8
 """On fewer, the threads of one process use all cores."""
-LEAST_IMAGES: Final = 500
+IMAGES_BEFORE_START: Final = 500
 """Unless the number of processes is given, they start after so many images: starting takes longer than decoding few."""
 _AHEAD: Final = 3
 """Batches that a process has at once."""
@@ -83,7 +83,7 @@ def can_share_memory() -> bool:
 
 def automatic_processes(cores: int) -> int:
     """How many processes should decode on so many cores; 0 where threads of one process do it as well."""
-    return ceil(cores / CORES_PER_PROCESS) if cores >= LEAST_CORES and can_share_memory() else 0
+    return ceil(cores / CORES_PER_PROCESS) if cores >= MIN_CORES and can_share_memory() else 0
 
 
 class DecodingProcesses:
@@ -92,7 +92,7 @@ class DecodingProcesses:
     guard: of this process; the decoding processes get their own from it.
     held, timeout: as for BatchLoader.
     num_workers, cores: threads and cores of all processes together.
-    least_images: how many images are loaded without them; 0 to use them from the first one on.
+    images_before_start: how many images are loaded without them; 0 to use them from the first one on.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class DecodingProcesses:
         cores: int,
         prefetch_factor: int = 2,
         held: int = 0,
-        least_images: int = 0,
+        images_before_start: int = 0,
     ) -> None:
         self._guard = guard
-        self._least_images = least_images
+        self._images_before_start = images_before_start
         self._settings = _Settings(
             guard.for_process(0),
             spec,
@@ -129,11 +129,11 @@ class DecodingProcesses:
 
     def take_over(self, images: int) -> bool:
         """See `LaterDecoders`."""
-        if images < self._least_images:
+        if images < self._images_before_start:
             return False
         if not self._processes:
             self._open()
-        return not self._least_images or all(self._is_ready(process) for process in self._processes)
+        return not self._images_before_start or all(self._is_ready(process) for process in self._processes)
 
     def start(self, refs: Sequence[ImageRef], buffer: int) -> _Request:
         """Let the process with the fewest batches load images into a buffer, given by its index."""

@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]
 
 _STRIP_BYTES: Final = 1 << 20
 """Pictures without a fourth channel are copied in strips of rows: so much stays in a core's cache."""
-_MOST_BYTES: Final = 1 << 29
+_MAX_BYTES: Final = 1 << 29
 """Of a picture that is resized across but not yet down."""
 
 _thread: Final = threading.local()
@@ -44,7 +44,7 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
         return pixels
     reach = SUPPORT[kind] * max(1.0, (bottom - top) / height) + 1
     first, last = max(0, floor(top - reach)), min(len(pixels), ceil(bottom + reach))
-    if (last - first) * width * 4 > _MOST_BYTES:
+    if (last - first) * width * 4 > _MAX_BYTES:
         raise MemoryError
     if not _simd_is_exact():
         across = resample_by_numpy(pixels[first:last], 1, left, right, width, kind)

@@ -54,9 +54,9 @@ _TOLERANCE: Final = 1e-3
 """Largest difference of a probability between a picture alone and the same picture in a batch."""
 _PICTURES: Final = 16
 """Number of generated pictures on which the outputs are examined."""
-_MOST_CHECKED: Final = 200
+_MAX_CHECKED: Final = 200
 """Most labelled photos of a check: each is computed under ten preprocessings."""
-_MOST_CALIBRATED: Final = 5000
+_MAX_CALIBRATED: Final = 5000
 _FEW_CALIBRATED: Final = 50
 """With fewer photos the temperature says more about chance than about the model."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
@@ -212,7 +212,7 @@ class _Adoption:
         """What each plausible preprocessing reaches; nothing without a folder of labelled photos."""
         if self.options.check is None:
             return []
-        photos = self._photos(self.options.check, _MOST_CHECKED)
+        photos = self._photos(self.options.check, _MAX_CHECKED)
 
         def network(preprocess: ForeignPreprocess) -> Callable[[Pixels], Probabilities]:
             return predictor(self.wrapped(self._plain_card(preprocess), preprocess=preprocess))
@@ -225,7 +225,7 @@ class _Adoption:
         """The temperature and the number of photos that it was fitted on; None without such photos."""
         if self.options.calibrate is None:
             return None
-        photos = self._photos(self.options.calibrate, _MOST_CALIBRATED)
+        photos = self._photos(self.options.calibrate, _MAX_CALIBRATED)
         if len(photos.labels) < _FEW_CALIBRATED:
             few = counted(len(photos.labels), "photo")
             verb = "is" if len(photos.labels) == 1 else "are"
@@ -272,7 +272,7 @@ class _Adoption:
     def write_int8(self, out: Path, card: ModelCard) -> None:
         """Replace `out` by the model in int8. Raises ModelError if that is slower or differs too much."""
         assert self.options.calibrate is not None
-        photos = self._photos(self.options.calibrate, _MOST_CALIBRATED)
+        photos = self._photos(self.options.calibrate, _MAX_CALIBRATED)
         limits = Limits(self.options.max_drop, self.options.allow_slower)
         quantised, summary = to_int8(self.path, onnx.load(out), photos, [photos.sample(RANGE_PHOTOS)], limits)
         onnx.helper.set_model_props(quantised, {METADATA_KEY: card.model_copy(update={"int8": summary}).to_json()})

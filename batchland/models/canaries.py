@@ -29,7 +29,7 @@ TOLERANCE_INT8: Final = 0.2
 """The products of int8 models differ more between processors."""
 _WIDE_RANGE: Final = 0.2
 """A model whose probabilities differ less than this between pictures gets a smaller tolerance, in proportion."""
-_LEAST_TOLERANCE: Final = 1e-4
+_MIN_TOLERANCE: Final = 1e-4
 _SIDES: Final = (64, 97, 150, 233, 320)
 """Sides of the generated pictures, in pixels."""
 _FORMATS: Final[tuple[dict[str, Any], ...]] = (
@@ -87,7 +87,7 @@ def write_canaries(session: Session) -> Path:
     int8 = session.card.int8 is not None
     limit = TOLERANCE_INT8 if int8 else TOLERANCE
     tolerance = limit * min(1.0, float(np.ptp(probabilities, axis=0).max()) / _WIDE_RANGE)
-    info = CanaryInfo(model_sha256=session.sha256, tolerance=max(_LEAST_TOLERANCE, tolerance))
+    info = CanaryInfo(model_sha256=session.sha256, tolerance=max(_MIN_TOLERANCE, tolerance))
     table = table.replace_schema_metadata({METADATA_KEY: info.model_dump_json()})
     path = canaries_path(session.path)
     write_file(path, lambda file: pq.write_table(table, file))

@@ -17,12 +17,12 @@ from batchland.models.contract import FEATURES_NAME, INPUT_NAME, OUTPUT_NAME
 from batchland.models.nodes import constant, opset_of
 from batchland.models.ort import CPU, create_session
 
-WIDEST: Final = 8192
+MAX_WIDTH: Final = 8192
 """More numbers than this are not kept as features."""
 _LAYERS: Final = ("Gemm", "MatMul", "Conv")
 _HEAVY: Final = ("Conv", "Gemm", "MatMul", "Attention", "Einsum", "LSTM", "GRU", "RNN")
 """Parts of the names of operators with which the walk back ends."""
-_LEAST: Final = 1e-12
+_EPSILON: Final = 1e-12
 """Added to the length of a vector before the division by it."""
 _PICTURES: Final = 2
 """Number of pictures that a tensor is computed for, to see its shape."""
@@ -108,7 +108,7 @@ def _width(taken: np.ndarray[Any, Any], *, pooled: bool) -> int | None:
     """Length of the vectors that are made of a tensor; None if there is not one for each picture, or too long ones."""
     one_each = len(taken) == _PICTURES and (pooled or taken.size == _PICTURES * taken.shape[-1])
     width = taken.shape[1 if pooled else -1]
-    return width if one_each and 0 < width <= WIDEST else None
+    return width if one_each and 0 < width <= MAX_WIDTH else None
 
 
 def normalised(name: str, *, pooled: bool, opset: int) -> list[onnx.NodeProto]:
@@ -122,7 +122,7 @@ def normalised(name: str, *, pooled: bool, opset: int) -> list[onnx.NodeProto]:
         helper.make_node(
             "ReduceL2", ["features/flat", *([] if axes else ["features/axes"])], ["features/length"], keepdims=1, **axes
         ),
-        constant("features/least", np.array(_LEAST, np.float32)),
+        constant("features/least", np.array(_EPSILON, np.float32)),
         helper.make_node("Add", ["features/length", "features/least"], ["features/divisor"]),
         helper.make_node("Div", ["features/flat", "features/divisor"], [FEATURES_NAME]),
     ]

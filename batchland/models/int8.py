@@ -39,7 +39,7 @@ _BATCH: Final = 8
 _ROUNDS: Final = 7
 _STEPS: Final = (0, 1, 2, 4, 8, 16)
 """Numbers of layers to keep in float32, tried in turn."""
-_LEAST: Final = 1e-9
+_EPSILON: Final = 1e-9
 
 Predict = Callable[[Pixels], Probabilities]
 
@@ -172,8 +172,8 @@ class _Search:
 
     def _divergence(self, predict: Predict, photos: int) -> float:
         """Mean Kullback-Leibler divergence from fp32 on the first photos of the sample, nats."""
-        expected = np.maximum(self._expected[:photos], _LEAST)
-        answers = np.maximum(_in_batches(predict, self._sample[:photos]), _LEAST)
+        expected = np.maximum(self._expected[:photos], _EPSILON)
+        answers = np.maximum(_in_batches(predict, self._sample[:photos]), _EPSILON)
         return float((expected * np.log(expected / answers)).sum(axis=1).mean())
 
 

@@ -15,9 +15,9 @@ from batchland.models.nodes import constant, opset_of
 
 NEIGHBOURS: Final = 5
 """Known photos that a picture is compared with: the nearest ones."""
-MOST_PHOTOS: Final = 2000
+MAX_PHOTOS: Final = 2000
 """Known photos whose features a model keeps: two bytes a number."""
-LEAST_PHOTOS: Final = 20
+MIN_PHOTOS: Final = 20
 """Of fewer photos, one that is farther than all others says nothing about 5%."""
 _PREFIX: Final = "known/"
 _SIZE_AS_INPUT: Final = 10

@@ -8,7 +8,7 @@ from batchland.monitoring.schema import DriftSum, Finding
 
 SLACK: Final = 1.25
 """A night's deviation counts as far as it exceeds this, in standard deviations."""
-LARGEST: Final = 4.0
+MAX_SCORE: Final = 4.0
 """One night counts at most as this."""
 LIMIT: Final = 20.0
 """A larger sum is an alarm."""
@@ -20,7 +20,7 @@ def cumulate(before: Mapping[str, DriftSum], deviations: Mapping[str, float], ni
     for measure, z in deviations.items():
         for name, step in ((f"{measure} up", z), (f"{measure} down", -z)):
             old = before.get(name)
-            value = (old.value if old else 0.0) + min(step, LARGEST) - SLACK
+            value = (old.value if old else 0.0) + min(step, MAX_SCORE) - SLACK
             if value > 0:
                 after[name] = DriftSum(value=round(value, 3), since=old.since if old else night)
     return after

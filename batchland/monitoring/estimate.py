@@ -21,11 +21,11 @@ from batchland.monitoring.schema import AccuracyEstimate, Estimator
 
 CONFIDENCE: Final = 0.9
 """Of the intervals."""
-LEAST_IMAGES: Final = 30
+MIN_IMAGES: Final = 30
 """Fewer images have no estimate."""
 _QUANTILES: Final = 101
-_LARGEST: Final = 3.0
-_MOST_CLASSES: Final = 100
+_MAX_SCORE: Final = 3.0
+_MAX_CLASSES: Final = 100
 """Models with more classes have no term for each class."""
 _RIDGE: Final = 20.0
 """Penalty on squared weights, in images."""
@@ -76,7 +76,7 @@ def fit_estimator(
         accuracy=float(photos.right.mean()),
         measures=tuple(measure for measure, each in zip(MEASURES, usable, strict=True) if each),
         quantiles=tuple(map(tuple, quantiles.T.round(6).tolist())),
-        classes=classes if classes <= _MOST_CLASSES else 0,
+        classes=classes if classes <= _MAX_CLASSES else 0,
         weights=(),
         error=0.0,
     )
@@ -96,8 +96,8 @@ def fit_estimator(
 
 def estimate_accuracy(estimator: Estimator, observed: Observations) -> AccuracyEstimate:
     """The estimate for the images of a night, which should be like those of the reference."""
-    if len(observed) < LEAST_IMAGES:
-        return AccuracyEstimate(reason=f"{len(observed)} images are too few, fewer than {LEAST_IMAGES}")
+    if len(observed) < MIN_IMAGES:
+        return AccuracyEstimate(reason=f"{len(observed)} images are too few, fewer than {MIN_IMAGES}")
     features = _features(estimator, observed)
     if not np.isfinite(features).all():
         return AccuracyEstimate(reason="figures of the pictures are missing")
@@ -114,7 +114,7 @@ def _features(estimator: Estimator, observed: Observations) -> Floats:
     columns = [MEASURES.index(measure) for measure in estimator.measures]
     grid = np.linspace(0, 1, len(estimator.quantiles[0]))
     scores = [
-        np.clip(ndtri(_ranks(observed.values[:, column], quantiles, grid)), -_LARGEST, _LARGEST)
+        np.clip(ndtri(_ranks(observed.values[:, column], quantiles, grid)), -_MAX_SCORE, _MAX_SCORE)
         for column, quantiles in zip(columns, np.array(estimator.quantiles), strict=True)
     ]
     confidence = np.clip(observed.values[:, MEASURES.index("probability")].astype(np.float64), 1e-4, 1 - 1e-4)

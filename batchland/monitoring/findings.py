@@ -11,7 +11,7 @@ from batchland.images.signals import SIGNALS
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
 from batchland.monitoring.orientation import CHANGES, structured, with_usual_tones
 from batchland.monitoring.reference import Reference
-from batchland.monitoring.rules import LEAST_IMAGES, Found
+from batchland.monitoring.rules import MIN_IMAGES, Found
 from batchland.monitoring.schema import Finding, FindingKind
 from batchland.monitoring.statistics import TAILS, Statistic
 from batchland.system.text import percent
@@ -79,7 +79,7 @@ def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list
     by_tone: brightness or contrast is unusual. Then the pictures must still look changed with usual tones.
     """
     shaped = np.flatnonzero(structured(night.thumbnails))
-    if len(shaped) < LEAST_IMAGES:
+    if len(shaped) < MIN_IMAGES:
         return []
     seen = night.take(shaped)
     strength = reference.changes(seen).max()

@@ -28,7 +28,7 @@ from batchland.monitoring.schema import Estimator
 from batchland.predictions.rows import to_rows
 from batchland.system.files import write_file
 
-LEAST_PHOTOS: Final = 100
+MIN_PHOTOS: Final = 100
 """Fewer labelled photos are not enough."""
 COPIES: Final = 300
 """Photos of which each worse copy is made, unless the caller says otherwise."""
@@ -57,8 +57,8 @@ def make_estimator(
     photos = _labelled_photos(data, session)
     on_progress(f"scoring {len(photos)} photos")
     clean = _scored(photos, session)
-    if len(clean.right) < LEAST_PHOTOS:
-        raise UsageError(f"{data}: {len(clean.right)} readable photos; an estimate needs at least {LEAST_PHOTOS}")
+    if len(clean.right) < MIN_PHOTOS:
+        raise UsageError(f"{data}: {len(clean.right)} readable photos; an estimate needs at least {MIN_PHOTOS}")
     rng = np.random.default_rng(_SEED)
     chosen = [photos[index] for index in rng.permutation(len(photos))[:copies]]
     worse: dict[str, list[Labelled]] = {}

@@ -27,7 +27,7 @@ CHANGES: Final[dict[str, Callable[[Thumbnails], Thumbnails]]] = {
 }
 """What may have happened to all pictures of a night, as a change of thumbnails [n, 4, 4, 3]."""
 FOLDS: Final = 2
-_MOST: Final = 6000
+_MAX_THUMBNAILS: Final = 6000
 """Thumbnails of the reference that a discriminant learns from."""
 _RIDGE: Final = 0.05
 _ACROSS: Final = [MEASURES.index(name) for name in ("gradient_x", "column_bands")]
@@ -35,7 +35,7 @@ _DOWN: Final = [MEASURES.index(name) for name in ("gradient_y", "row_bands")]
 """A quarter turn exchanges these two."""
 _RATIO_WEIGHT: Final = 0.5
 """Scale of their logarithms beside the features of thumbnails, which are about as large."""
-_LARGEST: Final = 3.0
+_MAX_SCORE: Final = 3.0
 """Largest score of an image, in deviations of the reference's."""
 _FLAT: Final = 8
 """Levels, of 255, between the cells of a picture without structure."""
@@ -96,7 +96,7 @@ class Discriminants:
         self._weights: list[Floats] = []
         for fold in range(FOLDS):
             learned = np.concatenate([night for index, night in enumerate(changes) if index % FOLDS != fold], axis=1)
-            self._weights.append(_weights(learned[:, :: learned.shape[1] // _MOST + 1]))
+            self._weights.append(_weights(learned[:, :: learned.shape[1] // _MAX_THUMBNAILS + 1]))
         raw = [self._fold(night, index % FOLDS) for index, night in enumerate(changes)]
         joined = np.concatenate(raw)
         self._mean, self._deviation = joined.mean(axis=0), joined.std(axis=0) + 1e-9
@@ -113,7 +113,7 @@ class Discriminants:
         return scores
 
     def _scaled(self, scores: Floats) -> Floats:
-        scaled: Floats = np.clip((scores - self._mean) / self._deviation, -_LARGEST, _LARGEST)
+        scaled: Floats = np.clip((scores - self._mean) / self._deviation, -_MAX_SCORE, _MAX_SCORE)
         return scaled
 
 

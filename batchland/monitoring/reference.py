@@ -18,11 +18,11 @@ from batchland.monitoring.statistics import Figures, Pool, Statistic
 
 PRIOR_NIGHTS: Final = 4
 """Weight, in nights, of the variance of all figures of a kind."""
-LEAST_SPREAD: Final = 0.11
+MIN_SPREAD: Final = 0.11
 """Least deviation between nights, in deviations of an image."""
-LEAST_TAIL_SPREAD: Final = 0.07
+MIN_TAIL_SPREAD: Final = 0.07
 """The same for the shares in tails, which vary less from night to night."""
-LEAST_CHANGE_SPREAD: Final = 0.05
+MIN_CHANGE_SPREAD: Final = 0.05
 """The same for the similarity to changed pictures."""
 HEAVY_TAILS: Final = 1.3
 """Factor on every variance between nights: rare nights differ more than a normal distribution allows."""
@@ -83,7 +83,7 @@ class Reference:
         self._likeness = means.mean(axis=0)
         excess = means.var(axis=0, ddof=1) - each
         alike = np.zeros(len(CHANGES), np.intp)
-        self._likeness_between = self._shrunk(excess, alike, np.full(len(CHANGES), LEAST_CHANGE_SPREAD**2))
+        self._likeness_between = self._shrunk(excess, alike, np.full(len(CHANGES), MIN_CHANGE_SPREAD**2))
 
     def deviations(self, night: Figures) -> Floats:
         """z of each figure of a night, in the order of `pool.statistics`."""
@@ -122,4 +122,4 @@ class Reference:
 
 
 def _least_spread(statistic: Statistic) -> float:
-    return LEAST_TAIL_SPREAD if "low" in statistic.kind or "high" in statistic.kind else LEAST_SPREAD
+    return MIN_TAIL_SPREAD if "low" in statistic.kind or "high" in statistic.kind else MIN_SPREAD

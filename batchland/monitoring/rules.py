@@ -17,15 +17,15 @@ from batchland.monitoring.observations import MEASURES, Observations
 from batchland.monitoring.schema import Finding, FindingKind
 from batchland.system.text import images, percent
 
-LEAST_IMAGES: Final = 5
+MIN_IMAGES: Final = 5
 """A rule about a share of the images needs at least this many of them."""
-LEAST_SHARE: Final = 0.1
+MIN_SHARE: Final = 0.1
 """A smaller share breaks no rule."""
 TIMES_USUAL: Final = 3.0
 """A share must also be at least this multiple of the largest one of earlier nights."""
 COPIED_NIGHTS: Final = 7
 """Copies are looked for in this many earlier nights."""
-_MOST_HASHES: Final = 1000
+_MAX_HASHES: Final = 1000
 """Images of an earlier night that are compared with each other."""
 _VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
 """A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
@@ -56,14 +56,20 @@ Found = tuple[Finding, Rows]
 
 
 def check_rules(
-    night: Night, earlier: Sequence[Night], usual: float | None = None, *, new_images: bool = True
+    night: Night,
+    earlier: Sequence[Night],
+    usual: float | None = None,
+    *,
+    new_images: bool = True,
+    start: date | None = None,
 ) -> Iterator[Found]:
     """What is wrong with a night by exact rules.
 
     earlier: good nights of the job, oldest first. usual: number of images of such a night; the default is the median.
-    new_images: whether a night has other images than the nights before.
+    new_images: whether a night has other images than the nights before. start: numbers of images before this night do
+    not count, because a person accepted a change.
     """
-    yield from _volume(night, earlier, usual)
+    yield from _volume(night, [each for each in earlier if start is None or each.date >= start], usual)
     seen = night.observed
     before = [each.observed for each in earlier if len(each.observed)]
 
@@ -129,10 +135,10 @@ def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Fou
 def _share(
     kind: FindingKind, text: str, count: int, total: int, usual: Callable[[], list[float]], rows: Rows
 ) -> Iterator[Found]:
-    if total < LEAST_IMAGES or count < LEAST_IMAGES or count < LEAST_SHARE * total:
+    if total < MIN_IMAGES or count < MIN_IMAGES or count < MIN_SHARE * total:
         return
     most = max(usual(), default=0.0)
-    limit = max(LEAST_SHARE, TIMES_USUAL * most)
+    limit = max(MIN_SHARE, TIMES_USUAL * most)
     if count / total >= limit:
         before = f"usually at most {percent(most)}" if most else "usually none"
         message = f"{count} of {images(total)} {text} ({before})"
@@ -145,7 +151,7 @@ def _volume(night: Night, earlier: Sequence[Night], usual: float | None) -> Iter
         return
     usual = usual or float(np.median(counts))
     factor = next(factor for nights, factor in _VOLUME_FACTORS if len(counts) >= nights)
-    if len(counts) >= LEAST_IMAGES:
+    if len(counts) >= MIN_IMAGES:
         middle = np.log(counts) - np.log(np.median(counts))
         factor = max(factor, float(np.exp(_VOLUME_DEVIATIONS * 1.4826 * np.median(np.abs(middle)))))
     ratio = max(night.listed / usual, usual / night.listed)
@@ -161,4 +167,4 @@ def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
 
 
 def _some(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    return hashes[:: len(hashes) // _MOST_HASHES + 1]
+    return hashes[:: len(hashes) // _MAX_HASHES + 1]

@@ -14,13 +14,13 @@ from scipy.special import ndtri
 
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
 
-LARGEST: Final = 3.0
+MAX_SCORE: Final = 3.0
 """Largest normal score; that of an image beyond all of the reference."""
-LARGEST_REST: Final = 5.0
+MAX_REST: Final = 5.0
 """Largest rest or distance, in deviations of the reference's images."""
 TAILS: Final = (0.02, 0.003)
 """Shares of the reference's images beyond each tail's limit."""
-_LEAST_DEVIATION: Final = 0.1
+_MIN_DEVIATION: Final = 0.1
 _SHRINKAGE: Final = 0.02
 """Weight of the unit matrix in the correlation of the scores."""
 _COMMON_CLASSES: Final = 12
@@ -65,11 +65,11 @@ class Pool:
         precision = np.linalg.inv(correlation)
         self._rest = precision / np.sqrt(np.diag(precision))
         rest = normal @ self._rest
-        self._rest_scale = rest.mean(axis=0), np.maximum(rest.std(axis=0), _LEAST_DEVIATION)
+        self._rest_scale = rest.mean(axis=0), np.maximum(rest.std(axis=0), _MIN_DEVIATION)
         values, vectors = np.linalg.eigh(correlation)
         self._whitening = vectors / np.sqrt(values)
         distance = self._raw_distances(normal)
-        self._distance_scale = float(distance.mean()), max(float(distance.std()), _LEAST_DEVIATION)
+        self._distance_scale = float(distance.mean()), max(float(distance.std()), _MIN_DEVIATION)
         scores = self._joined(normal)
         self.edges = (
             np.quantile(scores, TAILS, axis=0, method="lower"),
@@ -94,7 +94,7 @@ class Pool:
         below = [(scores < edge).mean(axis=0) for edge in self.edges[0]]
         above = [(scores > edge).mean(axis=0) for edge in self.edges[1]]
         tails = np.sqrt(np.concatenate([below[0], above[0], below[1], above[1]]) + 3 / (8 * n))
-        spread = np.log(scores.std(axis=0) + _LEAST_DEVIATION)
+        spread = np.log(scores.std(axis=0) + _MIN_DEVIATION)
         return Figures(np.concatenate([scores.mean(axis=0), spread, tails, self._classes(images.classes)]), n)
 
     def _normal_scores(self, images: Observations) -> Floats:
@@ -104,14 +104,14 @@ class Pool:
             ordered = self._sorted[:, column]
             rank = np.searchsorted(ordered, values[:, column]) + np.searchsorted(ordered, values[:, column], "right")
             scores[:, column] = ndtri(rank / (2 * len(ordered)))
-        return np.clip(scores, -LARGEST, LARGEST)
+        return np.clip(scores, -MAX_SCORE, MAX_SCORE)
 
     def _joined(self, normal: Floats) -> Floats:
         mean, deviation = self._rest_scale
         rest = (normal @ self._rest - mean) / deviation
         middle, spread = self._distance_scale
         distance = (self._raw_distances(normal) - middle) / spread
-        return np.concatenate([normal, np.clip(np.column_stack([rest, distance]), -LARGEST_REST, LARGEST_REST)], axis=1)
+        return np.concatenate([normal, np.clip(np.column_stack([rest, distance]), -MAX_REST, MAX_REST)], axis=1)
 
     def _raw_distances(self, normal: Floats) -> Floats:
         distances: Floats = np.log(np.square(normal @ self._whitening).mean(axis=1) + 1e-9) / 2
@@ -140,7 +140,7 @@ class Pool:
 
     def _image_variance(self, scores: Floats) -> Floats:
         centred = scores - scores.mean(axis=0)
-        variance = np.maximum(np.square(centred).mean(axis=0), _LEAST_DEVIATION**2)
+        variance = np.maximum(np.square(centred).mean(axis=0), _MIN_DEVIATION**2)
         kurtosis = (centred**4).mean(axis=0) / variance**2
         spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
         roots: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ROOT_VARIANCE)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from batchland.errors import ImageError, IncompleteDeliveryError, UsageError, WrongDeliveryError
 from batchland.images.sources.refs import ImageRef, content_hash, read_image
+from batchland.nightly.good_nights import reference_start
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import amount_of, expand
 from batchland.nightly.job_tables import DeliveryTable
@@ -29,9 +30,9 @@ USUAL_NIGHTS: Final = 28
 """The usual number of images is the median of this many good nights, the newest ones."""
 USUAL_WEEKDAYS: Final = 56
 """Or of those of the same weekday among this many."""
-LEAST_NIGHTS: Final = 5
+MIN_NIGHTS: Final = 5
 """With fewer good nights nothing is usual yet."""
-LEAST_WEEKDAYS: Final = 4
+MIN_WEEKDAYS: Final = 4
 """With this many good nights of the same weekday, the median is of these."""
 COPIED_NIGHTS: Final = 30
 """Copies are looked for in this many good nights, the newest ones."""
@@ -61,7 +62,8 @@ def check_contract(job: Job, night: date, records: Sequence[RunRecord], skip: Sk
     delivered = [ref for ref in listing.images() if ref.error is None] if listing.first() else []
     refs = [ref for ref in delivered if not (skip and skip(ref))]
     good = [record for record in records if record.good and record.date < night]
-    _check_number(table, root, len(refs), night, good)
+    start = reference_start(records, night)
+    _check_number(table, root, len(refs), night, [record for record in good if record.date >= start])
     if table.expected:
         _check_expected(root, delivered, refs, read_expected(expand(table.expected, night)))
     if table.max_ignored:
@@ -83,8 +85,8 @@ def usual_number(night: date, good: Iterable[RunRecord]) -> float | None:
     }
     newest = sorted(numbers, reverse=True)
     same = [day for day in newest[:USUAL_WEEKDAYS] if day.weekday() == night.weekday()]
-    days = same if len(same) >= LEAST_WEEKDAYS else newest[:USUAL_NIGHTS]
-    return median(numbers[day] for day in days) if len(numbers) >= LEAST_NIGHTS else None
+    days = same if len(same) >= MIN_WEEKDAYS else newest[:USUAL_NIGHTS]
+    return median(numbers[day] for day in days) if len(numbers) >= MIN_NIGHTS else None
 
 
 def read_expected(path: Path) -> dict[str, ExpectedImage]:

@@ -26,7 +26,7 @@ EVERY_NIGHT: Final = "30 3 * * *"
 """Not between one and three: when summer time begins these hours are missing, and some schedulers skip the start."""
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
 """Copied from the environment in which the entry is installed."""
-LONGEST_LINE: Final = 990
+MAX_LINE_BYTES: Final = 990
 """Bytes; Debian's cron refuses commands of 1000."""
 _NICKNAMES: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "@reboot")
 _FIELD: Final = r"[0-9A-Za-z*/,-]+"
@@ -119,9 +119,9 @@ def render(entry: Entry) -> str:
     if found := re.search(r"[\x00-\x1f\x7f\\]", line):
         raise UsageError(f"crontab: {found[0]!r} is not allowed in a crontab line; rename the file or folder: {line!r}")
     line = line.replace("%", r"\%")
-    if (length := len(os.fsencode(line))) > LONGEST_LINE:
+    if (length := len(os.fsencode(line))) > MAX_LINE_BYTES:
         raise UsageError(
-            f"crontab: the line for {entry.job} has {length} bytes and cron takes {LONGEST_LINE}; use shorter paths, "
+            f"crontab: the line for {entry.job} has {length} bytes and cron takes {MAX_LINE_BYTES}; use shorter paths, "
             f"or put variables into a script that calls batchland"
         )
     begin, end = _marks(entry.job)

@@ -19,7 +19,7 @@ RECORDED: Final = frozenset(
 )  # fmt: skip
 """Keys and tables with values that records must name."""
 _PLACEHOLDER: Final = re.compile(r"\$(\$\{[^{}]*\})|\$\{(file:)?([^{}]*)\}")
-_SHORTEST_HIDDEN: Final = 4
+_MIN_HIDDEN_LENGTH: Final = 4
 """Characters. A shorter value is hidden only where it is a whole setting: in other text it may be a common word."""
 
 
@@ -50,7 +50,7 @@ class Placeholders:
     def hide(self, text: str) -> str:
         """The text with its secret values replaced by their placeholders."""
         for value in sorted(self._secrets, key=len, reverse=True):
-            if text == value or len(value) >= _SHORTEST_HIDDEN:
+            if text == value or len(value) >= _MIN_HIDDEN_LENGTH:
                 text = text.replace(value, self._secrets[value])
         return text
 

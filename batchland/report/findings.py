@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 """A p-value below it counts as more than chance."""
-SMALLEST_SLICE = 20
+MIN_SLICE_IMAGES = 20
 """Images of a slice that is reported."""
 OVERCONFIDENT = 0.02
 """Smallest difference of mean confidence and accuracy that is reported."""
@@ -206,7 +206,7 @@ def _slice_findings(summary: EvaluationSummary) -> Iterator[Finding]:
     weak = [
         part
         for part in summary.slices
-        if part.images >= SMALLEST_SLICE
+        if part.images >= MIN_SLICE_IMAGES
         and part.difference is not None
         and part.difference < 0
         and part.p_value is not None

@@ -20,7 +20,7 @@ from batchland.evaluation.intervals import holm
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import output_location
 from batchland.report.findings import LEVEL
-from batchland.report.page_images import MOST_ROWS, PageImages
+from batchland.report.page_images import MAX_ROWS, PageImages
 from batchland.system.urls import is_url
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _PER_GROUP: Final = 40
 """Images of a group, on average."""
 _GROUPS: Final = (2, 40)
 """Fewest and most groups."""
-_FEWEST: Final = 20
+_MIN_IMAGES: Final = 20
 """Images; a map of fewer says nothing."""
 _STEPS: Final = 1000
 """Places are whole numbers from 0 to this."""
@@ -80,7 +80,7 @@ class _Rows(NamedTuple):
 def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     """The map of the images on the page; None if their predictions have no features."""
     found = _read(evaluation, list(images.rows))
-    if found is None or len(found.images) < _FEWEST:
+    if found is None or len(found.images) < _MIN_IMAGES:
         return None
     places, method = layout(found.features)
     points = np.rint(places * _STEPS).astype(np.int64)
@@ -147,8 +147,8 @@ def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArra
 
 
 def _evenly(evaluation: "Evaluation") -> list[str]:
-    """At most MOST_ROWS scored images, evenly spaced."""
-    step = evaluation.summary.account.scored // MOST_ROWS + 1
+    """At most MAX_ROWS scored images, evenly spaced."""
+    step = evaluation.summary.account.scored // MAX_ROWS + 1
     names: list[str] = []
     for batch in evaluation.outcomes_file.batches(["image", "correct"]):
         names += batch.filter(batch["correct"].is_valid())["image"].to_pylist()

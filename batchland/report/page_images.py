@@ -30,9 +30,9 @@ from batchland.system.urls import is_url
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
-MOST_ROWS: Final = 20_000
+MAX_ROWS: Final = 20_000
 """Images on a page."""
-MOST_BYTES: Final = 450_000
+MAX_BYTES: Final = 450_000
 """Of their data on the page, as base64. With longer names, there are fewer images."""
 MISTAKES_SHARE: Final = 0.6
 """Of the rows, if neither all mistakes nor all right answers fit."""
@@ -77,9 +77,9 @@ def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
     labels = [name.label for name in summary.classes]
     while True:
         data = _encoded(wanted, choices, labels, _slices(evaluation, wanted))
-        if len(data) <= MOST_BYTES or wanted.num_rows <= len(first):
+        if len(data) <= MAX_BYTES or wanted.num_rows <= len(first):
             break
-        wanted = wanted[: max(len(first), int(wanted.num_rows * 0.9 * MOST_BYTES / len(data)))]
+        wanted = wanted[: max(len(first), int(wanted.num_rows * 0.9 * MAX_BYTES / len(data)))]
     root = evaluation.image_root
     return PageImages(
         data,
@@ -105,15 +105,15 @@ def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOp
 
 
 def _right_answers(evaluation: "Evaluation") -> pa.Table:
-    """Right answers to choose from, at least MOST_ROWS of them if there are so many, in memory that does not grow."""
+    """Right answers to choose from, at least MAX_ROWS of them if there are so many, in memory that does not grow."""
     columns = _columns(evaluation)
     schema = pa.schema([evaluation.outcomes_file.schema.field(name) for name in columns])
     kept = schema.empty_table()
     for batch in evaluation.outcomes_file.batches([*columns, "correct"]):
         right = batch.filter(pc.fill_null(batch["correct"], False)).select(columns)
         kept = pa.concat_tables([kept, pa.Table.from_batches([right], schema)])
-        if kept.num_rows > 4 * MOST_ROWS:
-            kept = kept.take(_in_turns(kept, "ascending")[:MOST_ROWS])
+        if kept.num_rows > 4 * MAX_ROWS:
+            kept = kept.take(_in_turns(kept, "ascending")[:MAX_ROWS])
     return kept
 
 
@@ -136,12 +136,12 @@ def _slices(evaluation: "Evaluation", images: pa.Table) -> dict[str, dict[str, l
 
 
 def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Table:
-    """At most MOST_ROWS rows: those of `first`, then mistakes, then right answers; see the module."""
-    wrong_rows = min(mistakes.num_rows, max(int(MOST_ROWS * MISTAKES_SHARE), MOST_ROWS - right.num_rows))
+    """At most MAX_ROWS rows: those of `first`, then mistakes, then right answers; see the module."""
+    wrong_rows = min(mistakes.num_rows, max(int(MAX_ROWS * MISTAKES_SHARE), MAX_ROWS - right.num_rows))
     must = pc.is_in(mistakes["image"], value_set=pa.array(first, pa.string()))
     rest = mistakes.filter(pc.invert(must))
     rest = rest.take(_in_turns(rest, "descending")[: max(wrong_rows - len(first), 0)])
-    good = right.take(_in_turns(right, "ascending")[: MOST_ROWS - wrong_rows])
+    good = right.take(_in_turns(right, "ascending")[: MAX_ROWS - wrong_rows])
     doubt = pa.array(np.zeros(good.num_rows, np.float32))
     columns = [*right.column_names, "label_error_probability"]
     good = good.append_column("label_error_probability", doubt)

@@ -4,7 +4,7 @@ from typing import Final
 
 from batchland.errors import ImageError
 
-_MOST_BOXES: Final = 10_000
+_MAX_BOXES: Final = 10_000
 
 
 def as_truncated(error: ImageError, data: bytes, kind: str) -> ImageError:
@@ -22,7 +22,7 @@ def _riff_ends_early(data: bytes) -> bool:
 def _boxes_end_early(data: bytes) -> bool:
     """ISO/IEC 14496-12: each box begins with its size; 1 stands for one of eight bytes, 0 for the rest of the file."""
     position = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         size = int.from_bytes(data[position : position + 4])
         size = int.from_bytes(data[position + 8 : position + 16]) if size == 1 else size
         position += size

@@ -42,7 +42,7 @@ _USUAL_YCBCR: Final = {
     "ycbcr_coefficients": (0.299, 0.587, 0.114),
     "reference_black_white": (0.0, 255.0, 128.0, 255.0, 128.0, 255.0),
 }
-_LONGEST_LITERAL: Final = 130
+_MAX_ZERO_RUN: Final = 130
 """Zero bytes in a row that PackBits can hold: a literal of black, and the next count and value."""
 _GROUP_BYTES: Final = 16 * 1024**2
 """Blocks are unpacked in groups of about this size, so that no second copy of the picture is needed."""
@@ -196,7 +196,7 @@ def _rebuilt(
     contents = [_block(data, offset, size) for offset, size in blocks]
     if page.compression == tiff.PACK_BITS:
         for content in contents:
-            check_zeros(content, _LONGEST_LITERAL)
+            check_zeros(content, _MAX_ZERO_RUN)
     offsets = [8 + offset for offset in accumulate(map(len, contents), initial=0)][:-1]
     sizes = [len(content) for content in contents]
     if page.tiled:

@@ -36,7 +36,7 @@ _HOSTS: Final = 64
 _RETRIES: Final = 3
 _REDIRECTS: Final = 5
 _BACKOFF_SECONDS: Final = 0.5
-_LONGEST_WAIT: Final = 30
+_MAX_WAIT: Final = 30
 """Seconds of a pause, also if the server asks for a longer one."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses worth a retry."""
@@ -184,8 +184,8 @@ def _manager(private: bool, proxy: str | None) -> urllib3.PoolManager:
             status_forcelist=_TEMPORARY,
             backoff_factor=_BACKOFF_SECONDS,
             backoff_jitter=_BACKOFF_SECONDS,
-            backoff_max=_LONGEST_WAIT,
-            retry_after_max=_LONGEST_WAIT,
+            backoff_max=_MAX_WAIT,
+            retry_after_max=_MAX_WAIT,
             raise_on_status=False,
         ),
     }

@@ -21,15 +21,15 @@ from batchland.models.ort import ort
 
 _log = logging.getLogger("batchland")
 
-LARGEST_DRIFT: Final = 1.0
+MAX_DRIFT: Final = 1.0
 """Mean absolute difference between a decoded and resized picture and the CPU's, in levels of 0 to 255."""
-LARGEST_ERROR: Final = 2
+MAX_ERROR: Final = 2
 """Largest difference of a single value between a resized picture and the CPU's, in levels of 0 to 255."""
 _BACKENDS: Final = ((HARDWARE, KERNELS), (KERNELS,))
 """Tried in this order."""
 _SUSPICIOUS: Final = 8
 """If a batch of at least this many JPEGs is refused as a whole, the decoder is at fault, not the files."""
-_MOST_PIXELS: Final = 2**27
+_MAX_PIXELS: Final = 2**27
 """Pixels to decode at once (400 MB on the device), unless a single picture has more."""
 
 
@@ -88,12 +88,12 @@ class RowDecoder:
 
 
 def _portions(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
-    """Group the rows so that the pictures of a group have at most _MOST_PIXELS in total."""
+    """Group the rows so that the pictures of a group have at most _MAX_PIXELS in total."""
     rows: list[int] = []
     pixels = 0
     for row, jpeg in encoded.items():
         pixels += jpeg.width * jpeg.height
-        if rows and pixels > _MOST_PIXELS:
+        if rows and pixels > _MAX_PIXELS:
             yield rows
             rows, pixels = [], jpeg.width * jpeg.height
         rows.append(row)
@@ -148,7 +148,7 @@ def check_resizer(resizer: Resizer, device: Device, spec: PreprocessSpec) -> Non
     resized = ort.OrtValue.ortvalue_from_shape_and_type(spec.shape, np.uint8, *device)
     resizer.resize(Picture(stored.data_ptr(), 960, 1280, stored), 1, resized.data_ptr())
     drift = int(np.abs(resized.numpy().astype(int) - fit(pixels, spec)).max())
-    if drift > LARGEST_ERROR:
+    if drift > MAX_ERROR:
         raise Unusable(
             f"onnxruntime {ort.__version__} resizes pictures on {device} differently from the CPU, by up to {drift} "
             f"levels; pip install -U onnxruntime-gpu"
@@ -170,7 +170,7 @@ def is_strict(decoder: RowDecoder, device: Device, spec: PreprocessSpec) -> bool
     for row, data in enumerate(good):
         if row not in refused:
             drift = float(np.abs(rows[row].astype(int) - preprocess(data, usual)).mean())
-            if drift > LARGEST_DRIFT:
+            if drift > MAX_DRIFT:
                 raise Unusable(f"{decoder.name} decodes differently from the CPU, by {drift:.1f} levels on average")
     left_to_cpu = set(range(len(good) + len(damaged))) - set(jpegs)
     return (left_to_cpu | set(refused)).issuperset(range(len(good), len(good) + len(damaged)))
