@@ -20,6 +20,7 @@ from batchland.errors import ModelError
 from batchland.images.preprocess import Pixels
 from batchland.models.card import Int8Summary
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
+from batchland.models.equalise import equalised
 from batchland.models.ort import CPU, create_session
 from batchland.models.quantiser import METHODS, Method, Ranges, WeightBits, layers, measure_ranges, prepare, quantise
 from batchland.system.cores import usable_cores
@@ -77,6 +78,7 @@ def to_int8(
     plain = prepare(model)
     pictures = [batch[start : start + _BATCH].copy() for batch in ranges for start in range(0, len(batch), _BATCH)]
     search = _Search(path, plain, layers(plain), photos, limits)
+    search.choose_scaling(pictures)
     method, measured = search.best_method(pictures)
     refused = []
     for bits, in_float, quantised in search.candidates(measured):
@@ -95,20 +97,33 @@ class _Search:
         self, path: Path, model: onnx.ModelProto, names: Sequence[str], photos: Photos, limits: Limits
     ) -> None:
         self.path, self.model, self.layers, self.photos, self.limits = path, model, names, photos, limits
-        self.speed = 0.0
+        self.speed, self.equalised = 0.0, False
         self._predict = predictor(model)
         self._sample = photos.sample(_SAMPLE)
         self._expected = _in_batches(self._predict, self._sample)
         self._classes = photos.scores(self._predict).argmax(1)
 
+    def choose_scaling(self, pictures: Sequence[Pixels]) -> None:
+        """Scale the channels of `model` if that helps int8. Raises ModelError if int8 is no faster."""
+        scaled = equalised(self.model, pictures)
+        found: list[float] = []
+        for model in (self.model, scaled) if scaled else (self.model,):
+            predict = predictor(quantise(model, measure_ranges(model, pictures, "minmax")))
+            if not found:
+                self.require_faster(predict)
+            found.append(self._divergence(predict, _SAMPLE))
+        if scaled and found[1] < found[0]:
+            self.model, self.equalised = scaled, True
+        _log.info(
+            "%s: int8, divergence %s nats", self.path, ", with scaled channels ".join(f"{each:.4f}" for each in found)
+        )
+
     def best_method(self, pictures: Sequence[Pixels]) -> tuple[Method, Ranges]:
-        """The method of calibration whose answers are closest to fp32. Raises ModelError if int8 is no faster."""
+        """The method of calibration whose answers are closest to fp32."""
         found: list[tuple[float, Method, Ranges]] = []
         for method in METHODS:
             measured = measure_ranges(self.model, pictures, method)
             predict = predictor(quantise(self.model, measured))
-            if not found:
-                self.require_faster(predict)
             found.append((self._divergence(predict, _SAMPLE), method, measured))
             _log.info("%s: int8, ranges by %s: divergence %.4f nats", self.path, method, found[-1][0])
         _, method, measured = min(found, key=lambda each: each[0])
@@ -141,6 +156,7 @@ class _Search:
         return Int8Summary(
             method=method,
             weight_bits=bits,
+            equalised=self.equalised,
             float_layers=in_float,
             layers=len(self.layers),
             images=len(labels),
