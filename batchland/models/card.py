@@ -120,8 +120,6 @@ class Int8Summary(BaseModel):
     """How the ranges of activations were measured."""
     weight_bits: Literal[7, 8] = 7
     """Bits of the weights; 7 is faster on CPUs without VNNI. Cards before this field have 7."""
-    equalised: bool = False
-    """Whether the channels were scaled to the same range before."""
     float_layers: tuple[str, ...]
     """Layers that stay in float32, of `layers`."""
     layers: int
