@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from batchland.errors import BatchlandError, InputError, OutputError, UsageError
 from batchland.system.retries import storage_failed
@@ -148,11 +148,28 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
+class Replaceable(NamedTuple):
+    """Which existing files a result may replace."""
+
+    what: str
+    """For messages: `an earlier page of ...`."""
+    test: Callable[[Path], bool]
+    """Whether an existing file is one of these."""
+
+
+def check_new_file(
+    path: Path,
+    suffix: str,
+    reads: Iterable[Path] = (),
+    *,
+    replaces: Replaceable | None = None,
+    overwrite: bool = False,
+) -> None:
     """Check, before the work begins, that its result can become the file `path`.
 
-    suffix: that the name must have. reads: files that the work reads, none of which may be `path`. Raises UsageError,
-    or OutputError if nothing can be written there.
+    suffix: that the name must have. reads: files that the work reads, none of which may be `path`. replaces: the only
+    existing files, besides empty ones, that may become the result; None means any. overwrite: any, too. Raises
+    UsageError, or OutputError if nothing can be written there.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the name of a file that ends in {suffix}")
@@ -160,6 +177,8 @@ def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
         raise UsageError(f"{path}: give a name that ends in {suffix}")
     if any(path.exists() and each.exists() and path.samefile(each) for each in reads):
         raise UsageError(f"{path}: is an input and would be replaced; give another name")
+    if replaces and not overwrite and path.exists() and path.stat().st_size and not replaces.test(path):
+        raise UsageError(f"{path}: exists and is not {replaces.what}; give another name", advice="overwrite")
     check_writable(path)
 
 
