@@ -12,7 +12,12 @@ from batchland.cli.options import Flag, build, complete_path, json_option, optio
 @command(epilog="Example: batchland similar bridge.jpg preds.parquet --page similar.html")
 @click.argument("image", shell_complete=complete_path)
 @click.argument("predictions", metavar="PREDS...", nargs=-1, required=True, shell_complete=complete_path)
-@options_of("batchland.embeddings.similar:SimilarOptions", Flag("top", "-k --top"), Flag("model", "-m --model"))
+@options_of(
+    "batchland.embeddings.similar:SimilarOptions",
+    Flag("top", "-k --top"),
+    Flag("model", "-m --model"),
+    Flag("index", metavar="DIR"),
+)
 @click.option("--page", type=click.Path(path_type=Path), metavar="FILE.html",
               help="Write a page with the pictures.")  # fmt: skip
 @overwrite_option

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.evaluation.table_file import TableFile
+from batchland.evaluation.table_file import StoredTable, TableFile
 from batchland.predictions.layout import manifest_path
 from batchland.system.files import (
     Replaceable,
@@ -46,7 +46,13 @@ class Report(NamedTuple):
     folder: Path
     summary: EvaluationSummary
     per_class: pa.Table
-    outcomes: pa.Table
+    outcomes_file: StoredTable
+    """Read block by block."""
+
+    @property
+    def outcomes(self) -> pa.Table:
+        """All rows of outcomes_file, in memory."""
+        return self.outcomes_file.read()
 
 
 def read_report(folder: str | os.PathLike[str]) -> Report:
@@ -54,10 +60,11 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
     path = Path(folder)
     try:
         summary = read_summary(path)
-        tables = [pq.ParquetFile(path / name).read() for name in ("per_class.parquet", "outcomes.parquet")]
+        per_class = StoredTable(path / "per_class.parquet").read()
+        outcomes = StoredTable(path / "outcomes.parquet")
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: its tables cannot be read ({error}); evaluate again") from error
-    return Report(path, summary, *tables)
+    return Report(path, summary, per_class, outcomes)
 
 
 def read_summary(folder: Path) -> EvaluationSummary:

@@ -74,6 +74,8 @@ def duplicates_text(found: Duplicates) -> str:
         lines.append(f"note: {images(found.blank)} of one colour were not compared")
     if found.without_signals:
         lines.append(f"note: {images(found.without_signals)} without signals were not compared")
+    if found.approximate:
+        lines.append("note: an index was used, which may miss some copies")
     several = len(found.predictions) > 1
     rows = [
         [

@@ -57,5 +57,6 @@ def similar_text(found: Similar) -> str:
         for each in found.similar
     ]
     head = ["similarity", "first choice", "", *(["predictions"] if several else []), "image"]
-    lines = [f"{one_line(found.image, 70)}: the most similar of {images(found.images)}"]
+    by_index = ", found with an index, which may miss some" if found.approximate else ""
+    lines = [f"{one_line(found.image, 70)}: the most similar of {images(found.images)}{by_index}"]
     return "\n".join([*lines, *aligned([head, *rows], "><>" + "<" * (len(head) - 3))]) + "\n"
