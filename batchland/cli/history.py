@@ -44,6 +44,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     Flag("nights", "--last"),
     "reference_nights",
     Flag("reference", metavar="FROM TO"),
+    "map",
 )
 @overwrite_option
 def trend(name: str, runs: Path, out: Path, overwrite: bool, **values: Any) -> None:

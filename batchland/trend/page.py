@@ -27,6 +27,8 @@ def render(trend: Trend) -> str:
     return render_page(
         _TREND,
         folder=TEMPLATES,
+        scripts=("map.js", "night_map.js") if trend.maps else (),
+        maps=trend.maps,
         job=trend.job,
         options=trend.options,
         days=days,
