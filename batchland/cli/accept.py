@@ -15,16 +15,13 @@ FIXED = "the reference stays as it is, because the job names its nights"
 @click.argument("name", metavar="JOB")
 @click.option("--date", "night", type=NIGHT, required=True, help="The suspicious night.")
 @click.option("--reason", help="Why it is good; stored in the record.")
-@click.option(
-    "--once", is_flag=True, help="The night is odd, but nothing has changed: keep the reference, and add the night."
-)
+@click.option("--once", is_flag=True, help="For a single unusual night: keep the reference, and add the night to it.")
 @runs_option
 def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Path) -> None:
     """Accept a suspicious night of job JOB as the new normal.
 
-    The nights before it with the same change are accepted, too. From now on later nights are compared with the accepted
-    ones: the reference begins anew with the first of them. A night that also failed for another reason, or is accepted
-    already, is refused.
+    The nights before it with the same change are accepted, too. A new reference begins with the first of them; later
+    nights are compared with that. A night that also failed for another reason, or is accepted already, is refused.
     """
     from batchland.nightly.accept import accept_night
     from batchland.nightly.dates import local_today
@@ -42,7 +39,7 @@ def _effect(nights: list[date], since: date, reference: list[date], *, once: boo
         few = (
             "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
         )
-        return f"the reference begins anew with {since}, without earlier nights{few}"
+        return f"a new reference begins with {since}, without earlier nights{few}"
     if not reference:
         return "the reference stays: it is full or begins later, or the night has fewer than 5 readable images"
     joined = "it joins" if len(nights) == 1 else "all join" if reference == nights else f"{len(reference)} join"

@@ -43,7 +43,7 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
     """Make an ONNX classifier from elsewhere ready for scoring.
 
     Adds a card with the classes and the preprocessing to the file. Normalisation, and softmax where it is missing,
-    become part of the graph, so that scoring needs no options for them. What was found and assumed is on the card.
+    become part of the graph, so that scoring needs no options for them. The card records what was found and assumed.
     """
     from batchland.models.adopt import adopt as run
     from batchland.models.adopt_check import comparison_table
@@ -71,7 +71,7 @@ def inspect(model: Path, as_json: bool) -> None:
 
 
 def found_text(adoption: "AdoptionSummary | None") -> str:
-    """What adoption found and assumed, in a few words."""
+    """A short text about what adoption found and assumed."""
     assert adoption is not None
     return (
         f"labels from {adoption.classes_from}, preprocessing from {adoption.preprocess_from}, {adoption.channels}, "

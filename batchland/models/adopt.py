@@ -46,10 +46,10 @@ _TOLERANCE: Final = 1e-3
 _PICTURES: Final = 16
 """Number of generated pictures on which the outputs are examined."""
 _MAX_CHECKED: Final = 200
-"""Most labelled photos of a check: each is computed under ten preprocessings."""
+"""Labelled photos of a check; each is computed with up to ten preprocessings."""
 _MAX_CALIBRATED: Final = 5000
 _FEW_CALIBRATED: Final = 50
-"""With fewer photos the temperature says more about chance than about the model."""
+"""With fewer photos the temperature depends too much on chance; a warning says so."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
 
 OnCheck = Callable[[Sequence[Alternative]], object]
@@ -63,8 +63,9 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
     the chosen preprocessing first.
 
     `out` appears only if its answers are probabilities, the same for a picture alone and in a batch; its canaries are
-    written beside it. Raises ModelError if the model cannot be adopted or its preprocessing loses the check; UsageError
-    if it has a card already, or another file or option does not suit it; OutputError if `out` cannot be written.
+    written beside it. Raises ModelError if the model cannot be adopted or another preprocessing is clearly better;
+    UsageError if it has a card already, or another file or option does not suit it; OutputError if `out` cannot be
+    written.
     """
     options = options or AdoptOptions()
     inputs = [Path(given) for given in (model, options.classes, options.preprocess) if given]
@@ -95,7 +96,7 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
 
 @dataclass(frozen=True)
 class _Adoption:
-    """A foreign model, and what was found out about it."""
+    """A foreign model, and the facts found about it."""
 
     path: Path
     foreign: onnx.ModelProto
@@ -156,7 +157,7 @@ class _Adoption:
 
     @cached_property
     def kind(self) -> Literal["logits", "probabilities"]:
-        """What the model gives."""
+        """Whether the model gives logits or probabilities."""
         raw = self.wrapped(self._plain_card(self.preprocess), softmax=False)
         return _output_kind(self.path, raw, self.source, self.preprocess.shape, self.options.output)
 
@@ -200,7 +201,7 @@ class _Adoption:
         )
 
     def check(self) -> list[Alternative]:
-        """What each plausible preprocessing reaches; nothing without a folder of labelled photos."""
+        """The result of each plausible preprocessing; empty without a folder of labelled photos."""
         if self.options.check is None:
             return []
         photos = self._photos(self.options.check, _MAX_CHECKED)

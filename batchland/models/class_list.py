@@ -51,7 +51,7 @@ def read_class_list(path: Path) -> list[str]:
 
 
 def _marks(labels: Sequence[str]) -> str | None:
-    """What all lines have in common that is no part of a label: `quotes` of CSV, dashes of YAML, numbers."""
+    """Text that all lines have besides the label: quotes of CSV, dashes of YAML, numbers. None if there is none."""
     if all(re.fullmatch(r"(\"[^\"]*\"|'[^']*'),?", label) for label in labels):
         return "quotes"
     if all(label.startswith("- ") for label in labels):

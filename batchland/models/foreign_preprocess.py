@@ -1,4 +1,4 @@
-"""How a model from elsewhere wants its pictures: our presets, our JSON, and the configurations of other libraries."""
+"""Preprocessing of models from elsewhere: our presets, our JSON, and the configurations of other libraries."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Find what a foreign model says about itself: configuration files beside it, and its metadata."""
+"""Find the configuration of a foreign model: files beside it, and its metadata."""
 
 import ast
 import contextlib
@@ -19,7 +19,7 @@ CONFIGS: Final = ("preprocessor_config.json", "config.json")
 
 @dataclass(frozen=True)
 class Found:
-    """What was found, and where."""
+    """Preprocessing and labels, and where they were found."""
 
     preprocess: ForeignPreprocess | None = None
     preprocess_from: str = ""

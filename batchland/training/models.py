@@ -106,7 +106,7 @@ def scratch_network(classes: int, spec: PreprocessSpec) -> nn.Sequential:
 
 
 def preprocess_spec(options: TrainOptions, architecture: Architecture) -> PreprocessSpec:
-    """How bytes become that model's input, in training and scoring: for a backbone, as for its pretrained weights.
+    """The preprocessing of that model, in training and scoring; for a backbone, that of its pretrained weights.
 
     Raises UsageError if the backbone does not take images of the chosen size.
     """
