@@ -1,4 +1,4 @@
-"""Judge a night of one model without labels: exact rules, and a reference of good nights where there are enough.
+"""Judge a night of one model without labels: by exact rules, and by a reference if there are enough good nights.
 
 verdict = judge(night, earlier, labels, usual=150, before=last_verdict)
 """
@@ -25,11 +25,11 @@ MIN_NIGHTS: Final = 5
 SURE_NIGHTS: Final = 14
 """With fewer nights, a half-spoiled night may pass."""
 MAX_NIGHTS: Final = 60
-"""The reference grows to this many nights and is frozen then, so that slow drift does not become usual."""
+"""The reference grows to this many nights and then stays the same, so that slow drift does not become usual."""
 _FEW_FINDINGS: Final = 5
 _PICTURES: Final = 6
 _USABLE_SHARE: Final = 0.9
-"""A figure counts if this share of every night's images has it."""
+"""A figure is used if at least this share of every night's images has it."""
 
 
 def judge(
@@ -67,7 +67,7 @@ def judge(
         filled = _filled(night, usable)
         unusual, strength = describe(known, filled, labels)
         found = [*rules, *unusual]
-        if not found:  # a bad night says nothing about slow drift
+        if not found:  # a bad night is not added to the sums
             sums, slow = _drift(known, night, filled, sums)
             found = [(finding, np.zeros(0, np.intp)) for finding in slow]
         if len(nights) < SURE_NIGHTS:
@@ -104,7 +104,7 @@ def _accuracy(
 
 
 def _usable(nights: Sequence[Night], *, answers: bool) -> npt.NDArray[np.bool_]:
-    """Which of MEASURES every night has."""
+    """Whether every night has each of MEASURES."""
     usable = np.ones(len(MEASURES), bool)
     for night in nights:
         if len(night.observed):
