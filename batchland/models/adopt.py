@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,16 +22,24 @@ from batchland.models.adopt_check import Alternative, compare_preprocessings, re
 from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
-from batchland.models.class_list import read_class_list
+from batchland.models.class_list import read_class_list, unique_labels
 from batchland.models.contract import Probabilities, are_probabilities
 from batchland.models.features import keep_features
-from batchland.models.foreign import ForeignInput, ForeignOutput, foreign_input, foreign_output, load_foreign
-from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, of_config, of_preset
+from batchland.models.foreign import (
+    ForeignInput,
+    ForeignOutput,
+    declared_sides,
+    foreign_input,
+    foreign_output,
+    load_foreign,
+)
+from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
 from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
 from batchland.models.labelled_photos import LabelledPhotos, read_labelled
-from batchland.models.ort import first_line
+from batchland.models.nodes import opset_of
+from batchland.models.ort import first_line, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
@@ -115,7 +124,7 @@ class _Adoption:
             raise UsageError(
                 f"{self.path}: its labels are neither in it nor in config.json beside it", advice="classes"
             )
-        return list(self.found.labels), self.found.labels_from
+        return unique_labels(self.path, self.found.labels), self.found.labels_from
 
     @cached_property
     def chosen(self) -> tuple[ForeignPreprocess, str]:
@@ -134,7 +143,7 @@ class _Adoption:
             source = foreign_input(self.path, self.foreign)
             spec, where = of_preset(given, source.height or 224, source.width or 224), f"the option {given}"
         else:
-            spec, where = _read_preprocess(given), Path(given).name
+            spec, where = _read_preprocess(given, declared_sides(self.foreign)), Path(given).name
         for side in ("height", "width"):
             wanted = getattr(foreign_input(self.path, self.foreign, spec.layout), side)
             if wanted not in (None, getattr(spec, side)):
@@ -284,14 +293,14 @@ class _Adoption:
         )
 
 
-def _read_preprocess(given: str) -> ForeignPreprocess:
+def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:
     path = Path(given)
     if not path.exists():
         near = near_miss(given, PRESETS)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
         raise UsageError(f"preprocess {given!r}: neither a known name nor a file ({hint})")
     try:
-        found = of_config(given, json.loads(read_regular(path)))
+        found = of_config(given, json.loads(read_regular(path)), sides)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
     except ValueError as error:
@@ -341,12 +350,17 @@ def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: 
         predict = predictor(raw)
         outputs = [predict(picture[None]) for picture in pictures]
     except Exception as error:  # onnxruntime's errors share no base class but Exception
+        if re.search("opset|IR version", reason := first_line(error)):
+            raise ModelError(
+                f"{path}: has opset {opset_of(raw)} and IR version {raw.ir_version}, which onnxruntime "
+                f"{ort.__version__} does not read; export it with opset 18, or update onnxruntime"
+            ) from error
         if source.batch not in (None, 1):
             raise ModelError(
                 f"{path}: takes batches of {source.batch} pictures only; export it with a dynamic batch dimension"
             ) from error
         raise ModelError(
-            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({first_line(error)}); if it takes "
+            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({reason}); if it takes "
             f"another size, give its height and width in a JSON file of the preprocessing"
         ) from error
     rows: Probabilities = np.concatenate(outputs)

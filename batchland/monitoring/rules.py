@@ -56,14 +56,20 @@ Found = tuple[Finding, Rows]
 
 
 def check_rules(
-    night: Night, earlier: Sequence[Night], usual: float | None = None, *, new_images: bool = True
+    night: Night,
+    earlier: Sequence[Night],
+    usual: float | None = None,
+    *,
+    new_images: bool = True,
+    start: date | None = None,
 ) -> Iterator[Found]:
     """The findings about a night by exact rules.
 
     earlier: good nights of the job, oldest first. usual: number of images of such a night; the default is the median.
-    new_images: whether a night has other images than the nights before.
+    new_images: whether a night has other images than the nights before. start: numbers of images before this night do
+    not count, because a person accepted a change.
     """
-    yield from _volume(night, earlier, usual)
+    yield from _volume(night, [each for each in earlier if start is None or each.date >= start], usual)
     seen = night.observed
     before = [each.observed for each in earlier if len(each.observed)]
 

@@ -100,6 +100,8 @@ class NightVerdict(Document):
     """Number of scored images that were used."""
     reference: tuple[date, ...] = ()
     """The nights that this one was compared with."""
+    reference_start: date | None = None
+    """First night of the accepted change with which the reference began. None if it began with the job."""
     strength: float | None = None
     """The largest deviation, as a multiple of the largest deviation of good nights. None without a reference."""
     findings: tuple[Finding, ...] = ()
@@ -107,7 +109,9 @@ class NightVerdict(Document):
     since: date | None = None
     """The first suspicious night in a row with one of these findings; None if it is this night."""
     pictures: tuple[str, ...] = ()
-    """Names of up to six images that show the first finding."""
+    """Names of up to six images that show one of the findings."""
+    pictures_show: str | None = None
+    """`what` of that finding: the first one that has pictures. None without pictures, and in older records."""
     accuracy: AccuracyEstimate | None = None
     """Estimated accuracy; None if the model has no estimator."""
     strangers: float | None = None
@@ -131,3 +135,15 @@ class Acceptance(Document):
     once: bool = False
     """True: the nights were unusual but good, and are added to the reference. False: something has changed for good,
     and a new reference begins with the night `since`."""
+
+
+class Withdrawal(Document):
+    """A person's decision that an acceptance was wrong."""
+
+    withdrawn_at: str
+    """ISO 8601 with the zone's offset."""
+    by: str
+    """Name of the user account."""
+    reason: str | None = None
+    acceptance: Acceptance
+    """The acceptance that was withdrawn."""

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from batchland.errors import ImageError, IncompleteDeliveryError, UsageError, WrongDeliveryError
 from batchland.images.sources.refs import ImageRef, content_hash, read_image
+from batchland.nightly.good_nights import reference_start
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import amount_of, expand
 from batchland.nightly.job_tables import DeliveryTable
@@ -61,7 +62,8 @@ def check_contract(job: Job, night: date, records: Sequence[RunRecord], skip: Sk
     delivered = [ref for ref in listing.images() if ref.error is None] if listing.first() else []
     refs = [ref for ref in delivered if not (skip and skip(ref))]
     good = [record for record in records if record.good and record.date < night]
-    _check_number(table, root, len(refs), night, good)
+    start = reference_start(records, night)
+    _check_number(table, root, len(refs), night, [record for record in good if record.date >= start])
     if table.expected:
         _check_expected(root, delivered, refs, read_expected(expand(table.expected, night)))
     if table.max_ignored:

@@ -24,7 +24,7 @@ from batchland.errors import (
     UsageError,
     WrongDeliveryError,
 )
-from batchland.monitoring.schema import Acceptance
+from batchland.monitoring.schema import Acceptance, Withdrawal
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
@@ -69,6 +69,8 @@ class Recorder:
         self.deleted: list[Deletion] = []
         self.accepted: Acceptance | None = None
         """The acceptance in the record of an earlier process."""
+        self.withdrawn: tuple[Withdrawal, ...] = ()
+        """Acceptances that a person withdrew."""
         self.warnings: list[str] = []
         self.record: RunRecord
         """The record that was saved last."""
@@ -97,7 +99,7 @@ class Recorder:
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
-            self.accepted = self.before.accepted
+            self.accepted, self.withdrawn = self.before.accepted, self.before.withdrawn
             self._accepted_runs = {name: run.run_id for name, run in self.models.items()}
         with suppress(OSError):  # the work itself will report a full disk
             replace_file(self._reserve, bytes(_RESERVE_BYTES))
@@ -171,6 +173,7 @@ class Recorder:
             comparisons=self.comparisons,
             deleted=tuple(self.deleted),
             accepted=self.accepted,
+            withdrawn=self.withdrawn,
             warnings=tuple(self.warnings),
             versions={"batchland": __version__, "python": platform.python_version()},
         )

@@ -1,13 +1,13 @@
 """The document `run.json`: the record of one date of a job, with all attempts."""
 
-from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from batchland.errors import SuspiciousNightError
 from batchland.evaluation.schema import Figures, LabelAccount, LabelSource
-from batchland.monitoring.schema import Acceptance, CanaryCheck, NightVerdict
+from batchland.monitoring.schema import Acceptance, CanaryCheck, NightVerdict, Withdrawal
 from batchland.predictions.schema import Counts, ModelInfo, Seconds
 from batchland.system.documents import Count, Document, Moment
 
@@ -195,6 +195,8 @@ class RunRecord(Document):
     deleted: tuple[Deletion, ...] = ()
     accepted: Acceptance | None = None
     """Set if a person accepted the suspicious night."""
+    withdrawn: tuple[Withdrawal, ...] = ()
+    """Acceptances of the night that a person withdrew, oldest first."""
     warnings: tuple[str, ...] = ()
     """Faults that did not end the run: a heartbeat, a notification, the metrics file."""
     versions: dict[str, str]
@@ -207,32 +209,45 @@ class RunRecord(Document):
 
     @property
     def outcome(self) -> Outcome:
-        """Of the deciding attempt."""
-        return self.deciding.outcome
+        """Of the deciding attempt; suspicious if it is ok only because of an acceptance that was withdrawn later."""
+        return "suspicious" if self._ok_until_withdrawn else self.deciding.outcome
 
     @property
     def exit_code(self) -> int | None:
-        """Of the deciding attempt."""
-        return self.deciding.exit_code
+        """That of the outcome."""
+        return SuspiciousNightError.exit_code if self._ok_until_withdrawn else self.deciding.exit_code
 
     @property
     def error(self) -> str | None:
-        """Of the deciding attempt."""
-        return self.deciding.error
+        """Of the deciding attempt, or that an acceptance was withdrawn later."""
+        if not self._ok_until_withdrawn:
+            return self.deciding.error
+        last = self.withdrawn[-1]
+        reason = f" ({last.reason})" if last.reason else ""
+        return f"the night is suspicious: {last.by} withdrew its acceptance on {last.withdrawn_at[:10]}{reason}"
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the monitor found the night suspicious, whatever the job does about that."""
+        return any(model.monitor and model.monitor.verdict == "suspicious" for model in self.models)
 
     @property
     def good(self) -> bool:
-        """Whether the night is complete and passed every check. Later nights are compared with the last good one."""
+        """Whether the night is complete and passed every check of its job, or is suspicious and a person accepted it.
+
+        `batchland.nightly.good_nights` tells which of them later nights are compared with.
+        """
         return self.outcome == "ok" or (self.outcome == "suspicious" and self.accepted is not None)
+
+    @property
+    def _ok_until_withdrawn(self) -> bool:
+        if self.accepted or not self.withdrawn or self.deciding.outcome != "ok" or not self.suspicious:
+            return False
+        withdrawn_at = datetime.fromisoformat(self.withdrawn[-1].withdrawn_at)
+        return datetime.fromisoformat(self.deciding.started_at) < withdrawn_at
 
     @property
     def seconds(self) -> float | None:
         """Wall seconds of the deciding attempt; None while it runs and if it was killed."""
         begin, end = self.deciding.started_at, self.deciding.finished_at
         return None if end is None else (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
-
-
-def last_good(records: Iterable[RunRecord], before: date | None = None) -> RunRecord | None:
-    """The newest good night; with `before`, the newest one before that date. None if there is none."""
-    good = [record for record in records if record.good and (before is None or record.date < before)]
-    return max(good, key=lambda record: record.date, default=None)

@@ -40,7 +40,8 @@ def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
     lines = [f"  monitor: {state}{since}, {compared}"]
     lines += [f"  unusual: {finding.message}" for finding in verdict.findings]
     if verdict.pictures:
-        lines.append(f"  pictures that show it: {', '.join(verdict.pictures)}")
+        shown = (verdict.pictures_show or "it").replace("_", " ")
+        lines.append(f"  pictures that show {shown}: {', '.join(verdict.pictures)}")
     return [*lines, *(f"  note: {note}" for note in verdict.notes)]
 
 

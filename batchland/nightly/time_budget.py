@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Final
 
 from batchland.errors import BatchlandError, TimeLimitError
+from batchland.nightly.good_nights import last_good
 from batchland.nightly.job import Job
-from batchland.nightly.run_record import EndEstimate, RunRecord, last_good
+from batchland.nightly.run_record import EndEstimate, RunRecord
 from batchland.scoring.account import Progress
 from batchland.scoring.listing import ImageListing
 

@@ -29,6 +29,8 @@ class Recipe:
     augment: Augmentation
     head: HeadKind = "mlp"
     """transfer: logistic regression on the features, or a hidden layer of 512 units before it."""
+    batch_norm: bool = False
+    """scratch: batch norm after each convolution."""
 
     def settings(self) -> dict[str, Any]:
         """For the model card."""

@@ -13,12 +13,12 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from batchland.evaluation.schema import Figure
-from batchland.nightly.accept import is_suspicious
 from batchland.nightly.dates import without_future
+from batchland.nightly.good_nights import last_good
 from batchland.nightly.history import gate_state
 from batchland.nightly.judge_night import explain
 from batchland.nightly.record_files import LOG_FILE, RUN_FILE, job_names, read_runs
-from batchland.nightly.run_record import ModelRun, RunRecord, last_good
+from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.system.text import count, counted, first_few, images, interval, percent, visible
 
 NIGHTS: Final = 30
@@ -145,7 +145,7 @@ def _outcome(record: RunRecord) -> str:
 
 def _title(record: RunRecord) -> str:
     """The outcome, and what the monitor says of the night even if the job only warns."""
-    if not is_suspicious(record):
+    if not record.suspicious:
         return _outcome(record)
     since = f" since {_since(record)}" if _since(record) < record.date else ""
     outcome = "" if record.outcome == "suspicious" else f"{record.outcome.replace('_', ' ')}, "

@@ -11,6 +11,7 @@ TREND: Final = pa.schema(
         column("date", pa.date32(), "Of the delivery.", nullable=False),
         column("outcome", pa.string(), "Outcome of the night, as in run.json.", nullable=False),
         column("exit_code", pa.int32(), "Of the deciding attempt. Null if it was killed or is running."),
+        column("good", pa.bool_(), "Whether the night is ok, or suspicious and accepted.", nullable=False),
         column("accepted", pa.bool_(), "Whether a person accepted the suspicious night.", nullable=False),
         column("attempts", pa.int32(), "Starts and retries.", nullable=False),
         column("seconds", pa.float64(), "Wall seconds of the deciding attempt, all models together."),

@@ -51,10 +51,10 @@ def choose_pictures(recorder: Recorder) -> tuple[Picture, ...]:
 
 
 def _suspicious(model: ModelRun) -> list[dict[str, Any]]:
-    """The images that show the first finding of the monitor."""
+    """The images that show a finding of the monitor."""
     if model.monitor is None or model.monitor.verdict != "suspicious":
         return []
-    what = model.monitor.findings[0].what.replace("_", " ")
+    what = (model.monitor.pictures_show or "suspicious").replace("_", " ")
     return [{"image": name, "caption": what} for name in model.monitor.pictures]
 
 
