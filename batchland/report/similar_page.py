@@ -17,7 +17,7 @@ class _Card(NamedTuple):
 
 
 def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
-    """One HTML document: the image that was asked about, and those that are similar."""
+    """One HTML document: the given image, and those that are similar."""
     asked = Thumbnails(found.query.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
     budget = options.picture_bytes * 9 // 10 // len(found.roots)
     makers = {name: Thumbnails(Path(root), options.thumbnail_side, budget) for name, root in found.roots.items()}
