@@ -49,7 +49,7 @@ _INCOMING: Final = {
 }
 """The good files below `incoming/`, and how each is encoded."""
 
-SMALLEST_CLASS: Final = 8
+MIN_CLASS_IMAGES: Final = 8
 """Pictures, half of them for testing."""
 
 
@@ -78,8 +78,8 @@ def draw_sample(root: Path, *, seed: int = 0, images: int = 480) -> SampleSummar
     (less where `images` is small). The set appears whole or not at all. Raises UsageError if `root` exists and is not
     empty, or `images` is too small to fill the classes; OutputError if it cannot be written.
     """
-    if images < len(LANDMARKS) * SMALLEST_CLASS:
-        raise UsageError(f"images = {images}: give at least {len(LANDMARKS) * SMALLEST_CLASS}, 4 + 4 of each class")
+    if images < len(LANDMARKS) * MIN_CLASS_IMAGES:
+        raise UsageError(f"images = {images}: give at least {len(LANDMARKS) * MIN_CLASS_IMAGES}, 4 + 4 of each class")
     if seed < 0:
         raise UsageError(f"seed = {seed}: give 0 or more")
     with new_folder(root) as folder, ThreadPoolExecutor(usable_cores()) as pool:
@@ -116,7 +116,7 @@ class _Picture(NamedTuple):
 
 _CLASSES: Final = tuple(f"{number:02}.{name}" for number, name in enumerate(LANDMARKS))
 _SHARES: Final = (17, 9, 3, 13, 7, 11, 4, 16, 8, 12)
-"""How the pictures beyond SMALLEST_CLASS are divided among the classes: of 480 pictures, a class gets 20 to 76."""
+"""How the pictures beyond MIN_CLASS_IMAGES are divided among the classes: of 480 pictures, a class gets 20 to 76."""
 _ENCODINGS: Final = (
     "jpeg", "jpeg progressive", "jpeg", "png", "jpeg 4:4:4", "jpeg sideways", "jpeg", "webp", "jpeg grey", "jpeg",
     "png alpha", "jpeg", "jpeg progressive", "jpeg upside down", "png palette", "jpeg", "jpeg cmyk", "jpeg 4:4:4",
@@ -147,10 +147,10 @@ def _plan(images: int) -> list[_Picture]:
 
 
 def _class_sizes(images: int) -> list[int]:
-    """SMALLEST_CLASS each, and the rest by _SHARES; the sizes add up to `images`."""
-    rest = images - SMALLEST_CLASS * len(_SHARES)
+    """MIN_CLASS_IMAGES each, and the rest by _SHARES; the sizes add up to `images`."""
+    rest = images - MIN_CLASS_IMAGES * len(_SHARES)
     ends = [round(rest * sum(_SHARES[:end]) / sum(_SHARES)) for end in range(len(_SHARES) + 1)]
-    return [SMALLEST_CLASS + after - before for before, after in pairwise(ends)]
+    return [MIN_CLASS_IMAGES + after - before for before, after in pairwise(ends)]
 
 
 def _write_picture(root: Path, picture: _Picture, seed: int) -> None:

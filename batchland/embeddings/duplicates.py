@@ -45,7 +45,7 @@ class DuplicateOptions(Options):
     mirrored: bool = False
     """Also find copies that are mirrored left to right."""
     across: bool = False
-    """Only groups with images of more than one of the predictions."""
+    """Only groups with images from more than one of the predictions files."""
     distance: Annotated[float, Field(gt=0, le=2)] = COPY
     """Largest distance of two copies. Smaller values miss cropped copies; larger ones take other photos for copies."""
 
@@ -86,9 +86,9 @@ class Duplicates(Document):
     blank: Count
     """Scored images of one colour; they were not compared."""
     without_signals: Count
-    """Scored images that were not: their predictions have no difference hash."""
+    """Scored images that were not compared, because their predictions have no difference hash."""
     used_features: bool
-    """Whether features decided, too."""
+    """Whether features were compared, too."""
     approximate: bool
     """Whether an index was used, which may miss some copies."""
     groups: tuple[DuplicateGroup, ...]
@@ -107,8 +107,8 @@ class FoundDuplicates(NamedTuple):
 def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions | None = None) -> FoundDuplicates:
     """Groups of copies in one or more predictions.
 
-    Images with the same sha256 are copies at distance 0, whatever their signals. From APPROXIMATE_FROM images on, faiss
-    is used where it is installed (the extra `index`), and some copies may be missed.
+    Images with the same sha256 are always copies at distance 0. From APPROXIMATE_FROM images on, faiss is used if it is
+    installed (the extra `index`), and some copies may be missed.
 
     Raises UsageError if predictions cannot be read, or have no signals or no scored image.
     """

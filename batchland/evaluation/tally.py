@@ -1,4 +1,4 @@
-"""What figures need to know about all outcomes, added up block by block."""
+"""Sums over all outcomes that the figures are computed from, added up block by block."""
 
 from collections import Counter
 from typing import Final
@@ -17,8 +17,8 @@ from batchland.evaluation.options import EvaluateOptions
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import FailureGroup
 
-SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).eps)
-"""Of the true class, in the log loss."""
+MIN_PROBABILITY: Final = float(np.finfo(np.float32).eps)
+"""Least probability of the true class in the log loss."""
 
 
 class Tally:
@@ -96,7 +96,7 @@ class Tally:
 
     @property
     def right(self) -> int:
-        """Scored images whose first choice is right."""
+        """Number of scored images with a right first choice."""
         return int(self.by_truth.right.sum())
 
     @property
@@ -149,6 +149,6 @@ class Tally:
         beyond = np.isnan(true)
         for side, (own, unseen) in enumerate(((most, rest**2 / max(others, 1)), (np.zeros(len(true)), rest * most))):
             found = np.where(beyond, own, true)
-            clipped = np.clip(found, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+            clipped = np.clip(found, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
             self.log_loss[side] -= np.log(clipped).sum()
             self.brier[side] += (squares + np.where(complete, 0, unseen) - 2 * found + 1).sum()

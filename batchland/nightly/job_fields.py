@@ -16,8 +16,8 @@ from batchland.predictions.storage import Location, output_location, public_loca
 from batchland.system.urls import is_url, split_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST_NAME: Final = 255
-_LONGEST_SECONDS: Final = 3650 * 86400
+_MAX_NAME_BYTES: Final = 255
+_MAX_SECONDS: Final = 3650 * 86400
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _DATE: Final = re.compile(r"date(?::(.+))?")
 _DIRECTIVE: Final = re.compile("%(.?)", re.DOTALL)
@@ -32,7 +32,7 @@ def _duration(value: object) -> dt.timedelta:
     if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
         raise ValueError('is not a duration; write it like "90s", "10m", "3h" or "2d"')
     seconds = float(value.strip()[:-1]) * _UNITS[value.strip()[-1]]
-    if seconds > _LONGEST_SECONDS:
+    if seconds > _MAX_SECONDS:
         raise ValueError("is longer than ten years")
     return dt.timedelta(seconds=seconds)
 
@@ -69,8 +69,8 @@ ClockTime = Annotated[
 def below_root(path: Path, info: ValidationInfo) -> Path:
     """The path, a relative one below the job's `root`. Raises ValueError for a name that no file can have."""
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
-    if longest > _LONGEST_NAME:
-        raise ValueError(f"has a name of {longest} bytes, more than the {_LONGEST_NAME} that a file can have")
+    if longest > _MAX_NAME_BYTES:
+        raise ValueError(f"has a name of {longest} bytes, more than the {_MAX_NAME_BYTES} that a file can have")
     return Path(info.context["root"], path.expanduser()) if info.context else path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from batchland.models.contract import Probabilities
 
-_SMALLEST: Final = np.float32(2.0**-126)  # of np.finfo, which takes 30 ms
+_MIN_PROBABILITY: Final = np.float32(2.0**-126)  # of np.finfo, which takes 30 ms
 """A smaller probability counts as this one, 1.2e-38. Its logarithm is -87.3."""
 
 
@@ -30,7 +30,7 @@ class Answers(NamedTuple):
     @classmethod
     def of(cls, probabilities: Probabilities) -> Self:
         """probabilities: finite, [n, classes]."""
-        logs = np.log(np.clip(probabilities, _SMALLEST, 1))
+        logs = np.log(np.clip(probabilities, _MIN_PROBABILITY, 1))
         logsumexp = -logs.mean(axis=1)  # ln p = z - logsumexp(z), and the mean of the centred z is 0
         entropy = np.maximum(-(np.exp(logs) * logs).sum(axis=1), 0)
         return cls(logs, entropy, logsumexp, logs.max(axis=1) + logsumexp)

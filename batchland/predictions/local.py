@@ -40,7 +40,7 @@ from batchland.predictions.schema import WrittenFile
 from batchland.system.files import open_new, remove, replace_file, swap, sync
 from batchland.system.lock import locked
 
-_LONGEST_NAME: Final = 255 - len("..parts")
+_MAX_NAME_BYTES: Final = 255 - len("..parts")
 """Bytes of an output's name: file systems take 255, and its parts lie in `.NAME.parts`."""
 
 _log = logging.getLogger("batchland")
@@ -61,9 +61,9 @@ class LocalOutput:
         self._lock = locked(out.parent / f".{out.name}.lock", self.name)
 
     def __enter__(self) -> Self:
-        if (length := len(os.fsencode(self._out.name))) > _LONGEST_NAME:
+        if (length := len(os.fsencode(self._out.name))) > _MAX_NAME_BYTES:
             raise UsageError(
-                f"{self.name}: its name has {length} bytes, and only {_LONGEST_NAME} leave room for the names of the "
+                f"{self.name}: its name has {length} bytes, and only {_MAX_NAME_BYTES} leave room for the names of the "
                 f"files beside it; give a shorter one"
             )
         with self.errors():

@@ -11,9 +11,9 @@ from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnail, Thumbnails
 from batchland.system.text import aligned, count, counted, images, one_line
 
-MOST_GROUPS: Final = 200
+MAX_GROUPS: Final = 200
 """Groups on the page."""
-MOST_SHOWN: Final = 12
+MAX_SHOWN: Final = 12
 """Images of a group on the page."""
 _TEMPLATE: Final = "duplicates.html.j2"
 _LINES: Final = 20
@@ -35,13 +35,13 @@ def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: Report
 
     roots: the scored folder of each of the predictions.
     """
-    chosen = sorted(found.groups, key=lambda group: (not group.across, -len(group.images)))[:MOST_GROUPS]
+    chosen = sorted(found.groups, key=lambda group: (not group.across, -len(group.images)))[:MAX_GROUPS]
     budget = options.picture_bytes // len(roots)
     makers = {source: Thumbnails(Path(root), options.thumbnail_side, budget) for source, root in roots.items()}
     groups = [
         _Group(
             group,
-            tuple(_Card(each, makers[each.predictions].make(each.image, None)) for each in group.images[:MOST_SHOWN]),
+            tuple(_Card(each, makers[each.predictions].make(each.image, None)) for each in group.images[:MAX_SHOWN]),
         )
         for group in chosen
     ]

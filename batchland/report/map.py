@@ -1,4 +1,4 @@
-"""The map of a report: images with similar features lie near each other; and where mistakes lie close together."""
+"""The map of a report, on which images with similar features are near each other, and groups of similar mistakes."""
 
 import base64
 import json
@@ -20,45 +20,45 @@ from batchland.evaluation.intervals import holm
 from batchland.predictions.reader import StoredPredictions
 from batchland.predictions.storage import output_location
 from batchland.report.findings import LEVEL
-from batchland.report.page_images import MOST_ROWS, PageImages
+from batchland.report.page_images import MAX_ROWS, PageImages
 from batchland.system.urls import is_url
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
 KNOWN: Final = "known"
-"""Column of how well known an image is to the model, where predictions have it."""
+"""Column with the similarity of an image to known photos, if the predictions have it."""
 _COMPONENTS: Final = 16
 """Principal components in which groups are formed."""
 _PER_GROUP: Final = 40
 """Images of a group, on average."""
 _GROUPS: Final = (2, 40)
-"""Fewest and most groups."""
-_FEWEST: Final = 20
-"""Images; a map of fewer says nothing."""
+"""Least and largest number of groups."""
+_MIN_IMAGES: Final = 20
+"""Least number of images of a map."""
 STEPS: Final = 1000
-"""Places are whole numbers from 0 to this."""
+"""Coordinates are whole numbers from 0 to this."""
 
 
 class ErrorGroup(NamedTuple):
-    """Similar images of which more are wrong than elsewhere."""
+    """A group of similar images with a higher error rate than the others."""
 
     images: int
     wrong: int
     elsewhere: float
     """Error rate of all other images."""
     p_value: float
-    """One-sided and exact, adjusted by Holm for all groups."""
+    """Of a one-sided exact test, adjusted by Holm for all groups."""
     true_label: str
-    """Of most of the mistakes."""
+    """The most frequent true label of the mistakes."""
     predicted_label: str
-    """Of most of those."""
+    """The most frequent prediction of mistakes with this true label."""
     row: int | None
-    """A mistake of it on the page."""
+    """A row of the page's data with a mistake of the group."""
 
 
 class MapView(NamedTuple):
-    """What the page shows."""
+    """The content of the map on the page."""
 
     data: str
     """See `packed`: for each point the row of its image, x and y, 0 to 1000, and `known` in
@@ -80,10 +80,10 @@ class _Rows(NamedTuple):
 def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     """The map of the images on the page; None if their predictions have no features."""
     found = _read(evaluation, list(images.rows))
-    if found is None or len(found.images) < _FEWEST:
+    if found is None or len(found.images) < _MIN_IMAGES:
         return None
-    places, method = layout(found.features)
-    points = np.rint(places * STEPS).astype(np.int64)
+    positions, method = layout(found.features)
+    points = np.rint(positions * STEPS).astype(np.int64)
     data: dict[str, Any] = {
         "row": [images.rows[name] for name in found.images],
         "x": points[:, 0].tolist(),
@@ -181,8 +181,8 @@ def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArra
 
 
 def _evenly(evaluation: "Evaluation") -> list[str]:
-    """At most MOST_ROWS scored images, evenly spaced."""
-    step = evaluation.summary.account.scored // MOST_ROWS + 1
+    """At most MAX_ROWS scored images, evenly spaced."""
+    step = evaluation.summary.account.scored // MAX_ROWS + 1
     names: list[str] = []
     for batch in evaluation.outcomes_file.batches(["image", "correct"]):
         names += batch.filter(batch["correct"].is_valid())["image"].to_pylist()

@@ -7,9 +7,9 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_LARGEST_BLOCK: Final = 32 << 20
+_MAX_BLOCK: Final = 32 << 20
 """Bytes. Larger blocks are returned to the kernel at once; glibc allows no more."""
-_MOST_KEPT: Final = 64 << 20
+_MAX_KEPT: Final = 64 << 20
 """Bytes that each of glibc's arenas (about one per thread) keeps at its end."""
 
 
@@ -22,5 +22,5 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _MAX_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _MAX_KEPT)

@@ -62,7 +62,7 @@ def test_no_promise_where_the_images_do_not_suffice(scored: Path, toy_model: Pat
     assert (code, (scored / "calibrated.onnx").exists()) == (2, False)
     assert output.strip() == (
         "batchland: error <= 2%: 120 labelled images do not show that any threshold keeps this promise; at least 149 "
-        "sure answers without a mistake are needed: label more images, or promise less"
+        "confident answers without a mistake are needed: label more images, or promise less"
     )
 
 

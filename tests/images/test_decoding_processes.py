@@ -83,7 +83,7 @@ def test_batches_are_those_of_threads(photos, tmp_path):
 
 def test_processes_take_over_after_some_images(photos, tmp_path):
     refs = list(list_images(photos)) * 40
-    found = load(refs, tmp_path, least_images=16)
+    found = load(refs, tmp_path, images_before_start=16)
     assert found == seen(BatchLoader(refs, SPEC, 4))
 
 

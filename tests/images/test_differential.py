@@ -11,7 +11,7 @@ REFUSED = {
     # name of a file: why it is refused though a reader exists
 }
 """Every exception by hand. All other files must be decoded, and give the expected pixels."""
-LARGEST = 12
+MAX_DIFFERENCE = 12
 """Largest difference of one value, in units of a file's tolerance: rounding of lossy decoders."""
 
 
@@ -24,7 +24,7 @@ def difference(file: PictureFile) -> str | None:
     if decoded.pixels.shape != file.pixels.shape:
         return f"{file.name}: shape {decoded.pixels.shape}, not {file.pixels.shape}"
     differences = np.abs(decoded.pixels.astype(int) - file.pixels)
-    if differences.mean() > file.tolerance or differences.max() > LARGEST * file.tolerance:
+    if differences.mean() > file.tolerance or differences.max() > MAX_DIFFERENCE * file.tolerance:
         return f"{file.name}: differs by {differences.mean():.2f} on average, {differences.max()} at most"
     return None
 

@@ -146,7 +146,7 @@ def replaced_frame(marker: int = 0xC0, bits: int = 8, height: int = 300, compone
         (replaced_frame(0xC5), "a JPEG of a kind that is not read (frame type 0xc5)"),
         (replaced_frame(0xCB), "a JPEG of a kind that is not read (frame type 0xcb)"),
         (replaced_frame(0xF7), "a JPEG of a kind that is not read (frame type 0xf7)"),
-        (replaced_frame(height=0), "a JPEG whose header leaves the height open"),
+        (replaced_frame(height=0), "a JPEG without a height in its header"),
         (replaced_frame(components=2), "a JPEG with 2 components; only 1, 3 and 4 are read"),
         (replaced_frame(components=4), "a CMYK JPEG that does not say whether its colours are inverted"),
     ],
@@ -179,7 +179,7 @@ def test_unusual_subsamplings_that_are_cut_fail(factors):
 def test_headers_that_take_long_are_refused():
     empty = segment(0xE1, b"")
     for data in (with_segments(JPEG, empty * 1_000_000), with_segments(JPEG, b"\xff\xd0" * 1_000_000)):
-        assert error_of(data) == ("corrupt", "more than 10000 segments; no encoder writes so many")
+        assert error_of(data) == ("corrupt", "more than 10000 segments, which no encoder writes")
 
 
 def test_metadata_in_many_segments_is_joined():
