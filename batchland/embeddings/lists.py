@@ -22,7 +22,7 @@ _SAMPLE_PER_LIST: Final = 64
 """Vectors by which k-means finds the lists."""
 PROBES: Final = 16
 """Lists that a search for the most similar vectors compares."""
-PAIR_PROBES: Final = 32
+PAIR_PROBES: Final = 16
 """Lists that a search for close pairs compares."""
 _SLACK: Final = 1e-3
 """Added to squared distances, for the rounding of float32."""
