@@ -1,6 +1,6 @@
 """Differences of two models on the same images: headline numbers, classes, and the images whose answer changed.
 
-Every difference is B less A, and every interval is paired: it is about the differences image by image.
+Every difference is B - A, and every interval is paired: it is computed from the differences of single images.
 """
 
 from typing import Final

@@ -30,9 +30,9 @@ from batchland.models.class_match import (
 )
 
 EXAMPLES: Final = 10
-"""Most names listed where images are counted."""
+"""Largest number of names that are listed as examples."""
 EXAMINED: Final = 10_000
-"""Most names examined to find out why nothing matches."""
+"""Largest number of names that are examined to find out why nothing matches."""
 _SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
 _PREDICTION, _LABEL, _DOUBTFUL = 0, 1, 2
 """Kinds of rows that are sorted together."""
@@ -56,7 +56,7 @@ class _ComposedNamesCollideError(Exception):
 
 @dataclass(frozen=True)
 class Matcher:
-    """What to match: predicted names, labels, and how."""
+    """Predicted names, labels, and the way to match them."""
 
     source: str
     """Name of the predictions, for messages."""
@@ -136,7 +136,7 @@ class _Run:
         prefix = "[^/]*".join(map(re.escape, matcher.strip_prefix.split("*")))
         self._prefix = f"^{prefix}" if matcher.strip_prefix else ""
         self._plain = True
-        """Whether all predicted names are those of the predictions."""
+        """Whether no predicted name was changed for matching."""
 
     def matches(self) -> Matches:
         rows = sorted_batches(self._schema, chain(self._predictions(), self._label_rows()), [("name", "ascending")])

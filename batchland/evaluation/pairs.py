@@ -102,8 +102,8 @@ def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, Pai
 def _partners(a: pa.Table, b: pa.Table) -> tuple[Ints, int]:
     """For each row of A the row of B, -1 without one, and how many were found by content.
 
-    Images with the same path are partners; of all others, those with the same sha256. Of several files with one
-    content, the first ones of both sides.
+    Images with the same path are partners; among the others, images with the same sha256. If several files have the
+    same content, the first ones of both sides are partners.
     """
     row: Ints = pc.fill_null(_index_in(a["image"], b["image"]), -1).to_numpy().astype(np.int64)
     if not all("sha256" in table.column_names for table in (a, b)):

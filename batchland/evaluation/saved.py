@@ -1,4 +1,4 @@
-"""Write and read the folder of an evaluation or a comparison: summary.json, tables, and a page made elsewhere."""
+"""Write and read the folder of an evaluation or a comparison: summary.json, tables, and a given page."""
 
 import csv
 import os
@@ -121,7 +121,7 @@ def _columns(path: Path) -> list[str]:
 
 
 def write_csv(table: pa.Table, file: BinaryIO) -> None:
-    """UTF-8 with a byte order mark, by which Excel knows it. Text that Excel would run as a formula gets a quote."""
+    """UTF-8 with a byte order mark, for Excel. Text that Excel would run as a formula gets an apostrophe before it."""
     from pyarrow import csv as arrow_csv
 
     for number, field in enumerate(table.schema):

@@ -15,9 +15,9 @@ from batchland.system.cores import usable_cores
 Order = Sequence[tuple[str, Literal["ascending", "descending"]]]
 
 ROWS_IN_MEMORY: Final = 400_000
-"""Most rows that are sorted without DuckDB, where it is installed."""
+"""Up to this number of rows, DuckDB is not used."""
 MEMORY: Final = "350MB"
-"""Most memory of one sort by DuckDB."""
+"""Memory limit of one sort by DuckDB."""
 _OUTPUT_ROWS: Final = 131_072
 _log: Final = logging.getLogger("batchland")
 
@@ -27,7 +27,7 @@ def sorted_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows in order, strings by their bytes. Raises what `batches` raises.
 
-    Without DuckDB, all rows are sorted in memory, whatever their number; a warning says so.
+    Without DuckDB, any number of rows is sorted in memory; a warning says so.
     """
     first, rows = [], 0
     source = iter(batches)

@@ -1,14 +1,14 @@
-"""Cheap figures about pictures, from which monitoring tells a usual delivery from a spoiled one.
+"""Cheap figures about pictures, for detecting spoiled deliveries.
 
 values = measure(decode(data, spec).pixels)
 dict(zip((signal.name for signal in SIGNALS), values))
 
-or, for many pictures, `measure_samples(np.stack([sample(pixels) for pixels in pictures]))`: that takes a fraction of
-the calls of numpy, of which each holds Python's lock for a moment.
+or, for many pictures, `measure_samples(np.stack([sample(pixels) for pixels in pictures]))`, which takes a fraction of
+the numpy calls; each call holds the GIL for a moment.
 
-Every column of the predictions that comes from here has the name, unit and description that stand in SIGNALS. Width,
-height and file size are other columns. The cost does not grow with the picture: a grid of points covers the
-picture for tones, colours and layout, and small squares at full resolution serve texture.
+SIGNALS has the name, unit and description of each column of the predictions that is computed here. Width, height and
+file size are other columns. The cost does not grow with the picture: tones, colours and layout are measured on a grid
+of points, texture on small squares at full resolution.
 """
 
 import math
@@ -26,7 +26,7 @@ from batchland.images.decode.picture import Pixels
 THUMBNAIL_SIDE: Final = 4
 """Cells per side of the thumbnail."""
 BLANK_CONTRAST: Final = 0.01
-"""A picture of less contrast has one colour and nothing in it."""
+"""A picture with less contrast counts as of one colour."""
 _POINTS: Final = 72
 """Sampled rows and columns of the whole picture."""
 _SQUARES: Final = 8
@@ -39,7 +39,7 @@ _START: Final = 2
 border of the 8 x 8 squares of a JPEG."""
 _TONES: Final = 256
 _FLAT: Final = 1.5
-"""A square whose tones deviate by less than this (of 255) is flat."""
+"""A square is flat if its tones deviate by less than this (of 255)."""
 _NEAR: Final = 8
 """Tones up to this are black, tones from 255 less this are white."""
 _GREY: Final = 6
@@ -56,7 +56,7 @@ _POINTS_SHAPE: Final = (3, _POINTS, _POINTS)
 _SQUARES_SHAPE: Final = (3, _SIDE, _SIDE, _SQUARES * _SQUARES)
 _POINTS_BYTES: Final = math.prod(_POINTS_SHAPE)
 SAMPLE_BYTES: Final = _POINTS_BYTES + math.prod(_SQUARES_SHAPE)
-"""Of the sample of a picture, whatever its size."""
+"""Bytes of the sample of a picture of any size."""
 _AT_ONCE: Final = 32
 """Pictures measured at a time."""
 
@@ -87,9 +87,7 @@ SIGNALS: Final = (
     Signal("white_share", "float32", "0 to 1", "Share of the picture that is white, or nearly."),
     Signal("clipped_share", "float32", "0 to 1", "Share of the picture where a channel is 0 or 255."),
     Signal("tone_entropy", "float32", "bits", "Entropy of the histogram of 256 tones."),
-    Signal(
-        "tone_gaps", "float32", "0 to 1", "Share of the green levels between the darkest and the lightest not used."
-    ),
+    Signal("tone_gaps", "float32", "0 to 1", "Share of unused green levels between the darkest and the lightest one."),
     Signal("saturation", "float32", "0 to 1", "Mean difference of the largest and the smallest channel."),
     Signal("saturation_spread", "float32", "0 to 1", "Standard deviation of that difference."),
     Signal("grey_share", "float32", "0 to 1", "Share of the picture without colour."),
@@ -112,7 +110,7 @@ SIGNALS: Final = (
     Signal("blockiness", "float32", "log2", "Differences at the borders of 8 x 8 squares against those inside them."),
     Signal("row_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring rows."),
     Signal("column_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring columns."),
-    Signal("flat_share", "float32", "0 to 1", "Share of 64 squares whose pixels are all nearly alike."),
+    Signal("flat_share", "float32", "0 to 1", "Share of 64 squares in which all pixels are nearly equal."),
     Signal("darkest_square", "float32", "0 to 1", "Mean tone of the darkest of 64 squares."),
     Signal("difference_hash", "uint64", "bits", "64-bit difference hash; copies differ in few bits, also re-encoded."),
     Signal("thumbnail", "S48", "bytes", "The picture in 4 x 4 cells: rows from the top, each cell red, green, blue."),
@@ -135,7 +133,7 @@ def measure(pixels: Pixels) -> tuple[Any, ...]:
 
 
 def sample(pixels: Pixels) -> Bytes:
-    """What `measure_samples` needs of a picture: uint8 [SAMPLE_BYTES], its points and its squares.
+    """The data for `measure_samples`: uint8 [SAMPLE_BYTES], the points and squares of a picture.
 
     pixels: as for `measure`.
     """
@@ -185,7 +183,7 @@ def _parts(samples: Bytes) -> tuple[Bytes, Bytes]:
 
 @lru_cache(maxsize=64)
 def _point_indices(height: int, width: int, step: int) -> npt.NDArray[np.intp]:
-    """Where points that cover a picture evenly stand in its bytes: [3, 72, 72], channels, rows, columns.
+    """Byte positions of points that cover a picture evenly: [3, 72, 72], channels, rows, columns.
 
     step: bytes from a pixel to the next one.
     """
@@ -218,7 +216,7 @@ def _placing(size: int) -> tuple[int, int]:
 
 
 def _tones(channels: Bytes) -> npt.NDArray[np.int16]:
-    """Luma, 0 to 255, of an array whose first axis is red, green, blue."""
+    """Luma, 0 to 255, of an array with red, green and blue on its first axis."""
     red, green, blue = (
         np.multiply(channel, weight, dtype=np.uint16) for channel, weight in zip(channels, _LUMA, strict=True)
     )

@@ -32,12 +32,12 @@ class Changes(NamedTuple):
     """How an evaluation differs from its baseline."""
 
     worse: bool
-    """By more than chance."""
+    """Whether it is worse by more than chance."""
     text: str
     classes: tuple[str, ...]
     """Sentences about classes that changed by more than chance."""
     cause: str
-    """What is different on the side of model and images."""
+    """A sentence: whether the model and the images are the same."""
 
 
 def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:

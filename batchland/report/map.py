@@ -1,4 +1,4 @@
-"""The map of a report: images with similar features lie near each other; and where mistakes lie close together."""
+"""The map of a report, on which images with similar features are near each other, and groups of similar mistakes."""
 
 import base64
 import json
@@ -27,38 +27,38 @@ if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
 _KNOWN: Final = "known"
-"""Column of how well known an image is to the model, where predictions have it."""
+"""Column with the similarity of an image to known photos, if the predictions have it."""
 _COMPONENTS: Final = 16
 """Principal components in which groups are formed."""
 _PER_GROUP: Final = 40
 """Images of a group, on average."""
 _GROUPS: Final = (2, 40)
-"""Fewest and most groups."""
+"""Least and largest number of groups."""
 _MIN_IMAGES: Final = 20
-"""Images; a map of fewer says nothing."""
+"""Least number of images of a map."""
 _STEPS: Final = 1000
-"""Places are whole numbers from 0 to this."""
+"""Coordinates are whole numbers from 0 to this."""
 
 
 class ErrorGroup(NamedTuple):
-    """Similar images of which more are wrong than elsewhere."""
+    """A group of similar images with a higher error rate than the others."""
 
     images: int
     wrong: int
     elsewhere: float
     """Error rate of all other images."""
     p_value: float
-    """One-sided and exact, adjusted by Holm for all groups."""
+    """Of a one-sided exact test, adjusted by Holm for all groups."""
     true_label: str
-    """Of most of the mistakes."""
+    """The most frequent true label of the mistakes."""
     predicted_label: str
-    """Of most of those."""
+    """The most frequent prediction of mistakes with this true label."""
     row: int | None
-    """A mistake of it on the page."""
+    """A row of the page's data with a mistake of the group."""
 
 
 class MapView(NamedTuple):
-    """What the page shows."""
+    """The content of the map on the page."""
 
     data: str
     """JSON, compressed by zlib, as base64: for each point the row of its image, x and y, 0 to 1000, and `known` in
@@ -82,8 +82,8 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     found = _read(evaluation, list(images.rows))
     if found is None or len(found.images) < _MIN_IMAGES:
         return None
-    places, method = layout(found.features)
-    points = np.rint(places * _STEPS).astype(np.int64)
+    positions, method = layout(found.features)
+    points = np.rint(positions * _STEPS).astype(np.int64)
     data: dict[str, Any] = {
         "row": [images.rows[name] for name in found.images],
         "x": points[:, 0].tolist(),

@@ -12,7 +12,8 @@ class TrendOptions(Options):
     """Which nights a trend shows, and what it compares them with."""
 
     reference_nights: Annotated[int, Field(ge=1)] = 7
-    """Compare each version of a model (by sha256) with this many of its first good nights."""
+    """Compare each version of a model (by sha256) with this many of its first good nights, or those since the last
+    accepted change."""
     reference: tuple[date, date] | None = None
     """Compare all versions with the good nights between these two dates, both included, instead."""
     nights: Annotated[int, Field(ge=1)] = 90

@@ -53,8 +53,8 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
 def write_overview(runs: Path, today: date) -> Path:
     """Write `index.html` over all jobs into the folder of their records, and return its path.
 
-    Two jobs that end together write one after the other, so the page never lacks the night that ended last. today:
-    later nights are left out. Raises UsageError without that folder, OutputError.
+    Jobs that end at the same time write one after the other, so that the page always has the latest night. today: later
+    nights are left out. Raises UsageError without that folder, OutputError.
     """
     out = runs / OVERVIEW_FILE
     if not runs.is_dir():
@@ -88,7 +88,7 @@ def write_night_pages(folder: Path, today: date) -> None:
 
 
 def _is_trend(table: Path) -> bool:
-    """An earlier version's has fewer columns."""
+    """Whether the file is the table of a trend, also of an earlier version with fewer columns."""
     with suppress(OSError, pa.ArrowException):
         return {"outcome", "exit_code", "gates"} <= set(pq.read_schema(table).names) <= set(TREND.names)
     return False

@@ -54,7 +54,7 @@ def kill_and_resume(photos, tmp_path, model, kills, name, *changes):
 
 
 def output(out: Path) -> dict[str, bytes]:
-    """The output alone: whoever is killed after the manifest may leave hidden files, which the next run removes."""
+    """The output without hidden files: a run killed after the manifest may leave some for the next run to remove."""
     return contents(out) if out.is_dir() else {out.name: out.read_bytes()}
 
 

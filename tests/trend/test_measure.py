@@ -67,6 +67,7 @@ def test_a_row_holds_the_night_and_its_drift():
         "date": day(1),
         "outcome": "ok",
         "exit_code": 0,
+        "good": True,
         "accepted": False,
         "attempts": 1,
         "seconds": 60.0,
@@ -102,13 +103,22 @@ def test_a_row_holds_the_night_and_its_drift():
 
 
 def test_a_row_holds_the_verdict_the_acceptance_and_the_estimate():
-    columns = ("outcome", "accepted", "estimated_accuracy", "estimated_low", "estimated_high", "monitor", "since")
+    columns = (
+        "outcome",
+        "good",
+        "accepted",
+        "estimated_accuracy",
+        "estimated_low",
+        "estimated_high",
+        "monitor",
+        "since",
+    )
     dark = night(day(2), model_run(monitor=unlike_others(since=day(1))), outcome="suspicious")
     records = [night(day(0), model_run(monitor=like_others(0.7))), dark, accepted(dark, day(1))]
     assert [tuple(row[column] for column in columns) for row in rows(records)] == [
-        ("ok", False, 0.7, pytest.approx(0.66), pytest.approx(0.74), "ok", None),
-        ("suspicious", False, None, None, None, "suspicious", day(1)),
-        ("suspicious", True, None, None, None, "suspicious", day(1)),
+        ("ok", True, False, 0.7, pytest.approx(0.66), pytest.approx(0.74), "ok", None),
+        ("suspicious", False, False, None, None, None, "suspicious", day(1)),
+        ("suspicious", True, True, None, None, None, "suspicious", day(1)),
     ]
 
 

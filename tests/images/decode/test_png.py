@@ -127,7 +127,7 @@ def test_checksums_of_used_chunks_are_verified():
         (PNG[:HEADER_END] + chunk(b"IDAT") + chunk(b"tEXt", b"a\0b") + PNG[HEADER_END:], "corrupt",
          "its pixels are not in consecutive chunks"),
         (PNG[:HEADER_END] + chunk(b"IDAT") * 150_000 + PNG[HEADER_END:], "corrupt",
-         "more than 100000 chunks; no encoder writes so many"),
+         "more than 100000 chunks, which no encoder writes"),
     ],
 )  # fmt: skip
 def test_unsupported_kinds_are_refused(data, code, message):

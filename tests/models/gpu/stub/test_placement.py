@@ -76,7 +76,7 @@ def test_every_kind_of_backbone_runs_on_the_gpu_as_a_whole(stub, tmp_path, backb
 
 
 @pytest.mark.slow
-def test_of_an_int8_export_dequantising_nodes_stay_on_the_cpu_and_a_warning_says_so(stub, tmp_path):
+def test_dequantising_nodes_of_an_int8_export_stay_on_the_cpu_with_a_warning(stub, tmp_path):
     model, card, _ = exported(tmp_path, "scratch", "scratch")
     path = tmp_path / "int8.onnx"
     write_onnx(quantisable(model), card, path)
