@@ -52,7 +52,7 @@ def test_the_same_predictions_twice_are_an_error(scored: Path) -> None:
     assert (result.exit_code, result.stderr) == (2, message)
 
 
-def test_equal_files_are_at_distance_0_whatever_their_signals(scored: Path, tmp_path: Path) -> None:
+def test_equal_files_are_at_distance_0(scored: Path, tmp_path: Path) -> None:
     table = pq.read_table(scored / "two.parquet")
     hashes = [0 if row["image"] == "same.jpg" else row["difference_hash"] for row in table.to_pylist()]
     place = table.schema.get_field_index("difference_hash")
@@ -64,7 +64,7 @@ def test_equal_files_are_at_distance_0_whatever_their_signals(scored: Path, tmp_
     assert [(each.image, each.distance) for each in group.images] == [("3.jpg", 0), ("same.jpg", 0)]
 
 
-def test_features_decide_too_where_all_predictions_have_them(
+def test_features_are_compared_if_all_predictions_have_them(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copies, "SURE", -1.0)
@@ -117,7 +117,7 @@ def test_predictions_without_signals_are_an_error(scored: Path, photos: Path, tm
     assert (result.exit_code, result.stderr) == (2, message)
 
 
-def test_what_has_no_scored_image_is_an_error(
+def test_predictions_without_scored_images_are_an_error(
     scored: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = batchland("duplicates", photos / "one")

@@ -70,7 +70,7 @@ def test_renamed_images_are_joined_by_content(tmp_path):
     )
 
 
-def test_images_without_anything_in_common_are_an_error(tmp_path):
+def test_evaluations_without_common_images_are_an_error(tmp_path):
     rows = [Row("01.Green_Hill/x.jpg", (0.1, 0.9))]
     (tmp_path / "l.csv").write_text("image,label\n01.Green_Hill/x.jpg,Green Hill\n")
     other = evaluate(write_predictions(tmp_path / "x.parquet", FOLDERS, rows, model="x"), tmp_path / "l.csv")

@@ -125,7 +125,7 @@ def test_zeros_in_a_webp_are_damage(lossless):
 
 
 @pytest.mark.parametrize("options", [{"quality": 80}, {"quality": 1, "method": 0}, {"lossless": True}], ids=str)
-def test_zeros_that_stand_for_one_colour_are_no_damage(options):
+def test_zeros_of_pictures_of_one_colour_are_not_damage(options):
     image = Image.new("RGB", (3000, 2000), "white")
     data = encoded(image, "WEBP", **options)
     assert decode_webp(data, 10**7).pixels.min() >= 250
