@@ -168,7 +168,13 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     if figures.mean_confidence is not None and figures.brier_top1 is not None:
         gap = figures.mean_confidence.value - figures.top1.value
         error = math.sqrt(max(figures.brier_top1.value - gap**2, 0) / summary.account.scored)
-        if abs(gap) >= OVERCONFIDENT and abs(gap) > z_score(1 - LEVEL) * error:
+        # Of a few images, the estimate of the error is too small; the interval of the accuracy is not.
+        chance = (
+            figures.top1.low is None
+            or figures.top1.high is None
+            or (figures.top1.low <= figures.mean_confidence.value <= figures.top1.high)
+        )
+        if abs(gap) >= OVERCONFIDENT and abs(gap) > z_score(1 - LEVEL) * error and not chance:
             word = "over" if gap > 0 else "under"
             yield Finding(
                 "note",

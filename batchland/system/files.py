@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from batchland.errors import BatchlandError, InputError, OutputError, UsageError
 from batchland.system.retries import storage_failed
@@ -148,10 +148,27 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
+class Replaceable(NamedTuple):
+    """The existing files that a result may replace."""
+
+    what: str
+    """Description for messages: `an earlier page of ...`."""
+    test: Callable[[Path], bool]
+    """Whether a result may replace this existing file."""
+
+
+def check_new_file(
+    path: Path,
+    suffix: str,
+    reads: Iterable[Path] = (),
+    *,
+    replaces: Replaceable | None = None,
+    overwrite: bool = False,
+) -> None:
     """Check, before a long computation, that its result can be written to `path`.
 
     suffix: the required end of the name. reads: files that the computation reads; `path` must not be one of them.
+    replaces: existing files that may be replaced, besides empty ones; None means all. overwrite: replace any file.
     Raises UsageError, or OutputError if nothing can be written there.
     """
     if path.is_dir():
@@ -160,6 +177,8 @@ def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
         raise UsageError(f"{path}: give a name that ends in {suffix}")
     if any(path.exists() and each.exists() and path.samefile(each) for each in reads):
         raise UsageError(f"{path}: is an input and would be replaced; give another name")
+    if replaces and not overwrite and path.exists() and path.stat().st_size and not replaces.test(path):
+        raise UsageError(f"{path}: exists and is not {replaces.what}; give another name", advice="overwrite")
     check_writable(path)
 
 

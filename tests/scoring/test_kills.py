@@ -59,7 +59,7 @@ def output(out: Path) -> dict[str, bytes]:
 
 
 def test_killed_runs_end_as_undisturbed_ones(tmp_path, photos, toy_model):
-    kill_and_resume(photos, tmp_path, toy_model, 5, "p.parquet")
+    kill_and_resume(photos, tmp_path, toy_model, 2, "p.parquet")
 
 
 @pytest.mark.slow
