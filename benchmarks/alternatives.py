@@ -322,7 +322,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where photos and models are kept")
     options = parser.parse_args()
     sections = [
-        f"# Alternatives for the steps of scoring\n\n`python -m benchmarks.alternatives {' '.join(sys.argv[1:])}`".rstrip()
+        "# Alternatives to the steps of scoring",
+        f"`python -m benchmarks.alternatives {' '.join(sys.argv[1:])}`".rstrip(),
     ]
     sections.append(describe_machine())
     for name in options.only:
