@@ -1,4 +1,4 @@
-"""What features cost: CPU microseconds an image of each step by itself, and bytes in the file. Prints a Markdown table.
+"""The cost of features: CPU microseconds per image of each step, and bytes in the file. Prints a Markdown table.
 
 python -m benchmarks.features
 """
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from batchland.models.contract import FEATURES_NAME
 from batchland.models.features import normalised
-from batchland.models.known import MOST_PHOTOS, add_distance
+from batchland.models.known import MAX_PHOTOS, add_distance
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.predictions.layout import write_table
 from batchland.predictions.schema import features_column
@@ -34,7 +34,7 @@ def nodes(width: int, *, known: bool) -> float:
         [value(FEATURES_NAME, onnx.TensorProto.FLOAT, ["batch", width])],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    pictures = vectors(max(BATCH, MOST_PHOTOS), width)
+    pictures = vectors(max(BATCH, MAX_PHOTOS), width)
     if known:
         add_distance(model, pictures / np.linalg.norm(pictures, axis=1, keepdims=True))
     session = create_session(model.SerializeToString(), [(CPU, {})], Threads(1))

@@ -1,49 +1,87 @@
-"""`batchland accept`: say that a suspicious night is good."""
+"""`batchland accept`: say that a suspicious night is good, or take that back."""
 
 from datetime import date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from batchland.cli.command import command
 from batchland.cli.options import NIGHT, runs_option
+from batchland.system.text import counted, first_few
 
-FIXED = "the reference stays as it is, because the job names its nights"
+if TYPE_CHECKING:
+    from batchland.nightly.accept import Accepted, Withdrawn
+
+FIXED = "the reference stays as it is, because the job names it"
 
 
 @command(epilog="Example: batchland accept nightly --date 2026-11-23 --reason 'new camera'")
 @click.argument("name", metavar="JOB")
 @click.option("--date", "night", type=NIGHT, required=True, help="The suspicious night.")
-@click.option("--reason", help="Why it is good; stored in the record.")
-@click.option(
-    "--once", is_flag=True, help="The night is odd, but nothing has changed: keep the reference, and add the night."
-)
+@click.option("--reason", help="Why it is good, or why it is not after all; stored in the record.")
+@click.option("--once", is_flag=True, help="For a single unusual night: keep the reference, and add the night to it.")
+@click.option("--withdraw", is_flag=True, help="Withdraw the acceptance: the reference is again the one before.")
 @runs_option
-def accept(name: str, night: datetime, reason: str | None, once: bool, runs: Path) -> None:
+def accept(name: str, night: datetime, reason: str | None, once: bool, withdraw: bool, runs: Path) -> None:
     """Accept a suspicious night of job JOB as the new normal.
 
-    The nights before it with the same change are accepted, too. From now on later nights are compared with the accepted
-    ones: the reference begins anew with the first of them. A night that also failed for another reason, or is accepted
-    already, is refused.
+    The nights before it with the same change are accepted, too. A new reference begins with the first of them; later
+    nights are compared with that. A night that also failed for another reason, or is accepted already, is refused.
     """
-    from batchland.nightly.accept import accept_night
+    from batchland.nightly.accept import accept_night, withdraw_acceptance
     from batchland.nightly.dates import local_today
     from batchland.trend.write import write_night_pages
 
-    nights, since, reference, fixed = accept_night(runs / name, night.date(), reason=reason, once=once)
+    if once and withdraw:
+        raise click.UsageError("--once and --withdraw exclude each other.")
+    if withdraw:
+        text = _withdrawn(name, withdraw_acceptance(runs / name, night.date(), reason=reason))
+    else:
+        text = _accepted(name, accept_night(runs / name, night.date(), reason=reason, once=once), once=once)
     write_night_pages(runs / name, local_today())
-    named = f"{nights[0]}" if len(nights) == 1 else f"{nights[0]} to {nights[-1]}, {len(nights)} nights"
-    effect = FIXED if fixed else _effect(nights, since, reference, once=once)
-    click.echo(f"Accepted: job {name}, {named}; {effect}.")
+    click.echo(text)
 
 
-def _effect(nights: list[date], since: date, reference: list[date], *, once: bool) -> str:
+def _accepted(name: str, accepted: "Accepted", *, once: bool) -> str:
+    nights = accepted.nights
+    effect = FIXED if accepted.fixed else _effect(accepted, once=once)
+    text = f"Accepted: job {name}, {_named(nights)}; {effect}."
+    if accepted.open:
+        text += f" Still suspicious by the same change: {first_few([str(night) for night in accepted.open])}."
+    if not once and not accepted.fixed:
+        text += (
+            f" If nothing has changed and only this night is odd, withdraw this and accept it once: "
+            f"batchland accept {name} --date {nights[-1]} --withdraw, then --once."
+        )
+    return text
+
+
+def _effect(accepted: "Accepted", *, once: bool) -> str:
+    nights, reference = accepted.nights, accepted.reference
     if not once:
         few = (
             "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
         )
-        return f"the reference begins anew with {since}, without earlier nights{few}"
+        rules = "; until it has 5 nights, only exact rules hold" if len(reference) < 5 else ""
+        return f"a new reference begins with {accepted.since}, without earlier nights{few}{rules}"
     if not reference:
         return "the reference stays: it is full or begins later, or the night has fewer than 5 readable images"
     joined = "it joins" if len(nights) == 1 else "all join" if reference == nights else f"{len(reference)} join"
     return f"{joined} the reference"
+
+
+def _withdrawn(name: str, withdrawn: "Withdrawn") -> str:
+    before = "" if withdrawn.once else f", and the reference is again that of before {withdrawn.since}"
+    text = f"Withdrawn: job {name}, {_named(withdrawn.nights)}, suspicious again{before}."
+    if withdrawn.doubtful:
+        nights = first_few([str(night) for night in withdrawn.doubtful])
+        text += (
+            f" {counted(len(withdrawn.doubtful), 'night')} judged since then no longer enter a reference: {nights}; "
+            f"run them again with --force to judge them by the old one."
+        )
+    return text
+
+
+def _named(nights: list[date]) -> str:
+    return f"{nights[0]}" if len(nights) == 1 else f"{nights[0]} to {nights[-1]}, {len(nights)} nights"

@@ -1,8 +1,8 @@
 """Draw the built-in sample set: labelled pictures of ten landmarks, and a night's delivery.
 
-Every picture depends on (seed, folder, number) only: the same seed and Pillow give the same bytes, in whatever order
-they are drawn. All classes share skies, grounds and lights, and every two of them share a colour: colour helps, but
-only the landmark's shape identifies it.
+Each picture depends only on (seed, folder, number): the same seed and version of Pillow give the same bytes, in any
+order of drawing. All classes share skies, grounds and lights, and every two classes share a colour: colour helps, but
+only the shape identifies a landmark.
 """
 
 import datetime
@@ -33,7 +33,7 @@ BROKEN_FILES: Final[dict[str, ErrorCode]] = {
 _INCOMING: Final = {
     **{f"2026-11-23/camera-1/IMG_{number:04}.jpg": "jpeg" for number in range(1, 9)},
     "2026-11-23/camera-1/IMG_0010.JPG": "jpeg sideways",
-    "2026-11-23/camera-1/IMG_0011.jpg": "png",  # a PNG in spite of its name; the content decides
+    "2026-11-23/camera-1/IMG_0011.jpg": "png",  # a PNG with a wrong name; the content decides
     "2026-11-23/camera-1/IMG_0012 (copy).jpg": "jpeg progressive",
     "2026-11-23/camera-2/DSC_0101.jpg": "jpeg 4:4:4",
     "2026-11-23/camera-2/DSC_0102.jpg": "jpeg grey",
@@ -49,7 +49,7 @@ _INCOMING: Final = {
 }
 """The good files below `incoming/`, and how each is encoded."""
 
-SMALLEST_CLASS: Final = 8
+MIN_CLASS_IMAGES: Final = 8
 """Pictures, half of them for testing."""
 
 
@@ -66,7 +66,7 @@ class SampleSummary:
     training_images: int
     test_images: int
     incoming_files: int
-    """Files below `incoming` with an image's extension: 25, whatever the seed. A notes.txt beside them is ignored."""
+    """Files below `incoming` with an image's extension: 25 for every seed. A notes.txt beside them is ignored."""
     broken_files: int
     """Number of `incoming_files` that must fail: 3, one each as `truncated`, `empty`, `not_an_image` (BROKEN_FILES)."""
 
@@ -78,8 +78,8 @@ def draw_sample(root: Path, *, seed: int = 0, images: int = 480) -> SampleSummar
     (less where `images` is small). The set appears whole or not at all. Raises UsageError if `root` exists and is not
     empty, or `images` is too small to fill the classes; OutputError if it cannot be written.
     """
-    if images < len(LANDMARKS) * SMALLEST_CLASS:
-        raise UsageError(f"images = {images}: give at least {len(LANDMARKS) * SMALLEST_CLASS}, 4 + 4 of each class")
+    if images < len(LANDMARKS) * MIN_CLASS_IMAGES:
+        raise UsageError(f"images = {images}: give at least {len(LANDMARKS) * MIN_CLASS_IMAGES}, 4 + 4 of each class")
     if seed < 0:
         raise UsageError(f"seed = {seed}: give 0 or more")
     with new_folder(root) as folder, ThreadPoolExecutor(usable_cores()) as pool:
@@ -116,7 +116,7 @@ class _Picture(NamedTuple):
 
 _CLASSES: Final = tuple(f"{number:02}.{name}" for number, name in enumerate(LANDMARKS))
 _SHARES: Final = (17, 9, 3, 13, 7, 11, 4, 16, 8, 12)
-"""How the pictures beyond SMALLEST_CLASS are divided among the classes: of 480 pictures, a class gets 20 to 76."""
+"""How the pictures beyond MIN_CLASS_IMAGES are divided among the classes: of 480 pictures, a class gets 20 to 76."""
 _ENCODINGS: Final = (
     "jpeg", "jpeg progressive", "jpeg", "png", "jpeg 4:4:4", "jpeg sideways", "jpeg", "webp", "jpeg grey", "jpeg",
     "png alpha", "jpeg", "jpeg progressive", "jpeg upside down", "png palette", "jpeg", "jpeg cmyk", "jpeg 4:4:4",
@@ -127,7 +127,7 @@ _ORIENTATIONS: Final = {
     "jpeg sideways": (6, Image.Transpose.ROTATE_90),
     "jpeg other side": (8, Image.Transpose.ROTATE_270),
 }
-"""The EXIF orientation, and the turn of the stored pixels that it undoes."""
+"""The EXIF orientation, and the rotation of the stored pixels that it reverses."""
 _MODIFIED: Final = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC).timestamp()
 
 
@@ -147,10 +147,10 @@ def _plan(images: int) -> list[_Picture]:
 
 
 def _class_sizes(images: int) -> list[int]:
-    """SMALLEST_CLASS each, and the rest by _SHARES; the sizes add up to `images`."""
-    rest = images - SMALLEST_CLASS * len(_SHARES)
+    """MIN_CLASS_IMAGES each, and the rest by _SHARES; the sizes add up to `images`."""
+    rest = images - MIN_CLASS_IMAGES * len(_SHARES)
     ends = [round(rest * sum(_SHARES[:end]) / sum(_SHARES)) for end in range(len(_SHARES) + 1)]
-    return [SMALLEST_CLASS + after - before for before, after in pairwise(ends)]
+    return [MIN_CLASS_IMAGES + after - before for before, after in pairwise(ends)]
 
 
 def _write_picture(root: Path, picture: _Picture, seed: int) -> None:

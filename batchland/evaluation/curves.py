@@ -1,8 +1,7 @@
 """Precision-recall and ROC curves of each class against all others, and the areas under them.
 
-A class's score for an image is its probability if it is among the choices kept; all other images of the class's curve
-share the lowest score, 0. Few answers are kept as they are; of many, scores are counted in BINS bins of equal width on
-the logit scale.
+A class's score for an image is its probability if it is among the choices kept, else 0, the lowest score. Up to EXACT
+choices are used exactly; more are counted in BINS bins of equal width on the logit scale.
 """
 
 from functools import lru_cache
@@ -17,9 +16,9 @@ from batchland.evaluation.intervals import Floats, Ints, wilson, z_score
 from batchland.evaluation.schema import CURVES, Figure
 
 EXACT: Final = 2**20
-"""Most choices that are not binned."""
+"""Up to this number of choices, scores are not binned."""
 BINS: Final = 1024
-LARGEST_LOGIT: Final = 16.0
+MAX_LOGIT: Final = 16.0
 POINTS: Final = 60
 """Most points of a curve in `curves.parquet`."""
 _TABLE_SHIFT: Final = 10
@@ -195,7 +194,7 @@ def _mean(figures: list[Figure], confidence: float) -> Figure | None:
 
 def _edges() -> npt.NDArray[np.float32]:
     """Lower ends of the bins."""
-    logits = np.linspace(-LARGEST_LOGIT, LARGEST_LOGIT, BINS)
+    logits = np.linspace(-MAX_LOGIT, MAX_LOGIT, BINS)
     edges = (1 / (1 + np.exp(-logits))).astype(np.float32)
     edges[0] = 0
     return edges

@@ -38,7 +38,7 @@ CLASS_FIGURES: Final = {
 """Figures of a class that a gate can name, and their columns in per_class.parquet."""
 COUNTS: Final = tuple(name for name, field in LabelAccount.model_fields.items() if field.annotation is int)
 _CLASS_COUNTS: Final = ("support", "failed")
-_LARGEST: Final = {"log_loss": math.inf, "brier": 2.0}
+_MAX_VALUES: Final = {"log_loss": math.inf, "brier": 2.0}
 """Largest possible value of the figures that can exceed 1."""
 _GATE: Final = re.compile(r"(?P<name>.+?)\s*(?P<operator><=|>=|<|>)\s*(?P<limit>[0-9.eE+-]+)\s*(?P<percent>%?)")
 _DROP: Final = re.compile(r"drop\(\s*(.+?)\s*\)")
@@ -119,7 +119,7 @@ def _check_limit(gate: Gate, asked: str, counts: Sequence[str]) -> None:
             remedy = "use failed_rate" if gate.name == "failed" else "leave the % out"
             raise UsageError(f"gate {gate.text!r}: {asked} is a number of images; {remedy}")
         return
-    largest = _LARGEST.get(asked, 1.0)
+    largest = _MAX_VALUES.get(asked, 1.0)
     if not (-largest if gate.drop else 0) <= gate.limit <= largest:
         remedy = f"; write {gate.limit:g}%" if largest == 1 < gate.limit <= 100 and not _in_percent(gate) else ""
         raise UsageError(f"gate {gate.text!r}: {asked} lies between 0 and {largest:g}{remedy}")

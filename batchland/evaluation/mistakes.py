@@ -1,4 +1,4 @@
-"""The scored images whose first choice is wrong, with the probability that their label is."""
+"""The scored images with a wrong first choice, with the probability that the label is wrong."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +12,7 @@ from batchland.evaluation.schema import MISTAKES, LabelErrors
 from batchland.evaluation.sorting import sorted_batches
 from batchland.evaluation.table_file import TableFile
 
-MOST_IN_MEMORY: Final = 200_000
+MAX_IN_MEMORY: Final = 200_000
 """Rows of the table for the page. The file has all."""
 _ORDER: Final = (("probability", "descending"), ("image", "ascending"))
 _ADDED: Final = ("suspicion", "suspected_label_error", "label_error_probability")
@@ -40,7 +40,7 @@ class Mistakes:
         )
 
     def finish(self, noise: LabelNoise, kept: int) -> tuple[TableFile, pa.Table, LabelErrors]:
-        """The rows of mistakes.parquet; those that a page can show; and how many labels are suspected.
+        """The rows of mistakes.parquet, the rows for the page, and the number of suspected labels.
 
         kept: choices that every scored image has.
         """
@@ -54,9 +54,9 @@ class Mistakes:
             mask = batch["suspected_label_error"]
             suspected += mask.true_count
             expected += float(batch["label_error_probability"].filter(mask).to_numpy().sum(dtype=np.float64))
-            if rows < MOST_IN_MEMORY:
-                shown.append(table[: MOST_IN_MEMORY - rows])
-            elif suspected < MOST_IN_MEMORY:
+            if rows < MAX_IN_MEMORY:
+                shown.append(table[: MAX_IN_MEMORY - rows])
+            elif suspected < MAX_IN_MEMORY:
                 shown.append(table.filter(mask))
             rows += len(batch)
         errors = LabelErrors(mistakes=rows, suspected=suspected, share=expected / suspected if suspected else None)

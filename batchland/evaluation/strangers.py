@@ -1,4 +1,4 @@
-"""The labelled images that are least like the photos that the model knows."""
+"""The labelled images that are least similar to the model's known photos."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 from batchland.evaluation.outcomes import Outcomes
 from batchland.models.decisions import STRANGER
 
-MOST_SHOWN: Final = 200
+MAX_SHOWN: Final = 200
 """Rows of the table."""
 _COLUMNS: Final = ("image", "true_label", "predicted_label", "probability", "file_size")
 
@@ -18,7 +18,7 @@ class Strangers:
 
     def __init__(self) -> None:
         self.total: int | None = None
-        """Their number; None if the model does not tell."""
+        """Their number; None if the model has no known photos."""
         self._shown: list[pa.Table] = []
 
     def add(self, outcomes: Outcomes, table: pa.Table) -> None:
@@ -29,9 +29,9 @@ class Strangers:
         self.total = (self.total or 0) + len(rows)
         known = pa.array(outcomes.known[rows], pa.float32())
         found = pa.concat_tables([*self._shown, table.select(_COLUMNS).take(rows).append_column("known", known)])
-        self._shown = [found.sort_by([("known", "ascending"), ("image", "ascending")])[:MOST_SHOWN]]
+        self._shown = [found.sort_by([("known", "ascending"), ("image", "ascending")])[:MAX_SHOWN]]
 
     @property
     def table(self) -> pa.Table | None:
-        """The strangers that are least like known photos, at most MOST_SHOWN; None if the model does not tell."""
+        """The strangers that are least like known photos, at most MAX_SHOWN; None if the model has no known photos."""
         return self._shown[0] if self._shown else None

@@ -12,7 +12,7 @@ Filter = Literal["bilinear", "bicubic"]
 
 SUPPORT: Final[dict[Filter, float]] = {"bilinear": 1.0, "bicubic": 2.0}
 """Radius of each filter, in pixels of the smaller picture."""
-_MOST_BITS: Final = 21
+_MAX_BITS: Final = 21
 _WEIGHT_BITS: Final = 15
 """Weights are integers of 16 bits with a sign."""
 
@@ -60,10 +60,10 @@ def _weights(length: int, begin: float, end: float, size: int, kind: Filter) -> 
 
 def _precision(largest: float) -> int:
     """Most bits after the point with which the largest weight fits."""
-    for bits in range(_MOST_BITS):
+    for bits in range(_MAX_BITS):
         if np.floor(largest * (1 << (bits + 1)) + 0.5) >= 1 << _WEIGHT_BITS:
             return bits
-    return _MOST_BITS
+    return _MAX_BITS
 
 
 def _bilinear(distance: Floats) -> Floats:

@@ -1,7 +1,7 @@
-"""Canaries: drawn image files beside a model, with the probabilities that it gave for them when it was made.
+"""Canaries: generated image files with the probabilities that a model gave for them when it was made.
 
-`toy.onnx` has them in `toy.canaries.parquet`. A night scores them first, so that a changed model, decoder,
-preprocessing or device ends it before it begins.
+Those of `toy.onnx` are in `toy.canaries.parquet`. A night scores them first, and ends if the model, the decoder, the
+preprocessing or the device has changed.
 """
 
 import io
@@ -29,7 +29,7 @@ TOLERANCE_INT8: Final = 0.2
 """The products of int8 models differ more between processors."""
 _WIDE_RANGE: Final = 0.2
 """A model whose probabilities differ less than this between pictures gets a smaller tolerance, in proportion."""
-_LEAST_TOLERANCE: Final = 1e-4
+_MIN_TOLERANCE: Final = 1e-4
 _SIDES: Final = (64, 97, 150, 233, 320)
 """Sides of the generated pictures, in pixels."""
 _FORMATS: Final[tuple[dict[str, Any], ...]] = (
@@ -47,7 +47,9 @@ CANARIES: Final = pa.schema(
     [
         column("name", pa.string(), "File name of the image.", nullable=False),
         column("data", pa.binary(), "Content of the image file.", nullable=False),
-        column("probabilities", pa.list_(pa.float32()), "Of the classes, in the model's order.", nullable=False),
+        column(
+            "probabilities", pa.list_(pa.float32()), "Probability of each class, in the model's order.", nullable=False
+        ),
     ]
 )
 """`NAME.canaries.parquet` beside `NAME.onnx`: one row per image file."""
@@ -58,9 +60,9 @@ class CanaryInfo(Document):
 
     schema_version: int = Field(default=1, ge=1, le=1)
     model_sha256: str
-    """Of the ONNX file that gave the probabilities."""
+    """sha256 of the ONNX file that gave the probabilities."""
     tolerance: float
-    """Largest difference of a probability that is no fault."""
+    """Largest accepted difference of a probability."""
 
 
 class Canaries(NamedTuple):
@@ -87,7 +89,7 @@ def write_canaries(session: Session) -> Path:
     int8 = session.card.int8 is not None
     limit = TOLERANCE_INT8 if int8 else TOLERANCE
     tolerance = limit * min(1.0, float(np.ptp(probabilities, axis=0).max()) / _WIDE_RANGE)
-    info = CanaryInfo(model_sha256=session.sha256, tolerance=max(_LEAST_TOLERANCE, tolerance))
+    info = CanaryInfo(model_sha256=session.sha256, tolerance=max(_MIN_TOLERANCE, tolerance))
     table = table.replace_schema_metadata({METADATA_KEY: info.model_dump_json()})
     path = canaries_path(session.path)
     write_file(path, lambda file: pq.write_table(table, file))

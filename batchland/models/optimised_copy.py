@@ -29,9 +29,9 @@ from batchland.system.files import remove
 from batchland.system.folders import cache_folder
 from batchland.system.regular_files import open_regular
 
-_LEAST_BYTES: Final = 4 << 20
+_MIN_BYTES: Final = 4 << 20
 """Smaller models open fast enough."""
-_MOST_COPIES: Final = 8
+_MAX_COPIES: Final = 8
 _PICTURES: Final = 4
 _GRAPH: Final = "graph.onnx"
 _WEIGHTS: Final = "weights.bin"
@@ -43,7 +43,7 @@ class Copy(NamedTuple):
     """A copy whose weights are not checked yet."""
 
     sha256: str
-    """Of the model."""
+    """sha256 of the model's file."""
     card: str
     """The model's card, JSON."""
     folder: Path
@@ -53,10 +53,10 @@ class Copy(NamedTuple):
 
 
 def find_copy(model: Path) -> Copy | None:
-    """The copy of the model in that file, None if there is none that this user has made."""
+    """The copy of the model in that file; None if this user has made none."""
     try:
         with open_regular(model) as file:
-            if os.fstat(file.fileno()).st_size < _LEAST_BYTES:
+            if os.fstat(file.fileno()).st_size < _MIN_BYTES:
                 return None
         return find_copy_of(hash_file(model))
     except OSError:  # opening the model itself will report it
@@ -95,7 +95,7 @@ def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
 
     Raises what onnxruntime raises of the model.
     """
-    if len(content) < _LEAST_BYTES:
+    if len(content) < _MIN_BYTES:
         return create_session(content, [(CPU, {})], threads)
     try:
         with _new_folder(_folder(sha256)) as folder:
@@ -150,13 +150,13 @@ def _new_folder(folder: Path) -> Iterator[Path]:
                 remove(folder)
                 os.rename(temporary, folder)  # noqa: PTH104 - Path.rename would change the name that is cleaned up
     kept = sorted((path for path in copies.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for path in kept[:-_MOST_COPIES]:
+    for path in kept[:-_MAX_COPIES]:
         with contextlib.suppress(OSError):
             remove(path)
 
 
 def _index(card: str, graph: bytes, weights: Path) -> dict[str, object]:
-    """What must be the same when a copy is opened: the card, the graph's sha256, the weights' size and checksum."""
+    """The values that are checked when a copy is opened: card, graph's sha256, size and checksum of the weights."""
     total = hashlib.sha256()
     with _open(weights) as file:
         size = 0

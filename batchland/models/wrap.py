@@ -16,7 +16,7 @@ from batchland.models.nodes import constant
 
 _PREFIX: Final = "adopted/"
 """Prefix of all names of the foreign graph."""
-_LEAST: Final = 1e-12
+_EPSILON: Final = 1e-12
 """Added to a probability before its logarithm."""
 _Tensor = tuple[str, int, Sequence[int]]
 """Name, data type and shape without the batch."""
@@ -32,7 +32,7 @@ def wrap(
     softmax: bool,
     temperature: float | None = None,
 ) -> onnx.ModelProto:
-    """The foreign graph with normalisation before it and, if wanted, softmax behind it; and with the card.
+    """The foreign graph with normalisation before it, softmax after it if requested, and the card.
 
     A foreign input of floats gets `(pixel / 255 - mean) / std` per channel; one of bytes gets the pixels. temperature:
     divides the logits; without `softmax`, the logarithms of the probabilities.
@@ -100,7 +100,7 @@ def _probabilities(target: ForeignOutput, classes: int, *, softmax: bool, temper
     if temperature is not None:
         if not softmax:
             nodes += [
-                constant("least", np.array(_LEAST, np.float32)),
+                constant("least", np.array(_EPSILON, np.float32)),
                 helper.make_node("Add", [last, "least"], ["positive"]),
                 helper.make_node("Log", ["positive"], ["logs"]),
             ]

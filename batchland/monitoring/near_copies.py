@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
-MOST_BITS: Final = 2
+MAX_BITS: Final = 2
 """Hashes of copies differ in at most this many of 64 bits; those of other photos in more (none of 234,270 pairs)."""
 _BLOCK: Final = 2**22
 """Pairs that are compared at once."""
@@ -34,4 +34,4 @@ def _blocks(hashes: Hashes, others: Hashes) -> Iterator[tuple[int, npt.NDArray[n
     """Whether hashes are near others, for some rows at a time: the first row, and [rows, others]."""
     rows = max(_BLOCK // max(len(others), 1), 1)
     for first in range(0, len(hashes), rows):
-        yield first, np.bitwise_count(hashes[first : first + rows, None] ^ others) <= MOST_BITS
+        yield first, np.bitwise_count(hashes[first : first + rows, None] ^ others) <= MAX_BITS

@@ -1,4 +1,4 @@
-"""What the monitor reads of each image of a night: figures about the picture, its file and the model's answer."""
+"""The figures of each image that the monitor uses: about the picture, its file and the model's answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -31,8 +31,8 @@ _SIZE: Final = ("file_size", "width", "height")
 _OTHER: Final = ("image", "class_index", "difference_hash", "thumbnail")
 COLUMNS: Final = (*_OTHER, *_SIZE, *PICTURE, *ANSWER)
 """Columns of the predictions that `observe` reads."""
-MOST_IMAGES: Final = 5000
-"""Images of a night that the monitor reads, evenly chosen; more of them would hardly change its figures."""
+MAX_IMAGES: Final = 5000
+"""Images of a night that the monitor reads, evenly spaced; more would hardly change its figures."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Observations:
     thumbnails: npt.NDArray[np.uint8]
     """[n, 4, 4, 3]; zeros where there is none."""
     names: npt.NDArray[np.str_]
-    """Of the images, [n]."""
+    """Names of the images, [n]."""
     known: Floats | None = None
-    """How like the known photos, [n]; None if the model does not tell."""
+    """The column `known`, [n]: similarity to known photos; None if the model has no known photos."""
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -82,7 +82,7 @@ NOTHING: Final = Observations(
 
 
 def read_night(stored: StoredPredictions) -> pa.Table | None:
-    """COLUMNS, and `known` if it is there, of at most MOST_IMAGES scored images; None if an earlier version wrote them.
+    """COLUMNS, and `known` if it is there, of at most MAX_IMAGES scored images; None if an earlier version wrote them.
 
     Raises UsageError if the partition is damaged, InputError if it cannot be reached.
     """
@@ -94,9 +94,9 @@ def read_night(stored: StoredPredictions) -> pa.Table | None:
         table = stored.table(part, [*COLUMNS, *(["known"] if "known" in names else []), "status"])
         tables.append(table.filter(pc.equal(table["status"], "ok")).drop_columns(["status"]))
     rows = pa.concat_tables(tables).combine_chunks()
-    if len(rows) <= MOST_IMAGES:
+    if len(rows) <= MAX_IMAGES:
         return rows
-    return rows.take(pa.array(np.linspace(0, len(rows) - 1, MOST_IMAGES).astype(np.int64)))
+    return rows.take(pa.array(np.linspace(0, len(rows) - 1, MAX_IMAGES).astype(np.int64)))
 
 
 def observe(rows: pa.Table) -> Observations:

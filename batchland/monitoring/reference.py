@@ -2,8 +2,8 @@
 
 The unit is the night: a figure of a night is compared with the figures of the reference's nights, because images of
 one night are alike. z = (night - mean) / sqrt(between (1 + 1/R) + within (1/n + 1/N)), with R nights of N images in
-all. The variance between nights is that of the R nights, shrunk to the mean over all figures of its kind, because few
-nights say little about one figure.
+all. The variance between nights is that of the R nights, shrunk to the mean over all figures of its kind, because an
+estimate from few nights is inexact.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from batchland.monitoring.statistics import Figures, Pool, Statistic
 
 PRIOR_NIGHTS: Final = 4
 """Weight, in nights, of the variance of all figures of a kind."""
-LEAST_SPREAD: Final = 0.11
-"""Least deviation between nights, in deviations of an image."""
-LEAST_TAIL_SPREAD: Final = 0.07
+MIN_SPREAD: Final = 0.11
+"""Least standard deviation between nights, in standard deviations of an image."""
+MIN_TAIL_SPREAD: Final = 0.07
 """The same for the shares in tails, which vary less from night to night."""
-LEAST_CHANGE_SPREAD: Final = 0.05
+MIN_CHANGE_SPREAD: Final = 0.05
 """The same for the similarity to changed pictures."""
 HEAVY_TAILS: Final = 1.3
 """Factor on every variance between nights: rare nights differ more than a normal distribution allows."""
@@ -51,7 +51,7 @@ LIMITS: Final = {
 }
 """Largest z of a clean night, by score and kind: together less than one alarm a year (benchmarks/results/nights.md).
 
-Tails count only if they hold more images than usual; means, spreads and classes count in both directions.
+Shares in tails count only if they are larger than usual; means, spreads and classes count in both directions.
 """
 CHANGE_LIMIT: Final = 4.2
 """Largest z of a clean night for each of CHANGES."""
@@ -62,7 +62,7 @@ class Reference:
     """R nights that were judged good."""
 
     def __init__(self, nights: Sequence[Observations], usable: npt.NDArray[np.bool_] | None = None) -> None:
-        """nights: at least two, oldest first. usable: which of MEASURES to look at."""
+        """nights: at least two, oldest first. usable: which of MEASURES to use."""
         self.observed = nights
         self.pool = Pool(Observations.joined(nights), usable)
         self.nights = len(nights)
@@ -83,7 +83,7 @@ class Reference:
         self._likeness = means.mean(axis=0)
         excess = means.var(axis=0, ddof=1) - each
         alike = np.zeros(len(CHANGES), np.intp)
-        self._likeness_between = self._shrunk(excess, alike, np.full(len(CHANGES), LEAST_CHANGE_SPREAD**2))
+        self._likeness_between = self._shrunk(excess, alike, np.full(len(CHANGES), MIN_CHANGE_SPREAD**2))
 
     def deviations(self, night: Figures) -> Floats:
         """z of each figure of a night, in the order of `pool.statistics`."""
@@ -104,9 +104,9 @@ class Reference:
         return strengths
 
     def likeliest_change(self, night: Observations) -> tuple[int, npt.NDArray[np.intp]]:
-        """The number of the change that explains best why a night looks changed, and all images, clearest first.
+        """The index of the change that best explains a night that looks changed, and all images, clearest first.
 
-        It is the one whose undoing makes the less likely half of the images most like the reference.
+        Each change is undone; the best one makes the less likely half of the images most like the reference.
         """
         rows = np.argsort(self._discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
         half = night.take(rows[: max(len(rows) // 2, 1)])
@@ -122,4 +122,4 @@ class Reference:
 
 
 def _least_spread(statistic: Statistic) -> float:
-    return LEAST_TAIL_SPREAD if "low" in statistic.kind or "high" in statistic.kind else LEAST_SPREAD
+    return MIN_TAIL_SPREAD if "low" in statistic.kind or "high" in statistic.kind else MIN_SPREAD

@@ -1,4 +1,4 @@
-"""Exact rules: faults that are seen without a reference, by counting. They hold from the first night on."""
+"""Exact rules: faults that are found by counting, without a reference. They apply from the first night on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from batchland.monitoring.observations import MEASURES, Observations
 from batchland.monitoring.schema import Finding, FindingKind
 from batchland.system.text import images, percent
 
-LEAST_IMAGES: Final = 5
+MIN_IMAGES: Final = 5
 """A rule about a share of the images needs at least this many of them."""
-LEAST_SHARE: Final = 0.1
+MIN_SHARE: Final = 0.1
 """A smaller share breaks no rule."""
 TIMES_USUAL: Final = 3.0
 """A share must also be at least this multiple of the largest one of earlier nights."""
 COPIED_NIGHTS: Final = 7
 """Copies are looked for in this many earlier nights."""
-_MOST_HASHES: Final = 1000
+_MAX_HASHES: Final = 1000
 """Images of an earlier night that are compared with each other."""
 _VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
 """A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
 _VOLUME_DEVIATIONS: Final = 4.5
-"""And by this many deviations of the logarithm, and of a number that varies by chance."""
+"""It must also differ by this many deviations of the logarithm, and of a number that varies by chance."""
 _CHANCE: Final = 1e-4
-"""A number of strangers that is more probable than this is chance."""
+"""A number of strangers with a larger probability than this is attributed to chance."""
 _CONTRAST: Final = MEASURES.index("contrast")
 
 Rows = npt.NDArray[Any]
@@ -41,13 +41,13 @@ _NO_ROWS: Final = np.zeros(0, np.intp)
 
 @dataclass(frozen=True)
 class Night:
-    """A night that is judged, or an earlier good one."""
+    """The night to judge, or an earlier good one."""
 
     date: date
     observed: Observations
     """Its scored images, or some of them."""
     listed: int
-    """Images, with those that failed."""
+    """Number of images, including failed ones."""
     failed: int
 
 
@@ -56,14 +56,20 @@ Found = tuple[Finding, Rows]
 
 
 def check_rules(
-    night: Night, earlier: Sequence[Night], usual: float | None = None, *, new_images: bool = True
+    night: Night,
+    earlier: Sequence[Night],
+    usual: float | None = None,
+    *,
+    new_images: bool = True,
+    start: date | None = None,
 ) -> Iterator[Found]:
-    """What is wrong with a night by exact rules.
+    """The findings about a night by exact rules.
 
     earlier: good nights of the job, oldest first. usual: number of images of such a night; the default is the median.
-    new_images: whether a night has other images than the nights before.
+    new_images: whether a night has other images than the nights before. start: numbers of images before this night do
+    not count, because a person accepted a change.
     """
-    yield from _volume(night, earlier, usual)
+    yield from _volume(night, [each for each in earlier if start is None or each.date >= start], usual)
     seen = night.observed
     before = [each.observed for each in earlier if len(each.observed)]
 
@@ -89,12 +95,13 @@ def check_rules(
 
 
 def share_of_strangers(seen: Observations) -> float | None:
-    """Share of the images that are strangers; None without images, or if the model does not tell."""
+    """Share of the images that are strangers; None without images, or if the model has no known photos."""
     return float((seen.known < STRANGER).mean()) if seen.known is not None and len(seen) else None
 
 
 def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[Found]:
-    """More strangers than usual. A share of STRANGER is usual of known images, so chance has to be excluded, too."""
+    """A finding if there are more strangers than usual. Known images have a share of STRANGER, so chance is tested,
+    too."""
     share = share_of_strangers(seen)
     if share is None or seen.known is None:
         return
@@ -103,7 +110,7 @@ def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[F
     if bdtrc(count - 1, len(seen), most) > _CHANCE:
         return
     rows = np.argsort(seen.known, kind="stable")[:count]
-    text = "are unlike the photos that the model knows"
+    text = "are unlike the model's known photos"
     yield from _share("strangers", text, count, len(seen), lambda: [most], rows)
 
 
@@ -129,10 +136,10 @@ def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Fou
 def _share(
     kind: FindingKind, text: str, count: int, total: int, usual: Callable[[], list[float]], rows: Rows
 ) -> Iterator[Found]:
-    if total < LEAST_IMAGES or count < LEAST_IMAGES or count < LEAST_SHARE * total:
+    if total < MIN_IMAGES or count < MIN_IMAGES or count < MIN_SHARE * total:
         return
     most = max(usual(), default=0.0)
-    limit = max(LEAST_SHARE, TIMES_USUAL * most)
+    limit = max(MIN_SHARE, TIMES_USUAL * most)
     if count / total >= limit:
         before = f"usually at most {percent(most)}" if most else "usually none"
         message = f"{count} of {images(total)} {text} ({before})"
@@ -145,7 +152,7 @@ def _volume(night: Night, earlier: Sequence[Night], usual: float | None) -> Iter
         return
     usual = usual or float(np.median(counts))
     factor = next(factor for nights, factor in _VOLUME_FACTORS if len(counts) >= nights)
-    if len(counts) >= LEAST_IMAGES:
+    if len(counts) >= MIN_IMAGES:
         middle = np.log(counts) - np.log(np.median(counts))
         factor = max(factor, float(np.exp(_VOLUME_DEVIATIONS * 1.4826 * np.median(np.abs(middle)))))
     ratio = max(night.listed / usual, usual / night.listed)
@@ -161,4 +168,4 @@ def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
 
 
 def _some(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    return hashes[:: len(hashes) // _MOST_HASHES + 1]
+    return hashes[:: len(hashes) // _MAX_HASHES + 1]

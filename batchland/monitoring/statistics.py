@@ -1,9 +1,9 @@
-"""Figures of a night as a whole: where its images lie among those of the reference.
+"""Figures of a whole night: the distribution of its images relative to those of the reference.
 
-Each measure of an image becomes a normal score, its rank among the images of the reference as a normal deviate. What
-the other measures do not explain of it is a second score: a softness that is usual in a noisy picture is a fault in a
-clean one. All measures together give a third, Mahalanobis' distance. A night has, of each score, the mean, the spread,
-and the shares that lie in the tails of the reference.
+Each measure of an image is turned into a normal score: its rank among the images of the reference, as a normal deviate.
+A second score is the residual of this score after regression on the other measures: low sharpness that is usual in a
+noisy picture may be a fault in a clean one. A third score is Mahalanobis' distance over all measures. The figures of a
+night are, for each score, the mean, the spread, and the shares in the tails of the reference.
 """
 
 from typing import Any, Final, NamedTuple
@@ -14,33 +14,33 @@ from scipy.special import ndtri
 
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
 
-LARGEST: Final = 3.0
-"""Largest normal score; that of an image beyond all of the reference."""
-LARGEST_REST: Final = 5.0
-"""Largest rest or distance, in deviations of the reference's images."""
+MAX_SCORE: Final = 3.0
+"""Largest normal score: that of an image outside the range of the reference."""
+MAX_REST: Final = 5.0
+"""Largest residual or distance, in standard deviations of the reference's images."""
 TAILS: Final = (0.02, 0.003)
 """Shares of the reference's images beyond each tail's limit."""
-_LEAST_DEVIATION: Final = 0.1
+_MIN_DEVIATION: Final = 0.1
 _SHRINKAGE: Final = 0.02
 """Weight of the unit matrix in the correlation of the scores."""
 _COMMON_CLASSES: Final = 12
 """Classes whose shares are separate figures: the most frequent ones of the reference."""
 _ROOT_VARIANCE: Final = 0.25
-"""Variance of the root of a share, for one image, whatever the share."""
+"""Variance of the square root of a share, for one image; it does not depend on the share."""
 
 KINDS: Final = ("mean", "spread", "low", "high", "very low", "very high")
 """The figures of each score; the last four are the roots of the shares in its tails."""
 
 
 class Statistic(NamedTuple):
-    """What a figure of a night is."""
+    """The meaning of a figure of a night."""
 
     score: str
     """`value`, `rest`, `distance` or `class`."""
     measure: str
     """One of MEASURES; `all` with distance; with class its index, or nothing."""
     kind: str
-    """One of KINDS; of classes `share`, `mix` (how much the shares differ) or `top` (share of the largest)."""
+    """One of KINDS; for classes `share`, `mix` (how much the shares differ) or `top` (share of the largest class)."""
 
 
 class Figures(NamedTuple):
@@ -54,7 +54,7 @@ class Pool:
     """The images of the reference, against which the figures of a night are computed."""
 
     def __init__(self, images: Observations, usable: npt.NDArray[np.bool_] | None = None) -> None:
-        """usable: which of MEASURES to look at, [MEASURES]. Classes are looked at if the answers are."""
+        """usable: which of MEASURES to use, [MEASURES]. Classes are used if the measures of the answers are."""
         self.size = len(images)
         self._columns = np.arange(len(MEASURES)) if usable is None else np.flatnonzero(usable)
         self.measures = [MEASURES[column] for column in self._columns]
@@ -65,11 +65,11 @@ class Pool:
         precision = np.linalg.inv(correlation)
         self._rest = precision / np.sqrt(np.diag(precision))
         rest = normal @ self._rest
-        self._rest_scale = rest.mean(axis=0), np.maximum(rest.std(axis=0), _LEAST_DEVIATION)
+        self._rest_scale = rest.mean(axis=0), np.maximum(rest.std(axis=0), _MIN_DEVIATION)
         values, vectors = np.linalg.eigh(correlation)
         self._whitening = vectors / np.sqrt(values)
         distance = self._raw_distances(normal)
-        self._distance_scale = float(distance.mean()), max(float(distance.std()), _LEAST_DEVIATION)
+        self._distance_scale = float(distance.mean()), max(float(distance.std()), _MIN_DEVIATION)
         scores = self._joined(normal)
         self.edges = (
             np.quantile(scores, TAILS, axis=0, method="lower"),
@@ -84,7 +84,7 @@ class Pool:
         """Variance of each figure of a night of one image, by sampling alone; that of n images is this over n."""
 
     def scores(self, images: Observations) -> Floats:
-        """Normal scores, rests and distance of n images, [n, 2 measures + 1]."""
+        """Normal scores, residuals and distance of n images, [n, 2 measures + 1]."""
         return self._joined(self._normal_scores(images))
 
     def figures(self, images: Observations, scores: Floats | None = None) -> Figures:
@@ -94,7 +94,7 @@ class Pool:
         below = [(scores < edge).mean(axis=0) for edge in self.edges[0]]
         above = [(scores > edge).mean(axis=0) for edge in self.edges[1]]
         tails = np.sqrt(np.concatenate([below[0], above[0], below[1], above[1]]) + 3 / (8 * n))
-        spread = np.log(scores.std(axis=0) + _LEAST_DEVIATION)
+        spread = np.log(scores.std(axis=0) + _MIN_DEVIATION)
         return Figures(np.concatenate([scores.mean(axis=0), spread, tails, self._classes(images.classes)]), n)
 
     def _normal_scores(self, images: Observations) -> Floats:
@@ -104,14 +104,14 @@ class Pool:
             ordered = self._sorted[:, column]
             rank = np.searchsorted(ordered, values[:, column]) + np.searchsorted(ordered, values[:, column], "right")
             scores[:, column] = ndtri(rank / (2 * len(ordered)))
-        return np.clip(scores, -LARGEST, LARGEST)
+        return np.clip(scores, -MAX_SCORE, MAX_SCORE)
 
     def _joined(self, normal: Floats) -> Floats:
         mean, deviation = self._rest_scale
         rest = (normal @ self._rest - mean) / deviation
         middle, spread = self._distance_scale
         distance = (self._raw_distances(normal) - middle) / spread
-        return np.concatenate([normal, np.clip(np.column_stack([rest, distance]), -LARGEST_REST, LARGEST_REST)], axis=1)
+        return np.concatenate([normal, np.clip(np.column_stack([rest, distance]), -MAX_REST, MAX_REST)], axis=1)
 
     def _raw_distances(self, normal: Floats) -> Floats:
         distances: Floats = np.log(np.square(normal @ self._whitening).mean(axis=1) + 1e-9) / 2
@@ -140,7 +140,7 @@ class Pool:
 
     def _image_variance(self, scores: Floats) -> Floats:
         centred = scores - scores.mean(axis=0)
-        variance = np.maximum(np.square(centred).mean(axis=0), _LEAST_DEVIATION**2)
+        variance = np.maximum(np.square(centred).mean(axis=0), _MIN_DEVIATION**2)
         kurtosis = (centred**4).mean(axis=0) / variance**2
         spread = np.clip((kurtosis - 1) / 4, 0.3, 3.0)
         roots: npt.NDArray[Any] = np.full(len(self.statistics) - 2 * scores.shape[1], _ROOT_VARIANCE)

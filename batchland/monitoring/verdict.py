@@ -1,4 +1,4 @@
-"""Judge a night of one model without labels: exact rules, and a reference of good nights where there are enough.
+"""Judge a night of one model without labels: by exact rules, and by a reference if there are enough good nights.
 
 verdict = judge(night, earlier, labels, usual=150, before=last_verdict)
 """
@@ -17,19 +17,19 @@ from batchland.monitoring.estimate import estimate_accuracy
 from batchland.monitoring.findings import by_strength, describe, usual_values
 from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.reference import Reference
-from batchland.monitoring.rules import LEAST_IMAGES, Found, Night, check_rules, share_of_strangers
+from batchland.monitoring.rules import MIN_IMAGES, Found, Night, check_rules, share_of_strangers
 from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
 
-LEAST_NIGHTS: Final = 5
+MIN_NIGHTS: Final = 5
 """A reference needs at least this many nights."""
 SURE_NIGHTS: Final = 14
 """With fewer nights, a half-spoiled night may pass."""
-MOST_NIGHTS: Final = 60
-"""The reference grows to this many nights and is frozen then, so that slow drift does not become usual."""
+MAX_NIGHTS: Final = 60
+"""The reference grows to this many nights and then stays the same, so that slow drift does not become usual."""
 _FEW_FINDINGS: Final = 5
 _PICTURES: Final = 6
 _USABLE_SHARE: Final = 0.9
-"""A figure counts if this share of every night's images has it."""
+"""A figure is used if at least this share of every night's images has it."""
 
 
 def judge(
@@ -40,52 +40,58 @@ def judge(
     *,
     usual: float | None = None,
     before: tuple[date, NightVerdict] | None = None,
+    start: date | None = None,
     same_model: bool = True,
     new_images: bool = True,
     estimator: Estimator | None = None,
 ) -> NightVerdict:
     """The verdict on a night. Its findings: those by exact rules, then those of `describe`.
 
-    reference: good nights to compare with, oldest first; the first MOST_NIGHTS count.
+    reference: good nights to compare with, oldest first; the first MAX_NIGHTS count.
     recent: the last good nights, oldest first, for numbers and copies.
     labels: of the model's classes. usual: number of images.
     before: the last judged night, and its verdict.
+    start: first night of the accepted change with which the reference begins; None if it begins with the job.
     same_model: whether the same model scored the reference; if not, only pictures are compared.
     new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
     """
-    rules = by_strength(check_rules(night, recent, usual, new_images=new_images))
+    rules = by_strength(check_rules(night, recent, usual, new_images=new_images, start=start))
     observed = night.observed
     notes: list[str] = []
     found: list[Found] = rules
     strength = None
     sums: dict[str, DriftSum] = dict(before[1].drift) if before else {}
-    nights = [each for each in reference[:MOST_NIGHTS] if len(each.observed) >= LEAST_IMAGES]
+    nights = [each for each in reference[:MAX_NIGHTS] if len(each.observed) >= MIN_IMAGES]
     usable = _usable([night, *nights], answers=same_model)
-    by_reference = len(nights) >= LEAST_NIGHTS and len(observed) >= LEAST_IMAGES and bool(usable.any())
+    by_reference = len(nights) >= MIN_NIGHTS and len(observed) >= MIN_IMAGES and bool(usable.any())
     if by_reference:
         known = Reference([_filled(each, usable) for each in nights], usable)
         filled = _filled(night, usable)
         unusual, strength = describe(known, filled, labels)
         found = [*rules, *unusual]
-        if not found:  # a bad night says nothing about slow drift
+        if not found:  # a bad night is not added to the sums
             sums, slow = _drift(known, night, filled, sums)
             found = [(finding, np.zeros(0, np.intp)) for finding in slow]
         if len(nights) < SURE_NIGHTS:
             notes.append(f"the reference has {len(nights)} nights; before {SURE_NIGHTS}, a half-spoiled night may pass")
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
-    elif len(nights) < LEAST_NIGHTS:
-        notes.append(f"{len(nights)} of {LEAST_NIGHTS} nights for a reference; until then only gross faults are seen")
-    findings = tuple(_dated(finding, before) for finding, _ in found[:_FEW_FINDINGS])
+    elif len(nights) < MIN_NIGHTS:
+        notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are seen")
+    found = found[:_FEW_FINDINGS]
+    findings = tuple(_dated(finding, before) for finding, _ in found)
+    shown, pictures = _pictures(found, night)
     return NightVerdict(
         verdict="suspicious" if findings else "ok",
         judged_by="reference" if by_reference else "rules",
         images=len(observed),
         reference=tuple(each.date for each in nights) if by_reference else (),
+        reference_start=start,
         strength=strength,
         findings=findings,
         since=min((each.since for each in findings if each.since), default=None),
-        pictures=_pictures(found, night),
+        pictures=pictures,
+        pictures_show=shown,
         accuracy=_accuracy(estimator, observed, findings),
         strangers=share_of_strangers(observed),
         drift=sums,
@@ -104,7 +110,7 @@ def _accuracy(
 
 
 def _usable(nights: Sequence[Night], *, answers: bool) -> npt.NDArray[np.bool_]:
-    """Which of MEASURES every night has."""
+    """Whether every night has each of MEASURES."""
     usable = np.ones(len(MEASURES), bool)
     for night in nights:
         if len(night.observed):
@@ -150,6 +156,9 @@ def _dated(finding: Finding, before: tuple[date, NightVerdict] | None) -> Findin
     return finding
 
 
-def _pictures(found: Sequence[Found], night: Night) -> tuple[str, ...]:
-    rows = next((rows for _, rows in found if len(rows)), np.zeros(0, np.intp))
-    return tuple(str(name) for name in night.observed.names[rows[:_PICTURES]])
+def _pictures(found: Sequence[Found], night: Night) -> tuple[str | None, tuple[str, ...]]:
+    """`what` of the first finding that has pictures, and their names."""
+    for finding, rows in found:
+        if len(rows):
+            return finding.what, tuple(str(name) for name in night.observed.names[rows[:_PICTURES]])
+    return None, ()

@@ -1,12 +1,14 @@
-"""Accept a suspicious night: a person looked at it, and it is good."""
+"""Accept a suspicious night that a person has checked, or withdraw an acceptance."""
 
 import getpass
+from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from batchland.errors import UsageError
-from batchland.monitoring.schema import Acceptance
+from batchland.monitoring.schema import Acceptance, Withdrawal
+from batchland.nightly.good_nights import reference_nights
 from batchland.nightly.judge_night import named_reference, next_reference
 from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_run, read_runs, update_run
 from batchland.nightly.run_record import RunRecord
@@ -22,53 +24,102 @@ class Accepted(NamedTuple):
     reference: list[date]
     """Those of `nights` with which later nights are compared."""
     fixed: bool
-    """Whether the job names the nights of its reference, so that no acceptance changes them."""
+    """Whether the job names what its nights are compared with, so that no acceptance changes it."""
+    open: list[date]
+    """Later nights of the same change, which are still suspicious."""
+
+
+class Withdrawn(NamedTuple):
+    """What a withdrawal has changed. The nights are in order."""
+
+    nights: list[date]
+    """They are suspicious again."""
+    since: date
+    once: bool
+    """Whether the acceptance had not begun a new reference."""
+    doubtful: list[date]
+    """Later nights that no longer count as good, because they were compared with the accepted ones."""
 
 
 def accept_night(folder: Path, night: date, *, reason: str | None = None, once: bool = False) -> Accepted:
-    """Accept a suspicious night of the job whose records are in `folder` (`runs/NAME`).
+    """Accept a suspicious night of the job with the records in `folder` (`runs/NAME`).
 
-    Earlier nights with the same lasting change are accepted with it, unless they are already. once: the nights join
-    the reference; else it begins anew with the first of them. Raises UsageError if the night is not suspicious, failed
-    for another reason, or is accepted already; LockedError while the job runs.
+    Earlier nights with the same lasting change are accepted with it, unless they are already. once: the nights are
+    added to the reference; else a new reference begins with the first of them. Raises UsageError if the night is not
+    suspicious, failed for another reason, or is accepted already; LockedError while the job runs.
     """
-    path = folder / str(night) / RUN_FILE
-    if not path.is_file():
-        raise UsageError(f"{path}: no such record; see the job's history for its nights")
+    path = _existing(folder, night)
     with locked(folder / LOCK_FILE, f"job {folder.name}", wait=1.0):
         record = read_run(path.parent)
         if problem := _problem(record):
             raise UsageError(f"{path}: {problem}")
-        first = min((model.monitor.since or night for model in record.models if model.monitor), default=night)
-        same = [each for each in read_runs(folder) if first <= each.date <= night and _is_acceptable(each)]
-        acceptance = Acceptance(
-            accepted_at=datetime.now().astimezone().isoformat(),
-            by=getpass.getuser(),
-            reason=reason,
-            since=same[0].date,
-            once=once,
-        )
+        first = _since(record)
+        records = read_runs(folder)
+        same = [each for each in records if first <= each.date <= night and _is_acceptable(each)]
+        acceptance = Acceptance(accepted_at=_now(), by=getpass.getuser(), reason=reason, since=same[0].date, once=once)
         new = [each for each in same if each.accepted is None]
         for each in new:
             update_run(folder / str(each.date), each.model_copy(update={"accepted": acceptance}))
         compared = next_reference(read_runs(folder), record)
     nights = [each.date for each in new]
     counted = [each for each in nights if each in compared]
-    return Accepted(nights, acceptance.since, counted, fixed=named_reference(record) is not None)
+    later = [each for each in records if each.date > night and not each.accepted and _is_acceptable(each)]
+    fixed = named_reference(record) is not None
+    return Accepted(nights, acceptance.since, counted, fixed, [each.date for each in later if _since(each) <= night])
+
+
+def withdraw_acceptance(folder: Path, night: date, *, reason: str | None = None) -> Withdrawn:
+    """Withdraw the acceptance of a night, and of those that were accepted with it. `folder` is `runs/NAME`.
+
+    They are suspicious again, and the reference is the one before. Who did it and when is recorded. Raises UsageError
+    if the night is not accepted; LockedError while the job runs.
+    """
+    path = _existing(folder, night)
+    with locked(folder / LOCK_FILE, f"job {folder.name}", wait=1.0):
+        acceptance = read_run(path.parent).accepted
+        if acceptance is None:
+            raise UsageError(f"{path}: the night is not accepted, so there is nothing to withdraw")
+        withdrawal = Withdrawal(withdrawn_at=_now(), by=getpass.getuser(), reason=reason, acceptance=acceptance)
+        records = read_runs(folder)
+        together = [each for each in records if each.accepted == acceptance]
+        for each in together:
+            changes = {"accepted": None, "withdrawn": (*each.withdrawn, withdrawal)}
+            update_run(folder / str(each.date), each.model_copy(update=changes))
+        lost = _comparable(records) - _comparable(read_runs(folder))
+    nights = [each.date for each in together]
+    return Withdrawn(nights, acceptance.since, acceptance.once, sorted(lost - set(nights)))
+
+
+def _comparable(records: Sequence[RunRecord]) -> set[date]:
+    """The nights that may be in the reference of one of their models."""
+    names = {model.name for record in records for model in record.models}
+    return {record.date for name in names for record in reference_nights(records, name)}
+
+
+def _existing(folder: Path, night: date) -> Path:
+    path = folder / str(night) / RUN_FILE
+    if not path.is_file():
+        raise UsageError(f"{path}: no such record; see the job's history for its nights")
+    return path
+
+
+def _since(record: RunRecord) -> date:
+    """The first night of the change that makes a night suspicious."""
+    return min((model.monitor.since or record.date for model in record.models if model.monitor), default=record.date)
 
 
 def _problem(record: RunRecord) -> str | None:
     """Why a night cannot be accepted; None if it can be."""
     outcome = record.outcome.replace("_", " ")
-    if not is_suspicious(record):
+    if not record.suspicious:
         return f"the night is not suspicious ({outcome})"
     if record.accepted:
         reason = f", reason: {record.accepted.reason}" if record.accepted.reason else ""
         return f"accepted already on {record.accepted.accepted_at[:10]} by {record.accepted.by}{reason}"
     if record.outcome not in ("ok", "suspicious"):
-        return f"the night failed ({outcome}: {record.error}); mend that and run it again before you accept it"
+        return f"the night failed ({outcome}: {record.error}); correct that and run it again before you accept it"
     if any(model.counts and not model.counts.ok for model in record.models):
-        return "no image of the night could be scored; mend that and run it again"
+        return "no image of the night could be scored; correct that and run it again"
     return None
 
 
@@ -77,6 +128,5 @@ def _is_acceptable(record: RunRecord) -> bool:
     return _problem(record.model_copy(update={"accepted": None})) is None
 
 
-def is_suspicious(record: RunRecord) -> bool:
-    """Whether a night was judged suspicious, whatever the job does about that."""
-    return any(model.monitor and model.monitor.verdict == "suspicious" for model in record.models)
+def _now() -> str:
+    return datetime.now().astimezone().isoformat()

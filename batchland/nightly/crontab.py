@@ -23,10 +23,11 @@ from batchland.errors import OutputError, UsageError
 from batchland.nightly.job import Job
 
 EVERY_NIGHT: Final = "30 3 * * *"
-"""Not between one and three: when summer time begins these hours are missing, and some schedulers skip the start."""
+"""Not between one and three: when summer time begins, one of these hours is missing, and some schedulers skip the
+start."""
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
 """Copied from the environment in which the entry is installed."""
-LONGEST_LINE: Final = 990
+MAX_LINE_BYTES: Final = 990
 """Bytes; Debian's cron refuses commands of 1000."""
 _NICKNAMES: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "@reboot")
 _FIELD: Final = r"[0-9A-Za-z*/,-]+"
@@ -62,7 +63,7 @@ def _variable(name: str) -> str:
 
 
 class Entry(BaseModel):
-    """What cron runs for a job, and when. All paths are absolute."""
+    """The command that cron runs for a job, and its schedule. All paths are absolute."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +76,7 @@ class Entry(BaseModel):
     log: Path
     """The output of the command is appended to it."""
     schedule: Annotated[str, AfterValidator(_schedule)] = EVERY_NIGHT
-    """In the time zone of the cron daemon."""
+    """When to run, in the time zone of the cron daemon."""
     environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
     """Variables to set."""
 
@@ -119,9 +120,9 @@ def render(entry: Entry) -> str:
     if found := re.search(r"[\x00-\x1f\x7f\\]", line):
         raise UsageError(f"crontab: {found[0]!r} is not allowed in a crontab line; rename the file or folder: {line!r}")
     line = line.replace("%", r"\%")
-    if (length := len(os.fsencode(line))) > LONGEST_LINE:
+    if (length := len(os.fsencode(line))) > MAX_LINE_BYTES:
         raise UsageError(
-            f"crontab: the line for {entry.job} has {length} bytes and cron takes {LONGEST_LINE}; use shorter paths, "
+            f"crontab: the line for {entry.job} has {length} bytes and cron takes {MAX_LINE_BYTES}; use shorter paths, "
             f"or put variables into a script that calls batchland"
         )
     begin, end = _marks(entry.job)
@@ -129,7 +130,7 @@ def render(entry: Entry) -> str:
 
 
 def install(entry: Entry) -> None:
-    """Put the entry into the user's crontab, in place of the job's earlier one.
+    """Put the entry into the user's crontab, replacing the job's earlier one.
 
     Raises UsageError without crontab or if it refuses the entry, OutputError if the log's folder cannot be made.
     """

@@ -11,10 +11,11 @@ from batchland.evaluation.evaluate import evaluate
 from batchland.evaluation.gates import GateResult, check_gates, parse_gate
 from batchland.evaluation.options import CompareOptions, EvaluateOptions
 from batchland.evaluation.saved import Report, read_report
+from batchland.nightly.good_nights import last_good
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
-from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord, last_good
+from batchland.nightly.run_record import GateVerdict, NightEvaluation, RunRecord
 from batchland.report.changes import Baseline
 from batchland.report.options import ReportOptions
 from batchland.report.write import write_comparison, write_report

@@ -24,7 +24,7 @@ from batchland.system.text import NONE, aligned, count, counted, ignored_files, 
 _Day = date
 GateState = Literal["passed", "failed", "not_checked"]
 
-LONGEST_ERROR: Final = 240
+MAX_ERROR_LENGTH: Final = 240
 """Characters of an error in the table; longer ones are cut in the middle. JSON has all of them."""
 _HEAD = ("date", "outcome", "tries", "model", "images", "failed", "images/s", "accuracy", "gates", "duration")
 _RIGHT = ("tries", "images", "failed", "images/s", "duration")
@@ -37,6 +37,8 @@ class Night(Document):
     date: date
     outcome: Outcome
     exit_code: int | None
+    good: bool
+    """Whether it is complete and passed every check, or is suspicious and a person accepted it."""
     error: str | None
     """One sentence, if the night did not end with outcome ok."""
     attempts: Count
@@ -55,20 +57,20 @@ class Night(Document):
     already_scored: Count = 0
     images_per_second: float | None = None
     accuracy: Figure | None = None
-    """Top-1, with its interval."""
+    """Top-1 accuracy, with its interval."""
     gates: GateState | None = None
     """failed if one failed, not_checked if one could not be checked; None without gates."""
     gate_messages: tuple[str, ...] = ()
     monitor: Verdict | None = None
     """Verdict of the monitor; None if the night was not judged."""
     since: _Day | None = None
-    """Of a suspicious night: the first one of the change."""
+    """For a suspicious night: the first night of the change."""
     unusual: tuple[str, ...] = ()
-    """Of a suspicious night: what changed, and by how much."""
+    """For a suspicious night: sentences about what changed, and by how much."""
     accepted: bool = False
     """Whether a person accepted the suspicious night."""
     estimated_accuracy: AccuracyEstimate | None = None
-    """Without labels; None if the model has no estimator."""
+    """Accuracy estimated without labels; None if the model has no estimator."""
     report: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -113,7 +115,7 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
     for line, night, first in zip(lines, rows, starts, strict=True):
         printed.append(line)
         if first and night.error:
-            printed.append(f"{'':12}{one_line(night.error, LONGEST_ERROR)}")
+            printed.append(f"{'':12}{one_line(night.error, MAX_ERROR_LENGTH)}")
         if night.ignored:
             printed.append(f"{'':12}{night.model}{ignored_files(night.ignored)}")
     return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"
@@ -125,6 +127,7 @@ def _of_night(record: RunRecord) -> dict[str, object]:
         "date": record.date,
         "outcome": record.outcome,
         "exit_code": record.exit_code,
+        "good": record.good,
         "error": record.error,
         "attempts": len(record.attempts),
         "seconds": record.seconds,
@@ -161,7 +164,7 @@ def _cells(night: Night) -> dict[str, str]:
     accuracy = percent(night.accuracy.value) + (f" ({bounds})" if bounds else "") if night.accuracy else NONE
     return {
         "date": str(night.date),
-        "outcome": f"{night.outcome}, accepted" if night.accepted else night.outcome,
+        "outcome": _outcome(night),
         "tries": str(night.attempts),
         "model": one_line(night.model, 24) if night.model else NONE,
         "images": NONE if night.images is None else count(night.images),
@@ -173,10 +176,14 @@ def _cells(night: Night) -> dict[str, str]:
     }
 
 
+def _outcome(night: Night) -> str:
+    return f"{night.outcome}, accepted" if night.accepted else night.outcome
+
+
 def _totals(rows: Sequence[Night], today: date) -> str:
-    outcomes = {night.date: night.outcome for night in rows}
+    outcomes = {night.date: _outcome(night) for night in rows}
     counts = ", ".join(f"{number} {outcome}" for outcome, number in Counter(outcomes.values()).most_common())
-    good = [day for day, outcome in outcomes.items() if outcome == "ok" and day <= today]
+    good = [night.date for night in rows if night.good and night.date <= today]
     last = f"the last good one is {max(good)}" if good else "none of them good"
     future = sum(day > today for day in outcomes)
     after = f"; {counted(future, 'night')} after today, {today}" if future else ""

@@ -17,7 +17,7 @@ from batchland.system.options import LONGEST_SECONDS
 from batchland.system.urls import is_url, split_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONGEST_NAME: Final = 255
+_MAX_NAME_BYTES: Final = 255
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _DATE: Final = re.compile(r"date(?::(.+))?")
 _DIRECTIVE: Final = re.compile("%(.?)", re.DOTALL)
@@ -69,8 +69,8 @@ ClockTime = Annotated[
 def below_root(path: Path, info: ValidationInfo) -> Path:
     """The path, a relative one below the job's `root`. Raises ValueError for a name that no file can have."""
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
-    if longest > _LONGEST_NAME:
-        raise ValueError(f"has a name of {longest} bytes, more than the {_LONGEST_NAME} that a file can have")
+    if longest > _MAX_NAME_BYTES:
+        raise ValueError(f"has a name of {longest} bytes, more than the {_MAX_NAME_BYTES} that a file can have")
     return Path(info.context["root"], path.expanduser()) if info.context else path
 
 
@@ -185,7 +185,7 @@ JobLocation = Annotated[
     AfterValidator(_location_below_root),
     *_PUBLIC,
 ]
-"""As JobPath, or a URL."""
+"""A JobPath or a URL."""
 JobModel = Annotated[
     Path | Reference,
     BeforeValidator(lambda value: (Reference.parse(value) or _no_url(value)) if isinstance(value, str) else value),
@@ -194,7 +194,7 @@ JobModel = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
-"""As JobPath, or `NAME@ALIAS` of a registry."""
+"""A JobPath, or `NAME@ALIAS` of a registry."""
 DatedLocation = Annotated[
     Location,
     BeforeValidator(_location),
@@ -203,7 +203,7 @@ DatedLocation = Annotated[
     AfterValidator(_location_below_root),
     *_PUBLIC,
 ]
-"""As DatedPath, or a URL."""
+"""A DatedPath or a URL."""
 Patterns = Annotated[tuple[str, ...], AfterValidator(checked_by(pattern_matcher))]
 
 

@@ -1,4 +1,4 @@
-"""Judge a night against the good nights of the job, and keep what later nights need to be judged against it.
+"""Judge a night by the good nights of the job, and keep its figures for judging later nights.
 
 `runs/NAME/DATE/monitor/MODEL.parquet` holds the figures of the night's images, because predictions may be deleted.
 """
@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
-from batchland.monitoring.rules import LEAST_IMAGES, Night
+from batchland.monitoring.rules import MIN_IMAGES, Night
 from batchland.monitoring.schema import Estimator, NightVerdict
-from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, judge
+from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, judge
 from batchland.nightly.contract import usual_number
+from batchland.nightly.good_nights import reference_nights, reference_start, run_of
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import amount_of
 from batchland.nightly.job_tables import MonitorTable
@@ -28,13 +29,13 @@ from batchland.system.text import percent
 
 _log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
-"""In the folder of a night's record."""
+"""Name of a folder in the folder of a night's record."""
 RECENT_NIGHTS: Final = 28
-"""Good nights whose numbers of images and copies count."""
+"""Number of good nights that are used for the numbers of images and copies."""
 
 
 def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequence[RunRecord]) -> NightVerdict:
-    """The verdict on a model's complete partition, whose figures are kept beside the record.
+    """The verdict on a model's complete partition. Writes the partition's figures beside the record.
 
     name: of the model in the job. records: of the job's nights. Raises UsageError if the partition is damaged, and
     OutputError.
@@ -47,13 +48,13 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         return NightVerdict(verdict="not_judged", judged_by="rules", images=0, notes=(note,))
     write_file(_kept(job, night, name), lambda file: pq.write_table(rows, file, compression="zstd"))
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
-    good = [record for record in records if record.date < night and _enters(record, name)]
-    start = _start(records, night)
+    good = [record for record in reference_nights(records, name) if record.date < night]
+    start = reference_start(records, night)
     reference, same_model = _reference(job.monitor.reference, name, model, good, start)
     recent = good[-RECENT_NIGHTS:]
     needed = {record.date: record for record in (*reference, *recent)}
     known = {day: _night(job, record, name) for day, record in needed.items()}
-    runs = [(record.date, _run(record, name)) for record in records if start <= record.date < night]
+    runs = [(record.date, run_of(record, name)) for record in records if start <= record.date < night]
     before = [(day, run.monitor) for day, run in runs if run and run.monitor and run.monitor.verdict != "not_judged"]
     other_night = night - timedelta(days=1) if night > date.min else night + timedelta(days=1)
     return judge(
@@ -61,8 +62,9 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         [known[record.date] for record in reference],
         [known[record.date] for record in recent],
         [each.label for each in stored.info().classes],
-        usual=usual_number(night, recent),
+        usual=usual_number(night, [record for record in recent if record.date >= start]),
         before=before[-1] if before else None,
+        start=None if start == date.min else start,
         same_model=same_model,
         new_images=job.mode == "new" or job.images_of(night) != job.images_of(other_night),
         estimator=_estimator(job.model_file(name), model),
@@ -70,15 +72,14 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
 
 
 def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]:
-    """The nights with which a night after all of `records` is compared, if it has the models and job of `record`."""
+    """The reference of a night after all of `records`, with the models and the job of `record`."""
     fixed = named_reference(record)
-    start = _start(records, date.max)
+    start = reference_start(records, date.max)
     nights: set[date] = set()
     for model in record.models:
-        good = [each for each in records if _enters(each, model.name)]
-        chosen, _ = _reference(fixed, model.name, model, good, start)
-        runs = {each.date: _run(each, model.name) for each in chosen}
-        nights |= {day for day, run in runs.items() if run and run.monitor and run.monitor.images >= LEAST_IMAGES}
+        chosen, _ = _reference(fixed, model.name, model, reference_nights(records, model.name), start)
+        runs = {each.date: run_of(each, model.name) for each in chosen}
+        nights |= {day for day, run in runs.items() if run and run.monitor and run.monitor.images >= MIN_IMAGES}
     return nights
 
 
@@ -88,7 +89,7 @@ def named_reference(record: RunRecord) -> tuple[date, date] | None:
 
 
 def explain(models: Iterable[ModelRun]) -> str:
-    """What is suspicious in a night, in one sentence; empty if nothing is."""
+    """One sentence about what is suspicious in a night; empty if nothing is."""
     texts = []
     several = len(list(models)) > 1
     for model in models:
@@ -103,7 +104,7 @@ def explain(models: Iterable[ModelRun]) -> str:
 
 
 def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
-    """What is wrong if a night's estimated accuracy is below a percentage; None if it is not, or not estimable."""
+    """A message if a night's estimated accuracy is below a percentage; None if not, or without an estimate."""
     estimate = model.monitor.accuracy if model.monitor else None
     if limit is None or estimate is None or estimate.value is None or estimate.value >= amount_of(limit, 1):
         return None
@@ -114,7 +115,7 @@ def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
 
 
 def many_strangers(limit: str | None, model: ModelRun) -> str | None:
-    """What is wrong if more images of a night are strangers than a percentage; None if they are not, or not known."""
+    """A message if the share of strangers in a night is above a percentage; None if not, or if it is unknown."""
     share = model.monitor.strangers if model.monitor else None
     if limit is None or share is None or share <= amount_of(limit, 1):
         return None
@@ -122,7 +123,7 @@ def many_strangers(limit: str | None, model: ModelRun) -> str | None:
 
 
 def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
-    """Why `max_strangers` says nothing about a scored night, although the job has it; None if it does."""
+    """Why `max_strangers` of the job was not checked in a scored night; None if it was."""
     if job.monitor.max_strangers is None or not model.counts or (model.monitor and model.monitor.strangers is not None):
         return None
     why = "the model has no known photos"
@@ -132,7 +133,7 @@ def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
 
 
 def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
-    """Why `min_accuracy` says nothing about a scored night, although the job has it; None if it does."""
+    """Why `min_accuracy` of the job was not checked in a scored night; None if it was."""
     if job.monitor.min_accuracy is None or not model.counts or (model.monitor and model.monitor.accuracy):
         return None
     why = "the night has no estimate, for there was no estimator of this model beside it"
@@ -145,24 +146,6 @@ def _kept(job: Job, night: date, name: str) -> Path:
     return job.folder / str(night) / FOLDER / f"{name}.parquet"
 
 
-def _run(record: RunRecord, name: str) -> ModelRun | None:
-    return next((model for model in record.models if model.name == name and model.counts), None)
-
-
-def _enters(record: RunRecord, name: str) -> bool:
-    """Whether a night may be in the reference: it is good, and was judged so."""
-    run = _run(record, name)
-    if run is None or run.monitor is None or not record.good:
-        return False
-    return run.monitor.verdict == "ok" or (run.monitor.verdict == "suspicious" and record.accepted is not None)
-
-
-def _start(records: Sequence[RunRecord], night: date) -> date:
-    """The first night of the last accepted change up to a night, with which the night's reference begins."""
-    accepted = [record.accepted for record in records if record.accepted and not record.accepted.once]
-    return max((each.since for each in accepted if each.since <= night), default=date.min)
-
-
 def _reference(
     fixed: tuple[date, date] | None, name: str, model: ModelRun, good: Sequence[RunRecord], start: date
 ) -> tuple[list[RunRecord], bool]:
@@ -172,10 +155,10 @@ def _reference(
     """
     first, last = fixed or (start, date.max)
     chosen = [record for record in good if first <= record.date <= last]
-    own = [record for record in chosen if _sha256(_run(record, name)) == _sha256(model)]
-    if len(own) >= LEAST_NIGHTS or len(own) == len(chosen):
-        return own[:MOST_NIGHTS], True
-    return chosen[-MOST_NIGHTS:], False
+    own = [record for record in chosen if _sha256(run_of(record, name)) == _sha256(model)]
+    if len(own) >= MIN_NIGHTS or len(own) == len(chosen):
+        return own[:MAX_NIGHTS], True
+    return chosen[-MAX_NIGHTS:], False
 
 
 def _estimator(path: Path, model: ModelRun) -> Estimator | None:
@@ -191,7 +174,7 @@ def _sha256(model: ModelRun | None) -> str | None:
 
 
 def _night(job: Job, record: RunRecord, name: str) -> Night:
-    run = _run(record, name)
+    run = run_of(record, name)
     assert run is not None
     assert run.counts is not None
     return Night(record.date, _observed(_kept(job, record.date, name)), run.counts.listed, run.counts.failed)

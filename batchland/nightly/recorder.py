@@ -24,7 +24,7 @@ from batchland.errors import (
     UsageError,
     WrongDeliveryError,
 )
-from batchland.monitoring.schema import Acceptance
+from batchland.monitoring.schema import Acceptance, Withdrawal
 from batchland.nightly.job import Job
 from batchland.nightly.record_files import LATEST, RUN_FILE, point_to_latest, read_run, update_run
 from batchland.nightly.run_record import Attempt, Deletion, EndEstimate, ModelRun, Outcome, RunRecord
@@ -62,12 +62,15 @@ class Recorder:
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
-        """Runs by the name of the model in the job. For a kept partition, the run names the model that made it."""
+        """Runs by the name of the model in the job. The run of a kept partition has the name of the model that made
+        it."""
         self.estimate: EndEstimate | None = None
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.accepted: Acceptance | None = None
-        """Of the night as an earlier process left it."""
+        """The acceptance in the record of an earlier process."""
+        self.withdrawn: tuple[Withdrawal, ...] = ()
+        """Acceptances that a person withdrew."""
         self.warnings: list[str] = []
         self.record: RunRecord
         """The record that was saved last."""
@@ -96,7 +99,7 @@ class Recorder:
             self.models = {name: runs[partition] for partition, name in partitions.items() if partition in runs}
             self.comparisons = self.before.comparisons
             self.deleted = list(self.before.deleted)
-            self.accepted = self.before.accepted
+            self.accepted, self.withdrawn = self.before.accepted, self.before.withdrawn
             self._accepted_runs = {name: run.run_id for name, run in self.models.items()}
         with suppress(OSError):  # the work itself will report a full disk
             replace_file(self._reserve, bytes(_RESERVE_BYTES))
@@ -106,7 +109,7 @@ class Recorder:
         self.models[name] = run
         if self.accepted and run.run_id and run.run_id != self._accepted_runs.get(name):
             self.accepted = None
-            self.warn(f"{run.name}: the predictions are not those that were accepted, so the night is judged anew")
+            self.warn(f"{run.name}: the predictions are not those that were accepted, so the night is judged again")
 
     def start(self) -> None:
         """Begin an attempt."""
@@ -132,7 +135,7 @@ class Recorder:
         self.save_ending()
 
     def save_ending(self) -> None:
-        """Save the ended attempt. If that fails, the attempt has failed: exit code 0 means that the record is there."""
+        """Save the ended attempt. If that fails, the attempt has failed, because exit code 0 promises a record."""
         fault = self.save()
         if fault is not None and self.attempt.exit_code == 0:
             changes = {"outcome": "failed", "exit_code": OutputError.exit_code, "error": fault}
@@ -170,6 +173,7 @@ class Recorder:
             comparisons=self.comparisons,
             deleted=tuple(self.deleted),
             accepted=self.accepted,
+            withdrawn=self.withdrawn,
             warnings=tuple(self.warnings),
             versions={"batchland": __version__, "python": platform.python_version()},
         )

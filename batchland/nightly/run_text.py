@@ -30,7 +30,7 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
 
 
 def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
-    """What the monitor found in a suspicious night: a line each."""
+    """Lines about the findings of the monitor in a suspicious night."""
     verdict = model.monitor
     if verdict is None or not verdict.findings:
         return []
@@ -40,7 +40,8 @@ def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
     lines = [f"  monitor: {state}{since}, {compared}"]
     lines += [f"  unusual: {finding.message}" for finding in verdict.findings]
     if verdict.pictures:
-        lines.append(f"  pictures that show it: {', '.join(verdict.pictures)}")
+        shown = (verdict.pictures_show or "it").replace("_", " ")
+        lines.append(f"  pictures that show {shown}: {', '.join(verdict.pictures)}")
     return [*lines, *(f"  note: {note}" for note in verdict.notes)]
 
 

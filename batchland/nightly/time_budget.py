@@ -9,15 +9,16 @@ from contextlib import suppress
 from typing import Final
 
 from batchland.errors import BatchlandError, TimeLimitError
+from batchland.nightly.good_nights import last_good
 from batchland.nightly.job import Job
-from batchland.nightly.run_record import EndEstimate, RunRecord, last_good
+from batchland.nightly.run_record import EndEstimate, RunRecord
 from batchland.scoring.account import Progress
 from batchland.scoring.listing import ImageListing
 
 ESTIMATE_AFTER: Final = 60.0
 """Seconds after the start of a run until the end is estimated."""
-_SHORTEST: Final = 1 / 6
-"""Least part of ESTIMATE_AFTER that a rate is measured over."""
+_MIN_INTERVAL: Final = 1 / 6
+"""Least part of ESTIMATE_AFTER over which a rate is measured."""
 
 
 class TimeBudget:
@@ -60,9 +61,9 @@ def next_time(clock: dt.time, now: dt.datetime) -> dt.datetime:
 class EndEstimator:
     """Estimates when a run will end, from the progress of the model that scores now.
 
-    report: gets the estimate once, after ESTIMATE_AFTER, and again whenever `again` seconds have passed. rest: seconds
-    for what comes after this model, from the number of images and this model's seconds per image. begin: of the run,
-    by `clock`.
+    report: gets the first estimate after ESTIMATE_AFTER, and another one whenever `again` seconds have passed. rest:
+    returns the seconds of all later steps, from the number of images and this model's seconds per image. begin: start
+    of the run, by `clock`.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class EndEstimator:
             self._first = now, progress.done
             return
         seconds, images = now - self._first[0], progress.done - self._first[1]
-        if now < self._due or seconds < self._after * _SHORTEST or not images or self._total is None:
+        if now < self._due or seconds < self._after * _MIN_INTERVAL or not images or self._total is None:
             return
         self._due = now + self._after
         per_image, left = seconds / images, max(0, self._total - progress.done)

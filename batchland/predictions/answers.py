@@ -1,8 +1,8 @@
-"""What a model's probabilities tell about its answer as a whole.
+"""Entropy, logsumexp and top logit of each answer of a model, computed from its probabilities.
 
 The model ends in softmax, which keeps only the differences of the logits: the logarithms of the probabilities are the
-logits less a constant. So logits are given here less their mean over the classes. Training leaves that mean nearly
-constant, because the gradient of the cross-entropy sums to zero over the classes.
+logits minus a constant. Therefore the logits here are centred: their mean over the classes is subtracted. Training
+keeps that mean nearly constant, because the gradient of the cross-entropy sums to zero over the classes.
 """
 
 from typing import Final, NamedTuple, Self
@@ -11,7 +11,7 @@ import numpy as np
 
 from batchland.models.contract import Probabilities
 
-_SMALLEST: Final = np.float32(2.0**-126)  # of np.finfo, which takes 30 ms
+_MIN_PROBABILITY: Final = np.float32(2.0**-126)  # of np.finfo, which takes 30 ms
 """A smaller probability counts as this one, 1.2e-38. Its logarithm is -87.3."""
 
 
@@ -21,7 +21,7 @@ class Answers(NamedTuple):
     log_probabilities: Probabilities
     """Natural logarithms, [n, classes]."""
     entropy: Probabilities
-    """Of the probabilities, nats, [n]."""
+    """Entropy of the probabilities in nats, [n]."""
     logsumexp: Probabilities
     """Logarithm of the sum of the exponentials of the centred logits, [n]; its negative is called energy."""
     top_logit: Probabilities
@@ -30,7 +30,7 @@ class Answers(NamedTuple):
     @classmethod
     def of(cls, probabilities: Probabilities) -> Self:
         """probabilities: finite, [n, classes]."""
-        logs = np.log(np.clip(probabilities, _SMALLEST, 1))
+        logs = np.log(np.clip(probabilities, _MIN_PROBABILITY, 1))
         logsumexp = -logs.mean(axis=1)  # ln p = z - logsumexp(z), and the mean of the centred z is 0
         entropy = np.maximum(-(np.exp(logs) * logs).sum(axis=1), 0)
         return cls(logs, entropy, logsumexp, logs.max(axis=1) + logsumexp)

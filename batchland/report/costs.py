@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 STEPS: Final = 100
 """Thresholds on the page are multiples of 1 / STEPS."""
-MOST_CLASSES: Final = 200
-"""With more classes, there is one threshold for all of them only."""
+MAX_CLASSES: Final = 200
+"""With more classes, there is only one threshold for all of them."""
 
 
 def cost_data(evaluation: "Evaluation") -> dict[str, Any] | None:
@@ -23,7 +23,7 @@ def cost_data(evaluation: "Evaluation") -> dict[str, Any] | None:
     if not evaluation.summary.account.scored:
         return None
     labels = [name.label for name in evaluation.summary.classes]
-    groups = len(labels) if len(labels) <= MOST_CLASSES else 1
+    groups = len(labels) if len(labels) <= MAX_CLASSES else 1
     images, right = np.zeros(groups * (STEPS + 1), np.int64), np.zeros(groups * (STEPS + 1), np.int64)
     for batch in evaluation.outcomes_file.batches(["predicted_index", "correct", "probability"]):
         scored = batch.filter(batch["correct"].is_valid())

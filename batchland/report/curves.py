@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from batchland.evaluation.schema import Figure
-from batchland.report.costs import MOST_CLASSES
+from batchland.report.costs import MAX_CLASSES
 from batchland.system.text import interval, percent, visible
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ def curve_data(evaluation: "Evaluation") -> list[dict[str, Any]] | None:
     """The means over all classes, then each class with a curve; None without curves.
 
     Each has `label`, `text` (the areas with their intervals), and flat pairs in 1/1000: `pr` of recall and precision,
-    `roc` of false positive rate and recall. With more than MOST_CLASSES classes, there are the means only.
+    `roc` of false positive rate and recall. With more than MAX_CLASSES classes, there are the means only.
     """
     figures = evaluation.summary.figures
     if figures.macro_average_precision is None or figures.macro_auroc is None or not evaluation.curves.num_rows:
         return None
     means = evaluation.curves.filter(pc.is_null(evaluation.curves["label"]))
     found = [_curve("mean of all classes", means, figures.macro_average_precision, figures.macro_auroc)]
-    if evaluation.per_class.num_rows > MOST_CLASSES:
+    if evaluation.per_class.num_rows > MAX_CLASSES:
         return found
     for row in evaluation.per_class.to_pylist():
         points = evaluation.curves.filter(pc.equal(evaluation.curves["label"], row["label"]))

@@ -1,20 +1,21 @@
 """The page about near-duplicates: their pictures, group by group."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from batchland._version import __version__
 from batchland.embeddings.duplicates import DuplicateGroup, DuplicateImage, Duplicates
-from batchland.report.html import render_page
+from batchland.report.html import check_new_page, render_page
 from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnail, Thumbnails
 from batchland.system.text import aligned, count, counted, images, one_line
 
-MOST_GROUPS: Final = 200
+MAX_GROUPS: Final = 200
 """Groups on the page."""
-MOST_SHOWN: Final = 12
+MAX_SHOWN: Final = 12
 """Images of a group on the page."""
+_TEMPLATE: Final = "duplicates.html.j2"
 _LINES: Final = 20
 """Groups on the terminal."""
 
@@ -34,19 +35,22 @@ def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: Report
 
     roots: the scored folder of each of the predictions.
     """
-    chosen = sorted(found.groups, key=lambda group: (not group.across, -len(group.images)))[:MOST_GROUPS]
+    chosen = sorted(found.groups, key=lambda group: (not group.across, -len(group.images)))[:MAX_GROUPS]
     budget = options.picture_bytes // len(roots)
     makers = {source: Thumbnails(Path(root), options.thumbnail_side, budget) for source, root in roots.items()}
     groups = [
         _Group(
             group,
-            tuple(_Card(each, makers[each.predictions].make(each.image, None)) for each in group.images[:MOST_SHOWN]),
+            tuple(_Card(each, makers[each.predictions].make(each.image, None)) for each in group.images[:MAX_SHOWN]),
         )
         for group in chosen
     ]
-    return render_page(
-        "duplicates.html.j2", found=found, groups=groups, headline=duplicates_headline(found), version=__version__
-    )
+    return render_page(_TEMPLATE, found=found, groups=groups, headline=duplicates_headline(found), version=__version__)
+
+
+def check_duplicates_page(path: Path, reads: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise UsageError if the page cannot become the file `path`. reads: the files behind it."""
+    check_new_page(path, _TEMPLATE, "an earlier page of copies", reads, overwrite=overwrite)
 
 
 def duplicates_headline(found: Duplicates) -> str:
@@ -70,6 +74,8 @@ def duplicates_text(found: Duplicates) -> str:
         lines.append(f"note: {images(found.blank)} of one colour were not compared")
     if found.without_signals:
         lines.append(f"note: {images(found.without_signals)} without signals were not compared")
+    if found.approximate:
+        lines.append("note: an index was used, which may miss some copies")
     several = len(found.predictions) > 1
     rows = [
         [

@@ -15,7 +15,7 @@ from batchland.report.confusion import confusion_view
 from batchland.report.costs import cost_data
 from batchland.report.curves import curve_data
 from batchland.report.evaluation_text import shown_figures
-from batchland.report.findings import SMALLEST_SLICE, decision_lines, findings, headline
+from batchland.report.findings import MIN_SLICE_IMAGES, decision_lines, findings, headline
 from batchland.report.gallery import galleries
 from batchland.report.html import LONG_TABLE, render_page
 from batchland.report.map import map_view
@@ -43,7 +43,7 @@ def evaluation_page(
     images = add_pictures(images, evaluation, options, {images.rows[image] for image in shown.images})
     return render_page(
         "report.html.j2",
-        scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js", "map.js"),
+        scripts=("matrix.js", "images.js", "review.js", "costs.js", "curves.js", "map.js", "report_map.js"),
         images=images,
         map=map_view(evaluation, images) if options.map else None,
         summary=summary,
@@ -54,7 +54,7 @@ def evaluation_page(
         findings=findings(evaluation),
         figures=shown_figures(summary),
         classes=classes,
-        few=SMALLEST_SLICE,
+        few=MIN_SLICE_IMAGES,
         any_failed=any(row["failed"] for row in classes),
         long_table=len(classes) > LONG_TABLE,
         confusion=confusion_view(evaluation),

@@ -1,8 +1,8 @@
-"""The images that a page holds for looking through: their answers as compressed data, and some of their pictures.
+"""The images that can be browsed on a page: their answers as compressed data, and some of their pictures.
 
-A page cannot hold every image of a large test set. It takes mistakes first: the four most confident ones of each cell
-of the confusion matrix, then the next four, and so on, large cells first; then right answers, the least confident ones
-of each class first.
+A page cannot contain every image of a large test set. Mistakes come first: the four most confident ones of each cell of
+the confusion matrix, then the next four, and so on, large cells first; then right answers, the least confident ones of
+each class first.
 """
 
 import base64
@@ -30,12 +30,12 @@ from batchland.system.urls import is_url
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
-MOST_ROWS: Final = 20_000
-"""Images on a page."""
-MOST_BYTES: Final = 450_000
-"""Of their data on the page, as base64. With longer names, there are fewer images."""
+MAX_ROWS: Final = 20_000
+"""Largest number of images on a page."""
+MAX_BYTES: Final = 450_000
+"""Limit of their data on the page, as base64. With longer names, there are fewer images."""
 MISTAKES_SHARE: Final = 0.6
-"""Of the rows, if neither all mistakes nor all right answers fit."""
+"""Share of mistakes, if neither all mistakes nor all right answers fit."""
 CHOICES: Final = 3
 """First choices that are shown for each image."""
 PER_TURN: Final = 4
@@ -53,17 +53,17 @@ class PageImages(NamedTuple):
     data: str
     """JSON, compressed by zlib, as base64; see `_encoded`."""
     rows: dict[str, int]
-    """Image -> its place in the data."""
+    """Row of each image in the data, by its name."""
     total: int
     """Scored images with a label."""
     pictures: dict[int, str]
-    """Place in the data -> data URI, of images that no gallery shows."""
+    """Data URI by row in the data, for images that no gallery shows."""
     root: str
     """Path of the image folder, for opening the files; empty if it is not a folder of this machine."""
 
     @property
     def all_there(self) -> bool:
-        """Whether the page holds every scored image."""
+        """Whether the page contains every scored image."""
         return len(self.rows) == self.total
 
 
@@ -77,9 +77,9 @@ def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
     labels = [name.label for name in summary.classes]
     while True:
         data = _encoded(wanted, choices, labels, _slices(evaluation, wanted))
-        if len(data) <= MOST_BYTES or wanted.num_rows <= len(first):
+        if len(data) <= MAX_BYTES or wanted.num_rows <= len(first):
             break
-        wanted = wanted[: max(len(first), int(wanted.num_rows * 0.9 * MOST_BYTES / len(data)))]
+        wanted = wanted[: max(len(first), int(wanted.num_rows * 0.9 * MAX_BYTES / len(data)))]
     root = evaluation.image_root
     return PageImages(
         data,
@@ -91,7 +91,7 @@ def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
 
 
 def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOptions, shown: set[int]) -> PageImages:
-    """Add small pictures of mistakes, in the order of the rows, as far as the bytes allow. shown: rows in galleries."""
+    """Add thumbnails of mistakes, in the order of the rows, up to the limit of bytes. shown: rows in galleries."""
     budget = options.picture_bytes * (10 - GALLERIES_TENTHS) // 10
     thumbnails = Thumbnails(evaluation.image_root, options.thumbnail_side * 2 // 3, budget)
     sizes = dict(zip(*(evaluation.mistakes[name].to_pylist() for name in ("image", "file_size")), strict=True))
@@ -105,15 +105,16 @@ def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOp
 
 
 def _right_answers(evaluation: "Evaluation") -> pa.Table:
-    """Right answers to choose from, at least MOST_ROWS of them if there are so many, in memory that does not grow."""
+    """Right answers to choose from: all, or at least MAX_ROWS of them, in memory that does not grow with their
+    number."""
     columns = _columns(evaluation)
     schema = pa.schema([evaluation.outcomes_file.schema.field(name) for name in columns])
     kept = schema.empty_table()
     for batch in evaluation.outcomes_file.batches([*columns, "correct"]):
         right = batch.filter(pc.fill_null(batch["correct"], False)).select(columns)
         kept = pa.concat_tables([kept, pa.Table.from_batches([right], schema)])
-        if kept.num_rows > 4 * MOST_ROWS:
-            kept = kept.take(_in_turns(kept, "ascending")[:MOST_ROWS])
+        if kept.num_rows > 4 * MAX_ROWS:
+            kept = kept.take(_in_turns(kept, "ascending")[:MAX_ROWS])
     return kept
 
 
@@ -136,12 +137,12 @@ def _slices(evaluation: "Evaluation", images: pa.Table) -> dict[str, dict[str, l
 
 
 def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Table:
-    """At most MOST_ROWS rows: those of `first`, then mistakes, then right answers; see the module."""
-    wrong_rows = min(mistakes.num_rows, max(int(MOST_ROWS * MISTAKES_SHARE), MOST_ROWS - right.num_rows))
+    """At most MAX_ROWS rows: those of `first`, then mistakes, then right answers; see the module."""
+    wrong_rows = min(mistakes.num_rows, max(int(MAX_ROWS * MISTAKES_SHARE), MAX_ROWS - right.num_rows))
     must = pc.is_in(mistakes["image"], value_set=pa.array(first, pa.string()))
     rest = mistakes.filter(pc.invert(must))
     rest = rest.take(_in_turns(rest, "descending")[: max(wrong_rows - len(first), 0)])
-    good = right.take(_in_turns(right, "ascending")[: MOST_ROWS - wrong_rows])
+    good = right.take(_in_turns(right, "ascending")[: MAX_ROWS - wrong_rows])
     doubt = pa.array(np.zeros(good.num_rows, np.float32))
     columns = [*right.column_names, "label_error_probability"]
     good = good.append_column("label_error_probability", doubt)

@@ -11,7 +11,7 @@ from typing import Final
 from batchland.evaluation.metrics import rate
 from batchland.report.findings import Finding
 from batchland.system.text import count, counted, first_few, images, percent, visible
-from batchland.trend.model_view import MEASURES, Row, drift_of, ended_well, failed_figure, replacements, shares
+from batchland.trend.model_view import MEASURES, Row, drift_of, failed_figure, replacements, shares
 
 SLOWER: Final = 0.7
 """A last night below this share of the median speed is a finding."""
@@ -21,7 +21,7 @@ CONFIDENCE: Final = 0.95
 
 def headline(rows: Sequence[Row]) -> str:
     """The nights in two sentences. An image that several models scored in a night counts once."""
-    outcomes = {row["date"]: ended_well(row) for row in rows}
+    outcomes = {row["date"]: row["good"] for row in rows}
     good = sum(outcomes.values())
     listed, failed = (
         sum(max(row[name] or 0 for row in of_night) for _, of_night in groupby(rows, itemgetter("date")))
@@ -47,7 +47,7 @@ def findings(rows: Sequence[Row], by_model: Mapping[str, Sequence[Row]]) -> list
 
 def _nights(rows: Sequence[Row]) -> Iterator[Finding]:
     outcomes: dict[date, str] = {row["date"]: row["outcome"] for row in rows}
-    bad = {row["date"]: row["outcome"] for row in rows if not ended_well(row)}
+    bad = {row["date"]: row["outcome"] for row in rows if not row["good"]}
     if bad:
         kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in Counter(bad.values()).most_common())
         yield _warning(f"Not every night ended well: {kinds}; the last one is {max(bad)}.", "nights")

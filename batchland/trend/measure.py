@@ -4,10 +4,11 @@ trend = measure(job_records(Path("runs"), "nightly"))
 write_trend(trend, Path("trend.html"))
 
 Reads only the run records, which hold the counts of each night's predictions; the predictions may be deleted by then.
+Only the map reads predictions.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -17,8 +18,10 @@ import pyarrow as pa
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.monitoring.drift import Drift, drift, equal_parts
+from batchland.nightly.good_nights import is_comparable, reference_start
 from batchland.nightly.history import gate_state
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
+from batchland.trend.night_map import NightMap, night_maps
 from batchland.trend.options import TrendOptions
 from batchland.trend.schema import TREND
 
@@ -31,6 +34,8 @@ class Trend:
     options: TrendOptions
     table: pa.Table
     """A table with the schema TREND."""
+    maps: Mapping[str, NightMap] = field(default_factory=dict)
+    """The map of each model with features."""
 
 
 def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -> Trend:
@@ -43,13 +48,14 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
     if options.reference and not references:
         first, last = options.reference
         raise UsageError(f"reference {first} to {last}: contains no good night with predictions; see the history")
+    starts = _starts(records)
     rows = [
-        _of_night(record) | (_of_model(record, model, references, options) if model else {})
+        _of_night(record) | (_of_model(record, model, references, options, starts[record.date]) if model else {})
         for record in records
         for model in record.models or (None,)
     ]
     table = pa.Table.from_pylist(rows, TREND)
-    return Trend(records[0].job, options, table)
+    return Trend(records[0].job, options, table, night_maps(records) if options.map else {})
 
 
 References = dict[str, dict[date, PredictionMix]]
@@ -58,21 +64,30 @@ References = dict[str, dict[date, PredictionMix]]
 
 def _references(records: Sequence[RunRecord], options: TrendOptions) -> References:
     found: References = {}
+    starts = _starts(records)
     for record in records:
         if options.reference and not options.reference[0] <= record.date <= options.reference[1]:
             continue
         for model in record.models:
-            if not record.good or model.mix is None or model.mix.mean_confidence is None:
+            if not is_comparable(record) or model.mix is None or model.mix.mean_confidence is None:
                 continue
-            nights = found.setdefault(_version(model, options), {})
+            nights = found.setdefault(_version(model, options, starts[record.date]), {})
             if options.reference or len(nights) < options.reference_nights:
                 nights[record.date] = model.mix
     return found
 
 
-def _version(model: ModelRun, options: TrendOptions) -> str:
-    """Key of the reference: one per version of a model (sha256), or one per model if its dates were given."""
-    return model.name if options.reference or model.model is None else f"{model.name} {model.model.sha256}"
+def _starts(records: Sequence[RunRecord]) -> dict[date, date]:
+    """First night of the last accepted change, by night."""
+    return {record.date: reference_start(records, record.date) for record in records}
+
+
+def _version(model: ModelRun, options: TrendOptions, start: date) -> str:
+    """Key of the reference: one per version of a model (sha256) and accepted change, or per model if dates were given.
+
+    start: first night of the last accepted change.
+    """
+    return model.name if options.reference or model.model is None else f"{model.name} {model.model.sha256} {start}"
 
 
 def _of_night(record: RunRecord) -> dict[str, Any]:
@@ -80,6 +95,7 @@ def _of_night(record: RunRecord) -> dict[str, Any]:
         "date": record.date,
         "outcome": record.outcome,
         "exit_code": record.exit_code,
+        "good": record.good,
         "accepted": record.accepted is not None,
         "attempts": len(record.attempts),
         "seconds": record.seconds,
@@ -87,7 +103,9 @@ def _of_night(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _of_model(record: RunRecord, model: ModelRun, references: References, options: TrendOptions) -> dict[str, Any]:
+def _of_model(
+    record: RunRecord, model: ModelRun, references: References, options: TrendOptions, start: date
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": model.name,
         "model_sha256": model.model.sha256 if model.model else None,
@@ -108,7 +126,7 @@ def _of_model(record: RunRecord, model: ModelRun, references: References, option
                 "estimated_high": estimate.high,
             }
     if model.mix:
-        nights = references.get(_version(model, options), {})
+        nights = references.get(_version(model, options, start), {})
         others = {night: mix for night, mix in nights.items() if night != record.date}
         row |= _answers(model.mix) | _drifts(list(others.values()), model.mix)
         row |= {"compared_with": list(others), "reference": record.date in nights}

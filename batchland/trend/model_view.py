@@ -125,11 +125,6 @@ def shares(rows: Sequence[Row]) -> dict[str, float]:
     return {label: images / total for label, images in counts.most_common() if images}
 
 
-def ended_well(row: Row) -> bool:
-    """Whether the night is ok, or suspicious and accepted by a person."""
-    return row["outcome"] == "ok" or (row["outcome"] == "suspicious" and bool(row["accepted"]))
-
-
 def drift_of(row: Row, what: str) -> Drift | None:
     """The drift of a night, `what` being a key of MEASURES."""
     psi, limit, js = (row[f"{what}_{name}"] for name in ("psi", "psi_limit", "js"))

@@ -79,7 +79,7 @@ class Calendar:
         self._days = last - first + 1
         self._first = first
         self._scale = Scale(first - 0.5, last + 0.5, LEFT, width - RIGHT)
-        self.most_ticks = 6 * width // WIDTH
+        self.max_ticks = 6 * width // WIDTH
         self.width = max(1.0, round((width - RIGHT - LEFT) / self._days * 0.8, 1))
         """Width of a column, in pixels."""
 
@@ -89,7 +89,7 @@ class Calendar:
 
     def ticks(self) -> tuple[Tick, ...]:
         """A few dates, evenly spaced from the first one."""
-        step = max(1, math.ceil(self._days / self.most_ticks))
+        step = max(1, math.ceil(self._days / self.max_ticks))
         form = "%d %b" if self._days < 300 else "%b %Y"
         days = (date.fromordinal(self._first) + timedelta(days=offset) for offset in range(0, self._days, step))
         return tuple(Tick(self(day), day.strftime(form).lstrip("0")) for day in days)

@@ -14,7 +14,7 @@ from batchland.monitoring.observations import Floats, Observations
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import Night, check_rules
 from batchland.monitoring.schema import DriftSum
-from batchland.monitoring.verdict import LEAST_NIGHTS, MOST_NIGHTS, SURE_NIGHTS
+from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, SURE_NIGHTS
 from benchmarks.nights.generator import Habits, Random, World, clean_nights
 
 _REFITS: Final = (5, 7, 10, 14, 20, 28, 40, 60)
@@ -65,7 +65,7 @@ class Monitor:
         """Add a good night."""
         self._recent = [*self._recent, self._night(images)][-_RECENT:]
         self._day += timedelta(days=1)
-        if len(self._good) < MOST_NIGHTS:
+        if len(self._good) < MAX_NIGHTS:
             self._good.append(images)
             if len(self._good) in _REFITS:
                 self.fit()
@@ -119,17 +119,17 @@ class Year(NamedTuple):
 
 
 def clean_year(world: World, habits: Habits, images: int, seed: Sequence[int]) -> Year:
-    """365 judged clean nights after the first LEAST_NIGHTS; those without an alarm join the reference."""
+    """365 judged clean nights after the first MIN_NIGHTS; those without an alarm join the reference."""
     rng = np.random.default_rng(list(seed))
     monitor = Monitor(world)
     alarms: Counter[str] = Counter()
     for night, (rows, drawn) in enumerate(_nights(world, habits, images, rng)):
-        found = monitor.judge(drawn, rows) if night >= LEAST_NIGHTS else None
+        found = monitor.judge(drawn, rows) if night >= MIN_NIGHTS else None
         if found:
             alarms[found] += 1
         else:
             monitor.learn(drawn)
-        if night == LEAST_NIGHTS + 364:
+        if night == MIN_NIGHTS + 364:
             break
     return Year(alarms, 365)
 

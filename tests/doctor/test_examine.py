@@ -157,7 +157,7 @@ def test_the_jpeg_decoder_is_run(monkeypatch):
     version = jpeg_decoder.load_codec().__version__
     found = f"nvImageCodec {version}, CPU_ONLY; damaged files are found by the CPU"
     assert list(check_jpeg_decoder("cpu")) == [Check("jpeg decoder", "ok", found)]
-    monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
+    monkeypatch.setattr(jpeg_decoder, "MIN_VERSION", (99, 0))
     found = (
         f"not usable: nvImageCodec {version} is too old; pip install -U 'batchland[decode-cuda]'; only decode = "
         '"cuda" needs it'

@@ -1,4 +1,4 @@
-"""Features: what the last layer takes, as vectors of length 1, beside probabilities that stay the same."""
+"""Features: the input of the last layer, as vectors of length 1; the probabilities stay the same."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,7 @@ from toys import toy_card, write_toy_model
 
 from batchland.errors import ModelError
 from batchland.models.card import METADATA_KEY
-from batchland.models.features import WIDEST, add_features, keep_features
+from batchland.models.features import MAX_WIDTH, add_features, keep_features
 from batchland.models.gpu.batch_runner import BatchRunner
 from batchland.models.gpu.device import Device
 from batchland.models.ort import CPU, create_session
@@ -173,9 +173,9 @@ def test_very_long_vectors_are_not_kept(path):
     wide = node("Tile", ["flat", "times"], ["tiled"])
     many = [wide, node("ReduceMean", ["tiled"], ["mean"], axes=[1]), node("MatMul", ["tiled", "long"], ["logits"])]
     model = network([*POOL, *many, *SOFTMAX])
-    model.graph.initializer.append(numpy_helper.from_array(np.array([1, WIDEST // 6 + 1]), "times"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, MAX_WIDTH // 6 + 1]), "times"))
     model.graph.initializer.append(
-        numpy_helper.from_array(np.zeros((6 * (WIDEST // 6 + 1), 3), np.float32), "long"),
+        numpy_helper.from_array(np.zeros((6 * (MAX_WIDTH // 6 + 1), 3), np.float32), "long"),
     )
     assert add_features(model) is None
 

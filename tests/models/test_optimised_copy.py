@@ -21,7 +21,7 @@ PIXELS = np.random.default_rng(1).integers(0, 256, (5, 24, 24, 3), np.uint8)
 
 @pytest.fixture
 def model(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(optimised_copy, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(optimised_copy, "_MIN_BYTES", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return write_dense_model(tmp_path / "dense.onnx", 24)
 
@@ -70,10 +70,10 @@ def test_content_from_elsewhere_is_read_only_where_no_copy_is_kept(model):
     assert len(reads) == 2
 
 
-def test_nothing_is_kept_unasked_nor_of_a_small_model(model, monkeypatch):
+def test_copies_are_kept_only_on_request_and_of_large_models(model, monkeypatch):
     open_session(model, "cpu")
     assert not cache_folder().exists()
-    monkeypatch.setattr(optimised_copy, "_LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(optimised_copy, "_MIN_BYTES", 1 << 20)
     open_session(model, "cpu", keep_copy=True)
     assert not cache_folder().exists()
 
@@ -158,8 +158,8 @@ def test_copy_with_other_answers_is_not_kept(model, monkeypatch):
     assert copies() == []
 
 
-def test_oldest_copies_make_room(model, monkeypatch):
-    monkeypatch.setattr(optimised_copy, "_MOST_COPIES", 2)
+def test_oldest_copies_are_removed(model, monkeypatch):
+    monkeypatch.setattr(optimised_copy, "_MAX_COPIES", 2)
     first = open_twice(model)
     os.utime(first, (1, 1))
     for size in (16, 20):

@@ -75,6 +75,7 @@ def test_a_row_holds_every_fact():
         date=day(21),
         outcome="gate_failed",
         exit_code=4,
+        good=False,
         error="gate failed: top1 is 0.8 (fails if top1 < 0.9)",
         attempts=3,
         seconds=7322.0,

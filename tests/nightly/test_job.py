@@ -13,10 +13,10 @@ from batchland.nightly.job_fields import expand
 
 JOBS = Path(__file__).parents[2] / "jobs"
 NIGHT = date(2024, 11, 23)
-SMALLEST = 'images = "in"\nmodel = "m.onnx"\n'
+MINIMAL = 'images = "in"\nmodel = "m.onnx"\n'
 
 
-def write(tmp_path, text=SMALLEST, name="toy.toml"):
+def write(tmp_path, text=MINIMAL, name="toy.toml"):
     (tmp_path / "jobs").mkdir(exist_ok=True)
     path = tmp_path / "jobs" / name
     path.write_text(text)

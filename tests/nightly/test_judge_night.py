@@ -1,4 +1,4 @@
-"""Nights without labels: a spoiled one is suspicious, tells what changed, and never becomes usual by itself."""
+"""Nights without labels: a spoiled one is suspicious, names the change, and never becomes usual by itself."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.recorder import Recorder
 from batchland.nightly.run_record import RunRecord
-from batchland.nightly.run_text import describe_model
+from batchland.nightly.run_text import describe_model, describe_verdict
 from batchland.nightly.runner import NightResult, run_night
 
 FIRST = date(2026, 11, 1)
@@ -124,6 +124,7 @@ def test_lasting_change_says_since_when_and_an_accepted_one_is_the_new_reference
         day(6),
         [day(6), day(7)],
         False,
+        [],
     )
     records = read_runs(six_nights / "runs/toy")
     assert [record.good for record in records] == [True] * 8
@@ -170,14 +171,14 @@ def test_nights_accepted_once_join_the_reference(six_nights: Path) -> None:
         run(six_nights, number)
     photos(six_nights, 8)
     both = [day(6), day(7)]
-    assert accept_night(six_nights / "runs/toy", day(7), once=True) == (both, day(6), both, False)
+    assert accept_night(six_nights / "runs/toy", day(7), once=True) == (both, day(6), both, False, [])
     with pytest.raises(UsageError, match=r"run\.json: accepted already on 20..-..-.. by [^,]+$"):
         accept_night(six_nights / "runs/toy", day(6), reason="another")
     assert reference_of(run(six_nights, 8).record) == [day(number) for number in range(8)]
 
 
 @pytest.mark.parametrize("damage", ["junk", "half", "other columns", "folder"])
-def test_a_night_whose_figures_are_damaged_counts_as_one_without(
+def test_a_night_with_damaged_figures_counts_as_one_without_figures(
     six_nights: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning names the file, and the reference goes on without the night."""
@@ -201,7 +202,7 @@ def test_a_night_whose_figures_are_damaged_counts_as_one_without(
 
 
 def test_other_pictures_need_another_acceptance(project: Path) -> None:
-    """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged anew."""
+    """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged again."""
     deliver_black(project / "in" / str(day(0)), 10)
     assert run(project, 0).attempt.outcome == "suspicious"
     accept_night(project / "runs/toy", day(0), once=True)
@@ -212,7 +213,7 @@ def test_other_pictures_need_another_acceptance(project: Path) -> None:
     other = run(project, 0, force=True)
     assert (other.attempt.outcome, other.attempt.exit_code, other.record.accepted) == ("suspicious", 6, None)
     assert other.record.warnings == (
-        "toy: the predictions are not those that were accepted, so the night is judged anew",
+        "toy: the predictions are not those that were accepted, so the night is judged again",
     )
     assert run(project, 0).attempt.exit_code == 6
 
@@ -253,7 +254,7 @@ def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Pa
     assert verdict is not None
     assert verdict.strangers == 25 / 30
     assert [(finding.kind, finding.message) for finding in verdict.findings] == [
-        ("strangers", "25 of 30 images are unlike the photos that the model knows (usually at most 5.0%)")
+        ("strangers", "25 of 30 images are unlike the model's known photos (usually at most 5.0%)")
     ]
     assert "; strangers 83.3%; " in describe_model(ended.record.models[0])
     failed = run(project, 0, limit, force=True).attempt
@@ -275,10 +276,10 @@ def test_a_night_that_failed_for_another_reason_cannot_be_accepted(project: Path
     deliver_black(folder, 10)
     (folder / "text.jpg").write_text("no picture")
     assert run(project, 0, 'max_failed="0"').attempt.outcome == "too_many_failed"
-    with pytest.raises(UsageError, match=r"the night failed \(too many failed: .+\); mend that and run it again"):
+    with pytest.raises(UsageError, match=r"the night failed \(too many failed: .+\); correct that and run it again"):
         accept_night(project / "runs/toy", day(0))
     assert run(project, 0, 'monitor.reference=["2026-10-01", "2026-10-14"]').attempt.outcome == "suspicious"
-    assert accept_night(project / "runs/toy", day(0)) == ([day(0)], day(0), [], True)
+    assert accept_night(project / "runs/toy", day(0)) == ([day(0)], day(0), [], True, [])
 
 
 def test_a_night_without_a_readable_image_cannot_be_accepted(six_nights: Path) -> None:
@@ -295,7 +296,7 @@ def test_a_small_night_does_not_join_the_reference(six_nights: Path) -> None:
     photos(six_nights, 6, count=1)
     photos(six_nights, 7)
     assert run(six_nights, 6).attempt.outcome == "suspicious"
-    assert accept_night(six_nights / "runs/toy", day(6), once=True) == ([day(6)], day(6), [], False)
+    assert accept_night(six_nights / "runs/toy", day(6), once=True) == ([day(6)], day(6), [], False, [])
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
 
 
@@ -308,7 +309,7 @@ def test_warn_keeps_exit_code_0_and_the_night_out_of_the_reference(six_nights: P
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
 
 
-def test_off_judges_nothing(project: Path) -> None:
+def test_action_off_judges_nothing(project: Path) -> None:
     deliver_black(project / "in" / str(day(0)), 10)
     result = run(project, 0, "monitor.action=off")
     assert (result.attempt.exit_code, result.record.models[0].monitor) == (0, None)
@@ -342,7 +343,11 @@ def test_history_and_notification_show_what_is_unusual(six_nights: Path) -> None
     pictures = choose_pictures(recorder)
     assert len(pictures) == 6
     verdict = recorder.models["toy"].monitor
-    assert [picture.caption.split(":")[0] for picture in pictures] == list(verdict.pictures)
+    shown = verdict.pictures_show.replace("_", " ")
+    assert [picture.caption for picture in pictures] == [f"{name}: {shown}" for name in verdict.pictures]
+    assert f"  pictures that show {shown}: {', '.join(verdict.pictures)}" in describe_verdict(
+        recorder.models["toy"], accepted=False
+    )
 
 
 def test_a_usage_error_leaves_a_good_night_as_it_was(project: Path) -> None:

@@ -8,8 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from batchland.errors import LockedError, UsageError
+from batchland.nightly.good_nights import last_good
 from batchland.nightly.record_files import point_to_latest, read_run, read_runs, remove_record, update_run
-from batchland.nightly.run_record import Attempt, RunRecord, last_good
+from batchland.nightly.run_record import Attempt, RunRecord
 from batchland.system.lock import locked
 
 NIGHT = date(2024, 11, 23)

@@ -106,7 +106,7 @@ def test_the_data_are_sparse(tmp_path):
 
 
 def test_many_classes_have_one_threshold(evaluation, monkeypatch):
-    monkeypatch.setattr(costs, "MOST_CLASSES", 2)
+    monkeypatch.setattr(costs, "MAX_CLASSES", 2)
     data = cost_data(evaluation)
     assert data is not None
     assert (data["labels"], len(data["classes"])) == ([], 1)

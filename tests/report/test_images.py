@@ -347,7 +347,7 @@ def test_a_slice_opens_its_wrong_images(browser, tmp_path):
 
 
 def test_a_large_report_has_some_images_of_every_cell(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "MOST_ROWS", 400)
+    monkeypatch.setattr(room, "MAX_ROWS", 400)
     evaluation = many(tmp_path, 5, 3000)
     data = decoded(page_images(evaluation, []).data)
     cells = list(zip(data["truth"], data["predicted"], strict=True))
@@ -365,7 +365,7 @@ def test_a_large_report_has_some_images_of_every_cell(tmp_path, monkeypatch):
 
 def test_long_names_leave_room_for_fewer_images(tmp_path, monkeypatch):
     evaluation = many(tmp_path, 5, 3000)
-    monkeypatch.setattr(room, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(room, "MAX_BYTES", 20_000)
     found = page_images(evaluation, [])
     assert 15_000 < len(found.data) <= 20_000
     assert 0 < len(found.rows) < 3000

@@ -67,6 +67,7 @@ def test_a_row_holds_the_night_and_its_drift():
         "date": day(1),
         "outcome": "ok",
         "exit_code": 0,
+        "good": True,
         "accepted": False,
         "attempts": 1,
         "seconds": 60.0,
@@ -102,13 +103,22 @@ def test_a_row_holds_the_night_and_its_drift():
 
 
 def test_a_row_holds_the_verdict_the_acceptance_and_the_estimate():
-    columns = ("outcome", "accepted", "estimated_accuracy", "estimated_low", "estimated_high", "monitor", "since")
+    columns = (
+        "outcome",
+        "good",
+        "accepted",
+        "estimated_accuracy",
+        "estimated_low",
+        "estimated_high",
+        "monitor",
+        "since",
+    )
     dark = night(day(2), model_run(monitor=unlike_others(since=day(1))), outcome="suspicious")
     records = [night(day(0), model_run(monitor=like_others(0.7))), dark, accepted(dark, day(1))]
     assert [tuple(row[column] for column in columns) for row in rows(records)] == [
-        ("ok", False, 0.7, pytest.approx(0.66), pytest.approx(0.74), "ok", None),
-        ("suspicious", False, None, None, None, "suspicious", day(1)),
-        ("suspicious", True, None, None, None, "suspicious", day(1)),
+        ("ok", True, False, 0.7, pytest.approx(0.66), pytest.approx(0.74), "ok", None),
+        ("suspicious", False, False, None, None, None, "suspicious", day(1)),
+        ("suspicious", True, True, None, None, None, "suspicious", day(1)),
     ]
 
 
@@ -345,10 +355,10 @@ def test_the_command_writes_a_page_and_a_table(tmp_path, monkeypatch):
 
 def test_invalid_and_unwritable_outputs(tmp_path):
     trend = measure([night(day(0), model_run(mix=STEADY))])
-    with pytest.raises(UsageError, match=r"trend: the trend is a page; its name must end in \.html$"):
+    with pytest.raises(UsageError, match=r"trend: give a name that ends in \.html$"):
         write_trend(trend, tmp_path / "trend")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/trend\.parquet: cannot be written \(File exists\)$"):
+    with pytest.raises(OutputError, match=r"file/trend\.html: cannot be written \(Not a directory\)$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
 
 
@@ -360,8 +370,13 @@ def test_a_table_that_is_not_a_trend_is_kept(tmp_path):
         pq.write_table(table, files.parquet)
         with pytest.raises(UsageError) as caught:
             write_trend(trend, tmp_path / "trend.html")
-        assert str(caught.value) == (f"{files.parquet}: would be replaced, but is not the table of a trend")
+        assert str(caught.value) == f"{files.parquet}: exists and is not the table of a trend; give another name"
         assert pq.read_table(files.parquet) == table
+    assert write_trend(trend, tmp_path / "trend.html", overwrite=True) == files
+    files.html.write_text("<p>mine</p>")
+    with pytest.raises(UsageError, match=r"trend\.html: exists and is not an earlier page of a trend"):
+        write_trend(trend, tmp_path / "trend.html")
+    assert files.html.read_text() == "<p>mine</p>"
 
 
 def test_with_many_nights_only_marked_and_isolated_ones_are_points():

@@ -13,14 +13,14 @@ from batchland.images.decode.picture import check_zeros
 
 _HEVC: Final = (b"hvc1", b"hev1")
 _CODED: Final = (*_HEVC, b"av01")
-"""Types of items that are compressed pictures. Others are metadata, or put pictures together."""
+"""Types of items that are compressed pictures. Other items are metadata or combinations of pictures."""
 _IN_FILE, _IN_META = 0, 1
-"""How positions are meant: from the beginning of the file, or of the data in `meta`."""
-_MOST: Final = 10_000
-"""Boxes in a box, and pieces of all items, that are looked at. A picture of 100 megapixels has some hundred tiles."""
+"""Origins of positions: the beginning of the file, or of the data in `meta`."""
+_MAX_BOXES: Final = 10_000
+"""Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
 _TIMES_READ: Final = 2
-"""Pieces may overlap; together they are at most so many times the file."""
-_LONGEST: Final = 64
+"""Pieces may overlap; their total size is at most this many times that of the file."""
+_MAX_ZERO_RUN: Final = 64
 """Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
 
 
@@ -36,7 +36,7 @@ def check_pictures(data: bytes) -> None:
                 left -= end - begin
                 if left < 0:
                     return
-                check_zeros(data[begin:end], _LONGEST)
+                check_zeros(data[begin:end], _MAX_ZERO_RUN)
             if picture.kind in _HEVC and len(picture.pieces) == 1 and end <= len(data):
                 check_units(data, begin, end)
     except (struct.error, KeyError):
@@ -55,7 +55,7 @@ def without_end_of_picture(data: bytes, spare: int) -> bytes | None:
 
 def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, and begin and end of the content, of the boxes in a part of a file."""
-    for _ in range(_MOST):
+    for _ in range(_MAX_BOXES):
         if begin + 8 > end:
             return
         size, kind = struct.unpack_from(">I4s", data, begin)
@@ -121,7 +121,7 @@ def _locations(data: bytes, position: int) -> Iterator[tuple[int, int, int, int]
         base = take(base_size)
         for _ in range(take(2)):
             pieces += 1
-            if pieces > _MOST:
+            if pieces > _MAX_BOXES:
                 return
             take(index_size if version else 0)
             first = base + take(offset_size)

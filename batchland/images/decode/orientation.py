@@ -13,9 +13,9 @@ _TAG: Final = 0x0112
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 9: 4, 10: 8}
 """Bytes of a value by the type of its tag."""
 _SHORT: Final = 3
-_MOST_TAGS: Final = 64
-_MOST_BYTES: Final = 4096
-"""Of all values of a usual EXIF block's first directory."""
+_MAX_TAGS: Final = 64
+_MAX_BYTES: Final = 4096
+"""Limit for the values in the first directory of an EXIF block."""
 _IN_XMP: Final = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 
 
@@ -50,13 +50,13 @@ def _usual_orientation(exif: bytes) -> int | None:
         return None
     (count,) = struct.unpack_from(f"{order}H", block, start)
     end = start + 2 + 12 * count
-    if count > _MOST_TAGS or end + 4 > len(block):
+    if count > _MAX_TAGS or end + 4 > len(block):
         return None
     found, total = [], 0
     for tag, kind, length, value in struct.iter_unpack(f"{order}HHII", block[start + 2 : end]):
         size = _SIZES.get(kind, 0) * length
         total += size
-        if size == 0 or total > _MOST_BYTES or (size > 4 and not end <= value <= len(block) - size):
+        if size == 0 or total > _MAX_BYTES or (size > 4 and not end <= value <= len(block) - size):
             return None
         if tag == _TAG:
             if (kind, length) != (_SHORT, 1):

@@ -18,9 +18,7 @@ _LOSSY, _LOSSLESS, _ALPHA, _FRAME = b"VP8 ", b"VP8L", b"ALPH", b"ANMF"
 """Chunks with pixels; of an animation, they are in a chunk for each frame."""
 _PADDING: Final = 64
 _PIXELS_PER_ZERO: Final = 8192
-"""A zero byte can stand for about 10,000 pixels of one colour, at all qualities of libwebp."""
-_FEWEST_BITS: Final = 6
-"""A pixel of a photo has more. In a lossless drawing of fewer, zeros may be a colour gradient."""
+"""A zero byte can represent about 10,000 pixels of one colour, at all qualities of libwebp."""
 _SPARE: Final = 16
 """Bytes that may be left over, besides zeros. libwebp leaves at most 4."""
 
@@ -32,9 +30,8 @@ def decode_webp(data: bytes, max_pixels: int) -> Picture:
             width, height = image.size
             check_size(width, height, max_pixels)
             frame = dict(_first_frame(data))
-            for content in frame.values():
-                if 8 * len(content) > _FEWEST_BITS * width * height or _LOSSY in frame:
-                    check_zeros(content, _PADDING + width * height // _PIXELS_PER_ZERO)
+            for kind in (_LOSSY, _LOSSLESS):
+                check_zeros(frame.get(kind, b""), _PADDING + width * height // _PIXELS_PER_ZERO)
             image.load()
             _check_end(frame)
             return Picture(rgb_pixels(image), width, height, orientation_of(image), image.info.get("icc_profile"))

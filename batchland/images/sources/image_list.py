@@ -29,11 +29,11 @@ STANDARD_INPUT: Final = "-"
 _SCHEMES: Final = frozenset(("file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "http", "https"))
 WEB_SCHEMES: Final = ("http", "https")
 _INVENTORY_MANIFEST: Final = "manifest.json"
-_LONGEST_LINE: Final = 1024**2
-_LONGEST_PATH: Final = 4096
+_MAX_LINE_BYTES: Final = 1024**2
+_MAX_PATH_BYTES: Final = 4096
 """Bytes, as on Linux."""
 _TRIED: Final = 100
-"""Entries at the beginning of a list, one of which at least must be a path or a URL that can be used."""
+"""At least one of this many first entries of a list must be a usable path or URL."""
 
 
 class ImageList:
@@ -91,7 +91,7 @@ class ImageList:
                     ignored.counts["blank line"] += 1
 
     def _prefix(self, bucket: str) -> str:
-        """What the keys of an inventory's images begin with. Raises UsageError if the folder is not in its bucket."""
+        """The prefix of the keys of an inventory's images. Raises UsageError if the folder is not in its bucket."""
         parts = split_url(self._base) if is_url(self._base) else None
         if parts is None or parts.netloc.rpartition("@")[2] != bucket:
             raise UsageError(
@@ -187,7 +187,7 @@ def _problem_with_path(path: bytes) -> str | None:
         scheme = text.partition(":")[0].lower()
         if scheme not in _SCHEMES:
             return f"{scheme} cannot be read; give paths, or URLs of http, s3, gs, abfs, hdfs or file"
-    if len(path) > _LONGEST_PATH:
+    if len(path) > _MAX_PATH_BYTES:
         return f"a path of {len(path)} bytes; give one path per line, or a .csv or .parquet file"
     return None
 
@@ -214,7 +214,7 @@ def _lines(file: IO[bytes], list_name: str) -> Iterator[Entry]:
     while chunk:
         *entries, rest = (rest + chunk).split(separator)
         yield from (Entry(entry.removesuffix(ending)) for entry in entries)
-        if len(rest) > _LONGEST_LINE:
+        if len(rest) > _MAX_LINE_BYTES:
             check_content("has a line of more than a megabyte", list_name)
         chunk = read(PEEKED_BYTES)
     if rest:

@@ -1,6 +1,6 @@
 """Decode JPEGs straight into the rows of a batch on a GPU.
 
-A decoder is tested when it is opened: its pictures must be the CPU's but for a small drift, and the test finds out
+A decoder is tested when it is opened: its pictures may differ only a little from the CPU's, and the test finds out
 whether it refuses damaged files.
 """
 
@@ -21,15 +21,15 @@ from batchland.models.ort import ort
 
 _log = logging.getLogger("batchland")
 
-LARGEST_DRIFT: Final = 1.0
+MAX_DRIFT: Final = 1.0
 """Mean absolute difference between a decoded and resized picture and the CPU's, in levels of 0 to 255."""
-LARGEST_ERROR: Final = 2
+MAX_ERROR: Final = 2
 """Largest difference of a single value between a resized picture and the CPU's, in levels of 0 to 255."""
 _BACKENDS: Final = ((HARDWARE, KERNELS), (KERNELS,))
 """Tried in this order."""
 _SUSPICIOUS: Final = 8
 """If a batch of at least this many JPEGs is refused as a whole, the decoder is at fault, not the files."""
-_MOST_PIXELS: Final = 2**27
+_MAX_PIXELS: Final = 2**27
 """Pixels to decode at once (400 MB on the device), unless a single picture has more."""
 
 
@@ -66,7 +66,7 @@ class RowDecoder:
         return refused
 
     def warm_up(self, batch_size: int) -> None:
-        """Decode `batch_size` images: the first call fixes how many images the hardware engines ever take."""
+        """Decode `batch_size` images: the first call fixes the largest batch of the hardware engines."""
         good, _ = probes()
         usual = keep_encoded(good[0], PreprocessSpec(), checked=False)
         assert usual is not None
@@ -88,12 +88,12 @@ class RowDecoder:
 
 
 def _portions(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
-    """Group the rows so that the pictures of a group have at most _MOST_PIXELS in total."""
+    """Group the rows so that the pictures of a group have at most _MAX_PIXELS in total."""
     rows: list[int] = []
     pixels = 0
     for row, jpeg in encoded.items():
         pixels += jpeg.width * jpeg.height
-        if rows and pixels > _MOST_PIXELS:
+        if rows and pixels > _MAX_PIXELS:
             yield rows
             rows, pixels = [], jpeg.width * jpeg.height
         rows.append(row)
@@ -110,7 +110,7 @@ class RowDecoders(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The decoder, and who finds damaged files, as recorded in the manifest."""
+        """The decoder, and what finds damaged files, as recorded in the manifest."""
         return self.each[0].name + ("" if self.strict else "; damaged files are found by the CPU")
 
 
@@ -148,7 +148,7 @@ def check_resizer(resizer: Resizer, device: Device, spec: PreprocessSpec) -> Non
     resized = ort.OrtValue.ortvalue_from_shape_and_type(spec.shape, np.uint8, *device)
     resizer.resize(Picture(stored.data_ptr(), 960, 1280, stored), 1, resized.data_ptr())
     drift = int(np.abs(resized.numpy().astype(int) - fit(pixels, spec)).max())
-    if drift > LARGEST_ERROR:
+    if drift > MAX_ERROR:
         raise Unusable(
             f"onnxruntime {ort.__version__} resizes pictures on {device} differently from the CPU, by up to {drift} "
             f"levels; pip install -U onnxruntime-gpu"
@@ -170,7 +170,7 @@ def is_strict(decoder: RowDecoder, device: Device, spec: PreprocessSpec) -> bool
     for row, data in enumerate(good):
         if row not in refused:
             drift = float(np.abs(rows[row].astype(int) - preprocess(data, usual)).mean())
-            if drift > LARGEST_DRIFT:
+            if drift > MAX_DRIFT:
                 raise Unusable(f"{decoder.name} decodes differently from the CPU, by {drift:.1f} levels on average")
     left_to_cpu = set(range(len(good) + len(damaged))) - set(jpegs)
     return (left_to_cpu | set(refused)).issuperset(range(len(good), len(good) + len(damaged)))

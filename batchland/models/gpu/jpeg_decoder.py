@@ -15,7 +15,7 @@ from batchland.models.gpu.resize import Picture
 from batchland.system.streams import silence_stderr
 
 INSTALL: Final = "pip install 'batchland[decode-cuda]'"
-OLDEST: Final = (0, 9)
+MIN_VERSION: Final = (0, 9)
 """Older versions leave out files that they cannot decode, so that the answers cannot be assigned."""
 HARDWARE: Final = "HW_GPU_ONLY"
 """JPEG engines of some GPUs: fast, but only for baseline JPEGs."""
@@ -87,7 +87,7 @@ def load_codec() -> Any:
     except ImportError as error:
         raise Unusable(f"nvImageCodec is not installed; {INSTALL}") from error
     version = tuple(int(part) for part in codec.__version__.split(".")[:2])
-    if version < OLDEST:
+    if version < MIN_VERSION:
         raise Unusable(f"nvImageCodec {codec.__version__} is too old; {INSTALL.replace('install', 'install -U')}")
     return codec
 

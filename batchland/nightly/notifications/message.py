@@ -1,4 +1,4 @@
-"""What a notification says about a night: verdict, figures, links, pictures. The channels give it their own form."""
+"""The content of a notification about a night: verdict, figures, links, pictures. Each channel formats it."""
 
 from datetime import date
 from typing import Final, Literal
@@ -9,9 +9,9 @@ from batchland.nightly.run_text import describe_run
 from batchland.system.documents import Document
 from batchland.system.text import count, ignored_files, interval, one_line, percent
 
-LONGEST_ERROR: Final = 2000
+MAX_ERROR_LENGTH: Final = 2000
 """Characters of the error sentence in chats and mail; a longer one is cut in the middle. run.json has all of it."""
-LONGEST_SUMMARY: Final = 20_000
+MAX_SUMMARY_LENGTH: Final = 20_000
 """Characters of the summary."""
 
 
@@ -23,7 +23,7 @@ class Figure(Document):
 
 
 class Link(Document):
-    """An address to read on."""
+    """A link for further reading."""
 
     text: str
     url: str
@@ -47,7 +47,7 @@ class Notification(Document):
     job: str
     date: date
     outcome: Outcome
-    """As in run.json."""
+    """Outcome of the night, as in run.json."""
     exit_code: int | None
     """None while the night runs."""
     good: bool
@@ -73,11 +73,12 @@ def compose(
 ) -> Notification:
     """The notification about an attempt.
 
-    link: the address under which the folder of records, `runs`, is served. note: the verdict, in place of the outcome.
+    link: the address under which the folder of records, `runs`, is served. note: used in the title instead of the
+    outcome.
     """
     summary = describe_run(record)
-    if len(summary) > LONGEST_SUMMARY:
-        summary = f"{summary[:LONGEST_SUMMARY]}\n... (run.json has all of it)\n"
+    if len(summary) > MAX_SUMMARY_LENGTH:
+        summary = f"{summary[:MAX_SUMMARY_LENGTH]}\n... (run.json has all of it)\n"
     good = note is None and attempt.exit_code == 0
     return Notification(
         job=record.job,
@@ -86,7 +87,7 @@ def compose(
         exit_code=attempt.exit_code,
         good=good,
         title=f"{record.job}, {record.date}: {note or attempt.outcome.replace('_', ' ')}",
-        error=one_line(attempt.error, LONGEST_ERROR) if attempt.error else None,
+        error=one_line(attempt.error, MAX_ERROR_LENGTH) if attempt.error else None,
         summary=summary,
         figures=tuple(figure for model in record.models for figure in _figures(model, several=len(record.models) > 1)),
         links=tuple(_links(record, link.rstrip("/"))) if link else (),

@@ -7,7 +7,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from batchland.nightly.dates import without_future
-from batchland.nightly.run_record import RunRecord, last_good
+from batchland.nightly.good_nights import last_good
+from batchland.nightly.run_record import RunRecord
 from batchland.system.files import write_file
 
 

@@ -1,4 +1,5 @@
-"""Pictures for a notification: why a night is suspicious, or three sure mistakes, or the least sure answers."""
+"""Pictures for a notification: of the first finding, of the most confident mistakes, or of the least confident
+answers."""
 
 import base64
 import logging
@@ -50,19 +51,19 @@ def choose_pictures(recorder: Recorder) -> tuple[Picture, ...]:
 
 
 def _suspicious(model: ModelRun) -> list[dict[str, Any]]:
-    """The images that show the first finding of the monitor."""
+    """The images that show a finding of the monitor."""
     if model.monitor is None or model.monitor.verdict != "suspicious":
         return []
-    what = model.monitor.findings[0].what.replace("_", " ")
+    what = (model.monitor.pictures_show or "suspicious").replace("_", " ")
     return [{"image": name, "caption": what} for name in model.monitor.pictures]
 
 
 def _mistakes(model: ModelRun) -> list[dict[str, Any]]:
-    """The surest mistakes, from the model's report."""
+    """The most confident mistakes, from the model's report."""
     if not model.evaluation or not (path := Path(model.evaluation.report, MISTAKES_FILE)).exists():
         return []
     table = pq.ParquetFile(path).read(["image", "true_label", "predicted_label", "probability"])
-    rows = table[:_CANDIDATES].to_pylist()  # the surest ones come first
+    rows = table[:_CANDIDATES].to_pylist()  # the most confident ones come first
     return [
         {
             "image": row["image"],

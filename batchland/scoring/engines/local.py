@@ -13,7 +13,7 @@ from batchland.errors import UsageError
 from batchland.images.batch import Batch, Decode
 from batchland.images.crash_guard import CrashGuard
 from batchland.images.decoding_processes import (
-    LEAST_IMAGES,
+    IMAGES_BEFORE_START,
     DecodingProcesses,
     automatic_processes,
     can_share_memory,
@@ -26,7 +26,7 @@ from batchland.scoring.options import ScoreOptions
 from batchland.system.cores import require_memory, usable_cores
 from batchland.system.memory import keep_freed_memory
 
-LEAST_MEMORY: Final = 256 << 20
+MIN_MEMORY: Final = 256 << 20
 """Bytes that must be free before a session is opened: threads, buffers and a small model."""
 
 
@@ -45,7 +45,7 @@ class LocalEngine:
     def __init__(
         self, model: Path, options: ScoreOptions, *, cores: int | None = None, content: ModelContent | None = None
     ) -> None:
-        require_memory(LEAST_MEMORY)
+        require_memory(MIN_MEMORY)
         keep_freed_memory()
         self._cores = cores = cores or usable_cores()
         threads = options.intra_op_threads or ceil(cores / MAX_CPU_CALLS)
@@ -101,7 +101,7 @@ class LocalEngine:
                 yield from self._scored(batches, guard)
 
     def _processes(self, guard: CrashGuard) -> DecodingProcesses | None:
-        """Processes that decode in place of this one's threads. Raises UsageError if they are asked for in vain."""
+        """Processes that decode instead of threads; None for threads. Raises UsageError if they cannot be used here."""
         options = self._options
         given = options.decode_processes
         if given and not can_share_memory():
@@ -121,7 +121,7 @@ class LocalEngine:
             cores=self._cores,
             prefetch_factor=options.prefetch_factor,
             held=self._calls,
-            least_images=LEAST_IMAGES if given is None else 0,
+            images_before_start=IMAGES_BEFORE_START if given is None else 0,
         )
 
     def _scored(self, batches: Iterable[Batch], guard: CrashGuard) -> Iterator[Scored]:

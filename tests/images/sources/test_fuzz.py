@@ -24,7 +24,7 @@ from batchland.images.sources.refs import Ignored, ImageRef, read_image
 FUZZED = settings(
     max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 places = st.tuples(st.integers(0, 8), st.integers(0, 20_000), st.integers(1, 300), st.integers(0, 2**16))
 changes = st.lists(places, min_size=1, max_size=8)
 
@@ -35,7 +35,7 @@ def refs_of(location: Path, **options: object) -> list[ImageRef] | None:
     table._open_tables.close()
     refs: list[ImageRef] = []
     try:
-        for ref in islice(open_source(location, **options).images(Ignored()), MOST_ROWS):
+        for ref in islice(open_source(location, **options).images(Ignored()), MAX_ROWS):
             ref.name.encode()
             refs.append(ref)
     except (UsageError, InputError) as error:
@@ -45,7 +45,7 @@ def refs_of(location: Path, **options: object) -> list[ImageRef] | None:
     for ref in refs[:50]:
         with suppress(ImageError):
             read_image(ref)
-    assert len(refs) < MOST_ROWS
+    assert len(refs) < MAX_ROWS
     if refused is None:
         return refs
     assert len(refused.splitlines()) == 1

@@ -25,7 +25,7 @@ class Site:
         self.pages: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
         self.asked: Counter[str] = Counter()
         self.agents: set[str] = set()
-        self.at_once = self.most_at_once = 0
+        self.at_once = self.max_at_once = 0
         self.seconds = 0.0
         lock = threading.Lock()
         site = self
@@ -38,7 +38,7 @@ class Site:
                     site.asked[self.path] += 1
                     site.agents.add(self.headers["User-Agent"])
                     site.at_once += 1
-                    site.most_at_once = max(site.most_at_once, site.at_once)
+                    site.max_at_once = max(site.max_at_once, site.at_once)
                 time.sleep(site.seconds)
                 with lock:
                     answers = site.pages.get(self.path, [(404, {}, b"")])
@@ -165,7 +165,7 @@ def test_redirects_are_followed_and_checked(site):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "0x7f000001", "[::ffff:127.0.0.1]"])
-def test_private_hosts_are_not_asked(site, host):
+def test_private_hosts_get_no_request(site, host):
     code, message = failure(f"http://{host}:{site.server.server_port}/a.jpg", private=False)
     assert (code, site.asked.total()) == ("permission_denied", 0)
     assert "has the private address" in message
@@ -191,7 +191,7 @@ def test_few_connections_to_one_host(tmp_path, toy_model, site):
     (tmp_path / "list.txt").write_text("".join(f"{site.url}/{number}.jpg\n" for number in range(60)))
     given = options(toy_model, image_list=str(tmp_path / "list.txt"), private_hosts=True, num_workers=32)
     score(None, tmp_path / "p.parquet", given)
-    assert 2 <= site.most_at_once <= PER_HOST
+    assert 2 <= site.max_at_once <= PER_HOST
 
 
 def test_a_web_server_cannot_be_listed(tmp_path, toy_model):

@@ -121,7 +121,7 @@ def test_a_resizer_that_differs_from_the_cpu_is_refused(monkeypatch):
 
 
 def test_pixels_decoded_at_once_are_bounded(monkeypatch):
-    monkeypatch.setattr(decoding, "_MOST_PIXELS", 320 * 240 * 3)
+    monkeypatch.setattr(decoding, "_MAX_PIXELS", 320 * 240 * 3)
     toy = Toy()
     jpegs = {0: encoded(GOOD[0]), 1: encoded(GOOD[1])} | {row: encoded(GOOD[0]) for row in range(2, 9)}
     found, refused = rows(RowDecoder(toy, Resizer(CPU, SPEC)), jpegs, 9)

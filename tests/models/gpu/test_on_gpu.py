@@ -20,7 +20,7 @@ from batchland.models.devices import count_gpus, gpu_problem
 from batchland.models.gpu.batch_runner import BatchRunner
 from batchland.models.gpu.create import THREADS
 from batchland.models.gpu.cudart import pinned_zeros
-from batchland.models.gpu.decode_jpegs import LARGEST_DRIFT, open_decoders
+from batchland.models.gpu.decode_jpegs import MAX_DRIFT, open_decoders
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.probe_jpegs import jpeg, photo, probes
 from batchland.models.gpu.resize import Picture, Resizer
@@ -263,7 +263,7 @@ def test_the_gpu_decodes_jpegs_as_the_cpu_does(spec):
     rows = batch.numpy()
     for row, data in enumerate(files):
         if row not in refused:
-            assert np.abs(rows[row].astype(int) - preprocess(data, spec)).mean() <= LARGEST_DRIFT, row
+            assert np.abs(rows[row].astype(int) - preprocess(data, spec)).mean() <= MAX_DRIFT, row
 
 
 KINDS = [

@@ -237,7 +237,7 @@ def test_one_runner_is_opened_where_memory_does_not_suffice_for_two(toy_model):
 def test_a_decoder_that_cannot_be_used_is_a_device_error(toy_model, monkeypatch):
     from nvidia import nvimgcodec
 
-    monkeypatch.setattr(jpeg_decoder, "OLDEST", (99, 0))
+    monkeypatch.setattr(jpeg_decoder, "MIN_VERSION", (99, 0))
     with pytest.raises(DeviceError) as caught:
         runners.open_runners(batch_model_on_cpu(toy_model, 4), [Device("cpu")], {}, "cuda")
     assert str(caught.value) == (

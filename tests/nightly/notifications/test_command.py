@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 from batchland.nightly.notifications.command import notify
-from batchland.nightly.notifications.message import LONGEST_ERROR, compose
+from batchland.nightly.notifications.message import MAX_ERROR_LENGTH, compose
 from batchland.nightly.run_record import Attempt, RunRecord
 
 ATTEMPT = Attempt(
@@ -60,5 +60,5 @@ def test_an_error_of_200_kb_is_shortened(tmp_path):
     script = 'printf %s "$BATCHLAND_ERROR" > "$0"; cat > "$0.summary"'
     assert run("sh", "-c", script, str(tmp_path / "said"), attempt=long) is None
     said = (tmp_path / "said").read_text()
-    assert (len(said), said[:6], said[-4:]) == (LONGEST_ERROR, "begin ", " end")
+    assert (len(said), said[:6], said[-4:]) == (MAX_ERROR_LENGTH, "begin ", " end")
     assert (tmp_path / "said.summary").read_text().endswith("... (run.json has all of it)\n")
