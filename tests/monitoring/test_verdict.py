@@ -4,8 +4,10 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
+import pytest
 from observed import observed
 
+from batchland.monitoring.budget import LARGEST, SMALLEST, limit_of
 from batchland.monitoring.observations import MEASURES
 from batchland.monitoring.rules import Night
 from batchland.monitoring.verdict import judge
@@ -38,3 +40,44 @@ def test_the_verdict_says_with_which_change_the_reference_begins() -> None:
     start = nights[0].date
     assert judge(tonight, nights, nights, LABELS, start=start).reference_start == start
     assert judge(tonight, nights, nights, LABELS).reference_start is None
+
+
+def test_labelled_photos_are_a_reference_from_the_first_night_on() -> None:
+    photos = observed(np.random.default_rng(1), 400)
+    good = judge(Night(TONIGHT, observed(np.random.default_rng(0)), 100, 0), [], [], LABELS, photos=photos)
+    assert (good.verdict, good.judged_by, good.reference, good.reference_photos) == ("ok", "reference", (), 400)
+    assert good.notes == ()
+    dark = observed(np.random.default_rng(0), shift={"brightness": -4})
+    bad = judge(Night(TONIGHT, dark, 100, 0), [], [], LABELS, photos=photos, same_model=False)
+    assert (bad.verdict, bad.findings[0].what) == ("suspicious", "brightness")
+    assert bad.notes == ("the reference was scored by another model; only pictures are compared",)
+
+
+def test_small_changes_in_every_night_are_drift_from_labelled_photos() -> None:
+    photos = observed(np.random.default_rng(1), 400)
+    before = None
+    for number in range(60):
+        night = observed(np.random.default_rng(number), shift={"noise": 0.7}, night=0.02)
+        verdict = judge(Night(TONIGHT, night, 100, 0), [], [], LABELS, photos=photos, before=before)
+        if verdict.verdict == "suspicious":
+            break
+        before = TONIGHT, verdict
+    assert [(finding.kind, finding.what) for finding in verdict.findings] == [("drift", "noise")]
+    assert number > 3
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_larger_budget_means_lower_limits(labelled: bool) -> None:
+    budgets = np.linspace(SMALLEST, LARGEST, 20)
+    limits = [limit_of(budget, labelled=labelled) for budget in budgets]
+    assert (np.diff(limits) < 0).all()
+    with pytest.raises(ValueError, match="a budget of 1000 false alarms a year was not measured"):
+        limit_of(1000, labelled=labelled)
+
+
+def test_strength_is_a_multiple_of_the_limit_of_the_budget() -> None:
+    nights = good_nights(14)
+    tonight = Night(TONIGHT, observed(np.random.default_rng(0)), 100, 0)
+    strengths = [judge(tonight, nights, nights, LABELS, budget=budget).strength for budget in (SMALLEST, LARGEST)]
+    limits = [limit_of(budget, labelled=False) for budget in (SMALLEST, LARGEST)]
+    assert strengths[0] * limits[0] == pytest.approx(strengths[1] * limits[1])
