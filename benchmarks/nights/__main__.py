@@ -23,7 +23,7 @@ from benchmarks.nights.tables import Tables, observations, score_kinds
 
 LIMITS: Final = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2, 1.4)
 """Limits of the strength for which alarms are counted."""
-_GENERATORS: Final[dict[str, Habits]] = {"calm": CALM, "wild": WILD}
+GENERATORS: Final[dict[str, Habits]] = {"calm": CALM, "wild": WILD}
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def _false_alarms(
     yield from _title(f"{title}: alarms in a clean year, by limit", f"| images | generator | years | {head} | at 1 |")
     limits = (1.0, *LIMITS)
     for images in options.sizes:
-        for name, habits in _GENERATORS.items():
+        for name, habits in GENERATORS.items():
             years = [
                 clean_year(world, habits, images, (1, images, year), limits, labelled) for year in range(options.years)
             ]
@@ -114,7 +114,7 @@ def _found(
     missed: dict[tuple[str, float], list[bool]] = defaultdict(list)
     begin = time.process_time()
     for images in options.sizes:
-        for name, habits in _GENERATORS.items():
+        for name, habits in GENERATORS.items():
             for nights in options.nights:
                 runs = [
                     spoiled_nights(world, faults, habits, images, nights, (2, images, nights, repeat), labelled)

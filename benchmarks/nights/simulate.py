@@ -145,7 +145,7 @@ def clean_year(
     monitor = Monitor(world, labelled)
     alarms: Alarms = {limit: Counter() for limit in limits}
     sums: dict[float, dict[str, DriftSum]] = {limit: {} for limit in limits}
-    for night, (rows, drawn) in enumerate(_nights(world, habits, images, rng)):
+    for night, (rows, drawn) in enumerate(nights_of(world, habits, images, rng)):
         if night < MIN_NIGHTS:
             monitor.learn(drawn)
             continue
@@ -179,7 +179,7 @@ def spoiled_nights(
     """What a monitor with `nights` good nights finds in a night with each fault: by fault and spoiled share."""
     rng = np.random.default_rng(list(seed))
     monitor = Monitor(world, labelled)
-    source = _nights(world, habits, images, rng)
+    source = nights_of(world, habits, images, rng)
     for _ in range(nights):
         yesterday = next(source)
         monitor.learn(yesterday[1])
@@ -189,7 +189,7 @@ def spoiled_nights(
         rows, drawn = next(source)
         for share in SHARES:
             count = max(round(len(rows) * share), 1)
-            spoiled = _fresh(pictures.take(rng.integers(0, len(pictures), count)), rng)
+            spoiled = fresh(pictures.take(rng.integers(0, len(pictures), count)), rng)
             if fault in _FLAT:
                 spoiled = replace(spoiled, hashes=np.zeros(count, np.uint64))
             night = Observations.joined([drawn.take(np.arange(count, len(rows))), spoiled])
@@ -206,12 +206,12 @@ _FLAT: Final = ("black", "white", "grey card")
 """Faults whose pictures all have the same hash."""
 
 
-def _nights(world: World, habits: Habits, images: int, rng: Random) -> Iterator[tuple[Rows, Observations]]:
+def nights_of(world: World, habits: Habits, images: int, rng: Random) -> Iterator[tuple[Rows, Observations]]:
     for rows in clean_nights(world, habits, images, rng):
-        yield rows, _fresh(world.images.take(rows), rng)
+        yield rows, fresh(world.images.take(rows), rng)
 
 
-def _fresh(images: Observations, rng: Random) -> Observations:
+def fresh(images: Observations, rng: Random) -> Observations:
     """The same pictures as if they were new ones: the photos are few, a job's are not."""
     return replace(images, hashes=rng.integers(0, 2**64, len(images), np.uint64))
 
@@ -229,13 +229,13 @@ def _all_night(
     if fault.startswith("volume"):
         number = max(round(len(rows) * float(fault.split()[1].rstrip("%")) / 100), 1)
         chosen = rng.integers(0, len(rows), number)
-        return rows[chosen], _fresh(drawn.take(chosen), rng)
+        return rows[chosen], fresh(drawn.take(chosen), rng)
     if fault in ("one class", "two classes missing"):
         labels = world.label[rows]
         order = rng.permutation(int(world.label.max()) + 1)
         wanted = np.isin(world.label, order[:1] if fault == "one class" else order[2:]) & (world.kind == 0)
         moved = np.concatenate([rows[count:], rng.choice(np.flatnonzero(wanted), count)]) if len(labels) else rows
-        return moved, _fresh(world.images.take(moved), rng)
+        return moved, fresh(world.images.take(moved), rng)
     if fault == "one picture many times":
         moved = np.concatenate([rows[count:], np.repeat(rows[:1], count)])
         hashes = np.concatenate([drawn.hashes[count:], np.repeat(drawn.hashes[:1], count)])
