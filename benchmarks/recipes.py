@@ -1,18 +1,28 @@
 """Recipes on real pretrained weights, seed by seed, with a test set that each model sees once.
 
-    python benchmarks/recipes.py data/flowers --size 128 --out flowers.jsonl
+    python -m benchmarks.recipes data/flowers --size 128 --out flowers.jsonl
 
 prints a Markdown table. DATA has train/CLASS/*.jpg and test/CLASS/*.jpg. Each run adds a line to `--out`; the same
-command again does only what is missing. `--only` picks rows. `logistic regression` is scikit-learn's, on the features
-of the unaugmented photos, with C chosen on the same validation photos: what the frozen head should reach.
+command again does only what is missing, and with `--seeds ''` it only prints. `--only` picks rows. `logistic
+regression` is scikit-learn's, on the features of the unaugmented photos, with C chosen on the same validation photos:
+what the frozen head should reach. `--skew 0.5` keeps half the share of each class that is kept of the class before it,
+in training and test.
+
+Features of the frozen backbone are kept beside OUT, by the content of each picture, so that a row computes only those
+that no row before it needed. Its CPU seconds count all of them, at the mean of what was measured.
 """
 
+import hashlib
 import json
 import math
+import shutil
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,9 +37,11 @@ RECIPES: Final[dict[str, dict[str, Any]]] = {
     "frozen head, --unbalanced": LITE0 | {"balanced": False},
     "frozen head, --views 0": LITE0 | {"views": 0},
     "frozen head, walk-through": LITE0 | {"recipe": "walkthrough"},
-    "scratch": {"model": "scratch"},
-    "scratch, walk-through": {"model": "scratch", "recipe": "walkthrough"},
     "head, then the last block": LITE0 | {"unfreeze": "blocks.6,conv_head"},
+    "head, then all blocks": LITE0 | {"unfreeze": ",".join((*(f"blocks.{block}" for block in range(7)), "conv_head"))},
+    "scratch, batch norm": {"model": "scratch"},
+    "scratch, no batch norm": {"model": "scratch"},
+    "scratch, walk-through": {"model": "scratch", "recipe": "walkthrough"},
 }
 ORACLE: Final = "logistic regression"
 
@@ -41,25 +53,103 @@ ORACLE: Final = "logistic regression"
 @click.option("--seeds", default="1,2,3", show_default=True)
 @click.option("--only", multiple=True, type=click.Choice([*RECIPES, ORACLE]), help="Rows; default: all.")
 @click.option("--epochs", type=int, help="Of the scratch models, where the recipe's are too many.")
-def main(data: Path, out: Path, size: int, seeds: str, only: tuple[str, ...], epochs: int | None) -> None:
+@click.option("--skew", type=float, help="Share of each class that is left, of that of the class before it.")
+def main(
+    data: Path, out: Path, size: int, seeds: str, only: tuple[str, ...], epochs: int | None, skew: float | None
+) -> None:
     """Train what is missing in OUT, then print the table."""
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    if skew is not None:
+        data = _skewed(data, out.with_suffix(".skewed"), skew)
+    kept = _KeptFeatures(out.with_suffix(".features.npz"))
     for name in only or (*RECIPES, ORACLE):
-        for seed in map(int, seeds.split(",")):
+        for seed in map(int, filter(None, seeds.split(","))):
             if any((each["recipe"], each["seed"]) == (name, seed) for each in done):
                 continue
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, kept.used():
                 cache = out.with_suffix(".pixels")
                 if name == ORACLE:
                     result = _oracle(data, Path(folder), cache, size, seed)
                 else:
                     shorter = {"epochs": epochs} if epochs and "scratch" in name else {}
-                    result = _run(data, Path(folder), cache, RECIPES[name] | {"size": size, "seed": seed} | shorter)
+                    with _batch_norm("no batch norm" not in name):
+                        result = _run(data, Path(folder), cache, RECIPES[name] | {"size": size, "seed": seed} | shorter)
+                    result["cpu_seconds"] = round(result["cpu_seconds"] + kept.saved)
             done.append({"recipe": name, "seed": seed, **result})
             with out.open("a") as file:
                 file.write(json.dumps(done[-1]) + "\n")
             click.echo(json.dumps(done[-1]), err=True)
     _print_table(done, only)
+
+
+class _KeptFeatures:
+    """The frozen backbone's features by the sha1 of the picture, and what computing them took."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[bytes, np.ndarray] = {}
+        self.seconds = self.computed = self.found = 0.0
+        if path.exists():
+            with np.load(path) as file:
+                self.seconds, self.computed = file["cost"]
+                self.known = {key.tobytes(): vector for key, vector in zip(file["keys"], file["vectors"], strict=True)}
+
+    @property
+    def saved(self) -> float:
+        """CPU seconds that this row would have needed for the features that were there."""
+        return self.found * self.seconds / self.computed if self.computed else 0.0
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Training within this context computes no features twice."""
+        from batchland.training import features as module
+
+        compute, self.found = module.features, 0
+        module.features = lambda model, images: self._of(compute, model, images)
+        try:
+            yield
+        finally:
+            module.features = compute
+        if self.known:
+            keys = np.stack([np.frombuffer(key, np.uint8) for key in self.known])
+            cost = np.array([self.seconds, self.computed])
+            np.savez(self.path, keys=keys, vectors=np.stack(list(self.known.values())), cost=cost)
+
+    def _of(self, compute: Any, model: Any, images: Any) -> Any:
+        import torch
+
+        keys = [hashlib.sha1(image.numpy().tobytes()).digest() for image in images]
+        new = [place for place, key in enumerate(keys) if key not in self.known]
+        self.found += len(keys) - len(new)
+        if new:
+            started = time.process_time()
+            vectors = compute(model, images[new]).numpy()
+            self.seconds, self.computed = self.seconds + time.process_time() - started, self.computed + len(new)
+            self.known |= {keys[place]: vector.copy() for place, vector in zip(new, vectors, strict=True)}
+        return torch.from_numpy(np.stack([self.known[key] for key in keys]))
+
+
+@contextmanager
+def _batch_norm(wanted: bool) -> Iterator[None]:
+    """The scratch model's default recipe with or without batch norm."""
+    from batchland.training.recipes import RECIPES as KNOWN
+
+    kept = KNOWN["default", "scratch"]
+    KNOWN["default", "scratch"] = replace(kept, batch_norm=wanted)
+    yield
+    KNOWN["default", "scratch"] = kept
+
+
+def _skewed(data: Path, out: Path, skew: float) -> Path:
+    """A copy of both parts in which each class has `skew` of the share of photos that the class before it has."""
+    if not out.exists():
+        for part in ("train", "test"):
+            for place, folder in enumerate(sorted((data / part).iterdir())):
+                photos = sorted(folder.iterdir())
+                (out / part / folder.name).mkdir(parents=True)
+                for photo in photos[: max(2, round(len(photos) * skew**place))]:
+                    shutil.copy(photo, out / part / folder.name)
+    return out
 
 
 def _run(data: Path, folder: Path, cache: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -79,9 +169,7 @@ def _run(data: Path, folder: Path, cache: Path, values: dict[str, Any]) -> dict[
     assert trained.card.training is not None
     return {
         "validation": trained.card.training.validation_accuracy,
-        "right": int((answers.argmax(1) == labels).sum()),
-        "images": len(labels),
-        "calibration_error": _calibration_error(answers, labels),
+        **_figures(answers, labels),
         "cpu_seconds": round(cpu),
         "epochs": len(trained.epochs),
     }
@@ -94,9 +182,9 @@ def _oracle(data: Path, folder: Path, cache: Path, size: int, seed: int) -> dict
     from sklearn.preprocessing import StandardScaler
 
     from batchland.models.card import ModelCard
+    from batchland.training import features as module
     from batchland.training.checkpoint import load_checkpoint, restore_model
     from batchland.training.dataset import load_data
-    from batchland.training.models import features
     from batchland.training.options import TrainOptions
     from batchland.training.pixel_cache import PixelCache
     from batchland.training.train import train
@@ -109,7 +197,8 @@ def _oracle(data: Path, folder: Path, cache: Path, size: int, seed: int) -> dict
 
     def vectors(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            parts = [features(model, torch.from_numpy(pixels[at : at + 32].copy())) for at in range(0, len(pixels), 32)]
+            images = [torch.from_numpy(pixels[at : at + 32].copy()) for at in range(0, len(pixels), 32)]
+            parts = [module.features(model, batch) for batch in images]
         return torch.cat(parts).numpy()
 
     scaler = StandardScaler()
@@ -127,8 +216,18 @@ def _oracle(data: Path, folder: Path, cache: Path, size: int, seed: int) -> dict
     answers = best[1].predict_proba(test)
     return {
         "validation": float((best[1].predict(validation) == loaded.validation.labels.numpy()).mean()),
-        "right": int((answers.argmax(1) == labels).sum()),
+        **_figures(answers, labels),
+    }
+
+
+def _figures(answers: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Of the test set. answers: probabilities [images, classes]."""
+    right = answers.argmax(1) == labels
+    return {
+        "right": int(right.sum()),
         "images": len(labels),
+        "mean_recall": float(np.mean([right[labels == label].mean() for label in np.unique(labels)])),
+        "loss": float(-np.log(np.maximum(answers[np.arange(len(labels)), labels], 1e-30)).mean()),
         "calibration_error": _calibration_error(answers, labels),
     }
 
@@ -161,8 +260,11 @@ def _print_table(done: list[dict[str, Any]], only: tuple[str, ...]) -> None:
     from benchmarks.machine import describe_machine
 
     click.echo(f"{describe_machine()}\n")
-    click.echo("| recipe | seeds | validation | test: each seed | test, all seeds (95 % interval) | ECE | CPU s |")
-    click.echo("| --- | ---: | ---: | --- | --- | ---: | ---: |")
+    click.echo(
+        "| recipe | seeds | validation | test: each seed | test, all seeds (95 % interval) | mean recall | loss | ECE "
+        "| CPU s |"
+    )
+    click.echo("| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |")
     for name in only or (*RECIPES, ORACLE):
         runs = [each for each in done if each["recipe"] == name]
         if not runs:
@@ -171,12 +273,13 @@ def _print_table(done: list[dict[str, Any]], only: tuple[str, ...]) -> None:
         share = right / (len(runs) * images)
         low, high = _wilson(share, images)
         seeds = ", ".join(f"{each['right'] / each['images']:.1%}" for each in runs)
-        validation, error = (np.mean([each[key] for each in runs]) for key in ("validation", "calibration_error"))
+        keys = ("validation", "mean_recall", "loss", "calibration_error")
+        validation, recall, loss, error = (np.mean([each[key] for each in runs]) for key in keys)
         seconds = [each["cpu_seconds"] for each in runs if "cpu_seconds" in each]
         cpu = f"{np.median(seconds):.0f}" if seconds else ""
         click.echo(
             f"| {name} | {len(runs)} | {validation:.1%} | {seeds} | {share:.1%} ({low:.1%} to {high:.1%}) | "
-            f"{error:.3f} | {cpu} |"
+            f"{recall:.1%} | {loss:.3f} | {error:.3f} | {cpu} |"
         )
 
 

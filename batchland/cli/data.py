@@ -25,9 +25,8 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
     """Fetch the zip or tar archive SOURCE and unpack it as a folder.
 
     SOURCE is an http(s) address or a local file. The default is the landmarks of the walk-through: 50 classes, 4,996
-    photos to train and 1,250 to test. The folder appears whole or not at all. A download that breaks off continues when
-    the command is given again. Archives with links or paths outside the folder, and zip bombs, are
-    refused.
+    photos to train and 1,250 to test. The folder appears whole or not at all. If a download is interrupted, the same
+    command continues it. Archives with links or paths outside the folder, and zip bombs, are refused.
     """
     from batchland.data.download import REFERENCE_URL, default_folder
     from batchland.data.download import download as run
@@ -66,7 +65,7 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
     a class are put into the same part. DATA is not changed.
 
     `train` uses the parts train and val as they are. If there is no val, `train` holds out a random fifth of each class
-    itself, as this command does with its defaults, but without keeping copies together.
+    itself. It chooses them as this command does by default, but does not keep copies together.
     """
     from batchland.data.options import SplitOptions
 

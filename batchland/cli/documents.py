@@ -17,7 +17,7 @@ class DoctorCheck(Document):
     state: State
     found: str
     advice: str
-    """What to do about it; empty where nothing needs doing."""
+    """What to do about it; empty if there is nothing to do."""
 
 
 class DoctorResult(Document):

@@ -46,7 +46,7 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     Flag("reference", metavar="FROM TO"),
 )
 def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
-    """Plot how job NAME develops from night to night.
+    """Plot accuracy, drift and speed of job NAME over its nights.
 
     Writes a page with plots of accuracy, predicted classes, confidence, drift against a reference, failures and speed,
     and a table with the same numbers.

@@ -1,5 +1,6 @@
 """`batchland adopt` (add a card to an ONNX model) and `batchland inspect` (print a model's card)."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _MAX_CLASSES: Final = 100
 """Number of classes that `inspect` lists one by one."""
+_WIDTH: Final = 96
+"""Characters of a line of values, beside the 14 of their names."""
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _FIRST_CLASSES: Final = 10
 """Number of them that it lists of more."""
 
@@ -43,7 +47,7 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
     """Make an ONNX classifier from elsewhere ready for scoring.
 
     Adds a card with the classes and the preprocessing to the file. Normalisation, and softmax where it is missing,
-    become part of the graph, so that scoring needs no options for them. What was found and assumed is on the card.
+    become part of the graph, so that scoring needs no options for them. The card records what was found and assumed.
     """
     from batchland.models.adopt import adopt as run
     from batchland.models.adopt_check import comparison_table
@@ -71,7 +75,7 @@ def inspect(model: Path, as_json: bool) -> None:
 
 
 def found_text(adoption: "AdoptionSummary | None") -> str:
-    """What adoption found and assumed, in a few words."""
+    """A short text about what adoption found and assumed."""
     assert adoption is not None
     return (
         f"labels from {adoption.classes_from}, preprocessing from {adoption.preprocess_from}, {adoption.channels}, "
@@ -93,7 +97,7 @@ def _card_table(session: "Session") -> str:
             rows[name] = _pairs(part)
     if card.known:
         rows["known"] = f"{card.known.images} labelled images, labels_fingerprint {card.known.labels_fingerprint}"
-    lines = [f"{key:13} {value}" for key, value in rows.items()]
+    lines = [line for key, value in rows.items() for line in _wrapped(key, value)]
     lines.append(f"{'classes':13} {len(card.classes)}")
     shown = card.classes if len(card.classes) <= _MAX_CLASSES else card.classes[:_FIRST_CLASSES]
     for index, each in enumerate(shown):
@@ -103,9 +107,18 @@ def _card_table(session: "Session") -> str:
     return "\n".join(lines) + "\n"
 
 
+def _wrapped(key: str, value: str) -> "Iterable[str]":
+    """`key  value`, a long value on several lines."""
+    first, *rest = textwrap.wrap(value, _WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
+    for name, line in zip((key, *("" for _ in rest)), (first, *rest), strict=True):
+        yield f"{name:13} {line}".replace(_NO_BREAK, " ")
+
+
 def _pairs(values: "Iterable[tuple[str, Any]]") -> str:
-    """`name value, name value`, without those that are None."""
-    return ", ".join(f"{name} {_value(value)}" for name, value in values if value is not None)
+    """`name value, name value`, without those that are None or counts of nothing. Lines break after a pair."""
+    shown = ((name, value) for name, value in values if value is not None)
+    pairs = (f"{name} {_value(value)}" for name, value in shown if value != 0 or not name.endswith("_images"))
+    return ", ".join(pair.replace(" ", _NO_BREAK) for pair in pairs)
 
 
 def _value(value: Any) -> str:

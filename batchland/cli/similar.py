@@ -19,8 +19,8 @@ from batchland.cli.options import Flag, build, complete_path, json_option, optio
 def similar(image: str, predictions: tuple[str, ...], page: Path | None, as_json: bool, **values: Any) -> None:
     """Find the images of PREDS that are most similar to IMAGE.
 
-    IMAGE is the name of an image in PREDS, or any image file, which the model that scored PREDS then looks at, too.
-    PREDS are predictions with features (`score --features`) of one model.
+    IMAGE is the name of an image in PREDS, or any image file; the model that scored PREDS computes the features of a
+    file. PREDS are predictions with features (`score --features`) of one model.
     """
     from batchland.embeddings.similar import SimilarOptions, find_similar
     from batchland.report.options import ReportOptions

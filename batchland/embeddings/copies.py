@@ -1,4 +1,4 @@
-"""Which pictures are copies of each other, also resized, compressed again, cropped a little, stamped or mirrored."""
+"""Find copies among pictures, also if they are resized, compressed again, cropped a little, stamped or mirrored."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -13,10 +13,10 @@ from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
 SURE: Final = 0.45
-"""Distance of signatures up to which features are not asked: other photos are not so near, and a stamp on a small
-picture changes its features more than its signature."""
+"""Up to this distance of signatures, features are not compared: different photos are farther apart, and a stamp on a
+small picture changes its features more than its signature."""
 MIN_SIMILARITY: Final = 0.75
-"""Inner product of the features of copies; that of other photos with near signatures is often smaller."""
+"""Least inner product of the features of copies; different photos with close signatures often have a smaller one."""
 
 
 class Copies(NamedTuple):
@@ -38,8 +38,8 @@ def find_copies(
 ) -> Copies:
     """All pairs of copies among pictures with these signatures.
 
-    features: of length 1; pairs that are further apart than SURE are left out if their features differ.
-    also_mirrored: pairs of which one is mirrored, too.
+    features: of length 1; pairs that are farther apart than SURE are left out if their features differ.
+    also_mirrored: also find pairs with one mirrored picture.
     """
     pairs = close_pairs(vectors, None, limit)
     found = Copies(*pairs, np.zeros(len(pairs.left), bool))
@@ -59,7 +59,7 @@ def find_copies(
 
 
 def equal_files(digests: npt.NDArray[np.object_]) -> Copies:
-    """Pairs that connect pictures of the same digest, at distance 0; None equals nothing. digests: [pictures]."""
+    """Pairs of pictures with the same digest, at distance 0. digests: [pictures]; None is equal to nothing."""
     (known,) = np.nonzero(digests != None)  # noqa: E711 (element by element)
     order = known[np.argsort(digests[known], kind="stable")]
     same = digests[order[:-1]] == digests[order[1:]]

@@ -37,7 +37,7 @@ class DuplicateOptions(Options):
     mirrored: bool = False
     """Also find copies that are mirrored left to right."""
     across: bool = False
-    """Only groups with images of more than one of the predictions."""
+    """Only groups with images from more than one of the predictions files."""
     distance: Annotated[float, Field(gt=0, le=2)] = COPY
     """Largest distance of two copies. Smaller values miss cropped copies; larger ones take other photos for copies."""
 
@@ -78,9 +78,9 @@ class Duplicates(Document):
     blank: Count
     """Scored images of one colour; they were not compared."""
     without_signals: Count
-    """Scored images that were not: their predictions have no difference hash."""
+    """Scored images that were not compared, because their predictions have no difference hash."""
     used_features: bool
-    """Whether features decided, too."""
+    """Whether features were compared, too."""
     groups: tuple[DuplicateGroup, ...]
 
 
@@ -97,7 +97,7 @@ class FoundDuplicates(NamedTuple):
 def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions | None = None) -> FoundDuplicates:
     """Groups of copies in one or more predictions.
 
-    Images with the same sha256 are copies at distance 0, whatever their signals.
+    Images with the same sha256 are always copies at distance 0.
 
     Raises UsageError if predictions cannot be read, or have no signals or no scored image.
     """

@@ -14,7 +14,7 @@ Rows = npt.NDArray[np.int64]
 _BLOCK: Final = 2048
 """Rows that are multiplied at once; a block of products takes 16 MiB."""
 _FEW: Final = 48
-"""Dimensions by which most pairs are ruled out."""
+"""Number of main directions used to rule out most pairs."""
 _SAMPLE: Final = 4096
 """Vectors from which the main directions are computed."""
 _SLACK: Final = 1e-3

@@ -19,7 +19,7 @@ from batchland.system.urls import is_url
 FEATURES: Final = "features"
 """Column of the features, where `score` wrote them."""
 FACTS: Final = ("image", "label", "probability", "file_size", "sha256", "difference_hash", "thumbnail", "contrast")
-"""Columns that are read of every image."""
+"""Columns that are read for every image."""
 Features = npt.NDArray[np.float16]
 _log = logging.getLogger("batchland")
 
@@ -41,7 +41,7 @@ class Pictures:
         return int(self.facts.num_rows)
 
     def filter(self, mask: npt.NDArray[np.bool_]) -> "Pictures":
-        """The images of which it is true."""
+        """The images for which the mask is true."""
         if mask.all():
             return self
         return replace(
@@ -58,16 +58,16 @@ def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
     for location, each in zip(locations, stored, strict=True):
         if each.kind is None:
             raise UsageError(f"{each.name}: does not exist; give what `batchland score` wrote")
-        place = each.name if is_url(location) else str(Path(location).resolve())
-        if place in seen:
+        location = each.name if is_url(location) else str(Path(location).resolve())
+        if location in seen:
             raise UsageError(f"{each.name}: is given twice; give it once")
-        seen.add(place)
+        seen.add(location)
         each.info()
     return stored
 
 
 def read_pictures(locations: Sequence[Location], *, features: bool = True) -> Pictures:
-    """Read predictions. features: also the features, where all predictions are of one model and have them.
+    """Read predictions. features: also read the features, if all predictions are of one model and have them.
 
     Raises UsageError where there are no predictions, or an earlier version wrote them; InputError.
     """

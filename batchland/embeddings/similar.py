@@ -30,7 +30,7 @@ class SimilarOptions(Options):
     top: PositiveInt = 20
     """Number of images to find."""
     model: Path | None = None
-    """The model that scored PREDS, if it is not where it was then. Only needed for an image that PREDS do not have."""
+    """The model that scored PREDS, if it has moved since. Only needed for an image file that is not in PREDS."""
 
 
 class SimilarImage(Document):
@@ -67,15 +67,15 @@ class FoundSimilar(NamedTuple):
     result: Similar
     roots: dict[str, str]
     """The scored folder of each of the predictions."""
-    asked: Path
-    """The file of the image that was asked about."""
+    query: Path
+    """The file of the given image."""
 
 
 def find_similar(image: str, predictions: Sequence[Location], options: SimilarOptions | None = None) -> FoundSimilar:
-    """The images of predictions that are most similar to an image; itself left out.
+    """The images of predictions that are most similar to an image, without the image itself.
 
-    image: its name in the predictions, or a file, which the model that scored them then scores, too. The memory used
-    does not grow with the number of images.
+    image: its name in the predictions, or a file, which is then scored by the same model. The memory used does not grow
+    with the number of images.
 
     Raises UsageError if there is no such image, or the predictions have no features or are of several models;
     ModelError if the model cannot be used.

@@ -296,7 +296,7 @@ class EvaluationSummary(Document):
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
     strangers: Count | None = None
-    """Scored images that are unlike the photos that the model knows; None if the model does not tell."""
+    """Scored images that are unlike the photos that the model knows; None if the model has no known photos."""
     versions: dict[str, str]
     """Of the packages that scored."""
     evaluated_with: dict[str, str]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,16 +22,24 @@ from batchland.models.adopt_check import Alternative, compare_preprocessings, re
 from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
-from batchland.models.class_list import read_class_list
+from batchland.models.class_list import read_class_list, unique_labels
 from batchland.models.contract import Probabilities, are_probabilities
 from batchland.models.features import keep_features
-from batchland.models.foreign import ForeignInput, ForeignOutput, foreign_input, foreign_output, load_foreign
-from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, of_config, of_preset
+from batchland.models.foreign import (
+    ForeignInput,
+    ForeignOutput,
+    declared_sides,
+    foreign_input,
+    foreign_output,
+    load_foreign,
+)
+from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
 from batchland.models.found_beside import Found, found_with
 from batchland.models.fp16 import require_agreement, to_half_floats
 from batchland.models.int8 import RANGE_PHOTOS, Limits, predictor, to_int8
 from batchland.models.labelled_photos import LabelledPhotos, read_labelled
-from batchland.models.ort import first_line
+from batchland.models.nodes import opset_of
+from batchland.models.ort import first_line, ort
 from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
@@ -46,10 +55,10 @@ _TOLERANCE: Final = 1e-3
 _PICTURES: Final = 16
 """Number of generated pictures on which the outputs are examined."""
 _MAX_CHECKED: Final = 200
-"""Most labelled photos of a check: each is computed under ten preprocessings."""
+"""Labelled photos of a check; each is computed with up to ten preprocessings."""
 _MAX_CALIBRATED: Final = 5000
 _FEW_CALIBRATED: Final = 50
-"""With fewer photos the temperature says more about chance than about the model."""
+"""With fewer photos the temperature depends too much on chance; a warning says so."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
 
 OnCheck = Callable[[Sequence[Alternative]], object]
@@ -63,8 +72,9 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
     the chosen preprocessing first.
 
     `out` appears only if its answers are probabilities, the same for a picture alone and in a batch; its canaries are
-    written beside it. Raises ModelError if the model cannot be adopted or its preprocessing loses the check; UsageError
-    if it has a card already, or another file or option does not suit it; OutputError if `out` cannot be written.
+    written beside it. Raises ModelError if the model cannot be adopted or another preprocessing is clearly better;
+    UsageError if it has a card already, or another file or option does not suit it; OutputError if `out` cannot be
+    written.
     """
     options = options or AdoptOptions()
     inputs = [Path(given) for given in (model, options.classes, options.preprocess) if given]
@@ -95,7 +105,7 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
 
 @dataclass(frozen=True)
 class _Adoption:
-    """A foreign model, and what was found out about it."""
+    """A foreign model, and the facts found about it."""
 
     path: Path
     foreign: onnx.ModelProto
@@ -114,7 +124,7 @@ class _Adoption:
             raise UsageError(
                 f"{self.path}: its labels are neither in it nor in config.json beside it", advice="classes"
             )
-        return list(self.found.labels), self.found.labels_from
+        return unique_labels(self.path, self.found.labels), self.found.labels_from
 
     @cached_property
     def chosen(self) -> tuple[ForeignPreprocess, str]:
@@ -133,7 +143,7 @@ class _Adoption:
             source = foreign_input(self.path, self.foreign)
             spec, where = of_preset(given, source.height or 224, source.width or 224), f"the option {given}"
         else:
-            spec, where = _read_preprocess(given), Path(given).name
+            spec, where = _read_preprocess(given, declared_sides(self.foreign)), Path(given).name
         for side in ("height", "width"):
             wanted = getattr(foreign_input(self.path, self.foreign, spec.layout), side)
             if wanted not in (None, getattr(spec, side)):
@@ -156,7 +166,7 @@ class _Adoption:
 
     @cached_property
     def kind(self) -> Literal["logits", "probabilities"]:
-        """What the model gives."""
+        """Whether the model gives logits or probabilities."""
         raw = self.wrapped(self._plain_card(self.preprocess), softmax=False)
         return _output_kind(self.path, raw, self.source, self.preprocess.shape, self.options.output)
 
@@ -200,7 +210,7 @@ class _Adoption:
         )
 
     def check(self) -> list[Alternative]:
-        """What each plausible preprocessing reaches; nothing without a folder of labelled photos."""
+        """The result of each plausible preprocessing; empty without a folder of labelled photos."""
         if self.options.check is None:
             return []
         photos = self._photos(self.options.check, _MAX_CHECKED)
@@ -283,14 +293,14 @@ class _Adoption:
         )
 
 
-def _read_preprocess(given: str) -> ForeignPreprocess:
+def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:
     path = Path(given)
     if not path.exists():
         near = near_miss(given, PRESETS)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
         raise UsageError(f"preprocess {given!r}: neither a known name nor a file ({hint})")
     try:
-        found = of_config(given, json.loads(read_regular(path)))
+        found = of_config(given, json.loads(read_regular(path)), sides)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
     except ValueError as error:
@@ -340,12 +350,17 @@ def _raw_outputs(path: Path, raw: onnx.ModelProto, source: ForeignInput, shape: 
         predict = predictor(raw)
         outputs = [predict(picture[None]) for picture in pictures]
     except Exception as error:  # onnxruntime's errors share no base class but Exception
+        if re.search("opset|IR version", reason := first_line(error)):
+            raise ModelError(
+                f"{path}: has opset {opset_of(raw)} and IR version {raw.ir_version}, which onnxruntime "
+                f"{ort.__version__} does not read; export it with opset 18, or update onnxruntime"
+            ) from error
         if source.batch not in (None, 1):
             raise ModelError(
                 f"{path}: takes batches of {source.batch} pictures only; export it with a dynamic batch dimension"
             ) from error
         raise ModelError(
-            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({first_line(error)}); if it takes "
+            f"{path}: cannot compute a picture of {shape[0]} x {shape[1]} pixels ({reason}); if it takes "
             f"another size, give its height and width in a JSON file of the preprocessing"
         ) from error
     rows: Probabilities = np.concatenate(outputs)

@@ -37,7 +37,7 @@ class TrainingSummary(BaseModel):
     epochs: int
     """Epochs trained."""
     best_epoch: int
-    """The epoch whose weights these are, counted from 1."""
+    """The epoch that the weights are from, counted from 1."""
     validation_loss: float
     """Mean cross-entropy over the validation images, nats."""
     validation_accuracy: float
@@ -66,7 +66,7 @@ class ExportSummary(BaseModel):
     )
 
     precision: Literal["fp32", "fp16", "int8"]
-    """Of the network's weights and products. The input is always uint8, the output float32."""
+    """Precision of the network's weights and products. The input is always uint8, the output float32."""
     temperature: float
     """Divides the logits before softmax; fitted on the validation images."""
     validation_images: int
@@ -112,14 +112,14 @@ class AdoptionSummary(BaseModel):
 
 
 class Int8Summary(BaseModel):
-    """How a network was quantised, and what that cost and gained on labelled photos."""
+    """How a network was quantised, and its accuracy and speed on labelled photos."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     method: Literal["minmax", "percentile", "entropy"]
     """How the ranges of activations were measured."""
     weight_bits: Literal[7, 8] = 7
-    """Bits of the weights; 7 is faster on CPUs without VNNI. Cards before this field have 7."""
+    """Bits of the weights; 7 is faster on CPUs without VNNI. A card without this field means 7."""
     float_layers: tuple[str, ...]
     """Layers that stay in float32, of `layers`."""
     layers: int
@@ -139,25 +139,25 @@ class Int8Summary(BaseModel):
 
 
 class AddedClass(BaseModel):
-    """A class that was added without training, and how good it is."""
+    """A class that was added without training, and its measured accuracy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     label: str
     photos: int
-    """Number of photos that its prototype was made of."""
+    """Number of photos that its prototype was made from."""
     scenes: int
-    """Number of these that are no copies of each other."""
+    """Number of different scenes among them; near-copies count as one scene."""
     recognised: int
-    """Number of the photos that are recognised by a prototype of those of all other scenes."""
+    """Number of the photos that are recognised by a prototype made from all other scenes."""
     labelled: int = 0
     """Number of labelled photos of the old classes."""
     right_before: int = 0
     """Number of these with the right first choice without the new class."""
     right_after: int = 0
-    """And with it."""
+    """Number of these with the right first choice with the new class."""
     taken: int = 0
-    """Number of these that are taken for the new class."""
+    """Number of these that are classified as the new class."""
 
 
 class ModelCard(BaseModel):
@@ -186,13 +186,13 @@ class ModelCard(BaseModel):
     int8: Int8Summary | None = None
     """None for models that are not in int8."""
     added: tuple[AddedClass, ...] = ()
-    """Classes that `batchland classes add` added, in the order of `classes`, of which they are the last."""
+    """Classes that `batchland classes add` added; they are the last ones in `classes`, in the same order."""
     decision: AcceptThresholds | None = None
-    """Which answers `score` accepts; put here by `batchland calibrate`."""
+    """Which answers `score` accepts; from `batchland calibrate`."""
     prediction_sets: PredictionSets | None = None
-    """Which classes `score` puts into prediction sets; put here by `batchland calibrate`."""
+    """Which classes `score` puts into prediction sets; from `batchland calibrate`."""
     known: KnownPhotos | None = None
-    """How far known photos are from each other; put here by `batchland calibrate`."""
+    """Distances between known photos; from `batchland calibrate`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":

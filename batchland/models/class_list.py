@@ -47,11 +47,11 @@ def read_class_list(path: Path) -> list[str]:
     for number, label in enumerate(labels):
         if any(unicodedata.category(sign) == "Cc" for sign in label):
             raise UsageError(f"{path}: label {number}, {label!r}, has control characters; give text in UTF-8")
-    return _unique(path, [unicodedata.normalize("NFC", label) for label in labels])
+    return unique_labels(path, labels)
 
 
 def _marks(labels: Sequence[str]) -> str | None:
-    """What all lines have in common that is no part of a label: `quotes` of CSV, dashes of YAML, numbers."""
+    """Text that all lines have besides the label: quotes of CSV, dashes of YAML, numbers. None if there is none."""
     if all(re.fullmatch(r"(\"[^\"]*\"|'[^']*'),?", label) for label in labels):
         return "quotes"
     if all(label.startswith("- ") for label in labels):
@@ -85,7 +85,9 @@ def _labels_of(path: Path, value: Any) -> list[str]:
     return [label.strip() for label in value]
 
 
-def _unique(path: Path, labels: list[str]) -> list[str]:
+def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
+    """Labels in Unicode's composed form (NFC); equal ones get their index appended, with a warning."""
+    labels = [unicodedata.normalize("NFC", label) for label in labels]
     counts = Counter(labels)
     duplicates = [label for label, count in counts.items() if count > 1]
     if duplicates:

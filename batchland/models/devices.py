@@ -104,7 +104,7 @@ def count_gpus() -> int:
 
 
 def driver_version() -> int:
-    """The newest CUDA that the driver supports, 12040 for 12.4. Call only where `gpu_problem` returns None."""
+    """The newest CUDA version that the driver supports, 12040 for 12.4. Call only where `gpu_problem` returns None."""
     return _number(ctypes.CDLL("libcuda.so.1").cuDriverGetVersion)
 
 

@@ -93,6 +93,16 @@ def foreign_input(path: Path, model: onnx.ModelProto, layout: Literal["NCHW", "N
     return ForeignInput(inputs[0].name, dtype, channels_first, height, width, sizes[0])
 
 
+def declared_sides(model: onnx.ModelProto) -> tuple[int | None, int | None]:
+    """Height and width of the pictures that the first input takes; None where it leaves them open."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    sizes = next((_sizes(value) for value in model.graph.input if value.name not in stored), [])
+    if len(sizes) != 4:
+        return None, None
+    height, width = sizes[1:3] if sizes[3] == 3 and sizes[1] != 3 else sizes[2:]
+    return height, width
+
+
 def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str | None = None) -> ForeignOutput:
     """The model's output of that name, or with `classes` numbers per picture.
 

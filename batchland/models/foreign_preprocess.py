@@ -1,21 +1,20 @@
-"""How a model from elsewhere wants its pictures: our presets, our JSON, and the configurations of other libraries."""
+"""Preprocessing of models from elsewhere: our presets, our JSON, and the configurations of other libraries."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
+from batchland.models.hugging_face import inexpressible, read_processor
 from batchland.system.options import plain_message
 
 Channels = tuple[float, float, float]
+Sides = tuple[int | None, int | None]
+"""Height and width, pixels."""
 _BYTE: Final = 1 / 255
-_RESAMPLE: Final = {2: "bilinear", 3: "bicubic"}
-"""Filters by Pillow's number."""
-_WHOLE_FROM: Final = 384
-"""Pixels; from this size on, Hugging Face's ConvNextImageProcessor resizes the whole picture."""
 
 
 class ForeignPreprocess(PreprocessSpec):
@@ -76,18 +75,21 @@ def of_preset(name: str, height: int, width: int) -> ForeignPreprocess:
     return ForeignPreprocess(**PRESETS[name], **size)
 
 
-def of_config(source: str, values: Any, *, ours: bool = True) -> tuple[ForeignPreprocess, str] | None:
+def of_config(
+    source: str, values: Any, sides: Sides = (None, None), *, ours: bool = True
+) -> tuple[ForeignPreprocess, str] | None:
     """The preprocessing in the content of a JSON file, and the library that wrote it; None if it has none.
 
-    ours: also read batchland's own fields. Raises UsageError if it cannot be expressed or is invalid.
+    sides: height and width that the model takes, None where it leaves them open; of timm's two sizes it decides. ours:
+    also read batchland's own fields. Raises UsageError if it cannot be expressed or is invalid.
     """
     if not isinstance(values, dict):
         return None
     try:
         if isinstance(inner := values.get("pretrained_cfg"), dict) or "input_size" in (inner := values):
-            return _of_timm(source, inner), "timm"
+            return _of_timm(source, inner, sides), "timm"
         if {"image_mean", "size", "crop_size", "do_resize"} & values.keys():
-            return _of_hugging_face(source, values), "Hugging Face"
+            return ForeignPreprocess(**read_processor(source, values)), "Hugging Face"
         if ours and ForeignPreprocess.model_fields.keys() & values.keys():
             return ForeignPreprocess.model_validate(values), "batchland"
     except ValidationError as error:
@@ -99,86 +101,29 @@ def of_config(source: str, values: Any, *, ours: bool = True) -> tuple[ForeignPr
     return None
 
 
-def of_ultralytics(side: int) -> ForeignPreprocess:
-    """Classifiers of Ultralytics: the shorter side resized to the size, centre crop, pixels as 0..1."""
-    return ForeignPreprocess(height=side, width=side, fit="crop", shorter_side=side)
+def of_ultralytics(height: int, width: int) -> ForeignPreprocess:
+    """Classifiers of Ultralytics, pixels as 0..1: square ones crop the centre, others take the whole picture."""
+    if height != width:
+        return ForeignPreprocess(height=height, width=width)
+    return ForeignPreprocess(height=height, width=width, fit="crop", shorter_side=height)
 
 
-def _of_timm(source: str, config: Mapping[str, Any]) -> ForeignPreprocess:
-    channels, height, width = config.get("test_input_size") or config["input_size"]
+def _of_timm(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPreprocess:
+    """As timm's validation does: at the size for tests, if the model takes it."""
+    (channels, height, width), share = config["input_size"], config.get("crop_pct") or 1.0
+    if config.get("test_input_size") and sides != (height, width):
+        (channels, height, width), share = config["test_input_size"], config.get("test_crop_pct") or share
     if channels != 3:
         raise UsageError(f"{source}: its model takes {channels} channels; only red, green and blue can be given")
-    share = config.get("test_crop_pct") or config.get("crop_pct") or 1.0
     values: dict[str, Any] = {"height": height, "width": width, "mean": config["mean"], "std": config["std"]}
     mode = config.get("crop_mode") or "center"
-    if mode == "center":
+    if mode == "center" and height == width:
         values["crop_share"] = share
+    elif mode == "center":
+        raise inexpressible(source, f"a crop of {height} x {width}")
     elif mode != "squash" or share != 1:
-        raise _inexpressible(source, f"crop_mode {mode} with crop_pct {share:g}")
+        raise inexpressible(source, f"crop_mode {mode} with crop_pct {share:g}")
     interpolation = config.get("interpolation") or "bilinear"
     if interpolation not in ("bilinear", "bicubic"):
-        raise _inexpressible(source, f"interpolation {interpolation}")
+        raise inexpressible(source, f"interpolation {interpolation}")
     return ForeignPreprocess(filter=interpolation, **values)
-
-
-def _of_hugging_face(source: str, config: Mapping[str, Any]) -> ForeignPreprocess:
-    """As the image processors of transformers do: ViT, BiT, ConvNeXt, EfficientNet, MobileNet, MobileViT, others."""
-    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
-    filter_number = config.get("resample", 2)
-    if filter_number not in _RESAMPLE:
-        raise _inexpressible(source, f"resample {filter_number}")
-    mean, std = _normalisation(config, kind)
-    return ForeignPreprocess(
-        **_geometry(source, config, kind),
-        filter=_RESAMPLE[filter_number],
-        mean=mean,
-        std=std,
-        channels="bgr" if config.get("do_flip_channel_order") else "rgb",
-    )
-
-
-def _geometry(source: str, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    size = config.get("size", 224)
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else None
-    if kind.startswith("ConvNext"):
-        side = int(shortest or size)
-        if side >= _WHOLE_FROM:
-            return {"height": side, "width": side}
-        return {"height": side, "width": side, "crop_share": config.get("crop_pct") or 224 / 256}
-    crop = config.get("crop_size", size) if config.get("do_center_crop") else None
-    if crop is not None:
-        height, width = _sides(crop)
-        if shortest is None and isinstance(size, dict) and _sides(size) != (height, width):
-            raise _inexpressible(source, f"size {size} before a crop of {height} x {width}")
-        side = int(shortest or (size if isinstance(size, int) else max(height, width)))
-        return {"height": height, "width": width, "fit": "crop", "shorter_side": side}
-    if shortest is not None:  # without a crop, the model would have to take any shape
-        raise _inexpressible(source, f"size {size} without a crop")
-    height, width = _sides(size)
-    return {"height": height, "width": width}
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    """(height, width) of Hugging Face's size: a number, a pair, or a dictionary."""
-    if isinstance(size, dict):
-        return int(size["height"]), int(size["width"])
-    if isinstance(size, Sequence):
-        height, width = size
-        return int(height), int(width)
-    return int(size), int(size)
-
-
-def _normalisation(config: Mapping[str, Any], kind: str) -> tuple[Any, Any]:
-    """(mean, std) for pixels / 255, from `((pixel * rescale_factor + offset) - image_mean) / image_std`."""
-    scale = 255 * float(config.get("rescale_factor", _BYTE)) if config.get("do_rescale", True) else 255.0
-    offset = -1.0 if config.get("rescale_offset") else 0.0
-    mean, std = [0.0] * 3, [1.0] * 3
-    if config.get("do_normalize", True):
-        mean, std = config["image_mean"], config["image_std"]
-        if kind.startswith("EfficientNet") and config.get("include_top"):
-            std = [each * each for each in std]  # it normalises twice, the second time without a mean
-    return [(each - offset) / scale for each in mean], [each / scale for each in std]
-
-
-def _inexpressible(source: str, what: str) -> UsageError:
-    return UsageError(f"{source}: {what} cannot be expressed; give a JSON file that comes closest")

@@ -1,4 +1,4 @@
-"""Find what a foreign model says about itself: configuration files beside it, and its metadata."""
+"""Find the configuration of a foreign model: files beside it, and its metadata."""
 
 import ast
 import contextlib
@@ -10,7 +10,8 @@ from typing import Any, Final
 import onnx
 
 from batchland.errors import ModelError, UsageError
-from batchland.models.foreign_preprocess import ForeignPreprocess, of_config, of_ultralytics
+from batchland.models.foreign import declared_sides
+from batchland.models.foreign_preprocess import ForeignPreprocess, Sides, of_config, of_ultralytics
 from batchland.system.regular_files import read_regular
 
 CONFIGS: Final = ("preprocessor_config.json", "config.json")
@@ -19,7 +20,7 @@ CONFIGS: Final = ("preprocessor_config.json", "config.json")
 
 @dataclass(frozen=True)
 class Found:
-    """What was found, and where."""
+    """Preprocessing and labels, and where they were found."""
 
     preprocess: ForeignPreprocess | None = None
     preprocess_from: str = ""
@@ -34,19 +35,19 @@ def found_with(path: Path, model: onnx.ModelProto) -> Found:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if "task" in metadata and "names" in metadata:
         return _of_ultralytics(path, metadata)
-    found = Found()
+    found, sides = Found(), declared_sides(model)
     for folder in (path.parent, path.parent.parent) if path.parent.name == "onnx" else (path.parent,):
         for name in CONFIGS:
             if (values := _read(folder / name)) is not None:
-                found = _with(found, folder / name, values)
+                found = _with(found, folder / name, values, sides)
     return found
 
 
-def _with(found: Found, file: Path, values: Any) -> Found:
+def _with(found: Found, file: Path, values: Any, sides: Sides) -> Found:
     preprocess, preprocess_from, problem = found.preprocess, found.preprocess_from, found.problem
     if preprocess is None and problem is None:
         try:
-            if config := of_config(str(file), values, ours=False):
+            if config := of_config(str(file), values, sides, ours=False):
                 preprocess, preprocess_from = config[0], f"{file.name} ({config[1]})"
         except UsageError as error:
             problem = error
@@ -88,9 +89,10 @@ def _of_ultralytics(path: Path, metadata: dict[str, str]) -> Found:
         raise ModelError(f"{path}: its metadata says task {metadata['task']}; only classifiers can be adopted")
     where = "the model's metadata (Ultralytics)"
     names, size = _literal(metadata["names"]), _literal(metadata.get("imgsz", ""))
-    side = size[0] if isinstance(size, list | tuple) and size else size
+    sides = size if isinstance(size, list | tuple) else [size, size]
     labels = _in_order(names) if isinstance(names, dict) else None
-    preprocess = of_ultralytics(side) if isinstance(side, int) and side > 0 else None
+    known = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
+    preprocess = of_ultralytics(*sides) if known else None
     return Found(preprocess, where if preprocess else "", None, labels, where if labels else "")
 
 

@@ -1,6 +1,6 @@
-"""Worse copies of labelled photos, on which the estimate of accuracy learns how accuracy falls.
+"""Degraded copies of labelled photos, for fitting the estimator of accuracy.
 
-Each family is one cause, in two strengths. Families are left out in turn to see how far the estimate may be wrong.
+Each family is one cause, in two strengths. Families are left out in turn to measure the error of the estimate.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 The unit is the night: a figure of a night is compared with the figures of the reference's nights, because images of
 one night are alike. z = (night - mean) / sqrt(between (1 + 1/R) + within (1/n + 1/N)), with R nights of N images in
-all. The variance between nights is that of the R nights, shrunk to the mean over all figures of its kind, because few
-nights say little about one figure.
+all. The variance between nights is that of the R nights, shrunk to the mean over all figures of its kind, because an
+estimate from few nights is inexact.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from batchland.monitoring.statistics import Figures, Pool, Statistic
 PRIOR_NIGHTS: Final = 4
 """Weight, in nights, of the variance of all figures of a kind."""
 MIN_SPREAD: Final = 0.11
-"""Least deviation between nights, in deviations of an image."""
+"""Least standard deviation between nights, in standard deviations of an image."""
 MIN_TAIL_SPREAD: Final = 0.07
 """The same for the shares in tails, which vary less from night to night."""
 MIN_CHANGE_SPREAD: Final = 0.05
@@ -58,7 +58,7 @@ LIMITS: Final = {
 }
 """Largest z of a clean night, by score and kind: together less than one alarm a year (benchmarks/results/nights.md).
 
-Tails count only if they hold more images than usual; means, spreads and classes count in both directions.
+Shares in tails count only if they are larger than usual; means, spreads and classes count in both directions.
 """
 CHANGE_LIMIT: Final = 4.2
 """Largest z of a clean night for each of CHANGES."""
@@ -122,9 +122,9 @@ class Reference:
         return strengths
 
     def likeliest_change(self, night: Observations) -> tuple[int, npt.NDArray[np.intp]]:
-        """The number of the change that explains best why a night looks changed, and all images, clearest first.
+        """The index of the change that best explains a night that looks changed, and all images, clearest first.
 
-        It is the one whose undoing makes the less likely half of the images most like the reference.
+        Each change is undone; the best one makes the less likely half of the images most like the reference.
         """
         rows = np.argsort(self._discriminants.scores(night)[:, self.changes(night).argmax()], kind="stable")
         half = night.take(rows[: max(len(rows) // 2, 1)])

@@ -1,4 +1,4 @@
-"""Judge a night of one model without labels: exact rules, and a reference of good nights where there are enough.
+"""Judge a night of one model without labels: by exact rules, and by a reference if there are enough good nights.
 
 verdict = judge(night, earlier, labels, usual=150, before=last_verdict)
 """
@@ -26,11 +26,11 @@ MIN_NIGHTS: Final = 5
 SURE_NIGHTS: Final = 14
 """With fewer nights, a half-spoiled night may pass."""
 MAX_NIGHTS: Final = 60
-"""The reference grows to this many nights and is frozen then, so that slow drift does not become usual."""
+"""The reference grows to this many nights and then stays the same, so that slow drift does not become usual."""
 _FEW_FINDINGS: Final = 5
 _PICTURES: Final = 6
 _USABLE_SHARE: Final = 0.9
-"""A figure counts if this share of every night's images has it."""
+"""A figure is used if at least this share of every night's images has it."""
 
 
 def judge(
@@ -81,7 +81,7 @@ def judge(
         filled = _filled(observed, usable)
         unusual, strength = describe(known, filled, labels)
         found = [*rules, *unusual]
-        if not found:  # a bad night says nothing about slow drift
+        if not found:  # a bad night is not added to the sums
             if photos is None and len(nights) < SURE_NIGHTS:
                 sums = {}
             else:
@@ -126,7 +126,7 @@ def _accuracy(
 
 
 def _usable(groups: Sequence[Observations], *, answers: bool) -> npt.NDArray[np.bool_]:
-    """Which of MEASURES every group of images has."""
+    """Whether every group of images has each of MEASURES."""
     usable = np.ones(len(MEASURES), bool)
     for images in groups:
         if len(images):

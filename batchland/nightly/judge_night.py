@@ -1,4 +1,4 @@
-"""Judge a night against the good nights of the job, and keep what later nights need to be judged against it.
+"""Judge a night by the good nights of the job, and keep its figures for judging later nights.
 
 `runs/NAME/DATE/monitor/MODEL.parquet` holds the figures of the night's images, because predictions may be deleted.
 """
@@ -33,11 +33,11 @@ _log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
 """In the folder of a night's record."""
 RECENT_NIGHTS: Final = 28
-"""Good nights whose numbers of images and copies count."""
+"""Number of good nights that are used for the numbers of images and copies."""
 
 
 def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequence[RunRecord]) -> NightVerdict:
-    """The verdict on a model's complete partition, whose figures are kept beside the record.
+    """The verdict on a model's complete partition. Writes the partition's figures beside the record.
 
     name: of the model in the job. records: of the job's nights. Raises UsageError if the partition is damaged, and
     OutputError.
@@ -82,7 +82,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
 
 
 def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]:
-    """The nights with which a night after all of `records` is compared, if it has the models and job of `record`."""
+    """The reference of a night after all of `records`, with the models and the job of `record`."""
     fixed = named_reference(record)
     if isinstance(fixed, Path):
         return set()
@@ -122,7 +122,7 @@ def read_photos(path: Path) -> LabelledPhotos:
 
 
 def explain(models: Iterable[ModelRun]) -> str:
-    """What is suspicious in a night, in one sentence; empty if nothing is."""
+    """One sentence about what is suspicious in a night; empty if nothing is."""
     texts = []
     several = len(list(models)) > 1
     for model in models:
@@ -137,7 +137,7 @@ def explain(models: Iterable[ModelRun]) -> str:
 
 
 def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
-    """What is wrong if a night's estimated accuracy is below a percentage; None if it is not, or not estimable."""
+    """A message if a night's estimated accuracy is below a percentage; None if not, or without an estimate."""
     estimate = model.monitor.accuracy if model.monitor else None
     if limit is None or estimate is None or estimate.value is None or estimate.value >= amount_of(limit, 1):
         return None
@@ -148,7 +148,7 @@ def low_accuracy(limit: str | None, model: ModelRun) -> str | None:
 
 
 def many_strangers(limit: str | None, model: ModelRun) -> str | None:
-    """What is wrong if more images of a night are strangers than a percentage; None if they are not, or not known."""
+    """A message if the share of strangers in a night is above a percentage; None if not, or if it is unknown."""
     share = model.monitor.strangers if model.monitor else None
     if limit is None or share is None or share <= amount_of(limit, 1):
         return None
@@ -156,7 +156,7 @@ def many_strangers(limit: str | None, model: ModelRun) -> str | None:
 
 
 def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
-    """Why `max_strangers` says nothing about a scored night, although the job has it; None if it does."""
+    """Why `max_strangers` of the job was not checked in a scored night; None if it was."""
     if job.monitor.max_strangers is None or not model.counts or (model.monitor and model.monitor.strangers is not None):
         return None
     why = "the model has no known photos"
@@ -166,7 +166,7 @@ def unchecked_strangers(job: Job, model: ModelRun) -> str | None:
 
 
 def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
-    """Why `min_accuracy` says nothing about a scored night, although the job has it; None if it does."""
+    """Why `min_accuracy` of the job was not checked in a scored night; None if it was."""
     if job.monitor.min_accuracy is None or not model.counts or (model.monitor and model.monitor.accuracy):
         return None
     why = "the night has no estimate, for there was no estimator of this model beside it"

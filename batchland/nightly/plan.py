@@ -39,7 +39,7 @@ class NightPlan(NamedTuple):
     lines: tuple[str, ...]
     """Text to show, one line per step, in order."""
     problems: tuple[BatchlandError, ...]
-    """The errors that would end the run, as far as they can be known. Each has a line that says `fail`."""
+    """The errors that would end the run, as far as they can be found. Each has a line with `fail:`."""
 
 
 class _Step(NamedTuple):

@@ -30,7 +30,7 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
 
 
 def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
-    """What the monitor found in a suspicious night: a line each."""
+    """Lines about the findings of the monitor in a suspicious night."""
     verdict = model.monitor
     if verdict is None or not verdict.findings:
         return []

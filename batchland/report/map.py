@@ -82,8 +82,8 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     found = _read(evaluation, list(images.rows))
     if found is None or len(found.images) < _MIN_IMAGES:
         return None
-    places, method = layout(found.features)
-    points = np.rint(places * _STEPS).astype(np.int64)
+    positions, method = layout(found.features)
+    points = np.rint(positions * _STEPS).astype(np.int64)
     data: dict[str, Any] = {
         "row": [images.rows[name] for name in found.images],
         "x": points[:, 0].tolist(),

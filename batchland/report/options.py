@@ -22,4 +22,4 @@ class ReportOptions(Options):
     command: str | None = None
     """The command line, shown on the page as its origin."""
     overwrite: bool = False
-    """Write into a folder that holds other things; they stay."""
+    """Write into a folder that is not empty; other files in it stay."""

@@ -18,14 +18,14 @@ class _Card(NamedTuple):
 
 def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
     """One HTML document: the image that was asked about, and those that are similar."""
-    asked = Thumbnails(found.asked.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
+    asked = Thumbnails(found.query.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
     budget = options.picture_bytes * 9 // 10 // len(found.roots)
     makers = {name: Thumbnails(Path(root), options.thumbnail_side, budget) for name, root in found.roots.items()}
     cards = [_Card(each, makers[each.predictions].make(each.image, each.file_size)) for each in found.result.similar]
     return render_page(
         "similar.html.j2",
         found=found.result,
-        asked=_Asked(asked.make(found.asked.name, None)),
+        asked=_Asked(asked.make(found.query.name, None)),
         cards=cards,
         version=__version__,
     )

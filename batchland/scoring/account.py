@@ -17,7 +17,7 @@ class Progress(NamedTuple):
     """Numbers of images so far."""
 
     done: int
-    """Images with a row, those of an interrupted or earlier run included."""
+    """Images with a row, including those of an interrupted or earlier run."""
     failed: int
     """Failed images of this process."""
     resumed: int
@@ -50,7 +50,7 @@ class Stopwatch:
 class Account:
     """Counts and seconds of one run of a model.
 
-    time_limit: seconds after which it stops, None for none. engine: if its workers store the rows.
+    time_limit: seconds after which it stops, None for none. engine: given if its workers store the rows.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Account:
         return Seconds(**{name: round(value, 3) for name, value in parts.items()})
 
     def images_per_second(self, reused: int) -> float:
-        """Images of this process over its wall seconds. reused: those with rows of equal images."""
+        """Images of this process per wall second. reused: the number of images with rows of equal images."""
         return round((self._scored + reused) / self._stopwatch.elapsed(), 1)
 
     def stop_if_due(self) -> None:
@@ -138,7 +138,7 @@ class Account:
         raise TimeLimitError(f"{where}, at the time limit; run the same command again to resume")
 
     def _checkpoint(self) -> None:
-        """Store what is scored, here or by the workers."""
+        """Store the rows scored so far, here or in the workers."""
         if self._engine is None:
             self._sink.checkpoint()
             return

@@ -75,8 +75,9 @@ def files(value: int) -> str:
 
 
 def first_few(names: Collection[str], shown: int = 3) -> str:
-    """`a, b, c`, or with more names `a, b, c and 12 more`."""
-    first = ", ".join(list(names)[:shown])
+    """`a, b, c`, or with more names `a, b, c and 12 more`; `a; b, with a comma; c`."""
+    some = list(names)[:shown]
+    first = ("; " if any(", " in name for name in some) else ", ").join(some)
     return f"{first} and {count(len(names) - shown)} more" if len(names) > shown else first
 
 

@@ -21,7 +21,7 @@ from batchland.system.files import read_error, write_file
 from batchland.training.dataset import TrainingData
 from batchland.training.metrics import EpochReport
 from batchland.training.models import ServedModel, build
-from batchland.training.options import HeadKind
+from batchland.training.recipes import Recipe
 
 _log = logging.getLogger("batchland")
 
@@ -39,7 +39,7 @@ def save_checkpoint(
     data: TrainingData,
     reports: Sequence[EpochReport],
     identity: dict[str, Any],
-    head: HeadKind,
+    recipe: Recipe,
 ) -> None:
     """Publish a finished model."""
     below = os.fsencode(data.folder)
@@ -47,7 +47,8 @@ def save_checkpoint(
         "format": CHECKPOINT_FORMAT,
         "architecture": card.name,
         "backbone": identity.get("backbone"),  # None for the scratch model
-        "head": head,
+        "head": recipe.head,
+        "batch_norm": recipe.batch_norm,
         "card": card.to_json(),
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
         "data": os.fspath(data.folder),
@@ -78,7 +79,8 @@ def restore_model(checkpoint: dict[str, Any], card: ModelCard) -> ServedModel:
         len(card.classes),
         card.preprocess,
         checkpoint["backbone"],
-        checkpoint.get("head", "mlp"),  # missing in checkpoints of earlier versions
+        checkpoint.get("head", "mlp"),  # this and the next are missing in checkpoints of earlier versions
+        batch_norm=checkpoint.get("batch_norm", False),
     )
     model.load_state_dict(checkpoint["state"])
     return model.eval()

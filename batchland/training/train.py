@@ -137,9 +137,9 @@ def _prepared(name: Architecture, data: Path, options: TrainOptions) -> ServedMo
     """The model with its initial weights. Built before images are read, so that a wrong weights file fails at once."""
     classes = len(class_folders(training_folder(data)))
     with reproducible(options.seed):
-        model = build(
-            name, classes, preprocess_spec(options, name), options.backbone, RECIPES[options.recipe, name].head
-        )
+        recipe = RECIPES[options.recipe, name]
+        spec = preprocess_spec(options, name)
+        model = build(name, classes, spec, options.backbone, recipe.head, batch_norm=recipe.batch_norm)
         if name == "transfer":
             backbone = transfer_network(model).backbone
             load_weights(backbone, find_backbone(options.backbone), options.weights)
@@ -222,7 +222,7 @@ class _ModelRun:
                 fit.run(self)
         card = self._card(reports)
         save_checkpoint(
-            self.out / CHECKPOINT, self.model, card, self.data, reports, self._identity, self._stages.recipe.head
+            self.out / CHECKPOINT, self.model, card, self.data, reports, self._identity, self._stages.recipe
         )
         self._metrics.close(reports)
         self._resume.remove()

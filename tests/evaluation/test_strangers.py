@@ -46,7 +46,7 @@ def calibrate(folder: Path, *more: str, predictions: str = "preds.parquet") -> s
 
 def test_strangers_are_told_from_known_photos(folder: Path) -> None:
     assert calibrate(folder) == (
-        "known: 60 labelled images; farther than 95% of them is a stranger\n"
+        "known: 60 labelled images; a stranger is farther than 95% of them\n"
         f"{folder}/knows.onnx: calibrated; score with it\n"
     )
     card = open_session(folder / "knows.onnx", "cpu").card

@@ -1,18 +1,23 @@
 """adopt() with what comes with the model: configurations beside it, metadata in it, labelled photos."""
 
+import contextlib
 import hashlib
 import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from commands import batchland
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
+from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import AdoptOptions, adopt
 from batchland.models.card import AdoptionSummary
+from batchland.models.ort import CPU, create_session
 from batchland.models.session import open_session
 
 LABELS = ("red", "green", "blue")
@@ -135,7 +140,34 @@ def test_ultralytics_metadata(tmp_path):
     assert (session.card.adoption.softmax, session.card.adoption.classes_from) == (
         "found", "the model's metadata (Ultralytics)",
     )  # fmt: skip
-    model = write_model(tmp_path / "yolo.onnx", metadata=metadata | {"task": "detect"})
+
+
+YOLOV8 = {
+    "description": "Ultralytics YOLOv8n-cls model trained on colours", "author": "Ultralytics", "version": "8.2.103",
+    "date": "2024-09-30T10:00:00", "license": "AGPL-3.0 License (https://ultralytics.com/license)", "stride": "1",
+    "docs": "https://docs.ultralytics.com", "task": "classify", "batch": "1", "imgsz": "[8, 8]",
+    "names": "{0: 'red', 1: \"painter's green\", 2: 'red'}",
+}  # fmt: skip
+YOLO11 = YOLOV8 | {
+    "description": "Ultralytics YOLO11n-cls model trained on colours", "version": "8.3.200", "channels": "3",
+    "args": "{'batch': 1, 'half': False, 'dynamic': True, 'simplify': True, 'opset': 19, 'nms': False}",
+    "end2end": "False",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("metadata", [YOLOV8, YOLO11])
+def test_metadata_of_ultralytics_exports(tmp_path, metadata, caplog):
+    """Also with equal labels, of which ImageNet has several."""
+    model = write_model(tmp_path / "yolo.onnx", metadata=metadata, softmax=True)
+    session = adopt(model, tmp_path / "out.onnx")
+    assert session.card.labels == ("red (0)", "painter's green", "red (2)")
+    assert caplog.messages == [f"{model}: red appears more than once; their indices are appended"]
+    assert session.card.preprocess == PreprocessSpec(height=8, width=8, fit="crop", shorter_side=8)
+    assert (session.card.adoption.mean, session.card.adoption.std) == ((0, 0, 0), (1, 1, 1))
+
+
+def test_no_other_task_of_ultralytics_is_adopted(tmp_path):
+    model = write_model(tmp_path / "yolo.onnx", metadata=YOLO11 | {"task": "detect"})
     with pytest.raises(ModelError) as caught:
         adopt(model, tmp_path / "o.onnx")
     assert str(caught.value) == f"{model}: its metadata says task detect; only classifiers can be adopted"
@@ -197,9 +229,86 @@ def test_a_fixed_batch_of_two_is_named(tmp_path, labels):
     assert str(caught.value) == f"{model}: takes batches of 2 pictures only; export it with a dynamic batch dimension"
 
 
-def test_each_opset_is_imported_once(tmp_path, labels):
-    adopt(write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="unit"))
-    assert [(each.domain, each.version) for each in onnx.load(tmp_path / "o.onnx").opset_import] == [("", 13)]
+def with_opset(path, opset, ir_version, weight=WEIGHT):
+    """A model of operators that are the same in all of them."""
+    value = helper.make_tensor_value_info
+    constants = {"weight": weight, "bias": np.zeros(len(weight.T))}
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [value("images", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [value("scores", TensorProto.FLOAT, ["N", weight.shape[1]])],
+        [numpy_helper.from_array(each.astype(np.float32), name) for name, each in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(9, 4), (13, 8), (18, 10), (20, 10)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_opset_and_the_ir_version_stay(tmp_path, labels, opset, ir_version, precision):
+    """TensorRT 10 takes opset 9 to 20, TensorRT 11 to 25. Each domain is imported once."""
+    options = AdoptOptions(classes=labels, preprocess="unit", precision=precision)
+    adopt(with_opset(tmp_path / "f.onnx", opset, ir_version), tmp_path / "o.onnx", options)
+    model = onnx.load(tmp_path / "o.onnx")
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
+    assert model.ir_version == ir_version
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(18, onnx.IR_VERSION), (onnx.defs.onnx_opset_version(), 10)])
+def test_an_opset_that_onnxruntime_does_not_read_is_named(tmp_path, labels, opset, ir_version):
+    """onnx knows the next version of both before onnxruntime does."""
+    model = with_opset(tmp_path / "f.onnx", opset, ir_version)
+    with contextlib.suppress(Exception):
+        create_session(model.read_bytes(), [(CPU, {})])
+        pytest.skip("onnxruntime reads it")
+    with pytest.raises(ModelError) as caught:
+        adopt(model, tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="unit"))
+    assert str(caught.value) == (
+        f"{model}: has opset {opset} and IR version {ir_version}, which onnxruntime {onnxruntime.__version__} does not "
+        f"read; export it with opset 18, or update onnxruntime"
+    )
+
+
+def test_a_thousand_classes_read_well(tmp_path):
+    """The first ones, two of one name, commas in names, and lines broken after commas."""
+    names = ["crane, bird", *(f"name {number}, other name {number}" for number in range(1, 999)), "crane, bird"]
+    write_json(tmp_path / "config.json", {"id2label": dict(enumerate(names))})
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    weight = np.zeros((3, 1000), np.float32)
+    weight[:, [0, 7, 999]] = 5 * np.eye(3)
+    model = with_opset(tmp_path / "f.onnx", 13, 8, weight)
+    adopt(model, tmp_path / "o.onnx")
+    lines = batchland("inspect", tmp_path / "o.onnx").stdout.splitlines()
+    assert lines[6:] == [
+        "features      3",
+        f"versions      batchland {__version__}, onnx {onnx.__version__}",
+        f"adoption      source f.onnx, source_sha256 {hashlib.sha256(model.read_bytes()).hexdigest()},",
+        "              classes_from config.json, preprocess_from preprocessor_config.json (Hugging Face),",
+        "              mean (0.4, 0.5, 0.6), std (0.1, 0.2, 0.3), channels rgb, layout NCHW, input_type float32,",
+        "              output_name scores, softmax added, precision fp32",
+        "classes       1000",
+        "            0 crane, bird (0)",
+        *(f"            {number} name {number}, other name {number}" for number in range(1, 10)),
+        "              and 990 more; --json lists all",
+    ]
+    for name, colour in {"red": (130, 128, 150), "blue": (102, 128, 255)}.items():
+        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{name}.png")
+    shown = batchland("predict", tmp_path / "red.png", tmp_path / "blue.png", "-m", tmp_path / "o.onnx", "-k", 2)
+    assert shown.stdout.splitlines() == [
+        str(tmp_path / "red.png"),
+        "  1  crane, bird (0)       19.5%",
+        "  2  name 7, other name 7   0.1%",
+        str(tmp_path / "blue.png"),
+        "  1  crane, bird (999)     44.0%",
+        "  2  name 7, other name 7   0.1%",
+    ]
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ def test_a_night_whose_figures_are_damaged_counts_as_one_without(
 
 
 def test_other_pictures_need_another_acceptance(project: Path) -> None:
-    """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged anew."""
+    """A forced run of the accepted pictures keeps the acceptance; one of other pictures is judged again."""
     deliver_black(project / "in" / str(day(0)), 10)
     assert run(project, 0).attempt.outcome == "suspicious"
     accept_night(project / "runs/toy", day(0), once=True)
@@ -216,7 +216,7 @@ def test_other_pictures_need_another_acceptance(project: Path) -> None:
     other = run(project, 0, force=True)
     assert (other.attempt.outcome, other.attempt.exit_code, other.record.accepted) == ("suspicious", 6, None)
     assert other.record.warnings == (
-        "toy: the predictions are not those that were accepted, so the night is judged anew",
+        "toy: the predictions are not those that were accepted, so the night is judged again",
     )
     assert run(project, 0).attempt.exit_code == 6
 
@@ -279,7 +279,7 @@ def test_a_night_that_failed_for_another_reason_cannot_be_accepted(project: Path
     deliver_black(folder, 10)
     (folder / "text.jpg").write_text("no picture")
     assert run(project, 0, 'max_failed="0"').attempt.outcome == "too_many_failed"
-    with pytest.raises(UsageError, match=r"the night failed \(too many failed: .+\); mend that and run it again"):
+    with pytest.raises(UsageError, match=r"the night failed \(too many failed: .+\); correct that and run it again"):
         accept_night(project / "runs/toy", day(0))
     assert run(project, 0, 'monitor.reference=["2026-10-01", "2026-10-14"]').attempt.outcome == "suspicious"
     assert accept_night(project / "runs/toy", day(0)) == ([day(0)], day(0), [], True, [])

@@ -14,6 +14,7 @@ def test_long_lists_are_cut_and_the_rest_is_counted():
     assert first_few(("a", "b", "c")) == "a, b, c"
     assert first_few({"a": 1, "b": 2}, 1) == "a and 1 more"
     assert first_few([str(number) for number in range(2000)], 2) == "0, 1 and 1,998 more"
+    assert first_few(["hen", "goldfish, Carassius auratus", "cock"], 2) == "hen; goldfish, Carassius auratus and 1 more"
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

@@ -24,7 +24,7 @@ RUNNERS_PER_GPU: Final = 2
 
 
 class BatchModel(NamedTuple):
-    """A model for batches of one size, and how to open and to check it."""
+    """A model for batches of one size, and the functions that open and check it."""
 
     create: SessionFactory
     card: ModelCard
