@@ -27,6 +27,8 @@ SURE_NIGHTS: Final = 14
 """With fewer nights, a half-spoiled night may pass."""
 MAX_NIGHTS: Final = 60
 """The reference grows to this many nights and then stays the same, so that slow drift does not become usual."""
+MAX_REFERENCE_IMAGES: Final = 24_000
+"""Images of all nights of the reference together. More of them cost time and hardly change a verdict."""
 _FEW_FINDINGS: Final = 5
 _PICTURES: Final = 6
 _USABLE_SHARE: Final = 0.9
@@ -67,7 +69,7 @@ def judge(
     strength = None
     sums: dict[str, DriftSum] = dict(before[1].drift) if before else {}
     nights = [each for each in reference[:MAX_NIGHTS] if len(each.observed) >= MIN_IMAGES]
-    compared = [each.observed for each in nights] if photos is None else [photos]
+    compared = [_some(each.observed, len(nights)) for each in nights] if photos is None else [photos]
     usable = _usable([observed, *compared], answers=same_model)
     enough = photos is not None or len(nights) >= MIN_NIGHTS
     by_reference = enough and len(observed) >= MIN_IMAGES and bool(usable.any())
@@ -123,6 +125,12 @@ def _accuracy(
     if findings:
         return AccuracyEstimate(reason="the night is suspicious")
     return estimate_accuracy(estimator, observed)
+
+
+def _some(images: Observations, nights: int) -> Observations:
+    """Evenly chosen images of a night of a reference of this many nights."""
+    most = MAX_REFERENCE_IMAGES // nights
+    return images if len(images) <= most else images.take(np.linspace(0, len(images) - 1, most).astype(np.intp))
 
 
 def _usable(groups: Sequence[Observations], *, answers: bool) -> npt.NDArray[np.bool_]:
