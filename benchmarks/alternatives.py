@@ -1,4 +1,4 @@
-"""What else the scoring pipeline could do, measured against what it does: decoders, threads, sessions, buffers.
+"""Measure alternatives of the scoring pipeline: decoders, threads, sessions, buffers.
 
     python -m benchmarks.alternatives [--rounds 5] [--only decoder ...]
 

@@ -1,4 +1,4 @@
-"""What `--decode cuda` leaves to the CPU, how far its pictures drift, and which damage is found. Needs no GPU.
+"""The CPU's share of `--decode cuda`, the drift of its pictures, and the damage that it finds. Needs no GPU.
 
     python -m benchmarks.jpegs data/flowers
 

@@ -102,13 +102,13 @@ def check(folder: Path, samples: Path | None, corrections: Path | None, strict: 
     """
     from batchland.data.check import check as run
     from batchland.data.check import table
-    from batchland.data.samples import contact_sheet
+    from batchland.data.samples import check_new_sheet, contact_sheet, save_sheet
     from batchland.errors import GateFailedError, UsageError
-    from batchland.system.files import check_new_file, write_file
+    from batchland.system.files import write_file
     from batchland.system.progress import ProgressBar
 
     if samples is not None:
-        check_new_file(samples, ".png")
+        check_new_sheet(samples)
         if samples.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{samples}: is inside {folder}, among the photos; give --samples another path")
 
@@ -116,7 +116,7 @@ def check(folder: Path, samples: Path | None, corrections: Path | None, strict: 
         found, classes = run(folder, corrections=corrections, on_progress=bar.update)
     click.echo(found.model_dump_json(indent=2) if as_json else table(found), nl=as_json)
     if samples is not None:
-        write_file(samples, lambda file: contact_sheet(classes).save(file, "PNG"))
+        write_file(samples, lambda file: save_sheet(contact_sheet(classes), file))
     wrong = len(found.findings) if strict else found.problems
     if wrong:
         raise GateFailedError(f"{folder}: {counted(wrong, 'problem')}, see above; correct the folders")

@@ -108,6 +108,9 @@ runs_option = click.option(
     "--runs", type=PATH, default=Path("runs"), show_default=True, help="Folder with the records of all jobs."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Also replace existing files that an earlier run of this command did not write."
+)
 max_failed_option = click.option(
     "--max-failed", metavar="N|P%", help="End with exit code 3 if more images failed than this."
 )

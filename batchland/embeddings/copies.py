@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from batchland.embeddings.lists import close_pairs_in_lists
 from batchland.embeddings.neighbours import Floats, Rows, Vectors, close_pairs
 from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
@@ -34,17 +35,24 @@ class Copies(NamedTuple):
 
 
 def find_copies(
-    vectors: Floats, features: Vectors | None = None, *, also_mirrored: bool = False, limit: float = COPY
+    vectors: Floats,
+    features: Vectors | None = None,
+    *,
+    also_mirrored: bool = False,
+    limit: float = COPY,
+    approximate: bool = False,
 ) -> Copies:
     """All pairs of copies among pictures with these signatures.
 
     features: of length 1; pairs that are farther apart than SURE are left out if their features differ.
-    also_mirrored: also find pairs with one mirrored picture.
+    also_mirrored: also find pairs with one mirrored picture. approximate: use faiss, which takes less time for very
+    many pictures and may miss some pairs.
     """
-    pairs = close_pairs(vectors, None, limit)
+    search = close_pairs_in_lists if approximate else close_pairs
+    pairs = search(vectors, None, limit)
     found = Copies(*pairs, np.zeros(len(pairs.left), bool))
     if also_mirrored:
-        turned = close_pairs(vectors, mirrored(vectors), limit)
+        turned = search(vectors, mirrored(vectors), limit)
         turned = turned.take(turned.left < turned.right)
         found = joined(found, Copies(*turned, np.ones(len(turned.left), bool)))
     if features is None or not len(found.left):

@@ -1,5 +1,6 @@
 """Near-duplicates within and between predictions: of sets, nights, or train and test."""
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from batchland.embeddings.copies import Copies, equal_files, find_copies, groups, joined
+from batchland.embeddings.lists import has_lists
 from batchland.embeddings.pictures import Pictures, read_pictures
 from batchland.embeddings.signatures import COPY, signatures
 from batchland.errors import UsageError
@@ -15,6 +17,7 @@ from batchland.images.signals import BLANK_CONTRAST, THUMBNAIL_SIDE
 from batchland.predictions.storage import Location
 from batchland.system.documents import Count, Document, column
 from batchland.system.options import Options
+from batchland.system.text import images
 
 DUPLICATES: Final = pa.schema(
     [
@@ -29,6 +32,11 @@ DUPLICATES: Final = pa.schema(
     ]
 )
 """One row per image that has a copy; groups in the order of their first image."""
+
+
+APPROXIMATE_FROM: Final = 200_000
+"""Pictures; of fewer, all pairs are found in minutes (benchmarks/results/indexes.md)."""
+_log: Final = logging.getLogger("batchland")
 
 
 class DuplicateOptions(Options):
@@ -81,6 +89,8 @@ class Duplicates(Document):
     """Scored images that were not compared, because their predictions have no difference hash."""
     used_features: bool
     """Whether features were compared, too."""
+    approximate: bool
+    """Whether an index was used, which may miss some copies."""
     groups: tuple[DuplicateGroup, ...]
 
 
@@ -97,7 +107,8 @@ class FoundDuplicates(NamedTuple):
 def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions | None = None) -> FoundDuplicates:
     """Groups of copies in one or more predictions.
 
-    Images with the same sha256 are always copies at distance 0.
+    Images with the same sha256 are always copies at distance 0. From APPROXIMATE_FROM images on, faiss is used if it is
+    installed (the extra `index`), and some copies may be missed.
 
     Raises UsageError if predictions cannot be read, or have no signals or no scored image.
     """
@@ -110,8 +121,15 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
     if without == len(pictures) > 0:
         raise UsageError(f"{pictures.sources[0]}: was scored without signals; score again with them")
     pictures = pictures.filter(contrast >= BLANK_CONTRAST)
+    approximate = len(pictures) >= APPROXIMATE_FROM and has_lists()
+    if len(pictures) >= APPROXIMATE_FROM and not approximate:
+        _log.warning("%s are compared exactly; pip install 'batchland[index]' takes less time", images(len(pictures)))
     copies = find_copies(
-        picture_signatures(pictures), pictures.features, also_mirrored=options.mirrored, limit=options.distance
+        picture_signatures(pictures),
+        pictures.features,
+        also_mirrored=options.mirrored,
+        limit=options.distance,
+        approximate=approximate,
     )
     copies = joined(copies, equal_files(pictures.facts["sha256"].to_numpy()))
     found = groups(len(pictures), copies)
@@ -125,6 +143,7 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
         blank=blank,
         without_signals=without,
         used_features=pictures.features is not None,
+        approximate=approximate,
         groups=_groups(table),
     )
     return FoundDuplicates(result, table, dict(zip(pictures.sources, pictures.roots, strict=True)))

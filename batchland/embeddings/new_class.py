@@ -23,10 +23,10 @@ from batchland.images.sources.folder import list_images
 from batchland.models.added_class import Prototype, add_class, with_added
 from batchland.models.canaries import write_canaries
 from batchland.models.card import AddedClass, ClassName, ModelCard
-from batchland.models.contract import Features, Probabilities, read_model, require_self_contained
+from batchland.models.contract import Features, Probabilities, check_new_model, read_model, require_self_contained
 from batchland.models.labelled_photos import read_labelled
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, new_file
+from batchland.system.files import new_file
 from batchland.system.options import Options
 from batchland.system.text import counted
 
@@ -84,7 +84,7 @@ def add_new_class(
     Raises UsageError if there are too few photos, none is recognised, or the model has the class; ModelError if
     it has no features.
     """
-    check_new_file(out, ".onnx", (model,))
+    check_new_model(out, (model,))
     session = open_session(model, "cpu", features=True)
     name = ClassName(folder=_folder_name(label), label=label.strip())
     _require_new(name, session)

@@ -78,7 +78,7 @@ def read_pictures(locations: Sequence[Location], *, features: bool = True) -> Pi
     tables, vectors, empty = [], [], []
     for number, each in enumerate(stored):
         count = 0
-        for batch in _scored(each, [*FACTS, *([FEATURES] if has_features else [])]):
+        for batch in scored_batches(each, [*FACTS, *([FEATURES] if has_features else [])]):
             if has_features:
                 vectors.append(feature_rows(batch[FEATURES]))
             of = pa.array(np.full(batch.num_rows, number, np.int32))
@@ -105,7 +105,7 @@ def feature_rows(column: pa.Array) -> Features:
     return np.asarray(values, np.float16).reshape(len(column), size)
 
 
-def _scored(stored: StoredPredictions, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def scored_batches(stored: StoredPredictions, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Some columns of the scored images."""
     for part in stored.parts():
         if not set(columns) <= set(stored.schema(part).names):

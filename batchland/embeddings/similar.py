@@ -3,14 +3,15 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.embeddings.neighbours import Floats
-from batchland.embeddings.pictures import FEATURES, feature_rows, open_predictions
+from batchland.embeddings.kept_index import INDEX_FROM, kept_index
+from batchland.embeddings.neighbours import Floats, Rows
+from batchland.embeddings.pictures import FEATURES, feature_rows, open_predictions, scored_batches
 from batchland.errors import UsageError
 from batchland.images.loader import load_image
 from batchland.images.sources.refs import ImageRef
@@ -31,6 +32,9 @@ class SimilarOptions(Options):
     """Number of images to find."""
     model: Path | None = None
     """The model that scored PREDS, if it has moved since. Only needed for an image file that is not in PREDS."""
+    index: Path | None = None
+    """Folder of an index, for many searches among 100,000 images or more: built by the first search, used by later
+    ones. It may miss some of the most similar images. Fewer images are searched without it."""
 
 
 class SimilarImage(Document):
@@ -56,7 +60,9 @@ class Similar(Document):
     """As it was given."""
     predictions: tuple[str, ...]
     images: Count
-    """Images that were compared."""
+    """Images that were searched."""
+    approximate: bool
+    """Whether an index was used, which may miss some of the most similar images."""
     similar: tuple[SimilarImage, ...]
     """The most similar one first."""
 
@@ -83,6 +89,8 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
     options = options or SimilarOptions()
     stored = open_predictions(predictions)
     _require_features(stored)
+    if options.index is not None and sum(each.info().counts.ok for each in stored) >= INDEX_FROM:
+        return _by_index(image, stored, options, options.index)
     roots = {each.name: each.info().images for each in stored}
     asked = _in_predictions(image, stored)
     if asked is not None:
@@ -99,8 +107,57 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
     found = tuple(SimilarImage(**row) for row in best.to_pylist())
     if not count:
         raise UsageError(f"{stored[0].name}: has no image that was scored; nothing can be compared")
-    result = Similar(image=image, predictions=tuple(roots), images=count, similar=found)
+    result = Similar(image=image, predictions=tuple(roots), images=count, approximate=False, similar=found)
     return FoundSimilar(result, roots, file)
+
+
+def _by_index(image: str, stored: Sequence[StoredPredictions], options: SimilarOptions, folder: Path) -> FoundSimilar:
+    """As find_similar, with an index."""
+    lists = kept_index(folder, stored)
+    roots = {each.name: each.info().images for each in stored}
+    itself = _rows_of(image, stored)
+    if itself:
+        row, root = itself[0]
+        query, file = lists.vector(row), Path(root, image)
+    else:
+        if not Path(image).is_file():
+            _require_not_failed(image, stored)
+        query, file = _scored_now(image, stored[0], options.model), Path(image)
+    rows, similarity = lists.nearest(query, options.top + len(itself))
+    others = ~np.isin(rows, [row for row, _ in itself])
+    rows, similarity = rows[others][: options.top], similarity[others][: options.top]
+    facts = _facts(rows, stored)
+    found = tuple(
+        SimilarImage(**facts[row], similarity=value) for row, value in zip(rows.tolist(), similarity, strict=True)
+    )
+    result = Similar(image=image, predictions=tuple(roots), images=len(lists), approximate=True, similar=found)
+    return FoundSimilar(result, roots, file)
+
+
+def _rows_of(image: str, stored: Sequence[StoredPredictions]) -> list[tuple[int, str]]:
+    """Rows of an image among all scored ones, and the folder that each was scored in."""
+    found, start = [], 0
+    for each in stored:
+        for batch in scored_batches(each, ["image"]):
+            rows = pc.indices_nonzero(pc.equal(batch["image"], image)).to_pylist()
+            found += [(start + row, each.info().images) for row in rows]
+            start += len(batch)
+    return found
+
+
+def _facts(rows: Rows, stored: Sequence[StoredPredictions]) -> dict[int, dict[str, Any]]:
+    """Of these rows among all scored ones."""
+    found: dict[int, dict[str, Any]] = {}
+    wanted, start = np.sort(rows), 0
+    for each in stored:
+        for batch in scored_batches(each, _FACTS):
+            here = wanted[(wanted >= start) & (wanted < start + len(batch))]
+            if len(here):
+                table = batch.take(pa.array(here - start)).to_pylist()
+                of = {"predictions": each.name}
+                found |= {row: facts | of for row, facts in zip(here.tolist(), table, strict=True)}
+            start += len(batch)
+    return found
 
 
 def _require_features(stored: Sequence[StoredPredictions]) -> None:

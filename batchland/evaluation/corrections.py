@@ -22,7 +22,7 @@ class CorrectedLabels:
 
     @property
     def loose_images(self) -> int:
-        """Of the labels."""
+        """As of the labels."""
         return self._labels.loose_images
 
     @property

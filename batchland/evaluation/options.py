@@ -27,13 +27,13 @@ class EvaluateOptions(Options):
     images: Path | None = None
     """Folder where the images are now, for thumbnails and brightness. Default: the folder that was scored."""
     brightness_sample: Annotated[int, Field(ge=0)] = 2000
-    """Images to measure the brightness of; 0 reads none."""
+    """Number of images to measure the brightness of; 0 for none."""
     by: tuple[str, ...] = ()
     """Also slice by these columns of the image list or of the table of labels, and by any two of them."""
     corrections: Path | None = None
-    """CSV file of corrected labels, as the report's page saves it: those judged wrong are replaced."""
+    """CSV file of corrected labels, as saved by the report's page; labels with the decision `wrong` are replaced."""
     promise: tuple[str, ...] = ()
-    """Find the thresholds from which on answers keep a promise, e.g. "error <= 2%"."""
+    """Find the probability thresholds that keep a promise for the answers above them, e.g. "error <= 2%"."""
 
 
 class CompareOptions(Options):

@@ -32,7 +32,7 @@ class Figures(Document):
     """
 
     top1: Figure | None
-    """Share of images whose first choice is right (accuracy). Wilson."""
+    """Share of images with a right first choice (accuracy). Wilson."""
     top3: Figure | None
     """Share with the right class among the first 3; None if fewer choices were kept. Wilson."""
     top5: Figure | None
@@ -96,7 +96,7 @@ class LabelAccount(Document):
     """Labelled images without a prediction."""
     unpredicted_examples: tuple[str, ...]
     missing_classes: tuple[str, ...]
-    """Labels of the model's classes that no labelled image has."""
+    """Labels of the model's classes without a labelled image."""
     unknown_classes: dict[str, Count]
     """Names in the labels that the model does not have, and their images, left out as requested."""
     renamed_classes: dict[str, str]
@@ -110,7 +110,7 @@ class LabelAccount(Document):
 
 
 class ReliabilityBin(Document):
-    """Images whose confidence lies in (lower, upper], the first bin's lower end included."""
+    """Images with a confidence in (lower, upper]; the first bin includes its lower end."""
 
     lower: float
     upper: float
@@ -121,7 +121,8 @@ class ReliabilityBin(Document):
 
 
 class CoveragePoint(Document):
-    """What happens if answers of at least `threshold` probability are taken, and the others go to a human."""
+    """Coverage and accuracy if answers with at least the probability `threshold` are taken, and the others go to a
+    human."""
 
     threshold: float
     taken: Count
@@ -165,10 +166,10 @@ class PairSlices(Document):
     tested: Count
     """Slices of at least 20 images."""
     found: Count
-    """Those that are weaker than chance explains: none unless the smallest adjusted p-value is below 0.001, else those
-    below 0.1, so that at most about a tenth of them is chance."""
+    """Number of weak slices: those with an adjusted p-value below 0.1, so that about a tenth of them may be chance.
+    None if the smallest p-value is 0.001 or more."""
     weakest: tuple[PairSlice, ...]
-    """At most 200 of those found, the surest first."""
+    """At most 200 of those found, the smallest p-value first."""
 
 
 class AcceptRule(Document):
@@ -176,9 +177,9 @@ class AcceptRule(Document):
 
     threshold: float
     accepted: Count
-    """Of the labelled images."""
+    """Number of accepted labelled images."""
     wrong: Count
-    """Of those accepted."""
+    """Number of wrong ones among those accepted."""
     coverage: float
     """Share of images accepted."""
 
@@ -200,20 +201,20 @@ class Guarantee(Document):
     images: Count
     """Labelled images that it is based on."""
     fewest_images: Count
-    """With fewer accepted images, even without a mistake, nothing can be promised."""
+    """Least number of accepted images for a promise, if none of them is wrong."""
     rule: AcceptRule | None
     """For all answers together; None if the images do not show that any threshold keeps the promise."""
     per_class: tuple[ClassRule, ...]
-    """For classes whose images suffice; all these rules together keep their promises with that confidence."""
+    """For classes with enough images; all these rules together keep their promises with that confidence."""
 
 
 class Decisions(Document):
-    """What became of the decisions in the predictions of a calibrated model."""
+    """Results of the decisions in the predictions of a calibrated model."""
 
     accepted: Count
     """Labelled images that were scored, with the decision `accept`."""
     wrong: Count
-    """Of those accepted."""
+    """Number of wrong ones among those accepted."""
     asked: Count
     error: Figure | None
     """wrong / accepted. Wilson. None if none is accepted."""
@@ -228,7 +229,7 @@ class FailureGroup(Document):
 
 
 class LabelErrors(Document):
-    """Mistakes whose label may be wrong: the rows of mistakes.parquet with `suspected_label_error`."""
+    """Mistakes that may be wrong labels: the rows of mistakes.parquet with `suspected_label_error`."""
 
     mistakes: Count
     suspected: Count
@@ -286,7 +287,7 @@ class EvaluationSummary(Document):
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
     bounds: dict[str, Bounds] = Field(default_factory=dict)
-    """What log_loss and brier are at least and at most, where the predictions hold only the first k choices."""
+    """Bounds of log_loss and brier, if the predictions contain only the first k choices."""
     pair_slices: PairSlices | None = None
     """None unless `by` has at least two columns."""
     guarantees: tuple[Guarantee, ...] = ()
@@ -311,12 +312,12 @@ class Difference(Document):
     difference: float
     """b - a."""
     low: float | None = None
-    """Ends of the difference's paired interval; None if the images do not tell, as where all answers are the same."""
+    """Ends of the difference's paired interval; None if it cannot be computed, for example if all answers are equal."""
     high: float | None = None
 
 
 class Differences(Document):
-    """The headline numbers side by side. None where one of the two does not allow it."""
+    """The headline numbers of both. None if one of the two does not have the number."""
 
     top1: Difference
     top3: Difference | None
@@ -332,13 +333,13 @@ class Differences(Document):
 
 
 class PairAccount(Document):
-    """Images of the two evaluations, compared or not. `images_a` and `images_b` are the sums of their parts."""
+    """Images of the two evaluations, compared or not. `images_a` and `images_b` are the sums of the other numbers."""
 
     images_a: Count
     """Labelled images of A, failed ones included."""
     images_b: Count
     paired: Count
-    """Scored by both and labelled alike: what the comparison is about."""
+    """Scored by both, with the same label: the compared images."""
     by_content: Count = 0
     """In both under different paths: paired by the sha256 of the file. All others in both have the same path."""
     only_a: Count
@@ -358,7 +359,7 @@ class PairAccount(Document):
 
 
 class Agreement(Document):
-    """How the right and wrong answers of A and B go together, and whether the difference may be chance."""
+    """Numbers of images that A, B, both or neither have right, and the test of the difference."""
 
     both_right: Count
     only_a_right: Count
@@ -372,7 +373,7 @@ class ComparedEvaluation(Document):
     """One side of a comparison."""
 
     name: str
-    """A name that the other side does not have: of the model, the predictions' file or folder, or A and B."""
+    """A name that differs from the other side's: of the model, the predictions' file or folder, or A and B."""
     report: str | None
     """Its folder, as it was given; None if it was evaluated just now."""
     evaluated_at: str
@@ -398,7 +399,7 @@ class ComparisonSummary(Document):
     figures: Differences
     agreement: Agreement
     flips: dict[Literal["broken", "fixed", "moved"], Count]
-    """Images whose first choice differs, by what that means; see flips.parquet."""
+    """Images with different first choices, by kind of change; see flips.parquet."""
     compared_with: dict[str, str]
     """Versions of the packages that compared."""
 
@@ -409,7 +410,7 @@ PER_CLASS: Final = pa.schema(
         column("folder", pa.string(), "The training folder of the class.", nullable=False),
         column("label", pa.string(), "Display name of the class.", nullable=False),
         column("support", pa.int64(), "Labelled images of the class that were scored.", nullable=False),
-        column("correct", pa.int64(), "Of them, those whose first choice is right.", nullable=False),
+        column("correct", pa.int64(), "Of these, images with a right first choice.", nullable=False),
         column("accuracy", pa.float64(), "correct / support: the class's recall. Null without support."),
         column("accuracy_low", pa.float64(), "Lower end of its Wilson interval."),
         column("accuracy_high", pa.float64(), "Upper end of its Wilson interval."),
@@ -506,7 +507,7 @@ MISTAKES: Final = pa.schema(
         ),
     ]
 )
-"""`mistakes.parquet`: the scored images whose first choice is wrong, the most confident first (ties: by name)."""
+"""`mistakes.parquet`: the scored images with a wrong first choice, the most confident first (ties: by name)."""
 
 
 CLASS_CHANGES: Final = pa.schema(

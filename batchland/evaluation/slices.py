@@ -23,15 +23,15 @@ from batchland.system.cores import usable_cores
 from batchland.system.names import file_name
 
 MAX_VALUES: Final = 12
-"""Most values of one dimension; the smallest ones are merged into `others`."""
+"""Largest number of values of one dimension; the smallest ones are merged into `others`."""
 MEGAPIXELS: Final = (0.1, 0.5, 2.0, 8.0)
 KILOBYTES: Final = (20, 100, 500, 2000)
 BRIGHTNESS: Final = (64, 96, 128, 160, 192)
 """Mean luma of a picture, 0 to 255."""
 MAX_GROUPS: Final = 10_000
-"""Most values of a column to slice by."""
+"""Largest number of values of a column to slice by."""
 MAX_FOLDERS: Final = 1_000_000
-"""Most folders, by class, that are counted; with more, there are no slices by folder."""
+"""Largest number of folders, by class, that are counted; with more, there are no slices by folder."""
 _BRIGHTNESS_SPEC: Final = PreprocessSpec(height=32, width=32, jpeg_scale="auto")
 
 
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What slices are made of, for some images; Outcomes has the same. See there."""
+    """The data that slices are made from, for some images; the fields are those of Outcomes."""
 
     images: pa.Array
     facts: pa.RecordBatch

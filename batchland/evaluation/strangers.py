@@ -1,4 +1,4 @@
-"""The labelled images that are least like the photos that the model knows."""
+"""The labelled images that are least similar to the photos that the model knows."""
 
 from typing import Final
 

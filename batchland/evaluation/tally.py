@@ -1,4 +1,4 @@
-"""What figures need to know about all outcomes, added up block by block."""
+"""Sums over all outcomes that the figures are computed from, added up block by block."""
 
 from collections import Counter
 from typing import Final
@@ -18,7 +18,7 @@ from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import FailureGroup
 
 MIN_PROBABILITY: Final = float(np.finfo(np.float32).eps)
-"""Of the true class, in the log loss."""
+"""Least probability of the true class in the log loss."""
 
 
 class Tally:
@@ -96,7 +96,7 @@ class Tally:
 
     @property
     def right(self) -> int:
-        """Scored images whose first choice is right."""
+        """Number of scored images with a right first choice."""
         return int(self.by_truth.right.sum())
 
     @property

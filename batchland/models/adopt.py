@@ -23,7 +23,7 @@ from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
 from batchland.models.class_list import read_class_list, unique_labels
-from batchland.models.contract import Probabilities, are_probabilities
+from batchland.models.contract import Probabilities, are_probabilities, check_new_model
 from batchland.models.features import keep_features
 from batchland.models.foreign import (
     ForeignInput,
@@ -44,7 +44,7 @@ from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
 from batchland.models.wrap import wrap
-from batchland.system.files import check_new_file, new_file
+from batchland.system.files import new_file
 from batchland.system.regular_files import read_regular
 from batchland.system.text import counted, near_miss
 
@@ -78,7 +78,7 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
     """
     options = options or AdoptOptions()
     inputs = [Path(given) for given in (model, options.classes, options.preprocess) if given]
-    check_new_file(out, ".onnx", inputs)
+    check_new_model(out, inputs)
     adoption = _Adoption(Path(model), load_foreign(model), options)
     adoption.require_suitable()
     results = adoption.check()

@@ -1,6 +1,6 @@
 """Requirements of a model file: a card, a graph that matches it, and answers that match both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from batchland.errors import ModelError
 from batchland.models.card import METADATA_KEY, ModelCard
-from batchland.system.files import read_error
+from batchland.system.files import Replaceable, check_new_file, read_error
 from batchland.system.regular_files import read_regular
 
 Probabilities = npt.NDArray[np.float32]
@@ -62,6 +62,13 @@ def _instead_of(path: Path) -> str:
         f"the file of that version, models/{name}/NUMBER/{name}.onnx; only jobs take NAME@VERSION "
         f"(`batchland models show {name}` names the versions)"
     )
+
+
+def check_new_model(path: Path, reads: Iterable[Path] = ()) -> None:
+    """`check_new_file` for a model with a card, which replaces only an earlier one with a card."""
+    entry = b"\x0a" + bytes([len(METADATA_KEY)]) + METADATA_KEY.encode()  # the key of an entry of metadata_props
+    earlier = Replaceable("a model with a batchland card", lambda file: entry in read_model(file))
+    check_new_file(path, ".onnx", reads, replaces=earlier)
 
 
 def require_self_contained(path: Path, content: bytes) -> None:

@@ -63,7 +63,7 @@ class EvaluationTable(EvaluateOptions):
     images: JobPath | None = None
     """Folder where the images are now, for thumbnails and brightness; the default is the scored folder."""
     corrections: JobPath | None = None
-    """CSV file of corrected labels, as the report's page saves it: those judged wrong are replaced."""
+    """CSV file of corrected labels, as saved by the report's page; labels with the decision `wrong` are replaced."""
 
 
 class DeliveryTable(JobTable):

@@ -127,13 +127,13 @@ class Account:
         self._stop_after(GRACE_SECONDS)
 
     def _stop_after(self, grace: float) -> None:
-        told = self._signal.received is not None and self._signal.seconds_ago >= grace
+        signalled = self._signal.received is not None and self._signal.seconds_ago >= grace
         late = self._time_limit is not None and self._stopwatch.elapsed() >= self._time_limit + grace
-        if not told and not late:
+        if not signalled and not late:
             return
         self._checkpoint()
         where = f"{self._sink.out}: stopped after {self.progress.done} images"
-        if told and self._signal.received is not None:
+        if signalled and self._signal.received is not None:
             raise Interrupted(f"{where}; run the same command again to resume", self._signal.received)
         raise TimeLimitError(f"{where}, at the time limit; run the same command again to resume")
 

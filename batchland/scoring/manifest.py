@@ -7,6 +7,7 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -119,6 +120,12 @@ def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:
 
 def versions() -> dict[str, str]:
     """Versions of Python, batchland and the packages that decide what the rows are."""
+    return dict(_installed_versions())
+
+
+@cache
+def _installed_versions() -> dict[str, str]:
+    """Read once: finding the version of a package takes milliseconds."""
     found = {"python": platform.python_version(), "batchland": __version__}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

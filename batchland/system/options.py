@@ -1,7 +1,7 @@
-"""The base of all options objects: frozen, validated when made; an unknown name is an error that suggests a near one.
+"""The base class of all options objects. They are frozen and validated; an unknown name is an error with a suggestion.
 
-An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its text in `--help`
-and in the documentation of job files. It may end in `Default: ...`, which says what None means.
+Each option is one pydantic field with a type, a default and bounds. Its docstring is the text in `--help` and in the
+documentation of job files. It may end in `Default: ...`, which explains a default of None.
 """
 
 import re
@@ -27,7 +27,7 @@ _PLAIN: Final = {
     "tuple_type": 'should be a list, like ["one", "another"]',
     "string_pattern_mismatch": "should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
 }
-"""Plain words by pydantic's error type, where its own message speaks of Python types or regular expressions."""
+"""Messages for pydantic's error types that mention Python types or regular expressions."""
 
 
 class Options(BaseModel):
@@ -48,19 +48,19 @@ class Options(BaseModel):
 
 
 def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
-    """A pydantic error in one line, in the words of a user. noun: what a field is to that user: option, key."""
+    """A pydantic error as one line for users. noun: the user's word for a field: option, key."""
     first = {_path(each): each for each in reversed(error.errors())}  # a union has an error for each of its types
     wrong = [
         each
         for path, each in reversed(first.items())
-        # a list whose items are wrong is too short as well
+        # for a list with invalid items, pydantic also reports that it is too short
         if each["type"] != "too_short" or not any(other[: len(path)] == path != other for other in first)
     ]
     return "; ".join(_explain_one(each, options, noun) for each in wrong)
 
 
 def plain_message(error: ErrorDetails) -> str:
-    """What is wrong with a value, such as `should be greater than 0`, in the words of a user."""
+    """The problem with a value in words for users, such as `should be greater than 0`."""
     return _PLAIN.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
 
 

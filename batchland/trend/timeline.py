@@ -14,7 +14,7 @@ from batchland.trend.plots import Calendar, Plot, Series, Value, line_plot
 WIDE: Final = 980
 """Width of the time line on a desktop, in SVG units."""
 LABEL_ROOM: Final = 90.0
-"""SVG units that the text of a change needs; closer ones have a tooltip only."""
+"""SVG units that the text of a change needs; changes that are closer together have only a tooltip."""
 
 
 class ModelChange(NamedTuple):

@@ -45,5 +45,5 @@ def test_principal_components_are_those_of_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-def test_few_pictures_have_places(count: int) -> None:
+def test_few_pictures_have_positions(count: int) -> None:
     assert np.isfinite(layout(FEATURES[:count]).positions).all()

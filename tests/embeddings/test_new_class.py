@@ -1,4 +1,4 @@
-"""`batchland classes add`: a class from a few photos, its figures, and what it costs the old ones."""
+"""`batchland classes add`: a class from a few photos, its figures, and the accuracy of the old classes."""
 
 import shutil
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_copies_count_as_one_scene(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "n.onnx").exists()
 
 
-def test_a_class_that_nothing_would_be_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_class_without_recognised_photos_is_refused(data: Path, tmp_path: Path) -> None:
     """The labelled photos of the old classes look like those of the new one."""
     for folder in COLOURS:
         shutil.copytree(data / "mill", tmp_path / "old" / folder)

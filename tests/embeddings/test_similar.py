@@ -66,7 +66,7 @@ def test_text_json_and_page(folder: Path, tmp_path: Path) -> None:
     assert (document["kind"], len(document["similar"])) == ("batchland.similar", 2)
 
 
-def test_what_cannot_be_searched_is_an_error(folder: Path, scored: Path, photos: Path, tmp_path: Path) -> None:
+def test_invalid_searches_are_errors(folder: Path, scored: Path, photos: Path, tmp_path: Path) -> None:
     one, other_kind = folder / "one.parquet", tmp_path / "other.parquet"
     pq.write_table(pa.table({"x": [1]}), other_kind)
     for arguments, message in (

@@ -62,7 +62,7 @@ def test_numbers_before_an_accepted_change_do_not_count() -> None:
     assert "earlier_copies" in kinds(changed[-1].date, again)
 
 
-def test_numbers_that_vary_much_may_vary() -> None:
+def test_the_limit_grows_with_the_variation_of_the_numbers() -> None:
     before = [night(observed(np.random.default_rng(ago), 10 + 37 * ago % 90), days_ago=ago) for ago in range(30, 0, -1)]
     assert found(night(observed(np.random.default_rng(0), 150)), before) == []
 

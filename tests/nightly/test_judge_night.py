@@ -1,4 +1,4 @@
-"""Nights without labels: a spoiled one is suspicious, tells what changed, and never becomes usual by itself."""
+"""Nights without labels: a spoiled one is suspicious, names the change, and never becomes usual by itself."""
 
 import json
 import shutil
@@ -181,7 +181,7 @@ def test_nights_accepted_once_join_the_reference(six_nights: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["junk", "half", "other columns", "folder"])
-def test_a_night_whose_figures_are_damaged_counts_as_one_without(
+def test_a_night_with_damaged_figures_counts_as_one_without_figures(
     six_nights: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning names the file, and the reference goes on without the night."""
@@ -312,7 +312,7 @@ def test_warn_keeps_exit_code_0_and_the_night_out_of_the_reference(six_nights: P
     assert reference_of(run(six_nights, 7).record) == [day(number) for number in range(6)]
 
 
-def test_off_judges_nothing(project: Path) -> None:
+def test_action_off_judges_nothing(project: Path) -> None:
     deliver_black(project / "in" / str(day(0)), 10)
     result = run(project, 0, "monitor.action=off")
     assert (result.attempt.exit_code, result.record.models[0].monitor) == (0, None)

@@ -174,8 +174,8 @@ def test_a_page_that_cannot_be_written_is_a_warning(tmp_path, caplog):
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = batchland("index")
-    told = "batchland: runs: there is no such folder; give the folder with the records of the jobs\n"
-    assert (result.exit_code, result.stderr, list(tmp_path.iterdir())) == (2, told, [])
+    printed = "batchland: runs: there is no such folder; give the folder with the records of the jobs\n"
+    assert (result.exit_code, result.stderr, list(tmp_path.iterdir())) == (2, printed, [])
     Path("runs").mkdir()
     result = batchland("index")
     assert (result.exit_code, result.stdout) == (0, "Jobs: runs/index.html.\n")

@@ -26,7 +26,7 @@ def decode_gif(data: bytes, max_pixels: int) -> Picture:
         raise ImageError("unsupported_format", "a GIF without a table of colours, not a kind that is read here")
     covers = (left, top) == (0, 0) and across >= width and down >= height
     if not covers and not (control and control[3] & 1):
-        raise ImageError("unsupported_format", "a GIF whose first frame leaves a part of the picture undefined")
+        raise ImageError("unsupported_format", "a GIF with a first frame that leaves a part of the picture undefined")
     try:
         with open_with_pillow(data[: 13 + table] + control + data[begin:], "GIF") as image:
             image.load()
@@ -58,7 +58,7 @@ def _find_frame(data: bytes, position: int) -> tuple[bytes, int]:
             blocks += 1
         position += 1
         if blocks > _MAX_BLOCKS:
-            raise ImageError("corrupt", f"more than {_MAX_BLOCKS} blocks before the picture; no encoder writes so many")
+            raise ImageError("corrupt", f"more than {_MAX_BLOCKS} blocks before the picture, which no encoder writes")
         if data[begin + 1] == _GRAPHIC_CONTROL:
             control = data[begin:position]
     raise ImageError("truncated", "the file ends before its picture")

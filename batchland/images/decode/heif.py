@@ -1,4 +1,4 @@
-"""Decode HEIF (HEIC) and AVIF files. Their container says how to turn the picture, not their EXIF block."""
+"""Decode HEIF (HEIC) and AVIF files. Their orientation is that of the container, not of the EXIF block."""
 
 import numpy as np
 from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin registers the format

@@ -10,13 +10,13 @@ from typing import Final
 from batchland.images.decode.picture import check_zeros
 
 _CODED: Final = (b"hvc1", b"hev1", b"av01")
-"""Types of items that are compressed pictures. Others are metadata, or put pictures together."""
+"""Types of items that are compressed pictures. Other items are metadata or combinations of pictures."""
 _IN_FILE, _IN_META = 0, 1
-"""How positions are meant: from the beginning of the file, or of the data in `meta`."""
+"""Origins of positions: the beginning of the file, or of the data in `meta`."""
 _MAX_BOXES: Final = 10_000
-"""Boxes in a box, and pieces of all items, that are looked at. A picture of 100 megapixels has some hundred tiles."""
+"""Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
 _TIMES_READ: Final = 2
-"""Pieces may overlap; together they are at most so many times the file."""
+"""Pieces may overlap; their total size is at most this many times that of the file."""
 _MAX_ZERO_RUN: Final = 64
 """Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
 

@@ -12,7 +12,7 @@ _PIXELS: Final = (b"VP8 ", b"VP8L", b"ANMF")
 """Chunks with compressed pixels."""
 _PADDING: Final = 64
 _PIXELS_PER_ZERO: Final = 8192
-"""A zero byte can stand for about 10,000 pixels of one colour, at all qualities of libwebp."""
+"""A zero byte can represent about 10,000 pixels of one colour, at all qualities of libwebp."""
 
 
 def decode_webp(data: bytes, max_pixels: int) -> Picture:

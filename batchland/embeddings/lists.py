@@ -1,0 +1,123 @@
+"""Find close vectors among very many: approximately, by faiss's inverted lists (the extra `index`).
+
+The vectors are divided into lists by k-means; a search compares those in the lists whose means are nearest.
+"""
+
+from importlib.util import find_spec
+from math import isqrt
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchland.embeddings.neighbours import Floats, Pairs, Rows, Vectors, distances
+from batchland.errors import UsageError
+from batchland.system.cores import usable_cores
+
+_BLOCK: Final = 16384
+"""Rows that are added or searched at once."""
+_ROUNDS: Final = 10
+"""Of k-means."""
+_SAMPLE_PER_LIST: Final = 64
+"""Vectors by which k-means finds the lists."""
+PROBES: Final = 16
+"""Lists that a search for the most similar vectors compares."""
+PAIR_PROBES: Final = 16
+"""Lists that a search for close pairs compares."""
+_SLACK: Final = 1e-3
+"""Added to squared distances, for the rounding of float32."""
+
+
+def has_lists() -> bool:
+    """Whether faiss is installed."""
+    return find_spec("faiss") is not None
+
+
+class Lists:
+    """Vectors of length 1, as half floats in inverted lists, by their inner products.
+
+    Raises UsageError without faiss.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> "Lists":
+        """Divide vectors, [vectors, dimensions]. The same ones give the same lists."""
+        faiss = _faiss()
+        index = _trained(vectors, "SQfp16", faiss.METRIC_INNER_PRODUCT)
+        for start in range(0, len(vectors), _BLOCK):
+            index.add(vectors[start : start + _BLOCK].astype(np.float32))
+        return cls(index)
+
+    @classmethod
+    def read(cls, path: Path) -> "Lists":
+        """Those that `write` wrote, mapped, not read. Raises RuntimeError if the file is damaged."""
+        faiss = _faiss()
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP))
+
+    def write(self, path: Path) -> None:
+        """Write a file."""
+        _faiss().write_index(self._index, str(path))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def vector(self, row: int) -> Floats:
+        """One of the vectors."""
+        self._index.make_direct_map()
+        found: Floats = self._index.reconstruct(row)
+        return found
+
+    def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
+        """Rows with the largest inner products with the query, and these; best first, ties by row. Misses some."""
+        self._index.nprobe = PROBES
+        (products,), (rows,) = self._index.search(query[None], min(count, len(self)))
+        order = np.lexsort((rows, -products))
+        order = order[rows[order] >= 0]
+        return rows[order], products[order]
+
+
+def close_pairs_in_lists(vectors: Vectors, others: Vectors | None, limit: float) -> Pairs:
+    """As `close_pairs`; some pairs may be missed."""
+    within = others is None
+    others = vectors if others is None else others
+    index = _trained(others, "Flat", _faiss().METRIC_L2)
+    for start in range(0, len(others), _BLOCK):
+        index.add(others[start : start + _BLOCK].astype(np.float32))
+    index.nprobe = PAIR_PROBES
+    found = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    for start in range(0, len(vectors), _BLOCK):
+        ends, _, right = index.range_search(vectors[start : start + _BLOCK].astype(np.float32), limit**2 + _SLACK)
+        left = start + np.repeat(np.arange(len(ends) - 1), np.diff(ends).astype(np.int64))
+        wanted = left != right if within else np.ones(len(left), bool)
+        left, right = left[wanted], right[wanted].astype(np.int64)
+        if within:
+            left, right = np.minimum(left, right), np.maximum(left, right)
+        distance = distances(vectors, others, left, right)
+        found.append(Pairs(left, right, distance).take(distance <= limit))
+    pairs = Pairs(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    _, first = np.unique(pairs.left * len(others) + pairs.right, return_index=True)  # most are found from both sides
+    return pairs.take(first)
+
+
+def _trained(vectors: Vectors, kind: str, metric: int) -> Any:
+    """An index without vectors, for those like these."""
+    faiss = _faiss()
+    lists = max(1, isqrt(len(vectors)))
+    index = faiss.index_factory(vectors.shape[1], f"IVF{lists},{kind}", metric)
+    index.by_residual = False  # half floats of the vectors themselves
+    index.cp.niter, index.cp.max_points_per_centroid = _ROUNDS, _SAMPLE_PER_LIST
+    index.cp.min_points_per_centroid = 1  # no warning on the terminal
+    index.train(vectors[:: max(1, len(vectors) // (_SAMPLE_PER_LIST * lists))].astype(np.float32))
+    return index
+
+
+def _faiss() -> Any:
+    if not has_lists():
+        raise UsageError("an index needs faiss; install it with pip install 'batchland[index]'")
+    import faiss
+
+    faiss.omp_set_num_threads(usable_cores())
+    return faiss

@@ -1,0 +1,179 @@
+"""The map of a model's last nights: images that it sees as similar lie near each other, coloured by night.
+
+Needs predictions with features that are still there. Of each night, some images are taken, evenly spaced.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchland.embeddings.layout import LANDMARKS, Method, layout
+from batchland.embeddings.pictures import FEATURES, feature_rows
+from batchland.errors import BatchlandError
+from batchland.nightly.run_record import ModelRun, RunRecord
+from batchland.predictions.reader import StoredPredictions
+from batchland.predictions.storage import output_location
+from batchland.report.map import KNOWN, STEPS, crowded_groups, packed
+from batchland.report.pictures import Thumbnails
+from batchland.system.urls import is_url
+
+NIGHTS: Final = 14
+"""Most nights on a map, the latest ones."""
+MOST_PARTS: Final = 6
+"""Parts that are read of a night; of more, these, evenly spaced."""
+FEWEST: Final = 20
+"""Images; a map of fewer says nothing."""
+PICTURE_BYTES: Final = 300_000
+"""Bytes of all small pictures of a map, those of the last night first."""
+_SIDE: Final = 96
+"""Longest side of these, pixels."""
+_COLUMNS: Final = ("image", "label", "probability", "file_size")
+
+
+class NightGroup(NamedTuple):
+    """Similar images of which more are from the last night than of all others."""
+
+    images: int
+    last: int
+    """Of the last night."""
+    share: float
+    """Of the last night's images among all others."""
+    p_value: float
+    """One-sided and exact, adjusted by Holm for all groups."""
+    label: str
+    """First choice for most of them."""
+
+
+class NightMap(NamedTuple):
+    """What the page shows of one model."""
+
+    data: str
+    """Compressed JSON, see `packed`: of each point x and y, night, predicted, confidence, image, and known; of all:
+    nights, roots, labels, pictures."""
+    points: int
+    nights: tuple[date, ...]
+    method: Method
+    groups: tuple[NightGroup, ...]
+    """Those with the largest share of the last night first."""
+    tested: int
+    """Number of groups that were tested; 0 if the nights are too large to be read as a whole, or there is one."""
+
+
+@dataclass(frozen=True)
+class _Night:
+    day: date
+    root: str
+    facts: pa.Table
+    features: npt.NDArray[np.float16]
+    whole: bool
+    """Whether the images are from all parts."""
+
+
+def night_maps(records: Sequence[RunRecord]) -> dict[str, NightMap]:
+    """A map for each model of these nights, oldest first, that has two nights with features of its last version."""
+    found: dict[str, NightMap] = {}
+    for name in dict.fromkeys(model.name for record in records for model in record.models):
+        runs = [(record.date, model) for record in records for model in record.models if model.name == name]
+        if (made := _night_map(runs)) is not None:
+            found[name] = made
+    return found
+
+
+def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
+    last = next((run.model.sha256 for _, run in reversed(runs) if run.model and run.counts and run.counts.ok), None)
+    same = [(day, run) for day, run in runs if run.model and run.model.sha256 == last][-NIGHTS:]
+    nights = [night for day, run in same if (night := _read(day, run, LANDMARKS // max(len(same), 1)))]
+    if len(nights) < 2 or sum(len(night.features) for night in nights) < FEWEST:
+        return None
+    features = np.concatenate([night.features for night in nights])
+    facts = pa.concat_tables([night.facts for night in nights])
+    number = np.repeat(np.arange(len(nights)), [len(night.features) for night in nights])
+    places, method = layout(features)
+    tested, groups = 0, tuple[NightGroup, ...]()
+    if all(night.whole for night in nights):
+        tested, groups = _groups(features, number == len(nights) - 1, facts)
+    points = np.rint(places * STEPS).astype(np.int64)
+    labels = facts["label"].combine_chunks().dictionary_encode()
+    data: dict[str, Any] = {
+        "x": points[:, 0].tolist(),
+        "y": points[:, 1].tolist(),
+        "night": number.tolist(),
+        "predicted": labels.indices.to_pylist(),
+        "confidence": np.rint(facts["probability"].to_numpy() * 1000).astype(np.int64).tolist(),
+        "image": facts["image"].to_pylist(),
+        "labels": labels.dictionary.to_pylist(),
+        "nights": [str(night.day) for night in nights],
+        "roots": [night.root for night in nights],
+        "pictures": _pictures(nights),
+    }
+    if KNOWN in facts.column_names:
+        data["known"] = np.rint(facts[KNOWN].to_numpy() * 100).astype(np.int64).tolist()
+    days = tuple(night.day for night in nights)
+    return NightMap(packed(data), len(number), days, method, groups, tested)
+
+
+def _read(day: date, run: ModelRun, most: int) -> _Night | None:
+    """At most so many images of a night; None if its predictions are gone, changed or without features."""
+    with suppress(BatchlandError, OSError, pa.ArrowException):
+        stored = StoredPredictions(output_location(run.partition) if is_url(run.partition) else Path(run.partition))
+        if stored.kind is None or stored.info().run_id != run.run_id:
+            return None
+        parts = stored.parts()
+        chosen = [parts[at] for at in np.linspace(0, len(parts) - 1, min(len(parts), MOST_PARTS)).astype(int)]
+        tables, features = [], []
+        for part in chosen:
+            schema = stored.schema(part).names
+            if FEATURES not in schema:
+                return None
+            columns = [*_COLUMNS, *([KNOWN] if KNOWN in schema else [])]
+            for batch in stored.batches(part, [*columns, FEATURES]):
+                batch = batch.filter(pc.is_valid(batch[FEATURES]))
+                tables.append(pa.Table.from_batches([batch.select(columns)]))
+                features.append(feature_rows(batch[FEATURES]))
+        facts = pa.concat_tables(tables)
+        rows = np.linspace(0, facts.num_rows - 1, min(facts.num_rows, most)).astype(np.int64)
+        root = stored.info().images
+        local = str(Path(root).resolve()) if not is_url(root) and Path(root).is_dir() else ""
+        return _Night(day, local, facts.take(rows), np.concatenate(features)[rows], len(chosen) == len(parts))
+    return None
+
+
+def _groups(
+    features: npt.NDArray[np.float16], is_last: npt.NDArray[np.bool_], facts: pa.Table
+) -> tuple[int, tuple[NightGroup, ...]]:
+    number, count, crowded = crowded_groups(features, is_last)
+    found = []
+    for group in crowded:
+        rows = np.flatnonzero((number == group.number) & is_last)
+        ((label, _),) = Counter(facts["label"].take(pa.array(rows)).to_pylist()).most_common(1)
+        found.append(NightGroup(group.images, group.flagged, group.elsewhere, group.p_value, label))
+    return count, tuple(sorted(found, key=lambda each: -each.last / each.images))
+
+
+def _pictures(nights: Sequence[_Night]) -> dict[int, str]:
+    """Point -> data URI."""
+    found: dict[int, str] = {}
+    end = sum(len(night.features) for night in nights)
+    left = PICTURE_BYTES
+    for night in reversed(nights):
+        start = end - len(night.features)
+        if night.root:
+            thumbnails = Thumbnails(Path(night.root), _SIDE, left)
+            names, sizes = night.facts["image"].to_pylist(), night.facts["file_size"].to_pylist()
+            for row, (image, size) in enumerate(zip(names, sizes, strict=True)):
+                if not thumbnails.left:
+                    break
+                if uri := thumbnails.make(image, size).uri:
+                    found[start + row] = uri
+            left = thumbnails.left
+        end = start
+    return found
