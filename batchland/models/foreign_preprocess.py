@@ -21,7 +21,7 @@ class ForeignPreprocess(PreprocessSpec):
     """A preprocessing spec with the foreign model's normalisation: `(pixel / 255 - mean) / std` per channel."""
 
     mean: Channels = (0.0, 0.0, 0.0)
-    """Of red, green and blue, whatever the order of the channels."""
+    """Values for red, green and blue in this order, also if the model's channels have another order."""
     std: Channels = Field(default=(1.0, 1.0, 1.0))
     """Of red, green and blue."""
     channels: Literal["rgb", "bgr"] = "rgb"

@@ -98,8 +98,8 @@ class MonitorTable(JobTable):
     canaries: bool = True
     """Score the canaries of a model first, if it has any; a difference ends the night (exit code 5). Not with Ray."""
     action: Literal["fail", "warn", "off"] = "fail"
-    """What to do with a night that is not like the good ones: fail ends it with outcome suspicious (exit code 6), warn
-    adds a warning to the record. off disables the monitor."""
+    """What to do with a night that differs from the good nights: fail ends it with outcome suspicious (exit code 6),
+    warn adds a warning to the record. off disables the monitor."""
     reference: tuple[dt.date, dt.date] | JobPath | None = None
     """What nights are compared with: the first and the last of some good nights, or the predictions of labelled photos
     (`batchland score` writes them). The default is the first 60 good nights, or the first 60 since the last accepted
@@ -111,8 +111,8 @@ class MonitorTable(JobTable):
     """If the estimated accuracy is lower, the night fails as by a gate (exit code 4). Needs an estimator beside the
     model, see `batchland estimator`; a night without an estimate passes."""
     max_strangers: Percentage | None = None
-    """If the share of strangers (images unlike the photos that the model knows) is larger, the night fails as by a gate
-    (exit code 4). Needs a model of `batchland calibrate --known`."""
+    """If the share of strangers (images unlike the model's known photos) is larger, the night fails as by a gate (exit
+    code 4). Needs a model of `batchland calibrate --known`."""
 
     @model_validator(mode="after")
     def _first_is_not_after_last(self) -> Self:

@@ -129,16 +129,19 @@ def _read(day: date, run: ModelRun, most: int) -> _Night | None:
             return None
         parts = stored.parts()
         chosen = [parts[at] for at in np.linspace(0, len(parts) - 1, min(len(parts), MOST_PARTS)).astype(int)]
-        tables, features = [], []
+        step = max(1, stored.info().counts.ok * len(chosen) // len(parts) // most)
+        tables, features, read = [], [], 0
         for part in chosen:
             schema = stored.schema(part).names
             if FEATURES not in schema:
                 return None
             columns = [*_COLUMNS, *([KNOWN] if KNOWN in schema else [])]
             for batch in stored.batches(part, [*columns, FEATURES]):
-                batch = batch.filter(pc.is_valid(batch[FEATURES]))
-                tables.append(pa.Table.from_batches([batch.select(columns)]))
-                features.append(feature_rows(batch[FEATURES]))
+                scored = batch.filter(pc.is_valid(batch[FEATURES]))
+                rows = np.arange(-read % step, len(scored), step)
+                read += len(scored)
+                tables.append(pa.Table.from_batches([scored.select(columns)]).take(pa.array(rows)))
+                features.append(feature_rows(scored[FEATURES])[rows])
         facts = pa.concat_tables(tables)
         rows = np.linspace(0, facts.num_rows - 1, min(facts.num_rows, most)).astype(np.int64)
         root = stored.info().images
