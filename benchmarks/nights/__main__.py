@@ -89,7 +89,7 @@ def _false_alarms(
 ) -> Iterator[str]:
     head = " | ".join(f"{limit:g}" for limit in LIMITS)
     yield from _title(f"{title}: alarms in a clean year, by limit", f"| images | generator | years | {head} | at 1 |")
-    limits = (1.0, *LIMITS)
+    limits = tuple(dict.fromkeys((1.0, *LIMITS)))
     for images in options.sizes:
         for name, habits in GENERATORS.items():
             years = [

@@ -8,7 +8,7 @@ import pytest
 from batchland.monitoring.budget import LARGEST, SMALLEST, limit_of
 
 ROOT = Path(__file__).parents[2]
-ROW = re.compile(r"^\| (\d+(?:\.\d+)?) \| (\d\.\d+) \| (\d\.\d+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (\d+(?:\.\d+)?) \| (\d(?:\.\d+)?) \| (\d(?:\.\d+)?) \|$", re.MULTILINE)
 
 
 def test_the_documented_table_is_the_one_in_use() -> None:
