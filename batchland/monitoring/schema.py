@@ -117,7 +117,7 @@ class NightVerdict(Document):
     accuracy: AccuracyEstimate | None = None
     """Estimated accuracy; None if the model has no estimator."""
     strangers: float | None = None
-    """Share of the images that are unlike the photos that the model knows, 0 to 1; None if it has no known photos."""
+    """Share of images that are unlike the model's known photos, 0 to 1; None if it has no known photos."""
     drift: dict[str, DriftSum] = Field(default_factory=dict)
     """Sums that are not zero, by `MEASURE up` and `MEASURE down`."""
     notes: tuple[str, ...] = ()

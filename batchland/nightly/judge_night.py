@@ -31,7 +31,7 @@ from batchland.system.text import images, percent
 
 _log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
-"""In the folder of a night's record."""
+"""Name of a folder in the folder of a night's record."""
 RECENT_NIGHTS: Final = 28
 """Number of good nights that are used for the numbers of images and copies."""
 

@@ -257,7 +257,7 @@ def test_a_night_of_strangers_is_suspicious_and_max_strangers_a_gate(project: Pa
     assert verdict is not None
     assert verdict.strangers == 25 / 30
     assert [(finding.kind, finding.message) for finding in verdict.findings] == [
-        ("strangers", "25 of 30 images are unlike the photos that the model knows (usually at most 5.0%)")
+        ("strangers", "25 of 30 images are unlike the model's known photos (usually at most 5.0%)")
     ]
     assert "; strangers 83.3%; " in describe_model(ended.record.models[0])
     failed = run(project, 0, limit, force=True).attempt

@@ -47,7 +47,7 @@ class Notification(Document):
     job: str
     date: date
     outcome: Outcome
-    """As in run.json."""
+    """Outcome of the night, as in run.json."""
     exit_code: int | None
     """None while the night runs."""
     good: bool
