@@ -30,6 +30,8 @@ PARTS: Final = 10
 """Parts of labelled photos that stand for nights."""
 LABELLED_SPREAD: Final = 2.0
 """Factor on the least deviations if labelled photos are the reference."""
+LABELLED_SCORES: Final = ("value", "class")
+"""With labelled photos. How the figures of an image fit each other differs between them and good nights."""
 _SEED: Final = 1
 HEAVY_TAILS: Final = 1.3
 """Factor on every variance between nights: rare nights differ more than a normal distribution allows."""
@@ -74,13 +76,14 @@ class Reference:
         usable: npt.NDArray[np.bool_] | None = None,
         *,
         limit: float = 1.0,
-        spread: float = 1.0,
+        labelled: bool = False,
     ) -> None:
         """nights: at least two, oldest first. usable: which of MEASURES to look at.
 
-        limit: factor on all limits, see budget.py. spread: factor on the least deviations between nights.
+        limit: factor on all limits, see budget.py. labelled: these are parts of one set of labelled photos, not nights.
         """
         self._limit = limit
+        spread = LABELLED_SPREAD if labelled else 1.0
         self.observed = nights
         self.pool = Pool(Observations.joined(nights), usable)
         self.nights = len(nights)
@@ -95,6 +98,8 @@ class Reference:
         kinds = np.unique([statistic.score + statistic.kind for statistic in statistics], return_inverse=True)[1]
         self._between = within * self._shrunk(values.var(axis=0, ddof=1) / within - each, kinds, least)
         self._limits = np.array([LIMITS[statistic.score, statistic.kind] for statistic in statistics])
+        if labelled:
+            self._limits[[statistic.score not in LABELLED_SCORES for statistic in statistics]] = np.inf
         self._one_sided = np.array([statistic.kind not in _TWO_SIDED for statistic in statistics])
         self._discriminants = Discriminants(nights)
         means = np.array([scores.mean(axis=0) for scores in self._discriminants.nights])
@@ -144,11 +149,12 @@ def labelled_reference(
 ) -> Reference:
     """A reference of labelled photos instead of nights.
 
-    They are divided into PARTS by chance. These differ less than nights do, so the least deviations are larger.
+    They are divided into PARTS by chance. These differ less than nights do, so the least deviations are larger, and
+    only LABELLED_SCORES count.
     """
     order = np.random.default_rng(_SEED).permutation(len(images))
     parts = [images.take(np.sort(order[part::PARTS])) for part in range(PARTS)]
-    return Reference(parts, usable, limit=limit, spread=LABELLED_SPREAD)
+    return Reference(parts, usable, limit=limit, labelled=True)
 
 
 def _least_spread(statistic: Statistic) -> float:

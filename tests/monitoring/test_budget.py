@@ -21,5 +21,5 @@ def test_the_documented_table_is_the_one_in_use() -> None:
 
 @pytest.mark.parametrize("labelled", [False, True])
 def test_between_two_rows_the_limit_is_interpolated(labelled: bool) -> None:
-    less, more = limit_of(0.5, labelled=labelled), limit_of(1.0, labelled=labelled)
-    assert limit_of(0.75, labelled=labelled) == pytest.approx((less + more) / 2)
+    less, more = limit_of(1.0, labelled=labelled), limit_of(2.0, labelled=labelled)
+    assert limit_of(1.5, labelled=labelled) == pytest.approx((less + more) / 2)
