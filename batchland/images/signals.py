@@ -1,14 +1,14 @@
-"""Cheap figures about pictures, for detecting spoiled deliveries.
+"""Figures about pictures that are cheap to compute, for the detection of damaged deliveries.
 
 values = measure(decode(data, spec).pixels)
 dict(zip((signal.name for signal in SIGNALS), values))
 
-or, for many pictures, `measure_samples(np.stack([sample(pixels) for pixels in pictures]))`, which takes a fraction of
-the numpy calls; each call holds the GIL for a moment.
+For many pictures, `measure_samples(np.stack([sample(pixels) for pixels in pictures]))` makes fewer numpy calls, each of
+which holds the GIL for a moment.
 
-SIGNALS has the name, unit and description of each column of the predictions that is computed here. Width, height and
-file size are other columns. The cost does not grow with the picture: tones, colours and layout are measured on a grid
-of points, texture on small squares at full resolution.
+SIGNALS has the name, unit and description of each column of the predictions that is computed here. The cost does not
+grow with the picture: tones, colours and layout are measured on a grid of points, texture on small squares at full
+resolution.
 """
 
 import math
@@ -28,7 +28,7 @@ THUMBNAIL_SIDE: Final = 4
 BLANK_CONTRAST: Final = 0.01
 """A picture with less contrast counts as of one colour."""
 _POINTS: Final = 72
-"""Sampled rows and columns of the whole picture."""
+"""Points per row and per column of the grid over the whole picture."""
 _SQUARES: Final = 8
 """Sampled squares per row and column."""
 _SIDE: Final = 12
@@ -70,9 +70,9 @@ class Signal:
     """One figure about a picture: a column of the predictions."""
 
     name: str
-    """Of the column; stable."""
+    """Name of the column; stable."""
     dtype: Literal["float32", "uint64", "S48"]
-    """Of numpy. S48 is 48 bytes of any content."""
+    """The dtype in numpy. S48 is 48 bytes of any content."""
     unit: str
     description: str
 
@@ -80,45 +80,48 @@ class Signal:
 SIGNALS: Final = (
     Signal("brightness", "float32", "0 to 1", "Mean tone (luma) of the picture."),
     Signal("contrast", "float32", "0 to 1", "Standard deviation of the tones."),
-    Signal("tone_p01", "float32", "0 to 1", "1% of the tones are at most this."),
+    Signal("tone_p01", "float32", "0 to 1", "1st percentile of the tones."),
     Signal("tone_p50", "float32", "0 to 1", "Median tone."),
-    Signal("tone_p99", "float32", "0 to 1", "99% of the tones are at most this."),
-    Signal("black_share", "float32", "0 to 1", "Share of the picture that is black, or nearly."),
-    Signal("white_share", "float32", "0 to 1", "Share of the picture that is white, or nearly."),
-    Signal("clipped_share", "float32", "0 to 1", "Share of the picture where a channel is 0 or 255."),
+    Signal("tone_p99", "float32", "0 to 1", "99th percentile of the tones."),
+    Signal("black_share", "float32", "0 to 1", "Share of points that are black or nearly black."),
+    Signal("white_share", "float32", "0 to 1", "Share of points that are white or nearly white."),
+    Signal("clipped_share", "float32", "0 to 1", "Share of points with a channel at 0 or 255."),
     Signal("tone_entropy", "float32", "bits", "Entropy of the histogram of 256 tones."),
     Signal("tone_gaps", "float32", "0 to 1", "Share of unused green levels between the darkest and the lightest one."),
-    Signal("saturation", "float32", "0 to 1", "Mean difference of the largest and the smallest channel."),
+    Signal("saturation", "float32", "0 to 1", "Mean difference between the largest and the smallest channel."),
     Signal("saturation_spread", "float32", "0 to 1", "Standard deviation of that difference."),
-    Signal("grey_share", "float32", "0 to 1", "Share of the picture without colour."),
-    Signal("red_green", "float32", "-1 to 1", "Mean of red less green."),
-    Signal("blue_green", "float32", "-1 to 1", "Mean of blue less green."),
+    Signal("grey_share", "float32", "0 to 1", "Share of points without colour."),
+    Signal("red_green", "float32", "-1 to 1", "Mean of red minus green."),
+    Signal("blue_green", "float32", "-1 to 1", "Mean of blue minus green."),
     Signal(
-        "colour_width", "float32", "0 to 1", "Spread of red less green and blue less green across their main direction."
+        "colour_width",
+        "float32",
+        "0 to 1",
+        "Smallest standard deviation of (red - green, blue - green) in any direction.",
     ),
-    Signal("sharpness", "float32", "log10", "Logarithm of the variance of the Laplacian, tones 0 to 255, full size."),
+    Signal("sharpness", "float32", "log10", "log10 of the variance of the Laplacian at full size, tones 0 to 255."),
     Signal(
         "noise",
         "float32",
         "0 to 255",
-        "Noise of the smoothest quarter of 64 squares (Immerkaer's estimate), about 0.8 of its deviation.",
+        "Immerkaer's noise estimate in the smoothest 16 of 64 squares; about 0.8 times the standard deviation.",
     ),
     Signal("gradient_x", "float32", "0 to 255", "Mean difference of horizontal neighbours."),
     Signal("gradient_y", "float32", "0 to 255", "Mean difference of vertical neighbours."),
-    Signal("fineness_x", "float32", "log2", "Horizontal second differences against first ones where there is texture."),
-    Signal("fineness_y", "float32", "log2", "Vertical second differences against first ones where there is texture."),
-    Signal("blockiness", "float32", "log2", "Differences at the borders of 8 x 8 squares against those inside them."),
+    Signal("fineness_x", "float32", "log2", "log2 of the energy ratio of second to first horizontal differences."),
+    Signal("fineness_y", "float32", "log2", "log2 of the energy ratio of second to first vertical differences."),
+    Signal("blockiness", "float32", "log2", "log2 of differences at borders of 8 x 8 blocks to those inside."),
     Signal("row_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring rows."),
     Signal("column_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring columns."),
     Signal("flat_share", "float32", "0 to 1", "Share of 64 squares in which all pixels are nearly equal."),
     Signal("darkest_square", "float32", "0 to 1", "Mean tone of the darkest of 64 squares."),
-    Signal("difference_hash", "uint64", "bits", "64-bit difference hash; copies differ in few bits, also re-encoded."),
+    Signal("difference_hash", "uint64", "bits", "64-bit difference hash; copies, also re-encoded, differ in few bits."),
     Signal("thumbnail", "S48", "bytes", "The picture in 4 x 4 cells: rows from the top, each cell red, green, blue."),
 )
-"""In the order of `measure`. All are of the upright picture as it was decoded, before resizing."""
+"""In the order of `measure`. All are measured on the decoded upright picture, before resizing."""
 
 SIGNAL_DTYPE: Final = np.dtype([(signal.name, signal.dtype) for signal in SIGNALS])
-"""Of a structured array with one row per picture."""
+"""The dtype of a structured array with one row per picture."""
 
 
 def measure(pixels: Pixels) -> tuple[Any, ...]:
@@ -206,7 +209,7 @@ def _squares(pixels: Pixels) -> Bytes:
 
 
 def _placing(size: int) -> tuple[int, int]:
-    """Where the first square begins along a side, and how far the next one is from it, in pixels."""
+    """Offset of the first square along a side, and the distance to the next one, in pixels."""
     room = size - _START - _SIDE
     step = room // (_SQUARES - 1)
     if step >= _JPEG_BLOCK:
@@ -245,7 +248,7 @@ def _tone_figures(tones: npt.NDArray[np.int16], points: Bytes) -> Iterator[Float
 
 
 def _histograms(values: npt.NDArray[Any]) -> Counts:
-    """How often each of 0 to 255 occurs in each picture: [pictures, 256], of [pictures, rows, columns]."""
+    """Number of occurrences of each value 0 to 255 per picture: [pictures, 256], from [pictures, rows, columns]."""
     numbers = values.astype(np.intp)
     numbers += np.arange(len(values))[:, None, None] * _TONES
     return np.bincount(numbers.reshape(-1), minlength=len(values) * _TONES).reshape(-1, _TONES)
@@ -270,7 +273,7 @@ def _colour_figures(points: Bytes) -> Iterator[Floats]:
 
 
 def _colour_widths(points: Bytes, red: Floats, blue: Floats) -> Floats:
-    """Root of the smaller eigenvalue of the covariance of red less green and blue less green, divided by 255.
+    """Root of the smaller eigenvalue of the covariance of red - green and blue - green, divided by 255.
 
     red, blue: the means of these differences.
     """
@@ -283,7 +286,7 @@ def _colour_widths(points: Bytes, red: Floats, blue: Floats) -> Floats:
 
 
 def _texture_figures(squares: npt.NDArray[np.float32]) -> Iterator[Floats]:
-    """Of squares of tones, [12, 12, pictures, 64], rows, columns, pictures, squares."""
+    """Texture figures of squares of tones, [12, 12, pictures, 64]: rows, columns, pictures, squares."""
     down, across = squares[1:] - squares[:-1], squares[:, 1:] - squares[:, :-1]
     twice_down, twice_across = down[1:] - down[:-1], across[:, 1:] - across[:, :-1]
     yield _sharpness(twice_down[:, 1:-1] + twice_across[1:-1])
@@ -325,7 +328,7 @@ def _dots(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.
 
 
 def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
-    """Immerkaer's: of second differences of second differences, which vanish on edges."""
+    """Immerkaer's estimate, from second differences of second differences, which vanish on edges."""
     mask = twice_across[2:] + twice_across[:-2]
     mask -= 2 * twice_across[1:-1]
     sums = np.sort(np.abs(mask, out=mask).sum(axis=(0, 1)), axis=1)
@@ -335,7 +338,7 @@ def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
 
 
 def _fineness(down: Floats, across: Floats, twice_down: Floats, twice_across: Floats) -> Iterator[Floats]:
-    """Across, then down."""
+    """Log energy ratios of second to first differences in the 16 squares with most texture: across, then down."""
     energy_down, energy_across = ((first * first).sum(axis=(0, 1)) for first in (down, across))
     textured = np.argsort(energy_down + energy_across, axis=1)[:, -(energy_down.shape[1] // 4) :]
     for second, first in ((twice_across, energy_across), (twice_down, energy_down)):

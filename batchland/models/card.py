@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
+from batchland.system.json_text import DuplicateKeyError, parse_json
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -93,7 +94,7 @@ class AdoptionSummary(BaseModel):
     preprocess_from: str
     """Where the preprocessing was read, or the option that named it."""
     mean: tuple[float, float, float]
-    """Of red, green and blue, for pixels from 0 to 1."""
+    """Means of red, green and blue, for pixels from 0 to 1."""
     std: tuple[float, float, float]
     channels: Literal["rgb", "bgr"]
     """Order in which the network takes them."""
@@ -169,7 +170,7 @@ class ModelCard(BaseModel):
     name: Annotated[str, Field(min_length=1)]
     architecture: str
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
-    """In the order of the model's outputs."""
+    """Class names in the order of the model's outputs."""
     preprocess: PreprocessSpec
     features: int | None = None
     """Length of the model's second output, the features; None if it has none."""
@@ -219,6 +220,12 @@ class ModelCard(BaseModel):
     @classmethod
     def from_json(cls, text: str, source: str) -> "ModelCard":
         """Parse a card. Raises ModelError that names `source` and what is wrong."""
+        try:
+            parse_json(text)
+        except DuplicateKeyError as error:
+            raise ModelError(f"{source}: its card {error}; export the model again") from error
+        except (ValueError, RecursionError):
+            pass  # pydantic reports what is wrong
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

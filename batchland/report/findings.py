@@ -19,6 +19,8 @@ LEVEL = 0.05
 """A p-value below it counts as more than chance."""
 MIN_SLICE_IMAGES = 20
 """Least number of images of a reported slice."""
+FEWEST_CONFUSED = 3
+"""Least number of images of a pair of classes that is named as the most confused one."""
 OVERCONFIDENT = 0.02
 """Smallest difference of mean confidence and accuracy that is reported."""
 
@@ -157,7 +159,7 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
         )
         more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
         yield Finding("note", f"Below the average by more than chance: {named}{more}.", "classes")
-    if summary.most_confused:
+    if summary.most_confused and summary.most_confused[0].images >= FEWEST_CONFUSED:
         pair = summary.most_confused[0]
         yield Finding(
             "note",

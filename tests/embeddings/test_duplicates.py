@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from toys import options, write_toy_model
 
 from batchland import score
-from batchland.embeddings import copies
+from batchland.embeddings import copies, duplicates
 from batchland.embeddings.duplicates import DUPLICATES, DuplicateOptions, find_duplicates
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -74,6 +74,16 @@ def test_features_are_compared_if_all_predictions_have_them(
     found = find_duplicates([one, two])
     assert found.result.used_features
     assert names(found) == [["3.jpg", "same.jpg"]]  # the same file
+
+
+def test_very_many_images_without_faiss_are_compared_exactly(
+    scored: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(duplicates, "APPROXIMATE_FROM", 11)
+    monkeypatch.setattr(duplicates, "has_lists", lambda: False)
+    found = find_duplicates([scored / "one.parquet", scored / "two.parquet"]).result
+    assert (found.approximate, len(found.groups)) == (False, 2)
+    assert "11 images are compared exactly; pip install 'batchland[index]' takes less time" in caplog.messages
 
 
 def test_text_json_table_and_page(scored: Path, tmp_path: Path) -> None:

@@ -295,9 +295,7 @@ def test_a_run_that_was_taken_over_publishes_nothing(bucket, photos, toy_model):
     def take_over(progress):
         note.write_text("another one's")
 
-    with pytest.raises(
-        LockedError, match=r"p.parquet: another run has taken it over meanwhile; make sure that only one"
-    ):
+    with pytest.raises(LockedError, match=r"p.parquet: another run has started to write it; make sure that only one"):
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=take_over)
     assert visible(bucket) == {}
 
