@@ -1,27 +1,27 @@
-"""What can go wrong, and the exit code that each kind ends a command with.
+"""The exceptions of batchland, and the exit code of a command for each.
 
     BatchlandError                     exit
-    ├── UsageError                      2   an option, a path or a label set that cannot be used as given
+    ├── UsageError                      2   an option, a path or a label set is invalid
     │   └── NoSuchImagesError           2   the folder or archive of images does not exist (a job waits for it: 66)
     ├── TooManyFailedError              3   done, but more images failed than max_failed allows
     ├── GateFailedError                 4   an evaluation gate failed
-    ├── WrongDeliveryError              4   a job's delivery has too much or the wrong things in it
+    ├── WrongDeliveryError              4   a job's delivery has too many images or the wrong ones
     ├── ModelError                      5   the model file cannot be used
-    │   └── DeviceError                 5   the device that was asked for cannot be used
+    │   └── DeviceError                 5   the requested device cannot be used
     ├── SuspiciousNightError            6   a night of a job is not like the good ones
     ├── MissingInputError              66   a job's delivery, or a shard, is missing or not complete yet
     │   └── IncompleteDeliveryError    66   a job's delivery lacks images that its contract asks for
-    ├── DownloadError                  69   a server cannot be reached or keeps breaking off; a rerun resumes
+    ├── DownloadError                  69   a server cannot be reached, or breaks the connection; a rerun resumes
     ├── EngineError                    69   a Ray cluster cannot be reached or broke down; a rerun resumes
-    ├── InputError                     74   the storage of the images is gone; a rerun resumes
+    ├── InputError                     74   the storage of the images does not answer; a rerun resumes
     ├── OutputError                    74   the output cannot be written (disk full, read-only)
     ├── LockedError                    75   another run holds the output's lock
     ├── Interrupted             130 / 143   stopped by SIGINT / SIGTERM; a rerun resumes
     │   └── TimeLimitError            143   stopped at its own time limit, as by SIGTERM; a rerun resumes
     └── ImageError                      -   one image has no pixels; becomes a `failed` row, never ends a run
 
-A message says what, where and what next, in one line, and names no command-line option: a caller in Python or a job
-file has other names for it. Where an option is the remedy, `advice` is the key of a sentence in cli/advice.py.
+A message is one line: where, what went wrong, and what to do. It names no command-line option, because options have
+other names in Python and in job files. If the remedy is an option, `advice` is the key of a sentence in cli/advice.py.
 """
 
 import re
@@ -32,9 +32,9 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class BatchlandError(Exception):
-    """Base of every error that batchland raises on purpose.
+    """Base class of all errors that batchland raises on purpose.
 
-    advice: key of the sentence that the command line adds. values: what fills the sentence's `{name}` fields.
+    advice: key of the sentence that the command line adds. values: the values of the sentence's `{name}` fields.
     """
 
     exit_code: ClassVar[int] = 1
@@ -45,18 +45,18 @@ class BatchlandError(Exception):
         self.values = values
 
     def __str__(self) -> str:
-        """One line, whatever the names in it hold: line breaks and terminal controls are shown, not obeyed."""
+        """The message as one line. Line breaks and control characters are escaped."""
         return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), super().__str__())
 
 
 class UsageError(BatchlandError):
-    """An option, a path or a label set that cannot be used as given."""
+    """An option, a path or a label set is invalid."""
 
     exit_code = 2
 
 
 class NoSuchImagesError(UsageError):
-    """The folder, URL or archive of images does not exist. In a job it means that the delivery has not come yet."""
+    """The folder, URL or archive of images does not exist. In a job, the delivery has not arrived yet."""
 
 
 class TooManyFailedError(BatchlandError):
@@ -72,13 +72,13 @@ class GateFailedError(BatchlandError):
 
 
 class WrongDeliveryError(BatchlandError):
-    """A job's delivery has too much or the wrong things in it."""
+    """A job's delivery has too many images or the wrong ones."""
 
     exit_code = 4
 
 
 class SuspiciousNightError(BatchlandError):
-    """A night of a job is written, but delivery or answers are not like those of good nights; a person has to look."""
+    """A night of a job is written, but its delivery or answers differ from good nights; a person has to check it."""
 
     exit_code = 6
 
@@ -90,7 +90,7 @@ class ModelError(BatchlandError):
 
 
 class DeviceError(ModelError):
-    """The device that was asked for cannot be used; the message says why and what to do."""
+    """The requested device cannot be used; the message says why and what to do."""
 
 
 class MissingInputError(BatchlandError):
@@ -104,25 +104,25 @@ class IncompleteDeliveryError(MissingInputError):
 
 
 class DownloadError(BatchlandError):
-    """A server cannot be reached or keeps breaking off. What has arrived is kept, a rerun resumes."""
+    """A server cannot be reached, or the connection breaks again and again. Received data is kept; a rerun resumes."""
 
     exit_code = 69
 
 
 class EngineError(BatchlandError):
-    """A Ray cluster cannot be reached, or broke down. What was finished before is kept, a rerun resumes."""
+    """A Ray cluster cannot be reached, or broke down. Finished parts are kept; a rerun resumes."""
 
     exit_code = 69
 
 
 class InputError(BatchlandError):
-    """The storage of the images does not answer any more. What was finished before is kept, a rerun resumes."""
+    """The storage of the images does not answer any more. Finished parts are kept; a rerun resumes."""
 
     exit_code = 74
 
 
 class OutputError(BatchlandError):
-    """The output cannot be written. What was finished before is kept, a rerun resumes."""
+    """The output cannot be written. Finished parts are kept; a rerun resumes."""
 
     exit_code = 74
 
@@ -134,7 +134,7 @@ class LockedError(BatchlandError):
 
 
 class Interrupted(BatchlandError):  # noqa: N818 - an event, not a fault
-    """A signal stopped the run after its last whole batch; a rerun resumes there."""
+    """A signal stopped the run after a whole batch; a rerun resumes there."""
 
     def __init__(self, message: str, signum: int, *, advice: str | None = None, **values: object) -> None:
         super().__init__(message, advice=advice, **values)

@@ -1,1 +1,1 @@
-"""What batchland's figures come from. Each benchmark is a command: `python -m benchmarks.NAME --help`."""
+"""Benchmarks that batchland's figures come from. Each is a command: `python -m benchmarks.NAME --help`."""

@@ -1,4 +1,4 @@
-"""Memory of onnxruntime on a CPU: what scoring takes with its memory pattern and its arena, and without.
+"""Memory of scoring on a CPU with and without onnxruntime's memory pattern and arena.
 
     python -m benchmarks.arena --models scratch transfer --count 200 --rounds 3
 

@@ -1,4 +1,4 @@
-"""What a billion images cost: the tables of docs/scale.md, out of a few figures to replace by your own.
+"""The cost of a billion images: the tables of docs/scale.md, computed from figures that you can replace.
 
     python -m benchmarks.billion
     python -m benchmarks.billion --gpu-images-per-second 2500 --gpus 32 --kilobytes 250

@@ -1,4 +1,4 @@
-"""The ways to score a folder that are compared, each as a process: `python -m benchmarks.contenders WAY ...`.
+"""The compared ways to score a folder, each as a process: `python -m benchmarks.contenders WAY ...`.
 
 Each prints one JSON line: images, and seconds from when everything is imported, loaded and has answered once.
 """
@@ -73,7 +73,7 @@ def batchland(images: Path, model: Path, _workers: int) -> tuple[int, float]:
 
 
 def naive(images: Path, model: Path, workers: int) -> tuple[int, float]:
-    """What one writes first: Pillow and onnxruntime, one image at a time."""
+    """The simplest program: Pillow and onnxruntime, one image at a time."""
     import onnxruntime as ort
     import pandas as pd
     from PIL import Image

@@ -1,4 +1,4 @@
-"""What the driver of `--engine ray` can do: parts per second and memory, with workers that only pretend to score.
+"""Parts per second and memory of the driver of `--engine ray`, with stub workers.
 
     python -m benchmarks.driver --images 10000000 --part-size 8192          # ranges of a plan, which workers read
     python -m benchmarks.driver --images 10000000 --part-size 128

@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--photos", type=int, default=10**9, help="at most so many, chosen at random")
+    parser.add_argument("--photos", type=int, default=10**9, help="largest number of photos, chosen at random")
     options = parser.parse_args()
     session = open_session(options.model, "cpu", features=True) if options.model else None
     refs = [ref for folder in options.folders for ref in list_images(folder)]

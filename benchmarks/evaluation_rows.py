@@ -26,9 +26,21 @@ BLOCK = 1 << 17
 
 
 def write(
-    predictions: Path, labels: Path, rows: int, classes: int, *, top_k: int = 5, failed_every: int = 1000
+    predictions: Path,
+    labels: Path,
+    rows: int,
+    classes: int,
+    *,
+    top_k: int = 5,
+    failed_every: int = 1000,
+    own: bool = False,
+    seed: int = 0,
 ) -> None:
-    """Write `predictions` (a Parquet file) and `labels` (Parquet, in another order of blocks)."""
+    """Write `predictions` (a Parquet file) and `labels` (Parquet, in another order of blocks).
+
+    own: the labels have the columns `camera`, with 40 values, and `site`, with 25. seed: of the answers; labels and
+    names are the same for all.
+    """
     names = class_names([f"{index:05d}.class_{index:05d}" for index in range(classes)])
     failed = len(range(0, rows, failed_every))
     info = PredictionsInfo(
@@ -47,22 +59,28 @@ def write(
         {METADATA_KEY: info.model_dump_json().encode()}
     )
     label_texts, folders = pa.array([name.label for name in names]), pa.array([name.folder for name in names])
-    label_schema = pa.schema([("image", pa.string()), ("label", pa.string())])
+    columns = [(name, pa.string()) for name in ("image", "label", *(("camera", "site") if own else ()))]
+    label_schema = pa.schema(columns)
     with (
         pq.ParquetWriter(predictions, schema, compression="zstd") as out,
         pq.ParquetWriter(labels, label_schema, compression="zstd") as truths,
     ):
         for start in range(0, rows, BLOCK):
-            block = _block(start, min(BLOCK, rows - start), classes, top_k, failed_every, label_texts)
+            block = _block(start, min(BLOCK, rows - start), classes, top_k, failed_every, label_texts, seed)
             out.write_table(pa.table(block[0], schema=schema))
         for start in reversed(range(0, rows, BLOCK)):
             size = min(BLOCK, rows - start)
             truth, order = _truth(start, size, classes), np.random.default_rng(start + 2).permutation(size)
-            truths.write_table(
-                pa.table(
-                    [_names(start, size).take(pa.array(order)), folders.take(pa.array(truth[order]))], label_schema
-                )
-            )
+            table = [_names(start, size).take(pa.array(order)), folders.take(pa.array(truth[order]))]
+            if own:
+                rng = np.random.default_rng(start + 3)
+                table += [
+                    pa.array([f"{name}-{number}" for number in range(values)]).take(
+                        pa.array(rng.integers(0, values, size))
+                    )
+                    for name, values in (("camera", 40), ("site", 25))
+                ]
+            truths.write_table(pa.table(table, label_schema))
 
 
 def _names(start: int, size: int) -> pa.Array:
@@ -74,9 +92,9 @@ def _truth(start: int, size: int, classes: int) -> np.ndarray:
 
 
 def _block(
-    start: int, size: int, classes: int, top_k: int, failed_every: int, labels: pa.Array
+    start: int, size: int, classes: int, top_k: int, failed_every: int, labels: pa.Array, seed: int
 ) -> tuple[dict[str, pa.Array], np.ndarray]:
-    rng, truth = np.random.default_rng(start + 1), _truth(start, size, classes)
+    rng, truth = np.random.default_rng((start + 1, seed) if seed else start + 1), _truth(start, size, classes)
     first = rng.beta(4, 1, size) * (1 - 1 / classes) + 1 / classes
     chosen = (truth[:, None] + rng.integers(1, max(classes // top_k, 2), (size, top_k)).cumsum(axis=1)) % classes
     right = rng.random(size) < first
@@ -115,9 +133,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=50)
+    parser.add_argument("--own", action="store_true", help="labels with the columns `camera` and `site`")
+    parser.add_argument("--seed", type=int, default=0, help="of the answers")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    write(given.folder / "preds.parquet", given.folder / "labels.parquet", given.rows, given.classes)
+    predictions, labels = given.folder / "preds.parquet", given.folder / "labels.parquet"
+    write(predictions, labels, given.rows, given.classes, own=given.own, seed=given.seed)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What features cost: CPU microseconds an image of each step by itself, and bytes in the file. Prints a Markdown table.
+"""The cost of features: CPU microseconds per image of each step, and bytes in the file. Prints a Markdown table.
 
 python -m benchmarks.features
 """

@@ -1,4 +1,4 @@
-"""batchland beside what a user would pick instead, on the same photos with the same network.
+"""Compare batchland with other tools, on the same photos with the same network.
 
     python -m benchmarks.field --model scratch --count 400 --kills 2
     python -m benchmarks.field --python ultralytics=/venvs/yolo/bin/python --python daft=/venvs/daft/bin/python

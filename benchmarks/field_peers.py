@@ -1,4 +1,4 @@
-"""What a user would write with each peer of batchland: `python -m benchmarks.field_peers PEER IMAGES MODEL OUT`.
+"""A typical program for each compared tool: `python -m benchmarks.field_peers PEER IMAGES MODEL OUT`.
 
 Every peer computes the same network, in batches of 32 on all cores, and writes a CSV file with a row `name,class` for
 each image. Where a peer has an option for broken files, it is set.

@@ -1,4 +1,4 @@
-"""How fast scoring is on a GPU, against what decoding and the GPU could do, and against torch on the same GPU.
+"""The speed of scoring on a GPU, compared with the limits of decoding and of the GPU, and with torch.
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --device cpu --models scratch --sizes small --count 64 --seconds 0.5   # all but the GPU

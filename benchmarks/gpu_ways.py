@@ -1,4 +1,4 @@
-"""What is measured of a device, each as a process: `python -m benchmarks.gpu_ways WAY OPTIONS`, options as JSON.
+"""The measurements of a device, each as a process: `python -m benchmarks.gpu_ways WAY OPTIONS`, options as JSON.
 
 Each prints one JSON line. With the device `cpu` everything runs, too, so that nothing but the device is new on a GPU.
 """

@@ -1,4 +1,4 @@
-"""What decoding large JPEGs at a half, a quarter or an eighth changes: pixels, and a model's answers.
+"""The effect of decoding large JPEGs at a half, a quarter or an eighth on pixels and on a model's answers.
 
 python -m benchmarks.jpeg_scale data/landmarks models/scratch.onnx models/transfer.onnx
 """

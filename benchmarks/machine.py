@@ -1,4 +1,4 @@
-"""Where a figure comes from: the machine and the versions behind it, and where results are kept."""
+"""The machine and the versions of a measurement, and the folder of the results."""
 
 import os
 import platform

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def links(work: Path, count: int) -> Path:
-    """A folder with so many hard links of 1,000 photos."""
+    """A folder with this number of hard links of 1,000 photos."""
     photos = sorted(draw_photos(work / "photos", "small", 1000).rglob("*.jpg"))
     folder = work / f"links-{count}"
     if folder.exists():

@@ -1,4 +1,4 @@
-"""What it costs to write the predictions to an object store: the same rows to a disk and to a server on this machine.
+"""The cost of writing predictions to an object store: the same rows to a disk and to a server on this machine.
 
     python -m benchmarks.outputs --rows 100000
 

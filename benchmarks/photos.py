@@ -1,4 +1,4 @@
-"""Draw JPEGs that cost what photos cost: noise of a natural image's spectrum, with hard edges in it.
+"""Draw JPEGs that take as long to decode as photos: noise with the spectrum of natural images, and hard edges.
 
 The same seed draws the same files. A folder may hold each picture several times, as hard links. Bits per pixel are
 those of real photos: 2.4 at 500 x 375, 1.9 at 2 MP, 1.5 at 12 MP (268 landmark photos: 1.9, 1.9, 1.4 on the median).

@@ -1,4 +1,4 @@
-"""What a plan costs: list synthetic keys once, freeze them, and let a shard read its own.
+"""The cost of a plan: list synthetic keys once, write them, and read those of one shard.
 
     python -m benchmarks.plans --keys 100000000 --shards 1000
 

@@ -1,4 +1,4 @@
-"""What `--engine ray` costs on one machine: throughput and memory against plain `batchland score`, on the same cores.
+"""The cost of `--engine ray` on one machine: throughput and memory compared with `batchland score` on the same cores.
 
     python -m benchmarks.ray --model transfer --count 2000
 

@@ -1,4 +1,4 @@
-"""How fast scoring is, against the limit of the machine and against what one would use instead.
+"""The speed of scoring, compared with the limit of the machine and with other programs.
 
     python -m benchmarks.score --model scratch --size small --count 1000
     python -m benchmarks.score --images photos/ --model models/transfer.onnx
@@ -154,7 +154,7 @@ def _markdown(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"`batchland --help`: {of('help', 'wall'):.2f} s. One image, start-up included: {of('first', 'wall'):.2f} s.",
-        "Rates are without start-up, but for the whole process; peak MB is that of the largest process.",
+        "Rates are without start-up, except for the whole process; peak MB is that of the largest process.",
     ]
     return "\n".join(lines) + "\n"
 

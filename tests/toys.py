@@ -149,7 +149,7 @@ class Stop(Exception):  # noqa: N818
 
 
 def stop_after(images: int) -> Callable[[Progress], None]:
-    """A callback for progress that ends a run when so many images are done."""
+    """A callback for progress that ends a run after a number of images."""
 
     def on_progress(progress: Progress) -> None:
         if progress.done >= images:

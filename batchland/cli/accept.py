@@ -20,17 +20,14 @@ FIXED = "the reference stays as it is, because the job names it"
 @click.argument("name", metavar="JOB")
 @click.option("--date", "night", type=NIGHT, required=True, help="The suspicious night.")
 @click.option("--reason", help="Why it is good, or why it is not after all; stored in the record.")
-@click.option(
-    "--once", is_flag=True, help="The night is odd, but nothing has changed: keep the reference, and add the night."
-)
+@click.option("--once", is_flag=True, help="For a single unusual night: keep the reference, and add the night to it.")
 @click.option("--withdraw", is_flag=True, help="Withdraw the acceptance: the reference is again the one before.")
 @runs_option
 def accept(name: str, night: datetime, reason: str | None, once: bool, withdraw: bool, runs: Path) -> None:
     """Accept a suspicious night of job JOB as the new normal.
 
-    The nights before it with the same change are accepted, too. From now on later nights are compared with the accepted
-    ones: the reference begins anew with the first of them. A night that also failed for another reason, or is accepted
-    already, is refused.
+    The nights before it with the same change are accepted, too. A new reference begins with the first of them; later
+    nights are compared with that. A night that also failed for another reason, or is accepted already, is refused.
     """
     from batchland.nightly.accept import accept_night, withdraw_acceptance
     from batchland.nightly.dates import local_today
@@ -67,7 +64,7 @@ def _effect(accepted: "Accepted", *, once: bool) -> str:
             "" if reference else f", but nothing is compared with {nights[-1]}, which has fewer than 5 readable images"
         )
         rules = "; until it has 5 nights, only exact rules hold" if len(reference) < 5 else ""
-        return f"the reference begins anew with {accepted.since}, without earlier nights{few}{rules}"
+        return f"a new reference begins with {accepted.since}, without earlier nights{few}{rules}"
     if not reference:
         return "the reference stays: it is full or begins later, or the night has fewer than 5 readable images"
     joined = "it joins" if len(nights) == 1 else "all join" if reference == nights else f"{len(reference)} join"

@@ -1,4 +1,4 @@
-"""`batchland calibrate`: put thresholds with a guarantee on a model's card."""
+"""`batchland calibrate`: store thresholds with a guarantee on a model's card."""
 
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,15 @@ from batchland.cli.options import PATH, Flag, build, complete_path, labels_optio
     "ignore_unknown_classes",
 )
 def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: Any) -> None:
-    """Let a model say which of its answers to accept.
+    """Store on a model's card which of its answers to accept.
 
-    Puts on its card from which probability on an answer is accepted, so that few accepted ones are wrong.
-    The labelled images must be like those that will be scored, and not those that the model was trained on. Scoring
-    with the new file writes a column `decision`: accept or ask. If the images do not suffice to keep the promise,
-    nothing is written.
+    Chooses the probability from which an answer is accepted, so that few accepted answers are wrong. The labelled
+    images must be like those that will be scored, and must not have been used for training. Scoring with the new file
+    writes a column `decision`: accept or ask. If there are too few images to keep the promise, nothing is written.
 
-    With --known, the file also tells strangers, images of none of its classes: scoring writes a column `known`, the
-    share of the labelled images that are as unlike the others as this image. PREDS must have features (score
-    --features).
+    With --known, the model also detects strangers: images of none of its classes. Scoring then writes a column `known`,
+    the share of the labelled images that differ from the others at least as much as this image. PREDS must have
+    features (score --features).
     """
     from batchland.evaluation.calibrate import CalibrateOptions
     from batchland.evaluation.calibrate import calibrate as run
@@ -50,8 +49,8 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
     if result.guarantee and rule and rule.threshold is not None and result.guarantee.rule:
         found = result.guarantee.rule
         click.echo(
-            f"{rule.promise}: accept answers of at least {rule.threshold:g}; of the labelled images "
-            f"{percent(found.coverage)}, {count(found.wrong)} of {count(found.accepted)} wrong"
+            f"{rule.promise}: accept answers of at least {rule.threshold:g}: {percent(found.coverage)} of the labelled "
+            f"images, {count(found.wrong)} of {count(found.accepted)} wrong"
         )
     elif result.guarantee and rule:
         classes = f"{count(len(rule.per_class))} of {count(len(result.card.classes))} classes"
@@ -59,5 +58,5 @@ def calibrate(predictions: str, labels: Path, model: Path, out: Path, **values: 
     if sets:
         click.echo(f"prediction sets of {sets.coverage:.0%}: classes of at least {sets.threshold:g}")
     if known := result.card.known:
-        click.echo(f"known: {count(known.images)} labelled images; farther than 95% of them is a stranger")
+        click.echo(f"known: {count(known.images)} labelled images; a stranger is farther than 95% of them")
     click.echo(f"{out}: calibrated; score with it")

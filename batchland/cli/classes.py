@@ -29,8 +29,8 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
 
     An image is of the new class if its features are like those of PHOTOS, a folder of 20 or more. The old classes keep
     their order among themselves. Prints how many of the photos are recognised when they are held out and, with
-    --labels, what the new class costs the old ones. Training gives better answers; this gives answers today. Thresholds
-    of `calibrate` are removed from the card, because they are those of the old classes.
+    --labels, the accuracy of the old classes before and after. Training gives better answers, but takes longer.
+    Thresholds of `calibrate` are removed from the card, because they are those of the old classes.
     """
     from batchland.embeddings.new_class import AddClassOptions, add_new_class
     from batchland.evaluation.intervals import wilson
@@ -54,10 +54,10 @@ def add(label: str, photos: Path, model: Path, out: Path, labels: Path | None, *
     if added.labelled:
         click.echo(
             f"old classes: {rate(added.right_before, added.labelled)} of {count(added.labelled)} labelled photos right "
-            f"before, {rate(added.right_after, added.labelled)} now; {count(added.taken)} are taken for the new class"
+            f"before, {rate(added.right_after, added.labelled)} now; {count(added.taken)} are classified as the new one"
         )
     else:
-        click.echo("note: without labelled photos, it is not known what the new class costs the old ones")
+        click.echo("note: without labelled photos, the effect on the accuracy of the old classes is unknown")
     if made.dropped:
         click.echo(f"note: removed from the card, because it was for the old classes: {', '.join(made.dropped)}")
     click.echo(f"{out}: {count(len(made.card.classes))} classes")

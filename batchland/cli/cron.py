@@ -44,7 +44,7 @@ def _entry_options(command: Any) -> Any:
 def show(**options: Any) -> None:
     """Print what `install` would write.
 
-    JOB is a job file. The lines set what cron does not set, and report a night that failed.
+    JOB is a job file. The lines set the variables that cron does not set, and report a failed night.
     """
     from batchland.nightly.crontab import render
 

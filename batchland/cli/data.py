@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import PATH, Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of, print_json
 from batchland.cli.train import training_extra
 from batchland.system.text import counted
 
@@ -25,9 +25,8 @@ def download(source: str | None, out: Path | None, sha256: str | None, max_bytes
     """Fetch the zip or tar archive SOURCE and unpack it as a folder.
 
     SOURCE is an http(s) address or a local file. The default is the landmarks of the walk-through: 50 classes, 4,996
-    photos to train and 1,250 to test. The folder appears whole or not at all. A download that breaks off continues when
-    the command is given again. Archives with links or paths outside the folder, and zip bombs, are
-    refused.
+    photos to train and 1,250 to test. The folder appears whole or not at all. If a download is interrupted, the same
+    command continues it. Archives with links or paths outside the folder, and zip bombs, are refused.
     """
     from batchland.data.download import REFERENCE_URL, default_folder
     from batchland.data.download import download as run
@@ -66,7 +65,7 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
     a class are put into the same part. DATA is not changed.
 
     `train` uses the parts train and val as they are. If there is no val, `train` holds out a random fifth of each class
-    itself, as this command does with its defaults, but without keeping copies together.
+    itself. It chooses them as this command does by default, but does not keep copies together.
     """
     from batchland.data.options import SplitOptions
 
@@ -103,21 +102,24 @@ def check(folder: Path, samples: Path | None, corrections: Path | None, strict: 
     """
     from batchland.data.check import check as run
     from batchland.data.check import table
-    from batchland.data.samples import contact_sheet
+    from batchland.data.samples import check_new_sheet, contact_sheet, save_sheet
     from batchland.errors import GateFailedError, UsageError
-    from batchland.system.files import check_new_file, write_file
+    from batchland.system.files import write_file
     from batchland.system.progress import ProgressBar
 
     if samples is not None:
-        check_new_file(samples, ".png")
+        check_new_sheet(samples)
         if samples.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{samples}: is inside {folder}, among the photos; give --samples another path")
 
     with ProgressBar("photos") as bar:
         found, classes = run(folder, corrections=corrections, on_progress=bar.update)
-    click.echo(found.model_dump_json(indent=2) if as_json else table(found), nl=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(table(found), nl=False)
     if samples is not None:
-        write_file(samples, lambda file: contact_sheet(classes).save(file, "PNG"))
+        write_file(samples, lambda file: save_sheet(contact_sheet(classes), file))
     wrong = len(found.findings) if strict else found.problems
     if wrong:
         raise GateFailedError(f"{folder}: {counted(wrong, 'problem')}, see above; correct the folders")

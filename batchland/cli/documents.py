@@ -10,6 +10,17 @@ from batchland.nightly.run_record import RunRecord
 from batchland.system.documents import Document
 
 
+class ErrorResult(Document):
+    """Any command with --json that ends with an error before it has a result."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.error"] = "batchland.error"
+    exit_code: int
+    """As in the README's table."""
+    message: str
+    """The sentence that would be on stderr without --json."""
+
+
 class DoctorCheck(Document):
     """One check."""
 
@@ -17,7 +28,7 @@ class DoctorCheck(Document):
     state: State
     found: str
     advice: str
-    """What to do about it; empty where nothing needs doing."""
+    """What to do about it; empty if there is nothing to do."""
 
 
 class DoctorResult(Document):
@@ -88,7 +99,7 @@ class Report(Document):
 
     folder: str
     summary: EvaluationSummary
-    """As in its summary.json."""
+    """The summary as in its summary.json."""
 
 
 class EvaluateResult(Document):
@@ -99,6 +110,6 @@ class EvaluateResult(Document):
     reports: tuple[Report, ...]
     """One for each predictions file, in the order given."""
     comparison: ComparisonSummary | None
-    """Of two predictions files: what differs, as in summary.json of the output folder."""
+    """Differences of two predictions files, as in summary.json of the output folder."""
     gates: tuple[GateOutcome, ...]
-    """Of the last report."""
+    """Results of the gates on the last report."""

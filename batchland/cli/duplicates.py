@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import build, complete_path, json_option, options_of, print_json
+from batchland.cli.options import build, complete_path, json_option, options_of, overwrite_option, print_json
 
 
 @command(epilog="Example: batchland duplicates train.parquet test.parquet --across --page copies.html")
@@ -22,8 +22,16 @@ from batchland.cli.options import build, complete_path, json_option, options_of,
               help="Also write the images that have copies as a table, .csv or .parquet.")  # fmt: skip
 @click.option("--page", type=click.Path(path_type=Path), metavar="FILE.html",
               help="Also write a page with their pictures.")  # fmt: skip
+@overwrite_option
 @json_option
-def duplicates(predictions: tuple[str, ...], out: Path | None, page: Path | None, as_json: bool, **values: Any) -> None:
+def duplicates(
+    predictions: tuple[str, ...],
+    out: Path | None,
+    page: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
     """Find copies of pictures within and between predictions.
 
     Finds pictures that are the same, also after resizing, compression, a crop of some per cent or with a date stamp,
@@ -34,17 +42,17 @@ def duplicates(predictions: tuple[str, ...], out: Path | None, page: Path | None
 
     from batchland.embeddings.duplicates import DUPLICATES, DuplicateOptions, find_duplicates
     from batchland.evaluation.saved import check_new_table, write_csv
-    from batchland.report.duplicates_page import duplicates_page, duplicates_text
+    from batchland.report.duplicates_page import check_duplicates_page, duplicates_page, duplicates_text
     from batchland.report.options import ReportOptions
     from batchland.system.arrow import keep_pandas_out
-    from batchland.system.files import check_new_file, write_file
+    from batchland.system.files import write_file
 
     keep_pandas_out()
     inputs = [Path(each) for each in predictions]
     if out is not None:
-        check_new_table(out, DUPLICATES, inputs)
+        check_new_table(out, DUPLICATES, inputs, overwrite=overwrite)
     if page is not None:
-        check_new_file(page, ".html", inputs)
+        check_duplicates_page(page, inputs, overwrite=overwrite)
     found = find_duplicates(predictions, build(DuplicateOptions, values))
     if out is not None:
         as_csv = out.suffix.lower() == ".csv"

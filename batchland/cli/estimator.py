@@ -1,4 +1,4 @@
-"""`batchland estimator`: let nights estimate a model's accuracy without labels."""
+"""`batchland estimator`: fit an estimator of a model's accuracy without labels."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from batchland.cli.options import PATH
     type=click.IntRange(50),
     default=300,
     show_default=True,
-    help="Photos of which each of 26 worse copies is made; more take longer.",
+    help="Photos to degrade in each of 26 ways; more take longer.",
 )
 def estimator(data: Path, model: Path, copies: int) -> None:
-    """Learn to estimate the accuracy of nights without labels.
+    """Fit an estimator of the accuracy of nights without labels.
 
-    DATA holds class folders of photos that the model was not trained on, a thousand or so. Writes NAME.estimator.json
-    beside the model; nights of jobs with this model then have an estimate in their record.
+    DATA holds class folders with about a thousand photos that the model was not trained on. Writes NAME.estimator.json
+    beside the model; the records of nights with this model then contain an estimate.
     """
     from batchland.models.session import open_session
     from batchland.monitoring.estimate import estimator_path
@@ -33,5 +33,5 @@ def estimator(data: Path, model: Path, copies: int) -> None:
     made = make_estimator(model, data, session, copies=copies, on_progress=lambda line: click.echo(line, err=True))
     click.echo(
         f"{estimator_path(model)}: accuracy {percent(made.accuracy)} on {made.labelled} photos; "
-        f"on unseen kinds of worse pictures the estimate is wrong by {percent(made.error)} (root mean square)"
+        f"error of the estimate on other kinds of degraded photos {percent(made.error)} (root mean square)"
     )

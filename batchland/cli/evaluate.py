@@ -19,7 +19,7 @@ from batchland.cli.options import (
     print_json,
     split_names,
 )
-from batchland.errors import UsageError
+from batchland.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
     from batchland.report.options import ReportOptions
@@ -87,8 +87,9 @@ def evaluate(
     classes by the name of their folder or by their label. Failed images are counted separately. The report is a page,
     report.html, and the same figures as files.
 
-    Given two PREDS, each gets its report in a folder below --out, and --out itself gets what `batchland compare` writes
-    about both. Gates then apply to the second, and drop(...) compares it with the first unless --baseline is given.
+    With two PREDS, the report of each is in a folder below --out, and --out itself contains their comparison, as
+    written by `batchland compare`. Gates then apply to the second, and drop(...) compares it with the first unless
+    --baseline is given.
     """
     from batchland.cli.documents import EvaluateResult, GateOutcome, Report
     from batchland.evaluation.evaluate import evaluate as run
@@ -144,10 +145,12 @@ def evaluate(
                 ),
             )
         )
-    else:
-        click.echo("\n".join(texts), nl=False)
-        if not as_markdown:
-            click.echo(f"report: {out / 'report.html'}")
+        if any(each.failed for each in results):
+            raise SystemExit(GateFailedError.exit_code)  # the document has the reasons
+        return
+    click.echo("\n".join(texts), nl=False)
+    if not as_markdown:
+        click.echo(f"report: {out / 'report.html'}")
     raise_if_failed(results, out)
 
 
@@ -174,7 +177,7 @@ def compare(
     with intervals, classes that changed by more than chance, and images with a different predicted class.
     --json prints the summary.json of the comparison.
 
-    Of three or more reports, it shows the accuracies and all pairs, with p-values corrected for their number.
+    For three or more reports, it shows the accuracies and all pairs, with p-values corrected for the number of pairs.
     """
     from batchland.evaluation.comparison import compare as run
     from batchland.evaluation.options import CompareOptions

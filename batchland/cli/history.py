@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, build, options_of, runs_option
+from batchland.cli.options import PATH, Flag, build, options_of, overwrite_option, runs_option
 
 
 @command(epilog="Example: batchland history nightly --last 7")
@@ -37,16 +37,18 @@ def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     "--out",
     required=True,
     type=PATH,
-    help="The page, NAME.html; its table is NAME.parquet beside it. Existing files are replaced.",
+    help="The page, NAME.html; its table is NAME.parquet beside it. Earlier ones are replaced.",
 )
 @options_of(
     "batchland.trend.options:TrendOptions",
     Flag("nights", "--last"),
     "reference_nights",
     Flag("reference", metavar="FROM TO"),
+    "map",
 )
-def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
-    """Plot how job NAME develops from night to night.
+@overwrite_option
+def trend(name: str, runs: Path, out: Path, overwrite: bool, **values: Any) -> None:
+    """Plot accuracy, drift and speed of job NAME over its nights.
 
     Writes a page with plots of accuracy, predicted classes, confidence, drift against a reference, failures and speed,
     and a table with the same numbers.
@@ -60,7 +62,7 @@ def trend(name: str, runs: Path, out: Path, **values: Any) -> None:
 
     options = build(TrendOptions, values)
     found = measure(without_future(job_records(runs, name), local_today()), options)
-    files = write_trend(found, out)
+    files = write_trend(found, out, overwrite=overwrite)
     click.echo(terminal_summary(found) + f"Trend: {files.html}; table: {files.parquet}.")
 
 

@@ -14,14 +14,14 @@ from batchland.cli.options import PATH, build, complete_path, options_of
 @click.argument("predictions", metavar="PREDS", shell_complete=complete_path)
 @click.option("-o", "--out", type=PATH, help="CSV file of the images to label.")
 @click.option("--labelled", type=PATH, metavar="PLAN",
-              help="A plan whose column `label` is filled in: print the accuracy that it shows.")  # fmt: skip
+              help="A plan with its column `label` filled in: print the estimated accuracy.")  # fmt: skip
 @options_of("batchland.evaluation.label_plan:LabelPlanOptions", "budget", "seed")
 def label_plan(predictions: str, out: Path | None, labelled: Path | None, **values: Any) -> None:
     """Choose images to label, to estimate the accuracy.
 
-    Writes a table with the columns image, label (to be filled in), predicted, probability, stratum and weight. Where
-    the model is sure, few labels suffice; weights keep the estimate right even if the model is wrongly sure. Says how
-    many labels a random choice would need for the same interval, and when a plan does not pay.
+    Writes a table with the columns image, label (to be filled in), predicted, probability, stratum and weight. Fewer
+    images are chosen where the model is confident; the weights keep the estimate unbiased even if the confidence is
+    wrong. Prints how many labels a random choice would need for the same interval, and whether a plan is worth it.
 
     With --labelled, reads the table with its labels and prints the accuracy over all images of PREDS. Labels are the
     classes' folders or labels, as for evaluate. The plan must be one of PREDS.
@@ -57,7 +57,9 @@ def label_plan(predictions: str, out: Path | None, labelled: Path | None, **valu
     plan = planned.plan
     click.echo(
         f"{out}: {images(plan.chosen)} of {count(plan.images)} to label; expect the accuracy within "
-        f"{100 * plan.half_width:.1f} points, for which a random choice needs {count(plan.random_labels)} labels"
+        f"{100 * plan.half_width:.1f} points; a random choice needs {count(plan.random_labels)} labels for that"
     )
     if not plan.pays:
-        click.echo("This plan does not pay: the model is nowhere much surer than elsewhere. Choose images at random.")
+        click.echo(
+            "This plan is not worth it: the model is about equally confident everywhere. Choose images at random."
+        )

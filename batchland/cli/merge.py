@@ -20,7 +20,7 @@ _log = logging.getLogger("batchland")
     shell_complete=complete_path,
     help="NAME.parquet for one file; any other name is a folder of parts. A path or a URL.",
 )
-@click.option("--in-place", is_flag=True, help="Rewrite nothing: write a manifest over the parts of a plan's shards.")
+@click.option("--in-place", is_flag=True, help="Keep the parts of a plan's shards, and write one manifest over them.")
 @max_failed_option
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @json_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
     """Make an ONNX classifier from elsewhere ready for scoring.
 
     Adds a card with the classes and the preprocessing to the file. Normalisation, and softmax where it is missing,
-    become part of the graph, so that scoring needs no options for them. What was found and assumed is on the card.
+    become part of the graph, so that scoring needs no options for them. The card records what was found and assumed.
     """
     from batchland.models.adopt import adopt as run
     from batchland.models.adopt_check import comparison_table
@@ -71,11 +71,14 @@ def inspect(model: Path, as_json: bool) -> None:
     from batchland.models.session import open_session
 
     session = open_session(model, "cpu")
-    click.echo(session.card.model_dump_json(indent=2) if as_json else _card_table(session), nl=as_json)
+    if as_json:
+        print_json(session.card)
+    else:
+        click.echo(_card_table(session), nl=False)
 
 
 def found_text(adoption: "AdoptionSummary | None") -> str:
-    """What adoption found and assumed, in a few words."""
+    """A short text about what adoption found and assumed."""
     assert adoption is not None
     return (
         f"labels from {adoption.classes_from}, preprocessing from {adoption.preprocess_from}, {adoption.channels}, "

@@ -13,7 +13,7 @@ from batchland.system.text import counted, ignored_files
 @click.argument("images", metavar="[DIR]", required=False, shell_complete=complete_path)
 @click.option("-o", "--out", required=True, shell_complete=complete_path, help="Folder of the plan. A path or a URL.")
 @click.option(
-    "--parts", metavar="N", type=click.IntRange(1), help="Shards that will score it.", show_default="any number"
+    "--parts", metavar="N", type=click.IntRange(1), help="Number of shards that will score it.", show_default="any"
 )
 @options_of(
     "batchland.scoring.options:ScoreOptions",
@@ -33,9 +33,9 @@ def plan(
 ) -> None:
     """List the images of DIR once, for any number of machines.
 
-    The list is frozen. Then each of N machines scores its own range of it, and lists nothing: `batchland score --plan
-    PLAN --shard I/N`. Images that come later are not in the plan; --without makes a second plan of those. --json prints
-    plan.json.
+    Each of N machines then scores its own range of the list, without listing again: `batchland score --plan PLAN
+    --shard I/N`. The list does not change: images that arrive later are not in it, and --without makes a second plan
+    of those. --json prints plan.json.
     """
     from batchland.scoring.options import ScoreOptions
     from batchland.scoring.plan.write import make_plan

@@ -19,7 +19,7 @@ _alias_option = click.option("--alias", default="production", show_default=True,
 
 @group()
 def models() -> None:
-    """Keep versions of models, and say which one is in production.
+    """Manage versions of models, and which one is in production.
 
     A job uses one with model = "NAME@ALIAS". The registry is a plain folder.
     """
@@ -76,17 +76,15 @@ def show(name: str, registry: Path, as_json: bool) -> None:
 @click.argument("model", metavar="NAME@VERSION")
 @_alias_option
 @options_of("batchland.nightly.promotion:PromoteOptions", "labels", "images", "device", "reason")
-@click.option(
-    "--gate", "gates", multiple=True, help="Refuse under this condition. Repeatable.  [default: drop(top1) > 1%]"
-)
+@click.option("--gate", "gates", multiple=True, help="Refuse if this is true. Repeatable.  [default: drop(top1) > 1%]")
 @click.option("--unchecked", is_flag=True, help="Promote without a labelled set.")
 @_registry_option
 @click.pass_context
 def promote(ctx: click.Context, /, model: str, alias: str, unchecked: bool, registry: Path, **options: Any) -> None:
     """Give an alias to a version, if it passes the gates on a labelled set.
 
-    The version, and the one that has the alias now, score the images; the report stays in the registry. If a gate
-    fails, the alias stays and the exit code is 4.
+    The images are scored with this version and with the one that has the alias now; the report is kept in the registry.
+    If a gate fails, the alias is not moved and the exit code is 4.
     """
     from batchland.errors import GateFailedError
     from batchland.nightly.promotion import PromoteOptions

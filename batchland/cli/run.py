@@ -56,7 +56,7 @@ def run(
 
     \b
     Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed or the delivery is wrong; 5 model or device;
-    66 no or incomplete delivery; 74 output cannot be written; 75 another run is going on;
+    66 no or incomplete delivery; 74 output cannot be written; 75 another run is active;
     130/143 interrupted or out of time, a rerun continues.
     """
     from batchland.cli.documents import RunResult
@@ -99,8 +99,9 @@ def run(
         write_night_pages(job.folder, today)
     if as_json:
         print_json(RunResult(exit_code=exit_code, nights=tuple(records)))
-    for error in errors:  # last, because cron mails the last line
-        click.echo(error, err=True)
+    else:
+        for error in errors:  # last, because cron mails the last line
+            click.echo(error, err=True)
     ctx.exit(exit_code)
 
 
@@ -165,7 +166,7 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
 def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json: bool) -> None:
     """Check a job file, and print what a run without --date would do now.
 
-    An unknown key, a value that makes no sense or a gate that cannot be read is an error that names it (exit code 2).
+    An unknown key, an invalid value or a gate that cannot be read is an error that names it (exit code 2).
     Problems that would make the run fail have a line that begins with `fail:`, and the first of them gives the exit
     code: a model that cannot be used (5), a missing delivery (66), missing labels (2), or an output that is not the
     job's (2). `batchland doctor --job` checks the machine as well.

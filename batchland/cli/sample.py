@@ -45,10 +45,12 @@ def demo(folder: Path) -> None:
     with ProgressBar(keep=False) as bar:
         result = run_demo(folder, on_epoch=print_epoch, on_progress=bar.update_task)
     classes = len(result.models[0].evaluation.summary.classes)
-    click.echo(f"\nThe test set has {classes} classes; guessing would name {1 / classes:.0%} right.")
+    click.echo(f"\nThe test set has {classes} classes; guessing would be right for {1 / classes:.0%}.")
     for model in result.models:
         account = model.evaluation.summary.account
-        click.echo(f"{model.name:>9}: {top1(model.evaluation):.1%} of {account.scored} test images named right")
+        click.echo(
+            f"{model.name:>9}: {top1(model.evaluation):.1%} of {account.scored} test images classified correctly"
+        )
     counts = result.night.manifest.counts
     codes = ", ".join(f"{code} {count}" for code, count in counts.failed_by_code.items())
     click.echo(f"the night: {counts.listed} images delivered, {counts.ok} scored, {counts.failed} failed ({codes})")

@@ -66,12 +66,11 @@ _log = logging.getLogger("batchland")
 def score(images: str | None, out: str, max_failed: str | None, as_json: bool, **values: Any) -> None:
     """Score every image of DIR into a table of top-k predictions.
 
-    DIR is a folder, or names tar or zip files (photos-{000..099}.tar) or Parquet files that hold images; any of them
-    may be a URL (s3, gs, abfs, hdfs).
+    DIR is a folder, or a pattern of tar or zip files (photos-{000..099}.tar) or of Parquet files with images; each may
+    be a URL (s3, gs, abfs, hdfs).
 
-    Every image gives one row, `ok` or `failed`, in a stable order. An interrupted run continues when the same command
-    is given again. Once the cause of failed images is fixed, --retry-failed scores those again. --json prints the
-    manifest.
+    Every image gives one row, `ok` or `failed`, in a stable order. The same command resumes an interrupted run. Once
+    the cause of failed images is fixed, --retry-failed scores those again. --json prints the manifest.
     """
     from batchland.scoring.options import FailureLimit, ScoreOptions, find_model, unlisted_folders
     from batchland.system.file_hash import begin_hashing

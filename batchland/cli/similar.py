@@ -6,31 +6,39 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import Flag, build, complete_path, json_option, options_of, print_json
+from batchland.cli.options import Flag, build, complete_path, json_option, options_of, overwrite_option, print_json
 
 
 @command(epilog="Example: batchland similar bridge.jpg preds.parquet --page similar.html")
 @click.argument("image", shell_complete=complete_path)
 @click.argument("predictions", metavar="PREDS...", nargs=-1, required=True, shell_complete=complete_path)
-@options_of("batchland.embeddings.similar:SimilarOptions", Flag("top", "-k --top"), Flag("model", "-m --model"))
+@options_of(
+    "batchland.embeddings.similar:SimilarOptions",
+    Flag("top", "-k --top"),
+    Flag("model", "-m --model"),
+    Flag("index", metavar="DIR"),
+)
 @click.option("--page", type=click.Path(path_type=Path), metavar="FILE.html",
               help="Write a page with the pictures.")  # fmt: skip
+@overwrite_option
 @json_option
-def similar(image: str, predictions: tuple[str, ...], page: Path | None, as_json: bool, **values: Any) -> None:
+def similar(
+    image: str, predictions: tuple[str, ...], page: Path | None, overwrite: bool, as_json: bool, **values: Any
+) -> None:
     """Find the images of PREDS that are most similar to IMAGE.
 
-    IMAGE is the name of an image in PREDS, or any image file, which the model that scored PREDS then looks at, too.
-    PREDS are predictions with features (`score --features`) of one model.
+    IMAGE is the name of an image in PREDS, or any image file; the model that scored PREDS computes the features of a
+    file. PREDS are predictions with features (`score --features`) of one model.
     """
     from batchland.embeddings.similar import SimilarOptions, find_similar
     from batchland.report.options import ReportOptions
-    from batchland.report.similar_page import similar_page, similar_text
+    from batchland.report.similar_page import check_similar_page, similar_page, similar_text
     from batchland.system.arrow import keep_pandas_out
-    from batchland.system.files import check_new_file, write_file
+    from batchland.system.files import write_file
 
     keep_pandas_out()
     if page is not None:
-        check_new_file(page, ".html", [Path(image), *map(Path, predictions)])
+        check_similar_page(page, [Path(image), *map(Path, predictions)], overwrite=overwrite)
     found = find_similar(image, predictions, build(SimilarOptions, values))
     if page is not None:
         write_file(page, similar_page(found, ReportOptions()))

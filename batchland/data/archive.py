@@ -22,7 +22,7 @@ from batchland.errors import UsageError
 
 _CHUNK: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 64 << 20
-"""Unpacked bytes below which the ratio is not checked: a small archive of uniform images may compress well."""
+"""The ratio is checked above this number of unpacked bytes: a small archive of uniform images may compress well."""
 _JUNK: Final = ("__MACOSX", ".DS_Store", "Thumbs.db")
 # What the readers raise on damaged archives; zipfile raises the last for a compression that it cannot read.
 _DAMAGE: Final = (

@@ -105,7 +105,7 @@ class DataCheck(_Record):
     unreadable: tuple[UnreadableFile, ...]
     duplicates: tuple[Duplicates, ...]
     corrected: int
-    """Photos that count for another class than that of their folder."""
+    """Number of photos with a corrected label of another class than their folder."""
     findings: tuple[Finding, ...]
 
     @property
@@ -119,8 +119,9 @@ def check(
 ) -> tuple[DataCheck, list[ClassSamples]]:
     """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos.
 
-    corrections: a CSV file of corrected labels; these photos count for the folders of those. on_progress: called with
-    the number of photos done and their total. Raises UsageError if DATA is not a folder, or corrections do not fit.
+    corrections: a CSV file of corrected labels; a corrected photo counts for the folder of its corrected label.
+    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder, or
+    corrections do not match its photos.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
@@ -165,7 +166,7 @@ class _Survey:
     by_pixels: defaultdict[bytes, list[_Photo]] = field(default_factory=lambda: defaultdict(list))
     outcomes: list[Outcome] = field(default_factory=list)
     readable: list[_Photo] = field(default_factory=list)
-    """Those of the outcomes."""
+    """The photos of `outcomes`, in the same order."""
     sampled: defaultdict[str, list[Pixels]] = field(default_factory=lambda: defaultdict(list))
 
     def list_part(self, part: Part, root: Path) -> None:
@@ -227,7 +228,7 @@ class _Survey:
         )
 
     def _near_duplicates(self, exact: list[list[_Photo]]) -> list[list[_Photo]]:
-        """Groups of copies without those that `exact` has."""
+        """Groups of near-copies that are not in `exact`."""
         rows = near_copies([outcome.signals or b"" for outcome in self.outcomes])
         found = [[self.readable[row] for row in group] for group in rows]
         known = {frozenset(photo.ref.name for photo in group) for group in exact}

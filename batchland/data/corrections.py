@@ -1,4 +1,4 @@
-"""Corrected labels, as the page of a report saves them: a CSV file with the columns path, label and decision."""
+"""Corrected labels in a CSV file with the columns path, label and decision, as the page of a report saves them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ COLUMNS: Final = ("path", "label", "decision")
 
 
 class CorrectedFolders:
-    """The class folders of photos, those with a corrected label in the folder of that label.
+    """The class folder of each photo; with a corrected label, it is the folder of that label.
 
-    Paths of corrections may be relative to DATA, or to DATA/train, DATA/val or DATA/test if only one has that photo.
+    Paths of corrections may be relative to DATA. They may also be relative to DATA/train, DATA/val or DATA/test, if
+    only one of these has that photo.
     """
 
     def __init__(self, corrections: Path, data: Path, folders: Sequence[str]) -> None:
-        """folders: of all classes. Raises UsageError if there is a correction to another class."""
+        """folders: the folders of all classes. Raises UsageError if a correction names another class."""
         self._name, self._labels, self._data = str(corrections), read_corrections(corrections), data
         classes = class_names(folders)
         match = match_classes(set(self._labels.values()), classes)
@@ -31,12 +32,12 @@ class CorrectedFolders:
             )
         self._folders = {path: folders[match.index[label]] for path, label in self._labels.items()}
         self.moved: Counter[str] = Counter()
-        """Photos that came into another folder, by that folder."""
+        """Number of photos that a correction moved, by their new folder."""
 
     def folder(self, part: str, folder: str, name: str) -> str:
-        """The folder that a photo belongs to. part: train, val, test, or empty; name: below its folder.
+        """The folder that a photo belongs to. part: train, val, test, or empty. name: its path below `folder`.
 
-        Raises UsageError if a correction without the part may be that of another photo.
+        Raises UsageError if a correction without the part may belong to another photo.
         """
         path = f"{folder}/{name}"
         found = self._folders.get(f"{part}/{path}")
@@ -54,7 +55,7 @@ class CorrectedFolders:
         return found
 
     def require_moved(self) -> None:
-        """Raise UsageError if there are corrections, but no photo came into another folder."""
+        """Raise UsageError if there are corrections, but none of them moved a photo."""
         if self._folders and not self.moved.total():
             raise UsageError(f"{self._name}: none of its images is in {self._data}, in another folder than its label's")
 

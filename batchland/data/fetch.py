@@ -26,7 +26,7 @@ _log = logging.getLogger("batchland")
 
 _CHUNK: Final = 1 << 18
 _TIMEOUT_SECONDS: Final = 30.0
-"""Give up an attempt after so long without a byte from the server."""
+"""An attempt fails if the server sends nothing for this long."""
 WAITS: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each retry."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
@@ -37,7 +37,7 @@ OnBytes = Callable[[int, int | None], None]
 
 
 class _State(NamedTuple):
-    """Where a partial file comes from. The validator proves that the rest belongs to the same file."""
+    """The origin of a partial file. With the validator, the server confirms that it still has the same file."""
 
     url: str
     validator: str
@@ -54,9 +54,9 @@ def fetch(
 ) -> None:
     """Download `url` into `partial`, resuming an earlier call if the file on the server is unchanged.
 
-    on_bytes: raise in it to stop. waits: seconds before each retry, starting over whenever bytes have arrived. Raises
-    UsageError if the server refuses or the file is larger than `max_bytes`, DownloadError if the connection keeps
-    breaking; the received bytes stay for the next call.
+    on_bytes: may raise to stop. waits: seconds before each retry; after an attempt that received data, they start again
+    with the first. Raises UsageError if the server refuses or the file is larger than `max_bytes`, DownloadError if all
+    retries fail; received data is kept for the next call.
     """
     if not re.fullmatch(r"https?://[!-.0-~]+(/[!-~]*)?", url):
         raise UsageError(
@@ -101,7 +101,7 @@ class _Fetching:
             headers |= {"Range": f"bytes={here}-", "If-Range": state.validator}
         response = _open(self.url, headers)
         if response is None and state is not None and state.size == here:
-            return self.on_bytes(here, here)  # it is complete
+            return self.on_bytes(here, here)  # the file is complete
         if response is None or (response.status == 206 and _start(response) != here):
             forget(self.partial)
             raise _TemporaryError("the server does not have the requested range any more")
@@ -204,7 +204,7 @@ def _state_path(partial: Path) -> Path:
 
 
 def _read_state(partial: Path) -> _State | None:
-    """None if there is no state, or none that allows to resume."""
+    """The stored state of a partial file; None if there is none with which to resume."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         state = _State(**json.loads(_state_path(partial).read_text()))
         return state if state.validator else None
@@ -220,7 +220,7 @@ def _write_state(partial: Path, url: str, response: http.client.HTTPResponse) ->
 
 
 def _digest(url: str) -> str:
-    """Identifies a URL without writing it down: it may hold a password or a signature."""
+    """A hash that identifies a URL. The URL itself is not stored: it may contain a password or a signature."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 

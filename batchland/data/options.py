@@ -17,7 +17,7 @@ def _sha256(text: str) -> str:
 
 
 class UnpackLimits(Options):
-    """Limits for unpacking an archive: higher than any photo data set needs, lower than a zip bomb reaches."""
+    """Limits for unpacking an archive. Photo data sets stay below them; zip bombs exceed them."""
 
     max_bytes: Annotated[int, Field(gt=0)] = 64 << 30
     """Largest archive to accept, packed and unpacked, in bytes."""
@@ -28,7 +28,7 @@ class UnpackLimits(Options):
 
 
 class DownloadOptions(Options):
-    """Checks of the archive."""
+    """Limits and the expected hash of a downloaded archive."""
 
     sha256: Annotated[str, AfterValidator(_sha256)] | None = None
     """Expected SHA-256 of the archive, 64 hexadecimal digits; each download prints it. Default: any."""
@@ -36,7 +36,7 @@ class DownloadOptions(Options):
 
 
 class SplitOptions(Options):
-    """How to split."""
+    """How to split a data set."""
 
     parts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Annotated[float, Field(gt=0, lt=1)]] = Field(
         default={"train": 0.8, "val": 0.2}
@@ -51,12 +51,12 @@ class SplitOptions(Options):
     near_copies: bool = True
     """Put photos of a class that are nearly the same (resized, compressed, cropped, stamped) into the same part."""
     group_prefix: re.Pattern[str] | None = None
-    """Regular expression. Photos of a class whose names start with the same match of it stay together: `[^-]+` for
-    scene7-1.jpg and scene7-2.jpg."""
+    """Regular expression for the start of file names. Photos of a class with the same match go to the same part:
+    `[^-]+` keeps scene7-1.jpg and scene7-2.jpg together."""
 
     @field_validator("parts")
     @classmethod
     def _sums_to_one(cls, parts: dict[str, float]) -> dict[str, float]:
         if len(parts) not in (2, 3) or not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
-            raise ValueError("should be two or three parts whose shares add up to 1")
+            raise ValueError("should be two or three parts with shares that add up to 1")
         return parts

@@ -1,11 +1,14 @@
 """Draw some photos of each class on a contact sheet, with one row per class."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from batchland.images.preprocess import Pixels
+from batchland.system.files import Replaceable, check_new_file
 from batchland.system.text import one_line
 
 _TILE: Final = 96
@@ -14,6 +17,8 @@ _LABEL_WIDTH: Final = 200
 _FONT_SIZE: Final = 14
 _INK: Final = "#1f2328"
 _PAPER: Final = "white"
+_SOFTWARE: Final = "batchland data check"
+"""Text in the PNG file, by which an earlier sheet is recognised."""
 
 
 class ClassSamples(NamedTuple):
@@ -37,6 +42,26 @@ def contact_sheet(classes: Sequence[ClassSamples]) -> Image.Image:
             tile = Image.fromarray(pixels).resize((_TILE, _TILE), Image.Resampling.LANCZOS)
             sheet.paste(tile, (_LABEL_WIDTH + column * (_TILE + _GAP), top))
     return sheet
+
+
+def check_new_sheet(path: Path) -> None:
+    """Raise UsageError unless a sheet can become the file `path`, which replaces only an earlier sheet."""
+    check_new_file(path, ".png", replaces=Replaceable("an earlier sheet of samples", _is_sheet))
+
+
+def save_sheet(sheet: Image.Image, file: BinaryIO) -> None:
+    """Write a sheet as PNG."""
+    text = PngInfo()
+    text.add_text("Software", _SOFTWARE)
+    sheet.save(file, "PNG", pnginfo=text)
+
+
+def _is_sheet(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == _SOFTWARE
+    except OSError:
+        return False
 
 
 def _lines(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:

@@ -47,12 +47,13 @@ class Split(NamedTuple):
 def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
     """Copy or link the photos of DATA/train, or of DATA itself, to `out/<part>/<class>/`, class by class.
 
-    The same photos, seed and shares give the same split. Copies of a photo in a class stay together, with
-    `near_copies` also those that were changed. Photos with a corrected label are in the folder of that label, called
-    `OLD_FOLDER-NAME` if it has a photo of that name. `out` appears complete or not at all; DATA is not changed.
+    The same photos, seed and shares give the same split. Copies of a photo in a class go to the same part; with
+    `near_copies`, also near-copies. Photos with a corrected label go to the folder of that label, with the name
+    `OLD_FOLDER-NAME` if that folder has a photo with their name. `out` appears complete or not at all; DATA is not
+    changed.
 
-    Raises UsageError if DATA is no folder of class folders or contains `out`, a class has too few photos for
-    every part, or photos are in subfolders of the class folders; OutputError if `out` cannot be written.
+    Raises UsageError if DATA has no class folders or contains `out`, if a class has too few photos for every part, or
+    if photos are in subfolders of the class folders; OutputError if `out` cannot be written.
     """
     options = options or SplitOptions()
     if out.resolve().is_relative_to(data.resolve()):
@@ -78,9 +79,9 @@ def split(data: Path, out: Path, options: SplitOptions | None = None) -> Split:
 def _corrected(
     data: Path, folder: Path, photos: dict[str, list[str]], corrections: Path | None
 ) -> Iterator[tuple[Path, dict[str, list[str]]]]:
-    """A temporary folder of links, in which each photo is in the folder of its corrected label, and the names there.
+    """A temporary folder of links with each photo in the folder of its corrected label, and the names of the photos.
 
-    The folder itself without corrections. Raises UsageError if corrections do not fit.
+    Without corrections, it is the folder itself. Raises UsageError if corrections do not match the photos.
     """
     if corrections is None:
         yield folder, photos
@@ -195,7 +196,7 @@ def _require_photos(folder: Path, photos: int, counts: dict[str, int]) -> None:
 
 
 def _rename_parts(made: Path, parts: dict[str, float], classes: list[str]) -> None:
-    """Rename the parts, and remove the hidden folders that split-folders takes for classes."""
+    """Rename the parts, and remove the hidden folders that split-folders treats as classes."""
     for tool_name in _TOOL_NAMES[: len(parts)]:
         for folder in (made / tool_name).iterdir():
             if folder.name not in classes:

@@ -1,4 +1,4 @@
-"""Draw shapes into a scene: its light and colours, and a pen with its own coordinates."""
+"""Draw shapes into a scene: the scene's light and colours, and a pen with its own coordinates."""
 
 from math import cos, pi, radians, sin
 from typing import Final, NamedTuple
@@ -41,7 +41,7 @@ GROUNDS: Final[tuple[Colour, ...]] = (
 WATER: Final = (62, 106, 136)
 LEAVES: Final[tuple[Colour, ...]] = ((58, 98, 58), (88, 120, 58), (132, 122, 54), (178, 104, 48), (70, 90, 70))
 LAMPLIGHT: Final = (255, 222, 140)
-FINE: Final = 2
+SUPERSAMPLING: Final = 2
 """The foreground is drawn this many times larger and then reduced, which smooths its edges."""
 
 
@@ -51,24 +51,24 @@ def _mix(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def spaced(first: float, last: float, count: int) -> list[float]:
-    """numpy's linspace as Python floats, which are several times faster to compute with one by one."""
+    """numpy's linspace as Python floats, which are several times faster in scalar computations."""
     return [first + (last - first) * step / (count - 1) for step in range(count)]
 
 
 class Scene:
-    """A picture being drawn: its light, its horizon, and the transparent layer with everything in front of the sky."""
+    """A picture in progress: its light, its horizon, and a transparent layer with everything in front of the sky."""
 
     def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
         self.rng = rng
         self.mood = _MOODS[rng.integers(len(_MOODS))]
         self.haze = 0.35 * rng.random() ** 2
-        self.width, self.height = FINE * width, FINE * height
+        self.width, self.height = SUPERSAMPLING * width, SUPERSAMPLING * height
         self.horizon = self.height * rng.uniform(0.58, 0.82)
         self.layer = Image.new("RGBA", (self.width, self.height))
         self.draw = ImageDraw.Draw(self.layer)
 
     def lit(self, colour: Colour, shade: float = 1.0, distance: float = 1.0) -> Colour:
-        """A colour in this scene's light, paler with distance (the landmark's is 1)."""
+        """A colour in this scene's light, paler with distance; the landmark has distance 1."""
         red, green, blue = (min(255, round(v * shade * k)) for v, k in zip(colour, self.mood.light, strict=True))
         return _mix((red, green, blue), self.mood.horizon, min(0.9, self.haze * distance))
 
@@ -81,9 +81,9 @@ class Scene:
 
 
 class Pen:
-    """Draws a thing in its own coordinates: x to the right, y up from its foot, height 1; lit from the left.
+    """Draws an object in its own coordinates: x to the right, y up from its foot, height 1. Light comes from the left.
 
-    The pen places it in the scene: size, tilt, mirrored or not, narrowing upwards as seen from below.
+    The pen converts them to the scene's coordinates: size, tilt, mirroring, and perspective from below.
     """
 
     def __init__(self, scene: Scene, foot: Point, height: float, *, tilt: float = 0, distance: float = 1) -> None:
@@ -95,7 +95,7 @@ class Pen:
         self.wall, self.trim, self.roof = (scene.pick(STONES) for _ in range(3))
 
     def at(self, x: float, y: float) -> Point:
-        """Position in the picture of a point of the thing."""
+        """Position of a point of the object in the picture."""
         x *= self.mirror * self.stretch * (1 - self.narrowing * y)
         right, up = x * cos(self.tilt) + y * sin(self.tilt), y * cos(self.tilt) - x * sin(self.tilt)
         return self.foot[0] + right * self.height, self.foot[1] - up * self.height
@@ -108,7 +108,7 @@ class Pen:
     def line(self, points: list[Point], width: float, colour: Colour, shade: float = 1) -> None:
         """A stroke, at least a pixel wide."""
         lit = self.scene.lit(colour, shade, self.distance)
-        pixels = max(FINE, round(width * self.height))
+        pixels = max(SUPERSAMPLING, round(width * self.height))
         self.scene.draw.line([self.at(x, y) for x, y in points], lit, pixels, joint="curve")
 
     def box(self, x: float, y: float, width: float, height: float, colour: Colour, shade: float = 1) -> None:

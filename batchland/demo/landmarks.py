@@ -231,4 +231,4 @@ LANDMARKS: Final[dict[str, Landmark]] = {
     "Castle_Keep": Landmark(_castle_keep, _SLATE, _BRICK),
     "Pagoda": Landmark(_pagoda, _RED, _COPPER),
 }
-"""The classes. Each shares its colours with another one, so that colour alone does not identify it."""
+"""The classes. Each class shares its colours with another class, so that colour alone does not identify it."""

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from batchland.demo.canvas import FINE, GROUNDS, LEAVES, WATER, Colour, Pen, Scene, spaced
+from batchland.demo.canvas import GROUNDS, LEAVES, SUPERSAMPLING, WATER, Colour, Pen, Scene, spaced
 from batchland.demo.landmarks import LANDMARKS
 from batchland.demo.surroundings import fir, house, lamp_post, person, stand, tree
 
@@ -37,7 +37,7 @@ def draw_picture(
         stand(scene, (tree, fir, tree, house)[rng.integers(4)], (0.12, 0.34), depth=rng.uniform(0.3, 0.8))
     for _ in range(rng.integers(0, 5)):
         stand(scene, (person, person, lamp_post)[rng.integers(3)], (0.1, 0.2), depth=rng.uniform(0.5, 1))
-    layer = scene.layer.reduce(FINE)
+    layer = scene.layer.reduce(SUPERSAMPLING)
     cover = layer.getchannel("A")
     picture.paste(layer, mask=cover)
     return _photograph(rng, picture, noise), cover

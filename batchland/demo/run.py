@@ -35,7 +35,7 @@ class ModelResult:
     """`scratch` or `transfer`."""
     onnx: Path
     predictions: RunSummary
-    """On the labelled test set."""
+    """Summary of the run on the labelled test set."""
     evaluation: Evaluation
 
 
@@ -45,11 +45,11 @@ class DemoResult:
 
     folder: Path
     models: tuple[ModelResult, ...]
-    """Without the transfer model where its weights are not installed."""
+    """Does not have the transfer model if its weights are not installed."""
     report: Path
     """The page that compares both models, with the report of each in a folder beside it; or the only report."""
     night: RunSummary
-    """The night's delivery scored by the better model; its broken files are failed rows."""
+    """Summary of the night's delivery, scored by the better model. Its broken files are failed rows."""
 
 
 def default_models(installed: Container[str]) -> tuple[TrainOptions, ...]:

@@ -1,8 +1,8 @@
 """Draw the built-in sample set: labelled pictures of ten landmarks, and a night's delivery.
 
-Every picture depends on (seed, folder, number) only: the same seed and Pillow give the same bytes, in whatever order
-they are drawn. All classes share skies, grounds and lights, and every two of them share a colour: colour helps, but
-only the landmark's shape identifies it.
+Each picture depends only on (seed, folder, number): the same seed and version of Pillow give the same bytes, in any
+order of drawing. All classes share skies, grounds and lights, and every two classes share a colour: colour helps, but
+only the shape identifies a landmark.
 """
 
 import datetime
@@ -33,7 +33,7 @@ BROKEN_FILES: Final[dict[str, ErrorCode]] = {
 _INCOMING: Final = {
     **{f"2026-11-23/camera-1/IMG_{number:04}.jpg": "jpeg" for number in range(1, 9)},
     "2026-11-23/camera-1/IMG_0010.JPG": "jpeg sideways",
-    "2026-11-23/camera-1/IMG_0011.jpg": "png",  # a PNG in spite of its name; the content decides
+    "2026-11-23/camera-1/IMG_0011.jpg": "png",  # a PNG with a wrong name; the content decides
     "2026-11-23/camera-1/IMG_0012 (copy).jpg": "jpeg progressive",
     "2026-11-23/camera-2/DSC_0101.jpg": "jpeg 4:4:4",
     "2026-11-23/camera-2/DSC_0102.jpg": "jpeg grey",
@@ -66,7 +66,7 @@ class SampleSummary:
     training_images: int
     test_images: int
     incoming_files: int
-    """Files below `incoming` with an image's extension: 25, whatever the seed. A notes.txt beside them is ignored."""
+    """Files below `incoming` with an image's extension: 25 for every seed. A notes.txt beside them is ignored."""
     broken_files: int
     """Number of `incoming_files` that must fail: 3, one each as `truncated`, `empty`, `not_an_image` (BROKEN_FILES)."""
 
@@ -127,7 +127,7 @@ _ORIENTATIONS: Final = {
     "jpeg sideways": (6, Image.Transpose.ROTATE_90),
     "jpeg other side": (8, Image.Transpose.ROTATE_270),
 }
-"""The EXIF orientation, and the turn of the stored pixels that it undoes."""
+"""The EXIF orientation, and the rotation of the stored pixels that it reverses."""
 _MODIFIED: Final = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC).timestamp()
 
 

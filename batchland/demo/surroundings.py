@@ -1,4 +1,4 @@
-"""Draw what stands around a landmark: trees, houses, people, lamp posts."""
+"""Draw the surroundings of a landmark: trees, houses, people, lamp posts."""
 
 from collections.abc import Callable
 
@@ -47,6 +47,6 @@ def lamp_post(pen: Pen) -> None:
 
 
 def stand(scene: Scene, thing: Callable[[Pen], None], size: tuple[float, float], depth: float) -> None:
-    """Draw a thing at a random x. size: range of its height, 1 is the picture's. depth: 0 (horizon) to 1 (near)."""
+    """Draw an object at a random x. size: range of its height in picture heights. depth: 0 (horizon) to 1 (near)."""
     x, y = scene.rng.uniform(0, scene.width), scene.horizon + depth * (scene.height - scene.horizon)
     thing(Pen(scene, (x, y), scene.rng.uniform(*size) * scene.height, distance=1.3 - depth))

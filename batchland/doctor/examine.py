@@ -1,4 +1,4 @@
-"""Examine an installation, a model or a job: what works, what does not, and what to do about it.
+"""Check an installation, a model or a job: what works, what does not work, and what to do.
 
 for check in (*examine_installation(), *examine_model(Path("models/transfer.onnx"))):
     print(check.state, check.name, check.found, check.advice)
@@ -16,20 +16,20 @@ from batchland.doctor.model import check_model
 
 
 def examine_installation() -> Iterator[Check]:
-    """Python, packages, onnxruntime and its devices, cores and memory; each result as soon as it is there."""
+    """Check Python, packages, onnxruntime and its devices, cores and memory. Yields each result at once."""
     yield from check_installation()
     yield from guarded("cores", check_cores)
     yield from guarded("memory", check_memory)
 
 
 def examine_model(model: Path | None = None, device: str = "auto", folder: Path = Path()) -> Iterator[Check]:
-    """The disk of `folder`, and a model on a device. model: None takes the model that scoring would take."""
+    """Check the disk of `folder`, and a model on a device. model: None means the model that scoring would use."""
     yield from guarded("disk", check_disk, "disk", folder.absolute())
     yield from guarded("model", check_model, "model", model, device)
 
 
 def examine_job(path: Path) -> Iterator[Check]:
-    """The job file and everything that its next run needs; each result as soon as it is there."""
+    """Check the job file and everything that its next run needs. Yields each result at once."""
 
     def checks() -> Iterator[Check]:
         from batchland.doctor.job import check_job  # a broken onnxruntime makes this import fail

@@ -21,7 +21,7 @@ _CUDA_WHEELS: Final = ("nvidia-cuda-runtime", "nvidia-cudnn")
 
 
 def check_installation() -> Iterator[Check]:
-    """Each result as soon as it is there."""
+    """Check the installation. Yields each result at once."""
     yield from guarded("python", _python)
     yield from guarded("packages", check_packages)
     yield from guarded("onnxruntime", _onnxruntime)
@@ -41,7 +41,7 @@ def _python() -> Iterator[Check]:
 
 
 def check_packages(requirements: Sequence[str] | None = None) -> Iterator[Check]:
-    """Check requirements, by default those in batchland's metadata; report torch apart, as scoring does not need it."""
+    """Check requirements, by default those in batchland's metadata. torch, used only by training, is checked apart."""
     from packaging.requirements import Requirement
 
     wanted = [Requirement(text) for text in requirements or requires("batchland") or ()]
@@ -50,7 +50,7 @@ def check_packages(requirements: Sequence[str] | None = None) -> Iterator[Check]
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         name, installed = requirement.name, _installed(requirement.name)
-        if installed is None and name == "onnxruntime-gpu":  # images for CPUs have the smaller wheel
+        if installed is None and name == "onnxruntime-gpu":  # container images for CPUs have the smaller wheel
             name, installed = "onnxruntime", _installed("onnxruntime")
         if installed is None:
             problems.append(f"{requirement.name} is not installed")
@@ -77,7 +77,7 @@ def _installed(name: str) -> str | None:
 
 
 def _onnxruntime() -> Iterator[Check]:
-    """Two wheels share one folder: installing one overwrites the other, removing one leaves the other incomplete."""
+    """Check onnxruntime. Its two wheels share a folder: installing one overwrites files of the other."""
     wheels = sorted(set(packages_distributions().get("onnxruntime", ())))
     found = ", ".join(f"{wheel} {version(wheel)}" for wheel in wheels)
     keep = wheels[0] if len(wheels) == 1 else "onnxruntime-gpu" if "onnxruntime-gpu" in wheels else "onnxruntime"
@@ -95,7 +95,7 @@ def _onnxruntime() -> Iterator[Check]:
 
 
 def _formats() -> Iterator[Check]:
-    """A small picture of every format, written and read back."""
+    """Write and read a small picture of every format."""
     from PIL import Image
 
     from batchland.images.preprocess import FORMATS, PreprocessSpec, decode
@@ -106,7 +106,7 @@ def _formats() -> Iterator[Check]:
             buffer = BytesIO()
             Image.new("RGB", (16, 16), (200, 30, 90)).save(buffer, kind)
             decode(buffer.getvalue(), PreprocessSpec())
-        except Exception as error:  # whatever a build without this format raises
+        except Exception as error:  # a build without this format may raise anything
             broken.append(f"{kind} ({error})")
     if broken:
         yield Check("formats", "fail", f"cannot be read: {', '.join(broken)}", "install Pillow from its official wheel")
@@ -148,7 +148,7 @@ def check_jpeg_decoder(kind: Literal["cpu", "cuda"]) -> Iterator[Check]:
 
 
 def _cuda_libraries() -> Iterator[Check]:
-    """Lists them without a verdict: only a GPU needs them, and the check of CUDA tells whether they work."""
+    """List the CUDA libraries. The result is always ok: only GPUs need them, and the check `cuda` tests them."""
     names = {dist.name for dist in distributions() if (dist.name or "").startswith(_CUDA_WHEELS)}
     wheels = sorted(f"{name} {version(name)}" for name in names)
     system = sorted(name for library in _CUDA_LIBRARIES if (name := find_library(library)))

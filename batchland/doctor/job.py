@@ -21,7 +21,7 @@ from batchland.system.lock import holder
 
 
 def check_job(path: Path) -> Iterator[Check]:
-    """Each result as soon as it is there. Raises UsageError if `path` is not a job file."""
+    """Check a job. Yields each result at once. Raises UsageError if `path` is not a job file."""
     job = load_job(path)
     night = job.night(date.today())
     yield Check("job", "ok", f"{path}: {job.name}, next for {night}")
@@ -73,7 +73,7 @@ def _labels(job: Job, night: date) -> Iterator[Check]:
 
 
 def _notify(job: Job) -> Iterator[Check]:
-    """Whether the mail server answers, and the program is on this PATH; the entry in the crontab sets another one."""
+    """Check that the mail server answers, and that the program is on this PATH. The crontab may set another PATH."""
     if job.notify is None:
         return
     if mail := job.notify.mail:

@@ -8,7 +8,7 @@ from batchland.errors import UsageError
 
 
 def check_model(name: str, path: Path | None, device: str) -> Iterator[Check]:
-    """Whether the model answers on the device. path: None takes the model that scoring would take."""
+    """Check that the model answers on the device. path: None means the model that scoring would use."""
     import numpy as np
 
     from batchland.models.session import open_session

@@ -1,1 +1,1 @@
-"""What pictures have in common: near-duplicates, look-alikes, and a map, from predictions."""
+"""Compare the pictures of predictions: near-duplicates, similar images, a map, and classes added without training."""

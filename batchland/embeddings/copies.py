@@ -1,4 +1,4 @@
-"""Which pictures are copies of each other, also resized, compressed again, cropped a little, stamped or mirrored."""
+"""Find copies among pictures, also if they are resized, compressed again, cropped a little, stamped or mirrored."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -8,24 +8,25 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from batchland.embeddings.lists import close_pairs_in_lists
 from batchland.embeddings.neighbours import Floats, Rows, Vectors, close_pairs
 from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
 SURE: Final = 0.45
-"""Distance of signatures up to which features are not asked: other photos are not so near, and a stamp on a small
-picture changes its features more than its signature."""
+"""Up to this distance of signatures, features are not compared: different photos have a larger distance, and a stamp on
+a small picture changes its features more than its signature."""
 MIN_SIMILARITY: Final = 0.75
-"""Inner product of the features of copies; that of other photos with near signatures is often smaller."""
+"""Smallest inner product of the features of copies. Different photos with close signatures often have a smaller one."""
 
 
 class Copies(NamedTuple):
-    """Pairs of pictures that are copies, all arrays of one length; left < right."""
+    """Pairs of pictures that are copies. All arrays have the same length; left < right."""
 
     left: Rows
     right: Rows
     distance: Floats
-    """Of the signatures, 0 for equal ones."""
+    """Distance of the signatures, 0 for equal ones."""
     is_mirrored: npt.NDArray[np.bool_]
 
     def take(self, which: npt.NDArray[np.bool_]) -> "Copies":
@@ -34,17 +35,24 @@ class Copies(NamedTuple):
 
 
 def find_copies(
-    vectors: Floats, features: Vectors | None = None, *, also_mirrored: bool = False, limit: float = COPY
+    vectors: Floats,
+    features: Vectors | None = None,
+    *,
+    also_mirrored: bool = False,
+    limit: float = COPY,
+    approximate: bool = False,
 ) -> Copies:
     """All pairs of copies among pictures with these signatures.
 
-    features: of length 1; pairs that are further apart than SURE are left out if their features differ.
-    also_mirrored: pairs of which one is mirrored, too.
+    features: vectors of length 1; a pair with a distance above SURE is left out if its features differ.
+    also_mirrored: also find pairs with one mirrored picture. approximate: use faiss, which takes less time for very
+    many pictures and may miss some pairs.
     """
-    pairs = close_pairs(vectors, None, limit)
+    search = close_pairs_in_lists if approximate else close_pairs
+    pairs = search(vectors, None, limit)
     found = Copies(*pairs, np.zeros(len(pairs.left), bool))
     if also_mirrored:
-        turned = close_pairs(vectors, mirrored(vectors), limit)
+        turned = search(vectors, mirrored(vectors), limit)
         turned = turned.take(turned.left < turned.right)
         found = joined(found, Copies(*turned, np.ones(len(turned.left), bool)))
     if features is None or not len(found.left):
@@ -59,7 +67,7 @@ def find_copies(
 
 
 def equal_files(digests: npt.NDArray[np.object_]) -> Copies:
-    """Pairs that connect pictures of the same digest, at distance 0; None equals nothing. digests: [pictures]."""
+    """Pairs of pictures with the same digest, at distance 0. digests: [pictures]; None is equal to nothing."""
     (known,) = np.nonzero(digests != None)  # noqa: E711 (element by element)
     order = known[np.argsort(digests[known], kind="stable")]
     same = digests[order[:-1]] == digests[order[1:]]
@@ -78,7 +86,7 @@ def joined(one: Copies, other: Copies) -> Copies:
 
 
 def near_copies(signals: Sequence[bytes]) -> list[Rows]:
-    """Groups of copies among pictures with these signals, a row of SIGNAL_DTYPE each; those of one colour have none."""
+    """Groups of copies among pictures. signals: a row of SIGNAL_DTYPE per picture. Blank pictures are in no group."""
     rows = np.frombuffer(b"".join(signals), SIGNAL_DTYPE)
     (compared,) = np.nonzero(rows["contrast"] >= BLANK_CONTRAST)
     rows = rows[compared]
@@ -90,7 +98,7 @@ def near_copies(signals: Sequence[bytes]) -> list[Rows]:
 
 
 def groups(count: int, pairs: Copies) -> list[Rows]:
-    """Rows of pictures that are connected by pairs, of `count` pictures: each group in order, by its first row."""
+    """Groups of the rows 0 to `count` - 1 that are connected by pairs. Groups are ordered by their first row."""
     graph = coo_array((np.ones(len(pairs.left), bool), (pairs.left, pairs.right)), shape=(count, count))
     _, number = connected_components(graph, directed=False)
     order = np.argsort(number, kind="stable")

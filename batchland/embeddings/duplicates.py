@@ -1,5 +1,6 @@
-"""Near-duplicates within and between predictions: of sets, nights, or train and test."""
+"""Find near-duplicates within and between predictions: of data sets, nights, or train and test."""
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from batchland.embeddings.copies import Copies, equal_files, find_copies, groups, joined
+from batchland.embeddings.lists import has_lists
 from batchland.embeddings.pictures import Pictures, read_pictures
 from batchland.embeddings.signatures import COPY, signatures
 from batchland.errors import UsageError
@@ -15,31 +17,37 @@ from batchland.images.signals import BLANK_CONTRAST, THUMBNAIL_SIDE
 from batchland.predictions.storage import Location
 from batchland.system.documents import Count, Document, column
 from batchland.system.options import Options
+from batchland.system.text import images
 
 DUPLICATES: Final = pa.schema(
     [
         column("group", pa.int32(), "Number of the group, from 1.", nullable=False),
-        column("predictions", pa.string(), "The predictions that the image is in, as given.", nullable=False),
+        column("predictions", pa.string(), "The predictions with the image, as given.", nullable=False),
         column("image", pa.string(), "Path below the scored root, `/` separated.", nullable=False),
-        column("label", pa.string(), "First choice: its label."),
-        column("probability", pa.float32(), "First choice: its probability, 0 to 1."),
-        column("sha256", pa.string(), "sha256 of the file; equal ones are the same file."),
+        column("label", pa.string(), "Label of the class with the highest probability."),
+        column("probability", pa.float32(), "Probability of that class, 0 to 1."),
+        column("sha256", pa.string(), "sha256 of the file; equal values mean equal files."),
         column("distance", pa.float32(), "Distance to the nearest other image of the group, 0 for equal pictures."),
-        column("mirrored", pa.bool_(), "Whether that one is a mirror image.", nullable=False),
+        column("mirrored", pa.bool_(), "Whether that image is a mirror image.", nullable=False),
     ]
 )
 """One row per image that has a copy; groups in the order of their first image."""
 
 
+APPROXIMATE_FROM: Final = 200_000
+"""Number of pictures. With fewer, an exact search takes minutes (benchmarks/results/indexes.md)."""
+_log: Final = logging.getLogger("batchland")
+
+
 class DuplicateOptions(Options):
-    """What counts as a copy."""
+    """Options of the search for copies."""
 
     mirrored: bool = False
     """Also find copies that are mirrored left to right."""
     across: bool = False
-    """Only groups with images of more than one of the predictions."""
+    """Only groups with images from more than one of the predictions files."""
     distance: Annotated[float, Field(gt=0, le=2)] = COPY
-    """Largest distance of two copies. Smaller values miss cropped copies; larger ones take other photos for copies."""
+    """Largest distance of two copies. Smaller values miss cropped copies; larger ones report other photos as copies."""
 
 
 class DuplicateImage(Document):
@@ -50,9 +58,9 @@ class DuplicateImage(Document):
     label: str | None
     sha256: str | None
     distance: float
-    """To the nearest other image of the group; 0 for equal pictures."""
+    """Distance to the nearest other image of the group; 0 for equal pictures."""
     mirrored: bool
-    """Whether that one is a mirror image."""
+    """Whether that image is a mirror image."""
 
 
 class DuplicateGroup(Document):
@@ -74,13 +82,15 @@ class Duplicates(Document):
     kind: Literal["batchland.duplicates"] = "batchland.duplicates"
     predictions: tuple[str, ...]
     images: Count
-    """Scored images that were compared."""
+    """Number of scored images that were compared."""
     blank: Count
-    """Scored images of one colour; they were not compared."""
+    """Number of scored images of one colour, which were not compared."""
     without_signals: Count
-    """Scored images that were not: their predictions have no difference hash."""
+    """Number of scored images that were not compared, because their predictions have no difference hash."""
     used_features: bool
-    """Whether features decided, too."""
+    """Whether features were compared, too."""
+    approximate: bool
+    """Whether an index was used, which may miss some copies."""
     groups: tuple[DuplicateGroup, ...]
 
 
@@ -97,7 +107,8 @@ class FoundDuplicates(NamedTuple):
 def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions | None = None) -> FoundDuplicates:
     """Groups of copies in one or more predictions.
 
-    Images with the same sha256 are copies at distance 0, whatever their signals.
+    Images with the same sha256 are always copies at distance 0. From APPROXIMATE_FROM images on, faiss is used if it is
+    installed (the extra `index`), and some copies may be missed.
 
     Raises UsageError if predictions cannot be read, or have no signals or no scored image.
     """
@@ -110,8 +121,15 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
     if without == len(pictures) > 0:
         raise UsageError(f"{pictures.sources[0]}: was scored without signals; score again with them")
     pictures = pictures.filter(contrast >= BLANK_CONTRAST)
+    approximate = len(pictures) >= APPROXIMATE_FROM and has_lists()
+    if len(pictures) >= APPROXIMATE_FROM and not approximate:
+        _log.warning("%s are compared exactly; pip install 'batchland[index]' takes less time", images(len(pictures)))
     copies = find_copies(
-        picture_signatures(pictures), pictures.features, also_mirrored=options.mirrored, limit=options.distance
+        picture_signatures(pictures),
+        pictures.features,
+        also_mirrored=options.mirrored,
+        limit=options.distance,
+        approximate=approximate,
     )
     copies = joined(copies, equal_files(pictures.facts["sha256"].to_numpy()))
     found = groups(len(pictures), copies)
@@ -125,6 +143,7 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
         blank=blank,
         without_signals=without,
         used_features=pictures.features is not None,
+        approximate=approximate,
         groups=_groups(table),
     )
     return FoundDuplicates(result, table, dict(zip(pictures.sources, pictures.roots, strict=True)))

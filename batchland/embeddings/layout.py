@@ -1,4 +1,4 @@
-"""A map of pictures: a place in the plane for each, so that pictures with similar features are near each other."""
+"""A map of pictures: a position in the plane for each, so that pictures with similar features are near each other."""
 
 from typing import Final, Literal, NamedTuple
 
@@ -10,9 +10,9 @@ from batchland.embeddings.neighbours import Floats, Vectors, blocks, nearest
 Method = Literal["t-SNE", "principal components"]
 
 LANDMARKS: Final = 2000
-"""Pictures that t-SNE places; each further one is put between those of them that it resembles most."""
+"""Pictures whose positions t-SNE computes; each other picture is put between the most similar of these."""
 _DIMENSIONS: Final = 50
-"""Principal components that t-SNE sees."""
+"""Principal components that t-SNE gets."""
 _PERPLEXITY: Final = 30
 _STEPS: Final = 500
 _NEIGHBOURS: Final = 5
@@ -23,13 +23,13 @@ _MIN_PICTURES: Final = 10
 class Layout(NamedTuple):
     """A map."""
 
-    places: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.float32]
     """[pictures, 2], each 0 to 1."""
     method: Method
 
 
 def layout(features: Vectors) -> Layout:
-    """Place pictures by their features, [pictures, dimensions]. The same features give the same map.
+    """Compute positions of pictures from their features, [pictures, dimensions]. The same features give the same map.
 
     t-SNE where scikit-learn is installed (the extra `map`), else the first two principal components.
     """
@@ -68,8 +68,8 @@ def principal_components(features: Vectors, count: int) -> Floats:
     return found
 
 
-def _between(components: Floats, chosen: Floats, places: Floats) -> Floats:
-    """Places of all pictures between those of their nearest chosen ones, weighted by similarity."""
+def _between(components: Floats, chosen: Floats, positions: Floats) -> Floats:
+    """Positions of all pictures: means of the positions of their nearest chosen ones, weighted by similarity."""
     lengths = np.concatenate([chosen, -(chosen * chosen).sum(axis=1, keepdims=True) / 2], axis=1)
     found = np.zeros((len(components), 2), np.float32)
     for start, part in blocks(components):
@@ -78,13 +78,13 @@ def _between(components: Floats, chosen: Floats, places: Floats) -> Floats:
         squares = np.maximum((part * part).sum(axis=1, keepdims=True) - 2 * products, 1e-9)
         weights = 1 / squares
         found[start : start + len(part)] = (
-            (weights / weights.sum(axis=1, keepdims=True))[..., None] * places[rows]
+            (weights / weights.sum(axis=1, keepdims=True))[..., None] * positions[rows]
         ).sum(1)
     return found
 
 
-def _scaled(places: Floats) -> Floats:
-    low = places.min(axis=0, initial=np.inf)
-    width = max(float((places.max(axis=0, initial=-np.inf) - low).max()), 1e-9) if len(places) else 1.0
-    scaled: Floats = ((places - low) / width).astype(np.float32)
+def _scaled(positions: Floats) -> Floats:
+    low = positions.min(axis=0, initial=np.inf)
+    width = max(float((positions.max(axis=0, initial=-np.inf) - low).max()), 1e-9) if len(positions) else 1.0
+    scaled: Floats = ((positions - low) / width).astype(np.float32)
     return scaled

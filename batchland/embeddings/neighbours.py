@@ -14,7 +14,7 @@ Rows = npt.NDArray[np.int64]
 _BLOCK: Final = 2048
 """Rows that are multiplied at once; a block of products takes 16 MiB."""
 _FEW: Final = 48
-"""Dimensions by which most pairs are ruled out."""
+"""Number of main directions used to rule out most pairs."""
 _SAMPLE: Final = 4096
 """Vectors from which the main directions are computed."""
 _SLACK: Final = 1e-3
@@ -48,7 +48,7 @@ def close_pairs(vectors: Vectors, others: Vectors | None, limit: float) -> Pairs
     blocks_right = blocks_left if within else _boxes(projected(others, turn))
     found = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for left, right in _maybe_close(blocks_left, blocks_right, limit, within=within):
-        distance = _distances(vectors, others, left, right)
+        distance = distances(vectors, others, left, right)
         near = distance <= limit
         found.append(Pairs(left, right, distance).take(near))
     pairs = Pairs(
@@ -146,7 +146,8 @@ def _close_in_boxes(one: _Box, other: _Box, limit: float) -> tuple[Rows, Rows]:
     return one.rows[left], other.rows[right]
 
 
-def _distances(vectors: Vectors, others: Vectors, left: Rows, right: Rows) -> Floats:
+def distances(vectors: Vectors, others: Vectors, left: Rows, right: Rows) -> Floats:
+    """The Euclidean distances of pairs of rows."""
     found = np.zeros(len(left), np.float32)
     for start in range(0, len(left), _BLOCK):
         part = slice(start, start + _BLOCK)

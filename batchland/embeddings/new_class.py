@@ -1,6 +1,6 @@
 """Add a class to a model without training, from a few photos: a prototype of their features.
 
-The class is judged by photos that its prototype was not made of, and by what it costs the old classes.
+Its accuracy is measured on photos that its prototype was not made from, and on labelled photos of the old classes.
 """
 
 import unicodedata
@@ -23,10 +23,10 @@ from batchland.images.sources.folder import list_images
 from batchland.models.added_class import Prototype, add_class, with_added
 from batchland.models.canaries import write_canaries
 from batchland.models.card import AddedClass, ClassName, ModelCard
-from batchland.models.contract import Features, Probabilities, read_model, require_self_contained
+from batchland.models.contract import Features, Probabilities, check_new_model, read_model, require_self_contained
 from batchland.models.labelled_photos import read_labelled
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, new_file
+from batchland.system.files import new_file
 from batchland.system.options import Options
 from batchland.system.text import counted
 
@@ -40,7 +40,7 @@ _AT_MEDIAN: Final = 0.95
 """Without a labelled set: probability of the new class for the median held-out photo."""
 _MAX_SHARPNESS: Final = 200.0
 _MARGIN: Final = 1e-4
-"""Logit by which a photo of an old class is not taken; more than the rounding of float32."""
+"""Least difference of logits by which a photo of an old class stays in it; more than the rounding of float32."""
 _TOLERANCE: Final = 1e-3
 """Largest difference of a probability between the file and what was computed here."""
 
@@ -48,10 +48,10 @@ Floats = npt.NDArray[np.float32]
 
 
 class AddClassOptions(Options):
-    """How much the new class may cost."""
+    """Limits of the new class."""
 
     most_taken: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Share of the labelled photos of the old classes that may be taken for the new one."""
+    """Share of the labelled photos of the old classes that may be classified as the new one."""
 
 
 class Added(NamedTuple):
@@ -61,7 +61,7 @@ class Added(NamedTuple):
     skipped: tuple[str, ...]
     """Photos that could not be read."""
     dropped: tuple[str, ...]
-    """What was on the card for the old classes alone, and is not there any more."""
+    """Parts of the card that were removed, because they are valid only for the old classes."""
 
 
 class _Photos(NamedTuple):
@@ -75,16 +75,16 @@ class _Photos(NamedTuple):
 def add_new_class(
     label: str, photos: Path, model: Path, out: Path, labels: Path | None = None, options: AddClassOptions | None = None
 ) -> Added:
-    """Write `model` with one more class, made of the photos below a folder, to `out`, with canaries beside it.
+    """Write `model` with one more class, made from the photos below a folder, to `out`, with canaries beside it.
 
-    labels: labelled photos of the old classes, which `model` was not trained on, as CLASS/*.jpg. They place the
-    threshold, and tell what the new class costs. Without them, the threshold is the one that 95% of the held-out
-    photos pass.
+    labels: labelled photos of the old classes, which `model` was not trained on, as CLASS/*.jpg. They determine the
+    threshold and the change of the old classes' accuracy. Without them, the threshold is the one that 95% of the
+    held-out photos pass.
 
     Raises UsageError if there are too few photos, none is recognised, or the model has the class; ModelError if
     it has no features.
     """
-    check_new_file(out, ".onnx", (model,))
+    check_new_model(out, (model,))
     session = open_session(model, "cpu", features=True)
     name = ClassName(folder=_folder_name(label), label=label.strip())
     _require_new(name, session)
@@ -200,14 +200,14 @@ def _fit(new: _Photos, old: _Labelled | None, most_taken: float) -> tuple[Protot
         np.concatenate([held_out, similarity]), np.repeat([1.0, 0.0], [len(held_out), len(similarity)])
     )
 
-    def costs_little(threshold: float) -> bool:
+    def within_limit(threshold: float) -> bool:
         taken = _chosen(Prototype(vector, threshold, sharpness), similarity, old.probabilities)
         return bool(taken.mean() <= most_taken)
 
     thresholds = [threshold, *np.sort(similarity[similarity > threshold]).tolist()]
     lost = np.sort(similarity - (np.log(old.probabilities.max(axis=1)) - _MARGIN) / sharpness)
     thresholds += lost[lost > thresholds[-1]].tolist()  # from the last of these on, no old photo is taken
-    return Prototype(vector, thresholds[bisect_left(thresholds, True, key=costs_little)], sharpness), held_out
+    return Prototype(vector, thresholds[bisect_left(thresholds, True, key=within_limit)], sharpness), held_out
 
 
 def _direction(features: Features, centre: Floats) -> Floats:
@@ -250,7 +250,7 @@ def _chosen(prototype: Prototype, similarity: Floats, probabilities: Probabiliti
 def _cost(new: _Photos, old: _Labelled, most_taken: float) -> dict[str, int]:
     """Right answers among labelled photos, without and with the new class.
 
-    Each half of the photos is judged by a prototype that was fitted with the other half.
+    Each half of the photos is tested with a prototype that was fitted with the other half.
     """
     taken = np.zeros(len(old.truth), bool)
     half = np.arange(len(old.truth)) % 2 == 0

@@ -19,7 +19,7 @@ from batchland.system.urls import is_url
 FEATURES: Final = "features"
 """Column of the features, where `score` wrote them."""
 FACTS: Final = ("image", "label", "probability", "file_size", "sha256", "difference_hash", "thumbnail", "contrast")
-"""Columns that are read of every image."""
+"""Columns that are read for every image."""
 Features = npt.NDArray[np.float16]
 _log = logging.getLogger("batchland")
 
@@ -35,13 +35,13 @@ class Pictures:
     facts: pa.Table
     """Columns FACTS and `source`, the index of the predictions that the image is from."""
     features: Features | None
-    """Of length 1, [images, dimensions]; None if there are none, or not for all."""
+    """Vectors of length 1, [images, dimensions]; None unless all images have features."""
 
     def __len__(self) -> int:
         return int(self.facts.num_rows)
 
     def filter(self, mask: npt.NDArray[np.bool_]) -> "Pictures":
-        """The images of which it is true."""
+        """The images for which the mask is true."""
         if mask.all():
             return self
         return replace(
@@ -58,16 +58,16 @@ def open_predictions(locations: Sequence[Location]) -> list[StoredPredictions]:
     for location, each in zip(locations, stored, strict=True):
         if each.kind is None:
             raise UsageError(f"{each.name}: does not exist; give what `batchland score` wrote")
-        place = each.name if is_url(location) else str(Path(location).resolve())
-        if place in seen:
+        location = each.name if is_url(location) else str(Path(location).resolve())
+        if location in seen:
             raise UsageError(f"{each.name}: is given twice; give it once")
-        seen.add(place)
+        seen.add(location)
         each.info()
     return stored
 
 
 def read_pictures(locations: Sequence[Location], *, features: bool = True) -> Pictures:
-    """Read predictions. features: also the features, where all predictions are of one model and have them.
+    """Read predictions. features: also read the features, if all predictions are of one model and have them.
 
     Raises UsageError where there are no predictions, or an earlier version wrote them; InputError.
     """
@@ -78,7 +78,7 @@ def read_pictures(locations: Sequence[Location], *, features: bool = True) -> Pi
     tables, vectors, empty = [], [], []
     for number, each in enumerate(stored):
         count = 0
-        for batch in _scored(each, [*FACTS, *([FEATURES] if has_features else [])]):
+        for batch in scored_batches(each, [*FACTS, *([FEATURES] if has_features else [])]):
             if has_features:
                 vectors.append(feature_rows(batch[FEATURES]))
             of = pa.array(np.full(batch.num_rows, number, np.int32))
@@ -105,7 +105,7 @@ def feature_rows(column: pa.Array) -> Features:
     return np.asarray(values, np.float16).reshape(len(column), size)
 
 
-def _scored(stored: StoredPredictions, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def scored_batches(stored: StoredPredictions, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Some columns of the scored images."""
     for part in stored.parts():
         if not set(columns) <= set(stored.schema(part).names):

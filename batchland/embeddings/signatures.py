@@ -1,7 +1,7 @@
 """Signatures: short vectors of pictures that hardly change when a picture is copied, resized, cropped or compressed.
 
-A signature is the difference hash and the thumbnail of a picture (images/signals.py) as one vector, so that a single
-distance, `COPY`, tells copies from other pictures.
+A signature is the difference hash and the thumbnail of a picture (images/signals.py) as one vector. Pictures at a
+distance of at most `COPY` are copies.
 """
 
 from typing import Final
@@ -13,8 +13,8 @@ from batchland.embeddings.neighbours import Floats
 from batchland.images.signals import THUMBNAIL_SIDE
 
 COPY: Final = 0.62
-"""Distance of signatures up to which pictures are copies: 99% of those that lost 5% of each side are nearer, nearly all
-pairs of different photos are further apart (benchmarks/results/duplicates.md)."""
+"""Largest distance of the signatures of copies: 99% of pictures cropped by 5% of each side are nearer than this, and
+nearly all pairs of different photos are farther apart (benchmarks/results/duplicates.md)."""
 _HASH_SIDE: Final = 8
 _BITS: Final = _HASH_SIDE * _HASH_SIDE
 

@@ -1,16 +1,17 @@
-"""Which images of predictions are most similar to one image, by the model's features."""
+"""Search for the images of predictions that are most similar to one image, by the model's features."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchland.embeddings.neighbours import Floats
-from batchland.embeddings.pictures import FEATURES, feature_rows, open_predictions
+from batchland.embeddings.kept_index import INDEX_FROM, kept_index
+from batchland.embeddings.neighbours import Floats, Rows
+from batchland.embeddings.pictures import FEATURES, feature_rows, open_predictions, scored_batches
 from batchland.errors import UsageError
 from batchland.images.loader import load_image
 from batchland.images.sources.refs import ImageRef
@@ -25,12 +26,15 @@ _FACTS = ("image", "label", "probability", "file_size")
 
 
 class SimilarOptions(Options):
-    """What to search for."""
+    """Options of the search."""
 
     top: PositiveInt = 20
     """Number of images to find."""
     model: Path | None = None
-    """The model that scored PREDS, if it is not where it was then. Only needed for an image that PREDS do not have."""
+    """The model that scored PREDS, if it has moved since. Only needed for an image file that is not in PREDS."""
+    index: Path | None = None
+    """Folder of an index, for many searches among 100,000 images or more: built by the first search, used by later
+    ones. It may miss some of the most similar images. Fewer images are searched without it."""
 
 
 class SimilarImage(Document):
@@ -39,12 +43,12 @@ class SimilarImage(Document):
     predictions: str
     image: str
     label: str | None
-    """First choice of the model."""
+    """Label of the class with the highest probability."""
     probability: float | None
     file_size: int | None
-    """Bytes, when it was scored."""
+    """Size of the file in bytes when it was scored."""
     similarity: float
-    """Inner product of the features, which have length 1: at most 1, for equal ones."""
+    """Inner product of the features, which have length 1; it is 1 for equal features."""
 
 
 class Similar(Document):
@@ -53,12 +57,14 @@ class Similar(Document):
     schema_version: Literal[1] = 1
     kind: Literal["batchland.similar"] = "batchland.similar"
     image: str
-    """As it was given."""
+    """Path of the query image as it was given."""
     predictions: tuple[str, ...]
     images: Count
-    """Images that were compared."""
+    """Number of images that were searched."""
+    approximate: bool
+    """Whether an index was used, which may miss some of the most similar images."""
     similar: tuple[SimilarImage, ...]
-    """The most similar one first."""
+    """The most similar images, the most similar one first."""
 
 
 class FoundSimilar(NamedTuple):
@@ -67,22 +73,24 @@ class FoundSimilar(NamedTuple):
     result: Similar
     roots: dict[str, str]
     """The scored folder of each of the predictions."""
-    asked: Path
-    """The file of the image that was asked about."""
+    query: Path
+    """The file of the given image."""
 
 
 def find_similar(image: str, predictions: Sequence[Location], options: SimilarOptions | None = None) -> FoundSimilar:
-    """The images of predictions that are most similar to an image; itself left out.
+    """The images of predictions that are most similar to an image, without the image itself.
 
-    image: its name in the predictions, or a file, which the model that scored them then scores, too. The memory used
-    does not grow with the number of images.
+    image: its name in the predictions, or a file, which is then scored with the same model. Memory does not grow with
+    the number of images.
 
-    Raises UsageError if there is no such image, or the predictions have no features or are of several models;
+    Raises UsageError if there is no such image, or if the predictions have no features or are of several models;
     ModelError if the model cannot be used.
     """
     options = options or SimilarOptions()
     stored = open_predictions(predictions)
     _require_features(stored)
+    if options.index is not None and sum(each.info().counts.ok for each in stored) >= INDEX_FROM:
+        return _by_index(image, stored, options, options.index)
     roots = {each.name: each.info().images for each in stored}
     asked = _in_predictions(image, stored)
     if asked is not None:
@@ -99,8 +107,57 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
     found = tuple(SimilarImage(**row) for row in best.to_pylist())
     if not count:
         raise UsageError(f"{stored[0].name}: has no image that was scored; nothing can be compared")
-    result = Similar(image=image, predictions=tuple(roots), images=count, similar=found)
+    result = Similar(image=image, predictions=tuple(roots), images=count, approximate=False, similar=found)
     return FoundSimilar(result, roots, file)
+
+
+def _by_index(image: str, stored: Sequence[StoredPredictions], options: SimilarOptions, folder: Path) -> FoundSimilar:
+    """`find_similar` with an index."""
+    lists = kept_index(folder, stored)
+    roots = {each.name: each.info().images for each in stored}
+    itself = _rows_of(image, stored)
+    if itself:
+        row, root = itself[0]
+        query, file = lists.vector(row), Path(root, image)
+    else:
+        if not Path(image).is_file():
+            _require_not_failed(image, stored)
+        query, file = _scored_now(image, stored[0], options.model), Path(image)
+    rows, similarity = lists.nearest(query, options.top + len(itself))
+    others = ~np.isin(rows, [row for row, _ in itself])
+    rows, similarity = rows[others][: options.top], similarity[others][: options.top]
+    facts = _facts(rows, stored)
+    found = tuple(
+        SimilarImage(**facts[row], similarity=value) for row, value in zip(rows.tolist(), similarity, strict=True)
+    )
+    result = Similar(image=image, predictions=tuple(roots), images=len(lists), approximate=True, similar=found)
+    return FoundSimilar(result, roots, file)
+
+
+def _rows_of(image: str, stored: Sequence[StoredPredictions]) -> list[tuple[int, str]]:
+    """Numbers of an image's rows among all scored rows, and the folder in which each was scored."""
+    found, start = [], 0
+    for each in stored:
+        for batch in scored_batches(each, ["image"]):
+            rows = pc.indices_nonzero(pc.equal(batch["image"], image)).to_pylist()
+            found += [(start + row, each.info().images) for row in rows]
+            start += len(batch)
+    return found
+
+
+def _facts(rows: Rows, stored: Sequence[StoredPredictions]) -> dict[int, dict[str, Any]]:
+    """Columns of the given rows, which are numbered over all scored rows."""
+    found: dict[int, dict[str, Any]] = {}
+    wanted, start = np.sort(rows), 0
+    for each in stored:
+        for batch in scored_batches(each, _FACTS):
+            here = wanted[(wanted >= start) & (wanted < start + len(batch))]
+            if len(here):
+                table = batch.take(pa.array(here - start)).to_pylist()
+                of = {"predictions": each.name}
+                found |= {row: facts | of for row, facts in zip(here.tolist(), table, strict=True)}
+            start += len(batch)
+    return found
 
 
 def _require_features(stored: Sequence[StoredPredictions]) -> None:
@@ -121,7 +178,7 @@ def _scored(stored: StoredPredictions) -> Iterator[pa.RecordBatch]:
 
 
 def _in_predictions(image: str, stored: Sequence[StoredPredictions]) -> tuple[Floats, Path] | None:
-    """Features and file of an image that the predictions have."""
+    """Features and file of an image in the predictions."""
     for each in stored:
         for batch in _scored(each):
             found = batch.filter(pc.equal(batch["image"], image))
@@ -131,7 +188,7 @@ def _in_predictions(image: str, stored: Sequence[StoredPredictions]) -> tuple[Fl
 
 
 def _require_not_failed(image: str, stored: Sequence[StoredPredictions]) -> None:
-    """Raise UsageError if it is an image of the predictions that failed."""
+    """Raise UsageError if the image is in the predictions and failed."""
     for each in stored:
         for part in each.parts():
             for batch in each.batches(part, ["image", "error_code"]):
@@ -140,7 +197,7 @@ def _require_not_failed(image: str, stored: Sequence[StoredPredictions]) -> None
 
 
 def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Floats:
-    """Features of a file, by the model that made the predictions."""
+    """Features of a file, computed by the model that made the predictions."""
     info = stored.info().model
     if not Path(image).is_file():
         raise UsageError(f"{image}: is neither a file nor an image of {stored.name}")
@@ -159,7 +216,7 @@ def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Fl
 def _best(
     best: pa.Table, batch: pa.RecordBatch, predictions: str, query: Floats, top: int, without: str | None
 ) -> pa.Table:
-    """The most similar images of those found and a batch; ties in the order of the predictions."""
+    """The most similar images of `best` and a batch; ties in the order of the predictions."""
     similarity = feature_rows(batch[FEATURES]).astype(np.float32) @ query
     table = pa.Table.from_batches([batch.select(_FACTS)])
     table = table.append_column("predictions", pa.array([predictions] * len(table), pa.string()))

@@ -1,4 +1,4 @@
-"""Put thresholds with a guarantee on a model's card, from predictions of it and labels."""
+"""Store thresholds with a guarantee on a model's card, from its predictions and labels."""
 
 from functools import partial
 from pathlib import Path
@@ -23,24 +23,24 @@ from batchland.predictions.storage import output_location
 from batchland.system.options import Options
 
 _MAX_DISTANCES: Final = 1000
-"""Distances on a card."""
+"""Largest number of distances on a card."""
 
 
 class CalibrateOptions(Options):
-    """What to put on the card. Give at least one of a promise, a coverage of prediction sets, and known."""
+    """What to store on the card. Give at least one of a promise, a coverage of prediction sets, and known."""
 
     promise: str = ""
     """Accept answers so that few accepted ones are wrong, e.g. "error <= 2%"."""
     each_class: bool = False
     """Keep the promise in each class, with one threshold per class; classes with too few images are never accepted."""
     sets: Annotated[float, Field(ge=0.5, lt=1)] | None = None
-    """Also give each image a set of classes that holds the true one with this probability, e.g. 0.9."""
+    """Also write for each image a set of classes that contains the true one with this probability, e.g. 0.9."""
     known: bool = False
-    """Also tell how like the labelled images an image is; needs predictions with features."""
+    """Also write how similar an image is to the labelled images; needs predictions with features."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that the promise is kept, over the choice of the labelled images."""
     strip_prefix: str = ""
-    """Remove this from the front of the predictions' image names before matching; `*` stands for anything but `/`."""
+    """Remove this from the start of the predictions' image names before matching. `*` matches all except `/`."""
     ignore_unknown_classes: bool = False
     """Leave out images of classes that the model does not know, instead of stopping."""
 
@@ -50,14 +50,14 @@ class Calibrated(NamedTuple):
 
     card: ModelCard
     guarantee: Guarantee | None
-    """What the thresholds are based on; None without a promise."""
+    """The data behind the thresholds; None without a promise."""
 
 
 def calibrate(predictions: str | Path, labels: Path, model: Path, out: Path, options: CalibrateOptions) -> Calibrated:
     """Write `model` to `out` with the thresholds on its card, so that `score` writes decisions.
 
     The labelled images must be like those that will be scored, and the model must not have seen them in training.
-    Raises UsageError if the images do not suffice for the promise, or the predictions are of another model.
+    Raises UsageError if there are too few images for the promise, or the predictions are of another model.
     """
     if not options.promise and options.sets is None and not options.known:
         raise UsageError("nothing to calibrate: give a promise, prediction sets or known", advice="calibrate_what")
@@ -99,7 +99,7 @@ def _thresholds(evaluation: Evaluation, options: CalibrateOptions) -> AcceptThre
     if not given:
         raise UsageError(
             f"{guarantee.promise}: {guarantee.images} labelled images do not show that any threshold keeps this "
-            f"promise; at least {guarantee.fewest_images} sure answers without a mistake are needed: label more "
+            f"promise; at least {guarantee.fewest_images} confident answers without a mistake are needed: label more "
             f"images, or promise less"
         )
     return AcceptThresholds(
@@ -139,7 +139,7 @@ def conformal_threshold(true: npt.NDArray[np.float32], coverage: float) -> float
 
 
 def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
-    """The features of at most MAX_PHOTOS of the labelled images, evenly chosen, float32 [n, features]."""
+    """The features of at most MAX_PHOTOS of the labelled images, evenly spaced, float32 [n, features]."""
     images = [
         name
         for batch in evaluation.outcomes_file.batches(["image", "status"])

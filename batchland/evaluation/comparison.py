@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchland._version import __version__
+from batchland.errors import UsageError
 from batchland.evaluation.differences import FLIP_KINDS, class_differences, flips, headline_differences
 from batchland.evaluation.intervals import mcnemar_exact
 from batchland.evaluation.options import CompareOptions
-from batchland.evaluation.pairs import pair
-from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary
+from batchland.evaluation.pairs import Pairs, pair
+from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary, PairAccount
 
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
@@ -35,13 +36,26 @@ class Comparison:
     """Folder of the images, for thumbnails."""
 
 
-def compare(a: "Report | Evaluation", b: "Report | Evaluation", options: CompareOptions | None = None) -> Comparison:
+def compare(
+    a: "Report | Evaluation",
+    b: "Report | Evaluation",
+    options: CompareOptions | None = None,
+    *,
+    matched: tuple[Pairs, PairAccount] | None = None,
+) -> Comparison:
     """Compare B with A over the images that both scored. Differences are B - A.
 
-    a, b: evaluations, or reports from `read_report`. Raises UsageError if they have no image in common.
+    a, b: evaluations, or reports from `read_report`. matched: `pair(a, b)`, if it is there already. Raises UsageError
+    if they have no image in common.
     """
     options = options or CompareOptions()
-    pairs, account = pair(a, b)
+    pairs, account = matched or pair(a, b)
+    if not account.paired:
+        raise UsageError(
+            f"{a.summary.predictions} and {b.summary.predictions}: no image was scored with the same label in both "
+            f"({account.images_a} and {account.images_b} images, {account.images_a - account.only_a} of them in both); "
+            f"compare runs over the same images"
+        )
     right_a, right_b = (side.predicted == pairs.truth for side in (pairs.a, pairs.b))
     only_a, only_b = right_a & ~right_b, right_b & ~right_a
     flipped = flips(pairs, only_a, only_b)

@@ -1,4 +1,4 @@
-"""Count things of a long stream in little memory: integer keys, scored answers, and a random sample of rows."""
+"""Count integer keys and scored answers of a long stream in little memory, and take a random sample of its rows."""
 
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -11,7 +11,7 @@ from batchland.evaluation.intervals import Floats, Ints
 _BUFFERED: Final = 2**21
 """Keys that are collected before they are sorted and counted."""
 SCORE_CELLS: Final = 2**20
-"""Most distinct (class, score, hit) that are counted; with more, scores are rounded down to fewer bits."""
+"""Largest number of distinct (class, score, hit); with more, scores are rounded down to fewer bits."""
 _HIT_BIT: Final = 32
 _CLASS_BIT: Final = 33
 
@@ -20,7 +20,7 @@ class KeyCounts:
     """How often each key occurs. keys: int64, not negative."""
 
     def __init__(self, limit: int | None = None, low_bits: int = 0) -> None:
-        """limit: most distinct keys. With more, lower bits of the keys are set to 0, at most `low_bits` of them."""
+        """limit: of distinct keys. With more, lower bits of the keys are set to 0, at most `low_bits` of them."""
         self._limit, self._low_bits = limit, low_bits
         self.shift = 0
         """Lower bits that are 0 in all keys."""
@@ -140,7 +140,8 @@ class Sample:
         self._columns: list[npt.NDArray[Any]] = []
 
     def add(self, rows: int) -> Ints:
-        """Announce the next rows. Returns those that enter the sample, as indices; `keep` must follow with them."""
+        """Count the next rows. Returns the indices of those that enter the sample; then call `keep` with their
+        columns."""
         keys = self._random.random(rows)
         limit = self._keys.max() if len(self._keys) >= self._size and self._size else np.inf
         entering = np.flatnonzero(keys < limit)[: rows if self._size else 0]

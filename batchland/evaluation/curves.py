@@ -1,8 +1,7 @@
 """Precision-recall and ROC curves of each class against all others, and the areas under them.
 
-A class's score for an image is its probability if it is among the choices kept; all other images of the class's curve
-share the lowest score, 0. Few answers are kept as they are; of many, scores are counted in BINS bins of equal width on
-the logit scale.
+A class's score for an image is its probability if it is among the choices kept, else 0, the lowest score. Up to EXACT
+choices are used exactly; more are counted in BINS bins of equal width on the logit scale.
 """
 
 from functools import lru_cache
@@ -17,7 +16,7 @@ from batchland.evaluation.intervals import Floats, Ints, wilson, z_score
 from batchland.evaluation.schema import CURVES, Figure
 
 EXACT: Final = 2**20
-"""Most choices that are not binned."""
+"""Up to this number of choices, scores are not binned."""
 BINS: Final = 1024
 MAX_LOGIT: Final = 16.0
 POINTS: Final = 60

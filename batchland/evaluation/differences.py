@@ -1,6 +1,6 @@
 """Differences of two models on the same images: headline numbers, classes, and the images whose answer changed.
 
-Every difference is B less A, and every interval is paired: it is about the differences image by image.
+Every difference is B - A, and every interval is paired: it is computed from the differences of single images.
 """
 
 from typing import Final
@@ -85,14 +85,15 @@ def flips(pairs: Pairs, only_a: Flags, only_b: Flags) -> pa.Table:
     kind = np.where(only_a, 0, np.where(only_b, 1, 2))
     wrong = np.where(only_b, pairs.a.probability, pairs.b.probability)
     flipped = np.flatnonzero(pairs.a.predicted != pairs.b.predicted)
-    names = np.array(pairs.images.take(pa.array(flipped)).to_pylist(), object)
-    rows = flipped[np.lexsort((names, -wrong[flipped], kind[flipped]))]
+    names = np.array(pairs.changed_images.to_pylist(), object)
+    order = np.lexsort((names, -wrong[flipped], kind[flipped]))
+    rows = flipped[order]
     labels = pa.array(pairs.classes, pa.string())
     columns = {
-        "image": pairs.images.take(pa.array(rows)),
+        "image": pairs.changed_images.take(pa.array(order)),
         "true_label": labels.take(pa.array(pairs.truth[rows])),
         "change": pa.array(FLIP_KINDS).take(pa.array(kind[rows])),
-        "file_size": pairs.file_size.take(pa.array(rows)),
+        "file_size": pairs.changed_sizes.take(pa.array(order)),
     }
     for name, side in (("a", pairs.a), ("b", pairs.b)):
         own = side.true_probability[rows]

@@ -52,9 +52,9 @@ class Evaluation:
     image_root: Path
     """Folder of the images, for thumbnails."""
     slice_values: Callable[[Described], dict[str, list[str | None]]]
-    """Dimension -> the part of each image, as in the summary's slices; of own columns, the values."""
+    """For each dimension, the part of each image, as in the summary's slices; for own columns, the values."""
     strangers: pa.Table | None = None
-    """The images that are least like those that the model knows; None if the model does not tell."""
+    """The images that are least similar to the model's known photos; None if the model has no known photos."""
 
     @cached_property
     def outcomes(self) -> pa.Table:
@@ -69,9 +69,9 @@ def evaluate(
 
     labels: a folder of class folders, or a CSV or Parquet file with the columns `image` and `label`. Images are matched
     by their path below the scored folder, classes by their folder or label. Failed rows are errors of the run, not of
-    the model: they count only in top1_with_failures and failed_rate.
+    the model: only top1_with_failures and failed_rate count them.
 
-    The memory used does not grow with the number of images; temporary files (see `tempfile`) do.
+    Memory does not grow with the number of images; temporary files (see `tempfile`) do.
 
     Raises UsageError if predictions or labels cannot be read, no image matches, or a class is unknown.
     """

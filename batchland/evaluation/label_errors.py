@@ -1,8 +1,8 @@
-"""Which mistakes are probably wrong labels, by a model of label noise.
+"""Find mistakes that are probably wrong labels, by a model of label noise.
 
 Each label is the true class with probability 1 - noise, else a random other class. The true class has the model's
-probability, after temperature scaling. Temperature and noise are fitted together to all labels, so an overconfident
-model does not blame the labels for its own mistakes. Nothing is suspected unless the noise is beyond doubt.
+probability, after temperature scaling. Temperature and noise are fitted together to all labels, so that the mistakes of
+an overconfident model are not attributed to the labels. No label is suspected unless the evidence of noise is strong.
 """
 
 from typing import Final, NamedTuple
@@ -15,15 +15,15 @@ from batchland.evaluation.intervals import Floats, Ints
 SUSPECTED_FROM: Final = 0.6
 """Smallest probability of a label error that is suspected."""
 CONFIDENT_MISTAKES: Final = 0.01
-"""Share of answers that are wrong in ways that no probability shows. Lowers the probability of label errors."""
+"""Assumed share of wrong answers with high probabilities. Lowers the probability of label errors."""
 EVIDENCE: Final = 15.0
-"""Twice the log likelihood ratio of noise against no noise from which on labels are suspected. Chance exceeds 10.8 once
-in a thousand; real models do not fit perfectly."""
+"""Labels are suspected only if twice the log likelihood ratio of noise against no noise is at least this. By chance it
+exceeds 10.8 in one of a thousand cases; the limit is higher because real models do not fit perfectly."""
 COUNTED: Final = 0.25
-"""Share of images without information from which on a model counts votes, so that no label is suspected."""
+"""If at least this share of images has no information, the probabilities are counts of votes: no label is suspected."""
 FITTED_IMAGES: Final = 20_000
 CHOICES: Final = 20
-"""Choices per image that the model of noise uses; the others share what is left."""
+"""Choices per image that the model of noise uses; the other classes share the rest equally."""
 
 
 class LabelledChoices(NamedTuple):
@@ -32,9 +32,9 @@ class LabelledChoices(NamedTuple):
     choices: npt.NDArray[np.float32]
     """Probabilities, best first, [images, kept]."""
     true_rank: Ints
-    """Of the label, from 1; 0 beyond the choices kept."""
+    """Rank of the label among the choices, from 1; 0 beyond the choices kept."""
     true_probability: npt.NDArray[np.float32]
-    """Of the label; not used beyond the choices kept."""
+    """Probability of the label; not used beyond the choices kept."""
 
     @property
     def informative(self) -> npt.NDArray[np.bool_]:
@@ -58,7 +58,7 @@ class LabelNoise(NamedTuple):
     classes: int
 
     def error_probabilities(self, mistakes: LabelledChoices) -> Floats:
-        """Probability that each label is wrong, of images whose first choice differs from the label."""
+        """Probability that each label is wrong, for images with a first choice that differs from the label."""
         if not self.noise:
             return np.zeros(len(mistakes.true_rank))
         label, random_label = _NoiseModel(mistakes, self.classes).label_probabilities(self.sharpness)

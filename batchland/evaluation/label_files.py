@@ -40,7 +40,7 @@ class LabelBlock(NamedTuple):
     names: pa.Array
     """Class names."""
     doubtful: pa.Array
-    """Whether the file does not have an image's extension, so that it counts only if it was predicted."""
+    """Whether the file has no extension of images; such a file counts only if it was predicted."""
     own: list[pa.Array]
     """The table's other columns."""
 
@@ -53,7 +53,7 @@ class Labels(Protocol):
     own: pa.Schema
     """Columns of a table besides image and label."""
     folders: tuple[str, ...]
-    """All class folders, those without an image included."""
+    """All class folders, including empty ones."""
 
     @property
     def loose_images(self) -> int:
@@ -197,7 +197,7 @@ class _Parquet(_Table):
 
 
 class _Csv(_Table):
-    """Its own columns are text, since any row may hold anything."""
+    """A CSV table. Its further columns are text, because a row may contain any value."""
 
     kind: LabelKind = "csv"
 
@@ -238,7 +238,8 @@ class _Csv(_Table):
 
 
 def _own(source: Path, schema: pa.Schema) -> pa.Schema:
-    """The columns besides image and label that can be own columns; a warning names those that outcomes have already."""
+    """The columns besides image and label; a warning names those that are left out because outcomes have them
+    already."""
     own = plain_columns(pa.schema([field for field in schema if field.name not in ("image", "label")]))
     if clash := [name for name in own.names if name in (*OUTCOMES.names, *MISTAKES.names)]:
         _log.warning("%s: left out, because reports have columns of these names: %s", source, ", ".join(clash))

@@ -1,9 +1,9 @@
-"""Choose which images to label, so that few labels tell the accuracy; and estimate it from their answers.
+"""Choose images to label, so that the accuracy can be estimated from few labels.
 
-Images are divided into strata by the probability of their first choice: where the model is sure, few labels suffice.
-Each stratum gets labels by its size and by the spread of right and wrong answers that its probabilities let expect
-(Neyman), and a part by size alone, in case the probabilities mislead. A random sample within each stratum and weights
-keep the estimate unbiased whatever the probabilities are worth.
+Images are divided into strata by the probability of their first choice. Labels are allotted to the strata by size and
+expected variance of right and wrong answers (Neyman allocation), so strata of confident answers need few labels; a part
+is allotted by size alone, in case the probabilities are wrong. Because each stratum is sampled at random and weighted,
+the estimate is unbiased even if the probabilities are wrong.
 """
 
 from pathlib import Path
@@ -27,17 +27,17 @@ STRATA: Final = 8
 BY_SIZE: Final = 0.25
 """Share of the labels that is allotted by size alone."""
 MIN_LABELS: Final = 4
-"""Labels of a stratum, at least."""
+"""Least number of labels of a stratum."""
 PAYS_FROM: Final = 1.25
-"""Labels that a random choice needs for the same interval, per label of the plan, from which on a plan pays."""
+"""A plan is worth it if a random choice needs at least this many times its labels for the same interval."""
 LABEL_PLAN: Final = pa.schema(
     [
         column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
-        column("label", pa.string(), "To be filled in: the true class; empty.", nullable=False),
+        column("label", pa.string(), "Empty; fill in the true class.", nullable=False),
         column("predicted", pa.string(), "The first choice.", nullable=False),
-        column("probability", pa.float32(), "Its probability.", nullable=False),
+        column("probability", pa.float32(), "Probability of the first choice.", nullable=False),
         column("stratum", pa.int32(), "Group of images with similar probabilities, from 0.", nullable=False),
-        column("weight", pa.float64(), "Images that this one stands for.", nullable=False),
+        column("weight", pa.float64(), "Number of images that this image represents.", nullable=False),
     ]
 )
 """The CSV file of `batchland label-plan`: one row per image to label, in random order."""
@@ -53,7 +53,7 @@ class LabelPlanOptions(Options):
 
 
 class LabelPlan(Document):
-    """What a plan is worth, if the model's probabilities are right."""
+    """The expected precision of a plan, if the model's probabilities are right."""
 
     images: Count
     """Scored images to choose from."""
@@ -61,7 +61,7 @@ class LabelPlan(Document):
     half_width: float
     """Expected half of the width of the accuracy's 95% interval."""
     random_labels: Count
-    """Images chosen at random that would give the same interval."""
+    """Number of images chosen at random that would give the same interval."""
     pays: bool
     """Whether the plan needs clearly fewer labels than a random choice."""
 
@@ -71,7 +71,7 @@ class Planned(NamedTuple):
 
     plan: LabelPlan
     table: pa.Table
-    """Of LABEL_PLAN."""
+    """The plan, with the schema LABEL_PLAN."""
 
 
 def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None) -> Planned:
@@ -110,7 +110,7 @@ def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None
 
 
 def allot(probability: npt.NDArray[np.float32], budget: int) -> tuple[Ints, Ints, LabelPlan]:
-    """Stratum of each image, labels of each stratum, and what that is worth. probability: of the first choices."""
+    """Stratum of each image, labels of each stratum, and the expected precision. probability: of the first choices."""
     stratum = _strata(probability)
     sizes = np.bincount(stratum)
     expected = np.bincount(stratum, probability) / sizes
@@ -119,12 +119,12 @@ def allot(probability: npt.NDArray[np.float32], budget: int) -> tuple[Ints, Ints
 
 
 def estimated_accuracy(stratum: Ints, right: npt.NDArray[np.bool_], images: Floats, confidence: float = 0.95) -> Figure:
-    """Accuracy over all images, from those of a plan that were labelled.
+    """Accuracy over all images, from the labelled images of a plan.
 
-    stratum, right: of the labelled images. images: that each stratum with a label stands for, in the order of numbers.
+    stratum, right: of the labelled images. images: numbers of images that the strata with a label represent, in order.
 
-    The interval is Wilson's with the effective number of labels; the variance of a stratum counts two more answers, one
-    right and one wrong, since few labels may all be right by chance.
+    The interval is Wilson's with the effective number of labels. For the variance of a stratum, one right and one wrong
+    answer are added, because few labels may all be right by chance.
     """
     numbers, index = np.unique(stratum, return_inverse=True)
     labels, hits = np.bincount(index), np.bincount(index, right)
@@ -160,7 +160,7 @@ def _strata(probability: npt.NDArray[np.float32]) -> Ints:
 
 
 def _variance(expected: Floats, mean: float) -> Floats:
-    """Expected variance of right and wrong in strata, with a doubt about the model's probabilities."""
+    """Expected variance of right and wrong answers in strata, with an allowance for errors of the probabilities."""
     rate = 0.85 * expected + 0.15 * mean
     variance: Floats = rate * (1 - rate)
     return variance

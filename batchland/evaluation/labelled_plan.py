@@ -1,4 +1,4 @@
-"""Estimate the accuracy from a plan of `batchland label-plan` whose column `label` is filled in."""
+"""Estimate the accuracy from a plan of `batchland label-plan` with its column `label` filled in."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ from batchland.system.urls import is_url
 
 
 class LabelledAccuracy(NamedTuple):
-    """The accuracy over all scored images, and how much of the plan it is based on."""
+    """The accuracy over all scored images, and the part of the plan that it is based on."""
 
     accuracy: Figure
     rows: int
-    """Of the plan."""
+    """Rows of the plan."""
     unlabelled: int
     """Rows of the plan without a label."""
     unplanned: int
@@ -70,9 +70,9 @@ def labelled_accuracy(predictions: str | Path, plan: Path) -> LabelledAccuracy:
 
 
 def _images_of_strata(plan: Path, rows: Sequence[PlanRow]) -> dict[int, float]:
-    """Images that the rows of each stratum stand for, those without a label included.
+    """Numbers of images that the rows of each stratum represent, including rows without a label.
 
-    Raises UsageError for a stratum without any label: nothing would say how good its answers are.
+    Raises UsageError for a stratum without any label, because its accuracy would be unknown.
     """
     sizes: dict[int, float] = {}
     for row in rows:
@@ -81,7 +81,7 @@ def _images_of_strata(plan: Path, rows: Sequence[PlanRow]) -> dict[int, float]:
     for number, size in sorted(sizes.items()):
         if number not in labelled:
             raise UsageError(
-                f"{plan}: no row of stratum {number} has a label, and they stand for {round(size)} images; label some"
+                f"{plan}: no row of stratum {number} has a label, and they represent {round(size)} images; label some"
             )
     return sizes
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.evaluation.label_files import Labels
-from batchland.evaluation.sorting import sorted_batches
+from batchland.evaluation.sorting import group_numbers, sorted_batches, whole_groups
 from batchland.models.card import ClassName
 from batchland.models.class_match import (
     enumerate_names,
@@ -30,9 +30,9 @@ from batchland.models.class_match import (
 )
 
 EXAMPLES: Final = 10
-"""Most names listed where images are counted."""
+"""Largest number of names that are listed as examples."""
 EXAMINED: Final = 10_000
-"""Most names examined to find out why nothing matches."""
+"""Largest number of names that are examined to find out why nothing matches."""
 _SHARD: Final = re.compile(r"[^/]+(\.(?:tar|tar\.gz|tgz)/)")
 _PREDICTION, _LABEL, _DOUBTFUL = 0, 1, 2
 """Kinds of rows that are sorted together."""
@@ -56,7 +56,7 @@ class _ComposedNamesCollideError(Exception):
 
 @dataclass(frozen=True)
 class Matcher:
-    """What to match: predicted names, labels, and how."""
+    """Predicted names, labels, and the way to match them."""
 
     source: str
     """Name of the predictions, for messages."""
@@ -81,7 +81,7 @@ class Matches:
     """Predicted images with a label, in the order of the predictions, and the account of all others."""
 
     batches: Iterator[pa.RecordBatch]
-    """Of MATCHES and the labels' own columns; can be read once."""
+    """Rows with the columns of MATCHES and the labels' own columns. Can be read only once."""
     own: pa.Schema
     account: dict[str, Any]
     """The fields of LabelAccount, except scored and failed."""
@@ -136,7 +136,7 @@ class _Run:
         prefix = "[^/]*".join(map(re.escape, matcher.strip_prefix.split("*")))
         self._prefix = f"^{prefix}" if matcher.strip_prefix else ""
         self._plain = True
-        """Whether all predicted names are those of the predictions."""
+        """Whether no predicted name was changed for matching."""
 
     def matches(self) -> Matches:
         rows = sorted_batches(self._schema, chain(self._predictions(), self._label_rows()), [("name", "ascending")])
@@ -240,7 +240,7 @@ class _Run:
         """The pairs of a prediction and a label among the sorted rows; counts the others."""
         index = None
         with TemporaryFile() as file, pa.ipc.new_stream(file, _IMAGES) as by_name:
-            for batch in _whole_groups(batches):
+            for batch in whole_groups(batches, "name"):
                 index = self._index() if index is None else index  # all class names are known now
                 taken = self._examine(batch, index)
                 if not len(taken):
@@ -261,7 +261,7 @@ class _Run:
         """The rows of predictions that have a label, with the class and own columns of the label."""
         kind = batch["kind"].to_numpy()
         row = batch["row"].to_numpy()
-        group = _groups(batch["name"])
+        group = group_numbers(batch["name"])
         sizes = int(group[-1]) + 1
         is_prediction = kind == _PREDICTION
         predictions = np.bincount(group[is_prediction], minlength=sizes)
@@ -387,31 +387,8 @@ class _Fingerprint:
         self._empty = False
 
     def hexdigest(self) -> str:
-        """Of all images so far."""
+        """Hash of all images so far."""
         return self._sha256.hexdigest()
-
-
-def _whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The rows in other batches, so that rows of one name are in one batch."""
-    held: pa.RecordBatch | None = None
-    for batch in batches:
-        if not len(batch):
-            continue
-        if held is not None:
-            batch = pa.concat_batches([held, batch])
-        last = int(np.searchsorted(_groups(batch["name"]), _groups(batch["name"])[-1]))
-        held = batch[last:]
-        if last:
-            yield batch[:last]
-    if held is not None:
-        yield held
-
-
-def _groups(names: pa.Array) -> Ints:
-    """Number of the group of equal names that each name belongs to, from 0. names: sorted."""
-    changes = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
-    groups: Ints = np.r_[0, np.cumsum(changes)]
-    return groups
 
 
 def _commonest_prefix(longer: Sequence[str], shorter: Sequence[str]) -> str:

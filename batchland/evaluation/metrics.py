@@ -172,7 +172,7 @@ def _proper_scores(tally: Tally) -> dict[str, Figure | None]:
 
 
 def bounds(tally: Tally) -> dict[str, Bounds]:
-    """Of log_loss and brier, where the choices kept do not give them."""
+    """Bounds of log_loss and brier, if the choices kept do not determine them."""
     if tally.complete or not tally.scored:
         return {}
     found = {"log_loss": tally.log_loss, "brier": tally.brier}
@@ -183,7 +183,7 @@ def bounds(tally: Tally) -> dict[str, Bounds]:
 
 
 def decisions(tally: Tally, confidence: float) -> Decisions | None:
-    """What became of the decisions; None if there are none."""
+    """Accepted answers and wrong ones among them; None if the predictions have no decisions."""
     accepted, wrong, asked = tally.accepted, tally.accepted_wrong, tally.asked
     if not accepted + asked:
         return None

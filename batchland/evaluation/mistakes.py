@@ -1,4 +1,4 @@
-"""The scored images whose first choice is wrong, with the probability that their label is."""
+"""The scored images with a wrong first choice, with the probability that the label is wrong."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -40,7 +40,7 @@ class Mistakes:
         )
 
     def finish(self, noise: LabelNoise, kept: int) -> tuple[TableFile, pa.Table, LabelErrors]:
-        """The rows of mistakes.parquet; those that a page can show; and how many labels are suspected.
+        """The rows of mistakes.parquet, the rows for the page, and the number of suspected labels.
 
         kept: choices that every scored image has.
         """

@@ -22,18 +22,18 @@ class EvaluateOptions(Options):
     ignore_unknown_classes: bool = False
     """Leave out images of classes that the model does not know, instead of stopping."""
     strip_prefix: str = ""
-    """Remove this from the front of the predictions' image names before matching; `*` stands for anything but `/`, as
-    in `*.tar/`."""
+    """Remove this from the start of the predictions' image names before matching. `*` matches any characters except
+    `/`, as in `*.tar/`."""
     images: Path | None = None
     """Folder where the images are now, for thumbnails and brightness. Default: the folder that was scored."""
     brightness_sample: Annotated[int, Field(ge=0)] = 2000
-    """Images to measure the brightness of; 0 reads none."""
+    """Number of images to measure the brightness of; 0 for none."""
     by: tuple[str, ...] = ()
     """Also slice by these columns of the image list or of the table of labels, and by any two of them."""
     corrections: Path | None = None
-    """CSV file of corrected labels, as the report's page saves it: those judged wrong are replaced."""
+    """CSV file of corrected labels, as saved by the report's page; labels with the decision `wrong` are replaced."""
     promise: tuple[str, ...] = ()
-    """Find the thresholds from which on answers keep a promise, e.g. "error <= 2%"."""
+    """Find the probability thresholds that keep a promise for the answers above them, e.g. "error <= 2%"."""
 
 
 class CompareOptions(Options):

@@ -38,9 +38,9 @@ class Predictions(NamedTuple):
     parts: list[str]
     info: PredictionsInfo
     own: pa.Schema
-    """Columns that batchland did not make: those of the image list."""
+    """Further columns, copied from the image list."""
     later: tuple[str, ...]
-    """Columns of LATER that are there; predictions of earlier versions lack them."""
+    """Columns of LATER that exist; predictions of earlier versions do not have them."""
 
     def names(self) -> Iterator[pa.Array]:
         """The images' names in order."""
@@ -92,7 +92,7 @@ class Outcomes:
     chosen: Ints
     """Class indices of the choices kept, [images, kept]; 0 where failed."""
     known: npt.NDArray[np.float32] | None = None
-    """How like known photos, 0 to 1; NaN for failed images. None if the predictions do not tell."""
+    """Similarity to known photos, 0 to 1; NaN for failed images. None if the predictions have no such column."""
 
     @property
     def kept(self) -> int:

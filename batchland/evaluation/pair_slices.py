@@ -1,8 +1,8 @@
-"""Weak slices of two own columns at once, among all pairs of their values, with p-values corrected for their number.
+"""Weak slices by two own columns, among all pairs of their values, with p-values corrected for their number.
 
-Two steps keep false alarms rare. Simes' test asks at ANY_LEVEL whether any slice is weak at all; if none is, that is
-how often something is reported. Then the slices are chosen by Benjamini and Hochberg at SLICE_LEVEL: the expected share
-of false ones among those reported.
+Two steps keep false alarms rare. First, Simes' test at ANY_LEVEL decides whether any slice is weak; ANY_LEVEL is the
+probability of a report if none is. Then the slices are chosen by Benjamini and Hochberg at SLICE_LEVEL, the expected
+share of false ones among those reported.
 """
 
 from itertools import combinations
@@ -20,11 +20,11 @@ from batchland.evaluation.schema import Figure, PairSlice, PairSlices
 from batchland.evaluation.slices import own_values
 
 MIN_IMAGES: Final = 20
-"""Images of a slice that is tested."""
+"""Least number of images of a tested slice."""
 MAX_CELLS: Final = 2_000_000
-"""Most combinations of values of two columns."""
+"""Largest number of combinations of values of two columns."""
 SHOWN: Final = 200
-"""Most weak slices that are listed."""
+"""Largest number of weak slices that are listed."""
 ANY_LEVEL: Final = 0.001
 SLICE_LEVEL: Final = 0.1
 _CODE_BITS: Final = 24
@@ -55,7 +55,7 @@ class PairTally:
                 )
 
     def weak(self, confidence: float) -> PairSlices:
-        """The slices whose accuracy is below that of all other images, the smallest p-value first."""
+        """The slices with a lower accuracy than all other images, the smallest p-value first."""
         parts = [self._tested(number, counts) for number, counts in enumerate(self._counts.values())]
         pair, cell, images, right = (np.concatenate(column) for column in zip(*parts, strict=True))
         raw = _p_values(images, right, self._images, self._right)
@@ -107,7 +107,7 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
 
 
 def _p_values(images: Ints, right: Ints, all_images: int, all_right: int) -> Floats:
-    """Of Fisher's exact test, one-sided: that a slice is as good as all other images."""
+    """p-values of Fisher's exact test, one-sided, of the hypothesis that a slice is as good as all other images."""
     from scipy.stats import hypergeom
 
     values: npt.NDArray[np.float64] = hypergeom.cdf(right, all_images, all_right, images)

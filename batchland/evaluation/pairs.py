@@ -1,18 +1,18 @@
-"""Join two evaluations by image name, and by content where names differ.
+"""The images that two evaluations have in common, with both answers, and the account of all others.
 
 Classes are matched by label, so the two models may order them differently.
 """
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from batchland.errors import UsageError
 from batchland.evaluation.intervals import Floats, Ints
+from batchland.evaluation.join import Join
 from batchland.evaluation.schema import PairAccount
 
 if TYPE_CHECKING:
@@ -39,102 +39,90 @@ class Side(NamedTuple):
 class Pairs:
     """The images that both scored, with the same label in both, in A's order; all arrays of that length."""
 
-    images: pa.Array
-    file_size: pa.Array
     truth: Ints
     """True class, as an index into `classes`."""
     a: Side
     b: Side
     classes: tuple[str, ...]
     """Labels of A's classes, then those that only B has."""
+    changed_images: pa.Array
+    """Names of those of them with different first choices, in the same order."""
+    changed_sizes: pa.Array
+    """Bytes of these, when A read them."""
 
 
 def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, PairAccount]:
-    """Match the images of two evaluations, and count those that do not match.
+    """Match the images of two evaluations, and count those that do not match. There may be no pair.
 
-    Raises UsageError if there is no image that both scored.
+    The memory that a pair takes does not depend on its name.
     """
+    join = Join([a, b])
+    blocks, names, sizes = [_NO_PAIRS], [pa.array([], pa.string())], [pa.array([], pa.int64())]
+    counts: Counter[str] = Counter()
+    for block in join.blocks():
+        alike = block.truth[:, 0] == block.truth[:, 1]
+        ok_a, ok_b = block.ok.T
+        counts["relabelled"] += _count(~alike)
+        counts["failed_a"] += _count(alike & ~ok_a & ok_b)
+        counts["failed_b"] += _count(alike & ok_a & ~ok_b)
+        counts["failed_both"] += _count(alike & ~ok_a & ~ok_b)
+        paired = block.take(alike & ok_a & ok_b)
+        blocks.append(paired[2:])
+        changed = paired.take(paired.predicted[:, 0] != paired.predicted[:, 1])
+        names.append(changed.images)
+        sizes.append(changed.file_size)
+    row, _, truth, *answers = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
+    order = np.argsort(row[:, 0])
+    sides = [
+        _side(*(column[order, side] for column in answers), kept=each.summary.top_k) for side, each in enumerate((a, b))
+    ]
+    predicted = answers[0]
+    place = np.argsort(row[predicted[:, 0] != predicted[:, 1], 0])  # of the changed ones, as they were joined
+    pairs = Pairs(
+        truth=truth[order, 0].astype(np.int64),
+        a=sides[0],
+        b=sides[1],
+        classes=join.classes,
+        changed_images=pa.concat_arrays(names).take(pa.array(place)),
+        changed_sizes=pa.concat_arrays(sizes).take(pa.array(place)),
+    )
     names_a, names_b = ([name.label for name in each.summary.classes] for each in (a, b))
-    classes = tuple(dict.fromkeys((*names_a, *names_b)))
-    left, right = a.outcomes, b.outcomes
-    row_b, by_content = _partners(left, right)
-    common = pa.array(row_b >= 0)
-    left, right = left.filter(common), right.take(pa.array(row_b[row_b >= 0]))
-    alike = pc.equal(left["true_label"], right["true_label"]).to_numpy()
-    ok_a, ok_b = (pc.equal(each["status"], "ok").to_numpy() for each in (left, right))
-    paired = alike & ok_a & ok_b
-    shared = len(alike)
     account = PairAccount(
-        images_a=a.outcomes.num_rows,
-        images_b=b.outcomes.num_rows,
-        paired=_count(paired),
-        by_content=by_content,
-        only_a=a.outcomes.num_rows - shared,
-        only_b=b.outcomes.num_rows - shared,
-        relabelled=_count(~alike),
-        failed_a=_count(alike & ~ok_a & ok_b),
-        failed_b=_count(alike & ok_a & ~ok_b),
-        failed_both=_count(alike & ~ok_a & ~ok_b),
-        classes=len(classes),
+        images_a=join.rows[0],
+        images_b=join.rows[1],
+        paired=len(pairs.truth),
+        by_content=join.by_content,
+        only_a=join.rows[0] - join.joined,
+        only_b=join.rows[1] - join.joined,
+        **{name: counts[name] for name in ("relabelled", "failed_a", "failed_b", "failed_both")},
+        classes=len(join.classes),
         classes_only_a=tuple(name for name in names_a if name not in names_b),
         classes_only_b=tuple(name for name in names_b if name not in names_a),
     )
-    if not account.paired:
-        raise UsageError(
-            f"{a.summary.predictions} and {b.summary.predictions}: no image was scored with the same label in both "
-            f"({account.images_a} and {account.images_b} images, {shared} of them in both); compare runs over the same "
-            f"images"
-        )
-    mask = pa.array(paired)
-    left, right = left.filter(mask).combine_chunks(), right.filter(mask).combine_chunks()
-    index = pa.array(classes)
-    found = Pairs(
-        images=left["image"].combine_chunks(),
-        file_size=left["file_size"].combine_chunks(),
-        truth=_class_index(left["true_label"], index),
-        a=_side(left, index, a.summary.top_k),
-        b=_side(right, index, b.summary.top_k),
-        classes=classes,
-    )
-    return found, account
+    return pairs, account
 
 
-def _partners(a: pa.Table, b: pa.Table) -> tuple[Ints, int]:
-    """For each row of A the row of B, -1 without one, and how many were found by content.
-
-    Images with the same path are partners; of all others, those with the same sha256. Of several files with one
-    content, the first ones of both sides.
-    """
-    row: Ints = pc.fill_null(_index_in(a["image"], b["image"]), -1).to_numpy().astype(np.int64)
-    if not all("sha256" in table.column_names for table in (a, b)):
-        return row, 0
-    alone_a = np.flatnonzero(row < 0)
-    alone_b = np.setdiff1d(np.arange(b.num_rows), row)
-    content_a, content_b = a["sha256"].take(pa.array(alone_a)), b["sha256"].take(pa.array(alone_b))
-    found = pc.fill_null(_index_in(content_a, content_b), -1).to_numpy()
-    first = np.unique(found, return_index=True)[1]
-    first = first[found[first] >= 0]
-    row[alone_a[first]] = alone_b[found[first]]
-    return row, len(first)
+_NO_PAIRS: Final = tuple(
+    np.zeros((0, 2), kind)
+    for kind in (np.int64, np.bool_, np.int32, np.int32, np.float32, np.int32, np.float32)  # fields of Joined
+)
 
 
-def _index_in(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.Array:
-    return pc.index_in(values.combine_chunks(), value_set=others.combine_chunks(), skip_nulls=True)
-
-
-def _side(table: pa.Table, classes: pa.Array, kept: int) -> Side:
+def _side(
+    predicted: npt.NDArray[Any],
+    probability: npt.NDArray[Any],
+    true_rank: npt.NDArray[Any],
+    true_probability: npt.NDArray[Any],
+    *,
+    kept: int,
+) -> Side:
     return Side(
-        predicted=_class_index(table["predicted_label"], classes),
-        probability=table["probability"].to_numpy().astype(np.float64),
-        true_rank=pc.fill_null(table["true_rank"], 0).to_numpy().astype(np.int64),
-        true_probability=pc.fill_null(table["true_probability"], float("nan")).to_numpy().astype(np.float64),
+        predicted=predicted.astype(np.int64),
+        probability=probability.astype(np.float64),
+        true_rank=true_rank.astype(np.int64),
+        true_probability=true_probability.astype(np.float64),
         kept=kept,
     )
-
-
-def _class_index(labels: pa.ChunkedArray, classes: pa.Array) -> Ints:
-    found: Ints = pc.index_in(labels, value_set=classes).to_numpy().astype(np.int64)
-    return found
 
 
 def _count(flags: npt.NDArray[np.bool_]) -> int:

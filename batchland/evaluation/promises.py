@@ -1,9 +1,9 @@
-"""Thresholds with a guarantee: how sure an answer must be so that few of the accepted ones are wrong.
+"""Thresholds with a guarantee: the probability from which answers are accepted, so that few accepted ones are wrong.
 
-Risk control by fixed-sequence testing (learn then test): answers are taken in the order of their probability, and the
-accepted ones are extended as long as an exact binomial test rejects an error rate above the limit. The test follows a
-few sequences that start with a fixed share of the images, each at its part of the level. It assumes that new images
-come from where the labelled ones come from, and that the error rate does not fall where the probability falls.
+Risk control by fixed-sequence testing (learn then test): answers are sorted by falling probability, and more of them
+are accepted as long as an exact binomial test rejects an error rate above the limit. Several sequences are tested,
+which start with a fixed share of the images, each at its part of the level. This assumes that new images come from the
+same source as the labelled ones, and that the error rate does not decrease with decreasing probability.
 """
 
 import math
@@ -43,10 +43,10 @@ def parse_promise(text: str) -> Promise:
 
 
 def guarantee(cells: ScoreCells, promise: Promise, classes: Sequence[ClassName], confidence: float) -> Guarantee:
-    """Thresholds for all answers together, and for each predicted class whose images suffice.
+    """Thresholds for all answers together, and for each predicted class with enough images.
 
-    cells: first choices by predicted class. Each of the two kinds of rule keeps its promise with this confidence: the
-    classes' rules all together.
+    cells: first choices by predicted class. The rule for all answers keeps its promise with this confidence, and so do
+    the rules of the classes, all together.
     """
     level = 1 - confidence
     together = cells.of_all_classes()
@@ -70,7 +70,7 @@ def guarantee(cells: ScoreCells, promise: Promise, classes: Sequence[ClassName],
 
 
 def fewest_images(limit: float, level: float) -> int:
-    """Images without a mistake that are needed to show that the error rate is below `limit`."""
+    """Number of images without a mistake that are needed to show that the error rate is below `limit`."""
     return math.ceil(math.log(level) / math.log1p(-limit))
 
 

@@ -1,4 +1,4 @@
-"""Write and read the folder of an evaluation or a comparison: summary.json, tables, and a page made elsewhere."""
+"""Write and read the folder of an evaluation or a comparison: summary.json, tables, and a given page."""
 
 import csv
 import os
@@ -15,9 +15,16 @@ from pydantic import BaseModel, ValidationError
 
 from batchland.errors import OutputError, UsageError
 from batchland.evaluation.schema import EvaluationSummary
-from batchland.evaluation.table_file import TableFile
+from batchland.evaluation.table_file import StoredTable, TableFile
 from batchland.predictions.layout import manifest_path
-from batchland.system.files import check_new_file, check_writable, is_leftover, remove_leftovers, write_file
+from batchland.system.files import (
+    Replaceable,
+    check_new_file,
+    check_writable,
+    is_leftover,
+    remove_leftovers,
+    write_file,
+)
 
 MISTAKES_FILE: Final = "mistakes.parquet"
 REPORT_FILES: Final = (
@@ -39,7 +46,13 @@ class Report(NamedTuple):
     folder: Path
     summary: EvaluationSummary
     per_class: pa.Table
-    outcomes: pa.Table
+    outcomes_file: StoredTable
+    """Read block by block."""
+
+    @property
+    def outcomes(self) -> pa.Table:
+        """All rows of outcomes_file, in memory."""
+        return self.outcomes_file.read()
 
 
 def read_report(folder: str | os.PathLike[str]) -> Report:
@@ -47,10 +60,11 @@ def read_report(folder: str | os.PathLike[str]) -> Report:
     path = Path(folder)
     try:
         summary = read_summary(path)
-        tables = [pq.ParquetFile(path / name).read() for name in ("per_class.parquet", "outcomes.parquet")]
+        per_class = StoredTable(path / "per_class.parquet").read()
+        outcomes = StoredTable(path / "outcomes.parquet")
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: its tables cannot be read ({error}); evaluate again") from error
-    return Report(path, summary, *tables)
+    return Report(path, summary, per_class, outcomes)
 
 
 def read_summary(folder: Path) -> EvaluationSummary:
@@ -98,16 +112,18 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summa
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
 
-def check_new_table(path: Path, schema: pa.Schema, reads: Iterable[Path] = ()) -> None:
-    """`check_new_file` for a table, .csv or .parquet, which replaces only an earlier table with the same columns."""
+def check_new_table(path: Path, schema: pa.Schema, reads: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """`check_new_file` for a table, .csv or .parquet, which replaces only an earlier table with the same columns.
+
+    overwrite: any file but predictions.
+    """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise UsageError(f"{path}: give a name that ends in .csv or .parquet")
-    check_new_file(path, suffix, reads)
     if manifest_path(path).exists():
         raise UsageError(f"{path}: has a manifest, so it is of predictions; give another name")
-    if path.exists() and path.stat().st_size and _columns(path) != schema.names:
-        raise UsageError(f"{path}: exists and has other columns than the table to write; give another name")
+    earlier = Replaceable("an earlier table with the same columns", lambda file: _columns(file) == schema.names)
+    check_new_file(path, suffix, reads, replaces=earlier, overwrite=overwrite)
 
 
 def _columns(path: Path) -> list[str]:
@@ -121,7 +137,7 @@ def _columns(path: Path) -> list[str]:
 
 
 def write_csv(table: pa.Table, file: BinaryIO) -> None:
-    """UTF-8 with a byte order mark, by which Excel knows it. Text that Excel would run as a formula gets a quote."""
+    """UTF-8 with a byte order mark, for Excel. Text that Excel would run as a formula gets an apostrophe before it."""
     from pyarrow import csv as arrow_csv
 
     for number, field in enumerate(table.schema):

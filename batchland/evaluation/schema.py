@@ -32,7 +32,7 @@ class Figures(Document):
     """
 
     top1: Figure | None
-    """Share of images whose first choice is right (accuracy). Wilson."""
+    """Share of images with a right first choice (accuracy). Wilson."""
     top3: Figure | None
     """Share with the right class among the first 3; None if fewer choices were kept. Wilson."""
     top5: Figure | None
@@ -96,7 +96,7 @@ class LabelAccount(Document):
     """Labelled images without a prediction."""
     unpredicted_examples: tuple[str, ...]
     missing_classes: tuple[str, ...]
-    """Labels of the model's classes that no labelled image has."""
+    """Labels of the model's classes without a labelled image."""
     unknown_classes: dict[str, Count]
     """Names in the labels that the model does not have, and their images, left out as requested."""
     renamed_classes: dict[str, str]
@@ -110,7 +110,7 @@ class LabelAccount(Document):
 
 
 class ReliabilityBin(Document):
-    """Images whose confidence lies in (lower, upper], the first bin's lower end included."""
+    """Images with a confidence in (lower, upper]; the first bin includes its lower end."""
 
     lower: float
     upper: float
@@ -121,7 +121,8 @@ class ReliabilityBin(Document):
 
 
 class CoveragePoint(Document):
-    """What happens if answers of at least `threshold` probability are taken, and the others go to a human."""
+    """Coverage and accuracy if answers with at least the probability `threshold` are taken, and the others go to a
+    human."""
 
     threshold: float
     taken: Count
@@ -130,7 +131,7 @@ class CoveragePoint(Document):
     coverage: float
     """taken / scored."""
     accuracy: Figure | None
-    """Of those taken."""
+    """Accuracy of the taken answers."""
 
 
 class Slice(Document):
@@ -141,9 +142,9 @@ class Slice(Document):
     images: Count
     accuracy: Figure
     difference: float | None
-    """Accuracy here less that of all other images of this dimension."""
+    """Accuracy of this slice minus that of all other images."""
     p_value: float | None
-    """Of Fisher's exact test against the others, Holm-adjusted for all slices."""
+    """P-value of Fisher's exact test against the other images, Holm-adjusted for all slices."""
 
 
 class PairSlice(Document):
@@ -156,7 +157,7 @@ class PairSlice(Document):
     difference: float
     """Accuracy here less that of all other images."""
     p_value: float
-    """Of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all slices tested."""
+    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices."""
 
 
 class PairSlices(Document):
@@ -165,10 +166,10 @@ class PairSlices(Document):
     tested: Count
     """Slices of at least 20 images."""
     found: Count
-    """Those that are weaker than chance explains: none unless the smallest adjusted p-value is below 0.001, else those
-    below 0.1, so that at most about a tenth of them is chance."""
+    """Number of weak slices: those with an adjusted p-value below 0.1, so that about a tenth of them may be chance.
+    None if the smallest p-value is 0.001 or more."""
     weakest: tuple[PairSlice, ...]
-    """At most 200 of those found, the surest first."""
+    """At most 200 of those found, the smallest p-value first."""
 
 
 class AcceptRule(Document):
@@ -176,9 +177,9 @@ class AcceptRule(Document):
 
     threshold: float
     accepted: Count
-    """Of the labelled images."""
+    """Number of accepted labelled images."""
     wrong: Count
-    """Of those accepted."""
+    """Number of wrong ones among those accepted."""
     coverage: float
     """Share of images accepted."""
 
@@ -198,22 +199,22 @@ class Guarantee(Document):
     confidence: float
     """Probability, over the choice of the labelled images, that a rule keeps the promise."""
     images: Count
-    """Labelled images that it is based on."""
+    """Number of labelled images that it is based on."""
     fewest_images: Count
-    """With fewer accepted images, even without a mistake, nothing can be promised."""
+    """Least number of accepted images for a promise, if none of them is wrong."""
     rule: AcceptRule | None
-    """For all answers together; None if the images do not show that any threshold keeps the promise."""
+    """One rule for all answers; None if the images do not show that a threshold keeps the promise."""
     per_class: tuple[ClassRule, ...]
-    """For classes whose images suffice; all these rules together keep their promises with that confidence."""
+    """Rules for classes with enough images. All of them together keep their promises with that confidence."""
 
 
 class Decisions(Document):
-    """What became of the decisions in the predictions of a calibrated model."""
+    """Results of the decisions in the predictions of a calibrated model."""
 
     accepted: Count
     """Labelled images that were scored, with the decision `accept`."""
     wrong: Count
-    """Of those accepted."""
+    """Number of wrong ones among those accepted."""
     asked: Count
     error: Figure | None
     """wrong / accepted. Wilson. None if none is accepted."""
@@ -228,7 +229,7 @@ class FailureGroup(Document):
 
 
 class LabelErrors(Document):
-    """Mistakes whose label may be wrong: the rows of mistakes.parquet with `suspected_label_error`."""
+    """Mistakes that may be wrong labels: the rows of mistakes.parquet with `suspected_label_error`."""
 
     mistakes: Count
     suspected: Count
@@ -243,7 +244,7 @@ class ConfusedPair(Document):
     predicted_label: str
     images: Count
     share: float
-    """Of the true class's scored images."""
+    """Share of the scored images of the true class."""
 
 
 class LabelSource(Document):
@@ -286,19 +287,19 @@ class EvaluationSummary(Document):
     slices: tuple[Slice, ...]
     failures: tuple[FailureGroup, ...]
     bounds: dict[str, Bounds] = Field(default_factory=dict)
-    """What log_loss and brier are at least and at most, where the predictions hold only the first k choices."""
+    """Bounds of log_loss and brier, if the predictions contain only the first k choices."""
     pair_slices: PairSlices | None = None
     """None unless `by` has at least two columns."""
     guarantees: tuple[Guarantee, ...] = ()
-    """Of each promise of the options."""
+    """One entry per promise in the options."""
     decisions: Decisions | None = None
     """None if the predictions have no decisions."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
     strangers: Count | None = None
-    """Scored images that are unlike the photos that the model knows; None if the model does not tell."""
+    """Scored images that are unlike the model's known photos; None if the model has no known photos."""
     versions: dict[str, str]
-    """Of the packages that scored."""
+    """Versions of the packages that scored."""
     evaluated_with: dict[str, str]
     """Versions of the packages that evaluated."""
 
@@ -311,12 +312,12 @@ class Difference(Document):
     difference: float
     """b - a."""
     low: float | None = None
-    """Ends of the difference's paired interval; None if the images do not tell, as where all answers are the same."""
+    """Ends of the difference's paired interval; None if it cannot be computed, for example if all answers are equal."""
     high: float | None = None
 
 
 class Differences(Document):
-    """The headline numbers side by side. None where one of the two does not allow it."""
+    """The headline numbers of both. None if one of the two does not have the number."""
 
     top1: Difference
     top3: Difference | None
@@ -332,33 +333,33 @@ class Differences(Document):
 
 
 class PairAccount(Document):
-    """Images of the two evaluations, compared or not. `images_a` and `images_b` are the sums of their parts."""
+    """Images of the two evaluations, compared or not. `images_a` and `images_b` are the sums of the other numbers."""
 
     images_a: Count
     """Labelled images of A, failed ones included."""
     images_b: Count
     paired: Count
-    """Scored by both and labelled alike: what the comparison is about."""
+    """Images that both scored, with the same label: the compared images."""
     by_content: Count = 0
-    """In both under different paths: paired by the sha256 of the file. All others in both have the same path."""
+    """Images in both with different paths, paired by the sha256 of the file. All other pairs have the same path."""
     only_a: Count
-    """In A, not in B."""
+    """Images in A, not in B."""
     only_b: Count
     relabelled: Count
-    """In both, but with another label."""
+    """Images in both, but with different labels."""
     failed_a: Count
-    """Failed in A alone."""
+    """Images that failed only in A."""
     failed_b: Count
     failed_both: Count
     classes: Count
-    """Classes that either model knows."""
+    """Number of classes of at least one model."""
     classes_only_a: tuple[str, ...]
-    """Those that only A's model knows."""
+    """Classes of A's model only."""
     classes_only_b: tuple[str, ...]
 
 
 class Agreement(Document):
-    """How the right and wrong answers of A and B go together, and whether the difference may be chance."""
+    """Numbers of images that A, B, both or neither have right, and the test of the difference."""
 
     both_right: Count
     only_a_right: Count
@@ -372,7 +373,7 @@ class ComparedEvaluation(Document):
     """One side of a comparison."""
 
     name: str
-    """A name that the other side does not have: of the model, the predictions' file or folder, or A and B."""
+    """A name that differs from the other side's: of the model, the predictions' file or folder, or A and B."""
     report: str | None
     """Its folder, as it was given; None if it was evaluated just now."""
     evaluated_at: str
@@ -398,7 +399,7 @@ class ComparisonSummary(Document):
     figures: Differences
     agreement: Agreement
     flips: dict[Literal["broken", "fixed", "moved"], Count]
-    """Images whose first choice differs, by what that means; see flips.parquet."""
+    """Images with different first choices, by kind of change; see flips.parquet."""
     compared_with: dict[str, str]
     """Versions of the packages that compared."""
 
@@ -409,11 +410,11 @@ PER_CLASS: Final = pa.schema(
         column("folder", pa.string(), "The training folder of the class.", nullable=False),
         column("label", pa.string(), "Display name of the class.", nullable=False),
         column("support", pa.int64(), "Labelled images of the class that were scored.", nullable=False),
-        column("correct", pa.int64(), "Of them, those whose first choice is right.", nullable=False),
+        column("correct", pa.int64(), "Of these, images with a right first choice.", nullable=False),
         column("accuracy", pa.float64(), "correct / support: the class's recall. Null without support."),
         column("accuracy_low", pa.float64(), "Lower end of its Wilson interval."),
         column("accuracy_high", pa.float64(), "Upper end of its Wilson interval."),
-        column("predicted", pa.int64(), "Scored images given this class, right or wrong.", nullable=False),
+        column("predicted", pa.int64(), "Scored images classified as this class, right or wrong.", nullable=False),
         column("precision", pa.float64(), "correct / predicted. Null if the class was never predicted."),
         column("precision_low", pa.float64(), "Lower end of its Wilson interval."),
         column("precision_high", pa.float64(), "Upper end of its Wilson interval."),
@@ -425,7 +426,7 @@ PER_CLASS: Final = pa.schema(
         column("auroc", pa.float64(), "Area under its ROC curve, against all other classes."),
         column("auroc_low", pa.float64(), "Lower end of its interval (DeLong, on the logit scale)."),
         column("auroc_high", pa.float64(), "Upper end of its interval."),
-        column("most_confused_with", pa.string(), "The class that most of its wrong images were predicted as."),
+        column("most_confused_with", pa.string(), "Most frequent predicted class of its wrong images."),
         column("most_confused_images", pa.int64(), "Number of those images.", nullable=False),
         column("failed", pa.int64(), "Labelled images of the class that failed; not in support.", nullable=False),
     ]
@@ -452,7 +453,7 @@ CONFUSION: Final = pa.schema(
         column("true_label", pa.string(), "Label of the true class.", nullable=False),
         column("predicted_index", pa.int32(), "class_index of the predicted class.", nullable=False),
         column("predicted_label", pa.string(), "Label of the predicted class.", nullable=False),
-        column("images", pa.int64(), "Images of the true class that were given the predicted one.", nullable=False),
+        column("images", pa.int64(), "Images of the true class with this predicted class.", nullable=False),
         column("share", pa.float64(), "images / scored images of the true class.", nullable=False),
     ]
 )
@@ -463,14 +464,14 @@ OUTCOMES: Final = pa.schema(
     [
         column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
         column("status", pa.string(), "`ok` or `failed`.", nullable=False),
-        column("error_code", pa.string(), "Why it failed."),
+        column("error_code", pa.string(), "Error code of a failed image."),
         column("true_index", pa.int32(), "class_index of the true class.", nullable=False),
         column("true_label", pa.string(), "Label of the true class.", nullable=False),
         column("predicted_index", pa.int32(), "class_index of the first choice."),
         column("predicted_label", pa.string(), "Label of the first choice."),
         column("correct", pa.bool_(), "Whether the first choice is the true class. Null for failed images."),
         column("probability", pa.float32(), "Probability of the first choice."),
-        column("margin", pa.float32(), "Its probability less the second choice's."),
+        column("margin", pa.float32(), "Highest probability minus second highest."),
         column("true_rank", pa.int32(), "Rank of the true class among the choices kept, from 1. Null beyond them."),
         column(
             "true_probability",
@@ -479,9 +480,9 @@ OUTCOMES: Final = pa.schema(
         ),
         column("width", pa.int32(), "Pixels of the upright picture."),
         column("height", pa.int32(), "Pixels of the upright picture."),
-        column("file_size", pa.int64(), "Bytes."),
+        column("file_size", pa.int64(), "Size of the file in bytes."),
         column("decision", pa.string(), "`accept` or `ask`, as in the predictions. Null without thresholds."),
-        column("sha256", pa.string(), "Of the file, as in the predictions. Null where they lack it."),
+        column("sha256", pa.string(), "sha256 of the file, as in the predictions. Null if they lack it."),
     ]
 )
 """`outcomes.parquet`: one row per image with a label and a row in the predictions, in the predictions' order."""
@@ -506,15 +507,15 @@ MISTAKES: Final = pa.schema(
         ),
     ]
 )
-"""`mistakes.parquet`: the scored images whose first choice is wrong, the most confident first (ties: by name)."""
+"""`mistakes.parquet`: the scored images with a wrong first choice, the most confident first (ties: by name)."""
 
 
 CLASS_CHANGES: Final = pa.schema(
     [
         column("label", pa.string(), "The class's label.", nullable=False),
         column("support", pa.int64(), "Images of the class that both scored.", nullable=False),
-        column("accuracy_a", pa.float64(), "A's accuracy on them. Null without support."),
-        column("accuracy_b", pa.float64(), "B's accuracy on them."),
+        column("accuracy_a", pa.float64(), "A's accuracy on these images. Null without support."),
+        column("accuracy_b", pa.float64(), "B's accuracy on these images."),
         column("difference", pa.float64(), "accuracy_b - accuracy_a."),
         column("difference_low", pa.float64(), "Lower end of its interval (Bonett and Price, paired)."),
         column("difference_high", pa.float64(), "Upper end of its interval."),
@@ -528,7 +529,7 @@ CLASS_CHANGES: Final = pa.schema(
         column("f1_b", pa.float64(), "F1 of B. Null without support."),
     ]
 )
-"""`per_class.parquet` and `per_class.csv` of a comparison: one row per class that either model knows, in A's order."""
+"""`per_class.parquet` and `per_class.csv` of a comparison: one row per class of at least one model, in A's order."""
 
 
 FLIPS: Final = pa.schema(
@@ -537,12 +538,12 @@ FLIPS: Final = pa.schema(
         column("true_label", pa.string(), "Label of the true class.", nullable=False),
         column("change", pa.string(), "`broken` (A right), `fixed` (B right) or `moved` (both wrong).", nullable=False),
         column("predicted_a", pa.string(), "A's first choice.", nullable=False),
-        column("probability_a", pa.float32(), "Its probability.", nullable=False),
+        column("probability_a", pa.float32(), "Probability of A's first choice.", nullable=False),
         column("true_probability_a", pa.float32(), "A's probability of the true class. Null beyond the choices kept."),
         column("predicted_b", pa.string(), "B's first choice.", nullable=False),
-        column("probability_b", pa.float32(), "Its probability.", nullable=False),
+        column("probability_b", pa.float32(), "Probability of B's first choice.", nullable=False),
         column("true_probability_b", pa.float32(), "B's probability of the true class. Null beyond the choices kept."),
-        column("file_size", pa.int64(), "Bytes, when A read it."),
+        column("file_size", pa.int64(), "Size of the file in bytes when A read it."),
     ]
 )
 """`flips.parquet`: the images that both scored and gave another first choice; broken, fixed, moved, each with the most

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import holm, mcnemar_exact, paired_difference, wilson
+from batchland.evaluation.join import Join
 from batchland.evaluation.schema import Figure
 
 if TYPE_CHECKING:
@@ -57,8 +56,10 @@ class SeveralCompared(NamedTuple):
     """Scored by all, with the same label in all."""
     left_out: int
     """Images that are in some, but not compared."""
+    by_content: int
+    """Images with different paths, joined by the sha256 of their files."""
     models: tuple[ComparedModel, ...]
-    """By falling accuracy."""
+    """The models, highest accuracy first."""
     pairs: tuple[ComparedPair, ...]
     confidence: float
 
@@ -66,29 +67,36 @@ class SeveralCompared(NamedTuple):
 def compare_several(
     reports: "Sequence[Report | Evaluation]", confidence: float = 0.95, level: float = 0.05
 ) -> SeveralCompared:
-    """Compare over the images that all scored. level: adjusted p-values below it are more than chance.
+    """Compare over the images that all scored: with the same path, or else the same content.
+
+    level: adjusted p-values below it are more than chance. The memory used is a byte for each image and report.
+
 
     Raises UsageError if there is no image that all scored with the same label.
     """
     names = different_names(reports)
-    tables = [report.outcomes.filter(pc.equal(report.outcomes["status"], "ok")) for report in reports]
-    common = _common(tables)
-    if not common.num_rows:
+    join = Join(reports)
+    blocks = [np.zeros((0, len(reports)), bool)]
+    for block in join.blocks():
+        compared = block.ok.all(axis=1) & (block.truth == block.truth[:, :1]).all(axis=1)
+        blocks.append((block.predicted == block.truth)[compared])
+    right = np.concatenate(blocks).T
+    images = right.shape[1]
+    if not images:
         raise UsageError(f"{', '.join(names)}: no image was scored with the same label in all; compare the same images")
-    right = np.stack([_right(table, common) for table in tables])
     order = np.argsort(-right.sum(axis=1), kind="stable")
     pairs = list(combinations(order.tolist(), 2))
     counts = [(int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())) for a, b in pairs]
     adjusted = holm([mcnemar_exact(*each) for each in counts])
-    low, high = paired_difference([b for _, b in counts], [a for a, _ in counts], common.num_rows, confidence)
+    low, high = paired_difference([b for _, b in counts], [a for a, _ in counts], images, confidence)
     found = tuple(
-        ComparedPair(names[a], names[b], *counts[i], (counts[i][0] - counts[i][1]) / common.num_rows,
+        ComparedPair(names[a], names[b], *counts[i], (counts[i][0] - counts[i][1]) / images,
                      float(low[i]), float(high[i]), float(adjusted[i]))
         for i, (a, b) in enumerate(pairs)
     )  # fmt: skip
     best = names[order[0]]
     worse = {pair.worse for pair in found if pair.better == best and pair.p_adjusted < level}
-    ends = wilson(right.sum(axis=1), common.num_rows, confidence)
+    ends = wilson(right.sum(axis=1), images, confidence)
     models = tuple(
         ComparedModel(
             names[i],
@@ -99,10 +107,7 @@ def compare_several(
         )
         for i in order
     )
-    every = pc.count_distinct(
-        pa.concat_arrays([chunk for report in reports for chunk in report.outcomes["image"].chunks])
-    )
-    return SeveralCompared(common.num_rows, every.as_py() - common.num_rows, models, found, confidence)
+    return SeveralCompared(images, join.joined - images + join.left_out, join.by_content, models, found, confidence)
 
 
 def different_names(reports: "Sequence[Report | Evaluation]") -> list[str]:
@@ -113,20 +118,3 @@ def different_names(reports: "Sequence[Report | Evaluation]") -> list[str]:
         if len(set(names)) == len(names) and all(names):
             return names
     return [f"{name} ({number})" for number, name in enumerate(models, 1)]
-
-
-def _common(tables: Sequence[pa.Table]) -> pa.Table:
-    """`image` and `true_label` of the rows that are in all tables."""
-    found = tables[0].select(["image", "true_label"])
-    for table in tables[1:]:
-        row = pc.index_in(found["image"], value_set=table["image"].combine_chunks())
-        there = pc.is_valid(row)
-        found = found.filter(there)
-        found = found.filter(pc.equal(found["true_label"], table["true_label"].take(row.filter(there))))
-    return found
-
-
-def _right(table: pa.Table, common: pa.Table) -> np.ndarray:
-    row = pc.index_in(common["image"], value_set=table["image"].combine_chunks())
-    right: np.ndarray = table["correct"].take(row).to_numpy()
-    return right.astype(bool)

@@ -8,16 +8,19 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchland.system.cores import usable_cores
 
 Order = Sequence[tuple[str, Literal["ascending", "descending"]]]
 
 ROWS_IN_MEMORY: Final = 400_000
-"""Most rows that are sorted without DuckDB, where it is installed."""
+"""Up to this number of rows, DuckDB is not used."""
 MEMORY: Final = "350MB"
-"""Most memory of one sort by DuckDB."""
+"""Memory limit of one sort by DuckDB."""
 _OUTPUT_ROWS: Final = 131_072
 _log: Final = logging.getLogger("batchland")
 
@@ -27,7 +30,7 @@ def sorted_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows in order, strings by their bytes. Raises what `batches` raises.
 
-    Without DuckDB, all rows are sorted in memory, whatever their number; a warning says so.
+    Without DuckDB, any number of rows is sorted in memory; a warning says so.
     """
     first, rows = [], 0
     source = iter(batches)
@@ -45,6 +48,30 @@ def sorted_batches(
         )
         return _in_memory(schema, [*first, *source], order)
     return _by_duckdb(schema, chain(first, source), order)
+
+
+def whole_groups(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
+    """The rows in other batches, so that rows with the same key are in one batch. batches: sorted by the key."""
+    held: pa.RecordBatch | None = None
+    for batch in batches:
+        if not len(batch):
+            continue
+        if held is not None:
+            batch = pa.concat_batches([held, batch])
+        groups = group_numbers(batch[key])
+        last = int(np.searchsorted(groups, groups[-1]))
+        held = batch[last:]
+        if last:
+            yield batch[:last]
+    if held is not None:
+        yield held
+
+
+def group_numbers(keys: pa.Array) -> npt.NDArray[np.int64]:
+    """Number of the group of equal keys that each key belongs to, from 0. keys: sorted, without nulls."""
+    changes = pc.not_equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
+    groups: npt.NDArray[np.int64] = np.r_[0, np.cumsum(changes)]
+    return groups
 
 
 def _in_memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""The labelled images that are least like the photos that the model knows."""
+"""The labelled images that are least similar to the model's known photos."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ class Strangers:
 
     def __init__(self) -> None:
         self.total: int | None = None
-        """Their number; None if the model does not tell."""
+        """Their number; None if the model has no known photos."""
         self._shown: list[pa.Table] = []
 
     def add(self, outcomes: Outcomes, table: pa.Table) -> None:
@@ -33,5 +33,5 @@ class Strangers:
 
     @property
     def table(self) -> pa.Table | None:
-        """The strangers that are least like known photos, at most MAX_SHOWN; None if the model does not tell."""
+        """The strangers that are least like known photos, at most MAX_SHOWN; None if the model has no known photos."""
         return self._shown[0] if self._shown else None

@@ -1,4 +1,4 @@
-"""A table in a temporary Parquet file: written block by block, read as a whole or in blocks."""
+"""A table in a Parquet file, of a report or temporary: written block by block, read as a whole or in blocks."""
 
 import shutil
 import tempfile
@@ -10,11 +10,34 @@ from typing import BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchland.system.files import read_error
+
 _GROUP_ROWS: Final = 2**19
 """Rows of a row group."""
 
 
-class TableFile:
+class StoredTable:
+    """Reads a Parquet file of a report. Methods raise UsageError or InputError, the constructor what pyarrow raises."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with pq.ParquetFile(path) as file:
+            self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
+
+    def read(self) -> pa.Table:
+        """All rows, in memory."""
+        return pa.Table.from_batches(self.batches(), self.schema)
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Blocks of rows, in order."""
+        try:
+            with pq.ParquetFile(self._path) as file:
+                yield from file.iter_batches(columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise read_error(error, str(self._path), "evaluate again") from error
+
+
+class TableFile(StoredTable):
     """Write with `append` and `close`, then read. The file is removed with this object."""
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -39,15 +62,6 @@ class TableFile:
         self._flush()
         self._writer.close()
         return self
-
-    def read(self) -> pa.Table:
-        """All rows, in memory."""
-        return pq.ParquetFile(self._path).read()
-
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Blocks of rows, in order."""
-        with pq.ParquetFile(self._path) as file:
-            yield from file.iter_batches(columns=columns)
 
     def copy_to(self, file: BinaryIO) -> None:
         """Write the file's bytes."""

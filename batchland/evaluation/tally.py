@@ -1,4 +1,4 @@
-"""What figures need to know about all outcomes, added up block by block."""
+"""Sums over all outcomes that the figures are computed from, added up block by block."""
 
 from collections import Counter
 from typing import Final
@@ -18,7 +18,7 @@ from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.schema import FailureGroup
 
 MIN_PROBABILITY: Final = float(np.finfo(np.float32).eps)
-"""Of the true class, in the log loss."""
+"""Least probability of the true class in the log loss."""
 
 
 class Tally:
@@ -34,12 +34,12 @@ class Tally:
         self.failed = np.zeros(classes, np.int64)
         """Failed images by true class."""
         self.bins = Sums(options.bins)
-        """By equal-width bin of the probability."""
+        """Sums for each equal-width bin of the probability."""
         self.by_truth, self.by_prediction = Sums(classes), Sums(classes)
         self.round = Sums(len(ROUND_THRESHOLDS) + 1)
-        """By the number of round thresholds that the probability reaches."""
+        """Sums for each number of round thresholds that the probability reaches."""
         self.squared_error = 0.0
-        """Of the first choice's probability against being right."""
+        """Sum of the squared differences between the first choice's probability and 1 if it is right, 0 if not."""
         self.log_loss = np.zeros(2)
         """Sums of the smallest and largest value that the choices kept allow; equal where they hold the true class."""
         self.brier = np.zeros(2)
@@ -96,7 +96,7 @@ class Tally:
 
     @property
     def right(self) -> int:
-        """Scored images whose first choice is right."""
+        """Number of scored images with a right first choice."""
         return int(self.by_truth.right.sum())
 
     @property

@@ -14,7 +14,7 @@ from batchland.images.sources.refs import ImageRef
 
 
 class Outcome(NamedTuple):
-    """The result of loading one image: its facts, as far as known, and the error if it failed."""
+    """The result of loading one image: its facts, None if unknown, and the error if it failed."""
 
     width: int | None = None
     height: int | None = None
@@ -24,11 +24,11 @@ class Outcome(NamedTuple):
     modified_us: int | None = None
     """Modification time, microseconds since 1970, UTC."""
     sha256: str | None = None
-    """Of the file's content, hexadecimal."""
+    """sha256 of the file's content, hexadecimal."""
     signals: bytes | None = None
     """Figures about the picture: one row of SIGNAL_DTYPE."""
     sample: Bytes | None = None
-    """In place of figures, until the batch is complete: what they are computed from."""
+    """The data that `signals` is computed from when the batch is complete; see `measured`."""
     error: tuple[ErrorCode, str] | None = None
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -55,13 +55,13 @@ class Batch(NamedTuple):
 
 
 Loaded = tuple[Outcome, Pixels | Encoded | None]
-"""An image's outcome, and its picture unless it failed: uint8 [spec.height, spec.width, 3], or what a GPU decodes."""
+"""An image's outcome, and its picture unless it failed: uint8 [spec.height, spec.width, 3], or a JPEG for a GPU."""
 Load = Callable[[ImageRef, PreprocessSpec], Loaded]
 Decode = Callable[[bytes, PreprocessSpec], Loaded]
 
 
 def measured(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes with figures in place of samples. For many at once it takes a fraction of the calls of numpy."""
+    """The outcomes with figures computed from their samples. Many at once take a fraction of the numpy calls."""
     samples = [outcome.sample for outcome in outcomes if outcome.sample is not None]
     if not samples:
         return list(outcomes)

@@ -36,8 +36,8 @@ class CrashGuard:
     """Context manager. Its `load` works like `load_image`, but decodes suspects in a subprocess. Thread-safe.
 
     folder: the folder of the unfinished run. timeout: CPU seconds for a suspect. decode: for other images. signals:
-    measure the suspects' pictures. process: number of the decoding process that this is for; None for the main process,
-    which takes care of the notes of all.
+    measure the suspects' pictures. process: index of the decoding process that uses this guard; None for the main
+    process, which reads and removes the notes of all processes.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class CrashGuard:
             os.close(self._notes)
 
     def for_process(self, number: int) -> "Callable[[], CrashGuard]":
-        """Makes a guard in a decoding process. Can be pickled."""
+        """A picklable function that makes a guard in a decoding process."""
         return partial(self._for_processes, process=number)
 
     def process_died(self, number: int) -> None:
@@ -100,7 +100,7 @@ class CrashGuard:
             self._suspect([_notes_path(self._folder, number)], "a process that decodes images died")
 
     def _all_notes(self) -> list[Path]:
-        """Of this process, and in the main process of all."""
+        """The notes of this process; in the main process, those of all processes."""
         if self._process is not None:
             return [self._notes_path]
         return list(self._folder.glob(f"{_NOTES}*"))
@@ -133,7 +133,7 @@ class CrashGuard:
         return outcome, pixels
 
     def load_isolated(self, ref: ImageRef, spec: PreprocessSpec) -> Loaded:
-        """See `load_image`, decoded to pixels in a subprocess; as `load` does it where no subprocess can be started."""
+        """See `load_image`; decodes in a subprocess, or like `load` if no subprocess can be started."""
         if not self._isolation_failed:
             try:
                 return self._isolated.load(ref, spec)
@@ -153,7 +153,7 @@ class CrashGuard:
 
     @contextmanager
     def noted(self, refs: Iterable[ImageRef]) -> Iterator[None]:
-        """Note images while the calling thread does something else with them that may kill the process."""
+        """Context in which these images are noted, for another operation of this thread that may kill the process."""
         names = [_key(ref) for ref in refs]
         self._note(names)
         try:

@@ -1,10 +1,10 @@
-"""Load batches with several processes, because Python's lock limits how many images one process can decode.
+"""Load batches with several processes, because Python's lock (the GIL) limits how many images one process can decode.
 
-    this process    images, number of a buffer  ->  decoding process    a new interpreter with threads
-    this process    <-  outcomes of the images      pixels are in memory that the processes share
+    this process    images, index of a buffer  ->  decoding process    a new interpreter with threads
+    this process    <-  outcomes of the images     pixels are in memory that the processes share
 
-Each process has its own lock, threads, timeouts and notes (crash_guard.py). If one dies, the images that it was loading
-are suspects: another process takes over its batches and decodes them in subprocesses.
+Each process has its own GIL, threads, timeouts and notes (crash_guard.py). If one dies, the images that it was loading
+are suspects: another process takes over its batches and decodes these images in subprocesses.
 """
 
 import mmap
@@ -32,15 +32,15 @@ from batchland.system.helper_process import HelperProcess
 from batchland.system.memory import keep_freed_memory
 
 CORES_PER_PROCESS: Final = 4
-"""With this number of threads, a process seldom waits for Python's lock."""
+"""With this number of threads, a process seldom waits for the GIL."""
 MIN_CORES: Final = 8
-"""On fewer, the threads of one process use all cores."""
+"""With fewer cores, the threads of one process can use all of them."""
 IMAGES_BEFORE_START: Final = 500
-"""Unless the number of processes is given, they start after so many images: starting takes longer than decoding few."""
+"""Unless their number is given, the processes start after this number of images, because starting takes a while."""
 _AHEAD: Final = 3
-"""Batches that a process has at once."""
+"""Batches that are assigned to a process at once."""
 _MAX_LOSSES: Final = 10
-"""Processes that may die before another batch is loaded."""
+"""Number of processes that may die in a row, without a loaded batch in between."""
 _SERVE: Final = "from batchland.images.decoding_processes import serve; serve(*map(int, sys.argv[2:]))"
 
 
@@ -57,7 +57,7 @@ class _Settings(NamedTuple):
 
 @dataclass(eq=False)
 class _Request:
-    """Images that a process loads."""
+    """A batch of images for a process to load."""
 
     process: "_Process"
     refs: Sequence[ImageRef]
@@ -67,7 +67,7 @@ class _Request:
 
 @dataclass(eq=False)
 class _Process:
-    """A decoding process, and what it has to load, in order."""
+    """A decoding process, and its requests in order."""
 
     number: int
     connection: Connection
@@ -77,22 +77,22 @@ class _Process:
 
 
 def can_share_memory() -> bool:
-    """Whether this system has what the processes use: only Linux does."""
+    """Whether this system supports the memory that the processes share: only Linux does."""
     return hasattr(os, "memfd_create")
 
 
 def automatic_processes(cores: int) -> int:
-    """How many processes should decode on so many cores; 0 where threads of one process do it as well."""
+    """The number of decoding processes for this number of cores; 0 if the threads of one process are as fast."""
     return ceil(cores / CORES_PER_PROCESS) if cores >= MIN_CORES and can_share_memory() else 0
 
 
 class DecodingProcesses:
-    """A number of processes that load batches. They start when they are needed.
+    """Several processes that load batches. They start when they are needed.
 
     guard: of this process; the decoding processes get their own from it.
     held, timeout: as for BatchLoader.
     num_workers, cores: threads and cores of all processes together.
-    images_before_start: how many images are loaded without them; 0 to use them from the first one on.
+    images_before_start: number of images that are loaded by threads before; 0 to use processes from the first one on.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class DecodingProcesses:
         return request
 
     def finish(self, batch: _Request, on_wait: Callable[[], None] | None = None) -> Batch:
-        """Wait for a batch. Raises EngineError if one process after the other dies, and what the process raised."""
+        """Wait for a batch. Raises EngineError if several processes die in a row, and any error of the process."""
         while batch.outcomes is None:
             self._receive(batch.process, on_wait)
         return Batch(batch.refs, self.buffers[batch.buffer][: len(batch.refs)], batch.outcomes)
@@ -177,7 +177,7 @@ class DecodingProcesses:
         except OSError as error:
             reason = error.strerror or error
             raise EngineError(f"no process that decodes images can start: {reason}; run the command again") from error
-        with suppress(OSError):  # it has died: found out when its answer is awaited
+        with suppress(OSError):  # the process has died; waiting for its answer will notice that
             ours.send(self._settings._replace(guard=self._guard.for_process(number)))
         return process
 
@@ -224,7 +224,7 @@ class DecodingProcesses:
 
 
 def _send(process: _Process, request: _Request) -> None:
-    with suppress(OSError):  # it has died: found out when its answer is awaited
+    with suppress(OSError):  # the process has died; waiting for its answer will notice that
         process.connection.send((request.buffer, request.refs))
 
 
@@ -268,7 +268,7 @@ def _serve(connection: Connection, memory_fd: int) -> None:
 
 
 def _receive(connection: Connection, threads: DecodingThreads, started: "queue.SimpleQueue[Any]") -> None:
-    """Begin to load what arrives. The end of the connection ends this process, whatever its threads do."""
+    """Start to load each batch that arrives. The end of the connection ends this process, also if threads still run."""
     with suppress(EOFError, OSError):
         while True:
             buffer, refs = connection.recv()

@@ -1,4 +1,4 @@
-"""Load batches with threads. Decoders work without Python's lock, so threads use all cores and share buffers."""
+"""Load batches with threads. Decoders release the GIL, so threads use all cores and share buffers."""
 
 import atexit
 import queue
@@ -18,19 +18,19 @@ from batchland.system.cores import usable_cores
 MAX_HANGING: Final = 64
 """The storage counts as unavailable if this many threads wait for an image for longer than the timeout."""
 MAX_ABANDONED: Final = 2
-"""From this number of decoders on that were given up and still run (each uses a core and memory for a picture), other
-images are decoded in subprocesses, which can be killed."""
+"""If this number of abandoned decoders still run (each uses a core and memory for a picture), other images are decoded
+in subprocesses, which can be killed."""
 MAX_WORKERS: Final = 64
-"""Most threads that are started unless a number is given."""
+"""Largest number of threads that are started automatically."""
 POLL_SECONDS: Final = 0.5
 _GIL_SECONDS: Final = 0.0001
-"""Seconds, roughly, that one image holds the GIL, so that other threads cannot work."""
+"""Rough number of seconds that one image holds the GIL."""
 _MIN_WAIT_SECONDS: Final = 0.001
 """Reading that takes less than this does not count as waiting."""
 _EXIT_SECONDS: Final = 10.0
-"""How long the end of the process waits for decoders that were given up."""
+"""Seconds that the end of the process waits for abandoned decoders."""
 _STALLED_CPU_SECONDS: Final = 0.001
-"""A decoder that takes less CPU time than this between two polls does not run: it is blocked."""
+"""A decoder that takes less CPU time than this between two polls is blocked."""
 
 
 class _Attempt:
@@ -53,7 +53,7 @@ class _Attempt:
         self.decoding = True
 
     def is_over(self, timeout: float) -> bool:
-        """Whether the image was waited for, or decoded, for too long. To be asked at every poll."""
+        """Whether reading or decoding the image has taken too long. Call it at every poll."""
         if self._isolated:
             return False
         now = time.monotonic()
@@ -80,11 +80,11 @@ def _thread_cpu_clock() -> int | None:
 
 _thread: Final = threading.local()
 _abandoned: Final[set[_Attempt]] = set()
-"""Decoders that were given up and still run in this process, whichever loader started them."""
+"""Abandoned decoders of all loaders that still run in this process."""
 
 
 def abandoned_decoders() -> int:
-    """Number of decoders that were given up and still run. One that ends while Python shuts down may crash Python."""
+    """Number of abandoned decoders that still run. One that ends while Python shuts down may crash Python."""
     return len(_abandoned)
 
 
@@ -96,7 +96,7 @@ def _wait_for_abandoned() -> None:
 
 
 def begin_decoding(*, isolated: bool = False) -> None:
-    """Tell the loader, if the calling thread is one of its workers, that an image is read and its decoder begins.
+    """Mark the image of the calling thread as read, so that its decoding time begins; no-op outside a loader's threads.
 
     isolated: the decoder runs in another process, with its own limits.
     """
@@ -106,7 +106,7 @@ def begin_decoding(*, isolated: bool = False) -> None:
 
 
 class _StartedBatch:
-    """A batch in progress. Workers hand in each image once; after a timeout, a late one is dropped."""
+    """A batch in progress. Each image is finished once: by its worker, or by a timeout; a later result is dropped."""
 
     def __init__(self, refs: Sequence[ImageRef], buffer: Pixels, timeout: float) -> None:
         self.refs = refs
@@ -125,7 +125,7 @@ class _StartedBatch:
         return attempt
 
     def finish(self, index: int, outcome: Outcome, picture: Pixels | Encoded | None) -> bool:
-        """Hand in an image. False if it had been given up: the buffer may belong to another batch now."""
+        """Store an image. False if it was abandoned before, because the buffer may belong to another batch now."""
         with self._lock:
             if self._outcomes[index] is not None:
                 return False
@@ -200,7 +200,7 @@ class DecodingThreads:
         self._stopping = threading.Event()
         self._count = 0
         self._hanging: set[_Attempt] = set()
-        """Attempts that were given up while reading and have not returned."""
+        """Attempts that were abandoned while reading and have not returned."""
         self._lock = threading.Lock()
         self._grow(num_workers or (1 if start_small else self._cores))
 
@@ -234,7 +234,7 @@ class DecodingThreads:
             self._add()
 
     def _replace(self, attempt: _Attempt) -> None:
-        """Start another thread in place of one whose image was given up. Raises InputError if the storage hangs."""
+        """Start a thread that replaces the one of an abandoned image. Raises InputError if the storage hangs."""
         with self._lock:
             if not attempt.returned:
                 (_abandoned if attempt.decoding else self._hanging).add(attempt)
@@ -257,7 +257,7 @@ class DecodingThreads:
             except BaseException as bug:  # raised again in the thread that waits for the batch
                 batch.break_off(bug)
             else:
-                if not in_time:  # another thread took over when this image was given up
+                if not in_time:  # another thread took over when this image was abandoned
                     with self._lock:
                         attempt.returned = True
                         _abandoned.discard(attempt)
@@ -266,7 +266,7 @@ class DecodingThreads:
 
 
 def _enough_workers(outcomes: Sequence[Outcome], cores: int) -> int:
-    """Threads that keep all cores decoding while others wait for their images, going by a batch just loaded."""
+    """Number of threads that keep all cores decoding while others wait for images, estimated from the last batch."""
     decoded = [outcome for outcome in outcomes if outcome.error is None and outcome.decode_seconds > 0]
     if not decoded:
         return cores

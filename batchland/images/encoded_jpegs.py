@@ -1,6 +1,6 @@
-"""JPEGs that stay encoded until a GPU decodes them: which ones may, and whether they are complete.
+"""Choose and check JPEGs that stay encoded until a GPU decodes them.
 
-In any doubt the CPU decodes: it reads all kinds, and reports what is wrong with a file.
+In case of doubt the CPU decodes: it reads all kinds, and reports the errors of a file.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ _END: Final = b"\xff\xd9"
 _RGB_IDS: Final = b"RGB"
 """Component ids by which libjpeg recognises components that are not YCbCr."""
 _MAX_ASPECT: Final = 8
-"""Longest allowed side in shorter sides: a GPU resizes a long strip as a whole, even if little of it is used."""
+"""Largest ratio of the sides: a GPU resizes a long strip as a whole, even if little of it is used."""
 _CHECK_DIVISOR: Final = 8
 """Divisor of the sides at which libjpeg reads all data, but computes few pixels."""
 

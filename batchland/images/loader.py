@@ -1,4 +1,4 @@
-"""Read and decode images ahead of the model, in order, like a DataLoader that uses threads, or also processes."""
+"""Read and decode images ahead of the model, in order, like a DataLoader with threads and, if wanted, processes."""
 
 import time
 from collections import deque
@@ -20,7 +20,7 @@ _END: Final = object()
 
 
 class Decoders(Protocol):
-    """What loads batches into its buffers: DecodingThreads or DecodingProcesses."""
+    """The interface of DecodingThreads and DecodingProcesses, which load batches into buffers."""
 
     @property
     def buffers(self) -> Sequence[Pixels]:
@@ -30,17 +30,17 @@ class Decoders(Protocol):
         """Load images into a buffer, given by its index."""
 
     def finish(self, batch: Any, on_wait: Callable[[], None] | None = None) -> Batch:
-        """Wait for what `start` returned. Raises what `on_wait` raises."""
+        """Wait for a batch that `start` returned. Raises what `on_wait` raises."""
 
     def stop(self) -> None:
-        """End what loads."""
+        """End the threads or processes."""
 
 
 class LaterDecoders(Decoders, Protocol):
     """Decoders that take over from the threads of this process."""
 
     def take_over(self, images: int) -> bool:
-        """Whether they load further batches. images: how many there have been."""
+        """Whether they load all further batches. images: number of images so far."""
 
 
 class BatchLoader:
@@ -51,13 +51,13 @@ class BatchLoader:
     num_workers: decoding threads; by default one per usable core, and more if reading takes longer than decoding
         (network mounts, object stores).
     prefetch_factor: batches prepared ahead, shared by all workers (torch's DataLoader counts per worker). Memory is
-        (prefetch_factor + held + 1) batches of pixels, whatever the number of images.
+        (prefetch_factor + held + 1) batches of pixels, for any number of images.
     timeout: seconds that an image may be waited for, and CPU seconds that it may take to decode, before it fails as
         `timeout` and its thread is replaced. CPU seconds, so that no image fails because others keep the cores busy.
     held: number of earlier batches that stay valid when the next one is requested.
     on_wait: called every `poll_seconds` while waiting for a batch; may raise.
     load: turns one image into pixels; by default `load_image`.
-    load_isolated: the same with limits that it keeps by itself, used while MAX_ABANDONED decoders still run.
+    load_isolated: the same with its own limits, used while MAX_ABANDONED abandoned decoders still run.
     later: decoders that take over from the threads; they end with the loader.
     start_small: begin with one thread, for a `load` that keeps most images encoded.
     cores: that the threads can use; by default `usable_cores()`.
@@ -182,7 +182,8 @@ def decode_image(data: bytes, spec: PreprocessSpec, *, signals: bool = False) ->
 
 
 def keep_jpegs_encoded(data: bytes, spec: PreprocessSpec, *, checked: bool, signals: bool = False) -> Loaded:
-    """As `decode_image`, but for JPEGs that a GPU may decode, `checked` or not (see `keep_encoded`): no signals."""
+    """As `decode_image`, but leaves JPEGs encoded if a GPU may decode them; these have no signals. See
+    `keep_encoded`."""
     begin = time.perf_counter()
     jpeg = keep_encoded(data, spec, checked=checked)
     if jpeg is None:

@@ -43,14 +43,14 @@ _DECODERS: Final = {
 }
 _PILLOW_FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-# Pillow warns of odd metadata, once for each place in its code; what matters becomes the ImageError of one image.
+# Pillow warns of unusual metadata, once for each line of its code. Real problems raise an ImageError for one image.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class PreprocessSpec(BaseModel):
-    """How bytes become a model's input: part of the model card, so that scoring cannot differ from training."""
+    """The preprocessing of a model's input. Part of the model card, so that scoring cannot differ from training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
 
@@ -106,9 +106,9 @@ def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     """Decode image bytes to RGB uint8 [H, W, 3].
 
     The content decides the format, not the file's name. The picture is turned upright; grey, palettes, CMYK and 16 bits
-    become RGB, transparency is laid over white, and of an animation or several pages the first counts. A file that is
-    not certain to be read right is refused. With `spec.jpeg_scale` the pixels may be a half, a quarter or an eighth of
-    the full size, which `width` and `height` still give.
+    become RGB, transparency is laid over white, and of an animation or several pages the first is used. A file that
+    might be read wrongly is refused. With `spec.jpeg_scale` the pixels may be a half, a quarter or an eighth of the
+    full size; `width` and `height` are always the full size.
 
     Raises ImageError (`empty`, `not_an_image`, `unsupported_format`, `too_many_pixels`, `truncated`, `corrupt`,
     `out_of_memory`).
@@ -175,7 +175,7 @@ def jpeg_divisor(width: int, height: int, spec: PreprocessSpec) -> int:
 
 
 class ResizeGeometry(NamedTuple):
-    """How a picture is fitted: resized as a whole, then cut. All in pixels."""
+    """Size of the resized picture, and position of the crop in it. All in pixels."""
 
     width: int
     height: int

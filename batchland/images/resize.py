@@ -23,7 +23,7 @@ Box = tuple[float, float, float, float]
 _STRIP_BYTES: Final = 1 << 20
 """Pictures without a fourth channel are copied in strips of rows: so much stays in a core's cache."""
 _MAX_BYTES: Final = 1 << 29
-"""Of a picture that is resized across but not yet down."""
+"""Largest size of the intermediate picture, which is resized across but not yet down."""
 
 _thread: Final = threading.local()
 
@@ -62,7 +62,7 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
 
 @cache
 def _simd_is_exact() -> bool:
-    """Whether the library is there and still computes what models were trained on: it might change its arithmetic."""
+    """Whether the library is installed and computes the same as numpy: a new version might change its arithmetic."""
     if not has_simd():
         return False
     probe = np.resize(np.arange(251, dtype=np.uint8), (23, 31, 3))
@@ -85,7 +85,7 @@ class _Canvas(NamedTuple):
 
     @classmethod
     def of(cls, pixels: Pixels) -> Self:
-        """As CMYK, because the library would weight RGBA by its fourth channel."""
+        """The image has mode CMYK, because the library would weight RGBA by its fourth channel."""
         height, width = pixels.shape[:2]
         return cls(pixels, Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK", 0, 1))
 
@@ -115,7 +115,7 @@ def _library() -> Any:
 
 
 def _resizer() -> Any:
-    """This thread's: one that threads share makes them wait for each other."""
+    """The resizer of this thread; threads that share one wait for each other."""
     if not hasattr(_thread, "resizer"):
         _thread.resizer = _library().Resizer()
     return _thread.resizer

@@ -1,14 +1,14 @@
-"""Cheap figures about pictures, from which monitoring tells a usual delivery from a spoiled one.
+"""Figures about pictures that are cheap to compute, for the detection of damaged deliveries.
 
 values = measure(decode(data, spec).pixels)
 dict(zip((signal.name for signal in SIGNALS), values))
 
-or, for many pictures, `measure_samples(np.stack([sample(pixels) for pixels in pictures]))`: that takes a fraction of
-the calls of numpy, of which each holds Python's lock for a moment.
+For many pictures, `measure_samples(np.stack([sample(pixels) for pixels in pictures]))` makes fewer numpy calls, each of
+which holds the GIL for a moment.
 
-Every column of the predictions that comes from here has the name, unit and description that stand in SIGNALS. Width,
-height and file size are other columns. The cost does not grow with the picture: a grid of points covers the
-picture for tones, colours and layout, and small squares at full resolution serve texture.
+SIGNALS has the name, unit and description of each column of the predictions that is computed here. The cost does not
+grow with the picture: tones, colours and layout are measured on a grid of points, texture on small squares at full
+resolution.
 """
 
 import math
@@ -26,9 +26,9 @@ from batchland.images.decode.picture import Pixels
 THUMBNAIL_SIDE: Final = 4
 """Cells per side of the thumbnail."""
 BLANK_CONTRAST: Final = 0.01
-"""A picture of less contrast has one colour and nothing in it."""
+"""A picture with less contrast counts as of one colour."""
 _POINTS: Final = 72
-"""Sampled rows and columns of the whole picture."""
+"""Points per row and per column of the grid over the whole picture."""
 _SQUARES: Final = 8
 """Sampled squares per row and column."""
 _SIDE: Final = 12
@@ -39,7 +39,7 @@ _START: Final = 2
 border of the 8 x 8 squares of a JPEG."""
 _TONES: Final = 256
 _FLAT: Final = 1.5
-"""A square whose tones deviate by less than this (of 255) is flat."""
+"""A square is flat if its tones deviate by less than this (of 255)."""
 _NEAR: Final = 8
 """Tones up to this are black, tones from 255 less this are white."""
 _GREY: Final = 6
@@ -56,7 +56,7 @@ _POINTS_SHAPE: Final = (3, _POINTS, _POINTS)
 _SQUARES_SHAPE: Final = (3, _SIDE, _SIDE, _SQUARES * _SQUARES)
 _POINTS_BYTES: Final = math.prod(_POINTS_SHAPE)
 SAMPLE_BYTES: Final = _POINTS_BYTES + math.prod(_SQUARES_SHAPE)
-"""Of the sample of a picture, whatever its size."""
+"""Bytes of the sample of a picture of any size."""
 _AT_ONCE: Final = 32
 """Pictures measured at a time."""
 
@@ -70,9 +70,9 @@ class Signal:
     """One figure about a picture: a column of the predictions."""
 
     name: str
-    """Of the column; stable."""
+    """Name of the column; stable."""
     dtype: Literal["float32", "uint64", "S48"]
-    """Of numpy. S48 is 48 bytes of any content."""
+    """The dtype in numpy. S48 is 48 bytes of any content."""
     unit: str
     description: str
 
@@ -80,47 +80,48 @@ class Signal:
 SIGNALS: Final = (
     Signal("brightness", "float32", "0 to 1", "Mean tone (luma) of the picture."),
     Signal("contrast", "float32", "0 to 1", "Standard deviation of the tones."),
-    Signal("tone_p01", "float32", "0 to 1", "1% of the tones are at most this."),
+    Signal("tone_p01", "float32", "0 to 1", "1st percentile of the tones."),
     Signal("tone_p50", "float32", "0 to 1", "Median tone."),
-    Signal("tone_p99", "float32", "0 to 1", "99% of the tones are at most this."),
-    Signal("black_share", "float32", "0 to 1", "Share of the picture that is black, or nearly."),
-    Signal("white_share", "float32", "0 to 1", "Share of the picture that is white, or nearly."),
-    Signal("clipped_share", "float32", "0 to 1", "Share of the picture where a channel is 0 or 255."),
+    Signal("tone_p99", "float32", "0 to 1", "99th percentile of the tones."),
+    Signal("black_share", "float32", "0 to 1", "Share of points that are black or nearly black."),
+    Signal("white_share", "float32", "0 to 1", "Share of points that are white or nearly white."),
+    Signal("clipped_share", "float32", "0 to 1", "Share of points with a channel at 0 or 255."),
     Signal("tone_entropy", "float32", "bits", "Entropy of the histogram of 256 tones."),
-    Signal(
-        "tone_gaps", "float32", "0 to 1", "Share of the green levels between the darkest and the lightest not used."
-    ),
-    Signal("saturation", "float32", "0 to 1", "Mean difference of the largest and the smallest channel."),
+    Signal("tone_gaps", "float32", "0 to 1", "Share of unused green levels between the darkest and the lightest one."),
+    Signal("saturation", "float32", "0 to 1", "Mean difference between the largest and the smallest channel."),
     Signal("saturation_spread", "float32", "0 to 1", "Standard deviation of that difference."),
-    Signal("grey_share", "float32", "0 to 1", "Share of the picture without colour."),
-    Signal("red_green", "float32", "-1 to 1", "Mean of red less green."),
-    Signal("blue_green", "float32", "-1 to 1", "Mean of blue less green."),
+    Signal("grey_share", "float32", "0 to 1", "Share of points without colour."),
+    Signal("red_green", "float32", "-1 to 1", "Mean of red minus green."),
+    Signal("blue_green", "float32", "-1 to 1", "Mean of blue minus green."),
     Signal(
-        "colour_width", "float32", "0 to 1", "Spread of red less green and blue less green across their main direction."
+        "colour_width",
+        "float32",
+        "0 to 1",
+        "Smallest standard deviation of (red - green, blue - green) in any direction.",
     ),
-    Signal("sharpness", "float32", "log10", "Logarithm of the variance of the Laplacian, tones 0 to 255, full size."),
+    Signal("sharpness", "float32", "log10", "log10 of the variance of the Laplacian at full size, tones 0 to 255."),
     Signal(
         "noise",
         "float32",
         "0 to 255",
-        "Noise of the smoothest quarter of 64 squares (Immerkaer's estimate), about 0.8 of its deviation.",
+        "Immerkaer's noise estimate in the smoothest 16 of 64 squares; about 0.8 times the standard deviation.",
     ),
     Signal("gradient_x", "float32", "0 to 255", "Mean difference of horizontal neighbours."),
     Signal("gradient_y", "float32", "0 to 255", "Mean difference of vertical neighbours."),
-    Signal("fineness_x", "float32", "log2", "Horizontal second differences against first ones where there is texture."),
-    Signal("fineness_y", "float32", "log2", "Vertical second differences against first ones where there is texture."),
-    Signal("blockiness", "float32", "log2", "Differences at the borders of 8 x 8 squares against those inside them."),
+    Signal("fineness_x", "float32", "log2", "log2 of the energy ratio of second to first horizontal differences."),
+    Signal("fineness_y", "float32", "log2", "log2 of the energy ratio of second to first vertical differences."),
+    Signal("blockiness", "float32", "log2", "log2 of differences at borders of 8 x 8 blocks to those inside."),
     Signal("row_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring rows."),
     Signal("column_bands", "float32", "0 to 255", "Mean second difference of the mean tones of neighbouring columns."),
-    Signal("flat_share", "float32", "0 to 1", "Share of 64 squares whose pixels are all nearly alike."),
+    Signal("flat_share", "float32", "0 to 1", "Share of 64 squares in which all pixels are nearly equal."),
     Signal("darkest_square", "float32", "0 to 1", "Mean tone of the darkest of 64 squares."),
-    Signal("difference_hash", "uint64", "bits", "64-bit difference hash; copies differ in few bits, also re-encoded."),
+    Signal("difference_hash", "uint64", "bits", "64-bit difference hash; copies, also re-encoded, differ in few bits."),
     Signal("thumbnail", "S48", "bytes", "The picture in 4 x 4 cells: rows from the top, each cell red, green, blue."),
 )
-"""In the order of `measure`. All are of the upright picture as it was decoded, before resizing."""
+"""In the order of `measure`. All are measured on the decoded upright picture, before resizing."""
 
 SIGNAL_DTYPE: Final = np.dtype([(signal.name, signal.dtype) for signal in SIGNALS])
-"""Of a structured array with one row per picture."""
+"""The dtype of a structured array with one row per picture."""
 
 
 def measure(pixels: Pixels) -> tuple[Any, ...]:
@@ -135,7 +136,7 @@ def measure(pixels: Pixels) -> tuple[Any, ...]:
 
 
 def sample(pixels: Pixels) -> Bytes:
-    """What `measure_samples` needs of a picture: uint8 [SAMPLE_BYTES], its points and its squares.
+    """The data for `measure_samples`: uint8 [SAMPLE_BYTES], the points and squares of a picture.
 
     pixels: as for `measure`.
     """
@@ -185,7 +186,7 @@ def _parts(samples: Bytes) -> tuple[Bytes, Bytes]:
 
 @lru_cache(maxsize=64)
 def _point_indices(height: int, width: int, step: int) -> npt.NDArray[np.intp]:
-    """Where points that cover a picture evenly stand in its bytes: [3, 72, 72], channels, rows, columns.
+    """Byte positions of points that cover a picture evenly: [3, 72, 72], channels, rows, columns.
 
     step: bytes from a pixel to the next one.
     """
@@ -208,7 +209,7 @@ def _squares(pixels: Pixels) -> Bytes:
 
 
 def _placing(size: int) -> tuple[int, int]:
-    """Where the first square begins along a side, and how far the next one is from it, in pixels."""
+    """Offset of the first square along a side, and the distance to the next one, in pixels."""
     room = size - _START - _SIDE
     step = room // (_SQUARES - 1)
     if step >= _JPEG_BLOCK:
@@ -218,7 +219,7 @@ def _placing(size: int) -> tuple[int, int]:
 
 
 def _tones(channels: Bytes) -> npt.NDArray[np.int16]:
-    """Luma, 0 to 255, of an array whose first axis is red, green, blue."""
+    """Luma, 0 to 255, of an array with red, green and blue on its first axis."""
     red, green, blue = (
         np.multiply(channel, weight, dtype=np.uint16) for channel, weight in zip(channels, _LUMA, strict=True)
     )
@@ -247,7 +248,7 @@ def _tone_figures(tones: npt.NDArray[np.int16], points: Bytes) -> Iterator[Float
 
 
 def _histograms(values: npt.NDArray[Any]) -> Counts:
-    """How often each of 0 to 255 occurs in each picture: [pictures, 256], of [pictures, rows, columns]."""
+    """Number of occurrences of each value 0 to 255 per picture: [pictures, 256], from [pictures, rows, columns]."""
     numbers = values.astype(np.intp)
     numbers += np.arange(len(values))[:, None, None] * _TONES
     return np.bincount(numbers.reshape(-1), minlength=len(values) * _TONES).reshape(-1, _TONES)
@@ -272,7 +273,7 @@ def _colour_figures(points: Bytes) -> Iterator[Floats]:
 
 
 def _colour_widths(points: Bytes, red: Floats, blue: Floats) -> Floats:
-    """Root of the smaller eigenvalue of the covariance of red less green and blue less green, divided by 255.
+    """Root of the smaller eigenvalue of the covariance of red - green and blue - green, divided by 255.
 
     red, blue: the means of these differences.
     """
@@ -285,7 +286,7 @@ def _colour_widths(points: Bytes, red: Floats, blue: Floats) -> Floats:
 
 
 def _texture_figures(squares: npt.NDArray[np.float32]) -> Iterator[Floats]:
-    """Of squares of tones, [12, 12, pictures, 64], rows, columns, pictures, squares."""
+    """Texture figures of squares of tones, [12, 12, pictures, 64]: rows, columns, pictures, squares."""
     down, across = squares[1:] - squares[:-1], squares[:, 1:] - squares[:, :-1]
     twice_down, twice_across = down[1:] - down[:-1], across[:, 1:] - across[:, :-1]
     yield _sharpness(twice_down[:, 1:-1] + twice_across[1:-1])
@@ -327,7 +328,7 @@ def _dots(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.
 
 
 def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
-    """Immerkaer's: of second differences of second differences, which vanish on edges."""
+    """Immerkaer's estimate, from second differences of second differences, which vanish on edges."""
     mask = twice_across[2:] + twice_across[:-2]
     mask -= 2 * twice_across[1:-1]
     sums = np.sort(np.abs(mask, out=mask).sum(axis=(0, 1)), axis=1)
@@ -337,7 +338,7 @@ def _noise(twice_across: npt.NDArray[np.float32]) -> Floats:
 
 
 def _fineness(down: Floats, across: Floats, twice_down: Floats, twice_across: Floats) -> Iterator[Floats]:
-    """Across, then down."""
+    """Log energy ratios of second to first differences in the 16 squares with most texture: across, then down."""
     energy_down, energy_across = ((first * first).sum(axis=(0, 1)) for first in (down, across))
     textured = np.argsort(energy_down + energy_across, axis=1)[:, -(energy_down.shape[1] // 4) :]
     for second, first in ((twice_across, energy_across), (twice_down, energy_down)):

@@ -33,7 +33,8 @@ from batchland.system.helper_process import HelperProcess
 
 _BASE_BYTES: Final = 2 * 1024**3
 _BYTES_PER_PIXEL: Final = 32
-"""Address space of a decoder: for the interpreter, and twice what the worst picture of max_pixels needs."""
+"""Address space of a decoder: _BASE_BYTES for the interpreter, and this for each pixel of max_pixels, twice what the
+worst picture needs."""
 _WAIT_FACTOR: Final = 10
 """A decoder that uses no CPU time is killed after its limit of CPU seconds times this factor, in wall seconds."""
 _START_SECONDS: Final = 60.0

@@ -1,4 +1,4 @@
-"""Give a model one more class without training: an image is of it as far as its features are like a prototype."""
+"""Add a class to a model without training: its probability grows with the similarity of the features to a prototype."""
 
 from typing import Final, NamedTuple
 
@@ -12,11 +12,11 @@ from batchland.models.contract import FEATURES_NAME, OUTPUT_NAME, Features, Prob
 from batchland.models.nodes import constant
 
 _PREFIX: Final = "added/"
-"""Prefix of the names of what is added, followed by the number of the class."""
+"""Prefix of the names of added nodes, followed by the number of the class."""
 
 
 class Prototype(NamedTuple):
-    """When an image is of the new class: its probability is 1 / (1 + exp(-sharpness (similarity - threshold)))."""
+    """The new class has the probability 1 / (1 + exp(-sharpness (similarity - threshold)))."""
 
     vector: npt.NDArray[np.float32]
     """[features], of length 1; its inner product with an image's features is the similarity."""
@@ -25,14 +25,14 @@ class Prototype(NamedTuple):
     sharpness: float
 
     def probabilities(self, features: Features) -> npt.NDArray[np.float32]:
-        """Of the new class, [images]."""
+        """Probabilities of the new class, [images]."""
         similarity = features @ self.vector
         found: npt.NDArray[np.float32] = 1 / (1 + np.exp(-self.sharpness * (similarity - self.threshold)))
         return found
 
 
 def with_added(probabilities: Probabilities, added: npt.NDArray[np.float32]) -> Probabilities:
-    """Probabilities of the old classes and the new one, last: the old ones share what it leaves, as before."""
+    """Probabilities of all classes, the new one last; the old ones share the rest in their old proportions."""
     return np.concatenate([probabilities * (1 - added[:, None]), added[:, None]], axis=1)
 
 

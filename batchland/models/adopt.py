@@ -1,7 +1,6 @@
 """Adopt an ONNX classifier from elsewhere: add a card, normalisation and, where it is missing, softmax."""
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
 from batchland.models.class_list import read_class_list, unique_labels
-from batchland.models.contract import Probabilities, are_probabilities
+from batchland.models.contract import Probabilities, are_probabilities, check_new_model
 from batchland.models.features import keep_features
 from batchland.models.foreign import (
     ForeignInput,
@@ -44,7 +43,8 @@ from batchland.models.probe_pictures import probe_pictures
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
 from batchland.models.wrap import wrap
-from batchland.system.files import check_new_file, new_file
+from batchland.system.files import new_file
+from batchland.system.json_text import DuplicateKeyError, parse_json
 from batchland.system.regular_files import read_regular
 from batchland.system.text import counted, near_miss
 
@@ -55,10 +55,10 @@ _TOLERANCE: Final = 1e-3
 _PICTURES: Final = 16
 """Number of generated pictures on which the outputs are examined."""
 _MAX_CHECKED: Final = 200
-"""Most labelled photos of a check: each is computed under ten preprocessings."""
+"""Labelled photos of a check; each is computed with up to ten preprocessings."""
 _MAX_CALIBRATED: Final = 5000
 _FEW_CALIBRATED: Final = 50
-"""With fewer photos the temperature says more about chance than about the model."""
+"""With fewer photos the temperature depends too much on chance; a warning says so."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
 
 OnCheck = Callable[[Sequence[Alternative]], object]
@@ -72,12 +72,13 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
     the chosen preprocessing first.
 
     `out` appears only if its answers are probabilities, the same for a picture alone and in a batch; its canaries are
-    written beside it. Raises ModelError if the model cannot be adopted or its preprocessing loses the check; UsageError
-    if it has a card already, or another file or option does not suit it; OutputError if `out` cannot be written.
+    written beside it. Raises ModelError if the model cannot be adopted or another preprocessing is clearly better;
+    UsageError if it has a card already, or another file or option does not suit it; OutputError if `out` cannot be
+    written.
     """
     options = options or AdoptOptions()
     inputs = [Path(given) for given in (model, options.classes, options.preprocess) if given]
-    check_new_file(out, ".onnx", inputs)
+    check_new_model(out, inputs)
     adoption = _Adoption(Path(model), load_foreign(model), options)
     adoption.require_suitable()
     results = adoption.check()
@@ -104,7 +105,7 @@ def adopt(model: Path, out: Path, options: AdoptOptions | None = None, *, on_che
 
 @dataclass(frozen=True)
 class _Adoption:
-    """A foreign model, and what was found out about it."""
+    """A foreign model, and the facts found about it."""
 
     path: Path
     foreign: onnx.ModelProto
@@ -165,7 +166,7 @@ class _Adoption:
 
     @cached_property
     def kind(self) -> Literal["logits", "probabilities"]:
-        """What the model gives."""
+        """Whether the model gives logits or probabilities."""
         raw = self.wrapped(self._plain_card(self.preprocess), softmax=False)
         return _output_kind(self.path, raw, self.source, self.preprocess.shape, self.options.output)
 
@@ -209,7 +210,7 @@ class _Adoption:
         )
 
     def check(self) -> list[Alternative]:
-        """What each plausible preprocessing reaches; nothing without a folder of labelled photos."""
+        """The result of each plausible preprocessing; empty without a folder of labelled photos."""
         if self.options.check is None:
             return []
         photos = self._photos(self.options.check, _MAX_CHECKED)
@@ -299,10 +300,12 @@ def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
         raise UsageError(f"preprocess {given!r}: neither a known name nor a file ({hint})")
     try:
-        found = of_config(given, json.loads(read_regular(path)), sides)
+        found = of_config(given, parse_json(read_regular(path)), sides)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
-    except ValueError as error:
+    except DuplicateKeyError as error:
+        raise UsageError(f"{path}: {error}; give each value once") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is not JSON ({error}); give a JSON file") from error
     if found is None:
         raise UsageError(f"{path}: describes no preprocessing; give height, width, fit, mean and std")

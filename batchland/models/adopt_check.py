@@ -25,7 +25,7 @@ Network = Callable[[ForeignPreprocess], Callable[[Pixels], Probabilities]]
 
 @dataclass(frozen=True)
 class Alternative:
-    """One preprocessing and what it reached."""
+    """One preprocessing and its result."""
 
     name: str
     preprocess: ForeignPreprocess
@@ -51,9 +51,9 @@ def compare_preprocessings(
 
 
 def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
-    """Raise ModelError if the first loses clearly to other statistics or channels: exact McNemar test with p < 0.01.
+    """Raise ModelError if other statistics or channels are clearly better than the first: McNemar's exact p < 0.01.
 
-    Another fit is no reason: what a crop leaves out matters more for some photos than for those of the training.
+    Another fit may be better without being the right one: the part that a crop leaves out matters more in some photos.
     """
     chosen = results[0]
     best = max(

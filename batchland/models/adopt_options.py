@@ -23,15 +23,15 @@ class AdoptOptions(Options):
     output: OutputKind = "auto"
     """Output of the model; `auto` runs it on generated pictures to find out."""
     output_name: Annotated[str, Field(min_length=1)] | None = None
-    """Name of the output to use, of several. Default: the one with as many numbers as there are labels."""
+    """Name of the output to use, if there are several. Default: the one with as many numbers as there are labels."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """`fp16` halves the file and is fastest on a GPU, and slower on a CPU; `int8` is for CPUs and needs photos to
     calibrate with."""
     check: Path | None = None
-    """Folder of labelled photos, one folder per class: prints the accuracy under each plausible preprocessing, and
-    refuses one that loses clearly."""
+    """Folder of labelled photos, one folder per class: prints the accuracy with each plausible preprocessing, and
+    refuses the chosen one if another is clearly better."""
     calibrate: Path | None = None
-    """Folder of labelled photos that the temperature of the probabilities is fitted on, and int8 is measured on."""
+    """Folder of labelled photos, on which the temperature of the probabilities is fitted and int8 is measured."""
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
     """Percentage points of top-1 accuracy on these photos that int8 may lose."""
     allow_slower: bool = False

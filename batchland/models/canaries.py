@@ -1,7 +1,7 @@
-"""Canaries: drawn image files beside a model, with the probabilities that it gave for them when it was made.
+"""Canaries: generated image files with the probabilities that a model gave for them when it was made.
 
-`toy.onnx` has them in `toy.canaries.parquet`. A night scores them first, so that a changed model, decoder,
-preprocessing or device ends it before it begins.
+Those of `toy.onnx` are in `toy.canaries.parquet`. A night scores them first, and ends if the model, the decoder, the
+preprocessing or the device has changed.
 """
 
 import io
@@ -47,7 +47,9 @@ CANARIES: Final = pa.schema(
     [
         column("name", pa.string(), "File name of the image.", nullable=False),
         column("data", pa.binary(), "Content of the image file.", nullable=False),
-        column("probabilities", pa.list_(pa.float32()), "Of the classes, in the model's order.", nullable=False),
+        column(
+            "probabilities", pa.list_(pa.float32()), "Probability of each class, in the model's order.", nullable=False
+        ),
     ]
 )
 """`NAME.canaries.parquet` beside `NAME.onnx`: one row per image file."""
@@ -58,9 +60,9 @@ class CanaryInfo(Document):
 
     schema_version: int = Field(default=1, ge=1, le=1)
     model_sha256: str
-    """Of the ONNX file that gave the probabilities."""
+    """sha256 of the ONNX file that gave the probabilities."""
     tolerance: float
-    """Largest difference of a probability that is no fault."""
+    """Largest accepted difference of a probability."""
 
 
 class Canaries(NamedTuple):

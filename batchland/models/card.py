@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
+from batchland.system.json_text import DuplicateKeyError, parse_json
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -37,7 +38,7 @@ class TrainingSummary(BaseModel):
     epochs: int
     """Epochs trained."""
     best_epoch: int
-    """The epoch whose weights these are, counted from 1."""
+    """The epoch that the weights are from, counted from 1."""
     validation_loss: float
     """Mean cross-entropy over the validation images, nats."""
     validation_accuracy: float
@@ -66,7 +67,7 @@ class ExportSummary(BaseModel):
     )
 
     precision: Literal["fp32", "fp16", "int8"]
-    """Of the network's weights and products. The input is always uint8, the output float32."""
+    """Precision of the network's weights and products. The input is always uint8, the output float32."""
     temperature: float
     """Divides the logits before softmax; fitted on the validation images."""
     validation_images: int
@@ -93,7 +94,7 @@ class AdoptionSummary(BaseModel):
     preprocess_from: str
     """Where the preprocessing was read, or the option that named it."""
     mean: tuple[float, float, float]
-    """Of red, green and blue, for pixels from 0 to 1."""
+    """Means of red, green and blue, for pixels from 0 to 1."""
     std: tuple[float, float, float]
     channels: Literal["rgb", "bgr"]
     """Order in which the network takes them."""
@@ -112,14 +113,14 @@ class AdoptionSummary(BaseModel):
 
 
 class Int8Summary(BaseModel):
-    """How a network was quantised, and what that cost and gained on labelled photos."""
+    """How a network was quantised, and its accuracy and speed on labelled photos."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     method: Literal["minmax", "percentile", "entropy"]
     """How the ranges of activations were measured."""
     weight_bits: Literal[7, 8] = 7
-    """Bits of the weights; 7 is faster on CPUs without VNNI. Cards before this field have 7."""
+    """Bits of the weights; 7 is faster on CPUs without VNNI. A card without this field means 7."""
     float_layers: tuple[str, ...]
     """Layers that stay in float32, of `layers`."""
     layers: int
@@ -139,25 +140,25 @@ class Int8Summary(BaseModel):
 
 
 class AddedClass(BaseModel):
-    """A class that was added without training, and how good it is."""
+    """A class that was added without training, and its measured accuracy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     label: str
     photos: int
-    """Number of photos that its prototype was made of."""
+    """Number of photos that its prototype was made from."""
     scenes: int
-    """Number of these that are no copies of each other."""
+    """Number of different scenes among them; near-copies count as one scene."""
     recognised: int
-    """Number of the photos that are recognised by a prototype of those of all other scenes."""
+    """Number of the photos that are recognised by a prototype made from all other scenes."""
     labelled: int = 0
     """Number of labelled photos of the old classes."""
     right_before: int = 0
     """Number of these with the right first choice without the new class."""
     right_after: int = 0
-    """And with it."""
+    """Number of these with the right first choice with the new class."""
     taken: int = 0
-    """Number of these that are taken for the new class."""
+    """Number of these that are classified as the new class."""
 
 
 class ModelCard(BaseModel):
@@ -169,7 +170,7 @@ class ModelCard(BaseModel):
     name: Annotated[str, Field(min_length=1)]
     architecture: str
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
-    """In the order of the model's outputs."""
+    """Class names in the order of the model's outputs."""
     preprocess: PreprocessSpec
     features: int | None = None
     """Length of the model's second output, the features; None if it has none."""
@@ -186,13 +187,13 @@ class ModelCard(BaseModel):
     int8: Int8Summary | None = None
     """None for models that are not in int8."""
     added: tuple[AddedClass, ...] = ()
-    """Classes that `batchland classes add` added, in the order of `classes`, of which they are the last."""
+    """Classes that `batchland classes add` added; they are the last ones in `classes`, in the same order."""
     decision: AcceptThresholds | None = None
-    """Which answers `score` accepts; put here by `batchland calibrate`."""
+    """Which answers `score` accepts; from `batchland calibrate`."""
     prediction_sets: PredictionSets | None = None
-    """Which classes `score` puts into prediction sets; put here by `batchland calibrate`."""
+    """Which classes `score` puts into prediction sets; from `batchland calibrate`."""
     known: KnownPhotos | None = None
-    """How far known photos are from each other; put here by `batchland calibrate`."""
+    """Distances between known photos; from `batchland calibrate`."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ModelCard":
@@ -219,6 +220,12 @@ class ModelCard(BaseModel):
     @classmethod
     def from_json(cls, text: str, source: str) -> "ModelCard":
         """Parse a card. Raises ModelError that names `source` and what is wrong."""
+        try:
+            parse_json(text)
+        except DuplicateKeyError as error:
+            raise ModelError(f"{source}: its card {error}; export the model again") from error
+        except (ValueError, RecursionError):
+            pass  # pydantic reports what is wrong
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

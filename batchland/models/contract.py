@@ -1,6 +1,6 @@
-"""What a model file must contain to be scored with: a card, a graph that matches it, and answers that match both."""
+"""Requirements of a model file: a card, a graph that matches it, and answers that match both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from batchland.errors import ModelError
 from batchland.models.card import METADATA_KEY, ModelCard
-from batchland.system.files import read_error
+from batchland.system.files import Replaceable, check_new_file, read_error
 from batchland.system.regular_files import read_regular
 
 Probabilities = npt.NDArray[np.float32]
@@ -26,14 +26,14 @@ TOLERANCE: Final = 0.01
 
 
 class Answer(NamedTuple):
-    """What a model gives for a batch of pictures."""
+    """The outputs of a model for a batch of pictures."""
 
     probabilities: Probabilities
     """float32 [batch, classes]."""
     features: Features | None = None
     """float32 [batch, features], rows of length 1; None if they were not asked for."""
     distance: npt.NDArray[np.float32] | None = None
-    """From the known photos, float32 [batch, 1]; None if the model does not know any."""
+    """Distance from the known photos, float32 [batch, 1]; None if the model has no such output."""
 
 
 def further_outputs(card: ModelCard, *, features: bool) -> dict[str, int]:
@@ -54,7 +54,7 @@ def read_model(path: Path) -> bytes:
 
 
 def _instead_of(path: Path) -> str:
-    """What to give instead of a file that cannot be read."""
+    """Advice for a file that cannot be read: what to give instead."""
     name, _, version = path.name.partition("@")
     if not version or path.suffix == ".onnx":
         return "an exported or adopted model"
@@ -64,8 +64,15 @@ def _instead_of(path: Path) -> str:
     )
 
 
+def check_new_model(path: Path, reads: Iterable[Path] = ()) -> None:
+    """`check_new_file` for a model with a card, which replaces only an earlier one with a card."""
+    entry = b"\x0a" + bytes([len(METADATA_KEY)]) + METADATA_KEY.encode()  # the key of an entry of metadata_props
+    earlier = Replaceable("a model with a batchland card", lambda file: entry in read_model(file))
+    check_new_file(path, ".onnx", reads, replaces=earlier)
+
+
 def require_self_contained(path: Path, content: bytes) -> None:
-    """Raise ModelError if tensors of the model lie in other files: the sha256 would not cover these."""
+    """Raise ModelError if tensors of the model are in other files, because the sha256 does not cover those."""
     if b"location" not in content:  # every reference to a file has this key
         return
     import onnx  # a third of a second

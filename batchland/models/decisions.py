@@ -1,4 +1,4 @@
-"""What a model's card says about accepting its answers, and how that is applied to probabilities."""
+"""Rules on a model's card for accepting its answers, and their application to probabilities."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -17,12 +17,12 @@ STRANGER: Final = 0.05
 
 
 class AcceptThresholds(BaseModel):
-    """From which probability on an answer is accepted, and what is promised about the accepted ones."""
+    """The probability from which an answer is accepted, and the promise about accepted answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     promise: str
-    """Such as `error <= 2%`: of the accepted answers, in the long run, for images like the labelled ones."""
+    """Such as `error <= 2%`: the error rate of accepted answers, in the long run, for images like the labelled ones."""
     confidence: float
     """Probability, over the choice of the labelled images, that the promise is kept."""
     images: int
@@ -42,7 +42,7 @@ class AcceptThresholds(BaseModel):
 
 
 class PredictionSets(BaseModel):
-    """From which probability on a class belongs to the prediction set of an image (split conformal)."""
+    """The probability from which a class is in the prediction set of an image (split conformal prediction)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -54,7 +54,7 @@ class PredictionSets(BaseModel):
 
 
 class KnownPhotos(BaseModel):
-    """How far known photos are from each other: what is farther is a stranger, none of the model's classes."""
+    """Distances between known photos. An image farther away than nearly all of them is probably of no class."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -63,13 +63,13 @@ class KnownPhotos(BaseModel):
     labels_fingerprint: str
     """sha256 over these images and labels."""
     distances: Annotated[tuple[float, ...], Field(min_length=1)]
-    """Of these images, or some of them, to their nearest others, ascending: 1 less the cosine of the features."""
+    """Distances of these images (or some of them) from their nearest others, ascending: 1 - cosine of the features."""
 
     def share_as_far(self, distance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Share of the known photos that are at least as far as each distance, 0 to 1: a conformal p-value.
 
-        Of photos like these, at most the share p has a value of p or less. Beyond all of them it falls with the
-        distance.
+        For photos like these, a value of p or less has at most the probability p. Beyond the largest known distance,
+        the value decreases with the distance.
         """
         ordered = np.array(self.distances, np.float32)
         farther = len(ordered) - np.searchsorted(ordered, distance, side="left") + 1

@@ -34,7 +34,7 @@ _CUDA_LIBRARIES: Final = (
     "libnvjpeg.so.{cuda}",
     _CUDNN,
 )
-"""In NVIDIA's wheels, in the order of their dependencies. `{cuda}` is the major version."""
+"""Libraries in NVIDIA's wheels, in the order of their dependencies. `{cuda}` is the major version."""
 _TENSORRT_LIBRARIES: Final = ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*")
 _USUAL_CAPABILITIES: Final = (75, 80, 86, 89, 90, 120)
 """Compute capabilities, times ten, for which the wheels of onnxruntime-gpu for CUDA 13 hold code."""
@@ -104,7 +104,7 @@ def count_gpus() -> int:
 
 
 def driver_version() -> int:
-    """The newest CUDA that the driver supports, 12040 for 12.4. Call only where `gpu_problem` returns None."""
+    """The newest CUDA version that the driver supports, 12040 for 12.4. Call only where `gpu_problem` returns None."""
     return _number(ctypes.CDLL("libcuda.so.1").cuDriverGetVersion)
 
 

@@ -1,4 +1,4 @@
-"""Give a model a second output: its features, the tensor that its last layer takes, as vectors of length 1.
+"""Give a model a second output, its features: the input of its last layer, as vectors of length 1.
 
 The last layer is found by walking back from the probabilities. A model whose probabilities come from several layers,
 or from a layer of another kind, gets no features.
@@ -18,20 +18,20 @@ from batchland.models.nodes import constant, opset_of
 from batchland.models.ort import CPU, create_session
 
 MAX_WIDTH: Final = 8192
-"""More numbers than this are not kept as features."""
+"""A model with more features than this gets no output of them."""
 _LAYERS: Final = ("Gemm", "MatMul", "Conv")
 _HEAVY: Final = ("Conv", "Gemm", "MatMul", "Attention", "Einsum", "LSTM", "GRU", "RNN")
-"""Parts of the names of operators with which the walk back ends."""
+"""Parts of the names of operators at which the walk back ends."""
 _EPSILON: Final = 1e-12
 """Added to the length of a vector before the division by it."""
 _PICTURES: Final = 2
-"""Number of pictures that a tensor is computed for, to see its shape."""
+"""Number of pictures for which a tensor is computed, to find its shape."""
 _AXES_AS_INPUT: Final = 18
 """Opset from which on the axes of a reduction are an input, not an attribute."""
 
 
 def keep_features(path: Path) -> int | None:
-    """Give the model in that file its features as an output, and put their number on its card. None if it has none."""
+    """Add the output `features` to the model in that file, and their number to its card. None if it has none."""
     model = onnx.load(path)
     (entry,) = (each for each in model.metadata_props if each.key == METADATA_KEY)
     width = add_features(model)
@@ -56,7 +56,7 @@ def add_features(model: onnx.ModelProto) -> int | None:
 
 
 def _last_layer(graph: onnx.GraphProto) -> onnx.NodeProto | None:
-    """The matrix product or 1x1 convolution from which alone the probabilities are computed, without another layer."""
+    """The matrix product or 1x1 convolution that all probabilities come from, with no other layer between."""
     pictures = _computed_from_pictures(graph)
     needed = {OUTPUT_NAME}
     for node in reversed(graph.node):
@@ -105,14 +105,14 @@ def _computed(model: onnx.ModelProto, name: str) -> np.ndarray[Any, Any]:
 
 
 def _width(taken: np.ndarray[Any, Any], *, pooled: bool) -> int | None:
-    """Length of the vectors that are made of a tensor; None if there is not one for each picture, or too long ones."""
+    """Length of the vectors made from a tensor; None if there is not one per picture, or they are too long."""
     one_each = len(taken) == _PICTURES and (pooled or taken.size == _PICTURES * taken.shape[-1])
     width = taken.shape[1 if pooled else -1]
     return width if one_each and 0 < width <= MAX_WIDTH else None
 
 
 def normalised(name: str, *, pooled: bool, opset: int) -> list[onnx.NodeProto]:
-    """Nodes that make vectors of length 1 of a tensor, of operators that GPUs compute, too."""
+    """Nodes that turn a tensor into vectors of length 1, with operators that GPUs support."""
     axes: dict[str, Any] = {} if opset >= _AXES_AS_INPUT else {"axes": [1]}
     return [
         helper.make_node("Cast", [name], ["features/floats"], to=TensorProto.FLOAT),

@@ -1,4 +1,4 @@
-"""Quantise a model to int8 if that is worth it: method and float layers by measurement, then gates, or no file.
+"""Quantise a model to int8: choose method and float layers by measurement, and write a file only if it passes gates.
 
 The gates: faster than fp32 on this machine, the first class of 99 % of the labelled photos unchanged, and no more
 accuracy lost than allowed.
@@ -61,7 +61,7 @@ class Photos(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """What int8 may cost."""
+    """Limits of the loss of int8."""
 
     max_drop: float
     """Percentage points of top-1 accuracy."""
@@ -71,7 +71,7 @@ class Limits:
 def to_int8(
     path: Path, model: onnx.ModelProto, photos: Photos, ranges: Iterable[Pixels], limits: Limits
 ) -> tuple[onnx.ModelProto, Int8Summary]:
-    """The model in int8, and what that cost and gained. path: named in errors. ranges: pictures, in batches.
+    """The model in int8, and its accuracy and speed. path: named in errors. ranges: pictures, in batches.
 
     Raises ModelError with the figures if int8 is no faster here, or its answers differ too much.
     """
@@ -118,7 +118,7 @@ class _Search:
         return method, measured
 
     def candidates(self, measured: Ranges) -> Iterator[tuple[WeightBits, tuple[str, ...], onnx.ModelProto]]:
-        """Bits of the weights, layers in float32, and the model so: from the fastest to the most exact."""
+        """Bits of the weights, layers in float32, and the resulting model: from the fastest to the most exact."""
         if not has_vnni():
             yield 7, (), self._quantise(measured, bits=7)
         ranked: list[str] = []
@@ -168,7 +168,7 @@ class _Search:
         return self._rounding.apply(quantise(self.model, measured, bits=bits, in_float=in_float))
 
     def _by_sensitivity(self, measured: Ranges) -> list[str]:
-        """Layers, those first that change the answers most if they alone are in int8."""
+        """Layers, sorted by how much they change the answers if only they are in int8, the largest change first."""
         nodes = [node.name for node in self.model.graph.node]
         costs = {}
         for layer in self.layers:

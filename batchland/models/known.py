@@ -1,6 +1,6 @@
-"""Tell how far pictures are from known photos, by the cosines of their features, as part of the graph.
+"""Compute in the graph how far pictures are from known photos, by the cosines of their features.
 
-The model keeps the features of known photos. Its output `distance` is 1 less the mean cosine with the nearest of them.
+The model contains the features of known photos. Its output `distance` is 1 - mean cosine with the nearest of them.
 """
 
 from typing import Any, Final
@@ -14,18 +14,18 @@ from batchland.models.contract import DISTANCE_NAME, FEATURES_NAME, Features
 from batchland.models.nodes import constant, opset_of
 
 NEIGHBOURS: Final = 5
-"""Known photos that a picture is compared with: the nearest ones."""
+"""Number of nearest known photos that a picture is compared with."""
 MAX_PHOTOS: Final = 2000
-"""Known photos whose features a model keeps: two bytes a number."""
+"""Largest number of known photos in a model; each takes two bytes a feature."""
 MIN_PHOTOS: Final = 20
-"""Of fewer photos, one that is farther than all others says nothing about 5%."""
+"""Least number of known photos: with fewer, a share of 5 % is less than one photo."""
 _PREFIX: Final = "known/"
 _SIZE_AS_INPUT: Final = 10
 """Opset from which on TopK takes a number as input, not as attribute."""
 
 
 def add_distance(model: onnx.ModelProto, photos: Features) -> None:
-    """Give a model with features the output `distance`, in place of an earlier one. photos: features [n, features]."""
+    """Add the output `distance` to a model with features, or replace it. photos: features [n, features]."""
     _remove(model.graph)
     size: dict[str, Any] = {} if opset_of(model) >= _SIZE_AS_INPUT else {"k": NEIGHBOURS}
     names = [f"{_PREFIX}cosines", *([] if size else [f"{_PREFIX}number"])]

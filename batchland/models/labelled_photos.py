@@ -1,4 +1,4 @@
-"""Labelled photos in class folders, read as a model wants them: to check, to calibrate and to quantise it."""
+"""Read labelled photos in class folders with a model's preprocessing, to check, calibrate and quantise it."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

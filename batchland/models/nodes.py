@@ -1,4 +1,4 @@
-"""Make ONNX nodes that models of every opset may have."""
+"""Make ONNX nodes that are valid in every opset."""
 
 from typing import Any
 

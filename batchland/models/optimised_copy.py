@@ -43,7 +43,7 @@ class Copy(NamedTuple):
     """A copy whose weights are not checked yet."""
 
     sha256: str
-    """Of the model."""
+    """sha256 of the model's file."""
     card: str
     """The model's card, JSON."""
     folder: Path
@@ -53,7 +53,7 @@ class Copy(NamedTuple):
 
 
 def find_copy(model: Path) -> Copy | None:
-    """The copy of the model in that file, None if there is none that this user has made."""
+    """The copy of the model in that file; None if this user has made none."""
     try:
         with open_regular(model) as file:
             if os.fstat(file.fileno()).st_size < _MIN_BYTES:
@@ -156,7 +156,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _index(card: str, graph: bytes, weights: Path) -> dict[str, object]:
-    """What must be the same when a copy is opened: the card, the graph's sha256, the weights' size and checksum."""
+    """The values that are checked when a copy is opened: card, graph's sha256, size and checksum of the weights."""
     total = hashlib.sha256()
     with _open(weights) as file:
         size = 0

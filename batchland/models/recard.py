@@ -7,9 +7,9 @@ import onnx
 
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ModelCard
-from batchland.models.contract import read_model, require_self_contained
+from batchland.models.contract import check_new_model, read_model, require_self_contained
 from batchland.models.session import Session, open_session
-from batchland.system.files import check_new_file, new_file
+from batchland.system.files import new_file
 
 Change = Callable[[onnx.ModelProto], None]
 """Changes a model in place."""
@@ -17,7 +17,7 @@ Change = Callable[[onnx.ModelProto], None]
 
 def check_model(model: Path, out: Path) -> Session:
     """Open a model whose card is to be changed, and check that `out` can be written. Raises as they do."""
-    check_new_file(out, ".onnx", (model,))
+    check_new_model(out, (model,))
     return open_session(model, "cpu")
 
 

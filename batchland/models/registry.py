@@ -1,4 +1,4 @@
-"""A registry of models in a plain folder: numbered versions, aliases such as `production`, and who moved them when.
+"""A registry of models in a plain folder: numbered versions, aliases such as `production`, and their history.
 
     REGISTRY/landmarks/registry.json               versions, aliases, history; replaced by rename
     REGISTRY/landmarks/3/landmarks.onnx            a version, with its canaries beside it; never changed
@@ -40,7 +40,7 @@ class ModelVersion(Document):
 
     version: Annotated[int, Field(ge=1)]
     sha256: str
-    """Of the ONNX file."""
+    """sha256 of the ONNX file."""
     added_at: str
     added_by: str
     """User and host."""
@@ -60,7 +60,7 @@ class Change(Document):
     action: Literal["promote", "rollback", "refuse"]
     alias: str
     version: int
-    """The version that the alias has now; of a refused one, that it would have got."""
+    """The version that the alias has now; if refused, the version that was refused."""
     before: int | None
     """The version that the alias had."""
     reason: str = ""
@@ -199,7 +199,7 @@ class FolderRegistry:
         report: str | None = None,
         refused: bool = False,
     ) -> Change:
-        """Give an alias to a version. checks: what gates said about it. refused: record that they did not allow it."""
+        """Give an alias to a version. checks: results of the gates. refused: record only that a gate refused it."""
         if not re.fullmatch(NAME, alias) or alias.isdecimal():
             raise UsageError(f"alias {alias!r}: should have only letters, digits, '.', '_' and '-', and be no number")
         number = self.version(reference).version

@@ -36,7 +36,7 @@ __all__ = ["ModelContent", "OpenModel", "Session", "open_session"]
 
 
 class ModelContent(NamedTuple):
-    """The content of a model file that is elsewhere."""
+    """The content of a model file that is not on this machine."""
 
     sha256: str
     read: Callable[[], bytes]
@@ -54,7 +54,7 @@ class OpenModel:
     provider: str
     """onnxruntime's execution provider in use."""
     fallback: str | None
-    """Why device `auto` uses the CPU; None if it does not."""
+    """Why device `auto` uses the CPU; None if it uses a GPU or the CPU was requested."""
     nodes: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     """On a GPU: number of the model's nodes by execution provider."""
     cpu_nodes: tuple[str, ...] = field(default=(), kw_only=True)

@@ -32,7 +32,7 @@ def wrap(
     softmax: bool,
     temperature: float | None = None,
 ) -> onnx.ModelProto:
-    """The foreign graph with normalisation before it and, if wanted, softmax behind it; and with the card.
+    """The foreign graph with normalisation before it, softmax after it if requested, and the card.
 
     A foreign input of floats gets `(pixel / 255 - mean) / std` per channel; one of bytes gets the pixels. temperature:
     divides the logits; without `softmax`, the logarithms of the probabilities.

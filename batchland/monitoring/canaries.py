@@ -40,7 +40,7 @@ def check_canaries(model: Path, settings: ScoreSettings) -> CanaryCheck | None:
         root.mkdir()
         for name, data in canaries.files.items():
             (root / name).write_bytes(data)
-        # The job's settings, but for all canaries and all classes.
+        # The settings of the job, except that all canaries and all classes are scored.
         own = {"include": (), "exclude": (), "all_files": True, "top_k": canaries.probabilities.shape[1]}
         options = ScoreOptions(**(settings.model_dump(include=set(ScoreSettings.model_fields)) | own), model=model)
         out = Path(folder, "canaries.parquet")

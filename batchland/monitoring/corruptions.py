@@ -1,6 +1,6 @@
-"""Worse copies of labelled photos, on which the estimate of accuracy learns how accuracy falls.
+"""Degraded copies of labelled photos, for fitting the estimator of accuracy.
 
-Each family is one cause, in two strengths. Families are left out in turn to see how far the estimate may be wrong.
+Each family is one cause, in two strengths. Families are left out in turn to measure the error of the estimate.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ FAMILIES: Final[dict[str, tuple[Corruption, tuple[float, float]]]] = {
     "tilted": (_tilted, (8.0, 90.0)),
     "covered": (_of_values(_covered), (0.3, 0.6)),
 }
-"""By name: the corruption, and its two strengths."""
+"""For each name, the corruption and its two strengths."""
 
 
 def corrupted(pixels: Pixels, family: str, level: int, rng: Random) -> Pixels:

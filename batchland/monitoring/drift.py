@@ -1,7 +1,7 @@
 """Drift of a distribution: PSI and Jensen-Shannon distance of counts.
 
 PSI is the usual measure (below 0.1 no change, above 0.25 a large one). With few images and many bins it is large by
-chance, so it comes with a limit that it rarely exceeds if nothing has changed.
+chance, so a limit is computed that it rarely exceeds if nothing has changed.
 """
 
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ class Drift(NamedTuple):
     psi_limit: float
     """PSI is below this in CHANCE of cases if both are samples of one distribution."""
     js: float
-    """Jensen-Shannon distance, base 2: 0 if equal, 1 if they share nothing."""
+    """Jensen-Shannon distance, base 2: 0 if equal, 1 if they have no common bin."""
 
     @property
     def moved(self) -> bool:

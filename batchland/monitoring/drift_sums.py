@@ -1,4 +1,4 @@
-"""Slow drift: cumulated deviations of the means of nights (CUSUM). They find a small change before any single night."""
+"""Slow drift: cumulative sums of the deviations of nightly means (CUSUM). They find changes too small for one night."""
 
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -7,15 +7,15 @@ from typing import Final
 from batchland.monitoring.schema import DriftSum, Finding
 
 SLACK: Final = 1.25
-"""A night's deviation counts as far as it exceeds this, in standard deviations."""
+"""Only the part of a deviation above this is added, in standard deviations."""
 MAX_SCORE: Final = 4.0
-"""One night counts at most as this."""
+"""Largest deviation that is used of one night."""
 LIMIT: Final = 20.0
 """A larger sum is an alarm."""
 
 
 def cumulate(before: Mapping[str, DriftSum], deviations: Mapping[str, float], night: date) -> dict[str, DriftSum]:
-    """The sums after another night, those that are not zero. deviations: z by measure."""
+    """The sums after another night, without zeros. deviations: z by measure."""
     after = {}
     for measure, z in deviations.items():
         for name, step in ((f"{measure} up", z), (f"{measure} down", -z)):
@@ -26,11 +26,11 @@ def cumulate(before: Mapping[str, DriftSum], deviations: Mapping[str, float], ni
     return after
 
 
-def drifts(sums: Mapping[str, DriftSum], usual: Mapping[str, str]) -> Iterator[Finding]:
-    """The sums above LIMIT. usual: for people, how a measure is tonight and how it usually is."""
+def drifts(sums: Mapping[str, DriftSum], usual: Mapping[str, str], limit: float = 1.0) -> Iterator[Finding]:
+    """The sums above `limit` times LIMIT. usual: by measure, a text with its value tonight and its usual values."""
     for name, found in sums.items():
-        if found.value > LIMIT:
+        if found.value > limit * LIMIT:
             measure, _, direction = name.rpartition(" ")
             message = f"{measure.replace('_', ' ')} drifts {direction} ({usual[measure]})"
-            strength = found.value / LIMIT
+            strength = found.value / LIMIT / limit
             yield Finding(kind="drift", what=measure, message=message, strength=strength, since=found.since)

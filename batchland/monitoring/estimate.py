@@ -1,9 +1,9 @@
 """Estimate the accuracy of a night without labels.
 
-For every answer a logistic regression gives the probability that it is right: from the confidence, the predicted class,
-and the figures of the picture. It is fitted on labelled photos and on worse copies of them. The estimate of a night is
-the mean; its interval adds up chance, the number of labelled photos, and the errors on kinds of corruption that the
-regression did not see.
+A logistic regression gives the probability that an answer is right, from the confidence, the predicted class and the
+figures of the picture. It is fitted on labelled photos and on degraded copies of them. The estimate of a night is the
+mean; its interval accounts for chance, for the number of labelled photos, and for the errors on kinds of corruption
+that were left out of the fit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from batchland.monitoring.observations import MEASURES, Floats, Observations
 from batchland.monitoring.schema import AccuracyEstimate, Estimator
 
 CONFIDENCE: Final = 0.9
-"""Of the intervals."""
+"""Confidence level of the intervals."""
 MIN_IMAGES: Final = 30
-"""Fewer images have no estimate."""
+"""With fewer images there is no estimate."""
 _QUANTILES: Final = 101
 _MAX_SCORE: Final = 3.0
 _MAX_CLASSES: Final = 100
@@ -32,7 +32,7 @@ _RIDGE: Final = 20.0
 _CORRUPTED_WEIGHT: Final = 1.0
 """Weight of all corrupted copies together, as a multiple of that of the photos."""
 _NEAR: Final = 0.03
-"""Corruptions that cost at most this accuracy tell how wrong the estimate of a night is that is as usual."""
+"""Corruptions that lower the accuracy by at most this give the error of the estimate of a normal night."""
 _ROUNDS: Final = 12
 
 Right = npt.NDArray[np.bool_]
@@ -66,7 +66,7 @@ def read_estimator(model: Path) -> Estimator | None:
 def fit_estimator(
     photos: Labelled, copies: Mapping[str, Sequence[Labelled]], model_sha256: str, classes: int
 ) -> Estimator:
-    """Fit the estimate. copies: by family of corruption, for each strength."""
+    """Fit the estimator. copies: by family of corruption, for each strength."""
     values = photos.observed.values.astype(np.float64)
     usable: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=0))
     quantiles = np.quantile(values[:, usable], np.linspace(0, 1, _QUANTILES), axis=0)
@@ -97,7 +97,7 @@ def fit_estimator(
 def estimate_accuracy(estimator: Estimator, observed: Observations) -> AccuracyEstimate:
     """The estimate for the images of a night, which should be like those of the reference."""
     if len(observed) < MIN_IMAGES:
-        return AccuracyEstimate(reason=f"{len(observed)} images are too few, fewer than {MIN_IMAGES}")
+        return AccuracyEstimate(reason=f"{len(observed)} images are too few; an estimate needs {MIN_IMAGES}")
     features = _features(estimator, observed)
     if not np.isfinite(features).all():
         return AccuracyEstimate(reason="figures of the pictures are missing")

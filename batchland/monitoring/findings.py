@@ -1,4 +1,4 @@
-"""What a night's deviations from its reference mean, in words, and the images that show it."""
+"""Describe a night's deviations from its reference in words, and choose the images that show them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,11 +30,11 @@ TITLES: Final = {
     "logsumexp": "logsumexp of the logits",
     "top_logit": "largest logit",
 } | {signal.name: signal.name.replace("_", " ") for signal in SIGNALS}
-"""Of each measure, for people."""
+"""Title of each measure, for people."""
 
 
 _PLAIN: Final = ("brightness", "contrast", "saturation", "sharpness", "noise", "pixels", "aspect", "probability")
-"""Measures that people know. They come before the others."""
+"""Measures that are easy to understand. They are listed before the others."""
 _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 """Findings that may explain why pictures look changed."""
 
@@ -42,8 +42,9 @@ _TONE: Final = {("measure", "brightness"), ("measure", "contrast")}
 def describe(reference: Reference, night: Observations, labels: Sequence[str]) -> tuple[list[Found], float]:
     """The findings of a night, one for each measure, class and change; and the largest strength.
 
-    What people understand comes first: changes, classes and measures that they know; then the others. Each strongest
-    first. A measure has several statistics. The message is that of the plainest unusual one, the strength the largest.
+    Findings that are easy to understand come first (changes, classes, common measures), then the others; in both
+    groups the strongest first. A measure has several statistics: the message is about the one that is easiest to
+    understand, and the strength is the largest.
 
     labels: of the classes, by index.
     """
@@ -74,9 +75,9 @@ def by_strength(found: Iterable[Found]) -> list[Found]:
 
 
 def _change(reference: Reference, night: Observations, *, by_tone: bool) -> list[Found]:
-    """That the pictures look turned or recoloured, if they do.
+    """A finding if the pictures look turned or recoloured.
 
-    by_tone: brightness or contrast is unusual. Then the pictures must still look changed with usual tones.
+    by_tone: brightness or contrast is unusual. Then the pictures must also look changed with usual tones.
     """
     shaped = np.flatnonzero(structured(night.thumbnails))
     if len(shaped) < MIN_IMAGES:
@@ -105,7 +106,7 @@ def _rank(statistic: Statistic) -> int:
 
 
 def usual_values(reference: Reference, night: Observations) -> dict[str, str]:
-    """How each measure is tonight and how it is on the nights of the reference, for people."""
+    """Text for each measure: its value tonight, and its range on the nights of the reference."""
     before = np.array([np.nanmean(each.values, axis=0) for each in reference.observed])
     now = np.nanmean(night.values, axis=0)
     return {
@@ -165,7 +166,7 @@ def _of_classes(
 
 
 def _order(kind: str, scores: Floats, change: float) -> npt.NDArray[np.intp]:
-    """Images that show a deviation, the clearest first."""
+    """Indices of the images that show a deviation, the clearest first."""
     if kind == "spread":
         return np.argsort(-np.abs(scores - np.median(scores)) * np.sign(change), kind="stable")
     lower = "low" in kind or (kind == "mean" and change < 0)

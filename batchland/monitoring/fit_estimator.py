@@ -1,7 +1,8 @@
-"""Fit the estimate of a model's accuracy on labelled photos and worse copies of them, and keep it beside the model.
+"""Fit the estimator of a model's accuracy on labelled photos and degraded copies of them, and write it beside the
+model.
 
-It needs images, labels and the model, but no predictions, and belongs to one ONNX file, like its canaries. So it has a
-command of its own, `batchland estimator`, and its file travels with the model.
+This needs images, labels and the model, but no predictions. The estimator belongs to one ONNX file, like canaries. So
+it has its own command, `batchland estimator`, and its own file beside the model.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ from batchland.system.files import write_file
 MIN_PHOTOS: Final = 100
 """Fewer labelled photos are not enough."""
 COPIES: Final = 300
-"""Photos of which each worse copy is made, unless the caller says otherwise."""
+"""Default number of photos that each kind of degraded copy is made of."""
 _BATCH: Final = 32
 _SEED: Final = 1
 
@@ -51,7 +52,7 @@ def make_estimator(
 ) -> Estimator:
     """Fit the estimator of an open model, and write it to `estimator_path(model)`.
 
-    data: class folders of photos that the model was not trained on. copies: photos of which each worse copy is made.
+    data: class folders of photos that the model was not trained on. copies: number of photos to degrade in each way.
     on_progress: called with a line for people. Raises UsageError if there are too few photos or unknown classes.
     """
     photos = _labelled_photos(data, session)
@@ -63,7 +64,7 @@ def make_estimator(
     chosen = [photos[index] for index in rng.permutation(len(photos))[:copies]]
     worse: dict[str, list[Labelled]] = {}
     for family in FAMILIES:
-        on_progress(f"scoring worse copies: {family}")
+        on_progress(f"scoring degraded copies: {family}")
         worse[family] = [_scored(chosen, session, (family, level)) for level in (0, 1)]
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     estimator = fit_estimator(clean, worse, sha256, len(session.card.classes))
@@ -87,7 +88,7 @@ def _labelled_photos(data: Path, session: Session) -> list[_Photo]:
 
 
 def _scored(photos: Sequence[_Photo], session: Session, change: tuple[str, int] | None = None) -> Labelled:
-    """Score photos, or worse copies of them; those that cannot be read are left out."""
+    """Score photos, or degraded copies of them; unreadable photos are left out."""
     batches, labels = [], []
     for batch, own in _batches(photos, session, change):
         batches.append(to_rows(batch, session.predict(batch.pixels), session.card, 1).select(list(COLUMNS)))

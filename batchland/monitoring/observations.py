@@ -1,4 +1,4 @@
-"""What the monitor reads of each image of a night: figures about the picture, its file and the model's answer."""
+"""The figures of each image that the monitor uses: about the picture, its file and the model's answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -32,7 +32,7 @@ _OTHER: Final = ("image", "class_index", "difference_hash", "thumbnail")
 COLUMNS: Final = (*_OTHER, *_SIZE, *PICTURE, *ANSWER)
 """Columns of the predictions that `observe` reads."""
 MAX_IMAGES: Final = 5000
-"""Images of a night that the monitor reads, evenly chosen; more of them would hardly change its figures."""
+"""Images of a night that the monitor reads, evenly spaced; more would hardly change its figures."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Observations:
     thumbnails: npt.NDArray[np.uint8]
     """[n, 4, 4, 3]; zeros where there is none."""
     names: npt.NDArray[np.str_]
-    """Of the images, [n]."""
+    """Names of the images, [n]."""
     known: Floats | None = None
-    """How like the known photos, [n]; None if the model does not tell."""
+    """The column `known`, [n]: similarity to known photos; None if the model has no known photos."""
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -1,8 +1,8 @@
 """Turned pictures and swapped colour channels: a separate test, because other figures hardly change.
 
-The thumbnails of the reference can be turned and recoloured exactly. For each such change a linear discriminant
-learns to tell the thumbnails as they are from the changed ones. Its score is low for changed pictures, so a night
-with many of them has a low mean, even if it is often wrong about single pictures.
+The thumbnails of the reference can be turned and recoloured exactly. For each such change, a linear discriminant is
+fitted that separates the original thumbnails from the changed ones. Its score is low for changed pictures, so a night
+with many of them has a low mean, even if the discriminant is often wrong about single pictures.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ CHANGES: Final[dict[str, Callable[[Thumbnails], Thumbnails]]] = {
     "green and blue swapped": lambda cells: cells[..., [0, 2, 1]],
     "channels rotated": lambda cells: cells[..., [1, 2, 0]],
 }
-"""What may have happened to all pictures of a night, as a change of thumbnails [n, 4, 4, 3]."""
+"""Possible changes of all pictures of a night, as functions of thumbnails [n, 4, 4, 3]."""
 FOLDS: Final = 2
 _MAX_THUMBNAILS: Final = 6000
-"""Thumbnails of the reference that a discriminant learns from."""
+"""Largest number of thumbnails of the reference that a discriminant is fitted on."""
 _RIDGE: Final = 0.05
 _ACROSS: Final = [MEASURES.index(name) for name in ("gradient_x", "column_bands")]
 _DOWN: Final = [MEASURES.index(name) for name in ("gradient_y", "row_bands")]
-"""A quarter turn exchanges these two."""
+"""Measures that a quarter turn exchanges with `_ACROSS`."""
 _RATIO_WEIGHT: Final = 0.5
 """Scale of their logarithms beside the features of thumbnails, which are about as large."""
 _MAX_SCORE: Final = 3.0
@@ -45,11 +45,12 @@ _INVERSE: Final = {
     "a quarter turn left": "a quarter turn right",
     "a quarter turn right": "a quarter turn left",
 }
-"""The other changes but one undo themselves."""
+"""Changes that differ from their inverse; each other change is its own inverse."""
 
 
 def structured(thumbnails: Thumbnails) -> npt.NDArray[np.bool_]:
-    """Which thumbnails [n, 4, 4, 3] are not of one colour. Those look the same after a turn."""
+    """Whether each thumbnail [n, 4, 4, 3] has more than one colour; one of a single colour looks the same after a
+    turn."""
     cells = thumbnails.reshape(len(thumbnails), -1, 3)
     shaped: npt.NDArray[np.bool_] = (np.ptp(cells, axis=1) > _FLAT).any(axis=1)
     return shaped
@@ -88,7 +89,7 @@ def undone(night: Observations, change: str) -> Observations:
 
 
 class Discriminants:
-    """How much the images of a night look as those of the reference do, rather than changed."""
+    """Scores of how much the images of a night look like the reference, rather than like changed pictures."""
 
     def __init__(self, nights: Sequence[Observations]) -> None:
         """nights: of the reference, at least FOLDS."""
@@ -101,10 +102,10 @@ class Discriminants:
         joined = np.concatenate(raw)
         self._mean, self._deviation = joined.mean(axis=0), joined.std(axis=0) + 1e-9
         self.nights = [self._scaled(scores) for scores in raw]
-        """Scores of the reference's nights, by discriminants that did not learn from them: [n, CHANGES] each."""
+        """Scores of the reference's nights, by discriminants that were fitted without them: [n, CHANGES] each."""
 
     def scores(self, night: Observations) -> Floats:
-        """Of another night: [n, CHANGES], mean 0 and deviation 1 over the reference; low for changed pictures."""
+        """Scores of another night, [n, CHANGES], with mean 0 and deviation 1 over the reference; low if changed."""
         changes = _differences(night)
         return self._scaled(np.mean([self._fold(changes, fold) for fold in range(FOLDS)], axis=0))
 
@@ -128,7 +129,7 @@ def _weights(differences: Floats) -> Floats:
 
 
 def _differences(night: Observations) -> Floats:
-    """Features of the pictures as they are less those of the changed ones: [CHANGES, n, features]."""
+    """Features of the pictures minus features of the changed pictures: [CHANGES, n, features]."""
     own = _features(night.thumbnails)
     ratios = np.log((night.values[:, _ACROSS] + 0.1) / (night.values[:, _DOWN] + 0.1)) * _RATIO_WEIGHT
     found = []

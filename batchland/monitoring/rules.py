@@ -1,4 +1,4 @@
-"""Exact rules: faults that are seen without a reference, by counting. They hold from the first night on."""
+"""Exact rules: faults that are found by counting, without a reference. They apply from the first night on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ _MAX_HASHES: Final = 1000
 _VOLUME_FACTORS: Final = ((28, 2.0), (5, 2.8), (1, 10.0))
 """A number of images is unusual if it differs from the usual one by this factor, from this many nights on."""
 _VOLUME_DEVIATIONS: Final = 4.5
-"""And by this many deviations of the logarithm, and of a number that varies by chance."""
+"""It must also differ by this many deviations of the logarithm, and of a number that varies by chance."""
 _CHANCE: Final = 1e-4
-"""A number of strangers that is more probable than this is chance."""
+"""A number of strangers with a larger probability than this is attributed to chance."""
 _CONTRAST: Final = MEASURES.index("contrast")
 
 Rows = npt.NDArray[Any]
@@ -41,13 +41,13 @@ _NO_ROWS: Final = np.zeros(0, np.intp)
 
 @dataclass(frozen=True)
 class Night:
-    """A night that is judged, or an earlier good one."""
+    """The night to judge, or an earlier good one."""
 
     date: date
     observed: Observations
     """Its scored images, or some of them."""
     listed: int
-    """Images, with those that failed."""
+    """Number of images, including failed ones."""
     failed: int
 
 
@@ -63,7 +63,7 @@ def check_rules(
     new_images: bool = True,
     start: date | None = None,
 ) -> Iterator[Found]:
-    """What is wrong with a night by exact rules.
+    """The findings about a night by exact rules.
 
     earlier: good nights of the job, oldest first. usual: number of images of such a night; the default is the median.
     new_images: whether a night has other images than the nights before. start: numbers of images before this night do
@@ -95,12 +95,13 @@ def check_rules(
 
 
 def share_of_strangers(seen: Observations) -> float | None:
-    """Share of the images that are strangers; None without images, or if the model does not tell."""
+    """Share of the images that are strangers; None without images, or if the model has no known photos."""
     return float((seen.known < STRANGER).mean()) if seen.known is not None and len(seen) else None
 
 
 def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[Found]:
-    """More strangers than usual. A share of STRANGER is usual of known images, so chance has to be excluded, too."""
+    """A finding if there are more strangers than usual. Known images have a share of STRANGER, so chance is tested,
+    too."""
     share = share_of_strangers(seen)
     if share is None or seen.known is None:
         return
@@ -109,7 +110,7 @@ def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[F
     if bdtrc(count - 1, len(seen), most) > _CHANCE:
         return
     rows = np.argsort(seen.known, kind="stable")[:count]
-    text = "are unlike the photos that the model knows"
+    text = "are unlike the model's known photos"
     yield from _share("strangers", text, count, len(seen), lambda: [most], rows)
 
 

@@ -8,17 +8,17 @@ from pydantic import Field
 from batchland.system.documents import Count, Document
 
 Verdict = Literal["ok", "suspicious", "not_judged"]
-"""ok: like the nights of the reference, or, without a reference, no rule is broken. suspicious: not. not_judged: an
-earlier version made the predictions."""
+"""ok: like the nights of the reference or, without a reference, no rule is broken. suspicious: not ok. not_judged: the
+predictions were made by an earlier version."""
 
 FindingKind = Literal[
     "volume", "copies", "earlier_copies", "blank", "failed", "strangers", "pictures", "answers", "classes", "change",
     "drift"
 ]  # fmt: skip
-"""volume: number of images. copies: of each other. earlier_copies: of recent nights. blank: of one colour. failed:
-not read or scored. strangers: unlike the photos that the model knows. pictures: figures about pictures and files.
-answers: the model's confidence. classes: what it predicts. change: pictures are turned, or channels swapped. drift:
-slow, over many nights."""
+"""volume: number of images. copies: copies within the night. earlier_copies: copies of recent nights. blank: pictures
+of one colour. failed: images that could not be read or scored. strangers: images unlike the photos that the model
+knows. pictures: figures about pictures and files. answers: the model's confidence. classes: predicted classes. change:
+turned pictures or swapped channels. drift: slow change over many nights."""
 
 
 class CanaryCheck(Document):
@@ -26,27 +26,27 @@ class CanaryCheck(Document):
 
     images: Count
     largest_difference: float
-    """Of a probability, to the stored one."""
+    """Largest difference of a probability from the stored one."""
     tolerance: float
-    """Largest difference that is no fault."""
+    """Largest accepted difference."""
 
 
 class Finding(Document):
-    """One way in which a night is not as usual."""
+    """One unusual property of a night."""
 
     kind: FindingKind
     what: str
     """Name of the measure (a column of the predictions, or see docs/monitoring.md), of the class or of the change."""
     message: str
-    """What changed, and by how much, for people."""
+    """The change and its size, as a sentence."""
     strength: float
-    """Deviation as a multiple of the largest that a good night has; above 1."""
+    """Deviation as a multiple of the largest deviation of good nights; above 1."""
     since: date | None = None
     """The first night in a row with this finding; None if it is this night."""
 
 
 class DriftSum(Document):
-    """A cumulated deviation of one measure, in one direction."""
+    """A cumulative sum of the deviations of one measure, in one direction."""
 
     value: float
     since: date
@@ -57,26 +57,26 @@ class AccuracyEstimate(Document):
     """The accuracy of a night, estimated without labels."""
 
     value: float | None = None
-    """Share of right first choices, 0 to 1. None if it is not estimable."""
+    """Share of right first choices, 0 to 1. None if it cannot be estimated."""
     low: float | None = None
     """Lower end of the 90% interval."""
     high: float | None = None
     """Upper end of the 90% interval."""
     reason: str | None = None
-    """Why it is not estimable."""
+    """Why it cannot be estimated."""
 
 
 class Estimator(Document):
-    """`NAME.estimator.json` beside `NAME.onnx`: what estimates a model's accuracy without labels."""
+    """`NAME.estimator.json` beside `NAME.onnx`: the estimator of a model's accuracy without labels."""
 
     schema_version: Literal[1] = 1
     kind: Literal["batchland.estimator"] = "batchland.estimator"
     model_sha256: str
-    """Of the ONNX file."""
+    """sha256 of the ONNX file."""
     labelled: Count
     """Labelled photos that it was fitted on."""
     accuracy: float
-    """Of the model on them, top-1."""
+    """Top-1 accuracy of the model on these photos, 0 to 1."""
     measures: tuple[str, ...]
     """The figures of an image that it uses, see docs/monitoring.md."""
     quantiles: tuple[tuple[float, ...], ...]
@@ -84,27 +84,30 @@ class Estimator(Document):
     classes: Count
     """Number of classes that each have a weight; 0 for models with many classes."""
     weights: tuple[float, ...]
-    """Of the logistic regression: constant, half the logit of the confidence, normal scores of measures, classes."""
+    """Weights of the logistic regression: constant, half the logit of the confidence, normal scores of measures,
+    classes."""
     error: float
-    """Root mean square error on kinds of corruption that the regression had not seen, beside chance."""
+    """Root mean square error on kinds of corruption that were left out of the fit, without the part of chance."""
 
 
 class NightVerdict(Document):
-    """Whether a night of one model is as usual, without labels."""
+    """The verdict on a night of one model, without labels."""
 
     verdict: Verdict
     judged_by: Literal["rules", "reference"]
-    """rules: there are too few nights for a reference, so that only gross faults are seen."""
+    """rules: there are too few nights for a reference, so that only gross faults are found."""
     images: Count
-    """Scored images that were looked at."""
+    """Number of scored images that were used."""
     reference: tuple[date, ...] = ()
     """The nights that this one was compared with."""
+    reference_photos: Count = 0
+    """Labelled photos that it was compared with, instead of nights."""
     reference_start: date | None = None
     """First night of the accepted change with which the reference began. None if it began with the job."""
     strength: float | None = None
-    """The largest deviation as a multiple of the largest that a good night has. None without a reference."""
+    """The largest deviation, as a multiple of the largest deviation of good nights. None without a reference."""
     findings: tuple[Finding, ...] = ()
-    """Up to five; the plainest ones first."""
+    """Up to five findings; those that are easiest to understand come first."""
     since: date | None = None
     """The first suspicious night in a row with one of these findings; None if it is this night."""
     pictures: tuple[str, ...] = ()
@@ -112,13 +115,13 @@ class NightVerdict(Document):
     pictures_show: str | None = None
     """`what` of that finding: the first one that has pictures. None without pictures, and in older records."""
     accuracy: AccuracyEstimate | None = None
-    """None if the model has no estimator."""
+    """Estimated accuracy; None if the model has no estimator."""
     strangers: float | None = None
-    """Share of the images that are unlike the photos that the model knows, 0 to 1; None if the model does not tell."""
+    """Share of images that are unlike the model's known photos, 0 to 1; None if it has no known photos."""
     drift: dict[str, DriftSum] = Field(default_factory=dict)
     """Sums that are not zero, by `MEASURE up` and `MEASURE down`."""
     notes: tuple[str, ...] = ()
-    """What limits this verdict: few reference nights, another model version, missing figures."""
+    """Limitations of this verdict: few reference nights, another version of the model, missing figures."""
 
 
 class Acceptance(Document):
@@ -132,8 +135,8 @@ class Acceptance(Document):
     since: date
     """The first of the nights that were accepted together."""
     once: bool = False
-    """True: the nights were odd but good, and join the reference. False: things have changed, and the reference begins
-    anew with the night `since`."""
+    """True: the nights were unusual but good, and are added to the reference. False: something has changed for good,
+    and a new reference begins with the night `since`."""
 
 
 class Withdrawal(Document):
@@ -145,4 +148,4 @@ class Withdrawal(Document):
     """Name of the user account."""
     reason: str | None = None
     acceptance: Acceptance
-    """What was withdrawn."""
+    """The acceptance that was withdrawn."""

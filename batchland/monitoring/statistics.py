@@ -1,9 +1,9 @@
-"""Figures of a night as a whole: where its images lie among those of the reference.
+"""Figures of a whole night: the distribution of its images relative to those of the reference.
 
-Each measure of an image becomes a normal score, its rank among the images of the reference as a normal deviate. What
-the other measures do not explain of it is a second score: a softness that is usual in a noisy picture is a fault in a
-clean one. All measures together give a third, Mahalanobis' distance. A night has, of each score, the mean, the spread,
-and the shares that lie in the tails of the reference.
+Each measure of an image is turned into a normal score: its rank among the images of the reference, as a normal deviate.
+A second score is the residual of this score after regression on the other measures: low sharpness that is usual in a
+noisy picture may be a fault in a clean one. A third score is Mahalanobis' distance over all measures. The figures of a
+night are, for each score, the mean, the spread, and the shares in the tails of the reference.
 """
 
 from typing import Any, Final, NamedTuple
@@ -15,9 +15,9 @@ from scipy.special import ndtri
 from batchland.monitoring.observations import ANSWER, MEASURES, Floats, Observations
 
 MAX_SCORE: Final = 3.0
-"""Largest normal score; that of an image beyond all of the reference."""
+"""Largest normal score: that of an image outside the range of the reference."""
 MAX_REST: Final = 5.0
-"""Largest rest or distance, in deviations of the reference's images."""
+"""Largest residual or distance, in standard deviations of the reference's images."""
 TAILS: Final = (0.02, 0.003)
 """Shares of the reference's images beyond each tail's limit."""
 _MIN_DEVIATION: Final = 0.1
@@ -26,21 +26,21 @@ _SHRINKAGE: Final = 0.02
 _COMMON_CLASSES: Final = 12
 """Classes whose shares are separate figures: the most frequent ones of the reference."""
 _ROOT_VARIANCE: Final = 0.25
-"""Variance of the root of a share, for one image, whatever the share."""
+"""Variance of the square root of a share, for one image; it does not depend on the share."""
 
 KINDS: Final = ("mean", "spread", "low", "high", "very low", "very high")
 """The figures of each score; the last four are the roots of the shares in its tails."""
 
 
 class Statistic(NamedTuple):
-    """What a figure of a night is."""
+    """The meaning of a figure of a night."""
 
     score: str
     """`value`, `rest`, `distance` or `class`."""
     measure: str
     """One of MEASURES; `all` with distance; with class its index, or nothing."""
     kind: str
-    """One of KINDS; of classes `share`, `mix` (how much the shares differ) or `top` (share of the largest)."""
+    """One of KINDS; for classes `share`, `mix` (how much the shares differ) or `top` (share of the largest class)."""
 
 
 class Figures(NamedTuple):
@@ -54,7 +54,7 @@ class Pool:
     """The images of the reference, against which the figures of a night are computed."""
 
     def __init__(self, images: Observations, usable: npt.NDArray[np.bool_] | None = None) -> None:
-        """usable: which of MEASURES to look at, [MEASURES]. Classes are looked at if the answers are."""
+        """usable: which of MEASURES to use, [MEASURES]. Classes are used if the measures of the answers are."""
         self.size = len(images)
         self._columns = np.arange(len(MEASURES)) if usable is None else np.flatnonzero(usable)
         self.measures = [MEASURES[column] for column in self._columns]
@@ -84,7 +84,7 @@ class Pool:
         """Variance of each figure of a night of one image, by sampling alone; that of n images is this over n."""
 
     def scores(self, images: Observations) -> Floats:
-        """Normal scores, rests and distance of n images, [n, 2 measures + 1]."""
+        """Normal scores, residuals and distance of n images, [n, 2 measures + 1]."""
         return self._joined(self._normal_scores(images))
 
     def figures(self, images: Observations, scores: Floats | None = None) -> Figures:

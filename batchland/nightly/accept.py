@@ -1,4 +1,4 @@
-"""Accept a suspicious night: a person looked at it, and it is good. Or withdraw an acceptance."""
+"""Accept a suspicious night that a person has checked, or withdraw an acceptance."""
 
 import getpass
 from collections.abc import Sequence
@@ -42,11 +42,11 @@ class Withdrawn(NamedTuple):
 
 
 def accept_night(folder: Path, night: date, *, reason: str | None = None, once: bool = False) -> Accepted:
-    """Accept a suspicious night of the job whose records are in `folder` (`runs/NAME`).
+    """Accept a suspicious night of the job with the records in `folder` (`runs/NAME`).
 
-    Earlier nights with the same lasting change are accepted with it, unless they are already. once: the nights join
-    the reference; else it begins anew with the first of them. Raises UsageError if the night is not suspicious, failed
-    for another reason, or is accepted already; LockedError while the job runs.
+    Earlier nights with the same lasting change are accepted with it, unless they are already. once: the nights are
+    added to the reference; else a new reference begins with the first of them. Raises UsageError if the night is not
+    suspicious, failed for another reason, or is accepted already; LockedError while the job runs.
     """
     path = _existing(folder, night)
     with locked(folder / LOCK_FILE, f"job {folder.name}", wait=1.0):
@@ -117,9 +117,9 @@ def _problem(record: RunRecord) -> str | None:
         reason = f", reason: {record.accepted.reason}" if record.accepted.reason else ""
         return f"accepted already on {record.accepted.accepted_at[:10]} by {record.accepted.by}{reason}"
     if record.outcome not in ("ok", "suspicious"):
-        return f"the night failed ({outcome}: {record.error}); mend that and run it again before you accept it"
+        return f"the night failed ({outcome}: {record.error}); correct that and run it again before you accept it"
     if any(model.counts and not model.counts.ok for model in record.models):
-        return "no image of the night could be scored; mend that and run it again"
+        return "no image of the night could be scored; correct that and run it again"
     return None
 
 

@@ -1,7 +1,7 @@
 """The delivery contract of a job, `[delivery]`: numbers, names, checksums and copies, checked before scoring.
 
-A delivery with too little in it is incomplete and may still come (exit code 66); one with too much or the wrong things
-in it is wrong (exit code 4).
+A delivery with too few images is incomplete, and the rest may still arrive (exit code 66). A delivery with too many or
+wrong images is wrong (exit code 4).
 """
 
 import csv
@@ -27,17 +27,17 @@ from batchland.system.cores import usable_cores
 from batchland.system.text import counted, first_few, images
 
 USUAL_NIGHTS: Final = 28
-"""The usual number of images is the median of this many good nights, the newest ones."""
+"""The usual number of images is the median of this many of the newest good nights ..."""
 USUAL_WEEKDAYS: Final = 56
-"""Or of those of the same weekday among this many."""
+"""... or of those of the same weekday among this many."""
 MIN_NIGHTS: Final = 5
-"""With fewer good nights nothing is usual yet."""
+"""With fewer good nights there is no usual number yet."""
 MIN_WEEKDAYS: Final = 4
-"""With this many good nights of the same weekday, the median is of these."""
+"""With at least this many good nights of the same weekday, only these are used."""
 COPIED_NIGHTS: Final = 30
 """Copies are looked for in this many good nights, the newest ones."""
 _NOT_IGNORED: Final = ("hidden", "excluded", "not included", "blank line")
-"""Kinds of files that a delivery may hold in any number, because the job leaves them out on purpose."""
+"""Kinds of files that `max_ignored` does not count, because the job leaves them out on purpose."""
 
 
 class ExpectedImage(NamedTuple):
@@ -51,8 +51,8 @@ class ExpectedImage(NamedTuple):
 def check_contract(job: Job, night: date, records: Sequence[RunRecord], skip: Skip | None = None) -> None:
     """Check a night's images against `[delivery]`. Lists the folder once, and reads the images if the job asks for it.
 
-    records: of the job's nights. skip: tells which images are scored already; they count only as expected ones. Raises
-    IncompleteDeliveryError, WrongDeliveryError, or UsageError if the list of expected images is invalid.
+    records: of the job's nights. skip: returns whether an image is already scored; such images count only as expected
+    ones. Raises IncompleteDeliveryError, WrongDeliveryError, or UsageError if the list of expected images is invalid.
     """
     table = job.delivery
     if table is None:
@@ -197,7 +197,7 @@ def _check_duplicates(
 
 
 def _earlier_contents(job: Job, good: Sequence[RunRecord]) -> Iterator[tuple[date, set[str]]]:
-    """Hashes of the images of good nights whose predictions are still there."""
+    """Hashes of the images of those good nights that still have predictions."""
     for record in sorted(good, key=lambda record: record.date, reverse=True)[:COPIED_NIGHTS]:
         for model in job.model_names:
             stored = StoredPredictions(job.partition(model, record.date))

@@ -23,7 +23,8 @@ from batchland.errors import OutputError, UsageError
 from batchland.nightly.job import Job
 
 EVERY_NIGHT: Final = "30 3 * * *"
-"""Not between one and three: when summer time begins these hours are missing, and some schedulers skip the start."""
+"""Not between one and three: when summer time begins, one of these hours is missing, and some schedulers skip the
+start."""
 KEPT_VARIABLES: Final = ("BATCHLAND_MODEL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TZ")
 """Copied from the environment in which the entry is installed."""
 MAX_LINE_BYTES: Final = 990
@@ -62,7 +63,7 @@ def _variable(name: str) -> str:
 
 
 class Entry(BaseModel):
-    """What cron runs for a job, and when. All paths are absolute."""
+    """The command that cron runs for a job, and its schedule. All paths are absolute."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +76,7 @@ class Entry(BaseModel):
     log: Path
     """The output of the command is appended to it."""
     schedule: Annotated[str, AfterValidator(_schedule)] = EVERY_NIGHT
-    """In the time zone of the cron daemon."""
+    """When to run, in the time zone of the cron daemon."""
     environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
     """Variables to set."""
 
@@ -129,7 +130,7 @@ def render(entry: Entry) -> str:
 
 
 def install(entry: Entry) -> None:
-    """Put the entry into the user's crontab, in place of the job's earlier one.
+    """Put the entry into the user's crontab, replacing the job's earlier one.
 
     Raises UsageError without crontab or if it refuses the entry, OutputError if the log's folder cannot be made.
     """

@@ -13,12 +13,12 @@ def local_today() -> date:
 
 
 def check_date(night: date, today: date) -> None:
-    """Raise UsageError if the night is after today, which is more often a typo than meant."""
+    """Raise UsageError if the night is after today, because that is usually a typing error."""
     if night > today:
         raise UsageError(f"night {night}: is after today, {today} by this machine's clock", advice="future")
 
 
 def without_future(records: Iterable[RunRecord], today: date) -> list[RunRecord]:
-    """The records that are not in the future; all of them if every one is (a clock that is slow, or only trials)."""
+    """The records that are not in the future; all of them if all are (a slow clock, or only test runs)."""
     records = list(records)
     return [record for record in records if record.date <= today] or records

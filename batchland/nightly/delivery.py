@@ -18,7 +18,7 @@ from batchland.system.urls import is_url
 def delivered_images(job: Job, root: Location, skip: Skip | None = None, *, settled: bool = False) -> ImageListing:
     """The images at `root` that the job scores. Raises MissingInputError, with the reason, if it cannot do so yet.
 
-    skip: tells which images are scored already. settled: whether the delivery is known to have stopped growing.
+    skip: returns whether an image is already scored. settled: whether the delivery is known to have stopped growing.
     """
     name = display_location(root)
     listing = open_listing(root, job, skip=skip)
@@ -57,7 +57,7 @@ def _newest_below(root: Path) -> float:
         for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118
             try:
                 newest = max(newest, os.lstat(path).st_ctime)
-            except OSError:  # a file that was moved meanwhile has changed its folder
+            except OSError:  # the file was just moved, so its folder has a new time
                 continue
     return newest
 

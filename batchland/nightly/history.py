@@ -57,20 +57,20 @@ class Night(Document):
     already_scored: Count = 0
     images_per_second: float | None = None
     accuracy: Figure | None = None
-    """Top-1, with its interval."""
+    """Top-1 accuracy, with its interval."""
     gates: GateState | None = None
     """failed if one failed, not_checked if one could not be checked; None without gates."""
     gate_messages: tuple[str, ...] = ()
     monitor: Verdict | None = None
     """Verdict of the monitor; None if the night was not judged."""
     since: _Day | None = None
-    """Of a suspicious night: the first one of the change."""
+    """For a suspicious night: the first night of the change."""
     unusual: tuple[str, ...] = ()
-    """Of a suspicious night: what changed, and by how much."""
+    """For a suspicious night: sentences about what changed, and by how much."""
     accepted: bool = False
     """Whether a person accepted the suspicious night."""
     estimated_accuracy: AccuracyEstimate | None = None
-    """Without labels; None if the model has no estimator."""
+    """Accuracy estimated without labels; None if the model has no estimator."""
     report: str | None = None
     warnings: tuple[str, ...] = ()
 

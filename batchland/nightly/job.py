@@ -1,4 +1,4 @@
-"""The job file: what a night's run does, as TOML.
+"""The job file: the configuration of a night's run, as TOML.
 
 job = load_job(Path("jobs/nightly.toml"))
 """
@@ -60,7 +60,7 @@ from batchland.system.regular_files import read_regular
 
 
 class Job(ScoreSettings):
-    """What a night's run does: the images, the models, and the handling of the predictions."""
+    """A job: its images, its models, and the handling of the predictions."""
 
     model_config = ConfigDict(validate_default=True)
 
@@ -78,37 +78,37 @@ class Job(ScoreSettings):
     exclude: Patterns = ()
     """Leave out images that match one of these patterns (as in .gitignore)."""
     model: JobModel | None = None
-    """ONNX file, or `NAME@ALIAS` of the registry; or give several as [models]."""
+    """ONNX file, or `NAME@ALIAS` of the registry. For several models use [models]."""
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], JobModel] = Field(default_factory=dict)
-    """Several of them by name; each scores all images, into output/model=NAME/date=DATE."""
+    """Several models by name; each scores all images, into output/model=NAME/date=DATE."""
     registry: JobLocation = Path("models")
     """Folder of the registry (`batchland models`), or the URL of an MLflow server (extra mlflow)."""
     output: JobLocation = Path("predictions")
     """Folder or URL of the partitions; a run owns date=DATE in it."""
     mode: Literal["all", "new"] = "all"
-    """all, or new: only images that no other partition of this output holds unchanged, by path, size and time."""
+    """all; or new: only images that are in no other partition of this output with the same path, size and time."""
     device: Annotated[
         str,
         AfterValidator(checked_by(parse_device)),
         WithJsonSchema({"type": "string", "pattern": rf"^(?:{DEVICES})$"}),
     ] = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
+    """`auto`, `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` instead of `cuda`."""
     max_failed: Annotated[
         str | None,
         BeforeValidator(lambda value: str(value) if type(value) is int else value),
         AfterValidator(checked_by(FailureLimit.parse)),
         WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": [20, "1.5%"]}),
     ] = None
-    """The night fails if more images do: a number or a percentage. The default allows any number."""
+    """The night fails if more images than this failed: a number or a percentage. The default allows any number."""
     on_missing: Literal["fail", "skip"] = "fail"
-    """fail or skip, if the folder of images is missing, empty or still growing."""
+    """fail or skip the night if the folder of images is missing, empty or still growing."""
     settle: Duration = dt.timedelta(0)
-    """The folder is still growing until nothing in it has changed for this long."""
+    """The folder counts as still growing until nothing in it has changed for this long."""
     time_limit: Duration | None = None
-    """A run stops after this time, after a whole batch; the next one resumes there."""
+    """A run stops after this time, at the end of a batch; the next run resumes there."""
     finish_by: ClockTime | None = None
-    """Time of the day, local, like "06:00". A minute after the start the end is estimated, with a warning and a
-    notification if it will be later. At that time a run stops as at time_limit."""
+    """Local time of day, like "06:00". The run estimates its end a minute after the start; if that is later, it warns
+    and sends a notification. At this time it stops as at time_limit."""
     runs: JobPath = Path("runs")
     """Folder of the records: runs/NAME/DATE/run.json, log and reports."""
     metrics: JobPath | None = None
@@ -140,12 +140,12 @@ class Job(ScoreSettings):
 
     @field_serializer("heartbeat")
     def _without_address(self, heartbeat: HeartbeatTable | None) -> dict[str, Any] | None:
-        """Without its addresses, which are a kind of password and must not be in records."""
+        """The table without its addresses, which work like passwords and must not be in records."""
         return heartbeat.model_dump(mode="json", exclude={"url", "start", "success", "failure"}) if heartbeat else None
 
     @field_serializer("notify")
     def _without_addresses(self, notify: NotifyTable | None) -> dict[str, Any] | None:
-        """Without the webhooks' addresses and the login, as above."""
+        """The table without the webhooks' addresses and the login, for the same reason."""
         hidden: dict[str, Any] = {"slack": True, "teams": True, "webhook": True, "mail": {"user", "password"}}
         return notify.model_dump(mode="json", exclude=hidden) if notify else None
 
@@ -156,7 +156,7 @@ class Job(ScoreSettings):
 
     @property
     def placeholders(self) -> Placeholders:
-        """What the job file took from the environment and from files, to hide it in everything that is written."""
+        """The values from the environment and from files, to hide them in everything that is written."""
         return self._placeholders
 
     @property
@@ -166,7 +166,7 @@ class Job(ScoreSettings):
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """In the order of the job file. A single model is named after its file, or as in the registry."""
+        """Names of the models in the order of the job file. A single model is named after its file or registry."""
         return tuple(self._models)
 
     def model_file(self, name: str) -> Path:
@@ -175,7 +175,7 @@ class Job(ScoreSettings):
         return model if isinstance(model, Path) else self._found(name, model).file
 
     def model_version(self, name: str) -> RegistryVersion | None:
-        """The version of a model in the registry; None for a file. Asks the registry once: a run uses one version."""
+        """The version of a model in the registry; None for a file. Read once, so that a run uses one version."""
         model = self._models[name]
         if isinstance(model, Path):
             return None
@@ -226,8 +226,10 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         content = tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise read_error(error, str(path), expected="a job file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: is not a TOML file: its lists are nested too deeply") from error
+    except ValueError as error:  # also numbers of thousands of digits
+        raise UsageError(f"{path}: is not a TOML file: {str(error).partition(';')[0]}") from error
     for setting in settings:
         _set(content, setting)
     placeholders = Placeholders(path.parent)
@@ -268,7 +270,7 @@ def _set(content: dict[str, Any], setting: str) -> None:
         raise UsageError(f"setting {setting!r}: is not KEY=VALUE; write it like batch_size=8")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:  # a bare word
+    except (ValueError, RecursionError):  # a bare word
         value = text
     for table in tables:
         content = content.setdefault(table, {})

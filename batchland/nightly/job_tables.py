@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo,
 
 from batchland.evaluation.gates import parse_gate
 from batchland.evaluation.options import EvaluateOptions
+from batchland.monitoring.budget import DEFAULT, LARGEST, SMALLEST
 from batchland.nightly.job_fields import (
     Amount,
     DatedPath,
@@ -52,42 +53,43 @@ class EvaluationTable(EvaluateOptions):
     labels: DatedPath
     """A folder of class folders, or a CSV or Parquet file with the columns image and label. May contain {date}."""
     on_missing: Literal["fail", "skip"] = "fail"
-    """fail, or skip the evaluation, where there are no labels."""
+    """If there are no labels: fail the night, or skip the evaluation."""
     gates: tuple[Annotated[str, AfterValidator(checked_by(parse_gate))], ...] = ()
     """Conditions under which the night fails, like "top1 < 0.70" or "drop(top1) > 2%"."""
     baseline: Annotated[Path, AfterValidator(_baseline)] = Path(LAST_GOOD)
-    """Drops are measured against this: "last-good", the last good night before this one; or a report folder."""
+    """Drops are measured against this: "last-good" (the last good night before this one) or a report folder."""
     compare: bool = True
-    """With several models: compare the others with the first."""
+    """With several models: compare each of the others with the first."""
     images: JobPath | None = None
-    """Folder of the images now, for thumbnails and brightness; the default is the scored folder."""
+    """Folder where the images are now, for thumbnails and brightness; the default is the scored folder."""
     corrections: JobPath | None = None
-    """CSV file of corrected labels, as the report's page saves it: those judged wrong are replaced."""
+    """CSV file of corrected labels, as saved by the report's page; labels with the decision `wrong` are replaced."""
 
 
 class DeliveryTable(JobTable):
     """`[delivery]`: what a complete delivery is. A night with another one ends before it scores anything."""
 
     min_images: Annotated[int, Field(ge=1)] | None = None
-    """With fewer images the delivery is not complete (exit code 66)."""
+    """With fewer images, the delivery is incomplete (exit code 66)."""
     max_images: Annotated[int, Field(ge=1)] | None = None
-    """With more images it is wrong (exit code 4)."""
+    """With more images, the delivery is wrong (exit code 4)."""
     min_of_usual: Percentage | None = None
-    """With fewer images than this share of the usual number it is not complete (66). Usual is the median of
-    the last 28 good nights, or of the same weekday among the last 56 if there are 4; nothing is usual before five."""
+    """With fewer images than this share of the usual number, the delivery is incomplete (66). The usual number is the
+    median of the last 28 good nights, or of the same weekday among the last 56 if there are at least 4. It needs at
+    least five good nights."""
     max_of_usual: Percentage | None = None
-    """With more images than this share of the usual number it is wrong (4)."""
+    """With more images than this share of the usual number, the delivery is wrong (4)."""
     expected: DatedPath | None = None
-    """CSV file with the column image, and maybe size (bytes) and sha256. Missing images and other contents are not
-    complete (66), unexpected images are wrong (4). May contain {date}."""
+    """CSV file with the column image, and optionally size (bytes) and sha256. If images are missing or have other
+    contents, the delivery is incomplete (66); with unexpected images it is wrong (4). May contain {date}."""
     max_ignored: Amount | None = None
-    """With more ignored files, a number or a percentage of the images, it is wrong (4). Hidden, excluded and already
-    scored files do not count."""
+    """With more ignored files than this (a number or a percentage of the images), the delivery is wrong (4). Hidden,
+    excluded and already scored files are not counted."""
     max_duplicates: Amount | None = None
-    """With more copies of other images, of this night or of the last 30 good nights, it is wrong (4). Reads every image
-    once more."""
+    """With more copies of other images of this night or of the last 30 good nights, the delivery is wrong (4). Reads
+    every image once more."""
     late: Literal["warn", "score"] = "warn"
-    """Images that come after the night is complete: warn names them, score adds them to the partition."""
+    """Images that arrive after the night is complete: warn names them, score adds them to the partition."""
 
 
 class MonitorTable(JobTable):
@@ -96,39 +98,42 @@ class MonitorTable(JobTable):
     canaries: bool = True
     """Score the canaries of a model first, if it has any; a difference ends the night (exit code 5). Not with Ray."""
     action: Literal["fail", "warn", "off"] = "fail"
-    """What to do with a night that is not like the good ones: fail ends it with outcome suspicious (exit code 6), warn
-    adds a warning to the record, off does not look."""
-    reference: tuple[dt.date, dt.date] | None = None
-    """The first and the last of the nights to compare with. The default is the first 60 good nights, or those since the
-    last accepted change."""
-
+    """What to do with a night that differs from the good nights: fail ends it with outcome suspicious (exit code 6),
+    warn adds a warning to the record. off disables the monitor."""
+    reference: tuple[dt.date, dt.date] | JobPath | None = None
+    """What nights are compared with: the first and the last of some good nights, or the predictions of labelled photos
+    (`batchland score` writes them). The default is the first 60 good nights, or the first 60 since the last accepted
+    change."""
+    false_alarms: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] = DEFAULT
+    """How many good nights a year may be called suspicious. The limits of all comparisons follow from it, as measured
+    on simulated years. A smaller number finds fewer faults."""
     min_accuracy: Share | None = None
-    """With a lower estimated accuracy the night fails like a gate (exit code 4). Needs an estimator beside the model,
-    see `batchland estimator`; a night that is not estimable passes."""
+    """If the estimated accuracy is lower, the night fails as by a gate (exit code 4). Needs an estimator beside the
+    model, see `batchland estimator`; a night without an estimate passes."""
     max_strangers: Percentage | None = None
-    """With a larger share of strangers, images unlike the photos that the model knows, the night fails like a gate
-    (exit code 4). Needs a model that `batchland calibrate` gave known photos."""
+    """If the share of strangers (images unlike the model's known photos) is larger, the night fails as by a gate (exit
+    code 4). Needs a model of `batchland calibrate --known`."""
 
     @model_validator(mode="after")
     def _first_is_not_after_last(self) -> Self:
-        if self.reference and self.reference[0] > self.reference[1]:
+        if isinstance(self.reference, tuple) and self.reference[0] > self.reference[1]:
             raise ValueError("the first night of reference is after the last one")
         return self
 
 
 class ReuseTable(JobTable):
-    """`[reuse]`: take rows over from earlier nights for images that were scored before, whatever their names now."""
+    """`[reuse]`: copy the rows of images with the same content from earlier nights, also if the names differ."""
 
     nights: Annotated[int, Field(ge=1)] = 30
-    """Look for them in this many of the newest other complete partitions. Rows of another model, or made with other
-    options or package versions, are not taken over. New images are read twice."""
+    """Search this many of the newest other complete partitions. Rows of another model, or made with other options or
+    package versions, are not copied. New images are read twice."""
 
 
 class RetryTable(JobTable):
     """`[retry]`: try again after a temporary fault: no delivery yet, a full disk, a device in use."""
 
     attempts: Annotated[int, Field(ge=1, le=100)] = 1
-    """Number of attempts in all."""
+    """Total number of attempts."""
     wait: Duration = dt.timedelta(minutes=1)
     """Time before the second attempt; it doubles before each further one."""
 
@@ -136,7 +141,7 @@ class RetryTable(JobTable):
 class RetentionTable(JobTable):
     """`[retention]`: delete predictions and reports of nights that neither rule keeps. Records stay."""
 
-    keep_days: Annotated[int, Field(ge=1)] | None = None
+    keep_days: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Keep nights less than this many days before the night of the run."""
     keep_nights: Annotated[int, Field(ge=1)] | None = None
     """Keep this many of the newest nights, including that of the run."""
@@ -160,7 +165,7 @@ class HeartbeatTable(JobTable):
     failure: str = "{url}/{exit_code}"
     """Pinged after any other night."""
     timeout: Duration = dt.timedelta(seconds=10)
-    """Longest delay of the job by a ping."""
+    """Timeout of each ping."""
 
     def address(self, template: str, exit_code: int | None = None) -> str:
         """One of the three addresses, filled in."""
@@ -192,7 +197,7 @@ class MailTable(JobTable):
     security: Literal["starttls", "tls", "none"] = "starttls"
     """Encryption of the connection. none only for a server that needs no password."""
     user: str | None = None
-    """Logs in with this name and the password."""
+    """User name for the login; empty for no login."""
     password: str = ""
     """Write it like "${file:/run/secrets/smtp}"."""
 
@@ -204,7 +209,8 @@ class MailTable(JobTable):
 
 
 class NotifyTable(JobTable):
-    """`[notify]`: tell people about a night by mail, Slack, Teams, a webhook or a command; several are possible."""
+    """`[notify]`: send a notification about a night by mail, Slack, Teams, a webhook or a command; several are
+    possible."""
 
     on: Literal["failure", "change", "always"] = "failure"
     """failure: after a night that did not end with exit code 0. change: also after the first good night. always."""
@@ -216,14 +222,15 @@ class NotifyTable(JobTable):
     webhook: _WebAddress | None = None
     """Address that gets a JSON document by POST (schemas/notification.json)."""
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Program and arguments, without a shell; gets a summary of the night on its standard input. BATCHLAND_JOB, _DATE,
-    _TITLE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
+    """Program and arguments, run without a shell, with a summary of the night on standard input. The variables
+    BATCHLAND_JOB, _DATE, _TITLE, _OUTCOME, _EXIT_CODE, _ERROR and _RUN are set."""
     link: _WebAddress | None = None
     """Address under which the folder `runs` is served, for links to reports."""
     pictures: bool = True
-    """Three small pictures by mail, Teams and webhook: the surest mistakes, or without labels the least sure images."""
+    """Send three small pictures by mail, Teams and webhook: the most confident mistakes or, without labels, the images
+    with the least confident predictions."""
     timeout: Duration = dt.timedelta(seconds=30)
-    """Longest delay of the job by each of them."""
+    """Timeout of each channel."""
 
     @model_validator(mode="after")
     def _some_channel(self) -> Self:

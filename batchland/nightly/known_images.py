@@ -1,4 +1,4 @@
-"""Which images the partitions of an output hold: already scored ones (mode "new"), and ones that came late."""
+"""Find the images that partitions of an output contain (mode "new"), and images that arrived late."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -27,9 +27,9 @@ _COLUMNS: Final = ("image", "file_size", "modified_at")
 
 
 class KnownImages:
-    """The images at `root` that partitions hold, by name, size and modification time; 16 bytes of memory each.
+    """The images at `root` that partitions contain, by name, size and modification time; 16 bytes of memory each.
 
-    An image that failed before it could be read has no size and time there, so it is not known.
+    An image that failed before it was read has no size and time there, so it is not contained.
     """
 
     def __init__(self, partitions: Iterable[Location], root: Location) -> None:
@@ -61,7 +61,7 @@ class KnownImages:
 
 
 def late_images(job: Job, partition: Location, night: date) -> list[str]:
-    """Names of delivered images that a complete partition does not hold, because they came after it was scored.
+    """Names of delivered images that are not in a complete partition, because they arrived after it was scored.
 
     With mode "new", an image in any other partition of the output is not late.
     """
@@ -78,7 +78,7 @@ def late_images(job: Job, partition: Location, night: date) -> list[str]:
 
 
 def describe_late(names: list[str]) -> str:
-    """Which images came late, and how to score them."""
+    """A sentence that names late images, and how to score them."""
     verb = "is" if len(names) == 1 else "are"
     return (
         f"{images(len(names))} came after the night was scored and {verb} missing in it ({first_few(names)}); "

@@ -51,7 +51,8 @@ def check_owner(job: Job, model: str, night: date, *, force: bool = False) -> Ma
 
 
 def model_name(job: Job, model: str, manifest: Manifest) -> str:
-    """The name of the model that made a partition. A job's only model is named after its file, which may change."""
+    """The name of the model that made a partition. The only model of a job is named after its file, which may
+    change."""
     return model if job.models else Path(manifest.model.file).stem
 
 

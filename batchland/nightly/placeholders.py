@@ -1,7 +1,7 @@
-"""Values that a job file takes from elsewhere: `${NAME}` from the environment, `${file:PATH}` from a file.
+"""Placeholders in a job file: `${NAME}` is a variable of the environment, `${file:PATH}` the content of a file.
 
-`$${NAME}` stands for the text `${NAME}` itself. Such a value is a secret: it is neither recorded nor printed. Only keys
-that records name (paths, patterns, gates) show the value of a variable; they do not take values from files.
+`$${NAME}` gives the text `${NAME}`. The values are secrets: they are neither recorded nor printed. The exceptions are
+keys that records must contain (paths, patterns, gates): they show the value of a variable, and files are refused there.
 """
 
 import json
@@ -17,10 +17,10 @@ RECORDED: Final = frozenset(
         "evaluation",
     )
 )  # fmt: skip
-"""Keys and tables with values that records must name."""
+"""Keys and tables with values that records must contain."""
 _PLACEHOLDER: Final = re.compile(r"\$(\$\{[^{}]*\})|\$\{(file:)?([^{}]*)\}")
 _MIN_HIDDEN_LENGTH: Final = 4
-"""Characters. A shorter value is hidden only where it is a whole setting: in other text it may be a common word."""
+"""Characters. A shorter value is hidden only if it is a whole setting, because elsewhere it may be a common word."""
 
 
 class Placeholders:
@@ -37,7 +37,7 @@ class Placeholders:
     def fill(self, value: Any, keys: Sequence[str] = ()) -> Any:
         """`value` with all its strings filled, those of lists and tables included.
 
-        keys: where the value stands in the job file. Raises ValueError, which names the key and the placeholder.
+        keys: the path of the value in the job file. Raises ValueError, which names the key and the placeholder.
         """
         if isinstance(value, dict):
             return {key: self.fill(item, (*keys, key)) for key, item in value.items()}

@@ -75,8 +75,8 @@ def read_run(folder: Path) -> RunRecord:
 def update_run(folder: Path, record: RunRecord) -> RunRecord:
     """Write `record` into `folder` (`runs/NAME/DATE`), with the attempts of other processes, and return it.
 
-    A run that did not get the job's lock may call this while another one writes: only its attempt is added. Raises
-    OSError if it cannot be written.
+    A run without the job's lock may call this while another one writes: it only adds its attempt. Raises OSError if the
+    record cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RUN_FILE
@@ -109,7 +109,7 @@ def point_to_latest(root: Path, today: date) -> None:
 
 
 def remove_record(root: Path, night: date, today: date) -> Path:
-    """Remove the record of one night of the job whose records are in `root` (`runs/NAME`): rename its file.
+    """Remove the record of one night of the job with the records in `root` (`runs/NAME`): rename its file.
 
     Log, report and predictions of the night stay. Returns the new path. Raises UsageError if there is no such record,
     LockedError while the job runs, OutputError if it cannot be renamed.

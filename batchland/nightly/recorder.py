@@ -62,12 +62,13 @@ class Recorder:
         self.before: RunRecord | None = None
         """The record as an earlier process left it."""
         self.models: dict[str, ModelRun] = {}
-        """Runs by the name of the model in the job. For a kept partition, the run names the model that made it."""
+        """Runs by the name of the model in the job. The run of a kept partition has the name of the model that made
+        it."""
         self.estimate: EndEstimate | None = None
         self.comparisons: tuple[str, ...] = ()
         self.deleted: list[Deletion] = []
         self.accepted: Acceptance | None = None
-        """Of the night as an earlier process left it."""
+        """The acceptance in the record of an earlier process."""
         self.withdrawn: tuple[Withdrawal, ...] = ()
         """Acceptances that a person withdrew."""
         self.warnings: list[str] = []
@@ -108,7 +109,7 @@ class Recorder:
         self.models[name] = run
         if self.accepted and run.run_id and run.run_id != self._accepted_runs.get(name):
             self.accepted = None
-            self.warn(f"{run.name}: the predictions are not those that were accepted, so the night is judged anew")
+            self.warn(f"{run.name}: the predictions are not those that were accepted, so the night is judged again")
 
     def start(self) -> None:
         """Begin an attempt."""
@@ -134,7 +135,7 @@ class Recorder:
         self.save_ending()
 
     def save_ending(self) -> None:
-        """Save the ended attempt. If that fails, the attempt has failed: exit code 0 means that the record is there."""
+        """Save the ended attempt. If that fails, the attempt has failed, because exit code 0 promises a record."""
         fault = self.save()
         if fault is not None and self.attempt.exit_code == 0:
             changes = {"outcome": "failed", "exit_code": OutputError.exit_code, "error": fault}

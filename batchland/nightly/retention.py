@@ -32,8 +32,8 @@ class Expired(NamedTuple):
 def find_expired(job: Job, night: date, records: Sequence[RunRecord], today: date) -> list[Expired]:
     """The folders that the job's rules no longer keep after a good run of `night`, the oldest first.
 
-    The rules are applied on the newest good night that is not in the future, whatever `night` is. Nights after that
-    one are kept and not counted.
+    The rules count from the newest good night that is not in the future, not from `night`. Nights after that one are
+    kept and not counted.
     """
     if job.retention is None:
         return []

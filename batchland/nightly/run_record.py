@@ -1,4 +1,4 @@
-"""The document `run.json`: what happened for one date of a job, in all attempts."""
+"""The document `run.json`: the record of one date of a job, with all attempts."""
 
 from datetime import date, datetime
 from typing import Any, Final, Literal
@@ -28,28 +28,28 @@ Outcome = Literal[
     "killed",
     "locked",
 ]
-"""How an attempt ended, and with its last attempt a night:
+"""How an attempt ended. The outcome of a night is that of its deciding attempt.
 
 ok: everything is written and every gate passed. skipped: there was nothing to score, and the job allows that.
 too_many_failed: written, but more images failed than `max_failed`. gate_failed: written and evaluated, a gate failed.
 suspicious: written, but not like the good nights, see `monitor`; a person can accept it. wrong_delivery: the delivery
-has too much or the wrong things in it, so nothing was scored. missing_input: the delivery is missing, empty, still
+has too many or wrong files, so nothing was scored. missing_input: the delivery is missing, empty, still
 growing or not complete. failed: another error; see the message. time_limit,
 interrupted: stopped after a whole batch, a rerun resumes. killed: the process ended without a record (kill -9, power
-failure); a rerun resumes. locked: another run of the job was under way.
+failure); a rerun resumes. locked: another run of the job was active.
 """
 
 ModelState = Literal["scored", "resumed", "kept", "replaced", "nothing_new", "unfinished", "extended"]
-"""scored: complete, in one attempt. resumed: complete, begun by an earlier attempt. kept: was complete before this run.
-replaced: scored again with `force`. nothing_new: with mode "new", every image was scored already, so there is no
-partition. unfinished: not complete. extended: was complete, and images that came later were added."""
+"""scored: completed in one attempt. resumed: begun by an earlier attempt, now complete. kept: was complete before this
+run. replaced: scored again with `force`. nothing_new: with mode "new", every image was already scored, so there is no
+partition. unfinished: not complete. extended: was complete, and images that arrived later were added."""
 
 
 class Attempt(Document):
     """One attempt at the night. Each start of the job makes one, each retry one more with the same run_id."""
 
     run_id: str
-    """Of the process; the same as in the log's lines."""
+    """Id of the process, as in the lines of the log."""
     pid: int
     host: str
     started_at: Moment
@@ -58,20 +58,22 @@ class Attempt(Document):
     """None while it runs, and if it was killed."""
     outcome: Outcome = "running"
     exit_code: int | None = None
-    """What the process ended with, or would have without a retry. None while it runs, and if it was killed."""
+    """Exit code of the process, or what it would have been without a retry. None while it runs, and if it was
+    killed."""
     error: str | None = None
-    """One sentence: what, where, what next. None if the outcome is ok."""
+    """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
-    """True: a usage error ended it before it changed anything of a good night, which stays as it was."""
+    """True if a usage error ended it before it changed anything; the good night stays as it was."""
 
 
 class PredictionMix(Document):
-    """What the model predicted for the scored images. Drift is measured on this."""
+    """Distribution of the predictions of the scored images, for measuring drift."""
 
     classes: dict[str, Count]
-    """Label -> images with this first choice: every class of the model, in its order, zeros included."""
+    """Number of images with each label as first choice: all classes of the model in their order, including zeros."""
     confidence_histogram: tuple[Count, ...]
-    """Images by the first choice's probability: CONFIDENCE_BINS equal bins of (0, 1], upper ends included."""
+    """Number of images by the first choice's probability, in CONFIDENCE_BINS equal bins of (0, 1], upper ends
+    included."""
     mean_confidence: float | None
     """None without a scored image."""
 
@@ -84,12 +86,12 @@ class GateVerdict(Document):
     verdict: Literal["passed", "failed", "not_checked"]
     """not_checked: the gate compares with the last good night, and there is none yet."""
     value: float | None = None
-    """Compared with the limit."""
+    """The value that was compared with the limit."""
     message: str
 
 
 class NightEvaluation(Document):
-    """A model's predictions against the labels, in short. The report has all of it."""
+    """Summary of the evaluation of a model's predictions. The report has the rest."""
 
     report: str
     """Absolute path of the report folder."""
@@ -98,10 +100,10 @@ class NightEvaluation(Document):
     figures: Figures
     """With their intervals."""
     baseline: str | None = None
-    """Drops are measured against this: the date of the last good night, or the path of a fixed report."""
+    """What drops are measured against: the date of the last good night, or the path of a fixed report."""
     gates: tuple[GateVerdict, ...] = ()
     failed_classes: dict[str, Count] = Field(default_factory=dict)
-    """Label -> images, of classes whose labelled images all failed: no figure includes them."""
+    """Classes with only failed images, which no figure includes: number of images by label."""
 
 
 class RegistryVersion(Document):
@@ -110,7 +112,7 @@ class RegistryVersion(Document):
     registry: str
     """Its folder or URL."""
     reference: str
-    """As in the job: `landmarks@production`."""
+    """The model's name and alias as in the job file: `landmarks@production`."""
     version: str
 
 
@@ -118,13 +120,13 @@ class ModelRun(Document):
     """The work of one model in one night."""
 
     name: str
-    """As in the job. Of a kept partition: the name at the time of scoring."""
+    """Name in the job; for a kept partition, the name when it was scored."""
     partition: str
     """Absolute path or URL of the folder that holds the predictions."""
     state: ModelState
     """With nothing_new and unfinished, the fields below are None."""
     run_id: str | None = None
-    """Of the predictions, as in their manifest: a hash of model, options and input."""
+    """Id of the predictions, as in their manifest: a hash of model, options and input."""
     model: ModelInfo | None = None
     version: RegistryVersion | None = None
     """None for a model that the job names by its file, and for a kept partition of another version."""
@@ -134,13 +136,13 @@ class ModelRun(Document):
     ignored: dict[str, Count] = Field(default_factory=dict)
     """Numbers of files in the delivery that were not listed, by extension or kind."""
     already_scored: Count = 0
-    """With mode "new": images that an earlier partition holds unchanged."""
+    """With mode "new": number of images that are unchanged in an earlier partition."""
     resumed_images: Count = 0
     seconds: Seconds | None = None
-    """Of the process that completed the partition."""
+    """Seconds by stage, of the process that completed the partition."""
     images_per_second: float | None = None
     canaries: CanaryCheck | None = None
-    """None without canaries, and if nothing was scored."""
+    """Result of the canaries; None if there are none, or nothing was scored."""
     monitor: NightVerdict | None = None
     """Verdict of the monitor. None without a complete partition, and if the night was not judged."""
     mix: PredictionMix | None = None
@@ -167,11 +169,11 @@ class Deletion(Document):
     files: Count
     bytes: Count
     run_id: str | None = None
-    """Of the attempt that deleted it."""
+    """Id of the attempt that deleted it."""
 
 
 class RunRecord(Document):
-    """`run.json`: everything that happened for one date of a job. Replaced by rename, so it can be read at any time."""
+    """`run.json`: the record of one date of a job. Replaced by rename, so it can be read at any time."""
 
     schema_version: Literal[1] = 1
     kind: Literal["batchland.run"] = "batchland.run"
@@ -179,20 +181,20 @@ class RunRecord(Document):
     job_file: str
     """Absolute path."""
     date: date
-    """Of the delivery, and of the partitions."""
+    """Date of the delivery and of the partitions."""
     config: dict[str, Any]
     """The resolved job, without the addresses of heartbeat and webhooks, and without passwords."""
     attempts: tuple[Attempt, ...] = Field(min_length=1)
-    """In the order of their start."""
+    """All attempts, in the order of their start."""
     models: tuple[ModelRun, ...] = ()
-    """In the job's order."""
+    """One entry per model, in the job's order."""
     estimate: EndEstimate | None = None
     """The first estimate of the end; None without `finish_by`, and for a run of less than a minute."""
     comparisons: tuple[str, ...] = ()
     """Absolute paths of the folders that compare each further model with the first."""
     deleted: tuple[Deletion, ...] = ()
     accepted: Acceptance | None = None
-    """That a person accepted the suspicious night."""
+    """Set if a person accepted the suspicious night."""
     withdrawn: tuple[Withdrawal, ...] = ()
     """Acceptances of the night that a person withdrew, oldest first."""
     warnings: tuple[str, ...] = ()
@@ -207,7 +209,7 @@ class RunRecord(Document):
 
     @property
     def outcome(self) -> Outcome:
-        """Of the deciding attempt; suspicious if it is ok only because of an acceptance that was withdrawn later."""
+        """Outcome of the deciding attempt; suspicious if that is ok only by an acceptance that was withdrawn later."""
         return "suspicious" if self._ok_until_withdrawn else self.deciding.outcome
 
     @property
@@ -217,7 +219,7 @@ class RunRecord(Document):
 
     @property
     def error(self) -> str | None:
-        """Of the deciding attempt, or that an acceptance was withdrawn later."""
+        """Error of the deciding attempt, or a sentence about a withdrawn acceptance."""
         if not self._ok_until_withdrawn:
             return self.deciding.error
         last = self.withdrawn[-1]

@@ -30,12 +30,14 @@ def describe_run(record: RunRecord, *, error: bool = True) -> str:
 
 
 def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
-    """What the monitor found in a suspicious night: a line each."""
+    """Lines about the findings of the monitor in a suspicious night."""
     verdict = model.monitor
     if verdict is None or not verdict.findings:
         return []
     since = f", since {verdict.since}" if verdict.since else ""
     compared = f"compared with {counted(len(verdict.reference), 'night')}" if verdict.reference else "by exact rules"
+    if verdict.reference_photos:
+        compared = f"compared with {counted(verdict.reference_photos, 'labelled photo')}"
     state = "suspicious, but accepted" if accepted else verdict.verdict
     lines = [f"  monitor: {state}{since}, {compared}"]
     lines += [f"  unusual: {finding.message}" for finding in verdict.findings]

@@ -41,7 +41,7 @@ _log = logging.getLogger("batchland")
 
 
 class NightResult(NamedTuple):
-    """The record that `run_night` leaves, and how it ended."""
+    """The record that `run_night` wrote, and its last attempt."""
 
     record: RunRecord
     """The whole night, including the attempts of other processes."""
@@ -59,7 +59,7 @@ def run_night(
     today: date | None = None,
     estimate_after: float = ESTIMATE_AFTER,
 ) -> NightResult:
-    """Do a job's work for one date, and leave the record of it at `runs/NAME/DATE/run.json`.
+    """Run a job for one date, and write its record to `runs/NAME/DATE/run.json`.
 
     Complete partitions are kept, unfinished ones resumed; `force` replaces complete ones. quiet: no heartbeat and no
     notification, for backfills. future: allow a night after `today`, by default the local date; `latest`, metrics and

@@ -119,7 +119,7 @@ class Steps:
 
     @contextmanager
     def _model_errors(self, name: str, refused: list[ModelError]) -> Iterator[None]:
-        """Collect the error of a model, so that the others go on, and save the record."""
+        """Collect the error of a model, so that the other models still run, and save the record."""
         try:
             yield
         except ModelError as error:
@@ -129,7 +129,7 @@ class Steps:
         self.recorder.save()
 
     def _keep(self, name: str, manifest: Manifest) -> ModelRun:
-        """Keep a complete partition, and add late images if the job says so and nothing else has changed."""
+        """Keep a complete partition. Add late images if the job has `late = "score"` and nothing else has changed."""
         partition = self.job.partition(name, self.night)
         model = model_name(self.job, name, manifest)
         _log.info("%s: complete since %s, kept: %s", model, manifest.created_at, display_location(partition))

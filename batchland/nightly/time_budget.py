@@ -18,7 +18,7 @@ from batchland.scoring.listing import ImageListing
 ESTIMATE_AFTER: Final = 60.0
 """Seconds after the start of a run until the end is estimated."""
 _MIN_INTERVAL: Final = 1 / 6
-"""Least part of ESTIMATE_AFTER that a rate is measured over."""
+"""Least part of ESTIMATE_AFTER over which a rate is measured."""
 
 
 class TimeBudget:
@@ -61,9 +61,9 @@ def next_time(clock: dt.time, now: dt.datetime) -> dt.datetime:
 class EndEstimator:
     """Estimates when a run will end, from the progress of the model that scores now.
 
-    report: gets the estimate once, after ESTIMATE_AFTER, and again whenever `again` seconds have passed. rest: seconds
-    for what comes after this model, from the number of images and this model's seconds per image. begin: of the run,
-    by `clock`.
+    report: gets the first estimate after ESTIMATE_AFTER, and another one whenever `again` seconds have passed. rest:
+    returns the seconds of all later steps, from the number of images and this model's seconds per image. begin: start
+    of the run, by `clock`.
     """
 
     def __init__(

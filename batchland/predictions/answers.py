@@ -1,8 +1,8 @@
-"""What a model's probabilities tell about its answer as a whole.
+"""Entropy, logsumexp and top logit of each answer of a model, computed from its probabilities.
 
 The model ends in softmax, which keeps only the differences of the logits: the logarithms of the probabilities are the
-logits less a constant. So logits are given here less their mean over the classes. Training leaves that mean nearly
-constant, because the gradient of the cross-entropy sums to zero over the classes.
+logits minus a constant. Therefore the logits here are centred: their mean over the classes is subtracted. Training
+keeps that mean nearly constant, because the gradient of the cross-entropy sums to zero over the classes.
 """
 
 from typing import Final, NamedTuple, Self
@@ -21,7 +21,7 @@ class Answers(NamedTuple):
     log_probabilities: Probabilities
     """Natural logarithms, [n, classes]."""
     entropy: Probabilities
-    """Of the probabilities, nats, [n]."""
+    """Entropy of the probabilities in nats, [n]."""
     logsumexp: Probabilities
     """Logarithm of the sum of the exponentials of the centred logits, [n]; its negative is called energy."""
     top_logit: Probabilities

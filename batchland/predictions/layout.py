@@ -97,7 +97,7 @@ def check_replaceable(
 ) -> None:
     """Raise UsageError unless what is found at `out` may be replaced.
 
-    ours: whether it is empty or batchland wrote it. replace: by the user's wish, or to complete a killed run.
+    ours: whether it is empty or was written by batchland. replace: the user allows it, or it completes a killed run.
     """
     if found and not replace:
         raise UsageError(f"{out}: exists already", advice="overwrite")

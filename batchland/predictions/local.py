@@ -47,7 +47,7 @@ _log = logging.getLogger("batchland")
 
 
 class LocalOutput:
-    """As `Output`. The kernel frees the lock of a killed run."""
+    """Implements `Output`. The kernel frees the lock of a killed run."""
 
     def __init__(self, out: Path) -> None:
         self.name = str(out)
@@ -76,7 +76,7 @@ class LocalOutput:
     ) -> None:
         if error is not None:
             with suppress(OSError):
-                remove(self._assembly)  # useless to a later run, and it may have filled the disk
+                remove(self._assembly)  # a later run does not use it, and it may have filled the disk
         self._lock.__exit__(kind, error, trace)
 
     def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
@@ -125,9 +125,9 @@ class LocalOutput:
         self._check_taken_over()
 
     def _check_taken_over(self) -> None:
-        """Raise OSError if this process has joined a run that is over."""
+        """Raise OSError if this process has joined a run that has ended."""
         if self._joined is not None and (self._parts / RUN_NOTE).read_text("utf-8") != self._joined:
-            raise OSError(None, "another run has taken it over")
+            raise OSError(None, "another run has started to write it")
 
     def has_part(self, index: int) -> bool:
         """As `Output`."""
@@ -144,14 +144,14 @@ class LocalOutput:
         replace_file(self._part_path(index), partial(write_table, table, metadata=metadata))
 
     def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
-        """As `Output`: writes a temporary name, which readers ignore."""
+        """As in `Output`: writes a file with a temporary name, which readers ignore."""
         with _synced_file(self._assembly) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for table in parts:
                 writer.write_table(pa.Table.from_arrays(table.columns, schema=schema))  # `cast` is slow to import
         return _describe_file(self._assembly, self._out.name)
 
     def begin_files(self) -> None:
-        """As `Output`: in a folder of a temporary name, which readers ignore."""
+        """As in `Output`: makes a folder with a temporary name, which readers ignore."""
         self._assembly.mkdir()
 
     def write_file(
@@ -164,10 +164,10 @@ class LocalOutput:
         return _describe_file(path, path.name)
 
     def end_files(self, files: list[WrittenFile]) -> None:
-        """As `Output`. Nothing is left to do."""
+        """As in `Output`; there is nothing to do."""
 
     def publish(self, manifest: str) -> None:
-        """As `Output`: by rename."""
+        """As in `Output`: by rename."""
         replace_file(self._parts / PUBLISHING, b"")
         if self.is_file:
             manifest_path(self._out).unlink(missing_ok=True)
@@ -195,10 +195,10 @@ class LocalOutput:
                 raise
 
     def _clean_up(self) -> None:
-        if self._assembly.exists():  # swapped with the output, so this is the old one
+        if self._assembly.exists():  # it was swapped with the output, so this is the old output
             self._assembly.rename(self._replaced)
         remove(self._replaced)
-        self._parts.rename(self._assembly)  # atomically: a rerun would resume from half a parts folder
+        self._parts.rename(self._assembly)  # atomic: a rerun must not resume from an incomplete folder of parts
         remove(self._assembly)
 
     @contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BY_COMPLETION: Final = ("s3", "gcs")
 _BY_RENAME: Final = ("hdfs", "local")
-"""These show a file while it is written, so it is written under another name and renamed."""
+"""On these file systems a file is visible while it is written, so it is written under another name and renamed."""
 Result = TypeVar("Result")
 
 
@@ -51,7 +51,7 @@ class Objects:
         return cls(open_location(url))
 
     def call(self, action: Callable[[], Result]) -> Result:
-        """Do `action`, and once more if the storage was away for a while."""
+        """Do `action`, and repeat it once if the storage did not answer for a while."""
         try:
             return _local_errors(action)
         except (FileNotFoundError, PermissionError):
@@ -66,7 +66,7 @@ class Objects:
         return self.call(lambda: self.filesystem.get_file_info(str(path)))
 
     def first_info(self, path: PurePosixPath) -> "FileInfo":
-        """`info` as the first request to a store. Raises UsageError or InputError."""
+        """`info` for the first request to a store. Raises UsageError or InputError."""
         try:
             return self.info(path)
         except OSError as error:
@@ -125,7 +125,7 @@ class Objects:
         try:
             _local_errors(action)
         except OSError:
-            # Arrow puts an empty object in place of the parent folder, which not every store and policy allows.
+            # Arrow writes an empty object for the parent folder. Some stores and policies do not allow that.
             if not self._is_gone(path):
                 self.call(action)
 

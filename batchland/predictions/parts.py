@@ -1,7 +1,8 @@
-"""Score a listing part by part: which images of a part still need rows, and its rows in storage, whole or unfinished.
+"""Score a listing part by part: find the images of a part that still need rows, and store finished and unfinished
+parts.
 
-A part is a fixed number of consecutive entries of a listing. Each is written by itself, by this process or another one,
-and appears whole. writer.py puts the parts of a run together.
+A part is a fixed number of consecutive entries of a listing. This process or another one writes each part separately;
+a part appears whole. writer.py joins the parts of a run.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ class KeptRow(NamedTuple):
     number: int
     """Index of the row in `rows`."""
     own: tuple[Any, ...] = ()
-    """As in ImageRef."""
+    """Values of own columns, as in ImageRef."""
 
     def is_followed(self, entry: "Entry", distance: int) -> bool:
         """Whether `entry` is the row `distance` rows after this one, in the same block of rows."""
@@ -47,7 +48,7 @@ class KeptRow(NamedTuple):
 
 Entry = ImageRef | KeptRow | CopiedRow
 Find = Callable[[int, Iterable[Entry]], Iterator[Entry]]
-"""Replaces images of a part, whose index is given, by rows; entries come out in the same order."""
+"""Given the index of a part and its entries, replaces images that have a known row by that row; keeps the order."""
 
 
 def find_nothing(part: int, entries: Iterable[Entry]) -> Iterator[Entry]:  # noqa: ARG001 - a Find
@@ -56,12 +57,12 @@ def find_nothing(part: int, entries: Iterable[Entry]) -> Iterator[Entry]:  # noq
 
 
 class PartSpec(NamedTuple):
-    """How the rows of a run are stored: what another process needs to write some of its parts. Picklable.
+    """How the rows of a run are stored. With this, another process can write some of the parts. Picklable.
 
-    fingerprint: of the run, with everything that determines the rows. part_size: rows per part, a multiple of
-    batch_size, so that a resumed run computes the same batches. schema: of the rows that are scored. row_group_size:
-    rows per row group in a folder of parts; None takes the whole part. own: the columns that follow those of `schema`,
-    with values of the entries.
+    fingerprint: everything that determines the rows of the run. part_size: rows per part, a multiple of batch_size, so
+    that a resumed run computes the same batches. schema: schema of the scored rows. row_group_size: rows per row group
+    in a folder of parts; None means one row group per part. own: own columns; they follow the columns of `schema`, and
+    the entries have their values.
     """
 
     fingerprint: str
@@ -82,7 +83,7 @@ class PartSpec(NamedTuple):
         row_group_size: int | None = None,
         own: pa.Schema = _NOTHING,
     ) -> Self:
-        """part_size: is rounded up to whole batches."""
+        """Round `part_size` up to whole batches."""
         part_size = -(-part_size // batch_size) * batch_size
         text = json.dumps(fingerprint | {"part_size": part_size}, sort_keys=True)
         return cls(text, batch_size, part_size, schema, row_group_size, own)
@@ -94,30 +95,30 @@ class PartSpec(NamedTuple):
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
-        """Of the files of unfinished runs: by it a later run recognises its own parts."""
+        """Metadata of the files of an unfinished run. A later run recognises its own parts by it."""
         return {_FINGERPRINT_KEY: hashlib.sha256(self.fingerprint.encode()).hexdigest().encode()}
 
     def is_ours(self, table: pa.Table) -> bool:
-        """Whether a run of the same fingerprint has written that part."""
+        """Whether a run with the same fingerprint has written that part."""
         return bool((table.schema.metadata or {}).get(_FINGERPRINT_KEY) == self.metadata[_FINGERPRINT_KEY])
 
 
 class PartSummary(NamedTuple):
-    """What a finished part holds, as read back from storage."""
+    """Counts and digests of a finished part, as read back from storage."""
 
     number: int
     rows: int
     failed_by_code: dict[str, int]
     names_sha256: bytes
-    """Over the images' names, each followed by a zero byte."""
+    """Hash of the images' names, each followed by a zero byte."""
     facts_sha256: bytes
-    """Over their names, sizes and modification times, and own columns."""
+    """Hash of the images' names, sizes, modification times and own columns."""
     decisions: dict[str, int]
     """Good images by decision."""
     resumed: int = 0
-    """Images whose rows an interrupted run had left."""
+    """Number of images with a row from an interrupted run."""
     kept: int = 0
-    """Rows that were known before."""
+    """Number of rows that were known before the run."""
 
     @property
     def failed(self) -> int:
@@ -126,7 +127,7 @@ class PartSummary(NamedTuple):
 
 
 def summarize(index: int, table: pa.Table) -> PartSummary:
-    """What a stored part holds."""
+    """Counts and digests of a stored part."""
     codes = Counter(code for code in table["error_code"].to_pylist() if code is not None)
     facts = hashlib.sha256("".join(map(repr, _facts(table))).encode())
     own = table.select(own_schema(table.schema).names)
@@ -155,19 +156,19 @@ class UnfinishedPart:
     rows: list[pa.RecordBatch] = field(default_factory=list)
     count: int = 0
     resumed: int = 0
-    """Images whose rows an interrupted run has left."""
+    """Number of images with a row from an interrupted run."""
     closed: bool = False
-    """No more entries will come."""
+    """Whether all entries are listed."""
     stored: int = 0
-    """Rows that an interrupted run has left."""
+    """Number of rows from an interrupted run."""
     copy: Callable[[CopiedRow], pa.RecordBatch] | None = None
-    """Makes the row of a copied row; given where there may be any."""
+    """Makes the row of a CopiedRow; None if the part has none."""
     _starts: list[int] = field(default_factory=lambda: [0])
-    """Of the first elements of `rows`, the index of their first row."""
+    """Index of the first row of each element of `rows`, as far as it was computed."""
 
     @property
     def waits_for_rows(self) -> bool:
-        """Whether no image is missing; kept and copied rows may be."""
+        """Whether all images have a row; kept and copied rows may still be missing."""
         return self.closed and not any(isinstance(entry, ImageRef) for entry in self.entries[self.count :])
 
     @property
@@ -177,7 +178,7 @@ class UnfinishedPart:
 
     @property
     def images(self) -> int:
-        """Number of images with a row, kept ones aside."""
+        """Number of images with a row, without the kept rows."""
         return count_images(self.entries[: self.count])
 
     @property
@@ -212,7 +213,7 @@ class UnfinishedPart:
 
     def row(self, number: int) -> pa.RecordBatch:
         """One of the rows so far."""
-        assert number < self.count, "an image's row is copied only after it is there"
+        assert number < self.count, "a row is copied only after it exists"
         while len(self._starts) < len(self.rows):
             self._starts.append(self._starts[-1] + self.rows[len(self._starts) - 1].num_rows)
         batch = bisect_right(self._starts, number) - 1
@@ -226,7 +227,7 @@ class UnfinishedPart:
 class PartWriter:
     """Context that takes batches of rows, in the order of `pending`, and stores them part by part.
 
-    on_part: is called with each part once it is stored, in another thread, in order.
+    on_part: called with the summary of each stored part, in order, in another thread.
     """
 
     def __init__(self, output: Output, spec: PartSpec, on_part: Callable[[PartSummary], None] | None = None) -> None:
@@ -237,7 +238,7 @@ class PartWriter:
         self._on_part = on_part
         self._pending: deque[UnfinishedPart] = deque()
         self._read: tuple[int, pa.Table] | None = None
-        """The part that rows were last copied from."""
+        """The part from which rows were last copied."""
         self._last_checkpoint = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
@@ -253,11 +254,12 @@ class PartWriter:
     def pending(
         self, parts: Iterable[tuple[int, Iterable[Entry]]], find: Find = find_nothing
     ) -> Iterator[ImageRef | None]:
-        """The images of these parts, given by index, that have no row yet, neither kept nor stored, in order.
+        """The images of these parts that have neither a kept nor a stored row, in order.
 
-        After each part comes a None: no batch may reach into the next one, so that a resumed run computes the same.
-        Entries are taken one by one, but for a part that an interrupted run has left: of that, all at once. find: looks
-        for rows of images in parts that are not stored whole.
+        parts: pairs of index and entries. After each part, None is yielded: a batch must not contain images of two
+        parts, so that a resumed run computes the same batches. Entries are read one by one; those of a part that an
+        interrupted run has begun are read all at once. find: looks for rows of images in parts that are not stored
+        whole.
         """
         for index, entries in parts:
             part = UnfinishedPart(index, copy=self._copied_row)
@@ -290,13 +292,13 @@ class PartWriter:
             self._flush(part)
 
     def checkpoint(self) -> None:
-        """Put everything written so far in storage, for a later run to take over."""
+        """Store all rows written so far, so that a later run can continue from them."""
         if self._pending and self._pending[0].rows:
             self._flush(self._pending[0])
         self.wait()
 
     def wait(self) -> None:
-        """Wait until everything handed over is stored."""
+        """Wait until all rows that were passed on are stored."""
         self._raise_write_errors(wait=True)
 
     @property
@@ -305,7 +307,7 @@ class PartWriter:
         return sum(part.images for part in self._pending)
 
     def _close(self, part: UnfinishedPart) -> None:
-        """All entries of a part are listed. A part that waits for no image and no copied row is finished."""
+        """Mark a part as completely listed. If it waits for no image and no copied row, finish it."""
         part.closed = True
         self.kept_images += part.kept
         if part is self._pending[0]:
@@ -314,7 +316,7 @@ class PartWriter:
             self._finish(part)
 
     def _finish_first(self) -> None:
-        """Finish the first parts as long as they wait for no image: all rows that they copy are there."""
+        """Finish the first parts that wait for no image; all rows that they copy exist then."""
         while self._pending and self._pending[0].waits_for_rows:
             self._finish(self._pending[0])
 
@@ -327,7 +329,7 @@ class PartWriter:
             self._in_background(self._summarize, part)
 
     def _copied_row(self, copied: CopiedRow) -> pa.RecordBatch:
-        """The row of an image whose file is the same as an earlier one."""
+        """The row of an image that has the same file as an earlier image."""
         if copied.part == self._pending[0].number:
             return copied.row_like(self._pending[0].row(copied.row))
         self.wait()
@@ -346,7 +348,7 @@ class PartWriter:
         self._summarize(part)
 
     def _summarize(self, part: UnfinishedPart) -> None:
-        """Report a finished part. Checks, on what is stored, that each entry has its row."""
+        """Report a finished part. Reads it back and checks that each entry has its row."""
         if self._on_part is None or not part.whole:
             return
         summary = summarize(part.number, self._read_part(part.number))
@@ -355,7 +357,7 @@ class PartWriter:
         self._on_part(summary._replace(resumed=part.resumed, kept=part.kept))
 
     def _in_background(self, action: Callable[..., None], *given: object) -> None:
-        """Do one thing at a time in the writing thread."""
+        """Run `action` in the writing thread, which runs one action at a time."""
         self._raise_write_errors(wait=True)
         self._writing = self._writer.submit(action, *given)
 
@@ -376,9 +378,9 @@ class PartWriter:
             writing.result()
 
     def _resumed_rows(self, part: UnfinishedPart, listed: Iterator[Entry], find: Find) -> pa.Table | None:
-        """Rows that an interrupted run left for the first entries of a part, if they still are what it read.
+        """Rows that an interrupted run stored for the first entries of a part, if the files have not changed since.
 
-        Takes all entries of the part out of `listed`. Looks for other rows unless the whole part is there.
+        Consumes all entries of the part from `listed`. If the part is not stored whole, looks for other rows.
         """
         part.entries = list(listed)
         table = None
@@ -431,7 +433,7 @@ def own_columns(entries: Sequence[Entry], own: pa.Schema) -> list[pa.Array]:
 
 
 def _texts(columns: Iterable[pa.Array | pa.ChunkedArray]) -> list[str]:
-    """Columns as texts: the same for the same values, NaN included."""
+    """Columns as texts. Equal values give equal texts, also NaN."""
     return [repr(column.to_pylist()) for column in columns]
 
 
@@ -443,7 +445,7 @@ def _facts(table: pa.Table) -> Iterator[tuple[str, int | None, int | None]]:
 
 
 def _unchanged(entry: Entry, name: str, file_size: int | None, modified_us: int | None) -> bool:
-    """Whether the file is as it was when its row was written. Files that could not be read then count as unchanged."""
+    """Whether the file has not changed since its row was written. A file that could not be read counts as unchanged."""
     if name != entry.name:
         return False
     if file_size is None or isinstance(entry, KeptRow):

@@ -31,9 +31,9 @@ Stamp = tuple[int, int]
 
 
 class StoredPredictions:
-    """The predictions at a location. Methods raise UsageError where something is missing or damaged, InputError.
+    """The predictions at a location. Methods raise UsageError if a file is missing or damaged, and InputError.
 
-    location: a path or a URL. Nothing needs to be there: then `kind` is None.
+    location: a path or a URL. If nothing exists there, `kind` is None.
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -51,7 +51,8 @@ class StoredPredictions:
     def parts(self) -> list[str]:
         """Names of the Parquet files in order; of a single file, its own name.
 
-        Of shards that were merged in place, the names in the manifest: `shard-00000-of-00002/part-000000.parquet`.
+        For shards that were merged in place, these are the names in the manifest, such as
+        `shard-00000-of-00002/part-000000.parquet`.
         """
         parts = self._read(self._files.parts)
         if not parts and self.kind == "folder" and (manifest := self.manifest()):
@@ -67,7 +68,7 @@ class StoredPredictions:
         return self._read(lambda: self._files.stamp(part))
 
     def sha256(self, part: str) -> str:
-        """Of a part's bytes, hexadecimal."""
+        """sha256 of a part's bytes, hexadecimal."""
         with self._opened(part) as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
@@ -75,7 +76,7 @@ class StoredPredictions:
         return digest.hexdigest()
 
     def manifest(self) -> Manifest | None:
-        """The manifest; None if there is none, so that the predictions are not complete."""
+        """The manifest; None if there is none, which means that the predictions are not complete."""
         try:
             content = self._files.manifest()
         except FileNotFoundError:
@@ -95,13 +96,13 @@ class StoredPredictions:
         return True
 
     def info(self) -> PredictionsInfo:
-        """What the first part's metadata says about the run."""
+        """The document about the run in the first part's metadata."""
         parts = self.parts()
         if not parts:
             raise UsageError(f"{self.name}: is a folder without predictions", advice="photos")
         first = parts[0]
         info = predictions_info(self.schema(first), self.name)
-        if "/" in first and (manifest := self.manifest()):  # of a shard: the run is that of all shards
+        if "/" in first and (manifest := self.manifest()):  # a shard's part; the manifest describes all shards
             return info.model_copy(
                 update=dict(manifest.model_dump(include={"run_id", "device"}), counts=manifest.counts)
             )
@@ -118,7 +119,7 @@ class StoredPredictions:
             return parquet.read(list(columns))
 
     def batches(self, part: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """All columns or some of a part, in blocks of rows."""
+        """The given columns of a part, or all, in blocks of rows."""
         with self._open(part) as parquet:
             yield from parquet.iter_batches(columns=columns)
 
@@ -149,7 +150,7 @@ def read_manifest(location: Path | str) -> Manifest | None:
 
 
 def parse_manifest(content: bytes, name: str) -> Manifest:
-    """A manifest from its JSON text. name: of its file, for messages. Raises UsageError."""
+    """A manifest from its JSON text. name: the file's name, for messages. Raises UsageError."""
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -159,7 +160,7 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
 
 
 def predictions_info(schema: pa.Schema, name: str) -> PredictionsInfo:
-    """The document in a predictions file's metadata. name: of the file, for messages. Raises UsageError."""
+    """The document in a predictions file's metadata. name: the file's name, for messages. Raises UsageError."""
     content = (schema.metadata or {}).get(METADATA_KEY)
     if content is None:
         raise UsageError(f"{name}: not a predictions file of batchland; give what `batchland score` wrote")

@@ -4,9 +4,9 @@ Beside an output `p.parquet`, an unfinished run keeps this folder, from which an
 
     .p.parquet.parts/   run.json (the fingerprint), holder.json (who writes), part-000000.parquet ..., `publishing`
 
-pyarrow.fs has no lock on object stores. Two runs on one machine exclude each other by a local lock; a run on another
-machine sees the holder's note. Where both fail, no wrong output is published: parts are compared with what this run
-wrote or first read, and a run ends with an error if another run has replaced its parts.
+pyarrow.fs has no locks for object stores. A local lock excludes a second run on the same machine; a run on another
+machine reads holder.json. If both fail, no wrong output is published: each part is compared with what this run wrote or
+first read, and the run ends with an error if another run has replaced a part.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ _log = logging.getLogger("batchland")
 
 
 class RemoteOutput:
-    """As `Output`. Raises UsageError or InputError if the URL cannot be used."""
+    """Implements `Output`. Raises UsageError or InputError if the URL cannot be used."""
 
     def __init__(self, url: str) -> None:
         self._objects = Objects.at(url)
@@ -92,14 +92,14 @@ class RemoteOutput:
     ) -> None:
         if self._upload is not None:
             self._upload.abandon()
-        # After an OutputError the store may be gone; after a LockedError the note belongs to another run.
+        # After an OutputError the store may not answer; after a LockedError holder.json belongs to another run.
         if self._holding and not isinstance(error, OutputError | LockedError):
             with suppress(OSError):
                 self._put(HOLDER_NOTE, {})
         self._lock.__exit__(kind, error, trace)
 
     def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
-        """As `Output`. Raises LockedError if a run with another fingerprint seems to be active on another machine."""
+        """As in `Output`. Raises LockedError if a run with another fingerprint seems active on another machine."""
         try:
             self._begin(fingerprint, overwrite=overwrite, restart=restart)
         except OSError as error:
@@ -146,7 +146,7 @@ class RemoteOutput:
             return count_rows(file)
 
     def _check_holder(self, parts: "dict[str, FileInfo]", *, harmless: bool) -> None:
-        """Raise LockedError if a run on another machine seems to be at work; on this machine the lock excludes it."""
+        """Raise LockedError if a run on another machine seems active. The lock excludes one on this machine."""
         facts = read_facts(self._text(HOLDER_NOTE).encode()) if HOLDER_NOTE in parts else {}
         newest = max((info.mtime for info in parts.values() if info.mtime), default=None)
         if not facts or facts.get("host") == holder_facts()["host"] or newest is None:
@@ -173,7 +173,7 @@ class RemoteOutput:
         return part_name(index) in self._present
 
     def read_part(self, index: int) -> pa.Table:
-        """As `Output`. Raises OutputError if it is not the part that this run has written or read before."""
+        """As in `Output`. Raises OutputError if it is not the part that this run has written or read before."""
         data = self._objects.get(self._parts / part_name(index))
         digest = hashlib.sha256(data).digest()
         if self._digests.setdefault(index, digest) != digest:
@@ -191,7 +191,7 @@ class RemoteOutput:
         self._digests[index] = hashlib.sha256(data).digest()
 
     def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
-        """As `Output`: the upload is not completed yet."""
+        """As in `Output`; the upload is not completed yet."""
         rows = 0
         self._upload = upload = Upload(self._objects, self._out)
         with pq.ParquetWriter(upload, schema, compression="zstd") as writer:
@@ -202,7 +202,7 @@ class RemoteOutput:
         return WrittenFile(path=self._out.name, rows=rows, bytes=upload.size, sha256=upload.sha256.hexdigest())
 
     def begin_files(self) -> None:
-        """As `Output`: from here on the old manifest is gone, and files are visible without one."""
+        """As in `Output`. Removes the old manifest; the new files become visible before there is a new one."""
         self._begin_publishing()
 
     def write_file(
@@ -215,34 +215,32 @@ class RemoteOutput:
         return WrittenFile(path=name, rows=table.num_rows, bytes=data.size, sha256=digest)
 
     def end_files(self, files: list[WrittenFile]) -> None:
-        """As `Output`: removes the parts of an earlier output that had more of them."""
+        """As in `Output`. Removes the remaining parts of an earlier output that had more parts."""
         names = {file.path for file in files}
         for name in self._objects.list(self._out):
             if _OURS.fullmatch(name) and name not in names:
                 self._objects.remove(self._out / name)
 
     def publish(self, manifest: str) -> None:
-        """As `Output`: by completing the upload."""
+        """As in `Output`: completes the upload."""
         if self._upload is not None:
             self._begin_publishing()
             self._upload.commit()
         self._objects.put(self._manifest, manifest.encode())
-        self._objects.put(self._parts / RUN_NOTE, _DONE.encode())  # from here on the parts belong to no run
+        self._objects.put(self._parts / RUN_NOTE, _DONE.encode())  # now the parts belong to no run
         self._objects.remove_folder(self._parts)
         self._holding = False
         shutil.rmtree(self.notes_dir, ignore_errors=True)
 
     def _begin_publishing(self) -> None:
-        """Mark the old output as incomplete: from here on, only a run of this fingerprint may go on."""
+        """Mark the old output as incomplete. After this, only a run with this fingerprint may continue."""
         self._check_taken_over()
         self._objects.put(self._parts / PUBLISHING, b"")
         self._objects.remove(self._manifest)
 
     def _check_taken_over(self) -> None:
         if self._text(RUN_NOTE) != self._fingerprint:
-            raise LockedError(
-                f"{self.name}: another run has taken it over meanwhile; make sure that only one is running"
-            )
+            raise LockedError(f"{self.name}: another run has started to write it; make sure that only one is running")
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Turn a batch and its probabilities into Arrow rows."""
+"""Make Arrow rows from a batch and its probabilities."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -27,10 +27,11 @@ from batchland.predictions.schema import (
 )
 
 MAX_KEPT: Final = 1024
-"""Classes whose probabilities are all kept unless options say otherwise: some 1.5 kB an image, compressed."""
+"""Largest number of classes for which `auto` keeps all probabilities: about 1.5 kB per image, compressed."""
 Keep = Literal["auto", "all", "top"]
-_FEW: Final = 8
-"""Up to so many classes for each wanted one, sorting all is faster than finding the best first."""
+_SORT_ALL_BELOW: Final = 8
+"""If there are fewer classes than this number times k, sorting all of them is faster than selecting the best k
+first."""
 _NO_SIGNALS: Final = bytes(SIGNAL_DTYPE.itemsize)
 
 
@@ -47,10 +48,10 @@ def to_rows(
 ) -> pa.RecordBatch:
     """One row per image of the batch, in its order, of `predictions_schema`.
 
-    probabilities: float32 [batch, classes], row i for image i; rows of failed images are not looked at, and None will
-    do where all have failed. A row without probabilities becomes a failed one (`model_output`). top_k is capped by
-    the number of classes. keep: whose probabilities are kept; `auto` means all of up to MAX_KEPT classes. features:
-    float32 [batch, features]. distance: from known photos, float32 [batch, 1].
+    probabilities: float32 [batch, classes], row i for image i. Rows of failed images are ignored; None is allowed if
+    all images have failed. If a row does not hold probabilities, the image fails (`model_output`). top_k: at most the
+    number of classes is used. keep: which probabilities are kept; `auto` keeps all if there are at most MAX_KEPT
+    classes. features: float32 [batch, features]. distance: distance from known photos, float32 [batch, 1].
     """
     errors = [outcome.error for outcome in batch.outcomes]
     if probabilities is None:
@@ -102,7 +103,7 @@ def to_rows(
 
 
 def rows_for(rows: pa.RecordBatch, refs: Sequence[ImageRef], modified_us: Sequence[int | None]) -> pa.RecordBatch:
-    """Rows made for other files of the same content: the same rows for these files, with positions if they have any."""
+    """Copies of rows for other files with the same content: with the names, times and positions of those files."""
     of_files = {
         "image": _strings([ref.name for ref in refs]),
         "modified_at": _facts(modified_us, pa.timestamp("us", tz="UTC")),
@@ -116,7 +117,7 @@ def rows_for(rows: pa.RecordBatch, refs: Sequence[ImageRef], modified_us: Sequen
 
 
 def failed_row(ref: ImageRef, code: ErrorCode, message: str, like: pa.Schema) -> pa.RecordBatch:
-    """The row of an image that was not read. like: schema of other rows of the run."""
+    """The row of an image that was not read. like: the schema of other rows of the run."""
     schema = full_schema(like, positions=ref.position is not None)
     facts = {"image": ref.name, "status": "failed", "error_code": code, "error_message": message}
     known = pa.RecordBatch.from_arrays([_strings([value]) for value in facts.values()], names=list(facts))
@@ -150,7 +151,7 @@ def _prediction_sets(
 def best_first(probabilities: Probabilities, k: int) -> npt.NDArray[np.intp]:
     """Class indices of the k largest values of each row, [batch, k], best first; ties by class index."""
     classes = probabilities.shape[1]
-    if classes < _FEW * k:
+    if classes < _SORT_ALL_BELOW * k:
         return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     largest = np.sort(np.argpartition(probabilities, classes - k, axis=1)[:, classes - k :], axis=1)
     values = np.take_along_axis(probabilities, largest, axis=1)
@@ -208,7 +209,7 @@ def _list_array(kind: pa.DataType, entries: pa.Array, length: int, valid: npt.ND
 
 
 def _signals(rows: Sequence[bytes | None]) -> Iterator[pa.Array]:
-    """The columns of SIGNALS, null where there is no row of SIGNAL_DTYPE."""
+    """The columns of SIGNALS, null for images without signals."""
     measured = _validity(_present(rows))
     values = np.frombuffer(b"".join([row or _NO_SIGNALS for row in rows]), SIGNAL_DTYPE)
     for signal in SIGNALS:
@@ -223,7 +224,7 @@ def _spread(values: Probabilities, ok: npt.NDArray[np.bool_]) -> Probabilities:
     return spread
 
 
-# Arrays are put together from buffers, because the first `pyarrow.array` of a process imports pandas: half a second.
+# Arrays are made from buffers, because the first `pyarrow.array` of a process imports pandas, which takes 0.5 s.
 
 
 def numbers(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:

@@ -30,27 +30,27 @@ TOP_K_TYPE: Final = pa.list_(
 PREDICTION_SET_TYPE: Final = pa.list_(pa.field("element", pa.string(), nullable=False))
 LOG_PROBABILITIES_TYPE: Final = pa.list_(pa.field("element", pa.float16(), nullable=False))
 SIGNAL_TYPES: Final = {"float32": pa.float32(), "uint64": pa.uint64(), "S48": pa.binary(48)}
-"""By the dtypes of SIGNALS."""
+"""Arrow type for each dtype in SIGNALS."""
 
 PREDICTIONS: Final = pa.schema(
     [
         column("image", pa.string(), "Path below the scored root, `/` separated.", nullable=False),
         column("status", pa.string(), "`ok` or `failed`.", nullable=False),
-        column("error_code", pa.string(), "Of failed images: the stable code, see docs/errors.md."),
-        column("error_message", pa.string(), "Of failed images: what went wrong, for people."),
-        column("label", pa.string(), "First choice: its label."),
-        column("class_index", pa.int32(), "First choice: its place among the model's outputs."),
-        column("probability", pa.float32(), "First choice: its probability, 0 to 1."),
-        column("margin", pa.float32(), "Probability of the first choice less that of the second."),
-        column("top_k", TOP_K_TYPE, "The first k choices, best first, ties by class index."),
+        column("error_code", pa.string(), "Stable error code of a failed image; see docs/errors.md."),
+        column("error_message", pa.string(), "Error message of a failed image, for people."),
+        column("label", pa.string(), "Label of the class with the highest probability."),
+        column("class_index", pa.int32(), "Index of that class in the model's output, from 0."),
+        column("probability", pa.float32(), "Probability of that class, 0 to 1."),
+        column("margin", pa.float32(), "Highest probability minus second highest."),
+        column("top_k", TOP_K_TYPE, "The k classes with the highest probabilities, best first, ties by class index."),
         column("width", pa.int32(), "Pixels of the upright picture at full size."),
         column("height", pa.int32(), "Pixels of the upright picture at full size."),
-        column("file_size", pa.int64(), "Bytes, when the file was read."),
+        column("file_size", pa.int64(), "Size of the file in bytes when it was read."),
         column("modified_at", pa.timestamp("us", tz="UTC"), "The file's modification time when it was read."),
         column("sha256", pa.string(), "sha256 of the file's bytes when it was read, 64 hexadecimal digits."),
         column("entropy", pa.float32(), "Entropy of the class probabilities, nats: 0 to ln(number of classes)."),
-        column("logsumexp", pa.float32(), "ln of the sum of exp(logit), logits less their mean: the negative energy."),
-        column("top_logit", pa.float32(), "First choice: its logit less the mean of all logits."),
+        column("logsumexp", pa.float32(), "ln of the sum of exp(logit - mean of all logits); the negative energy."),
+        column("top_logit", pa.float32(), "Logit of that class minus the mean of all logits."),
         column("log_probabilities", LOG_PROBABILITIES_TYPE, "ln of the probability of every class, by class_index."),
         column("decision", pa.string(), "`accept` or `ask`, by the thresholds on a calibrated model's card."),
         column("prediction_set", PREDICTION_SET_TYPE, "Labels, best first, by the threshold on a calibrated card."),
@@ -59,23 +59,23 @@ PREDICTIONS: Final = pa.schema(
 )
 """One row per listed image, in listing order. Predictions of earlier versions lack the columns after `modified_at`.
 
-Softmax is part of the model and keeps only the differences of the logits, so logits are given less their mean. A
+Softmax is part of the model and keeps only the differences of the logits, so the mean is subtracted from logits. A
 probability below 1.2e-38 counts as 1.2e-38.
 """
 FIRST_COLUMNS: Final = PREDICTIONS.names[: PREDICTIONS.get_field_index("modified_at") + 1]
 """The columns that predictions of every version have."""
 
 POSITION: Final = column(
-    "position", pa.int64(), "The image's place in the whole listing; see batchland/shards.", nullable=False
+    "position", pa.int64(), "Sort key of the image in the whole listing, for `batchland merge`.", nullable=False
 )
 SHARD_PREDICTIONS: Final = PREDICTIONS.append(POSITION)
-"""One row per image of a shard; `batchland merge` makes PREDICTIONS of them."""
+"""One row per image of a shard; `batchland merge` turns them into PREDICTIONS."""
 
 
 KNOWN: Final = column(
     "known",
     pa.float32(),
-    "Share of the known photos that are as far from the others as this image, 0 to 1; below 0.05 it is a stranger.",
+    "Share of known photos at least as far from the others as this image, 0 to 1; below 0.05: stranger.",
 )
 _OURS: Final = frozenset((*SHARD_PREDICTIONS.names, "known", "features"))
 RESERVED: Final = frozenset((
@@ -83,17 +83,17 @@ RESERVED: Final = frozenset((
     "true_index", "true_label", "predicted_index", "predicted_label", "correct", "true_rank", "true_probability",
     "suspicion", "suspected_label_error", "label_error_probability",
 ))  # fmt: skip
-"""Names that no further column of an image list can have: those of predictions, plans and the tables of reports."""
+"""Names that own columns of an image list cannot have: columns of predictions, plans and report tables."""
 
 
 def features_column(width: int) -> pa.Field:
-    """The column of features, of which there are `width`."""
+    """The column of features, vectors of length `width`."""
     kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
-    return column("features", kind, "The model's features, a vector of length 1. Only with the option features.")
+    return column("features", kind, "Features of the model, scaled to length 1; only with the option `features`.")
 
 
 def predictions_schema(card: ModelCard, *, features: bool = False, positions: bool = False) -> pa.Schema:
-    """The schema of a run's rows: PREDICTIONS, with the columns that the options ask for. positions: of a shard."""
+    """The schema of a run's rows: PREDICTIONS and the columns of the options. positions: with POSITION, for a shard."""
     further = [KNOWN] if card.known else []
     further += [features_column(card.features)] if features and card.features else []
     return pa.schema([*PREDICTIONS, *further, *([POSITION] if positions else [])])
@@ -146,7 +146,7 @@ class ModelInfo(Document):
     name: str
     architecture: str
     sha256: str
-    """Of the ONNX file."""
+    """sha256 of the ONNX file."""
     file: str
     """Its path, as given."""
 
@@ -162,13 +162,13 @@ class PredictionsInfo(Document):
     """Derived from model, options and input: the same run has the same id."""
     model: ModelInfo
     classes: tuple[ClassName, ...]
-    """In the order of class_index."""
+    """Class names in the order of class_index."""
     images: str
     """The scored root, as an absolute path."""
     device: str
     """`cpu`, `cuda:N`, or several GPUs as `cuda:0,1`."""
     provider: str
-    """The onnxruntime execution provider that the session really had."""
+    """The onnxruntime execution provider that the session used."""
     decoder: str | None = None
     """What decoded JPEGs on GPUs; None if the CPU did."""
     batch_size: int
@@ -187,7 +187,7 @@ class Execution(Document):
     settings: dict[str, str]
     """Settings of the execution provider, chosen by measurement for this model, GPU and batch size."""
     decoded_on_gpu: Count = 0
-    """Images of this process whose JPEGs the GPUs decoded; the CPU decoded the others."""
+    """Images of this process with a JPEG that a GPU decoded; the CPU decoded the others."""
 
 
 class Seconds(Document):
@@ -213,23 +213,23 @@ class WrittenFile(Document):
 
 
 class ShardInfo(Document):
-    """Which shard of a listing this is, and what must be the same for all its shards."""
+    """The index of a shard, and values that must be equal in all shards of a listing."""
 
     index: Count
     """From 0."""
     count: Annotated[int, Field(gt=0)]
     dealt_by: Literal["image", "container", "range"]
-    """Each image or container by its name, or a range of a plan."""
+    """How images were assigned to shards: each image or container by its name, or a range of a plan."""
     listed: Count
-    """Images, or containers, of the whole listing, over all shards."""
+    """Number of images, or containers, in the whole listing."""
     names_sha256: str
-    """Over their names, in order, each followed by a zero byte."""
+    """sha256 of the names of all of them, in order, each followed by a zero byte."""
     fingerprint: dict[str, Any]
     """Everything besides the image that determines a row."""
     first: Count | None = None
-    """Of a range: the number of its first image in the plan, from 0."""
+    """For a range: the index of its first image in the plan, from 0."""
     facts_sha256: tuple[str, ...] = ()
-    """Of a range: the digests that make the input_fingerprint, one a part."""
+    """For a range: the digests of its parts, from which input_fingerprint is computed."""
 
 
 class MergedShard(Document):
@@ -250,15 +250,15 @@ class Manifest(Document):
     schema_version: Literal[1] = 1
     run_id: str
     created_at: str
-    """ISO 8601, UTC: when the run was complete."""
+    """Time at which the run was complete, ISO 8601, UTC."""
     config: dict[str, Any]
     """The options as they were resolved."""
     model: ModelInfo
     images: str
     """The scored root, as an absolute path."""
     input_fingerprint: str
-    """sha256 over the digests of the parts, in order; each is over its images' names, sizes and modification times, and
-    own columns."""
+    """sha256 of the digests of all parts, in order. The digest of a part is over the names, sizes, modification times
+    and own columns of its images."""
     ignored: dict[str, Count]
     """Files below the root that were not listed, by extension or kind."""
     device: str
@@ -269,16 +269,16 @@ class Manifest(Document):
     """None on the CPU."""
     counts: Counts
     resumed_images: Count
-    """Images whose rows were taken over from an interrupted run."""
+    """Images with a row from an interrupted run."""
     kept_images: Count = 0
-    """Good rows that a retry of the failed images kept."""
+    """Rows of earlier predictions that a retry of the failed images kept."""
     reused_images: Count = 0
-    """Images whose rows were taken over from other predictions, because their content is the same."""
+    """Images with a row copied from other predictions, because the content is the same."""
     copied_images: Count = 0
-    """Images whose rows are those of other images of this run with the same content."""
+    """Images with a row copied from another image of this run, because the content is the same."""
     seconds: Seconds
     images_per_second: float
-    """Images of this process, those with rows of equal images included, over its total seconds."""
+    """Images of this process, with the copied ones, divided by its total seconds."""
     files: tuple[WrittenFile, ...]
     versions: dict[str, str]
     host: str
@@ -286,8 +286,8 @@ class Manifest(Document):
     shard: ShardInfo | None = None
     """For the output of one shard."""
     shards: tuple[MergedShard, ...] = ()
-    """For a merged output: its shards. Counts and seconds are then sums over the shards, images_per_second is the mean
-    of the shards."""
+    """The shards of a merged output. Then counts and seconds are sums over the shards, and images_per_second is the
+    mean of the shards."""
 
     @property
     def scored_images(self) -> int:
@@ -296,5 +296,5 @@ class Manifest(Document):
 
     @property
     def timed_images(self) -> int:
-        """Images of this process: scored, or with the row of an equal image."""
+        """Images that this process scored, or copied from an image with the same content."""
         return self.counts.listed - self.resumed_images - self.kept_images

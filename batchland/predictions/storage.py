@@ -19,35 +19,35 @@ from batchland.system.names import display_path
 from batchland.system.urls import display_url, is_url, local_path
 
 Location = Path | str
-"""Where something is: a path of this machine, or a URL."""
+"""A path on this machine, or a URL."""
 _OTHER_FILES: Final = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".html", ".xlsx", ".pq", ".onnx"))
 """An output with one of these suffixes is refused: the user expects this file format, not a folder of parts."""
 
 
 class Output(AbstractContextManager["Output"], Protocol):
-    """One output, locked by one run from entering to leaving the context.
+    """One output. A run holds its lock while it is in the context.
 
-    Between `begin` and `publish`, finished parts are stored by index; the next run takes over those of a killed one. A
-    part, the output and the manifest each appear whole or not at all.
+    Between `begin` and `publish`, finished parts are stored by index; after a killed run, the next run continues with
+    them. A part, the output and the manifest each appear whole or not at all.
     """
 
     name: str
     """For messages and JSON: an absolute path or a URL."""
     notes_dir: Path
-    """A folder of this machine for notes of the unfinished run, there from `begin` to `publish`."""
+    """A folder on this machine for notes of the unfinished run. It exists from `begin` to `publish`."""
     is_file: bool
-    """One file; otherwise a folder of parts."""
+    """Whether it is one file; otherwise it is a folder of parts."""
 
     def begin(self, fingerprint: str, *, overwrite: bool, restart: bool) -> None:
-        """Keep the parts of an unfinished run of that fingerprint, unless `restart`; discard any others.
+        """Keep the parts of an unfinished run with that fingerprint, unless `restart`; discard all other parts.
 
-        Raises UsageError if there is an output (unless `overwrite`, or that run was killed while it published).
+        Raises UsageError if the output exists, unless `overwrite` is set or that run was killed while it published.
         """
 
     def join(self, fingerprint: str) -> None:
-        """Take part in the run of that fingerprint, which another process has begun, without its lock.
+        """Take part in a run with that fingerprint that another process has begun and has locked.
 
-        Then parts and files can be read and written. Raises OSError if that run is not seen here.
+        After that, parts and files can be read and written. Raises OSError if that run cannot be found here.
         """
 
     def has_part(self, index: int) -> bool:
@@ -60,7 +60,7 @@ class Output(AbstractContextManager["Output"], Protocol):
         """Write a part, or replace it. Raises OSError."""
 
     def assemble_file(self, parts: Iterable[pa.Table], schema: pa.Schema) -> WrittenFile:
-        """Put the one file together, from one table per part. schema: with the output's metadata. Raises OSError."""
+        """Write the one file from one table per part. schema: has the output's metadata. Raises OSError."""
 
     def begin_files(self) -> None:
         """Prepare a folder of parts for its files. Raises OSError."""
@@ -74,13 +74,13 @@ class Output(AbstractContextManager["Output"], Protocol):
         """
 
     def end_files(self, files: list[WrittenFile]) -> None:
-        """The folder is complete with these files. Raises OSError."""
+        """Finish the folder, which consists of these files. Raises OSError."""
 
     def publish(self, manifest: str) -> None:
         """Make the assembled output visible, the manifest last, and remove the parts. Raises OSError."""
 
     def errors(self) -> AbstractContextManager[None]:
-        """Context that turns an OSError into an OutputError with what to do next."""
+        """Context that turns an OSError into an OutputError with a remedy."""
 
 
 def open_output(location: Path | str) -> Output:
@@ -156,7 +156,7 @@ def remove_objects(folder: str, names: Iterable[str]) -> None:
     path = PurePosixPath(objects.location.path)
     for name in names:
         objects.remove(path / name)
-    with suppress(OSError):  # most stores have no folders, so that nothing is left of it
+    with suppress(OSError):  # most stores have no folders, so there may be nothing to remove
         if not objects.list(path):
             objects.remove_folder(path)
 

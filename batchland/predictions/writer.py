@@ -1,7 +1,7 @@
-"""Write predictions as parts that a later run can resume from, and put them together as one output.
+"""Write predictions as parts from which a later run can resume, and join them as one output.
 
-At the end the parts become the output, a file or a folder of parts, and the manifest is written last. A later run of
-the same fingerprint takes finished parts over. parts.py writes the parts, storage.py the files.
+At the end the parts become the output, a file or a folder of parts, and the manifest is written last. A later run with
+the same fingerprint keeps finished parts. parts.py writes the parts, storage.py writes the files.
 """
 
 import hashlib
@@ -47,15 +47,15 @@ class Survey:
     input_fingerprint: str
     names_sha256: str
     facts_sha256: tuple[str, ...] = ()
-    """Digests that make the input fingerprint, one a part."""
+    """Digests of the parts, from which the input fingerprint is computed."""
 
 
 class PredictionSink(PartWriter):
     """Context that takes batches of rows in listing order and writes one output. Holds the output's lock.
 
-    fingerprint: everything that determines the rows; parts of another fingerprint are discarded. Other processes may
-    write parts as well: `add` tells the sink of those. `notes_dir` is a local folder for notes of the unfinished work,
-    there from entering to publishing.
+    fingerprint: everything that determines the rows; parts with another fingerprint are discarded. Other processes may
+    write parts as well; `add` records those. `notes_dir` is a local folder for notes of the unfinished work; it exists
+    from entering the context to publishing.
 
     Raises UsageError if the output exists (unless `overwrite`), LockedError if another run is writing it, OutputError
     if it cannot be written.
@@ -92,7 +92,7 @@ class PredictionSink(PartWriter):
         self._listed = 0
         self._listed_names = hashlib.sha256()
         self._digests: list[bytes | None] = []
-        """Of the names listed in each part; None if another process lists it."""
+        """Digest of the names listed in each part; None if another process lists the part."""
         self._elsewhere: dict[int, PartSummary] = {}
 
     def __enter__(self) -> Self:
@@ -118,9 +118,9 @@ class PredictionSink(PartWriter):
     def hand_out(
         self, parts: Iterable[Iterable[Entry]], find: Find = find_nothing
     ) -> Iterator[tuple[int, Iterable[Entry]]]:
-        """Parts with their indices, for other processes to score. They list those that are not lists themselves.
+        """Indices and entries of parts, for other processes to score. They list a part that is not a list.
 
-        find: looks for rows of the images in lists; gives no copied ones.
+        find: looks for known rows of images in parts that are lists; gives no copied rows.
         """
         for part in parts:
             if isinstance(part, list):
@@ -144,9 +144,9 @@ class PredictionSink(PartWriter):
         return self._output.errors()
 
     def keep(self, blocks: Iterable[pa.RecordBatch]) -> Iterator[None]:
-        """Take all rows of the output, in order and in blocks of any size.
+        """Store all rows of the output, given in order and in blocks of any size.
 
-        Yields None after each part. Finished parts of an interrupted run of the same fingerprint stay as they are.
+        Yields None after each part. Finished parts of an interrupted run with the same fingerprint are not changed.
         """
         for table in _in_parts(blocks, self.part_size):
             index = self._parts
@@ -157,10 +157,10 @@ class PredictionSink(PartWriter):
             yield None
 
     def survey(self) -> Survey:
-        """Count the rows and fingerprint the input as it was read.
+        """Count the rows, and compute the fingerprint of the input as it was read.
 
-        Checks, on what is stored, that each listed image has exactly one row, under its name and in listing order. A
-        run that breaks this publishes nothing.
+        Checks in the stored parts that each listed image has exactly one row, with its name, in listing order. If not,
+        nothing is published.
         """
         self.wait()
         failed, decisions = Counter[str](), Counter[str]()
@@ -190,7 +190,7 @@ class PredictionSink(PartWriter):
     def assemble(self, info: str, write_all: WriteAll | None = None) -> list[WrittenFile]:
         """Assemble the output from the parts. info: JSON text for the Parquet metadata.
 
-        write_all: writes the files of a folder in place of this process.
+        write_all: if given, writes the files of a folder; otherwise this process writes them.
         """
         with self._timed():
             schema = self.spec.stored.with_metadata({METADATA_KEY: info.encode()})
@@ -246,12 +246,12 @@ def _in_parallel(action: Callable[[int], Result], parts: int) -> Iterator[Result
 
 
 def input_fingerprint(facts: Iterable[bytes]) -> str:
-    """The fingerprint of an input, of the digests of its parts."""
+    """The fingerprint of an input, computed from the digests of its parts."""
     return hashlib.sha256(b"".join(facts)).hexdigest()
 
 
 def cut(entries: Iterable[Entry], size: int) -> Iterator[Iterable[Entry]]:
-    """The parts of a listing. Each has to be consumed before the next."""
+    """The parts of a listing. Each must be consumed before the next one is requested."""
     entries = iter(entries)
     for first in entries:
         yield chain([first], islice(entries, size - 1))
@@ -260,8 +260,8 @@ def cut(entries: Iterable[Entry], size: int) -> Iterator[Iterable[Entry]]:
 def write_file(output: Output, spec: PartSpec, schema: pa.Schema, expected: PartSummary) -> WrittenFile:
     """Write one file of a folder of parts from the part that `expected` describes.
 
-    schema: with the output's metadata. Raises OutputError if it cannot be written, or if another run has replaced the
-    part.
+    schema: has the output's metadata. Raises OutputError if the file cannot be written, or if another run has replaced
+    the part.
     """
     with output.errors():
         table = read_own_part(output, spec, expected.number)

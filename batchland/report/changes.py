@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 
 from batchland.evaluation.comparison import compare
 from batchland.evaluation.intervals import holm
 from batchland.evaluation.options import CompareOptions
+from batchland.evaluation.pairs import Pairs, pair
+from batchland.evaluation.schema import PairAccount
 from batchland.report.comparison_text import changed_classes
 from batchland.report.findings import LEVEL
 from batchland.system.text import count, first_few, p_value, percent, points, visible
@@ -32,12 +33,12 @@ class Changes(NamedTuple):
     """How an evaluation differs from its baseline."""
 
     worse: bool
-    """By more than chance."""
+    """Whether it is worse by more than chance."""
     text: str
     classes: tuple[str, ...]
     """Sentences about classes that changed by more than chance."""
     cause: str
-    """What is different on the side of model and images."""
+    """A sentence: whether the model and the images are the same."""
 
 
 def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
@@ -49,18 +50,20 @@ def changes(evaluation: "Evaluation", baseline: Baseline) -> Changes | None:
     now, before = evaluation.summary, baseline.report.summary
     if now.figures.top1 is None or before.figures.top1 is None:
         return None
-    common = pc.sum(pc.is_in(evaluation.outcomes["image"], value_set=baseline.report.outcomes["image"])).as_py() or 0
-    paired = common >= PAIRED_SHARE * max(evaluation.outcomes.num_rows, baseline.report.outcomes.num_rows)
+    matched = pair(baseline.report, evaluation)
+    account = matched[1]
+    common = account.images_a - account.only_a
+    paired = account.paired and common >= PAIRED_SHARE * max(account.images_a, account.images_b)
     same_model = now.model.sha256 == before.model.sha256
     model = "The model is the same" if same_model else "The model is another one"
     if paired:
-        return _paired(evaluation, baseline, f"{model}, the images are the same.")
+        return _paired(evaluation, baseline, f"{model}, the images are the same.", matched)
     return _independent(evaluation, baseline, f"{model}, the images are others.")
 
 
-def _paired(evaluation: "Evaluation", baseline: Baseline, cause: str) -> Changes:
+def _paired(evaluation: "Evaluation", baseline: Baseline, cause: str, matched: tuple[Pairs, PairAccount]) -> Changes:
     options = CompareOptions(confidence=evaluation.summary.options.get("confidence", 0.95), resamples=200)
-    comparison = compare(baseline.report, evaluation, options)
+    comparison = compare(baseline.report, evaluation, options, matched=matched)
     top1, p = comparison.summary.figures.top1, comparison.summary.agreement.p_value
     text, worse = _sentence(top1.a, top1.b, p, baseline.name, f"of the same {count(comparison.summary.account.paired)}")
     changed = [(each.label, each.accuracy_a, each.accuracy_b) for each in changed_classes(comparison.per_class)]

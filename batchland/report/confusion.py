@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
 TABLE_CLASSES: Final = 16
-"""Most classes that are shown as a table."""
+"""Up to this number of classes, the matrix is a table."""
 MAX_CELLS: Final = 30_000
-"""Most cells of a canvas: those with the most images. The page says how many images are left out."""
+"""Largest number of cells of a canvas; those with the most images are kept, and the page says how many images are left
+out."""
 
 
 class ConfusionRow(NamedTuple):
@@ -68,9 +69,9 @@ def confusion_view(evaluation: "Evaluation") -> ConfusionView:
 def similar_order(
     truth: npt.NDArray[np.int32], predicted: npt.NDArray[np.int32], images: npt.NDArray[np.int64], classes: int
 ) -> npt.NDArray[np.int64]:
-    """An order of the classes, as indices, in which classes that are confused stand together.
+    """An order of the classes, as indices, in which confused classes are next to each other.
 
-    Average-linkage clustering; the distance of two classes is 1 less the shares of each predicted as the other.
+    Average-linkage clustering; the distance of two classes is 1 - the shares of each that are predicted as the other.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform

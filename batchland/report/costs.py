@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 STEPS: Final = 100
 """Thresholds on the page are multiples of 1 / STEPS."""
 MAX_CLASSES: Final = 200
-"""With more classes, there is one threshold for all of them only."""
+"""With more classes, there is only one threshold for all of them."""
 
 
 def cost_data(evaluation: "Evaluation") -> dict[str, Any] | None:

@@ -1,12 +1,12 @@
 """The page about near-duplicates: their pictures, group by group."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from batchland._version import __version__
 from batchland.embeddings.duplicates import DuplicateGroup, DuplicateImage, Duplicates
-from batchland.report.html import render_page
+from batchland.report.html import check_new_page, render_page
 from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnail, Thumbnails
 from batchland.system.text import aligned, count, counted, images, one_line
@@ -15,6 +15,7 @@ MAX_GROUPS: Final = 200
 """Groups on the page."""
 MAX_SHOWN: Final = 12
 """Images of a group on the page."""
+_TEMPLATE: Final = "duplicates.html.j2"
 _LINES: Final = 20
 """Groups on the terminal."""
 
@@ -44,9 +45,12 @@ def duplicates_page(found: Duplicates, roots: Mapping[str, str], options: Report
         )
         for group in chosen
     ]
-    return render_page(
-        "duplicates.html.j2", found=found, groups=groups, headline=duplicates_headline(found), version=__version__
-    )
+    return render_page(_TEMPLATE, found=found, groups=groups, headline=duplicates_headline(found), version=__version__)
+
+
+def check_duplicates_page(path: Path, reads: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise UsageError if the page cannot become the file `path`. reads: the files behind it."""
+    check_new_page(path, _TEMPLATE, "an earlier page of copies", reads, overwrite=overwrite)
 
 
 def duplicates_headline(found: Duplicates) -> str:
@@ -70,6 +74,8 @@ def duplicates_text(found: Duplicates) -> str:
         lines.append(f"note: {images(found.blank)} of one colour were not compared")
     if found.without_signals:
         lines.append(f"note: {images(found.without_signals)} without signals were not compared")
+    if found.approximate:
+        lines.append("note: an index was used, which may miss some copies")
     several = len(found.predictions) > 1
     rows = [
         [

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 """A p-value below it counts as more than chance."""
 MIN_SLICE_IMAGES = 20
-"""Images of a slice that is reported."""
+"""Least number of images of a reported slice."""
+FEWEST_CONFUSED = 3
+"""Least number of images of a pair of classes that is named as the most confused one."""
 OVERCONFIDENT = 0.02
 """Smallest difference of mean confidence and accuracy that is reported."""
 
@@ -66,7 +68,7 @@ def worst_classes(evaluation: "Evaluation", limit: int = 5) -> tuple[WeakClass, 
 
 
 def significantly_weak_classes(evaluation: "Evaluation") -> tuple[WeakClass, ...]:
-    """Classes whose accuracy is below that of all others by more than chance, weakest first.
+    """Classes with a lower accuracy than all others by more than chance, weakest first.
 
     One-sided exact test of each class against the others, adjusted by Holm for all classes.
     """
@@ -114,7 +116,7 @@ def account_findings(summary: EvaluationSummary) -> Iterator[Finding]:
 
 
 def decision_lines(summary: EvaluationSummary) -> Iterator[str]:
-    """What became of the decisions in the predictions."""
+    """Lines about the decisions in the predictions."""
     found = summary.decisions
     if found:
         total = found.accepted + found.asked
@@ -126,22 +128,22 @@ def decision_lines(summary: EvaluationSummary) -> Iterator[str]:
 
 
 def promise_lines(summary: EvaluationSummary) -> Iterator[str]:
-    """For each promise the threshold that keeps it, or that the images do not suffice."""
+    """A line for each promise: the threshold that keeps it, or that there are too few images."""
     for found in summary.guarantees:
         if found.rule:
             text = (
-                f"accept answers of at least {found.rule.threshold:g}; of the labelled images "
-                f"{percent(found.rule.coverage)}, {count(found.rule.wrong)} of {count(found.rule.accepted)} wrong"
+                f"accept answers of at least {found.rule.threshold:g}: {percent(found.rule.coverage)} of the labelled "
+                f"images, {count(found.rule.wrong)} of {count(found.rule.accepted)} wrong"
             )
         else:
             text = (
                 f"{images(found.images)} with a label {'does' if found.images == 1 else 'do'} not show that any "
                 f"threshold keeps this promise; at least "
-                f"{count(found.fewest_images)} sure answers without a mistake are needed"
+                f"{count(found.fewest_images)} confident answers without a mistake are needed"
             )
         if found.per_class:
             classes = f"{count(len(found.per_class))} of {count(len(summary.classes))} classes"
-            text += f"; thresholds of their own for {classes} are in summary.json"
+            text += f"; summary.json has separate thresholds for {classes}"
         yield f"promise {found.promise}: {text}"
 
 
@@ -157,7 +159,7 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
         )
         more = f" and {len(weak) - 3} more" if len(weak) > 3 else ""
         yield Finding("note", f"Below the average by more than chance: {named}{more}.", "classes")
-    if summary.most_confused:
+    if summary.most_confused and summary.most_confused[0].images >= FEWEST_CONFUSED:
         pair = summary.most_confused[0]
         yield Finding(
             "note",
@@ -168,7 +170,13 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
     if figures.mean_confidence is not None and figures.brier_top1 is not None:
         gap = figures.mean_confidence.value - figures.top1.value
         error = math.sqrt(max(figures.brier_top1.value - gap**2, 0) / summary.account.scored)
-        if abs(gap) >= OVERCONFIDENT and abs(gap) > z_score(1 - LEVEL) * error:
+        # Of a few images, the estimate of the error is too small; the interval of the accuracy is not.
+        chance = (
+            figures.top1.low is None
+            or figures.top1.high is None
+            or (figures.top1.low <= figures.mean_confidence.value <= figures.top1.high)
+        )
+        if abs(gap) >= OVERCONFIDENT and abs(gap) > z_score(1 - LEVEL) * error and not chance:
             word = "over" if gap > 0 else "under"
             yield Finding(
                 "note",

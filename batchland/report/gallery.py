@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PAIRS: Final = 10
 PICTURES_PER_PAIR: Final = 3
 GALLERIES_TENTHS: Final = 6
-"""Of the bytes of all pictures; the others are for looking through images, see page_images."""
+"""Tenths of the bytes of all pictures; the rest is for browsing images, see page_images."""
 
 
 class Picture(NamedTuple):

@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from batchland.report import plots
 from batchland.system import text
+from batchland.system.files import Replaceable, check_new_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -20,6 +21,10 @@ FIRST_ROWS: Final = 50
 """Rows of a longer table that are shown at first."""
 
 
+_HEAD_BYTES: Final = 4096
+"""Within which a page names its template."""
+
+
 def render_page(template: str, *, folder: Path = TEMPLATES, scripts: Sequence[str] = (), **context: Any) -> str:
     """Render a template of `folder` as one HTML document.
 
@@ -29,7 +34,31 @@ def render_page(template: str, *, folder: Path = TEMPLATES, scripts: Sequence[st
     script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", *scripts))
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment(folder).get_template(template).render(script=script, script_hash=digest, style=style, **context)
+    return (
+        _environment(folder)
+        .get_template(template)
+        .render(script=script, script_hash=digest, style=style, generator=_generator(template), **context)
+    )
+
+
+def check_new_page(
+    path: Path, template: str, what: str, reads: Iterable[Path] = (), *, overwrite: bool = False
+) -> None:
+    """`check_new_file` for a page, .html, which replaces only an earlier page of the same template (or `overwrite`).
+
+    what: for messages, as in Replaceable.
+    """
+    mark = f'<meta name="generator" content="{_generator(template)}">'.encode()
+
+    def is_earlier(file: Path) -> bool:
+        with file.open("rb") as opened:
+            return mark in opened.read(_HEAD_BYTES)
+
+    check_new_file(path, ".html", reads, replaces=Replaceable(what, is_earlier), overwrite=overwrite)
+
+
+def _generator(template: str) -> str:
+    return f"batchland {template.partition('.')[0]}"
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""The map of a report: images with similar features lie near each other; and where mistakes lie close together."""
+"""The map of a report, on which images with similar features are near each other, and groups of similar mistakes."""
 
 import base64
 import json
@@ -26,42 +26,42 @@ from batchland.system.urls import is_url
 if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
-_KNOWN: Final = "known"
-"""Column of how well known an image is to the model, where predictions have it."""
+KNOWN: Final = "known"
+"""Column with the similarity of an image to known photos, if the predictions have it."""
 _COMPONENTS: Final = 16
 """Principal components in which groups are formed."""
 _PER_GROUP: Final = 40
 """Images of a group, on average."""
 _GROUPS: Final = (2, 40)
-"""Fewest and most groups."""
+"""Least and largest number of groups."""
 _MIN_IMAGES: Final = 20
-"""Images; a map of fewer says nothing."""
-_STEPS: Final = 1000
-"""Places are whole numbers from 0 to this."""
+"""Least number of images of a map."""
+STEPS: Final = 1000
+"""Coordinates are whole numbers from 0 to this."""
 
 
 class ErrorGroup(NamedTuple):
-    """Similar images of which more are wrong than elsewhere."""
+    """A group of similar images with a higher error rate than the others."""
 
     images: int
     wrong: int
     elsewhere: float
     """Error rate of all other images."""
     p_value: float
-    """One-sided and exact, adjusted by Holm for all groups."""
+    """P-value of a one-sided exact test, adjusted by Holm for all groups."""
     true_label: str
-    """Of most of the mistakes."""
+    """The most frequent true label of the mistakes."""
     predicted_label: str
-    """Of most of those."""
+    """The most frequent prediction of mistakes with this true label."""
     row: int | None
-    """A mistake of it on the page."""
+    """A row of the page's data with a mistake of the group."""
 
 
 class MapView(NamedTuple):
-    """What the page shows."""
+    """The content of the map on the page."""
 
     data: str
-    """JSON, compressed by zlib, as base64: for each point the row of its image, x and y, 0 to 1000, and `known` in
+    """See `packed`: for each point the row of its image, x and y, 0 to 1000, and `known` in
     percent if the predictions have it."""
     points: int
     method: Method
@@ -82,8 +82,8 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     found = _read(evaluation, list(images.rows))
     if found is None or len(found.images) < _MIN_IMAGES:
         return None
-    places, method = layout(found.features)
-    points = np.rint(places * _STEPS).astype(np.int64)
+    positions, method = layout(found.features)
+    points = np.rint(positions * STEPS).astype(np.int64)
     data: dict[str, Any] = {
         "row": [images.rows[name] for name in found.images],
         "x": points[:, 0].tolist(),
@@ -91,47 +91,81 @@ def map_view(evaluation: "Evaluation", images: PageImages) -> MapView | None:
     }
     if found.known is not None:
         data["known"] = np.rint(np.nan_to_num(found.known, nan=-0.01) * 100).astype(np.int64).tolist()
-    text = base64.b64encode(zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)).decode()
     sample = found if images.all_there else _read(evaluation, _evenly(evaluation))
     tested, groups = error_groups(evaluation, sample.images, sample.features, images) if sample else (0, ())
-    return MapView(text, len(points), method, groups, tested)
+    return MapView(packed(data), len(points), method, groups, tested)
 
 
 def error_groups(
     evaluation: "Evaluation", names: list[str], features: npt.NDArray[np.float16], images: PageImages
 ) -> tuple[int, tuple[ErrorGroup, ...]]:
-    """The number of groups of similar images, and those with more mistakes than chance explains.
-
-    The groups are formed by k-means without looking at answers or labels, so that the tests are valid.
-    """
-    from scipy.cluster.vq import kmeans2
-    from scipy.stats import hypergeom
-
+    """The number of groups of similar images, and those with more mistakes than chance explains."""
     answers = _answers(evaluation, names)
     wrong = answers["true_label"] != answers["predicted_label"]
-    count = int(np.clip(len(names) // _PER_GROUP, *_GROUPS))
-    _, group = kmeans2(principal_components(features, _COMPONENTS), count, minit="++", rng=np.random.default_rng(0))
-    size, bad = np.bincount(group, minlength=count), np.bincount(group, wrong, count).astype(np.int64)
-    p_values = holm(hypergeom.sf(bad - 1, len(names), int(wrong.sum()), size))
+    number, count, crowded = crowded_groups(features, wrong)
     found = []
-    for number in np.flatnonzero(p_values < LEVEL):
-        rows = np.flatnonzero((group == number) & wrong)
+    for group in crowded:
+        rows = np.flatnonzero((number == group.number) & wrong)
         pairs = Counter(zip(answers["true_label"][rows], answers["predicted_label"][rows], strict=True))
         (true_label, predicted_label), _ = pairs.most_common(1)[0]
         typical = [names[row] for row in rows if answers["true_label"][row] == true_label]
-        elsewhere = (wrong.sum() - bad[number]) / max(len(names) - size[number], 1)
         found.append(
             ErrorGroup(
-                int(size[number]),
-                int(bad[number]),
-                float(elsewhere),
-                float(p_values[number]),
+                group.images,
+                group.flagged,
+                group.elsewhere,
+                group.p_value,
                 true_label,
                 predicted_label,
                 next((images.rows[name] for name in typical if name in images.rows), None),
             )
         )
     return count, tuple(sorted(found, key=lambda each: -each.wrong / each.images))
+
+
+class CrowdedGroup(NamedTuple):
+    """Similar images of which more are flagged than chance explains."""
+
+    number: int
+    images: int
+    flagged: int
+    elsewhere: float
+    """Share of the flagged among all other images."""
+    p_value: float
+    """One-sided and exact, adjusted by Holm for all groups."""
+
+
+def crowded_groups(
+    features: npt.NDArray[np.float16], flagged: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], int, list[CrowdedGroup]]:
+    """The number of each image's group, the number of groups, and those with more flagged images than elsewhere.
+
+    The groups are formed by k-means without looking at the flags, so that the tests are valid.
+    """
+    from scipy.cluster.vq import kmeans2
+    from scipy.stats import hypergeom
+
+    images = len(flagged)
+    count = int(np.clip(images // _PER_GROUP, *_GROUPS))
+    _, number = kmeans2(principal_components(features, _COMPONENTS), count, minit="++", rng=np.random.default_rng(0))
+    size, some = np.bincount(number, minlength=count), np.bincount(number, flagged, count).astype(np.int64)
+    p_values = holm(hypergeom.sf(some - 1, images, int(flagged.sum()), size))
+    found = [
+        CrowdedGroup(
+            int(group),
+            int(size[group]),
+            int(some[group]),
+            float((flagged.sum() - some[group]) / max(images - size[group], 1)),
+            float(p_values[group]),
+        )
+        for group in np.flatnonzero(p_values < LEVEL)
+    ]
+    return number.astype(np.int64), count, found
+
+
+def packed(data: object) -> str:
+    """JSON, compressed by zlib, as base64; page.js unpacks it."""
+    return base64.b64encode(zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)).decode()
 
 
 def _answers(evaluation: "Evaluation", names: list[str]) -> dict[str, npt.NDArray[np.object_]]:
@@ -169,11 +203,11 @@ def _read(evaluation: "Evaluation", names: list[str]) -> _Rows | None:
             columns = stored.schema(part).names
             if FEATURES not in columns:
                 return None
-            for batch in stored.batches(part, ["image", FEATURES, *([_KNOWN] if _KNOWN in columns else [])]):
+            for batch in stored.batches(part, ["image", FEATURES, *([KNOWN] if KNOWN in columns else [])]):
                 batch = batch.filter(pc.and_(pc.is_in(batch["image"], value_set=wanted), pc.is_valid(batch[FEATURES])))
                 images += batch["image"].to_pylist()
                 features.append(feature_rows(batch[FEATURES]))
-                if _KNOWN in columns:
-                    known.append(batch[_KNOWN].to_numpy(zero_copy_only=False))
+                if KNOWN in columns:
+                    known.append(batch[KNOWN].to_numpy(zero_copy_only=False))
         return _Rows(images, np.concatenate(features), np.concatenate(known) if len(known) == len(features) else None)
     return None

@@ -8,11 +8,11 @@ from batchland.system.options import Options
 
 
 class ReportOptions(Options):
-    """How the page is made. No figure depends on it."""
+    """How the page is made. The figures do not depend on it."""
 
     picture_bytes: Annotated[int, Field(ge=0)] = 1_200_000
-    """Bytes of all thumbnails on the page together, as base64: 6/10 for the galleries, 4/10 for looking through
-    images. 0 shows none."""
+    """Bytes of all thumbnails on the page together, as base64: 6/10 for the galleries, 4/10 for browsing images. 0
+    shows none."""
     thumbnail_side: Annotated[int, Field(ge=32, le=512)] = 168
     """Longest side of a thumbnail, pixels."""
     gallery: Annotated[int, Field(ge=0, le=500)] = 24
@@ -22,4 +22,4 @@ class ReportOptions(Options):
     command: str | None = None
     """The command line, shown on the page as its origin."""
     overwrite: bool = False
-    """Write into a folder that holds other things; they stay."""
+    """Write into a folder that is not empty; other files in it stay."""

@@ -1,8 +1,8 @@
-"""The images that a page holds for looking through: their answers as compressed data, and some of their pictures.
+"""The images that can be browsed on a page: their answers as compressed data, and some of their pictures.
 
-A page cannot hold every image of a large test set. It takes mistakes first: the four most confident ones of each cell
-of the confusion matrix, then the next four, and so on, large cells first; then right answers, the least confident ones
-of each class first.
+A page cannot contain every image of a large test set. Mistakes come first: the four most confident ones of each cell of
+the confusion matrix, then the next four, and so on, large cells first; then right answers, the least confident ones of
+each class first.
 """
 
 import base64
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from batchland.evaluation.evaluate import Evaluation
 
 MAX_ROWS: Final = 20_000
-"""Images on a page."""
+"""Largest number of images on a page."""
 MAX_BYTES: Final = 450_000
-"""Of their data on the page, as base64. With longer names, there are fewer images."""
+"""Limit of their data on the page, as base64. With longer names, there are fewer images."""
 MISTAKES_SHARE: Final = 0.6
-"""Of the rows, if neither all mistakes nor all right answers fit."""
+"""Share of mistakes, if neither all mistakes nor all right answers fit."""
 CHOICES: Final = 3
 """First choices that are shown for each image."""
 PER_TURN: Final = 4
@@ -53,17 +53,17 @@ class PageImages(NamedTuple):
     data: str
     """JSON, compressed by zlib, as base64; see `_encoded`."""
     rows: dict[str, int]
-    """Image -> its place in the data."""
+    """Row of each image in the data, by its name."""
     total: int
     """Scored images with a label."""
     pictures: dict[int, str]
-    """Place in the data -> data URI, of images that no gallery shows."""
+    """Data URI by row in the data, for images that no gallery shows."""
     root: str
     """Path of the image folder, for opening the files; empty if it is not a folder of this machine."""
 
     @property
     def all_there(self) -> bool:
-        """Whether the page holds every scored image."""
+        """Whether the page contains every scored image."""
         return len(self.rows) == self.total
 
 
@@ -91,7 +91,7 @@ def page_images(evaluation: "Evaluation", first: Sequence[str]) -> PageImages:
 
 
 def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOptions, shown: set[int]) -> PageImages:
-    """Add small pictures of mistakes, in the order of the rows, as far as the bytes allow. shown: rows in galleries."""
+    """Add thumbnails of mistakes, in the order of the rows, up to the limit of bytes. shown: rows in galleries."""
     budget = options.picture_bytes * (10 - GALLERIES_TENTHS) // 10
     thumbnails = Thumbnails(evaluation.image_root, options.thumbnail_side * 2 // 3, budget)
     sizes = dict(zip(*(evaluation.mistakes[name].to_pylist() for name in ("image", "file_size")), strict=True))
@@ -105,7 +105,8 @@ def add_pictures(images: PageImages, evaluation: "Evaluation", options: ReportOp
 
 
 def _right_answers(evaluation: "Evaluation") -> pa.Table:
-    """Right answers to choose from, at least MAX_ROWS of them if there are so many, in memory that does not grow."""
+    """Right answers to choose from: all, or at least MAX_ROWS of them, in memory that does not grow with their
+    number."""
     columns = _columns(evaluation)
     schema = pa.schema([evaluation.outcomes_file.schema.field(name) for name in columns])
     kept = schema.empty_table()

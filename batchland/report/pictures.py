@@ -28,8 +28,8 @@ class Thumbnail(NamedTuple):
 class Thumbnails:
     """Makes thumbnails of the images below `root` until their data URIs reach `budget` bytes.
 
-    Leaves out files that have changed in size since they were scored (the picture is another one), and files outside
-    `root` (readers of the page might not be allowed to see them).
+    Leaves out files that have another size than when they were scored, and files outside `root`, because readers of the
+    page might not be allowed to see them.
     """
 
     def __init__(self, root: Path, side: int, budget: int) -> None:

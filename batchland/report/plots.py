@@ -140,9 +140,11 @@ def coverage_plot(curve: Sequence[CoveragePoint], marked: Sequence[float]) -> Co
     upper = [f"{x(point.coverage)},{y(high)}" for point, _, _, high in values]
     lower = [f"{x(point.coverage)},{y(max(low, bottom))}" for point, _, low, _ in reversed(values)]
     marks: list[Mark] = []
+    is_dot = len({point.coverage for point in points}) == 1  # the line has no length
     for point, value, _, _ in values:
         mark = Mark(x(point.coverage), y(value), f"{point.threshold:g}")
-        if point.threshold in marked and 0.02 < point.coverage < 0.995 and not any(map(mark.touches, marks)):
+        inside = 0.02 < point.coverage < 0.995 or is_dot
+        if point.threshold in marked and inside and not any(map(mark.touches, marks)):
             marks.append(mark)
     steps = [bottom + step * part for part in range(round((1 - bottom) / step) + 1)]
     return CoveragePlot(

@@ -56,6 +56,8 @@ def several_text(compared: SeveralCompared) -> str:
         for pair in compared.pairs
     ]  # fmt: skip
     lines += [f"  {line}" for line in aligned(rows, "<><<")]
+    if compared.by_content:
+        lines.append(f"note: {images(compared.by_content)} with different paths, matched by the content of the files.")
     if compared.left_out:
         lines.append(f"note: {images(compared.left_out)} not in all of them, or failed or relabelled, so not compared.")
     return "\n".join(lines) + "\n"

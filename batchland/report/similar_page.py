@@ -1,14 +1,17 @@
 """The page and the text about images that are similar to one."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from batchland._version import __version__
 from batchland.embeddings.similar import FoundSimilar, Similar, SimilarImage
-from batchland.report.html import render_page
+from batchland.report.html import check_new_page, render_page
 from batchland.report.options import ReportOptions
 from batchland.report.pictures import Thumbnail, Thumbnails
 from batchland.system.text import aligned, images, one_line, percent
+
+_TEMPLATE: Final = "similar.html.j2"
 
 
 class _Card(NamedTuple):
@@ -17,18 +20,23 @@ class _Card(NamedTuple):
 
 
 def similar_page(found: FoundSimilar, options: ReportOptions) -> str:
-    """One HTML document: the image that was asked about, and those that are similar."""
-    asked = Thumbnails(found.asked.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
+    """One HTML document: the given image, and those that are similar."""
+    asked = Thumbnails(found.query.parent, 2 * options.thumbnail_side, options.picture_bytes // 10)
     budget = options.picture_bytes * 9 // 10 // len(found.roots)
     makers = {name: Thumbnails(Path(root), options.thumbnail_side, budget) for name, root in found.roots.items()}
     cards = [_Card(each, makers[each.predictions].make(each.image, each.file_size)) for each in found.result.similar]
     return render_page(
-        "similar.html.j2",
+        _TEMPLATE,
         found=found.result,
-        asked=_Asked(asked.make(found.asked.name, None)),
+        asked=_Asked(asked.make(found.query.name, None)),
         cards=cards,
         version=__version__,
     )
+
+
+def check_similar_page(path: Path, reads: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise UsageError if the page cannot become the file `path`. reads: the files behind it."""
+    check_new_page(path, _TEMPLATE, "an earlier page of similar images", reads, overwrite=overwrite)
 
 
 class _Asked(NamedTuple):
@@ -49,5 +57,6 @@ def similar_text(found: Similar) -> str:
         for each in found.similar
     ]
     head = ["similarity", "first choice", "", *(["predictions"] if several else []), "image"]
-    lines = [f"{one_line(found.image, 70)}: the most similar of {images(found.images)}"]
+    by_index = ", found with an index, which may miss some" if found.approximate else ""
+    lines = [f"{one_line(found.image, 70)}: the most similar of {images(found.images)}{by_index}"]
     return "\n".join([*lines, *aligned([head, *rows], "><>" + "<" * (len(head) - 3))]) + "\n"

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 VerdictKind = Literal["passed", "warning", "failed", "open"]
 WIDE_INTERVAL: Final = 0.1
-"""Width of the interval of the accuracy from which on the test set is called too small."""
+"""If the interval of the accuracy is at least this wide, the test set is called too small."""
 MANY_SUSPECTED: Final = 0.1
-"""Share of the mistakes that may be wrong labels, from which on these come first."""
+"""If at least this share of the mistakes may be wrong labels, reviewing them comes first."""
 
 
 class Verdict(NamedTuple):
-    """Whether the model is good enough, as far as gates, baseline and chance tell."""
+    """Whether the model is good enough, judged by gates, baseline and chance."""
 
     kind: VerdictKind
     text: str

@@ -17,7 +17,7 @@ class Progress(NamedTuple):
     """Numbers of images so far."""
 
     done: int
-    """Images with a row, those of an interrupted or earlier run included."""
+    """Images with a row, including those of an interrupted or earlier run."""
     failed: int
     """Failed images of this process."""
     resumed: int
@@ -50,7 +50,7 @@ class Stopwatch:
 class Account:
     """Counts and seconds of one run of a model.
 
-    time_limit: seconds after which it stops, None for none. engine: if its workers store the rows.
+    time_limit: seconds after which it stops, None for none. engine: given if its workers store the rows.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Account:
         return Seconds(**{name: round(value, 3) for name, value in parts.items()})
 
     def images_per_second(self, reused: int) -> float:
-        """Images of this process over its wall seconds. reused: those with rows of equal images."""
+        """Images of this process per wall second. reused: the number of images with rows of equal images."""
         return round((self._scored + reused) / self._stopwatch.elapsed(), 1)
 
     def stop_if_due(self) -> None:
@@ -127,18 +127,18 @@ class Account:
         self._stop_after(GRACE_SECONDS)
 
     def _stop_after(self, grace: float) -> None:
-        told = self._signal.received is not None and self._signal.seconds_ago >= grace
+        signalled = self._signal.received is not None and self._signal.seconds_ago >= grace
         late = self._time_limit is not None and self._stopwatch.elapsed() >= self._time_limit + grace
-        if not told and not late:
+        if not signalled and not late:
             return
         self._checkpoint()
         where = f"{self._sink.out}: stopped after {self.progress.done} images"
-        if told and self._signal.received is not None:
+        if signalled and self._signal.received is not None:
             raise Interrupted(f"{where}; run the same command again to resume", self._signal.received)
         raise TimeLimitError(f"{where}, at the time limit; run the same command again to resume")
 
     def _checkpoint(self) -> None:
-        """Store what is scored, here or by the workers."""
+        """Store the rows scored so far, here or in the workers."""
         if self._engine is None:
             self._sink.checkpoint()
             return

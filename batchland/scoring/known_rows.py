@@ -28,9 +28,9 @@ _log = logging.getLogger("batchland")
 
 
 def reusable_predictions(options: ScoreOptions, model: OpenModel) -> list[StoredPredictions]:
-    """Those of `options.reuse` whose rows a run of this model would compute alike; a warning names the others.
+    """Those predictions of `options.reuse` with the rows that this run would compute; a warning names the others.
 
-    Raises UsageError if there is nothing at a location, or a file that holds no predictions.
+    Raises UsageError if there is nothing at a location, or a file without predictions.
     """
     wanted = row_fingerprint(options, model)
     columns = predictions_schema(model.card, features=options.features).names
@@ -66,9 +66,9 @@ def _problem(stored: StoredPredictions, wanted: dict[str, Any], columns: Sequenc
 
 
 class KnownRows:
-    """The good rows of predictions. They lie in a file that is mapped into memory; only the hashes are held.
+    """The good rows of predictions, in a memory-mapped file; only the hashes are held in memory, 40 bytes a row.
 
-    path: of that file, which is written here. schema: of the rows. Memory: 40 bytes a row.
+    path: where that file is written. schema: of the rows.
     """
 
     def __init__(self, predictions: Sequence[StoredPredictions], path: Path, schema: pa.Schema) -> None:
@@ -92,21 +92,21 @@ class KnownRows:
     def find(self, sha256: str) -> int | None:
         """Number of a row of an image with this content; None if there is none."""
         wanted = np.frombuffer(bytes.fromhex(sha256), f"S{_HASH_BYTES}")[0]
-        place = int(np.searchsorted(self._hashes, wanted))
-        return int(self._order[place]) if place < len(self._hashes) and self._hashes[place] == wanted else None
+        position = int(np.searchsorted(self._hashes, wanted))
+        return int(self._order[position]) if position < len(self._hashes) and self._hashes[position] == wanted else None
 
     def take(self, found: Sequence[int]) -> pa.RecordBatch:
         """Rows by their numbers, in that order."""
         wanted = np.array(found)
         blocks = np.searchsorted(self._ends, wanted, "right") - 1
-        parts, places = [], []
+        parts, positions = [], []
         for block in np.unique(blocks):
-            place = np.flatnonzero(blocks == block)
-            inside = numbers(wanted[place] - self._ends[block], pa.int64())
+            position = np.flatnonzero(blocks == block)
+            inside = numbers(wanted[position] - self._ends[block], pa.int64())
             parts.append(self._rows.get_batch(int(block)).take(inside))
-            places.append(place)
+            positions.append(position)
         rows = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
-        return rows.take(numbers(np.argsort(np.concatenate(places)), pa.int64()))
+        return rows.take(numbers(np.argsort(np.concatenate(positions)), pa.int64()))
 
 
 def _good_rows(predictions: Sequence[StoredPredictions], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

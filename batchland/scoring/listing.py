@@ -1,7 +1,7 @@
 """The images of a run: those of a source that match the patterns and are not scored already.
 
-Whoever needs to know what a run scores asks its ImageListing: score() for the images, a progress bar for their number,
-a night for whether there are any.
+All parts of the program ask the ImageListing of a run: score() for the images, a progress bar for their number, a night
+for whether there are any.
 """
 
 import os
@@ -22,18 +22,18 @@ from batchland.scoring.options import ScoreOptions, ScoreSettings, Shard
 from batchland.system.names import display_name, display_path
 
 _TRIED: Final = 100
-"""Entries at the beginning of a list, one of which at least must exist."""
+"""At least one of this many first entries of a list must exist."""
 ALREADY_SCORED: Final = "already scored"
 """Key of skipped images in the counts of ignored ones."""
 Skip = Callable[[ImageRef], bool]
-"""Tells whether a listed image is scored already and gets no row."""
+"""Returns whether a listed image is already scored, and so gets no row."""
 
 
 class ImageListing:
     """The images of one run, in listing order.
 
     `first` and `images` share one walk over the source, so asking for the first image costs no second walk. `ignored`
-    counts what that walk passes over.
+    counts the files that this walk skips.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ImageListing:
         return self.selected(images, Ignored())
 
     def found(self) -> str:
-        """What the walk passed over, for messages: `1 hidden, 2 .txt`."""
+        """The files that the walk skipped, for messages: `1 hidden, 2 .txt`."""
         return ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.counts.items())) or "nothing at all"
 
     def _list_name(self) -> str:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -23,14 +24,14 @@ from batchland.system.cores import usable_cores
 from batchland.system.names import display_path
 
 CONTENT_OPTIONS: Final = ("top_k", "probabilities", "signals", "features", "batch_size", "intra_op_threads")
-"""The options that decide what is in a row."""
+"""The options that the content of a row depends on."""
 ROW_OPTIONS: Final = (*CONTENT_OPTIONS, "include", "exclude", "all_files", "follow_links")
-"""The options that decide which rows there are and what is in them."""
+"""The options that the rows depend on: their content, and which images have one."""
 _PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "pyarrow")
 
 
 def fingerprint(source: Source, own: pa.Schema, options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
-    """Everything but the images that decides what the rows are. own: further columns of the output."""
+    """Everything that the rows depend on, except the images. own: further columns of the output."""
     columns = {"own": {field.name: str(field.type) for field in own}} if len(own) else {}
     return columns | {
         "schema_version": 1,
@@ -44,7 +45,7 @@ def fingerprint(source: Source, own: pa.Schema, options: ScoreOptions, model: Op
 
 
 def row_fingerprint(options: ScoreOptions, model: OpenModel) -> dict[str, Any]:
-    """Everything but the image's file that decides what its row is."""
+    """Everything that an image's row depends on, except its file."""
     return {
         "model": model.sha256,
         "provider": model.provider,
@@ -66,7 +67,7 @@ def stored_row_fingerprint(manifest: Manifest) -> dict[str, Any]:
 
 
 def _chosen(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Some of the options. Features that are not asked for are left out, as in runs of earlier versions."""
+    """Some of the options. `features` is left out if it is false, as in runs of earlier versions."""
     return {name: values.get(name) for name in names if name != "features" or values.get(name)}
 
 
@@ -99,9 +100,9 @@ def predictions_info(
     )
 
 
-def config(options: ScoreOptions, **places: str | Path | None) -> dict[str, object]:
-    """All options, and `places` without their credentials."""
-    named = {name: place and display_path(place) for name, place in places.items()}
+def config(options: ScoreOptions, **locations: str | Path | None) -> dict[str, object]:
+    """All options, and `locations` without their credentials."""
+    named = {name: location and display_path(location) for name, location in locations.items()}
     return options.model_dump(mode="json") | named | {"reuse": [display_path(each) for each in options.reuse]}
 
 
@@ -119,6 +120,12 @@ def execution(model: OpenModel, decoded_on_gpu: int) -> Execution | None:
 
 def versions() -> dict[str, str]:
     """Versions of Python, batchland and the packages that decide what the rows are."""
+    return dict(_installed_versions())
+
+
+@cache
+def _installed_versions() -> dict[str, str]:
+    """Read once: finding the version of a package takes milliseconds."""
     found = {"python": platform.python_version(), "batchland": __version__}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

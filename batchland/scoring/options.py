@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
-from batchland.system.options import NonNegativeInt, Options, PositiveInt
+from batchland.system.options import NonNegativeInt, Options, PositiveInt, Seconds
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
@@ -20,7 +19,7 @@ DEFAULT_MODELS: Final = (Path("models/transfer.onnx"), Path("models/scratch.onnx
 
 
 class Shard(Options):
-    """Number `index`, from 0, of `count` shards. Each process can tell by itself which images belong to its shard.
+    """Shard `index` (from 0) of `count` shards. Each process computes by itself which images belong to its shard.
 
     The rule is a contract between machines and between versions of batchland. The image NAME belongs to shard
 
@@ -81,27 +80,28 @@ class ScoreSettings(Options):
     top_k: PositiveInt = 5
     """Classes per image, the likeliest first; at most those of the model."""
     probabilities: Literal["auto", "all", "top"] = "auto"
-    """Probabilities to keep: `all` of every class beside the top k, or `top`, the top k only. `auto` keeps all if the
-    model has at most 1024 classes. They take at most 2 bytes a class and image; log loss and Brier score need them."""
+    """Probabilities to write: `all` for all classes besides the top k, or `top` for the top k only. `auto` writes all
+    if the model has at most 1024 classes. They take at most 2 bytes a class and image; log loss and Brier score need
+    them."""
     signals: bool = True
     """Measure each picture: brightness, sharpness, a difference hash and others, which monitoring needs. JPEGs that a
     GPU decodes are not measured."""
     features: bool = False
-    """Write the model's features, too: a vector per image, by which images can be compared. Takes 2 bytes a number."""
+    """Also write the model's features: a vector per image, for comparing images. Takes 2 bytes a number."""
     batch_size: PositiveInt = 32
     """Images per call of the model."""
     num_workers: PositiveInt | None = None
     """Decoding threads. Default: one per usable core, more where reading images is slow."""
     decode_processes: NonNegativeInt | None = None
-    """Processes among which the decoding threads are divided, on Linux. Default: one per four cores from eight cores
-    on, once 500 images are listed; else none: the threads are in the one process."""
+    """Processes that share the decoding threads (Linux only); with 0, the main process has them all. Default: one per
+    four cores if there are at least eight cores, from the 500th image on; else 0."""
     prefetch_factor: PositiveInt = 2
     """Batches prepared ahead, by all workers together."""
     intra_op_threads: PositiveInt | None = None
     """onnxruntime's threads per call on the CPU. Default: the usable cores, divided among up to four calls at once."""
     device: str = "auto"
-    """Where the model runs. `auto` takes CUDA where it works, else the CPU, and says so; the others never fall back:
-    `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` in place of `cuda`."""
+    """Where the model runs. `auto` uses CUDA if it works, else the CPU, and prints which; the others never fall back:
+    `cpu`, `cuda`, `cuda:N`, several GPUs as `cuda:0,1` or `cuda:all`, or `tensorrt` instead of `cuda`."""
     decode: Literal["cpu", "cuda"] = "cpu"
     """What decodes JPEGs: the CPU's cores, or the GPUs that the model runs on (docs/gpu.md). The CPU decodes all other
     formats."""
@@ -117,7 +117,7 @@ class ScoreSettings(Options):
     """Fetch images by http or https from hosts with private addresses, too."""
     part_size: PositiveInt = 8192
     """Images per part of an output folder, rounded up to whole batches."""
-    timeout: Annotated[float, Field(gt=0)] = 60.0
+    timeout: Seconds = 60.0
     """Seconds that reading one image may take, and CPU seconds that decoding it may take; after that it fails."""
     engine: Literal["local", "ray"] = "local"
     """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
@@ -126,7 +126,7 @@ class ScoreSettings(Options):
 
 
 class ScoreOptions(ScoreSettings):
-    """How one run scores, with the options that only a run has."""
+    """How to score, with the options that a job file cannot set."""
 
     model: Path | None = None
     """ONNX file with a batchland card. Default: $BATCHLAND_MODEL, else models/transfer.onnx, else
@@ -144,11 +144,11 @@ class ScoreOptions(ScoreSettings):
     add_missing: bool = False
     """Keep the rows of an existing output of a folder, and score the images that have none."""
     reuse: tuple[str, ...] = ()
-    """Take rows over from these predictions for images with the same content, whatever they are called now; not from
-    predictions of another model or with other options. Equal images of this run are computed once, too."""
+    """Copy the rows of images with the same content from these predictions, also if the names differ; only from
+    predictions of the same model and options. Equal images of this run are computed once, too."""
     shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
     """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
-    time_limit: Annotated[float, Field(gt=0)] | None = None
+    time_limit: Seconds | None = None
     """Seconds after which the run stops at the end of a batch; a rerun continues."""
     job: str | None = None
     """Name of the job that runs this; recorded in the manifest, where retention looks for it."""
@@ -164,12 +164,11 @@ class FailureLimit(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "FailureLimit":
         """Read `20` or `1.5%`. Raises UsageError."""
-        number, percent, rest = text.strip().partition("%")
-        with suppress(ValueError):
-            if not percent and int(number) >= 0:
-                return cls(text, int(number), None)
-            if percent and not rest and 0 <= Fraction(number) <= 100:
-                return cls(text, None, Fraction(number))
+        if re.fullmatch(r"[0-9]{1,15}", text.strip()):
+            return cls(text, int(text), None)
+        percentage = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,15})?)%", text.strip())
+        if percentage and Fraction(percentage[1]) <= 100:
+            return cls(text, None, Fraction(percentage[1]))
         raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
 
     def check(self, counts: "Counts") -> None:
@@ -186,7 +185,7 @@ class FailureLimit(NamedTuple):
 
 
 def unlisted_folders(counts: "Counts") -> str | None:
-    """A sentence about failed rows that represent folders or containers of unknown size; None if there are none."""
+    """A sentence about rows of folders or containers that could not be listed; None if there are none."""
     folders = counts.failed_by_code.get("unreadable")
     if not folders:
         return None

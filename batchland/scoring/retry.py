@@ -1,4 +1,4 @@
-"""Keep rows of an output: score its failed rows again, or add images that it lacks."""
+"""Score the failed rows of an output again, or add missing images; all other rows are kept."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -45,7 +45,7 @@ class RetryRun(Run):
         return own_schema(self._earlier.schema(parts[0])) if parts else pa.schema([])
 
     def entries(self) -> Iterator[Entry]:
-        """Good rows as they are, and the images of failed rows. Raises UsageError if another run replaces a part."""
+        """Good rows unchanged, and the images of failed rows. Raises UsageError if another run replaces a part."""
         for row, code in self.earlier_rows():
             if code is None:
                 yield row
@@ -112,7 +112,7 @@ class LateRun(RetryRun):
         super().__init__(listing, out, options)
 
     def entries(self) -> Iterator[Entry]:
-        """Rows as they are and images without a row, in listing order: by the bytes of their paths.
+        """Rows unchanged, and images without a row, in listing order: by the bytes of their paths.
 
         The row of an unreadable folder is dropped once the folder can be listed.
         """
@@ -144,7 +144,7 @@ def _read_info(earlier: StoredPredictions, parts: list[str]) -> PredictionsInfo:
 
 
 def _is_completable(schema: pa.Schema) -> bool:
-    """Whether predictions have columns of this version, at least those of every version, and plain further ones."""
+    """Whether no required column is missing, and all others are columns of this version or plain further ones."""
     known, own = full_schema(schema), own_schema(schema)
     ours = [field for field in schema if field.name not in own.names]
     alike = all(field.name in known.names and field.equals(known.field(field.name)) for field in ours)

@@ -1,7 +1,7 @@
-"""Score no content twice: known rows for files that were scored before, copies of rows for equal files in one run.
+"""Score each content once: reuse rows of earlier predictions, and copy rows for equal files in one run.
 
-The files of a part are read and hashed ahead of the engine, so that it gets whole batches of new images. New files are
-thus read twice.
+The files of a part are read and hashed before the engine gets them, so that it gets whole batches of new images. So new
+files are read twice.
 """
 
 import time
@@ -22,14 +22,14 @@ from batchland.predictions.rows import rows_for
 from batchland.scoring.known_rows import KnownRows
 
 MAX_REMEMBERED: Final = 100_000
-"""Images of this run among which equal ones are found: the last ones that were new."""
+"""Equal images of this run are found among the last new images, this many."""
 _BATCH: Final = 128
-"""Images hashed ahead at a time; two more such batches are prepared meanwhile."""
+"""Images hashed at a time; two more such batches are prepared in advance."""
 _NO_PIXELS: Final = PreprocessSpec(height=1, width=1)
 
 
-class _Place(NamedTuple):
-    """Where an image of this run has its row."""
+class _RowAddress(NamedTuple):
+    """Where the row of an image of this run is."""
 
     name: str
     part: int
@@ -48,7 +48,7 @@ class Reuse:
         self._known: KnownRows | None = None
         self._timeout = timeout
         self._on_wait = on_wait
-        self._new: dict[str, _Place] = {}
+        self._new: dict[str, _RowAddress] = {}
         self.reused = 0
         """Images with a known row."""
         self.copied = 0
@@ -83,18 +83,18 @@ class Reuse:
                     while (entry := passed.popleft()) is not ref:  # a row that is kept
                         next(rows)
                         yield entry
-                    place = _Place(ref.name, part, next(rows))
+                    address = _RowAddress(ref.name, part, next(rows))
                     self.reused += known is not None
-                    yield known or self._new_or_copied(ref, outcome, place)
+                    yield known or self._new_or_copied(ref, outcome, address)
         yield from passed
 
-    def _new_or_copied(self, ref: ImageRef, outcome: Outcome, place: _Place) -> ImageRef | CopiedRow:
+    def _new_or_copied(self, ref: ImageRef, outcome: Outcome, address: _RowAddress) -> ImageRef | CopiedRow:
         if outcome.sha256 is None:
             return ref
         if self._copies and (first := self._new.get(outcome.sha256)):
             self.copied += 1
             return CopiedRow(ref, outcome.modified_us, outcome.sha256, *first)
-        self._new[outcome.sha256] = place
+        self._new[outcome.sha256] = address
         if len(self._new) > MAX_REMEMBERED:
             del self._new[next(iter(self._new))]
         return ref

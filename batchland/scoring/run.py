@@ -1,4 +1,4 @@
-"""A run: what it scores, and where its rows go. `Run` scores all images; shards and retries are kinds of it.
+"""A run: the images to score and the output. `Run` scores all images; shards and retries are subclasses.
 
 score() asks a run for `entries`, `fingerprint`, `schema` and `finish`, and does the same for every kind.
 """
@@ -49,11 +49,11 @@ class Run:
         return self.listing.images()
 
     def fingerprint(self, model: OpenModel) -> dict[str, Any]:
-        """Everything that decides what the rows are: finished parts are resumed only under the same fingerprint."""
+        """Everything that the rows depend on. Finished parts are resumed only if it is the same."""
         return fingerprint(self.listing.source, self.own, self.options, model)
 
     def finished_before(self, model: OpenModel) -> Manifest | None:  # noqa: ARG002
-        """The manifest of an earlier run that leaves nothing to do."""
+        """The manifest of an earlier run, if that has done everything already."""
         return None
 
     def ignored(self) -> Mapping[str, int]:

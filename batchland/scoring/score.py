@@ -27,7 +27,7 @@ from batchland.system.signals import StopSignal
 
 
 class RunSummary(NamedTuple):
-    """What a run did; the same facts are in its manifest."""
+    """The result of a run; its manifest has the same facts."""
 
     out: Path | str
     """A path, or a URL without credentials and options."""
@@ -36,7 +36,7 @@ class RunSummary(NamedTuple):
     fallback: str | None
     """Why device `auto` does not run on CUDA."""
     done_before: bool = False
-    """The shard was finished already, by an earlier run of the same options."""
+    """Whether an earlier run with the same options had already finished the shard."""
 
 
 def score(
@@ -54,7 +54,7 @@ def score(
     code. A rerun after an interruption resumes after the last part written and leaves the same bytes as an undisturbed
     run.
 
-    skip: tells of a listed image whether it is scored already and gets no row; the manifest counts those.
+    skip: returns whether a listed image is already scored, and so gets no row; the manifest counts those.
 
     Raises UsageError, ModelError, DeviceError, OutputError, LockedError, Interrupted on SIGINT or SIGTERM, and
     TimeLimitError.
@@ -135,7 +135,7 @@ def _as_text(images: str | os.PathLike[str] | ImageListing | None) -> str | None
 def _publish(
     run: Run, model: OpenModel, sink: PredictionSink, account: Account, reuse: Reuse, engine: PartEngine | None
 ) -> Manifest:
-    """Assemble the output and let it appear with its manifest. engine: if its workers write the files."""
+    """Assemble the output and publish it with its manifest. engine: given if its workers write the files."""
     survey = sink.survey()
     info = predictions_info(run.listing.source, run.own, run.options, model, survey)
     files = sink.assemble(info.model_dump_json(), engine.write_files if engine else None)

@@ -1,1 +1,1 @@
-"""Files, locks, signals, cores, URLs and text: what every room needs and no room owns."""
+"""Functions that all other packages use: files, locks, signals, cores, URLs and text."""

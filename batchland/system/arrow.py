@@ -19,7 +19,7 @@ class _NoPandas(MetaPathFinder):
 
 
 def keep_pandas_out() -> None:
-    """Make pyarrow treat pandas as not installed, unless it is imported already. Only for processes of batchland.
+    """Make pyarrow treat pandas as not installed, unless it is already imported. Only for processes of batchland.
 
     pyarrow tries the import once. In other programs, this would change how pyarrow converts pandas objects.
     """

@@ -14,7 +14,7 @@ MEMBERSHIP: Final = Path("/proc/self/cgroup")
 
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, affinity: int | None = None) -> int:
-    """Cores that the scheduler grants, at least 1: those of the CPU affinity, capped by the tightest CPU quota."""
+    """Cores that this process may use, at least 1: those of the CPU affinity, or the lowest CPU quota."""
     # macOS has no affinity
     cores = affinity or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quotas = (_cpu_quota(group) for group in _groups(cgroups, "cpu", membership))
@@ -22,13 +22,13 @@ def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, affinit
 
 
 def usable_memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Bytes that this process may use before the kernel kills it: the machine's, capped by the tightest limit."""
+    """Bytes that this process may use before the kernel kills it: the machine's memory, or the lowest limit."""
     limits = (_memory_limit(group) for group in _groups(cgroups, "memory", membership))
     return min([machine_memory(), *(limit for limit in limits if limit is not None)])
 
 
 def require_memory(size: int) -> None:
-    """Raise MemoryError unless `size` bytes can be mapped: C++ libraries abort the process where memory ends."""
+    """Raise MemoryError unless `size` bytes can be mapped. Without memory, C++ libraries abort the process."""
     try:
         mmap.mmap(-1, size).close()
     except OSError as error:
@@ -46,7 +46,11 @@ def _groups(cgroups: Path, controller: str, membership: Path) -> Iterator[Path]:
         lines = membership.read_text().splitlines()
     except OSError:
         lines = []
-    for line in ["0::/", f"0:{controller}:/", *lines]:  # the mounts' own roots, whatever the groups are called outside
+    for line in [
+        "0::/",
+        f"0:{controller}:/",
+        *lines,
+    ]:  # the roots of the mounts: in a container, the groups have other names outside
         _, controllers, group = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

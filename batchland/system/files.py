@@ -1,6 +1,6 @@
-"""Write files so that a reader sees the old content or all of the new one, and no planted link is followed.
+"""Write files. A reader sees either the old content or all of the new one, and links that others made are not followed.
 
-Whatever batchland writes to a local disk is opened here.
+All files that batchland writes to a local disk are opened here.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from batchland.errors import BatchlandError, InputError, OutputError, UsageError
 from batchland.system.retries import storage_failed
@@ -33,7 +33,7 @@ _RENAME_EXCHANGE: Final = 2
 
 
 def open_new(path: Path) -> BinaryIO:
-    """Create a file and open it for writing. Raises FileExistsError if the name is taken, be it by a dangling link."""
+    """Create a file and open it for writing. Raises FileExistsError if the name exists, also as a dangling link."""
     return path.open("xb")  # O_EXCL follows no link
 
 
@@ -41,7 +41,7 @@ def open_existing(path: Path, flags: int) -> int:
     """Open a file for writing, or create it, and return its descriptor. Never truncates.
 
     flags: os.O_WRONLY or os.O_RDWR, and os.O_APPEND. Raises OSError (ELOOP) if the file is a symbolic link, has a
-    second name (a hard link), or is no regular file: somebody else may have put it there to have another file written.
+    second name (a hard link), or is not a regular file. Somebody may have made it so that another file is overwritten.
     """
     flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -67,7 +67,7 @@ def replace_file(path: Path, content: Content, *, scratch: Path | None = None) -
     The temporary file is beside `path`, or in the folder `scratch` on the same file system. If this fails, nothing is
     left behind and `path` is as before (unless the last fsync fails).
     """
-    # 50 characters of the name: with all of a long one, the temporary name would be too long.
+    # Only 50 characters of the name, so that the temporary name is not too long.
     temporary = (scratch or path.parent) / f".{path.name[:50]}.{secrets.token_hex(8)}.new"
     with open_new(temporary) as file, _removed_on_error(temporary):
         if callable(content):
@@ -76,7 +76,7 @@ def replace_file(path: Path, content: Content, *, scratch: Path | None = None) -
             file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
-        file.close()  # here, since a network file system may report a failed write only now
+        file.close()  # a network file system may report a failed write only now
         temporary.replace(path)
     sync(path.parent)
 
@@ -127,7 +127,7 @@ def remove(path: Path) -> None:
 
 
 def swap(left: Path, right: Path) -> bool:
-    """Swap two existing files or folders atomically. False, and nothing done, where the system cannot."""
+    """Swap two existing files or folders atomically. Returns False, without a change, if the system cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin":
         done = libc.renamex_np(os.fsencode(left), os.fsencode(right), _RENAME_EXCHANGE) == 0
@@ -148,11 +148,28 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
-    """Check, before the work begins, that its result can become the file `path`.
+class Replaceable(NamedTuple):
+    """The existing files that a result may replace."""
 
-    suffix: that the name must have. reads: files that the work reads, none of which may be `path`. Raises UsageError,
-    or OutputError if nothing can be written there.
+    what: str
+    """Description for messages: `an earlier page of ...`."""
+    test: Callable[[Path], bool]
+    """Whether a result may replace this existing file."""
+
+
+def check_new_file(
+    path: Path,
+    suffix: str,
+    reads: Iterable[Path] = (),
+    *,
+    replaces: Replaceable | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Check, before a long computation, that its result can be written to `path`.
+
+    suffix: the required end of the name. reads: files that the computation reads; `path` must not be one of them.
+    replaces: existing files that may be replaced, besides empty ones; None means all. overwrite: replace any file.
+    Raises UsageError, or OutputError if nothing can be written there.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the name of a file that ends in {suffix}")
@@ -160,6 +177,8 @@ def check_new_file(path: Path, suffix: str, reads: Iterable[Path] = ()) -> None:
         raise UsageError(f"{path}: give a name that ends in {suffix}")
     if any(path.exists() and each.exists() and path.samefile(each) for each in reads):
         raise UsageError(f"{path}: is an input and would be replaced; give another name")
+    if replaces and not overwrite and path.exists() and path.stat().st_size and not replaces.test(path):
+        raise UsageError(f"{path}: exists and is not {replaces.what}; give another name", advice="overwrite")
     check_writable(path)
 
 
@@ -181,13 +200,13 @@ def read_error(
 ) -> BatchlandError:
     """Convert an OSError or an Arrow error from reading the file `name` to an error of batchland.
 
-    An InputError if the storage failed, `wrong` if the file is missing, damaged or not readable for this user.
-    remedy: what to do about a damaged file. expected: what to give instead of a missing one.
+    It is an InputError if the storage failed, and `wrong` if the file is missing, damaged or not readable for this
+    user. remedy: what to do about a damaged file. expected: what to give instead of a missing file.
     """
     reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
-    if not isinstance(error, OSError) or error.errno is None:  # so does Arrow reject content
+    if not isinstance(error, OSError) or error.errno is None:  # Arrow's errors about content have no errno
         return wrong(f"{name}: cannot be read as Parquet ({reason}); {remedy}")
-    if not error.filename:  # Arrow's, whose text is not the system's
+    if not error.filename:  # an error of Arrow, with Arrow's text
         reason = os.strerror(error.errno)
     if storage_failed(error):
         return InputError(f"{name}: cannot be read ({reason}); check the storage, then run the same command again")

@@ -1,10 +1,10 @@
-"""Open URLs as pyarrow file systems, with the errors that local files give and names without credentials.
+"""Open URLs as pyarrow file systems. They raise the same errors as local files, with names without credentials.
 
     s3://BUCKET/KEY             gs://BUCKET/KEY         abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY
-    hdfs://HOST:8020/PATH       and what else pyarrow.fs.FileSystem.from_uri knows
+    hdfs://HOST:8020/PATH       and all other URLs of pyarrow.fs.FileSystem.from_uri
 
-Credentials, region and endpoint come from the environment as each provider's own tools take them, or from the URL's
-options (`?region=eu-west-1&endpoint_override=HOST:PORT&scheme=http`).
+Credentials, region and endpoint come from the environment variables of the provider's own tools, or from the options of
+the URL (`?region=eu-west-1&endpoint_override=HOST:PORT&scheme=http`).
 """
 
 import errno
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 PATIENCE_SECONDS: Final = 30.0
-"""A run ends if a storage that has answered before does not answer for this long."""
+"""A run ends if a storage stops answering for this long."""
 Result = TypeVar("Result")
 _CONNECTIONS: Final = 64
 _GCS_RETRY_SECONDS: Final = 10
-"""The library's default of fifteen minutes is longer than an image may take."""
+"""The library's default is fifteen minutes, longer than the time limit of an image."""
 _AWS_REFUSALS: Final = "ACCESS_DENIED|SIGNATURE|ACCESS_KEY|TOKEN|UNRECOGNIZED_CLIENT|NOT_INITIALIZED|REQUEST_EXPIRED"
 _REFUSED: Final = re.compile(
     rf"AWS Error [A-Z_]*({_AWS_REFUSALS})|HTTP status 40[13]|[Uu]nauthorized|AuthenticationFailed"
@@ -46,7 +46,7 @@ class Location(NamedTuple):
     name: str
     """The URL for messages, without credentials and options."""
     listed: bool = True
-    """Whether it could be listed before. Then a refusal means that the credentials have expired."""
+    """Whether it was listed successfully before. Then a refusal means that the credentials have expired."""
 
 
 def open_location(url: str) -> Location:
@@ -107,7 +107,7 @@ def start_error(error: Exception, name: str) -> BatchlandError:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether the error means that the file does not exist, whatever its class."""
+    """Whether the error means that the file does not exist. Arrow raises several classes for that."""
     return isinstance(error, FileNotFoundError) or str(error).startswith("No such file or directory")
 
 
@@ -126,7 +126,7 @@ def os_error(error: Exception) -> OSError:
 
 
 def call(location: Location, action: Callable[[], Result]) -> Result:
-    """Do `action` with the errors of a local file system. Raises InputError if the storage no longer answers."""
+    """Run `action`, and raise its errors as a local file system would. InputError if the storage no longer answers."""
     try:
         return action()
     except (OSError, pa.ArrowException) as error:
@@ -157,7 +157,7 @@ def answers(location: Location) -> bool:
 
 
 def listed_us(info: "FileInfo") -> int:
-    """The modification time in microseconds, cut to whole seconds: only listings give fractions."""
+    """The modification time in microseconds, rounded down to whole seconds: only listings give fractions."""
     return (info.mtime_ns or 0) // 1_000_000_000 * 1_000_000
 
 

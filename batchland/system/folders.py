@@ -1,4 +1,4 @@
-"""Folders of this user that batchland keeps things in, and new folders that appear whole."""
+"""The cache and state folders of this user, and new folders that appear whole."""
 
 import os
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from batchland.system.lock import locked
 
 
 def cache_folder() -> Path:
-    """What can be made again: `batchland` in $XDG_CACHE_HOME, by default ~/.cache (macOS: ~/Library/Caches)."""
+    """Folder for files that may be deleted: `batchland` in $XDG_CACHE_HOME or ~/.cache (macOS: ~/Library/Caches)."""
     return platformdirs.user_cache_path("batchland", appauthor=False)
 
 
 def state_folder() -> Path:
-    """What only this machine has to know: `batchland` in $XDG_STATE_HOME, by default ~/.local/state.
+    """Folder for the state of this machine: `batchland` in $XDG_STATE_HOME, by default ~/.local/state.
 
     On macOS the default is ~/Library/Application Support.
     """

@@ -1,4 +1,4 @@
-"""Another Python interpreter that helps this process, for what threads cannot do."""
+"""A second Python interpreter for work that threads of this process cannot do."""
 
 import json
 import os
@@ -13,9 +13,9 @@ _PREPARE: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
 
 
 class HelperProcess:
-    """Runs `code` with the import path of this process. It must end by itself when its descriptors are closed here.
+    """Runs `code` with the import path of this process. The code must end when its descriptors are closed here.
 
-    code: sees the numbers of `descriptors`, which it inherits, as `sys.argv[2:]`. Raises OSError if it cannot start.
+    code: it inherits `descriptors`; their numbers are in `sys.argv[2:]`. Raises OSError if it cannot start.
     """
 
     def __init__(self, code: str, descriptors: Sequence[int]) -> None:
@@ -35,13 +35,13 @@ class HelperProcess:
             raise
 
     def problem(self) -> str:
-        """The last line that it has written to stderr."""
+        """The last line that the helper wrote to stderr."""
         written = os.pread(self._errors.fileno(), 1 << 16, 0)  # seeking would move its position, too
         lines = written.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it ended without a message"
 
     def close(self) -> None:
-        """Wait for its end, and kill it if that takes too long."""
+        """Wait until the helper ends, and kill it if that takes too long."""
         self._errors.close()
         try:
             self._process.wait(_END_SECONDS)

@@ -1,4 +1,4 @@
-"""Locks between processes: flock on a file, which the kernel frees however its holder ends."""
+"""Locks between processes, with flock on a file. The kernel frees the lock when its holder ends or is killed."""
 
 import fcntl
 import json
@@ -59,7 +59,7 @@ def in_use(path: Path) -> bool:
 
 
 def holder_facts() -> dict[str, object]:
-    """This process, as the holder of a lock: `pid`, `host` and `since`."""
+    """Description of this process as the holder of a lock: `pid`, `host` and `since`."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -70,7 +70,7 @@ def holder_facts() -> dict[str, object]:
 def holder(path: Path) -> dict[str, Any] | None:
     """The holder of a lock: `pid`, `host` and `since` as far as they are known; None if the lock is free.
 
-    Asks the kernel, by holding a shared lock for a moment: whoever wants the lock meanwhile needs a short `wait`.
+    It takes a shared lock for a moment to find out. A process that needs the lock at that moment needs a short `wait`.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -109,7 +109,7 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
 def _facts_in(descriptor: int) -> dict[str, Any]:
     try:
         return read_facts(os.pread(descriptor, 4096, 0))
-    except OSError:  # the lock is held all the same
+    except OSError:  # the lock is held nevertheless
         return {}
 
 
@@ -137,7 +137,7 @@ def read_facts(written: bytes) -> dict[str, Any]:
 
 
 def describe_holder(facts: dict[str, Any]) -> str:
-    """A holder in words."""
+    """Description of a holder for messages."""
     try:
         return f"another run (process {facts['pid']} on {facts['host']}, since {facts['since']})"
     except KeyError:

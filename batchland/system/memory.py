@@ -15,10 +15,10 @@ _MAX_KEPT: Final = 64 << 20
 
 @cache
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, for the whole process. Does nothing where the C library is another one.
+    """Make glibc keep freed memory, for the whole process. Does nothing with another C library.
 
-    By default, glibc returns a picture's memory when it is freed, and the kernel clears every page of the next one. In
-    a thread that decodes photos, that took a third of its time.
+    By default, glibc returns a picture's memory to the kernel, and the kernel clears every page for the next picture.
+    That takes a third of the time of a thread that decodes photos.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

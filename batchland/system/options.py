@@ -1,33 +1,52 @@
-"""The base of all options objects: frozen, validated when made; an unknown name is an error that suggests a near one.
+"""The base class of all options objects. They are frozen and validated; an unknown name is an error with a suggestion.
 
-An option has one home, the pydantic field: its type, default and bounds, and a docstring that is its text in `--help`
-and in the documentation of job files. It may end in `Default: ...`, which says what None means.
+Each option is one pydantic field with a type, a default and bounds. Its docstring is the text in `--help` and in the
+documentation of job files. It may end in `Default: ...`, which explains a default of None.
 """
 
+import datetime as dt
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from batchland.errors import UsageError
 from batchland.system.names import display_path
-from batchland.system.text import near_miss
+from batchland.system.text import near_miss, one_line
 from batchland.system.urls import is_url
 
+_LARGEST_INTEGER: Final = 2**53
+"""Of all whole numbers. JSON readers round larger ones."""
+_SHOWN: Final = 100
+"""Characters of a wrong value in a message."""
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+
+def _not_too_long(seconds: float) -> float:
+    if seconds > LONGEST_SECONDS:
+        raise ValueError("is longer than ten years")
+    return seconds
+
+
+LONGEST_SECONDS: Final = 3650 * 86400
+Seconds = Annotated[PositiveFloat, AfterValidator(_not_too_long)]
+"""A duration; clocks of the system take no longer ones than some centuries."""
+
 _PLAIN: Final = {
     "model_type": "should be a table",
+    "int_type": "should be a whole number",
+    "float_type": "should be a number",
+    "bool_type": "should be true or false",
     "path_type": "should be a path",
     "dict_type": "should be a table",
     "tuple_type": 'should be a list, like ["one", "another"]',
     "string_pattern_mismatch": "should have only letters, digits, '.', '_' and '-', and begin with a letter or digit",
 }
-"""Plain words by pydantic's error type, where its own message speaks of Python types or regular expressions."""
+"""Messages for pydantic's error types that mention Python types or regular expressions."""
 
 
 class Options(BaseModel):
@@ -46,21 +65,57 @@ class Options(BaseModel):
         # Otherwise pydantic would call __init__ for nested objects and for model_validate, too, and drop their context.
         __init__.__pydantic_base_init__ = True
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _right_type(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what pydantic would convert: true to 1, "8" to 8, 1 to true, a number to a date."""
+        kinds = set(_leaf_types(cls.model_fields[str(info.field_name)].annotation))
+        for each in value if isinstance(value, list | tuple) else (value,):
+            _check_type(each, kinds)
+        return value
+
+
+def _leaf_types(annotation: Any) -> Iterator[type]:
+    """The types in a union or a list."""
+    if isinstance(annotation, type):
+        yield annotation
+    parts = get_args(annotation)
+    for part in parts[:1] if get_origin(annotation) is Annotated else parts:
+        yield from _leaf_types(part)
+
+
+def _check_type(value: object, kinds: set[type]) -> None:
+    """Raise ValueError for a bool, number or text that pydantic would convert to one of the kinds."""
+    if not isinstance(value, bool | int | float | str):
+        return
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        raise ValueError(f"should be a number up to {_LARGEST_INTEGER}")
+    if bool in kinds if isinstance(value, bool) else isinstance(value, tuple(kinds)):
+        return
+    if bool in kinds:
+        raise ValueError("should be true or false")
+    if float in kinds and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError("should be a number")
+    if int in kinds and float not in kinds:
+        raise ValueError("should be a whole number")
+    if dt.date in kinds and not isinstance(value, str):
+        raise ValueError("should be a date, like 2026-11-23")
+
 
 def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
-    """A pydantic error in one line, in the words of a user. noun: what a field is to that user: option, key."""
+    """A pydantic error as one line for users. noun: the user's word for a field: option, key."""
     first = {_path(each): each for each in reversed(error.errors())}  # a union has an error for each of its types
     wrong = [
         each
         for path, each in reversed(first.items())
-        # a list whose items are wrong is too short as well
+        # for a list with invalid items, pydantic also reports that it is too short
         if each["type"] != "too_short" or not any(other[: len(path)] == path != other for other in first)
     ]
     return "; ".join(_explain_one(each, options, noun) for each in wrong)
 
 
 def plain_message(error: ErrorDetails) -> str:
-    """What is wrong with a value, such as `should be greater than 0`, in the words of a user."""
+    """The problem with a value in words for users, such as `should be greater than 0`."""
     return _PLAIN.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
 
 
@@ -75,7 +130,18 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
     value = display_path(error["input"]) if is_url(error["input"]) else error["input"]  # it may hold a password
     if not name or (error["type"] == "value_error" and isinstance(error["input"], Mapping)):  # of a whole table
         return problem
-    return f'"{name}": {problem}' if isinstance(error["input"], Mapping) else f'"{name}" = {value!r}: {problem}'
+    if isinstance(error["input"], Mapping):
+        return f'"{name}": {problem}'
+    return f'"{name}" = {one_line(_literal(value), _SHOWN)}: {problem}'
+
+
+def _literal(value: object) -> str:
+    """A value as a job file writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) > 10**_SHOWN:
+        return f"a number of more than {_SHOWN} digits"
+    return repr(value)
 
 
 def _path(error: ErrorDetails) -> tuple[str, ...]:

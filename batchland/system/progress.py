@@ -1,4 +1,4 @@
-"""Progress of something long: a bar on a terminal, a log line every half minute elsewhere."""
+"""Progress of a long task: a bar on a terminal; elsewhere, a log line every 30 seconds."""
 
 import logging
 import sys
@@ -20,7 +20,7 @@ _bars = ContextVar("bars", default=True)
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Show no bars that begin in this context; there are log lines instead."""
+    """Context in which new progress bars write log lines instead."""
     token = _bars.set(False)
     try:
         yield
@@ -63,7 +63,7 @@ class ProgressBar:
     def update(
         self, done: int, total: int | None = None, *, task: str = "", before: int = 0, failed: int | None = None
     ) -> None:
-        """Show it. before: units that were done before this run, which do not count for its speed."""
+        """Show the progress. before: units done before this run; they do not count for the speed."""
         if self._on_terminal:
             self._draw(done, total, task, before, failed)
         elif self._clock() - self._last_log >= self._log_every:
@@ -75,7 +75,7 @@ class ProgressBar:
             _log.info("%s%s", f"{task}: " if task else "", ", ".join(facts))
 
     def update_task(self, task: str, done: int, total: int | None) -> None:
-        """Show it; a callback for what has several tasks."""
+        """Show the progress of one of several tasks; for use as a callback."""
         self.update(done, total, task=task)
 
     def _draw(self, done: int, total: int | None, task: str, before: int, failed: int | None) -> None:

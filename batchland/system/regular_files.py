@@ -1,4 +1,4 @@
-"""Read whole files that must be regular: a FIFO would block for ever, a device might never end."""
+"""Read whole files, only if they are regular: a FIFO could block forever, and a device may never end."""
 
 import errno
 import os

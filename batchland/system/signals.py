@@ -15,9 +15,9 @@ GRACE_SECONDS: Final = 10.0
 
 
 class StopSignal:
-    """Context in which the first SIGINT or SIGTERM sets `received` instead of killing.
+    """Context in which the first SIGINT or SIGTERM sets `received` and does not end the process.
 
-    The second one acts as usual. Outside the main thread, Python allows no handlers and nothing is caught.
+    The second signal acts as usual. Outside the main thread, Python allows no handlers, so no signal is caught.
     """
 
     def __init__(self) -> None:

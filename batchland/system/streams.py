@@ -1,4 +1,4 @@
-"""The standard streams: closed ones, ones that fail, and C libraries that write to stderr."""
+"""Handle standard streams that are closed or fail, and C libraries that write to stderr."""
 
 import errno
 import os
@@ -11,16 +11,16 @@ from typing import Final
 STORAGE_ERRORS: Final = frozenset(
     (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV)
 )
-"""Errors of a disk or a network mount, whatever the program does."""
+"""Errors caused by a disk or a network mount, not by the program."""
 
 _one_at_a_time: Final = threading.Lock()
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null where the process was started without stdin, stdout or stderr, and print every character.
+    """Open /dev/null for each of stdin, stdout and stderr that is closed, and let streams escape characters.
 
-    Otherwise the next file that is opened becomes standard error, and messages are written into it. What the encoding
-    of the terminal lacks (in the POSIX locale, all but ASCII) is printed as an escape.
+    Without that, the next opened file would become standard error, and messages would be written into it. Characters
+    that the terminal's encoding lacks (in the POSIX locale, all except ASCII) are printed as escapes.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -35,7 +35,7 @@ def open_standard_streams() -> None:
 
 
 def drop_broken_stdout() -> bool:
-    """Whether stdout can be written. If not, what is still buffered is dropped, for Python would fail at exit."""
+    """Whether stdout can be written. If not, drop the buffered text, because Python would fail at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -47,7 +47,7 @@ def count(value: int) -> str:
 
 
 def counted(value: int, noun: str, plural: str | None = None) -> str:
-    """`1 night`, `12,345 nights`. plural: unless an s makes it."""
+    """`1 night`, `12,345 nights`. plural: by default, `noun` with an s."""
     return f"{count(value)} {noun if value == 1 else plural or f'{noun}s'}"
 
 
@@ -105,7 +105,7 @@ def p_value(value: float) -> str:
 
 
 def visible(text: str) -> str:
-    """Replace characters that are invisible or move others (control, direction marks) by their code: `[U+202E]`."""
+    """Replace control characters and other invisible ones, such as direction marks, by their code: `[U+202E]`."""
     return "".join(f"[U+{ord(sign):04X}]" if _is_invisible(sign) else sign for sign in text)
 
 

@@ -1,4 +1,4 @@
-"""URLs as text: tell them from paths, and display them without credentials. filesystems.py opens them."""
+"""URLs as text: distinguish them from paths, and display them without credentials. filesystems.py opens them."""
 
 import os
 import re
@@ -46,6 +46,6 @@ def split_url(url: str) -> SplitResult:
 
 
 def _without_credentials(url: str) -> str:
-    """An invalid URL for messages: all that may be a password or a token is left out."""
+    """An invalid URL for messages, without any part that may be a password or a token."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

@@ -157,7 +157,7 @@ def load_data(
 
 
 def _warn_if_test_classes_differ(data: Path, folder: Path, folders: Sequence[str]) -> None:
-    """The trained model could not be evaluated on such a test set."""
+    """Warn if DATA/test has other classes: the model could not be evaluated on it."""
     test = data / "test"
     if folder == data.absolute() or not test.is_dir():
         return

@@ -19,12 +19,12 @@ from torch.overrides import TorchFunctionMode
 from batchland.images.preprocess import Pixels
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, ExportSummary, ModelCard
-from batchland.models.contract import INPUT_NAME, OUTPUT_NAME
+from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, check_new_model
 from batchland.models.features import keep_features
 from batchland.models.int8 import RANGE_PHOTOS, Limits, to_int8
 from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature, mean_loss
-from batchland.system.files import check_new_file, new_file
+from batchland.system.files import new_file
 from batchland.training.agreement import (
     BATCHES,
     TOLERANCES,
@@ -82,7 +82,7 @@ def export(run: Path, out: Path, options: ExportOptions | None = None) -> Export
     """
     options = options or ExportOptions()
     run, out = Path(run), Path(out)
-    check_new_file(out, ".onnx")
+    check_new_model(out)
     path = run / CHECKPOINT if run.is_dir() else run
     checkpoint = load_checkpoint(path)
     card = ModelCard.from_json(checkpoint["card"], str(path))

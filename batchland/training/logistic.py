@@ -1,4 +1,4 @@
-"""Train a linear head to the optimum: multinomial logistic regression with L2, whose strength validation chooses."""
+"""Fit a linear head to the optimum: multinomial logistic regression with L2; validation chooses the strength."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ from batchland.training.metrics import EpochReport, StageName
 _ITERATIONS: Final = 200
 """Most iterations of L-BFGS for one strength."""
 _PATIENCE: Final = 2
-"""Strengths without a lower validation loss after which weaker ones are not tried: they take longest."""
+"""Stop after this many strengths without a lower validation loss, because weaker ones take longest."""
 _ROWS: Final = 65536
 """Rows of features at once: bounds the memory of their logits."""
 

@@ -33,7 +33,7 @@ class EpochReport:
     epochs: int
     """Planned, of all stages."""
     training_loss: float
-    """Mean over the epoch's images of what is minimised (with label smoothing), nats."""
+    """Mean of the minimised loss (with label smoothing) over the epoch's images, nats."""
     training_accuracy: float
     """Top-1 over the epoch's augmented images, 0 to 1."""
     validation_loss: float
@@ -47,7 +47,7 @@ class EpochReport:
     best: bool
     """Whether the validation loss is lower than in all earlier epochs."""
     l2: float | None = None
-    """Strength of L2 of logistic regression, of which an epoch is one strength."""
+    """L2 strength of logistic regression, in which each epoch is one strength."""
 
 
 def best_of(reports: Sequence[EpochReport]) -> EpochReport:

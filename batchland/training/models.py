@@ -109,7 +109,7 @@ def scratch_network(classes: int, spec: PreprocessSpec, *, batch_norm: bool) -> 
 
 
 def preprocess_spec(options: TrainOptions, architecture: Architecture) -> PreprocessSpec:
-    """How bytes become that model's input, in training and scoring: for a backbone, as for its pretrained weights.
+    """The preprocessing of that model, in training and scoring; for a backbone, that of its pretrained weights.
 
     Raises UsageError if the backbone does not take images of the chosen size.
     """

@@ -27,8 +27,8 @@ class TrainOptions(Options):
     recipe: RecipeName = "default"
     """`walkthrough` trains as the published walk-through does, with its faults corrected; `default` trains better."""
     epochs: PositiveInt | None = None
-    """Passes over the training images; for logistic regression, most strengths of L2 to try. Default: the recipe's (40
-    and 9; walkthrough 60 and 50)."""
+    """Passes over the training images; for logistic regression, the largest number of L2 strengths to try. Default: the
+    recipe's (40 and 9; walkthrough 60 and 50)."""
     batch_size: PositiveInt = 32
     """Images per optimiser step."""
     balanced: bool = True
@@ -44,7 +44,7 @@ class TrainOptions(Options):
     """Weights of the backbone: `imagenet` (downloaded once), `none` (random), a file with its state_dict (.pt, .pth,
     .safetensors), or an installed package that contains one."""
     views: Annotated[int, Field(ge=0)] = 2
-    """Augmented views per photo that the frozen backbone computes features of, once, besides the unchanged photo."""
+    """Augmented views of each photo, besides the unchanged one, that the frozen backbone computes features for."""
     unfreeze: Annotated[str, Field(min_length=1)] | None = None
     """Parts of the backbone, separated by commas, to train after the head, e.g. layer3,layer4."""
     unfreeze_epochs: PositiveInt = 5

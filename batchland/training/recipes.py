@@ -7,8 +7,8 @@ from batchland.training.augment import Augmentation
 from batchland.training.options import Architecture, HeadKind, RecipeName
 
 L2_STRENGTHS: Final = tuple(10.0 ** (exponent / 2) for exponent in range(6, -3, -1))
-"""1000 to 0.1, strongest first. For features of deviation 1; divided by the number of features, they are penalties
-beside the mean loss of a photo."""
+"""1000 to 0.1, strongest first, for features of standard deviation 1. The penalty is strength / 2 * |weights|^2 divided
+by the number of features, added to the mean loss."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The trend of a job over its nights: measurements, findings, plots and the page."""
+"""Statistics over the nights of a job: measurements, findings, plots and the page."""

@@ -4,10 +4,11 @@ trend = measure(job_records(Path("runs"), "nightly"))
 write_trend(trend, Path("trend.html"))
 
 Reads only the run records, which hold the counts of each night's predictions; the predictions may be deleted by then.
+Only the map reads predictions.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -20,6 +21,7 @@ from batchland.monitoring.drift import Drift, drift, equal_parts
 from batchland.nightly.good_nights import is_comparable, reference_start
 from batchland.nightly.history import gate_state
 from batchland.nightly.run_record import ModelRun, PredictionMix, RunRecord
+from batchland.trend.night_map import NightMap, night_maps
 from batchland.trend.options import TrendOptions
 from batchland.trend.schema import TREND
 
@@ -32,6 +34,8 @@ class Trend:
     options: TrendOptions
     table: pa.Table
     """A table with the schema TREND."""
+    maps: Mapping[str, NightMap] = field(default_factory=dict)
+    """The map of each model with features."""
 
 
 def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -> Trend:
@@ -51,7 +55,7 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
         for model in record.models or (None,)
     ]
     table = pa.Table.from_pylist(rows, TREND)
-    return Trend(records[0].job, options, table)
+    return Trend(records[0].job, options, table, night_maps(records) if options.map else {})
 
 
 References = dict[str, dict[date, PredictionMix]]

@@ -18,6 +18,8 @@ class TrendOptions(Options):
     """Compare all versions with the good nights between these two dates, both included, instead."""
     nights: Annotated[int, Field(ge=1)] = 90
     """Nights on the page, the latest ones; the table holds all."""
+    map: bool = True
+    """Draw a map of images of the last 14 nights where their predictions have features, which takes some seconds."""
 
     @field_validator("reference")
     @classmethod

@@ -24,10 +24,10 @@ from batchland.system.text import count, counted, first_few, images, interval, p
 NIGHTS: Final = 30
 """Nights of a job on the page, the latest ones."""
 TREND_FILE: Final = "trend.html"
-"""In the folder of a job's records."""
+"""Name of the file in the folder of a job's records."""
 
 Kind = Literal["failed", "warning", "open", "passed"]
-"""What a person has to do: act, look, wait, nothing. In this order on the page."""
+"""What a person has to do: act, check, wait, nothing. Jobs are sorted in this order on the page."""
 
 _KINDS: Final[dict[str, Kind]] = {"ok": "passed", "skipped": "open", "running": "open", "suspicious": "warning"}
 _SIGNS: Final[dict[Kind, str]] = {"failed": "✕", "warning": "!", "open": "–", "passed": "✓"}
@@ -66,13 +66,13 @@ class JobView(NamedTuple):
     name: str
     anchor: str
     kind: Kind
-    """Of the last night."""
+    """Outcome of the last night."""
     outcome: str
     night: date
     sentence: str
-    """The error of the last night, with what to do; or that nothing went wrong; or who accepted the night, and why."""
+    """A sentence about the last night: its error and what to do, that it ended well, or who accepted it and why."""
     since: date | None
-    """Of a suspicious night: the first one of the change. None if there is nothing to look at."""
+    """For a suspicious night: the first night of the change. None if there is nothing to check."""
     warnings: tuple[str, ...]
     models: tuple[ModelLine, ...]
     strip: tuple[StripNight, ...]
@@ -82,7 +82,7 @@ class JobView(NamedTuple):
     finished: str | None
     """When the last attempt ended, ISO 8601."""
     step: int | None
-    """Usual days from night to night; None if there are too few nights to tell."""
+    """Usual number of days from one night to the next; None with too few nights."""
 
 
 def job_views(runs: Path, today: date) -> list[JobView]:
@@ -144,7 +144,7 @@ def _outcome(record: RunRecord) -> str:
 
 
 def _title(record: RunRecord) -> str:
-    """The outcome, and what the monitor says of the night even if the job only warns."""
+    """The outcome, and the verdict of the monitor even if the job only warns."""
     if not record.suspicious:
         return _outcome(record)
     since = f" since {_since(record)}" if _since(record) < record.date else ""

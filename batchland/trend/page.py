@@ -6,7 +6,7 @@ from typing import Final
 
 from batchland._version import __version__
 from batchland.monitoring.drift import CHANCE, MOVED, MOVED_FAR
-from batchland.report.html import render_page
+from batchland.report.html import check_new_page, render_page
 from batchland.report.plots import WIDTH
 from batchland.trend.findings import findings, headline
 from batchland.trend.measure import Trend
@@ -16,6 +16,7 @@ from batchland.trend.plots import Calendar
 from batchland.trend.timeline import WIDE, current_first, lanes, marks, timeline
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+_TREND: Final = "trend.html.j2"
 
 
 def render(trend: Trend) -> str:
@@ -24,8 +25,10 @@ def render(trend: Trend) -> str:
     days = sorted({row["date"] for row in rows})
     calendar = Calendar(days)
     return render_page(
-        "trend.html.j2",
+        _TREND,
         folder=TEMPLATES,
+        scripts=("map.js", "night_map.js") if trend.maps else (),
+        maps=trend.maps,
         job=trend.job,
         options=trend.options,
         days=days,
@@ -46,6 +49,11 @@ def render(trend: Trend) -> str:
         limits={"moved": MOVED, "moved_far": MOVED_FAR, "chance": CHANCE},
         version=__version__,
     )
+
+
+def check_trend_page(path: Path, *, overwrite: bool) -> None:
+    """Raise UsageError if the page cannot become the file `path`."""
+    check_new_page(path, _TREND, "an earlier page of a trend", overwrite=overwrite)
 
 
 def render_overview(runs: Path, views: Sequence[JobView], written: str) -> str:

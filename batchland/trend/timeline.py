@@ -14,7 +14,7 @@ from batchland.trend.plots import Calendar, Plot, Series, Value, line_plot
 WIDE: Final = 980
 """Width of the time line on a desktop, in SVG units."""
 LABEL_ROOM: Final = 90.0
-"""SVG units that the text of a change needs; closer ones have a tooltip only."""
+"""SVG units that the text of a change needs; changes that are closer together have only a tooltip."""
 
 
 class ModelChange(NamedTuple):
@@ -102,7 +102,7 @@ def _mark(night: Sequence[Row], calendar: Calendar) -> NightMark:
 
 
 def _is_suspicious(night: Sequence[Row]) -> bool:
-    """By its outcome, or, where the job only warns, by the verdict on one of its models."""
+    """Whether the night's outcome is suspicious, or, if the job only warns, the verdict on one of its models."""
     return any("suspicious" in (row["outcome"], row["monitor"]) for row in night)
 
 

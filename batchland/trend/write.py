@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from batchland.errors import BatchlandError, OutputError, UsageError
 from batchland.nightly.dates import without_future
 from batchland.nightly.record_files import read_runs
-from batchland.system.files import write_file
+from batchland.system.files import Replaceable, check_new_file, write_file
 from batchland.system.lock import locked
 from batchland.trend.measure import Trend, measure
 from batchland.trend.overview import TREND_FILE, job_views
-from batchland.trend.page import render, render_overview
+from batchland.trend.page import check_trend_page, render, render_overview
 from batchland.trend.schema import TREND
 
 OVERVIEW_FILE: Final = "index.html"
@@ -34,16 +34,16 @@ class TrendFiles(NamedTuple):
     parquet: Path
 
 
-def write_trend(trend: Trend, out: Path) -> TrendFiles:
+def write_trend(trend: Trend, out: Path, *, overwrite: bool = False) -> TrendFiles:
     """Write the page to `out` and the table beside it, as `*.parquet`.
 
-    Raises UsageError if `out` does not end in .html or would replace a table that is not a trend's; OutputError.
+    Raises UsageError if `out` does not end in .html, or if a file would be replaced that is not of a trend (unless
+    `overwrite`); OutputError.
     """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{out}: the trend is a page; its name must end in .html")
     files = TrendFiles(out, out.with_suffix(".parquet"))
-    if files.parquet.exists() and not _is_trend(files.parquet):
-        raise UsageError(f"{files.parquet}: would be replaced, but is not the table of a trend", advice="other_out")
+    check_trend_page(files.html, overwrite=overwrite)
+    earlier = Replaceable("the table of a trend", _is_trend)
+    check_new_file(files.parquet, ".parquet", replaces=earlier, overwrite=overwrite)
     page = render(trend)
     write_file(files.parquet, partial(pq.write_table, trend.table, compression="zstd"))
     write_file(files.html, page)
@@ -53,8 +53,8 @@ def write_trend(trend: Trend, out: Path) -> TrendFiles:
 def write_overview(runs: Path, today: date) -> Path:
     """Write `index.html` over all jobs into the folder of their records, and return its path.
 
-    Two jobs that end together write one after the other, so the page never lacks the night that ended last. today:
-    later nights are left out. Raises UsageError without that folder, OutputError.
+    Jobs that end at the same time write one after the other, so that the page always has the latest night. today: later
+    nights are left out. Raises UsageError without that folder, OutputError.
     """
     out = runs / OVERVIEW_FILE
     if not runs.is_dir():
@@ -76,7 +76,7 @@ def write_night_pages(folder: Path, today: date) -> None:
 
     def trend() -> None:
         if records := without_future(read_runs(folder), today):
-            write_trend(measure(records), folder / TREND_FILE)
+            write_trend(measure(records), folder / TREND_FILE, overwrite=True)
 
     for step in (trend, partial(write_overview, folder.parent, today)):
         try:
@@ -88,7 +88,7 @@ def write_night_pages(folder: Path, today: date) -> None:
 
 
 def _is_trend(table: Path) -> bool:
-    """An earlier version's has fewer columns."""
+    """Whether the file is the table of a trend, also of an earlier version with fewer columns."""
     with suppress(OSError, pa.ArrowException):
         return {"outcome", "exit_code", "gates"} <= set(pq.read_schema(table).names) <= set(TREND.names)
     return False

@@ -19,7 +19,8 @@ def raisers() -> list[tuple[str, str, set[str]]]:
     """Place in the code, key, and names of the values of each error with an advice."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)) if "advice=" in text else ():
             if isinstance(node, ast.Call):
                 given = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
                 if isinstance(key := given.pop("advice", None), ast.Constant) and key.value is not None:

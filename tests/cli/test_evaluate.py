@@ -61,13 +61,13 @@ def test_each_promise_is_one_line(night: Path) -> None:
     result = batchland("evaluate", *options, "-o", "report")
     assert (result.exit_code, result.stderr) == (0, "")
     assert [line for line in result.stdout.splitlines() if line.startswith("promise ")] == [
-        "promise error <= 10%: accept answers of at least 0.8; of the labelled images 50.0%, 0 of 100 wrong; "
-        "thresholds of their own for 1 of 2 classes are in summary.json",
+        "promise error <= 10%: accept answers of at least 0.8: 50.0% of the labelled images, 0 of 100 wrong; "
+        "summary.json has separate thresholds for 1 of 2 classes",
         "promise error <= 1%: 200 images with a label do not show that any threshold keeps this promise; at least "
-        "299 sure answers without a mistake are needed",
+        "299 confident answers without a mistake are needed",
     ]
     markdown = batchland("evaluate", *options, "-o", "report2", "--markdown").stdout
-    assert "\n- promise error \\<= 10%: accept answers of at least 0.8; " in markdown
+    assert "\n- promise error \\<= 10%: accept answers of at least 0.8: " in markdown
 
 
 def test_the_output_folder_is_checked_first(night: Path) -> None:

@@ -226,10 +226,12 @@ def test_command_prints_a_table_and_draws_samples(data: Path, tmp_path: Path) ->
         ("preds.parquet", "give a name that ends in .png"),
         ("data/train/00.Red_Tower/a.png", "is inside {data}, among the photos; give --samples another path"),
         ("data", "is a folder; give the name of a file that ends in .png"),
+        ("mine.png", "exists and is not an earlier sheet of samples; give another name"),
     ],
 )
 def test_samples_never_replace_a_photo_or_another_file(data: Path, tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "preds.parquet").write_text("x")
+    (tmp_path / "mine.png").write_text("x")
     result = batchland("data", "check", data, "--samples", tmp_path / name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"batchland: {tmp_path / name}: {message.format(data=data)}\n"

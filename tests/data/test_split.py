@@ -237,7 +237,7 @@ def test_command_prints_the_parts_without_torch(photos: Path, tmp_path: Path) ->
     [
         (["--parts", "train"], "--parts: train: write it like train=0.8,test=0.2"),
         (["--parts", "train=80%,test=20%"], "--parts: train=80%,test=20%: write it like train=0.8,test=0.2"),
-        (["--parts", "train=0.8,test=0.1"], "'--parts': should be two or three parts whose shares add up to 1"),
+        (["--parts", "train=0.8,test=0.1"], "'--parts': should be two or three parts with shares that add up to 1"),
         (["--parts", "a/b=0.8,c=0.2"], "'--parts': a/b: should have only letters, digits, '.', '_' and '-', and begin "
                                        "with a letter or digit"),
         (["--group-prefix", "("], "'--group-prefix': (: should be a valid regular expression"),

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from toys import options, write_toy_model
 
 from batchland import score
-from batchland.embeddings import copies
+from batchland.embeddings import copies, duplicates
 from batchland.embeddings.duplicates import DUPLICATES, DuplicateOptions, find_duplicates
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -52,7 +52,7 @@ def test_the_same_predictions_twice_are_an_error(scored: Path) -> None:
     assert (result.exit_code, result.stderr) == (2, message)
 
 
-def test_equal_files_are_at_distance_0_whatever_their_signals(scored: Path, tmp_path: Path) -> None:
+def test_equal_files_are_at_distance_0(scored: Path, tmp_path: Path) -> None:
     table = pq.read_table(scored / "two.parquet")
     hashes = [0 if row["image"] == "same.jpg" else row["difference_hash"] for row in table.to_pylist()]
     place = table.schema.get_field_index("difference_hash")
@@ -64,7 +64,7 @@ def test_equal_files_are_at_distance_0_whatever_their_signals(scored: Path, tmp_
     assert [(each.image, each.distance) for each in group.images] == [("3.jpg", 0), ("same.jpg", 0)]
 
 
-def test_features_decide_too_where_all_predictions_have_them(
+def test_features_are_compared_if_all_predictions_have_them(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copies, "SURE", -1.0)
@@ -74,6 +74,16 @@ def test_features_decide_too_where_all_predictions_have_them(
     found = find_duplicates([one, two])
     assert found.result.used_features
     assert names(found) == [["3.jpg", "same.jpg"]]  # the same file
+
+
+def test_very_many_images_without_faiss_are_compared_exactly(
+    scored: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(duplicates, "APPROXIMATE_FROM", 11)
+    monkeypatch.setattr(duplicates, "has_lists", lambda: False)
+    found = find_duplicates([scored / "one.parquet", scored / "two.parquet"]).result
+    assert (found.approximate, len(found.groups)) == (False, 2)
+    assert "11 images are compared exactly; pip install 'batchland[index]' takes less time" in caplog.messages
 
 
 def test_text_json_table_and_page(scored: Path, tmp_path: Path) -> None:
@@ -117,7 +127,7 @@ def test_predictions_without_signals_are_an_error(scored: Path, photos: Path, tm
     assert (result.exit_code, result.stderr) == (2, message)
 
 
-def test_what_has_no_scored_image_is_an_error(
+def test_predictions_without_scored_images_are_an_error(
     scored: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = batchland("duplicates", photos / "one")
@@ -163,12 +173,34 @@ def test_only_an_earlier_table_of_copies_is_replaced(scored: Path, tmp_path: Pat
     labels.write_text("image,label\n1.jpg,Red\n")
     for out, why in (
         (two, "has a manifest, so it is of predictions"),
-        (alone, "exists and has other columns than the table to write"),
-        (labels, "exists and has other columns than the table to write"),
+        (alone, "exists and is not an earlier table with the same columns"),
+        (labels, "exists and is not an earlier table with the same columns"),
     ):
         before = out.read_bytes()
         result = batchland("duplicates", one, "--out", out)
-        assert (result.exit_code, result.stderr) == (2, f"batchland: {out}: {why}; give another name\n")
+        advice = "; --overwrite replaces it" if "exists" in why else ""
+        assert (result.exit_code, result.stderr) == (2, f"batchland: {out}: {why}; give another name{advice}\n")
         assert out.read_bytes() == before
     for name in ("copies.csv", "copies.parquet"):
         assert [batchland("duplicates", one, two, "--out", tmp_path / name).exit_code for _ in range(2)] == [0, 0]
+    assert batchland("duplicates", one, two, "--out", labels, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "what"), [("duplicates", "an earlier page of copies"), ("similar", "an earlier page of similar images")]
+)
+def test_a_page_replaces_only_an_earlier_page_of_its_kind(
+    scored: Path, tmp_path: Path, command: str, what: str
+) -> None:
+    page, plain = tmp_path / "page.html", scored / "one.parquet"
+    features = np.eye(6, dtype=np.float32)
+    arguments = [with_features(plain, tmp_path / "one.parquet", features), "--page", page]
+    arguments = ["1.jpg", *arguments] if command == "similar" else arguments
+    assert [batchland(command, *arguments).exit_code for _ in range(2)] == [0, 0]
+    for text in ("<p>mine</p>", '<meta name="generator" content="batchland report">'):
+        page.write_text(text)
+        result = batchland(command, *arguments)
+        message = f"batchland: {page}: exists and is not {what}; give another name; --overwrite replaces it\n"
+        assert (result.exit_code, result.stderr, page.read_text()) == (2, message, text)
+    assert batchland(command, *arguments, "--overwrite").exit_code == 0
+    assert "<h1>" in page.read_text()

@@ -1,4 +1,4 @@
-"""Maps: similar features get near places, always the same ones."""
+"""Maps: similar features get near positions, always the same ones."""
 
 import sys
 
@@ -15,8 +15,8 @@ KIND = RNG.integers(0, 4, 240)
 FEATURES = (CENTRES[KIND] + RNG.normal(0, 0.3, (240, 30))).astype(np.float16)
 
 
-def share_of_nearest_of_the_same_kind(places: np.ndarray) -> float:
-    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
+def share_of_nearest_of_the_same_kind(positions: np.ndarray) -> float:
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     return float(np.mean(KIND[distances.argmin(axis=1)] == KIND))
 
@@ -25,18 +25,18 @@ def share_of_nearest_of_the_same_kind(places: np.ndarray) -> float:
 def test_groups_stay_together(monkeypatch: pytest.MonkeyPatch, landmarks: int) -> None:
     """With 100 landmarks, 140 pictures are placed between them."""
     monkeypatch.setattr(module, "LANDMARKS", landmarks)
-    places, method = layout(FEATURES)
+    positions, method = layout(FEATURES)
     assert method == "t-SNE"
-    assert (places.min(), places.max()) == (0, 1)
-    assert share_of_nearest_of_the_same_kind(places) > 0.97
-    np.testing.assert_array_equal(places, layout(FEATURES).places)
+    assert (positions.min(), positions.max()) == (0, 1)
+    assert share_of_nearest_of_the_same_kind(positions) > 0.97
+    np.testing.assert_array_equal(positions, layout(FEATURES).positions)
 
 
 def test_without_scikit_learn_the_map_has_principal_components(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    places, method = layout(FEATURES)
+    positions, method = layout(FEATURES)
     assert method == "principal components"
-    assert share_of_nearest_of_the_same_kind(places) > 0.6
+    assert share_of_nearest_of_the_same_kind(positions) > 0.6
 
 
 def test_principal_components_are_those_of_scikit_learn() -> None:
@@ -45,5 +45,5 @@ def test_principal_components_are_those_of_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-def test_few_pictures_have_places(count: int) -> None:
-    assert np.isfinite(layout(FEATURES[:count]).places).all()
+def test_few_pictures_have_positions(count: int) -> None:
+    assert np.isfinite(layout(FEATURES[:count]).positions).all()

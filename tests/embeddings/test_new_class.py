@@ -1,4 +1,4 @@
-"""`batchland classes add`: a class from a few photos, its figures, and what it costs the old ones."""
+"""`batchland classes add`: a class from a few photos, its figures, and the accuracy of the old classes."""
 
 import shutil
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_a_second_class_and_scoring(data: Path, tmp_path: Path) -> None:
     write_pictures(tmp_path / "rows", 6, np.tile(np.repeat([220.0, 30.0], 2), 2)[:, None, None] * np.ones((1, 8, 3)))
     first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
     result = batchland("classes", "add", "Old Mill", data / "mill", "-m", data / "model.onnx", "-o", first)
-    assert "note: without labelled photos, it is not known what the new class costs the old ones\n" in result.stdout
+    assert "note: without labelled photos, the effect on the accuracy of the old classes is unknown\n" in result.stdout
     assert batchland("classes", "add", "Field", tmp_path / "rows", "-m", first, "-o", second).exit_code == 0
     assert len(open_session(second, "cpu").card.added) == 2
     score(data / "mill", tmp_path / "preds.parquet", options(second, features=True))
@@ -104,7 +104,7 @@ def test_copies_count_as_one_scene(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "n.onnx").exists()
 
 
-def test_a_class_that_nothing_would_be_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_class_without_recognised_photos_is_refused(data: Path, tmp_path: Path) -> None:
     """The labelled photos of the old classes look like those of the new one."""
     for folder in COLOURS:
         shutil.copytree(data / "mill", tmp_path / "old" / folder)

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from toys import options, write_dense_model
 
 from batchland import score
+from batchland.embeddings import kept_index, similar
 from batchland.embeddings.similar import SimilarOptions, find_similar
 from batchland.models.features import keep_features
 
@@ -66,7 +67,7 @@ def test_text_json_and_page(folder: Path, tmp_path: Path) -> None:
     assert (document["kind"], len(document["similar"])) == ("batchland.similar", 2)
 
 
-def test_what_cannot_be_searched_is_an_error(folder: Path, scored: Path, photos: Path, tmp_path: Path) -> None:
+def test_invalid_searches_are_errors(folder: Path, scored: Path, photos: Path, tmp_path: Path) -> None:
     one, other_kind = folder / "one.parquet", tmp_path / "other.parquet"
     pq.write_table(pa.table({"x": [1]}), other_kind)
     for arguments, message in (
@@ -101,6 +102,18 @@ def test_what_cannot_be_searched_is_an_error(folder: Path, scored: Path, photos:
     result = batchland("similar", photos / "one" / "1.jpg", one, "--model", other)
     message = f"batchland: {other}: is not the model that scored {one}; give one with --model\n"
     assert (result.exit_code, result.stderr) == (2, message)
+
+
+def test_an_index_without_faiss_is_an_error(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few images, no index is made."""
+    index = tmp_path / "index"
+    assert batchland("similar", "3.jpg", folder / "one.parquet", "--index", index).exit_code == 0
+    assert not index.exists()
+    monkeypatch.setattr(similar, "INDEX_FROM", 1)
+    monkeypatch.setattr(kept_index, "has_lists", lambda: False)
+    result = batchland("similar", "3.jpg", folder / "one.parquet", "--index", index)
+    message = "batchland: an index needs faiss; install it with pip install 'batchland[index]'\n"
+    assert (result.exit_code, result.stderr, index.exists()) == (2, message, False)
 
 
 @needs_browser

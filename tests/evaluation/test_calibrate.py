@@ -57,12 +57,12 @@ def test_score_writes_the_decisions_of_a_calibrated_model(scored: Path, toy_mode
     assert before["decision"].null_count == before["prediction_set"].null_count == 120
 
 
-def test_no_promise_where_the_images_do_not_suffice(scored: Path, toy_model: Path) -> None:
+def test_too_few_images_give_no_promise(scored: Path, toy_model: Path) -> None:
     code, output = run(scored, toy_model, "--promise", "error <= 2%")
     assert (code, (scored / "calibrated.onnx").exists()) == (2, False)
     assert output.strip() == (
         "batchland: error <= 2%: 120 labelled images do not show that any threshold keeps this promise; at least 149 "
-        "sure answers without a mistake are needed: label more images, or promise less"
+        "confident answers without a mistake are needed: label more images, or promise less"
     )
 
 
@@ -89,7 +89,7 @@ def test_prediction_sets(threshold: float, expected: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize("images", [30, 200])
-def test_sets_hold_the_true_class_as_often_as_they_say(images: int) -> None:
+def test_prediction_sets_have_their_coverage(images: int) -> None:
     """Over 400 splits, 90% of new images on average; never promised of 8 images."""
     rng = np.random.default_rng(0)
     true = rng.beta(2, 1, 20_000).astype(np.float32)

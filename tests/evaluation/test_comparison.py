@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
+from evaluation_data import Row, delivery, random_case, write_arrays, write_label_folders, write_predictions
 from scipy.stats import bootstrap
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
@@ -274,21 +272,12 @@ def test_the_same_seed_gives_the_same_intervals(tmp_path: Path) -> None:
     assert (summary.figures.mean_confidence.low, summary.resamples) == (None, 300)
 
 
-def delivery(folder: Path, contents: dict[str, str | None], answer: tuple[float, float, float]) -> Evaluation:
-    """contents: of each image, sha256 or None."""
-    rows = [Row(name, answer) for name in contents]
-    predictions = write_predictions(folder / "preds.parquet", FOLDERS, rows)
-    table = pq.read_table(predictions)
-    pq.write_table(table.append_column("sha256", pa.array(contents.values(), pa.string())), predictions)
-    return evaluate(predictions, write_label_folders(folder / "labels", list(contents)))
-
-
 def test_images_of_a_renamed_delivery_are_paired_by_content(tmp_path: Path) -> None:
     red, green = "00.Red_Tower", "01.Green_Hill"
     a = {f"{red}/1.jpg": "c1", f"{red}/2.jpg": "c2", f"{red}/3.jpg": "c3", f"{red}/4.jpg": "c3", f"{green}/5.jpg": "c5",
          f"{red}/6.jpg": None}  # fmt: skip
     b = {f"{red}/1.jpg": "new", f"{red}/b.jpg": "c2", f"{red}/c.jpg": "c3", f"{red}/e.jpg": "c5", f"{red}/f.jpg": None}
-    comparison = compare(delivery(tmp_path / "a", a, RED), delivery(tmp_path / "b", b, GREEN))
+    comparison = compare(delivery(tmp_path / "a", FOLDERS, a, RED), delivery(tmp_path / "b", FOLDERS, b, GREEN))
     account = comparison.summary.account
     assert (account.paired, account.by_content, account.only_a, account.only_b, account.relabelled) == (3, 3, 2, 1, 1)
     assert sorted(comparison.flips["image"].to_pylist()) == [f"{red}/{number}.jpg" for number in (1, 2, 3)]

@@ -58,7 +58,7 @@ def digits(request: pytest.FixtureRequest) -> tuple[str, np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize("top_k", [2, 5, 10])
-def test_no_label_is_suspected_where_none_is_wrong(digits, top_k: int, tmp_path: Path) -> None:
+def test_no_label_is_suspected_if_all_are_right(digits, top_k: int, tmp_path: Path) -> None:
     _, truth, probabilities = digits
     found, _ = suspected(tmp_path, probabilities, truth, top_k)
     assert found.tolist() == []

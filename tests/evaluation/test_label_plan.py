@@ -25,7 +25,7 @@ def mixed(images: int, seed: int = 0) -> np.ndarray:
     return np.where(rng.random(images) < 0.75, rng.uniform(0.97, 1, images), rng.uniform(0.51, 0.8, images))
 
 
-def test_a_plan_chooses_unsure_images_and_weighs_them(tmp_path: Path) -> None:
+def test_a_plan_chooses_uncertain_images_and_weights_them(tmp_path: Path) -> None:
     sure = mixed(4000)
     planned = plan_labels(predictions(tmp_path, sure), LabelPlanOptions(budget=200))
     table = planned.table
@@ -38,7 +38,7 @@ def test_a_plan_chooses_unsure_images_and_weighs_them(tmp_path: Path) -> None:
     assert table["probability"].to_pylist() == pytest.approx(sure[chosen].tolist(), abs=1e-6)
 
 
-def test_a_plan_does_not_pay_where_the_model_is_equally_sure_everywhere(tmp_path: Path) -> None:
+def test_a_plan_is_not_worth_it_if_the_model_is_equally_confident(tmp_path: Path) -> None:
     sure = np.random.default_rng(0).uniform(0.75, 0.85, 1000)
     assert not plan_labels(predictions(tmp_path, sure), LabelPlanOptions(budget=100)).plan.pays
 

@@ -81,7 +81,7 @@ def test_a_stratum_without_labels_is_an_error(tmp_path: Path, predictions: Path)
     half = plan(tmp_path, "8.jpg,Blue Lake,Blue Lake,0.6,0,2", "1.jpg,,Red Tower,0.9,1,4", "2.jpg,,Red Tower,0.9,1,4")
     with pytest.raises(UsageError) as caught:
         labelled_accuracy(predictions, half)
-    assert str(caught.value) == f"{half}: no row of stratum 1 has a label, and they stand for 8 images; label some"
+    assert str(caught.value) == f"{half}: no row of stratum 1 has a label, and they represent 8 images; label some"
 
 
 def test_removed_rows_are_noticed(tmp_path: Path, predictions: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_weak_pair_is_found(tmp_path: Path) -> None:
     assert parts["camera", "c1"] == (camera == 1).sum()
 
 
-def test_nothing_is_found_where_nothing_is_weak(tmp_path: Path) -> None:
+def test_no_slice_is_found_if_none_is_weak(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for run in range(5):
         (tmp_path / str(run)).mkdir()

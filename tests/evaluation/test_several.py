@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from browser import assert_structured, needs_browser, opened, texts_of_poor_contrast
 from commands import batchland
-from evaluation_data import Row, write_predictions
+from evaluation_data import Row, delivery, write_predictions
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.several import compare_several, different_names
+from batchland.report.several import several_text
 from batchland.report.write import write_report
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill")
@@ -54,7 +55,22 @@ def test_only_common_images_count(tmp_path):
     assert {model.name: model.right for model in found.models} == {"a": 150, "b": 140, "c": 120}
 
 
-def test_images_without_anything_in_common_are_an_error(tmp_path):
+def test_renamed_images_are_joined_by_content(tmp_path):
+    """Of four images, the third delivery renames two; one of these has no sha256 there, so it cannot be joined."""
+    red = "00.Red_Tower"
+    contents = {f"{red}/1.jpg": "c1", f"{red}/2.jpg": "c2", f"{red}/3.jpg": "c3", f"{red}/4.jpg": "c4"}
+    renamed = {f"{red}/1.jpg": "c1", f"{red}/2.jpg": "c2", f"{red}/new3.jpg": "c3", f"{red}/new4.jpg": None}
+    sides = [("a", contents, (0.7, 0.3)), ("b", contents, (0.6, 0.4)), ("c", renamed, (0.1, 0.9))]
+    found = compare_several([delivery(tmp_path / name, FOLDERS, *side, model=name) for name, *side in sides])
+    assert (found.images, found.by_content, found.left_out) == (3, 1, 2)
+    assert [(model.name, model.right) for model in found.models] == [("a", 3), ("b", 3), ("c", 0)]
+    assert several_text(found).endswith(
+        "note: 1 image with different paths, matched by the content of the files.\n"
+        "note: 2 images not in all of them, or failed or relabelled, so not compared.\n"
+    )
+
+
+def test_evaluations_without_common_images_are_an_error(tmp_path):
     rows = [Row("01.Green_Hill/x.jpg", (0.1, 0.9))]
     (tmp_path / "l.csv").write_text("image,label\n01.Green_Hill/x.jpg,Green Hill\n")
     other = evaluate(write_predictions(tmp_path / "x.parquet", FOLDERS, rows, model="x"), tmp_path / "l.csv")

@@ -1,4 +1,4 @@
-"""A model that tells strangers: images of none of its classes."""
+"""A model that detects strangers: images of none of its classes."""
 
 import re
 from pathlib import Path
@@ -44,9 +44,9 @@ def calibrate(folder: Path, *more: str, predictions: str = "preds.parquet") -> s
     return CliRunner().invoke(main, ["calibrate", str(folder / predictions), *map(str, given), *more]).output
 
 
-def test_strangers_are_told_from_known_photos(folder: Path) -> None:
+def test_strangers_are_detected(folder: Path) -> None:
     assert calibrate(folder) == (
-        "known: 60 labelled images; farther than 95% of them is a stranger\n"
+        "known: 60 labelled images; a stranger is farther than 95% of them\n"
         f"{folder}/knows.onnx: calibrated; score with it\n"
     )
     card = open_session(folder / "knows.onnx", "cpu").card
@@ -111,7 +111,7 @@ def test_the_share_is_a_conformal_p_value() -> None:
     np.testing.assert_allclose(found, [1, 1, 0.8, 0.4, 0.1], rtol=1e-5)
 
 
-def test_of_known_photos_five_per_cent_are_strangers() -> None:
+def test_five_per_cent_of_known_photos_are_strangers() -> None:
     """Simulated: 500 labelled sets of 40 photos each, and one further photo for each set."""
     rng = np.random.default_rng(0)
     shares = []

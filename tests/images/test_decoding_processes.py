@@ -165,7 +165,7 @@ def test_hanging_images_time_out_in_their_process(photos, tmp_path):
     }
 
 
-def test_processes_that_are_asked_for_in_vain_are_an_error(photos, tmp_path, toy_model, monkeypatch):
+def test_processes_that_cannot_be_used_are_an_error(photos, tmp_path, toy_model, monkeypatch):
     monkeypatch.delattr(os, "memfd_create")
     assert automatic_processes(16) == 0
     with pytest.raises(UsageError, match="decode_processes needs Linux; leave it out: the threads of one process"):

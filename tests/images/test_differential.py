@@ -1,5 +1,8 @@
 """Files of all formats, depths, layouts and byte orders give the pixels that independent writers and readers give."""
 
+from collections.abc import Callable, Iterator
+from functools import cache
+
 import numpy as np
 import pytest
 from picture_files import WRITERS, PictureFile
@@ -13,6 +16,11 @@ REFUSED = {
 """Every exception by hand. All other files must be decoded, and give the expected pixels."""
 MAX_DIFFERENCE = 12
 """Largest difference of one value, in units of a file's tolerance: rounding of lossy decoders."""
+
+
+@cache
+def written(writer: Callable[[], Iterator[PictureFile]]) -> tuple[PictureFile, ...]:
+    return tuple(writer())
 
 
 def difference(file: PictureFile) -> str | None:
@@ -31,12 +39,11 @@ def difference(file: PictureFile) -> str | None:
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__)
 def test_pixels_are_those_of_independent_writers_and_readers(writer):
-    files = list(writer())
-    wrong = {file.name: message for file in files if (message := difference(file))}
+    wrong = {file.name: message for file in written(writer) if (message := difference(file))}
     assert wrong == {}
 
 
 def test_the_set_is_large_and_its_names_are_unique():
-    names = [file.name for writer in WRITERS for file in writer()]
+    names = [file.name for writer in WRITERS for file in written(writer)]
     assert len(names) >= 1000
     assert len(set(names)) == len(names)

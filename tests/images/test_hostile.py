@@ -228,9 +228,9 @@ def test_every_hostile_file_has_the_expected_row(tmp_path, toy_model):
     }
     assert wrong == {}
     assert not os.path.exists("/tmp/owned")
-    told = [line for line in result.stderr.splitlines() if not line.startswith(LIBTIFF)]
-    assert len(told) == 1, told
-    assert "INFO model:" in told[0]
+    printed = [line for line in result.stderr.splitlines() if not line.startswith(LIBTIFF)]
+    assert len(printed) == 1, printed
+    assert "INFO model:" in printed[0]
     print(f"{len(rows)} hostile files, {len(rows)} rows")
 
 

@@ -206,7 +206,7 @@ def spin(seconds):
         pass
 
 
-def test_a_decoder_that_waits_for_the_cpu_is_not_given_up(grey_images):
+def test_a_decoder_that_waits_for_the_cpu_is_not_abandoned(grey_images):
     """Four times the timeout by the clock, a fifth of it in CPU time."""
 
     def starved(ref, spec):

@@ -411,7 +411,7 @@ def test_a_map_of_classes_is_an_error(tmp_path, labels):
     assert str(caught.value) == f"{path}: gives 196 numbers per picture, but {labels} has 4 labels"
 
 
-def test_of_several_outputs_the_one_with_as_many_numbers_as_labels_is_taken(tmp_path, labels):
+def test_the_output_with_as_many_numbers_as_labels_is_chosen(tmp_path, labels):
     def values(*widths):
         names = ["scores", "means"]
         return [helper.make_tensor_value_info(name, 1, ["N", width]) for name, width in zip(names, widths, strict=True)]

@@ -332,7 +332,7 @@ def right_spec(tmp_path):
     return path
 
 
-def test_check_prints_every_preprocessing_and_refuses_one_that_loses(tmp_path, labels, photos, right_spec):
+def test_check_prints_every_preprocessing_and_refuses_a_worse_one(tmp_path, labels, photos, right_spec):
     model = write_model(tmp_path / "f.onnx")
     options = ["--classes", labels, "--check", photos]
     done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--preprocess", right_spec, *options)

@@ -1,4 +1,4 @@
-"""Features: what the last layer takes, as vectors of length 1, beside probabilities that stay the same."""
+"""Features: the input of the last layer, as vectors of length 1; the probabilities stay the same."""
 
 import numpy as np
 import onnx

@@ -70,7 +70,7 @@ def test_content_from_elsewhere_is_read_only_where_no_copy_is_kept(model):
     assert len(reads) == 2
 
 
-def test_nothing_is_kept_unasked_nor_of_a_small_model(model, monkeypatch):
+def test_copies_are_kept_only_on_request_and_of_large_models(model, monkeypatch):
     open_session(model, "cpu")
     assert not cache_folder().exists()
     monkeypatch.setattr(optimised_copy, "_MIN_BYTES", 1 << 20)
@@ -158,7 +158,7 @@ def test_copy_with_other_answers_is_not_kept(model, monkeypatch):
     assert copies() == []
 
 
-def test_oldest_copies_make_room(model, monkeypatch):
+def test_oldest_copies_are_removed(model, monkeypatch):
     monkeypatch.setattr(optimised_copy, "_MAX_COPIES", 2)
     first = open_twice(model)
     os.utime(first, (1, 1))

@@ -82,7 +82,7 @@ def test_a_canary_that_cannot_be_decoded_is_named(model, monkeypatch):
         check_canaries(model, settings())
 
 
-def test_another_model_in_its_name_is_found(model):
+def test_canaries_of_another_model_are_found(model):
     before = canaries_path(model).read_bytes()
     write_toy_model(model, toy_card().model_copy(update={"name": "newer"}))
     with pytest.raises(ModelError) as caught:

@@ -1,4 +1,4 @@
-"""Cumulated sums find a small lasting change."""
+"""Cumulative sums find a small lasting change."""
 
 from datetime import date, timedelta
 

@@ -57,7 +57,7 @@ def test_too_few_images_and_missing_figures_are_not_estimable(estimator) -> None
         "value": None,
         "low": None,
         "high": None,
-        "reason": "29 images are too few, fewer than 30",
+        "reason": "29 images are too few; an estimate needs 30",
     }
     night = labelled(np.random.default_rng(7), 40)
     night.observed.values[:, MEASURES.index("sharpness")] = np.nan

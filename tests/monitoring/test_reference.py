@@ -35,7 +35,7 @@ def test_normal_scores_are_those_of_mid_ranks() -> None:
     assert Pool(images).scores(images)[:, 0] == pytest.approx(np.clip(expected, -3, 3))
 
 
-def test_rest_is_what_the_other_measures_do_not_explain() -> None:
+def test_rest_is_the_residual_of_a_regression_on_the_other_measures() -> None:
     """Up to scale, the residual of a least-squares regression on all other measures."""
     pool = Pool(images := observed(np.random.default_rng(0), 2000))
     scores = pool.scores(images)
@@ -61,7 +61,7 @@ def test_shift_of_some_images_is_found_and_named(reference: Reference, share: fl
     assert set(rows[:6]) <= set(range(round(100 * share)))
 
 
-def test_two_measures_that_no_longer_fit_are_found(reference: Reference) -> None:
+def test_a_changed_relation_of_two_measures_is_found(reference: Reference) -> None:
     """Their means stay, but they are exchanged between images."""
     night = observed(np.random.default_rng(100))
     values = night.values.copy()
@@ -117,7 +117,7 @@ def test_known_measures_come_first_and_each_group_strongest_first(reference: Ref
     assert len(set(messages)) == len(messages)
 
 
-def test_of_equal_texts_the_strongest_stays() -> None:
+def test_only_the_strongest_of_equal_texts_stays() -> None:
     def found(message: str, strength: float) -> Found:
         return Finding(kind="classes", what="red", message=message, strength=strength), np.zeros(0, np.intp)
 
@@ -139,7 +139,7 @@ def test_pictures_without_structure_are_not_called_turned(reference: Reference, 
     assert (finding.kind, sorted(rows)) == ("change", list(range(40, 100)))
 
 
-def test_measures_that_are_not_usable_are_not_looked_at() -> None:
+def test_unusable_measures_are_not_used() -> None:
     usable = np.array([measure != "sharpness" for measure in MEASURES])
     nights = [observed(np.random.default_rng(seed)) for seed in range(6)]
     reference = Reference(nights, usable)
@@ -147,7 +147,7 @@ def test_measures_that_are_not_usable_are_not_looked_at() -> None:
     assert (found, strength < 1) == ([], True)
 
 
-def test_nights_that_differ_much_allow_more() -> None:
+def test_larger_differences_between_nights_allow_larger_deviations() -> None:
     """The same night deviates less, in the ratio of the variances between nights."""
     steady = Reference([observed(np.random.default_rng(seed), night=0.0) for seed in range(14)])
     varied = Reference([observed(np.random.default_rng(seed), night=0.9) for seed in range(14)])

@@ -62,7 +62,7 @@ def test_numbers_before_an_accepted_change_do_not_count() -> None:
     assert "earlier_copies" in kinds(changed[-1].date, again)
 
 
-def test_numbers_that_vary_much_may_vary() -> None:
+def test_the_limit_grows_with_the_variation_of_the_numbers() -> None:
     before = [night(observed(np.random.default_rng(ago), 10 + 37 * ago % 90), days_ago=ago) for ago in range(30, 0, -1)]
     assert found(night(observed(np.random.default_rng(0), 150)), before) == []
 
@@ -124,7 +124,7 @@ def knowing(images: int, strangers: int, seed: int = 0) -> Observations:
 
 
 def test_more_strangers_than_usual() -> None:
-    message = "{} of 100 images are unlike the photos that the model knows (usually at most {})"
+    message = "{} of 100 images are unlike the model's known photos (usually at most {})"
     for strangers, before, expected in (
         (14, [], []),
         (16, [], [("strangers", message.format(16, "5.0%"))]),
@@ -138,7 +138,7 @@ def test_more_strangers_than_usual() -> None:
 def test_strangers_in_a_small_night_are_chance() -> None:
     assert found(night(knowing(30, 6)), []) == []
     assert found(night(knowing(30, 9)), []) == [
-        ("strangers", "9 of 30 images are unlike the photos that the model knows (usually at most 5.0%)")
+        ("strangers", "9 of 30 images are unlike the model's known photos (usually at most 5.0%)")
     ]
 
 

@@ -70,7 +70,7 @@ def test_the_log_is_json_lines_with_the_run_id(project):
     assert lines[-1]["data"]["exit_code"] == 0
 
 
-def test_running_on_the_cpu_for_want_of_a_gpu_is_a_warning_on_the_first_night_only(project):
+def test_running_on_the_cpu_without_a_gpu_is_a_warning_on_the_first_night_only(project):
     levels = []
     for night in (NIGHT, NIGHT + timedelta(days=1)):
         deliver(project, night)
@@ -230,7 +230,7 @@ def test_labels_may_come_later_if_the_job_allows_it(project):
     assert record.models[0].evaluation.figures.top1.value == 0.0
 
 
-def test_each_model_has_a_partition_and_a_bad_model_stops_no_other(project):
+def test_each_model_has_a_partition_and_a_bad_model_does_not_stop_the_others(project):
     write_toy_model(project / "other.onnx", toy_card(4))
     (project / "bad.onnx").write_text("no model")
     models = (
@@ -274,7 +274,7 @@ def test_mode_new_scores_an_image_again_only_if_it_changed(project):
     ]  # fmt: skip
 
 
-def test_a_night_takes_rows_over_from_the_nights_before(project):
+def test_a_night_reuses_rows_of_earlier_nights(project):
     later = NIGHT + timedelta(days=1)
     deliver(project, later, per_class=2)
     (project / "in" / str(later) / "new.jpg").write_bytes(picture((90, 120, 30)))
@@ -555,7 +555,7 @@ def test_a_night_succeeds_if_the_latest_link_cannot_be_written(project, caplog):
     assert f"{project}/runs/toy/latest: cannot be written (" in caplog.text
 
 
-def test_a_class_whose_images_all_failed_is_named(project):
+def test_a_class_with_only_failed_images_is_named(project):
     (project / "toy.toml").write_text(JOB + EVALUATION + GATES)
     for path in (project / "in" / str(NIGHT) / "02.Blue_Lake").iterdir():
         path.write_bytes(b"")

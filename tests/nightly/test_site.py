@@ -36,7 +36,7 @@ def test_a_new_site_has_a_job_that_runs(tmp_path: Path, toy_model: Path, colour_
     assert (site / "runs" / "nightly" / str(YESTERDAY) / "run.json").exists()
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     result = batchland("init", tmp_path)
     assert (result.exit_code, result.stdout) == (2, "")

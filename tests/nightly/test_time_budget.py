@@ -101,7 +101,7 @@ def test_the_estimate_after_a_minute_is_right_within_ten_percent(tmp_path, warm_
 
 
 class _Listed:
-    """A listing of so many images."""
+    """A listing of a given number of images."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -111,7 +111,7 @@ class _Listed:
 
 
 def rest_of_night_of(tmp_path, second_rate):
-    """A job of two models whose last good night took 12 seconds beside scoring."""
+    """A job of two models; its last good night took 12 seconds besides scoring."""
     (tmp_path / "two.toml").write_text('images = "in"\n[models]\na = "a.onnx"\nb = "b.onnx"\n')
     runs = (model_run("a", rate=20.0, listed=2000), model_run("b", rate=second_rate, listed=2000))
     return rest_of_night(load_job(tmp_path / "two.toml"), "a", [night(NIGHT, *runs, seconds=100.0 + 50.0 + 12.0)])
@@ -145,7 +145,7 @@ def slow_project(tmp_path, toy_model):
 
 
 def finish_in(seconds: float) -> str:
-    """`finish_by` has whole minutes, so the tests take a night that begins so many seconds before one."""
+    """`finish_by` has whole minutes, so the tests run a night that begins a given number of seconds before one."""
     return (datetime.now() + timedelta(seconds=seconds)).strftime("%H:%M")
 
 
@@ -204,7 +204,7 @@ def test_a_run_really_stops_when_the_clock_shows_finish_by(slow_project):
 
 @pytest.mark.slow  # two and a half minutes
 def test_the_end_of_a_real_night_is_estimated_within_ten_percent_after_a_minute(slow_project, monkeypatch):
-    """A night of 120 images, one a second whatever else the machine does, after a night of three."""
+    """A night of 120 images, one per second, after a night of three."""
     deliver(slow_project, NIGHT - timedelta(days=1), per_class=1)
     score_batch, numbers, starts = local_engine.score_batch, count(), []
 

@@ -1,4 +1,4 @@
-"""Jobs whose images and output are in an object store: each night as with folders of this machine."""
+"""Jobs with images and output in an object store: each night is as with local folders."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_a_delivery_that_still_grows_is_waited_for(job_file, bucket):
     assert f"s3://{bucket.name}/in/2024-11-24: is still growing, it changed " in attempt.error
 
 
-def test_mode_new_scores_only_what_no_other_partition_holds(job_file, bucket):
+def test_mode_new_scores_only_images_that_are_in_no_other_partition(job_file, bucket):
     deliver(bucket.folder, NIGHT, per_class=1)
     images = f"images=s3://{bucket.name}/in"
     assert run(job_file, DAYS[0], images, "mode=new").record.models[0].counts.listed == 3

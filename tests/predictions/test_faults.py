@@ -55,7 +55,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", re
 @needs_root
 @pytest.mark.parametrize("name", ["p.parquet", "p"])
 def test_a_disk_that_fills_up(tmp_path, toy_model, name):
-    """A tmpfs of 160 KiB takes some parts and not all; the rest of the space is given by and by."""
+    """A tmpfs of 160 KiB has space for some parts only; it is enlarged step by step."""
     root = tmp_path / "photos"
     root.mkdir()
     for number in range(300):
@@ -111,7 +111,7 @@ def test_a_folder_that_this_user_may_not_write(nobody, photos, toy_model):
     assert os.listdir(nobody.folder / "out") == []
 
 
-def test_of_runs_that_start_together_one_writes_and_all_others_name_it(tmp_path, photos, toy_model):
+def test_one_of_several_runs_that_start_together_writes_and_the_others_name_it(tmp_path, photos, toy_model):
     out = tmp_path / "out" / "p.parquet"
     runs = [
         subprocess.Popen(
@@ -124,17 +124,17 @@ def test_of_runs_that_start_together_one_writes_and_all_others_name_it(tmp_path,
     ]
     ends = []
     for process in runs:
-        _, told = process.communicate()
-        ends.append((process.returncode, told.splitlines()[-1], process.pid))
+        _, printed = process.communicate()
+        ends.append((process.returncode, printed.splitlines()[-1], process.pid))
     (winner,) = [pid for code, _, pid in ends if code == 0]
-    for code, told, _ in ends:
+    for code, printed, _ in ends:
         if code == 75:
             pattern = (
                 rf"batchland: \S+/p\.parquet: another run( \(process {winner} on \S+, since \S+\))? is writing it; .*"
             )
-            assert re.fullmatch(pattern, told)
+            assert re.fullmatch(pattern, printed)
         elif code != 0:  # it came when the first had finished
-            assert (code, told) == (
+            assert (code, printed) == (
                 2, f"batchland: {out}: exists already; --overwrite replaces it",
             )  # fmt: skip
     assert pq.read_table(out).num_rows == 60
@@ -168,9 +168,9 @@ def test_a_signal_ends_a_run_in_good_order(tmp_path, toy_model, signum, code):
         while not (out.parent / ".p.parquet.parts" / "part-000001.parquet").exists():
             time.sleep(0.005)
         process.send_signal(signum)
-        _, told = process.communicate()
-    assert process.returncode == code, told
-    stopped = re.fullmatch(rf"batchland: {out}: stopped after (\d+) images; .*", told.splitlines()[-1])
+        _, printed = process.communicate()
+    assert process.returncode == code, printed
+    stopped = re.fullmatch(rf"batchland: {out}: stopped after (\d+) images; .*", printed.splitlines()[-1])
     assert sorted(os.listdir(out.parent)) == [".p.parquet.parts"]
     again = run(root, "--out", out, "--model", toy_model, "--batch-size", 4, "--part-size", 8)
     assert f"Scored 300 images of {root} ({stopped[1]} of them by an earlier run" in again.stdout

@@ -67,7 +67,7 @@ def test_output_has_the_same_bytes_as_a_local_output(tmp_path, bucket, photos, t
         assert hashlib.sha256(stored.read_bytes()).hexdigest() == file.sha256
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["p.parquet", pytest.param("p", marks=pytest.mark.slow)])
 def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, name, monkeypatch):
     """SIGKILL several runs. Each has a different state folder, as on another machine."""
     score(photos, tmp_path / "local" / name, options(toy_model))
@@ -76,18 +76,18 @@ def test_killed_runs_resume_on_any_machine(tmp_path, bucket, photos, toy_model, 
     def parts() -> list[Path]:
         return list((bucket.folder / f".{name}.parts").glob("part-*"))
 
-    for machine in range(4):
+    for machine in range(3):
         environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / f"machine-{machine}")}
         command = [sys.executable, SLOW_SCORE, photos, bucket.url(name), toy_model, "0.04"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
             assert child.stdout.readline() == b"ready\n"
             before = len(parts())
-            # The first three runs are killed after writing a part; the last one finishes.
-            while machine < 3 and child.poll() is None and len(parts()) == before:
+            # The first two runs are killed after writing a part; the last one finishes.
+            while machine < 2 and child.poll() is None and len(parts()) == before:
                 time.sleep(0.001)
-            if machine < 3:
+            if machine < 2:
                 child.kill()
-        assert manifest.exists() == (machine == 3)
+        assert manifest.exists() == (machine == 2)
     assert visible(bucket) == local(tmp_path / "local")
 
 
@@ -295,9 +295,7 @@ def test_a_run_that_was_taken_over_publishes_nothing(bucket, photos, toy_model):
     def take_over(progress):
         note.write_text("another one's")
 
-    with pytest.raises(
-        LockedError, match=r"p.parquet: another run has taken it over meanwhile; make sure that only one"
-    ):
+    with pytest.raises(LockedError, match=r"p.parquet: another run has started to write it; make sure that only one"):
         score(photos, bucket.url("p.parquet"), options(toy_model), on_progress=take_over)
     assert visible(bucket) == {}
 

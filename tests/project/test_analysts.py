@@ -133,7 +133,7 @@ def test_what_failed_and_why(night: Path) -> None:
     assert run(1) == [("truncated", 1, "02.Blue_Lake/1.jpg")]
 
 
-def test_the_least_sure_images(night: Path) -> None:
+def test_the_least_confident_images(night: Path) -> None:
     found = run(2)
     assert len(found) == 6
     assert found[0] == ("01.Green_Hill/3.jpg", "Blue Lake", 0.625, "Red Tower", 0.25)

@@ -71,7 +71,7 @@ def test_cron_runs_the_job_within_two_minutes_and_it_mails(daemon, mails, tmp_pa
         'images = "incoming"\nmodel = "toy.onnx"\ndate = "today"\n'
         "[notify]\n"
         'on = "always"\n'
-        """command = ["sh", "-c", 'echo "$PATH|$NOTE|$(pwd)" >told']\n"""
+        """command = ["sh", "-c", 'echo "$PATH|$NOTE|$(pwd)" >noted']\n"""
         '[notify.mail]\nto = ["ops@example.org"]\nsender = "batchland@example.org"\n'
         f'server = "127.0.0.1"\nport = {mails.port}\nsecurity = "none"\n'
     )
@@ -91,7 +91,7 @@ def test_cron_runs_the_job_within_two_minutes_and_it_mails(daemon, mails, tmp_pa
     line = log.read_text()
     assert f"job nightly, {today}: begins" in line
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    assert (home / "told").read_text() == f"{path}|50% off|{home}\n"
+    assert (home / "noted").read_text() == f"{path}|50% off|{home}\n"
 
     assert [mail["Subject"] for mail in mails.mails] == [f"batchland nightly, {today}: ok"]
     assert "3 images" in mails.mails[0].get_body(("plain",)).get_content()

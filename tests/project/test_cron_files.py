@@ -83,7 +83,7 @@ def test_the_night_in_which_summer_begins_has_its_run(zone, summer):
 
 
 @needs("systemd-analyze")
-def test_systemd_finds_the_service_well_shut():
+def test_the_service_has_a_good_security_rating_of_systemd():
     result = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(FOLDER / "batchland@.service")],
         capture_output=True,
@@ -134,8 +134,8 @@ def test_every_pod_scores_its_shard_and_another_job_merges_them():
     assert merge["spec"]["suspend"] is True
 
 
-def test_the_tasks_of_a_slurm_array_and_the_merge_behind_them(tmp_path, photos, toy_model):
-    """The script as it is, but for its paths and a smaller number of tasks."""
+def test_the_tasks_of_a_slurm_array_and_the_merge_after_them(tmp_path, photos, toy_model):
+    """The script with other paths and a smaller number of tasks."""
     text = (FOLDER / "slurm-array.sh").read_text()
     (last,) = re.findall(r"^#SBATCH --array=0-([0-9]+)$", text, re.MULTILINE)
     (count,) = re.findall(r"^SHARDS=([0-9]+)$", text, re.MULTILINE)
@@ -177,8 +177,8 @@ def test_the_alerts_ask_for_metrics_that_are_written(tmp_path):
         for name, label in re.findall(r"(batchland_\w+)\{(\w+)=", rule["expr"]):
             assert label in written[name]
         labels = set().union(*(written[name] for name in re.findall(r"batchland_\w+", rule["expr"])))
-        told = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
-        assert told <= labels | {"file", "instance"}, rule["alert"]
+        printed = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert printed <= labels | {"file", "instance"}, rule["alert"]
 
 
 @needs("promtool")

@@ -1,4 +1,4 @@
-"""The structure of the package: rooms in a fixed order, no circles, flags only in cli/, no logic in __init__.py."""
+"""The structure of the package: order of the rooms, no import cycles, flags only in cli/, no logic in __init__.py."""
 
 import ast
 import re
@@ -30,7 +30,7 @@ ROOMS = (
     "errors",
     "_version",
 )
-"""From top to bottom: a room imports only rooms that stand below it."""
+"""From top to bottom: a room imports only rooms below it."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
@@ -84,7 +84,7 @@ def test_rooms_use_only_rooms_below_them():
     assert upward == []
 
 
-def test_modules_import_each_other_in_no_circle():
+def test_there_are_no_import_cycles():
     """Checks imports at the top, in functions and for types, also within a room."""
     graph = {name_of(path): set(imports_of(path)) & NAMES for path in MODULES if path.parent != PACKAGE}
     while free := [name for name, needs in graph.items() if not needs & graph.keys()]:
@@ -119,7 +119,7 @@ def test_every_advice_of_an_error_is_in_the_cli():
 
 
 def strings_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Every string of a module but its docstrings and those of its names."""
+    """Every string of a module, except docstrings."""
     tree = ast.parse(path.read_text())
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -127,7 +127,7 @@ def strings_of(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def test_only_the_cli_speaks_of_flags():
+def test_only_the_cli_names_flags():
     found = [
         f"{path.relative_to(PACKAGE)}:{line}: {flag}"
         for path in MODULES

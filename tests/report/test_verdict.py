@@ -117,7 +117,7 @@ def test_chance_alone_is_rarely_a_change(tmp_path):
         columns = {"support": [50, 50, 50], "correct": right.tolist()}
         for name, values in columns.items():
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), [values])
-        return type("Counts", (), {"summary": base.summary, "per_class": table, "outcomes": base.outcomes})()
+        return type("Counts", (), {"summary": base.summary, "per_class": table, "outcomes_file": base.outcomes_file})()
 
     found = [changes(Drawn().evaluation, Baseline(Drawn().evaluation, "x")) for _ in range(60)]
     assert sum(each.text.startswith(("Worse", "Better")) for each in found if each) <= 8

@@ -179,9 +179,9 @@ def test_a_useful_threshold_and_a_weak_class_are_findings(tmp_path: Path) -> Non
     predictions = write_arrays(tmp_path / "p.parquet", class_names(list("abcdef")), names, probabilities)
     labels = tmp_path / "l.csv"
     labels.write_text("image,label\n" + "".join(f"{n},{'abcdef'[t]}\n" for n, t in zip(names, truth, strict=True)))
-    told = " ".join(finding.text for finding in findings(evaluate(predictions, labels)))
-    assert "Below the average by more than chance: d (" in told
-    assert "With a threshold of 0." in told
+    printed = " ".join(finding.text for finding in findings(evaluate(predictions, labels)))
+    assert "Below the average by more than chance: d (" in printed
+    assert "With a threshold of 0." in printed
 
 
 def test_the_evaluation_terminal_text(small: Evaluation) -> None:

@@ -1,4 +1,4 @@
-"""score(reuse=...): rows of known content are taken over, and the output is that of a full run."""
+"""score(reuse=...): rows of known content are reused, and the output is that of a full run."""
 
 import shutil
 from pathlib import Path
@@ -49,7 +49,7 @@ def first_night(tmp_path, toy_model):
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p"])
-def test_known_content_is_taken_over_whatever_its_name(tmp_path, first_night, toy_model, predicted, name):
+def test_rows_of_known_content_are_reused_under_other_names(tmp_path, first_night, toy_model, predicted, name):
     night = write(write(tmp_path / "two", *range(5, 20), broken=7, folder="renamed"), 40, 41)
     predicted.clear()
     reused = score(night, tmp_path / "reused" / name, options(toy_model, reuse=(str(first_night),))).manifest
@@ -94,14 +94,14 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(tmp_path, first_night, 
         ({"intra_op_threads": 3}, "intra_op_threads"),
     ],
 )
-def test_rows_of_other_options_are_not_taken_over(tmp_path, first_night, toy_model, predicted, caplog, change, names):
+def test_rows_of_other_options_are_not_reused(tmp_path, first_night, toy_model, predicted, caplog, change, names):
     predicted.clear()
     score(tmp_path / "one", tmp_path / "two.parquet", options(toy_model, reuse=(str(first_night),), **change))
     assert len(predicted) == 30
     assert caplog.messages == [f"{first_night}: no row is reused from it: it differs in {names}"]
 
 
-def test_rows_of_another_model_are_not_taken_over(tmp_path, first_night, predicted, caplog):
+def test_rows_of_another_model_are_not_reused(tmp_path, first_night, predicted, caplog):
     other = write_toy_model(tmp_path / "other.onnx", toy_card(12))
     predicted.clear()
     score(tmp_path / "one", tmp_path / "two.parquet", options(other, reuse=(str(first_night),)))

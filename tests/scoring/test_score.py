@@ -465,7 +465,7 @@ def test_only_selected_images_have_rows_and_parts_of_another_selection_are_not_r
         score(photos, tmp_path / "none.parquet", options(toy_model), skip=lambda ref: True)
 
 
-def test_scoring_never_imports_torch_nor_pandas(tmp_path, photos, toy_model):
+def test_scoring_never_imports_torch_or_pandas(tmp_path, photos, toy_model):
     script = (
         "import sys; from batchland import score, ScoreOptions; "
         f"score({str(photos)!r}, {str(tmp_path / 'p.parquet')!r}, ScoreOptions(model={str(toy_model)!r})); "

@@ -455,7 +455,7 @@ def test_a_real_network_gives_the_same_rows(tmp_path):
 
 
 def assert_same_rows(one, two, tolerance=1e-6):
-    """The same images, labels and facts; probabilities but for a tolerance."""
+    """The same images, labels and facts; probabilities within a tolerance."""
     chances = ["probability", "margin", "top_k"]
     assert one.drop_columns(chances).equals(two.drop_columns(chances))
     for left, right in zip(one["top_k"].to_pylist(), two["top_k"].to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""sha256 of files: the right one, whether it was begun early or not, and whatever happened to the file meanwhile."""
+"""sha256 of files is right, also if it was begun early and the file has changed since."""
 
 import hashlib
 import os

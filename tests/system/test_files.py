@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whoever else writes, and no planted link makes us write to another file."""
+"""Files appear whole or not at all, also with several writers, and planted links are never followed."""
 
 import errno
 import os

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from batchland.system.retries import REST_SECONDS, Retries
+from batchland.system.retries import PAUSE_SECONDS, Retries
 
 
 class Failing:
@@ -65,8 +65,8 @@ def test_a_folder_full_of_forbidden_files_is_not_waited_for():
     retries = Retries(first_wait=0.001, clock=lambda: now)
     calls = [calls_of_forbidden_file(retries) for _ in range(30)]
     assert calls == [4] * 20 + [1] * 10
-    now += REST_SECONDS  # then it is tried once more
+    now += PAUSE_SECONDS  # then it is tried once more
     assert [calls_of_forbidden_file(retries) for _ in range(3)] == [4, 1, 1]
-    now += REST_SECONDS
+    now += PAUSE_SECONDS
     assert retries.call(Failing(errno.EACCES, 2)) == "done"  # which helps
     assert [calls_of_forbidden_file(retries) for _ in range(3)] == [4, 4, 4]

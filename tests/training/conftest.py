@@ -26,9 +26,16 @@ def colour_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(colour_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainedModel]:
-    """Both models after eight epochs, the transfer model with a random ResNet18. Read-only."""
+    """Both models after eight epochs, the transfer model with a small random ResNet. Read-only."""
     options = TrainOptions(
-        size=32, num_workers=0, batch_size=8, weights="none", backbone="resnet18", views=1, epochs=8, device="cpu"
+        size=32,
+        num_workers=0,
+        batch_size=8,
+        weights="none",
+        backbone="timm/test_resnet",
+        views=1,
+        epochs=8,
+        device="cpu",
     )
     models = train(colour_photos, tmp_path_factory.mktemp("runs"), options)
     return {model.card.name: model for model in models}

@@ -43,7 +43,7 @@ def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFact
 
 
 def in_torch(model: TrainedModel, pixels: np.ndarray, temperature: float) -> np.ndarray:
-    served = build(model.card.name, 3, model.card.preprocess, "resnet18", "linear")  # type: ignore[arg-type]
+    served = build(model.card.name, 3, model.card.preprocess, "timm/test_resnet", "linear")  # type: ignore[arg-type]
     served.load_state_dict(torch.load(model.checkpoint, weights_only=True)["state"])
     served.temperature.fill_(temperature)
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def test_exported_file_agrees_with_the_checkpoint(
     session = open_session(report.path, "cpu")
     assert session.card == report.card
     assert session.card.model_copy(update={"export": None, "features": None}) == model.card
-    assert session.card.features == 512
+    assert session.card.features == {"scratch": 512, "transfer": 96}[name]
     summary = session.card.export
     assert summary is not None
     assert model.card.training is not None

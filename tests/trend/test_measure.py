@@ -355,10 +355,10 @@ def test_the_command_writes_a_page_and_a_table(tmp_path, monkeypatch):
 
 def test_invalid_and_unwritable_outputs(tmp_path):
     trend = measure([night(day(0), model_run(mix=STEADY))])
-    with pytest.raises(UsageError, match=r"trend: the trend is a page; its name must end in \.html$"):
+    with pytest.raises(UsageError, match=r"trend: give a name that ends in \.html$"):
         write_trend(trend, tmp_path / "trend")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/trend\.parquet: cannot be written \(File exists\)$"):
+    with pytest.raises(OutputError, match=r"file/trend\.html: cannot be written \(Not a directory\)$"):
         write_trend(trend, tmp_path / "file" / "trend.html")
 
 
@@ -370,8 +370,13 @@ def test_a_table_that_is_not_a_trend_is_kept(tmp_path):
         pq.write_table(table, files.parquet)
         with pytest.raises(UsageError) as caught:
             write_trend(trend, tmp_path / "trend.html")
-        assert str(caught.value) == (f"{files.parquet}: would be replaced, but is not the table of a trend")
+        assert str(caught.value) == f"{files.parquet}: exists and is not the table of a trend; give another name"
         assert pq.read_table(files.parquet) == table
+    assert write_trend(trend, tmp_path / "trend.html", overwrite=True) == files
+    files.html.write_text("<p>mine</p>")
+    with pytest.raises(UsageError, match=r"trend\.html: exists and is not an earlier page of a trend"):
+        write_trend(trend, tmp_path / "trend.html")
+    assert files.html.read_text() == "<p>mine</p>"
 
 
 def test_with_many_nights_only_marked_and_isolated_ones_are_points():

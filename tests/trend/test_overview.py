@@ -174,8 +174,8 @@ def test_a_page_that_cannot_be_written_is_a_warning(tmp_path, caplog):
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = batchland("index")
-    told = "batchland: runs: there is no such folder; give the folder with the records of the jobs\n"
-    assert (result.exit_code, result.stderr, list(tmp_path.iterdir())) == (2, told, [])
+    printed = "batchland: runs: there is no such folder; give the folder with the records of the jobs\n"
+    assert (result.exit_code, result.stderr, list(tmp_path.iterdir())) == (2, printed, [])
     Path("runs").mkdir()
     result = batchland("index")
     assert (result.exit_code, result.stdout) == (0, "Jobs: runs/index.html.\n")
@@ -189,7 +189,7 @@ def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
     result = batchland("accept", "job", "--date", str(day), "--runs", str(tmp_path))
     assert (result.exit_code, result.stdout) == (
         0,
-        "Accepted: job job, 2024-10-01; the reference begins anew with 2024-10-01, without earlier nights; until it "
+        "Accepted: job job, 2024-10-01; a new reference begins with 2024-10-01, without earlier nights; until it "
         "has 5 nights, only exact rules hold. If nothing has changed and only this night is odd, withdraw this and "
         "accept it once: batchland accept job --date 2024-10-01 --withdraw, then --once.\n",
     )

@@ -1,1 +1,1 @@
-"""Decode image files, one module per format; anything that is not certain to be read right is refused."""
+"""Decode image files, one module per format. Files that may be decoded wrongly are refused."""

@@ -13,9 +13,9 @@ _RAW, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
 _DEFAULT_MASKS: Final = {16: (0x7C00, 0x03E0, 0x001F, 0), 32: (0xFF0000, 0x00FF00, 0x0000FF, 0)}
 _BYTES: Final = (1, 1 << 8, 1 << 16, 1 << 24)
 _MAX_PIECES: Final = 1_000_000
-"""Longest run-length coding that is read: runs and literals, of which Python handles a million in about a second."""
+"""Largest number of runs and literals; Python expands a million in about a second."""
 _MANY_RUNS: Final = 32
-"""After so many consecutive runs, the rest of a row is expanded at once."""
+"""After this many consecutive runs, the rest of a row is expanded at once."""
 _HEX_DIGITS: Final = {digit: int(digit, 16) for digit in "0123456789abcdef"}
 
 
@@ -94,7 +94,7 @@ def _check_kind(size: int, bits: int, compression: int) -> None:
 
 
 def _check_masks(masks: tuple[int, ...], bits: int) -> None:
-    """Masks of consecutive bits inside a pixel, none twice; alpha may be absent."""
+    """Masks must be of consecutive bits inside a pixel and must not overlap; alpha may be absent."""
     together = 0
     for mask in masks:
         lowest = mask & -mask
@@ -176,7 +176,7 @@ def _unpack_runs(data: bytes, header: _Header) -> Pixels:
             runs = 0
         elif piece != b"\0\0" or len(row) < width:
             raise ImageError(
-                "unsupported_format", "a BMP whose run-length coding leaves out pixels or exceeds its rows"
+                "unsupported_format", "a BMP with run-length coding that leaves out pixels or exceeds its rows"
             )
         if len(row) >= width and (y == height - 1 or piece == b"\0\0"):
             rows[y] = np.frombuffer(row, np.uint8, width)

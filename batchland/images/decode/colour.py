@@ -11,7 +11,7 @@ from batchland.images.decode.picture import Pixels
 
 _LEVELS: Final = (0, 32, 64, 96, 128, 160, 192, 224, 255)
 _SAME: Final = 3
-"""Levels of 255. A profile that moves no colour by more is sRGB, of which every vendor has his own."""
+"""Levels of 255. A profile that changes no colour by more than this counts as sRGB: vendors have their own versions."""
 
 
 def to_srgb(pixels: Pixels, profile: bytes | None) -> Pixels:

@@ -1,4 +1,4 @@
-"""Whether a WebP, AVIF or HEIF file ends before its container does. Their decoders call that damage of any kind."""
+"""Find out whether a WebP, AVIF or HEIF file ends too early. Their decoders do not tell this from other damage."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _MAX_BOXES: Final = 10_000
 
 
 def as_truncated(error: ImageError, data: bytes, kind: str) -> ImageError:
-    """`truncated` in place of a decoder's `corrupt` if the file ends too early. kind: as `format_of` gives it."""
+    """Replace a decoder's `corrupt` by `truncated` if the file ends too early. kind: as `format_of` gives it."""
     ends_early = {"WEBP": _riff_ends_early, "AVIF": _boxes_end_early, "HEIF": _boxes_end_early}.get(kind)
     if error.code != "corrupt" or ends_early is None or not ends_early(data):
         return error
@@ -20,7 +20,7 @@ def _riff_ends_early(data: bytes) -> bool:
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """ISO/IEC 14496-12: each box begins with its size; 1 stands for one of eight bytes, 0 for the rest of the file."""
+    """ISO/IEC 14496-12: each box begins with its size; 1 means that eight bytes follow, 0 the rest of the file."""
     position = 0
     for _ in range(_MAX_BOXES):
         size = int.from_bytes(data[position : position + 4])

@@ -5,6 +5,7 @@ from typing import Final
 from PIL import GifImagePlugin  # noqa: F401 - registers the format
 
 from batchland.errors import ImageError
+from batchland.images.decode.gif_lzw import check_lzw
 from batchland.images.decode.picture import Picture, check_size, damage, open_with_pillow, rgb_pixels
 
 _MAX_BLOCKS: Final = 100_000
@@ -26,7 +27,7 @@ def decode_gif(data: bytes, max_pixels: int) -> Picture:
         raise ImageError("unsupported_format", "a GIF without a table of colours, not a kind that is read here")
     covers = (left, top) == (0, 0) and across >= width and down >= height
     if not covers and not (control and control[3] & 1):
-        raise ImageError("unsupported_format", "a GIF whose first frame leaves a part of the picture undefined")
+        raise ImageError("unsupported_format", "a GIF with a first frame that leaves a part of the picture undefined")
     try:
         with open_with_pillow(data[: 13 + table] + control + data[begin:], "GIF") as image:
             image.load()
@@ -34,6 +35,8 @@ def decode_gif(data: bytes, max_pixels: int) -> Picture:
             size = image.size
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise damage(error) from error
+    own_table = 3 << (data[begin + 9] & 7) + 1 if data[begin + 9] & 0x80 else 0
+    check_lzw(data, begin + 10 + own_table, across * down)
     return Picture(pixels, *size)
 
 
@@ -58,7 +61,7 @@ def _find_frame(data: bytes, position: int) -> tuple[bytes, int]:
             blocks += 1
         position += 1
         if blocks > _MAX_BLOCKS:
-            raise ImageError("corrupt", f"more than {_MAX_BLOCKS} blocks before the picture; no encoder writes so many")
+            raise ImageError("corrupt", f"more than {_MAX_BLOCKS} blocks before the picture, which no encoder writes")
         if data[begin + 1] == _GRAPHIC_CONTROL:
             control = data[begin:position]
     raise ImageError("truncated", "the file ends before its picture")

@@ -1,4 +1,4 @@
-"""Decode JPEG files by libjpeg-turbo. Every pixel must be in place, or the file is refused."""
+"""Decode JPEG files by libjpeg-turbo. A file with missing or damaged pixels is refused."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,11 +13,11 @@ from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import Picture, Pixels, check_size, damage, open_with_pillow, rgb_pixels
 
 _MAX_SEGMENTS: Final = 10_000
-"""Segments of a picture. 100 MB of metadata takes fewer."""
+"""Largest number of segments of a picture. 100 MB of metadata takes fewer."""
 _MAX_SCANS: Final = 100
 """Encoders write about ten scans of a progressive JPEG; a crafted file of a few kilobytes can hold thousands."""
 _MAX_PADDING: Final = 64
-"""Bytes. So many zeros before the end marker may be padding; more of them have replaced a part of the picture."""
+"""Bytes. Up to this number of zeros before the end marker may be padding; more have replaced a part of the picture."""
 _SOI, _EOI, _SOS, _DHT, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xFE
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 _FRAMES: Final = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
@@ -38,7 +38,7 @@ _LEFT_OVER: Final = re.compile("([0-9]+) extraneous bytes before marker 0xd9")
 
 
 class JpegHeader(NamedTuple):
-    """What the segments before the first scan say."""
+    """The content of the segments before the first scan."""
 
     width: int
     height: int
@@ -47,7 +47,7 @@ class JpegHeader(NamedTuple):
     """Marker of the frame, 0xC0 to 0xCF: the kind of coding."""
     component_ids: bytes
     samplings: tuple[int, ...]
-    """Of each component, horizontal times 16 plus vertical."""
+    """Sampling factors of each component: horizontal times 16 plus vertical."""
     adobe_transform: int | None
     """0: as stored, 1: YCbCr, 2: YCCK; None without Adobe's segment."""
     jfif: bool
@@ -58,7 +58,7 @@ class JpegHeader(NamedTuple):
     several_pictures: bool
     """Whether the file holds further pictures behind the first."""
     zeros_are_flat: bool
-    """Whether zero bytes in the first scan may be blocks without detail: if the code of all zeros means that."""
+    """Whether zero bytes in the first scan may be blocks without detail, because the code of all zeros means that."""
     first_scan: int
     """Byte position of the first scan's content."""
 
@@ -125,7 +125,7 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     while found := pattern.search(data, position):
         number += 1
         if number > _MAX_SEGMENTS:
-            raise ImageError("corrupt", f"more than {_MAX_SEGMENTS} segments; no encoder writes so many")
+            raise ImageError("corrupt", f"more than {_MAX_SEGMENTS} segments, which no encoder writes")
         marker, begin = data[found.end() - 1], found.end()
         pattern = _MARKER
         if 0x01 < marker < 0xC0:
@@ -146,7 +146,7 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _frame_facts(marker: int, content: bytes) -> dict[str, Any]:
-    """Size and components of a frame, whose kind is one that is read."""
+    """Size and components of a frame. Raises ImageError for a kind that is not read."""
     if marker not in _FRAMES_READ:
         raise ImageError("unsupported_format", f"a JPEG of a kind that is not read (frame type {marker:#x})")
     if len(content) < 6 or len(content) < 6 + 3 * content[5]:
@@ -155,7 +155,7 @@ def _frame_facts(marker: int, content: bytes) -> dict[str, Any]:
         raise ImageError("unsupported_format", f"a JPEG with {content[0]} bits per sample; only 8 are read")
     height, width, count = int.from_bytes(content[1:3]), int.from_bytes(content[3:5]), content[5]
     if height == 0:
-        raise ImageError("unsupported_format", "a JPEG whose header leaves the height open")
+        raise ImageError("unsupported_format", "a JPEG without a height in its header")
     if count not in (1, 3, 4):
         raise ImageError("unsupported_format", f"a JPEG with {count} components; only 1, 3 and 4 are read")
     components = content[6 : 6 + 3 * count]
@@ -178,7 +178,7 @@ def _first_symbols(tables: bytes) -> dict[int, int]:
 
 
 def _zeros_are_flat(scan: bytes, components: int, tables: Mapping[int, int]) -> bool:
-    """tables: first symbol, whose code is all zeros, of each Huffman table, by class and number."""
+    """tables: first symbol (with the code of all zeros) of each Huffman table, by class and number."""
     if scan[0] != components:  # tables of other scans may follow
         return True
     numbers = scan[2 : 2 + 2 * components : 2]
@@ -186,7 +186,7 @@ def _zeros_are_flat(scan: bytes, components: int, tables: Mapping[int, int]) -> 
 
 
 def check_claims(header: JpegHeader, data: bytes, max_pixels: int) -> None:
-    """Refuse, by the headers alone, what would take too long or cannot be decoded for certain.
+    """Refuse, by the headers alone, a file that would take too long or might be decoded wrongly.
 
     Raises ImageError (`too_many_pixels`, `unsupported_format`, `corrupt`, `truncated`).
     """
@@ -211,9 +211,7 @@ def _find_bad_scan(data: bytes, scans: Iterable[int]) -> ImageError | None:
     bits: dict[int, bytearray] = {}
     for number, begin in enumerate(scans):
         if number >= _MAX_SCANS:
-            return ImageError(
-                "corrupt", f"more than {_MAX_SCANS} scans of a progressive JPEG; no encoder writes so many"
-            )
+            return ImageError("corrupt", f"more than {_MAX_SCANS} scans of a progressive JPEG, which no encoder writes")
         end = begin + 1 + 2 * data[begin] if begin < len(data) else begin
         if end + 3 > len(data):
             return ImageError("truncated", "the file ends within the header of a scan")
@@ -268,7 +266,7 @@ def decode_samples(data: bytes, header: JpegHeader) -> Pixels:
 
 
 def _decode_strictly(data: bytes, header: JpegHeader, **options: Any) -> Pixels:
-    """By libjpeg-turbo; any warning of it fails, unless it is certain that no pixel is affected."""
+    """Decode by libjpeg-turbo. Any warning is an error, unless it certainly affects no pixel."""
     try:
         if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (header.height, header.width):
             raise ImageError("corrupt", "its header gives more than one size")
@@ -300,7 +298,7 @@ def _padding(data: bytes) -> int:
 
 
 def without_metadata(data: bytes, header: JpegHeader) -> bytes:
-    """The same JPEG with only that metadata which decides about its colours, in a form that libjpeg knows."""
+    """The same JPEG without metadata, except for what its colours depend on, in a form that libjpeg reads."""
     kept = [b"\xff\xd8"]
     if header.jfif:
         kept.append(b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0")

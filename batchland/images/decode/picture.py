@@ -1,4 +1,4 @@
-"""A decoded picture, and how pixels of any kind become RGB."""
+"""A decoded picture, and the conversion of pixels of any kind to RGB."""
 
 import re
 from io import BytesIO
@@ -20,7 +20,7 @@ _OF_DECODERS: Final = re.compile(r"(decoder|codec|encoder) error -?\d+|could not
 _CUT: Final = re.compile(
     r"image file is truncated \(\d+ bytes not processed\)|Failed to decode frame \d+: Truncated data"
 )
-"""What decoders say that says nothing to people."""
+"""Messages of decoders that people cannot understand."""
 _SIGNS_OF_A_CUT: Final = ("truncated", "premature end", "unexpected end", "the file ends")
 
 
@@ -61,7 +61,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 def check_zeros(compressed: bytes, longest: int) -> None:
     """Raise ImageError (`corrupt`) if compressed pixels hold more than `longest` zero bytes in a row.
 
-    A download or copy that was interrupted leaves zeros, which some decoders take for pixels.
+    An interrupted download or copy leaves zeros, and some decoders treat them as pixels.
     """
     if bytes(longest + 1) in compressed:
         raise ImageError("corrupt", "a part of the picture is replaced by zeros")
@@ -76,7 +76,7 @@ def open_with_pillow(data: bytes, plugin: str) -> Image.Image:
 
 
 def damage(error: Exception) -> ImageError:
-    """What a decoder raised, as an ImageError with the same message for the same file (`truncated` or `corrupt`)."""
+    """A decoder's error as an ImageError (`truncated` or `corrupt`); the same file always gives the same message."""
     message = _ADDRESS.sub("", str(error).partition("\n")[0])
     message = _OF_DECODERS.sub("its compressed data cannot be decoded", message)
     message = _CUT.sub("the file ends before its last pixel", message)

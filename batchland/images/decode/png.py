@@ -125,7 +125,7 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
     while position + 12 <= len(data):
         number += 1
         if number > _MAX_CHUNKS:
-            raise ImageError("corrupt", f"more than {_MAX_CHUNKS} chunks; no encoder writes so many")
+            raise ImageError("corrupt", f"more than {_MAX_CHUNKS} chunks, which no encoder writes")
         begin = position + 8
         kind, end = data[position + 4 : begin], begin + int.from_bytes(data[position : position + 4])
         position = end + 4
@@ -226,7 +226,7 @@ def _rgb(png: _Contents) -> Pixels:
 
 
 def _plain(png: _Contents) -> bytes:
-    """A PNG of nothing but the picture."""
+    """A PNG that contains only the picture."""
     palette = png.palette if png.colour_type == _PALETTE else b""
     transparency = png.transparency if palette else None
     chunks = [(b"IHDR", png.header), (b"PLTE", palette), (b"tRNS", transparency)]

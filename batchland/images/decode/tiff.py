@@ -1,7 +1,7 @@
 """Decode the first page of TIFF files: every depth, byte order, strips and tiles, chunky and planar.
 
-libtiff, by way of Pillow, only unpacks compressed bytes. What the bytes mean is decided here, so that all kinds of
-pixels are read in the same way, whatever their compression.
+libtiff, called through Pillow, only unpacks compressed bytes. The bytes are interpreted here, so that pixels are read
+in the same way with every compression.
 """
 
 import re
@@ -34,7 +34,7 @@ from batchland.images.decode.tiff_page import Page, read_page
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 """Every byte with its bits in reverse order."""
 _END_OF_LINE: Final = re.compile("0{11,}1")
-"""Of T.4, with the zeros that the code before it ends in, and fill bits."""
+"""End-of-line code of T.4, with the zeros at the end of the code before it, and fill bits."""
 _END_OF_BLOCK: Final = "000000000001" * 2
 _FAX_NAMES: Final = {tiff.CCITT_RLE: "tiff_ccitt", tiff.CCITT_T4: "group3", tiff.CCITT_T6: "group4"}
 _FAX_OPTIONS: Final = ((292, "t4_options"), (293, "t6_options"))
@@ -43,11 +43,11 @@ _USUAL_YCBCR: Final = {
     "reference_black_white": (0.0, 255.0, 128.0, 255.0, 128.0, 255.0),
 }
 _MAX_ZERO_RUN: Final = 130
-"""Zero bytes in a row that PackBits can hold: a literal of black, and the next count and value."""
+"""Longest run of zero bytes in PackBits: a literal of black, and the next count and value."""
 _GROUP_BYTES: Final = 16 * 1024**2
 """Blocks are unpacked in groups of about this size, so that no second copy of the picture is needed."""
 _CHUNK_SAMPLES: Final = 4_000_000
-"""Samples of odd depths that are unpacked at a time, a byte for each bit."""
+"""Samples of unusual depths that are unpacked at a time, one byte for each bit."""
 
 
 def decode_tiff(data: bytes, max_pixels: int) -> Picture:
@@ -145,7 +145,7 @@ def _unpack(data: bytes, page: Page, blocks: list[tuple[int, int]], row: int) ->
 
 
 def _unpack_here(data: bytes, page: Page, blocks: list[tuple[int, int]], row: int, rows: Pixels) -> None:
-    """Blocks that are not compressed, or by zlib, whose checksums are verified."""
+    """Uncompressed blocks, and blocks compressed by zlib; verifies their checksums."""
     for index, (offset, size) in enumerate(blocks):
         down, across = divmod(index, page.across)
         part = rows[down * page.block_height : (down + 1) * page.block_height, across * row : (across + 1) * row]
@@ -192,7 +192,7 @@ def _unpack_by_libtiff(
 def _rebuilt(
     data: bytes, page: Page, blocks: list[tuple[int, int]], tags: list[tuple[int, list[int]]], block_width: int
 ) -> Image.Image:
-    """A TIFF of nothing but some blocks, opened by Pillow. tags: numbers and values."""
+    """A TIFF that contains only some blocks, opened by Pillow. tags: numbers and values."""
     contents = [_block(data, offset, size) for offset, size in blocks]
     if page.compression == tiff.PACK_BITS:
         for content in contents:
@@ -314,7 +314,7 @@ def _decode_jpegs(data: bytes, page: Page) -> Pixels:
             (header.jfif and transform == 0) or header.adobe_transform not in (None, transform)
         ):
             raise ImageError(
-                "unsupported_format", "a TIFF whose JPEG strips or tiles have other colours than its header says"
+                "unsupported_format", "a TIFF with JPEG strips or tiles of other colours than its header says"
             )
         down, across = divmod(index, page.across)
         part = samples[down * page.block_height :][: page.block_height, across * page.block_width :][

@@ -13,16 +13,16 @@ from batchland.images.decode.picture import check_size
 _TYPES: Final = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 """Codes of `struct` by type of a tag; fractions and floating-point numbers are not needed."""
 _MAX_BLOCKS: Final = 100_000
-"""Strips or tiles of a picture. Reading each takes Python several microseconds."""
+"""Largest number of strips or tiles of a picture. Each takes several microseconds in Python."""
 _MAX_SAMPLES: Final = 32
 _MAX_BITS_PER_PIXEL: Final = 64
 """For the largest pictures that are allowed: four samples of 16 bits. Smaller ones may have more."""
 _MAX_PADDING: Final = 4
 """Pixels of all tiles together, in units of the largest number of pixels that is allowed."""
 _MAX_PAGES: Final = 100
-"""Further pages and subpages that are looked at."""
+"""Largest number of further pages and subpages that are examined."""
 _PREVIEW_RATIO: Final = 16
-"""If another page has so many times the pixels of the first one, the first may be its preview."""
+"""If another page has at least this many times the pixels of the first one, the first may be its preview."""
 
 NONE, CCITT_RLE, CCITT_T4, CCITT_T6, LZW, JPEG, DEFLATE, PACK_BITS, OLD_DEFLATE, LZMA, ZSTD = (
     1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000,
@@ -106,7 +106,7 @@ class Directory:
 
 
 class Page(NamedTuple):
-    """A page whose kind of pixels is certain to be read right."""
+    """A page with a kind of pixels that is certainly read correctly."""
 
     width: int
     height: int
@@ -247,7 +247,7 @@ def _check_first_page(first: Directory, big: bool) -> None:
 
 
 def _look(first: Directory, big: bool, start: int) -> Directory | None:
-    """Another page; None if it is damaged, as the first one need not be."""
+    """Another page; None if it is damaged, which does not affect the first one."""
     try:
         return read_directory(first.data, first.order, big, start)
     except ImageError:

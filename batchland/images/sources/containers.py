@@ -1,4 +1,4 @@
-"""The base of sources whose images are inside files: tar, zip and Parquet files that a pattern names."""
+"""The base of sources with images inside files: tar, zip and Parquet files that a pattern names."""
 
 import os
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ class FileStore(Store, Protocol):
 
 
 class Containers(ABC):
-    """A ContainerSource but for `images_in`, the images of one file, and `retry_refs`.
+    """A ContainerSource; subclasses add `images_in`, the images of one file, and `retry_refs`.
 
     all_files: list files of every extension.
     """
@@ -57,5 +57,5 @@ class Containers(ABC):
 
 
 def vanished(name: str, reason: str) -> Iterator[ImageRef]:
-    """An image that is not there any more, as the only one."""
+    """A single image with the error `vanished`."""
     return iter([ImageRef(name, b"", ("vanished", reason))])

@@ -33,7 +33,7 @@ _MAX_LINE_BYTES: Final = 1024**2
 _MAX_PATH_BYTES: Final = 4096
 """Bytes, as on Linux."""
 _TRIED: Final = 100
-"""Entries at the beginning of a list, one of which at least must be a path or a URL that can be used."""
+"""At least one of this many first entries of a list must be a usable path or URL."""
 
 
 class ImageList:
@@ -91,7 +91,7 @@ class ImageList:
                     ignored.counts["blank line"] += 1
 
     def _prefix(self, bucket: str) -> str:
-        """What the keys of an inventory's images begin with. Raises UsageError if the folder is not in its bucket."""
+        """The prefix of the keys of an inventory's images. Raises UsageError if the folder is not in its bucket."""
         parts = split_url(self._base) if is_url(self._base) else None
         if parts is None or parts.netloc.rpartition("@")[2] != bucket:
             raise UsageError(

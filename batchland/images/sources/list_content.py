@@ -34,12 +34,12 @@ _CONTROLS: Final = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MAX_CONTROLS: Final = 0.02
 """Share of control characters above which content is binary. A strange file name has one or two."""
 _MIN_ZEROS: Final = 0.4
-"""Share of zero bytes in every other place from which on content without a byte order mark is UTF-16."""
+"""If at least this share of every other byte is zero, content without a byte order mark is UTF-16."""
 _TAR_MAGIC: Final = slice(257, 262)
 
 
 def problem_with(head: bytes) -> str | None:
-    """What a file is that begins with `head`, if it cannot be a list or table of paths."""
+    """The kind of a file that begins with `head`, for messages; None if it may be a list or table of paths."""
     for mark, encoding in _ENCODINGS:
         if head.startswith(mark):
             return f"is {encoding} text; save it as UTF-8"

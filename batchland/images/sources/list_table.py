@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Read = Callable[[list[str]], Iterable[Any]]
 """Gives some columns of a table, in blocks of rows."""
 TRUTH: Final = "label"
-"""Column of the true class. It is for evaluating, and no own column: predictions have a `label`, too."""
+"""Column of the true class. It is for evaluation and is not copied, because predictions have their own `label`."""
 _OF_PREDICTIONS: Final = frozenset(("image", "status", "error_code", "class_index"))
-"""A table with all of these columns is one of predictions, which every version writes with them."""
+"""A table with all of these columns contains predictions; every version writes these columns."""
 PEEKED_BYTES: Final = 64 * 1024
 
 _log = logging.getLogger("batchland")
@@ -39,9 +39,9 @@ class Entry(NamedTuple):
 
 
 class CsvTable:
-    """A CSV file, separated by commas, semicolons or tabs. Its own columns are text, since any row may hold anything.
+    """A CSV file, separated by commas, semicolons or tabs. Its further columns are text: a row may contain any value.
 
-    Raises UsageError if it is no CSV file with a column of paths.
+    Raises UsageError if it is not a CSV file with a column of paths.
     """
 
     def __init__(self, text: TextIO, list_name: str) -> None:
@@ -127,7 +127,7 @@ class ColumnTable:
 
 @contextmanager
 def open_table(file: IO[bytes], list_name: str) -> Iterator[CsvTable | ColumnTable | None]:
-    """The table in a file, as the suffix of its name tells; None if it is a list of lines. Raises UsageError."""
+    """The table in a file, by the suffix of its name; None if it is a list of lines. Raises UsageError."""
     suffix = os.path.splitext(split_url(list_name).path)[1].lower()  # noqa: PTH122
     if suffix in (".csv", ".tsv"):
         check_content(problem_with(cast("io.BufferedReader", file).peek(PEEKED_BYTES)), list_name)

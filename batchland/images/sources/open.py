@@ -1,4 +1,4 @@
-"""Open the source of images that a path, URL or list means."""
+"""Open the source of images that a path, URL or list names."""
 
 import os
 from typing import Final
@@ -21,7 +21,7 @@ def open_source(
     follow_links: bool = False,
     private_hosts: bool = False,
 ) -> Source:
-    """The source that `images` means: a folder, or tar, zip or Parquet files, as their suffix tells; local or by URL.
+    """The source that `images` names: a folder, or tar, zip or Parquet files, by their suffix; local or by URL.
 
     image_list: a file that lists the images, `-` for standard input; relative paths are below `images` or, without it,
     the current folder. all_files: list files of every extension. follow_links: follow links to local folders.

@@ -40,10 +40,10 @@ class RandomAccess(Protocol):
     modified_us: int
     """Microseconds since 1970, UTC."""
     problem: str | None
-    """Why it ends where it does, if it is packed and cut or damaged there."""
+    """Why it ends early, if it is a packed file that is truncated or damaged."""
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:
-        """`size` bytes, fewer at the end of the file. alone: do not cache what is nearby. Raises OSError."""
+        """`size` bytes, fewer at the end of the file. alone: do not cache the bytes around them. Raises OSError."""
 
 
 class _Local:

@@ -27,7 +27,7 @@ class ImageFile(NamedTuple):
     """Microseconds since 1970, UTC; None if unknown."""
 
     def facts(self) -> dict[str, Any]:
-        """What an image's outcome says about its file."""
+        """The fields of an image's outcome about its file."""
         return {"file_size": self.size, "modified_us": self.modified_us, "sha256": content_hash(self.data)}
 
 
@@ -49,8 +49,8 @@ class Store(Protocol):
     def facts(self, path: bytes) -> tuple[int | None, int] | None:
         """Size in bytes and modification time in microseconds, as `read` gives them. Raises OSError.
 
-        The size is None where only reading gives it; then the time alone identifies the content. None for both where
-        asking is too expensive; then the content counts as unchanged.
+        The size is None if only reading gives it; then the time alone identifies the content. Returns None if a request
+        is too expensive; then the content counts as unchanged.
         """
 
 
@@ -117,7 +117,7 @@ def shared_store(store: Store) -> Store:
 
 
 def may_exist(ref: ImageRef) -> bool:
-    """Whether there may be an image: false only for a local path at which the system says that nothing is."""
+    """False only for a local path that certainly does not exist."""
     if ref.error is not None or not isinstance(ref.store, LocalFiles):
         return True
     try:
@@ -131,7 +131,7 @@ def may_exist(ref: ImageRef) -> bool:
 
 @dataclass
 class Ignored:
-    """Number of files passed over, by extension or kind. Filled while listing."""
+    """Numbers of skipped files, by extension or kind. Filled while listing."""
 
     counts: Counter[str] = field(default_factory=Counter)
 

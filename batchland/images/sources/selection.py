@@ -25,7 +25,7 @@ def select_images(
 
 
 def pattern_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """A function that tells whether a name matches one of the patterns. Raises UsageError for an invalid pattern."""
+    """A function that returns whether a name matches a pattern. Raises UsageError for an invalid pattern."""
     if not patterns:
         return lambda name: False  # noqa: ARG005
     from pathspec import GitIgnoreSpec  # slow to import, and only patterns need it

@@ -1,4 +1,4 @@
-"""What every source of images offers: a folder, a URL, tar shards, Parquet tables or a list."""
+"""The interface of all sources of images: a folder, a URL, tar shards, Parquet tables or a list."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -15,12 +15,12 @@ class Source(Protocol):
     name: str
     """Absolute path or URL without credentials, for fingerprints, manifests and messages."""
     countable: bool
-    """Whether listing all images, only to count them, costs next to nothing."""
+    """Whether listing all images, only to count them, is cheap."""
     is_sorted: bool
     """Whether images come in the order of the bytes of their names."""
 
     def images(self, ignored: Ignored) -> Iterator[ImageRef]:
-        """All images, in an order that depends only on their names. Files passed over are counted in `ignored`.
+        """All images, in an order that depends only on their names. Skipped files are counted in `ignored`.
 
         Raises UsageError if the source does not exist.
         """
@@ -29,7 +29,7 @@ class Source(Protocol):
         """Paths and URLs that are read: the folder, or the files that list or contain the images."""
 
     def key(self, ref: ImageRef) -> bytes:
-        """What `planned` needs besides the name of an image of this source. Raises UsageError if it is secret."""
+        """The argument of `planned` for an image of this source. Raises UsageError if it would contain a secret."""
 
     def planned(self, name: str, key: bytes) -> ImageRef:
         """The image of that name and key, listed before, on any machine. Nothing is opened."""
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class ListSource(Source, Protocol):
-    """A source whose images are rows of a table with further columns: camera, site, customer."""
+    """A source with images from the rows of a table with further columns: camera, site, customer."""
 
     @property
     def own(self) -> "pa.Schema":
@@ -49,7 +49,7 @@ class ListSource(Source, Protocol):
 
 @runtime_checkable
 class ContainerSource(Source, Protocol):
-    """A source whose images are inside containers (tar shards, Parquet tables). Work is divided by container.
+    """A source with images inside containers (tar shards, Parquet tables). Work is divided by container.
 
     `images` gives the images of all `containers`, one container after the other.
     """

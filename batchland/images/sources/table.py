@@ -30,7 +30,7 @@ COLUMNS: Final = ("image", "img", "bytes", "image_bytes", "content", "data", "jp
 """Preferred names if several columns hold bytes."""
 _BINARY: Final = (pa.binary(), pa.large_binary(), pa.binary_view())
 _ROWS_PER_BYTE: Final = 1000
-"""Most rows of a file per byte. Even rows without an image take space; a damaged footer may claim any number."""
+"""Largest number of rows per byte of a file. Even empty rows take space; a damaged footer may give any number."""
 _BUFFER_BYTES: Final = 1024**2
 _BATCH_ROWS: Final = 16
 _KEPT_ROWS: Final = 64
@@ -113,7 +113,7 @@ class Tables(Containers):
 
 
 class _OpenTable:
-    """A Parquet file whose rows are read more or less in order. Thread-safe."""
+    """A Parquet file for reading rows approximately in order. Thread-safe."""
 
     def __init__(self, location: str) -> None:
         file: RandomAccess = open_files.get(location)

@@ -1,7 +1,7 @@
-"""Images on web servers, by the http and https URLs of a list. Polite: few connections per host, waits when told to.
+"""Images on web servers, by the http and https URLs of a list. Uses few connections per host, and obeys Retry-After.
 
-Hosts with private addresses are refused unless allowed: a list from elsewhere must not read what only this machine's
-network can see. The address is checked when connecting, also after redirects.
+Hosts with private addresses are refused unless allowed, so that a list from elsewhere cannot read from this machine's
+private network. The address is checked when connecting, also after redirects.
 """
 
 import ipaddress
@@ -39,7 +39,7 @@ _BACKOFF_SECONDS: Final = 0.5
 _MAX_WAIT: Final = 30
 """Seconds of a pause, also if the server asks for a longer one."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
-"""Statuses worth a retry."""
+"""Statuses that are retried."""
 _SECRET: Final = re.compile(r"(?i)sig|token|key|auth|pass|secret|cred|expir|policy|session|^x-(amz|goog|ms)-|^hdn")
 """Names of query parameters that may hold a signature or a password."""
 
@@ -88,7 +88,7 @@ class WebImages:
 
 
 def public_url(url: str) -> str:
-    """A URL without user, password and parameters that may be secret. Others say which image it is."""
+    """A URL without user, password and parameters that may be secret. Other parameters identify the image."""
     query = split_url(url).query
     kept = [pair for pair in query.split("&") if pair and not _SECRET.search(pair.partition("=")[0])]
     return bare_url(url) + ("?" if kept else "") + "&".join(kept)

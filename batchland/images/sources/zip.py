@@ -25,7 +25,7 @@ from batchland.system.names import display_name
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
 _ENCRYPTED: Final = 0x1
 _UNIX: Final = 3
-"""System of the writer whose members have the modes of Unix."""
+"""Code of the system of the writer (Unix); only such members have Unix modes."""
 
 
 @dataclass(frozen=True)

@@ -155,14 +155,14 @@ class BatchRunner:
 
 
 class _Buffers(NamedTuple):
-    """The memory that each batch passes through, and the session's bindings to it."""
+    """Buffers that all batches reuse, and the session's bindings to them."""
 
     host: Pixels
     """Pinned, so that a GPU copies it at full speed."""
     on_device: Any
     outputs: list[tuple[npt.NDArray[np.float32], Any]]
-    """Of each output, numbers that are copied to its buffer before each run, so that answers to the previous batch are
-    never taken for this one's; and the buffer."""
+    """For each output: the values that are copied to its buffer before each run, so that a stale answer is noticed; and
+    the buffer."""
     binding: Any
     options: Any
     """onnxruntime's RunOptions."""

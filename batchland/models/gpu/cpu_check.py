@@ -32,7 +32,7 @@ class CpuCheck(NamedTuple):
         return np.resize(self.pixels, (size, *self.pixels.shape[1:]))
 
     def require(self, device: Device, answers: Probabilities) -> None:
-        """Raise Unusable unless `answers` to a `batch` are the CPU's. device: that gave them."""
+        """Raise Unusable unless `answers` for a `batch` are the CPU's. device: the one that computed them."""
         difference = float(np.abs(answers - np.resize(self.expected, answers.shape)).max())
         if not difference <= self.tolerance:  # `not <=`, so that a difference of NaN does not pass
             raise Unusable(

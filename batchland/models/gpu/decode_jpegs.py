@@ -1,6 +1,6 @@
 """Decode JPEGs straight into the rows of a batch on a GPU.
 
-A decoder is tested when it is opened: its pictures must be the CPU's but for a small drift, and the test finds out
+A decoder is tested when it is opened: its pictures may differ only a little from the CPU's, and the test finds out
 whether it refuses damaged files.
 """
 
@@ -66,7 +66,7 @@ class RowDecoder:
         return refused
 
     def warm_up(self, batch_size: int) -> None:
-        """Decode `batch_size` images: the first call fixes how many images the hardware engines ever take."""
+        """Decode `batch_size` images: the first call fixes the largest batch of the hardware engines."""
         good, _ = probes()
         usual = keep_encoded(good[0], PreprocessSpec(), checked=False)
         assert usual is not None
@@ -110,7 +110,7 @@ class RowDecoders(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The decoder, and who finds damaged files, as recorded in the manifest."""
+        """The decoder, and what finds damaged files, as recorded in the manifest."""
         return self.each[0].name + ("" if self.strict else "; damaged files are found by the CPU")
 
 

@@ -1,4 +1,4 @@
-"""Name the device on which buffers and sessions lie."""
+"""The device of buffers and sessions."""
 
 from typing import Literal, NamedTuple
 

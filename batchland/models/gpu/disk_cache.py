@@ -1,4 +1,4 @@
-"""Keep small results on disk, by what they depend on."""
+"""Cache small results on disk, by the values that they depend on."""
 
 import contextlib
 import hashlib

@@ -24,7 +24,7 @@ RUNNERS_PER_GPU: Final = 2
 
 
 class BatchModel(NamedTuple):
-    """A model for batches of one size, and how to open and to check it."""
+    """A model for batches of one size, and the functions that open and check it."""
 
     create: SessionFactory
     card: ModelCard
@@ -39,7 +39,7 @@ class Runners(NamedTuple):
 
     pool: RunnerPool
     placement: Placement
-    """Of the first runner's session."""
+    """Placement of nodes in the first runner's session."""
     decoders: "RowDecoders | None"
     """One for each runner, if the GPUs decode JPEGs."""
 

@@ -34,7 +34,7 @@ def tune(
     """`start` with those of `changes` that are faster, each tried on top of those kept before.
 
     A change that raises there is tried on `start` alone. One that changes a probability by more than `tolerance` is
-    left out. Raises what `measure` raises of `start`.
+    left out. Raises what `measure` raises for `start`.
     """
     best = first = measure(start)
     chosen = dict(start)

@@ -1,4 +1,4 @@
-"""What a notification says about a night: verdict, figures, links, pictures. The channels give it their own form."""
+"""The content of a notification about a night: verdict, figures, links, pictures. Each channel formats it."""
 
 from datetime import date
 from typing import Final, Literal
@@ -23,7 +23,7 @@ class Figure(Document):
 
 
 class Link(Document):
-    """An address to read on."""
+    """A link for further reading."""
 
     text: str
     url: str
@@ -47,7 +47,7 @@ class Notification(Document):
     job: str
     date: date
     outcome: Outcome
-    """As in run.json."""
+    """Outcome of the night, as in run.json."""
     exit_code: int | None
     """None while the night runs."""
     good: bool
@@ -55,7 +55,7 @@ class Notification(Document):
     title: str
     """One line."""
     error: str | None
-    """One sentence: what, where, what next."""
+    """One sentence: where, what went wrong, what to do."""
     summary: str
     """What `batchland run` prints about the night."""
     figures: tuple[Figure, ...]
@@ -73,7 +73,8 @@ def compose(
 ) -> Notification:
     """The notification about an attempt.
 
-    link: the address under which the folder of records, `runs`, is served. note: the verdict, in place of the outcome.
+    link: the address under which the folder of records, `runs`, is served. note: used in the title instead of the
+    outcome.
     """
     summary = describe_run(record)
     if len(summary) > MAX_SUMMARY_LENGTH:

@@ -1,4 +1,5 @@
-"""Pictures for a notification: why a night is suspicious, or three sure mistakes, or the least sure answers."""
+"""Pictures for a notification: of the first finding, of the most confident mistakes, or of the least confident
+answers."""
 
 import base64
 import logging
@@ -58,11 +59,11 @@ def _suspicious(model: ModelRun) -> list[dict[str, Any]]:
 
 
 def _mistakes(model: ModelRun) -> list[dict[str, Any]]:
-    """The surest mistakes, from the model's report."""
+    """The most confident mistakes, from the model's report."""
     if not model.evaluation or not (path := Path(model.evaluation.report, MISTAKES_FILE)).exists():
         return []
     table = pq.ParquetFile(path).read(["image", "true_label", "predicted_label", "probability"])
-    rows = table[:_CANDIDATES].to_pylist()  # the surest ones come first
+    rows = table[:_CANDIDATES].to_pylist()  # the most confident ones come first
     return [
         {
             "image": row["image"],

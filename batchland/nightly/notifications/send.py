@@ -42,7 +42,7 @@ def report_end(recorder: Recorder, *, quiet: bool) -> None:
 
 
 def report_late(recorder: Recorder) -> None:
-    """Notify, while the night runs, that it will not end in time."""
+    """Send a notification during the run that the night will not end in time."""
     for channel, fault in notify_night(recorder, note="will not end in time"):
         recorder.warn(fault and f"notify: {channel}: {fault}")
 
@@ -50,7 +50,7 @@ def report_late(recorder: Recorder) -> None:
 def notify_night(recorder: Recorder, note: str | None = None) -> Iterator[tuple[str, str | None]]:
     """Send the notification about the last attempt. Gives each channel's name with an error message or None.
 
-    note: the verdict, in place of the attempt's outcome.
+    note: used in the title instead of the attempt's outcome.
     """
     table = recorder.job.notify
     assert table is not None

@@ -3,8 +3,6 @@
 // low and high (confidence in percent), slices (dimension -> value, or {not: values}), total (images that the figure
 // counts), row (opens that image at once).
 const browser = document.getElementById("images");
-const visibleText = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, (sign) => sign === "\u200d"
-  ? sign : `[U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
 const saveFile = (name, text) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], {type: "text/csv;charset=utf-8"}));
@@ -27,9 +25,7 @@ const Images = browser && (() => {
 
   const unpack = async () => {
     if (data) return;
-    const bytes = Uint8Array.from(atob(JSON.parse(by("images-data").textContent)), (sign) => sign.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    data = JSON.parse(await new Response(stream).text());
+    data = await unpackJson("images-data");
     const classes = data.labels.map((label, index) => [visibleText(label), index]);
     classes.sort((a, b) => a[0].localeCompare(b[0], undefined, {numeric: true}));
     for (const select of [fields.truth, fields.predicted, by("review-label")]) {
@@ -40,13 +36,7 @@ const Images = browser && (() => {
   const percentOf = (value) => value < 0 ? "–" : (value / 100).toFixed(1) + "%";
   const wrong = (row) => data.truth[row] !== data.predicted[row];
 
-  // Where the file itself is: beside this page's machine only, and never outside the scored folder.
-  const addressOf = (row) => {
-    const name = nameOf(row);
-    if (!browser.dataset.root || location.protocol !== "file:" || name.startsWith("/") || name.split("/").includes("..")) return null;
-    const encode = (text) => encodeURIComponent(text).replace(/%5Cx([0-9a-f]{2})/g, "%$1");
-    return "file://" + (browser.dataset.root + "/" + name).split("/").map(encode).join("/");
-  };
+  const addressOf = (row) => fileAddress(browser.dataset.root, nameOf(row));
 
   // For each wanted slice, the numbers of its images, and which of them fit.
   const sliced = () => Object.entries(slices).map(([dimension, wanted]) => {

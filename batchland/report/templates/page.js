@@ -1,6 +1,23 @@
 "use strict";
 document.documentElement.classList.remove("no-script");
 
+const visibleText = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, (sign) => sign === "\u200d"
+  ? sign : `[U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
+
+// JSON that is compressed by zlib, as base64, in a script element.
+const unpackJson = async (id) => {
+  const bytes = Uint8Array.from(atob(JSON.parse(document.getElementById(id).textContent)), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+};
+
+// Where the file of an image is: for a page that is opened as a file on a machine that has it, and never outside root.
+const fileAddress = (root, name) => {
+  if (!root || location.protocol !== "file:" || name.startsWith("/") || name.split("/").includes("..")) return null;
+  const encode = (text) => encodeURIComponent(text).replace(/%5Cx([0-9a-f]{2})/g, "%$1");
+  return "file://" + (root + "/" + name).split("/").map(encode).join("/");
+};
+
 // Tables: sort by the buttons in the header; a second press reverses the order. Empty cells stay last.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];

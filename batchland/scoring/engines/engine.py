@@ -69,7 +69,7 @@ class Part(NamedTuple):
     number: int
     """Index of the part."""
     entries: Iterable[Entry]
-    """In order; can be iterated more than once, and pickled."""
+    """The entries in order. They can be iterated more than once, and pickled."""
     isolated: bool = False
     """Decode its images in subprocesses, because a process died while it had this part."""
     losses: int = 0
@@ -115,9 +115,9 @@ class PartEngine(ABC):
 
     @abstractmethod
     def stop(self) -> tuple[list[ScoredPart], int]:
-        """Let the workers write what they have, and score no more.
+        """Let the workers write the rows scored so far, and stop.
 
-        The parts finished since `score_parts` gave the last one, and the number of images in unfinished parts.
+        Returns the parts finished since `score_parts` gave the last one, and the number of images in unfinished parts.
         """
 
     @abstractmethod
@@ -126,7 +126,7 @@ class PartEngine(ABC):
 
 
 def require_probabilities(scored: Scored, model: Path) -> None:
-    """Raise ModelError if the first batch of a run shows that the model gives no probabilities at all."""
+    """Raise ModelError if no row of the first batch of a run has probabilities."""
     codes = set(scored.rows.column("error_code").to_pylist())
     if "model_output" in codes and None not in codes:
         raise ModelError(

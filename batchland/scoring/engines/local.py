@@ -101,7 +101,7 @@ class LocalEngine:
                 yield from self._scored(batches, guard)
 
     def _processes(self, guard: CrashGuard) -> DecodingProcesses | None:
-        """Processes that decode in place of this one's threads. Raises UsageError if they are asked for in vain."""
+        """Processes that decode instead of threads; None for threads. Raises UsageError if they cannot be used here."""
         options = self._options
         given = options.decode_processes
         if given and not can_share_memory():

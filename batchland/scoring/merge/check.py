@@ -1,4 +1,4 @@
-"""Check the shards in a folder: that all are there, complete and undamaged, and scored the same listing alike."""
+"""Check the shards in a folder: all exist, are complete and undamaged, and scored the same listing in the same way."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ _FOLDER: Final = re.compile(r"(\.?)shard-([0-9]{5,9})-of-([0-9]{5,9})(\.parts)?"
 class FinishedShard(NamedTuple):
     """A complete shard with its manifest."""
 
-    place: ShardFolder
+    common: ShardFolder
     """The folder of all shards."""
     folder: str
     """The shard's own folder in it."""
@@ -36,74 +36,74 @@ class FinishedShard(NamedTuple):
     def is_unchanged(self) -> bool:
         """Whether the manifest is still the one that was read."""
         with suppress(OSError):
-            return self.place.sha256(f"{self.folder}/{MANIFEST}") == self.manifest_sha256
+            return self.common.sha256(f"{self.folder}/{MANIFEST}") == self.manifest_sha256
         return False
 
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.place.name}/{self.folder}"
+        return f"{self.common.name}/{self.folder}"
 
 
-def finished_shards(place: ShardFolder) -> list[FinishedShard]:
+def finished_shards(common: ShardFolder) -> list[FinishedShard]:
     """All shards of a folder, by index, complete and of one kind.
 
     Raises MissingInputError if some are missing or unfinished, UsageError if they are damaged or do not fit together.
     """
-    count, finished, unfinished = _find_shards(place)
+    count, finished, unfinished = _find_shards(common)
     missing = set(range(count)) - finished - unfinished
     if missing or unfinished:
         problems = [f"{_numbered(missing)} of {count} {_are(missing)} missing"] if missing else []
         problems += [f"{_numbered(unfinished)} of {count} {_are(unfinished)} unfinished"] if unfinished else []
-        raise MissingInputError(f"{place.name}: {', '.join(problems)}", advice="score_shard", count=count)
-    with ThreadPoolExecutor(usable_cores() * place.parallel) as pool:
-        shards = list(pool.map(lambda index: _read(place, Shard(index=index, count=count)), range(count)))
-        _check_same(place.name, shards)
+        raise MissingInputError(f"{common.name}: {', '.join(problems)}", advice="score_shard", count=count)
+    with ThreadPoolExecutor(usable_cores() * common.parallel) as pool:
+        shards = list(pool.map(lambda index: _read(common, Shard(index=index, count=count)), range(count)))
+        _check_same(common.name, shards)
         list(pool.map(_check_files, shards))
     return shards
 
 
-def _find_shards(place: ShardFolder) -> tuple[int, set[int], set[int]]:
+def _find_shards(common: ShardFolder) -> tuple[int, set[int], set[int]]:
     """How many shards there should be, which are finished, and which are running or were interrupted."""
     try:
-        names = place.names()
+        names = common.names()
     except OSError as error:
-        raise UsageError(f"{place.name}: cannot be opened ({error.strerror})", advice="shard_folder") from error
+        raise UsageError(f"{common.name}: cannot be opened ({error.strerror})", advice="shard_folder") from error
     matches = [match for match in map(_FOLDER.fullmatch, names) if match]
     counts = sorted({int(match[3]) for match in matches})
     if not counts:
-        raise UsageError(f"{place.name}: holds no shards", advice="shard_folder")
+        raise UsageError(f"{common.name}: holds no shards", advice="shard_folder")
     if len(counts) > 1:
         sets = " and ".join(f"of {count}" for count in counts)
-        raise UsageError(f"{place.name}: holds shards {sets}; delete those of the wrong number, then merge")
+        raise UsageError(f"{common.name}: holds shards {sets}; delete those of the wrong number, then merge")
     visible = {int(match[2]) for match in matches if not match[1] and not match[4]}
-    finished = {index for index in visible if _is_finished(place, Shard(index=index, count=counts[0]))}
+    finished = {index for index in visible if _is_finished(common, Shard(index=index, count=counts[0]))}
     begun = {int(match[2]) for match in matches if match[1] and match[4]}
     return counts[0], finished, (visible | begun) - finished
 
 
-def _is_finished(place: ShardFolder, shard: Shard) -> bool:
+def _is_finished(common: ShardFolder, shard: Shard) -> bool:
     try:
-        return MANIFEST in place.names(shard.folder_name)
+        return MANIFEST in common.names(shard.folder_name)
     except OSError:
         return False
 
 
-def _read(place: ShardFolder, shard: Shard) -> FinishedShard:
-    path = f"{place.name}/{shard.folder_name}/{MANIFEST}"
+def _read(common: ShardFolder, shard: Shard) -> FinishedShard:
+    path = f"{common.name}/{shard.folder_name}/{MANIFEST}"
     try:
-        content = place.read(f"{shard.folder_name}/{MANIFEST}")
+        content = common.read(f"{shard.folder_name}/{MANIFEST}")
     except OSError as error:
         raise read_error(error, path) from error
     manifest = parse_manifest(content, path)
     info = manifest.shard
     if info is None or (info.index, info.count) != (shard.index, shard.count):
         raise UsageError(f"{path}: is the manifest of something else", advice="overwrite_shard")
-    return FinishedShard(place, shard.folder_name, manifest, info, hashlib.sha256(content).hexdigest())
+    return FinishedShard(common, shard.folder_name, manifest, info, hashlib.sha256(content).hexdigest())
 
 
 def _check_same(folder: str, shards: list[FinishedShard]) -> None:
-    """Raise UsageError if some shards were scored in another way, or saw another listing, than most."""
+    """Raise UsageError if some shards were scored in another way, or had another listing, than most."""
     ways = [shard.info.fingerprint for shard in shards]
     usual = max(ways, key=ways.count)
     if odd := [shard for shard in shards if shard.info.fingerprint != usual]:
@@ -126,7 +126,7 @@ def _check_same(folder: str, shards: list[FinishedShard]) -> None:
 
 def _check_files(shard: FinishedShard) -> None:
     """Raise UsageError unless the files are those of the manifest, byte for byte."""
-    found = {name for name in shard.place.names(shard.folder) if name.endswith(".parquet")}
+    found = {name for name in shard.common.names(shard.folder) if name.endswith(".parquet")}
     claimed = {file.path for file in shard.manifest.files}
     problem = f"{', '.join(sorted(found ^ claimed))} missing or not in its manifest" if found != claimed else None
     for file in () if problem else shard.manifest.files:
@@ -141,9 +141,9 @@ def _check_files(shard: FinishedShard) -> None:
 def _problem(shard: FinishedShard, file: WrittenFile) -> str | None:
     path = f"{shard.folder}/{file.path}"
     try:
-        if shard.place.sha256(path) != file.sha256:
+        if shard.common.sha256(path) != file.sha256:
             return f"{file.path} does not have the sha256 of its manifest"
-        with shard.place.opened(path) as opened:
+        with shard.common.opened(path) as opened:
             if pq.read_metadata(opened).num_rows != file.rows:
                 return f"{file.path} does not have the rows of its manifest"
     except (OSError, pa.ArrowException) as error:

@@ -1,4 +1,4 @@
-"""What the manifest and the metadata of a merged output say."""
+"""The manifest and the metadata of a merged output."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def merged_info(shards: list[FinishedShard], survey: Survey) -> PredictionsInfo:
         "counts": survey.counts,
         "device": devices.pop() if len(devices) == 1 else first.manifest.device.partition(":")[0],
     }
-    return StoredPredictions(join_location(first.place.location, first.folder)).info().model_copy(update=changes)
+    return StoredPredictions(join_location(first.common.location, first.folder)).info().model_copy(update=changes)
 
 
 def _ignored(shards: list[FinishedShard]) -> dict[str, int]:

@@ -26,21 +26,21 @@ def merge_in_place(folder: str | os.PathLike[str], *, overwrite: bool = False) -
     manifest already and not `overwrite`; and what `merge` raises.
     """
     begin = time.monotonic()
-    place = open_shards(folder)
-    shards = finished_shards(place)
+    common = open_shards(folder)
+    shards = finished_shards(common)
     if shards[0].info.dealt_by != "range":
         raise UsageError(
-            f"{place.name}: its shards are not ranges of a plan, so their rows have to be sorted; merge them into "
+            f"{common.name}: its shards are not ranges of a plan, so their rows have to be sorted; merge them into "
             f"another output, or score by a plan"
         )
-    if MANIFEST in place.names() and not overwrite:
-        raise UsageError(f"{place.name}: is merged already", advice="overwrite")
-    survey = _survey(place, shards)
+    if MANIFEST in common.names() and not overwrite:
+        raise UsageError(f"{common.name}: is merged already", advice="overwrite")
+    survey = _survey(common, shards)
     manifest = merged_manifest(
         shards,
         merged_info(shards, survey),
         survey,
-        config={"out": display_location(place.location), "overwrite": overwrite},
+        config={"out": display_location(common.location), "overwrite": overwrite},
         write_seconds=0.0,
         total_seconds=time.monotonic() - begin,
         files=[
@@ -49,11 +49,11 @@ def merge_in_place(folder: str | os.PathLike[str], *, overwrite: bool = False) -
             for file in shard.manifest.files
         ],
     )
-    place.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
-    return RunSummary(public_location(place.location), manifest_location(place.location), manifest, None)
+    common.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return RunSummary(public_location(common.location), manifest_location(common.location), manifest, None)
 
 
-def _survey(place: ShardFolder, shards: list[FinishedShard]) -> Survey:
+def _survey(common: ShardFolder, shards: list[FinishedShard]) -> Survey:
     """The sums over all shards. Raises UsageError unless each begins where the one before it ends."""
     first, failed, decisions, facts = 0, Counter[str](), Counter[str](), list[str]()
     for shard in shards:
@@ -64,7 +64,7 @@ def _survey(place: ShardFolder, shards: list[FinishedShard]) -> Survey:
         decisions.update(shard.manifest.counts.decisions)
         facts += shard.info.facts_sha256
     if first != shards[0].info.listed:
-        raise UsageError(f"{place.name}: the shards have {first} rows for {shards[0].info.listed} images")
+        raise UsageError(f"{common.name}: the shards have {first} rows for {shards[0].info.listed} images")
     counts = Counts(
         listed=first,
         ok=first - failed.total(),

@@ -46,9 +46,9 @@ def merge(
     or have rows missing, InputError if they vanish, OutputError, LockedError, and Interrupted on SIGINT or SIGTERM.
     """
     begin = time.monotonic()
-    place, out = open_shards(folder), output_location(out)
-    shards = finished_shards(place)
-    _check_output(out, place, shards)
+    common, out = open_shards(folder), output_location(out)
+    shards = finished_shards(common)
+    _check_output(out, common, shards)
     config, stored = shards[0].manifest.config, _schema(shards)
     identity = [shard.manifest_sha256 for shard in shards]
     with (
@@ -63,7 +63,7 @@ def merge(
             overwrite=overwrite,
         ) as sink,
     ):
-        for _ in sink.keep(ordered_rows(place.name, shards, block_size)):  # after each part
+        for _ in sink.keep(ordered_rows(common.name, shards, block_size)):  # after each part
             if on_progress:
                 on_progress(Progress(sink.kept_images, 0, 0))
             if signal.received is not None:
@@ -72,7 +72,7 @@ def merge(
                     signal.received,
                 )
         survey = sink.survey()
-        _check_complete(place.name, shards[0].info, survey)
+        _check_complete(common.name, shards[0].info, survey)
         info = merged_info(shards, survey)
         files = sink.assemble(info.model_dump_json())
         if changed := [shard.name for shard in shards if not shard.is_unchanged()]:
@@ -96,16 +96,16 @@ def open_shards(folder: str | os.PathLike[str]) -> ShardFolder:
 
 
 def _schema(shards: list[FinishedShard]) -> pa.Schema:
-    """Of the shards' rows: all shards have the same columns."""
+    """Schema of the shards' rows. All shards have the same columns."""
     for shard in shards:
         if shard.manifest.files:
-            stored = StoredPredictions(join_location(shard.place.location, shard.folder))
+            stored = StoredPredictions(join_location(shard.common.location, shard.folder))
             return stored.schema(shard.manifest.files[0].path)
     return PREDICTIONS
 
 
-def _check_output(out: Path | str, place: ShardFolder, shards: list[FinishedShard]) -> None:
-    where, folder = (_comparable(location) for location in (out, place.location))
+def _check_output(out: Path | str, common: ShardFolder, shards: list[FinishedShard]) -> None:
+    where, folder = (_comparable(location) for location in (out, common.location))
     if f"{folder}/".startswith(f"{where}/") or any(f"{where}/".startswith(f"{folder}/{s.folder}/") for s in shards):
         raise UsageError(f"{out}: lies among the shards to merge, or contains them", advice="other_out")
 
@@ -115,7 +115,7 @@ def _comparable(location: Path | str) -> str:
 
 
 def _check_complete(folder: str, info: ShardInfo, survey: Survey) -> None:
-    """Raise UsageError if images are missing. Of containers, no shard knows how many images there are."""
+    """Raise UsageError if images are missing. With containers, no shard knows the number of images."""
     listed = survey.counts.listed
     if not listed:
         raise UsageError(f"{folder}: all shards are empty, so there is nothing to merge")

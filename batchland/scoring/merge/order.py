@@ -1,7 +1,7 @@
 """The rows of all shards in the order of the whole listing, none missing and none twice.
 
-Files are read in parallel. Memory is bounded: one row group of every shard, and a block; of the shards of a plan, as
-many files as are read at once.
+Files are read in parallel. Memory is bounded: one row group of every shard, and a block; for the shards of a plan, the
+files that are read at once.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ def ordered_rows(folder: str, shards: list[FinishedShard], block_size: int = BLO
 
     Raises UsageError if a row is missing or exists twice, InputError if a file cannot be read any more.
     """
-    threads = usable_cores() * shards[0].place.parallel
+    threads = usable_cores() * shards[0].common.parallel
     with ThreadPoolExecutor(threads, "read") as pool:
         if shards[0].info.dealt_by == "range":
             yield from _consecutive_rows(shards, pool, threads)
@@ -128,17 +128,17 @@ def _row_groups(shard: FinishedShard, file: str, *, positions: bool = False) -> 
     path = f"{shard.folder}/{file}"
     try:
         for number in range(_count_groups(shard, path)):
-            with shard.place.opened(path) as opened, pq.ParquetFile(opened) as parquet:
+            with shard.common.opened(path) as opened, pq.ParquetFile(opened) as parquet:
                 table = parquet.read_row_group(number, use_threads=False)
             for rows in table.replace_schema_metadata(None).combine_chunks().to_batches():
                 known, own = full_schema(rows.schema, positions=positions), own_schema(rows.schema)
                 yield complete_columns(rows, pa.schema([*known, *own]))
     except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"{shard.place.name}/{path}: cannot be read any more ({error}); run the command again"
+            f"{shard.common.name}/{path}: cannot be read any more ({error}); run the command again"
         ) from error
 
 
 def _count_groups(shard: FinishedShard, path: str) -> int:
-    with shard.place.opened(path) as opened:
+    with shard.common.opened(path) as opened:
         return int(pq.read_metadata(opened).num_row_groups)

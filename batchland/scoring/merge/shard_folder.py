@@ -52,7 +52,7 @@ class ShardFolder:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[Any]:
-        """A file, open for reading at any place."""
+        """A file, open for reading at any position."""
         if isinstance(self.location, Path):
             with (self.location / name).open("rb") as file:
                 yield file

@@ -34,9 +34,9 @@ from batchland.system.urls import is_url
 
 
 class PlannedListing(ImageListing):
-    """The images of a plan. images: the planned source, if its URL has options or credentials; else the plan's own.
+    """The images of a plan. images: the planned source, needed if its URL has options or credentials.
 
-    Raises UsageError if the plan is of another source, or options would list other images than it did.
+    Raises UsageError if the plan is of another source, or options would list other images.
     """
 
     def __init__(self, images: str | None, options: ScoreOptions) -> None:
@@ -76,7 +76,7 @@ class PlannedListing(ImageListing):
         return PlannedRange(self._planned, first, stop)
 
     def second_walk(self, shard: Shard | None = None) -> Iterator[Any]:
-        """As many items as there are images; nothing is read."""
+        """One item per image, without reading the plan."""
         return repeat(None, self.plan.listed // (shard.count if shard else 1))
 
 
@@ -138,7 +138,7 @@ class PlannedRun(Run):
     def finish(self, model: OpenModel, survey: Survey) -> dict[str, Any]:
         """Manifest entry that must be the same in all shards of the plan, and the digests of this shard's parts.
 
-        A manifest over the shards, of `merge_in_place`, is removed: it does not hold for the new rows.
+        A manifest of `merge_in_place` over the shards is removed, because it is not valid for the new rows.
         """
         if self._shard is None:
             return {}

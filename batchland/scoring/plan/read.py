@@ -94,9 +94,9 @@ class StoredPlan:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
-        place = join_location(self.location, name)
-        if isinstance(place, Path):
-            with place.open("rb") as file:
+        location = join_location(self.location, name)
+        if isinstance(location, Path):
+            with location.open("rb") as file:
                 yield file
             return
         objects = self._objects
@@ -132,7 +132,7 @@ class PlannedImages(NamedTuple):
     plan: Path | str
     """Its location."""
     sha256: str
-    """Of plan.json."""
+    """sha256 of plan.json."""
     images: str
     """The source, with the options that its URL has."""
     private_hosts: bool
@@ -140,7 +140,7 @@ class PlannedImages(NamedTuple):
 
 @lru_cache(4)
 def open_planned(planned: PlannedImages) -> tuple[StoredPlan, Source]:
-    """The plan, and its source, which is not listed. Opened once in a process.
+    """The plan, and its source, which is not listed again. Opened once per process.
 
     Raises UsageError if the plan was replaced, or is one of another source.
     """
@@ -161,7 +161,7 @@ def open_planned(planned: PlannedImages) -> tuple[StoredPlan, Source]:
 
 
 class PlannedRange:
-    """A range of a plan's images: what a worker needs to know of its part. Can be iterated again, and pickled."""
+    """A range of a plan's images, sent to a worker as its part. Can be iterated several times, and pickled."""
 
     def __init__(self, planned: PlannedImages, first: int, stop: int) -> None:
         self._planned = planned

@@ -11,9 +11,13 @@ PLAN_NAME: Final = "plan.json"
 PLANNED: Final = pa.schema(
     [
         column("image", pa.string(), "The image's name, as in the predictions.", nullable=False),
-        column("key", pa.binary(), "Where the image is within its source, if the name does not say it."),
-        column("error_code", pa.string(), "Of what could not be listed: the code of its failed row."),
-        column("error_message", pa.string(), "Of what could not be listed: what went wrong, for people."),
+        column("key", pa.binary(), "Location of the image in its source, if the name is not enough."),
+        column(
+            "error_code", pa.string(), "For a folder or container that could not be listed: the code of its failed row."
+        ),
+        column(
+            "error_message", pa.string(), "For a folder or container that could not be listed: the reason, for people."
+        ),
     ]
 )
 """One row per listed image, in listing order."""

@@ -51,9 +51,9 @@ def make_plan(
 ) -> Plan:
     """List `images`, a source or an open listing, or what `image_list` names, and write the list to `out`.
 
-    out: a folder or a URL. settings: of them include, exclude, all_files and follow_links count. parts: the number of
-    shards that will score it, 0 for any. without: plans of the same source whose images are left out. on_progress: is
-    called with the number of images listed so far. Memory does not grow with the number of images.
+    out: a folder or a URL. settings: only include, exclude, all_files and follow_links are used. parts: the number of
+    shards that will score it, 0 for any. without: earlier plans of the same source; their images are left out.
+    on_progress: called with the number of images listed so far. Memory does not grow with the number of images.
 
     Raises UsageError if there is nothing to plan, or `out` exists; OutputError if it cannot be written.
     """
@@ -132,7 +132,7 @@ def _parquet(listing: ImageListing, groups: Iterable[list[ImageRef]]) -> tuple[p
 def _without(earlier: StoredPlan, source: Source, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
     """The images that are not in an earlier plan of the same source, which lists in the same order.
 
-    Raises UsageError if an image of the earlier plan is not listed any more, so that the order may be another one.
+    Raises UsageError if an image of the earlier plan is not listed any more, because then the order may differ.
     """
     if earlier.plan.images != source.name:
         raise UsageError(f"{earlier.name}: is a plan of {earlier.plan.images}, not of {source.name}")
@@ -154,14 +154,14 @@ def _without(earlier: StoredPlan, source: Source, refs: Iterator[ImageRef]) -> I
 class _Folder:
     """The folder of a plan, at a path or a URL. Methods raise OutputError."""
 
-    def __init__(self, place: Path | str) -> None:
-        self.name = display_location(place)
-        self._place = place
+    def __init__(self, location: Path | str) -> None:
+        self.name = display_location(location)
+        self._location = location
         self._objects: Objects | None = None
-        if not isinstance(place, Path):
+        if not isinstance(location, Path):
             from batchland.predictions import objects  # slow to import; local plans do not need it
 
-            self._objects = objects.Objects.at(place)
+            self._objects = objects.Objects.at(location)
 
     def begin(self, *, overwrite: bool) -> None:
         """Remove an earlier plan. Raises UsageError if there is one, unless `overwrite`."""
@@ -177,8 +177,8 @@ class _Folder:
     def write(self, name: str, data: pa.Buffer, rows: int) -> WrittenFile:
         """Write a file whole."""
         with self._errors():
-            if isinstance(self._place, Path):
-                replace_file(self._place / name, data)
+            if isinstance(self._location, Path):
+                replace_file(self._location / name, data)
             elif self._objects is not None:
                 self._objects.put(PurePosixPath(self._objects.location.path) / name, data)
         return WrittenFile(path=name, rows=rows, bytes=data.size, sha256=hashlib.sha256(data).hexdigest())
@@ -186,15 +186,15 @@ class _Folder:
     def _names(self) -> list[str]:
         if self._objects is not None:
             return list(self._objects.list(PurePosixPath(self._objects.location.path)))
-        assert isinstance(self._place, Path)
-        self._place.mkdir(parents=True, exist_ok=True)
-        return [path.name for path in self._place.iterdir()]
+        assert isinstance(self._location, Path)
+        self._location.mkdir(parents=True, exist_ok=True)
+        return [path.name for path in self._location.iterdir()]
 
     def _remove(self, name: str) -> None:
         if self._objects is not None:
             self._objects.remove(PurePosixPath(self._objects.location.path) / name)
-        elif isinstance(self._place, Path):
-            (self._place / name).unlink(missing_ok=True)
+        elif isinstance(self._location, Path):
+            (self._location / name).unlink(missing_ok=True)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -94,7 +94,7 @@ def test_run_length_coding():
 )
 def test_run_length_coding_that_leaves_out_pixels_is_refused(body):
     assert error_of(run_length(body)) == (
-        "unsupported_format", "a BMP whose run-length coding leaves out pixels or exceeds its rows",
+        "unsupported_format", "a BMP with run-length coding that leaves out pixels or exceeds its rows",
     )  # fmt: skip
 
 

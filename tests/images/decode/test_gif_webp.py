@@ -57,13 +57,13 @@ def test_undefined_parts_are_white_if_the_frame_has_transparency_and_refused_oth
     assert (pixels[1:9, 1:9] == (200, 100, 50)).all()
     assert (pixels[0] == 255).all()
     assert error_of(gif((10, 10), (1, 1))) == (
-        "unsupported_format", "a GIF whose first frame leaves a part of the picture undefined",
+        "unsupported_format", "a GIF with a first frame that leaves a part of the picture undefined",
     )  # fmt: skip
 
 
 def test_unsupported_kinds_are_refused():
     assert error_of(gif(before=b"\x21\xfe\0" * 150_000)) == (
-        "corrupt", "more than 100000 blocks before the picture; no encoder writes so many",
+        "corrupt", "more than 100000 blocks before the picture, which no encoder writes",
     )  # fmt: skip
     assert error_of(gif(before=b"\x21\xfe" + b"\1a" * 150_000 + b"\0"))[0] == "corrupt"
     assert error_of(gif(before=b"?")) == ("corrupt", "its blocks are damaged")
@@ -125,7 +125,7 @@ def test_zeros_in_a_webp_are_damage(lossless):
 
 
 @pytest.mark.parametrize("options", [{"quality": 80}, {"quality": 1, "method": 0}, {"lossless": True}], ids=str)
-def test_zeros_that_stand_for_one_colour_are_no_damage(options):
+def test_zeros_of_pictures_of_one_colour_are_not_damage(options):
     image = Image.new("RGB", (3000, 2000), "white")
     data = encoded(image, "WEBP", **options)
     assert decode_webp(data, 10**7).pixels.min() >= 250

@@ -37,7 +37,7 @@ def test_images_are_ordered_by_the_bytes_of_their_paths(tmp_path):
     assert listed == sorted(listed, key=os.fsencode)
 
 
-def test_files_passed_over_are_counted(tmp_path):
+def test_skipped_files_are_counted(tmp_path):
     tree(tmp_path / "in", "a.jpg", "notes.txt", "more.txt", "README", ".hidden.jpg", ".git/x.jpg", "sub/x.jpg")
     (tmp_path / "in" / "dangling.jpg").symlink_to("nowhere")
     (tmp_path / "in" / "loop.jpg").symlink_to("loop.jpg")

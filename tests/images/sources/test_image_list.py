@@ -164,7 +164,7 @@ def test_a_packed_tar_file_and_a_table_of_another_encoding_are_rejected(tmp_path
 
 @pytest.mark.parametrize("line", ["ftp://a/b.jpg", "SFTP://server/a.jpg", "x" * 5000])
 @pytest.mark.parametrize("count", [1, 3, 250])
-def test_a_list_whose_first_entries_cannot_be_used_is_rejected(tmp_path: Path, line: str, count: int) -> None:
+def test_a_list_with_unusable_first_entries_is_rejected(tmp_path: Path, line: str, count: int) -> None:
     (tmp_path / "list.txt").write_text("\n" + "\n".join([line] * count) + "\n" + "a.jpg\n" * (count == 250))
     with pytest.raises(
         UsageError, match=rf"list\.txt, entry 2: ({line.partition(':')[0].lower()} cannot be read|a path of 50)"
@@ -227,7 +227,7 @@ def test_missing_source_and_missing_folder_are_usage_errors(tmp_path: Path) -> N
         _list(tmp_path / "list.txt", tmp_path / "photos.tar")
 
 
-def test_parquet_list_whose_column_holds_bytes_is_rejected(tmp_path: Path) -> None:
+def test_parquet_list_with_a_column_of_bytes_is_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"data"]}), tmp_path / "list.parquet")
     with pytest.raises(UsageError, match=r"list\.parquet: column image holds binary, not paths$"):
         _list(tmp_path / "list.parquet")
@@ -269,7 +269,7 @@ def test_every_line_has_a_row(tmp_path: Path, bucket: Bucket, toy_model: Path) -
 def test_forbidden_objects_are_failed_rows(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_model: Path
 ) -> None:
-    """Who may not list a bucket may be allowed to read from it: a refusal says nothing of the storage."""
+    """Some users may read from a bucket but not list it, so a refused image does not end the run."""
     (bucket.folder / "a.jpg").write_bytes(picture())
     (tmp_path / "list.txt").write_text(f"s3://someone:guessed@{bucket.name}/a.jpg\n{bucket.url('a.jpg')}\n")
     summary = score(None, tmp_path / "out.parquet", options(toy_model, image_list=str(tmp_path / "list.txt")))
@@ -305,13 +305,13 @@ def test_list_from_standard_input(photos: Path, toy_model: Path, tmp_path: Path)
         (f"{tmp_path}/empty.txt", "", "nothing at all"),
     ):
         nothing = _piped(b"\n\n", tmp_path / "none.parquet", toy_model, images=images)
-        told = f"{name or images}: no images to score (found: {found}); give a list with one path per line"
-        assert (nothing.returncode, nothing.stderr.splitlines()[-1].decode()) == (2, f"batchland: {told}")
+        printed = f"{name or images}: no images to score (found: {found}); give a list with one path per line"
+        assert (nothing.returncode, nothing.stderr.splitlines()[-1].decode()) == (2, f"batchland: {printed}")
 
 
 @pytest.mark.parametrize("count", [5, 5000])
 def test_list_from_a_named_pipe_is_complete(tmp_path: Path, toy_model: Path, count: int) -> None:
-    """As `--images <(find ...)` and `--images /dev/stdin`: whoever opens it a second time takes lines away."""
+    """As `--images <(find ...)` and `--images /dev/stdin`: opening it a second time would lose lines."""
     (tmp_path / "a.jpg").write_bytes(picture())
     missing = (f"{tmp_path}/a-folder-with-a-long-name/{number:06}.jpg" for number in range(1, count))
     names = [f"{tmp_path}/a.jpg", *missing]
@@ -356,8 +356,10 @@ def test_list_is_not_held_in_memory(tmp_path: Path) -> None:
         "images = source.images(Ignored()); next(images); before = used()\n"
         "print([1 + sum(1 for _ in images), used() - before < 4096])"
     )
-    told = subprocess.run([sys.executable, "-c", code, tmp_path / "list.txt"], capture_output=True, check=True).stdout
-    assert json.loads(told.decode().lower()) == [200_000, True]
+    printed = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "list.txt"], capture_output=True, check=True
+    ).stdout
+    assert json.loads(printed.decode().lower()) == [200_000, True]
 
 
 def test_columns_are_documented() -> None:
@@ -376,7 +378,7 @@ def test_columns_are_documented() -> None:
     ],
     ids=["line ends of old Macs", "spaces", "labels"],
 )  # fmt: skip
-def test_a_list_none_of_whose_files_exists_is_an_error(
+def test_a_list_without_existing_files_is_an_error(
     tmp_path: Path, toy_model: Path, listing: bytes, message: str
 ) -> None:
     for name in ("a.jpg", "b.jpg"):

@@ -171,7 +171,7 @@ def test_credentials_are_not_written_anywhere(
     assert b"secret" not in written
 
 
-def test_rerun_completes_a_run_whose_storage_was_killed(
+def test_rerun_completes_a_run_after_its_storage_was_killed(
     own_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, toy_model: Path, photos: Path, tmp_path: Path
 ) -> None:
     bucket = new_bucket(own_s3_server, monkeypatch)

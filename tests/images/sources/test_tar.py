@@ -166,16 +166,16 @@ def test_missing_later_shard_gives_a_warning(
     (shards / "photos-001.tar").unlink()
     asked = ["score", f"{shards}/photos-{{000..002}}.tar", "--model", str(toy_model), "--device", "cpu"]
     asked += ["--out", str(tmp_path / "p.parquet")]
-    told = (
+    printed = (
         "1 of 41 rows are folders or archives that could not be read, so an unknown number of images is missing; the "
         "predictions are written, repair them and retry the failed rows"
     )
     assert batchland(*asked).exit_code == 0
-    assert told in caplog.messages
+    assert printed in caplog.messages
     caplog.clear()
     limited = batchland(*asked, "--overwrite", "--max-failed", "50%")
-    assert (limited.exit_code, limited.stderr.splitlines()[-1]) == (3, f"batchland: {told}")
-    assert told not in caplog.messages
+    assert (limited.exit_code, limited.stderr.splitlines()[-1]) == (3, f"batchland: {printed}")
+    assert printed not in caplog.messages
 
 
 def test_missing_first_shard_is_a_usage_error(shards: Path, bucket: Bucket) -> None:
@@ -202,7 +202,7 @@ def test_gzip_shards_have_the_same_images(shards: Path) -> None:
     assert found[-1][1] == "unreadable"
 
 
-def test_packed_shards_say_what_is_wrong_and_plain_ones_may_have_their_name(shards: Path) -> None:
+def test_gzip_shards_need_their_suffix_and_plain_shards_may_have_it(shards: Path) -> None:
     plain = (shards / "photos-000.tar").read_bytes()
     packed = gzip.compress(plain)
     wanted = [data for _, data in read_all(shards / "photos-000.tar")]

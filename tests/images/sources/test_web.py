@@ -165,7 +165,7 @@ def test_redirects_are_followed_and_checked(site):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "0x7f000001", "[::ffff:127.0.0.1]"])
-def test_private_hosts_are_not_asked(site, host):
+def test_private_hosts_get_no_request(site, host):
     code, message = failure(f"http://{host}:{site.server.server_port}/a.jpg", private=False)
     assert (code, site.asked.total()) == ("permission_denied", 0)
     assert "has the private address" in message

@@ -96,7 +96,7 @@ def test_a_webhook_gets_the_verdict_the_figures_links_and_three_pictures(project
         assert (image.format, image.size) == ("JPEG", (32, 24))
 
 
-def test_without_labels_the_least_sure_images_are_shown(project, server):
+def test_without_labels_the_least_confident_images_are_shown(project, server):
     for number, grey in enumerate((90, 120, 200)):
         Image.new("RGB", (300, 200), (grey, grey - 20, 0)).save(project / "in" / str(NIGHT) / f"doubt-{number}.png")
     run(project, f'on = "always"\nwebhook = "{server.url}"')

@@ -52,7 +52,7 @@ def shards_by_plan(plan: Path | str, model: Path, out: Path | str, count: int, i
         score(images, out, options(model, plan=str(plan), shard=Shard(index=index, count=count)))
 
 
-def test_a_plan_holds_the_listing(tmp_path, photos, plan):
+def test_a_plan_contains_the_listing(tmp_path, photos, plan):
     found = StoredPlan(plan).plan
     assert sorted(path.name for path in plan.iterdir()) == ["list-000000.parquet", "plan.json"]
     assert (found.images, found.listed, found.unlisted, found.ignored) == (str(photos), 60, 0, {".txt": 1})
@@ -206,7 +206,7 @@ def test_shards_are_merged_in_place(tmp_path, photos, toy_model, plan, bucket, f
         assert StoredPredictions(Path(out)).manifest() is None  # the old one does not hold for the new rows
 
 
-def test_what_cannot_be_merged_in_place(tmp_path, photos, toy_model, plan):
+def test_shards_that_cannot_be_merged_in_place_are_rejected(tmp_path, photos, toy_model, plan):
     for index in range(2):
         score(photos, tmp_path / "dealt", options(toy_model, shard=Shard(index=index, count=2)))
     with pytest.raises(UsageError, match="are not ranges of a plan, so their rows have to be sorted"):
@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_listed_stays_a_failed_row(tmp_path, toy_model):
     assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "q.parquet").read_bytes()
 
 
-def test_no_plan_keeps_a_password(tmp_path):
+def test_a_plan_contains_no_password(tmp_path):
     (tmp_path / "list.txt").write_text("https://user:secret@example.org/a.jpg\n")
     with pytest.raises(UsageError, match="its URL holds a password or a signature, which no plan keeps"):
         make_plan(None, tmp_path / "plan", image_list=str(tmp_path / "list.txt"))

@@ -1,4 +1,4 @@
-"""What has to be done before Ray is imported."""
+"""Environment variables that must be set before Ray is imported."""
 
 import os
 from importlib.util import find_spec

@@ -38,15 +38,15 @@ class WorkerSettings(NamedTuple):
     """What the driver sends to all workers."""
 
     path: Path
-    """Of the model; its content is sent as well, so nodes need not have the file."""
+    """Path of the model. Its content is sent too, so nodes do not need the file."""
     options: ScoreOptions
     cores: int
     versions: dict[str, str]
-    """Of the driver's packages, by name."""
+    """Versions of the driver's packages, by name."""
 
 
 class StoredContent(NamedTuple):
-    """The content of the model in Ray's memory. A worker takes it only where no copy of the model is kept."""
+    """The content of the model in Ray's memory. A worker reads it only if it has no kept copy of the model."""
 
     sha256: str
     reference: "ray.ObjectRef[bytes]"
@@ -107,7 +107,7 @@ class PartWorker:
         return str(ray.get_runtime_context().get_node_id())
 
     def score(self, part: Part) -> ScoredPart | BatchlandError | None:
-        """Score a part and write it; what an interrupted run left of it is taken over. None if `stop` came before."""
+        """Score a part and write it, resuming what an interrupted run left of it. None if `stop` came first."""
         result: Future[ScoredPart | BatchlandError | None] = Future()
         with self._lock:
             if self._ended.is_set():
@@ -179,13 +179,13 @@ class PartWorker:
         self, writer: PartWriter, pending: Iterator[ImageRef | None], notes: Path, *, is_first: bool
     ) -> None:
         engine = cast("LocalEngine", self._engine)
-        with closing(engine.score(pending, notes, self._stop_if_told)) as batches:
+        with closing(engine.score(pending, notes, self._stop_if_asked)) as batches:
             for scored in batches:
                 if is_first and self._scored.is_new:
                     require_probabilities(scored, engine.model.path)
                 self._scored.add(scored)
                 writer.write(scored.rows)
-                self._stop_if_told()
+                self._stop_if_asked()
 
     def _stream(self, first: Part) -> Iterator[Part]:
         """The first part and those that wait behind it. One whose images are decoded in subprocesses stands alone."""
@@ -210,7 +210,7 @@ class PartWorker:
         for entry in part.entries:
             yield entry._replace(store=shared_store(entry.store)) if isinstance(entry, ImageRef) else entry  # type: ignore[arg-type]  # hashable
 
-    def _stop_if_told(self) -> None:
+    def _stop_if_asked(self) -> None:
         if self._stopping.is_set():
             raise _Stopped
 

@@ -1,4 +1,4 @@
-"""Programs that run on stand-ins for a GPU, in processes of their own."""
+"""Programs that run on stand-ins for a GPU, each in its own process."""
 
 import json
 import os

@@ -151,7 +151,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("settings", [{}, {"enable_cuda_graph": "1"}], ids=["plain", "graphs"])
-def test_whichever_allocation_fails_rows_are_right_or_the_reason_is_given(stub, dense, settings):
+def test_a_failed_allocation_gives_right_rows_or_a_reason(stub, dense, settings):
     found = stub.run(without_memory, dense, 8, settings).result
     assert found["wrong"] == 0
     assert found["worked"] + len(found["errors"]) == found["allocations"] > 8

@@ -22,8 +22,8 @@ SHAPE_ARITHMETIC = {
 }  # fmt: skip
 
 
-def exported(folder, name, architecture, backbone="resnet50"):
-    """An export in fp32 and in fp16."""
+def exported(folder, name, architecture, backbone="resnet50", precisions=("fp32", "fp16")):
+    """An export in each precision."""
     torch.manual_seed(0)
     card = ModelCard(
         name=name,
@@ -34,9 +34,9 @@ def exported(folder, name, architecture, backbone="resnet50"):
     )
     model = build(architecture, 3, SPEC, backbone).eval()
     paths = []
-    for precision, convert in (("fp32", lambda model: model), ("fp16", half)):
+    for precision in precisions:
         paths.append(folder / f"{name}-{precision}.onnx")
-        write_onnx(convert(model), card, paths[-1])
+        write_onnx(half(model) if precision == "fp16" else model, card, paths[-1])
     return model, card, paths
 
 
@@ -49,12 +49,19 @@ def require_gpu(paths, found):
         assert set(found[path.name]["nodes"]) == {CUDA}
 
 
-def test_exports_run_on_the_gpu_as_a_whole(stub, tmp_path):
-    _, _, scratch = exported(tmp_path, "scratch", "scratch")
-    _, _, transfer = exported(tmp_path, "transfer", "transfer", "resnet18")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prefer_nhwc": "1", "enable_cuda_graph": "1"},
+        pytest.param({"prefer_nhwc": "1"}, marks=pytest.mark.slow),
+        pytest.param({}, marks=pytest.mark.slow),
+    ],
+)
+def test_exports_run_on_the_gpu_as_a_whole(stub, tmp_path, settings):
+    _, _, scratch = exported(tmp_path, "scratch", "scratch", precisions=["fp32"])
+    _, _, transfer = exported(tmp_path, "transfer", "transfer", "timm/test_resnet", precisions=["fp16"])
     paths = [*scratch, *transfer]
-    for settings in ({}, {"prefer_nhwc": "1"}, {"prefer_nhwc": "1", "enable_cuda_graph": "1"}):
-        require_gpu(paths, stub.run(placements, paths, settings).result)
+    require_gpu(paths, stub.run(placements, paths, settings).result)
     captured = stub.run(graphs, paths)
     assert captured.result == {path.name: True for path in paths}
     assert not [line for line in captured.trace if "FORBIDDEN" in line]
@@ -69,7 +76,7 @@ def test_every_kind_of_backbone_runs_on_the_gpu_as_a_whole(stub, tmp_path, backb
 
 
 @pytest.mark.slow
-def test_of_an_int8_export_dequantising_nodes_stay_on_the_cpu_and_a_warning_says_so(stub, tmp_path):
+def test_dequantising_nodes_of_an_int8_export_stay_on_the_cpu_with_a_warning(stub, tmp_path):
     model, card, _ = exported(tmp_path, "scratch", "scratch")
     path = tmp_path / "int8.onnx"
     write_onnx(quantisable(model), card, path)

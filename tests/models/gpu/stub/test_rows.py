@@ -1,4 +1,4 @@
-"""Rows computed on the stand-ins are the CPU's, whatever the settings, the threads and the number of GPUs."""
+"""Rows computed on the stand-ins are the CPU's with all settings, threads and numbers of GPUs."""
 
 import re
 
