@@ -87,7 +87,8 @@ class Reference:
         self.observed = nights
         self.pool = Pool(Observations.joined(nights), usable)
         self.nights = len(nights)
-        figures = [self.pool.figures(night) for night in nights]
+        own = np.split(self.pool.own_scores, np.cumsum([len(night) for night in nights])[:-1])
+        figures = [self.pool.figures(night, scores) for night, scores in zip(nights, own, strict=True)]
         values = np.array([night.values for night in figures])
         self.usual = values.mean(axis=0)
         """Mean of each figure over the nights."""
