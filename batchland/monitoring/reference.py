@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from batchland.monitoring.observations import Floats, Observations
+from batchland.monitoring.observations import ANSWER, Floats, Observations
 from batchland.monitoring.orientation import CHANGES, Discriminants, undone
 from batchland.monitoring.statistics import Figures, Pool, Statistic
 
@@ -62,7 +62,7 @@ LIMITS: Final = {
 
 Shares in tails count only if they are larger than usual; means, spreads and classes count in both directions.
 """
-CHANGE_LIMIT: Final = 4.2
+CHANGE_LIMIT: Final = 3.5
 """Largest z of a clean night for each of CHANGES."""
 _TWO_SIDED: Final = ("mean", "spread", "share", "mix", "top")
 
@@ -102,7 +102,7 @@ class Reference:
         if labelled:
             self._limits[[statistic.score not in LABELLED_SCORES for statistic in statistics]] = np.inf
         self._one_sided = np.array([statistic.kind not in _TWO_SIDED for statistic in statistics])
-        self._discriminants = Discriminants(nights)
+        self._discriminants = Discriminants(nights, by_class=ANSWER[0] in self.pool.measures)
         means = np.array([scores.mean(axis=0) for scores in self._discriminants.nights])
         self._likeness = means.mean(axis=0)
         excess = means.var(axis=0, ddof=1) - each
