@@ -62,7 +62,7 @@ LIMITS: Final = {
 
 Shares in tails count only if they are larger than usual; means, spreads and classes count in both directions.
 """
-CHANGE_LIMIT: Final = 3.5
+CHANGE_LIMIT: Final = 4.2
 """Largest z of a clean night for each of CHANGES."""
 _TWO_SIDED: Final = ("mean", "spread", "share", "mix", "top")
 
