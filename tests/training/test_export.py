@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from commands import batchland
 from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
 from batchland.images.preprocess import preprocess
+from batchland.models import int8 as int8_module
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.quantiser import measure_ranges, prepare, quantise
 from batchland.models.session import open_session
@@ -35,7 +37,15 @@ def exported(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPath
     return {name: export(model.checkpoint.parent, folder / f"{name}.onnx") for name, model in trained.items()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def _one_method_of_calibration() -> Iterator[None]:
+    """Entropy takes many seconds; tests/models/test_int8.py tries all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8_module, "METHODS", ("minmax",))
+        yield
+
+
+@pytest.fixture(scope="module")
 def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     """The scratch model in int8. Read-only."""
     out = tmp_path_factory.mktemp("models") / "int8.onnx"
