@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 from commands import batchland
+from toys import write_toy_model
 
 from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
@@ -250,12 +251,12 @@ def test_file_that_disagrees_is_not_written(
         write(other, card, path)
 
     monkeypatch.setattr(export_module, "write_onnx", wrong)
-    out = tmp_path / "scratch.onnx"
-    out.write_bytes(b"yesterday's model")
+    out = write_toy_model(tmp_path / "scratch.onnx")
+    before = out.read_bytes()
     with pytest.raises(ModelError, match=rf"not written, the fp32 file disagrees with PyTorch on a batch .*: {others}"):
         export(trained["scratch"].checkpoint, out)
     assert [path.name for path in tmp_path.iterdir()] == ["scratch.onnx"]
-    assert out.read_bytes() == b"yesterday's model"
+    assert out.read_bytes() == before
 
 
 def test_moved_data_must_be_named(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
