@@ -241,11 +241,12 @@ def test_file_that_disagrees_is_not_written(
 
     monkeypatch.setattr(export_module, "write_onnx", wrong)
     out = tmp_path / "scratch.onnx"
-    out.write_bytes(b"yesterday's model")
+    before = b"\n\tbatchland of yesterday"  # as the key of a card begins
+    out.write_bytes(before)
     with pytest.raises(ModelError, match=rf"not written, the fp32 file disagrees with PyTorch on a batch .*: {others}"):
         export(trained["scratch"].checkpoint, out)
     assert [path.name for path in tmp_path.iterdir()] == ["scratch.onnx"]
-    assert out.read_bytes() == b"yesterday's model"
+    assert out.read_bytes() == before
 
 
 def test_moved_data_must_be_named(trained: dict[str, TrainedModel], tmp_path: Path) -> None:
