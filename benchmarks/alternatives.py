@@ -142,7 +142,7 @@ def beside(work: Path) -> Iterator[Experiment]:
     yield (
         f"Decode and infer together, scratch, 1,000 small photos, {CORES} cores (opening the model included)",
         {
-            "as it chooses itself": run,
+            "default settings": run,
             f"intra_op_threads={CORES}: one call at a time": partial(run, intra_op_threads=CORES),
             "num_workers=1": partial(run, num_workers=1),
             f"num_workers={2 * CORES}": partial(run, num_workers=2 * CORES),
@@ -176,7 +176,7 @@ def buffers(_work: Path) -> Iterator[Experiment]:
         return 640
 
     yield (
-        "Put 32 pictures together",
+        "Join 32 pictures in a batch",
         {
             "uint8 into the buffer of an earlier batch": into_buffer,
             "np.stack": stack,
@@ -322,7 +322,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="where photos and models are kept")
     options = parser.parse_args()
     sections = [
-        f"# What else scoring could do\n\n`python -m benchmarks.alternatives {' '.join(sys.argv[1:])}`".rstrip()
+        "# Alternatives to the steps of scoring",
+        f"`python -m benchmarks.alternatives {' '.join(sys.argv[1:])}`".rstrip(),
     ]
     sections.append(describe_machine())
     for name in options.only:

@@ -125,7 +125,7 @@ def main() -> None:
             cells.append(text)
         images = f"{case.images}{', uneven' * case.uneven}"
         print(f"| {case.classes:,} | {images} | {case.accuracy:.0%} | {' | '.join(cells)} |", flush=True)
-    print(f"\nLowest coverage: {low:.1%}. Cases with an interval beside its own figure: {outside}.")
+    print(f"\nLowest coverage: {low:.1%}. Cases with an interval that does not contain its own figure: {outside}.")
     print(f"{repeats} test sets a case, {time.perf_counter() - started:.0f} s.")
 
 

@@ -91,9 +91,9 @@ def _loader() -> list[str]:
     """Images a second through the loader with its own number of threads, where Python's lock counts as well."""
     folder = draw_photos(Path("build/bench/photos"), "small", LOADED)
     ways: dict[str, Decode] = {
-        "decoded and fitted": decode_image,
-        "left to a GPU": partial(keep_jpegs_encoded, checked=False),
-        "left to a GPU, checked": partial(keep_jpegs_encoded, checked=True),
+        "decoded and resized on the CPU": decode_image,
+        "for decoding on a GPU": partial(keep_jpegs_encoded, checked=False),
+        "for decoding on a GPU, checked": partial(keep_jpegs_encoded, checked=True),
     }
     lines = ["## Through the loader, 500 x 375", "", "| | images/s | CPU ms an image |", "| --- | ---: | ---: |"]
     for name, decoding in ways.items():

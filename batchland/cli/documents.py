@@ -88,7 +88,7 @@ class Report(Document):
 
     folder: str
     summary: EvaluationSummary
-    """As in its summary.json."""
+    """The summary as in its summary.json."""
 
 
 class EvaluateResult(Document):
@@ -99,6 +99,6 @@ class EvaluateResult(Document):
     reports: tuple[Report, ...]
     """One for each predictions file, in the order given."""
     comparison: ComparisonSummary | None
-    """Of two predictions files: what differs, as in summary.json of the output folder."""
+    """Differences of two predictions files, as in summary.json of the output folder."""
     gates: tuple[GateOutcome, ...]
-    """Of the last report."""
+    """Results of the gates on the last report."""

@@ -14,19 +14,19 @@ from batchland.embeddings.signatures import COPY, mirrored, signatures
 from batchland.images.signals import BLANK_CONTRAST, SIGNAL_DTYPE
 
 SURE: Final = 0.45
-"""Up to this distance of signatures, features are not compared: different photos are farther apart, and a stamp on a
-small picture changes its features more than its signature."""
+"""Up to this distance of signatures, features are not compared: different photos have a larger distance, and a stamp on
+a small picture changes its features more than its signature."""
 MIN_SIMILARITY: Final = 0.75
-"""Least inner product of the features of copies; different photos with close signatures often have a smaller one."""
+"""Smallest inner product of the features of copies. Different photos with close signatures often have a smaller one."""
 
 
 class Copies(NamedTuple):
-    """Pairs of pictures that are copies, all arrays of one length; left < right."""
+    """Pairs of pictures that are copies. All arrays have the same length; left < right."""
 
     left: Rows
     right: Rows
     distance: Floats
-    """Of the signatures, 0 for equal ones."""
+    """Distance of the signatures, 0 for equal ones."""
     is_mirrored: npt.NDArray[np.bool_]
 
     def take(self, which: npt.NDArray[np.bool_]) -> "Copies":
@@ -44,7 +44,7 @@ def find_copies(
 ) -> Copies:
     """All pairs of copies among pictures with these signatures.
 
-    features: of length 1; pairs that are farther apart than SURE are left out if their features differ.
+    features: vectors of length 1; a pair with a distance above SURE is left out if its features differ.
     also_mirrored: also find pairs with one mirrored picture. approximate: use faiss, which takes less time for very
     many pictures and may miss some pairs.
     """
@@ -86,7 +86,7 @@ def joined(one: Copies, other: Copies) -> Copies:
 
 
 def near_copies(signals: Sequence[bytes]) -> list[Rows]:
-    """Groups of copies among pictures with these signals, a row of SIGNAL_DTYPE each; those of one colour have none."""
+    """Groups of copies among pictures. signals: a row of SIGNAL_DTYPE per picture. Blank pictures are in no group."""
     rows = np.frombuffer(b"".join(signals), SIGNAL_DTYPE)
     (compared,) = np.nonzero(rows["contrast"] >= BLANK_CONTRAST)
     rows = rows[compared]
@@ -98,7 +98,7 @@ def near_copies(signals: Sequence[bytes]) -> list[Rows]:
 
 
 def groups(count: int, pairs: Copies) -> list[Rows]:
-    """Rows of pictures that are connected by pairs, of `count` pictures: each group in order, by its first row."""
+    """Groups of the rows 0 to `count` - 1 that are connected by pairs. Groups are ordered by their first row."""
     graph = coo_array((np.ones(len(pairs.left), bool), (pairs.left, pairs.right)), shape=(count, count))
     _, number = connected_components(graph, directed=False)
     order = np.argsort(number, kind="stable")

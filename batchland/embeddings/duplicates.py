@@ -1,4 +1,4 @@
-"""Near-duplicates within and between predictions: of sets, nights, or train and test."""
+"""Find near-duplicates within and between predictions: of data sets, nights, or train and test."""
 
 import logging
 from collections.abc import Sequence
@@ -22,32 +22,32 @@ from batchland.system.text import images
 DUPLICATES: Final = pa.schema(
     [
         column("group", pa.int32(), "Number of the group, from 1.", nullable=False),
-        column("predictions", pa.string(), "The predictions that the image is in, as given.", nullable=False),
+        column("predictions", pa.string(), "The predictions with the image, as given.", nullable=False),
         column("image", pa.string(), "Path below the scored root, `/` separated.", nullable=False),
-        column("label", pa.string(), "First choice: its label."),
-        column("probability", pa.float32(), "First choice: its probability, 0 to 1."),
-        column("sha256", pa.string(), "sha256 of the file; equal ones are the same file."),
+        column("label", pa.string(), "Label of the class with the highest probability."),
+        column("probability", pa.float32(), "Probability of that class, 0 to 1."),
+        column("sha256", pa.string(), "sha256 of the file; equal values mean equal files."),
         column("distance", pa.float32(), "Distance to the nearest other image of the group, 0 for equal pictures."),
-        column("mirrored", pa.bool_(), "Whether that one is a mirror image.", nullable=False),
+        column("mirrored", pa.bool_(), "Whether that image is a mirror image.", nullable=False),
     ]
 )
 """One row per image that has a copy; groups in the order of their first image."""
 
 
 APPROXIMATE_FROM: Final = 200_000
-"""Pictures; of fewer, all pairs are found in minutes (benchmarks/results/indexes.md)."""
+"""Number of pictures. With fewer, an exact search takes minutes (benchmarks/results/indexes.md)."""
 _log: Final = logging.getLogger("batchland")
 
 
 class DuplicateOptions(Options):
-    """What counts as a copy."""
+    """Options of the search for copies."""
 
     mirrored: bool = False
     """Also find copies that are mirrored left to right."""
     across: bool = False
     """Only groups with images from more than one of the predictions files."""
     distance: Annotated[float, Field(gt=0, le=2)] = COPY
-    """Largest distance of two copies. Smaller values miss cropped copies; larger ones take other photos for copies."""
+    """Largest distance of two copies. Smaller values miss cropped copies; larger ones report other photos as copies."""
 
 
 class DuplicateImage(Document):
@@ -58,9 +58,9 @@ class DuplicateImage(Document):
     label: str | None
     sha256: str | None
     distance: float
-    """To the nearest other image of the group; 0 for equal pictures."""
+    """Distance to the nearest other image of the group; 0 for equal pictures."""
     mirrored: bool
-    """Whether that one is a mirror image."""
+    """Whether that image is a mirror image."""
 
 
 class DuplicateGroup(Document):
@@ -82,11 +82,11 @@ class Duplicates(Document):
     kind: Literal["batchland.duplicates"] = "batchland.duplicates"
     predictions: tuple[str, ...]
     images: Count
-    """Scored images that were compared."""
+    """Number of scored images that were compared."""
     blank: Count
-    """Scored images of one colour; they were not compared."""
+    """Number of scored images of one colour, which were not compared."""
     without_signals: Count
-    """Scored images that were not compared, because their predictions have no difference hash."""
+    """Number of scored images that were not compared, because their predictions have no difference hash."""
     used_features: bool
     """Whether features were compared, too."""
     approximate: bool

@@ -1,6 +1,6 @@
-"""Find close vectors among very many: approximately, by faiss's inverted lists (the extra `index`).
+"""Approximate search for close vectors among very many, with faiss's inverted lists (the extra `index`).
 
-The vectors are divided into lists by k-means; a search compares those in the lists whose means are nearest.
+k-means divides the vectors into lists. A search compares only the vectors in the lists with the nearest means.
 """
 
 from importlib.util import find_spec
@@ -17,15 +17,15 @@ from batchland.system.cores import usable_cores
 _BLOCK: Final = 16384
 """Rows that are added or searched at once."""
 _ROUNDS: Final = 10
-"""Of k-means."""
+"""Iterations of k-means."""
 _SAMPLE_PER_LIST: Final = 64
-"""Vectors by which k-means finds the lists."""
+"""Number of vectors per list on which k-means is run."""
 PROBES: Final = 16
-"""Lists that a search for the most similar vectors compares."""
+"""Number of lists in a search for the most similar vectors."""
 PAIR_PROBES: Final = 16
-"""Lists that a search for close pairs compares."""
+"""Number of lists in a search for close pairs."""
 _SLACK: Final = 1e-3
-"""Added to squared distances, for the rounding of float32."""
+"""Added to the limit of squared distances, because float32 rounds."""
 
 
 def has_lists() -> bool:
@@ -34,7 +34,7 @@ def has_lists() -> bool:
 
 
 class Lists:
-    """Vectors of length 1, as half floats in inverted lists, by their inner products.
+    """Vectors of length 1 as half floats in inverted lists. Their similarity is the inner product.
 
     Raises UsageError without faiss.
     """
@@ -44,7 +44,7 @@ class Lists:
 
     @classmethod
     def of(cls, vectors: Vectors) -> "Lists":
-        """Divide vectors, [vectors, dimensions]. The same ones give the same lists."""
+        """Divide vectors, [vectors, dimensions], into lists. The same vectors give the same lists."""
         faiss = _faiss()
         index = _trained(vectors, "SQfp16", faiss.METRIC_INNER_PRODUCT)
         for start in range(0, len(vectors), _BLOCK):
@@ -53,7 +53,7 @@ class Lists:
 
     @classmethod
     def read(cls, path: Path) -> "Lists":
-        """Those that `write` wrote, mapped, not read. Raises RuntimeError if the file is damaged."""
+        """Open a file that `write` wrote. It is memory-mapped. Raises RuntimeError if the file is damaged."""
         faiss = _faiss()
         return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP))
 
@@ -71,7 +71,7 @@ class Lists:
         return found
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
-        """Rows with the largest inner products with the query, and these; best first, ties by row. Misses some."""
+        """Rows with the largest inner products with the query, and the products, best first. May miss some rows."""
         self._index.nprobe = PROBES
         (products,), (rows,) = self._index.search(query[None], min(count, len(self)))
         order = np.lexsort((rows, -products))
@@ -80,7 +80,7 @@ class Lists:
 
 
 def close_pairs_in_lists(vectors: Vectors, others: Vectors | None, limit: float) -> Pairs:
-    """As `close_pairs`; some pairs may be missed."""
+    """Like `close_pairs`, but may miss some pairs."""
     within = others is None
     others = vectors if others is None else others
     index = _trained(others, "Flat", _faiss().METRIC_L2)
@@ -98,16 +98,16 @@ def close_pairs_in_lists(vectors: Vectors, others: Vectors | None, limit: float)
         distance = distances(vectors, others, left, right)
         found.append(Pairs(left, right, distance).take(distance <= limit))
     pairs = Pairs(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
-    _, first = np.unique(pairs.left * len(others) + pairs.right, return_index=True)  # most are found from both sides
+    _, first = np.unique(pairs.left * len(others) + pairs.right, return_index=True)  # most pairs are found twice
     return pairs.take(first)
 
 
 def _trained(vectors: Vectors, kind: str, metric: int) -> Any:
-    """An index without vectors, for those like these."""
+    """An empty index with lists for vectors like these."""
     faiss = _faiss()
     lists = max(1, isqrt(len(vectors)))
     index = faiss.index_factory(vectors.shape[1], f"IVF{lists},{kind}", metric)
-    index.by_residual = False  # half floats of the vectors themselves
+    index.by_residual = False  # store the vectors, not their differences from the means
     index.cp.niter, index.cp.max_points_per_centroid = _ROUNDS, _SAMPLE_PER_LIST
     index.cp.min_points_per_centroid = 1  # no warning on the terminal
     index.train(vectors[:: max(1, len(vectors) // (_SAMPLE_PER_LIST * lists))].astype(np.float32))

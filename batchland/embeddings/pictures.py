@@ -35,7 +35,7 @@ class Pictures:
     facts: pa.Table
     """Columns FACTS and `source`, the index of the predictions that the image is from."""
     features: Features | None
-    """Of length 1, [images, dimensions]; None if there are none, or not for all."""
+    """Vectors of length 1, [images, dimensions]; None unless all images have features."""
 
     def __len__(self) -> int:
         return int(self.facts.num_rows)

@@ -1,4 +1,4 @@
-"""Which images of predictions are most similar to one image, by the model's features."""
+"""Search for the images of predictions that are most similar to one image, by the model's features."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _FACTS = ("image", "label", "probability", "file_size")
 
 
 class SimilarOptions(Options):
-    """What to search for."""
+    """Options of the search."""
 
     top: PositiveInt = 20
     """Number of images to find."""
@@ -43,12 +43,12 @@ class SimilarImage(Document):
     predictions: str
     image: str
     label: str | None
-    """First choice of the model."""
+    """Label of the class with the highest probability."""
     probability: float | None
     file_size: int | None
-    """Bytes, when it was scored."""
+    """Size of the file in bytes when it was scored."""
     similarity: float
-    """Inner product of the features, which have length 1: at most 1, for equal ones."""
+    """Inner product of the features, which have length 1; it is 1 for equal features."""
 
 
 class Similar(Document):
@@ -57,14 +57,14 @@ class Similar(Document):
     schema_version: Literal[1] = 1
     kind: Literal["batchland.similar"] = "batchland.similar"
     image: str
-    """As it was given."""
+    """Path of the query image as it was given."""
     predictions: tuple[str, ...]
     images: Count
-    """Images that were searched."""
+    """Number of images that were searched."""
     approximate: bool
     """Whether an index was used, which may miss some of the most similar images."""
     similar: tuple[SimilarImage, ...]
-    """The most similar one first."""
+    """The most similar images, the most similar one first."""
 
 
 class FoundSimilar(NamedTuple):
@@ -80,10 +80,10 @@ class FoundSimilar(NamedTuple):
 def find_similar(image: str, predictions: Sequence[Location], options: SimilarOptions | None = None) -> FoundSimilar:
     """The images of predictions that are most similar to an image, without the image itself.
 
-    image: its name in the predictions, or a file, which is then scored by the same model. The memory used does not grow
-    with the number of images.
+    image: its name in the predictions, or a file, which is then scored with the same model. Memory does not grow with
+    the number of images.
 
-    Raises UsageError if there is no such image, or the predictions have no features or are of several models;
+    Raises UsageError if there is no such image, or if the predictions have no features or are of several models;
     ModelError if the model cannot be used.
     """
     options = options or SimilarOptions()
@@ -112,7 +112,7 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
 
 
 def _by_index(image: str, stored: Sequence[StoredPredictions], options: SimilarOptions, folder: Path) -> FoundSimilar:
-    """As find_similar, with an index."""
+    """`find_similar` with an index."""
     lists = kept_index(folder, stored)
     roots = {each.name: each.info().images for each in stored}
     itself = _rows_of(image, stored)
@@ -135,7 +135,7 @@ def _by_index(image: str, stored: Sequence[StoredPredictions], options: SimilarO
 
 
 def _rows_of(image: str, stored: Sequence[StoredPredictions]) -> list[tuple[int, str]]:
-    """Rows of an image among all scored ones, and the folder that each was scored in."""
+    """Numbers of an image's rows among all scored rows, and the folder in which each was scored."""
     found, start = [], 0
     for each in stored:
         for batch in scored_batches(each, ["image"]):
@@ -146,7 +146,7 @@ def _rows_of(image: str, stored: Sequence[StoredPredictions]) -> list[tuple[int,
 
 
 def _facts(rows: Rows, stored: Sequence[StoredPredictions]) -> dict[int, dict[str, Any]]:
-    """Of these rows among all scored ones."""
+    """Columns of the given rows, which are numbered over all scored rows."""
     found: dict[int, dict[str, Any]] = {}
     wanted, start = np.sort(rows), 0
     for each in stored:
@@ -178,7 +178,7 @@ def _scored(stored: StoredPredictions) -> Iterator[pa.RecordBatch]:
 
 
 def _in_predictions(image: str, stored: Sequence[StoredPredictions]) -> tuple[Floats, Path] | None:
-    """Features and file of an image that the predictions have."""
+    """Features and file of an image in the predictions."""
     for each in stored:
         for batch in _scored(each):
             found = batch.filter(pc.equal(batch["image"], image))
@@ -188,7 +188,7 @@ def _in_predictions(image: str, stored: Sequence[StoredPredictions]) -> tuple[Fl
 
 
 def _require_not_failed(image: str, stored: Sequence[StoredPredictions]) -> None:
-    """Raise UsageError if it is an image of the predictions that failed."""
+    """Raise UsageError if the image is in the predictions and failed."""
     for each in stored:
         for part in each.parts():
             for batch in each.batches(part, ["image", "error_code"]):
@@ -197,7 +197,7 @@ def _require_not_failed(image: str, stored: Sequence[StoredPredictions]) -> None
 
 
 def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Floats:
-    """Features of a file, by the model that made the predictions."""
+    """Features of a file, computed by the model that made the predictions."""
     info = stored.info().model
     if not Path(image).is_file():
         raise UsageError(f"{image}: is neither a file nor an image of {stored.name}")
@@ -216,7 +216,7 @@ def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Fl
 def _best(
     best: pa.Table, batch: pa.RecordBatch, predictions: str, query: Floats, top: int, without: str | None
 ) -> pa.Table:
-    """The most similar images of those found and a batch; ties in the order of the predictions."""
+    """The most similar images of `best` and a batch; ties in the order of the predictions."""
     similarity = feature_rows(batch[FEATURES]).astype(np.float32) @ query
     table = pa.Table.from_batches([batch.select(_FACTS)])
     table = table.append_column("predictions", pa.array([predictions] * len(table), pa.string()))

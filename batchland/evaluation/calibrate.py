@@ -40,7 +40,7 @@ class CalibrateOptions(Options):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that the promise is kept, over the choice of the labelled images."""
     strip_prefix: str = ""
-    """Remove this from the front of the predictions' image names before matching; `*` stands for anything but `/`."""
+    """Remove this from the start of the predictions' image names before matching. `*` matches all except `/`."""
     ignore_unknown_classes: bool = False
     """Leave out images of classes that the model does not know, instead of stopping."""
 

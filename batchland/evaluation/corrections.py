@@ -22,12 +22,12 @@ class CorrectedLabels:
 
     @property
     def loose_images(self) -> int:
-        """As of the labels."""
+        """`loose_images` of the labels without corrections."""
         return self._labels.loose_images
 
     @property
     def blank_labels(self) -> int:
-        """Of the labels."""
+        """`blank_labels` of the labels without corrections."""
         return self._labels.blank_labels
 
     def blocks(self) -> Iterator[LabelBlock]:

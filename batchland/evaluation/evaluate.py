@@ -54,7 +54,7 @@ class Evaluation:
     slice_values: Callable[[Described], dict[str, list[str | None]]]
     """For each dimension, the part of each image, as in the summary's slices; for own columns, the values."""
     strangers: pa.Table | None = None
-    """The images that are least like those that the model knows; None if the model has no known photos."""
+    """The images that are least similar to the model's known photos; None if the model has no known photos."""
 
     @cached_property
     def outcomes(self) -> pa.Table:

@@ -48,7 +48,7 @@ class Joined(NamedTuple):
     file_size: pa.Array
     """Bytes, as in the first report, [images]."""
     row: npt.NDArray[np.int64]
-    """In each report's outcomes, from 0."""
+    """Row number in each report's outcomes, from 0."""
     ok: npt.NDArray[np.bool_]
     truth: npt.NDArray[np.int32]
     """True class, as an index into Join.classes."""
@@ -77,9 +77,9 @@ class Join:
         """Images of each report."""
         self.joined = 0
         self.by_content = 0
-        """Of them, by sha256."""
+        """Number of these that were joined by sha256."""
         self.left_out = 0
-        """Images, by path, of which not all rows were joined."""
+        """Number of images with a row that was not joined, counted by path."""
         self._index = pa.array(self.classes, pa.string())
 
     def blocks(self) -> Iterator[Joined]:

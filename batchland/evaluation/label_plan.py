@@ -33,11 +33,11 @@ PAYS_FROM: Final = 1.25
 LABEL_PLAN: Final = pa.schema(
     [
         column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
-        column("label", pa.string(), "To be filled in: the true class; empty.", nullable=False),
+        column("label", pa.string(), "Empty; fill in the true class.", nullable=False),
         column("predicted", pa.string(), "The first choice.", nullable=False),
-        column("probability", pa.float32(), "Its probability.", nullable=False),
+        column("probability", pa.float32(), "Probability of the first choice.", nullable=False),
         column("stratum", pa.int32(), "Group of images with similar probabilities, from 0.", nullable=False),
-        column("weight", pa.float64(), "Number of images that this one represents.", nullable=False),
+        column("weight", pa.float64(), "Number of images that this image represents.", nullable=False),
     ]
 )
 """The CSV file of `batchland label-plan`: one row per image to label, in random order."""
@@ -71,7 +71,7 @@ class Planned(NamedTuple):
 
     plan: LabelPlan
     table: pa.Table
-    """Of LABEL_PLAN."""
+    """The plan, with the schema LABEL_PLAN."""
 
 
 def plan_labels(predictions: str | Path, options: LabelPlanOptions | None = None) -> Planned:

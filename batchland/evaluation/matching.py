@@ -81,7 +81,7 @@ class Matches:
     """Predicted images with a label, in the order of the predictions, and the account of all others."""
 
     batches: Iterator[pa.RecordBatch]
-    """Of MATCHES and the labels' own columns; can be read once."""
+    """Rows with the columns of MATCHES and the labels' own columns. Can be read only once."""
     own: pa.Schema
     account: dict[str, Any]
     """The fields of LabelAccount, except scored and failed."""
@@ -387,7 +387,7 @@ class _Fingerprint:
         self._empty = False
 
     def hexdigest(self) -> str:
-        """Of all images so far."""
+        """Hash of all images so far."""
         return self._sha256.hexdigest()
 
 

@@ -22,8 +22,8 @@ class EvaluateOptions(Options):
     ignore_unknown_classes: bool = False
     """Leave out images of classes that the model does not know, instead of stopping."""
     strip_prefix: str = ""
-    """Remove this from the front of the predictions' image names before matching; `*` stands for anything but `/`, as
-    in `*.tar/`."""
+    """Remove this from the start of the predictions' image names before matching. `*` matches any characters except
+    `/`, as in `*.tar/`."""
     images: Path | None = None
     """Folder where the images are now, for thumbnails and brightness. Default: the folder that was scored."""
     brightness_sample: Annotated[int, Field(ge=0)] = 2000

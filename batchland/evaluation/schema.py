@@ -131,7 +131,7 @@ class CoveragePoint(Document):
     coverage: float
     """taken / scored."""
     accuracy: Figure | None
-    """Of those taken."""
+    """Accuracy of the taken answers."""
 
 
 class Slice(Document):
@@ -142,9 +142,9 @@ class Slice(Document):
     images: Count
     accuracy: Figure
     difference: float | None
-    """Accuracy here less that of all other images of this dimension."""
+    """Accuracy of this slice minus that of all other images."""
     p_value: float | None
-    """Of Fisher's exact test against the others, Holm-adjusted for all slices."""
+    """P-value of Fisher's exact test against the other images, Holm-adjusted for all slices."""
 
 
 class PairSlice(Document):
@@ -157,7 +157,7 @@ class PairSlice(Document):
     difference: float
     """Accuracy here less that of all other images."""
     p_value: float
-    """Of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all slices tested."""
+    """P-value of Fisher's exact test, one-sided, adjusted by Benjamini and Hochberg for all tested slices."""
 
 
 class PairSlices(Document):
@@ -199,13 +199,13 @@ class Guarantee(Document):
     confidence: float
     """Probability, over the choice of the labelled images, that a rule keeps the promise."""
     images: Count
-    """Labelled images that it is based on."""
+    """Number of labelled images that it is based on."""
     fewest_images: Count
     """Least number of accepted images for a promise, if none of them is wrong."""
     rule: AcceptRule | None
-    """For all answers together; None if the images do not show that any threshold keeps the promise."""
+    """One rule for all answers; None if the images do not show that a threshold keeps the promise."""
     per_class: tuple[ClassRule, ...]
-    """For classes with enough images; all these rules together keep their promises with that confidence."""
+    """Rules for classes with enough images. All of them together keep their promises with that confidence."""
 
 
 class Decisions(Document):
@@ -244,7 +244,7 @@ class ConfusedPair(Document):
     predicted_label: str
     images: Count
     share: float
-    """Of the true class's scored images."""
+    """Share of the scored images of the true class."""
 
 
 class LabelSource(Document):
@@ -291,15 +291,15 @@ class EvaluationSummary(Document):
     pair_slices: PairSlices | None = None
     """None unless `by` has at least two columns."""
     guarantees: tuple[Guarantee, ...] = ()
-    """Of each promise of the options."""
+    """One entry per promise in the options."""
     decisions: Decisions | None = None
     """None if the predictions have no decisions."""
     label_errors: LabelErrors | None = None
     """None in reports of earlier versions."""
     strangers: Count | None = None
-    """Scored images that are unlike the photos that the model knows; None if the model has no known photos."""
+    """Scored images that are unlike the model's known photos; None if the model has no known photos."""
     versions: dict[str, str]
-    """Of the packages that scored."""
+    """Versions of the packages that scored."""
     evaluated_with: dict[str, str]
     """Versions of the packages that evaluated."""
 
@@ -339,22 +339,22 @@ class PairAccount(Document):
     """Labelled images of A, failed ones included."""
     images_b: Count
     paired: Count
-    """Scored by both, with the same label: the compared images."""
+    """Images that both scored, with the same label: the compared images."""
     by_content: Count = 0
-    """In both under different paths: paired by the sha256 of the file. All others in both have the same path."""
+    """Images in both with different paths, paired by the sha256 of the file. All other pairs have the same path."""
     only_a: Count
-    """In A, not in B."""
+    """Images in A, not in B."""
     only_b: Count
     relabelled: Count
-    """In both, but with another label."""
+    """Images in both, but with different labels."""
     failed_a: Count
-    """Failed in A alone."""
+    """Images that failed only in A."""
     failed_b: Count
     failed_both: Count
     classes: Count
-    """Classes that either model knows."""
+    """Number of classes of at least one model."""
     classes_only_a: tuple[str, ...]
-    """Those that only A's model knows."""
+    """Classes of A's model only."""
     classes_only_b: tuple[str, ...]
 
 
@@ -414,7 +414,7 @@ PER_CLASS: Final = pa.schema(
         column("accuracy", pa.float64(), "correct / support: the class's recall. Null without support."),
         column("accuracy_low", pa.float64(), "Lower end of its Wilson interval."),
         column("accuracy_high", pa.float64(), "Upper end of its Wilson interval."),
-        column("predicted", pa.int64(), "Scored images given this class, right or wrong.", nullable=False),
+        column("predicted", pa.int64(), "Scored images classified as this class, right or wrong.", nullable=False),
         column("precision", pa.float64(), "correct / predicted. Null if the class was never predicted."),
         column("precision_low", pa.float64(), "Lower end of its Wilson interval."),
         column("precision_high", pa.float64(), "Upper end of its Wilson interval."),
@@ -426,7 +426,7 @@ PER_CLASS: Final = pa.schema(
         column("auroc", pa.float64(), "Area under its ROC curve, against all other classes."),
         column("auroc_low", pa.float64(), "Lower end of its interval (DeLong, on the logit scale)."),
         column("auroc_high", pa.float64(), "Upper end of its interval."),
-        column("most_confused_with", pa.string(), "The class that most of its wrong images were predicted as."),
+        column("most_confused_with", pa.string(), "Most frequent predicted class of its wrong images."),
         column("most_confused_images", pa.int64(), "Number of those images.", nullable=False),
         column("failed", pa.int64(), "Labelled images of the class that failed; not in support.", nullable=False),
     ]
@@ -453,7 +453,7 @@ CONFUSION: Final = pa.schema(
         column("true_label", pa.string(), "Label of the true class.", nullable=False),
         column("predicted_index", pa.int32(), "class_index of the predicted class.", nullable=False),
         column("predicted_label", pa.string(), "Label of the predicted class.", nullable=False),
-        column("images", pa.int64(), "Images of the true class that were given the predicted one.", nullable=False),
+        column("images", pa.int64(), "Images of the true class with this predicted class.", nullable=False),
         column("share", pa.float64(), "images / scored images of the true class.", nullable=False),
     ]
 )
@@ -464,14 +464,14 @@ OUTCOMES: Final = pa.schema(
     [
         column("image", pa.string(), "Path below the scored root, as in the predictions.", nullable=False),
         column("status", pa.string(), "`ok` or `failed`.", nullable=False),
-        column("error_code", pa.string(), "Why it failed."),
+        column("error_code", pa.string(), "Error code of a failed image."),
         column("true_index", pa.int32(), "class_index of the true class.", nullable=False),
         column("true_label", pa.string(), "Label of the true class.", nullable=False),
         column("predicted_index", pa.int32(), "class_index of the first choice."),
         column("predicted_label", pa.string(), "Label of the first choice."),
         column("correct", pa.bool_(), "Whether the first choice is the true class. Null for failed images."),
         column("probability", pa.float32(), "Probability of the first choice."),
-        column("margin", pa.float32(), "Its probability less the second choice's."),
+        column("margin", pa.float32(), "Highest probability minus second highest."),
         column("true_rank", pa.int32(), "Rank of the true class among the choices kept, from 1. Null beyond them."),
         column(
             "true_probability",
@@ -480,9 +480,9 @@ OUTCOMES: Final = pa.schema(
         ),
         column("width", pa.int32(), "Pixels of the upright picture."),
         column("height", pa.int32(), "Pixels of the upright picture."),
-        column("file_size", pa.int64(), "Bytes."),
+        column("file_size", pa.int64(), "Size of the file in bytes."),
         column("decision", pa.string(), "`accept` or `ask`, as in the predictions. Null without thresholds."),
-        column("sha256", pa.string(), "Of the file, as in the predictions. Null where they lack it."),
+        column("sha256", pa.string(), "sha256 of the file, as in the predictions. Null if they lack it."),
     ]
 )
 """`outcomes.parquet`: one row per image with a label and a row in the predictions, in the predictions' order."""
@@ -514,8 +514,8 @@ CLASS_CHANGES: Final = pa.schema(
     [
         column("label", pa.string(), "The class's label.", nullable=False),
         column("support", pa.int64(), "Images of the class that both scored.", nullable=False),
-        column("accuracy_a", pa.float64(), "A's accuracy on them. Null without support."),
-        column("accuracy_b", pa.float64(), "B's accuracy on them."),
+        column("accuracy_a", pa.float64(), "A's accuracy on these images. Null without support."),
+        column("accuracy_b", pa.float64(), "B's accuracy on these images."),
         column("difference", pa.float64(), "accuracy_b - accuracy_a."),
         column("difference_low", pa.float64(), "Lower end of its interval (Bonett and Price, paired)."),
         column("difference_high", pa.float64(), "Upper end of its interval."),
@@ -529,7 +529,7 @@ CLASS_CHANGES: Final = pa.schema(
         column("f1_b", pa.float64(), "F1 of B. Null without support."),
     ]
 )
-"""`per_class.parquet` and `per_class.csv` of a comparison: one row per class that either model knows, in A's order."""
+"""`per_class.parquet` and `per_class.csv` of a comparison: one row per class of at least one model, in A's order."""
 
 
 FLIPS: Final = pa.schema(
@@ -538,12 +538,12 @@ FLIPS: Final = pa.schema(
         column("true_label", pa.string(), "Label of the true class.", nullable=False),
         column("change", pa.string(), "`broken` (A right), `fixed` (B right) or `moved` (both wrong).", nullable=False),
         column("predicted_a", pa.string(), "A's first choice.", nullable=False),
-        column("probability_a", pa.float32(), "Its probability.", nullable=False),
+        column("probability_a", pa.float32(), "Probability of A's first choice.", nullable=False),
         column("true_probability_a", pa.float32(), "A's probability of the true class. Null beyond the choices kept."),
         column("predicted_b", pa.string(), "B's first choice.", nullable=False),
-        column("probability_b", pa.float32(), "Its probability.", nullable=False),
+        column("probability_b", pa.float32(), "Probability of B's first choice.", nullable=False),
         column("true_probability_b", pa.float32(), "B's probability of the true class. Null beyond the choices kept."),
-        column("file_size", pa.int64(), "Bytes, when A read it."),
+        column("file_size", pa.int64(), "Size of the file in bytes when A read it."),
     ]
 )
 """`flips.parquet`: the images that both scored and gave another first choice; broken, fixed, moved, each with the most

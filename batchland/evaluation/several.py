@@ -59,7 +59,7 @@ class SeveralCompared(NamedTuple):
     by_content: int
     """Images with different paths, joined by the sha256 of their files."""
     models: tuple[ComparedModel, ...]
-    """By falling accuracy."""
+    """The models, highest accuracy first."""
     pairs: tuple[ComparedPair, ...]
     confidence: float
 

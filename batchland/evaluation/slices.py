@@ -56,7 +56,7 @@ class Described(NamedTuple):
 
     @classmethod
     def of(cls, outcomes: pa.Table) -> Self:
-        """Of rows of outcomes.parquet, or of mistakes.parquet."""
+        """From rows of outcomes.parquet, or of mistakes.parquet."""
         (rows,) = outcomes.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], outcomes.schema)]
         own = rows.drop_columns([name for name in OUTCOMES.names if name in rows.schema.names])
         return cls(rows["image"], rows, own, rows["true_index"].to_numpy().astype(np.int64))
@@ -215,7 +215,7 @@ class _Named:
             count[0], count[1] = count[0] + images, count[1] + hits
 
     def parts(self) -> list[Part]:
-        """By falling number of images, ties by name; those beyond MAX_VALUES are merged into `others`."""
+        """Largest parts first, ties by name. With more than MAX_VALUES, the smallest are merged as `others`."""
         found = sorted(
             (Part(value, *counts) for value, counts in self._counts.items()),
             key=lambda part: (-part.images, part.value),
@@ -234,7 +234,7 @@ class _Named:
 
 
 class _Formats(_Named):
-    """By file name extension: jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
+    """Slices by file name extension: jpeg, jpe and jfif count as `jpg`, tif as `tiff`."""
 
     _ALIKE: Final = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tif": "tiff"}
 
@@ -253,7 +253,7 @@ class _Formats(_Named):
 
 
 class _OwnColumn(_Named):
-    """By a column of the image list or of the labels."""
+    """Slices by a column of the image list or of the labels."""
 
     def add(self, images: Images, right: Flags) -> None:
         self._count(own_values(images, self.name), right)
@@ -268,7 +268,7 @@ class _OwnColumn(_Named):
 
 
 class _SourceFolders(_Named):
-    """By the folders of an image, `a/b`, without the level that names its class; empty without a folder."""
+    """Slices by the folders of an image, `a/b`, without the level that names its class; empty without a folder."""
 
     def __init__(self) -> None:
         super().__init__("source folder")
@@ -322,7 +322,7 @@ class _SourceFolders(_Named):
 
 
 class _Brightness(_Ranges):
-    """By the brightness of a random sample of the images that still exist."""
+    """Slices by brightness, for a random sample of the images that still exist."""
 
     def __init__(self, root: Path, sample: int, seed: int) -> None:
         super().__init__("brightness", lambda facts: np.full(len(facts), np.nan), BRIGHTNESS, "of 255")

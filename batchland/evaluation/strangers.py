@@ -1,4 +1,4 @@
-"""The labelled images that are least similar to the photos that the model knows."""
+"""The labelled images that are least similar to the model's known photos."""
 
 from typing import Final
 

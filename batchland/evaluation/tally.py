@@ -34,12 +34,12 @@ class Tally:
         self.failed = np.zeros(classes, np.int64)
         """Failed images by true class."""
         self.bins = Sums(options.bins)
-        """By equal-width bin of the probability."""
+        """Sums for each equal-width bin of the probability."""
         self.by_truth, self.by_prediction = Sums(classes), Sums(classes)
         self.round = Sums(len(ROUND_THRESHOLDS) + 1)
-        """By the number of round thresholds that the probability reaches."""
+        """Sums for each number of round thresholds that the probability reaches."""
         self.squared_error = 0.0
-        """Of the first choice's probability against being right."""
+        """Sum of the squared differences between the first choice's probability and 1 if it is right, 0 if not."""
         self.log_loss = np.zeros(2)
         """Sums of the smallest and largest value that the choices kept allow; equal where they hold the true class."""
         self.brier = np.zeros(2)

@@ -93,7 +93,7 @@ class AdoptionSummary(BaseModel):
     preprocess_from: str
     """Where the preprocessing was read, or the option that named it."""
     mean: tuple[float, float, float]
-    """Of red, green and blue, for pixels from 0 to 1."""
+    """Means of red, green and blue, for pixels from 0 to 1."""
     std: tuple[float, float, float]
     channels: Literal["rgb", "bgr"]
     """Order in which the network takes them."""
@@ -169,7 +169,7 @@ class ModelCard(BaseModel):
     name: Annotated[str, Field(min_length=1)]
     architecture: str
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
-    """In the order of the model's outputs."""
+    """Class names in the order of the model's outputs."""
     preprocess: PreprocessSpec
     features: int | None = None
     """Length of the model's second output, the features; None if it has none."""

@@ -34,7 +34,7 @@ _CUDA_LIBRARIES: Final = (
     "libnvjpeg.so.{cuda}",
     _CUDNN,
 )
-"""In NVIDIA's wheels, in the order of their dependencies. `{cuda}` is the major version."""
+"""Libraries in NVIDIA's wheels, in the order of their dependencies. `{cuda}` is the major version."""
 _TENSORRT_LIBRARIES: Final = ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*")
 _USUAL_CAPABILITIES: Final = (75, 80, 86, 89, 90, 120)
 """Compute capabilities, times ten, for which the wheels of onnxruntime-gpu for CUDA 13 hold code."""

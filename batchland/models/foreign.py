@@ -28,7 +28,7 @@ class ForeignInput(NamedTuple):
 
     name: str
     dtype: int
-    """Of TensorProto."""
+    """Type number of TensorProto."""
     channels_first: bool
     height: int | None
     """None if the model leaves it open."""
@@ -52,7 +52,7 @@ class ForeignOutput(NamedTuple):
 
     name: str
     dtype: int
-    """Of TensorProto."""
+    """Type number of TensorProto."""
     classes: int | None
     """None if the model leaves it open."""
     flat: bool

@@ -21,9 +21,9 @@ class ForeignPreprocess(PreprocessSpec):
     """A preprocessing spec with the foreign model's normalisation: `(pixel / 255 - mean) / std` per channel."""
 
     mean: Channels = (0.0, 0.0, 0.0)
-    """Of red, green and blue, whatever the order of the channels."""
+    """Values for red, green and blue in this order, also if the model's channels have another order."""
     std: Channels = Field(default=(1.0, 1.0, 1.0))
-    """Of red, green and blue."""
+    """Values for red, green and blue."""
     channels: Literal["rgb", "bgr"] = "rgb"
     """Order in which the model takes them."""
     layout: Literal["NCHW", "NHWC"] | None = None
@@ -109,7 +109,7 @@ def of_ultralytics(height: int, width: int) -> ForeignPreprocess:
 
 
 def _of_timm(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPreprocess:
-    """As timm's validation does: at the size for tests, if the model takes it."""
+    """Preprocessing of timm's validation, with the size for tests if the model accepts it."""
     (channels, height, width), share = config["input_size"], config.get("crop_pct") or 1.0
     if config.get("test_input_size") and sides != (height, width):
         (channels, height, width), share = config["test_input_size"], config.get("test_crop_pct") or share

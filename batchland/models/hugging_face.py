@@ -8,7 +8,7 @@ from batchland.errors import UsageError
 
 _BYTE: Final = 1 / 255
 _FILTERS: Final = {2: "bilinear", 3: "bicubic"}
-"""By Pillow's number."""
+"""Names of filters by their number in Pillow."""
 _WHOLE_FROM: Final = 384
 """Pixels; from this size on, ConvNextImageProcessor resizes the whole picture."""
 _IMAGENET: Final = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -55,7 +55,7 @@ class _Config(NamedTuple):
 
     source: str
     kind: str
-    """Of `_PROCESSORS`, or another class, or empty."""
+    """A key of `_PROCESSORS`, the name of another class, or empty."""
     values: Mapping[str, Any]
 
     def get(self, name: str) -> Any:

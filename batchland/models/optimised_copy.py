@@ -43,7 +43,7 @@ class Copy(NamedTuple):
     """A copy whose weights are not checked yet."""
 
     sha256: str
-    """Of the model."""
+    """sha256 of the model's file."""
     card: str
     """The model's card, JSON."""
     folder: Path

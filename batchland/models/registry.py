@@ -40,7 +40,7 @@ class ModelVersion(Document):
 
     version: Annotated[int, Field(ge=1)]
     sha256: str
-    """Of the ONNX file."""
+    """sha256 of the ONNX file."""
     added_at: str
     added_by: str
     """User and host."""

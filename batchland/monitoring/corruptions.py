@@ -76,7 +76,7 @@ FAMILIES: Final[dict[str, tuple[Corruption, tuple[float, float]]]] = {
     "tilted": (_tilted, (8.0, 90.0)),
     "covered": (_of_values(_covered), (0.3, 0.6)),
 }
-"""By name: the corruption, and its two strengths."""
+"""For each name, the corruption and its two strengths."""
 
 
 def corrupted(pixels: Pixels, family: str, level: int, rng: Random) -> Pixels:

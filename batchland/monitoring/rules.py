@@ -110,7 +110,7 @@ def _strangers(seen: Observations, before: Sequence[Observations]) -> Iterator[F
     if bdtrc(count - 1, len(seen), most) > _CHANCE:
         return
     rows = np.argsort(seen.known, kind="stable")[:count]
-    text = "are unlike the photos that the model knows"
+    text = "are unlike the model's known photos"
     yield from _share("strangers", text, count, len(seen), lambda: [most], rows)
 
 

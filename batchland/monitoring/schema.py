@@ -100,6 +100,8 @@ class NightVerdict(Document):
     """Number of scored images that were used."""
     reference: tuple[date, ...] = ()
     """The nights that this one was compared with."""
+    reference_photos: Count = 0
+    """Labelled photos that it was compared with, instead of nights."""
     reference_start: date | None = None
     """First night of the accepted change with which the reference began. None if it began with the job."""
     strength: float | None = None
@@ -115,7 +117,7 @@ class NightVerdict(Document):
     accuracy: AccuracyEstimate | None = None
     """Estimated accuracy; None if the model has no estimator."""
     strangers: float | None = None
-    """Share of the images that are unlike the photos that the model knows, 0 to 1; None if it has no known photos."""
+    """Share of images that are unlike the model's known photos, 0 to 1; None if it has no known photos."""
     drift: dict[str, DriftSum] = Field(default_factory=dict)
     """Sums that are not zero, by `MEASURE up` and `MEASURE down`."""
     notes: tuple[str, ...] = ()

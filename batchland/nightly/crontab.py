@@ -76,7 +76,7 @@ class Entry(BaseModel):
     log: Path
     """The output of the command is appended to it."""
     schedule: Annotated[str, AfterValidator(_schedule)] = EVERY_NIGHT
-    """In the time zone of the cron daemon."""
+    """When to run, in the time zone of the cron daemon."""
     environment: dict[Annotated[str, AfterValidator(_variable)], str] = {}
     """Variables to set."""
 

@@ -166,7 +166,7 @@ class Job(ScoreSettings):
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """In the order of the job file. A single model is named after its file, or as in the registry."""
+        """Names of the models in the order of the job file. A single model is named after its file or registry."""
         return tuple(self._models)
 
     def model_file(self, name: str) -> Path:

@@ -185,7 +185,7 @@ JobLocation = Annotated[
     AfterValidator(_location_below_root),
     *_PUBLIC,
 ]
-"""As JobPath, or a URL."""
+"""A JobPath or a URL."""
 JobModel = Annotated[
     Path | Reference,
     BeforeValidator(lambda value: (Reference.parse(value) or _no_url(value)) if isinstance(value, str) else value),
@@ -194,7 +194,7 @@ JobModel = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
-"""As JobPath, or `NAME@ALIAS` of a registry."""
+"""A JobPath, or `NAME@ALIAS` of a registry."""
 DatedLocation = Annotated[
     Location,
     BeforeValidator(_location),
@@ -203,7 +203,7 @@ DatedLocation = Annotated[
     AfterValidator(_location_below_root),
     *_PUBLIC,
 ]
-"""As DatedPath, or a URL."""
+"""A DatedPath or a URL."""
 Patterns = Annotated[tuple[str, ...], AfterValidator(checked_by(pattern_matcher))]
 
 

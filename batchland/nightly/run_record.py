@@ -61,7 +61,7 @@ class Attempt(Document):
     """Exit code of the process, or what it would have been without a retry. None while it runs, and if it was
     killed."""
     error: str | None = None
-    """One sentence: what, where, what next. None if the outcome is ok."""
+    """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
     """True if a usage error ended it before it changed anything; the good night stays as it was."""
 
@@ -112,7 +112,7 @@ class RegistryVersion(Document):
     registry: str
     """Its folder or URL."""
     reference: str
-    """As in the job: `landmarks@production`."""
+    """The model's name and alias as in the job file: `landmarks@production`."""
     version: str
 
 
@@ -185,9 +185,9 @@ class RunRecord(Document):
     config: dict[str, Any]
     """The resolved job, without the addresses of heartbeat and webhooks, and without passwords."""
     attempts: tuple[Attempt, ...] = Field(min_length=1)
-    """In the order of their start."""
+    """All attempts, in the order of their start."""
     models: tuple[ModelRun, ...] = ()
-    """In the job's order."""
+    """One entry per model, in the job's order."""
     estimate: EndEstimate | None = None
     """The first estimate of the end; None without `finish_by`, and for a run of less than a minute."""
     comparisons: tuple[str, ...] = ()
@@ -209,7 +209,7 @@ class RunRecord(Document):
 
     @property
     def outcome(self) -> Outcome:
-        """Of the deciding attempt; suspicious if it is ok only because of an acceptance that was withdrawn later."""
+        """Outcome of the deciding attempt; suspicious if that is ok only by an acceptance that was withdrawn later."""
         return "suspicious" if self._ok_until_withdrawn else self.deciding.outcome
 
     @property
@@ -219,7 +219,7 @@ class RunRecord(Document):
 
     @property
     def error(self) -> str | None:
-        """Of the deciding attempt, or that an acceptance was withdrawn later."""
+        """Error of the deciding attempt, or a sentence about a withdrawn acceptance."""
         if not self._ok_until_withdrawn:
             return self.deciding.error
         last = self.withdrawn[-1]

@@ -146,7 +146,7 @@ class ModelInfo(Document):
     name: str
     architecture: str
     sha256: str
-    """Of the ONNX file."""
+    """sha256 of the ONNX file."""
     file: str
     """Its path, as given."""
 
@@ -162,7 +162,7 @@ class PredictionsInfo(Document):
     """Derived from model, options and input: the same run has the same id."""
     model: ModelInfo
     classes: tuple[ClassName, ...]
-    """In the order of class_index."""
+    """Class names in the order of class_index."""
     images: str
     """The scored root, as an absolute path."""
     device: str

@@ -48,7 +48,7 @@ class ErrorGroup(NamedTuple):
     elsewhere: float
     """Error rate of all other images."""
     p_value: float
-    """Of a one-sided exact test, adjusted by Holm for all groups."""
+    """P-value of a one-sided exact test, adjusted by Holm for all groups."""
     true_label: str
     """The most frequent true label of the mistakes."""
     predicted_label: str

@@ -33,7 +33,7 @@ class Prediction(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     image: str
-    """As it was given."""
+    """Path as it was given."""
     choices: tuple[Choice, ...] = ()
     error_code: str | None = None
     error_message: str | None = None

@@ -57,7 +57,7 @@ class Fit(Protocol):
 
     stage: StageName
     reports: list[EpochReport]
-    """Of all epochs so far, those of earlier stages included."""
+    """Reports of all epochs so far, with those of earlier stages."""
     epoch: int
     """The current epoch."""
     step: int

@@ -21,7 +21,7 @@ _SUFFIXES: Final = (".pt", ".pth", ".safetensors")
 _NESTED: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which training scripts keep a state_dict."""
 _COUNTER: Final = "num_batches_tracked"
-"""Of batch norm: not needed in eval mode, and missing in some files."""
+"""A buffer of batch norm that eval mode does not use and some files lack."""
 _RANDOM_RESIDUAL_GAIN: Final = 0.2
 """Random weights only: gain of a residual branch relative to its shortcut. See `_shrink_residuals`."""
 

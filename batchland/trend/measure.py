@@ -35,7 +35,7 @@ class Trend:
     table: pa.Table
     """A table with the schema TREND."""
     maps: Mapping[str, NightMap] = field(default_factory=dict)
-    """By model; of those that have features."""
+    """The map of each model with features."""
 
 
 def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -> Trend:

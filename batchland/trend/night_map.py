@@ -1,6 +1,6 @@
-"""The map of a model's last nights: images that it sees as similar lie near each other, coloured by night.
+"""The map of a model's last nights: images with similar features are near each other, coloured by night.
 
-Needs predictions with features that are still there. Of each night, some images are taken, evenly spaced.
+The nights' predictions must still exist and have features. From each night, evenly spaced images are used.
 """
 
 from collections import Counter
@@ -26,46 +26,46 @@ from batchland.report.map import KNOWN, STEPS, crowded_groups, packed
 from batchland.report.pictures import Thumbnails
 from batchland.system.urls import is_url
 
-NIGHTS: Final = 14
-"""Most nights on a map, the latest ones."""
-MOST_PARTS: Final = 6
-"""Parts that are read of a night; of more, these, evenly spaced."""
-FEWEST: Final = 20
-"""Images; a map of fewer says nothing."""
-PICTURE_BYTES: Final = 300_000
-"""Bytes of all small pictures of a map, those of the last night first."""
+MAX_NIGHTS: Final = 14
+"""Largest number of nights on a map; the latest ones are used."""
+MAX_PARTS: Final = 6
+"""Largest number of parts that are read per night, evenly spaced."""
+MIN_IMAGES: Final = 20
+"""Smallest number of images for a map."""
+MAX_PICTURE_BYTES: Final = 300_000
+"""Limit for the bytes of all small pictures of a map. Pictures of the last night are added first."""
 _SIDE: Final = 96
-"""Longest side of these, pixels."""
+"""Longest side of a small picture in pixels."""
 _COLUMNS: Final = ("image", "label", "probability", "file_size")
 
 
 class NightGroup(NamedTuple):
-    """Similar images of which more are from the last night than of all others."""
+    """A group of similar images with a larger share of the last night's images than the images outside it."""
 
     images: int
     last: int
-    """Of the last night."""
+    """Number of images of the last night."""
     share: float
-    """Of the last night's images among all others."""
+    """Share of the last night's images among the images outside the group."""
     p_value: float
     """One-sided and exact, adjusted by Holm for all groups."""
     label: str
-    """First choice for most of them."""
+    """Most frequent first choice."""
 
 
 class NightMap(NamedTuple):
-    """What the page shows of one model."""
+    """The map of one model, for the page."""
 
     data: str
-    """Compressed JSON, see `packed`: of each point x and y, night, predicted, confidence, image, and known; of all:
-    nights, roots, labels, pictures."""
+    """Compressed JSON, see `packed`. For each point: x, y, night, predicted, confidence, image and known. For the map:
+    nights, roots, labels and pictures."""
     points: int
     nights: tuple[date, ...]
     method: Method
     groups: tuple[NightGroup, ...]
-    """Those with the largest share of the last night first."""
+    """Groups with the largest share of the last night first."""
     tested: int
-    """Number of groups that were tested; 0 if the nights are too large to be read as a whole, or there is one."""
+    """Number of groups that were tested; 0 if the nights are too large to be read as a whole."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class _Night:
     facts: pa.Table
     features: npt.NDArray[np.float16]
     whole: bool
-    """Whether the images are from all parts."""
+    """Whether all parts were read."""
 
 
 def night_maps(records: Sequence[RunRecord]) -> dict[str, NightMap]:
-    """A map for each model of these nights, oldest first, that has two nights with features of its last version."""
+    """A map for each model that has at least two nights with features of its last version. records: oldest first."""
     found: dict[str, NightMap] = {}
     for name in dict.fromkeys(model.name for record in records for model in record.models):
         runs = [(record.date, model) for record in records for model in record.models if model.name == name]
@@ -90,18 +90,18 @@ def night_maps(records: Sequence[RunRecord]) -> dict[str, NightMap]:
 
 def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
     last = next((run.model.sha256 for _, run in reversed(runs) if run.model and run.counts and run.counts.ok), None)
-    same = [(day, run) for day, run in runs if run.model and run.model.sha256 == last][-NIGHTS:]
+    same = [(day, run) for day, run in runs if run.model and run.model.sha256 == last][-MAX_NIGHTS:]
     nights = [night for day, run in same if (night := _read(day, run, LANDMARKS // max(len(same), 1)))]
-    if len(nights) < 2 or sum(len(night.features) for night in nights) < FEWEST:
+    if len(nights) < 2 or sum(len(night.features) for night in nights) < MIN_IMAGES:
         return None
     features = np.concatenate([night.features for night in nights])
     facts = pa.concat_tables([night.facts for night in nights])
     number = np.repeat(np.arange(len(nights)), [len(night.features) for night in nights])
-    places, method = layout(features)
+    positions, method = layout(features)
     tested, groups = 0, tuple[NightGroup, ...]()
     if all(night.whole for night in nights):
         tested, groups = _groups(features, number == len(nights) - 1, facts)
-    points = np.rint(places * STEPS).astype(np.int64)
+    points = np.rint(positions * STEPS).astype(np.int64)
     labels = facts["label"].combine_chunks().dictionary_encode()
     data: dict[str, Any] = {
         "x": points[:, 0].tolist(),
@@ -122,13 +122,13 @@ def _night_map(runs: Sequence[tuple[date, ModelRun]]) -> NightMap | None:
 
 
 def _read(day: date, run: ModelRun, most: int) -> _Night | None:
-    """At most so many images of a night; None if its predictions are gone, changed or without features."""
+    """At most `most` images of a night; None if its predictions are deleted, changed or without features."""
     with suppress(BatchlandError, OSError, pa.ArrowException):
         stored = StoredPredictions(output_location(run.partition) if is_url(run.partition) else Path(run.partition))
         if stored.kind is None or stored.info().run_id != run.run_id:
             return None
         parts = stored.parts()
-        chosen = [parts[at] for at in np.linspace(0, len(parts) - 1, min(len(parts), MOST_PARTS)).astype(int)]
+        chosen = [parts[at] for at in np.linspace(0, len(parts) - 1, min(len(parts), MAX_PARTS)).astype(int)]
         step = max(1, stored.info().counts.ok * len(chosen) // len(parts) // most)
         tables, features, read = [], [], 0
         for part in chosen:
@@ -163,10 +163,10 @@ def _groups(
 
 
 def _pictures(nights: Sequence[_Night]) -> dict[int, str]:
-    """Point -> data URI."""
+    """Data URIs of small pictures by the index of their point."""
     found: dict[int, str] = {}
     end = sum(len(night.features) for night in nights)
-    left = PICTURE_BYTES
+    left = MAX_PICTURE_BYTES
     for night in reversed(nights):
         start = end - len(night.features)
         if night.root:

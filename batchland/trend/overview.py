@@ -24,7 +24,7 @@ from batchland.system.text import count, counted, first_few, images, interval, p
 NIGHTS: Final = 30
 """Nights of a job on the page, the latest ones."""
 TREND_FILE: Final = "trend.html"
-"""In the folder of a job's records."""
+"""Name of the file in the folder of a job's records."""
 
 Kind = Literal["failed", "warning", "open", "passed"]
 """What a person has to do: act, check, wait, nothing. Jobs are sorted in this order on the page."""
@@ -66,7 +66,7 @@ class JobView(NamedTuple):
     name: str
     anchor: str
     kind: Kind
-    """Of the last night."""
+    """Outcome of the last night."""
     outcome: str
     night: date
     sentence: str

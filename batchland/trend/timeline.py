@@ -102,7 +102,7 @@ def _mark(night: Sequence[Row], calendar: Calendar) -> NightMark:
 
 
 def _is_suspicious(night: Sequence[Row]) -> bool:
-    """By its outcome, or, where the job only warns, by the verdict on one of its models."""
+    """Whether the night's outcome is suspicious, or, if the job only warns, the verdict on one of its models."""
     return any("suspicious" in (row["outcome"], row["monitor"]) for row in night)
 
 

@@ -124,7 +124,7 @@ def knowing(images: int, strangers: int, seed: int = 0) -> Observations:
 
 
 def test_more_strangers_than_usual() -> None:
-    message = "{} of 100 images are unlike the photos that the model knows (usually at most {})"
+    message = "{} of 100 images are unlike the model's known photos (usually at most {})"
     for strangers, before, expected in (
         (14, [], []),
         (16, [], [("strangers", message.format(16, "5.0%"))]),
@@ -138,7 +138,7 @@ def test_more_strangers_than_usual() -> None:
 def test_strangers_in_a_small_night_are_chance() -> None:
     assert found(night(knowing(30, 6)), []) == []
     assert found(night(knowing(30, 9)), []) == [
-        ("strangers", "9 of 30 images are unlike the photos that the model knows (usually at most 5.0%)")
+        ("strangers", "9 of 30 images are unlike the model's known photos (usually at most 5.0%)")
     ]
 
 

@@ -15,7 +15,7 @@ _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 9: 4, 10: 8}
 _SHORT: Final = 3
 _MAX_TAGS: Final = 64
 _MAX_BYTES: Final = 4096
-"""Of all values of a usual EXIF block's first directory."""
+"""Limit for the values in the first directory of an EXIF block."""
 _IN_XMP: Final = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 
 

@@ -32,7 +32,7 @@ class Inventory(NamedTuple):
     kind: str
     """CSV, ORC or Parquet."""
     columns: tuple[str, ...]
-    """Of a CSV, which has no header, in lower case without `_`."""
+    """Column names of a CSV, which has no header, in lower case without `_`."""
     files: tuple[str, ...]
     """Keys of the data files."""
     data_bucket: str

@@ -118,7 +118,7 @@ def explain(text: str) -> str:
 
 
 def explain_known(text: str) -> str | None:
-    """As `explain`; None for an unknown error."""
+    """Like `explain`, but None for an unknown error."""
     if is_out_of_memory(text):
         return "the GPU's memory is full; " + _SEE
     for known in _KNOWN:

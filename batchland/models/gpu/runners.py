@@ -39,7 +39,7 @@ class Runners(NamedTuple):
 
     pool: RunnerPool
     placement: Placement
-    """Of the first runner's session."""
+    """Placement of nodes in the first runner's session."""
     decoders: "RowDecoders | None"
     """One for each runner, if the GPUs decode JPEGs."""
 

@@ -47,7 +47,7 @@ class Notification(Document):
     job: str
     date: date
     outcome: Outcome
-    """As in run.json."""
+    """Outcome of the night, as in run.json."""
     exit_code: int | None
     """None while the night runs."""
     good: bool
@@ -55,7 +55,7 @@ class Notification(Document):
     title: str
     """One line."""
     error: str | None
-    """One sentence: what, where, what next."""
+    """One sentence: where, what went wrong, what to do."""
     summary: str
     """What `batchland run` prints about the night."""
     figures: tuple[Figure, ...]

@@ -69,7 +69,7 @@ class Part(NamedTuple):
     number: int
     """Index of the part."""
     entries: Iterable[Entry]
-    """In order; can be iterated more than once, and pickled."""
+    """The entries in order. They can be iterated more than once, and pickled."""
     isolated: bool = False
     """Decode its images in subprocesses, because a process died while it had this part."""
     losses: int = 0

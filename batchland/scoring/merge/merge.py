@@ -96,7 +96,7 @@ def open_shards(folder: str | os.PathLike[str]) -> ShardFolder:
 
 
 def _schema(shards: list[FinishedShard]) -> pa.Schema:
-    """Of the shards' rows: all shards have the same columns."""
+    """Schema of the shards' rows. All shards have the same columns."""
     for shard in shards:
         if shard.manifest.files:
             stored = StoredPredictions(join_location(shard.common.location, shard.folder))

@@ -76,7 +76,7 @@ class PlannedListing(ImageListing):
         return PlannedRange(self._planned, first, stop)
 
     def second_walk(self, shard: Shard | None = None) -> Iterator[Any]:
-        """As many items as there are images; nothing is read."""
+        """One item per image, without reading the plan."""
         return repeat(None, self.plan.listed // (shard.count if shard else 1))
 
 

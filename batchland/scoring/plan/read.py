@@ -132,7 +132,7 @@ class PlannedImages(NamedTuple):
     plan: Path | str
     """Its location."""
     sha256: str
-    """Of plan.json."""
+    """sha256 of plan.json."""
     images: str
     """The source, with the options that its URL has."""
     private_hosts: bool

@@ -11,7 +11,7 @@ PLAN_NAME: Final = "plan.json"
 PLANNED: Final = pa.schema(
     [
         column("image", pa.string(), "The image's name, as in the predictions.", nullable=False),
-        column("key", pa.binary(), "Where the image is within its source, if the name does not say it."),
+        column("key", pa.binary(), "Location of the image in its source, if the name is not enough."),
         column(
             "error_code", pa.string(), "For a folder or container that could not be listed: the code of its failed row."
         ),

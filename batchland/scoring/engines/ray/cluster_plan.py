@@ -11,7 +11,7 @@ class ClusterPlan(NamedTuple):
 
     workers: int
     cores: int
-    """Of one worker, for decoding threads and calls of the model."""
+    """Cores of one worker, for decoding threads and calls of the model."""
     cpus: int
     """Reserved in Ray; 0 on a node with GPUs and no CPUs."""
     gpus: int

@@ -59,7 +59,7 @@ class WorkerPool:
         self._polls: dict[ray.ObjectRef[Any], _Worker] = {}
         self._calls: dict[ray.ObjectRef[Any], _Call[Any]] = {}
         self._losses = 0
-        """In a row, of workers that had not joined."""
+        """Number of consecutive losses of workers that had not joined."""
         self._join: Callable[[ActorHandle], ray.ObjectRef[Any]] | None = None
 
     def start(self, join: Callable[[ActorHandle], "ray.ObjectRef[Any]"], first: ActorHandle | None = None) -> None:

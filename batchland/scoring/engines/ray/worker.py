@@ -38,11 +38,11 @@ class WorkerSettings(NamedTuple):
     """What the driver sends to all workers."""
 
     path: Path
-    """Of the model; its content is sent as well, so nodes need not have the file."""
+    """Path of the model. Its content is sent too, so nodes do not need the file."""
     options: ScoreOptions
     cores: int
     versions: dict[str, str]
-    """Of the driver's packages, by name."""
+    """Versions of the driver's packages, by name."""
 
 
 class StoredContent(NamedTuple):
