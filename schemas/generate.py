@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
-from batchland.cli.documents import DoctorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
+from batchland.cli.documents import DoctorResult, ErrorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
 from batchland.embeddings.duplicates import DUPLICATES, Duplicates
 from batchland.embeddings.similar import Similar
 from batchland.evaluation.label_plan import LABEL_PLAN
@@ -66,6 +66,7 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
     "run_result": (RunResult, "Printed by `batchland run --json`."),
     "job_check": (JobCheck, "Printed by `batchland job check --json`."),
+    "error": (ErrorResult, "Printed by any command with `--json` that fails before it has a result."),
     "evaluate_result": (EvaluateResult, "Printed by `batchland evaluate --json`."),
     "duplicates": (Duplicates, "Printed by `batchland duplicates --json`."),
     "similar": (Similar, "Printed by `batchland similar --json`."),

@@ -107,6 +107,8 @@ labels_option = click.option(
 runs_option = click.option(
     "--runs", type=PATH, default=Path("runs"), show_default=True, help="Folder with the records of all jobs."
 )
+JSON_PRINTED: Final = "batchland.json_printed"
+"""Key of a click context's `meta`: the document of --json is printed."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Also replace existing files that an earlier run of this command did not write."
@@ -122,8 +124,14 @@ def split_names(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def print_json(document: "BaseModel") -> None:
-    """Print a document to stdout."""
-    click.echo(document.model_dump_json(indent=2))
+    """Print the document of --json to stdout."""
+    print_json_text(document.model_dump_json(indent=2))
+
+
+def print_json_text(text: str) -> None:
+    """Print JSON to stdout, as the one document of this command."""
+    click.get_current_context().meta[JSON_PRINTED] = True
+    click.echo(text)
 
 
 class _Option(click.Option):

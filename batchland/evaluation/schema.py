@@ -482,7 +482,7 @@ OUTCOMES: Final = pa.schema(
         column("height", pa.int32(), "Pixels of the upright picture."),
         column("file_size", pa.int64(), "Size of the file in bytes."),
         column("decision", pa.string(), "`accept` or `ask`, as in the predictions. Null without thresholds."),
-        column("sha256", pa.string(), "Of the file, as in the predictions. Null where they lack it."),
+        column("sha256", pa.string(), "sha256 of the file, as in the predictions. Null if they lack it."),
     ]
 )
 """`outcomes.parquet`: one row per image with a label and a row in the predictions, in the predictions' order."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from batchland.errors import ModelError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.decisions import AcceptThresholds, KnownPhotos, PredictionSets
+from batchland.system.json_text import DuplicateKeyError, parse_json
 
 METADATA_KEY: Final = "batchland"
 """Key of the card in the ONNX file's metadata."""
@@ -215,6 +216,12 @@ class ModelCard(BaseModel):
     @classmethod
     def from_json(cls, text: str, source: str) -> "ModelCard":
         """Parse a card. Raises ModelError that names `source` and what is wrong."""
+        try:
+            parse_json(text)
+        except DuplicateKeyError as error:
+            raise ModelError(f"{source}: its card {error}; export the model again") from error
+        except (ValueError, RecursionError):
+            pass  # pydantic reports what is wrong
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -224,8 +224,10 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         content = tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise read_error(error, str(path), expected="a job file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: is not a TOML file: its lists are nested too deeply") from error
+    except ValueError as error:  # also numbers of thousands of digits
+        raise UsageError(f"{path}: is not a TOML file: {str(error).partition(';')[0]}") from error
     for setting in settings:
         _set(content, setting)
     placeholders = Placeholders(path.parent)
@@ -254,7 +256,7 @@ def _set(content: dict[str, Any], setting: str) -> None:
         raise UsageError(f"setting {setting!r}: is not KEY=VALUE; write it like batch_size=8")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:  # a bare word
+    except (ValueError, RecursionError):  # a bare word
         value = text
     for table in tables:
         content = content.setdefault(table, {})

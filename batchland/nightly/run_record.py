@@ -61,7 +61,7 @@ class Attempt(Document):
     """Exit code of the process, or what it would have been without a retry. None while it runs, and if it was
     killed."""
     error: str | None = None
-    """One sentence: what, where, what next. None if the outcome is ok."""
+    """One sentence: where, what went wrong, what to do. None if the outcome is ok."""
     refused: bool = False
     """True if a usage error ended it before it changed anything; the good night stays as it was."""
 

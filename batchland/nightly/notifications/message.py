@@ -55,7 +55,7 @@ class Notification(Document):
     title: str
     """One line."""
     error: str | None
-    """One sentence: what, where, what next."""
+    """One sentence: where, what went wrong, what to do."""
     summary: str
     """What `batchland run` prints about the night."""
     figures: tuple[Figure, ...]
