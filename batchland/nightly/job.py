@@ -21,7 +21,6 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema
 
 from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
@@ -38,7 +37,6 @@ from batchland.nightly.job_fields import (
     Patterns,
     checked_by,
     expand,
-    in_seconds,
 )
 from batchland.nightly.job_tables import (
     DeliveryTable,
@@ -249,18 +247,6 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         message = placeholders.hide(explain(error, Job, "key"))
         raise UsageError(f"{path}: {message}") from None  # the cause would show secrets
     return job
-
-
-def job_schema() -> dict[str, Any]:
-    """JSON Schema of the job file, for editors."""
-    schema = Job.model_json_schema(schema_generator=_JobSchema)
-    schema["required"].remove("name")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-class _JobSchema(GenerateJsonSchema):
-    def encode_default(self, dft: Any) -> Any:
-        return in_seconds(dft) if isinstance(dft, dt.timedelta) else super().encode_default(dft)
 
 
 def _set(content: dict[str, Any], setting: str) -> None:
