@@ -141,7 +141,7 @@ class RetryTable(JobTable):
 class RetentionTable(JobTable):
     """`[retention]`: delete predictions and reports of nights that neither rule keeps. Records stay."""
 
-    keep_days: Annotated[int, Field(ge=1)] | None = None
+    keep_days: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Keep nights less than this many days before the night of the run."""
     keep_nights: Annotated[int, Field(ge=1)] | None = None
     """Keep this many of the newest nights, including that of the run."""
