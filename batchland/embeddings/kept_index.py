@@ -54,14 +54,14 @@ def kept_index(folder: Path, stored: Sequence[StoredPredictions]) -> Lists:
         _log.info("building the index of %s in %s", images(wanted.images), folder)
         _build(folder, stored, wanted)
     elif _found(folder) != wanted:
-        raise UsageError(f"{folder}: is an index of other predictions; give another folder, or remove it to build anew")
+        raise UsageError(f"{folder}: is an index of other predictions; remove it, or give another folder")
     path = folder / INDEX_FILES[1]
     try:
         lists = Lists.read(path)
     except RuntimeError as error:  # faiss has no other errors
-        raise UsageError(f"{path}: cannot be read; remove {folder} to build it anew") from error
+        raise UsageError(f"{path}: cannot be read; remove {folder} to build it again") from error
     if len(lists) != wanted.images:
-        raise UsageError(f"{path}: has {images(len(lists))}, not {wanted.images:,}; remove {folder} to build it anew")
+        raise UsageError(f"{path}: has {images(len(lists))}, not {wanted.images:,}; remove {folder} to build it again")
     return lists
 
 

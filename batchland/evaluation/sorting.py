@@ -43,7 +43,7 @@ def sorted_batches(
         return _in_memory(schema, first, order)
     if find_spec("duckdb") is None:
         _log.warning(
-            "more than %s rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory stays flat",
+            "more than %s rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory does not grow",
             f"{rows_in_memory:,}",
         )
         return _in_memory(schema, [*first, *source], order)

@@ -126,7 +126,7 @@ def checked_card(path: Path, session: Any) -> ModelCard:
         kind, shape = outputs.get(name, ("no such output", []))
         if kind != "tensor(float)" or shape[1:] != [width]:
             raise ModelError(
-                f"{path}: its output is {outputs}, but its card promises {name} of width {width}; export it again"
+                f"{path}: its output is {outputs}, but its card has {name} of width {width}; export it again"
             )
     return card
 

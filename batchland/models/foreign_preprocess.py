@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.models.hugging_face import inexpressible, read_processor
+from batchland.models.hugging_face import read_processor, unsupported_preprocess
 from batchland.system.options import plain_message
 
 Channels = tuple[float, float, float]
@@ -120,10 +120,10 @@ def _of_timm(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPre
     if mode == "center" and height == width:
         values["crop_share"] = share
     elif mode == "center":
-        raise inexpressible(source, f"a crop of {height} x {width}")
+        raise unsupported_preprocess(source, f"a crop of {height} x {width}")
     elif mode != "squash" or share != 1:
-        raise inexpressible(source, f"crop_mode {mode} with crop_pct {share:g}")
+        raise unsupported_preprocess(source, f"crop_mode {mode} with crop_pct {share:g}")
     interpolation = config.get("interpolation") or "bilinear"
     if interpolation not in ("bilinear", "bicubic"):
-        raise inexpressible(source, f"interpolation {interpolation}")
+        raise unsupported_preprocess(source, f"interpolation {interpolation}")
     return ForeignPreprocess(filter=interpolation, **values)

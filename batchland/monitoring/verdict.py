@@ -23,7 +23,7 @@ from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, F
 MIN_NIGHTS: Final = 5
 """A reference needs at least this many nights."""
 SURE_NIGHTS: Final = 14
-"""With fewer nights, a half-spoiled night may pass."""
+"""With fewer nights, a night with damage in half of its pictures may pass."""
 MAX_NIGHTS: Final = 60
 """The reference grows to this many nights and then stays the same, so that slow drift does not become usual."""
 _FEW_FINDINGS: Final = 5
@@ -73,11 +73,14 @@ def judge(
             sums, slow = _drift(known, night, filled, sums)
             found = [(finding, np.zeros(0, np.intp)) for finding in slow]
         if len(nights) < SURE_NIGHTS:
-            notes.append(f"the reference has {len(nights)} nights; before {SURE_NIGHTS}, a half-spoiled night may pass")
+            notes.append(
+                f"the reference has {len(nights)} nights; with fewer than {SURE_NIGHTS}, damage in half of a night may "
+                f"not be found"
+            )
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
     elif len(nights) < MIN_NIGHTS:
-        notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are seen")
+        notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found")
     found = found[:_FEW_FINDINGS]
     findings = tuple(_dated(finding, before) for finding, _ in found)
     shown, pictures = _pictures(found, night)

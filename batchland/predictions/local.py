@@ -243,4 +243,4 @@ def _explain(error: OSError, *, kept: bool) -> tuple[str, str]:
     todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix this"
     if not kept:
         return reason, f"{todo}, or give another output"
-    return reason, f"finished parts are kept: {todo}, then run the same command again to go on"
+    return reason, f"finished parts are kept: {todo}, then run the same command again to continue"
