@@ -87,7 +87,7 @@ def of_config(
         return None
     try:
         if isinstance(inner := values.get("pretrained_cfg"), dict) or "input_size" in (inner := values):
-            return _of_timm(source, inner, sides), "timm"
+            return _timm_preprocess(source, inner, sides), "timm"
         if {"image_mean", "size", "crop_size", "do_resize"} & values.keys():
             return ForeignPreprocess(**read_processor(source, values)), "Hugging Face"
         if ours and ForeignPreprocess.model_fields.keys() & values.keys():
@@ -108,7 +108,7 @@ def of_ultralytics(height: int, width: int) -> ForeignPreprocess:
     return ForeignPreprocess(height=height, width=width, fit="crop", shorter_side=height)
 
 
-def _of_timm(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPreprocess:
+def _timm_preprocess(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPreprocess:
     """Preprocessing of timm's validation, with the size for tests if the model accepts it."""
     (channels, height, width), share = config["input_size"], config.get("crop_pct") or 1.0
     if config.get("test_input_size") and sides != (height, width):

@@ -123,7 +123,7 @@ class _Search:
             if count > len(self.layers) // 2:
                 break
             if count and not ranked:
-                ranked = self._by_sensitivity(measured)
+                ranked = self._layers_by_sensitivity(measured)
             in_float = tuple(ranked[:count])
             yield 8, in_float, quantise(self.model, measured, in_float=in_float)
 
@@ -161,7 +161,7 @@ class _Search:
                 advice="int8_slower",
             )
 
-    def _by_sensitivity(self, measured: Ranges) -> list[str]:
+    def _layers_by_sensitivity(self, measured: Ranges) -> list[str]:
         """Layers, sorted by how much they change the answers if only they are in int8, the largest change first."""
         nodes = [node.name for node in self.model.graph.node]
         costs = {}
