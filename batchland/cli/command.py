@@ -1,16 +1,18 @@
 """Click classes of all commands: options can be made from models; errors become one line and an exit code."""
 
 import errno
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, NoReturn
 
 import click
 
 from batchland.cli.advice import with_advice
-from batchland.cli.options import ModelOptions
-from batchland.errors import BatchlandError, InputError, LockedError
+from batchland.cli.options import JSON_PRINTED, ModelOptions
+from batchland.errors import BatchlandError, InputError, LockedError, UsageError
 from batchland.system.names import display_path
 from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
 
@@ -18,7 +20,10 @@ _OUT_OF_MEMORY: Final = re.compile("can't start new thread|failed to map segment
 
 
 class Command(click.Command):
-    """A command. A BatchlandError becomes one line on stderr and its exit code; a traceback means a bug."""
+    """A command. A BatchlandError becomes one line on stderr and its exit code; a traceback means a bug.
+
+    With --json, an error that ends the command before its result becomes a JSON document on stdout instead.
+    """
 
     _params: list[Any]
 
@@ -34,29 +39,56 @@ class Command(click.Command):
     def params(self, params: list[Any]) -> None:
         self._params = params
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; with --json, a usage error is a document, too."""
+        as_json = "--json" in args and self._prints_json()
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if not as_json:
+                raise
+            _fail(ctx, error.format_message(), UsageError.exit_code, as_json=True)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn expected errors into a message and an exit code."""
+        as_json = self._prints_json() and bool(ctx.params.get("as_json"))
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            if not as_json:
+                raise
+            _fail(ctx, error.format_message(), UsageError.exit_code, as_json=True)
         except BatchlandError as error:
             flags = {flag for parameter in self.params for flag in parameter.opts}
-            click.echo(f"batchland: {with_advice(error, flags)}", err=True)
-            ctx.exit(error.exit_code)
+            _fail(ctx, with_advice(error, flags), error.exit_code, as_json=as_json)
         except OSError as error:
             if (message := _storage_failure(error)) is None:
                 raise
-            click.echo(f"batchland: {message}", err=True)
-            ctx.exit(InputError.exit_code)
+            _fail(ctx, message, InputError.exit_code, as_json=as_json)
         except (MemoryError, RuntimeError, ImportError) as error:
             if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
                 raise
-            click.echo(
-                f"batchland: out of memory ({error}); raise the limit of this process, or run less at once", err=True
-            )
-            ctx.exit(LockedError.exit_code)
+            message = f"out of memory ({error}); raise the limit of this process, or run less at once"
+            _fail(ctx, message, LockedError.exit_code, as_json=as_json)
         except KeyboardInterrupt:  # not handled by the command itself
-            click.echo("batchland: interrupted", err=True)
-            ctx.exit(130)
+            _fail(ctx, "interrupted", 130, as_json=as_json)
+
+    def _prints_json(self) -> bool:
+        return any("--json" in parameter.opts for parameter in self.params)
+
+
+def _fail(ctx: click.Context, message: str, exit_code: int, *, as_json: bool) -> NoReturn:
+    """Print an error and end the command: one line on stderr, or with --json one document on stdout.
+
+    If a document was printed before, the error goes to stderr: stdout never has two.
+    """
+    if as_json and JSON_PRINTED not in ctx.meta:
+        error = {"schema_version": 1, "kind": "batchland.error", "exit_code": exit_code, "message": message}
+        with suppress(OSError):  # stdout is gone, and the exit code says so
+            click.echo(json.dumps(error))
+    else:
+        click.echo(f"batchland: {message}", err=True)
+    ctx.exit(exit_code)
 
 
 def _storage_failure(error: OSError) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import PATH, Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of, print_json
 from batchland.cli.train import training_extra
 from batchland.system.text import counted
 
@@ -114,7 +114,10 @@ def check(folder: Path, samples: Path | None, corrections: Path | None, strict: 
 
     with ProgressBar("photos") as bar:
         found, classes = run(folder, corrections=corrections, on_progress=bar.update)
-    click.echo(found.model_dump_json(indent=2) if as_json else table(found), nl=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(table(found), nl=False)
     if samples is not None:
         write_file(samples, lambda file: save_sheet(contact_sheet(classes), file))
     wrong = len(found.findings) if strict else found.problems

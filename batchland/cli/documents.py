@@ -10,6 +10,17 @@ from batchland.nightly.run_record import RunRecord
 from batchland.system.documents import Document
 
 
+class ErrorResult(Document):
+    """Any command with --json that ends with an error before it has a result."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.error"] = "batchland.error"
+    exit_code: int
+    """As in the README's table."""
+    message: str
+    """The sentence that would be on stderr without --json."""
+
+
 class DoctorCheck(Document):
     """One check."""
 

@@ -19,7 +19,7 @@ from batchland.cli.options import (
     print_json,
     split_names,
 )
-from batchland.errors import UsageError
+from batchland.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
     from batchland.report.options import ReportOptions
@@ -145,10 +145,12 @@ def evaluate(
                 ),
             )
         )
-    else:
-        click.echo("\n".join(texts), nl=False)
-        if not as_markdown:
-            click.echo(f"report: {out / 'report.html'}")
+        if any(each.failed for each in results):
+            raise SystemExit(GateFailedError.exit_code)  # the document has the reasons
+        return
+    click.echo("\n".join(texts), nl=False)
+    if not as_markdown:
+        click.echo(f"report: {out / 'report.html'}")
     raise_if_failed(results, out)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, build, options_of
+from batchland.cli.options import PATH, Flag, build, options_of, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,7 +71,10 @@ def inspect(model: Path, as_json: bool) -> None:
     from batchland.models.session import open_session
 
     session = open_session(model, "cpu")
-    click.echo(session.card.model_dump_json(indent=2) if as_json else _card_table(session), nl=as_json)
+    if as_json:
+        print_json(session.card)
+    else:
+        click.echo(_card_table(session), nl=False)
 
 
 def found_text(adoption: "AdoptionSummary | None") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, options_of
+from batchland.cli.options import PATH, Flag, options_of, print_json_text
 
 _log = logging.getLogger("batchland")
 
@@ -41,7 +41,7 @@ def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: st
         _log.info("device auto: runs on the CPU, because %s", session.fallback)
     predictions = list(run(images, session, top_k))
     if as_json:
-        click.echo(json.dumps([each.model_dump(mode="json") for each in predictions], indent=2))
+        print_json_text(json.dumps([each.model_dump(mode="json") for each in predictions], indent=2))
     else:
         click.echo(prediction_table(predictions), nl=False)
     failed = sum(each.error_code is not None for each in predictions)

@@ -99,8 +99,9 @@ def run(
         write_night_pages(job.folder, today)
     if as_json:
         print_json(RunResult(exit_code=exit_code, nights=tuple(records)))
-    for error in errors:  # last, because cron mails the last line
-        click.echo(error, err=True)
+    else:
+        for error in errors:  # last, because cron mails the last line
+            click.echo(error, err=True)
     ctx.exit(exit_code)
 
 

@@ -1,7 +1,6 @@
 """Adopt an ONNX classifier from elsewhere: add a card, normalisation and, where it is missing, softmax."""
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -45,6 +44,7 @@ from batchland.models.session import Session, open_session
 from batchland.models.temperature import fit_temperature
 from batchland.models.wrap import wrap
 from batchland.system.files import new_file
+from batchland.system.json_text import DuplicateKeyError, parse_json
 from batchland.system.regular_files import read_regular
 from batchland.system.text import counted, near_miss
 
@@ -300,10 +300,12 @@ def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(PRESETS)}, or a JSON file"
         raise UsageError(f"preprocess {given!r}: neither a known name nor a file ({hint})")
     try:
-        found = of_config(given, json.loads(read_regular(path)), sides)
+        found = of_config(given, parse_json(read_regular(path)), sides)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a JSON file") from error
-    except ValueError as error:
+    except DuplicateKeyError as error:
+        raise UsageError(f"{path}: {error}; give each value once") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is not JSON ({error}); give a JSON file") from error
     if found is None:
         raise UsageError(f"{path}: describes no preprocessing; give height, width, fit, mean and std")

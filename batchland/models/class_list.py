@@ -1,8 +1,5 @@
 """Read the class labels of a foreign model: one label per line, or a dictionary or list as JSON or Python prints it."""
 
-import ast
-import contextlib
-import json
 import logging
 import re
 import unicodedata
@@ -13,6 +10,7 @@ from typing import Any, Final
 
 from batchland.errors import UsageError
 from batchland.system.files import read_error
+from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
 from batchland.system.regular_files import read_regular
 
 _log = logging.getLogger("batchland")
@@ -63,9 +61,13 @@ def _marks(labels: Sequence[str]) -> str | None:
 
 
 def _literal(path: Path, text: str) -> Any:
-    for parse in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    for parse in (parse_json, parse_literal):
+        try:
             return parse(text)
+        except DuplicateKeyError as error:
+            raise UsageError(f"{path}: {error}; give each label once") from error
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
     raise UsageError(f"{path}: begins like a dictionary or a list, but cannot be parsed; give one label per line")
 
 

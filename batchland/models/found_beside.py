@@ -1,8 +1,5 @@
 """Find the configuration of a foreign model: files beside it, and its metadata."""
 
-import ast
-import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +9,7 @@ import onnx
 from batchland.errors import ModelError, UsageError
 from batchland.models.foreign import declared_sides
 from batchland.models.foreign_preprocess import ForeignPreprocess, Sides, of_config, of_ultralytics
+from batchland.system.json_text import DuplicateKeyError, parse_json, parse_literal
 from batchland.system.regular_files import read_regular
 
 CONFIGS: Final = ("preprocessor_config.json", "config.json")
@@ -59,9 +57,12 @@ def _add_config(found: Found, file: Path, values: Any, sides: Sides) -> Found:
 
 def _read(file: Path) -> Any:
     """The content of a JSON file; None if there is none, or it is something else."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(read_regular(file))
-    return None
+    try:
+        return parse_json(read_regular(file))
+    except DuplicateKeyError as error:
+        raise UsageError(f"{file}: {error}; correct it") from error
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _labels(values: Any) -> tuple[str, ...] | None:
@@ -88,7 +89,10 @@ def _ultralytics_metadata(path: Path, metadata: dict[str, str]) -> Found:
     if metadata["task"] != "classify":
         raise ModelError(f"{path}: its metadata says task {metadata['task']}; only classifiers can be adopted")
     where = "the model's metadata (Ultralytics)"
-    names, size = _literal(metadata["names"]), _literal(metadata.get("imgsz", ""))
+    try:
+        names, size = _literal(metadata["names"]), _literal(metadata.get("imgsz", ""))
+    except DuplicateKeyError as error:
+        raise ModelError(f"{path}: its metadata {error}; export the model again") from error
     sides = size if isinstance(size, list | tuple) else [size, size]
     labels = _labels_by_index(names) if isinstance(names, dict) else None
     known = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
@@ -97,6 +101,9 @@ def _ultralytics_metadata(path: Path, metadata: dict[str, str]) -> Found:
 
 
 def _literal(text: str) -> Any:
-    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-        return ast.literal_eval(text)
-    return None
+    try:
+        return parse_literal(text)
+    except DuplicateKeyError:
+        raise
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None

@@ -26,11 +26,11 @@ def cumulate(before: Mapping[str, DriftSum], deviations: Mapping[str, float], ni
     return after
 
 
-def drifts(sums: Mapping[str, DriftSum], usual: Mapping[str, str]) -> Iterator[Finding]:
-    """The sums above LIMIT. usual: by measure, a text with its value tonight and its usual values."""
+def drifts(sums: Mapping[str, DriftSum], usual: Mapping[str, str], limit: float = 1.0) -> Iterator[Finding]:
+    """The sums above `limit` times LIMIT. usual: by measure, a text with its value tonight and its usual values."""
     for name, found in sums.items():
-        if found.value > LIMIT:
+        if found.value > limit * LIMIT:
             measure, _, direction = name.rpartition(" ")
             message = f"{measure.replace('_', ' ')} drifts {direction} ({usual[measure]})"
-            strength = found.value / LIMIT
+            strength = found.value / LIMIT / limit
             yield Finding(kind="drift", what=measure, message=message, strength=strength, since=found.since)

@@ -24,6 +24,15 @@ MIN_TAIL_SPREAD: Final = 0.07
 """The same for the shares in tails, which vary less from night to night."""
 MIN_CHANGE_SPREAD: Final = 0.05
 """The same for the similarity to changed pictures."""
+MIN_PHOTOS: Final = 100
+"""Fewer labelled photos are no reference."""
+PARTS: Final = 10
+"""Parts of labelled photos that stand for nights."""
+LABELLED_SPREAD: Final = 2.0
+"""Factor on the least deviations if labelled photos are the reference."""
+LABELLED_SCORES: Final = ("value", "class")
+"""With labelled photos. How the figures of an image fit each other differs between them and good nights."""
+_SEED: Final = 1
 HEAVY_TAILS: Final = 1.3
 """Factor on every variance between nights: rare nights differ more than a normal distribution allows."""
 LIMITS: Final = {
@@ -61,8 +70,20 @@ _TWO_SIDED: Final = ("mean", "spread", "share", "mix", "top")
 class Reference:
     """R nights that were judged good."""
 
-    def __init__(self, nights: Sequence[Observations], usable: npt.NDArray[np.bool_] | None = None) -> None:
-        """nights: at least two, oldest first. usable: which of MEASURES to use."""
+    def __init__(
+        self,
+        nights: Sequence[Observations],
+        usable: npt.NDArray[np.bool_] | None = None,
+        *,
+        limit: float = 1.0,
+        labelled: bool = False,
+    ) -> None:
+        """nights: at least two, oldest first. usable: which of MEASURES to look at.
+
+        limit: factor on all limits, see budget.py. labelled: these are parts of one set of labelled photos, not nights.
+        """
+        self._limit = limit
+        spread = LABELLED_SPREAD if labelled else 1.0
         self.observed = nights
         self.pool = Pool(Observations.joined(nights), usable)
         self.nights = len(nights)
@@ -73,17 +94,19 @@ class Reference:
         statistics = self.pool.statistics
         within = self.pool.image_variance
         each = float(np.mean([1 / night.images for night in figures]))
-        least = np.array([_least_spread(statistic) for statistic in statistics]) ** 2
+        least = (spread * np.array([_least_spread(statistic) for statistic in statistics])) ** 2
         kinds = np.unique([statistic.score + statistic.kind for statistic in statistics], return_inverse=True)[1]
         self._between = within * self._shrunk(values.var(axis=0, ddof=1) / within - each, kinds, least)
         self._limits = np.array([LIMITS[statistic.score, statistic.kind] for statistic in statistics])
+        if labelled:
+            self._limits[[statistic.score not in LABELLED_SCORES for statistic in statistics]] = np.inf
         self._one_sided = np.array([statistic.kind not in _TWO_SIDED for statistic in statistics])
         self._discriminants = Discriminants(nights)
         means = np.array([scores.mean(axis=0) for scores in self._discriminants.nights])
         self._likeness = means.mean(axis=0)
         excess = means.var(axis=0, ddof=1) - each
         alike = np.zeros(len(CHANGES), np.intp)
-        self._likeness_between = self._shrunk(excess, alike, np.full(len(CHANGES), MIN_CHANGE_SPREAD**2))
+        self._likeness_between = self._shrunk(excess, alike, np.full(len(CHANGES), (spread * MIN_CHANGE_SPREAD) ** 2))
 
     def deviations(self, night: Figures) -> Floats:
         """z of each figure of a night, in the order of `pool.statistics`."""
@@ -93,14 +116,14 @@ class Reference:
 
     def strengths(self, deviations: Floats) -> Floats:
         """z of each figure as a share of its limit; above 1 is an alarm."""
-        strengths: Floats = np.where(self._one_sided, deviations, np.abs(deviations)) / self._limits
+        strengths: Floats = np.where(self._one_sided, deviations, np.abs(deviations)) / self._limits / self._limit
         return strengths
 
     def changes(self, night: Observations) -> Floats:
         """z of each of CHANGES as a share of CHANGE_LIMIT; above 1 the night looks changed in this way."""
         likeness = self._discriminants.scores(night).mean(axis=0)
         variance = self._likeness_between * (1 + 1 / self.nights) + 1 / len(night) + 1 / self.pool.size
-        strengths: Floats = (self._likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT
+        strengths: Floats = (self._likeness - likeness) / np.sqrt(variance) / CHANGE_LIMIT / self._limit
         return strengths
 
     def likeliest_change(self, night: Observations) -> tuple[int, npt.NDArray[np.intp]]:
@@ -119,6 +142,19 @@ class Reference:
         usual = np.bincount(kinds, relative) / np.bincount(kinds)
         weight = self.nights / (self.nights + PRIOR_NIGHTS)
         return HEAVY_TAILS * np.maximum(weight * relative + (1 - weight) * usual[kinds], least)
+
+
+def labelled_reference(
+    images: Observations, usable: npt.NDArray[np.bool_] | None = None, *, limit: float = 1.0
+) -> Reference:
+    """A reference of labelled photos instead of nights.
+
+    They are divided into PARTS by chance. These differ less than nights do, so the least deviations are larger, and
+    only LABELLED_SCORES count.
+    """
+    order = np.random.default_rng(_SEED).permutation(len(images))
+    parts = [images.take(np.sort(order[part::PARTS])) for part in range(PARTS)]
+    return Reference(parts, usable, limit=limit, labelled=True)
 
 
 def _least_spread(statistic: Statistic) -> float:

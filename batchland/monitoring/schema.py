@@ -100,6 +100,8 @@ class NightVerdict(Document):
     """Number of scored images that were used."""
     reference: tuple[date, ...] = ()
     """The nights that this one was compared with."""
+    reference_photos: Count = 0
+    """Labelled photos that it was compared with, instead of nights."""
     reference_start: date | None = None
     """First night of the accepted change with which the reference began. None if it began with the job."""
     strength: float | None = None

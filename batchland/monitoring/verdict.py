@@ -12,11 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from batchland.monitoring.budget import DEFAULT, limit_of
 from batchland.monitoring.drift_sums import cumulate, drifts
 from batchland.monitoring.estimate import estimate_accuracy
 from batchland.monitoring.findings import by_strength, describe, usual_values
 from batchland.monitoring.observations import ANSWER, MEASURES, Observations
-from batchland.monitoring.reference import Reference
+from batchland.monitoring.reference import Reference, labelled_reference
 from batchland.monitoring.rules import MIN_IMAGES, Found, Night, check_rules, share_of_strangers
 from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, Finding, NightVerdict
 
@@ -26,6 +27,8 @@ SURE_NIGHTS: Final = 14
 """With fewer nights, a night with damage in half of its pictures may pass."""
 MAX_NIGHTS: Final = 60
 """The reference grows to this many nights and then stays the same, so that slow drift does not become usual."""
+MAX_REFERENCE_IMAGES: Final = 24_000
+"""Images of all nights of the reference together. More images take time and hardly change a verdict."""
 _FEW_FINDINGS: Final = 5
 _PICTURES: Final = 6
 _USABLE_SHARE: Final = 0.9
@@ -41,6 +44,8 @@ def judge(
     usual: float | None = None,
     before: tuple[date, NightVerdict] | None = None,
     start: date | None = None,
+    photos: Observations | None = None,
+    budget: float = DEFAULT,
     same_model: bool = True,
     new_images: bool = True,
     estimator: Estimator | None = None,
@@ -52,6 +57,8 @@ def judge(
     labels: of the model's classes. usual: number of images.
     before: the last judged night, and its verdict.
     start: first night of the accepted change with which the reference begins; None if it begins with the job.
+    photos: labelled photos that are the reference instead of the nights; at least MIN_PHOTOS.
+    budget: false alarms a year, see budget.py.
     same_model: whether the same model scored the reference; if not, only pictures are compared.
     new_images: whether a night has other images than the nights before. estimator: of the model's accuracy.
     """
@@ -62,24 +69,34 @@ def judge(
     strength = None
     sums: dict[str, DriftSum] = dict(before[1].drift) if before else {}
     nights = [each for each in reference[:MAX_NIGHTS] if len(each.observed) >= MIN_IMAGES]
-    usable = _usable([night, *nights], answers=same_model)
-    by_reference = len(nights) >= MIN_NIGHTS and len(observed) >= MIN_IMAGES and bool(usable.any())
+    compared = [_some(each.observed, len(nights)) for each in nights] if photos is None else [photos]
+    usable = _usable([observed, *compared], answers=same_model)
+    enough = photos is not None or len(nights) >= MIN_NIGHTS
+    by_reference = enough and len(observed) >= MIN_IMAGES and bool(usable.any())
     if by_reference:
-        known = Reference([_filled(each, usable) for each in nights], usable)
-        filled = _filled(night, usable)
+        limit = limit_of(budget, labelled=photos is not None)
+        images = [_filled(each, usable) for each in compared]
+        if photos is None:
+            known = Reference(images, usable, limit=limit)
+        else:
+            known = labelled_reference(images[0], usable, limit=limit)
+        filled = _filled(observed, usable)
         unusual, strength = describe(known, filled, labels)
         found = [*rules, *unusual]
         if not found:  # a bad night is not added to the sums
-            sums, slow = _drift(known, night, filled, sums)
-            found = [(finding, np.zeros(0, np.intp)) for finding in slow]
-        if len(nights) < SURE_NIGHTS:
+            if photos is None and len(nights) < SURE_NIGHTS:
+                sums = {}
+            else:
+                sums, slow = _drift(known, night.date, filled, sums, limit)
+                found = [(finding, np.zeros(0, np.intp)) for finding in slow]
+        if photos is None and len(nights) < SURE_NIGHTS:
             notes.append(
                 f"the reference has {len(nights)} nights; with fewer than {SURE_NIGHTS}, damage in half of a night may "
                 f"not be found"
             )
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
-    elif len(nights) < MIN_NIGHTS:
+    elif not enough:
         notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found")
     found = found[:_FEW_FINDINGS]
     findings = tuple(_dated(finding, before) for finding, _ in found)
@@ -88,7 +105,8 @@ def judge(
         verdict="suspicious" if findings else "ok",
         judged_by="reference" if by_reference else "rules",
         images=len(observed),
-        reference=tuple(each.date for each in nights) if by_reference else (),
+        reference=tuple(each.date for each in nights) if by_reference and photos is None else (),
+        reference_photos=len(photos) if by_reference and photos is not None else 0,
         reference_start=start,
         strength=strength,
         findings=findings,
@@ -112,20 +130,25 @@ def _accuracy(
     return estimate_accuracy(estimator, observed)
 
 
-def _usable(nights: Sequence[Night], *, answers: bool) -> npt.NDArray[np.bool_]:
-    """Whether every night has each of MEASURES."""
+def _some(images: Observations, nights: int) -> Observations:
+    """Evenly chosen images of a night of a reference of this many nights."""
+    most = MAX_REFERENCE_IMAGES // nights
+    return images if len(images) <= most else images.take(np.linspace(0, len(images) - 1, most).astype(np.intp))
+
+
+def _usable(groups: Sequence[Observations], *, answers: bool) -> npt.NDArray[np.bool_]:
+    """Whether every group of images has each of MEASURES."""
     usable = np.ones(len(MEASURES), bool)
-    for night in nights:
-        if len(night.observed):
-            usable &= np.isfinite(night.observed.values).mean(axis=0) >= _USABLE_SHARE
+    for images in groups:
+        if len(images):
+            usable &= np.isfinite(images.values).mean(axis=0) >= _USABLE_SHARE
     if not answers:
         usable &= [measure not in ANSWER for measure in MEASURES]
     return usable
 
 
-def _filled(night: Night, usable: npt.NDArray[np.bool_]) -> Observations:
-    """The images of a night, with the median of its others where a figure is missing."""
-    observed = night.observed
+def _filled(observed: Observations, usable: npt.NDArray[np.bool_]) -> Observations:
+    """The images, with the median of the others where a figure is missing."""
     values = observed.values
     if np.isfinite(values[:, usable]).all():
         return observed
@@ -136,18 +159,16 @@ def _filled(night: Night, usable: npt.NDArray[np.bool_]) -> Observations:
 
 
 def _drift(
-    reference: Reference, night: Night, observed: Observations, before: dict[str, DriftSum]
+    reference: Reference, night: date, observed: Observations, before: dict[str, DriftSum], limit: float
 ) -> tuple[dict[str, DriftSum], list[Finding]]:
-    if reference.nights < SURE_NIGHTS:
-        return {}, []
     deviations = reference.deviations(reference.pool.figures(observed))
     means = {
         statistic.measure: float(z)
         for statistic, z in zip(reference.pool.statistics, deviations, strict=True)
         if (statistic.score, statistic.kind) == ("value", "mean")
     }
-    sums = cumulate(before, means, night.date)
-    return sums, list(drifts(sums, usual_values(reference, observed)))
+    sums = cumulate(before, means, night)
+    return sums, list(drifts(sums, usual_values(reference, observed), limit))
 
 
 def _dated(finding: Finding, before: tuple[date, NightVerdict] | None) -> Finding:

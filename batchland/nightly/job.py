@@ -21,7 +21,6 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema
 
 from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
@@ -38,7 +37,6 @@ from batchland.nightly.job_fields import (
     Patterns,
     checked_by,
     expand,
-    in_seconds,
 )
 from batchland.nightly.job_tables import (
     DeliveryTable,
@@ -226,8 +224,10 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         content = tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise read_error(error, str(path), expected="a job file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: is not a TOML file: its lists are nested too deeply") from error
+    except ValueError as error:  # also numbers of thousands of digits
+        raise UsageError(f"{path}: is not a TOML file: {str(error).partition(';')[0]}") from error
     for setting in settings:
         _set(content, setting)
     placeholders = Placeholders(path.parent)
@@ -249,18 +249,6 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
     return job
 
 
-def job_schema() -> dict[str, Any]:
-    """JSON Schema of the job file, for editors."""
-    schema = Job.model_json_schema(schema_generator=_JobSchema)
-    schema["required"].remove("name")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-class _JobSchema(GenerateJsonSchema):
-    def encode_default(self, dft: Any) -> Any:
-        return in_seconds(dft) if isinstance(dft, dt.timedelta) else super().encode_default(dft)
-
-
 def _set(content: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     *tables, last = key.strip().split(".")
@@ -268,7 +256,7 @@ def _set(content: dict[str, Any], setting: str) -> None:
         raise UsageError(f"setting {setting!r}: is not KEY=VALUE; write it like batch_size=8")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:  # a bare word
+    except (ValueError, RecursionError):  # a bare word
         value = text
     for table in tables:
         content = content.setdefault(table, {})

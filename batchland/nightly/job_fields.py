@@ -13,17 +13,17 @@ from batchland.errors import BatchlandError
 from batchland.images.sources.selection import pattern_matcher
 from batchland.models.registry import Reference
 from batchland.predictions.storage import Location, output_location, public_location
+from batchland.system.options import LONGEST_SECONDS
 from batchland.system.urls import is_url, split_url
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_NAME_BYTES: Final = 255
-_MAX_SECONDS: Final = 3650 * 86400
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _DATE: Final = re.compile(r"date(?::(.+))?")
 _DIRECTIVE: Final = re.compile("%(.?)", re.DOTALL)
 _DIRECTIVES: Final = frozenset("aAbBcCdDeFgGhHIjmMpSuUVwWxXyYzZ%")
 """Letters behind a percent sign that strftime knows on every system."""
-_DURATION: Final = r"\s*\d+(\.\d+)?\s*[smhd]\s*"
+_DURATION: Final = r"\s*[0-9]+(\.[0-9]+)?\s*[smhd]\s*"
 
 
 def _duration(value: object) -> dt.timedelta:
@@ -32,7 +32,7 @@ def _duration(value: object) -> dt.timedelta:
     if not isinstance(value, str) or not re.fullmatch(_DURATION, value):
         raise ValueError('is not a duration; write it like "90s", "10m", "3h" or "2d"')
     seconds = float(value.strip()[:-1]) * _UNITS[value.strip()[-1]]
-    if seconds > _MAX_SECONDS:
+    if seconds > LONGEST_SECONDS:
         raise ValueError("is longer than ten years")
     return dt.timedelta(seconds=seconds)
 
@@ -53,7 +53,7 @@ Duration = Annotated[
 def _clock_time(value: object) -> object:
     if isinstance(value, dt.time):  # TOML has a type for times
         return value
-    if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+    if not isinstance(value, str) or not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
         raise ValueError('is not a time of the day; write it like "06:00"')
     return dt.time.fromisoformat(value)
 
@@ -128,7 +128,7 @@ def _no_url(path: Any) -> Any:
 
 def amount_of(text: str, total: float | Fraction) -> Fraction:
     """A number, like `20`, or a percentage of `total`, like `1.5%`. Raises ValueError."""
-    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text):
+    if not re.fullmatch(r"[0-9]{1,15}|[0-9]{1,15}(\.[0-9]{1,15})?%", text):
         raise ValueError('is neither a number nor a percentage; write it like 20 or "1.5%"')
     return Fraction(text.removesuffix("%")) / 100 * Fraction(total) if text.endswith("%") else Fraction(text)
 

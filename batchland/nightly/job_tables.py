@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, ValidationInfo,
 
 from batchland.evaluation.gates import parse_gate
 from batchland.evaluation.options import EvaluateOptions
+from batchland.monitoring.budget import DEFAULT, LARGEST, SMALLEST
 from batchland.nightly.job_fields import (
     Amount,
     DatedPath,
@@ -99,10 +100,13 @@ class MonitorTable(JobTable):
     action: Literal["fail", "warn", "off"] = "fail"
     """What to do with a night that differs from the good nights: fail ends it with outcome suspicious (exit code 6),
     warn adds a warning to the record. off disables the monitor."""
-    reference: tuple[dt.date, dt.date] | None = None
-    """The first and the last of the nights to compare with. The default is the first 60 good nights, or the first 60
-    since the last accepted change."""
-
+    reference: tuple[dt.date, dt.date] | JobPath | None = None
+    """What nights are compared with: the first and the last of some good nights, or the predictions of labelled photos
+    (`batchland score` writes them). The default is the first 60 good nights, or the first 60 since the last accepted
+    change."""
+    false_alarms: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] = DEFAULT
+    """How many good nights a year may be called suspicious. The limits of all comparisons follow from it, as measured
+    on simulated years. A smaller number finds fewer faults."""
     min_accuracy: Share | None = None
     """If the estimated accuracy is lower, the night fails as by a gate (exit code 4). Needs an estimator beside the
     model, see `batchland estimator`; a night without an estimate passes."""
@@ -112,7 +116,7 @@ class MonitorTable(JobTable):
 
     @model_validator(mode="after")
     def _first_is_not_after_last(self) -> Self:
-        if self.reference and self.reference[0] > self.reference[1]:
+        if isinstance(self.reference, tuple) and self.reference[0] > self.reference[1]:
             raise ValueError("the first night of reference is after the last one")
         return self
 
@@ -137,7 +141,7 @@ class RetryTable(JobTable):
 class RetentionTable(JobTable):
     """`[retention]`: delete predictions and reports of nights that neither rule keeps. Records stay."""
 
-    keep_days: Annotated[int, Field(ge=1)] | None = None
+    keep_days: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Keep nights less than this many days before the night of the run."""
     keep_nights: Annotated[int, Field(ge=1)] | None = None
     """Keep this many of the newest nights, including that of the run."""

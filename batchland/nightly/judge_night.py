@@ -7,13 +7,15 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchland.errors import UsageError
 from batchland.monitoring.estimate import estimator_path, read_estimator
 from batchland.monitoring.observations import NOTHING, Observations, observe, read_night
+from batchland.monitoring.reference import MIN_PHOTOS
 from batchland.monitoring.rules import MIN_IMAGES, Night
 from batchland.monitoring.schema import Estimator, NightVerdict
 from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, judge
@@ -25,7 +27,7 @@ from batchland.nightly.job_tables import MonitorTable
 from batchland.nightly.run_record import ModelRun, RunRecord
 from batchland.predictions.reader import StoredPredictions
 from batchland.system.files import write_file
-from batchland.system.text import percent
+from batchland.system.text import images, percent
 
 _log = logging.getLogger("batchland")
 FOLDER: Final = "monitor"
@@ -50,7 +52,13 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
     good = [record for record in reference_nights(records, name) if record.date < night]
     start = reference_start(records, night)
-    reference, same_model = _reference(job.monitor.reference, name, model, good, start)
+    chosen, photos = job.monitor.reference, None
+    if isinstance(chosen, Path):
+        reference: list[RunRecord] = []
+        labelled = read_photos(chosen)
+        photos, same_model = labelled.observed, labelled.model_sha256 == _sha256(model)
+    else:
+        reference, same_model = _reference(chosen, name, model, good, start)
     recent = good[-RECENT_NIGHTS:]
     needed = {record.date: record for record in (*reference, *recent)}
     known = {day: _night(job, record, name) for day, record in needed.items()}
@@ -65,6 +73,8 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
         usual=usual_number(night, [record for record in recent if record.date >= start]),
         before=before[-1] if before else None,
         start=None if start == date.min else start,
+        photos=photos,
+        budget=job.monitor.false_alarms,
         same_model=same_model,
         new_images=job.mode == "new" or job.images_of(night) != job.images_of(other_night),
         estimator=_estimator(job.model_file(name), model),
@@ -74,6 +84,8 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
 def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]:
     """The reference of a night after all of `records`, with the models and the job of `record`."""
     fixed = named_reference(record)
+    if isinstance(fixed, Path):
+        return set()
     start = reference_start(records, date.max)
     nights: set[date] = set()
     for model in record.models:
@@ -83,9 +95,30 @@ def next_reference(records: Sequence[RunRecord], record: RunRecord) -> set[date]
     return nights
 
 
-def named_reference(record: RunRecord) -> tuple[date, date] | None:
-    """The first and the last night of the reference, if the job of this record names them."""
+def named_reference(record: RunRecord) -> tuple[date, date] | Path | None:
+    """The first and the last night of the reference or the predictions of labelled photos, if the job names them."""
     return MonitorTable.model_validate(record.config.get("monitor", {})).reference
+
+
+class LabelledPhotos(NamedTuple):
+    """Labelled photos that nights are compared with."""
+
+    observed: Observations
+    model_sha256: str
+    """Of the model that scored them."""
+
+
+def read_photos(path: Path) -> LabelledPhotos:
+    """The predictions of labelled photos. Raises UsageError if they are missing, damaged, too few or too old."""
+    stored = StoredPredictions(path)
+    if stored.kind is None:
+        raise UsageError(f"{path}: does not exist; score the labelled photos first, and write the predictions there")
+    rows = read_night(stored)
+    if rows is None:
+        raise UsageError(f"{path}: was written without figures of the images; score the labelled photos again")
+    if len(rows) < MIN_PHOTOS:
+        raise UsageError(f"{path}: {images(len(rows))} scored, fewer than {MIN_PHOTOS}, are no reference for nights")
+    return LabelledPhotos(observe(rows), stored.info().model.sha256)
 
 
 def explain(models: Iterable[ModelRun]) -> str:

@@ -19,6 +19,7 @@ from batchland.nightly.evaluate_night import baseline_night
 from batchland.nightly.job import Job
 from batchland.nightly.job_fields import expand
 from batchland.nightly.job_tables import LAST_GOOD, EvaluationTable
+from batchland.nightly.judge_night import read_photos
 from batchland.nightly.known_images import KnownImages, describe_late, late_images
 from batchland.nightly.notifications.channels import channel_names
 from batchland.nightly.partitions import check_owner, differences, has_unfinished_parts, model_name, other_partitions
@@ -125,13 +126,15 @@ def _steps_of_model(
 
 
 def _estimate(job: Job, file: Path) -> Iterator[_Step]:
-    """Why the estimated accuracy would not be checked."""
+    """Why the night could not be compared with labelled photos, or its estimated accuracy not be checked."""
     limit, path = job.monitor.min_accuracy, estimator_path(file)
     if job.monitor.action == "off":
         if limit:
             yield _Step(f'  warning: min_accuracy {limit} is not checked: monitor.action is "off"')
         return
     try:
+        if isinstance(job.monitor.reference, Path):
+            read_photos(job.monitor.reference)
         if read_estimator(file) is None and limit:
             yield _Step(f"  warning: min_accuracy {limit} is not checked: there is no estimator {path}")
     except UsageError as error:

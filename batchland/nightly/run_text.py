@@ -36,6 +36,8 @@ def describe_verdict(model: ModelRun, *, accepted: bool) -> list[str]:
         return []
     since = f", since {verdict.since}" if verdict.since else ""
     compared = f"compared with {counted(len(verdict.reference), 'night')}" if verdict.reference else "by exact rules"
+    if verdict.reference_photos:
+        compared = f"compared with {counted(verdict.reference_photos, 'labelled photo')}"
     state = "suspicious, but accepted" if accepted else verdict.verdict
     lines = [f"  monitor: {state}{since}, {compared}"]
     lines += [f"  unusual: {finding.message}" for finding in verdict.findings]

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchland.errors import TooManyFailedError, UsageError
-from batchland.system.options import NonNegativeInt, Options, PositiveInt
+from batchland.system.options import NonNegativeInt, Options, PositiveInt, Seconds
 
 if TYPE_CHECKING:
     from batchland.predictions.schema import Counts
@@ -118,7 +117,7 @@ class ScoreSettings(Options):
     """Fetch images by http or https from hosts with private addresses, too."""
     part_size: PositiveInt = 8192
     """Images per part of an output folder, rounded up to whole batches."""
-    timeout: Annotated[float, Field(gt=0)] = 60.0
+    timeout: Seconds = 60.0
     """Seconds that reading one image may take, and CPU seconds that decoding it may take; after that it fails."""
     engine: Literal["local", "ray"] = "local"
     """What decodes and infers: this process, or Ray, on one machine or many (docs/ray.md). The rows are the same."""
@@ -149,7 +148,7 @@ class ScoreOptions(ScoreSettings):
     predictions of the same model and options. Equal images of this run are computed once, too."""
     shard: Annotated[Shard | None, BeforeValidator(_parse_shard)] = None
     """Score only shard I of N, counted from 0, into its own folder in the output; then `batchland merge`."""
-    time_limit: Annotated[float, Field(gt=0)] | None = None
+    time_limit: Seconds | None = None
     """Seconds after which the run stops at the end of a batch; a rerun continues."""
     job: str | None = None
     """Name of the job that runs this; recorded in the manifest, where retention looks for it."""
@@ -165,12 +164,11 @@ class FailureLimit(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "FailureLimit":
         """Read `20` or `1.5%`. Raises UsageError."""
-        number, percent, rest = text.strip().partition("%")
-        with suppress(ValueError):
-            if not percent and int(number) >= 0:
-                return cls(text, int(number), None)
-            if percent and not rest and 0 <= Fraction(number) <= 100:
-                return cls(text, None, Fraction(number))
+        if re.fullmatch(r"[0-9]{1,15}", text.strip()):
+            return cls(text, int(text), None)
+        percentage = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,15})?)%", text.strip())
+        if percentage and Fraction(percentage[1]) <= 100:
+            return cls(text, None, Fraction(percentage[1]))
         raise UsageError(f"max-failed {text!r} is neither a number of images nor a percentage; give 20 or 1.5%")
 
     def check(self, counts: "Counts") -> None:

@@ -4,24 +4,43 @@ Each option is one pydantic field with a type, a default and bounds. Its docstri
 documentation of job files. It may end in `Default: ...`, which explains a default of None.
 """
 
+import datetime as dt
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from batchland.errors import UsageError
 from batchland.system.names import display_path
-from batchland.system.text import near_miss
+from batchland.system.text import near_miss, one_line
 from batchland.system.urls import is_url
 
+_LARGEST_INTEGER: Final = 2**53
+"""Of all whole numbers. JSON readers round larger ones."""
+_SHOWN: Final = 100
+"""Characters of a wrong value in a message."""
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+
+def _not_too_long(seconds: float) -> float:
+    if seconds > LONGEST_SECONDS:
+        raise ValueError("is longer than ten years")
+    return seconds
+
+
+LONGEST_SECONDS: Final = 3650 * 86400
+Seconds = Annotated[PositiveFloat, AfterValidator(_not_too_long)]
+"""A duration; clocks of the system take no longer ones than some centuries."""
+
 _PLAIN: Final = {
     "model_type": "should be a table",
+    "int_type": "should be a whole number",
+    "float_type": "should be a number",
+    "bool_type": "should be true or false",
     "path_type": "should be a path",
     "dict_type": "should be a table",
     "tuple_type": 'should be a list, like ["one", "another"]',
@@ -33,7 +52,7 @@ _PLAIN: Final = {
 class Options(BaseModel):
     """Options of one command or function. Raises UsageError for an unknown name or a value out of bounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     if not TYPE_CHECKING:  # pydantic's mypy plugin makes a better signature
 
@@ -45,6 +64,42 @@ class Options(BaseModel):
 
         # Otherwise pydantic would call __init__ for nested objects and for model_validate, too, and drop their context.
         __init__.__pydantic_base_init__ = True
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _right_type(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what pydantic would convert: true to 1, "8" to 8, 1 to true, a number to a date."""
+        kinds = set(_leaf_types(cls.model_fields[str(info.field_name)].annotation))
+        for each in value if isinstance(value, list | tuple) else (value,):
+            _check_type(each, kinds)
+        return value
+
+
+def _leaf_types(annotation: Any) -> Iterator[type]:
+    """The types in a union or a list."""
+    if isinstance(annotation, type):
+        yield annotation
+    parts = get_args(annotation)
+    for part in parts[:1] if get_origin(annotation) is Annotated else parts:
+        yield from _leaf_types(part)
+
+
+def _check_type(value: object, kinds: set[type]) -> None:
+    """Raise ValueError for a bool, number or text that pydantic would convert to one of the kinds."""
+    if not isinstance(value, bool | int | float | str):
+        return
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        raise ValueError(f"should be a number up to {_LARGEST_INTEGER}")
+    if bool in kinds if isinstance(value, bool) else isinstance(value, tuple(kinds)):
+        return
+    if bool in kinds:
+        raise ValueError("should be true or false")
+    if float in kinds and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError("should be a number")
+    if int in kinds and float not in kinds:
+        raise ValueError("should be a whole number")
+    if dt.date in kinds and not isinstance(value, str):
+        raise ValueError("should be a date, like 2026-11-23")
 
 
 def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
@@ -75,7 +130,18 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
     value = display_path(error["input"]) if is_url(error["input"]) else error["input"]  # it may hold a password
     if not name or (error["type"] == "value_error" and isinstance(error["input"], Mapping)):  # of a whole table
         return problem
-    return f'"{name}": {problem}' if isinstance(error["input"], Mapping) else f'"{name}" = {value!r}: {problem}'
+    if isinstance(error["input"], Mapping):
+        return f'"{name}": {problem}'
+    return f'"{name}" = {one_line(_literal(value), _SHOWN)}: {problem}'
+
+
+def _literal(value: object) -> str:
+    """A value as a job file writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) > 10**_SHOWN:
+        return f"a number of more than {_SHOWN} digits"
+    return repr(value)
 
 
 def _path(error: ErrorDetails) -> tuple[str, ...]:

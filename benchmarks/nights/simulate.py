@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from batchland.monitoring.drift_sums import cumulate, drifts
 from batchland.monitoring.observations import Floats, Observations
-from batchland.monitoring.reference import Reference
+from batchland.monitoring.reference import Reference, labelled_reference
 from batchland.monitoring.rules import Night, check_rules
 from batchland.monitoring.schema import DriftSum
 from batchland.monitoring.verdict import MAX_NIGHTS, MIN_NIGHTS, SURE_NIGHTS
@@ -49,40 +49,61 @@ ALL_NIGHT: Final = ("volume 1%", "volume 300%", "volume 20%", "one class", "two 
 Rows = npt.NDArray[np.intp]
 
 
+class Judged(NamedTuple):
+    """What a monitor found in a night."""
+
+    rule: str | None
+    """An exact rule that the night breaks."""
+    strength: float
+    """The largest deviation from the reference, as a multiple of the largest that a good night has."""
+    what: str
+    """Its statistic, or `change`."""
+    means: dict[str, float]
+    """z of the mean of each measure; empty before there are enough nights for drift."""
+
+    def found(self, limit: float) -> str | None:
+        """What is found at a limit of the strength; None if nothing is."""
+        return self.rule or (self.what if self.strength > limit else None)
+
+
 class Monitor:
     """A job's monitor, for nights drawn from one world of scored pictures, whose scores are computed once."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, labelled: Observations | None = None) -> None:
+        """labelled: compare all nights with these images instead of the good nights."""
         self.world = world
         self.reference: Reference | None = None
         self._scores: Floats = np.zeros((0, 0))
+        self._labelled = labelled is not None
         self._good: list[Observations] = []
         self._recent: list[Night] = []
-        self._sums: dict[str, DriftSum] = {}
-        self._day = _FIRST
+        self.day = _FIRST
+        if labelled is not None:
+            self._set(labelled_reference(labelled))
 
     def learn(self, images: Observations) -> None:
         """Add a good night."""
         self._recent = [*self._recent, self._night(images)][-_RECENT:]
-        self._day += timedelta(days=1)
-        if len(self._good) < MAX_NIGHTS:
+        self.day += timedelta(days=1)
+        if len(self._good) < MAX_NIGHTS and not self._labelled:
             self._good.append(images)
             if len(self._good) in _REFITS:
                 self.fit()
 
     def fit(self) -> None:
         """Make a reference of the good nights."""
-        self.reference = Reference(self._good)
-        self._scores = self.reference.pool.scores(self.world.images)
+        if not self._labelled:
+            self._set(Reference(self._good))
 
-    def judge(self, images: Observations, rows: Rows, others: Observations | None = None) -> str | None:
-        """The strongest finding of a night; None if there is none.
+    def judge(self, images: Observations, rows: Rows, others: Observations | None = None) -> Judged:
+        """Judge a night.
 
         images: all of it. rows: the first ones of it, as rows of the world. others: the rest of it.
         """
-        found = [(finding.strength, finding.what) for finding, _ in check_rules(self._night(images), self._recent)]
+        broken = [(finding.strength, finding.what) for finding, _ in check_rules(self._night(images), self._recent)]
+        rule = max(broken)[1] if broken else None
         if self.reference is None:
-            return max(found)[1] if found else None
+            return Judged(rule, 0.0, "", {})
         pool = self.reference.pool
         scores = self._scores[rows]
         if others is not None:
@@ -90,67 +111,85 @@ class Monitor:
         deviations = self.reference.deviations(pool.figures(images, scores))
         strengths = self.reference.strengths(deviations)
         best = int(strengths.argmax())
-        found.append((float(strengths[best]), " ".join(pool.statistics[best])))
-        changes = self.reference.changes(images)
-        found.append((float(changes.max()), "change"))
-        strength, what = max(found)
-        if strength > 1:
-            return what
-        if self.reference.nights >= SURE_NIGHTS:
-            means = {statistic.measure: float(z) for statistic, z in zip(pool.statistics, deviations, strict=True)
-                     if (statistic.score, statistic.kind) == ("value", "mean")}  # fmt: skip
-            self._sums = cumulate(self._sums, means, self._day)
-            drifting = [finding.what for finding in drifts(self._sums, dict.fromkeys(means, ""))]
-            if drifting:
-                self._sums = {}  # a person accepts it
-                return f"drift {drifting[0]}"
-        return None
+        found = [(float(strengths[best]), " ".join(pool.statistics[best]))]
+        found.append((float(self.reference.changes(images).max()), "change"))
+        means = {statistic.measure: float(z) for statistic, z in zip(pool.statistics, deviations, strict=True)
+                 if (statistic.score, statistic.kind) == ("value", "mean")}  # fmt: skip
+        return Judged(rule, *max(found), means if self._labelled or self.reference.nights >= SURE_NIGHTS else {})
+
+    def _set(self, reference: Reference) -> None:
+        self.reference = reference
+        self._scores = reference.pool.scores(self.world.images)
 
     def _night(self, images: Observations) -> Night:
-        return Night(self._day, images, len(images), 0)
+        return Night(self.day, images, len(images), 0)
 
 
-class Year(NamedTuple):
-    """A year of clean nights."""
-
-    alarms: Counter[str]
-    """By what was found."""
-    nights: int
+Alarms = dict[float, Counter[str]]
+"""Alarms in a year by limit of the strength, and by what was found."""
 
 
-def clean_year(world: World, habits: Habits, images: int, seed: Sequence[int]) -> Year:
-    """365 judged clean nights after the first MIN_NIGHTS; those without an alarm join the reference."""
+def clean_year(
+    world: World,
+    habits: Habits,
+    images: int,
+    seed: Sequence[int],
+    limits: Sequence[float] = (1.0,),
+    labelled: Observations | None = None,
+) -> Alarms:
+    """Alarms in 365 clean nights after the first MIN_NIGHTS, for several limits of the strength.
+
+    The nights without an alarm at the first limit join the reference, at whatever other limit they are judged.
+    """
     rng = np.random.default_rng(list(seed))
-    monitor = Monitor(world)
-    alarms: Counter[str] = Counter()
-    for night, (rows, drawn) in enumerate(_nights(world, habits, images, rng)):
-        found = monitor.judge(drawn, rows) if night >= MIN_NIGHTS else None
-        if found:
-            alarms[found] += 1
-        else:
+    monitor = Monitor(world, labelled)
+    alarms: Alarms = {limit: Counter() for limit in limits}
+    sums: dict[float, dict[str, DriftSum]] = {limit: {} for limit in limits}
+    for night, (rows, drawn) in enumerate(nights_of(world, habits, images, rng)):
+        if night < MIN_NIGHTS:
             monitor.learn(drawn)
+            continue
+        judged = monitor.judge(drawn, rows)
+        for limit in limits:
+            found = judged.found(limit)
+            if not found:
+                sums[limit] = cumulate(sums[limit], judged.means, monitor.day)
+                drifting = [each.what for each in drifts(sums[limit], dict.fromkeys(judged.means, ""), limit)]
+                if drifting:
+                    sums[limit] = {}  # a person accepts it
+                    found = f"drift {drifting[0]}"
+            if found:
+                alarms[limit][found] += 1
+            if limit == limits[0] and not found:
+                monitor.learn(drawn)
         if night == MIN_NIGHTS + 364:
             break
-    return Year(alarms, 365)
+    return alarms
 
 
 def spoiled_nights(
-    world: World, faults: dict[str, Observations], habits: Habits, images: int, nights: int, seed: Sequence[int]
-) -> dict[tuple[str, float], str | None]:
+    world: World,
+    faults: dict[str, Observations],
+    habits: Habits,
+    images: int,
+    nights: int,
+    seed: Sequence[int],
+    labelled: Observations | None = None,
+) -> dict[tuple[str, float], Judged]:
     """What a monitor with `nights` good nights finds in a night with each fault: by fault and spoiled share."""
     rng = np.random.default_rng(list(seed))
-    monitor = Monitor(world)
-    source = _nights(world, habits, images, rng)
+    monitor = Monitor(world, labelled)
+    source = nights_of(world, habits, images, rng)
     for _ in range(nights):
         yesterday = next(source)
         monitor.learn(yesterday[1])
     monitor.fit()
-    found: dict[tuple[str, float], str | None] = {}
+    found: dict[tuple[str, float], Judged] = {}
     for fault, pictures in faults.items():
         rows, drawn = next(source)
         for share in SHARES:
             count = max(round(len(rows) * share), 1)
-            spoiled = _fresh(pictures.take(rng.integers(0, len(pictures), count)), rng)
+            spoiled = fresh(pictures.take(rng.integers(0, len(pictures), count)), rng)
             if fault in _FLAT:
                 spoiled = replace(spoiled, hashes=np.zeros(count, np.uint64))
             night = Observations.joined([drawn.take(np.arange(count, len(rows))), spoiled])
@@ -167,12 +206,12 @@ _FLAT: Final = ("black", "white", "grey card")
 """Faults whose pictures all have the same hash."""
 
 
-def _nights(world: World, habits: Habits, images: int, rng: Random) -> Iterator[tuple[Rows, Observations]]:
+def nights_of(world: World, habits: Habits, images: int, rng: Random) -> Iterator[tuple[Rows, Observations]]:
     for rows in clean_nights(world, habits, images, rng):
-        yield rows, _fresh(world.images.take(rows), rng)
+        yield rows, fresh(world.images.take(rows), rng)
 
 
-def _fresh(images: Observations, rng: Random) -> Observations:
+def fresh(images: Observations, rng: Random) -> Observations:
     """The same pictures as if they were new ones: the photos are few, a job's are not."""
     return replace(images, hashes=rng.integers(0, 2**64, len(images), np.uint64))
 
@@ -190,13 +229,13 @@ def _all_night(
     if fault.startswith("volume"):
         number = max(round(len(rows) * float(fault.split()[1].rstrip("%")) / 100), 1)
         chosen = rng.integers(0, len(rows), number)
-        return rows[chosen], _fresh(drawn.take(chosen), rng)
+        return rows[chosen], fresh(drawn.take(chosen), rng)
     if fault in ("one class", "two classes missing"):
         labels = world.label[rows]
         order = rng.permutation(int(world.label.max()) + 1)
         wanted = np.isin(world.label, order[:1] if fault == "one class" else order[2:]) & (world.kind == 0)
         moved = np.concatenate([rows[count:], rng.choice(np.flatnonzero(wanted), count)]) if len(labels) else rows
-        return moved, _fresh(world.images.take(moved), rng)
+        return moved, fresh(world.images.take(moved), rng)
     if fault == "one picture many times":
         moved = np.concatenate([rows[count:], np.repeat(rows[:1], count)])
         hashes = np.concatenate([drawn.hashes[count:], np.repeat(drawn.hashes[:1], count)])

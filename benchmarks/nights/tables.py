@@ -66,14 +66,17 @@ def score_kinds(
 ) -> dict[str, Tables]:
     """All photos as they are, half of them in each variant, and `most` with each fault, by the name of the model.
 
-    other: folder of photos of other subjects. cache: folder; what is there is read instead.
+    most: 0 for only the photos as they are. other: folder of photos of other subjects. cache: folder; what is there is
+    read instead.
     """
     sessions = {model.stem: open_session(model) for model in models}
     digest = hashlib.sha256(b"".join(model.read_bytes() for model in models)).hexdigest()[:8]
     folder = cache / f"{photos.resolve().parent.name}-{photos.name}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     files = photo_files(photos)
-    kinds = {"clean": len(files)} | dict.fromkeys(VARIANTS, len(files) // 2) | dict.fromkeys(FAULTS, most)
+    kinds = {"clean": len(files)}
+    if most:
+        kinds |= dict.fromkeys(VARIANTS, len(files) // 2) | dict.fromkeys(FAULTS, most)
     if other:
         kinds["other subject"] = most
     found: dict[str, Tables] = {name: {} for name in sessions}

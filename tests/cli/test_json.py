@@ -15,10 +15,11 @@ FOLDERS = ("00.Red_Tower", "01.Green_Hill")
 NAMES = tuple(f"{folder}/{number}.jpg" for folder in FOLDERS for number in range(4))
 
 
-def document(schema: str, *arguments: object, exit_code: int = 0) -> dict:
-    """The JSON that the command prints, validated with its schema."""
+def document(schema: str, *arguments: object, exit_code: int = 0, stderr: str | None = None) -> dict:
+    """The JSON that the command prints, validated with its schema; stderr: if given, what it prints there."""
     result = batchland(*arguments, "--json")
-    assert result.exit_code == exit_code, result.stderr
+    assert result.exit_code == exit_code, result.output
+    assert stderr in (None, result.stderr)
     content = json.loads(result.stdout)
     Draft202012Validator(json.loads((SCHEMAS / f"{schema}.json").read_text())).validate(content)
     return content
@@ -50,7 +51,7 @@ def test_score_and_merge_print_the_manifest(tmp_path: Path, toy_model: Path, col
 
 def test_evaluate_prints_reports_comparison_and_gates(predictions: None) -> None:
     one = document("evaluate_result", "evaluate", "after.parquet", "-l", "labels", "-o", "one", "--fail-if",
-                   "top1 < 0.9", exit_code=4)  # fmt: skip
+                   "top1 < 0.9", exit_code=4, stderr="")  # fmt: skip
     assert one["reports"] == [{"folder": "one", "summary": json.loads(Path("one/summary.json").read_text())}]
     assert one["comparison"] is None
     assert one["gates"] == [
@@ -66,9 +67,42 @@ def test_evaluate_prints_reports_comparison_and_gates(predictions: None) -> None
 
 @pytest.mark.parametrize("command", [("evaluate", "before.parquet", "-l", "labels"), ("compare", "a", "b")])
 def test_json_and_markdown_exclude_each_other(predictions: None, command: tuple[str, ...]) -> None:
-    result = batchland(*command, "-o", "out", "--json", "--markdown")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-1] == "Error: give --markdown or --json, not both"
+    error = document("error", *command, "-o", "out", "--markdown", exit_code=2)
+    assert error["message"] == "give --markdown or --json, not both"
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "message"),
+    [
+        ("run absent.toml", 2, "absent.toml: cannot be read (No such file or directory); give a job file"),
+        ("job check absent.toml", 2, "absent.toml: cannot be read (No such file or directory); give a job file"),
+        ("score", 2, "Missing option '-o' / '--out'."),
+        ("score photos --out p.parquet", 2, "photos: does not exist; give a folder of images"),
+        ("plan photos --out plan", 2, "photos: does not exist; give a folder of images"),
+        ("merge shards --out m.parquet", 2, "shards: cannot be opened (No such file or directory); give the --out of "
+         "`batchland score --shard`"),
+        ("evaluate p.parquet -l . -o report", 2, "p.parquet: does not exist; give predictions that `batchland score` "
+         "wrote"),
+        ("compare a b -o changes", 2, "a: holds no summary.json; give a folder that `batchland evaluate` wrote"),
+        ("doctor --colour", 2, "No such option '--colour'."),
+        ("doctor --job a.toml --device cpu", 2, "the job file sets the models and the device; leave out --model and "
+         "--device"),
+        ("inspect absent.onnx", 5, "absent.onnx: cannot be read (No such file or directory); give an exported or "
+         "adopted model"),
+        ("models list", 2, "models: is not a folder, so there is no registry; `batchland models add` makes one"),
+    ],
+)  # fmt: skip
+def test_an_error_is_a_document_on_stdout_alone(
+    tmp_path: Path, toy_model: Path, monkeypatch: pytest.MonkeyPatch, command: str, exit_code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BATCHLAND_MODEL", str(toy_model))
+    result = batchland(*command.split(), "--json")
+    assert result.stderr == ""
+    assert json.loads(result.stdout) == {
+        "schema_version": 1, "kind": "batchland.error", "exit_code": exit_code, "message": message
+    }  # fmt: skip
+    assert result.exit_code == exit_code
 
 
 @pytest.fixture
@@ -84,10 +118,10 @@ def test_run_prints_the_records_of_its_nights(job: Path, tmp_path: Path) -> None
     result = document("run_result", "run", job, "--from", "2026-11-22", "--to", "2026-11-23")
     records = [json.loads((tmp_path / f"runs/toy/2026-11-{day}/run.json").read_text()) for day in (22, 23)]
     assert (result["exit_code"], result["nights"]) == (0, records)
-    failed = document("run_result", "run", job, "--set", "images=none", exit_code=66)
+    failed = document("run_result", "--quiet", "run", job, "--set", "images=none", exit_code=66)
     assert (failed["exit_code"], failed["nights"][0]["attempts"][0]["outcome"]) == (66, "missing_input")
-    refused = batchland("run", job, "--dry-run", "--json")
-    assert (refused.exit_code, refused.stdout) == (2, "")
+    refused = document("error", "run", job, "--dry-run", exit_code=2, stderr="")
+    assert refused["message"] == "--json prints the records of runs; give `batchland job check --json` for a plan"
 
 
 def test_job_check_prints_steps_and_problems(job: Path, tmp_path: Path) -> None:

@@ -182,12 +182,19 @@ def test_unusable_classes_are_problems(data: Path) -> None:
     ]
 
 
-def test_missing_classes_are_a_problem_and_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_class_is_a_problem_and_missing_class_folders_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError) as caught:
+        check(tmp_path / "empty")
+    assert str(caught.value) == (
+        f"{tmp_path}/empty: no class folders; training needs one folder per class, CLASS/*.jpg, and at least two "
+        "classes"
+    )
+    (tmp_path / "empty" / "only").mkdir()
     found, samples = check(tmp_path / "empty")
-    assert (found.classes, found.sizes, samples) == ((), None, [])
-    assert found.findings == (Finding(problem=True, text="training needs at least two class folders, there are 0"),)
-    assert table(found).startswith(f"{tmp_path}/empty: 0 classes, 0 photos to train and 0 to test\n")
+    assert (len(found.classes), found.sizes, len(samples)) == (1, None, 1)
+    assert found.findings[0] == Finding(problem=True, text="training needs at least two class folders, there are 1")
+    assert table(found).startswith(f"{tmp_path}/empty: 1 class, 0 photos to train and 0 to test\n")
     with pytest.raises(UsageError, match="does not exist; give a folder with"):
         check(tmp_path / "none")
 

@@ -163,6 +163,18 @@ def test_out_replaces_neither_inputs_nor_other_files(tmp_path, labels, name, mes
     assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_only_a_model_with_a_card_is_replaced(tmp_path, labels):
+    out = foreign(tmp_path / "o.onnx")
+    before = out.read_bytes()
+    with pytest.raises(UsageError) as caught:
+        adopt(foreign(tmp_path / "f.onnx"), labels, out)
+    assert str(caught.value) == f"{out}: exists and is not a model with a batchland card; give another name"
+    assert out.read_bytes() == before
+    out.unlink()
+    adopt(tmp_path / "f.onnx", labels, out)
+    adopt(tmp_path / "f.onnx", labels, out)
+
+
 def test_invalid_models_and_label_files_are_errors(tmp_path, labels):
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ModelError, match="is not a valid ONNX file"):

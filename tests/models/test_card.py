@@ -69,3 +69,10 @@ def test_class_names_are_unique(kind):
     names[1][kind] = names[0][kind]
     with pytest.raises(ValidationError, match=f"class {kind} .* appears twice"):
         toy_card().model_validate(toy_card().model_dump() | {"classes": names})
+
+
+def test_a_card_with_a_key_twice_is_an_error():
+    text = toy_card().to_json().replace('{"schema_version":', '{"name":"other","schema_version":')
+    with pytest.raises(ModelError) as caught:
+        ModelCard.from_json(text, "x.onnx")
+    assert str(caught.value) == "x.onnx: its card has the key 'name' 2 times; export the model again"

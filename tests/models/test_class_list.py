@@ -82,6 +82,18 @@ def test_other_contents_are_errors(tmp_path, content, message):
     assert str(caught.value) == f"{path}: {neither if message == 'NEITHER' else message}"
 
 
+@pytest.mark.parametrize(
+    "text", ['{"id2label": {"0": "cat", "1": "dog", "0": "cow"}}', "{0: 'cat', 1: 'dog', 0: 'cow'}"]
+)
+def test_an_index_with_two_labels_is_an_error(tmp_path, text):
+    path = tmp_path / "labels.json"
+    path.write_text(text)
+    key = "'0'" if "id2label" in text else "0"
+    with pytest.raises(UsageError) as caught:
+        read_class_list(path)
+    assert str(caught.value) == f"{path}: has the key {key} 2 times; give each label once"
+
+
 def test_labels_that_differ_only_in_their_unicode_form_get_their_index(tmp_path, caplog):
     path = tmp_path / "labels"
     path.write_text("Caf\u00e9\nbar\nCafe\u0301\n", "utf-8")

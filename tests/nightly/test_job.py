@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from batchland.errors import UsageError
-from batchland.nightly.job import Job, job_schema, load_job
+from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
+from batchland.nightly.job_schema import job_schema
 
 JOBS = Path(__file__).parents[2] / "jobs"
 NIGHT = date(2024, 11, 23)
@@ -141,8 +142,36 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
             ["evaluation.labels=x", "evaluation.gates=top1 < 70%"],
             '"evaluation.gates" = \'top1 < 70%\': should be a list, like ["one", "another"]',
         ),
+        (["batch_size=true"], '"batch_size" = true: should be a whole number'),
+        (["batch_size=8.0"], '"batch_size" = 8.0: should be a whole number'),
+        (["batch_size='8'"], "\"batch_size\" = '8': should be a whole number"),
+        (["signals=1"], '"signals" = 1: should be true or false'),
+        (["timeout=true"], '"timeout" = true: should be a number'),
+        (["timeout=nan"], '"timeout" = nan: should be a finite number'),
+        (["timeout=-inf"], '"timeout" = -inf: should be a finite number'),
+        (["timeout=-0.0"], '"timeout" = -0.0: should be greater than 0'),
+        (["timeout=1e400"], '"timeout" = inf: should be a finite number'),
+        (
+            ["evaluation={labels='x', seed=99999999999999999999}"],
+            '"evaluation.seed" = 99999999999999999999: should be a number up to 9007199254740992',
+        ),
+        (
+            ["retention.keep_days=99999999999999999999"],
+            '"retention.keep_days" = 99999999999999999999: should be a number up to 9007199254740992',
+        ),
+        (["timeout=1e10"], '"timeout" = 10000000000.0: is longer than ten years'),
+        (
+            [f"batch_size={'9' * 4000}"],
+            '"batch_size" = a number of more than 100 digits: should be a number up to 9007199254740992',
+        ),
+        ([f"mode={'x' * 4000}"], f"\"mode\" = '{'x' * 49}…{'x' * 48}': should be 'all' or 'new'"),
+        (["monitor.reference=[1, 2]"], '"monitor.reference" = [1, 2]: should be a date, like 2026-11-23'),
+        (
+            ["settle=٣s"],
+            '"settle" = \'٣s\': is not a duration; write it like "90s", "10m", "3h" or "2d"',
+        ),
         (["images=5"], '"images" = 5: should be a path'),
-        (["batch_size={}"], '"batch_size": should be a valid integer'),
+        (["batch_size={}"], '"batch_size": should be a whole number'),
         (
             ["images=in/{date:%Y/%Q}"],
             "\"images\" = 'in/{date:%Y/%Q}': {date:%Y/%Q} has the unknown %Q; write {date} or {date:%Y/%m/%d}",
@@ -180,6 +209,14 @@ def test_an_unreadable_file_is_rejected(tmp_path):
         load_job(tmp_path / "none.toml")
     with pytest.raises(UsageError, match=r"toy\.toml: is not a TOML file: .*line 1"):
         load_job(write(tmp_path, "images = in"))
+    with pytest.raises(UsageError) as caught:
+        load_job(write(tmp_path, f"batch_size = {'9' * 5000}"))
+    assert str(caught.value) == (
+        f"{tmp_path}/jobs/toy.toml: is not a TOML file: Exceeds the limit (4300 digits) for integer string conversion: "
+        "value has 5000 digits"
+    )
+    with pytest.raises(UsageError, match=r"toy\.toml: is not a TOML file: its lists are nested too deeply"):
+        load_job(write(tmp_path, f"include = {'[' * 100_000}"))
     os.mkfifo(tmp_path / "fifo.toml")
     with pytest.raises(UsageError, match=r"fifo\.toml: cannot be read \(not a regular file\); give a job file"):
         load_job(tmp_path / "fifo.toml")

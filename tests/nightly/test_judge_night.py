@@ -17,13 +17,16 @@ from batchland.models.decisions import KnownPhotos
 from batchland.nightly.accept import accept_night
 from batchland.nightly.history import nights
 from batchland.nightly.job import load_job
+from batchland.nightly.judge_night import read_photos
 from batchland.nightly.notifications.pictures import choose_pictures
 from batchland.nightly.plan import plan_night
 from batchland.nightly.record_files import read_run, read_runs
 from batchland.nightly.recorder import Recorder
 from batchland.nightly.run_record import RunRecord
-from batchland.nightly.run_text import describe_model, describe_verdict
+from batchland.nightly.run_text import describe_model, describe_run, describe_verdict
 from batchland.nightly.runner import NightResult, run_night
+from batchland.scoring.options import ScoreOptions
+from batchland.scoring.score import score
 
 FIRST = date(2026, 11, 1)
 COUNT = 30
@@ -330,6 +333,41 @@ def test_named_nights_are_the_reference(six_nights: Path) -> None:
     assert reference_of(result.record) == [day(number) for number in range(5)]
     with pytest.raises(UsageError, match="the first night of reference is after the last one"):
         load_job(six_nights / "toy.toml", [f'monitor.reference=["{day(4)}", "{day(0)}"]'])
+
+
+def test_labelled_photos_are_the_reference(project: Path) -> None:
+    """From the first night on, and without the model of the job, only pictures are compared."""
+    deliver_photos(project / "labelled", 120, seed=99)
+    setting = "monitor.reference=labelled.parquet"
+    photos(project, 0)
+    plan = plan_night(load_job(project / "toy.toml", [setting]), day(0))
+    missing = "labelled.parquet: does not exist; score the labelled photos first, and write the predictions there"
+    assert [str(problem) for problem in plan.problems] == [f"{project}/{missing}"]
+    assert run(project, 0, setting).attempt.error == f"{project}/{missing}"
+    score(project / "labelled", project / "labelled.parquet", ScoreOptions(model=project / "toy.onnx", device="cpu"))
+    photos(project, 1, light=0.35)
+    good, dark = run(project, 0, setting), run(project, 1, setting)
+    assert (good.attempt.outcome, dark.attempt.outcome) == ("ok", "suspicious")
+    verdict = dark.record.models[0].monitor
+    assert (verdict.judged_by, verdict.reference, verdict.reference_photos) == ("reference", (), 120)
+    assert "  monitor: suspicious, compared with 120 labelled photos" in describe_run(dark.record)
+    accepted = accept_night(project / "runs/toy", day(1))
+    assert (accepted.reference, accepted.fixed) == ([], True)
+
+
+def test_too_few_labelled_photos_are_refused(project: Path) -> None:
+    photos(project, 0)
+    score(project / "in", project / "few.parquet", ScoreOptions(model=project / "toy.onnx", device="cpu"))
+    with pytest.raises(
+        UsageError, match=r"few\.parquet: 30 images scored, fewer than 100, are no reference for nights"
+    ):
+        read_photos(project / "few.parquet")
+
+
+@pytest.mark.parametrize("budget", ["0.001", "1000"])
+def test_a_budget_that_was_not_measured_is_refused(project: Path, budget: str) -> None:
+    with pytest.raises(UsageError, match=r"monitor\.false_alarms"):
+        load_job(project / "toy.toml", [f"monitor.false_alarms={budget}"])
 
 
 def test_history_and_notification_show_what_is_unusual(six_nights: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -387,6 +388,28 @@ def test_no_images_is_an_error_that_says_what_was_found(tmp_path, toy_model):
         score(tmp_path / "in", tmp_path / "p.parquet", options(toy_model))
     assert str(caught.value) == f"{tmp_path}/in: no images to score (found: 1 hidden); give the folder that holds them"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "toy.onnx"]
+
+
+def test_without_images_the_advice_is_about_the_kind_of_source(tmp_path, toy_model):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/.hidden.jpg", b"")
+    (tmp_path / "l.csv").write_text("path,label\n")
+    (tmp_path / "missing.csv").write_text("path,label\nnone.jpg,cat\n")
+    (tmp_path / "l.txt").write_text("\n")
+    for images, image_list, message in (
+        (tmp_path / "a.zip", None, "a.zip: no images to score (found: 1 hidden); give the files that hold them"),
+        (None, "l.csv", "l.csv: no images to score (found: nothing at all); give a table with a column of paths"),
+        (
+            tmp_path,
+            "missing.csv",
+            f"missing.csv: there is no file '{tmp_path}/none.jpg'; give a table with a column of paths",
+        ),
+        (None, "l.txt", "l.txt: no images to score (found: 1 blank line); give a list with one path per line"),
+    ):
+        given = options(toy_model, image_list=image_list and f"{tmp_path}/{image_list}")
+        with pytest.raises(UsageError) as caught:
+            score(images, tmp_path / "p.parquet", given)
+        assert str(caught.value) == f"{tmp_path}/{message}"
 
 
 def test_a_folder_of_broken_files_gives_a_table_of_failed_rows(tmp_path, toy_model):

@@ -55,6 +55,34 @@ def test_a_value_out_of_bounds_is_named_with_its_option():
     assert problem(Bake, oven=3) == '"oven" = 3: should be a table'
 
 
+class Kinds(Options):
+    """A field of each type."""
+
+    number: float | None = None
+    count: int = 1
+    flag: bool = False
+    counts: tuple[int, ...] = ()
+    text: str | int = ""
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
+        ("number", (1, 0.5, None), (True, "1", "nan")),
+        ("count", (0, -1), (True, 1.0, "1", 2**64, -(2**64))),
+        ("flag", (True, False), (0, 1, 1.0, "true", "")),
+        ("counts", ((1, 2), [1]), ((True,), (1.0,), ("1",))),
+        ("text", ("x", 3, "3"), (2**64,)),
+    ],
+)
+def test_values_of_another_type_are_refused_rather_than_converted(name, accepted, refused):
+    for value in accepted:
+        kept = getattr(Kinds(**{name: value}), name)
+        assert kept == (tuple(value) if isinstance(value, list) else value)
+    for value in refused:
+        assert problem(Kinds, **{name: value}).startswith(f'"{name}" = ')
+
+
 def test_options_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         Bake().minutes = 3

@@ -5,6 +5,7 @@ from typing import Final
 from PIL import GifImagePlugin  # noqa: F401 - registers the format
 
 from batchland.errors import ImageError
+from batchland.images.decode.gif_lzw import check_lzw
 from batchland.images.decode.picture import Picture, check_size, damage, open_with_pillow, rgb_pixels
 
 _MAX_BLOCKS: Final = 100_000
@@ -34,6 +35,8 @@ def decode_gif(data: bytes, max_pixels: int) -> Picture:
             size = image.size
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise damage(error) from error
+    own_table = 3 << (data[begin + 9] & 7) + 1 if data[begin + 9] & 0x80 else 0
+    check_lzw(data, begin + 10 + own_table, across * down)
     return Picture(pixels, *size)
 
 

@@ -1,10 +1,12 @@
 """Decode HEIF (HEIC) and AVIF files. Their orientation is that of the container, not of the EXIF block."""
 
+from typing import Final
+
 import numpy as np
 from PIL import AvifImagePlugin, Image  # noqa: F401 - the plugin registers the format
 
 from batchland.errors import ImageError
-from batchland.images.decode.iso_media import check_pictures
+from batchland.images.decode.iso_media import check_pictures, without_end_of_picture
 from batchland.images.decode.orientation import orientation_of
 from batchland.images.decode.picture import (
     Picture,
@@ -15,6 +17,9 @@ from batchland.images.decode.picture import (
     open_with_pillow,
     rgb_pixels,
 )
+
+_SPARE: Final = 16
+"""Bytes that may be left over, besides zeros. Encoders leave at most 1."""
 
 
 def decode_avif(data: bytes, max_pixels: int) -> Picture:
@@ -27,9 +32,26 @@ def decode_avif(data: bytes, max_pixels: int) -> Picture:
             check_size(*image.size, max_pixels)
             check_pictures(data)
             image.load()
+            _check_end(data)
             return Picture(rgb_pixels(image), *image.size, orientation_of(image), image.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         raise damage(error) from error
+
+
+def _check_end(data: bytes) -> None:
+    """Raise ImageError (`corrupt`) if the picture can be decoded without its last bytes.
+
+    Damage shifts where the data ends. The decoder reports only data that ends too early.
+    """
+    shortened = without_end_of_picture(data, _SPARE)
+    if shortened is None:
+        return
+    try:
+        with open_with_pillow(shortened, "AVIF") as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, ImageError):
+        return
+    raise ImageError("corrupt", "its compressed data goes on after the last pixel")
 
 
 def decode_heif(data: bytes, max_pixels: int) -> Picture:

@@ -5,11 +5,14 @@ Boxes and their fields: ISO/IEC 14496-12, `meta`, `iinf` and `iloc`.
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
+from batchland.images.decode.av1 import without_last_bytes
+from batchland.images.decode.hevc import check_units
 from batchland.images.decode.picture import check_zeros
 
-_CODED: Final = (b"hvc1", b"hev1", b"av01")
+_HEVC: Final = (b"hvc1", b"hev1")
+_CODED: Final = (*_HEVC, b"av01")
 """Types of items that are compressed pictures. Other items are metadata or combinations of pictures."""
 _IN_FILE, _IN_META = 0, 1
 """Origins of positions: the beginning of the file, or of the data in `meta`."""
@@ -22,19 +25,32 @@ _MAX_ZERO_RUN: Final = 64
 
 
 def check_pictures(data: bytes) -> None:
-    """Raise ImageError (`corrupt`) if a part of a compressed picture is replaced by zeros.
+    """Raise ImageError (`corrupt`) if compressed pictures are divided wrongly, or zeros replace a part of them.
 
     Leaves files with damaged boxes to the decoder.
     """
     left = _TIMES_READ * len(data)
     try:
-        for begin, end in _extents(data):
-            left -= end - begin
-            if left < 0:
-                return
-            check_zeros(data[begin:end], _MAX_ZERO_RUN)
+        for picture in _pictures(data)[1].values():
+            for begin, end in picture.pieces:
+                left -= end - begin
+                if left < 0:
+                    return
+                check_zeros(data[begin:end], _MAX_ZERO_RUN)
+            if picture.kind in _HEVC and len(picture.pieces) == 1 and end <= len(data):
+                check_units(data, begin, end)
     except (struct.error, KeyError):
         return
+
+
+def without_end_of_picture(data: bytes, spare: int) -> bytes | None:
+    """An AVIF with `spare` bytes less in the picture that is shown. None if it consists of several pieces."""
+    try:
+        shown, pictures = _pictures(data)
+        ((begin, end),) = pictures[shown].pieces
+    except (struct.error, KeyError, ValueError, IndexError):
+        return None
+    return without_last_bytes(data, begin, min(end, len(data)), spare)
 
 
 def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -54,28 +70,35 @@ def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]
         begin = following
 
 
-def _extents(data: bytes) -> Iterator[tuple[int, int]]:
-    """Begin and end of each piece of a compressed picture."""
+class _Compressed(NamedTuple):
+    kind: bytes
+    pieces: list[tuple[int, int]]
+    """Begin and end of each."""
+
+
+def _pictures(data: bytes) -> tuple[int, dict[int, _Compressed]]:
+    """The item that is shown (0 for a sequence), and the compressed pictures by item."""
     top = {kind: (begin, end) for kind, begin, end in _boxes(data, 0, len(data))}
     begin, end = top[b"meta"]
     meta = {kind: (begin, end) for kind, begin, end in _boxes(data, begin + 4, end)}
-    coded = _coded_items(data, *meta[b"iinf"])
+    pictures = {item: _Compressed(kind, []) for item, kind in _coded_items(data, *meta[b"iinf"])}
     own_data = meta.get(b"idat", (0, 0))[0]
     for item, method, first, last in _locations(data, meta[b"iloc"][0]):
-        if item in coded and method in (_IN_FILE, _IN_META):
+        if item in pictures and method in (_IN_FILE, _IN_META):
             start = own_data if method == _IN_META else 0
-            yield start + first, start + last
+            pictures[item].pieces.append((start + first, start + last))
+    begin, end = meta.get(b"pitm", (0, 0))
+    shown = int.from_bytes(data[begin + 4 : end]) if b"moov" not in top else 0
+    return shown, pictures
 
 
-def _coded_items(data: bytes, begin: int, end: int) -> set[int]:
-    """Numbers of the items that are compressed pictures."""
-    found = set()
+def _coded_items(data: bytes, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Number and type of each item that is a compressed picture."""
     for kind, start, _ in _boxes(data, begin + (6 if data[begin] == 0 else 8), end):
         if kind == b"infe" and data[start] >= 2:
             item, _, item_kind = struct.unpack_from(">HH4s" if data[start] == 2 else ">IH4s", data, start + 4)
             if item_kind in _CODED:
-                found.add(item)
-    return found
+                yield item, item_kind
 
 
 def _locations(data: bytes, position: int) -> Iterator[tuple[int, int, int, int]]:

@@ -1,18 +1,26 @@
-"""Decode WebP files; of an animation, the first frame."""
+"""Decode WebP files; of an animation, the first frame.
+
+A WebP has no checksum, and every byte may stand for pixels. Damage shifts where the compressed data ends: libwebp
+reports data that ends too early, but not bytes that are left over. So each picture is decoded again without its last
+bytes, which must fail.
+"""
 
 from collections.abc import Iterator
 from typing import Final
 
 from PIL import WebPImagePlugin  # noqa: F401 - registers the format
 
+from batchland.errors import ImageError
 from batchland.images.decode.orientation import orientation_of
 from batchland.images.decode.picture import Picture, check_size, check_zeros, damage, open_with_pillow, rgb_pixels
 
-_PIXELS: Final = (b"VP8 ", b"VP8L", b"ANMF")
-"""Chunks with compressed pixels."""
+_LOSSY, _LOSSLESS, _ALPHA, _FRAME = b"VP8 ", b"VP8L", b"ALPH", b"ANMF"
+"""Chunks with pixels; of an animation, they are in a chunk for each frame."""
 _PADDING: Final = 64
 _PIXELS_PER_ZERO: Final = 8192
 """A zero byte can represent about 10,000 pixels of one colour, at all qualities of libwebp."""
+_SPARE: Final = 16
+"""Bytes that may be left over, besides zeros. libwebp leaves at most 4."""
 
 
 def decode_webp(data: bytes, max_pixels: int) -> Picture:
@@ -21,19 +29,60 @@ def decode_webp(data: bytes, max_pixels: int) -> Picture:
         with open_with_pillow(data, "WEBP") as image:
             width, height = image.size
             check_size(width, height, max_pixels)
-            for content in _compressed(data):
-                check_zeros(content, _PADDING + width * height // _PIXELS_PER_ZERO)
+            frame = dict(_first_frame(data))
+            for kind in (_LOSSY, _LOSSLESS):
+                check_zeros(frame.get(kind, b""), _PADDING + width * height // _PIXELS_PER_ZERO)
             image.load()
+            _check_end(frame)
             return Picture(rgb_pixels(image), width, height, orientation_of(image), image.info.get("icc_profile"))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise damage(error) from error
 
 
-def _compressed(data: bytes) -> Iterator[bytes]:
-    """The content of each chunk with pixels."""
+def _check_end(chunks: dict[bytes, bytes]) -> None:
+    """Raise ImageError (`corrupt`) if compressed data of a frame is left over."""
+    for kind, content in chunks.items():
+        if _is_decoded(chunks | {kind: content.rstrip(b"\0")[:-_SPARE]}):
+            raise ImageError("corrupt", "its compressed data goes on after the last pixel")
+
+
+def _first_frame(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the chunks that the first frame is decoded from, transparency first."""
+    for kind, begin, end in _chunks(data):
+        if kind == _FRAME:
+            yield from _first_frame(b"RIFFsizeWEBP" + data[begin + 16 : end])
+            return
+        if kind in (_ALPHA, _LOSSY, _LOSSLESS):
+            yield kind, data[begin:end]
+        if kind in (_LOSSY, _LOSSLESS):
+            return
+
+
+def _is_decoded(chunks: dict[bytes, bytes]) -> bool:
+    """Whether libwebp decodes a picture of these chunks."""
+    if _ALPHA in chunks:
+        width, height = (int.from_bytes(chunks[_LOSSY][at : at + 2], "little") & 0x3FFF for at in (6, 8))
+        if width == 0 or height == 0:
+            return False
+        canvas = b"\x10\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        chunks = {b"VP8X": canvas} | chunks
+    parts = [
+        kind + len(content).to_bytes(4, "little") + content + bytes(len(content) % 2)
+        for kind, content in chunks.items()
+    ]
+    body = b"WEBP" + b"".join(parts)
+    try:
+        with open_with_pillow(b"RIFF" + len(body).to_bytes(4, "little") + body, "WEBP") as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, ImageError):
+        return False
+    return True
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, and begin and end of the content, of each chunk."""
     position = 12
     while position + 8 <= len(data):
         end = position + 8 + int.from_bytes(data[position + 4 : position + 8], "little")
-        if data[position : position + 4] in _PIXELS:
-            yield data[position + 8 : end]
+        yield data[position : position + 4], position + 8, end
         position = end + end % 2

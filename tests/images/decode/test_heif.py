@@ -13,7 +13,7 @@ from picture_files import samples
 from PIL import Image
 
 from batchland.errors import ImageError
-from batchland.images.decode.iso_media import _extents, check_pictures
+from batchland.images.decode.iso_media import _pictures, check_pictures
 from batchland.images.preprocess import PreprocessSpec, decode
 
 SPEC = PreprocessSpec()
@@ -102,6 +102,20 @@ def test_a_missing_package_is_named(monkeypatch, module, data, message):
     assert (caught.value.code, str(caught.value)) == ("unsupported_format", message)
 
 
+def test_a_heif_of_wrongly_divided_data_is_corrupt():
+    """libde265 skips units that it cannot read."""
+    data = heif()
+    ((begin, _),) = _pictures(data)[1][1].pieces
+    for damaged in (
+        data[:begin] + bytes([0, 0, 0, 9]) + data[begin + 4 :],
+        data[: begin + 4] + bytes([0xFF]) + data[begin + 5 :],
+        data[: begin + 4] + bytes([33 << 1]) + data[begin + 5 :],
+    ):
+        with pytest.raises(ImageError) as caught:
+            decode(damaged, SPEC)
+        assert (caught.value.code, str(caught.value)) == ("corrupt", "its compressed data is divided wrongly")
+
+
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
 def test_zeros_in_the_picture_are_damage_and_zeros_in_metadata_are_not(kind):
     """As an interrupted download leaves them. The decoders take zeros for pixels."""
@@ -114,7 +128,7 @@ def test_zeros_in_the_picture_are_damage_and_zeros_in_metadata_are_not(kind):
         pillow_heif.from_pillow(image).save(buffer, quality=90, exif=exif)
         data = buffer.getvalue()
     assert close(decode(data, SPEC).pixels, np.asarray(image))
-    begin, end = max(_extents(data), key=lambda extent: extent[1] - extent[0])
+    ((begin, end),) = _pictures(data)[1][1].pieces
     middle = (begin + end) // 2
     for first, last in ((middle, end), (middle, middle + 100)):
         with pytest.raises(ImageError, match="a part of the picture is replaced by zeros"):

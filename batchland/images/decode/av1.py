@@ -1,0 +1,61 @@
+"""Shorten the compressed data of an AV1 picture, to learn whether a decoder needs all of it."""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+_TILES: Final = (4, 6)
+"""Types of units with pixels: a group of tiles, a frame with its header."""
+_PADDING: Final = 15 << 3 | 2
+"""Header of a unit that decoders skip, with a size."""
+
+
+class _Unit(NamedTuple):
+    """An open bitstream unit (OBU): header, size, content."""
+
+    kind: int
+    size_at: int
+    begin: int
+    end: int
+
+
+def without_last_bytes(data: bytes, begin: int, end: int, spare: int) -> bytes | None:
+    """The file with `spare` bytes less in the last tile of the picture in data[begin:end], at the same positions.
+
+    Zeros at the end come on top. None if the last unit with pixels does not give its size.
+    """
+    last = None
+    for unit in _units(data, begin, end):
+        if unit.kind in _TILES:
+            last = unit
+    if last is None or last.begin == last.size_at:
+        return None
+    kept = last.begin + max(0, len(data[last.begin : last.end].rstrip(b"\0")) - spare)
+    filled = last.end - kept
+    size = _leb128(kept - last.begin, last.begin - last.size_at)
+    width = 1 if filled < 128 else 4
+    padding = bytes([_PADDING]) + _leb128(filled - 1 - width, width) + bytes(filled - 1 - width)
+    return data[: last.size_at] + size + data[last.begin : kept] + padding + data[last.end :]
+
+
+def _units(data: bytes, position: int, end: int) -> Iterator[_Unit]:
+    """The units, up to the first one that does not fit."""
+    while position < end:
+        header = data[position]
+        size_at = begin = position + 1 + (header >> 2 & 1)
+        size = end - begin
+        if header & 2:
+            size = 0
+            for number, byte in enumerate(data[size_at : size_at + 8]):
+                size |= (byte & 0x7F) << 7 * number
+                begin += 1
+                if byte < 0x80:
+                    break
+        position = begin + size
+        if position > end:
+            return
+        yield _Unit(header >> 3 & 15, size_at, begin, position)
+
+
+def _leb128(number: int, width: int) -> bytes:
+    """The number in `width` bytes of seven bits, the lowest first."""
+    return bytes((number >> 7 * at & 0x7F) | (0x80 if at < width - 1 else 0) for at in range(width))

@@ -1,0 +1,29 @@
+"""How many false alarms a year people allow, and the limit that keeps it.
+
+The limit follows from a measurement: alarms in simulated clean years at each limit, benchmarks/results/nights.md.
+"""
+
+from itertools import pairwise
+from typing import Final
+
+DEFAULT: Final = 1.0
+"""False alarms a year."""
+_NIGHTS: Final = ((0.3, 1.0), (0.8, 0.95), (1.0, 0.9), (2.0, 0.85), (3.5, 0.8), (7.0, 0.75), (10.0, 0.7))
+"""Alarms a year, and the limit with which the wilder generator of nights had no more of them."""
+_LABELLED: Final = ((0.3, 1.05), (0.8, 1.0), (1.0, 0.99), (2.0, 0.9), (3.5, 0.8), (7.0, 0.73), (10.0, 0.68))
+"""The same with labelled photos as the reference."""
+SMALLEST: Final = max(_NIGHTS[0][0], _LABELLED[0][0])
+LARGEST: Final = min(_NIGHTS[-1][0], _LABELLED[-1][0])
+"""Budgets outside these were not measured."""
+
+
+def limit_of(budget: float, *, labelled: bool) -> float:
+    """Factor on all limits of the monitor, interpolated between measured ones.
+
+    budget: false alarms a year, from SMALLEST to LARGEST. labelled: labelled photos are the reference, not nights.
+    """
+    points = _LABELLED if labelled else _NIGHTS
+    for (less, high), (more, low) in pairwise(points):
+        if less <= budget <= more:
+            return high + (low - high) * (budget - less) / (more - less)
+    raise ValueError(f"a budget of {budget:g} false alarms a year was not measured")
