@@ -66,13 +66,13 @@ def with_usual_tones(thumbnails: Thumbnails, usual: Thumbnails) -> Thumbnails:
     cells = thumbnails.reshape(len(thumbnails), -1).astype(np.float64)
     others = usual.reshape(len(usual), -1)
     mean, deviation = cells.mean(axis=1), cells.std(axis=1)
-    scale = _by_rank(deviation, others.std(axis=1)) / (deviation + 1e-9)
-    levelled = (cells - mean[:, None]) * scale[:, None] + _by_rank(mean, others.mean(axis=1))[:, None]
+    scale = _quantiles_at_ranks(deviation, others.std(axis=1)) / (deviation + 1e-9)
+    levelled = (cells - mean[:, None]) * scale[:, None] + _quantiles_at_ranks(mean, others.mean(axis=1))[:, None]
     found: Thumbnails = np.clip(np.rint(levelled), 0, 255).astype(np.uint8).reshape(thumbnails.shape)
     return found
 
 
-def _by_rank(values: Floats, usual: Floats) -> Floats:
+def _quantiles_at_ranks(values: Floats, usual: Floats) -> Floats:
     """The quantiles of `usual` at the ranks of `values`."""
     ranks = (values.argsort(kind="stable").argsort(kind="stable") + 0.5) / len(values)
     quantiles: Floats = np.quantile(usual, ranks)
