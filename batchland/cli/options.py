@@ -53,8 +53,8 @@ class ModelOptions(NamedTuple):
     def make(self) -> Iterator[click.Option]:
         """Import the model and make the options."""
         module, _, name = self.model.partition(":")
-        fields = getattr(import_module(module), name).model_fields
-        return (_option(flag, fields[flag.field]) for flag in self.flags)
+        model = getattr(import_module(module), name)
+        return (_option(flag, model) for flag in self.flags)
 
 
 def options_of(model: str, *flags: Flag | str) -> Callable[[Decorated], Decorated]:
@@ -135,41 +135,62 @@ def print_json_text(text: str) -> None:
 
 
 class _Option(click.Option):
-    """An option whose help can describe its default in words, such as `all images`."""
+    """An option of a field, whose docstring is read when the help is shown."""
 
-    default_text: str = ""
+    def __init__(self, flag: Flag, model: "type[BaseModel]", *arguments: Any, **attributes: Any) -> None:
+        self._flag, self._model = flag, model
+        super().__init__(*arguments, **attributes)
+
+    @property
+    def help(self) -> str:
+        """The docstring up to `Default:`."""
+        text = self._texts()[0]
+        if self._flag.brief:
+            text = text.partition(". ")[0].removesuffix(".") + "."
+        if self._flag.metavar in _BYTES:
+            text = text.replace("bytes", str(self._flag.metavar))
+        return text + (" Repeatable." if self.multiple else "")
+
+    @help.setter  # noqa: A003
+    def help(self, text: str | None) -> None:  # click sets it to None
+        pass
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """Describes the default in words, such as `all images`, where the docstring does."""
         extra = super().get_help_extra(ctx)
-        if self.default_text:
-            extra["default"] = self.default_text
+        if default := self._texts()[1]:
+            extra["default"] = default
         return extra
 
+    def _texts(self) -> tuple[str, str]:
+        """The docstring without its default, and the default in words."""
+        from batchland.system.field_texts import field_texts
 
-def _option(flag: Flag, field: "FieldInfo") -> click.Option:
+        text = " ".join(field_texts(self._model).get(self._flag.field, "").split())
+        before, found, default = text.removesuffix(".").partition(" Default: ")
+        return (before, default) if found else (text, "")
+
+
+def _option(flag: Flag, model: "type[BaseModel]") -> click.Option:
+    field = model.model_fields[flag.field]
     kind = _Kind.of(field)
-    text = " ".join((field.description or "").split())
-    text, _, default_text = text.removesuffix(".").partition(" Default: ") if " Default: " in text else (text, "", "")
-    if flag.brief:
-        text = text.partition(". ")[0].removesuffix(".") + "."
     default, attributes = field.default, kind.attributes()
     if unit := _BYTES.get(flag.metavar or ""):
-        default, text = default // unit, text.replace("bytes", str(flag.metavar))
+        default //= unit
         attributes |= {"type": click.FloatRange(0, min_open=True), "callback": lambda *given: round(given[2] * unit)}
     if isinstance(default, dict):
         default = ",".join(f"{key}={value}" for key, value in default.items())
     if default in ((), ""):
         default = None
-    option = _Option(
+    return _Option(
+        flag,
+        model,
         [flag.field, *_names(flag, kind, default)],
         default=default,
         show_default=(default is not None and default is not False) or "/" in flag.names,
         metavar=flag.metavar,
-        help=text + (" Repeatable." if attributes.get("multiple") else ""),
         **attributes | ({"type": flag.type} if flag.type else {}),
     )
-    option.default_text = default_text
-    return option
 
 
 def _names(flag: Flag, kind: "_Kind", default: Any) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from batchland.data.corrections import CorrectedFolders
-from batchland.data.folders import subfolders, training_folder
+from batchland.data.folders import subfolders, too_few_classes, training_folder
 from batchland.data.samples import ClassSamples
 from batchland.embeddings.copies import near_copies
 from batchland.errors import ErrorCode
@@ -120,13 +120,15 @@ def check(
     """Read all photos of DATA/train (or DATA), DATA/val and DATA/test. Returns the result and sample photos.
 
     corrections: a CSV file of corrected labels; a corrected photo counts for the folder of its corrected label.
-    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder, or
-    corrections do not match its photos.
+    on_progress: called with the number of photos done and their total. Raises UsageError if DATA is not a folder, has
+    no class folders, or if corrections do not match its photos.
     """
     folder = training_folder(data)
     has_parts = folder != data.absolute()
     roots = {part: data / part for part in PARTS if has_parts and (data / part).is_dir()} or {PARTS[0]: folder}
     folders = sorted({name for root in roots.values() for name in subfolders(root)}, key=str.encode)
+    if not folders:
+        raise too_few_classes(folder, folders)
     corrected = CorrectedFolders(corrections, data, folders) if corrections else None
     survey = _Survey(has_parts, corrected)
     for part, root in roots.items():
@@ -336,7 +338,7 @@ def table(found: DataCheck) -> str:
             ("width", found.sizes.width), ("height", found.sizes.height))]  # fmt: skip
         lines.append(f"{'; '.join(ranges)} pixels; {found.sizes.bytes / 1e6:.1f} MB")
     if found.corrected:
-        lines.append(f"{counted(found.corrected, 'photo')} counted for the class of a correction, not of the folder")
+        lines.append(f"{counted(found.corrected, 'photo')} counted by a corrected label, not by the folder")
     columns = [*parts, "unreadable"]
     counts = [[one_line(one.folder, 40), *(count(getattr(one, name)) for name in columns)] for one in found.classes]
     lines += aligned([["class", *columns], *counts], "<" + ">" * len(columns))

@@ -35,11 +35,14 @@ def class_folders(folder: Path) -> list[str]:
     """Names of the class folders in byte order. Raises UsageError if there are fewer than two."""
     names = subfolders(folder)
     if len(names) < 2:
-        found = f"only one class folder ({names[0]})" if names else "no class folders"
-        raise UsageError(
-            f"{folder}: {found}; training needs one folder per class, CLASS/*.jpg, and at least two classes"
-        )
+        raise too_few_classes(folder, names)
     return names
+
+
+def too_few_classes(folder: Path, names: list[str]) -> UsageError:
+    """The error about a folder with none or one class folder."""
+    found = f"only one class folder ({names[0]})" if names else "no class folders"
+    return UsageError(f"{folder}: {found}; training needs one folder per class, CLASS/*.jpg, and at least two classes")
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -52,7 +52,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 class PreprocessSpec(BaseModel):
     """The preprocessing of a model's input. Part of the model card, so that scoring cannot differ from training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     height: PositiveInt = 224
     """Rows of the model's input, pixels."""

@@ -115,11 +115,12 @@ def read_canaries(model: Path) -> Canaries | None:
 
 def drawn_files() -> dict[str, bytes]:
     """Small image files of several formats and shapes, by name."""
+    shapes = [(side, _SIDES[(3 * index + 2) % len(_SIDES)], 3) for index, side in enumerate(_SIDES)]
+    drawn = [probe_pictures(shape, 2 * COUNT) for shape in shapes]
     files = {}
     for number in range(COUNT):
-        height, width = _SIDES[number % len(_SIDES)], _SIDES[(3 * number + 2) % len(_SIDES)]
         # Mostly patches of colour, which have even indices; noise takes much space.
-        picture = probe_pictures((height, width, 3), 2 * COUNT)[2 * number + (number % 6 == 1)]
+        picture = drawn[number % len(shapes)][2 * number + (number % 6 == 1)]
         options = dict(_FORMATS[number % len(_FORMATS)])
         if tags := options.pop("exif", None):
             exif = Image.Exif()

@@ -21,7 +21,7 @@ SCHEMA_VERSION: Final = 1
 class ClassName(BaseModel):
     """One class: its training folder, and the label for people."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     folder: Annotated[str, Field(min_length=1)]
     label: Annotated[str, Field(min_length=1)]
@@ -30,9 +30,7 @@ class ClassName(BaseModel):
 class TrainingSummary(BaseModel):
     """How the weights were trained."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     recipe: str
     epochs: int
@@ -51,7 +49,7 @@ class TrainingSummary(BaseModel):
 class DataSummary(BaseModel):
     """Size and fingerprint of the training data."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     fingerprint: str
     """sha256 over the names and contents of the images."""
@@ -62,9 +60,7 @@ class DataSummary(BaseModel):
 class ExportSummary(BaseModel):
     """Comparison of the file with the trained model, over all validation images."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     precision: Literal["fp32", "fp16", "int8"]
     """Precision of the network's weights and products. The input is always uint8, the output float32."""
@@ -84,7 +80,7 @@ class ExportSummary(BaseModel):
 class AdoptionSummary(BaseModel):
     """Where an adopted model comes from, and everything that was found or assumed about it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: str
     """Name of the foreign file."""
@@ -115,7 +111,7 @@ class AdoptionSummary(BaseModel):
 class Int8Summary(BaseModel):
     """How a network was quantised, and its accuracy and speed on labelled photos."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: Literal["minmax", "percentile", "entropy"]
     """How the ranges of activations were measured."""
@@ -142,7 +138,7 @@ class Int8Summary(BaseModel):
 class AddedClass(BaseModel):
     """A class that was added without training, and its measured accuracy."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
     photos: int
@@ -164,7 +160,7 @@ class AddedClass(BaseModel):
 class ModelCard(BaseModel):
     """Everything that scoring needs to know about a model besides its graph."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Annotated[str, Field(min_length=1)]

@@ -22,6 +22,7 @@ from batchland.models.card import Int8Summary
 from batchland.models.contract import INPUT_NAME, OUTPUT_NAME, Probabilities
 from batchland.models.ort import CPU, create_session
 from batchland.models.quantiser import METHODS, Method, Ranges, WeightBits, layers, measure_ranges, prepare, quantise
+from batchland.models.rounding import Rounding
 from batchland.system.cores import usable_cores
 from batchland.system.text import percent
 
@@ -76,8 +77,8 @@ def to_int8(
     """
     plain = prepare(model)
     pictures = [batch[start : start + _BATCH].copy() for batch in ranges for start in range(0, len(batch), _BATCH)]
-    search = _Search(path, plain, layers(plain), photos, limits)
-    method, measured = search.best_method(pictures)
+    search = _Search(path, plain, pictures, photos, limits)
+    method, measured = search.best_method()
     refused = []
     for bits, in_float, quantised in search.candidates(measured):
         summary = search.judge(quantised, method, bits, in_float)
@@ -92,21 +93,23 @@ class _Search:
     """Compares candidates with the model in fp32."""
 
     def __init__(
-        self, path: Path, model: onnx.ModelProto, names: Sequence[str], photos: Photos, limits: Limits
+        self, path: Path, model: onnx.ModelProto, pictures: Sequence[Pixels], photos: Photos, limits: Limits
     ) -> None:
-        self.path, self.model, self.layers, self.photos, self.limits = path, model, names, photos, limits
+        self.path, self.model, self.pictures, self.photos, self.limits = path, model, pictures, photos, limits
+        self.layers = layers(model)
+        self._rounding = Rounding(model, pictures)
         self.speed = 0.0
         self._predict = predictor(model)
         self._sample = photos.sample(_SAMPLE)
         self._expected = _in_batches(self._predict, self._sample)
         self._classes = photos.scores(self._predict).argmax(1)
 
-    def best_method(self, pictures: Sequence[Pixels]) -> tuple[Method, Ranges]:
+    def best_method(self) -> tuple[Method, Ranges]:
         """The method of calibration whose answers are closest to fp32. Raises ModelError if int8 is no faster."""
         found: list[tuple[float, Method, Ranges]] = []
         for method in METHODS:
-            measured = measure_ranges(self.model, pictures, method)
-            predict = predictor(quantise(self.model, measured))
+            measured = measure_ranges(self.model, self.pictures, method)
+            predict = predictor(self._quantise(measured))
             if not found:
                 self.require_faster(predict)
             found.append((self._divergence(predict, _SAMPLE), method, measured))
@@ -117,15 +120,15 @@ class _Search:
     def candidates(self, measured: Ranges) -> Iterator[tuple[WeightBits, tuple[str, ...], onnx.ModelProto]]:
         """Bits of the weights, layers in float32, and the resulting model: from the fastest to the most exact."""
         if not has_vnni():
-            yield 7, (), quantise(self.model, measured, bits=7)
+            yield 7, (), self._quantise(measured, bits=7)
         ranked: list[str] = []
         for count in _STEPS:
             if count > len(self.layers) // 2:
                 break
             if count and not ranked:
-                ranked = self._by_sensitivity(measured)
+                ranked = self._layers_by_sensitivity(measured)
             in_float = tuple(ranked[:count])
-            yield 8, in_float, quantise(self.model, measured, in_float=in_float)
+            yield 8, in_float, self._quantise(measured, in_float=in_float)
 
     def judge(
         self, quantised: onnx.ModelProto, method: Method, bits: WeightBits, in_float: tuple[str, ...]
@@ -161,13 +164,16 @@ class _Search:
                 advice="int8_slower",
             )
 
-    def _by_sensitivity(self, measured: Ranges) -> list[str]:
+    def _quantise(self, measured: Ranges, bits: WeightBits = 8, in_float: Sequence[str] = ()) -> onnx.ModelProto:
+        return self._rounding.apply(quantise(self.model, measured, bits=bits, in_float=in_float))
+
+    def _layers_by_sensitivity(self, measured: Ranges) -> list[str]:
         """Layers, sorted by how much they change the answers if only they are in int8, the largest change first."""
         nodes = [node.name for node in self.model.graph.node]
         costs = {}
         for layer in self.layers:
             others = [name for name in nodes if name != layer]
-            costs[layer] = self._divergence(predictor(quantise(self.model, measured, in_float=others)), _PROBE)
+            costs[layer] = self._divergence(predictor(self._quantise(measured, in_float=others)), _PROBE)
         return sorted(costs, key=lambda layer: -costs[layer])
 
     def _divergence(self, predict: Predict, photos: int) -> float:

@@ -21,7 +21,6 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema
 
 from batchland.errors import UsageError
 from batchland.models.devices import PATTERN as DEVICES
@@ -38,7 +37,6 @@ from batchland.nightly.job_fields import (
     Patterns,
     checked_by,
     expand,
-    in_seconds,
 )
 from batchland.nightly.job_tables import (
     DeliveryTable,
@@ -172,14 +170,14 @@ class Job(ScoreSettings):
     def model_file(self, name: str) -> Path:
         """The ONNX file of a model. Raises ModelError if the registry does not have it."""
         model = self._models[name]
-        return model if isinstance(model, Path) else self._found(name, model).file
+        return model if isinstance(model, Path) else self._find_version(name, model).file
 
     def model_version(self, name: str) -> RegistryVersion | None:
         """The version of a model in the registry; None for a file. Read once, so that a run uses one version."""
         model = self._models[name]
         if isinstance(model, Path):
             return None
-        registry, found = str(public_location(self.registry)), self._found(name, model)
+        registry, found = str(public_location(self.registry)), self._find_version(name, model)
         return RegistryVersion(registry=registry, reference=str(model), version=found.version)
 
     @property
@@ -188,7 +186,7 @@ class Job(ScoreSettings):
             return self.models
         return {self.model.stem if isinstance(self.model, Path) else self.model.name: self.model}
 
-    def _found(self, name: str, reference: Reference) -> Found:
+    def _find_version(self, name: str, reference: Reference) -> Found:
         if name not in self._versions:
             self._versions[name] = find_model_version(self.registry, reference)
         return self._versions[name]
@@ -249,18 +247,6 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         message = placeholders.hide(explain(error, Job, "key"))
         raise UsageError(f"{path}: {message}") from None  # the cause would show secrets
     return job
-
-
-def job_schema() -> dict[str, Any]:
-    """JSON Schema of the job file, for editors."""
-    schema = Job.model_json_schema(schema_generator=_JobSchema)
-    schema["required"].remove("name")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-class _JobSchema(GenerateJsonSchema):
-    def encode_default(self, dft: Any) -> Any:
-        return in_seconds(dft) if isinstance(dft, dt.timedelta) else super().encode_default(dft)
 
 
 def _set(content: dict[str, Any], setting: str) -> None:

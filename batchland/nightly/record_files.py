@@ -7,6 +7,7 @@ import logging
 import os
 from contextlib import suppress
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,8 +49,14 @@ def read_runs(folder: str | os.PathLike[str], newest: int | None = None) -> list
         try:
             records.append(read_run(root / name))
         except UsageError as error:
-            _log.warning("%s", error)
+            _warn_once(str(error))
     return records
+
+
+@lru_cache(maxsize=1000)
+def _warn_once(message: str) -> None:
+    """A night reads the records several times."""
+    _log.warning("%s", message)
 
 
 def read_run(folder: Path) -> RunRecord:

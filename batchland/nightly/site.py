@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from batchland.nightly.job import job_schema
+from batchland.nightly.job_schema import job_schema
 from batchland.system.folders import new_folder
 
 _FILES: Final = Path(__file__).with_name("site_files")

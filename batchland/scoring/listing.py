@@ -13,6 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from batchland.errors import UsageError
+from batchland.images.sources.list_table import TABLE_SUFFIXES
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, ImageRef, may_exist
 from batchland.images.sources.selection import select_images
@@ -20,6 +21,7 @@ from batchland.images.sources.source import ContainerSource, ListSource, Source
 from batchland.predictions.schema import RESERVED
 from batchland.scoring.options import ScoreOptions, ScoreSettings, Shard
 from batchland.system.names import display_name, display_path
+from batchland.system.urls import split_url
 
 _TRIED: Final = 100
 """At least one of this many first entries of a list must exist."""
@@ -118,15 +120,20 @@ class ImageListing:
                 return chain(beginning, images)
         path = display_name(beginning[0].path)
         others = f", nor for any of the first {len(beginning)} entries" if len(beginning) > 1 else ""
-        raise UsageError(f"{self._list_name()}: there is no file {path!r}{others}; give one path per line")
+        raise UsageError(f"{self._list_name()}: there is no file {path!r}{others}; {self._list_advice()}")
 
     def _no_images(self) -> UsageError:
         problem = f"no images to score (found: {self.found()})"
         if self._image_list is not None:
-            return UsageError(f"{self._list_name()}: {problem}; give a list with one path per line")
+            return UsageError(f"{self._list_name()}: {problem}; {self._list_advice()}")
         if any(kind.startswith(".") or kind == "no extension" for kind in self.ignored.counts):
             return UsageError(f"{self.source.name}: {problem}", advice="all_files")
-        return UsageError(f"{self.source.name}: {problem}; give the folder that holds them")
+        holds = "the files that hold" if isinstance(self.source, ContainerSource) else "the folder that holds"
+        return UsageError(f"{self.source.name}: {problem}; give {holds} them")
+
+    def _list_advice(self) -> str:
+        is_table = split_url(self._image_list or "").path.lower().endswith(TABLE_SUFFIXES)
+        return "give a table with a column of paths" if is_table else "give a list with one path per line"
 
 
 def open_listing(

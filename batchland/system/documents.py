@@ -18,9 +18,7 @@ def column(name: str, kind: pa.DataType, description: str, *, nullable: bool = T
 class Document(BaseModel):
     """Base of the JSON documents: frozen, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def _zoned(text: str) -> str:

@@ -52,7 +52,7 @@ _PLAIN: Final = {
 class Options(BaseModel):
     """Options of one command or function. Raises UsageError for an unknown name or a value out of bounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     if not TYPE_CHECKING:  # pydantic's mypy plugin makes a better signature
 

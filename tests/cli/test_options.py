@@ -19,6 +19,7 @@ from batchland.cli.train import export, train
 from batchland.data.options import DownloadOptions, SplitOptions
 from batchland.evaluation.options import CompareOptions, EvaluateOptions
 from batchland.scoring.options import ScoreOptions
+from batchland.system.field_texts import field_texts
 from batchland.system.options import Options
 from batchland.training.options import ExportOptions, TrainOptions
 from batchland.trend.options import TrendOptions
@@ -97,7 +98,9 @@ Options:
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests are not imported by name."""
-    monkeypatch.setitem(__import__("sys").modules, __name__, __import__("types").SimpleNamespace(Baking=Baking))
+    monkeypatch.setitem(
+        __import__("sys").modules, __name__, __import__("types").SimpleNamespace(Baking=Baking, __file__=__file__)
+    )
 
 
 def test_the_help_shows_type_bounds_default_and_docstring_of_each_field() -> None:
@@ -155,5 +158,5 @@ def test_every_field_is_an_option_with_its_text_and_default(
             expected = (field.default, round(field.default / 10**9)) if name == "cache_limit" else (field.default,)
             assert options[name].default in expected, name
         if name in options:
-            first = " ".join((field.description or "").split()).partition(". ")[0].removesuffix(".")
+            first = " ".join(field_texts(model)[name].split()).partition(". ")[0].removesuffix(".")
             assert (options[name].help or "").startswith(re.sub(r"\bbytes\b", "GB", first)), name

@@ -182,12 +182,19 @@ def test_unusable_classes_are_problems(data: Path) -> None:
     ]
 
 
-def test_missing_classes_are_a_problem_and_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_class_is_a_problem_and_missing_class_folders_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError) as caught:
+        check(tmp_path / "empty")
+    assert str(caught.value) == (
+        f"{tmp_path}/empty: no class folders; training needs one folder per class, CLASS/*.jpg, and at least two "
+        "classes"
+    )
+    (tmp_path / "empty" / "only").mkdir()
     found, samples = check(tmp_path / "empty")
-    assert (found.classes, found.sizes, samples) == ((), None, [])
-    assert found.findings == (Finding(problem=True, text="training needs at least two class folders, there are 0"),)
-    assert table(found).startswith(f"{tmp_path}/empty: 0 classes, 0 photos to train and 0 to test\n")
+    assert (len(found.classes), found.sizes, len(samples)) == (1, None, 1)
+    assert found.findings[0] == Finding(problem=True, text="training needs at least two class folders, there are 1")
+    assert table(found).startswith(f"{tmp_path}/empty: 1 class, 0 photos to train and 0 to test\n")
     with pytest.raises(UsageError, match="does not exist; give a folder with"):
         check(tmp_path / "none")
 
@@ -287,12 +294,13 @@ def test_corrected_photos_count_for_the_class_of_their_label(data: Path, tmp_pat
     found, _ = check(data, corrections=corrections)
     assert (found.problems, found.corrected) == (0, 1)
     assert [(one.label, one.train) for one in found.classes] == [("Red Tower", 5), ("Green Hill", 3)]
-    assert "1 photo counted for the class of a correction, not of the folder\n" in table(found)
+    assert "1 photo counted by a corrected label, not by the folder\n" in table(found)
     corrections.write_text("path,label,decision\n01.Green_Hill/2.jpg,Red Tower,wrong\n")  # as scored from DATA/train
     assert check(data, corrections=corrections)[0].corrected == 1
     corrections.write_text("path,label,decision\n01.Green_Hill/0.jpg,Red Tower,wrong\n")
     with pytest.raises(UsageError) as caught:
         check(data, corrections=corrections)
     assert str(caught.value) == (
-        f"{corrections}: 01.Green_Hill/0.jpg is in train and in test; write train/01.Green_Hill/0.jpg if that is it"
+        f"{corrections}: 01.Green_Hill/0.jpg is in train and in test; write train/01.Green_Hill/0.jpg if you mean that "
+        f"photo"
     )

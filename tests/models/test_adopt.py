@@ -125,7 +125,7 @@ def test_a_model_with_a_card_is_an_error(tmp_path, labels):
     """Adopted once more, it would lose its classes, preprocessing and provenance."""
     with pytest.raises(UsageError) as caught:
         adopt(write_toy_model(tmp_path / "toy.onnx"), labels, tmp_path / "o.onnx", preprocess="byte")
-    assert str(caught.value) == (f"{tmp_path}/toy.onnx: has a batchland card already, so score with it as it is")
+    assert str(caught.value) == (f"{tmp_path}/toy.onnx: already has a batchland card; score with it")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,18 @@ def test_out_replaces_neither_inputs_nor_other_files(tmp_path, labels, name, mes
         adopt(model, labels, tmp_path / name)
     assert str(caught.value) == f"{tmp_path / name}: {message}"
     assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_only_a_model_with_a_card_is_replaced(tmp_path, labels):
+    out = foreign(tmp_path / "o.onnx")
+    before = out.read_bytes()
+    with pytest.raises(UsageError) as caught:
+        adopt(foreign(tmp_path / "f.onnx"), labels, out)
+    assert str(caught.value) == f"{out}: exists and is not a model with a batchland card; give another name"
+    assert out.read_bytes() == before
+    out.unlink()
+    adopt(tmp_path / "f.onnx", labels, out)
+    adopt(tmp_path / "f.onnx", labels, out)
 
 
 def test_invalid_models_and_label_files_are_errors(tmp_path, labels):

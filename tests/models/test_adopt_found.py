@@ -104,10 +104,22 @@ def test_a_configuration_that_cannot_be_expressed_matters_only_if_it_is_needed(t
     with pytest.raises(UsageError) as caught:
         adopt(model, tmp_path / "o.onnx")
     assert str(caught.value) == (
-        f"{tmp_path}/preprocessor_config.json: resample 1 cannot be expressed; give a JSON file that comes closest"
+        f"{tmp_path}/preprocessor_config.json: resample 1 is not supported; give a JSON file with a similar "
+        f"preprocessing"
     )
     session = adopt(model, tmp_path / "o.onnx", AdoptOptions(preprocess="unit"))
     assert (session.card.labels, session.card.adoption.preprocess_from) == (LABELS, "the option unit")
+
+
+def test_a_named_preprocessing_that_contradicts_the_model_s_own_gives_a_warning(tmp_path, labels, caplog):
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    model = write_model(tmp_path / "f.onnx")
+    session = adopt(model, tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="half"))
+    assert session.card.adoption.mean == (0.5, 0.5, 0.5)
+    assert caplog.messages == [
+        f"{model}: preprocessor_config.json (Hugging Face) says mean (0.4, 0.5, 0.6), std (0.1, 0.2, 0.3), rgb; taken "
+        f"as named: mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5), rgb"
+    ]
 
 
 def test_timm_config_with_labels(tmp_path):
@@ -185,12 +197,13 @@ def test_nothing_is_assumed(tmp_path, labels):
     done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--preprocess", "unit")
     assert (done.exit_code, done.stderr) == (
         2,
-        f"batchland: {model}: its labels are neither in it nor in config.json beside it; give them with --classes\n",
+        f"batchland: {model}: there are no labels in the model, nor in config.json beside it; give them with "
+        f"--classes\n",
     )
     done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--classes", labels)
     assert (done.exit_code, done.stderr) == (
         2,
-        f"batchland: {model}: how its pictures are prepared is neither in it nor in a configuration beside it; name it "
+        f"batchland: {model}: there is no preprocessing in the model, nor in a configuration beside it; name it "
         f"with --preprocess\n",
     )
 
@@ -358,6 +371,21 @@ def test_check_prints_every_preprocessing_and_refuses_a_worse_one(tmp_path, labe
     assert not (tmp_path / "p.onnx").exists()
 
 
+def test_a_close_check_is_decided_on_more_photos(tmp_path, labels, photos, right_spec, monkeypatch):
+    """Six photos do not tell the order of the channels; sixty do."""
+    monkeypatch.setattr("batchland.models.adopt._MAX_CHECKED", 6)
+    swapped = tmp_path / "swapped.json"
+    write_json(swapped, json.loads(right_spec.read_text()) | {"channels": "bgr"})
+    model = write_model(tmp_path / "f.onnx")
+    done = batchland(
+        "adopt", model, "--out", tmp_path / "p.onnx", "--preprocess", swapped, "--classes", labels, "--check", photos
+    )
+    assert done.exit_code == 5
+    assert [line.partition(", ")[2] for line in done.stdout.splitlines() if " photos" in line] == ["60 photos"] * 2
+    assert done.stderr.startswith(f"batchland: {model}: the preprocessing is wrong: ")
+    assert " of 60 labelled photos are right with it, " in done.stderr
+
+
 @pytest.mark.parametrize("softmax", [False, True])
 def test_calibrate_fits_the_temperature(tmp_path, labels, photos, right_spec, softmax):
     """For logits and for probabilities alike."""
@@ -376,7 +404,7 @@ def test_few_photos_for_the_temperature_give_a_warning(tmp_path, labels, photos,
             path.unlink()
     options = AdoptOptions(classes=labels, preprocess=str(right_spec), calibrate=photos)
     adopt(write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", options)
-    assert caplog.messages == [f"{photos}: 1 photo is little to fit a temperature to; give 50 or more"]
+    assert caplog.messages == [f"{photos}: 1 photo is too few to fit a temperature; give 50 or more"]
 
 
 def test_photos_of_unknown_classes_are_an_error(tmp_path, labels, photos, right_spec):

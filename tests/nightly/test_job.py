@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from batchland.errors import UsageError
-from batchland.nightly.job import Job, job_schema, load_job
+from batchland.nightly.job import Job, load_job
 from batchland.nightly.job_fields import expand
+from batchland.nightly.job_schema import job_schema
 
 JOBS = Path(__file__).parents[2] / "jobs"
 NIGHT = date(2024, 11, 23)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -389,6 +390,28 @@ def test_no_images_is_an_error_that_says_what_was_found(tmp_path, toy_model):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "toy.onnx"]
 
 
+def test_without_images_the_advice_is_about_the_kind_of_source(tmp_path, toy_model):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/.hidden.jpg", b"")
+    (tmp_path / "l.csv").write_text("path,label\n")
+    (tmp_path / "missing.csv").write_text("path,label\nnone.jpg,cat\n")
+    (tmp_path / "l.txt").write_text("\n")
+    for images, image_list, message in (
+        (tmp_path / "a.zip", None, "a.zip: no images to score (found: 1 hidden); give the files that hold them"),
+        (None, "l.csv", "l.csv: no images to score (found: nothing at all); give a table with a column of paths"),
+        (
+            tmp_path,
+            "missing.csv",
+            f"missing.csv: there is no file '{tmp_path}/none.jpg'; give a table with a column of paths",
+        ),
+        (None, "l.txt", "l.txt: no images to score (found: 1 blank line); give a list with one path per line"),
+    ):
+        given = options(toy_model, image_list=image_list and f"{tmp_path}/{image_list}")
+        with pytest.raises(UsageError) as caught:
+            score(images, tmp_path / "p.parquet", given)
+        assert str(caught.value) == f"{tmp_path}/{message}"
+
+
 def test_a_folder_of_broken_files_gives_a_table_of_failed_rows(tmp_path, toy_model):
     (tmp_path / "in").mkdir()
     for name in ("a.jpg", "b.jpg"):
@@ -421,7 +444,7 @@ def test_a_full_disk_loses_nothing(tmp_path, photos, toy_model, monkeypatch):
         score(photos, out, options(toy_model))
     assert str(caught.value) == (
         f"{out}: cannot be written (No space left on device); finished parts are kept: free some space, then run the "
-        f"same command again to go on"
+        f"same command again to continue"
     )
     monkeypatch.undo()
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 24

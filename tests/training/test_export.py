@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import onnx
 import pytest
 import torch
 from commands import batchland
+from toys import write_toy_model
 
 from batchland.cli.train import print_export
 from batchland.errors import ModelError, OutputError, UsageError
 from batchland.images.preprocess import preprocess
+from batchland.models import int8 as int8_module
 from batchland.models.card import METADATA_KEY, ModelCard
 from batchland.models.quantiser import measure_ranges, prepare, quantise
 from batchland.models.session import open_session
@@ -35,7 +38,15 @@ def exported(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPath
     return {name: export(model.checkpoint.parent, folder / f"{name}.onnx") for name, model in trained.items()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def _one_method_of_calibration() -> Iterator[None]:
+    """Entropy takes many seconds; tests/models/test_int8.py tries all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8_module, "METHODS", ("minmax",))
+        yield
+
+
+@pytest.fixture(scope="module")
 def int8(trained: dict[str, TrainedModel], tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     """The scratch model in int8. Read-only."""
     out = tmp_path_factory.mktemp("models") / "int8.onnx"
@@ -240,12 +251,12 @@ def test_file_that_disagrees_is_not_written(
         write(other, card, path)
 
     monkeypatch.setattr(export_module, "write_onnx", wrong)
-    out = tmp_path / "scratch.onnx"
-    out.write_bytes(b"yesterday's model")
+    out = write_toy_model(tmp_path / "scratch.onnx")
+    before = out.read_bytes()
     with pytest.raises(ModelError, match=rf"not written, the fp32 file disagrees with PyTorch on a batch .*: {others}"):
         export(trained["scratch"].checkpoint, out)
     assert [path.name for path in tmp_path.iterdir()] == ["scratch.onnx"]
-    assert out.read_bytes() == b"yesterday's model"
+    assert out.read_bytes() == before
 
 
 def test_moved_data_must_be_named(trained: dict[str, TrainedModel], tmp_path: Path) -> None:

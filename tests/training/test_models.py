@@ -50,6 +50,14 @@ def test_scratch_network_layers() -> None:
     assert {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)} == {0.25}
 
 
+def test_scratch_network_with_batch_norm() -> None:
+    network = build("scratch", 50, PreprocessSpec(), batch_norm=True).network
+    assert [type(layer).__name__ for layer in network.children()][:5] == [
+        "Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU", "Conv2d",
+    ]  # fmt: skip
+    assert [layer.bias is None for layer in network.modules() if isinstance(layer, nn.Conv2d)] == [True] * 3
+
+
 def test_transfer_network_layers() -> None:
     model = build("transfer", 50, PreprocessSpec())
     assert shapes(head(model)) == [(512, 2048), (50, 512)]

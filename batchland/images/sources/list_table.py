@@ -24,6 +24,10 @@ TRUTH: Final = "label"
 """Column of the true class. It is for evaluation and is not copied, because predictions have their own `label`."""
 _OF_PREDICTIONS: Final = frozenset(("image", "status", "error_code", "class_index"))
 """A table with all of these columns contains predictions; every version writes these columns."""
+_TEXT_TABLES: Final = (".csv", ".tsv")
+_COLUMN_TABLES: Final = (".parquet", ".orc")
+TABLE_SUFFIXES: Final = (*_TEXT_TABLES, *_COLUMN_TABLES)
+"""Lists with these endings are tables; others have one path per line."""
 PEEKED_BYTES: Final = 64 * 1024
 
 _log = logging.getLogger("batchland")
@@ -129,12 +133,12 @@ class ColumnTable:
 def open_table(file: IO[bytes], list_name: str) -> Iterator[CsvTable | ColumnTable | None]:
     """The table in a file, by the suffix of its name; None if it is a list of lines. Raises UsageError."""
     suffix = os.path.splitext(split_url(list_name).path)[1].lower()  # noqa: PTH122
-    if suffix in (".csv", ".tsv"):
+    if suffix in _TEXT_TABLES:
         check_content(problem_with(cast("io.BufferedReader", file).peek(PEEKED_BYTES)), list_name)
         with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
             yield CsvTable(text, list_name)
     else:
-        yield ColumnTable(file, list_name, orc=suffix == ".orc") if suffix in (".parquet", ".orc") else None
+        yield ColumnTable(file, list_name, orc=suffix == ".orc") if suffix in _COLUMN_TABLES else None
 
 
 def _parquet(file: IO[bytes]) -> "tuple[pa.Schema, Read]":

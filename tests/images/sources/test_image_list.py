@@ -370,11 +370,12 @@ def test_columns_are_documented() -> None:
 @pytest.mark.parametrize(
     ("listing", "message"),
     [
-        (b"a.jpg\rb.jpg\r", "there is no file '{folder}/a.jpg\\rb.jpg'; give one path per line"),
+        (b"a.jpg\rb.jpg\r", "there is no file '{folder}/a.jpg\\rb.jpg'; give a list with one path per line"),
         (b"a.jpg \nb.jpg \n",
-         "there is no file '{folder}/a.jpg ', nor for any of the first 2 entries; give one path per line"),
+         "there is no file '{folder}/a.jpg ', nor for any of the first 2 entries; give a list with one path per line"),
         (b"a.jpg,cat\nb.jpg,dog\n",
-         "there is no file '{folder}/a.jpg,cat', nor for any of the first 2 entries; give one path per line"),
+         "there is no file '{folder}/a.jpg,cat', nor for any of the first 2 entries; "
+         "give a list with one path per line"),
     ],
     ids=["line ends of old Macs", "spaces", "labels"],
 )  # fmt: skip
