@@ -46,7 +46,7 @@ def accept(name: str, night: datetime, reason: str | None, once: bool, withdraw:
 def _accepted(name: str, accepted: "Accepted", *, once: bool) -> str:
     nights = accepted.nights
     effect = FIXED if accepted.fixed else _effect(accepted, once=once)
-    text = f"Accepted: job {name}, {_named(nights)}; {effect}."
+    text = f"Accepted: job {name}, {_nights_text(nights)}; {effect}."
     if accepted.open:
         text += f" Still suspicious by the same change: {first_few([str(night) for night in accepted.open])}."
     if not once and not accepted.fixed:
@@ -73,7 +73,7 @@ def _effect(accepted: "Accepted", *, once: bool) -> str:
 
 def _withdrawn(name: str, withdrawn: "Withdrawn") -> str:
     before = "" if withdrawn.once else f", and the reference is again that of before {withdrawn.since}"
-    text = f"Withdrawn: job {name}, {_named(withdrawn.nights)}, suspicious again{before}."
+    text = f"Withdrawn: job {name}, {_nights_text(withdrawn.nights)}, suspicious again{before}."
     if withdrawn.doubtful:
         nights = first_few([str(night) for night in withdrawn.doubtful])
         text += (
@@ -83,5 +83,5 @@ def _withdrawn(name: str, withdrawn: "Withdrawn") -> str:
     return text
 
 
-def _named(nights: list[date]) -> str:
+def _nights_text(nights: list[date]) -> str:
     return f"{nights[0]}" if len(nights) == 1 else f"{nights[0]} to {nights[-1]}, {len(nights)} nights"

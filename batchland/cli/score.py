@@ -130,14 +130,14 @@ def _score_paragraph(images: str, summary: "RunSummary") -> str:
         f"{manifest.images_per_second:.1f} images/s: {count(counts.ok)} ok, "
         f"{count(counts.failed)} failed{f' ({codes})' if codes else ''}{accepted_and_asked(counts.decisions)}"
         f"{ignored_files(manifest.ignored)}. "
-        f"{_on_gpus(manifest)}"
+        f"{_gpu_sentences(manifest)}"
         f"Wall seconds: list {seconds.list:.2f}, read {seconds.read:.2f}, decode {seconds.decode:.2f}, infer "
         f"{seconds.infer:.2f} (these three of all threads together, waiting included), write {seconds.write:.2f}. "
         f"Predictions: {_relative(summary.out)}; manifest: {_relative(summary.manifest_path)}."
     )
 
 
-def _on_gpus(manifest: "Manifest") -> str:
+def _gpu_sentences(manifest: "Manifest") -> str:
     """For a run on GPUs: which model nodes ran on the CPU, and how many JPEGs the GPU decoded."""
     execution = manifest.execution
     if execution is None:

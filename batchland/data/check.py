@@ -338,7 +338,7 @@ def table(found: DataCheck) -> str:
             ("width", found.sizes.width), ("height", found.sizes.height))]  # fmt: skip
         lines.append(f"{'; '.join(ranges)} pixels; {found.sizes.bytes / 1e6:.1f} MB")
     if found.corrected:
-        lines.append(f"{counted(found.corrected, 'photo')} counted for the class of a correction, not of the folder")
+        lines.append(f"{counted(found.corrected, 'photo')} counted by a corrected label, not by the folder")
     columns = [*parts, "unreadable"]
     counts = [[one_line(one.folder, 40), *(count(getattr(one, name)) for name in columns)] for one in found.classes]
     lines += aligned([["class", *columns], *counts], "<" + ">" * len(columns))

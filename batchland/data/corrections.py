@@ -48,7 +48,7 @@ class CorrectedFolders:
             ]
             if part and others:
                 raise UsageError(
-                    f"{self._name}: {path} is in {part} and in {others[0]}; write {part}/{path} if that is it"
+                    f"{self._name}: {path} is in {part} and in {others[0]}; write {part}/{path} if you mean that photo"
                 )
         found = found or folder
         self.moved[found] += found != folder
@@ -57,7 +57,7 @@ class CorrectedFolders:
     def require_moved(self) -> None:
         """Raise UsageError if there are corrections, but none of them moved a photo."""
         if self._folders and not self.moved.total():
-            raise UsageError(f"{self._name}: none of its images is in {self._data}, in another folder than its label's")
+            raise UsageError(f"{self._name}: no correction changes the folder of a photo in {self._data}")
 
 
 def read_corrections(path: Path) -> dict[str, str]:

@@ -114,7 +114,7 @@ def find_duplicates(predictions: Sequence[Location], options: DuplicateOptions |
     """
     options = options or DuplicateOptions()
     if options.across and len(predictions) == 1:
-        raise UsageError(f"{predictions[0]}: there is nothing across one; give two predictions or more")
+        raise UsageError(f"{predictions[0]}: across needs two or more predictions")
     pictures = read_pictures(predictions)
     contrast = pictures.facts["contrast"].to_numpy()  # NaN where there are no signals
     blank, without = int((contrast < BLANK_CONTRAST).sum()), int(np.isnan(contrast).sum())

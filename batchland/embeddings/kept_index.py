@@ -50,22 +50,22 @@ def kept_index(folder: Path, stored: Sequence[StoredPredictions]) -> Lists:
         model_sha256=infos[0].model.sha256,
         images=sum(info.counts.ok for info in infos),
     )
-    if _found(folder) is None:
+    if _read_info(folder) is None:
         _log.info("building the index of %s in %s", images(wanted.images), folder)
         _build(folder, stored, wanted)
-    elif _found(folder) != wanted:
-        raise UsageError(f"{folder}: is an index of other predictions; give another folder, or remove it to build anew")
+    elif _read_info(folder) != wanted:
+        raise UsageError(f"{folder}: is an index of other predictions; remove it, or give another folder")
     path = folder / INDEX_FILES[1]
     try:
         lists = Lists.read(path)
     except RuntimeError as error:  # faiss has no other errors
-        raise UsageError(f"{path}: cannot be read; remove {folder} to build it anew") from error
+        raise UsageError(f"{path}: cannot be read; remove {folder} to build it again") from error
     if len(lists) != wanted.images:
-        raise UsageError(f"{path}: has {images(len(lists))}, not {wanted.images:,}; remove {folder} to build it anew")
+        raise UsageError(f"{path}: has {images(len(lists))}, not {wanted.images:,}; remove {folder} to build it again")
     return lists
 
 
-def _found(folder: Path) -> IndexInfo | None:
+def _read_info(folder: Path) -> IndexInfo | None:
     """What the index in the folder is of; None if the folder is new or empty."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None

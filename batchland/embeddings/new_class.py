@@ -135,7 +135,7 @@ def _folder_name(label: str) -> str:
 def _require_new(name: ClassName, session: Session) -> None:
     known = {each.casefold() for each in (*session.card.labels, *session.card.folders)}
     if {name.label.casefold(), name.folder.casefold()} & known:
-        raise UsageError(f"class {name.label!r}: {session.path} has it already; give another name")
+        raise UsageError(f"class {name.label!r}: {session.path} already has this class; give another name")
 
 
 def _read(folder: Path, session: Session) -> _Photos:

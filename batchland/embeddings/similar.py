@@ -90,20 +90,20 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
     stored = open_predictions(predictions)
     _require_features(stored)
     if options.index is not None and sum(each.info().counts.ok for each in stored) >= INDEX_FROM:
-        return _by_index(image, stored, options, options.index)
+        return _find_indexed(image, stored, options, options.index)
     roots = {each.name: each.info().images for each in stored}
-    asked = _in_predictions(image, stored)
+    asked = _find_query(image, stored)
     if asked is not None:
         query, file = asked
     else:
         if not Path(image).is_file():
             _require_not_failed(image, stored)
-        query, file = _scored_now(image, stored[0], options.model), Path(image)
+        query, file = _score_query(image, stored[0], options.model), Path(image)
     names, count, best = image if asked is not None else None, 0, pa.table({})
     for each in stored:
         for batch in _scored(each):
             count += batch.num_rows
-            best = _best(best, batch, each.name, query, options.top, names)
+            best = _keep_best(best, batch, each.name, query, options.top, names)
     found = tuple(SimilarImage(**row) for row in best.to_pylist())
     if not count:
         raise UsageError(f"{stored[0].name}: has no image that was scored; nothing can be compared")
@@ -111,7 +111,9 @@ def find_similar(image: str, predictions: Sequence[Location], options: SimilarOp
     return FoundSimilar(result, roots, file)
 
 
-def _by_index(image: str, stored: Sequence[StoredPredictions], options: SimilarOptions, folder: Path) -> FoundSimilar:
+def _find_indexed(
+    image: str, stored: Sequence[StoredPredictions], options: SimilarOptions, folder: Path
+) -> FoundSimilar:
     """`find_similar` with an index."""
     lists = kept_index(folder, stored)
     roots = {each.name: each.info().images for each in stored}
@@ -122,11 +124,11 @@ def _by_index(image: str, stored: Sequence[StoredPredictions], options: SimilarO
     else:
         if not Path(image).is_file():
             _require_not_failed(image, stored)
-        query, file = _scored_now(image, stored[0], options.model), Path(image)
+        query, file = _score_query(image, stored[0], options.model), Path(image)
     rows, similarity = lists.nearest(query, options.top + len(itself))
     others = ~np.isin(rows, [row for row, _ in itself])
     rows, similarity = rows[others][: options.top], similarity[others][: options.top]
-    facts = _facts(rows, stored)
+    facts = _read_rows(rows, stored)
     found = tuple(
         SimilarImage(**facts[row], similarity=value) for row, value in zip(rows.tolist(), similarity, strict=True)
     )
@@ -145,7 +147,7 @@ def _rows_of(image: str, stored: Sequence[StoredPredictions]) -> list[tuple[int,
     return found
 
 
-def _facts(rows: Rows, stored: Sequence[StoredPredictions]) -> dict[int, dict[str, Any]]:
+def _read_rows(rows: Rows, stored: Sequence[StoredPredictions]) -> dict[int, dict[str, Any]]:
     """Columns of the given rows, which are numbered over all scored rows."""
     found: dict[int, dict[str, Any]] = {}
     wanted, start = np.sort(rows), 0
@@ -177,7 +179,7 @@ def _scored(stored: StoredPredictions) -> Iterator[pa.RecordBatch]:
             yield batch.filter(pc.is_valid(batch[FEATURES]))
 
 
-def _in_predictions(image: str, stored: Sequence[StoredPredictions]) -> tuple[Floats, Path] | None:
+def _find_query(image: str, stored: Sequence[StoredPredictions]) -> tuple[Floats, Path] | None:
     """Features and file of an image in the predictions."""
     for each in stored:
         for batch in _scored(each):
@@ -196,7 +198,7 @@ def _require_not_failed(image: str, stored: Sequence[StoredPredictions]) -> None
                     raise UsageError(f"{image}: failed with {code} in {each.name}, so it has no features")
 
 
-def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Floats:
+def _score_query(image: str, stored: StoredPredictions, model: Path | None) -> Floats:
     """Features of a file, computed by the model that made the predictions."""
     info = stored.info().model
     if not Path(image).is_file():
@@ -213,7 +215,7 @@ def _scored_now(image: str, stored: StoredPredictions, model: Path | None) -> Fl
     return query
 
 
-def _best(
+def _keep_best(
     best: pa.Table, batch: pa.RecordBatch, predictions: str, query: Floats, top: int, without: str | None
 ) -> pa.Table:
     """The most similar images of `best` and a batch; ties in the order of the predictions."""

@@ -121,9 +121,12 @@ def _sets(evaluation: Evaluation, coverage: float) -> PredictionSets:
     true = np.concatenate(parts)
     threshold = conformal_threshold(true, coverage)
     if threshold is None or threshold <= 0:
-        why = "more are needed" if threshold is None else "their true classes are often beyond the choices kept"
+        few, beyond = (
+            "are too few; label more",
+            "have true classes beyond the choices kept; score with more choices",
+        )
         raise UsageError(
-            f"prediction sets of {coverage:.0%}: {len(true)} labelled images do not give them, since {why}"
+            f"prediction sets of {coverage:.0%}: {len(true)} labelled images {few if threshold is None else beyond}"
         )
     return PredictionSets(coverage=coverage, threshold=threshold, images=len(true))
 
@@ -147,7 +150,7 @@ def _features(predictions: str | Path, evaluation: Evaluation) -> Features:
         if status == "ok"
     ]
     if len(images) < MIN_PHOTOS:
-        raise UsageError(f"{predictions}: {len(images)} labelled images; at least {MIN_PHOTOS} show what is known")
+        raise UsageError(f"{predictions}: {len(images)} labelled images; known needs at least {MIN_PHOTOS}")
     chosen = {images[place] for place in np.linspace(0, len(images) - 1, min(len(images), MAX_PHOTOS)).astype(int)}
     stored = StoredPredictions(output_location(predictions))
     found = []

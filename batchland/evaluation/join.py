@@ -99,9 +99,9 @@ class Join:
             self.left_out = alone
             if has_content and alone:
                 file.seek(0)
-                yield from self._by_content(pa.ipc.open_stream(file))
+                yield from self._join_by_content(pa.ipc.open_stream(file))
 
-    def _by_content(self, rows: Iterator[pa.RecordBatch]) -> Iterator[Joined]:
+    def _join_by_content(self, rows: Iterator[pa.RecordBatch]) -> Iterator[Joined]:
         """Rows with the same sha256; of several of one report, the first."""
         known = (batch.filter(batch["sha256"].is_valid()) for batch in rows)
         keys = ("sha256", "side", "row")

@@ -284,9 +284,9 @@ class _Run:
         found.labelled += int(labelled.sum())
         names, counts = np.unique(numbers[label_of[labelled]], return_counts=True)
         found.by_name.update(dict(zip(names.tolist(), counts.tolist(), strict=True)))
-        self._note(batch, row, np.flatnonzero(is_prediction & ~labelled[group]), found.unlabelled_first, "unlabelled")
+        self._count(batch, row, np.flatnonzero(is_prediction & ~labelled[group]), found.unlabelled_first, "unlabelled")
         lonely = label_of[labelled & (predictions == 0) & (class_of >= 0)]
-        self._note(batch, row, lonely, found.unpredicted_first, "unpredicted")
+        self._count(batch, row, lonely, found.unpredicted_first, "unpredicted")
         taken = np.flatnonzero(is_prediction & (class_of[group] >= 0))
         found.both += int((is_prediction & labelled[group]).sum())
         rows, sources = batch.take(pa.array(taken)), batch.take(pa.array(label_of[group[taken]]))
@@ -296,7 +296,7 @@ class _Run:
         ]  # fmt: skip
         return pa.record_batch(columns, schema=batch.schema)
 
-    def _note(self, batch: pa.RecordBatch, row: Ints, at: Ints, first: _First, count: str) -> None:
+    def _count(self, batch: pa.RecordBatch, row: Ints, at: Ints, first: _First, count: str) -> None:
         if len(at):
             setattr(self._found, count, getattr(self._found, count) + len(at))
             first.add(row[at], batch["name"].take(pa.array(at)))

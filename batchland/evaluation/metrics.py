@@ -35,8 +35,8 @@ def figures(tally: Tally, cells: Cells, curves: dict[int, ClassCurve], options: 
     top1 = rate(tally.right, scored, confidence)
     found = {
         "top1": top1,
-        "top3": _top(tally, 3, confidence),
-        "top5": _top(tally, 5, confidence),
+        "top3": _top_accuracy(tally, 3, confidence),
+        "top5": _top_accuracy(tally, 5, confidence),
         "balanced_accuracy": averages["macro_recall"],
         "mean_confidence": Figure(value=float(tally.bins.probability.sum() / scored)),
         "brier_top1": Figure(value=tally.squared_error / scored),
@@ -142,7 +142,7 @@ def _most_confused(cells: Cells) -> tuple[Ints, Ints]:
     return other, images
 
 
-def _top(tally: Tally, k: int, confidence: float) -> Figure | None:
+def _top_accuracy(tally: Tally, k: int, confidence: float) -> Figure | None:
     if (tally.kept or 0) < min(k, tally.classes):
         return None
     return rate(int(tally.ranks[1 : k + 1].sum()), tally.scored, confidence)

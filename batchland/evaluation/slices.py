@@ -210,7 +210,7 @@ class _Named:
 
     def _count(self, values: pa.Array, right: Flags, named: Callable[[str], str] = str) -> None:
         """named: the value that a text of `values` counts for."""
-        for text, images, hits in _by_text(values, right):
+        for text, images, hits in _counts_by_text(values, right):
             count = self._counts.setdefault(named(text), [0, 0])
             count[0], count[1] = count[0] + images, count[1] + hits
 
@@ -363,7 +363,7 @@ def own_values(images: Images, name: str) -> pa.Array:
     return pc.fill_null(column if column.type == pa.string() else column.cast(pa.string()), "")
 
 
-def _by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:
+def _counts_by_text(values: pa.Array, right: Flags) -> Iterator[tuple[str, int, int]]:
     """Each text, its images, and those of them that are right."""
     encoded = values.dictionary_encode()
     number = encoded.indices.to_numpy()

@@ -40,14 +40,14 @@ def sorted_batches(
         if rows > rows_in_memory:
             break
     if rows <= rows_in_memory:
-        return _in_memory(schema, first, order)
+        return _sort_in_memory(schema, first, order)
     if find_spec("duckdb") is None:
         _log.warning(
-            "more than %s rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory stays flat",
+            "more than %s rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory does not grow",
             f"{rows_in_memory:,}",
         )
-        return _in_memory(schema, [*first, *source], order)
-    return _by_duckdb(schema, chain(first, source), order)
+        return _sort_in_memory(schema, [*first, *source], order)
+    return _sort_with_duckdb(schema, chain(first, source), order)
 
 
 def whole_groups(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.RecordBatch]:
@@ -74,7 +74,7 @@ def group_numbers(keys: pa.Array) -> npt.NDArray[np.int64]:
     return groups
 
 
-def _in_memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:
+def _sort_in_memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:
     table = pa.Table.from_batches(batches, schema)
     large = pa.schema([field.with_type(_large(field.type)) for field in schema])  # offsets of 2 GiB and more
     for batch in table.cast(large).sort_by(list(order)).to_batches(_OUTPUT_ROWS):
@@ -85,7 +85,7 @@ def _large(kind: pa.DataType) -> pa.DataType:
     return pa.large_string() if kind == pa.string() else kind
 
 
-def _by_duckdb(schema: pa.Schema, batches: Iterable[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:
+def _sort_with_duckdb(schema: pa.Schema, batches: Iterable[pa.RecordBatch], order: Order) -> Iterator[pa.RecordBatch]:
     import duckdb  # slow to import
 
     failed: list[BaseException] = []

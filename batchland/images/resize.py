@@ -51,13 +51,13 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
         return resample_by_numpy(across, 0, top - first, bottom - first, height, kind)
     whole = four_channels(pixels)
     if whole is not None:
-        half = _by_simd(_Canvas.of(whole[first:last]), 1, left, right, width, kind)
+        half = _resize_axis(_Canvas.of(whole[first:last]), 1, left, right, width, kind)
     else:
         rows = max(1, _STRIP_BYTES // (4 * pixels.shape[1]))
         strips = (_copied(pixels[row : min(row + rows, last)], 4) for row in range(first, last, rows))
-        halves = [_by_simd(_Canvas.of(strip), 1, left, right, width, kind) for strip in strips]
+        halves = [_resize_axis(_Canvas.of(strip), 1, left, right, width, kind) for strip in strips]
         half = halves[0] if len(halves) == 1 else _Canvas.of(np.concatenate([each.pixels for each in halves]))
-    return _copied(_by_simd(half, 0, top - first, bottom - first, height, kind).pixels, 3)
+    return _copied(_resize_axis(half, 0, top - first, bottom - first, height, kind).pixels, 3)
 
 
 @cache
@@ -69,7 +69,7 @@ def _simd_is_exact() -> bool:
     canvas = _Canvas.of(_copied(probe, 4))
     return all(
         np.array_equal(
-            _by_simd(canvas, axis, 1.5, 22.0, 9, kind).pixels[..., :3],
+            _resize_axis(canvas, axis, 1.5, 22.0, 9, kind).pixels[..., :3],
             resample_by_numpy(probe, axis, 1.5, 22.0, 9, kind),
         )
         for axis in (0, 1)
@@ -90,7 +90,7 @@ class _Canvas(NamedTuple):
         return cls(pixels, Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK", 0, 1))
 
 
-def _by_simd(source: _Canvas, axis: int, begin: float, end: float, size: int, kind: Filter) -> _Canvas:
+def _resize_axis(source: _Canvas, axis: int, begin: float, end: float, size: int, kind: Filter) -> _Canvas:
     """Resize `begin` to `end` of one axis, 0 down or 1 across, to `size` pixels."""
     height, width = source.pixels.shape[:2]
     part = (0, begin, width, end - begin) if axis == 0 else (begin, 0, end - begin, height)

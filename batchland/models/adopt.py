@@ -122,7 +122,7 @@ class _Adoption:
             return read_class_list(self.options.classes), self.options.classes.name
         if self.found.labels is None:
             raise UsageError(
-                f"{self.path}: its labels are neither in it nor in config.json beside it", advice="classes"
+                f"{self.path}: there are no labels in the model, nor in config.json beside it", advice="classes"
             )
         return unique_labels(self.path, self.found.labels), self.found.labels_from
 
@@ -135,7 +135,7 @@ class _Adoption:
                 raise self.found.problem
             if self.found.preprocess is None:
                 raise UsageError(
-                    f"{self.path}: how its pictures are prepared is neither in it nor in a configuration beside it",
+                    f"{self.path}: there is no preprocessing in the model, nor in a configuration beside it",
                     advice="preprocess",
                 )
             spec, where = self.found.preprocess, self.found.preprocess_from
@@ -175,7 +175,7 @@ class _Adoption:
         if self.options.precision == "int8" and self.options.calibrate is None:
             raise UsageError(f"{self.path}: int8 is measured on labelled photos; none are given", advice="calibrate")
         if any(entry.key == METADATA_KEY for entry in self.foreign.metadata_props):
-            raise UsageError(f"{self.path}: has a batchland card already, so score with it as it is")
+            raise UsageError(f"{self.path}: already has a batchland card; score with it")
         foreign_input(self.path, self.foreign, self.preprocess.layout)
         labels, where = self.labels
         if self.target.classes not in (None, len(labels)):
@@ -231,7 +231,7 @@ class _Adoption:
             few = counted(len(photos.labels), "photo")
             verb = "is" if len(photos.labels) == 1 else "are"
             _log.warning(
-                "%s: %s %s little to fit a temperature to; give %d or more",
+                "%s: %s %s too few to fit a temperature; give %d or more",
                 self.options.calibrate, few, verb, _FEW_CALIBRATED,
             )  # fmt: skip
         scores = photos.scores(predictor(self.wrapped(self._plain_card(self.preprocess), softmax=False)))

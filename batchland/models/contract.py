@@ -47,13 +47,13 @@ def read_model(path: Path) -> bytes:
     try:
         content = read_regular(path)
     except OSError as error:
-        raise read_error(error, str(path), expected=_instead_of(path), wrong=ModelError) from error
+        raise read_error(error, str(path), expected=_expected_file(path), wrong=ModelError) from error
     if not content:
         raise ModelError(f"{path}: is empty; export the model again")
     return content
 
 
-def _instead_of(path: Path) -> str:
+def _expected_file(path: Path) -> str:
     """Advice for a file that cannot be read: what to give instead."""
     name, _, version = path.name.partition("@")
     if not version or path.suffix == ".onnx":
@@ -126,7 +126,7 @@ def checked_card(path: Path, session: Any) -> ModelCard:
         kind, shape = outputs.get(name, ("no such output", []))
         if kind != "tensor(float)" or shape[1:] != [width]:
             raise ModelError(
-                f"{path}: its output is {outputs}, but its card promises {name} of width {width}; export it again"
+                f"{path}: its output is {outputs}, but its card has {name} of width {width}; export it again"
             )
     return card
 

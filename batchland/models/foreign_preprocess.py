@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from batchland.errors import UsageError
 from batchland.images.preprocess import PreprocessSpec
-from batchland.models.hugging_face import inexpressible, read_processor
+from batchland.models.hugging_face import read_processor, unsupported_preprocess
 from batchland.system.options import plain_message
 
 Channels = tuple[float, float, float]
@@ -87,7 +87,7 @@ def of_config(
         return None
     try:
         if isinstance(inner := values.get("pretrained_cfg"), dict) or "input_size" in (inner := values):
-            return _of_timm(source, inner, sides), "timm"
+            return _timm_preprocess(source, inner, sides), "timm"
         if {"image_mean", "size", "crop_size", "do_resize"} & values.keys():
             return ForeignPreprocess(**read_processor(source, values)), "Hugging Face"
         if ours and ForeignPreprocess.model_fields.keys() & values.keys():
@@ -108,7 +108,7 @@ def of_ultralytics(height: int, width: int) -> ForeignPreprocess:
     return ForeignPreprocess(height=height, width=width, fit="crop", shorter_side=height)
 
 
-def _of_timm(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPreprocess:
+def _timm_preprocess(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPreprocess:
     """Preprocessing of timm's validation, with the size for tests if the model accepts it."""
     (channels, height, width), share = config["input_size"], config.get("crop_pct") or 1.0
     if config.get("test_input_size") and sides != (height, width):
@@ -120,10 +120,10 @@ def _of_timm(source: str, config: Mapping[str, Any], sides: Sides) -> ForeignPre
     if mode == "center" and height == width:
         values["crop_share"] = share
     elif mode == "center":
-        raise inexpressible(source, f"a crop of {height} x {width}")
+        raise unsupported_preprocess(source, f"a crop of {height} x {width}")
     elif mode != "squash" or share != 1:
-        raise inexpressible(source, f"crop_mode {mode} with crop_pct {share:g}")
+        raise unsupported_preprocess(source, f"crop_mode {mode} with crop_pct {share:g}")
     interpolation = config.get("interpolation") or "bilinear"
     if interpolation not in ("bilinear", "bicubic"):
-        raise inexpressible(source, f"interpolation {interpolation}")
+        raise unsupported_preprocess(source, f"interpolation {interpolation}")
     return ForeignPreprocess(filter=interpolation, **values)

@@ -32,16 +32,16 @@ def found_with(path: Path, model: onnx.ModelProto) -> Found:
     """Preprocessing and labels that come with a model. Raises ModelError if the model says that it is no classifier."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if "task" in metadata and "names" in metadata:
-        return _of_ultralytics(path, metadata)
+        return _ultralytics_metadata(path, metadata)
     found, sides = Found(), declared_sides(model)
     for folder in (path.parent, path.parent.parent) if path.parent.name == "onnx" else (path.parent,):
         for name in CONFIGS:
             if (values := _read(folder / name)) is not None:
-                found = _with(found, folder / name, values, sides)
+                found = _add_config(found, folder / name, values, sides)
     return found
 
 
-def _with(found: Found, file: Path, values: Any, sides: Sides) -> Found:
+def _add_config(found: Found, file: Path, values: Any, sides: Sides) -> Found:
     preprocess, preprocess_from, problem = found.preprocess, found.preprocess_from, found.problem
     if preprocess is None and problem is None:
         try:
@@ -70,7 +70,7 @@ def _labels(values: Any) -> tuple[str, ...] | None:
     if not isinstance(values, dict):
         return None
     if isinstance(names := values.get("id2label"), dict):
-        return _in_order(names)
+        return _labels_by_index(names)
     names = values.get("label_names")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         texts = values.get("label_descriptions") or {}
@@ -78,14 +78,14 @@ def _labels(values: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _in_order(names: dict[Any, Any]) -> tuple[str, ...] | None:
+def _labels_by_index(names: dict[Any, Any]) -> tuple[str, ...] | None:
     by_index = {str(index): str(name) for index, name in names.items()}
     labels = [by_index.get(str(index)) for index in range(len(by_index))]
     known = tuple(label for label in labels if label)
     return known if known and len(known) == len(labels) else None
 
 
-def _of_ultralytics(path: Path, metadata: dict[str, str]) -> Found:
+def _ultralytics_metadata(path: Path, metadata: dict[str, str]) -> Found:
     if metadata["task"] != "classify":
         raise ModelError(f"{path}: its metadata says task {metadata['task']}; only classifiers can be adopted")
     where = "the model's metadata (Ultralytics)"
@@ -94,7 +94,7 @@ def _of_ultralytics(path: Path, metadata: dict[str, str]) -> Found:
     except DuplicateKeyError as error:
         raise ModelError(f"{path}: its metadata {error}; export the model again") from error
     sides = size if isinstance(size, list | tuple) else [size, size]
-    labels = _in_order(names) if isinstance(names, dict) else None
+    labels = _labels_by_index(names) if isinstance(names, dict) else None
     known = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
     preprocess = of_ultralytics(*sides) if known else None
     return Found(preprocess, where if preprocess else "", None, labels, where if labels else "")

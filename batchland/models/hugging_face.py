@@ -69,7 +69,7 @@ class _Config(NamedTuple):
         return default if value is None else bool(value)
 
     def refuse(self, what: str) -> UsageError:
-        return inexpressible(self.source, what)
+        return unsupported_preprocess(self.source, what)
 
 
 def read_processor(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,9 +100,9 @@ def read_processor(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def inexpressible(source: str, what: str) -> UsageError:
+def unsupported_preprocess(source: str, what: str) -> UsageError:
     """The error for a preprocessing that batchland does not have."""
-    return UsageError(f"{source}: {what} cannot be expressed; give a JSON file that comes closest")
+    return UsageError(f"{source}: {what} is not supported; give a JSON file with a similar preprocessing")
 
 
 def _geometry(config: _Config, *, square: bool) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class _Search:
             if count > len(self.layers) // 2:
                 break
             if count and not ranked:
-                ranked = self._by_sensitivity(measured)
+                ranked = self._layers_by_sensitivity(measured)
             in_float = tuple(ranked[:count])
             yield 8, in_float, self._quantise(measured, in_float=in_float)
 
@@ -167,7 +167,7 @@ class _Search:
     def _quantise(self, measured: Ranges, bits: WeightBits = 8, in_float: Sequence[str] = ()) -> onnx.ModelProto:
         return self._rounding.apply(quantise(self.model, measured, bits=bits, in_float=in_float))
 
-    def _by_sensitivity(self, measured: Ranges) -> list[str]:
+    def _layers_by_sensitivity(self, measured: Ranges) -> list[str]:
         """Layers, sorted by how much they change the answers if only they are in int8, the largest change first."""
         nodes = [node.name for node in self.model.graph.node]
         costs = {}

@@ -8,9 +8,9 @@ from typing import Final
 
 DEFAULT: Final = 1.0
 """False alarms a year."""
-_NIGHTS: Final = ((0.3, 1.0), (0.8, 0.95), (1.0, 0.9), (2.0, 0.85), (3.5, 0.8), (7.0, 0.75), (10.0, 0.7))
+_NIGHTS: Final = ((0.3, 1.0), (0.8, 0.9), (1.0, 0.87), (2.0, 0.85), (3.0, 0.8), (4.0, 0.75), (5.0, 0.7))
 """Alarms a year, and the limit with which the wilder generator of nights had no more of them."""
-_LABELLED: Final = ((0.3, 1.05), (0.8, 1.0), (1.0, 0.99), (2.0, 0.9), (3.5, 0.8), (7.0, 0.73), (10.0, 0.68))
+_LABELLED: Final = ((0.3, 1.05), (0.8, 1.0), (1.0, 0.99), (2.0, 0.9), (3.0, 0.8), (4.0, 0.75), (5.0, 0.73))
 """The same with labelled photos as the reference."""
 SMALLEST: Final = max(_NIGHTS[0][0], _LABELLED[0][0])
 LARGEST: Final = min(_NIGHTS[-1][0], _LABELLED[-1][0])

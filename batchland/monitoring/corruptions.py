@@ -17,7 +17,7 @@ Random = np.random.Generator
 Corruption = Callable[[Image.Image, float, Random], Image.Image]
 
 
-def _of_values(change: Callable[[Floats, float, Random], Floats]) -> Corruption:
+def _pixel_corruption(change: Callable[[Floats, float, Random], Floats]) -> Corruption:
     def corrupt(image: Image.Image, strength: float, rng: Random) -> Image.Image:
         values = change(np.asarray(image, np.float32), strength, rng)
         return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
@@ -64,17 +64,17 @@ _CAST: Final = np.array([1.0, 0.0, -1.0], np.float32)
 FAMILIES: Final[dict[str, tuple[Corruption, tuple[float, float]]]] = {
     "blur": (_blurred, (0.6, 1.6)),
     "coarse": (_coarse, (1.6, 3.0)),
-    "noise": (_of_values(lambda values, by, rng: values + rng.normal(0, by, values.shape)), (8.0, 25.0)),
-    "dark": (_of_values(lambda values, by, _: values * by), (0.7, 0.35)),
-    "bright": (_of_values(lambda values, by, _: values * by + 10), (1.2, 1.8)),
-    "fog": (_of_values(lambda values, by, _: values * (1 - by) + 200 * by), (0.2, 0.55)),
-    "contrast": (_of_values(lambda values, by, _: (values - 128) * by + 128), (1.25, 1.9)),
-    "cast": (_of_values(lambda values, by, _: values * (1 + by * _CAST)), (0.08, 0.3)),
+    "noise": (_pixel_corruption(lambda values, by, rng: values + rng.normal(0, by, values.shape)), (8.0, 25.0)),
+    "dark": (_pixel_corruption(lambda values, by, _: values * by), (0.7, 0.35)),
+    "bright": (_pixel_corruption(lambda values, by, _: values * by + 10), (1.2, 1.8)),
+    "fog": (_pixel_corruption(lambda values, by, _: values * (1 - by) + 200 * by), (0.2, 0.55)),
+    "contrast": (_pixel_corruption(lambda values, by, _: (values - 128) * by + 128), (1.25, 1.9)),
+    "cast": (_pixel_corruption(lambda values, by, _: values * (1 + by * _CAST)), (0.08, 0.3)),
     "pale": (lambda image, by, _: ImageEnhance.Color(image).enhance(by), (0.6, 0.0)),
     "closer": (_closer, (1.25, 2.0)),
     "farther": (_farther, (1.2, 2.0)),
     "tilted": (_tilted, (8.0, 90.0)),
-    "covered": (_of_values(_covered), (0.3, 0.6)),
+    "covered": (_pixel_corruption(_covered), (0.3, 0.6)),
 }
 """For each name, the corruption and its two strengths."""
 

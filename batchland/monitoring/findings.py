@@ -121,7 +121,7 @@ def _finding(
 ) -> Found:
     statistic = reference.pool.statistics[index]
     if statistic.score == "class":
-        return _of_classes(reference, night, statistic, strength, labels)
+        return _class_finding(reference, night, statistic, strength, labels)
     column = index % scores.shape[1]
     own = scores[:, column]
     change = float(reference.pool.figures(night, scores).values[index] - reference.usual[index])
@@ -148,7 +148,7 @@ def _message(reference: Reference, night: Observations, statistic: Statistic, ow
     return text
 
 
-def _of_classes(
+def _class_finding(
     reference: Reference, night: Observations, statistic: Statistic, strength: float, labels: Sequence[str]
 ) -> Found:
     counts = np.bincount(night.classes, minlength=len(labels)) / len(night)

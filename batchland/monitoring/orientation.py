@@ -7,7 +7,7 @@ with many of them has a low mean, even if the discriminant is often wrong about 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ CHANGES: Final[dict[str, Callable[[Thumbnails], Thumbnails]]] = {
 }
 """Possible changes of all pictures of a night, as functions of thumbnails [n, 4, 4, 3]."""
 FOLDS: Final = 2
+_CLASS_PRIOR: Final = 20
+"""Weight, in images, of the mean score of all classes, which is 0."""
 _MAX_THUMBNAILS: Final = 6000
 """Largest number of thumbnails of the reference that a discriminant is fitted on."""
 _RIDGE: Final = 0.05
@@ -64,13 +66,13 @@ def with_usual_tones(thumbnails: Thumbnails, usual: Thumbnails) -> Thumbnails:
     cells = thumbnails.reshape(len(thumbnails), -1).astype(np.float64)
     others = usual.reshape(len(usual), -1)
     mean, deviation = cells.mean(axis=1), cells.std(axis=1)
-    scale = _by_rank(deviation, others.std(axis=1)) / (deviation + 1e-9)
-    levelled = (cells - mean[:, None]) * scale[:, None] + _by_rank(mean, others.mean(axis=1))[:, None]
+    scale = _quantiles_at_ranks(deviation, others.std(axis=1)) / (deviation + 1e-9)
+    levelled = (cells - mean[:, None]) * scale[:, None] + _quantiles_at_ranks(mean, others.mean(axis=1))[:, None]
     found: Thumbnails = np.clip(np.rint(levelled), 0, 255).astype(np.uint8).reshape(thumbnails.shape)
     return found
 
 
-def _by_rank(values: Floats, usual: Floats) -> Floats:
+def _quantiles_at_ranks(values: Floats, usual: Floats) -> Floats:
     """The quantiles of `usual` at the ranks of `values`."""
     ranks = (values.argsort(kind="stable").argsort(kind="stable") + 0.5) / len(values)
     quantiles: Floats = np.quantile(usual, ranks)
@@ -91,8 +93,12 @@ def undone(night: Observations, change: str) -> Observations:
 class Discriminants:
     """Scores of how much the images of a night look like the reference, rather than like changed pictures."""
 
-    def __init__(self, nights: Sequence[Observations]) -> None:
-        """nights: of the reference, at least FOLDS."""
+    def __init__(self, nights: Sequence[Observations], *, by_class: bool = True) -> None:
+        """nights: of the reference, at least FOLDS.
+
+        by_class: compare each image with those of its predicted class, so that a night with other classes does not look
+        changed.
+        """
         changes = [_differences(night) for night in nights]
         self._weights: list[Floats] = []
         for fold in range(FOLDS):
@@ -101,21 +107,44 @@ class Discriminants:
         raw = [self._fold(night, index % FOLDS) for index, night in enumerate(changes)]
         joined = np.concatenate(raw)
         self._mean, self._deviation = joined.mean(axis=0), joined.std(axis=0) + 1e-9
-        self.nights = [self._scaled(scores) for scores in raw]
+        classes = np.concatenate([night.classes for night in nights]) if by_class else np.zeros(len(joined), np.intp)
+        clipped = self._clipped(joined)
+        self._class_means = _class_means(clipped, classes) if by_class else np.zeros((1, len(CHANGES)))
+        rest = clipped - self._expected(classes)
+        self._rest_mean, self._rest_deviation = rest.mean(axis=0), rest.std(axis=0) + 1e-9
+        self.nights = [self._scaled(scores, night.classes) for scores, night in zip(raw, nights, strict=True)]
         """Scores of the reference's nights, by discriminants that were fitted without them: [n, CHANGES] each."""
 
     def scores(self, night: Observations) -> Floats:
         """Scores of another night, [n, CHANGES], with mean 0 and deviation 1 over the reference; low if changed."""
         changes = _differences(night)
-        return self._scaled(np.mean([self._fold(changes, fold) for fold in range(FOLDS)], axis=0))
+        return self._scaled(np.mean([self._fold(changes, fold) for fold in range(FOLDS)], axis=0), night.classes)
 
     def _fold(self, changes: Floats, fold: int) -> Floats:
         scores: Floats = np.einsum("cnf,cf->nc", changes, self._weights[fold])
         return scores
 
-    def _scaled(self, scores: Floats) -> Floats:
-        scaled: Floats = np.clip((scores - self._mean) / self._deviation, -_MAX_SCORE, _MAX_SCORE)
+    def _clipped(self, scores: Floats) -> Floats:
+        clipped: Floats = np.clip((scores - self._mean) / self._deviation, -_MAX_SCORE, _MAX_SCORE)
+        return clipped
+
+    def _expected(self, classes: npt.NDArray[Any]) -> Floats:
+        """Mean score of the class of each image, [n, CHANGES]; 0 for a class that the reference does not have."""
+        known = classes < len(self._class_means)
+        expected: Floats = np.where(known[:, None], self._class_means[np.where(known, classes, 0)], 0.0)
+        return expected
+
+    def _scaled(self, scores: Floats, classes: npt.NDArray[Any]) -> Floats:
+        rest = self._clipped(scores) - self._expected(classes)
+        scaled: Floats = (rest - self._rest_mean) / self._rest_deviation
         return scaled
+
+
+def _class_means(scores: Floats, classes: npt.NDArray[Any]) -> Floats:
+    """Mean scores by class, shrunk to 0 for rare ones, [classes, CHANGES]."""
+    sums = np.array([np.bincount(classes, column) for column in scores.T]).T
+    means: Floats = sums / (np.bincount(classes) + _CLASS_PRIOR)[:, None]
+    return means
 
 
 def _weights(differences: Floats) -> Floats:

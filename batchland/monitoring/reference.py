@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from batchland.monitoring.observations import Floats, Observations
+from batchland.monitoring.observations import ANSWER, Floats, Observations
 from batchland.monitoring.orientation import CHANGES, Discriminants, undone
 from batchland.monitoring.statistics import Figures, Pool, Statistic
 
@@ -87,7 +87,8 @@ class Reference:
         self.observed = nights
         self.pool = Pool(Observations.joined(nights), usable)
         self.nights = len(nights)
-        figures = [self.pool.figures(night) for night in nights]
+        own = np.split(self.pool.own_scores, np.cumsum([len(night) for night in nights])[:-1])
+        figures = [self.pool.figures(night, scores) for night, scores in zip(nights, own, strict=True)]
         values = np.array([night.values for night in figures])
         self.usual = values.mean(axis=0)
         """Mean of each figure over the nights."""
@@ -101,7 +102,7 @@ class Reference:
         if labelled:
             self._limits[[statistic.score not in LABELLED_SCORES for statistic in statistics]] = np.inf
         self._one_sided = np.array([statistic.kind not in _TWO_SIDED for statistic in statistics])
-        self._discriminants = Discriminants(nights)
+        self._discriminants = Discriminants(nights, by_class=ANSWER[0] in self.pool.measures)
         means = np.array([scores.mean(axis=0) for scores in self._discriminants.nights])
         self._likeness = means.mean(axis=0)
         excess = means.var(axis=0, ddof=1) - each

@@ -85,7 +85,7 @@ def check_rules(
     yield from _share("blank", "have one colour and nothing in it", len(rows), len(seen), blank, rows)
 
     def twins() -> list[float]:
-        return [float(copies_within(_some(each.hashes)).mean()) for each in before]
+        return [float(copies_within(_hash_sample(each.hashes)).mean()) for each in before]
 
     rows = np.flatnonzero(copies_within(seen.hashes))
     yield from _share("copies", "are copies of others of this night", len(rows), len(seen), twins, rows)
@@ -123,7 +123,7 @@ def _earlier_copies(seen: Observations, recent: Sequence[Night]) -> Iterator[Fou
 
     def usual() -> list[float]:
         return [
-            float(copies_of(_some(night.observed.hashes), before.observed.hashes).mean())
+            float(copies_of(_hash_sample(night.observed.hashes), before.observed.hashes).mean())
             for before, night in pairwise(recent)
             if len(night.observed)
         ]
@@ -167,5 +167,5 @@ def _blank(seen: Observations) -> npt.NDArray[np.bool_]:
     return blank
 
 
-def _some(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _hash_sample(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return hashes[:: len(hashes) // _MAX_HASHES + 1]

@@ -70,7 +70,8 @@ class Pool:
         self._whitening = vectors / np.sqrt(values)
         distance = self._raw_distances(normal)
         self._distance_scale = float(distance.mean()), max(float(distance.std()), _MIN_DEVIATION)
-        scores = self._joined(normal)
+        self.own_scores = scores = self._joined(normal)
+        """`scores` of the reference's images."""
         self.edges = (
             np.quantile(scores, TAILS, axis=0, method="lower"),
             np.quantile(scores, [1 - tail for tail in TAILS], axis=0, method="higher"),

@@ -24,11 +24,11 @@ from batchland.monitoring.schema import AccuracyEstimate, DriftSum, Estimator, F
 MIN_NIGHTS: Final = 5
 """A reference needs at least this many nights."""
 SURE_NIGHTS: Final = 14
-"""With fewer nights, a half-spoiled night may pass."""
+"""With fewer nights, a night with damage in half of its pictures may pass."""
 MAX_NIGHTS: Final = 60
 """The reference grows to this many nights and then stays the same, so that slow drift does not become usual."""
 MAX_REFERENCE_IMAGES: Final = 24_000
-"""Images of all nights of the reference together. More of them cost time and hardly change a verdict."""
+"""Images of all nights of the reference together. More images take time and hardly change a verdict."""
 _FEW_FINDINGS: Final = 5
 _PICTURES: Final = 6
 _USABLE_SHARE: Final = 0.9
@@ -90,11 +90,14 @@ def judge(
                 sums, slow = _drift(known, night.date, filled, sums, limit)
                 found = [(finding, np.zeros(0, np.intp)) for finding in slow]
         if photos is None and len(nights) < SURE_NIGHTS:
-            notes.append(f"the reference has {len(nights)} nights; before {SURE_NIGHTS}, a half-spoiled night may pass")
+            notes.append(
+                f"the reference has {len(nights)} nights; with fewer than {SURE_NIGHTS}, damage in half of a night may "
+                f"not be found"
+            )
         if not same_model:
             notes.append("the reference was scored by another model; only pictures are compared")
     elif not enough:
-        notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are seen")
+        notes.append(f"{len(nights)} of {MIN_NIGHTS} nights for a reference; until then only gross faults are found")
     found = found[:_FEW_FINDINGS]
     findings = tuple(_dated(finding, before) for finding, _ in found)
     shown, pictures = _pictures(found, night)

@@ -98,7 +98,7 @@ def read_expected(path: Path) -> dict[str, ExpectedImage]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if "image" not in (rows.fieldnames or ()):
-                raise UsageError(f"{path}: has no column image; give a CSV file with image, and maybe size and sha256")
+                raise UsageError(f"{path}: has no column image; give a CSV file with image (size, sha256 optional)")
             return {row["image"]: _expected(path, rows.line_num, row) for row in rows}
     except FileNotFoundError as error:
         raise IncompleteDeliveryError(f"{path}: the list of expected images does not exist") from error

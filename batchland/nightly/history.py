@@ -89,7 +89,7 @@ def job_records(runs: Path, job: str) -> list[RunRecord]:
 def nights(records: Iterable[RunRecord]) -> list[Night]:
     """The rows of these records, in their order, models in the job's order."""
     return [
-        Night.model_validate(_of_night(record) | (_of_model(model) if model else {}))
+        Night.model_validate(_night_fields(record) | (_model_fields(model) if model else {}))
         for record in records
         for model in record.models or (None,)
     ]
@@ -121,7 +121,7 @@ def table(rows: Sequence[Night], today: date | None = None) -> str:
     return "\n".join([*printed, _totals(rows, today or local_today())]) + "\n"
 
 
-def _of_night(record: RunRecord) -> dict[str, object]:
+def _night_fields(record: RunRecord) -> dict[str, object]:
     return {
         "job": record.job,
         "date": record.date,
@@ -136,7 +136,7 @@ def _of_night(record: RunRecord) -> dict[str, object]:
     }
 
 
-def _of_model(model: ModelRun) -> dict[str, object]:
+def _model_fields(model: ModelRun) -> dict[str, object]:
     evaluation = model.evaluation
     return {
         "model": model.name,

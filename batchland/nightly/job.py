@@ -170,14 +170,14 @@ class Job(ScoreSettings):
     def model_file(self, name: str) -> Path:
         """The ONNX file of a model. Raises ModelError if the registry does not have it."""
         model = self._models[name]
-        return model if isinstance(model, Path) else self._found(name, model).file
+        return model if isinstance(model, Path) else self._find_version(name, model).file
 
     def model_version(self, name: str) -> RegistryVersion | None:
         """The version of a model in the registry; None for a file. Read once, so that a run uses one version."""
         model = self._models[name]
         if isinstance(model, Path):
             return None
-        registry, found = str(public_location(self.registry)), self._found(name, model)
+        registry, found = str(public_location(self.registry)), self._find_version(name, model)
         return RegistryVersion(registry=registry, reference=str(model), version=found.version)
 
     @property
@@ -186,7 +186,7 @@ class Job(ScoreSettings):
             return self.models
         return {self.model.stem if isinstance(self.model, Path) else self.model.name: self.model}
 
-    def _found(self, name: str, reference: Reference) -> Found:
+    def _find_version(self, name: str, reference: Reference) -> Found:
         if name not in self._versions:
             self._versions[name] = find_model_version(self.registry, reference)
         return self._versions[name]

@@ -48,7 +48,7 @@ def judge_night(job: Job, name: str, model: ModelRun, night: date, records: Sequ
     if rows is None:
         note = "the predictions were written by an earlier version, without figures of the images"
         return NightVerdict(verdict="not_judged", judged_by="rules", images=0, notes=(note,))
-    write_file(_kept(job, night, name), lambda file: pq.write_table(rows, file, compression="zstd"))
+    write_file(_figures_file(job, night, name), lambda file: pq.write_table(rows, file, compression="zstd"))
     present = Night(night, observe(rows), model.counts.listed, model.counts.failed)
     good = [record for record in reference_nights(records, name) if record.date < night]
     start = reference_start(records, night)
@@ -175,7 +175,7 @@ def unchecked_accuracy(job: Job, model: ModelRun) -> str | None:
     return f"{model.name}: min_accuracy {job.monitor.min_accuracy} is not checked: {why}"
 
 
-def _kept(job: Job, night: date, name: str) -> Path:
+def _figures_file(job: Job, night: date, name: str) -> Path:
     return job.folder / str(night) / FOLDER / f"{name}.parquet"
 
 
@@ -210,7 +210,7 @@ def _night(job: Job, record: RunRecord, name: str) -> Night:
     run = run_of(record, name)
     assert run is not None
     assert run.counts is not None
-    return Night(record.date, _observed(_kept(job, record.date, name)), run.counts.listed, run.counts.failed)
+    return Night(record.date, _observed(_figures_file(job, record.date, name)), run.counts.listed, run.counts.failed)
 
 
 def _observed(path: Path) -> Observations:

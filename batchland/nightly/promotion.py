@@ -54,7 +54,7 @@ def promote(registry: FolderRegistry, reference: Reference, alias: str, options:
     number = registry.version(reference).version
     before = model.aliases.get(alias)
     if before == number:
-        raise UsageError(f"{registry.folder}: {reference.name} {number} has the alias {alias} already")
+        raise UsageError(f"{registry.folder}: {reference.name} {number} already has the alias {alias}")
     if options.labels is None:
         return Promotion(registry.promote(reference, alias, reason=options.reason), (), None)
     checks = Path("checks", f"{alias}-{datetime.now():%Y%m%dT%H%M%S}")

@@ -38,7 +38,7 @@ def find_expired(job: Job, night: date, records: Sequence[RunRecord], today: dat
     if job.retention is None:
         return []
     found = {record.date: folders for record in records if (folders := list(_claimed(job, record)))}
-    kept = _kept(job.retention, night, found, records, today)
+    kept = _kept_nights(job.retention, night, found, records, today)
     return [folder for day in sorted(found) if day not in kept for folder in found[day]]
 
 
@@ -61,7 +61,7 @@ def delete(expired: Expired, run_id: str) -> Deletion:
     )
 
 
-def _kept(
+def _kept_nights(
     rules: RetentionTable, night: date, found: Iterable[date], records: Sequence[RunRecord], today: date
 ) -> set[date]:
     good = sorted({night, *(record.date for record in records if record.good)})

@@ -94,7 +94,7 @@ class LocalOutput:
         completing = known == fingerprint and (self._parts / PUBLISHING).exists()
         check_replaceable(
             self._out,
-            self._found(),
+            self._output_kind(),
             file_output=self.is_file,
             ours=self._is_ours,
             replace=overwrite or completing,
@@ -107,7 +107,7 @@ class LocalOutput:
             self._parts.mkdir()
             replace_file(note, fingerprint)
 
-    def _found(self) -> Literal["file", "folder"] | None:
+    def _output_kind(self) -> Literal["file", "folder"] | None:
         if not self._out.exists():
             return None
         return "folder" if self._out.is_dir() else "file"
@@ -243,4 +243,4 @@ def _explain(error: OSError, *, kept: bool) -> tuple[str, str]:
     todo = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix this"
     if not kept:
         return reason, f"{todo}, or give another output"
-    return reason, f"finished parts are kept: {todo}, then run the same command again to go on"
+    return reason, f"finished parts are kept: {todo}, then run the same command again to continue"

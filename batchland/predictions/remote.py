@@ -250,12 +250,12 @@ class RemoteOutput:
         except PermissionError as error:
             raise OutputError(
                 f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: check the credentials "
-                f"in the environment and their permissions, then run the same command again to go on"
+                f"in the environment and their permissions, then run the same command again to continue"
             ) from error
         except OSError as error:
             raise OutputError(
                 f"{self.name}: cannot be written ({error.strerror}); finished parts are kept: fix this, then run the "
-                f"same command again to go on"
+                f"same command again to continue"
             ) from error
 
     def _text(self, name: str) -> str:

@@ -114,7 +114,7 @@ def _right_answers(evaluation: "Evaluation") -> pa.Table:
         right = batch.filter(pc.fill_null(batch["correct"], False)).select(columns)
         kept = pa.concat_tables([kept, pa.Table.from_batches([right], schema)])
         if kept.num_rows > 4 * MAX_ROWS:
-            kept = kept.take(_in_turns(kept, "ascending")[:MAX_ROWS])
+            kept = kept.take(_rows_in_turns(kept, "ascending")[:MAX_ROWS])
     return kept
 
 
@@ -141,8 +141,8 @@ def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Tab
     wrong_rows = min(mistakes.num_rows, max(int(MAX_ROWS * MISTAKES_SHARE), MAX_ROWS - right.num_rows))
     must = pc.is_in(mistakes["image"], value_set=pa.array(first, pa.string()))
     rest = mistakes.filter(pc.invert(must))
-    rest = rest.take(_in_turns(rest, "descending")[: max(wrong_rows - len(first), 0)])
-    good = right.take(_in_turns(right, "ascending")[: MAX_ROWS - wrong_rows])
+    rest = rest.take(_rows_in_turns(rest, "descending")[: max(wrong_rows - len(first), 0)])
+    good = right.take(_rows_in_turns(right, "ascending")[: MAX_ROWS - wrong_rows])
     doubt = pa.array(np.zeros(good.num_rows, np.float32))
     columns = [*right.column_names, "label_error_probability"]
     good = good.append_column("label_error_probability", doubt)
@@ -150,7 +150,7 @@ def _chosen(mistakes: pa.Table, right: pa.Table, first: Sequence[str]) -> pa.Tab
     return pa.concat_tables([part.select(columns) for part in parts], promote_options="permissive").combine_chunks()
 
 
-def _in_turns(table: pa.Table, confidence: str) -> pa.Array:
+def _rows_in_turns(table: pa.Table, confidence: str) -> pa.Array:
     """Row numbers: the first PER_TURN of each cell of the confusion matrix, then the next of each; large cells first.
 
     confidence: `descending` or `ascending`, the order within a cell.

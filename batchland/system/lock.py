@@ -36,7 +36,7 @@ def locked(path: Path, what: str, *, wait: float = 0.0) -> Iterator[None]:
         try:
             path.unlink(missing_ok=True)  # while still holding it; see _acquire
         except OSError as error:
-            _log.warning("%s: the lock file cannot be removed (%s); it locks nothing now", path, error.strerror)
+            _log.warning("%s: the lock file cannot be removed (%s); it does not lock anything", path, error.strerror)
         finally:
             _close(descriptor)
 

@@ -76,9 +76,9 @@ def find_backbone(name: str) -> Backbone:
     plain = name.removeprefix(_TIMM_PREFIX)
     known = torchvision_names()
     if name in known:
-        return _of_torchvision(name)
+        return _torchvision_backbone(name)
     if _has_timm() and _timm().is_model(plain):
-        return _of_timm(plain)
+        return _timm_backbone(plain)
     if _has_timm():
         known = sorted({*known, *_timm().list_models()})
     near = difflib.get_close_matches(plain, known, 3) or [DEFAULT_BACKBONE, "convnext_tiny", "efficientnet_b0"]
@@ -95,7 +95,7 @@ def torchvision_names() -> list[str]:
     return [name for name in names if _WEIGHTS in models.get_model_weights(name).__members__]
 
 
-def _of_torchvision(name: str) -> Backbone:
+def _torchvision_backbone(name: str) -> Backbone:
     transforms = torchvision.models.get_model_weights(name)[_WEIGHTS].transforms()
     (size,), (shorter_side,) = transforms.crop_size, transforms.resize_size
     return Backbone(
@@ -111,7 +111,7 @@ def _of_torchvision(name: str) -> Backbone:
     )
 
 
-def _of_timm(name: str) -> Backbone:
+def _timm_backbone(name: str) -> Backbone:
     config = _timm().get_pretrained_cfg(name)
     channels, height, width = config.input_size
     if channels != 3 or height != width:

@@ -55,14 +55,14 @@ class ModelStages:
     def fits(self, reports: list[EpochReport], resumed: StageName | None) -> Iterator[Fit]:
         """Yield the training of each stage, after the one before is finished. resumed: start at this stage."""
         if self.name == "scratch":
-            yield self._on_images("pictures", self.recipe, reports)
+            yield self._image_loop("pictures", self.recipe, reports)
             return
         if resumed != "fine-tune":
-            yield from self._on_features(reports)
+            yield from self._train_on_features(reports)
         if self.options.unfreeze:
             for block in find_blocks(transfer_network(self.model).backbone, self.options.unfreeze):
                 block.requires_grad_(True)
-            yield self._on_images("fine-tune", self._fine_tuning, reports)
+            yield self._image_loop("fine-tune", self._fine_tuning, reports)
 
     @property
     def _fine_tuning(self) -> Recipe:
@@ -74,7 +74,7 @@ class ModelStages:
             learning_rate=self.options.unfreeze_learning_rate,
         )
 
-    def _on_images(self, name: StageName, recipe: Recipe, reports: list[EpochReport]) -> Loop:
+    def _image_loop(self, name: StageName, recipe: Recipe, reports: list[EpochReport]) -> Loop:
         dataset = PhotoDataset(self.data.training, self.data.spec, recipe.augment)
         training = ImageBatches(dataset, self._draws(), self.options.batch_size, self._workers, self.compute)
         validation = images_in_order(self.data.validation, self.options.batch_size, self.compute.device)
@@ -83,7 +83,7 @@ class ModelStages:
         )
         return Loop(stage, self.name, reports, self.epochs)
 
-    def _on_features(self, reports: list[EpochReport]) -> Iterator[Fit]:
+    def _train_on_features(self, reports: list[EpochReport]) -> Iterator[Fit]:
         """Compute the features once, then train the head on them."""
         extractor = FeatureExtractor(
             self.model, self.data, self.compute, self._workers, self.features, self.on_features

@@ -40,7 +40,7 @@ def findings(rows: Sequence[Row], by_model: Mapping[str, Sequence[Row]]) -> list
         prefix = f"{visible(name)}: " if len(by_model) > 1 else ""
         found += [
             finding._replace(text=prefix + finding.text, anchor=f"model-{number}")
-            for finding in chain(_replaced(of_model), _last_night(of_model))
+            for finding in chain(_replaced(of_model), _last_night_finding(of_model))
         ]
     return found
 
@@ -67,7 +67,7 @@ def _replaced(rows: Sequence[Row]) -> Iterator[Finding]:
         yield Finding("note", f"New version of the model since {row['date']}, sha256 {row['model_sha256'][:12]}.", "")
 
 
-def _last_night(rows: Sequence[Row]) -> Iterator[Finding]:
+def _last_night_finding(rows: Sequence[Row]) -> Iterator[Finding]:
     """The last complete night against its reference."""
     complete = [row for row in rows if row["images"] is not None]
     if complete:

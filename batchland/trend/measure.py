@@ -50,7 +50,7 @@ def measure(records: Sequence[RunRecord], options: TrendOptions | None = None) -
         raise UsageError(f"reference {first} to {last}: contains no good night with predictions; see the history")
     starts = _starts(records)
     rows = [
-        _of_night(record) | (_of_model(record, model, references, options, starts[record.date]) if model else {})
+        _night_row(record) | (_model_row(record, model, references, options, starts[record.date]) if model else {})
         for record in records
         for model in record.models or (None,)
     ]
@@ -90,7 +90,7 @@ def _version(model: ModelRun, options: TrendOptions, start: date) -> str:
     return model.name if options.reference or model.model is None else f"{model.name} {model.model.sha256} {start}"
 
 
-def _of_night(record: RunRecord) -> dict[str, Any]:
+def _night_row(record: RunRecord) -> dict[str, Any]:
     return {
         "date": record.date,
         "outcome": record.outcome,
@@ -103,7 +103,7 @@ def _of_night(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _of_model(
+def _model_row(
     record: RunRecord, model: ModelRun, references: References, options: TrendOptions, start: date
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
@@ -150,14 +150,14 @@ def _drifts(reference: Sequence[PredictionMix], mix: PredictionMix) -> dict[str,
     histogram = np.sum([each.confidence_histogram for each in reference], axis=0)
     parts = equal_parts(histogram)
     confidences = drift(np.add.reduceat(histogram, parts), np.add.reduceat(mix.confidence_histogram, parts))
-    return _named("class", classes) | _named("confidence", confidences)
+    return _drift_columns("class", classes) | _drift_columns("confidence", confidences)
 
 
 def _counts(mix: PredictionMix, labels: Sequence[str]) -> Ints:
     return np.asarray([mix.classes.get(label, 0) for label in labels], np.int64)
 
 
-def _named(what: str, found: Drift | None) -> dict[str, float | None]:
+def _drift_columns(what: str, found: Drift | None) -> dict[str, float | None]:
     if found is None:
         return {}
     return {f"{what}_psi": found.psi, f"{what}_psi_limit": found.psi_limit, f"{what}_js": found.js}

@@ -103,7 +103,7 @@ def overview_headline(views: Sequence[JobView]) -> str:
         return "No job has run yet."
     parts = [f"{count(sum(view.kind == 'passed' for view in views))} of {counted(len(views), 'job')} ended well."]
     for kind, what in (("failed", "Failed"), ("warning", "Suspicious"), ("open", "Not done")):
-        if names := [_named(view) for view in views if view.kind == kind]:
+        if names := [_job_text(view) for view in views if view.kind == kind]:
             parts.append(f"{what}: {first_few(names, 5)}.")
     return " ".join(parts)
 
@@ -113,7 +113,7 @@ def kind_of(record: RunRecord) -> Kind:
     return "passed" if record.good else _KINDS.get(record.outcome, "failed")
 
 
-def _named(view: JobView) -> str:
+def _job_text(view: JobView) -> str:
     return f"{visible(view.name)} since {view.since}" if view.since else visible(view.name)
 
 

@@ -294,12 +294,13 @@ def test_corrected_photos_count_for_the_class_of_their_label(data: Path, tmp_pat
     found, _ = check(data, corrections=corrections)
     assert (found.problems, found.corrected) == (0, 1)
     assert [(one.label, one.train) for one in found.classes] == [("Red Tower", 5), ("Green Hill", 3)]
-    assert "1 photo counted for the class of a correction, not of the folder\n" in table(found)
+    assert "1 photo counted by a corrected label, not by the folder\n" in table(found)
     corrections.write_text("path,label,decision\n01.Green_Hill/2.jpg,Red Tower,wrong\n")  # as scored from DATA/train
     assert check(data, corrections=corrections)[0].corrected == 1
     corrections.write_text("path,label,decision\n01.Green_Hill/0.jpg,Red Tower,wrong\n")
     with pytest.raises(UsageError) as caught:
         check(data, corrections=corrections)
     assert str(caught.value) == (
-        f"{corrections}: 01.Green_Hill/0.jpg is in train and in test; write train/01.Green_Hill/0.jpg if that is it"
+        f"{corrections}: 01.Green_Hill/0.jpg is in train and in test; write train/01.Green_Hill/0.jpg if you mean that "
+        f"photo"
     )

@@ -48,7 +48,7 @@ def test_the_same_predictions_twice_are_an_error(scored: Path) -> None:
     result = batchland("duplicates", one, scored / ".." / scored.name / "one.parquet")
     assert (result.exit_code, result.stderr.endswith("one.parquet: is given twice; give it once\n")) == (2, True)
     result = batchland("duplicates", one, "--across")
-    message = f"batchland: {one}: there is nothing across one; give two predictions or more\n"
+    message = f"batchland: {one}: across needs two or more predictions\n"
     assert (result.exit_code, result.stderr) == (2, message)
 
 

@@ -103,12 +103,12 @@ def test_another_folder_or_a_damaged_index_is_an_error(files: list[Path], tmp_pa
         return str(result.stderr)
 
     assert message(index, files[0]) == (
-        f"batchland: {index}: is an index of other predictions; give another folder, or remove it to build anew\n"
+        f"batchland: {index}: is an index of other predictions; remove it, or give another folder\n"
     )
     (index / "vectors.faiss").write_bytes(b"x" * 100)
     assert (
         message(index, *files)
-        == f"batchland: {index / 'vectors.faiss'}: cannot be read; remove {index} to build it anew\n"
+        == f"batchland: {index / 'vectors.faiss'}: cannot be read; remove {index} to build it again\n"
     )
     foreign = f"batchland: {tmp_path}: is not an index that this version of batchland reads; give another folder\n"
     assert message(tmp_path, *files) == foreign

@@ -137,7 +137,7 @@ def test_the_threshold_is_searched_above_the_largest_old_similarity() -> None:
 def test_known_classes_and_models_without_features_are_errors(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "n.onnx"
     result = batchland("classes", "add", "red tower", data / "mill", "-m", data / "model.onnx", "-o", out)
-    message = f"batchland: class 'red tower': {data / 'model.onnx'} has it already; give another name\n"
+    message = f"batchland: class 'red tower': {data / 'model.onnx'} already has this class; give another name\n"
     assert (result.exit_code, result.stderr) == (2, message)
     result = batchland("classes", "add", "Old\tMill", data / "mill", "-m", data / "model.onnx", "-o", out)
     message = r"batchland: class 'Old\tMill': has control characters; give it a name without them" + "\n"

@@ -55,5 +55,5 @@ def test_without_duckdb_all_is_sorted_in_memory(
         found = pa.Table.from_batches(sorted_batches(SCHEMA, batches(), [("row", "ascending")], rows_in_memory=10))
     assert found["row"].to_pylist() == list(range(1000))
     assert caplog.messages == [
-        "more than 10 rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory stays flat"
+        "more than 10 rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory does not grow"
     ]

@@ -133,7 +133,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     for path in sorted((folder / "photos").rglob("*.png"))[:41]:
         path.unlink()
     assert calibrate(folder).startswith(
-        f"batchland: {folder}/preds.parquet: 19 labelled images; at least 20 show what is known"
+        f"batchland: {folder}/preds.parquet: 19 labelled images; known needs at least 20"
     )
     write_toy_model(folder / "toy.onnx")
     assert calibrate(folder) == (

@@ -87,7 +87,7 @@ def test_bytes_never_change():
 
 
 def test_library_that_computes_something_else_is_not_used(monkeypatch):
-    exact = resize_module._by_simd
+    exact = resize_module._resize_axis
 
     def wrong(*arguments):
         resized = exact(*arguments)
@@ -95,7 +95,7 @@ def test_library_that_computes_something_else_is_not_used(monkeypatch):
         return resized
 
     assert resize_module._simd_is_exact() is True
-    monkeypatch.setattr(resize_module, "_by_simd", wrong)
+    monkeypatch.setattr(resize_module, "_resize_axis", wrong)
     resize_module._simd_is_exact.cache_clear()
     try:
         assert resize_module._simd_is_exact() is False

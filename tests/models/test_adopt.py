@@ -125,7 +125,7 @@ def test_a_model_with_a_card_is_an_error(tmp_path, labels):
     """Adopted once more, it would lose its classes, preprocessing and provenance."""
     with pytest.raises(UsageError) as caught:
         adopt(write_toy_model(tmp_path / "toy.onnx"), labels, tmp_path / "o.onnx", preprocess="byte")
-    assert str(caught.value) == (f"{tmp_path}/toy.onnx: has a batchland card already, so score with it as it is")
+    assert str(caught.value) == (f"{tmp_path}/toy.onnx: already has a batchland card; score with it")
 
 
 @pytest.mark.parametrize(

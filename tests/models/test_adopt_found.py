@@ -104,7 +104,8 @@ def test_a_configuration_that_cannot_be_expressed_matters_only_if_it_is_needed(t
     with pytest.raises(UsageError) as caught:
         adopt(model, tmp_path / "o.onnx")
     assert str(caught.value) == (
-        f"{tmp_path}/preprocessor_config.json: resample 1 cannot be expressed; give a JSON file that comes closest"
+        f"{tmp_path}/preprocessor_config.json: resample 1 is not supported; give a JSON file with a similar "
+        f"preprocessing"
     )
     session = adopt(model, tmp_path / "o.onnx", AdoptOptions(preprocess="unit"))
     assert (session.card.labels, session.card.adoption.preprocess_from) == (LABELS, "the option unit")
@@ -185,12 +186,13 @@ def test_nothing_is_assumed(tmp_path, labels):
     done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--preprocess", "unit")
     assert (done.exit_code, done.stderr) == (
         2,
-        f"batchland: {model}: its labels are neither in it nor in config.json beside it; give them with --classes\n",
+        f"batchland: {model}: there are no labels in the model, nor in config.json beside it; give them with "
+        f"--classes\n",
     )
     done = batchland("adopt", model, "--out", tmp_path / "o.onnx", "--classes", labels)
     assert (done.exit_code, done.stderr) == (
         2,
-        f"batchland: {model}: how its pictures are prepared is neither in it nor in a configuration beside it; name it "
+        f"batchland: {model}: there is no preprocessing in the model, nor in a configuration beside it; name it "
         f"with --preprocess\n",
     )
 
@@ -376,7 +378,7 @@ def test_few_photos_for_the_temperature_give_a_warning(tmp_path, labels, photos,
             path.unlink()
     options = AdoptOptions(classes=labels, preprocess=str(right_spec), calibrate=photos)
     adopt(write_model(tmp_path / "f.onnx"), tmp_path / "o.onnx", options)
-    assert caplog.messages == [f"{photos}: 1 photo is little to fit a temperature to; give 50 or more"]
+    assert caplog.messages == [f"{photos}: 1 photo is too few to fit a temperature; give 50 or more"]
 
 
 def test_photos_of_unknown_classes_are_an_error(tmp_path, labels, photos, right_spec):

@@ -186,7 +186,7 @@ def test_a_card_that_promises_other_features_is_an_error(path):
     card = toy_card().model_copy(update={"features": 9})
     onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     save(model, path)
-    with pytest.raises(ModelError, match="its card promises features of width 9; export it again"):
+    with pytest.raises(ModelError, match="its card has features of width 9; export it again"):
         open_session(path, "cpu")
 
 

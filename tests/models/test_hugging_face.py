@@ -116,7 +116,7 @@ def test_files_of_real_repositories(name):
 
 DEIT = written(IMAGENET, feature_extractor_type="DeiTFeatureExtractor", do_center_crop=True, crop_size=224, resample=3,
                size=256)  # fmt: skip
-CLOSEST = "cannot be expressed; give a JSON file that comes closest"
+CLOSEST = "is not supported; give a JSON file with a similar preprocessing"
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_version_that_has_the_alias_is_not_promoted_again(registry):
     assert (again.exit_code, again.stdout, again.stderr) == (
         2,
         "",
-        f"batchland: {folder}: toy 2 has the alias production already\n",
+        f"batchland: {folder}: toy 2 already has the alias production\n",
     )
     assert len(registry.read("toy").history) == 2
     registry.promote(Reference("toy", "2"), "production")  # histories may have such changes

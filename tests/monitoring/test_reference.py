@@ -8,7 +8,7 @@ from observed import observed
 from scipy.stats import norm, rankdata
 
 from batchland.monitoring.findings import by_strength, describe
-from batchland.monitoring.observations import MEASURES, Observations
+from batchland.monitoring.observations import ANSWER, MEASURES, Observations
 from batchland.monitoring.orientation import CHANGES
 from batchland.monitoring.reference import Reference
 from batchland.monitoring.rules import Found
@@ -155,3 +155,19 @@ def test_larger_differences_between_nights_allow_larger_deviations() -> None:
     index = steady.pool.statistics.index(Statistic("value", "brightness", "mean"))
     few, many = (float(each.deviations(each.pool.figures(night))[index]) for each in (steady, varied))
     assert few > 3 * many > 0
+
+
+def test_another_mix_of_classes_is_no_change_of_colours() -> None:
+    """A night of the bluer class does not look as if channels were swapped, because images are compared by class."""
+
+    def coloured(seed: int) -> Observations:
+        night = observed(np.random.default_rng(seed))
+        tint = np.array([[40, 0, -40], [-25, 0, 25], [0, 0, 0]])[night.classes]
+        cells = np.clip(night.thumbnails.astype(int) + tint[:, None, None], 0, 255).astype(np.uint8)
+        return replace(night, thumbnails=cells)
+
+    nights = [coloured(seed) for seed in range(14)]
+    bluer = coloured(100)
+    bluer = bluer.take(np.flatnonzero(bluer.classes == 1))
+    without_answers = np.array([measure not in ANSWER for measure in MEASURES])
+    assert Reference(nights).changes(bluer).max() < 1 < Reference(nights, without_answers).changes(bluer).max()

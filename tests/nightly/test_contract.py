@@ -139,7 +139,7 @@ def test_a_list_that_is_missing_or_invalid(tmp_path, project):
     )  # fmt: skip
     path = project / "expected.csv"
     for content, message in (
-        (b"name\na.jpg\n", "has no column image; give a CSV file with image, and maybe size and sha256"),
+        (b"name\na.jpg\n", "has no column image; give a CSV file with image (size, sha256 optional)"),
         (b"image,size\na.jpg,many\n", "line 2: size 'many' is not a number of bytes"),
         (b"image,sha256\na.jpg,abc\n", "line 2: sha256 'abc' is not 64 hexadecimal digits"),
         ("image\na\n".encode("utf-16"), "cannot be read as a CSV file"),

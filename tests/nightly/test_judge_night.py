@@ -98,7 +98,7 @@ def test_photos_then_black_pictures_then_one_photo(project: Path) -> None:
     assert verdict is not None
     assert [(each.kind, each.since) for each in verdict.findings] == [("blank", None), ("copies", None)]
     assert verdict.pictures == ("000.jpg", "001.jpg", "002.jpg", "003.jpg", "004.jpg", "005.jpg")
-    assert verdict.notes == ("1 of 5 nights for a reference; until then only gross faults are seen",)
+    assert verdict.notes == ("1 of 5 nights for a reference; until then only gross faults are found",)
 
 
 def test_a_dark_night_is_found_against_the_reference_and_never_joins_it(six_nights: Path) -> None:
@@ -112,7 +112,8 @@ def test_a_dark_night_is_found_against_the_reference_and_never_joins_it(six_nigh
     assert "brightness" in {finding.what for finding in verdict.findings}
     assert all(finding.strength > 1 for finding in verdict.findings)
     assert len(verdict.pictures) == 6
-    assert verdict.notes == ("the reference has 6 nights; before 14, a half-spoiled night may pass",)
+    note = "the reference has 6 nights; with fewer than 14, damage in half of a night may not be found"
+    assert verdict.notes == (note,)
     assert reference_of(good.record) == [day(number) for number in range(6)]
 
 

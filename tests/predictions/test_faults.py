@@ -68,7 +68,7 @@ def test_a_disk_that_fills_up(tmp_path, toy_model, name):
         assert first.exit_code == 74
         assert last_line(first) == (
             f"batchland: {out}: cannot be written (No space left on device); finished parts are kept: free some space, "
-            f"then run the same command again to go on"
+            f"then run the same command again to continue"
         )
         assert not out.exists()
         assert os.listdir(small) == [f".{name}.parts"]

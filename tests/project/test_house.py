@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,15 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path) for path in MODULES}
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """The whole syntax tree of a module."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports_of(path: Path) -> Iterator[str]:
     """Modules of the package that one imports, at its top, in functions or for types."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "batchland")
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "batchland":
@@ -110,7 +117,7 @@ def test_every_advice_of_an_error_is_in_the_cli():
     given = {
         keyword.value.value
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call)
         for keyword in node.keywords
         if keyword.arg == "advice" and isinstance(keyword.value, ast.Constant) and keyword.value.value is not None
@@ -120,9 +127,8 @@ def test_every_advice_of_an_error_is_in_the_cli():
 
 def strings_of(path: Path) -> Iterator[tuple[int, str]]:
     """Every string of a module, except docstrings."""
-    tree = ast.parse(path.read_text())
-    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    docs = {id(node.value) for node in nodes_of(path) if isinstance(node, ast.Expr)}
+    for node in nodes_of(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
             yield node.lineno, node.value
 

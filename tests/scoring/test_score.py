@@ -444,7 +444,7 @@ def test_a_full_disk_loses_nothing(tmp_path, photos, toy_model, monkeypatch):
         score(photos, out, options(toy_model))
     assert str(caught.value) == (
         f"{out}: cannot be written (No space left on device); finished parts are kept: free some space, then run the "
-        f"same command again to go on"
+        f"same command again to continue"
     )
     monkeypatch.undo()
     assert score(photos, out, options(toy_model)).manifest.resumed_images == 24

@@ -242,7 +242,7 @@ def test_shards_of_different_listings_are_rejected(tmp_path, photos, toy_model, 
     (photos / "new.jpg").write_bytes(picture())
     score_shard(photos, four, options(toy_model), 1, 4, overwrite=True)
     assert refusal(four, tmp_path / "p.parquet") == (
-        "shard 1 of 4 saw another listing than the others: 61 images, not 60, or other names; the images changed "
+        "shard 1 of 4 had another listing than the others: 61 images, not 60, or other names; the images changed "
         "between shards"
     )
 

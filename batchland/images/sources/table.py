@@ -141,12 +141,12 @@ class _OpenTable:
     def read(self, row: int) -> bytes | None:
         """The bytes of a row. Raises OSError, or ImageError `corrupt`."""
         with self._lock:
-            while (values := self._known(row)) is None:
+            while (values := self._loaded_value(row)) is None:
                 self._advance(row)
         value: bytes | None = values.as_py()
         return value
 
-    def _known(self, row: int) -> pa.Scalar | None:
+    def _loaded_value(self, row: int) -> pa.Scalar | None:
         for start, values in self._kept:
             if start <= row < start + len(values):
                 return values[row - start]

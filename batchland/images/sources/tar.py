@@ -72,9 +72,9 @@ class Shards(Containers):
         if name.endswith("/"):
             start = int(name[len(shard) :].strip("@/") or 0)
             return list_members(shard, self._files.locations[shard], start, Counter(), all_files=self._all_files)
-        return self._found(shard, name)
+        return self._find_member(shard, name)
 
-    def _found(self, shard: str, name: str) -> Iterator[ImageRef]:
+    def _find_member(self, shard: str, name: str) -> Iterator[ImageRef]:
         """Find the image of that name. Starts after the image found last, because failed rows are in order."""
         last, rest = self._last
         from_start = list_members(shard, self._files.locations[shard], 0, Counter(), all_files=True)

@@ -122,12 +122,12 @@ class BatchRunner:
         if self._device.kind == "cuda":
             use_gpu(self._device.number)
         shape = (self.batch_size, *self._shape)
-        on_device = self._on_device(shape, np.uint8)
+        on_device = self._device_buffer(shape, np.uint8)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(INPUT_NAME, on_device)
         outputs = []
         for name, width in self._outputs.items():
-            output = self._on_device((self.batch_size, width), np.float32)
+            output = self._device_buffer((self.batch_size, width), np.float32)
             binding.bind_ortvalue_output(name, output)
             outputs.append((np.full((self.batch_size, width), _UNTOUCHED, np.float32), output))
         options = ort.RunOptions()
@@ -136,7 +136,7 @@ class BatchRunner:
         host = np.zeros(shape, np.uint8) if self._device.kind == "cpu" else pinned_zeros(shape)
         return _Buffers(host, on_device, outputs, binding, options)
 
-    def _on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+    def _device_buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *self._device)
 
     def _halve(self, error: Exception) -> None:

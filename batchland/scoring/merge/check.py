@@ -118,7 +118,7 @@ def _check_same(folder: str, shards: list[FinishedShard]) -> None:
     if others := [shard for shard, seen in zip(shards, listings, strict=True) if seen != listing]:
         counts = ", ".join(str(count) for count in sorted({shard.info.listed for shard in others}))
         raise UsageError(
-            f"{folder}: {_numbered(shard.info.index for shard in others)} of {len(shards)} saw another listing than "
+            f"{folder}: {_numbered(shard.info.index for shard in others)} of {len(shards)} had another listing than "
             f"the others: {counts} {listing[0]}s, not {listing[1]}, or other names; the images changed between shards",
             advice="overwrite_shard",
         )

@@ -146,7 +146,7 @@ def open_planned(planned: PlannedImages) -> tuple[StoredPlan, Source]:
     """
     stored = StoredPlan(planned.plan)
     if stored.sha256 != planned.sha256:
-        raise UsageError(f"{stored.name}: was replaced by another plan meanwhile; run the command again")
+        raise UsageError(f"{stored.name}: was replaced by another plan during the run; run the command again")
     plan = stored.plan
     source = open_source(
         planned.images,

@@ -66,7 +66,7 @@ def make_plan(
     folder.begin(overwrite=overwrite)
     refs = listing.images()
     for earlier in without:
-        refs = _without(StoredPlan(output_location(earlier)), listing.source, refs)
+        refs = _without_planned(StoredPlan(output_location(earlier)), listing.source, refs)
     counting = _Counting(refs, on_progress)
     lists: list[WrittenFile] = []
     for group in iter(lambda: next(counting.groups, None), None):
@@ -129,7 +129,7 @@ def _parquet(listing: ImageListing, groups: Iterable[list[ImageRef]]) -> tuple[p
     return sink.getvalue(), rows
 
 
-def _without(earlier: StoredPlan, source: Source, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
+def _without_planned(earlier: StoredPlan, source: Source, refs: Iterator[ImageRef]) -> Iterator[ImageRef]:
     """The images that are not in an earlier plan of the same source, which lists in the same order.
 
     Raises UsageError if an image of the earlier plan is not listed any more, because then the order may differ.

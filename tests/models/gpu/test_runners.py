@@ -99,8 +99,8 @@ def test_nodes_and_settings_are_recorded_and_printed(toy_model, tmp_path):
     )
     execution = Execution(nodes=nodes, cpu_nodes=left, settings={"prefer_nhwc": "1"})
     assert manifest_module.execution(model, 0) == execution
-    assert cli_score._on_gpus(manifest) == ""
-    assert cli_score._on_gpus(manifest.model_copy(update={"execution": execution})) == (
+    assert cli_score._gpu_sentences(manifest) == ""
+    assert cli_score._gpu_sentences(manifest.model_copy(update={"execution": execution})) == (
         "The CPU ran 4 of the model's 124 nodes: Shape, Gather /head/Gather, Concat and 1 more. "
     )
 
