@@ -7,6 +7,7 @@ None of these functions raises: what is broken becomes a failed check.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from batchland.doctor.check import Check, guarded
@@ -24,7 +25,8 @@ def examine_installation() -> Iterator[Check]:
 
 def examine_model(model: Path | None = None, device: str = "auto", folder: Path = Path()) -> Iterator[Check]:
     """Check the disk of `folder`, and a model on a device. model: None means the model that scoring would use."""
-    yield from guarded("disk", check_disk, "disk", folder.absolute())
+    writable = partial(check_disk, needed=False)  # outputs may be elsewhere
+    yield from guarded("disk", writable, "disk", folder.absolute())
     yield from guarded("model", check_model, "model", model, device)
 
 

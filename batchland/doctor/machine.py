@@ -1,12 +1,13 @@
 """Check the machine: cores, memory, disks."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from batchland.doctor.check import Check
+from batchland.doctor.check import Check, State
 from batchland.system.cores import machine_memory, usable_cores, usable_memory
 
 LITTLE_MEMORY: Final = 2 * 2**30
@@ -31,16 +32,19 @@ def check_memory(memory: int | None = None, machine: int | None = None) -> Itera
         yield Check("memory", "warn", found, "raise the container's limit, or lower batch_size and num_workers")
 
 
-def check_disk(name: str, folder: Path, least: int = LITTLE_DISK) -> Iterator[Check]:
-    """Check that `folder`, or its nearest existing parent, is writable and has `least` free bytes."""
+def check_disk(name: str, folder: Path, least: int = LITTLE_DISK, *, needed: bool = True) -> Iterator[Check]:
+    """Check that `folder`, or its nearest existing parent, is writable and has `least` free bytes.
+
+    needed: a folder that cannot be written fails the check; else it is a warning.
+    """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(b"batchland")
         status = os.statvfs(existing)
     except OSError as error:
-        advice = "free some space, or give this user the right to write there"
-        yield Check(name, "fail", f"{existing}: cannot be written ({error.strerror})", advice)
+        state: State = "fail" if needed else "warn"
+        yield Check(name, state, f"{existing}: cannot be written ({error.strerror})", _advice(error.errno))
         return
     free = status.f_bavail * status.f_frsize
     found = f"{_gigabytes(free)} free at {existing}"
@@ -48,6 +52,14 @@ def check_disk(name: str, folder: Path, least: int = LITTLE_DISK) -> Iterator[Ch
         yield Check(name, "ok", found)
     else:
         yield Check(name, "warn", found, "free some space; a run that fills the disk stops and can be resumed")
+
+
+def _advice(error: int | None) -> str:
+    if error == errno.EROFS:
+        return "mount a folder there, or write elsewhere"
+    if error in (errno.EACCES, errno.EPERM):
+        return f"give user {os.geteuid()} the right to write there, or write elsewhere"
+    return "free some space, or write elsewhere"
 
 
 def _gigabytes(amount: int) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,7 +17,7 @@ from onnx import TensorProto
 from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import Pixels
-from batchland.models.adopt_check import Alternative, compare_preprocessings, require_no_better
+from batchland.models.adopt_check import Alternative, compare_preprocessings, decided_by_more, require_no_better
 from batchland.models.adopt_options import AdoptOptions, OutputKind
 from batchland.models.canaries import write_canaries
 from batchland.models.card import METADATA_KEY, AdoptionSummary, ModelCard, class_names
@@ -56,6 +56,8 @@ _PICTURES: Final = 16
 """Number of generated pictures on which the outputs are examined."""
 _MAX_CHECKED: Final = 200
 """Labelled photos of a check; each is computed with up to ten preprocessings."""
+_MAX_DECIDING: Final = 1000
+"""Labelled photos for two preprocessings between which so many do not decide."""
 _MAX_CALIBRATED: Final = 5000
 _FEW_CALIBRATED: Final = 50
 """With fewer photos the temperature depends too much on chance; a warning says so."""
@@ -183,12 +185,25 @@ class _Adoption:
             raise ModelError(
                 f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
             )
+        self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])
         if self.source.dtype == TensorProto.UINT8 and not plain:
             raise UsageError(
                 f"{self.path}: takes uint8, so it normalises pixels itself; preprocess must be byte",
                 advice="preprocess_byte",
             )
+
+    def _warn_of_other_statistics(self) -> None:
+        """If the user named a preprocessing that contradicts the one that comes with the model."""
+        own, given = self.found.preprocess, self.preprocess
+        if self.options.preprocess is None or own is None:
+            return
+        same = np.allclose([own.mean, own.std], [given.mean, given.std], rtol=1e-2, atol=1e-3)
+        if not same or own.channels != given.channels:
+            says, named = (
+                f"mean {_numbers(each.mean)}, std {_numbers(each.std)}, {each.channels}" for each in (own, given)
+            )
+            _log.warning("%s: %s says %s; taken as named: %s", self.path, self.found.preprocess_from, says, named)
 
     def wrapped(
         self,
@@ -218,9 +233,10 @@ class _Adoption:
         def network(preprocess: ForeignPreprocess) -> Callable[[Pixels], Probabilities]:
             return predictor(self.wrapped(self._plain_card(preprocess), preprocess=preprocess))
 
-        return compare_preprocessings(
-            network, self.preprocess, photos, normalises_itself=self.source.dtype == TensorProto.UINT8
-        )
+        takes_bytes = self.source.dtype == TensorProto.UINT8
+        results = compare_preprocessings(network, self.preprocess, photos, normalises_itself=takes_bytes)
+        more = partial(self._photos, self.options.check, _MAX_DECIDING)
+        return decided_by_more(network, results, more)
 
     def temperature(self) -> tuple[float, int] | None:
         """The temperature and the number of photos that it was fitted on; None without such photos."""
@@ -291,6 +307,10 @@ class _Adoption:
             created_at=datetime.now(UTC).isoformat("T", "seconds"),
             versions={"batchland": __version__, "onnx": onnx.__version__},
         )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
 
 
 def _read_preprocess(given: str, sides: Sides) -> ForeignPreprocess:

@@ -23,7 +23,7 @@ Network = Callable[[ForeignPreprocess], Callable[[Pixels], Probabilities]]
 """Gives the function from pixels to scores [batch, classes] under a preprocessing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alternative:
     """One preprocessing and its result."""
 
@@ -42,12 +42,45 @@ def compare_preprocessings(
     network: Network, chosen: ForeignPreprocess, photos: LabelledPhotos, *, normalises_itself: bool
 ) -> list[Alternative]:
     """The chosen preprocessing first, then the others, best first. normalises_itself: the model takes bytes."""
-    results = []
-    for name, preprocess in _plausible(chosen, normalises_itself=normalises_itself):
-        predict = network(preprocess)
-        viewed = LabelledPhotos(photos.folder, photos.refs, photos.labels, preprocess.spec())
-        results.append(Alternative(name, preprocess, viewed.scores(predict).argmax(1) == photos.labels))
+    plausible = _plausible(chosen, normalises_itself=normalises_itself)
+    results = [_measured(network, name, preprocess, photos) for name, preprocess in plausible]
     return [results[0], *sorted(results[1:], key=lambda each: -each.accuracy)]
+
+
+def decided_by_more(
+    network: Network, results: Sequence[Alternative], more: Callable[[], LabelledPhotos]
+) -> list[Alternative]:
+    """The results; the first and its best rival measured on more photos if the rival is ahead, but within chance."""
+    chosen, rival = results[0], _rival(results)
+    if rival is None or rival.accuracy <= chosen.accuracy or _loses(chosen, rival):
+        return list(results)
+    photos = more()
+    if len(photos.labels) <= len(chosen.right):
+        return list(results)
+    again = (chosen, rival)
+    return [_measured(network, each.name, each.preprocess, photos) if each in again else each for each in results]
+
+
+def _measured(network: Network, name: str, preprocess: ForeignPreprocess, photos: LabelledPhotos) -> Alternative:
+    viewed = LabelledPhotos(photos.folder, photos.refs, photos.labels, preprocess.spec())
+    return Alternative(name, preprocess, viewed.scores(network(preprocess)).argmax(1) == photos.labels)
+
+
+def _rival(results: Sequence[Alternative]) -> Alternative | None:
+    """The best with the fit of the first, on as many photos."""
+    chosen = results[0]
+    others = [
+        each
+        for each in results[1:]
+        if each.preprocess.fit == chosen.preprocess.fit and len(each.right) == len(chosen.right)
+    ]
+    return max(others, key=lambda each: each.accuracy, default=None)
+
+
+def _loses(chosen: Alternative, rival: Alternative) -> bool:
+    """Whether the chosen one is worse by more than chance: exact McNemar test."""
+    won, lost = int((rival.right & ~chosen.right).sum()), int((chosen.right & ~rival.right).sum())
+    return won > lost and binomtest(won, won + lost).pvalue < _SIGNIFICANCE
 
 
 def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
@@ -55,12 +88,8 @@ def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
 
     Another fit may be better without being the right one: the part that a crop leaves out matters more in some photos.
     """
-    chosen = results[0]
-    best = max(
-        (each for each in results if each.preprocess.fit == chosen.preprocess.fit), key=lambda each: each.accuracy
-    )
-    won, lost = int((best.right & ~chosen.right).sum()), int((chosen.right & ~best.right).sum())
-    if won <= lost or binomtest(won, won + lost).pvalue >= _SIGNIFICANCE:
+    chosen, best = results[0], _rival(results)
+    if best is None or not _loses(chosen, best):
         return
     raise ModelError(
         f"{path}: the preprocessing is wrong: {percent(chosen.accuracy)} of {len(chosen.right)} labelled photos are "
@@ -71,7 +100,9 @@ def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
 
 def comparison_table(results: Sequence[Alternative]) -> str:
     """Text for a terminal: a line per preprocessing. Ends with a newline."""
-    rows = [("top-1", "preprocessing"), *((percent(each.accuracy), each.name) for each in results)]
+    least = min(len(each.right) for each in results)
+    named = ((each, f", {len(each.right):,} photos" if len(each.right) > least else "") for each in results)
+    rows = [("top-1", "preprocessing"), *((percent(each.accuracy), each.name + more) for each, more in named)]
     return "\n".join(aligned(rows, "><")) + "\n"
 
 

@@ -1,9 +1,9 @@
-"""Round the weights of an int8 network so that the sums change least, and correct the biases for what is left.
+"""Round the weights of an int8 network so that its sums change as little as possible, and correct the biases.
 
-The nearest 8-bit weight is not the best one: the inputs of a layer are correlated and their mean is not zero, so that
-the rounding errors of its weights add up. As in GPTQ (Frantar et al., 2023), weights are rounded one after the other,
-and those that are left make up for the error, by the second moments of the layer's inputs; as in data-free
-quantisation (Nagel et al., 2019), the mean error of each channel is taken off its bias.
+The nearest 8-bit weight is not the best one: the inputs of a layer are correlated and their mean is not zero, so the
+rounding errors of its weights add up. As in GPTQ (Frantar et al., 2023), weights are rounded one after the other, and
+the remaining weights are adjusted to compensate the error, by the second moments of the layer's inputs. As in data-free
+quantisation (Nagel et al., 2019), the mean error of each channel is subtracted from its bias.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,26 +19,26 @@ from batchland.models.contract import INPUT_NAME
 from batchland.models.ort import CPU, create_session
 
 _PLACES: Final = 32
-"""Places of a picture at which the inputs of a convolution are looked at."""
+"""Positions per picture at which the inputs of a convolution are sampled."""
 _WIDEST: Final = 1536
-"""Layers with more inputs of an output are rounded to the nearest; only their biases are corrected."""
+"""Layers with more inputs per output are rounded to the nearest weights; only their biases are corrected."""
 _DAMPING: Final = 0.01
-"""Share of the mean second moment that is added to each, so that they can be inverted."""
+"""Share of the mean second moment that is added to the diagonal, so that the matrix can be inverted."""
 
 Floats = npt.NDArray[np.float64]
 
 
 class _Moments(NamedTuple):
-    """What a convolution multiplies with its weights, for each of its groups."""
+    """Moments of the inputs of a convolution, for each of its groups."""
 
     mean: Floats
-    """[groups, inputs of an output]."""
+    """Means, [groups, inputs per output]."""
     second: Floats | None
-    """Means of products [groups, inputs, inputs]; None for wide layers."""
+    """Means of products, [groups, inputs, inputs]; None for wide layers."""
 
 
 def _measure_inputs(model: onnx.ModelProto, pictures: Iterable[Pixels]) -> dict[str, _Moments]:
-    """The moments of the inputs of each convolution with stored weights, by the name of the node."""
+    """Moments of the inputs of each convolution with stored weights, by the name of the node."""
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored]
     names = list(dict.fromkeys(node.input[0] for node in nodes))
@@ -66,7 +66,7 @@ def _measure_inputs(model: onnx.ModelProto, pictures: Iterable[Pixels]) -> dict[
 def _patches(
     values: npt.NDArray[np.float32], node: onnx.NodeProto, shape: Sequence[int], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """The inputs of some outputs of a convolution: [groups, samples, inputs of an output]."""
+    """Inputs of sampled outputs of a convolution: [groups, samples, inputs per output]."""
     attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     groups, kernel = attributes.get("group", 1), shape[2:]
     steps, gaps = (attributes.get(name, [1, 1]) for name in ("strides", "dilations"))
@@ -85,17 +85,17 @@ def _patches(
 
 
 class Rounding:
-    """Rounds the weights of a network in int8, whichever of its layers are."""
+    """Rounds the weights of a quantised network; any of its layers may be in int8."""
 
     def __init__(self, model: onnx.ModelProto, pictures: Iterable[Pixels]) -> None:
-        """model: in fp32, prepared. pictures: batches, uint8 [batch, H, W, 3]."""
+        """model: the prepared fp32 model. pictures: batches, uint8 [batch, H, W, 3]."""
         self._moments = _measure_inputs(model, pictures)
         self._exact = {tensor.name: tensor for tensor in model.graph.initializer}
         self._nodes = {node.name: node for node in model.graph.node}
         self._rounded: dict[tuple[str, int], Floats] = {}
 
     def apply(self, quantised: onnx.ModelProto) -> onnx.ModelProto:
-        """The model with other weights and biases of its convolutions: QDQ, in the steps that it has."""
+        """The quantised model (QDQ) with new weights and biases of its convolutions, and the same scales."""
         stored = {tensor.name: tensor for tensor in quantised.graph.initializer}
         taken = {node.output[0]: node.input for node in quantised.graph.node if node.op_type == "DequantizeLinear"}
         for node in quantised.graph.node:
@@ -109,7 +109,7 @@ class Rounding:
         return quantised
 
     def _round(self, name: str, integers: onnx.TensorProto, scales: npt.NDArray[np.float32]) -> Floats:
-        """Replace the weights of a layer; the mean that this adds to each of its outputs."""
+        """Replace the weights of a layer. Returns the mean change of each of its outputs."""
         weights = numpy_helper.to_array(self._exact[self._nodes[name].input[1]])
         nearest, moments = numpy_helper.to_array(integers).astype(np.float64), self._moments[name]
         groups, width = moments.mean.shape
@@ -128,7 +128,7 @@ class Rounding:
 
 
 def _best_integers(rows: Floats, steps: Floats, second: Floats, limit: int) -> Floats:
-    """Weights in steps [groups, outputs, inputs], by GPTQ."""
+    """Weights as integers, [groups, outputs, inputs], by GPTQ."""
     width = rows.shape[2]
     diagonal = np.einsum("gii->gi", second).mean(axis=1)
     damped = second + (_DAMPING * diagonal + 1e-9)[:, None, None] * np.eye(width)

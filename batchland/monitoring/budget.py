@@ -1,20 +1,21 @@
-"""How many false alarms a year people allow, and the limit that keeps it.
+"""The allowed number of false alarms per year, and the factor on all limits for it.
 
-The limit follows from a measurement: alarms in simulated clean years at each limit, benchmarks/results/nights.md.
+The factors were measured: the table has the alarms in simulated clean years for each factor
+(benchmarks/results/nights.md).
 """
 
 from itertools import pairwise
 from typing import Final
 
 DEFAULT: Final = 1.0
-"""False alarms a year."""
+"""Default number of false alarms per year."""
 _NIGHTS: Final = ((0.3, 1.0), (0.8, 0.9), (1.0, 0.87), (2.0, 0.85), (3.0, 0.8), (4.0, 0.75), (5.0, 0.7))
-"""Alarms a year, and the limit with which the wilder generator of nights had no more of them."""
+"""Alarms per year, and the factor with which the generator of nights with more variation had at most this number."""
 _LABELLED: Final = ((0.3, 1.05), (0.8, 1.0), (1.0, 0.99), (2.0, 0.9), (3.0, 0.8), (4.0, 0.75), (5.0, 0.73))
 """The same with labelled photos as the reference."""
 SMALLEST: Final = max(_NIGHTS[0][0], _LABELLED[0][0])
 LARGEST: Final = min(_NIGHTS[-1][0], _LABELLED[-1][0])
-"""Budgets outside these were not measured."""
+"""Smallest and largest measured numbers of false alarms."""
 
 
 def limit_of(budget: float, *, labelled: bool) -> float:

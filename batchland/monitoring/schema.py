@@ -69,7 +69,8 @@ class AccuracyEstimate(Document):
 class Estimator(Document):
     """`NAME.estimator.json` beside `NAME.onnx`: the estimator of a model's accuracy without labels."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    """1 had other margins, so its estimates were too low."""
     kind: Literal["batchland.estimator"] = "batchland.estimator"
     model_sha256: str
     """sha256 of the ONNX file."""

@@ -105,8 +105,8 @@ class MonitorTable(JobTable):
     (`batchland score` writes them). The default is the first 60 good nights, or the first 60 since the last accepted
     change."""
     false_alarms: Annotated[float, Field(ge=SMALLEST, le=LARGEST)] = DEFAULT
-    """How many good nights a year may be called suspicious. The limits of all comparisons follow from it, as measured
-    on simulated years. A smaller number finds fewer faults."""
+    """Allowed number of good nights per year with the verdict suspicious. It sets the limits of all comparisons, as
+    measured on simulated years. With a smaller number, fewer faults are found."""
     min_accuracy: Share | None = None
     """If the estimated accuracy is lower, the night fails as by a gate (exit code 4). Needs an estimator beside the
     model, see `batchland estimator`; a night without an estimate passes."""

@@ -61,9 +61,11 @@ def to_rows(
         for error, good in zip(errors, are_probabilities(probabilities), strict=True)
     ]
     ok = np.array([error is None for error in errors], dtype=bool)
-    indices = best_first(np.where(ok[:, None], probabilities, 0), min(top_k, len(card.classes)))
-    chosen = np.take_along_axis(probabilities, indices, axis=1)
-    margin = chosen[:, 0] - chosen[:, 1] if chosen.shape[1] > 1 else chosen[:, 0]
+    # The margin needs two, whatever top_k is.
+    indices = best_first(np.where(ok[:, None], probabilities, 0), min(max(top_k, 2), len(card.classes)))
+    best = np.take_along_axis(probabilities, indices, axis=1)
+    margin = best[:, 0] - best[:, 1] if best.shape[1] > 1 else best[:, 0]
+    indices, chosen = indices[:, :top_k], best[:, :top_k]
     keeps_all = keep == "all" or (keep == "auto" and len(card.classes) <= MAX_KEPT)
     answers = Answers.of(probabilities[ok])
     labels = _encoded(card.labels)

@@ -1,6 +1,6 @@
 """The docstrings of the fields of pydantic models, for `--help` and for schemas/.
 
-pydantic can read them itself when a class is made (`use_attribute_docstrings`), but every command would wait for it.
+pydantic can read them when a class is defined (`use_attribute_docstrings`), but that would make every command slower.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 @cache
 def field_texts(model: type[BaseModel]) -> dict[str, str]:
-    """The docstring of each field that has one, by name; inherited fields are included. Without source code, empty."""
+    """Docstrings of fields by name, with inherited fields. Empty if the source code is missing."""
     texts: dict[str, str] = {}
     for each in reversed(model.__mro__):
         if issubclass(each, BaseModel) and each is not BaseModel:

@@ -1,4 +1,4 @@
-"""Parse JSON and Python literals that people write. A key that occurs twice is an error; parsers keep the last one."""
+"""Parse JSON and Python literals that people write. A duplicate key is an error; Python's parsers keep the last one."""
 
 import ast
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class DuplicateKeyError(ValueError):
-    """A dictionary gives a key more than once."""
+    """A dictionary contains a key more than once."""
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -1,5 +1,6 @@
 """`batchland doctor` on working and broken installations, models and jobs: results and advice of the checks."""
 
+import errno
 import json
 import os
 import re
@@ -150,6 +151,23 @@ def test_little_memory_and_a_disk_that_cannot_be_written():
     assert list(check_memory(2**29, 2**34)) == [Check("memory", "warn", found, advice)]
     (disk,) = check_disk("disk", Path("/proc"))
     assert (disk.state, disk.found.split(" (")[0]) == ("fail", "/proc: cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "advice"),
+    [
+        (errno.EROFS, "Read-only file system", "mount a folder there, or write elsewhere"),
+        (errno.EACCES, "Permission denied", "give user {user} the right to write there, or write elsewhere"),
+        (errno.ENOSPC, "No space left on device", "free some space, or write elsewhere"),
+    ],
+)
+def test_a_working_folder_that_cannot_be_written_is_a_warning(monkeypatch, tmp_path, number, reason, advice):
+    def no_file(**_):
+        raise OSError(number, reason)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_file)
+    found = next(iter(examine_model(folder=tmp_path)))
+    assert found == Check("disk", "warn", f"{tmp_path}: cannot be written ({reason})", advice.format(user=os.geteuid()))
 
 
 @needs_codec

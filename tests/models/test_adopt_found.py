@@ -111,6 +111,17 @@ def test_a_configuration_that_cannot_be_expressed_matters_only_if_it_is_needed(t
     assert (session.card.labels, session.card.adoption.preprocess_from) == (LABELS, "the option unit")
 
 
+def test_a_named_preprocessing_that_contradicts_the_model_s_own_gives_a_warning(tmp_path, labels, caplog):
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    model = write_model(tmp_path / "f.onnx")
+    session = adopt(model, tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="half"))
+    assert session.card.adoption.mean == (0.5, 0.5, 0.5)
+    assert caplog.messages == [
+        f"{model}: preprocessor_config.json (Hugging Face) says mean (0.4, 0.5, 0.6), std (0.1, 0.2, 0.3), rgb; taken "
+        f"as named: mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5), rgb"
+    ]
+
+
 def test_timm_config_with_labels(tmp_path):
     config = {
         "input_size": [3, 8, 8],
@@ -358,6 +369,21 @@ def test_check_prints_every_preprocessing_and_refuses_a_worse_one(tmp_path, labe
     assert done.stderr.endswith("; give that with --preprocess\n")
     assert f"of 60 labelled photos are right with it, {right} with " in done.stderr
     assert not (tmp_path / "p.onnx").exists()
+
+
+def test_a_close_check_is_decided_on_more_photos(tmp_path, labels, photos, right_spec, monkeypatch):
+    """Six photos do not tell the order of the channels; sixty do."""
+    monkeypatch.setattr("batchland.models.adopt._MAX_CHECKED", 6)
+    swapped = tmp_path / "swapped.json"
+    write_json(swapped, json.loads(right_spec.read_text()) | {"channels": "bgr"})
+    model = write_model(tmp_path / "f.onnx")
+    done = batchland(
+        "adopt", model, "--out", tmp_path / "p.onnx", "--preprocess", swapped, "--classes", labels, "--check", photos
+    )
+    assert done.exit_code == 5
+    assert [line.partition(", ")[2] for line in done.stdout.splitlines() if " photos" in line] == ["60 photos"] * 2
+    assert done.stderr.startswith(f"batchland: {model}: the preprocessing is wrong: ")
+    assert " of 60 labelled photos are right with it, " in done.stderr
 
 
 @pytest.mark.parametrize("softmax", [False, True])

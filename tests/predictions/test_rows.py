@@ -78,6 +78,13 @@ def test_top_k_is_capped_by_the_number_of_classes():
     assert [entry["class_index"] for entry in rows["top_k"][0].as_py()] == [2, 1, 0]
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_the_margin_does_not_depend_on_top_k(top_k):
+    rows = to_rows(batch(OK), np.array([[0.125, 0.625, 0.25]], np.float32), toy_card(), top_k)
+    assert rows["margin"].to_pylist() == [0.375]
+    assert [entry["class_index"] for entry in rows["top_k"][0].as_py()] == [1, 2, 0][:top_k]
+
+
 def test_one_class_has_its_whole_probability_as_margin():
     rows = to_rows(batch(OK), np.array([[1]], np.float32), toy_card(folders=("only",)), 5)
     assert rows["margin"].to_pylist() == [1.0]

@@ -1,4 +1,4 @@
-"""Shorten the compressed data of an AV1 picture, to learn whether a decoder needs all of it."""
+"""Shorten the compressed data of an AV1 picture, to find out whether a decoder needs all of it."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -19,9 +19,10 @@ class _Unit(NamedTuple):
 
 
 def without_last_bytes(data: bytes, begin: int, end: int, spare: int) -> bytes | None:
-    """The file with `spare` bytes less in the last tile of the picture in data[begin:end], at the same positions.
+    """The file without the last `spare` bytes of the last tile of the picture in data[begin:end].
 
-    Zeros at the end come on top. None if the last unit with pixels does not give its size.
+    Trailing zeros are also removed. Positions in the file do not change. None if the last unit with pixels does not
+    give its size.
     """
     last = None
     for unit in _units(data, begin, end):
@@ -38,7 +39,7 @@ def without_last_bytes(data: bytes, begin: int, end: int, spare: int) -> bytes |
 
 
 def _units(data: bytes, position: int, end: int) -> Iterator[_Unit]:
-    """The units, up to the first one that does not fit."""
+    """The units, up to the first invalid one."""
     while position < end:
         header = data[position]
         size_at = begin = position + 1 + (header >> 2 & 1)
@@ -57,5 +58,5 @@ def _units(data: bytes, position: int, end: int) -> Iterator[_Unit]:
 
 
 def _leb128(number: int, width: int) -> bytes:
-    """The number in `width` bytes of seven bits, the lowest first."""
+    """The number in `width` bytes of seven bits each, lowest bits first."""
     return bytes((number >> 7 * at & 0x7F) | (0x80 if at < width - 1 else 0) for at in range(width))

@@ -1,4 +1,4 @@
-"""Find damage in the LZW stream of a GIF frame by the number of its pixels. Pillow stops at the last one."""
+"""Detect damage in the LZW stream of a GIF frame by its number of pixels. Pillow stops at the last pixel."""
 
 from typing import Final
 
@@ -8,14 +8,14 @@ import numpy.typing as npt
 from batchland.errors import ImageError
 
 _TABLE: Final = 4096
-"""Codes have at most 12 bits."""
+"""Size of the table of codes: codes have at most 12 bits."""
 _WINDOW: Final = 256
-"""Codes that are unpacked at first after a clear code."""
+"""Number of codes that are first unpacked after a clear code."""
 _MOST_CLEARS: Final = 1000
-"""Clear codes in a row. Encoders write one."""
+"""Allowed number of consecutive clear codes. Encoders write one."""
 
 _SPARE: Final = 2
-"""Pixels. The unused bits of the last byte may look like so many, if there is no end code."""
+"""Allowed number of further pixels: without an end code, the unused bits of the last byte may be read as pixels."""
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]

@@ -1,11 +1,11 @@
-"""Check how the compressed data of an HEVC picture is divided. Its decoder skips what it cannot read."""
+"""Check the lengths of the units of an HEVC picture. Its decoder skips units that it cannot read."""
 
 from typing import Final
 
 from batchland.errors import ImageError
 
 _LENGTH: Final = 4
-"""Bytes before each unit, in all files of phones and of x265."""
+"""Bytes of the length before each unit, in all files of phones and of x265."""
 _SLICES: Final = 32
 """Types of units below this number hold pixels."""
 
