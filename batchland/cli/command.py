@@ -48,11 +48,13 @@ class Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            if len(error.message) > _LONGEST_MESSAGE:
-                error.message = one_line(error.message, _LONGEST_MESSAGE)
-            if not as_json:
-                raise
-            _fail(ctx, error.format_message(), UsageError.exit_code, as_json=True)
+            message = error.format_message()
+            shortened = one_line(message, _LONGEST_MESSAGE)
+            if as_json:
+                _fail(ctx, shortened, UsageError.exit_code, as_json=True)
+            if len(message) > _LONGEST_MESSAGE:
+                raise click.UsageError(shortened, ctx=ctx) from error
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn expected errors into a message and an exit code."""
