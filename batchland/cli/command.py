@@ -15,7 +15,10 @@ from batchland.cli.options import JSON_PRINTED, ModelOptions
 from batchland.errors import BatchlandError, InputError, LockedError, UsageError
 from batchland.system.names import display_path
 from batchland.system.streams import STORAGE_ERRORS, drop_broken_stdout
+from batchland.system.text import one_line
 
+_LONGEST_MESSAGE: Final = 1000
+"""Characters of a usage error, which may hold what the user gave."""
 _OUT_OF_MEMORY: Final = re.compile("can't start new thread|failed to map segment|[Cc]annot allocate memory")
 
 
@@ -45,9 +48,13 @@ class Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            if not as_json:
-                raise
-            _fail(ctx, error.format_message(), UsageError.exit_code, as_json=True)
+            message = error.format_message()
+            shortened = one_line(message, _LONGEST_MESSAGE)
+            if as_json:
+                _fail(ctx, shortened, UsageError.exit_code, as_json=True)
+            if len(message) > _LONGEST_MESSAGE:
+                raise click.UsageError(shortened, ctx=ctx) from error
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn expected errors into a message and an exit code."""

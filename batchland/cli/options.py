@@ -9,7 +9,9 @@ line: short flags, metavars, and flags with another spelling. A model is importe
 first needed, so that `batchland --help` does not import pydantic.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -171,13 +173,20 @@ class _Option(click.Option):
         return (before, default) if found else (text, "")
 
 
+def _in_bytes(unit: int, ctx: click.Context, param: click.Parameter, size: float) -> int:
+    """`size` units as a number of bytes."""
+    if not math.isfinite(size * unit):
+        raise click.BadParameter(f"{size} is not a finite size.", ctx, param)
+    return round(size * unit)
+
+
 def _option(flag: Flag, model: "type[BaseModel]") -> click.Option:
     field = model.model_fields[flag.field]
     kind = _Kind.of(field)
     default, attributes = field.default, kind.attributes()
     if unit := _BYTES.get(flag.metavar or ""):
         default //= unit
-        attributes |= {"type": click.FloatRange(0, min_open=True), "callback": lambda *given: round(given[2] * unit)}
+        attributes |= {"type": click.FloatRange(0, min_open=True), "callback": partial(_in_bytes, unit)}
     if isinstance(default, dict):
         default = ",".join(f"{key}={value}" for key, value in default.items())
     if default in ((), ""):

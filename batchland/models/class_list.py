@@ -43,7 +43,7 @@ def read_class_list(path: Path) -> list[str]:
         if marks := _marks(labels):
             raise UsageError(f"{path}: every line has {marks} besides the label; give one label per line, and no more")
     for number, label in enumerate(labels):
-        if any(unicodedata.category(sign) == "Cc" for sign in label):
+        if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in label):
             raise UsageError(f"{path}: label {number}, {label!r}, has control characters; give text in UTF-8")
     return unique_labels(path, labels)
 
@@ -88,11 +88,30 @@ def _labels_of(path: Path, value: Any) -> list[str]:
 
 
 def unique_labels(path: Path, labels: Sequence[str]) -> list[str]:
-    """Labels in Unicode's composed form (NFC); equal ones get their index appended, with a warning."""
-    labels = [unicodedata.normalize("NFC", label) for label in labels]
-    counts = Counter(labels)
-    duplicates = [label for label, count in counts.items() if count > 1]
+    """Labels in Unicode's composed form (NFC), without invisible characters at their ends.
+
+    Labels that look the same get their index appended, with a warning.
+    """
+    labels = [_trimmed(unicodedata.normalize("NFC", label)) for label in labels]
+    looks = ["".join(sign for sign in label if not _is_invisible(sign)) for label in labels]
+    counts = Counter(looks)
+    duplicates = [look for look, count in counts.items() if count > 1]
     if duplicates:
         verb = "appears" if len(duplicates) == 1 else "appear"
         _log.warning("%s: %s %s more than once; their indices are appended", path, ", ".join(duplicates), verb)
-    return [label if counts[label] == 1 else f"{label} ({index})" for index, label in enumerate(labels)]
+    return [
+        label if counts[look] == 1 else f"{label} ({index})"
+        for index, (label, look) in enumerate(zip(labels, looks, strict=True))
+    ]
+
+
+def _trimmed(label: str) -> str:
+    """Without invisible characters at both ends, unless there is nothing else."""
+    begin = next((at for at, sign in enumerate(label) if not _is_invisible(sign)), 0)
+    end = next((at for at, sign in enumerate(reversed(label)) if not _is_invisible(sign)), 0)
+    return label[begin : len(label) - end]
+
+
+def _is_invisible(sign: str) -> bool:
+    """Whether it is a space of no width, a mark of the writing direction or the like."""
+    return unicodedata.category(sign) == "Cf"

@@ -13,6 +13,7 @@ from batchland.cli.command import command
 from batchland.cli.data import download, split
 from batchland.cli.evaluate import compare, evaluate
 from batchland.cli.history import trend
+from batchland.cli.main import main
 from batchland.cli.options import Flag, build, options_of
 from batchland.cli.score import score
 from batchland.cli.train import export, train
@@ -160,3 +161,19 @@ def test_every_field_is_an_option_with_its_text_and_default(
         if name in options:
             first = " ".join(field_texts(model)[name].split()).partition(". ")[0].removesuffix(".")
             assert (options[name].help or "").startswith(re.sub(r"\bbytes\b", "GB", first)), name
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "1e400"])
+def test_sizes_must_be_finite(size: str) -> None:
+    result = CliRunner().invoke(main, ["data", "download", "x.zip", "--max-size", size], prog_name="batchland")
+    shown = "nan" if size == "nan" else "inf"
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"Error: Invalid value for '--max-size': {shown} is not a finite size."
+
+
+def test_long_values_are_shortened_in_messages() -> None:
+    result = CliRunner().invoke(main, ["predict", "x.jpg", "--top-k", "9" * 5000], prog_name="batchland")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("Error: Invalid value for '-k' / '--top-k': '99999")
+    assert result.stderr.endswith("99' is not a valid integer range.\n")
+    assert len(result.stderr.splitlines()[-1]) == len("Error: ") + 1000

@@ -167,7 +167,8 @@ def test_metrics_files_have_every_reported_epoch(data: Path, tmp_path: Path) -> 
 def test_checkpoint_contents(scratch: TrainedModel, data: Path) -> None:
     checkpoint = torch.load(scratch.checkpoint, weights_only=True)
     assert sorted(checkpoint) == [
-        "architecture", "backbone", "card", "data", "epochs", "format", "head", "identity", "state", "validation",
+        "architecture", "backbone", "batch_norm", "card", "data", "epochs", "format", "head", "identity", "state",
+        "validation",
     ]  # fmt: skip
     assert (checkpoint["format"], checkpoint["architecture"]) == (1, "scratch")
     assert checkpoint["data"] == str(data / "train")
@@ -207,8 +208,8 @@ def test_card_has_the_settings_of_training(scratch: TrainedModel, transfer: Trai
     assert scratch.card.training is not None
     assert transfer.card.training is not None
     both = {
-        "augment", "balanced", "batch_size", "colour", "device", "epochs", "fast_jpeg", "head", "label_smoothing",
-        "learning_rate", "optimiser",
+        "augment", "balanced", "batch_norm", "batch_size", "colour", "device", "epochs", "fast_jpeg", "head",
+        "label_smoothing", "learning_rate", "optimiser",
         "patience", "precision", "schedule", "size", "standardise_features", "weight_decay",
     }  # fmt: skip
     assert set(scratch.card.training.settings) == both

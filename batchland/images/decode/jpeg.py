@@ -99,7 +99,7 @@ def read_header(data: bytes) -> JpegHeader:
         elif marker == _APP1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             facts["xmp"] = content.partition(b"\0")[2]
             gain_map |= b' hdrgm:Version="' in content
-        elif marker == _APP2 and content.startswith(b"ICC_PROFILE\0"):
+        elif marker == _APP2 and content.startswith(b"ICC_PROFILE\0") and len(content) >= 14:
             icc.append(content[12:])
         elif marker == _APP2 and content.startswith(b"MPF\0"):
             several = True

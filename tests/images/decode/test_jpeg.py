@@ -44,6 +44,8 @@ ADOBE = b"Adobe\0\x64\0\0\0\0"
         *(JPEG.replace(b"JFIF\0\1\1", b"JFIF\0" + version) for version in (b"\0\0", b"\2\0", b"\x09\1", b"\xff\xff")),
         *(with_segments(JPEG, segment(0xEE, ADOBE + bytes([transform]))) for transform in (7, 3, 255)),
         with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0\0\0")),
+        with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0")),
+        with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0\1")),
         with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0\5\2profile")),
         with_segments(JPEG, segment(0xE2, b"ICC_PROFILE\0\1\1profile"), segment(0xE2, b"ICC_PROFILE\0\1\1profile")),
         with_segments(
