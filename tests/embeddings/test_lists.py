@@ -79,7 +79,7 @@ def test_similar_with_an_index_is_similar_without(files: list[Path], photos: Pat
             found = find_similar(image, files, kept)
             assert comparable(found.result) == comparable(exact.result)
             assert (found.result.approximate, exact.result.approximate) == (True, False)
-            assert (found.asked, found.roots) == (exact.asked, exact.roots)
+            assert (found.query, found.roots) == (exact.query, exact.roots)
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == ["index.json", "vectors.faiss"]
 
 
