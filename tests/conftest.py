@@ -14,9 +14,15 @@ from s3_server import _paused_s3_server, bucket, own_s3_server, s3_server
 from toys import COLOURS, picture, write_toy_model
 
 from batchland.images.sources import refs
+from batchland.system.cores import usable_cores
 from batchland.training import openmp as openmp  # before a test imports torch
 
 __all__ = ["_paused_s3_server", "bucket", "own_s3_server", "s3_server"]  # fixtures of other modules
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores, because tests often wait: for servers, other processes and timeouts."""
+    return usable_cores() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -258,7 +258,7 @@ def sweep(
     return tried, wrong
 
 
-@pytest.mark.parametrize("name", ["score", "overwrite-folder"])
+@pytest.mark.parametrize("name", ["score", pytest.param("overwrite-folder", marks=pytest.mark.slow)])
 def test_some_calls_fail(driver, prepare, folder, name):
     tried, wrong = sweep(driver, prepare(name), folder, KINDS, 1)
     assert wrong == []
