@@ -27,6 +27,9 @@ from batchland.system.files import (
 )
 
 MISTAKES_FILE: Final = "mistakes.parquet"
+_PAGE: Final = "report.html"
+_HEAD_BYTES: Final = 4096
+"""The name of the program is in the first bytes of each page."""
 REPORT_FILES: Final = (
     "summary.json",
     "report.html",
@@ -92,8 +95,17 @@ def check_folder(folder: Path, names: Sequence[str], *, overwrite: bool = False)
     if overwrite or not folder.exists():
         return
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in names and not is_leftover(path.name))
+    page = folder / _PAGE
+    if page.is_file() and page.stat().st_size and not _is_page(page):
+        foreign.insert(0, _PAGE)
     if foreign:
         raise UsageError(f"{folder}: holds {foreign[0]!r}, which is not part of a report", advice="overwrite_beside")
+
+
+def _is_page(path: Path) -> bool:
+    """Whether batchland wrote this page."""
+    with path.open("rb") as file:
+        return b'<meta name="generator" content="batchland ' in file.read(_HEAD_BYTES)
 
 
 def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summary: BaseModel, page: str) -> None:
@@ -108,7 +120,7 @@ def write_folder(folder: Path, tables: Mapping[str, pa.Table | TableFile], summa
         content = table.copy_to if isinstance(table, TableFile) else partial(pq.write_table, table, compression="zstd")
         write_file(folder / f"{name}.parquet", content)
     write_file(folder / "per_class.csv", partial(write_csv, tables["per_class"]))
-    write_file(folder / "report.html", page)
+    write_file(folder / _PAGE, page)
     write_file(folder / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
 

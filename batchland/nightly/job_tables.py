@@ -91,6 +91,12 @@ class DeliveryTable(JobTable):
     late: Literal["warn", "score"] = "warn"
     """Images that arrive after the night is complete: warn names them, score adds them to the partition."""
 
+    @model_validator(mode="after")
+    def _least_is_not_above_largest(self) -> Self:
+        if self.min_images is not None and self.max_images is not None and self.min_images > self.max_images:
+            raise ValueError(f"min_images {self.min_images} is more than max_images {self.max_images}")
+        return self
+
 
 class MonitorTable(JobTable):
     """`[monitor]`: find faults of a night without labels."""

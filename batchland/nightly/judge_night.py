@@ -113,12 +113,13 @@ def read_photos(path: Path) -> LabelledPhotos:
     stored = StoredPredictions(path)
     if stored.kind is None:
         raise UsageError(f"{path}: does not exist; score the labelled photos first, and write the predictions there")
+    info = stored.info()
     rows = read_night(stored)
     if rows is None:
         raise UsageError(f"{path}: was written without figures of the images; score the labelled photos again")
     if len(rows) < MIN_PHOTOS:
         raise UsageError(f"{path}: {images(len(rows))} scored, fewer than {MIN_PHOTOS}, are no reference for nights")
-    return LabelledPhotos(observe(rows), stored.info().model.sha256)
+    return LabelledPhotos(observe(rows), info.model.sha256)
 
 
 def explain(models: Iterable[ModelRun]) -> str:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,13 +48,15 @@ def check_new_page(
 
     what: for messages, as in Replaceable.
     """
+    earlier = Replaceable(what, partial(is_page_of, template=template))
+    check_new_file(path, ".html", reads, replaces=earlier, overwrite=overwrite)
+
+
+def is_page_of(path: Path, template: str) -> bool:
+    """Whether an existing file is a page of this template."""
     mark = f'<meta name="generator" content="{_generator(template)}">'.encode()
-
-    def is_earlier(file: Path) -> bool:
-        with file.open("rb") as opened:
-            return mark in opened.read(_HEAD_BYTES)
-
-    check_new_file(path, ".html", reads, replaces=Replaceable(what, is_earlier), overwrite=overwrite)
+    with path.open("rb") as file:
+        return mark in file.read(_HEAD_BYTES)
 
 
 def _generator(template: str) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from batchland.errors import BatchlandError, OutputError, UsageError
 from batchland.nightly.dates import without_future
 from batchland.nightly.record_files import read_runs
+from batchland.report.html import is_page_of
 from batchland.system.files import Replaceable, check_new_file, write_file
 from batchland.system.lock import locked
 from batchland.trend.measure import Trend, measure
@@ -54,13 +55,15 @@ def write_overview(runs: Path, today: date) -> Path:
     """Write `index.html` over all jobs into the folder of their records, and return its path.
 
     Jobs that end at the same time write one after the other, so that the page always has the latest night. today: later
-    nights are left out. Raises UsageError without that folder, OutputError.
+    nights are left out. Raises UsageError without that folder, or if another index.html is there; OutputError.
     """
     out = runs / OVERVIEW_FILE
     if not runs.is_dir():
         raise UsageError(f"{runs}: there is no such folder; give the folder with the records of the jobs")
     try:
         with locked(runs / f".{OVERVIEW_FILE}.lock", str(out), wait=LOCK_WAIT):
+            if out.exists() and out.stat().st_size and not is_page_of(out, "index.html.j2"):
+                raise UsageError(f"{out}: is not an earlier page over all jobs; move it to another place")
             written = datetime.now().astimezone().isoformat(timespec="seconds")
             write_file(out, render_overview(runs, job_views(runs, today), written))
     except OSError as error:

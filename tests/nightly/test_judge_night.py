@@ -355,8 +355,10 @@ def test_labelled_photos_are_the_reference(project: Path) -> None:
     assert (accepted.reference, accepted.fixed) == ([], True)
 
 
-def test_too_few_labelled_photos_are_refused(project: Path) -> None:
+def test_a_folder_without_labelled_photos_and_too_few_of_them_are_refused(project: Path) -> None:
     photos(project, 0)
+    with pytest.raises(UsageError, match=r"in: is a folder without predictions$"):
+        read_photos(project / "in")
     score(project / "in", project / "few.parquet", ScoreOptions(model=project / "toy.onnx", device="cpu"))
     with pytest.raises(
         UsageError, match=r"few\.parquet: 30 images scored, fewer than 100, are no reference for nights"

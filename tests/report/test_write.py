@@ -86,6 +86,18 @@ def test_a_report_replaces_only_a_report(small: Evaluation, tmp_path: Path) -> N
         write_report(small, folder / "thesis.doc")
 
 
+def test_a_page_of_another_program_is_not_part_of_a_report(small, tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "report.html").write_text("<html>a thesis</html>")
+    with pytest.raises(UsageError) as caught:
+        write_report(small, folder)
+    assert str(caught.value) == f"{folder}: holds 'report.html', which is not part of a report"
+    assert (folder / "report.html").read_text() == "<html>a thesis</html>"
+    write_report(small, folder, ReportOptions(overwrite=True))
+    write_report(small, folder)
+
+
 def test_an_interrupted_report_has_no_summary(
     small: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

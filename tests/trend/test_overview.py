@@ -9,6 +9,7 @@ from browser import assert_structured, needs_browser, opened, texts_of_poor_cont
 from commands import batchland
 from nights import accepted, like_others, model_run, night, unlike_others
 
+from batchland.errors import UsageError
 from batchland.nightly.record_files import update_run
 from batchland.nightly.run_record import Outcome
 from batchland.trend.overview import ModelLine, StripNight, job_views, overview_headline
@@ -198,6 +199,15 @@ def test_an_acceptance_is_on_both_pages_at_once(tmp_path):
     assert "run.json: accepted already on " in again.stderr
     assert "1 of 1 job ended well." in (tmp_path / "index.html").read_text()
     assert '<span class="verdict passed">suspicious, accepted</span>' in (tmp_path / "job" / "trend.html").read_text()
+
+
+def test_a_page_of_another_program_is_not_replaced(runs):
+    (runs / "index.html").write_text("<html>a home page</html>")
+    with pytest.raises(UsageError) as caught:
+        write_overview(runs, TODAY)
+    expected = f"{runs}/index.html: is not an earlier page over all jobs; move it to another place"
+    assert str(caught.value) == expected
+    assert (runs / "index.html").read_text() == "<html>a home page</html>"
 
 
 @needs_browser
