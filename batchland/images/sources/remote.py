@@ -172,9 +172,9 @@ class RemoteFiles:
         return file
 
     def facts(self, path: bytes) -> tuple[int, int]:
-        """See `Store.facts`: from the listing, or by a request."""
+        """See `Store.facts`: from the listing, or by a request if the listing did not give both."""
         facts, key = _unpacked(path)
-        if facts is None:
+        if facts is None or not facts[1]:
             info = call(self.location, lambda: self.location.filesystem.get_file_info(self.path(key)))
             if not info.is_file:
                 raise os_error(FileNotFoundError())
@@ -199,7 +199,7 @@ class RemoteFiles:
 
     def _modified_us(self, key: str, size: int, facts: tuple[int, int] | None) -> int:
         """Time of a file that gives none when opened: from the listing, if the size is still the same."""
-        if facts and facts[0] == size:
+        if facts and facts[1] and facts[0] == size:
             return facts[1]
         return listed_us(self.location.filesystem.get_file_info(self.path(key)))
 

@@ -21,7 +21,7 @@ from batchland.images.sources import refs
 from batchland.images.sources.folder import list_images
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, read_image
-from batchland.images.sources.remote import Remote
+from batchland.images.sources.remote import Remote, RemoteFiles
 from batchland.scoring.account import Progress
 from batchland.system import filesystems
 from batchland.system.filesystems import Location
@@ -59,6 +59,14 @@ def test_bucket_is_listed_like_a_folder(filled: tuple[Bucket, Path]) -> None:
     assert [read_image(ref) for ref in remote] == [read_image(ref) for ref in local]
     assert [ref.store.facts(ref.path) for ref in remote] == [ref.store.facts(ref.path) for ref in local]
     assert there.counts == here.counts
+
+
+def test_a_time_that_a_listing_lacks_is_requested(filled: tuple[Bucket, Path]) -> None:
+    """Some servers list a new object without its time, which mode "new" compares."""
+    bucket, _ = filled
+    size = len("a.jpg")
+    without = RemoteFiles(bucket.url("photos")).ref("a.jpg", size, 0)
+    assert without.store.facts(without.path) == (size, 1_700_000_000_000_000)
 
 
 def test_folder_takes_one_request_and_image_two(filled: tuple[Bucket, Path]) -> None:
