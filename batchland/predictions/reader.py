@@ -31,7 +31,7 @@ Stamp = tuple[int, int]
 
 
 class StoredPredictions:
-    """The predictions at a location. Methods raise UsageError if a file is missing or damaged, and InputError.
+    """The predictions at a location. Raises UsageError if a file is missing or damaged, and InputError.
 
     location: a path or a URL. If nothing exists there, `kind` is None.
     """
@@ -39,7 +39,10 @@ class StoredPredictions:
     def __init__(self, location: Path | str) -> None:
         self._files: _Files
         if isinstance(location, Path):
-            self._files = _LocalFiles(location)
+            try:
+                self._files = _LocalFiles(location)
+            except OSError as error:
+                raise read_error(error, str(location)) from error
         else:
             from batchland.predictions.objects import Objects  # slow to import; local predictions do not need it
 
