@@ -137,7 +137,7 @@ def print_json_text(text: str) -> None:
 
 
 class _Option(click.Option):
-    """An option of a field, whose docstring is read when the help is shown."""
+    """A command-line option made from a field. The field's docstring is read only when the help is shown."""
 
     def __init__(self, flag: Flag, model: "type[BaseModel]", *arguments: Any, **attributes: Any) -> None:
         self._flag, self._model = flag, model

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from batchland.embeddings.lists import Lists, has_lists
+from batchland.embeddings.lists import Lists, require_lists
 from batchland.embeddings.pictures import FEATURES, feature_rows
 from batchland.errors import OutputError, UsageError
 from batchland.predictions.reader import StoredPredictions
@@ -42,18 +42,18 @@ def kept_index(folder: Path, stored: Sequence[StoredPredictions]) -> Lists:
     Building reads all features once, and takes about twice their size in memory. Raises UsageError if the folder holds
     something else, an index of other predictions, or if faiss is not installed; OutputError if it cannot be written.
     """
-    if not has_lists():
-        raise UsageError("an index needs faiss; install it with pip install 'batchland[index]'")
+    require_lists()
     infos = [each.info() for each in stored]
     wanted = IndexInfo(
         runs=tuple(info.run_id for info in infos),
         model_sha256=infos[0].model.sha256,
         images=sum(info.counts.ok for info in infos),
     )
-    if _read_info(folder) is None:
+    kept = _read_info(folder)
+    if kept is None:
         _log.info("building the index of %s in %s", images(wanted.images), folder)
         _build(folder, stored, wanted)
-    elif _read_info(folder) != wanted:
+    elif kept != wanted:
         raise UsageError(f"{folder}: is an index of other predictions; remove it, or give another folder")
     path = folder / INDEX_FILES[1]
     try:

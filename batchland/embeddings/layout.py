@@ -10,7 +10,7 @@ from batchland.embeddings.neighbours import Floats, Vectors, blocks, nearest
 Method = Literal["t-SNE", "principal components"]
 
 LANDMARKS: Final = 2000
-"""Pictures whose positions t-SNE computes; each other picture is put between the most similar of these."""
+"""Number of pictures that t-SNE places. Every other picture is placed between the most similar of these."""
 _DIMENSIONS: Final = 50
 """Principal components that t-SNE gets."""
 _PERPLEXITY: Final = 30

@@ -33,6 +33,12 @@ def has_lists() -> bool:
     return find_spec("faiss") is not None
 
 
+def require_lists() -> None:
+    """Raise UsageError unless faiss is installed."""
+    if not has_lists():
+        raise UsageError("an index needs faiss; install it with pip install 'batchland[index]'")
+
+
 class Lists:
     """Vectors of length 1 as half floats in inverted lists. Their similarity is the inner product.
 
@@ -115,8 +121,7 @@ def _trained(vectors: Vectors, kind: str, metric: int) -> Any:
 
 
 def _faiss() -> Any:
-    if not has_lists():
-        raise UsageError("an index needs faiss; install it with pip install 'batchland[index]'")
+    require_lists()
     import faiss
 
     faiss.omp_set_num_threads(usable_cores())

@@ -20,7 +20,7 @@ from batchland.models.ort import CPU, create_session
 
 _PLACES: Final = 32
 """Positions per picture at which the inputs of a convolution are sampled."""
-_WIDEST: Final = 1536
+_MAX_INPUTS: Final = 1536
 """Layers with more inputs per output are rounded to the nearest weights; only their biases are corrected."""
 _DAMPING: Final = 0.01
 """Share of the mean second moment that is added to the diagonal, so that the matrix can be inverted."""
@@ -55,7 +55,7 @@ def _measure_inputs(model: onnx.ModelProto, pictures: Iterable[Pixels]) -> dict[
             total = sums.setdefault(node.name, [0, 0.0, 0.0])
             total[0] += rows.shape[1]
             total[1] += rows.sum(axis=1, dtype=np.float64)
-            if rows.shape[2] <= _WIDEST:
+            if rows.shape[2] <= _MAX_INPUTS:
                 total[2] += rows.swapaxes(1, 2) @ rows
     return {
         name: _Moments(mean / count, second / count if np.ndim(second) else None)

@@ -18,9 +18,9 @@ from batchland.system.text import near_miss, one_line
 from batchland.system.urls import is_url
 
 _LARGEST_INTEGER: Final = 2**53
-"""Of all whole numbers. JSON readers round larger ones."""
+"""Largest allowed whole number. JSON readers round larger ones."""
 _SHOWN: Final = 100
-"""Characters of a wrong value in a message."""
+"""Largest number of characters of a wrong value in a message."""
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,7 +34,7 @@ def _not_too_long(seconds: float) -> float:
 
 LONGEST_SECONDS: Final = 3650 * 86400
 Seconds = Annotated[PositiveFloat, AfterValidator(_not_too_long)]
-"""A duration; clocks of the system take no longer ones than some centuries."""
+"""A duration in seconds, at most ten years: the system's timers do not accept every number."""
 
 _PLAIN: Final = {
     "model_type": "should be a table",

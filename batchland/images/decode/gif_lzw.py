@@ -11,9 +11,8 @@ _TABLE: Final = 4096
 """Size of the table of codes: codes have at most 12 bits."""
 _WINDOW: Final = 256
 """Number of codes that are first unpacked after a clear code."""
-_MOST_CLEARS: Final = 1000
+_MAX_CLEARS: Final = 1000
 """Allowed number of consecutive clear codes. Encoders write one."""
-
 _SPARE: Final = 2
 """Allowed number of further pixels: without an end code, the unused bits of the last byte may be read as pixels."""
 
@@ -31,7 +30,7 @@ def check_lzw(data: bytes, begin: int, pixels: int) -> None:
         return
     stream = np.frombuffer(_joined(data, begin + 1) + bytes(3), np.uint8)
     left, position, clears, ended = pixels, 0, 0, False
-    while left >= -_SPARE and not ended and clears <= _MOST_CLEARS:
+    while left >= -_SPARE and not ended and clears <= _MAX_CLEARS:
         found, position, ended = _segment(stream, position, 1 << bits)
         left -= found
         clears = 0 if found else clears + 1
