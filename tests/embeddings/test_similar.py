@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from toys import options, write_dense_model
 
 from batchland import score
-from batchland.embeddings import kept_index, similar
+from batchland.embeddings import lists, similar
 from batchland.embeddings.similar import SimilarOptions, find_similar
 from batchland.models.features import keep_features
 
@@ -110,7 +110,7 @@ def test_an_index_without_faiss_is_an_error(folder: Path, tmp_path: Path, monkey
     assert batchland("similar", "3.jpg", folder / "one.parquet", "--index", index).exit_code == 0
     assert not index.exists()
     monkeypatch.setattr(similar, "INDEX_FROM", 1)
-    monkeypatch.setattr(kept_index, "has_lists", lambda: False)
+    monkeypatch.setattr(lists, "has_lists", lambda: False)
     result = batchland("similar", "3.jpg", folder / "one.parquet", "--index", index)
     message = "batchland: an index needs faiss; install it with pip install 'batchland[index]'\n"
     assert (result.exit_code, result.stderr, index.exists()) == (2, message, False)
