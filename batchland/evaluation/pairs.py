@@ -50,6 +50,11 @@ class Pairs:
     changed_sizes: pa.Array
     """Bytes of these, when A read them."""
 
+    @property
+    def identical(self) -> bool:
+        """Whether both sides have the same answers and probabilities for all images."""
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(self.a, self.b, strict=True))
+
 
 def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, PairAccount]:
     """Match the images of two evaluations, and count those that do not match. There may be no pair.
