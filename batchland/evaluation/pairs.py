@@ -53,7 +53,10 @@ class Pairs:
     @property
     def identical(self) -> bool:
         """Whether both sides have the same answers and probabilities for all images."""
-        return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(self.a, self.b, strict=True))
+        return self.a.kept == self.b.kept and all(
+            np.array_equal(getattr(self.a, name), getattr(self.b, name), equal_nan=True)
+            for name in ("predicted", "probability", "true_rank", "true_probability")
+        )
 
 
 def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, PairAccount]:
