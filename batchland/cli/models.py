@@ -50,11 +50,11 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
     become part of the graph, so that scoring needs no options for them. The card records what was found and assumed.
     """
     from batchland.models.adopt import adopt as run
-    from batchland.models.adopt_check import comparison_table
+    from batchland.models.adopt_check import comparison_table, undecided
     from batchland.models.adopt_options import AdoptOptions
 
     def show(results: "Sequence[Alternative]") -> None:
-        click.echo(comparison_table(results), nl=False)
+        click.echo(comparison_table(results) + undecided(results), nl=False)
 
     session = run(model, out, build(AdoptOptions, values), on_check=show)
     click.echo(
