@@ -9,8 +9,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from batchland.errors import ErrorCode, ImageError
-from batchland.images.decode.canvas import Pixels, picture_canvas
+from batchland.images.decode.canvas import picture_canvas
 
+Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.integer]
 
 _STRIP_PIXELS: Final = 4_000_000
