@@ -51,17 +51,16 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
         across = resample_by_numpy(pixels[first:last], 1, left, right, width, kind)
         return resample_by_numpy(across, 0, top - first, bottom - first, height, kind)
     half = own_canvas("half", last - first, width)
-    across = (left, 0, right - left)
     if canvas := picture_canvas(pixels):
         _resize_axis(canvas, half, (left, first, right - left, last - first), kind)
     elif (whole := four_channels(pixels)) is not None:
-        _resize_axis(Canvas(whole[first:last]), half, (*across, last - first), kind)
+        _resize_axis(Canvas(whole[first:last]), half, (left, 0, right - left, last - first), kind)
     else:
         rows = max(1, _STRIP_BYTES // (4 * pixels.shape[1]))
         for row in range(first, last, rows):
             strip = Canvas(_copied(pixels[row : min(row + rows, last)], 4))
             part = half.pixels[row - first :][: len(strip.pixels)]
-            _resize_axis(strip, Canvas(part), (*across, len(part)), kind)
+            _resize_axis(strip, Canvas(part), (left, 0, right - left, len(part)), kind)
     resized = own_canvas("resized", height, width)
     _resize_axis(half, resized, (0, top - first, width, bottom - top), kind)
     return _copied(resized.pixels, 3)

@@ -20,6 +20,7 @@ _MAX_BYTES: Final = 4 << 20
 _MAX_KEPT: Final = 8
 """Canvases that each thread keeps."""
 
+_Key = tuple[str, int, int]
 _thread: Final = threading.local()
 
 
@@ -53,7 +54,7 @@ def own_canvas(use: str, height: int, width: int) -> Canvas:
     """This thread's canvas for a use and a size. Its content is valid until the next call with both."""
     if 4 * height * width > _MAX_BYTES:
         return _new_canvas(height, width)
-    kept: dict[tuple[str, int, int], Canvas] = _thread.__dict__
+    kept = _kept()
     key = (use, height, width)
     canvas = kept.get(key)
     if canvas is None:
@@ -63,11 +64,19 @@ def own_canvas(use: str, height: int, width: int) -> Canvas:
     return canvas
 
 
+def _kept() -> dict[_Key, Canvas]:
+    if not hasattr(_thread, "canvases"):
+        _thread.canvases = {}
+    canvases: dict[_Key, Canvas] = _thread.canvases
+    return canvases
+
+
 def _new_canvas(height: int, width: int) -> Canvas:
     return Canvas(np.empty((height, width, 4), np.uint8))
 
 
 def picture_canvas(pixels: Pixels) -> Canvas | None:
     """This thread's canvas with use "picture" whose `colours` are `pixels`; None if there is none."""
-    canvas: Canvas | None = _thread.__dict__.get(("picture", *pixels.shape[:2]))
+    kept = _kept()
+    canvas = kept.get(("picture", pixels.shape[0], pixels.shape[1]))
     return canvas if canvas is not None and canvas.colours is pixels else None
