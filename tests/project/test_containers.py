@@ -59,9 +59,8 @@ def test_pods_use_the_image_as_it_is_built():
 
 
 def test_pods_are_not_started_again_where_a_rerun_does_not_help():
-    rerun = re.findall(
-        r"^\| (\d+) \| .* \| (no|only if .*|no; .*) \|$", (ROOT / "docs/operations.md").read_text(), re.M
-    )
+    table = (ROOT / "docs/operations.md").read_text()
+    rerun = re.findall(r"^\| (\d+) \| .* \| (no|only if .*|no; .*) \|$", table, re.MULTILINE)
     document = yaml.safe_load((ROOT / "cron/cronjob.yaml").read_text())
     exit_codes, disruption = document["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     assert exit_codes["onExitCodes"]["values"] == sorted({int(code) for code, _ in rerun})
