@@ -222,7 +222,8 @@ def _refusal(path: Path, summary: Int8Summary, limits: Limits) -> ModelError:
 
 def _with_noise(pixels: Pixels) -> Pixels:
     noise = np.random.default_rng(0).integers(-1, 2, pixels.shape, np.int16)
-    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    noisy: Pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    return noisy
 
 
 def speed(full: Predict, small: Predict, pixels: Pixels) -> float:
