@@ -302,11 +302,11 @@ class _Run:
         self._count(batch, row, lonely, found.unpredicted_first, "unpredicted")
         taken = np.flatnonzero(is_prediction & (class_of[group] >= 0))
         found.both += int((is_prediction & labelled[group]).sum())
-        rows, sources = batch.take(pa.array(taken)), batch.take(pa.array(label_of[group[taken]]))
-        columns = [
-            rows["name"], rows["image"], rows["kind"], rows["row"],
-            pa.array(class_of[group[taken]].astype(np.int32)), *sources.columns[5:],
-        ]  # fmt: skip
+        whole = len(taken) and taken[-1] - taken[0] == len(taken) - 1
+        rows = batch[taken[0] : taken[-1] + 1] if whole else batch.take(pa.array(taken))
+        own = [column.take(pa.array(label_of[group[taken]])) for column in batch.columns[5:]]
+        found_classes = pa.array(class_of[group[taken]].astype(np.int32))
+        columns = [rows["name"], rows["image"], rows["kind"], rows["row"], found_classes, *own]
         return pa.record_batch(columns, schema=batch.schema)
 
     def _count(self, batch: pa.RecordBatch, row: Ints, at: Ints, first: _First, count: str) -> None:
