@@ -25,6 +25,7 @@ from urllib3.util import Retry, Timeout
 from batchland._version import __version__
 from batchland.errors import ImageError, UsageError
 from batchland.images.sources.refs import ImageFile, ImageRef
+from batchland.system.times import known_time
 from batchland.system.urls import bare_url, split_url
 
 MAX_BYTES: Final = 64 * 1024**2
@@ -226,6 +227,6 @@ def _reason(error: Exception) -> str:
 def _modified_us(stamp: str | None) -> int | None:
     """Microseconds since 1970 of a Last-Modified header; None without a valid one."""
     try:
-        return int(parsedate_to_datetime(stamp).timestamp()) * 1_000_000 if stamp else None
+        return known_time(int(parsedate_to_datetime(stamp).timestamp()) * 1_000_000) if stamp else None
     except (ValueError, OverflowError, TypeError):
         return None
