@@ -244,7 +244,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> Job:
         job._file = path.absolute()
         job._placeholders = placeholders
     except ValidationError as error:
-        message = placeholders.hide(explain(error, Job, "key"))
+        message = placeholders.hide(explain(error, Job, "key", placeholders.hide))
         raise UsageError(f"{path}: {message}") from None  # the cause would show secrets
     return job
 

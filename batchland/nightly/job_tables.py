@@ -35,6 +35,10 @@ def _mail_address(text: str) -> str:
 _MailAddress = Annotated[str, AfterValidator(_mail_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS})]
 
 
+_WebAddress = Annotated[str, AfterValidator(lambda url: str(HttpUrl(url)))]
+"""As browsers write it: line breaks are removed, spaces and letters that are not ASCII are encoded."""
+
+
 def _baseline(path: Path, info: ValidationInfo) -> Path:
     return path if path == Path(LAST_GOOD) else below_root(path, info)
 
@@ -162,7 +166,7 @@ class RetentionTable(JobTable):
 class HeartbeatTable(JobTable):
     """`[heartbeat]`: ping a monitor by HTTP GET when the job starts and ends."""
 
-    url: Annotated[str, AfterValidator(lambda url: str(HttpUrl(url)).rstrip("/"))]
+    url: Annotated[_WebAddress, AfterValidator(lambda url: url.rstrip("/"))]
     """Address of the check, as given by healthchecks.io and similar services."""
     start: str = "{url}/start"
     """Pinged at the start; empty for none."""
@@ -184,9 +188,6 @@ class HeartbeatTable(JobTable):
             if template and not self.address(template).startswith(("http://", "https://")):
                 raise ValueError(f"{name} is not an http address; write it like '{{url}}/start'")
         return self
-
-
-_WebAddress = Annotated[str, AfterValidator(checked_by(HttpUrl))]
 
 
 class MailTable(JobTable):

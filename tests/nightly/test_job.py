@@ -119,7 +119,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         (["exclude=['!']"], "\"exclude\" = ['!']: pattern '!': is not valid in .gitignore; write it like '*.png'"),
         (["models.a=b.onnx"], "give either model or [models]"),
         (["metrics=a.txt"], "metrics must end in .prom, or the node exporter ignores it"),
-        (["retention={}"], "give keep_days, keep_nights or both"),
+        (["retention={}"], '"retention": give keep_days, keep_nights or both'),
         (
             ["mode=new", "retention.keep_days=3"],
             'mode = "new" finds scored images in the partitions, so with [retention] images would be scored again; '
@@ -128,7 +128,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
         (["heartbeat.url=ftp://x"], "\"heartbeat.url\" = 'ftp://x': URL scheme should be 'http' or 'https'"),
         (
             ["heartbeat={url='https://x.example', start='file:///etc/passwd'}"],
-            "start is not an http address; write it like '{url}/start'",
+            "\"heartbeat\": start is not an http address; write it like '{url}/start'",
         ),
         (
             ["name=../up"],

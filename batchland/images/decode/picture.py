@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from batchland.errors import ErrorCode, ImageError
+from batchland.images.decode.canvas import picture_canvas
 
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.integer]
@@ -42,6 +43,8 @@ class Picture(NamedTuple):
 
 def four_channels(pixels: Pixels) -> Pixels | None:
     """The four channels, uint8 [H, W, 4], that `pixels` are the first three of; None if there is no fourth."""
+    if canvas := picture_canvas(pixels):
+        return canvas.pixels
     height, width = pixels.shape[:2]
     whole = pixels.base
     if pixels.strides != (4 * width, 4, 1) or not isinstance(whole, np.ndarray):
