@@ -131,7 +131,7 @@ def test_a_model_with_a_card_is_an_error(tmp_path, labels):
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels"),
+        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels$"),
         ({}, {"preprocess": "imagnet"}, UsageError, r"neither a known name nor a file \(did you mean 'imagenet'\?\)"),
         ({"softmax": True}, {"output": "logits"}, UsageError, "gives probabilities, not logits"),
         ({}, {"output": "probabilities"}, ModelError, r"are not probabilities that sum to 1"),
@@ -141,6 +141,17 @@ def test_contradictions_are_errors_and_nothing_is_written(tmp_path, labels, give
     with pytest.raises(error, match=message):
         adopt(foreign(tmp_path / "f.onnx", **given), labels, tmp_path / "o.onnx", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.onnx", "labels.txt"]
+
+
+def test_a_label_for_the_background_may_be_missing(tmp_path, labels):
+    """TensorFlow's classifiers of ImageNet have 1,001 classes."""
+    labels.write_text("tench\ngreat white shark\ncock\n")
+    with pytest.raises(ModelError) as caught:
+        adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{tmp_path}/f.onnx: gives 4 numbers per picture, but {labels} has 3 labels; if the first is that of the "
+        f"background, as in TensorFlow, give it a label, too"
+    )
 
 
 @pytest.mark.parametrize(
