@@ -1,7 +1,6 @@
 """Weights of a backbone: files, packages, matching by name or by order."""
 
 import hashlib
-import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
