@@ -71,7 +71,7 @@ class LocalFiles:
                 raise ImageError("io_error", "no longer a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
-            data = _read(descriptor, status.st_size + 1)  # one more byte shows that the file grew
+            data = _read(descriptor, status.st_size)
             now = os.fstat(descriptor)
         finally:
             os.close(descriptor)
@@ -85,10 +85,10 @@ class LocalFiles:
         return status.st_size, known_time(status.st_mtime_ns // 1000)
 
 
-def _read(descriptor: int, most: int) -> bytes:
-    """Up to `most` bytes, fewer at the end of the file; without the buffers of Python's file objects."""
-    data = os.read(descriptor, most)
-    while 0 < len(data) < most and (more := os.read(descriptor, most - len(data))):
+def _read(descriptor: int, size: int) -> bytes:
+    """The content of a file of this size, and a byte more if it grew; without the buffers of Python's file objects."""
+    data = os.read(descriptor, size + 1)
+    while 0 < len(data) < size and (more := os.read(descriptor, size + 1 - len(data))):
         data += more
     return data
 
