@@ -55,6 +55,13 @@ class Described(NamedTuple):
     truth: Ints
 
     @classmethod
+    def scored(cls, outcomes: Outcomes) -> Self:
+        """Of the scored images of a block."""
+        rows = pa.array(np.flatnonzero(outcomes.ok))
+        images, facts, own = (values.take(rows) for values in (outcomes.images, outcomes.facts, outcomes.own))
+        return cls(images, facts, own, outcomes.truth[outcomes.ok])
+
+    @classmethod
     def of(cls, outcomes: pa.Table) -> Self:
         """From rows of outcomes.parquet, or of mistakes.parquet."""
         (rows,) = outcomes.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], outcomes.schema)]
@@ -98,10 +105,11 @@ class SliceTally:
 
     def add(self, outcomes: Outcomes) -> None:
         """Add a block."""
-        scored = outcomes if outcomes.ok.all() else outcomes.scored()
-        if len(scored.ok):
+        ok = outcomes.ok
+        if ok.any():
+            scored = outcomes if ok.all() else Described.scored(outcomes)
             for dimension in self._dimensions:
-                dimension.add(scored, scored.right)
+                dimension.add(scored, outcomes.right[ok])
 
     def values(self, images: Images) -> dict[str, list[str | None]]:
         """Dimension -> the part of each image; call `slices` first."""

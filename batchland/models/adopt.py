@@ -200,8 +200,10 @@ class _Adoption:
         labels, where = self.labels
         if self.target.classes not in (None, len(labels)):
             where = str(self.options.classes or where)
+            hint = "; if the first is that of the background, as in TensorFlow, give it a label, too"
             raise ModelError(
                 f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
+                + (hint if self.target.classes == len(labels) + 1 else "")
             )
         self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])

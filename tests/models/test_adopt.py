@@ -1,5 +1,6 @@
 """adopt(): a foreign classifier gives the same answers after adoption, from uint8 pixels."""
 
+import json
 import os
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_a_model_with_a_card_is_an_error(tmp_path, labels):
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels"),
+        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels$"),
         ({}, {"preprocess": "imagnet"}, UsageError, r"neither a known name nor a file \(did you mean 'imagenet'\?\)"),
         ({"softmax": True}, {"output": "logits"}, UsageError, "gives probabilities, not logits"),
         ({}, {"output": "probabilities"}, ModelError, r"are not probabilities that sum to 1"),
@@ -141,6 +142,17 @@ def test_contradictions_are_errors_and_nothing_is_written(tmp_path, labels, give
     with pytest.raises(error, match=message):
         adopt(foreign(tmp_path / "f.onnx", **given), labels, tmp_path / "o.onnx", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.onnx", "labels.txt"]
+
+
+def test_a_label_for_the_background_may_be_missing(tmp_path, labels):
+    """TensorFlow's classifiers of ImageNet have 1,001 classes."""
+    labels.write_text("tench\ngreat white shark\ncock\n")
+    with pytest.raises(ModelError) as caught:
+        adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{tmp_path}/f.onnx: gives 4 numbers per picture, but {labels} has 3 labels; if the first is that of the "
+        f"background, as in TensorFlow, give it a label, too"
+    )
 
 
 @pytest.mark.parametrize(
@@ -516,6 +528,18 @@ def test_an_unusual_size_must_be_given(tmp_path, labels):
         adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec))
     spec.write_text('{"height": 8, "width": 8}')
     assert adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec)).card.preprocess.height == 8
+
+
+def test_keras_in_its_mode_caffe(tmp_path, labels):
+    """BGR pixels from 0 to 255, minus ImageNet's means, as its ResNet50 and VGG take them."""
+    means = np.array([103.939, 116.779, 123.68])
+    spec = tmp_path / "caffe.json"
+    spec.write_text(json.dumps({"channels": "bgr", "mean": list(means[::-1] / 255), "std": [1 / 255] * 3}))
+    path = foreign(tmp_path / "f.onnx", layout="NHWC", softmax=True)
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec))
+    logits = (PIXELS[..., ::-1] - means).mean(axis=(1, 2)) @ WEIGHT
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(session.predict(PIXELS), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
 
 
 def test_a_json_file_without_a_size_takes_that_of_the_model(tmp_path, labels):

@@ -119,7 +119,8 @@ def _inflated(data: bytes, size: int) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except zlib.error as error:
-        raise ImageError("corrupt", f"the member cannot be unpacked: {error}") from error
+        reason = str(error).rpartition(": ")[2]
+        raise ImageError("corrupt", f"the member cannot be unpacked: {reason}") from error
 
 
 def _facts(member: ZipInfo) -> bytes:
