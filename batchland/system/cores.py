@@ -4,6 +4,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,15 @@ def require_memory(size: int) -> None:
         mmap.mmap(-1, size).close()
     except OSError as error:
         raise MemoryError(f"less than {size >> 20} MiB are left to start with") from error
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Compute linear algebra in one thread. On busy cores several threads of OpenBLAS wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 def machine_memory() -> int:
