@@ -5,6 +5,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,14 @@ MEMBERSHIP: Final = Path("/proc/self/cgroup")
 """The groups of this process. In a container they are usually the root groups of the mount."""
 
 
-def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, affinity: int | None = None) -> int:
-    """Cores that this process may use, at least 1: those of the CPU affinity, or the lowest CPU quota."""
+@cache
+def usable_cores() -> int:
+    """Cores that this process may use, counted once."""
+    return count_cores()
+
+
+def count_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP, affinity: int | None = None) -> int:
+    """Cores of the CPU affinity, or the lowest CPU quota; at least 1."""
     # macOS has no affinity
     cores = affinity or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quotas = (_cpu_quota(group) for group in _groups(cgroups, "cpu", membership))
