@@ -1,17 +1,21 @@
 """Made-up predictions and labels of any size, written block by block: `python -m benchmarks.evaluation_rows --help`.
 
-The model is 80% accurate, its probabilities are calibrated, names look like those of a photo archive.
+The model is 80% accurate, its probabilities are calibrated, names look like those of a photo archive. Names differ, but
+the other columns of every DRAWN blocks are the same.
 """
 
 import argparse
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchland.models.card import class_names
+from batchland.models.card import ClassName, class_names
 from batchland.predictions.schema import (
     FIRST_COLUMNS,
     METADATA_KEY,
@@ -23,6 +27,8 @@ from batchland.predictions.schema import (
 )
 
 BLOCK = 1 << 17
+DRAWN = 8
+"""Blocks of answers that are drawn."""
 
 
 def write(
@@ -42,7 +48,7 @@ def write(
     names are the same for all.
     """
     names = class_names([f"{index:05d}.class_{index:05d}" for index in range(classes)])
-    failed = len(range(0, rows, failed_every))
+    failed = sum(len(range(0, min(BLOCK, rows - start), failed_every)) for start in range(0, rows, BLOCK))
     info = PredictionsInfo(
         run_id="made-up",
         model=ModelInfo(name="made-up", architecture="made-up", sha256="ab" * 32, file="models/made-up.onnx"),
@@ -58,74 +64,84 @@ def write(
     schema = pa.schema([PREDICTIONS.field(name) for name in FIRST_COLUMNS]).with_metadata(
         {METADATA_KEY: info.model_dump_json().encode()}
     )
-    label_texts, folders = pa.array([name.label for name in names]), pa.array([name.folder for name in names])
     columns = [(name, pa.string()) for name in ("image", "label", *(("camera", "site") if own else ()))]
     label_schema = pa.schema(columns)
+    drawn = [_draw(number, names, top_k, failed_every, seed, own=own) for number in range(DRAWN)]
+    texts = ["status", "error_code", "error_message", "label", "top_k.list.element.label"]
+    starts = [*enumerate(range(0, rows, BLOCK))]
     with (
-        pq.ParquetWriter(predictions, schema, compression="zstd") as out,
-        pq.ParquetWriter(labels, label_schema, compression="zstd") as truths,
+        pq.ParquetWriter(predictions, schema, compression="zstd", use_dictionary=texts) as out,
+        pq.ParquetWriter(labels, label_schema, compression="zstd", use_dictionary=label_schema.names[1:]) as truths,
     ):
-        for start in range(0, rows, BLOCK):
-            block = _block(start, min(BLOCK, rows - start), classes, top_k, failed_every, label_texts, seed)
-            out.write_table(pa.table(block[0], schema=schema))
-        for start in reversed(range(0, rows, BLOCK)):
-            size = min(BLOCK, rows - start)
-            truth, order = _truth(start, size, classes), np.random.default_rng(start + 2).permutation(size)
-            table = [_names(start, size).take(pa.array(order)), folders.take(pa.array(truth[order]))]
-            if own:
-                rng = np.random.default_rng(start + 3)
-                table += [
-                    pa.array([f"{name}-{number}" for number in range(values)]).take(
-                        pa.array(rng.integers(0, values, size))
-                    )
-                    for name, values in (("camera", 40), ("site", 25))
-                ]
-            truths.write_table(pa.table(table, label_schema))
+        for number, start in starts:
+            block = pa.table({"image": _names(start), **drawn[number % DRAWN].answers}, schema=schema)
+            out.write_table(block[: rows - start], BLOCK)
+        for number, start in reversed(starts):
+            block, size = drawn[number % DRAWN], min(BLOCK, rows - start)
+            order = block.order.filter(pc.less(block.order, size))
+            table = pa.table([_names(start), *block.labels], schema=label_schema)
+            truths.write_table(table.take(order), BLOCK)
 
 
-def _names(start: int, size: int) -> pa.Array:
-    return pa.array([f"{row // 10_000:05d}/IMG_{row:09d}.jpg" for row in range(start, start + size)])
+def _names(start: int) -> pa.Array:
+    rows = pa.array(np.arange(start, start + BLOCK))
+    folder, number = (
+        pc.utf8_lpad(each.cast(pa.string()), width, "0") for each, width in ((pc.divide(rows, 10_000), 5), (rows, 9))
+    )
+    return pc.binary_join_element_wise(folder, "/IMG_", number, ".jpg", "")
 
 
-def _truth(start: int, size: int, classes: int) -> np.ndarray:
-    return np.random.default_rng(start).integers(0, classes, size)
+class _Drawn(NamedTuple):
+    """All columns of a block, except the names."""
+
+    answers: dict[str, pa.Array]
+    labels: list[pa.Array]
+    order: pa.Array
+    """Of the rows in the table of labels."""
 
 
-def _block(
-    start: int, size: int, classes: int, top_k: int, failed_every: int, labels: pa.Array, seed: int
-) -> tuple[dict[str, pa.Array], np.ndarray]:
-    rng, truth = np.random.default_rng((start + 1, seed) if seed else start + 1), _truth(start, size, classes)
-    first = rng.beta(4, 1, size) * (1 - 1 / classes) + 1 / classes
-    chosen = (truth[:, None] + rng.integers(1, max(classes // top_k, 2), (size, top_k)).cumsum(axis=1)) % classes
-    right = rng.random(size) < first
-    place = np.where(right, 0, rng.integers(1, top_k + 1, size))
+def _draw(number: int, names: Sequence[ClassName], top_k: int, failed_every: int, seed: int, *, own: bool) -> _Drawn:
+    rng, classes = np.random.default_rng(number), len(names)
+    truth = rng.integers(0, classes, BLOCK)
+    labels = [pa.array([name.folder for name in names]).take(pa.array(truth))]
+    if own:
+        labels += [
+            pa.array([f"{name}-{value}" for value in range(values)]).take(pa.array(rng.integers(0, values, BLOCK)))
+            for name, values in (("camera", 40), ("site", 25))
+        ]
+    order = pa.array(rng.permutation(BLOCK))
+    rng = np.random.default_rng((number, seed))
+    first = rng.beta(4, 1, BLOCK) * (1 - 1 / classes) + 1 / classes
+    chosen = (truth[:, None] + rng.integers(1, max(classes // top_k, 2), (BLOCK, top_k)).cumsum(axis=1)) % classes
+    right = rng.random(BLOCK) < first
+    place = np.where(right, 0, rng.integers(1, top_k + 1, BLOCK))
     hit = np.flatnonzero(place < top_k)
     chosen[hit, place[hit]] = truth[hit]
     rest = ((1 - first)[:, None] * 0.5 ** np.arange(1, top_k)).clip(max=first[:, None] * 0.99)
     probability = np.c_[first, rest].astype(np.float32)
-    ok = (np.arange(start, start + size) % failed_every) != 0
-    flat = pa.array(chosen[ok].ravel().astype(np.int32))
+    ok = np.arange(BLOCK) % failed_every != 0
+    texts, flat = pa.array([name.label for name in names]), pa.array(chosen[ok].ravel().astype(np.int32))
     entries = pa.StructArray.from_arrays(
-        [labels.take(flat), flat, pa.array(probability[ok].ravel())], fields=list(TOP_K_TYPE.value_type)
+        [texts.take(flat), flat, pa.array(probability[ok].ravel())], fields=list(TOP_K_TYPE.value_type)
     )
     ends = pa.array(np.r_[0, np.cumsum(ok * top_k)].astype(np.int32))
     index = pa.array(chosen[:, 0].astype(np.int32), mask=~ok)
-    side = rng.integers(300, 4000, (2, size)).astype(np.int32)
-    return {
-        "image": _names(start, size),
+    side = rng.integers(300, 4000, (2, BLOCK)).astype(np.int32)
+    answers = {
         "status": pa.array(np.where(ok, "ok", "failed")),
-        "error_code": pa.array(np.full(size, "truncated"), mask=ok),
-        "error_message": pa.array(np.full(size, "made up"), mask=ok),
-        "label": labels.take(index),
+        "error_code": pa.array(np.full(BLOCK, "truncated"), mask=ok),
+        "error_message": pa.array(np.full(BLOCK, "made up"), mask=ok),
+        "label": texts.take(index),
         "class_index": index,
         "probability": pa.array(probability[:, 0], mask=~ok),
         "margin": pa.array(probability[:, 0] - probability[:, 1], mask=~ok),
         "top_k": pa.ListArray.from_arrays(ends, entries, type=TOP_K_TYPE, mask=pa.array(~ok)),
         "width": pa.array(side[0], mask=~ok),
         "height": pa.array(side[1], mask=~ok),
-        "file_size": pa.array(rng.integers(20_000, 4_000_000, size)),
-        "modified_at": pa.array([datetime(2026, 11, 23, tzinfo=UTC)] * size, pa.timestamp("us", tz="UTC")),
-    }, truth
+        "file_size": pa.array(rng.integers(20_000, 4_000_000, BLOCK)),
+        "modified_at": pa.repeat(pa.scalar(datetime(2026, 11, 23, tzinfo=UTC), pa.timestamp("us", tz="UTC")), BLOCK),
+    }
+    return _Drawn(answers, labels, order)
 
 
 def main() -> None:

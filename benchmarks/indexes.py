@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from batchland.embeddings.lists import PROBES, Lists
 from batchland.embeddings.neighbours import nearest
 from batchland.system.cores import usable_cores
 
@@ -102,6 +104,19 @@ def faiss_lists(kind: str) -> Callable[[Vectors], Built]:
     return build
 
 
+def shipped(features: Vectors) -> Built:
+    """The index that `similar --index` keeps; searched in the written file, which is mapped."""
+    lists = Lists.of(features)
+    with NamedTemporaryFile(dir=Path(features.filename).parent) as file:
+        lists.write(Path(file.name))
+        mapped = Lists.read(Path(file.name))
+
+    def search(queries: npt.NDArray[np.float32]) -> Vectors:
+        return np.stack([mapped.nearest(query, TOP)[0] for query in queries])
+
+    return Built({f"{PROBES} lists": search}, lists.write)
+
+
 def faiss_graph(features: Vectors) -> Built:
     import faiss
 
@@ -165,6 +180,7 @@ def hnswlib_graph(features: Vectors) -> Built:
 
 CONTENDERS: dict[str, tuple[str, Callable[[Vectors], Built]]] = {
     "exact, numpy": ("numpy", exact),
+    "shipped": ("faiss", shipped),
     "faiss IVF, half floats": ("faiss", faiss_lists("SQfp16")),
     "faiss IVF, 8 bits": ("faiss", faiss_lists("SQ8")),
     "faiss HNSW, half floats": ("faiss", faiss_graph),

@@ -32,6 +32,7 @@ FIGURES = {
     "steady": ("images/s, steady", ".1f"),
     "cpu": ("CPU s", ".1f"),
     "peak_mb": ("peak MB, all processes", ".0f"),
+    "worker_mb": ("MB of the process that scores, then", ".0f"),
     "processes": ("processes", ".0f"),
 }
 
@@ -80,7 +81,7 @@ def _score(way: str, images: str, model: str, out: str) -> None:
     print(json.dumps(times))
 
 
-def _run(way: str, images: Path, model: Path) -> dict[str, float]:
+def _run(way: str, images: Path, model: Path) -> dict[str, Any]:
     mark = f"BENCH_TREE={uuid4()}"
     with tempfile.TemporaryDirectory() as folder:
         begin = time.time()
@@ -90,10 +91,13 @@ def _run(way: str, images: Path, model: Path) -> dict[str, float]:
             env=os.environ | {"BENCH_BEGIN": str(begin)} | dict([mark.split("=")]),
             text=True,
         )
-        peak_mb, processes, cpu = 0.0, 0, {}
+        at_peak: list[tuple[str, float]] = []
+        processes, cpu = 0, {}
         while process.poll() is None:
             tree = _tree(mark.encode())
-            peak_mb = max(peak_mb, sum(map(_pss_mb, tree)))
+            memory = {pid: _pss_mb(pid) for pid in tree}
+            if sum(memory.values()) > sum(each for _, each in at_peak):
+                at_peak = [(_name(pid), each) for pid, each in memory.items()]
             processes = max(processes, len(tree))
             cpu |= {pid: _cpu_seconds(pid) for pid in tree}
             time.sleep(0.5)
@@ -108,8 +112,10 @@ def _run(way: str, images: Path, model: Path) -> dict[str, float]:
         "whole": total / wall,
         "steady": (total - quarter[0]) / (last - quarter[1]),
         "cpu": sum(cpu.values()),
-        "peak_mb": peak_mb,
+        "peak_mb": sum(each for _, each in at_peak),
+        "worker_mb": max((each for name, each in at_peak if "PartWorker" in name), default=at_peak[0][1]),
         "processes": processes,
+        "at_peak": ", ".join(f"{name} {each:.0f}" for name, each in sorted(at_peak, key=lambda one: -one[1])),
     }
 
 
@@ -123,6 +129,12 @@ def _pss_mb(pid: str) -> float:
         if line.startswith(b"Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def _name(pid: str) -> str:
+    """The program of a process, without its arguments."""
+    words = _read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")
+    return "driver" if "benchmarks.ray" in words else words[0].rpartition("/")[2]
 
 
 def _cpu_seconds(pid: str) -> float:
@@ -155,6 +167,7 @@ def _markdown(options: argparse.Namespace, rounds: list[dict[str, Any]]) -> str:
             cells.append(f"{median(found['ray'][figure] / found['local'][figure] for found in rounds):.2f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", *(line for line in (__doc__ or "").strip().splitlines()[4:]), ""]
+    lines += [f"MB by process, {way}, last round: {rounds[-1][way]['at_peak']}." for way in options.ways] + [""]
     return "\n".join(lines)
 
 

@@ -11,7 +11,15 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import BaseModel
 
-from batchland.cli.documents import DoctorResult, ErrorResult, EvaluateResult, JobCheck, RegistryContent, RunResult
+from batchland.cli.documents import (
+    DoctorResult,
+    ErrorResult,
+    EvaluateResult,
+    History,
+    JobCheck,
+    RegistryContent,
+    RunResult,
+)
 from batchland.embeddings.duplicates import DUPLICATES, Duplicates
 from batchland.embeddings.similar import Similar
 from batchland.evaluation.label_plan import LABEL_PLAN
@@ -30,7 +38,6 @@ from batchland.models.canaries import CANARIES, CanaryInfo
 from batchland.models.card import ModelCard
 from batchland.models.registry import RegisteredModel
 from batchland.monitoring.schema import Estimator
-from batchland.nightly.history import Night
 from batchland.nightly.job_schema import job_schema
 from batchland.nightly.notifications.message import Notification
 from batchland.nightly.run_record import RunRecord
@@ -59,10 +66,10 @@ DOCUMENTS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "plan": (Plan, "plan.json of a plan. Printed by `batchland plan --json`."),
     "summary": (EvaluationSummary, "summary.json of a report."),
     "comparison_summary": (ComparisonSummary, "summary.json of a comparison. Printed by `compare --json`."),
-    "history": (Night, "A line of `batchland history --json`: one model in one night."),
+    "history": (History, "Printed by `batchland history --json`."),
     "notification": (Notification, "What `webhook` of [notify] in a job file gets by POST."),
-    "registry": (RegisteredModel, "registry.json of a model in a registry. Printed by `models show --json`."),
-    "registry_content": (RegistryContent, "Printed by `models list --json`."),
+    "registry": (RegisteredModel, "registry.json of a model in a registry. Printed by `batchland models show --json`."),
+    "registry_content": (RegistryContent, "Printed by `batchland models list --json`."),
     "run": (RunRecord, "run.json of a night: runs/NAME/DATE/run.json."),
     "run_result": (RunResult, "Printed by `batchland run --json`."),
     "job_check": (JobCheck, "Printed by `batchland job check --json`."),

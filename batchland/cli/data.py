@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import PATH, Flag, build, options_of, print_json
+from batchland.cli.options import PATH, Flag, build, json_option, options_of, print_json
 from batchland.cli.train import training_extra
 from batchland.system.text import counted
 
@@ -90,7 +90,7 @@ def split(folder: Path, out: Path, parts: str, **values: Any) -> None:
 @click.option("--corrections", type=click.Path(path_type=Path), metavar="FILE.csv",
               help="Corrected labels, as a report's page saves them: count photos for these classes.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Count notes as problems, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
+@json_option
 def check(folder: Path, samples: Path | None, corrections: Path | None, strict: bool, as_json: bool) -> None:
     """Read all labelled photos and report what is wrong with them.
 

@@ -6,6 +6,7 @@ from typing import Literal
 from batchland.doctor.check import State
 from batchland.evaluation.schema import ComparisonSummary, EvaluationSummary
 from batchland.models.registry import RegisteredModel
+from batchland.nightly.history import Night
 from batchland.nightly.run_record import RunRecord
 from batchland.system.documents import Document
 
@@ -66,9 +67,21 @@ class JobCheck(Document):
     """The exit code of the first one is that of the command."""
 
 
-class RegistryContent(Document):
-    """Printed by `batchland models list --json`."""
+class History(Document):
+    """`batchland history --json`."""
 
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.history"] = "batchland.history"
+    job: str
+    nights: tuple[Night, ...]
+    """One entry per night and model, the oldest night first."""
+
+
+class RegistryContent(Document):
+    """`batchland models list --json`."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["batchland.registry_content"] = "batchland.registry_content"
     registry: str
     models: tuple[RegisteredModel, ...]
 

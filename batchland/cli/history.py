@@ -6,25 +6,25 @@ from typing import Any
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, build, options_of, overwrite_option, runs_option
+from batchland.cli.options import PATH, Flag, build, json_option, options_of, overwrite_option, print_json, runs_option
 
 
 @command(epilog="Example: batchland history nightly --last 7")
 @click.argument("name")
 @runs_option
 @click.option("--last", type=click.IntRange(1), default=30, show_default=True, help="Nights to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per night and model.")
+@json_option
 def history(name: str, runs: Path, last: int, as_json: bool) -> None:
     """Show the nights of job NAME as a table.
 
     Images delivered and failed, accuracy, speed, and why a night failed.
     """
+    from batchland.cli.documents import History
     from batchland.nightly.history import job_records, nights, table
 
     rows = nights(job_records(runs, name)[-last:])
     if as_json:
-        for row in rows:
-            click.echo(row.model_dump_json())
+        print_json(History(job=name, nights=tuple(rows)))
     else:
         click.echo(table(rows), nl=False)
 

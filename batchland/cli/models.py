@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, build, options_of, print_json
+from batchland.cli.options import PATH, Flag, build, json_option, options_of, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,11 +50,11 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
     become part of the graph, so that scoring needs no options for them. The card records what was found and assumed.
     """
     from batchland.models.adopt import adopt as run
-    from batchland.models.adopt_check import comparison_table
+    from batchland.models.adopt_check import comparison_table, undecided
     from batchland.models.adopt_options import AdoptOptions
 
     def show(results: "Sequence[Alternative]") -> None:
-        click.echo(comparison_table(results), nl=False)
+        click.echo(comparison_table(results) + undecided(results), nl=False)
 
     session = run(model, out, build(AdoptOptions, values), on_check=show)
     click.echo(
@@ -65,7 +65,7 @@ def adopt(model: Path, out: Path, **values: Any) -> None:
 
 @command(epilog="Example: batchland inspect models/scratch.onnx")
 @click.argument("model", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+@json_option
 def inspect(model: Path, as_json: bool) -> None:
     """Print a model's card: classes, preprocessing, origin."""
     from batchland.models.session import open_session

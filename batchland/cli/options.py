@@ -28,8 +28,28 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Model = TypeVar("Model", bound="BaseModel")
 
 PATH: Final = click.Path(path_type=Path)
-NIGHT: Final = click.DateTime(["%Y-%m-%d"])
 _BYTES: Final = {"GB": 10**9, "GiB": 2**30}
+
+
+class _Night(click.DateTime):
+    """The date of a night."""
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d"])
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        """Placeholder in the help."""
+        return "YYYY-MM-DD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The night as a datetime."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a date like 2026-11-23.", param, ctx)
+
+
+NIGHT: Final = _Night()
 
 
 class Flag(NamedTuple):

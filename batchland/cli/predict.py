@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from batchland.cli.command import command
-from batchland.cli.options import PATH, Flag, options_of, print_json_text
+from batchland.cli.options import PATH, Flag, json_option, options_of, print_json_text
 
 _log = logging.getLogger("batchland")
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("batchland")
     Flag("top_k", "-k"),
     Flag("device", metavar="auto|cpu|cuda[:N]|tensorrt[:N]", brief=True),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def predict(images: tuple[Path, ...], model: Path | None, top_k: int, device: str, as_json: bool) -> None:
     """Show the likeliest classes of each IMAGE.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchland.cli.command import group
-from batchland.cli.options import PATH, build, json_option, options_of, print_json
+from batchland.cli.options import PATH, Flag, build, json_option, options_of, print_json
 
 if TYPE_CHECKING:
     from batchland.models.registry import Change, FolderRegistry, Reference, RegisteredModel
@@ -31,7 +31,10 @@ def models() -> None:
 @click.option("--note", default="", help="What is new about it.")
 @_registry_option
 def add(file: Path, name: str, note: str, registry: Path) -> None:
-    """Copy FILE and its canaries into the registry, as the next version of a model. No alias changes."""
+    """Add FILE to the registry, as the next version of a model.
+
+    FILE and its canaries are copied. No alias changes.
+    """
     added = _open(registry).add(name, file, note)
     click.echo(f"{name} {added.version}: added; give it an alias with: batchland models promote {name}@{added.version}")
 
@@ -64,7 +67,10 @@ def list_(registry: Path, as_json: bool) -> None:
 @_registry_option
 @json_option
 def show(name: str, registry: Path, as_json: bool) -> None:
-    """Print versions, aliases and history of the model NAME: who moved which alias, when and why."""
+    """Print versions, aliases and history of the model NAME.
+
+    The history has who moved which alias, when and why.
+    """
     model = _open(registry).read(name)
     if as_json:
         print_json(model)
@@ -75,7 +81,13 @@ def show(name: str, registry: Path, as_json: bool) -> None:
 @models.command(epilog="Example: batchland models promote landmarks@4 --labels data/test --gate 'drop(top1) > 0.5%'")
 @click.argument("model", metavar="NAME@VERSION")
 @_alias_option
-@options_of("batchland.nightly.promotion:PromoteOptions", "labels", "images", "device", "reason")
+@options_of(
+    "batchland.nightly.promotion:PromoteOptions",
+    "labels",
+    "images",
+    Flag("device", metavar="auto|cpu|cuda[:N]|tensorrt[:N]"),
+    "reason",
+)
 @click.option("--gate", "gates", multiple=True, help="Refuse if this is true. Repeatable.  [default: drop(top1) > 1%]")
 @click.option("--unchecked", is_flag=True, help="Promote without a labelled set.")
 @_registry_option
@@ -98,7 +110,7 @@ def promote(ctx: click.Context, /, model: str, alias: str, unchecked: bool, regi
     if done.report:
         click.echo(f"report: {done.report}/report.html")
     if done.change.action == "refuse":
-        click.echo(f"batchland: a gate failed; {done.change.alias} stays as it is", err=True)
+        click.echo("batchland: a gate failed, see above", err=True)
         ctx.exit(GateFailedError.exit_code)
 
 
@@ -128,10 +140,13 @@ def _reference(text: str) -> "Reference":
 
 
 def _described(name: str, change: "Change") -> list[str]:
-    verb = {"promote": "is now", "rollback": "is again", "refuse": "did not become"}[change.action]
-    before = f", before {change.before}" if change.before is not None else ""
-    line = f"{name.partition('@')[0]}@{change.alias} {verb} version {change.version}{before}"
-    return [line, *(f"  {check}" for check in change.checks)]
+    before = f" (before: {change.before})" if change.before is not None else ""
+    result = {
+        "promote": f"is now version {change.version}{before}",
+        "rollback": f"is again version {change.version}{before}",
+        "refuse": f"is not moved to version {change.version}{before.replace('before', 'stays')}",
+    }[change.action]
+    return [f"{name.partition('@')[0]}@{change.alias} {result}", *(f"  {check}" for check in change.checks)]
 
 
 def _shown(model: "RegisteredModel") -> list[str]:

@@ -21,7 +21,8 @@ _set_option = click.option(
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a key of the job file, e.g. --set batch_size=8 or --set evaluation.gates='[\"top1 < 0.7\"]'.",
+    help="Override a key of the job file, e.g. --set batch_size=8 or --set evaluation.gates='[\"top1 < 0.7\"]'. "
+    "Repeatable.",
 )
 
 
@@ -55,9 +56,9 @@ def run(
     of all jobs, and runs/NAME/trend.html those of this one.
 
     \b
-    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed or the delivery is wrong; 5 model or device;
-    66 no or incomplete delivery; 74 output cannot be written; 75 another run is active;
-    130/143 interrupted or out of time, a rerun continues.
+    Exit codes: 0 done; 2 usage; 3 too many failed images; 4 a gate failed or the delivery is wrong;
+    5 model or device; 6 suspicious; 66 no or incomplete delivery; 69 Ray cannot be reached;
+    74 output cannot be written; 75 another run is active; 130, 143 interrupted or out of time, a rerun continues.
     """
     from batchland.cli.documents import RunResult
     from batchland.nightly.dates import check_date, local_today
@@ -117,45 +118,7 @@ def _nights(night: datetime | None, first: datetime | None, last: datetime | Non
 
 @group()
 def job() -> None:
-    """Check job files, remove records."""
-
-
-@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
-@click.argument("name")
-@click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
-@runs_option
-def remove_record(name: str, night: datetime, runs: Path) -> None:
-    """Remove the record of one night of job NAME, for example of a mistyped date.
-
-    The record is renamed to run.json.removed. Log, report and predictions of the night stay.
-    """
-    from batchland.nightly.dates import local_today
-    from batchland.nightly.record_files import remove_record as remove
-    from batchland.trend.write import write_night_pages
-
-    removed = remove(runs / name, night.date(), local_today())
-    write_night_pages(runs / name, local_today())
-    click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
-
-
-@job.command("notify", epilog="Example: batchland job notify jobs/nightly.toml")
-@click.argument("job_file", metavar="FILE", type=PATH)
-@_set_option
-@click.pass_context
-def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None:
-    """Send the notification about the newest night now, marked as a test, through every channel of [notify].
-
-    Exit code 69 if one of them failed.
-    """
-    from batchland.errors import DownloadError
-    from batchland.nightly.job import load_job
-    from batchland.nightly.notifications.trial import send_trial
-
-    failed = False
-    for channel, fault in send_trial(load_job(job_file, settings)):
-        failed = failed or fault is not None
-        click.echo(f"{channel}: {fault or 'sent'}", err=fault is not None)
-    ctx.exit(DownloadError.exit_code if failed else 0)
+    """Check a job file, test its notifications, remove a record."""
 
 
 @job.command(epilog="Example: batchland job check jobs/nightly.toml")
@@ -164,12 +127,12 @@ def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> Non
 @json_option
 @click.pass_context
 def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json: bool) -> None:
-    """Check a job file, and print what a run without --date would do now.
+    """Check a job file, and print what a run would do now.
 
-    An unknown key, an invalid value or a gate that cannot be read is an error that names it (exit code 2).
-    Problems that would make the run fail have a line that begins with `fail:`, and the first of them gives the exit
-    code: a model that cannot be used (5), a missing delivery (66), missing labels (2), or an output that is not the
-    job's (2). `batchland doctor --job` checks the machine as well.
+    That is a run without --date. An unknown key, an invalid value or a gate that cannot be read is an error that names
+    it (exit code 2). Problems that would make the run fail have a line that begins with `fail:`, and the first of them
+    gives the exit code: a model that cannot be used (5), a missing delivery (66), missing labels (2), or an output that
+    is not the job's (2). `batchland doctor --job` checks the machine as well.
     """
     from batchland.cli.documents import JobCheck, Problem
     from batchland.nightly.job import load_job
@@ -194,6 +157,46 @@ def check(ctx: click.Context, job_file: Path, settings: tuple[str, ...], as_json
     else:
         click.echo("\n".join([f"{job_file}: {_verdict(plan.problems)}", *plan.lines]))
     ctx.exit(plan.problems[0].exit_code if plan.problems else 0)
+
+
+@job.command("notify", epilog="Example: batchland job notify jobs/nightly.toml")
+@click.argument("job_file", metavar="FILE", type=PATH)
+@_set_option
+@click.pass_context
+def notify(ctx: click.Context, job_file: Path, settings: tuple[str, ...]) -> None:
+    """Send a test notification.
+
+    Sends the message about the newest night, marked as a test, through every channel of [notify]. The exit code is 69
+    if one of them failed.
+    """
+    from batchland.errors import DownloadError
+    from batchland.nightly.job import load_job
+    from batchland.nightly.notifications.trial import send_trial
+
+    failed = False
+    for channel, fault in send_trial(load_job(job_file, settings)):
+        failed = failed or fault is not None
+        click.echo(f"{channel}: {fault or 'sent'}", err=fault is not None)
+    ctx.exit(DownloadError.exit_code if failed else 0)
+
+
+@job.command("remove-record", epilog="Example: batchland job remove-record nightly --date 2030-01-01")
+@click.argument("name")
+@click.option("--date", "night", type=NIGHT, required=True, help="The night of the record.")
+@runs_option
+def remove_record(name: str, night: datetime, runs: Path) -> None:
+    """Remove the record of one night of job NAME.
+
+    For example that of a mistyped date. The record is renamed to run.json.removed. Log, report and predictions of the
+    night stay.
+    """
+    from batchland.nightly.dates import local_today
+    from batchland.nightly.record_files import remove_record as remove
+    from batchland.trend.write import write_night_pages
+
+    removed = remove(runs / name, night.date(), local_today())
+    write_night_pages(runs / name, local_today())
+    click.echo(f"Removed: job {name}, {night:%Y-%m-%d}; the record is now {removed}.")
 
 
 def _verdict(problems: "Sequence[BatchlandError]") -> str:

@@ -34,7 +34,7 @@ class SimilarOptions(Options):
     """The model that scored PREDS, if it has moved since. Only needed for an image file that is not in PREDS."""
     index: Path | None = None
     """Folder of an index, for many searches among 100,000 images or more: built by the first search, used by later
-    ones. It may miss some of the most similar images. Fewer images are searched without it."""
+    ones. It may miss some of the most similar images. Not needed for fewer images."""
 
 
 class SimilarImage(Document):

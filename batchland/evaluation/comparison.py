@@ -18,6 +18,7 @@ from batchland.evaluation.differences import FLIP_KINDS, class_differences, flip
 from batchland.evaluation.intervals import mcnemar_exact
 from batchland.evaluation.options import CompareOptions
 from batchland.evaluation.pairs import Pairs, pair
+from batchland.evaluation.report_names import different_names, report_folder
 from batchland.evaluation.schema import Agreement, ComparedEvaluation, ComparisonSummary, PairAccount
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def compare(
     only_a, only_b = right_a & ~right_b, right_b & ~right_a
     flipped = flips(pairs, only_a, only_b)
     kinds = flipped["change"].to_pylist()
-    names = _names(a, b)
+    names = different_names([a, b])
     summary = ComparisonSummary(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         a=_side_document(a, names[0]),
@@ -85,26 +86,12 @@ def compare(
 
 def _side_document(side: "Report | Evaluation", name: str) -> ComparedEvaluation:
     summary = side.summary
-    folder = getattr(side, "folder", None)
     return ComparedEvaluation(
         name=name,
-        report=str(folder) if folder else None,
+        report=report_folder(side),
         evaluated_at=summary.created_at,
         predictions=summary.predictions,
         run_id=summary.run_id,
         model=summary.model,
         labels=summary.labels,
     )
-
-
-def _names(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[str, str]:
-    """Two different names: of the models, else of the predictions' files, else of their folders, else A and B."""
-    paths = [Path(side.summary.predictions) for side in (a, b)]
-    for left, right in (
-        (a.summary.model.name, b.summary.model.name),
-        (paths[0].stem, paths[1].stem),
-        (paths[0].parent.name, paths[1].parent.name),
-    ):
-        if left != right and left and right:
-            return left, right
-    return "A", "B"

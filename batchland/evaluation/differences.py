@@ -1,8 +1,11 @@
 """Differences of two models on the same images: headline numbers, classes, and the images whose answer changed.
 
-Every difference is B - A, and every interval is paired: it is computed from the differences of single images.
+Every difference is B - A, and every interval is paired: it is computed from the differences of single images. If A and
+B change places, differences and intervals only change their sign. Two sides with the same answers and probabilities for
+all images have intervals of exactly 0.
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -47,6 +50,8 @@ def headline_differences(pairs: Pairs, options: CompareOptions) -> Differences:
     for name, kind in kinds:
         found[name] = _average_difference(pairs, kind, confidence)
     found["ece"] = _calibration_difference(pairs, options)
+    if pairs.identical:
+        found = {name: change.model_copy(update={"low": 0.0, "high": 0.0}) for name, change in found.items()}
     return Differences.model_validate({name: found.get(name) for name in Differences.model_fields})
 
 
@@ -64,12 +69,13 @@ def class_differences(pairs: Pairs, only_a: Flags, only_b: Flags, confidence: fl
     adjusted = np.full(classes, np.nan)
     adjusted[present] = holm(p_values[present])
     bounds = paired_difference(losses, gains, support, confidence)
+    low, high = (np.where(present, 0.0, np.nan) for _ in range(2)) if pairs.identical else bounds
     absent = {
         "accuracy_a": accuracy_a,
         "accuracy_b": accuracy_b,
         "difference": accuracy_b - accuracy_a,
-        "difference_low": bounds.low,
-        "difference_high": bounds.high,
+        "difference_low": low,
+        "difference_high": high,
         "p_value": p_values,
         "p_adjusted": adjusted,
         "f1_a": 2 * correct_a / np.maximum(support + given_a, 1),
@@ -162,24 +168,32 @@ def _average_difference(pairs: Pairs, kind: Kind, confidence: float) -> Differen
 def _calibration_difference(pairs: Pairs, options: CompareOptions) -> Difference:
     """Difference of the expected calibration errors, with a basic interval of the paired bootstrap.
 
-    Images in the same bin and equally right on both sides are one cell, so that cells are resampled, not images.
+    Half of the samples are drawn with A's bins first, half with B's: if A and B change places, they are the same.
     """
-    sides = [(bins_of(side.probability, BINS), side.predicted == pairs.truth, side) for side in (pairs.a, pairs.b)]
-    code = np.zeros(len(pairs.truth), np.int64)
-    for group, right, _ in sides:
-        code = (code * BINS + group) * 2 + right
-    _, first, cell, images = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
-    drawn = np.random.default_rng(options.seed).multinomial(len(code), images / len(code), options.resamples)
-    values, samples = [], []
-    for group, right, side in sides:
-        excess = np.zeros((len(images), BINS))  # of right answers over confidence, mean of each cell, in its bin
-        excess[np.arange(len(images)), group[first]] = np.bincount(cell, right - side.probability) / images
-        values.append(float(np.abs(images @ excess).sum() / len(code)))
-        samples.append(np.abs(drawn @ excess).sum(axis=1) / len(code))
-    a, b = values
+    (a, b), from_a = _calibration_errors(pairs, (pairs.a, pairs.b), options)
+    _, from_b = _calibration_errors(pairs, (pairs.b, pairs.a), options)
     change = Difference(a=a, b=b, difference=b - a)
-    spread = samples[1] - samples[0]
+    spread = np.concatenate([from_a[1] - from_a[0], from_b[0] - from_b[1]])
     if np.ptp(spread) == 0:
         return change
     low, high = 2 * (b - a) - np.quantile(spread, [0.5 + options.confidence / 2, 0.5 - options.confidence / 2])
     return change.model_copy(update={"low": min(float(low), b - a), "high": max(float(high), b - a)})
+
+
+def _calibration_errors(pairs: Pairs, sides: tuple[Side, Side], options: CompareOptions) -> tuple[Floats, Floats]:
+    """Expected calibration errors of two sides, [2], and those of bootstrap samples, [2, samples].
+
+    Images in the same bin and equally right on both sides are one cell, so that cells are resampled, not images.
+    """
+    groups = [bins_of(side.probability, BINS) for side in sides]
+    right = [side.predicted == pairs.truth for side in sides]
+    code = ((groups[0] * 2 + right[0]) * BINS + groups[1]) * 2 + right[1]
+    _, first, cell, images = np.unique(code, return_index=True, return_inverse=True, return_counts=True)
+    rng, samples = np.random.default_rng(options.seed), math.ceil(options.resamples / 2)
+    drawn = rng.multinomial(len(code), images / len(code), samples)
+    excess = np.zeros((2, len(images), BINS))  # of right answers over confidence, mean of each cell, in its bin
+    for number, side in enumerate(sides):
+        mean = np.bincount(cell, right[number] - side.probability) / images
+        excess[number, np.arange(len(images)), groups[number][first]] = mean
+    errors = np.abs(np.vstack([images, drawn]) @ excess).sum(axis=2) / len(code)
+    return errors[:, 0], errors[:, 1:]

@@ -1,7 +1,8 @@
 """Match predictions with labels by image name, for any number of images.
 
 Both sides are sorted together by name, on disk where they are large; equal names are then neighbours. The result is
-sorted back into the order of the predictions.
+sorted back into the order of the predictions. If the predictions are in the order of their names already, as those of a
+folder are, only the labels are sorted.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import Ints
 from batchland.evaluation.label_files import Labels
-from batchland.evaluation.sorting import group_numbers, sorted_batches, whole_groups
+from batchland.evaluation.sorting import Order, is_sorted, merged_groups, sorted_batches, whole_groups, written_down
 from batchland.models.card import ClassName
 from batchland.models.class_match import (
     enumerate_names,
@@ -61,7 +62,7 @@ class Matcher:
     source: str
     """Name of the predictions, for messages."""
     names: Callable[[], Iterable[pa.Array]]
-    """Gives the predicted images' names in order; called once or twice."""
+    """Gives the predicted images' names in order; called several times."""
     labels: Callable[[], Labels]
     """Opens the labels."""
     classes: tuple[ClassName, ...]
@@ -139,15 +140,22 @@ class _Run:
         """Whether no predicted name was changed for matching."""
 
     def matches(self) -> Matches:
-        rows = sorted_batches(self._schema, chain(self._predictions(), self._label_rows()), [("name", "ascending")])
         own = self._labels.own
         schema = pa.schema([*MATCHES, *((f"own{i}", each.type) for i, each in enumerate(own))])
         fingerprint = _Fingerprint([name.label for name in self._matcher.classes])
-        ordered = sorted_batches(schema, self._matched(rows, fingerprint, schema), [("row", "ascending")])
+        by_name: Order = [("name", "ascending")]
+        if is_sorted(names for _, names in self._predicted()):
+            labelled = sorted_batches(self._schema, self._label_rows(), by_name)
+            rows = merged_groups([self._predictions(), labelled], "name")
+            ordered = written_down(schema, self._matched(rows, fingerprint, schema))
+        else:
+            rows = sorted_batches(self._schema, chain(self._predictions(), self._label_rows()), by_name)
+            matched = self._matched(whole_groups(rows, "name"), fingerprint, schema)
+            ordered = sorted_batches(schema, matched, [("row", "ascending")])
         first = next(ordered, None)  # now all names have been seen
         found, labels = self._found, self._labels
-        by_name = {name: found.by_name[number] for name, number in self._class_names.items()}
-        match = match_classes([name for name, images in by_name.items() if images], self._matcher.classes)
+        counts = {name: found.by_name[number] for name, number in self._class_names.items()}
+        match = match_classes([name for name, images in counts.items() if images], self._matcher.classes)
         if not found.both:
             raise self._nothing_matches()
         if match.unknown and (first is None or not self._matcher.ignore_unknown):
@@ -167,9 +175,9 @@ class _Run:
             "missing_classes": tuple(
                 name.label for number, name in enumerate(self._matcher.classes) if number not in present
             ),
-            "unknown_classes": {name: by_name[name] for name in match.unknown},
+            "unknown_classes": {name: counts[name] for name in match.unknown},
             "renamed_classes": match.renamed,
-            "empty_folders": tuple(name for name in labels.folders if not by_name.get(name)),
+            "empty_folders": tuple(name for name in labels.folders if not counts.get(name)),
             "loose_images": labels.loose_images,
             "blank_labels": labels.blank_labels,
         }
@@ -181,13 +189,18 @@ class _Run:
 
     def _predictions(self) -> Iterator[pa.RecordBatch]:
         row = 0
-        for images in self._matcher.names():
-            names = pc.replace_substring_regex(images, self._prefix, "") if self._prefix else images
+        for images, names in self._predicted():
             if len(self._some_predicted) < EXAMINED:
                 self._some_predicted += names[: EXAMINED - len(self._some_predicted)].to_pylist()
-            yield self._batch(self._composed(names), images, _PREDICTION, row)
+            yield self._batch(names, images, _PREDICTION, row)
             row += len(images)
         self._found.predicted = row
+
+    def _predicted(self) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """The predicted images, and their names for matching."""
+        for images in self._matcher.names():
+            names = pc.replace_substring_regex(images, self._prefix, "") if self._prefix else images
+            yield images, self._composed(names)
 
     def _label_rows(self) -> Iterator[pa.RecordBatch]:
         row = 0
@@ -237,10 +250,10 @@ class _Run:
     def _matched(
         self, batches: Iterator[pa.RecordBatch], fingerprint: "_Fingerprint", schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
-        """The pairs of a prediction and a label among the sorted rows; counts the others."""
+        """The pairs of a prediction and a label, counting the others. batches: each has all rows of its names."""
         index = None
         with TemporaryFile() as file, pa.ipc.new_stream(file, _IMAGES) as by_name:
-            for batch in whole_groups(batches, "name"):
+            for batch in batches:
                 index = self._index() if index is None else index  # all class names are known now
                 taken = self._examine(batch, index)
                 if not len(taken):
@@ -261,8 +274,7 @@ class _Run:
         """The rows of predictions that have a label, with the class and own columns of the label."""
         kind = batch["kind"].to_numpy()
         row = batch["row"].to_numpy()
-        group = group_numbers(batch["name"])
-        sizes = int(group[-1]) + 1
+        group, sizes = _groups(batch["name"])
         is_prediction = kind == _PREDICTION
         predictions = np.bincount(group[is_prediction], minlength=sizes)
         counted = ~is_prediction & ((kind == _LABEL) | (predictions[group] > 0))
@@ -282,18 +294,18 @@ class _Run:
         class_of[labelled] = index[numbers[label_of[labelled]]]
         found = self._found
         found.labelled += int(labelled.sum())
-        names, counts = np.unique(numbers[label_of[labelled]], return_counts=True)
-        found.by_name.update(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+        classes, counts = np.unique(numbers[label_of[labelled]], return_counts=True)
+        found.by_name.update(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
         self._count(batch, row, np.flatnonzero(is_prediction & ~labelled[group]), found.unlabelled_first, "unlabelled")
         lonely = label_of[labelled & (predictions == 0) & (class_of >= 0)]
         self._count(batch, row, lonely, found.unpredicted_first, "unpredicted")
         taken = np.flatnonzero(is_prediction & (class_of[group] >= 0))
         found.both += int((is_prediction & labelled[group]).sum())
-        rows, sources = batch.take(pa.array(taken)), batch.take(pa.array(label_of[group[taken]]))
-        columns = [
-            rows["name"], rows["image"], rows["kind"], rows["row"],
-            pa.array(class_of[group[taken]].astype(np.int32)), *sources.columns[5:],
-        ]  # fmt: skip
+        whole = len(taken) and taken[-1] - taken[0] == len(taken) - 1
+        rows = batch[taken[0] : taken[-1] + 1] if whole else batch.take(pa.array(taken))
+        own = [column.take(pa.array(label_of[group[taken]])) for column in batch.columns[5:]]
+        found_classes = pa.array(class_of[group[taken]].astype(np.int32))
+        columns = [rows["name"], rows["image"], rows["kind"], rows["row"], found_classes, *own]
         return pa.record_batch(columns, schema=batch.schema)
 
     def _count(self, batch: pa.RecordBatch, row: Ints, at: Ints, first: _First, count: str) -> None:
@@ -368,6 +380,16 @@ class _Run:
                 f"{message}; the labels' names start with {prefix}: give that folder, or names without it"
             )
         return UsageError(f"{message}; labels must name images by their path below the scored folder")
+
+
+def _groups(names: pa.Array) -> tuple[Ints, int]:
+    """Number of the group of equal names that each name belongs to, from 0, and the number of groups."""
+    half, odd = divmod(len(names), 2)
+    first = names[:half]
+    if not odd and first.equals(names[half:]) and not pc.any(pc.equal(first[1:], first[:-1])).as_py():
+        return np.tile(np.arange(half), 2), half  # each prediction has one label, in the same order
+    encoded = names.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
 class _Fingerprint:

@@ -25,7 +25,7 @@ class Mistakes:
         self._schema = pa.schema([*MISTAKES, *own])
         self._names = [name for name in self._schema.names if name not in _ADDED]
         fields = [self._schema.field(name) for name in self._names]
-        self._file = TableFile(pa.schema([*fields, ("choices", pa.list_(pa.float32(), CHOICES))]))
+        self._file = TableFile(pa.schema([*fields, ("choices", pa.list_(pa.float32(), CHOICES))]), "lz4")
 
     def add(self, outcomes: Outcomes, table: pa.Table) -> None:
         """Add the mistakes of a block. table: its rows of outcomes.parquet."""

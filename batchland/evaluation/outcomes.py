@@ -105,17 +105,6 @@ class Outcomes:
         right: npt.NDArray[np.bool_] = self.predicted == self.truth
         return right
 
-    def scored(self) -> "Outcomes":
-        """The scored images alone."""
-        rows, ok = pa.array(np.flatnonzero(self.ok)), self.ok
-        return Outcomes(
-            **{
-                name: values[ok] if isinstance(values, np.ndarray) else values.take(rows)
-                for name, values in vars(self).items()
-                if values is not None
-            }
-        )
-
     def to_table(self, classes: tuple[ClassName, ...]) -> pa.Table:
         """The rows of `outcomes.parquet`."""
         labels = pa.array([name.label for name in classes], pa.string())

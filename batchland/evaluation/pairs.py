@@ -50,6 +50,14 @@ class Pairs:
     changed_sizes: pa.Array
     """Bytes of these, when A read them."""
 
+    @property
+    def identical(self) -> bool:
+        """Whether both sides have the same answers and probabilities for all images."""
+        return self.a.kept == self.b.kept and all(
+            np.array_equal(getattr(self.a, name), getattr(self.b, name), equal_nan=True)
+            for name in ("predicted", "probability", "true_rank", "true_probability")
+        )
+
 
 def pair(a: "Report | Evaluation", b: "Report | Evaluation") -> tuple[Pairs, PairAccount]:
     """Match the images of two evaluations, and count those that do not match. There may be no pair.

@@ -5,7 +5,6 @@ comparison = compare_several([read_report("a/"), read_report("b/"), read_report(
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from batchland.errors import UsageError
 from batchland.evaluation.intervals import holm, mcnemar_exact, paired_difference, wilson
 from batchland.evaluation.join import Join
+from batchland.evaluation.report_names import different_names, report_folder
 from batchland.evaluation.schema import Figure
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class ComparedModel(NamedTuple):
     name: str
     source: str
     """Path of the predictions."""
+    report: str | None
+    """Its folder; None if it was not read from one."""
     right: int
     accuracy: Figure
     """Over the common images. Wilson."""
@@ -70,16 +72,19 @@ def compare_several(
     """Compare over the images that all scored: with the same path, or else the same content.
 
     level: adjusted p-values below it are more than chance. The memory used is a byte for each image and report.
-
+    Two reports with the same answers and probabilities for all images have an interval of exactly 0.
 
     Raises UsageError if there is no image that all scored with the same label.
     """
     names = different_names(reports)
     join = Join(reports)
     blocks = [np.zeros((0, len(reports)), bool)]
+    same = np.ones((len(reports), len(reports)), bool)
     for block in join.blocks():
         compared = block.ok.all(axis=1) & (block.truth == block.truth[:, :1]).all(axis=1)
         blocks.append((block.predicted == block.truth)[compared])
+        for answers in (block.predicted[compared], block.probability[compared]):
+            same &= (answers[:, :, None] == answers[:, None, :]).all(axis=0)
     right = np.concatenate(blocks).T
     images = right.shape[1]
     if not images:
@@ -88,7 +93,8 @@ def compare_several(
     pairs = list(combinations(order.tolist(), 2))
     counts = [(int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())) for a, b in pairs]
     adjusted = holm([mcnemar_exact(*each) for each in counts])
-    low, high = paired_difference([b for _, b in counts], [a for a, _ in counts], images, confidence)
+    bounds = paired_difference([b for _, b in counts], [a for a, _ in counts], images, confidence)
+    low, high = (np.where([same[pair] for pair in pairs], 0.0, ends) for ends in bounds)
     found = tuple(
         ComparedPair(names[a], names[b], *counts[i], (counts[i][0] - counts[i][1]) / images,
                      float(low[i]), float(high[i]), float(adjusted[i]))
@@ -101,6 +107,7 @@ def compare_several(
         ComparedModel(
             names[i],
             reports[i].summary.predictions,
+            report_folder(reports[i]),
             int(right[i].sum()),
             Figure(value=float(right[i].mean()), low=float(ends.low[i]), high=float(ends.high[i])),
             names[i] not in worse,
@@ -108,13 +115,3 @@ def compare_several(
         for i in order
     )
     return SeveralCompared(images, join.joined - images + join.left_out, join.by_content, models, found, confidence)
-
-
-def different_names(reports: "Sequence[Report | Evaluation]") -> list[str]:
-    """A name for each: of the models, else of the predictions' files or folders, else with numbers."""
-    paths = [Path(report.summary.predictions) for report in reports]
-    models = [report.summary.model.name for report in reports]
-    for names in (models, [path.stem for path in paths], [path.parent.name for path in paths]):
-        if len(set(names)) == len(names) and all(names):
-            return names
-    return [f"{name} ({number})" for number, name in enumerate(models, 1)]

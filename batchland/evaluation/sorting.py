@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain
+from tempfile import TemporaryFile
 from typing import Final, Literal
 
 import numpy as np
@@ -65,6 +66,47 @@ def whole_groups(batches: Iterable[pa.RecordBatch], key: str) -> Iterator[pa.Rec
             yield batch[:last]
     if held is not None:
         yield held
+
+
+def merged_groups(sources: Sequence[Iterable[pa.RecordBatch]], key: str) -> Iterator[pa.RecordBatch]:
+    """The rows of several sources, each sorted by the key: all rows with the same key are in one batch.
+
+    In each batch, rows of the first source come first, in their order, then those of the next one.
+    """
+    streams = [whole_groups(source, key) for source in sources]
+    heads = [next(stream, None) for stream in streams]
+    while any(head is not None for head in heads):
+        end = min(head[key][-1].as_py() for head in heads if head is not None)
+        window = []
+        for number, head in enumerate(heads):
+            if head is not None:
+                cut = len(head) if head[key][-1].as_py() == end else pc.less_equal(head[key], end).true_count
+                window.append(head[:cut])
+                heads[number] = head[cut:] if cut < len(head) else next(streams[number], None)
+        yield pa.concat_batches(window)
+
+
+def is_sorted(keys: Iterable[pa.Array]) -> bool:
+    """Whether the blocks of keys are in ascending order."""
+    last = None
+    for block in keys:
+        if len(block):
+            if last is not None and block[0].as_py() < last:
+                return False
+            if pc.any(pc.less(block[1:], block[:-1])).as_py():
+                return False
+            last = block[-1].as_py()
+    return True
+
+
+def written_down(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, after all of them have been written to a temporary file."""
+    with TemporaryFile() as file:
+        with pa.ipc.new_stream(file, schema) as stream:
+            for batch in batches:
+                stream.write_batch(batch)
+        file.seek(0)
+        yield from pa.ipc.open_stream(file)
 
 
 def group_numbers(keys: pa.Array) -> npt.NDArray[np.int64]:

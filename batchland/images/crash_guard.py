@@ -168,10 +168,13 @@ class CrashGuard:
         if self._notes is None:
             return
         slots: list[int] = self._thread.__dict__.setdefault("slots", [])
-        slots += [next(self._slots) for _ in range(len(names) - len(slots))]
-        with suppress(OSError):
+        while len(slots) < len(names):
+            slots.append(next(self._slots))
+        try:  # faster than `suppress`
             for slot, name in zip(slots, names, strict=False):
                 os.pwrite(self._notes, len(name).to_bytes(2) + name, slot * _NOTE_BYTES)
+        except OSError:
+            pass
 
 
 def note_suspects(folder: Path, names: Iterable[str]) -> None:

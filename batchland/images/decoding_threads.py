@@ -34,21 +34,28 @@ _STALLED_CPU_SECONDS: Final = 0.001
 
 
 class _Attempt:
-    """One image that a thread is working on: whether it is being read or decoded, and for how long."""
+    """One image that a thread is working on: whether it is being read or decoded, and for how long.
 
-    def __init__(self) -> None:
+    CPU time is only read while a batch is waited for: the kernel may give the core to another process at that call,
+    and the thread would hold the GIL meanwhile.
+
+    clock: of the CPU time of its thread, see `_thread_cpu_clock`.
+    """
+
+    def __init__(self, clock: int | None) -> None:
         self.decoding = False
         self.returned = False
         """Whether its thread has returned, after the timeout."""
         self._isolated = False
-        self._clock = _thread_cpu_clock()
-        self._begin = self._active = time.monotonic()
-        self._cpu = self._seen_cpu = 0.0
+        self._clock = clock
+        self._begin = time.monotonic()
+        self._cpu: float | None = None
+        """CPU seconds of the thread when it was first seen decoding."""
+        self._seen_cpu = self._active = 0.0
 
     def begin_decoding(self, *, isolated: bool) -> None:
         """The image is read. isolated: its decoder has its own limits."""
-        self._begin = self._active = time.monotonic()
-        self._cpu = self._seen_cpu = self._cpu_seconds()
+        self._begin = time.monotonic()
         self._isolated = isolated
         self.decoding = True
 
@@ -59,14 +66,16 @@ class _Attempt:
         now = time.monotonic()
         if not self.decoding or self._clock is None:
             return now - self._begin > timeout
-        cpu = self._cpu_seconds()
+        cpu = self._cpu_seconds(self._clock)
+        if self._cpu is None:
+            self._cpu, self._seen_cpu, self._active = cpu, cpu, now
         if cpu - self._seen_cpu >= _STALLED_CPU_SECONDS:
             self._seen_cpu, self._active = cpu, now
         return cpu - self._cpu > timeout or now - self._active > timeout
 
-    def _cpu_seconds(self) -> float:
+    def _cpu_seconds(self, clock: int) -> float:
         try:
-            return time.clock_gettime(self._clock) if self._clock is not None else 0.0
+            return time.clock_gettime(clock)
         except OSError:  # the thread has ended
             return self._seen_cpu
 
@@ -120,8 +129,8 @@ class _StartedBatch:
         self._lock = threading.Lock()
         self._done = threading.Event()
 
-    def start(self, index: int) -> _Attempt:
-        self._attempts[index] = attempt = _Attempt()
+    def start(self, index: int, clock: int | None) -> _Attempt:
+        self._attempts[index] = attempt = _Attempt(clock)
         return attempt
 
     def finish(self, index: int, outcome: Outcome, picture: Pixels | Encoded | None) -> bool:
@@ -246,11 +255,12 @@ class DecodingThreads:
         self._add()
 
     def _work(self) -> None:
+        clock = _thread_cpu_clock()
         while (task := self._tasks.get()) is not None:
             batch, index = task
             if self._stopping.is_set():
                 continue
-            _thread.attempt = attempt = batch.start(index)
+            _thread.attempt = attempt = batch.start(index, clock)
             load = self._load if len(_abandoned) < MAX_ABANDONED else self._load_isolated
             try:
                 in_time = batch.finish(index, *load(batch.refs[index], self._spec))

@@ -172,7 +172,7 @@ def decode_image(data: bytes, spec: PreprocessSpec, *, signals: bool = False) ->
     """
     begin = time.perf_counter()
     try:
-        decoded = decode(data, spec)
+        decoded = decode(data, spec, reuse=True)
         pixels = fit(decoded.pixels, spec)
         sampled = sample(decoded.pixels) if signals else None
     except ImageError as error:

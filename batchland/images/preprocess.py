@@ -102,7 +102,7 @@ class Decoded(NamedTuple):
     height: int
 
 
-def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
+def decode(data: bytes, spec: PreprocessSpec, *, reuse: bool = False) -> Decoded:
     """Decode image bytes to RGB uint8 [H, W, 3].
 
     The content decides the format, not the file's name. The picture is turned upright; grey, palettes, CMYK and 16 bits
@@ -110,13 +110,15 @@ def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     might be read wrongly is refused. With `spec.jpeg_scale` the pixels may be a half, a quarter or an eighth of the
     full size; `width` and `height` are always the full size.
 
+    reuse: the pixels may be in memory that this thread uses again for the next picture.
+
     Raises ImageError (`empty`, `not_an_image`, `unsupported_format`, `too_many_pixels`, `truncated`, `corrupt`,
     `out_of_memory`).
     """
     if not data:
         raise ImageError("empty", "the file has no content")
     try:
-        picture = _decode(data, spec)
+        picture = _decode(data, spec, reuse=reuse)
         pixels = to_srgb(picture.pixels, picture.profile) if spec.colour == "srgb" else picture.pixels
         pixels = turn_upright(pixels, picture.orientation)
     except MemoryError as error:
@@ -131,11 +133,11 @@ def decode(data: bytes, spec: PreprocessSpec) -> Decoded:
     return Decoded(pixels, *(size[::-1] if picture.orientation >= 5 else size))
 
 
-def _decode(data: bytes, spec: PreprocessSpec) -> Picture:
+def _decode(data: bytes, spec: PreprocessSpec, *, reuse: bool) -> Picture:
     kind = format_of(data)
     if kind == "JPEG":
         choose = partial(jpeg_divisor, spec=spec)
-        return decode_jpeg(data, spec.max_pixels, choose, four_channels=spec.resize == "simd")
+        return decode_jpeg(data, spec.max_pixels, choose, four_channels=spec.resize == "simd", reuse=reuse)
     try:
         return _DECODERS[kind](data, spec.max_pixels)
     except ImageError as error:
@@ -160,7 +162,7 @@ def fit(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
 
 def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
     """Image bytes to the model's input, uint8 [spec.height, spec.width, 3]. Raises ImageError, as `decode` does."""
-    return fit(decode(data, spec).pixels, spec)
+    return fit(decode(data, spec, reuse=True).pixels, spec)
 
 
 def jpeg_divisor(width: int, height: int, spec: PreprocessSpec) -> int:

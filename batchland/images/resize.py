@@ -8,12 +8,13 @@ computes the same bytes, more slowly.
 import threading
 from functools import cache, lru_cache
 from importlib.util import find_spec
+from itertools import product
 from math import ceil, floor
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 
+from batchland.images.decode.canvas import Canvas, own_canvas, picture_canvas
 from batchland.images.decode.picture import Pixels, four_channels
 from batchland.images.resize_numpy import SUPPORT, Filter, resample_by_numpy
 
@@ -41,7 +42,7 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
     """
     left, top, right, bottom = box
     if pixels.shape == (height, width, 3) and box == (0, 0, width, height):
-        return pixels
+        return pixels if picture_canvas(pixels) is None else _copied(pixels, 3)
     reach = SUPPORT[kind] * max(1.0, (bottom - top) / height) + 1
     first, last = max(0, floor(top - reach)), min(len(pixels), ceil(bottom + reach))
     if (last - first) * width * 4 > _MAX_BYTES:
@@ -49,15 +50,20 @@ def resize(pixels: Pixels, height: int, width: int, box: Box, kind: Filter) -> P
     if not _simd_is_exact():
         across = resample_by_numpy(pixels[first:last], 1, left, right, width, kind)
         return resample_by_numpy(across, 0, top - first, bottom - first, height, kind)
-    whole = four_channels(pixels)
-    if whole is not None:
-        half = _resize_axis(_Canvas.of(whole[first:last]), 1, left, right, width, kind)
+    half = own_canvas("half", last - first, width)
+    if canvas := picture_canvas(pixels):
+        _resize_axis(canvas, half, (left, first, right - left, last - first), kind)
+    elif (whole := four_channels(pixels)) is not None:
+        _resize_axis(Canvas(whole[first:last]), half, (left, 0, right - left, last - first), kind)
     else:
         rows = max(1, _STRIP_BYTES // (4 * pixels.shape[1]))
-        strips = (_copied(pixels[row : min(row + rows, last)], 4) for row in range(first, last, rows))
-        halves = [_resize_axis(_Canvas.of(strip), 1, left, right, width, kind) for strip in strips]
-        half = halves[0] if len(halves) == 1 else _Canvas.of(np.concatenate([each.pixels for each in halves]))
-    return _copied(_resize_axis(half, 0, top - first, bottom - first, height, kind).pixels, 3)
+        for row in range(first, last, rows):
+            strip = Canvas(_copied(pixels[row : min(row + rows, last)], 4))
+            part = half.pixels[row - first :][: len(strip.pixels)]
+            _resize_axis(strip, Canvas(part), (left, 0, right - left, len(part)), kind)
+    resized = own_canvas("resized", height, width)
+    _resize_axis(half, resized, (0, top - first, width, bottom - top), kind)
+    return _copied(resized.pixels, 3)
 
 
 @cache
@@ -66,37 +72,22 @@ def _simd_is_exact() -> bool:
     if not has_simd():
         return False
     probe = np.resize(np.arange(251, dtype=np.uint8), (23, 31, 3))
-    canvas = _Canvas.of(_copied(probe, 4))
-    return all(
-        np.array_equal(
-            _resize_axis(canvas, axis, 1.5, 22.0, 9, kind).pixels[..., :3],
-            resample_by_numpy(probe, axis, 1.5, 22.0, 9, kind),
-        )
-        for axis in (0, 1)
-        for kind in SUPPORT
-    )
+    source = Canvas(_copied(probe, 4))
+    parts = {0: (0, 1.5, 31, 20.5), 1: (1.5, 0, 20.5, 23)}
+    try:
+        for (axis, part), kind in product(parts.items(), SUPPORT):
+            resized = Canvas(np.empty((9, 31, 4) if axis == 0 else (23, 9, 4), np.uint8))
+            _resize_axis(source, resized, part, kind)
+            if not np.array_equal(resized.colours, resample_by_numpy(probe, axis, 1.5, 22.0, 9, kind)):
+                return False
+    except (AttributeError, ImportError, TypeError):  # a version with another interface
+        return False
+    return True
 
 
-class _Canvas(NamedTuple):
-    """Pixels, uint8 [H, W, 4], and an image of Pillow in the same memory."""
-
-    pixels: Pixels
-    image: Image.Image
-
-    @classmethod
-    def of(cls, pixels: Pixels) -> Self:
-        """The image has mode CMYK, because the library would weight RGBA by its fourth channel."""
-        height, width = pixels.shape[:2]
-        return cls(pixels, Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK", 0, 1))
-
-
-def _resize_axis(source: _Canvas, axis: int, begin: float, end: float, size: int, kind: Filter) -> _Canvas:
-    """Resize `begin` to `end` of one axis, 0 down or 1 across, to `size` pixels."""
-    height, width = source.pixels.shape[:2]
-    part = (0, begin, width, end - begin) if axis == 0 else (begin, 0, end - begin, height)
-    resized = _Canvas.of(np.empty((size, width, 4) if axis == 0 else (height, size, 4), np.uint8))
-    _resizer().resize_pil(source.image, resized.image, _options(kind, part))
-    return resized
+def _resize_axis(source: Canvas, target: Canvas, part: Box, kind: Filter) -> None:
+    """Resize a part, given as left, top, width and height, into `target`, across or down."""
+    _resizer().resize_pil(source.wrapped, target.wrapped, _options(kind, part))
 
 
 def _copied(pixels: Pixels, channels: int) -> Pixels:
@@ -107,24 +98,20 @@ def _copied(pixels: Pixels, channels: int) -> Pixels:
     return copy
 
 
-@cache
-def _library() -> Any:
-    import cykooz_resizer
-
-    return cykooz_resizer
-
-
 def _resizer() -> Any:
     """The resizer of this thread; threads that share one wait for each other."""
     if not hasattr(_thread, "resizer"):
-        _thread.resizer = _library().Resizer()
+        from cykooz_resizer.rust_lib import RustResizer  # its wrapper `Resizer` makes many objects for each call
+
+        _thread.resizer = RustResizer()
     return _thread.resizer
 
 
 @lru_cache(maxsize=64)
 def _options(kind: Filter, part: Box) -> Any:
-    """Options that resize a part, given as left, top, width and height."""
-    library = _library()
-    filters = {"bilinear": library.FilterType.bilinear, "bicubic": library.FilterType.catmull_rom}
-    algorithm = library.ResizeAlg.convolution(filters[kind])
-    return library.ResizeOptions(algorithm, use_alpha=False, crop_box=library.CropBox(*part))
+    import cykooz_resizer
+
+    filters = {"bilinear": cykooz_resizer.FilterType.bilinear, "bicubic": cykooz_resizer.FilterType.catmull_rom}
+    algorithm = cykooz_resizer.ResizeAlg.convolution(filters[kind])
+    options = cykooz_resizer.ResizeOptions(algorithm, use_alpha=False, crop_box=cykooz_resizer.CropBox(*part))
+    return options.rust_options

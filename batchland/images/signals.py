@@ -19,9 +19,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 
-from batchland.images.decode.picture import Pixels
+from batchland.images.decode.picture import Pixels, four_channels
 
 THUMBNAIL_SIDE: Final = 4
 """Cells per side of the thumbnail."""
@@ -140,13 +139,11 @@ def sample(pixels: Pixels) -> Bytes:
 
     pixels: as for `measure`.
     """
-    step = pixels.strides[1]
-    if pixels.strides[0] != step * pixels.shape[1] or pixels.strides[2] != 1:
-        pixels, step = np.ascontiguousarray(pixels), 3
+    whole = four_channels(pixels)
+    pixels = np.ascontiguousarray(pixels) if whole is None else whole
     sampled = np.empty(SAMPLE_BYTES, np.uint8)
     points, squares = _parts(sampled[None])
-    flat = as_strided(pixels, (pixels.shape[0] * pixels.shape[1] * step - (step - 3),), (1,), writeable=False)
-    flat.take(_point_indices(*pixels.shape[:2], step), out=points[0], mode="clip")
+    pixels.reshape(-1).take(_point_indices(*pixels.shape), out=points[0], mode="clip")
     squares[0].reshape(3, _SIDE, _SIDE, _SQUARES, _SQUARES)[...] = _squares(pixels).transpose(4, 2, 3, 0, 1)
     return sampled
 
@@ -195,17 +192,21 @@ def _point_indices(height: int, width: int, step: int) -> npt.NDArray[np.intp]:
 
 
 def _squares(pixels: Pixels) -> Bytes:
-    """A view of squares of neighbouring pixels: [8, 8, 12, 12, 3], squares down and across, rows, columns, channels."""
+    """A view of squares of neighbouring pixels: [8, 8, 12, 12, 3], squares down and across, rows, columns, channels.
+
+    pixels: uint8 [H, W, 3 or 4], contiguous.
+    """
     height, width = pixels.shape[:2]
     least = _START + _SIDE
     if height < least or width < least:  # repeat the last row and column
         rows, columns = (np.minimum(np.arange(max(size, least)), size - 1) for size in (height, width))
-        pixels = pixels[rows][:, columns]
+        pixels = np.ascontiguousarray(pixels[rows][:, columns])
         height, width = pixels.shape[:2]
     (top, down), (left, across) = _placing(height), _placing(width)
     row, column, channel = pixels.strides
     shape = (_SQUARES, _SQUARES, _SIDE, _SIDE, 3)
-    return as_strided(pixels[top:, left:], shape, (row * down, column * across, row, column, channel), writeable=False)
+    strides = (row * down, column * across, row, column, channel)
+    return np.ndarray(shape, np.uint8, pixels, top * row + left * column, strides)
 
 
 def _placing(size: int) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from batchland.models.foreign import (
     foreign_input,
     foreign_output,
     load_foreign,
+    usual_sides,
 )
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess, Sides, of_config, of_preset
 from batchland.models.found_beside import Found, found_with
@@ -142,10 +143,9 @@ class _Adoption:
                 )
             spec, where = self.found.preprocess, self.found.preprocess_from
         elif given in PRESETS:
-            source = foreign_input(self.path, self.foreign)
-            spec, where = of_preset(given, source.height or 224, source.width or 224), f"the option {given}"
+            spec, where = of_preset(given, *self._sides_of_preset()), f"the option {given}"
         else:
-            spec, where = _read_preprocess(given, declared_sides(self.foreign)), Path(given).name
+            spec, where = _read_preprocess(given, self._declared_or_found_sides()), Path(given).name
         for side in ("height", "width"):
             wanted = getattr(foreign_input(self.path, self.foreign, spec.layout), side)
             if wanted not in (None, getattr(spec, side)):
@@ -153,6 +153,24 @@ class _Adoption:
                     f"{given or self.path}: {side} is {getattr(spec, side)}, but the model takes {wanted} ({where})"
                 )
         return spec, where
+
+    def _declared_or_found_sides(self) -> Sides:
+        height, width = declared_sides(self.foreign)
+        if height is None and width is None and (own := self.found.preprocess) is not None:
+            return own.height, own.width
+        return height, width
+
+    def _sides_of_preset(self) -> tuple[int, int]:
+        height, width = self._declared_or_found_sides()
+        if height is None or width is None:
+            source = foreign_input(self.path, self.foreign)
+            height, width = usual_sides(self.path, self.foreign, source)
+            _log.warning(
+                "%s: leaves the size of its pictures open; taken as %d x %d, which it computes. If it was trained on "
+                "others, give height and width in a JSON file of the preprocessing",
+                self.path, height, width,
+            )  # fmt: skip
+        return height, width
 
     @property
     def preprocess(self) -> ForeignPreprocess:
@@ -182,8 +200,10 @@ class _Adoption:
         labels, where = self.labels
         if self.target.classes not in (None, len(labels)):
             where = str(self.options.classes or where)
+            hint = "; if the first is that of the background, as in TensorFlow, give it a label, too"
             raise ModelError(
                 f"{self.path}: gives {self.target.classes} numbers per picture, but {where} has {len(labels)} labels"
+                + (hint if self.target.classes == len(labels) + 1 else "")
             )
         self._warn_of_other_statistics()
         plain = (self.preprocess.mean, self.preprocess.std) == ((0.0, 0.0, 0.0), PRESETS["byte"]["std"])

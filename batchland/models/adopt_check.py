@@ -14,7 +14,7 @@ from batchland.images.preprocess import Pixels
 from batchland.models.contract import Probabilities
 from batchland.models.foreign_preprocess import PRESETS, ForeignPreprocess
 from batchland.models.labelled_photos import LabelledPhotos
-from batchland.system.text import aligned, percent
+from batchland.system.text import aligned, p_value, percent
 
 _SIGNIFICANCE: Final = 0.01
 _CROP: Final = 224 / 256
@@ -78,9 +78,14 @@ def _rival(results: Sequence[Alternative]) -> Alternative | None:
 
 
 def _loses(chosen: Alternative, rival: Alternative) -> bool:
-    """Whether the chosen one is worse by more than chance: exact McNemar test."""
-    won, lost = int((rival.right & ~chosen.right).sum()), int((chosen.right & ~rival.right).sum())
-    return won > lost and binomtest(won, won + lost).pvalue < _SIGNIFICANCE
+    """Whether the chosen one is worse by more than chance."""
+    return rival.accuracy > chosen.accuracy and _mcnemar(chosen, rival) < _SIGNIFICANCE
+
+
+def _mcnemar(one: Alternative, other: Alternative) -> float:
+    """Exact p-value of McNemar's test; the two must differ."""
+    won, lost = int((other.right & ~one.right).sum()), int((one.right & ~other.right).sum())
+    return float(binomtest(won, won + lost).pvalue)
 
 
 def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
@@ -96,6 +101,29 @@ def require_no_better(path: Path, results: Sequence[Alternative]) -> None:
         f"right with it, {percent(best.accuracy)} with {best.name}",
         advice="preprocess_better",
     )
+
+
+def undecided(results: Sequence[Alternative]) -> str:
+    """A sentence about preprocessings that are better than the chosen one but do not refute it, or nothing."""
+    chosen, rival = results[0], _rival(results)
+    comparable = [each for each in results[1:] if len(each.right) == len(chosen.right)]
+    sentences = []
+    if rival is not None and rival.accuracy > chosen.accuracy and not _loses(chosen, rival):
+        sentences.append(
+            f"{rival.name} is better, but within chance ({p_value(_mcnemar(chosen, rival))}): check on more photos"
+        )
+    elif rival is not None and rival.accuracy == chosen.accuracy:
+        sentences.append(f"{rival.name} is as good: these photos do not tell which one is right")
+    fit = max(
+        (each for each in comparable if each.preprocess.fit != chosen.preprocess.fit),
+        key=lambda each: each.accuracy,
+        default=None,
+    )
+    if fit is not None and _loses(chosen, fit):
+        sentences.append(
+            f"{fit.name} is better ({p_value(_mcnemar(chosen, fit))}); the check does not decide about the fit"
+        )
+    return "".join(f"note: {sentence}\n" for sentence in sentences)
 
 
 def comparison_table(results: Sequence[Alternative]) -> str:

@@ -19,8 +19,11 @@ _INPUT_TYPES: Final[dict[int, type[np.generic]]] = {
     TensorProto.FLOAT16: np.float16,
     TensorProto.UINT8: np.uint8,
 }
-_USUAL_SIDE: Final = 224
-"""Pixels; height or width of pictures for a model that leaves it open."""
+_USUAL_SIDES: Final = (
+    224, 32, 28, 64, 96, 112, 128, 160, 192, 240, 256, 260, 288, 299, 300, 320, 331, 336, 380, 384, 448, 456, 480, 512,
+    518, 528, 600,
+)  # fmt: skip
+"""Pixels; heights and widths that are tried with a model that leaves them open. The first is assumed if it runs."""
 
 
 class ForeignInput(NamedTuple):
@@ -88,9 +91,7 @@ def foreign_input(path: Path, model: onnx.ModelProto, layout: Literal["NCHW", "N
         )
     if layout is not None and sizes[1 if layout == "NCHW" else 3] not in (3, None):
         raise ModelError(f"{path}: its input is {_shapes(inputs)}, which is not {layout}")
-    channels_first = layout == "NCHW" if layout else _channels_first(path, model, inputs[0])
-    height, width = sizes[2:] if channels_first else sizes[1:3]
-    return ForeignInput(inputs[0].name, dtype, channels_first, height, width, sizes[0])
+    return _pictures(inputs[0], layout == "NCHW" if layout else _channels_first(path, model, inputs[0]))
 
 
 def declared_sides(model: onnx.ModelProto) -> tuple[int | None, int | None]:
@@ -101,6 +102,26 @@ def declared_sides(model: onnx.ModelProto) -> tuple[int | None, int | None]:
         return None, None
     height, width = sizes[1:3] if sizes[3] == 3 and sizes[1] != 3 else sizes[2:]
     return height, width
+
+
+def usual_sides(path: Path, model: onnx.ModelProto, source: ForeignInput) -> tuple[int, int]:
+    """Height and width of the pictures; where the model leaves them open, 224, or else the only usual side that runs.
+
+    Raises ModelError if more than one of the others or none of them runs.
+    """
+    if source.height is not None and source.width is not None:
+        return source.height, source.width
+    known = source.height or source.width
+    runs = (side for side in ([known] if known else _USUAL_SIDES) if _runs(model, source, side))
+    side = next(runs, None)
+    if side is None or (side not in (known, _USUAL_SIDES[0]) and next(runs, None)):
+        raise ModelError(
+            f"{path}: leaves the size of its pictures open and computes "
+            f"{'none of' if side is None else 'several, but not the first of'} the usual ones "
+            f"({', '.join(map(str, _USUAL_SIDES[:4]))}, ...); give its height and width in a JSON file of the "
+            f"preprocessing"
+        )
+    return side, side
 
 
 def foreign_output(path: Path, model: onnx.ModelProto, classes: int, name: str | None = None) -> ForeignOutput:
@@ -135,6 +156,12 @@ def _output(value: onnx.ValueInfoProto) -> ForeignOutput:
     return ForeignOutput(value.name, value.type.tensor_type.elem_type, classes, flat=len(sizes) == 1)
 
 
+def _pictures(value: onnx.ValueInfoProto, channels_first: bool) -> ForeignInput:
+    sizes = _sizes(value)
+    height, width = sizes[2:] if channels_first else sizes[1:3]
+    return ForeignInput(value.name, value.type.tensor_type.elem_type, channels_first, height, width, sizes[0])
+
+
 def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoProto) -> bool:
     """Whether the axis of channels is the first after the batch; by its length, else its name, else by trying."""
     sizes = _sizes(value)
@@ -143,25 +170,29 @@ def _channels_first(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoPro
     named = ["channel" in value.type.tensor_type.shape.dim[axis].dim_param.lower() for axis in (1, 3)]
     if sum(named) == 1:
         return named[0]
-    runs = {first: _runs(model, value, channels_first=first) for first in (True, False)}
-    if sum(runs.values()) != 1:
-        raise ModelError(
-            f"{path}: its input {_shapes([value])} leaves open which axis holds the channels; export it with a fixed "
-            f"length of 3, or give layout in a JSON file of the preprocessing"
-        )
-    return runs[True]
+    for side in _USUAL_SIDES:
+        runs = [
+            first
+            for first in (True, False)
+            if sizes[1 if first else 3] is None and _runs(model, _pictures(value, first), side)
+        ]
+        if len(runs) == 1:
+            return runs[0]
+        if runs:
+            break
+    raise ModelError(
+        f"{path}: its input {_shapes([value])} leaves open which axis holds the channels; export it with a fixed "
+        f"length of 3, or give layout in a JSON file of the preprocessing"
+    )
 
 
-def _runs(model: onnx.ModelProto, value: onnx.ValueInfoProto, *, channels_first: bool) -> bool:
-    """Whether the model computes a picture with the channels on that axis."""
-    sizes = _sizes(value)
-    if sizes[1 if channels_first else 3] is not None:
-        return False
-    shape = [size or _USUAL_SIDE for size in sizes]
-    shape[0], shape[1 if channels_first else 3] = sizes[0] or 1, 3
+def _runs(model: onnx.ModelProto, source: ForeignInput, side: int) -> bool:
+    """Whether the model computes a picture whose open sides have that length."""
+    height, width = source.height or side, source.width or side
+    shape = (3, height, width) if source.channels_first else (height, width, 3)
     with contextlib.suppress(Exception):  # onnxruntime's errors share no base class but Exception
         session = create_session(model.SerializeToString(), [(CPU, {})])
-        session.run(None, {value.name: np.zeros(shape, _INPUT_TYPES[value.type.tensor_type.elem_type])})
+        session.run(None, {source.name: np.zeros((source.batch or 1, *shape), _INPUT_TYPES[source.dtype])})
         return True
     return False
 

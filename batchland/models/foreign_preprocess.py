@@ -80,8 +80,9 @@ def of_config(
 ) -> tuple[ForeignPreprocess, str] | None:
     """The preprocessing in the content of a JSON file, and the library that wrote it; None if it has none.
 
-    sides: height and width that the model takes, None where it leaves them open; of timm's two sizes it decides. ours:
-    also read batchland's own fields. Raises UsageError if it cannot be expressed or is invalid.
+    sides: height and width that the model takes, None where it leaves them open; they decide which of timm's two sizes
+    is used. ours: also read batchland's own fields; height and width are by default `sides`. Raises UsageError if the
+    preprocessing cannot be expressed or is invalid.
     """
     if not isinstance(values, dict):
         return None
@@ -91,7 +92,8 @@ def of_config(
         if {"image_mean", "size", "crop_size", "do_resize"} & values.keys():
             return ForeignPreprocess(**read_processor(source, values)), "Hugging Face"
         if ours and ForeignPreprocess.model_fields.keys() & values.keys():
-            return ForeignPreprocess.model_validate(values), "batchland"
+            known = {name: side for name, side in zip(("height", "width"), sides, strict=True) if side is not None}
+            return ForeignPreprocess.model_validate(known | values), "batchland"
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

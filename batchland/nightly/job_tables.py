@@ -16,6 +16,7 @@ from batchland.nightly.job_fields import (
     Duration,
     JobPath,
     Percentage,
+    PositiveDuration,
     Share,
     below_root,
     checked_by,
@@ -33,6 +34,10 @@ def _mail_address(text: str) -> str:
 
 
 _MailAddress = Annotated[str, AfterValidator(_mail_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS})]
+
+
+_WebAddress = Annotated[str, AfterValidator(lambda url: str(HttpUrl(url)))]
+"""As browsers write it: line breaks are removed, spaces and letters that are not ASCII are encoded."""
 
 
 def _baseline(path: Path, info: ValidationInfo) -> Path:
@@ -162,7 +167,7 @@ class RetentionTable(JobTable):
 class HeartbeatTable(JobTable):
     """`[heartbeat]`: ping a monitor by HTTP GET when the job starts and ends."""
 
-    url: Annotated[str, AfterValidator(lambda url: str(HttpUrl(url)).rstrip("/"))]
+    url: Annotated[_WebAddress, AfterValidator(lambda url: url.rstrip("/"))]
     """Address of the check, as given by healthchecks.io and similar services."""
     start: str = "{url}/start"
     """Pinged at the start; empty for none."""
@@ -170,7 +175,7 @@ class HeartbeatTable(JobTable):
     """Pinged after a night that ended with exit code 0."""
     failure: str = "{url}/{exit_code}"
     """Pinged after any other night."""
-    timeout: Duration = dt.timedelta(seconds=10)
+    timeout: PositiveDuration = dt.timedelta(seconds=10)
     """Timeout of each ping."""
 
     def address(self, template: str, exit_code: int | None = None) -> str:
@@ -184,9 +189,6 @@ class HeartbeatTable(JobTable):
             if template and not self.address(template).startswith(("http://", "https://")):
                 raise ValueError(f"{name} is not an http address; write it like '{{url}}/start'")
         return self
-
-
-_WebAddress = Annotated[str, AfterValidator(checked_by(HttpUrl))]
 
 
 class MailTable(JobTable):
@@ -235,7 +237,7 @@ class NotifyTable(JobTable):
     pictures: bool = True
     """Send three small pictures by mail, Teams and webhook: the most confident mistakes or, without labels, the images
     with the least confident predictions."""
-    timeout: Duration = dt.timedelta(seconds=30)
+    timeout: PositiveDuration = dt.timedelta(seconds=30)
     """Timeout of each channel."""
 
     @model_validator(mode="after")

@@ -102,5 +102,5 @@ def _contains(digests: np.ndarray, digest: bytes) -> bool:
     return digests[index : index + 1].tobytes() == digest
 
 
-def _digest(name: str, size: int | None, modified_us: int) -> bytes:
+def _digest(name: str, size: int | None, modified_us: int | None) -> bytes:
     return hashlib.blake2b(f"{size} {modified_us} {name}".encode(), digest_size=_DIGEST_BYTES).digest()

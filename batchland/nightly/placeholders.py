@@ -72,8 +72,9 @@ class Placeholders:
         if value is None:
             raise ValueError(f"{where} is not set in the environment; for this text itself write ${placeholder}")
         if value and not recorded:
-            for text in (value, repr(value)[1:-1], json.dumps(value)[1:-1]):  # as messages show it, too
-                self._secrets[text] = placeholder
+            lines = filter(None, map(str.strip, value.splitlines()))
+            for text in (value, repr(value)[1:-1], json.dumps(value)[1:-1], *lines):  # as messages show it, too
+                self._secrets.setdefault(text, placeholder)
         return value
 
     def _read(self, where: str, source: str) -> str:

@@ -186,11 +186,10 @@ def _model_findings(evaluation: "Evaluation") -> Iterator[Finding]:
             )
     yield from _threshold_finding(summary)
     yield from _slice_findings(summary)
-    mistakes = evaluation.mistakes
-    suspected = mistakes.filter(mistakes["suspected_label_error"])["label_error_probability"].to_numpy()
-    if len(suspected):
-        share = f"{count(len(suspected))} of {count(mistakes.num_rows)} mistakes may be wrong labels"
-        yield Finding("note", f"{share}; expect about {suspected.mean():.0%} of these to be wrong.", "labels")
+    errors = summary.label_errors
+    if errors and errors.share is not None:
+        share = f"{count(errors.suspected)} of {count(errors.mistakes)} mistakes may be wrong labels"
+        yield Finding("note", f"{share}; expect about {errors.share:.0%} of these to be wrong.", "labels")
 
 
 def _threshold_finding(summary: EvaluationSummary) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -103,8 +102,11 @@ def galleries(evaluation: "Evaluation", options: ReportOptions) -> Galleries:
         missing = f"the images below {evaluation.image_root} are {reasons.most_common(1)[0][0]}"
         if not budget:
             missing = "switched off"
-    share = float(np.mean(suspected["label_error_probability"].to_numpy())) if suspected.num_rows else 0.0
-    return Galleries(sure, suspected.num_rows, share, worst, others.num_rows, tuple(pairs), strangers, missing)
+    errors = evaluation.summary.label_errors
+    assert errors is not None, "only reports of earlier versions have none"
+    other_mistakes = errors.mistakes - errors.suspected
+    share = errors.share or 0.0
+    return Galleries(sure, errors.suspected, share, worst, other_mistakes, tuple(pairs), strangers, missing)
 
 
 def _strangers(evaluation: "Evaluation", options: ReportOptions, thumbnails: Thumbnails) -> tuple[StrangerPicture, ...]:

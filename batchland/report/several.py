@@ -42,13 +42,13 @@ def several_headline(compared: SeveralCompared) -> str:
 def several_text(compared: SeveralCompared) -> str:
     """For the terminal. Ends with a newline."""
     lines = [f"{len(compared.models)} models, {images(compared.images)} that all scored", several_headline(compared)]
-    rows = [("model", "accuracy", "interval", "")]
-    rows += [
+    models = [("model", "accuracy", "interval", "", "report")]
+    models += [
         (one_line(model.name, 32), percent(model.accuracy.value), interval(model.accuracy),
-         "may be the best" if model.maybe_best else "")
+         "may be the best" if model.maybe_best else "", visible(model.report or model.source))
         for model in compared.models
     ]  # fmt: skip
-    lines += [f"  {line}" for line in aligned(rows, "<><<")]
+    lines += [f"  {line}" for line in aligned(models, "<><<<")]
     rows = [("pair", "difference", "p, adjusted", "")]
     rows += [
         (f"{one_line(pair.better, 24)} less {one_line(pair.worse, 24)}", points(pair.difference),

@@ -101,12 +101,11 @@ def _actions(evaluation: "Evaluation", gates: Sequence["GateResult"], found: Cha
     elif any(result.failed for result in gates):
         yield "Do not use these answers before the failed gates are explained: begin with the mistakes below."
     yield from _failures(summary)
-    mistakes = evaluation.mistakes
-    suspected = sum(mistakes["suspected_label_error"].to_pylist())
-    if suspected and suspected >= MANY_SUSPECTED * mistakes.num_rows:
-        gain = points(suspected / summary.account.scored).removeprefix("+")
+    errors = summary.label_errors
+    if errors and errors.suspected and errors.suspected >= MANY_SUSPECTED * errors.mistakes:
+        gain = points(errors.suspected / summary.account.scored).removeprefix("+")
         yield (
-            f"Review the {counted(suspected, 'suspected label')}: if all are wrong and the model is right, the "
+            f"Review the {counted(errors.suspected, 'suspected label')}: if all are wrong and the model is right, the "
             f"accuracy is {gain} higher."
         )
     if weak := significantly_weak_classes(evaluation):

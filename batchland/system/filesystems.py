@@ -156,9 +156,9 @@ def answers(location: Location) -> bool:
             return True
 
 
-def listed_us(info: "FileInfo") -> int:
+def listed_us(info: "FileInfo") -> int | None:
     """The modification time in microseconds, rounded down to whole seconds: only listings give fractions."""
-    return (info.mtime_ns or 0) // 1_000_000_000 * 1_000_000
+    return None if info.mtime_ns is None else info.mtime_ns // 1_000_000_000 * 1_000_000
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,7 @@ documentation of job files. It may end in `Default: ...`, which explains a defau
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -102,8 +102,11 @@ def _check_type(value: object, kinds: set[type]) -> None:
         raise ValueError("should be a date, like 2026-11-23")
 
 
-def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
-    """A pydantic error as one line for users. noun: the user's word for a field: option, key."""
+def explain(error: ValidationError, options: type[BaseModel], noun: str, hide: Callable[[str], str] = str) -> str:
+    """A pydantic error as one line for users. noun: the user's word for a field: option, key.
+
+    hide: removes secrets from wrong values, before they are shortened.
+    """
     first = {_path(each): each for each in reversed(error.errors())}  # a union has an error for each of its types
     wrong = [
         each
@@ -111,7 +114,7 @@ def explain(error: ValidationError, options: type[BaseModel], noun: str) -> str:
         # for a list with invalid items, pydantic also reports that it is too short
         if each["type"] != "too_short" or not any(other[: len(path)] == path != other for other in first)
     ]
-    return "; ".join(_explain_one(each, options, noun) for each in wrong)
+    return "; ".join(_explain_one(each, options, noun, hide) for each in wrong)
 
 
 def plain_message(error: ErrorDetails) -> str:
@@ -119,7 +122,7 @@ def plain_message(error: ErrorDetails) -> str:
     return _PLAIN.get(error["type"]) or re.sub(r"^(Value error, |Input (?=should)|String (?=should))", "", error["msg"])
 
 
-def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> str:
+def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str, hide: Callable[[str], str]) -> str:
     path = _path(error)
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
@@ -127,10 +130,11 @@ def _explain_one(error: ErrorDetails, options: type[BaseModel], noun: str) -> st
     if error["type"] == "missing":
         return f'{noun} "{name}" is missing'
     problem = plain_message(error)
-    value = display_path(error["input"]) if is_url(error["input"]) else error["input"]  # it may hold a password
-    if not name or (error["type"] == "value_error" and isinstance(error["input"], Mapping)):  # of a whole table
+    value = hide(error["input"]) if isinstance(error["input"], str) else error["input"]
+    value = display_path(value) if is_url(value) else value  # it may hold a password
+    if not name:  # of the whole table
         return problem
-    if isinstance(error["input"], Mapping):
+    if isinstance(value, Mapping):
         return f'"{name}": {problem}'
     return f'"{name}" = {one_line(_literal(value), _SHOWN)}: {problem}'
 

@@ -52,7 +52,7 @@ class Backbone:
     def build(self, pretrained: bool = False) -> tuple[nn.Module, int]:
         """The network without its last layer, and the length of its features.
 
-        pretrained: with weights of ImageNet, which are downloaded once. Raises OSError or RuntimeError if that fails.
+        pretrained: timm's, with weights of ImageNet, which timm downloads once and of which it raises many errors.
         """
         if self.library == "timm":
             network = _timm().create_model(self.name, pretrained=pretrained, num_classes=0)
@@ -60,12 +60,14 @@ class Backbone:
         network = torchvision.models.get_model(self.name, weights=None)
         last = network.get_submodule(self.last_layer)
         assert isinstance(last, nn.Linear)
-        if pretrained:
-            weights = torchvision.models.get_model_weights(self.name)[_WEIGHTS]
-            network.load_state_dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
         parent, _, child = self.last_layer.rpartition(".")
         setattr(network.get_submodule(parent), child, nn.Identity())
         return network, last.in_features
+
+
+def weights_url(name: str) -> str:
+    """Where torchvision's ImageNet weights of that network are. The file's name ends in the start of its sha256."""
+    return str(torchvision.models.get_model_weights(name)[_WEIGHTS].url)
 
 
 def find_backbone(name: str) -> Backbone:

@@ -1,19 +1,23 @@
 """Weights of a backbone: random, downloaded, from a file or from an installed package; matched to its parameters."""
 
+import hashlib
 import importlib.metadata
 import itertools
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from batchland.data.fetch import fetch, forget
 from batchland.errors import UsageError
-from batchland.training.backbones import Backbone
+from batchland.training.backbones import Backbone, weights_url
 
 _log = logging.getLogger("batchland")
 
@@ -22,6 +26,10 @@ _NESTED: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which training scripts keep a state_dict."""
 _COUNTER: Final = "num_batches_tracked"
 """A buffer of batch norm that eval mode does not use and some files lack."""
+_MAX_DOWNLOAD: Final = 10**10
+"""Bytes."""
+_WAITS: Final = (1.0, 4.0)
+"""Seconds before each retry of a download that received nothing."""
 _RANDOM_RESIDUAL_GAIN: Final = 0.2
 """Random weights only: gain of a residual branch relative to its shortcut. See `_shrink_residuals`."""
 
@@ -39,7 +47,7 @@ def load_weights(network: nn.Module, backbone: Backbone, weights: str) -> None:
         )
         _shrink_residuals(network)
     elif weights == "imagenet":
-        network.load_state_dict(_download(backbone))
+        network.load_state_dict(_download(network, backbone))
     else:
         path = find_weights(weights)
         state = _read_state(path, weights)
@@ -78,14 +86,41 @@ def _shrink_residuals(network: nn.Module) -> None:
             nn.init.constant_(module.bn2.weight, _RANDOM_RESIDUAL_GAIN)
 
 
-def _download(backbone: Backbone) -> Mapping[str, Tensor]:
+def _download(network: nn.Module, backbone: Backbone) -> Mapping[str, Tensor]:
+    """The weights of ImageNet, downloaded unless they are in the cache of torch or timm."""
     try:
-        return backbone.build(pretrained=True)[0].state_dict()
-    except Exception as error:  # no network, no disk space, wrong hash: both libraries raise many kinds
+        if backbone.library == "timm":
+            return backbone.build(pretrained=True)[0].state_dict()
+        path = kept_download(weights_url(backbone.name), Path(torch.hub.get_dir(), "checkpoints"))
+    except Exception as error:  # no network, no disk space, wrong hash: timm raises many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"the ImageNet weights of {backbone.name} cannot be downloaded ({reason})", advice="download_weights"
         ) from error
+    return match_state(_read_state(path, str(path)), network, backbone, f"weights {path}")
+
+
+def kept_download(url: str, folder: Path) -> Path:
+    """The file of that address in `folder`, downloaded if it is not there. A broken download is resumed.
+
+    Raises UsageError if its sha256 does not start with the digits at the end of its name, or the server refuses;
+    DownloadError if it cannot be reached; OSError if the file cannot be written.
+    """
+    path = folder / PurePosixPath(urlsplit(url).path).name
+    if path.exists():
+        return path
+    _log.info("transfer: downloading %s", url)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    fetch(url, partial, max_bytes=_MAX_DOWNLOAD, waits=_WAITS)
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if (named := re.search(r"-([0-9a-f]{8,64})$", path.stem)) and not digest.startswith(named[1]):
+        forget(partial)
+        raise UsageError(f"{url}: damaged, its sha256 is {digest}; run it again to download it once more")
+    partial.replace(path)
+    forget(partial)
+    return path
 
 
 def _read_state(path: Path, weights: str) -> dict[str, Tensor]:

@@ -158,24 +158,37 @@ def test_classes_are_matched_by_label(tmp_path: Path) -> None:
     assert [change.difference for _, change in comparison.summary.figures if change] == [0.0] * 10
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray, np.ndarray, Comparison]:
-    """(truth, A's and B's predictions, their comparison) of 800 images of 6 classes, all probabilities kept."""
-    folder = tmp_path_factory.mktemp("case")
+def _answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, and A's and B's probabilities, of 800 images of 6 classes."""
     truth, first = random_case(6, 800, accuracy=0.4, seed=1)
     noise = np.random.default_rng(2).normal(0, 1, first.shape)
     second = first**0.9 * np.exp(noise)
     second[np.arange(800), truth] *= 1.6
     second /= second.sum(axis=1, keepdims=True)
+    return truth, first, second
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> list[Evaluation]:
+    """Evaluations of A and B, all probabilities kept."""
+    folder = tmp_path_factory.mktemp("case")
+    truth, *answers = _answers()
     names = [f"{index}.jpg" for index in range(800)]
     labels = folder / "l.csv"
     labels.write_text("image,label\n" + "".join(f"{n},{'abcdef'[t]}\n" for n, t in zip(names, truth, strict=True)))
     sides = []
-    for name, probabilities in (("a", first), ("b", second)):
+    for name, probabilities in zip("ab", answers, strict=True):
         path = write_arrays(
             folder / f"{name}.parquet", class_names(list("abcdef")), names, probabilities.astype(np.float32), top_k=6
         )
         sides.append(evaluate(path, labels))
+    return sides
+
+
+@pytest.fixture(scope="module")
+def case(sides: list[Evaluation]) -> tuple[np.ndarray, np.ndarray, np.ndarray, Comparison]:
+    """(truth, A's and B's predictions, their comparison)."""
+    truth, first, second = _answers()
     return truth, first.argmax(1), second.argmax(1), compare(*sides)
 
 
@@ -261,7 +274,7 @@ def test_names_of_the_sides(tmp_path: Path) -> None:
     summary = compare(same[0], other).summary
     assert (summary.a.name, summary.b.name) == ("toy", "transfer")
     summary = compare(same[0], same[0]).summary
-    assert (summary.a.name, summary.b.name) == ("A", "B")
+    assert (summary.a.name, summary.b.name) == ("toy (1)", "toy (2)")
 
 
 def test_the_same_seed_gives_the_same_intervals(tmp_path: Path) -> None:
@@ -269,7 +282,7 @@ def test_the_same_seed_gives_the_same_intervals(tmp_path: Path) -> None:
     assert one.summary.figures == two.summary.figures
     alike = evaluation(tmp_path / "3", Row("00.Red_Tower/1.jpg", RED))
     summary = compare(alike, alike, CompareOptions(resamples=300)).summary
-    assert (summary.figures.mean_confidence.low, summary.resamples) == (None, 300)
+    assert (summary.figures.mean_confidence.low, summary.resamples) == (0.0, 300)
 
 
 def test_images_of_a_renamed_delivery_are_paired_by_content(tmp_path: Path) -> None:
@@ -283,3 +296,19 @@ def test_images_of_a_renamed_delivery_are_paired_by_content(tmp_path: Path) -> N
     assert sorted(comparison.flips["image"].to_pylist()) == [f"{red}/{number}.jpg" for number in (1, 2, 3)]
     text = comparison_terminal_text(comparison)
     assert "note: 3 images with different paths, but the same content, compared with each other.\n" in text
+
+
+def test_swapped_sides_give_the_mirrored_comparison(sides: list[Evaluation]) -> None:
+    ahead, back = compare(*sides).summary.figures, compare(*sides[::-1]).summary.figures
+    for (name, change), (_, other) in zip(ahead, back, strict=True):
+        assert change is not None, name
+        assert other is not None, name
+        expected = (change.b, change.a, -change.difference, -change.high, -change.low)
+        assert (other.a, other.b, other.difference, other.low, other.high) == pytest.approx(expected, abs=1e-12), name
+
+
+def test_identical_sides_differ_by_exactly_nothing(sides: list[Evaluation]) -> None:
+    comparison = compare(sides[0], sides[0])
+    assert {(each.difference, each.low, each.high) for _, each in comparison.summary.figures} == {(0.0, 0.0, 0.0)}
+    columns = ("difference", "difference_low", "difference_high")
+    assert {tuple(row.values()) for row in comparison.per_class.select(columns).to_pylist()} == {(0.0, 0.0, 0.0)}

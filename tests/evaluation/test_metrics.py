@@ -10,6 +10,7 @@ import pytest
 from evaluation_data import Row, random_case, write_arrays, write_label_folders, write_predictions
 from sklearn import metrics as sk
 
+from batchland.evaluation import mistakes
 from batchland.evaluation.evaluate import Evaluation, evaluate
 from batchland.evaluation.intervals import wilson
 from batchland.evaluation.options import EvaluateOptions
@@ -17,6 +18,8 @@ from batchland.evaluation.schema import Decisions, Figure
 from batchland.models.card import class_names
 from batchland.predictions.schema import LOG_PROBABILITIES_TYPE
 from batchland.report.evaluation_text import evaluation_markdown, evaluation_terminal_text
+from batchland.report.gallery import galleries
+from batchland.report.options import ReportOptions
 
 FOLDERS = ("00.Red_Tower", "01.Green_Hill", "02.Blue_Lake", "03.Grey_Sea")
 # Two Red right; one Green right, one taken for Red, surely; one Blue right; Grey has no image and is never predicted.
@@ -279,3 +282,27 @@ def test_log_loss_and_brier_of_all_probabilities_and_their_bounds_without(tmp_pa
     assert exact.figures.brier is not None
     assert exact.figures.log_loss.value == pytest.approx(log_loss, rel=2e-3)  # half floats
     assert exact.figures.brier.value == pytest.approx(brier, rel=2e-3)
+
+
+def test_predictions_in_any_order_give_the_same_report(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{FOLDERS[number % 3]}/{number % 97:02d}.jpg" for number in range(120)]
+    rows = [Row(name, rng.dirichlet(np.ones(4))) for name in dict.fromkeys(names)]
+    labels = write_csv(tmp_path / "l.csv", names[10:], [name.partition("/")[0] for name in names[10:]])
+    found = []
+    for order in (sorted(rows, key=lambda row: row.image), [rows[at] for at in rng.permutation(len(rows))]):
+        evaluation = evaluate(write_predictions(tmp_path / "p.parquet", FOLDERS, order), labels)
+        outcomes = evaluation.outcomes.sort_by("image").to_pylist()
+        account = evaluation.summary.account.model_dump(exclude={"unlabelled_examples", "unpredicted_examples"})
+        found.append((account, evaluation.summary.labels.fingerprint, evaluation.summary.figures.top1, outcomes))
+    assert found[0] == found[1]
+    assert found[0][0]["unlabelled"] > 0
+
+
+def test_findings_count_mistakes_that_are_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mistakes, "MAX_IN_MEMORY", 1)
+    rows = [Row(f"{FOLDERS[0]}/{number}.jpg", (0.1, 0.6, 0.2, 0.1)) for number in range(5)]
+    evaluation = evaluate_rows(tmp_path, (*ROWS, *rows))
+    assert evaluation.mistakes.num_rows == 1
+    assert evaluation.mistakes_file.num_rows == 6
+    assert galleries(evaluation, ReportOptions()).worst_total == 6

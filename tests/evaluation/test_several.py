@@ -13,7 +13,9 @@ from statsmodels.stats.multitest import multipletests
 
 from batchland.errors import UsageError
 from batchland.evaluation.evaluate import Evaluation, evaluate
-from batchland.evaluation.several import compare_several, different_names
+from batchland.evaluation.report_names import different_names
+from batchland.evaluation.saved import read_report
+from batchland.evaluation.several import compare_several
 from batchland.report.several import several_text
 from batchland.report.write import write_report
 
@@ -81,6 +83,25 @@ def test_evaluations_without_common_images_are_an_error(tmp_path):
 def test_models_of_the_same_name_get_different_names(tmp_path):
     same = made(tmp_path, "a", RIGHT["a"])
     assert different_names([same, same]) == ["a (1)", "a (2)"]
+    other = made(tmp_path, "b", RIGHT["b"])
+    assert different_names([same, other, same]) == ["a (1)", "b (2)", "a (3)"]
+
+
+def test_reports_of_one_model_are_named_by_their_places(tmp_path):
+    """All are of model `a`; two are of the same predictions, in two reports."""
+    for name in ("monday", "tuesday"):
+        (tmp_path / name).mkdir()
+    monday, tuesday = made(tmp_path / "monday", "a", RIGHT["a"]), made(tmp_path / "tuesday", "a", RIGHT["c"])
+    assert different_names([monday, tuesday]) == ["monday", "tuesday"]
+    reports = []
+    for name, evaluation in (("one", monday), ("two", monday), ("three", tuesday)):
+        write_report(evaluation, tmp_path / name)
+        reports.append(read_report(tmp_path / name))
+    found = compare_several(reports)
+    assert [(model.name, model.report) for model in found.models] == [
+        (name, str(tmp_path / name)) for name in ("one", "two", "three")
+    ]
+    assert [(pair.better, pair.worse, pair.low, pair.high) for pair in found.pairs[:1]] == [("one", "two", 0.0, 0.0)]
 
 
 @pytest.fixture
@@ -97,10 +118,10 @@ def test_the_command(reports):
         0,
         "3 models, 200 images that all scored\n"
         "a, b do not differ from the first by more than chance; the others are worse.\n"
-        "  model  accuracy  interval\n"
-        "  a         90.0%  85.1 to 93.4%  may be the best\n"
-        "  b         88.0%  82.8 to 91.8%  may be the best\n"
-        "  c         60.0%  53.1 to 66.5%\n"
+        "  model  accuracy  interval                        report\n"
+        "  a         90.0%  85.1 to 93.4%  may be the best  report-a\n"
+        "  b         88.0%  82.8 to 91.8%  may be the best  report-b\n"
+        "  c         60.0%  53.1 to 66.5%                   report-c\n"
         "  pair        difference  p, adjusted\n"
         "  a less b   +2.0 points  p = 0.454\n"
         "  a less c  +30.0 points  p < 0.001    more than chance\n"

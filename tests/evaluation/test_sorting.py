@@ -8,7 +8,7 @@ import pytest
 
 from batchland.errors import UsageError
 from batchland.evaluation import sorting
-from batchland.evaluation.sorting import sorted_batches
+from batchland.evaluation.sorting import is_sorted, merged_groups, sorted_batches, written_down
 
 SCHEMA = pa.schema([("name", pa.string()), ("row", pa.int64()), ("share", pa.float32()), ("at", pa.timestamp("us"))])
 
@@ -57,3 +57,30 @@ def test_without_duckdb_all_is_sorted_in_memory(
     assert caplog.messages == [
         "more than 10 rows are sorted in memory; with DuckDB (pip install 'batchland[large]') memory does not grow"
     ]
+
+
+def named(*names: str) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(names, pa.string())], names=["name"])
+
+
+def test_merged_groups_keep_equal_names_together() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        sources = [np.sort(rng.choice(list("abcdeÄé~"), rng.integers(0, 12))).tolist() for _ in range(2)]
+        cut = [[named(*names[at : at + 3]) for at in range(0, len(names), 3)] for names in sources]
+        found = [batch["name"].to_pylist() for batch in merged_groups(cut, "name")]
+        assert sorted(name for names in found for name in names) == sorted(sources[0] + sources[1])
+        assert sum(len(set(names)) for names in found) == len(set(sources[0] + sources[1]))
+        assert [max(names) for names in found] == sorted(max(names) for names in found)
+
+
+def test_the_order_of_names_is_that_of_their_bytes() -> None:
+    assert is_sorted([pa.array(["a", "b", "b"]), pa.array([], pa.string()), pa.array(["b", "~", "é", "\U0001f600"])])
+    assert not is_sorted([pa.array(["b", "a"])])
+    assert not is_sorted([pa.array(["a", "c"]), pa.array(["b"])])
+
+
+def test_what_is_written_down_is_read_back() -> None:
+    given = batches(3)
+    assert pa.Table.from_batches(written_down(SCHEMA, given)).equals(pa.Table.from_batches(given))
+    assert list(written_down(SCHEMA, [])) == []

@@ -282,7 +282,7 @@ def test_outcome_holds_the_known_facts(tmp_path):
 
 
 def test_image_errors_become_outcomes(grey_images, monkeypatch):
-    def no_memory(data, spec):
+    def no_memory(data, spec, **_):
         raise ImageError("out_of_memory", "too much")
 
     monkeypatch.setattr(loader_module, "decode", no_memory)

@@ -1,18 +1,27 @@
 """The fixed-point resize: the same bytes by the library and by numpy, on every CPU, and close to Pillow's."""
 
 import hashlib
+from io import BytesIO
 
 import cykooz_resizer
 import numpy as np
 import pytest
+from cykooz_resizer.rust_lib import RustResizer
 from PIL import Image
 
 from batchland.errors import ImageError
 from batchland.images import resize as resize_module
-from batchland.images.preprocess import PreprocessSpec, fit
+from batchland.images.preprocess import PreprocessSpec, decode, fit, preprocess
 from batchland.images.resize import resize
 
-EXTENSIONS = [cykooz_resizer.CpuExtensions.none, cykooz_resizer.CpuExtensions.sse4_1, cykooz_resizer.CpuExtensions.avx2]
+EXTENSIONS = [
+    extension.value
+    for extension in (
+        cykooz_resizer.CpuExtensions.none,
+        cykooz_resizer.CpuExtensions.sse4_1,
+        cykooz_resizer.CpuExtensions.avx2,
+    )
+]
 SIZES = [(375, 500, 224), (100, 37, 224), (33, 2000, 7), (1, 1, 5), (3, 900, 224), (612, 816, 224), (97, 97, 97)]
 PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -39,8 +48,8 @@ def test_library_and_numpy_give_the_same_bytes_on_every_cpu(height, width, size,
             expected = resize(pixels, size, size, box, kind)
             monkeypatch.setattr(resize_module, "_simd_is_exact", lambda: True)
             for extension in EXTENSIONS:
-                resizer = cykooz_resizer.Resizer()
-                resizer.cpu_extensions = extension
+                resizer = RustResizer()
+                resizer.set_cpu_extensions(extension)
                 monkeypatch.setattr(resize_module, "_resizer", lambda resizer=resizer: resizer)
                 np.testing.assert_array_equal(resize(pixels, size, size, box, kind), expected)
 
@@ -89,13 +98,21 @@ def test_bytes_never_change():
 def test_library_that_computes_something_else_is_not_used(monkeypatch):
     exact = resize_module._resize_axis
 
-    def wrong(*arguments):
-        resized = exact(*arguments)
-        resized.pixels[0, 0, 0] ^= 1
-        return resized
+    def wrong(source, target, part, kind):
+        exact(source, target, part, kind)
+        target.pixels[0, 0, 0] ^= 1
 
     assert resize_module._simd_is_exact() is True
     monkeypatch.setattr(resize_module, "_resize_axis", wrong)
+    resize_module._simd_is_exact.cache_clear()
+    try:
+        assert resize_module._simd_is_exact() is False
+    finally:
+        resize_module._simd_is_exact.cache_clear()
+
+
+def test_library_with_another_interface_is_not_used(monkeypatch):
+    monkeypatch.setattr(resize_module, "_resizer", object)
     resize_module._simd_is_exact.cache_clear()
     try:
         assert resize_module._simd_is_exact() is False
@@ -115,6 +132,24 @@ def test_card_without_the_field_is_resized_by_pillow():
 def test_picture_of_the_right_size_is_not_touched():
     pixels = picture(224, 224, smooth=False)
     assert fit(pixels, PreprocessSpec(resize="simd")) is pixels
+
+
+def test_reused_memory_does_not_change_earlier_pictures():
+    """Of one size and of several, also where nothing is resized, turned or cropped."""
+    sizes = [(500, 375), (375, 500), (500, 375), (224, 224), (224, 224), (224, 300), (16, 16)] * 3
+    for spec in (PreprocessSpec(resize="simd"), PreprocessSpec(resize="simd", fit="crop", shorter_side=256)):
+        files = [jpeg(picture(*size, smooth=True), number % 8 + 1) for number, size in enumerate(sizes)]
+        together = [preprocess(file, spec) for file in files]
+        apart = [fit(decode(file, spec).pixels, spec) for file in files]
+        np.testing.assert_array_equal(together, apart)
+
+
+def jpeg(pixels: np.ndarray, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", exif=exif)
+    return file.getvalue()
 
 
 def test_strip_that_would_become_huge_is_out_of_memory():

@@ -1,5 +1,6 @@
 """adopt(): a foreign classifier gives the same answers after adoption, from uint8 pixels."""
 
+import json
 import os
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_a_model_with_a_card_is_an_error(tmp_path, labels):
 @pytest.mark.parametrize(
     ("given", "options", "error", "message"),
     [
-        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels"),
+        ({"labels": 3}, {}, ModelError, r"gives 3 numbers per picture, but .*labels.txt has 4 labels$"),
         ({}, {"preprocess": "imagnet"}, UsageError, r"neither a known name nor a file \(did you mean 'imagenet'\?\)"),
         ({"softmax": True}, {"output": "logits"}, UsageError, "gives probabilities, not logits"),
         ({}, {"output": "probabilities"}, ModelError, r"are not probabilities that sum to 1"),
@@ -141,6 +142,17 @@ def test_contradictions_are_errors_and_nothing_is_written(tmp_path, labels, give
     with pytest.raises(error, match=message):
         adopt(foreign(tmp_path / "f.onnx", **given), labels, tmp_path / "o.onnx", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.onnx", "labels.txt"]
+
+
+def test_a_label_for_the_background_may_be_missing(tmp_path, labels):
+    """TensorFlow's classifiers of ImageNet have 1,001 classes."""
+    labels.write_text("tench\ngreat white shark\ncock\n")
+    with pytest.raises(ModelError) as caught:
+        adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx")
+    assert str(caught.value) == (
+        f"{tmp_path}/f.onnx: gives 4 numbers per picture, but {labels} has 3 labels; if the first is that of the "
+        f"background, as in TensorFlow, give it a label, too"
+    )
 
 
 @pytest.mark.parametrize(
@@ -478,23 +490,63 @@ def test_an_axis_of_channels_that_cannot_be_found_is_an_error(tmp_path, labels):
     )
 
 
-def test_a_model_that_cannot_compute_pictures_of_that_size_is_an_error(tmp_path, labels):
-    path = foreign(tmp_path / "f.onnx")
-    model = onnx.load(path)
-    axes = ["N", 3, "height", "width"]
+def of_one_size(path, side):
+    """A model that leaves the size of pictures open, but computes one size only, as those with a fixed Flatten do."""
+    model = onnx.load(foreign(path))
+    axes = ["batch_size", "num_channels", "height", "width"]
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, axes))
     model.graph.node[1].input[0] = "sized"
     model.graph.node.insert(1, helper.make_node("Add", ["floats", "zeros"], ["sized"]))
-    model.graph.initializer.append(numpy_helper.from_array(np.zeros((3, 8, 8), np.float32), "zeros"))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((3, side, side), np.float32), "zeros"))
     onnx.save(model, path)
+    return path
+
+
+def test_an_open_size_is_the_only_usual_one_that_the_model_computes(tmp_path, labels, caplog):
+    path = of_one_size(tmp_path / "f.onnx", 32)
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess="half")
+    assert session.card.preprocess == PreprocessSpec(height=32, width=32)
+    assert caplog.messages == [
+        f"{path}: leaves the size of its pictures open; taken as 32 x 32, which it computes. If it was trained on "
+        f"others, give height and width in a JSON file of the preprocessing"
+    ]
+
+
+def test_an_unusual_size_must_be_given(tmp_path, labels):
+    path = of_one_size(tmp_path / "f.onnx", 8)
     with pytest.raises(ModelError) as caught:
         adopt(path, labels, tmp_path / "o.onnx")
-    message = str(caught.value)
-    assert message.startswith(f"{path}: cannot compute a picture of 224 x 224 pixels (")
-    assert message.endswith(
-        "); if it takes another size, give its height and width in a JSON file of the preprocessing"
+    assert str(caught.value) == (
+        f"{path}: leaves the size of its pictures open and computes none of the usual ones (224, 32, 28, 64, ...); "
+        f"give its height and width in a JSON file of the preprocessing"
     )
-    assert str(tmp_path / "o.onnx") not in message
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"height": 9, "width": 9}')
+    with pytest.raises(
+        ModelError, match=r"cannot compute a picture of 9 x 9 pixels \(.*; if it takes another size, give"
+    ):
+        adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec))
+    spec.write_text('{"height": 8, "width": 8}')
+    assert adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec)).card.preprocess.height == 8
+
+
+def test_keras_in_its_mode_caffe(tmp_path, labels):
+    """BGR pixels from 0 to 255, minus ImageNet's means, as its ResNet50 and VGG take them."""
+    means = np.array([103.939, 116.779, 123.68])
+    spec = tmp_path / "caffe.json"
+    spec.write_text(json.dumps({"channels": "bgr", "mean": list(means[::-1] / 255), "std": [1 / 255] * 3}))
+    path = foreign(tmp_path / "f.onnx", layout="NHWC", softmax=True)
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec))
+    logits = (PIXELS[..., ::-1] - means).mean(axis=(1, 2)) @ WEIGHT
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(session.predict(PIXELS), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+
+
+def test_a_json_file_without_a_size_takes_that_of_the_model(tmp_path, labels):
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}')
+    session = adopt(foreign(tmp_path / "f.onnx"), labels, tmp_path / "o.onnx", preprocess=str(spec))
+    assert session.card.preprocess == PreprocessSpec(height=8, width=8)
 
 
 def test_weights_in_a_file_beside_the_model_come_into_the_adopted_one(tmp_path, labels):

@@ -16,7 +16,9 @@ from batchland._version import __version__
 from batchland.errors import ModelError, UsageError
 from batchland.images.preprocess import PreprocessSpec
 from batchland.models.adopt import AdoptOptions, adopt
+from batchland.models.adopt_check import Alternative, undecided
 from batchland.models.card import AdoptionSummary
+from batchland.models.foreign_preprocess import ForeignPreprocess
 from batchland.models.ort import CPU, create_session
 from batchland.models.session import open_session
 
@@ -120,6 +122,14 @@ def test_a_named_preprocessing_that_contradicts_the_model_s_own_gives_a_warning(
         f"{model}: preprocessor_config.json (Hugging Face) says mean (0.4, 0.5, 0.6), std (0.1, 0.2, 0.3), rgb; taken "
         f"as named: mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5), rgb"
     ]
+
+
+def test_a_preset_takes_the_size_of_the_configuration(tmp_path, labels, caplog):
+    write_json(tmp_path / "preprocessor_config.json", HUGGING_FACE)
+    model = write_model(tmp_path / "f.onnx", shape=("batch_size", "num_channels", "height", "width"))
+    session = adopt(model, tmp_path / "o.onnx", AdoptOptions(classes=labels, preprocess="half"))
+    assert session.card.preprocess == PreprocessSpec(height=8, width=8)
+    assert [message for message in caplog.messages if "leaves" in message] == []
 
 
 def test_timm_config_with_labels(tmp_path):
@@ -369,6 +379,25 @@ def test_check_prints_every_preprocessing_and_refuses_a_worse_one(tmp_path, labe
     assert done.stderr.endswith("; give that with --preprocess\n")
     assert f"of 60 labelled photos are right with it, {right} with " in done.stderr
     assert not (tmp_path / "p.onnx").exists()
+
+
+def test_a_check_says_what_it_does_not_decide():
+    def alternative(name, right, fit="squash"):
+        spec = ForeignPreprocess(height=8, width=8, fit=fit, shorter_side=9 if fit == "crop" else None)
+        return Alternative(name, spec, np.array(right, bool))
+
+    chosen = alternative("as chosen", [1, 1, 0, 0] * 5)
+    worse = alternative("unit", [1, 0, 0, 0] * 5)
+    assert undecided([chosen, worse]) == ""
+    assert undecided([chosen, alternative("half", [0, 0, 1, 1] * 5), worse]) == (
+        "note: half is as good: these photos do not tell which one is right\n"
+    )
+    assert undecided([chosen, alternative("half", [1, 1, 1, 0] + [1, 1, 0, 0] * 4), worse]) == (
+        "note: half is better, but within chance (p = 1.000): check on more photos\n"
+    )
+    assert undecided([chosen, alternative("fit crop", [1] * 20, "crop"), worse]) == (
+        "note: fit crop is better (p = 0.002); the check does not decide about the fit\n"
+    )
 
 
 def test_a_close_check_is_decided_on_more_photos(tmp_path, labels, photos, right_spec, monkeypatch):

@@ -13,7 +13,7 @@ from toys import COLOURS
 
 from batchland.errors import ModelError, UsageError
 from batchland.models.adopt import AdoptOptions, adopt
-from batchland.models.int8 import has_vnni, processor, speed
+from batchland.models.int8 import has_vnni, processor, required_agreement, speed
 from batchland.models.ort import CPU, create_session
 
 RNG = np.random.default_rng(0)
@@ -102,9 +102,14 @@ def test_a_network_that_int8_spoils_is_refused_with_the_figures(tmp_path, option
         adopt(network, tmp_path / "o.onnx", options)
     message = str(caught.value)
     assert message.startswith(f"{network}: not written, int8 gives ")
-    assert " of 24 labelled photos the same first class as fp32 (at least 99% needed) and " in message
+    assert " of 24 labelled photos the same first class as fp32 (at least 99.0% needed) and " in message
     assert message.endswith(" top-1 after 100.0% (at most 0 points may be lost), with 0 of 3 layers in float32")
     assert not (tmp_path / "o.onnx").exists()
+
+
+@pytest.mark.parametrize(("reencoded", "required"), [(None, 0.99), (1.0, 0.99), (0.973, 0.973), (0.8, 0.95)])
+def test_int8_may_change_as_many_first_classes_as_a_jpeg(reencoded, required):
+    assert required_agreement(reencoded) == required
 
 
 def test_products_of_8_bit_weights_do_not_saturate():

@@ -104,8 +104,9 @@ def test_the_command(tmp_path, monkeypatch):
         "            toy, 3 ignored (.zip)\n"
         "1 night: 1 ok; the last good one is 2024-11-23.\n"
     )
-    lines = run(main, ["history", "nightly", "--json"]).output.splitlines()
-    assert [(row["date"], row["model"], row["outcome"]) for row in map(json.loads, lines)] == [
+    document = json.loads(run(main, ["history", "nightly", "--json"]).stdout)
+    assert (document["kind"], document["job"]) == ("batchland.history", "nightly")
+    assert [(row["date"], row["model"], row["outcome"]) for row in document["nights"]] == [
         ("2024-11-19", "toy", "ok"),
         ("2024-11-20", None, "missing_input"),
         ("2024-11-21", "toy", "gate_failed"),

@@ -69,10 +69,15 @@ def test_all_strings_are_filled(site: Path) -> None:
         ('[heartbeat]\nurl = "${HOOK_TOKEN}"', "\"heartbeat.url\" = '${HOOK_TOKEN}': should be a valid URL, relative "
          "URL without a base"),
         ('device = "${file:secrets/password}"', None),
+        ('finish_by = "${file:secrets/long}"', None),
+        ('[notify]\nwebhook = "http://user:${file:secrets/address}@127.0.0.1:1"', None),
+        ('[notify]\non = "always"', '"notify": give command, mail, slack, teams or webhook'),
     ],
 )  # fmt: skip
 def test_an_invalid_placeholder_is_an_error_without_secret_values(site: Path, text: str, message: str | None) -> None:
     (site / "secrets" / "empty").touch()
+    (site / "secrets" / "long").write_text("marzipan" * 30)
+    (site / "secrets" / "address").write_text("a@marzipan:marzipan/")
     path = site / "toy.toml"
     device = "" if text.startswith("device") else 'device = "cpu"\n'
     path.write_text(f'images = "labelled"\nmodel = "toy.onnx"\n{device}{text}\n')
@@ -110,6 +115,10 @@ def test_a_night_uses_secrets_and_records_none(site: Path, web_server: tuple[str
     assert message in record["warnings"]
     assert f"Warning: {message}." in night.stdout
     looked = [batchland("job", "check", job), batchland("run", job, "--dry-run"), batchland("doctor", "--job", job)]
+    looked.append(batchland("job", "notify", job))
+    assert (
+        looked[-1].stderr == f"command: {leak} ended with exit code 3: cannot log in with ${{file:secrets/password}}\n"
+    )
     printed = "".join([night.stdout, night.stderr, *(each.output for each in looked)])
     written = files_below(site / "runs") | files_below(site / "out")
     for secret in (TOKEN, "marzipan"):
@@ -120,9 +129,12 @@ def test_a_night_uses_secrets_and_records_none(site: Path, web_server: tuple[str
 def test_hiding_replaces_long_values_anywhere_and_short_ones_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONG", "swordfish")
     monkeypatch.setenv("SHORT", "ok")
+    monkeypatch.setenv("LINES", "first-line\n second-line ")
     placeholders = Placeholders(Path())
     assert placeholders.fill({"notify": {"command": ["${LONG}", "${SHORT}", 3]}}) == {
         "notify": {"command": ["swordfish", "ok", 3]}
     }
     assert placeholders.hide("ok: a swordfish.") == "ok: a ${LONG}."
+    placeholders.fill("${LINES}")
+    assert placeholders.hide("second-line; first-line second-line") == "${LINES}; ${LINES} ${LINES}"
     assert placeholders.hide_all({"a": ["ok", {"b": "swordfish"}, None]}) == {"a": ["${SHORT}", {"b": "${LONG}"}, None]}

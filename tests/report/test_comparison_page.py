@@ -62,7 +62,7 @@ tuesday compared with monday: 39 images that both scored
   top-1 accuracy      66.7%    94.9%  +28.2 points  (+10.2 to +43.4)
   balanced accuracy   67.4%    94.7%  +27.4 points  (+14.8 to +39.9)
   macro F1            64.3%    94.8%  +30.5 points  (+15.0 to +45.8)
-  calibration error   19.7%    20.5%  +0.8 points   (−10.5 to +12.8)
+  calibration error   19.7%    20.5%  +0.8 points   (−10.8 to +13.1)
 tuesday is better than monday. tuesday is right for 37 of 39 images, monday for 26: +28.2 points (95% interval \
 +10.2 to +43.4); more than chance (exact McNemar test, p = 0.003).
 note: 1 image failed only in tuesday, so not compared.
@@ -87,8 +87,8 @@ def test_changed_classes(nights: Path) -> None:
 def test_no_difference(nights: Path) -> None:
     same = evaluate("monday.parquet", "images")
     assert (
-        "\nNo difference. A and B give the same answers, right for 27 of 40 images.\n"
-        "changed answers: 0 broken (only A was right), 0 fixed, 0 wrong in another way\n"
+        "\nNo difference. toy (1) and toy (2) give the same answers, right for 27 of 40 images.\n"
+        "changed answers: 0 broken (only toy (1) was right), 0 fixed, 0 wrong in another way\n"
     ) in comparison_terminal_text(compare(same, same))
 
 

@@ -1,19 +1,20 @@
 """Weights of a backbone: files, packages, matching by name or by order."""
 
-import importlib.metadata
-import urllib.error
+import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from archives import server
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from batchland.errors import UsageError
-from batchland.training.backbones import find_backbone
+from batchland.training.backbones import find_backbone, weights_url
 from batchland.training.weights import find_weights, load_weights, match_state
 
 RESNET18 = find_backbone("resnet18")
@@ -177,10 +178,6 @@ def test_weights_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_real_weights_of_a_package_are_matched_to_a_timm_model_by_order() -> None:
-    try:
-        importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip(f"{PACKAGE} is not installed")
     backbone = find_backbone("tf_efficientnet_lite0")
     network, _ = backbone.build()
     load_weights(network, backbone, PACKAGE)
@@ -189,12 +186,73 @@ def test_real_weights_of_a_package_are_matched_to_a_timm_model_by_order() -> Non
     assert torch.equal(network.bn2.running_var, theirs["_bn1.running_var"])  # type: ignore[union-attr, arg-type]
 
 
-def test_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def offline(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("no route to host")
-
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of torch; no waiting before a retry."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", offline)
-    assert refusal("imagenet") == (
-        "the ImageNet weights of resnet18 cannot be downloaded (<urlopen error no route to host>)"
+    monkeypatch.setattr("batchland.training.weights._WAITS", (0.0, 0.0))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def served_file(tmp_path: Path, state: dict[str, Tensor]) -> tuple[bytes, str]:
+    """The file that a server sends, and the start of its sha256."""
+    content = save(state, tmp_path / "served.pth").read_bytes()
+    return content, hashlib.sha256(content).hexdigest()[:8]
+
+
+def test_download_is_resumed_checked_and_kept(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = resnet18().state_dict()
+    content, digest = served_file(tmp_path, state)
+    with server(content) as manners:
+        url = manners.url.replace("set.zip", f"resnet18-{digest}.pth")
+        monkeypatch.setattr("batchland.training.weights.weights_url", lambda name: url)
+        manners.breaks_after = [1000]
+        assert has_weights(loaded("imagenet"), state)
+        assert manners.requests == [None, "bytes=1000-"]
+        assert [path.name for path in hub.iterdir()] == [f"resnet18-{digest}.pth"]
+        assert has_weights(loaded("imagenet"), state)
+        assert len(manners.requests) == 2
+
+
+def test_damaged_download_is_refused_and_not_kept(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, _ = served_file(tmp_path, resnet18().state_dict())
+    with server(content[:-1] + b"?") as manners:
+        url = manners.url.replace("set.zip", "resnet18-01234567.pth")
+        monkeypatch.setattr("batchland.training.weights.weights_url", lambda name: url)
+        message = refusal("imagenet")
+    found = hashlib.sha256(content[:-1] + b"?").hexdigest()
+    assert message == (
+        f"the ImageNet weights of resnet18 cannot be downloaded ({url}: damaged, its sha256 is {found}; run it "
+        f"again to download it once more)"
     )
+    assert list(hub.iterdir()) == []
+
+
+def test_failed_download_is_an_error(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with server() as manners:
+        url = f"{manners.url}/resnet18-01234567.pth"
+    monkeypatch.setattr("batchland.training.weights.weights_url", lambda name: url)
+    message = refusal("imagenet")
+    assert message.startswith(f"the ImageNet weights of resnet18 cannot be downloaded ({url}: ")
+    assert "refused" in message
+
+
+def test_weights_of_densenet_have_other_names_on_the_server(
+    tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`denselayer1.norm.1.weight` for `denselayer1.norm1.weight`, as torchvision renames them."""
+    backbone = find_backbone("densenet121")
+    network, _ = backbone.build()
+    state = network.state_dict()
+    theirs = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): value for name, value in state.items()}
+    assert theirs.keys() != state.keys()
+    (hub / "densenet121-01234567.pth").parent.mkdir(parents=True)
+    save(theirs, hub / "densenet121-01234567.pth")
+    monkeypatch.setattr("batchland.training.weights.weights_url", lambda name: "http://x/densenet121-01234567.pth")
+    other, _ = backbone.build()
+    load_weights(other, backbone, "imagenet")
+    assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
+
+
+def test_torchvision_says_where_the_weights_are() -> None:
+    assert re.fullmatch(r"https://download\.pytorch\.org/models/resnet50-[0-9a-f]{8}\.pth", weights_url("resnet50"))

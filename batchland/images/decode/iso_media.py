@@ -20,6 +20,7 @@ _MAX_BOXES: Final = 10_000
 """Largest number of boxes in a box, and of pieces of all items. A picture of 100 megapixels has some hundred tiles."""
 _TIMES_READ: Final = 2
 """Pieces may overlap; their total size is at most this many times that of the file."""
+_UNSPECIFIED: Final = 2
 _MAX_ZERO_RUN: Final = 64
 """Zero bytes in a row. HEVC forbids three; encoders of AV1 write fewer than 16, even for a single colour."""
 
@@ -53,6 +54,47 @@ def without_end_of_picture(data: bytes, spare: int) -> bytes | None:
     return without_last_bytes(data, begin, min(end, len(data)), spare)
 
 
+def transfer(data: bytes) -> int:
+    """The transfer characteristics (ITU-T H.273) of the picture that is shown; 2, unspecified, if there are none."""
+    try:
+        begin, end = _children(data, 0, len(data))[b"meta"]
+        meta = _children(data, begin + 4, end)
+        begin, end = meta[b"pitm"]
+        shown = int.from_bytes(data[begin + 4 : end])
+        parts = _children(data, *meta[b"iprp"])
+        properties = list(_boxes(data, *parts[b"ipco"]))
+        for number in _properties_of(data, parts[b"ipma"][0], shown):
+            kind, begin, end = properties[number - 1]
+            if kind == b"colr" and data[begin : begin + 4] == b"nclx":
+                return int.from_bytes(data[begin + 6 : begin + 8])
+    except (struct.error, KeyError, IndexError):
+        pass
+    return _UNSPECIFIED
+
+
+def _properties_of(data: bytes, begin: int, item: int) -> list[int]:
+    """Numbers, from 1, of the properties of an item."""
+    position = begin
+    version_and_flags, count = struct.unpack_from(">II", data, position)
+    item_form = ">HB" if version_and_flags >> 24 == 0 else ">IB"
+    form, first_bits = (">H", 0x7FFF) if version_and_flags & 1 else (">B", 0x7F)
+    position += 8
+    for _ in range(min(count, _MAX_BOXES)):
+        number, properties = struct.unpack_from(item_form, data, position)
+        position += struct.calcsize(item_form)
+        size = struct.calcsize(form)
+        if number == item:
+            packed = (struct.unpack_from(form, data, position + at * size)[0] for at in range(properties))
+            return [each & first_bits for each in packed]
+        position += properties * size
+    return []
+
+
+def _children(data: bytes, begin: int, end: int) -> dict[bytes, tuple[int, int]]:
+    """Begin and end of the content of the boxes in a part of a file, by type."""
+    return {kind: (first, last) for kind, first, last in _boxes(data, begin, end)}
+
+
 def _boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, and begin and end of the content, of the boxes in a part of a file."""
     for _ in range(_MAX_BOXES):
@@ -78,9 +120,9 @@ class _Compressed(NamedTuple):
 
 def _pictures(data: bytes) -> tuple[int, dict[int, _Compressed]]:
     """The item that is shown (0 for a sequence), and the compressed pictures by item."""
-    top = {kind: (begin, end) for kind, begin, end in _boxes(data, 0, len(data))}
+    top = _children(data, 0, len(data))
     begin, end = top[b"meta"]
-    meta = {kind: (begin, end) for kind, begin, end in _boxes(data, begin + 4, end)}
+    meta = _children(data, begin + 4, end)
     pictures = {item: _Compressed(kind, []) for item, kind in _coded_items(data, *meta[b"iinf"])}
     own_data = meta.get(b"idat", (0, 0))[0]
     for item, method, first, last in _locations(data, meta[b"iloc"][0]):

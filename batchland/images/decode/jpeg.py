@@ -9,6 +9,7 @@ import simplejpeg
 from PIL import Image, JpegImagePlugin  # noqa: F401 - the plugin registers the format
 
 from batchland.errors import ImageError
+from batchland.images.decode.canvas import own_canvas
 from batchland.images.decode.orientation import find_orientation
 from batchland.images.decode.picture import Picture, Pixels, check_size, damage, open_with_pillow, rgb_pixels
 
@@ -121,18 +122,22 @@ def read_header(data: bytes) -> JpegHeader:
 def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     """Marker, begin and end of the content of each segment, up to the end marker. Raises ImageError."""
     pattern = _MARKER
-    number = 0
-    while found := pattern.search(data, position):
-        number += 1
-        if number > _MAX_SEGMENTS:
-            raise ImageError("corrupt", f"more than {_MAX_SEGMENTS} segments, which no encoder writes")
-        marker, begin = data[found.end() - 1], found.end()
-        pattern = _MARKER
-        if 0x01 < marker < 0xC0:
-            raise ImageError("corrupt", f"it has an unknown marker {marker:#x}")
-        if marker in _WITHOUT_CONTENT:
+    last = len(data) - 2
+    for _ in range(_MAX_SEGMENTS):
+        marker = data[position + 1] if position < last and data[position] == 0xFF else 0xFF
+        begin = position + 2
+        if marker == 0xFF or marker == 0 or pattern is _MARKER_AFTER_SCAN:  # seldom; a pattern takes longer
+            found = pattern.search(data, position)
+            if not found:
+                break
+            begin = found.end()
+            marker = data[begin - 1]
+            pattern = _MARKER
+        if marker < _SOS and marker in _WITHOUT_CONTENT:
             position = begin
             continue
+        if marker < 0xC0:
+            raise ImageError("corrupt", f"it has an unknown marker {marker:#x}")
         if marker == _EOI:
             yield marker, begin, begin
             return
@@ -142,6 +147,8 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
         yield marker, begin + 2, position
         if marker == _SOS:
             pattern = _MARKER_AFTER_SCAN
+    else:
+        raise ImageError("corrupt", f"more than {_MAX_SEGMENTS} segments, which no encoder writes")
     raise ImageError("truncated", "the file ends before its end marker")
 
 
@@ -227,24 +234,34 @@ def _find_bad_scan(data: bytes, scans: Iterable[int]) -> ImageError | None:
 
 
 def decode_jpeg(
-    data: bytes, max_pixels: int, choose_divisor: Callable[[int, int], int], *, four_channels: bool = False
+    data: bytes,
+    max_pixels: int,
+    choose_divisor: Callable[[int, int], int],
+    *,
+    four_channels: bool = False,
+    reuse: bool = False,
 ) -> Picture:
     """Decode a JPEG. Of several pictures in a file, the first counts.
 
-    choose_divisor: 1, 2, 4 or 8, by which the sides may be divided, for a width and height. four_channels: store the
-    pixels with a fourth channel, if that takes no further copy. Raises ImageError.
+    - choose_divisor: 1, 2, 4 or 8, by which the sides may be divided, for a width and height.
+    - four_channels: store the pixels with a fourth channel, if that takes no further copy.
+    - reuse: and in memory that this thread uses again for the next picture.
+
+    Raises ImageError.
     """
     header = read_header(data)
     check_claims(header, data, max_pixels)
     divisor = choose_divisor(header.width, header.height)
-    pixels = decode_pixels(data, header, divisor, four_channels=four_channels)
+    pixels = decode_pixels(data, header, divisor, four_channels=four_channels, reuse=reuse)
     return Picture(pixels, header.width, header.height, header.orientation, header.profile)
 
 
-def decode_pixels(data: bytes, header: JpegHeader, divisor: int, *, four_channels: bool = False) -> Pixels:
+def decode_pixels(
+    data: bytes, header: JpegHeader, divisor: int, *, four_channels: bool = False, reuse: bool = False
+) -> Pixels:
     """RGB uint8 of a JPEG with a checked header, with sides divided by 1, 2, 4 or 8. Raises ImageError.
 
-    four_channels: as for `decode_jpeg`.
+    four_channels, reuse: as for `decode_jpeg`.
     """
     if len(header.component_ids) == 4:
         inks = decode_samples(data, header)
@@ -254,9 +271,13 @@ def decode_pixels(data: bytes, header: JpegHeader, divisor: int, *, four_channel
         samples = decode_samples(data, header)
         return samples if samples.shape[2] == 3 else np.repeat(samples, 3, axis=2)
     _check_zeros(data, header)
-    size = {"min_height": -(-header.height // divisor), "min_width": -(-header.width // divisor)}
-    colours = "RGBX" if four_channels else "RGB"
-    return _decode_strictly(data, header, colorspace=colours, min_factor=divisor, **size)[..., :3]
+    height, width = -(-header.height // divisor), -(-header.width // divisor)
+    options = {"min_factor": divisor, "min_height": height, "min_width": width}
+    if not (four_channels and reuse):
+        return _decode_strictly(data, header, colorspace="RGBX" if four_channels else "RGB", **options)[..., :3]
+    canvas = own_canvas("picture", height, width)
+    pixels = _decode_strictly(data, header, colorspace="RGBX", buffer=canvas.pixels, **options)
+    return canvas.colours if pixels.shape == canvas.pixels.shape else pixels[..., :3]
 
 
 def decode_samples(data: bytes, header: JpegHeader) -> Pixels:

@@ -9,14 +9,17 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from batchland.errors import ErrorCode, ImageError
+from batchland.images.decode.canvas import picture_canvas
 
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.integer]
 
 _STRIP_PIXELS: Final = 4_000_000
 """Large pictures are converted in strips of about this many pixels, so that no second copy of them is needed."""
+_HDR: Final = {16: "PQ", 18: "HLG"}
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _OF_DECODERS: Final = re.compile(r"(decoder|codec|encoder) error -?\d+|could not create decoder object")
+_OF_ZLIB: Final = re.compile(r"^Error -?\d+ while decompressing data: ")
 _CUT: Final = re.compile(
     r"image file is truncated \(\d+ bytes not processed\)|Failed to decode frame \d+: Truncated data"
 )
@@ -40,6 +43,8 @@ class Picture(NamedTuple):
 
 def four_channels(pixels: Pixels) -> Pixels | None:
     """The four channels, uint8 [H, W, 4], that `pixels` are the first three of; None if there is no fourth."""
+    if canvas := picture_canvas(pixels):
+        return canvas.pixels
     height, width = pixels.shape[:2]
     whole = pixels.base
     if pixels.strides != (4 * width, 4, 1) or not isinstance(whole, np.ndarray):
@@ -67,6 +72,12 @@ def check_zeros(compressed: bytes, longest: int) -> None:
         raise ImageError("corrupt", "a part of the picture is replaced by zeros")
 
 
+def check_transfer(number: int) -> None:
+    """Raise ImageError (`unsupported_format`) for HDR: PQ and HLG (ITU-T H.273), whose values mean other brightness."""
+    if number in _HDR:
+        raise ImageError("unsupported_format", f"an HDR picture ({_HDR[number]}), not a kind that is read here")
+
+
 def open_with_pillow(data: bytes, plugin: str) -> Image.Image:
     """Open an image with one plugin of Pillow, named as in `Image.OPEN`. Raises ImageError (`corrupt`)."""
     try:
@@ -79,6 +90,7 @@ def damage(error: Exception) -> ImageError:
     """A decoder's error as an ImageError (`truncated` or `corrupt`); the same file always gives the same message."""
     message = _ADDRESS.sub("", str(error).partition("\n")[0])
     message = _OF_DECODERS.sub("its compressed data cannot be decoded", message)
+    message = _OF_ZLIB.sub("its compressed data cannot be decoded: ", message)
     message = _CUT.sub("the file ends before its last pixel", message)
     truncated = any(sign in message.lower() for sign in _SIGNS_OF_A_CUT)
     code: ErrorCode = "truncated" if truncated else "corrupt"

@@ -13,6 +13,7 @@ from batchland.images.decode.picture import (
     Picture,
     Pixels,
     check_size,
+    check_transfer,
     damage,
     grey_to_rgb,
     open_with_pillow,
@@ -27,8 +28,10 @@ _MAX_TEXT: Final = 16 * 1024**2
 _KINDS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """Bits per sample that are allowed for each colour type."""
 _GREY, _RGB, _PALETTE = 0, 2, 3
-_USED: Final = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP", b"tEXt", b"zTXt", b"iTXt"))
-_NEEDED: Final = frozenset((b"tRNS", b"eXIf"))
+_USED: Final = frozenset(
+    (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP", b"cICP", b"tEXt", b"zTXt", b"iTXt")
+)
+_NEEDED: Final = frozenset((b"tRNS", b"eXIf", b"cICP"))
 """Optional chunks that change how the picture looks."""
 _EXIF_AS_TEXT: Final = b"Raw profile type exif"
 _XMP: Final = b"XML:com.adobe.xmp"
@@ -96,7 +99,11 @@ def _read(data: bytes, max_pixels: int) -> _Contents:
             pixels_begin = pixels_begin or chunk.begin - 8
             pixels_end = chunk.begin + len(content) + 4
         elif kind in (b"IHDR", b"PLTE", b"tRNS", b"iCCP"):
+            if kind in (b"IHDR", b"PLTE") and kind in found:
+                raise ImageError("corrupt", f"it has two chunks {kind.decode()}")
             found.setdefault(kind, content)
+        elif kind == b"cICP" and len(content) == 4:
+            check_transfer(content[1])
         elif kind == b"eXIf":
             exif = exif or content
         elif content.startswith((_EXIF_AS_TEXT, _XMP)):

@@ -14,6 +14,7 @@ _TYPES: Final = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i",
 """Codes of `struct` by type of a tag; fractions and floating-point numbers are not needed."""
 _MAX_BLOCKS: Final = 100_000
 """Largest number of strips or tiles of a picture. Each takes several microseconds in Python."""
+_HEADER_BYTES: Final = 8
 _MAX_SAMPLES: Final = 32
 _MAX_BITS_PER_PIXEL: Final = 64
 """For the largest pictures that are allowed: four samples of 16 bits. Smaller ones may have more."""
@@ -43,8 +44,8 @@ _TAGS: Final = {
     "photometric": 262, "fill_order": 266, "strip_offsets": 273, "orientation": 274, "samples": 277,
     "rows_per_strip": 278, "strip_sizes": 279, "planar": 284, "t4_options": 292, "t6_options": 293, "predictor": 317,
     "colour_map": 320, "tile_width": 322, "tile_height": 323, "tile_offsets": 324, "tile_sizes": 325,
-    "subpages": 330, "ink_set": 332, "extra_samples": 338, "sample_format": 339, "indexed": 346, "jpeg_tables": 347,
-    "ycbcr_coefficients": 529, "ycbcr_subsampling": 530, "reference_black_white": 532, "xmp": 700,
+    "subpages": 330, "ink_set": 332, "dot_range": 336, "extra_samples": 338, "sample_format": 339, "indexed": 346,
+    "jpeg_tables": 347, "ycbcr_coefficients": 529, "ycbcr_subsampling": 530, "reference_black_white": 532, "xmp": 700,
     "image_depth": 32997, "profile": 34675, "dng_version": 50706, "windows_media_photo": 0xBC01,
 }  # fmt: skip
 
@@ -288,6 +289,9 @@ def _pixel_kind(directory: Directory) -> tuple[int, int, int]:
         raise _unsupported("a volume, or colours of an index")
     if photometric == CMYK and directory.number("ink_set", 1) != 1:
         raise _unsupported("inks other than cyan, magenta, yellow and black")
+    dots = directory.numbers("dot_range", (0, (1 << bits) - 1))
+    if photometric == CMYK and (set(dots[::2]), set(dots[1::2])) != ({0}, {(1 << bits) - 1}):
+        raise _unsupported("inks with a dot range other than the usual one")
     if directory.number("planar", 1) not in (1, 2) or directory.number("fill_order", 1) not in (1, 2):
         raise ImageError("corrupt", "its header is damaged")
     return photometric, bits, samples
@@ -356,4 +360,8 @@ def _with_blocks(page: Page, max_pixels: int) -> Page:
     offsets, sizes = (directory.numbers(f"{kind}_{fact}", (), count) for fact in ("offsets", "sizes"))
     if len(offsets) < count or (len(sizes) < count and page.compression != NONE):
         raise ImageError("corrupt", f"its header lists {min(len(offsets), len(sizes))} of {count} {kind}s")
+    if 0 in offsets:
+        raise _unsupported(f"a picture that leaves out {kind}s")
+    if min(offsets) < _HEADER_BYTES:
+        raise ImageError("corrupt", f"a {kind} overlaps the header")
     return page._replace(offsets=offsets, sizes=sizes)

@@ -1,12 +1,19 @@
 """The base of sources with images inside files: tar, zip and Parquet files that a pattern names."""
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from batchland.images.sources.file_patterns import FilePattern, display_location
 from batchland.images.sources.refs import Ignored, ImageRef, Store
+from batchland.system.text import counted
+
+NO_TIME: Final = "-"
+"""The time at the end of a ref's path, if the file gives an impossible one."""
+
+_log = logging.getLogger("batchland")
 
 
 class FileStore(Store, Protocol):
@@ -25,6 +32,7 @@ class Containers(ABC):
     countable = False
     is_sorted = False
     _store: type[FileStore]
+    _warned: bool = False
 
     def __init__(self, pattern: str | os.PathLike[str], *, all_files: bool = False) -> None:
         self._files = FilePattern(os.fspath(pattern))
@@ -43,6 +51,19 @@ class Containers(ABC):
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The images of one file, in order."""
 
+    def _with_warning(self, container: str, refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
+        """Pass on the images of one file. The first file with impossible times gives a warning."""
+        untimed = 0
+        for ref in refs:
+            untimed += ref.path.endswith(NO_TIME.encode())
+            yield ref
+        if untimed and not self._warned:
+            self._warned = True
+            _log.warning(
+                "%s: %s with an impossible time; modified_at is null for such images, and further archives with them "
+                "are not named", container, counted(untimed, "member"),
+            )  # fmt: skip
+
     def inputs(self) -> Iterable[str]:
         """All files."""
         return self._files.locations.values()
@@ -54,6 +75,17 @@ class Containers(ABC):
     def planned(self, name: str, key: bytes) -> ImageRef:
         """See `Source.planned`."""
         return ImageRef(name, key, store=self._store(self._files.location_of(name)))
+
+
+def split_facts(path: bytes) -> tuple[list[int], int | None]:
+    """The numbers of a ref's path, and the time at its end."""
+    *numbers, modified_us = path.decode().split()
+    return list(map(int, numbers)), None if modified_us == NO_TIME else int(modified_us)
+
+
+def joined_facts(*numbers: int, modified_us: int | None) -> bytes:
+    """The path of a ref, see `split_facts`."""
+    return " ".join([*map(str, numbers), NO_TIME if modified_us is None else str(modified_us)]).encode()
 
 
 def vanished(name: str, reason: str) -> Iterator[ImageRef]:

@@ -3,6 +3,7 @@
 The list is streamed, never held in memory, so a path that occurs twice in it has two rows.
 """
 
+import codecs
 import io
 import os
 import sys
@@ -204,18 +205,26 @@ def _opened(listing: str) -> AbstractContextManager[IO[bytes]]:
 
 
 def _lines(file: IO[bytes], list_name: str) -> Iterator[Entry]:
-    """Entries separated by line ends, or by zero bytes if there are any (`find -print0`)."""
+    """Entries separated by line ends, also `\\r` alone, or by zero bytes if there are any (`find -print0`)."""
     read = cast("io.BufferedReader", file).read1  # returns what a pipe holds, without waiting for more
     chunk = read(PEEKED_BYTES)
     check_content(problem_with(chunk) or problem_with_lines(chunk), list_name)
-    chunk = chunk.removeprefix(b"\xef\xbb\xbf")
     separator, ending = (b"\0", b"") if b"\0" in chunk else (b"\n", b"\r")
+    if separator == b"\n" not in chunk and b"\r" in chunk[:-1]:
+        separator = b"\r"
     rest = b""
     while chunk:
         *entries, rest = (rest + chunk).split(separator)
-        yield from (Entry(entry.removesuffix(ending)) for entry in entries)
+        yield from (Entry(_without_mark(entry).removesuffix(ending)) for entry in entries)
         if len(rest) > _MAX_LINE_BYTES:
             check_content("has a line of more than a megabyte", list_name)
         chunk = read(PEEKED_BYTES)
     if rest:
-        yield Entry(rest.removesuffix(ending))
+        yield Entry(_without_mark(rest).removesuffix(ending))
+
+
+def _without_mark(entry: bytes) -> bytes:
+    """Without byte order marks: several, or some inside a list, if lists were joined."""
+    while entry.startswith(codecs.BOM_UTF8):
+        entry = entry.removeprefix(codecs.BOM_UTF8)
+    return entry

@@ -57,7 +57,7 @@ def problem_with(head: bytes) -> str | None:
 
 def problem_with_lines(head: bytes) -> str | None:
     """The same for a list with one path per line: the name of another text format that its first line belongs to."""
-    line = next(filter(None, map(bytes.strip, head.removeprefix(codecs.BOM_UTF8).split(b"\n"))), b"")
+    line = next(filter(None, map(bytes.strip, head.lstrip(codecs.BOM_UTF8).split(b"\n"))), b"")
     if re.match(rb"(?i)<(!doctype|html|head|body|\?xml|!--|svg|listbucketresult)", line):
         return "is HTML or XML"
     if line in (b"[", b"{") or _is_json(line):
@@ -65,13 +65,20 @@ def problem_with_lines(head: bytes) -> str | None:
     fields = [field.strip().strip(b'"').lower().decode(errors="replace") for field in re.split(rb"[,;\t]", line)]
     if len(fields) > 1 and not re.search(rb"[./\\]", line) and any(name in fields for name in COLUMNS):
         return "is a table; call it NAME.csv"
+    if head.count(b"\n") > head.count(b"\0") > 0:
+        return "has lines and zero bytes"
     if len(line) > 2 and line[:1] == line[-1:] == b'"':
         return "has its paths in quotes"
     return None
 
 
 def _is_utf16(head: bytes) -> bool:
-    """Whether every other byte is zero, also around what paths have, unlike in `find -print0` of one-letter names."""
+    """Whether every other byte is zero, also around what paths have, unlike in `find -print0` of one-letter names.
+
+    Also for a part: a shell may append UTF-16 to other text.
+    """
+    if any(re.search(rb"[./\\\n]\0", part) for part in re.findall(rb"(?:[^\0]\0){6,}", head)):
+        return True
     return any(
         zeros.count(0) > _MIN_ZEROS * len(zeros) and re.search(sign, head)
         for zeros, sign in ((head[1::2], rb"[./\\\n]\0"), (head[0::2], rb"\0[./\\\n]"))

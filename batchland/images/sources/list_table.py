@@ -29,6 +29,8 @@ _COLUMN_TABLES: Final = (".parquet", ".orc")
 TABLE_SUFFIXES: Final = (*_TEXT_TABLES, *_COLUMN_TABLES)
 """Lists with these endings are tables; others have one path per line."""
 PEEKED_BYTES: Final = 64 * 1024
+BOM: Final = "\ufeff"
+"""Byte order mark, at the begin of a file of some editors. Two, or one inside, if files were joined."""
 
 _log = logging.getLogger("batchland")
 
@@ -49,10 +51,10 @@ class CsvTable:
     """
 
     def __init__(self, text: TextIO, list_name: str) -> None:
-        self._name = list_name
-        header = text.readline()
-        self._rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count))
-        self._header: list[str] = next(self._checked(), [])
+        self._name, self._warned = list_name, False
+        header = text.readline().lstrip(BOM)
+        self._rows = csv.reader(chain([header], text), delimiter=max(",;\t", key=header.count), strict=True)
+        _, self._header = next(self._checked(), (1, []))
         self._path = _path_column(self._header, list_name)
         self._own = _own_names(self._header, self._path, list_name)
 
@@ -65,15 +67,25 @@ class CsvTable:
     def entries(self) -> Iterator[Entry]:
         """Its rows."""
         path, *own = (self._header.index(name) for name in (self._path, *self._own))
-        for row in self._checked():
+        for line, row in self._checked():
+            if any(row[len(self._header) :]):
+                raise UsageError(f"{self._name}, line {line}: has {len(row)} values, the header {len(self._header)}")
+            if not self._warned and self._rows.line_num > line:
+                self._warned = True
+                _log.warning("%s, line %d: a value contains a line break; is a quote missing?", self._name, line)
             values = tuple(display_name(os.fsencode(row[place])) if place < len(row) else "" for place in own)
-            yield Entry(os.fsencode(row[path]) if len(row) > path else b"", values)
+            yield Entry(os.fsencode(row[path].lstrip(BOM)) if len(row) > path else b"", values)
 
-    def _checked(self) -> Iterator[list[str]]:
+    def _checked(self) -> Iterator[tuple[int, list[str]]]:
+        """Its rows, with the numbers of their first lines."""
+        line = self._rows.line_num + 1
         try:
-            yield from self._rows
+            for row in self._rows:
+                yield line, row
+                line = self._rows.line_num + 1
         except csv.Error as error:
-            raise UsageError(f"{self._name}, line {self._rows.line_num}: cannot be read as CSV ({error})") from error
+            reason = "a quote is not closed" if "end of data" in str(error) else error
+            raise UsageError(f"{self._name}, line {line}: cannot be read as CSV ({reason})") from error
 
 
 class ColumnTable:
@@ -135,7 +147,7 @@ def open_table(file: IO[bytes], list_name: str) -> Iterator[CsvTable | ColumnTab
     suffix = os.path.splitext(split_url(list_name).path)[1].lower()  # noqa: PTH122
     if suffix in _TEXT_TABLES:
         check_content(problem_with(cast("io.BufferedReader", file).peek(PEEKED_BYTES)), list_name)
-        with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
+        with io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as text:
             yield CsvTable(text, list_name)
     else:
         yield ColumnTable(file, list_name, orc=suffix == ".orc") if suffix in _COLUMN_TABLES else None

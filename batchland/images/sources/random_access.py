@@ -17,6 +17,7 @@ from gzip import BadGzipFile, GzipFile
 from typing import BinaryIO, Final, Generic, Protocol, TypeVar, cast
 
 from batchland.system.filesystems import call, listed_us, open_location
+from batchland.system.times import known_time
 from batchland.system.urls import is_url, split_url
 
 Opened = TypeVar("Opened")
@@ -37,8 +38,8 @@ class RandomAccess(Protocol):
 
     size: int
     """Bytes."""
-    modified_us: int
-    """Microseconds since 1970, UTC."""
+    modified_us: int | None
+    """Microseconds since 1970, UTC; None if unknown."""
     problem: str | None
     """Why it ends early, if it is a packed file that is truncated or damaged."""
 
@@ -54,7 +55,7 @@ class _Local:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         status = os.fstat(descriptor)
-        self.size, self.modified_us = status.st_size, status.st_mtime_ns // 1000
+        self.size, self.modified_us = status.st_size, known_time(status.st_mtime_ns // 1000)
         weakref.finalize(self, os.close, descriptor)
 
     def read_at(self, offset: int, size: int, *, alone: bool = False) -> bytes:  # noqa: ARG002

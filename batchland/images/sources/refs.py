@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from batchland.errors import ErrorCode, ImageError
 from batchland.system.retries import Retries
+from batchland.system.times import known_time
 
 MAX_FILE_BYTES: Final = 512 * 1024**2
 """Larger files fail as `too_large` and are not read."""
@@ -24,7 +25,7 @@ class ImageFile(NamedTuple):
     data: bytes
     size: int
     modified_us: int | None
-    """Microseconds since 1970, UTC; None if unknown."""
+    """Microseconds since 1970, UTC; None if unknown, see `known_time`."""
 
     def facts(self) -> dict[str, Any]:
         """The fields of an image's outcome about its file."""
@@ -46,7 +47,7 @@ class Store(Protocol):
     def read(self, path: bytes) -> ImageFile:
         """The whole content. Raises ChangedError, ImageError, or OSError, which is retried if it may be temporary."""
 
-    def facts(self, path: bytes) -> tuple[int | None, int] | None:
+    def facts(self, path: bytes) -> tuple[int | None, int | None] | None:
         """Size in bytes and modification time in microseconds, as `read` gives them. Raises OSError.
 
         The size is None if only reading gives it; then the time alone identifies the content. Returns None if a request
@@ -70,24 +71,24 @@ class LocalFiles:
                 raise ImageError("io_error", "no longer a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError("too_large", f"{status.st_size} bytes, more than {MAX_FILE_BYTES}")
-            data = _read(descriptor, status.st_size + 1)  # one more byte shows that the file grew
+            data = _read(descriptor, status.st_size)
             now = os.fstat(descriptor)
         finally:
             os.close(descriptor)
         if not (len(data) == status.st_size == now.st_size and status.st_mtime_ns == now.st_mtime_ns):
             raise ChangedError("the file was being written while it was read")
-        return ImageFile(data, status.st_size, status.st_mtime_ns // 1000)
+        return ImageFile(data, status.st_size, known_time(status.st_mtime_ns // 1000))
 
-    def facts(self, path: bytes) -> tuple[int, int]:
+    def facts(self, path: bytes) -> tuple[int, int | None]:
         """See `Store.facts`. Follows links."""
         status = os.stat(path)
-        return status.st_size, status.st_mtime_ns // 1000
+        return status.st_size, known_time(status.st_mtime_ns // 1000)
 
 
-def _read(descriptor: int, most: int) -> bytes:
-    """Up to `most` bytes, fewer at the end of the file; without the buffers of Python's file objects."""
-    data = os.read(descriptor, most)
-    while 0 < len(data) < most and (more := os.read(descriptor, most - len(data))):
+def _read(descriptor: int, size: int) -> bytes:
+    """The content of a file of this size, and a byte more if it grew; without the buffers of Python's file objects."""
+    data = os.read(descriptor, size + 1)
+    while 0 < len(data) < size and (more := os.read(descriptor, size + 1 - len(data))):
         data += more
     return data
 

@@ -66,7 +66,7 @@ class Remote:
     def changed_at(self) -> float:
         """The newest modification time below the folder, Unix time; of all files, images or not."""
         lister = _Lister(self._files, True, Counter(), self._first_infos())
-        times = (self._files.facts(ref.path)[1] for ref in walk("", lister.entries) if ref.error is None)
+        times = (self._files.facts(ref.path)[1] or 0 for ref in walk("", lister.entries) if ref.error is None)
         return max(times, default=0) / 1e6
 
     def names(self) -> list[str]:
@@ -121,7 +121,7 @@ class _Lister:
                 continue
             kind = "hidden" if b"/." in name else kind_by_name(name, all_files=self.all_files or folder)
             if kind == "file":
-                yield (name + b"/", 0, 0) if folder else (name, info.size, listed_us(info))
+                yield (name + b"/", 0, 0) if folder else (name, info.size, listed_us(info) or 0)
             else:
                 self.ignored[kind] += 1
 
@@ -171,7 +171,7 @@ class RemoteFiles:
             raise ChangedError("the object was replaced while it was read")
         return file
 
-    def facts(self, path: bytes) -> tuple[int, int]:
+    def facts(self, path: bytes) -> tuple[int, int | None]:
         """See `Store.facts`: from the listing, or by a request if the listing did not give both."""
         facts, key = _unpacked(path)
         if facts is None or not facts[1]:
@@ -197,7 +197,7 @@ class RemoteFiles:
                 return ImageFile(data, size, int(datetime.fromisoformat(stamp.decode()).timestamp()) * _SECOND)
         return ImageFile(data, size, self._modified_us(key, size, facts))
 
-    def _modified_us(self, key: str, size: int, facts: tuple[int, int] | None) -> int:
+    def _modified_us(self, key: str, size: int, facts: tuple[int, int] | None) -> int | None:
         """Time of a file that gives none when opened: from the listing, if the size is still the same."""
         if facts and facts[1] and facts[0] == size:
             return facts[1]

@@ -55,7 +55,7 @@ class Rows:
             raise ImageError("too_large", f"{len(data)} bytes, more than {refs.MAX_FILE_BYTES}")
         return ImageFile(data, len(data), table.modified_us)
 
-    def facts(self, path: bytes) -> tuple[None, int]:  # noqa: ARG002
+    def facts(self, path: bytes) -> tuple[None, int | None]:  # noqa: ARG002
         """See `Store.facts`. No size, since only reading the row gives it; the time is the file's."""
         return None, open_files.get(self.location).modified_us
 

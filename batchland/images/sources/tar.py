@@ -4,37 +4,42 @@ Listing reads headers a little ahead of the threads that read images. Both use t
 (random_access.py), so a remote shard is fetched once, in order.
 """
 
+import math
 import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import IO, Final, cast
 
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
-from batchland.images.sources.containers import Containers, vanished
+from batchland.images.sources.containers import Containers, joined_facts, split_facts, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
 from batchland.images.sources.random_access import DIRECT_BYTES, GZIP, RandomAccess, Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
 from batchland.system.names import display_name
+from batchland.system.times import known_time
 
 _HEADER_BYTES: Final = 2048
 _END_BYTES: Final = 16 * 1024
 """Bytes after the end mark that must be zero. Anything else there means that archives were concatenated."""
+_MAX_SIZE: Final = 2**62
+_PAX_SIZE: Final = re.compile(r"[0-9]+")
+_PAX_TIME: Final = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 
 
 @dataclass(frozen=True)
 class Members:
-    """The Store of one shard's members. `path` holds offset and size of the content in bytes, and its time."""
+    """The Store of one shard's members. `path` holds offset and size of the content in bytes, and its time or `-`."""
 
     location: str = field(repr=False)
     """Path or URL of the shard, possibly with credentials."""
 
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Raises ImageError `truncated` if the shard ends within the member."""
-        offset, size, modified_us = map(int, path.split())
+        (offset, size), modified_us = split_facts(path)
         if size > refs.MAX_FILE_BYTES:
             raise ImageError("too_large", f"{size} bytes, more than {refs.MAX_FILE_BYTES}")
         data = open_files.get(self.location).read_at(offset, size)
@@ -42,9 +47,9 @@ class Members:
             raise ImageError("truncated", f"the shard ends after {len(data)} of its {size} bytes")
         return ImageFile(data, size, modified_us)
 
-    def facts(self, path: bytes) -> tuple[int, int]:
+    def facts(self, path: bytes) -> tuple[int, int | None]:
         """See `Store.facts`. Size and time are those of the member's header."""
-        _, size, modified_us = map(int, path.split())
+        (_, size), modified_us = split_facts(path)
         return size, modified_us
 
 
@@ -62,7 +67,8 @@ class Shards(Containers):
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The members of one shard, as stored."""
         location = self._files.locations[container]
-        return list_members(container, location, 0, ignored.counts, all_files=self._all_files)
+        members = list_members(container, location, 0, ignored.counts, all_files=self._all_files)
+        return self._with_warning(container, members)
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name; for SHARD/@BYTE/ the images that can be read from that byte on now."""
@@ -104,15 +110,14 @@ def list_members(
                 position = tar.offset
                 headers.sparse = member.size >= DIRECT_BYTES
                 kind = _kind(member, all_files=all_files)
+                if not _has_possible_size(member):
+                    position = member.offset
+                    raise tarfile.ReadError(f"the header of {_name(member)} gives an impossible size")
                 if kind != "file":
                     ignored.update([kind] if kind else [])
                     continue
-                name = f"{shard}/{_name(member)}"
-                if (modified_us := _modified_us(member)) is None:
-                    yield ImageRef(name, b"", ("unreadable", "its header in the shard gives an impossible time"))
-                else:
-                    facts = f"{member.offset_data} {member.size} {modified_us}"
-                    yield ImageRef(name, facts.encode(), store=store)
+                facts = joined_facts(member.offset_data, member.size, modified_us=_modified_us(member))
+                yield ImageRef(f"{shard}/{_name(member)}", facts, store=store)
             position = tar.offset
             problem = headers.problem_at(position)
     except OSError as error:
@@ -127,13 +132,18 @@ def list_members(
         yield ImageRef(name, b"", ("unreadable", f"the shard cannot be read from byte {position} on: {problem}"))
 
 
+def _has_possible_size(member: tarfile.TarInfo) -> bool:
+    """False for numbers that are no size of a file, and for texts, for which tarfile gives 0."""
+    size = member.pax_headers.get("size")
+    return 0 <= member.size <= _MAX_SIZE and (size is None or bool(_PAX_SIZE.fullmatch(size)))
+
+
 def _modified_us(member: tarfile.TarInfo) -> int | None:
-    """Microseconds since 1970; None for times outside the years 1 to 9999."""
-    try:
-        datetime.fromtimestamp(member.mtime, UTC)
-        return round(member.mtime * 1_000_000)
-    except (ValueError, OverflowError, OSError):
+    """Microseconds since 1970; None for times outside the years 1 to 9999, and for texts, for which tarfile gives 0."""
+    time = member.pax_headers.get("mtime")
+    if time is not None and not _PAX_TIME.fullmatch(time):
         return None
+    return known_time(round(member.mtime * 1_000_000)) if math.isfinite(member.mtime) else None
 
 
 def _name(member: tarfile.TarInfo) -> str:

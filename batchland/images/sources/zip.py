@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from batchland.errors import BatchlandError, ImageError
 from batchland.images.sources import refs
-from batchland.images.sources.containers import Containers, vanished
+from batchland.images.sources.containers import Containers, joined_facts, split_facts, vanished
 from batchland.images.sources.folder import kind_in_archive, name_in_archive
 from batchland.images.sources.random_access import Reader, open_files
 from batchland.images.sources.refs import Ignored, ImageFile, ImageRef
@@ -41,7 +41,7 @@ class ZipMembers:
 
     def read(self, path: bytes) -> ImageFile:
         """See `Store.read`. Raises ImageError `corrupt`, `truncated`, `too_large` or `unsupported_format`."""
-        offset, packed, size, method, crc, modified_us = map(int, path.split())
+        (offset, packed, size, method, crc), modified_us = split_facts(path)
         if max(packed, size) > refs.MAX_FILE_BYTES:
             raise ImageError("too_large", f"{max(packed, size)} bytes, more than {refs.MAX_FILE_BYTES}")
         if method not in (ZIP_STORED, ZIP_DEFLATED):
@@ -61,9 +61,9 @@ class ZipMembers:
             raise ImageError("corrupt", "the member does not have the size and checksum of the zip file's list")
         return ImageFile(data, size, modified_us)
 
-    def facts(self, path: bytes) -> tuple[int, int]:
+    def facts(self, path: bytes) -> tuple[int, int | None]:
         """See `Store.facts`. Size and time are those of the zip file's list."""
-        _, _, size, _, _, modified_us = map(int, path.split())
+        (_, _, size, _, _), modified_us = split_facts(path)
         return size, modified_us
 
 
@@ -77,7 +77,9 @@ class Zips(Containers):
 
     def images_in(self, container: str, ignored: Ignored) -> Iterator[ImageRef]:
         """The members of one file, as stored."""
-        return list_members(container, self._files.locations[container], ignored.counts, all_files=self._all_files)
+        location = self._files.locations[container]
+        members = list_members(container, location, ignored.counts, all_files=self._all_files)
+        return self._with_warning(container, members)
 
     def retry_refs(self, name: str) -> Iterator[ImageRef]:
         """The image of that name, or all images of ZIP/."""
@@ -117,18 +119,18 @@ def _inflated(data: bytes, size: int) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except zlib.error as error:
-        raise ImageError("corrupt", f"the member cannot be unpacked: {error}") from error
+        reason = str(error).rpartition(": ")[2]
+        raise ImageError("corrupt", f"the member cannot be unpacked: {reason}") from error
 
 
 def _facts(member: ZipInfo) -> bytes:
     method = -1 if member.flag_bits & _ENCRYPTED else member.compress_type
     try:
-        modified = datetime(*member.date_time, tzinfo=UTC)
+        modified_us = int(datetime(*member.date_time, tzinfo=UTC).timestamp()) * 1_000_000
     except ValueError:
-        modified = datetime(1980, 1, 1, tzinfo=UTC)
-    modified_us = int(modified.timestamp()) * 1_000_000
-    facts = (member.header_offset, member.compress_size, member.file_size, method, member.CRC, modified_us)
-    return " ".join(map(str, facts)).encode()
+        modified_us = None
+    numbers = (member.header_offset, member.compress_size, member.file_size, method, member.CRC)
+    return joined_facts(*numbers, modified_us=modified_us)
 
 
 def _name(member: ZipInfo) -> str:

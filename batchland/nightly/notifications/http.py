@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from http.client import InvalidURL
 
 from batchland._version import __version__
 from batchland.system.deadline import within
@@ -22,6 +23,8 @@ def request(url: str, seconds: float, body: bytes | None = None) -> str | None:
         return visible(str(error.reason))
     except OSError as error:  # TimeoutError, too
         return visible(str(error))
+    except (InvalidURL, ValueError):
+        return "the address is not a valid URL; remove spaces, line breaks and letters that are not ASCII"
     except Exception as error:  # no notification may end the job, and the error's text may hold the address
         return type(error).__name__
     return None

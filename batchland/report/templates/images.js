@@ -21,10 +21,10 @@ const Images = browser && (() => {
     const row = JSON.parse(image.parentElement.dataset.open).row;
     if (row !== undefined) pictures[row] = image.src;
   }
-  let data = null, found = [], place = 0, shown = 0, expected = null, slices = {};
+  let data = null, unpacking = null, found = [], place = 0, shown = 0, expected = null, slices = {};
 
-  const unpack = async () => {
-    if (data) return;
+  const unpack = () => unpacking ??= unpackOnce();
+  const unpackOnce = async () => {
     data = await unpackJson("images-data");
     const classes = data.labels.map((label, index) => [visibleText(label), index]);
     classes.sort((a, b) => a[0].localeCompare(b[0], undefined, {numeric: true}));
@@ -33,7 +33,8 @@ const Images = browser && (() => {
     }
   };
   const nameOf = (row) => data.folders[data.folder[row]] + data.file[row];
-  const percentOf = (value) => value < 0 ? "–" : (value / 100).toFixed(1) + "%";
+  const percentOf = (value) => (value / 100).toFixed(1) + "%";
+  const truthOf = (row) => visibleText(data.labels[data.truth[row]]) + (data.true[row] < 0 ? "" : " " + percentOf(data.true[row]));
   const wrong = (row) => data.truth[row] !== data.predicted[row];
 
   const addressOf = (row) => fileAddress(browser.dataset.root, nameOf(row));
@@ -94,8 +95,9 @@ const Images = browser && (() => {
       button.append(image);
     } else without();
     line("says", `${predicted} ${percentOf(data.confidence[row])}`);
-    line("", wrong(row) ? `labelled ${truth} ${percentOf(data.true[row])}` : "right");
-    line("file", visibleText(nameOf(row)));
+    line("", wrong(row) ? `labelled ${truthOf(row)}` : "right");
+    line("file", "");
+    showPath(caption.lastChild, nameOf(row));
     figure.append(button, caption);
     item.append(figure);
     return item;
@@ -112,7 +114,7 @@ const Images = browser && (() => {
     const [truth, predicted, kind] = [fields.truth, fields.predicted, fields.kind].map(chosen);
     const classes = predicted ? `${truth || "Images"} predicted as ${predicted}` : truth;
     const what = [sliceText(), classes + (kind && classes ? `: ${kind}` : kind)].filter(Boolean).join("; ");
-    by("images-title").textContent = what || "Images";
+    by("images-title").textContent = what === kind && kind ? kind[0].toUpperCase() + kind.slice(1) : what || "Images";
     by("images-slice").hidden = !sliceText();
     by("images-slice").textContent = `Clear ${sliceText()}`;
     grid.replaceChildren();
@@ -151,8 +153,8 @@ const Images = browser && (() => {
     if (file || small) image.src = file || small;
     image.alt = visibleText(nameOf(row));
     by("viewer-place").textContent = `${place + 1} of ${found.length}`;
-    by("viewer-name").textContent = visibleText(nameOf(row));
-    by("viewer-truth").textContent = `${visibleText(data.labels[data.truth[row]])} ${percentOf(data.true[row])}`;
+    showPath(by("viewer-name"), nameOf(row));
+    by("viewer-truth").textContent = truthOf(row);
     const choices = data.choices[row].length ? data.choices[row] : [data.predicted[row], data.confidence[row] / 10];
     const body = by("viewer-choices").tBodies[0];
     body.replaceChildren();

@@ -174,7 +174,7 @@ if (holder) {
     view.cursor = null;
     [view.y, view.x] = best;
     view.zoom = count / SQUARE;
-    readout.textContent = `${SQUARE} by ${SQUARE} classes with ${most} errors. Press again for the next ones.`;
+    readout.textContent = `${SQUARE} by ${SQUARE} classes with ${most} errors. “Zoom to errors” shows the next ones.`;
     redraw();
   };
 

@@ -4,6 +4,12 @@ document.documentElement.classList.remove("no-script");
 const visibleText = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, (sign) => sign === "\u200d"
   ? sign : `[U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
 
+// A path may be broken after each slash.
+const showPath = (element, path) => {
+  const parts = visibleText(path).split(/(?<=\/)/);
+  element.replaceChildren(...parts.flatMap((part, index) => index ? [document.createElement("wbr"), part] : [part]));
+};
+
 // JSON that is compressed by zlib, as base64, in a script element.
 const unpackJson = async (id) => {
   const bytes = Uint8Array.from(atob(JSON.parse(document.getElementById(id).textContent)), (sign) => sign.charCodeAt(0));

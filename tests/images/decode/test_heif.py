@@ -50,6 +50,21 @@ def test_avif_is_turned_as_its_container_says(orientation):
     assert decoded[1:] == UPRIGHT[orientation].shape[1::-1]
 
 
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (13, None), (1, None)])
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_hdr_is_refused(kind, transfer, name):
+    data = encoded(Image.fromarray(VALUES), "AVIF", quality=95) if kind == "AVIF" else heif()
+    at = data.index(b"colrnclx") + 10
+    data = data[:at] + struct.pack(">H", transfer) + data[at + 2 :]
+    if name is None:
+        assert close(decode(data, SPEC).pixels, VALUES)
+        return
+    with pytest.raises(ImageError) as caught:
+        decode(data, SPEC)
+    assert str(caught.value) == f"an HDR picture ({name}), not a kind that is read here"
+    assert caught.value.code == "unsupported_format"
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_heif_is_turned_as_its_container_says_and_only_once(orientation):
     """Writers put the orientation into the EXIF block as well, which does not count."""

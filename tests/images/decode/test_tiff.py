@@ -64,6 +64,8 @@ NOT_READ = "not a kind of TIFF that is read here"
         ({"tag_317": 3, "tag_259": 8}, f"predictor 3 with samples of 8 bits and compression 8, {NOT_READ}"),
         ({"tag_332": 2, "tag_262": 5, "tag_277": 4, "tag_258": [8] * 4},
          f"inks other than cyan, magenta, yellow and black, {NOT_READ}"),
+        ({"tag_336": [255, 0], "tag_262": 5, "tag_277": 4, "tag_258": [8] * 4},
+         f"inks with a dot range other than the usual one, {NOT_READ}"),
         ({"tag_277": 3, "tag_258": [8] * 3, "tag_338": [1, 2]}, f"more than one alpha sample, {NOT_READ}"),
         ({"tag_277": 2, "tag_258": [8] * 2, "tag_338": 7}, f"further samples of unknown meaning, {NOT_READ}"),
         ({"tag_32997": 5}, f"a volume, or colours of an index, {NOT_READ}"),
@@ -145,6 +147,26 @@ def test_tiles_that_are_listed_as_strips_are_read():
     for old, new in ((324, 273), (325, 279)):
         tiles = tiles[:directory] + tiles[directory:].replace(struct.pack("<H", old), struct.pack("<H", new), 1)
     assert (decode_tiff(tiles, 10**6).pixels == samples(8)[:, :, None]).all()
+
+
+@pytest.mark.parametrize(
+    ("position", "code", "message"),
+    [
+        (0, "unsupported_format", f"a picture that leaves out strips, {NOT_READ}"),  # as GDAL writes empty ones
+        (4, "corrupt", "a strip overlaps the header"),
+        (10**6, "truncated", "a strip or tile has 0 of 1073 bytes"),
+    ],
+)
+def test_strips_are_never_read_from_the_header(position, code, message):
+    data = grey()
+    entry = data.index(struct.pack("<HHI", 273, 3, 1))
+    changed = data[:entry] + struct.pack("<HHII", 273, 4, 1, position) + data[entry + 12 :]
+    assert error_of(changed) == (code, message)
+
+
+def test_messages_hold_no_number_of_a_library():
+    data = grey(rows=b"y" + zlib.compress(ROWS)[1:], tag_259=8)
+    assert error_of(data) == ("corrupt", "its compressed data cannot be decoded: incorrect header check")
 
 
 @pytest.mark.parametrize(

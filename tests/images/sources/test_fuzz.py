@@ -160,18 +160,23 @@ def test_every_content_of_a_list_gives_refs_or_coded_errors(tmp_path_factory, su
     refs_of(folder, image_list=str(path))
 
 
-@pytest.mark.parametrize("mtime", ["nan", "inf", "1e15", "-1e15", "1e400", "9" * 20])
-def test_a_member_with_an_impossible_time_is_one_unreadable_row(tmp_path, mtime):
+@pytest.mark.parametrize("mtime", ["nan", "inf", "1e15", "-1e15", "1e400", "9" * 20, "-62135596801", "abc", "", "1_0"])
+def test_a_member_with_an_impossible_time_is_read_without_time(tmp_path, caplog, mtime):
     (tmp_path / "a.tar").write_bytes(tar_bytes(tarfile.PAX_FORMAT, mtime=mtime))
     refs = refs_of(tmp_path / "a.tar")
-    assert [ref.error for ref in refs] == [
-        None, ("unreadable", "its header in the shard gives an impossible time"), None, None,
-    ]  # fmt: skip
+    assert [ref.store.facts(ref.path) for ref in refs] == [(643, 0), (643, None), (643, 0), (643, 0)]
+    file = read_image(refs[1])
+    assert (file.data, file.size, file.modified_us) == (picture((1, 0, 0)), 643, None)
+    assert caplog.messages == [
+        "a.tar: 1 member with an impossible time; modified_at is null for such images, and further archives with them "
+        "are not named"
+    ]
 
 
-def test_a_member_of_impossible_size_makes_the_rest_of_the_shard_unreadable(tmp_path):
-    (tmp_path / "a.tar").write_bytes(tar_bytes(tarfile.PAX_FORMAT, size=str(2**63)))
-    refs = refs_of(tmp_path / "a.tar")
-    assert refs[0].name == "a.tar/folder/0.jpg"
-    assert refs[-1].error[0] == "unreadable"
-    assert refs[-1].name.startswith("a.tar/@")
+@pytest.mark.parametrize("size", [str(2**62 + 1), str(2**63), "9" * 30, "-1", "-512", "abc", "1e3", "", "٣"])
+def test_a_member_of_impossible_size_makes_the_rest_of_the_shard_unreadable(tmp_path, size):
+    (tmp_path / "a.tar").write_bytes(tar_bytes(tarfile.PAX_FORMAT, size=size))
+    first, rest = refs_of(tmp_path / "a.tar")
+    assert (first.name, first.error) == ("a.tar/folder/0.jpg", None)
+    reason = "the shard cannot be read from byte 1536 on: the header of folder/1.jpg gives an impossible size"
+    assert (rest.name, rest.error) == ("a.tar/@1536/", ("unreadable", reason))

@@ -147,7 +147,7 @@ def test_impossible_times_and_bytes_in_front_are_accepted(tmp_path):
         archive.writestr(zipfile.ZipInfo("a.jpg", (1980, 0, 0, 0, 0, 0)), b"abc")
     (tmp_path / "d.zip").write_bytes(b"#!/bin/sh\n" + buffer.getvalue())
     (ref,) = open_source(tmp_path / "d.zip").images(Ignored())
-    assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, 315_532_800_000_000))
+    assert (ref.store.read(ref.path).data, ref.store.facts(ref.path)) == (b"abc", (3, None))
 
 
 def test_links_and_paths_of_windows_are_not_listed_and_dots_are_left_out(tmp_path):

@@ -73,4 +73,6 @@ def test_addresses_are_in_no_message_and_server_text_is_shown_escaped():
     assert message.startswith("heartbeat: ")
     assert "secret" not in message
     odd = table.model_copy(update={"start": "http://127.0.0.1:1/secret with spaces\n"})
-    assert ping_start(odd) == "heartbeat: InvalidURL"
+    assert ping_start(odd) == (
+        "heartbeat: the address is not a valid URL; remove spaces, line breaks and letters that are not ASCII"
+    )

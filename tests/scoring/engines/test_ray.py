@@ -1,5 +1,6 @@
 """Ray writes the same file as the local engine, whichever process is killed, and leaves no process behind."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import pytest
 from toys import COLOURS, contents, options, picture, toy_card, write_toy_model
 
 from batchland import Shard, merge, score
-from batchland.errors import EngineError, TimeLimitError
+from batchland.errors import EngineError, ModelError, TimeLimitError
 from batchland.images.sources.refs import ImageRef
 from batchland.predictions.layout import manifest_path
 from batchland.predictions.reader import StoredPredictions
@@ -26,6 +27,7 @@ from batchland.scoring.engines.engine import Part
 from batchland.scoring.engines.ray.cluster_plan import ClusterPlan
 from batchland.scoring.engines.ray.engine import _again
 from batchland.scoring.engines.ray.start import start_ray
+from batchland.scoring.engines.ray.worker import StoredContent
 from batchland.scoring.plan.write import make_plan
 
 DECODER = """
@@ -50,7 +52,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Of the processes of a test, each of which is gone when it ends."""
     mark = f"BATCHLAND_TEST={uuid4()}"
     yield os.environ | dict([mark.split("=")])
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while alive := [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in read(path)]:
         assert time.monotonic() < until, [read(Path("/proc", pid, "cmdline")) for pid in alive]
         time.sleep(0.2)
@@ -319,8 +321,18 @@ def test_a_slow_first_start_is_tried_again():
             raise Exception("The current node timed out during startup.")
 
     with ExitStack() as stack:
-        start_ray(stack, "local", gpus=False, init=init)
+        assert start_ray(stack, "local", gpus=False, init=init)
     assert len(tried) == 2
+
+
+def test_a_worker_here_reads_the_file_unless_it_was_changed(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"model")
+    stored = StoredContent(hashlib.sha256(b"model").hexdigest(), path)
+    assert stored.read() == b"model"
+    path.write_bytes(b"other")
+    with pytest.raises(ModelError, match="was changed while the run started; run again"):
+        stored.read()
 
 
 def test_without_the_ray_extra_the_error_says_what_to_install(tmp_path, photos, toy_model):

@@ -46,16 +46,19 @@ class RayEngine(PartEngine):
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            start_ray(stack, self._options.ray_address, gpus=self._options.device != "cpu")
-            self._open()
+            here = start_ray(stack, self._options.ray_address, gpus=self._options.device != "cpu")
+            self._open(only_here=here)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def _open(self) -> None:
-        """Open the model in a first worker, to know the device, and plan."""
+    def _open(self, *, only_here: bool) -> None:
+        """Open the model in a first worker, to know the device, and plan.
+
+        only_here: all workers are on this machine, and read the model's file.
+        """
         options = self._options
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if not any(node.get("CPU", 0) >= 1 for node in nodes):
@@ -65,8 +68,9 @@ class RayEngine(PartEngine):
             problem = "the Ray cluster has no GPUs"
             raise DeviceError(f"device {options.device} cannot be used here: {problem}", advice="cpu_device")
         assert self._content is not None, "it is opened once"
-        content = StoredContent(hashlib.sha256(self._content).hexdigest(), ray.put(self._content))
-        self._content = None  # it is in Ray's memory now
+        location = self._path.resolve() if only_here else ray.put(self._content)
+        content = StoredContent(hashlib.sha256(self._content).hexdigest(), location)
+        self._content = None
         opened = self._plan(content, nodes, options.device if gpus else "cpu")
         if gpus and opened.device == "cpu":  # device auto, and no GPU works
             ray.kill(self._first)

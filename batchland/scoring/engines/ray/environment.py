@@ -11,6 +11,7 @@ _VARIABLES: Final = {
     # Ray's own log lines would come between ours on stderr, and on stdout; its errors arrive as exceptions anyway.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+    "RAY_worker_niceness": "0",  # Ray's default is 15: on a busy machine, workers would hardly get a core
 }
 _PACKAGES: Final = ("ray",)
 

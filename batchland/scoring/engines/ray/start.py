@@ -24,13 +24,15 @@ _STORE_BYTES: Final = 256 * 1024**2
 """Ray's object store on this machine holds the model and the names of the images in progress, no pixels."""
 
 
-def start_ray(stack: ExitStack, address: str | None, *, gpus: bool, init: Callable[..., Any] = ray.init) -> None:
+def start_ray(stack: ExitStack, address: str | None, *, gpus: bool, init: Callable[..., Any] = ray.init) -> bool:
     """Join the Ray at `address`, or $RAY_ADDRESS, or start one; `stack` leaves it. A Ray in use by the program stays.
 
-    gpus: whether a Ray that is started may use them. Raises EngineError if it cannot be reached or does not start.
+    gpus: whether a Ray that is started may use them. Returns whether one was started: it has only this machine.
+
+    Raises EngineError if it cannot be reached or does not start.
     """
     if ray.is_initialized():
-        return
+        return False
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith("ray://"):
         raise UsageError(f"ray_address {address}: run on a machine of the cluster, with HOST:PORT or auto")
@@ -64,6 +66,7 @@ def start_ray(stack: ExitStack, address: str | None, *, gpus: bool, init: Callab
         signal.signal(signal.SIGTERM, handler)  # ray.init has replaced it
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # errors arrive as exceptions
     warnings.filterwarnings("ignore", module=r"ray\b")
+    return address == "local"
 
 
 def _check_answers(address: str) -> None:

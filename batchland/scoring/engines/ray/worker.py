@@ -3,6 +3,7 @@
 Errors of batchland are returned as values: if a method raises, Ray logs the stack and adds it to the message.
 """
 
+import hashlib
 import queue
 import socket
 import threading
@@ -17,9 +18,10 @@ from typing import Final, NamedTuple, cast
 import pyarrow as pa
 import ray
 
-from batchland.errors import BatchlandError, UsageError
+from batchland.errors import BatchlandError, ModelError, UsageError
 from batchland.images.crash_guard import note_suspects
 from batchland.images.sources.refs import ImageRef, shared_store
+from batchland.models.contract import read_model
 from batchland.models.session import ModelContent, OpenModel
 from batchland.predictions.parts import Entry, PartSpec, PartSummary, PartWriter
 from batchland.predictions.schema import WrittenFile
@@ -46,14 +48,19 @@ class WorkerSettings(NamedTuple):
 
 
 class StoredContent(NamedTuple):
-    """The content of the model in Ray's memory. A worker reads it only if it has no kept copy of the model."""
+    """The content of the model, in Ray's memory or in a file. A worker reads it only if it has no kept copy."""
 
     sha256: str
-    reference: "ray.ObjectRef[bytes]"
+    location: "ray.ObjectRef[bytes] | Path"
 
     def read(self) -> bytes:
-        """The content."""
-        return ray.get(self.reference)
+        """The content. Raises ModelError."""
+        if not isinstance(self.location, Path):
+            return ray.get(self.location)
+        content = read_model(self.location)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise ModelError(f"{self.location}: was changed while the run started; run again")
+        return content
 
 
 class _Stopped(Exception):  # noqa: N818 - an event, not a fault
