@@ -12,7 +12,7 @@ from batchland.cli.main import main
 MODULES = (
     "scipy.stats", "jinja2", "pyarrow.csv", "pyarrow.dataset",
     *(f"batchland.{name}" for name in (
-        "scoring.score", "scoring.merge.merge", "scoring.plan.plan", "evaluation.evaluate", "report.write",
+        "scoring.score", "scoring.merge.merge", "evaluation.evaluate", "report.write",
         "report.duplicates_page", "embeddings.duplicates", "monitoring.drift", "nightly.runner", "nightly.accept",
         "nightly.history", "nightly.plan", "trend.write", "trend.overview", "trend.night_map",
     )),
