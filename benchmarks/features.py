@@ -1,11 +1,21 @@
 """The cost of features: CPU microseconds per image of each step, and bytes in the file. Prints a Markdown table.
 
-python -m benchmarks.features
+    python -m benchmarks.features
+    python -m benchmarks.features --runs scratch --work FOLDER [--count 400] [--pairs 7]
+
+--runs scores the same photos with a model without features, and with the same model with features, in turn. It gives
+the CPU seconds of whole runs: medians, and the median of the ratios within a pair. `scratch`, `transfer` (ResNet50), or
+a path.
 """
 
+import argparse
 import io
+import shutil
 import time
 from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +23,16 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchland import ScoreOptions, score
 from batchland.models.contract import FEATURES_NAME
-from batchland.models.features import normalised
+from batchland.models.features import keep_features, normalised
 from batchland.models.known import MAX_PHOTOS, add_distance
 from batchland.models.ort import CPU, Threads, create_session
 from batchland.predictions.layout import write_table
 from batchland.predictions.schema import features_column
 from benchmarks.machine import describe_machine
+from benchmarks.models import find_model
+from benchmarks.photos import draw_photos
 
 BATCH, ROWS, WIDTHS = 32, 4096, (512, 1280, 2048)
 
@@ -69,9 +82,37 @@ def _seconds(action: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
+def whole_runs(name: str, work: Path, count: int, pairs: int) -> str:
+    """A row of the table: CPU seconds without and with features, and their ratio in each pair."""
+    plain, photos = find_model(name, work), draw_photos(work / "photos", "small", count)
+    model = Path(shutil.copy(plain, work / f"with-features-of-{plain.name}"))
+    keep_features(model)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for features in (False, True, *islice(cycle((False, True, True, False)), 2 * pairs)):
+        options = ScoreOptions(model=model if features else plain, device="cpu", features=features, overwrite=True)
+        seconds[features].append(_seconds(lambda options=options: score(photos, work / "p.parquet", options)))
+    without, used = seconds[False][1:], seconds[True][1:]  # the first ones open caches
+    ratios = sorted(b / a for a, b in zip(without, used, strict=True))
+    return (
+        f"| {name} | {count} | {pairs} | {median(without):.2f} | {median(used):.2f} | {median(ratios) - 1:+.1%} "
+        f"| {ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%} |"
+    )
+
+
 def main() -> None:
-    found = {width: steps(width) for width in WIDTHS}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", metavar="MODEL")
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--pairs", type=int, default=7)
+    given = parser.parse_args()
     print(describe_machine())
+    if given.runs:
+        print("\n| model | images | pairs | CPU s without | with features | more | in single pairs |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+        print(whole_runs(given.runs, given.work, given.count, given.pairs))
+        return
+    found = {width: steps(width) for width in WIDTHS}
     print(f"\n| CPU us an image | {' | '.join(f'{width} features' for width in WIDTHS)} |")
     print("| --- |" + " ---: |" * len(WIDTHS))
     for name in found[WIDTHS[0]]:

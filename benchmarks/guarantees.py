@@ -1,6 +1,7 @@
-"""How often guarantees are broken: `python -m benchmarks.guarantees promises|sets|slices|plans`.
+"""How often guarantees are broken: `python -m benchmarks.guarantees promises|classes|sets|slices|plans`.
 
-promises: thresholds that promise an error rate, from 1,000 labelled sets of each kind and size. sets: prediction sets
+promises: thresholds that promise an error rate, from 1,000 labelled sets of each kind and size. classes: the same for
+the thresholds of single classes, all together. sets: prediction sets
 of 90%, from 1,000 splits of each kind and size. slices: weak slices of two columns among a million images, planted and
 not. plans: intervals of the accuracy from 500 label plans. All are
 simulated; the true values are known.
@@ -15,10 +16,11 @@ import pyarrow as pa
 
 from batchland.evaluation import label_plan as plans
 from batchland.evaluation.calibrate import conformal_threshold
-from batchland.evaluation.counts import ScoreCells
+from batchland.evaluation.counts import ScoreCells, ScoreCounts
 from batchland.evaluation.outcomes import Outcomes
 from batchland.evaluation.pair_slices import PairTally
-from batchland.evaluation.promises import accept_rule
+from batchland.evaluation.promises import Promise, accept_rule, guarantee
+from batchland.models.card import class_names
 from batchland.models.decisions import PredictionSets
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -67,6 +69,56 @@ def promises(runs: int) -> Iterator[str]:
                 best = 1 - int(np.argmax(good)) / len(population) if good.any() else 0.0
                 accepted = f"{np.mean(shares):.1%}" if shares else ""
                 yield f"| {name} | {images} | {limit:.0%} | {len(shares)} | {broken} | {accepted} | {best:.1%} |"
+
+
+CLASSES = {"calibrated": 0.4, "overconfident": 0.3, "step": 0.15, "flat at limit": 0.1, "weak": 0.049, "rare": 0.001}
+"""Share of the images of each predicted class. `rare` is calibrated."""
+
+
+def class_promises(runs: int) -> Iterator[str]:
+    """Classes whose answers are those of PROMISES. A set is broken if any of its classes has too many errors."""
+    names = class_names(list(CLASSES))
+    models = [PROMISES.get(name, PROMISES["calibrated"]) for name in CLASSES]
+    populations = [np.sort(draw(np.random.default_rng(9), 200_000)) for draw, _ in models]
+    risks = [
+        (np.cumsum(rate(some)[::-1]) / np.arange(1, len(some) + 1))[::-1]
+        for some, (_, rate) in zip(populations, models, strict=True)
+    ]
+    yield "| images | limit | sets with a threshold | broken | thresholds given, by class | classes too small |"
+    yield "| ---: | ---: | ---: | ---: | --- | --- |"
+    for images in (1000, 5000, 20_000):
+        for limit in (0.02, 0.05, 0.1):
+            rng, broken, given, small = (
+                np.random.default_rng(1),
+                0,
+                np.zeros(len(names), int),
+                np.zeros(len(names), int),
+            )
+            some = 0
+            promise = Promise(f"error <= {limit:.0%}", limit)
+            for _ in range(runs):
+                sizes = rng.multinomial(images, list(CLASSES.values()))
+                counts = ScoreCounts()
+                for number, ((draw, rate), size) in enumerate(zip(models, sizes.tolist(), strict=True)):
+                    probability = draw(rng, size)
+                    hits = rng.random(size) >= rate(probability)
+                    counts.add(np.full(size, number), probability.astype(np.float32), hits)
+                found = guarantee(counts.cells, promise, names, 0.95)
+                small += sizes < found.fewest_images
+                at = {name.label: number for number, name in enumerate(names)}
+                bad = False
+                for rule in found.per_class:
+                    number = at[rule.label]
+                    given[number] += 1
+                    place = int(np.searchsorted(populations[number], rule.threshold))
+                    bad |= bool(risks[number][min(place, len(risks[number]) - 1)] > limit)
+                some += bool(found.per_class)
+                broken += bad
+            by_class = ", ".join(
+                f"{name} {count}" for name, count in zip(CLASSES, given.tolist(), strict=True) if count
+            )
+            few = ", ".join(f"{name} {count}" for name, count in zip(CLASSES, small.tolist(), strict=True) if count)
+            yield f"| {images} | {limit:.0%} | {some} | {broken} | {by_class or 'none'} | {few or 'none'} |"
 
 
 def sets(splits: int, coverage: float = 0.9) -> Iterator[str]:
@@ -200,10 +252,11 @@ def label_plans(runs: int, images: int = 20_000) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("promises", "sets", "slices", "plans"))
+    parser.add_argument("what", choices=("promises", "classes", "sets", "slices", "plans"))
     given = parser.parse_args()
     found = {
         "promises": lambda: promises(1000),
+        "classes": lambda: class_promises(1000),
         "sets": lambda: sets(1000),
         "slices": slices,
         "plans": lambda: label_plans(500),

@@ -19,6 +19,7 @@ from batchland.images.preprocess import PreprocessSpec
 from batchland.images.sources.open import open_source
 from batchland.images.sources.refs import Ignored, read_image
 from batchland.models.card import METADATA_KEY, ModelCard, class_names
+from batchland.models.contract import FEATURES_NAME
 from batchland.models.gpu.cpu_check import cpu_check
 from batchland.models.gpu.device import Device
 from batchland.models.gpu.runners import BatchModel
@@ -80,10 +81,11 @@ def write_toy_model(path: Path, card: ModelCard | None = None) -> Path:
     return path
 
 
-def write_dense_model(path: Path, size: int = 8) -> Path:
-    """Probabilities are the softmax of one matrix product: what the stand-ins for a GPU can compute."""
-    card = toy_card(size)
-    weight = np.random.default_rng(0).normal(size=(size * size * 3, 3)).astype(np.float32) / (25 * size)
+def write_dense_model(path: Path, size: int = 8, features: int = 0) -> Path:
+    """Probabilities, and features if wanted, are softmaxes of matrix products: what stand-ins for a GPU can compute."""
+    card = toy_card(size).model_copy(update={"features": features or None})
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(size * size * 3, 3)).astype(np.float32) / (25 * size)
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["floats"], ["flat"], axis=1),
@@ -97,6 +99,12 @@ def write_dense_model(path: Path, size: int = 8) -> Path:
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
         [numpy_helper.from_array(weight, "weight")],
     )
+    if features:
+        other = rng.normal(size=(size * size * 3, features)).astype(np.float32) / (25 * size)
+        graph.initializer.append(numpy_helper.from_array(other, "other"))
+        graph.node.append(helper.make_node("MatMul", ["flat", "other"], ["products"]))
+        graph.node.append(helper.make_node("Softmax", ["products"], [FEATURES_NAME], axis=1))
+        graph.output.append(helper.make_tensor_value_info(FEATURES_NAME, TensorProto.FLOAT, ["batch", features]))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     onnx.save(model, path)

@@ -125,8 +125,8 @@ class Int8Summary(BaseModel):
     """Number of labelled photos."""
     agreement: float
     """Share of them with the same first class as in fp32, 0 to 1."""
-    noise_agreement: float | None = None
-    """That of fp32 with itself if pixels change by at most one level; None if `agreement` is at least 0.99."""
+    reencoded_agreement: float | None = None
+    """That of fp32 with itself if pictures are re-encoded as JPEG; None if `agreement` is at least 0.99."""
     accuracy: float
     """Top-1, 0 to 1."""
     accuracy_fp32: float

@@ -1,5 +1,6 @@
 """adopt(): a foreign classifier gives the same answers after adoption, from uint8 pixels."""
 
+import json
 import os
 
 import numpy as np
@@ -539,6 +540,18 @@ def test_an_unusual_size_must_be_given(tmp_path, labels):
         adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec))
     spec.write_text('{"height": 8, "width": 8}')
     assert adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec)).card.preprocess.height == 8
+
+
+def test_keras_in_its_mode_caffe(tmp_path, labels):
+    """BGR pixels from 0 to 255, minus ImageNet's means, as its ResNet50 and VGG take them."""
+    means = np.array([103.939, 116.779, 123.68])
+    spec = tmp_path / "caffe.json"
+    spec.write_text(json.dumps({"channels": "bgr", "mean": list(means[::-1] / 255), "std": [1 / 255] * 3}))
+    path = foreign(tmp_path / "f.onnx", layout="NHWC", softmax=True)
+    session = adopt(path, labels, tmp_path / "o.onnx", preprocess=str(spec))
+    logits = (PIXELS[..., ::-1] - means).mean(axis=(1, 2)) @ WEIGHT
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(session.predict(PIXELS), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
 
 
 def test_a_json_file_without_a_size_takes_that_of_the_model(tmp_path, labels):

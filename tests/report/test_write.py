@@ -260,6 +260,7 @@ def test_report_of_a_run_in_which_all_images_failed(tmp_path: Path) -> None:
     evaluation = evaluate(predictions, labels)
     html = write_report(evaluation, tmp_path / "report").html.read_text()
     assert "None of 1 image could be scored, so there is no accuracy to report." in html
+    assert [name for name in ("confusion", "strangers", "slices", "map") if f'id="{name}"' in html] == []
     assert evaluation_terminal_text(evaluation) == (
         "toy: 0 images scored and labelled, 3 classes\n"
         "verdict: Failed. No image was scored, so there is nothing to judge.\n"

@@ -9,6 +9,9 @@ import logging
 import os
 import re
 import socket
+import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -19,7 +22,14 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import (
+    DecodeError,
+    HTTPError,
+    InvalidHeader,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+)
 from urllib3.util import Retry, Timeout
 
 from batchland._version import __version__
@@ -39,6 +49,10 @@ _REDIRECTS: Final = 5
 _BACKOFF_SECONDS: Final = 0.5
 _MAX_WAIT: Final = 30
 """Seconds of a pause, also if the server asks for a longer one."""
+_BLOCK: Final = 256 * 1024
+_HEADER_SECONDS: Final = 20.0
+_SECONDS: Final = 45.0
+"""For the content of an image. A server that sends it byte by byte is given up."""
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that are retried."""
 _SECRET: Final = re.compile(r"(?i)sig|token|key|auth|pass|secret|cred|expir|policy|session|^x-(amz|goog|ms)-|^hdn")
@@ -59,14 +73,7 @@ class WebImages:
         """See `Store.read`. Raises ImageError."""
         url = path.decode()
         try:
-            response = _manager(self.private, _proxy(url)).request(
-                "GET", _escaped(url), preload_content=False, redirect=True
-            )
-            try:
-                data = response.read(MAX_BYTES + 1, decode_content=True)
-                whole = not response.length_remaining
-            finally:
-                response.release_conn() if not response.closed and _drained(response) else response.close()
+            response, data = self._answer(url)
         except _PrivateAddressError as error:
             raise ImageError("permission_denied", str(error)) from error
         except (HTTPError, OSError, ValueError) as error:
@@ -79,9 +86,22 @@ class WebImages:
             raise ImageError("io_error", f"the web server answers {response.status}")
         if len(data) > MAX_BYTES:
             raise ImageError("too_large", f"more than {MAX_BYTES} bytes")
-        if not whole:
-            raise ImageError("io_error", "the connection ended too early")
         return ImageFile(data, len(data), _modified_us(response.headers.get("Last-Modified")))
+
+    def _answer(self, url: str) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        """The answer and its content, at most MAX_BYTES + 1 of it. Asks again if the connection ends too early."""
+        manager = _manager(self.private, _proxy(url))
+        for attempt in range(_RETRIES + 1):
+            response = manager.request("GET", _escaped(url), preload_content=False, redirect=True)
+            try:
+                return response, _content(response)
+            except ProtocolError:
+                if attempt == _RETRIES:
+                    raise
+                time.sleep(_BACKOFF_SECONDS * 2**attempt)
+            finally:
+                response.release_conn() if not response.closed and not response.length_remaining else response.close()
+        raise AssertionError("unreachable")
 
     def facts(self, path: bytes) -> None:  # noqa: ARG002
         """See `Store.facts`. Unknown: a resumed run does not ask the servers again."""
@@ -107,7 +127,32 @@ class _PrivateAddressError(Exception):
     """A host has no public address."""
 
 
-class _Checked:
+class _Timed:
+    """Gives up servers that send their headers too slowly."""
+
+    sock: socket.socket | None
+
+    def getresponse(self) -> Any:
+        cut = threading.Event()
+        timer = threading.Timer(_HEADER_SECONDS, self._cut, [cut])
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        finally:
+            timer.cancel()
+        if cut.is_set():  # the end of the connection looks like the end of the headers
+            raise TimeoutError(f"no headers within {_HEADER_SECONDS:.0f} s")
+        return response
+
+    def _cut(self, cut: threading.Event) -> None:
+        cut.set()
+        with suppress(OSError):
+            if self.sock is not None:
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Checked(_Timed):
     """Connects only to addresses that are not private."""
 
     _dns_host: str
@@ -138,20 +183,23 @@ class _Checked:
         raise AssertionError("unreachable")
 
 
-class _CheckedHttp(_Checked, HTTPConnection):
-    pass
+def _pools(kind: type) -> dict[str, Any]:
+    """Pools of connections of a kind, by scheme."""
+    http, https = (type(base.__name__, (kind, base), {}) for base in (HTTPConnection, HTTPSConnection))
+    return {
+        "http": type("HttpPool", (HTTPConnectionPool,), {"ConnectionCls": http}),
+        "https": type("HttpsPool", (HTTPSConnectionPool,), {"ConnectionCls": https}),
+    }
 
 
-class _CheckedHttps(_Checked, HTTPSConnection):
-    pass
+class _Retry(Retry):
+    """Ignores an invalid Retry-After."""
 
-
-class _CheckedHttpPool(HTTPConnectionPool):
-    ConnectionCls = _CheckedHttp
-
-
-class _CheckedHttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _CheckedHttps
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return super().parse_retry_after(retry_after)
+        except InvalidHeader:
+            return 0
 
 
 def is_public(address: str) -> bool:
@@ -175,7 +223,7 @@ def _manager(private: bool, proxy: str | None) -> urllib3.PoolManager:
         "block": True,
         "headers": {"User-Agent": f"batchland/{__version__}", "Accept-Encoding": "identity"},
         "timeout": Timeout(connect=10.0, read=20.0),
-        "retries": Retry(
+        "retries": _Retry(
             total=_RETRIES + _REDIRECTS,
             connect=_RETRIES,
             read=_RETRIES,
@@ -190,11 +238,8 @@ def _manager(private: bool, proxy: str | None) -> urllib3.PoolManager:
             raise_on_status=False,
         ),
     }
-    if proxy is not None:
-        return urllib3.ProxyManager(proxy, **settings)
-    manager = urllib3.PoolManager(**settings)
-    if not private:
-        manager.pool_classes_by_scheme = {"http": _CheckedHttpPool, "https": _CheckedHttpsPool}
+    manager = urllib3.PoolManager(**settings) if proxy is None else urllib3.ProxyManager(proxy, **settings)
+    manager.pool_classes_by_scheme = _pools(_Timed if private or proxy is not None else _Checked)
     return manager
 
 
@@ -214,13 +259,24 @@ def _escaped(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, quote(parts.path, safe), quote(parts.query, safe), ""))
 
 
-def _drained(response: urllib3.BaseHTTPResponse) -> bool:
-    return not response.length_remaining
+def _content(response: urllib3.BaseHTTPResponse) -> bytes:
+    """The content, at most MAX_BYTES + 1 of it. Raises HTTPError, TimeoutError if it comes too slowly."""
+    end, blocks, size = time.monotonic() + _SECONDS, [], 0
+    while size <= MAX_BYTES and (block := response.read1(min(_BLOCK, MAX_BYTES + 1 - size), decode_content=True)):
+        blocks.append(block)
+        size += len(block)
+        if time.monotonic() > end:
+            raise TimeoutError(f"sends too slowly, {size} bytes in {_SECONDS:.0f} s")
+    return b"".join(blocks)
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, without the address and the object that urllib3 prints."""
-    cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+def _reason(error: BaseException) -> str:
+    """What went wrong, without the address and the objects that urllib3 prints."""
+    cause: BaseException = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+    if isinstance(cause, ProtocolError):
+        return "the connection ended too early, or the answer is not HTTP"
+    if isinstance(cause, DecodeError):
+        return "the compressed content is damaged"
     return re.sub(r"^<.*?>: |^\w+\(.*?\): ", "", str(cause)) or type(cause).__name__
 
 

@@ -1,9 +1,13 @@
 """Images by http and https URLs of a list, from a server on this machine."""
 
+import gzip
+import re
+import socketserver
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -152,6 +156,77 @@ def test_large_and_cut_answers_fail(site, monkeypatch):
     assert len(read(f"{site.url}/fits.jpg").data) == 1000
     site.put("/cut.jpg", bytes(10), Content_Length="20", Connection="close")
     assert failure(f"{site.url}/cut.jpg")[0] == "io_error"
+
+
+class Trickle(socketserver.BaseRequestHandler):
+    """Sends the beginning of an answer, then a byte now and then."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        slow_headers = self.server.slow_headers
+        self.request.sendall(b"HTTP/1.1 200 OK\r\n" + (b"" if slow_headers else b"Content-Length: 9999\r\n\r\n"))
+        with suppress(OSError):
+            while True:
+                self.request.sendall(b"A: 1\r\n" if slow_headers else b"x")
+                time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("slow_headers", "message"), [(True, "Read timed out"), (False, "sends too slowly, .* in 0 s")]
+)
+def test_a_server_that_sends_byte_by_byte_is_given_up(monkeypatch, slow_headers, message):
+    monkeypatch.setattr(web, "_HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(web, "_SECONDS", 0.2)
+    monkeypatch.setattr(web, "_RETRIES", 0)
+    web._manager.cache_clear()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
+        server.daemon_threads, server.slow_headers = True, slow_headers
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code, found = failure(f"http://127.0.0.1:{server.server_address[1]}/a.jpg")
+        server.shutdown()
+    assert code == "io_error"
+    assert re.search(message, found)
+
+
+def test_content_that_is_cut_is_asked_for_again(site):
+    whole, cut = (200, {}, b"picture"), (200, {"Content-Length": "70", "Connection": "close"}, b"pic")
+    site.pages["/a.jpg"] = [cut, cut, whole]
+    assert read(f"{site.url}/a.jpg").data == b"picture"
+    assert site.asked["/a.jpg"] == 3
+
+
+def test_compressed_content_is_limited_and_checked(site, monkeypatch):
+    monkeypatch.setattr(web, "MAX_BYTES", 100_000)
+    site.put("/bomb.jpg", gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
+    site.put("/fits.jpg", gzip.compress(bytes(100_000)), Content_Encoding="gzip")
+    site.put("/damaged.jpg", b"not gzip", Content_Encoding="gzip")
+    assert failure(f"{site.url}/bomb.jpg") == ("too_large", "more than 100000 bytes")
+    assert len(read(f"{site.url}/fits.jpg").data) == 100_000
+    message = "the web server does not answer (the compressed content is damaged)"
+    assert failure(f"{site.url}/damaged.jpg") == ("io_error", message)
+
+
+@pytest.mark.parametrize("wait", ["soon", "-5", "Mon, 30 Nov 2026 00:00:00 GMT", ""])
+def test_any_retry_after_is_accepted(site, wait):
+    site.pages["/a.jpg"] = [(429, {"Retry-After": wait}, b"busy"), (200, {}, b"picture")]
+    assert read(f"{site.url}/a.jpg").data == b"picture"
+
+
+def test_a_public_host_cannot_redirect_to_a_private_one(site, monkeypatch):
+    public = web.is_public
+    monkeypatch.setattr(web, "is_public", lambda address: address == "127.0.0.1" or public(address))
+    site.pages["/a.jpg"] = [(302, {"Location": f"http://127.0.0.2:{site.server.server_port}/b.jpg"}, b"")]
+    code, message = failure(f"{site.url}/a.jpg", private=False)
+    assert (code, list(site.asked)) == ("permission_denied", ["/a.jpg"])
+    assert message == "the host 127.0.0.2 has the private address 127.0.0.2, and those are not allowed"
+
+
+def test_a_page_in_place_of_a_picture_is_a_failed_row(tmp_path, toy_model, site):
+    site.put("/a.jpg", b"<!DOCTYPE html><html>not found</html>", Content_Type="text/html")
+    (tmp_path / "list.txt").write_text(f"{site.url}/a.jpg\n")
+    score(None, tmp_path / "p.parquet", options(toy_model, image_list=str(tmp_path / "list.txt"), private_hosts=True))
+    (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert row["error_code"] == "not_an_image"
 
 
 def test_redirects_are_followed_and_checked(site):

@@ -85,6 +85,21 @@ def differences(
         }
 
 
+def feature_differences(path: str, batch_size: int | None, settings: dict[str, str]) -> dict[str, Any]:
+    """Largest differences from the CPU's probabilities and features, and the nodes that are not on the GPU."""
+    with closing(open_session(path, "cpu", features=True)) as cpu:
+        batches = [noise(cpu.card, size, seed) for seed, size in enumerate((4, 1, 3))]
+        expected = [cpu.answer(batch) for batch in batches]
+    with closing(open_session(path, "cuda", batch_size=batch_size, gpu_settings=settings, features=True)) as session:
+        pairs = list(zip(map(session.answer, batches), expected, strict=True))
+        return {
+            "device": session.device,
+            "cpu_nodes": list(session.cpu_nodes),
+            "probabilities": max(float(np.abs(a.probabilities - b.probabilities).max()) for a, b in pairs),
+            "features": max(float(np.abs(a.features - b.features).max()) for a, b in pairs),
+        }
+
+
 def placements(paths: list[str], settings: dict[str, str]) -> dict[str, Any]:
     """For each model, the nodes of a GPU's session by provider, and the operators of those on the CPU."""
     logging.basicConfig(format="%(message)s")

@@ -4,7 +4,8 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
-from models.gpu.stub.programs import differences, opened, scored, scored_by_ray, stopped
+from models.gpu.stub.programs import differences, feature_differences, opened, scored, scored_by_ray, stopped
+from toys import write_dense_model
 
 SIZES = [4, 4, 1, 4, 3, 9, 4, 2, 4, 4]
 SLOW = {"STUB_DELAY_US": 1000}
@@ -25,6 +26,12 @@ def test_two_runners_and_four_callers_give_the_rows_of_the_cpu(stub, dense, sett
 def test_a_session_for_batches_of_any_size_gives_the_rows_of_the_cpu(stub, dense):
     ran = stub.run(differences, dense, "cuda", SIZES, 1, None, {}, variables=SLOW)
     assert ran.result["largest"] < 1e-5
+
+
+def test_features_are_those_of_the_cpu(stub, tmp_path):
+    ran = stub.run(feature_differences, write_dense_model(tmp_path / "dense.onnx", features=5), 4, GRAPHS)
+    assert (ran.result["device"], ran.result["cpu_nodes"]) == ("cuda:0", [])
+    assert max(ran.result["probabilities"], ran.result["features"]) < 1e-5
 
 
 @pytest.mark.parametrize("settings", [{}, GRAPHS], ids=["plain", "graphs"])
