@@ -110,7 +110,7 @@ def promote(ctx: click.Context, /, model: str, alias: str, unchecked: bool, regi
     if done.report:
         click.echo(f"report: {done.report}/report.html")
     if done.change.action == "refuse":
-        click.echo(f"batchland: a gate failed; {done.change.alias} stays as it is", err=True)
+        click.echo("batchland: a gate failed, see above", err=True)
         ctx.exit(GateFailedError.exit_code)
 
 
@@ -140,10 +140,13 @@ def _reference(text: str) -> "Reference":
 
 
 def _described(name: str, change: "Change") -> list[str]:
-    verb = {"promote": "is now", "rollback": "is again", "refuse": "did not become"}[change.action]
-    before = f", before {change.before}" if change.before is not None else ""
-    line = f"{name.partition('@')[0]}@{change.alias} {verb} version {change.version}{before}"
-    return [line, *(f"  {check}" for check in change.checks)]
+    before = f" (before: {change.before})" if change.before is not None else ""
+    result = {
+        "promote": f"is now version {change.version}{before}",
+        "rollback": f"is again version {change.version}{before}",
+        "refuse": f"is not moved to version {change.version}{before.replace('before', 'stays')}",
+    }[change.action]
+    return [f"{name.partition('@')[0]}@{change.alias} {result}", *(f"  {check}" for check in change.checks)]
 
 
 def _shown(model: "RegisteredModel") -> list[str]:

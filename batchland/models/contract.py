@@ -56,7 +56,7 @@ def read_model(path: Path) -> bytes:
 def _expected_file(path: Path) -> str:
     """Advice for a file that cannot be read: what to give instead."""
     name, _, version = path.name.partition("@")
-    if not version or path.suffix == ".onnx":
+    if not name or not version or "@" in version or path.suffix == ".onnx":
         return "an exported or adopted model"
     return (
         f"the file of that version, models/{name}/NUMBER/{name}.onnx; only jobs take NAME@VERSION "

@@ -210,7 +210,7 @@ class FolderRegistry:
         """Give an alias back to the version that had it before."""
         versions = promoted(self.read(name), alias)
         if len(versions) < 2:
-            now = f"it has had version {versions[0]} only" if versions else "there is no such alias"
+            now = f"it had no version before {versions[0]}" if versions else "there is no such alias"
             raise UsageError(f"{self.folder}: {name}@{alias} cannot be rolled back; {now}")
         return self._change(name, "rollback", alias, versions[-2], reason)
 

@@ -35,6 +35,7 @@ from batchland.nightly.job_fields import (
     JobModel,
     JobPath,
     Patterns,
+    PositiveDuration,
     checked_by,
     expand,
 )
@@ -102,7 +103,7 @@ class Job(ScoreSettings):
     """fail or skip the night if the folder of images is missing, empty or still growing."""
     settle: Duration = dt.timedelta(0)
     """The folder counts as still growing until nothing in it has changed for this long."""
-    time_limit: Duration | None = None
+    time_limit: PositiveDuration | None = None
     """A run stops after this time, at the end of a batch; the next run resumes there."""
     finish_by: ClockTime | None = None
     """Local time of day, like "06:00". The run estimates its end a minute after the start; if that is later, it warns

@@ -50,6 +50,15 @@ Duration = Annotated[
 ]
 
 
+def _not_zero(value: dt.timedelta) -> dt.timedelta:
+    if not value:
+        raise ValueError("is zero; give a longer time")
+    return value
+
+
+PositiveDuration = Annotated[Duration, AfterValidator(_not_zero)]
+
+
 def _clock_time(value: object) -> object:
     if isinstance(value, dt.time):  # TOML has a type for times
         return value

@@ -16,6 +16,7 @@ from batchland.nightly.job_fields import (
     Duration,
     JobPath,
     Percentage,
+    PositiveDuration,
     Share,
     below_root,
     checked_by,
@@ -174,7 +175,7 @@ class HeartbeatTable(JobTable):
     """Pinged after a night that ended with exit code 0."""
     failure: str = "{url}/{exit_code}"
     """Pinged after any other night."""
-    timeout: Duration = dt.timedelta(seconds=10)
+    timeout: PositiveDuration = dt.timedelta(seconds=10)
     """Timeout of each ping."""
 
     def address(self, template: str, exit_code: int | None = None) -> str:
@@ -236,7 +237,7 @@ class NotifyTable(JobTable):
     pictures: bool = True
     """Send three small pictures by mail, Teams and webhook: the most confident mistakes or, without labels, the images
     with the least confident predictions."""
-    timeout: Duration = dt.timedelta(seconds=30)
+    timeout: PositiveDuration = dt.timedelta(seconds=30)
     """Timeout of each channel."""
 
     @model_validator(mode="after")

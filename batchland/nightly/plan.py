@@ -1,7 +1,7 @@
 """Dry run: list the steps of a job for one night, and the errors that they would cause."""
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from batchland.nightly.partitions import check_owner, differences, has_unfinishe
 from batchland.nightly.record_files import LOCK_FILE, RUN_FILE, read_runs
 from batchland.nightly.retention import find_expired
 from batchland.nightly.run_record import RunRecord
+from batchland.nightly.time_budget import next_time
 from batchland.predictions.schema import Manifest
 from batchland.predictions.storage import display_location
 from batchland.scoring.listing import ALREADY_SCORED
@@ -87,7 +88,8 @@ def _steps(job: Job, night: date, today: date, *, force: bool, open_models: bool
     if job.evaluation:
         yield from (_Step(f"gate: fail if {gate}") for gate in job.evaluation.gates)
     if job.finish_by:
-        yield _Step(f"stop at {job.finish_by:%H:%M}, if it is not finished")
+        end = next_time(job.finish_by, datetime.now().astimezone())
+        yield _Step(f"stop at {end:%Y-%m-%d %H:%M}, if it is not finished")
     if job.max_failed is not None:
         yield _Step(f"fail if more than {job.max_failed} images do")
     for expired in find_expired(job, night, records, today):

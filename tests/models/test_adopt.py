@@ -391,8 +391,20 @@ def test_auto_puts_no_second_softmax_over_probabilities(tmp_path, labels, name):
             "its outputs sum to 100, as percentages sum to 100; export it with logits or with probabilities of "
             "exclusive classes",
         ),
+        (
+            [node("LogSoftmax", "logits", "logs", axis=1), node("Neg", "logs", "scores")],
+            [],
+            "its outputs are negative logarithms of probabilities; export it with logits or with probabilities of "
+            "exclusive classes",
+        ),
+        (
+            [node("LogSoftmax", "logits", "logs", axis=1), node("Div", "logs ten", "scores")],
+            [("ten", np.float32(np.log(10)))],
+            "its outputs are logarithms of probabilities to base 10; export it with logits or with probabilities of "
+            "exclusive classes",
+        ),
     ],
-    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent"],
+    ids=["sigmoid", "hard sigmoid", "softmax over the batch", "percent", "negative logarithms", "base 10"],
 )
 def test_auto_refuses_outputs_that_are_neither_logits_nor_probabilities(tmp_path, labels, nodes, constants, message):
     path = with_tail(tmp_path / "f.onnx", nodes, constants)

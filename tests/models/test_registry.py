@@ -65,7 +65,7 @@ def test_promote_and_roll_back_as_often_as_it_was_promoted(registry):
     assert registry.find(Reference("toy", "production")).version == "3"
     assert registry.rollback("toy", "production").version == 2
     assert registry.rollback("toy", "production", "worse").version == 1
-    with pytest.raises(UsageError, match=r"toy@production cannot be rolled back; it has had version 1 only"):
+    with pytest.raises(UsageError, match=r"toy@production cannot be rolled back; it had no version before 1"):
         registry.rollback("toy", "production")
     registry.promote(Reference("toy", "3"), "production")
     assert registry.rollback("toy", "production").version == 1
@@ -99,7 +99,7 @@ def test_a_version_that_has_the_alias_is_not_promoted_again(registry):
     registry._change("toy", "rollback", "production", 2, "")
     assert promoted(registry.read("toy"), "production") == [1, 2]
     assert registry.rollback("toy", "production").version == 1
-    assert batchland(*toy, "--registry", folder).stdout == "toy@production is now version 2, before 1\n"
+    assert batchland(*toy, "--registry", folder).stdout == "toy@production is now version 2 (before: 1)\n"
 
 
 @pytest.mark.parametrize("command", [("list",), ("show", "toy"), ("rollback", "toy")])
@@ -183,11 +183,11 @@ def test_a_promotion_is_checked_on_the_labelled_set(site):
         ],
     )
     second = promote(site, 2, "--reason", "CR 12")
-    assert (second.exit_code, second.stdout.splitlines()[0]) == (0, "toy@production is now version 2, before 1")
+    assert (second.exit_code, second.stdout.splitlines()[0]) == (0, "toy@production is now version 2 (before: 1)")
     refused = promote(site, 4)
-    assert (refused.exit_code, refused.stderr) == (4, "batchland: a gate failed; production stays as it is\n")
+    assert (refused.exit_code, refused.stderr) == (4, "batchland: a gate failed, see above\n")
     assert refused.stdout.splitlines()[:3] == [
-        "toy@production did not become version 4, before 2",
+        "toy@production is not moved to version 4 (stays: 2)",
         f"  top-1 accuracy 33.3% on 12 images of {site}/labelled",
         "  failed: top1 went from 100% to 33.33% (fails if drop(top1) > 1%)",
     ]
@@ -200,7 +200,7 @@ def test_a_promotion_is_checked_on_the_labelled_set(site):
         ("refuse", "production", 2, 4),
     ]
     assert batchland("models", "rollback", "toy", "--registry", site / "models").stdout == (
-        "toy@production is again version 1, before 2\n"
+        "toy@production is again version 1 (before: 2)\n"
     )
     usage = batchland("models", "promote", "toy@2", "--registry", site / "models")
     assert (usage.exit_code, usage.stderr.splitlines()[-1]) == (
@@ -208,7 +208,7 @@ def test_a_promotion_is_checked_on_the_labelled_set(site):
         "Error: give --labels with a labelled set, or --unchecked to promote without a check",
     )
     unchecked = batchland("models", "promote", "toy@2", "--registry", site / "models", "--unchecked")
-    assert unchecked.stdout == "toy@production is now version 2, before 1\n"
+    assert unchecked.stdout == "toy@production is now version 2 (before: 1)\n"
     shown = batchland("models", "show", "toy", "--registry", site / "models").stdout
     assert "refuse production 2 -> 4" in shown
     assert "promote production 1 -> 2: CR 12" in shown
@@ -256,3 +256,16 @@ def test_an_mlflow_registry_needs_its_extra(site):
     )
     written = [path.read_text() for path in (site / "runs").rglob("*.json*")]
     assert not any("secret" in text for text in written)
+
+
+def test_a_lock_that_is_a_link_is_named_and_not_followed(tmp_path, toy_model):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "registry/m").mkdir(parents=True)
+    (tmp_path / "registry/m/.lock").symlink_to(tmp_path / "victim")
+    result = batchland("models", "add", str(toy_model), "--name", "m", "--registry", str(tmp_path / "registry"))
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        74,
+        f"batchland: {tmp_path}/registry/m/.lock: cannot be read or written (.lock is a link or not a regular file; "
+        "remove it); fix this, then run the same command again",
+    )
+    assert (tmp_path / "victim").read_text() == "precious"

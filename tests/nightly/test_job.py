@@ -112,6 +112,7 @@ def test_settings_override_keys_and_bare_words_are_strings(tmp_path):
             "\"max_failed\" = 'few': max-failed 'few' is neither a number of images nor a percentage; give 20 or 1.5%",
         ),
         (["settle=10"], '"settle" = 10: is not a duration; write it like "90s", "10m", "3h" or "2d"'),
+        (["time_limit=0s"], "\"time_limit\" = '0s': is zero; give a longer time"),
         (["settle=99999999999999d"], "\"settle\" = '99999999999999d': is longer than ten years"),
         (['output="a\\u0000b"'], "a value holds a zero byte; remove it"),
         (["images=in/{day}"], "\"images\" = 'in/{day}': {day} is unknown; write {date} or {date:%Y/%m/%d}"),

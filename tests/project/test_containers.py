@@ -58,6 +58,15 @@ def test_pods_use_the_image_as_it_is_built():
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
+def test_pods_are_not_started_again_where_a_rerun_does_not_help():
+    table = (ROOT / "docs/operations.md").read_text()
+    rerun = re.findall(r"^\| (\d+) \| .* \| (no|only if .*|no; .*) \|$", table, re.MULTILINE)
+    document = yaml.safe_load((ROOT / "cron/cronjob.yaml").read_text())
+    exit_codes, disruption = document["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert exit_codes["onExitCodes"]["values"] == sorted({int(code) for code, _ in rerun})
+    assert disruption["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]  # 1.31 requires the status
+
+
 def test_compose_mounts_folders_of_a_new_site(tmp_path):
     text = (ROOT / "compose.yaml").read_text()
     made = re.findall(r"mkdir /srv/photos/(\w+)", text)
