@@ -7,6 +7,7 @@ Each process has its own GIL, threads, timeouts and notes (crash_guard.py). If o
 are suspects: another process takes over its batches and decodes these images in subprocesses.
 """
 
+import gc
 import mmap
 import os
 import queue
@@ -243,6 +244,7 @@ def serve(connection_fd: int, memory_fd: int) -> Never:
 
 def _serve(connection: Connection, memory_fd: int) -> None:
     keep_freed_memory()
+    gc.set_threshold(10_000)
     settings: _Settings = connection.recv()
     shape = (-1, settings.batch_size, *settings.spec.shape)
     buffers = list(np.frombuffer(mmap.mmap(memory_fd, 0), np.uint8).reshape(shape))

@@ -104,13 +104,16 @@ def open_and_keep_copy(content: bytes, sha256: str, threads: Threads) -> Any:
             (folder / _WEIGHTS).touch()  # onnxruntime writes none if all weights are small
             for name in (_GRAPH, _WEIGHTS):
                 (folder / name).chmod(0o600)
-            card = _card(session)
-            if card and _same_answers(session, create_session(graph, [(CPU, {})], threads, weights=folder)):
+            card, expected = _card(session), _answers(session)
+            del session  # so that the weights are not in memory twice
+            copy = create_session(graph, [(CPU, {})], threads, weights=folder)
+            if card and all(map(np.array_equal, _answers(copy), expected)):
                 with open(folder / _INDEX, "x", opener=_private) as index:
                     json.dump(_index(card, graph, folder / _WEIGHTS), index)
-            return session
-    except Exception:  # the cache cannot be written, or onnxruntime cannot save this model: use it without a copy
-        return create_session(content, [(CPU, {})], threads)
+                return copy
+    except Exception:  # noqa: S110 - the cache cannot be written, or onnxruntime cannot save this model
+        pass
+    return create_session(content, [(CPU, {})], threads)
 
 
 def _sha256(text: str) -> str:
@@ -173,12 +176,10 @@ def _index(card: str, graph: bytes, weights: Path) -> dict[str, object]:
     }
 
 
-def _same_answers(model: Any, copy: Any) -> bool:
-    pictures = probe_pictures(tuple(model.get_inputs()[0].shape[1:]), _PICTURES)
-    return all(
-        np.array_equal(*(session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for session in (model, copy)))
-        for batch in (pictures, pictures[:1])
-    )
+def _answers(session: Any) -> list[Any]:
+    """Answers for some pictures, together and one alone."""
+    pictures = probe_pictures(tuple(session.get_inputs()[0].shape[1:]), _PICTURES)
+    return [session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in (pictures, pictures[:1])]
 
 
 def _read(path: Path) -> bytes:

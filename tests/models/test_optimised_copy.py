@@ -153,7 +153,8 @@ def test_changed_model_has_its_own_copy(model):
 
 
 def test_copy_with_other_answers_is_not_kept(model, monkeypatch):
-    monkeypatch.setattr(optimised_copy, "_same_answers", lambda model, copy: False)
+    answers = iter([[np.zeros(3)], [np.ones(3)]])
+    monkeypatch.setattr(optimised_copy, "_answers", lambda session: next(answers))
     assert open_session(model, "cpu", keep_copy=True).predict(PIXELS).shape == (5, 3)
     assert copies() == []
 
